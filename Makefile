@@ -1,0 +1,33 @@
+# `make check` is everything that CI checks on the code; `make help` lists the rest.
+PYTHON ?= python3
+export OMP_NUM_THREADS = 1
+
+.PHONY: help check tools lint types layers test format install
+
+help:            ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
+
+install:         ## install the package and the development tools into the current environment
+	$(PYTHON) -m pip install -e '.[dev]'
+
+check: tools lint types layers test  ## everything that CI checks
+
+tools:           ## the development tools, installed where they are missing
+	@$(PYTHON) -c 'import hypothesis, importlinter, mypy, pytest, ruff' 2>/dev/null || $(PYTHON) -m pip install '.[dev]'
+
+lint:            ## style
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+
+types:           ## mypy --strict
+	$(PYTHON) -m mypy
+
+layers:          ## import-linter: dependencies point one way
+	$(PYTHON) -c "import sys; from importlinter.cli import lint_imports_command; sys.argv = ['lint-imports']; lint_imports_command()"
+
+test:            ## unit, paper, property, simulation and multi-process tests
+	$(PYTHON) -m pytest
+
+format:          ## rewrite to the house style
+	$(PYTHON) -m ruff check --fix .
+	$(PYTHON) -m ruff format .

@@ -1,0 +1,25 @@
+"""Starts, watches and scores a cluster: `from launcher import Experiment, run; run(Experiment(...))`."""
+
+from __future__ import annotations
+
+from launcher import cluster
+from launcher.cluster import Result
+from launcher.experiment import Experiment
+from launcher.interrupts import Interrupted
+
+__all__ = ["Experiment", "Result", "run"]
+
+
+def run(experiment: Experiment) -> Result:
+    """Run an experiment to its end, quietly; the result holds the summary and the run directory.
+
+    Raises:
+        ConfigError: an option cannot be run.
+        DataError: the data set is missing and cannot be fetched.
+        BackendError: the place does not work: ports, disk, devices.
+        KeyboardInterrupt: a signal stopped it; the run directory holds the summary.
+    """
+    result = cluster.run(experiment)
+    if result.signum is not None:
+        raise Interrupted(result.signum)
+    return result

@@ -1,0 +1,74 @@
+"""Where workers run: one module per backend, all alike to the launcher."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from node.config import NodeConfig
+from node.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Exited:
+    """A worker ended; a negative exit code is the signal that killed it."""
+
+    node: int
+    exit_code: int
+
+
+class Backend(Protocol):
+    """Starts, watches and stops the workers of one run."""
+
+    def warm_up(self) -> None:
+        """Begin whatever takes time, while the launcher still checks what the user asked for."""
+
+    def start(self, configs: Sequence[NodeConfig]) -> None:
+        """Start one worker per configuration and return; `poll` carries the start-up on.
+
+        Raises:
+            BackendError: workers cannot be started here.
+        """
+
+    def poll(self, timeout_s: float) -> list[Exited]:
+        """Wait up to `timeout_s` seconds for something to happen; returns the workers that ended meanwhile.
+
+        Once all workers have bound their sockets, this hands each the addresses of all.
+        """
+
+    @property
+    def bound(self) -> frozenset[int]:
+        """Workers that have bound their sockets."""
+
+    def stop(self) -> None:
+        """End every worker, first kindly, and wait until none is left. May be called at any time, repeatedly."""
+
+
+def check(name: str) -> None:
+    """Refuse an unknown backend.
+
+    Raises:
+        ConfigError: no such backend.
+    """
+    if name not in _BACKENDS:
+        raise ConfigError(f"unknown backend {name!r}; use {' or '.join(_BACKENDS)}")
+
+
+def build(name: str) -> Backend:
+    """The backend called `name`.
+
+    Raises:
+        ConfigError: no such backend.
+    """
+    check(name)
+    return _BACKENDS[name]()
+
+
+def _local() -> Backend:
+    from launcher.backends.local import LocalBackend
+
+    return LocalBackend()
+
+
+_BACKENDS: dict[str, Callable[[], Backend]] = {"local": _local}

@@ -1,0 +1,10 @@
+"""What the fork server loads once, so that no worker has to."""
+
+from __future__ import annotations
+
+import torch
+
+import node.worker  # noqa: F401
+
+# The first call imports some 900 modules of torch, about 2 s: six workers at once would take ten times that.
+torch.use_deterministic_algorithms(True)

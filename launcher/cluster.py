@@ -1,0 +1,256 @@
+"""One run from start to summary: prepare, start the backend, follow the journals, stop, score."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from launcher import backends, data, plan, rundir, scoring, summary
+from launcher.experiment import Experiment
+from launcher.files import last_lines
+from launcher.interrupts import Interrupts
+from launcher.plan import Plan
+from launcher.state import Record, RunState
+from launcher.summary import FAILED, FINISHED, INTERRUPTED, TIMEOUT, Ending, Failure, Summary
+from launcher.watch import Watch
+from node.errors import BtardError
+
+POLL_SECONDS = 0.2
+BIND_SECONDS = 120.0
+ATTACKER_GRACE_SECONDS = 10.0
+LOG_LINES = 8
+
+
+class Observer(Protocol):
+    """Who is told of a run's progress: the live view, or nobody."""
+
+    def note(self, line: str) -> None:
+        """One line for people."""
+
+    def began(self, plan: Plan, run_dir: Path, state: RunState) -> None:
+        """The workers are being started; `state` is updated in place from now on."""
+
+    def saw(self, records: Sequence[Record]) -> None:
+        """New journal records, already folded into the state; called several times a second, also without any."""
+
+    def ended(self) -> None:
+        """No worker is left."""
+
+
+class Silent:
+    """An observer that tells nobody."""
+
+    def note(self, line: str) -> None:
+        """Drop the line."""
+
+    def began(self, plan: Plan, run_dir: Path, state: RunState) -> None:
+        """Do nothing."""
+
+    def saw(self, records: Sequence[Record]) -> None:
+        """Do nothing."""
+
+    def ended(self) -> None:
+        """Do nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A run that is over; `signum` is the signal that stopped it, if one did."""
+
+    summary: Summary
+    run_dir: Path
+    signum: int | None = None
+
+
+@dataclass(slots=True)
+class _Run:
+    """What the loop keeps track of."""
+
+    plan: Plan
+    directory: Path
+    backend: backends.Backend
+    state: RunState
+    watch: Watch
+    observer: Observer
+    interrupts: Interrupts
+    began: float = field(default_factory=time.monotonic)
+    exits: dict[int, int] = field(default_factory=dict)
+
+
+def run(
+    experiment: Experiment, observer: Observer | None = None, *, argv: Sequence[str] = (),
+    sources: Mapping[str, str] | None = None,
+) -> Result:  # fmt: skip
+    """Run an experiment to its end and score it.
+
+    Args:
+        experiment: what to run.
+        observer: who is told of the progress.
+        argv: the command line, for the record.
+        sources: where each option's value came from, for the record.
+
+    Returns:
+        The summary and the run directory; a run that failed, ran out of time or was interrupted has its `outcome` say
+        so.
+
+    Raises:
+        ConfigError: an option cannot be run.
+        DataError: the data set is missing and cannot be fetched.
+        BackendError: the place does not work: ports, disk, devices.
+        Interrupted: a stop signal came before any worker was started; nothing is left behind.
+    """
+    observer = observer or Silent()
+    plan.quick_check(experiment)
+    backend = backends.build(experiment.backend)
+    with Interrupts() as interrupts:
+        backend.warm_up()
+        prepared = _prepare(experiment, observer)
+        # From here on there is something to clean up: a signal is noted, and the loop ends in order.
+        interrupts.deferred = True
+        made = rundir.create(
+            experiment, prepared.run, prepared.roles, prepared.data_directory, argv=argv, sources=sources
+        )
+        state = RunState(prepared.run.peers, frozenset(prepared.roles))
+        watch = Watch(made.path, state)
+        current = _Run(prepared, made.path, backend, state, watch, observer, interrupts)
+        try:
+            outcome, problem = _carry_through(current, made)
+            return _score(current, outcome, problem)
+        finally:
+            backend.stop()
+            watch.close()
+
+
+def _prepare(experiment: Experiment, observer: Observer) -> Plan:
+    """Validate, get the data, and check the place."""
+    prepared = plan.make(experiment)
+    if prepared.dimension is None:
+        data.provide(prepared.run, prepared.data_directory, experiment.download, observer.note)
+        prepared = plan.make(experiment)
+    plan.preflight(prepared)
+    return prepared
+
+
+def _carry_through(current: _Run, made: rundir.RunDirectory) -> tuple[str, str | None]:
+    """Start the workers and follow them until none is left; returns the outcome and what went wrong."""
+    current.watch.note("started", run_id=made.path.name, roles=sorted(current.plan.roles))
+    current.observer.began(current.plan, made.path, current.state)
+    try:
+        current.backend.start(made.configs)
+        outcome, problem = _follow(current)
+    except BtardError as error:
+        outcome, problem = FAILED, str(error)
+    finally:
+        current.backend.stop()
+        with suppress(BtardError):
+            current.observer.saw(current.watch.look())
+        current.observer.ended()
+    if outcome == FINISHED and not _all_finished(current):
+        outcome, problem = FAILED, _first_problem(current)
+    return outcome, problem
+
+
+def _follow(current: _Run) -> tuple[str, str | None]:
+    """Until all workers have ended, or something ends the run early."""
+    idle_since: float | None = None
+    while len(current.exits) < current.plan.run.peers:
+        for ended in current.backend.poll(POLL_SECONDS):
+            current.exits[ended.node] = ended.exit_code
+            current.observer.saw(current.watch.look())
+            _name_dead(current, ended)
+        current.observer.saw(current.watch.look())
+        early = _reason_to_stop(current)
+        if early is not None:
+            return early
+        # A banned attacker's process owes us nothing, not even its end.
+        if all(node in current.exits for node in current.state.honest):
+            idle_since = time.monotonic() if idle_since is None else idle_since
+            if time.monotonic() - idle_since > ATTACKER_GRACE_SECONDS:
+                break
+    return FINISHED, None
+
+
+def _reason_to_stop(current: _Run) -> tuple[str, str] | None:
+    """Outcome and problem of a run that must not go on."""
+    elapsed = time.monotonic() - current.began
+    limit = current.plan.experiment.timeout
+    if current.interrupts.signum is not None:
+        return INTERRUPTED, f"stopped by signal {current.interrupts.signum} after step {current.state.step}"
+    if limit is not None and elapsed > limit:
+        return TIMEOUT, f"not finished after --timeout {limit:g} s, at step {current.state.step}"
+    missing = sorted(set(range(current.plan.run.peers)) - current.backend.bound)
+    if missing and any(node in current.exits for node in missing):
+        return FAILED, _first_problem(current)
+    if missing and elapsed > BIND_SECONDS:
+        names = ", ".join(map(str, missing))
+        return (
+            FAILED,
+            f"node {names} did not bind its sockets within {BIND_SECONDS:.0f} s; see {current.directory}/logs",
+        )
+    return None
+
+
+def _name_dead(current: _Run, ended: backends.Exited) -> None:
+    """Say which worker died and what it said last."""
+    node = current.state.nodes[ended.node]
+    node.exit_code = ended.exit_code
+    current.watch.note("exited", peer=ended.node, exit_code=ended.exit_code)
+    if node.finished or ended.exit_code == 0 or node.banned or current.interrupts.signum is not None:
+        return
+    if node.state not in ("halted", "failed"):
+        node.state = "dead"
+    elif node.node in current.plan.roles:
+        return  # an attacker that halts has been cut off; the verdict may be on its way in the others' journals
+    for line in scoring.obituary(node, last_lines(_log(current, ended.node), LOG_LINES)):
+        current.observer.note(line)
+
+
+def _all_finished(current: _Run) -> bool:
+    honest = [current.state.nodes[node] for node in current.state.honest]
+    return all(node.finished or node.banned for node in honest)
+
+
+def _first_problem(current: _Run) -> str:
+    """The first honest node that did not finish, in words."""
+    for failure in _failures(current):
+        if failure.node in current.state.honest:
+            said = failure.problem or (failure.log[-1] if failure.log else "it left no word")
+            return f"node {failure.node} {scoring.how_it_ended(failure.exit_code)}: {said}"
+    return "a node did not finish"
+
+
+def _failures(current: _Run) -> tuple[Failure, ...]:
+    """Nodes that ended neither finished nor banned, those that died before those that were stopped by us."""
+    found = []
+    for node in current.state.nodes.values():
+        if node.finished or node.banned or node.node not in current.exits:
+            continue
+        log = last_lines(_log(current, node.node), LOG_LINES)
+        found.append(Failure(node.node, current.exits[node.node], node.problem, log))
+    return tuple(found)
+
+
+def _log(current: _Run, node: int) -> Path:
+    return current.directory / "logs" / f"node-{node}.log"
+
+
+def _score(current: _Run, outcome: str, problem: str | None) -> Result:
+    """Final figures, summary.json and the model; a summary is written whatever happens on the way."""
+    wall = time.monotonic() - current.began
+    final = scoring.Final()
+    if outcome == FINISHED:
+        try:
+            final = scoring.final_figures(current.plan, current.directory, current.state)
+        except BtardError as error:
+            outcome, problem = FAILED, str(error)
+    ending = Ending(
+        outcome, wall, problem, final.test_accuracy, current.plan.dimension, _failures(current), final.model
+    )
+    score = summary.summarise(current.directory.name, current.state, current.plan.roles, ending)
+    summary.write(score, current.directory)
+    current.watch.note("ended", outcome=outcome, problem=problem)
+    return Result(score, current.directory, current.interrupts.signum if outcome == INTERRUPTED else None)

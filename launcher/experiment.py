@@ -1,0 +1,162 @@
+"""The experiment a user asks for: one frozen value, from which everything that runs is derived."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+from blake3 import blake3
+
+from launcher import syntax
+from launcher.roles import Attackers, assign
+from node.config import Endpoint, Member, NodeConfig, Role, RunConfig, Schedule
+from node.errors import ConfigError
+
+_RUN = RunConfig()
+_SCHEDULE = Schedule()
+
+
+class Seeds(msgspec.Struct, frozen=True):
+    """The four seeds of a run: initial parameters, mini-batches, attackers, and keys with their randomness."""
+
+    init: int
+    data: int
+    attack: int
+    protocol: int
+
+
+class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Every option of a run; what `RunConfig` knows has its default from there.
+
+    Names are those of the command line (`--batch-size` is `batch_size`); durations are seconds. `None` stands for
+    "auto", "derived" or "no limit". `attack` and `role` are written as on the command line.
+    """
+
+    peers: int = _RUN.peers
+    byzantine: int = 0
+    attack: str | None = None
+    role: tuple[str, ...] = ()
+    attack_start: int = _SCHEDULE.start
+    attack_every: int = _SCHEDULE.every
+    attack_stop: int | None = _SCHEDULE.stop
+    attack_probability: float = _SCHEDULE.probability
+    allow_majority: bool = False
+    task: str = syntax.written(_RUN.task)
+    steps: int = _RUN.steps
+    batch_size: int = _RUN.batch_size
+    lr: float = _RUN.lr
+    momentum: float = _RUN.momentum
+    eval_every: int = _RUN.eval_every
+    rule: str = syntax.written(_RUN.rule)
+    tau: float = _RUN.tau
+    validators: int = _RUN.validators
+    validate_every: int = _RUN.validate_every
+    delta_max: float | None = _RUN.delta_max
+    audit_share: float = _RUN.audit_share
+    on_ban: Literal["remove", "reform"] = _RUN.on_ban
+    recompute_tolerance: float = _RUN.recompute_tolerance
+    seed: int = 0
+    init_seed: int | None = None
+    data_seed: int | None = None
+    attack_seed: int | None = None
+    protocol_seed: int | None = None
+    delivery_bound: float = _RUN.delivery_bound_s
+    gradient_bound: float | None = None
+    minimum_rate: float = _RUN.minimum_rate
+    encrypt_bulk: bool = _RUN.encrypt_bulk
+    backend: str = "local"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    base_port: int = 0
+    data_dir: str | None = None
+    download: bool = True
+    run_dir: str | None = None
+    timeout: float | None = None
+    expect: tuple[str, ...] = ()
+
+    @property
+    def seeds(self) -> Seeds:
+        """The four seeds: those given, the others derived from `seed`."""
+        given = {"init": self.init_seed, "data": self.data_seed, "attack": self.attack_seed,
+                 "protocol": self.protocol_seed}  # fmt: skip
+        return Seeds(**{name: _derived(name, self.seed) if own is None else own for name, own in given.items()})
+
+    def run_config(self, device: Literal["cpu", "cuda"]) -> RunConfig:
+        """What all peers agree on.
+
+        Raises:
+            ConfigError: an option out of range.
+        """
+        self._check()
+        seeds = self.seeds
+        return RunConfig(
+            peers=self.peers, task=syntax.plugin(self.task), rule=syntax.plugin(self.rule), steps=self.steps,
+            batch_size=self.batch_size, lr=self.lr, momentum=self.momentum, tau=self.tau, validators=self.validators,
+            validate_every=self.validate_every, delta_max=self.delta_max, audit_share=self.audit_share,
+            on_ban=self.on_ban, init_seed=seeds.init, data_seed=seeds.data, delivery_bound_s=self.delivery_bound,
+            gradient_bound_s=_RUN.gradient_bound_s if self.gradient_bound is None else self.gradient_bound,
+            minimum_rate=self.minimum_rate, recompute_tolerance=self.recompute_tolerance, device=device,
+            encrypt_bulk=self.encrypt_bulk, eval_every=self.eval_every,
+        )  # fmt: skip
+
+    def roles(self) -> dict[int, Role]:
+        """Who attacks and how, by genesis id.
+
+        Raises:
+            ConfigError: unknown attack or parameter, or too many attackers.
+        """
+        schedule = Schedule(self.attack_start, self.attack_every, self.attack_stop, self.attack_probability)
+        attackers = Attackers(self.attack, self.byzantine, self.role, schedule)
+        return assign(attackers, self.peers, self.seeds.attack, self.allow_majority)
+
+    def _check(self) -> None:
+        seeds = {"seed": self.seed, "init-seed": self.init_seed, "data-seed": self.data_seed,
+                 "attack-seed": self.attack_seed, "protocol-seed": self.protocol_seed}  # fmt: skip
+        for option, number in seeds.items():
+            if number is not None and not 0 <= number < 2**63:
+                raise ConfigError(f"--{option} {number} must lie between 0 and 2^63 - 1")
+        disjoint = max(1, self.peers // 3)
+        if self.validators > disjoint:
+            raise ConfigError(
+                f"--validators {self.validators} of {self.peers} leaves too few contributors; use at most {disjoint}"
+            )
+        highest = 65536 - 2 * self.peers
+        if self.base_port != 0 and not 1024 <= self.base_port <= highest:
+            raise ConfigError(f"--base-port {self.base_port} must be 0 or lie between 1024 and {highest}")
+        if self.timeout is not None and self.timeout <= 0:
+            raise ConfigError(f"--timeout {self.timeout} must be positive; leave it out for no limit")
+
+
+def node_configs(
+    experiment: Experiment, run: RunConfig, roles: Mapping[int, Role], members: tuple[Member, ...], directory: Path,
+    data_directory: Path,
+) -> tuple[NodeConfig, ...]:  # fmt: skip
+    """One configuration per worker; only an attacker's own holds its role.
+
+    Args:
+        directory: the run directory; node i lives in `directory/nodes/i`.
+    """
+    fraction = 0.9 / run.peers if run.device == "cuda" else None
+    return tuple(
+        NodeConfig(
+            run_id=directory.name, node=member.id, run=run, members=members, role=roles.get(member.id),
+            secrets_file=str(directory / "nodes" / str(member.id) / "secrets.json"),
+            directory=str(directory / "nodes" / str(member.id)), data_directory=str(data_directory),
+            listen=listen(experiment.base_port, member.id), cuda_memory_fraction=fraction,
+        )
+        for member in members
+    )  # fmt: skip
+
+
+def listen(base_port: int, node: int) -> Endpoint:
+    """Where a local node binds: two ports from `base_port` on, or any two if it is 0."""
+    if base_port == 0:
+        return Endpoint("tcp://127.0.0.1:*", "tcp://127.0.0.1:*")
+    control = base_port + 2 * node
+    return Endpoint(f"tcp://127.0.0.1:{control}", f"tcp://127.0.0.1:{control + 1}")
+
+
+def _derived(name: str, seed: int) -> int:
+    """A 32-bit seed for one purpose, independent of the others'."""
+    return int.from_bytes(blake3(str(seed).encode(), derive_key_context=f"btard {name} seed").digest(4), "little")

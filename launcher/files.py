@@ -1,0 +1,47 @@
+"""Files that are there as a whole or not at all, and errors of the disk in one line."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+from node.errors import BackendError
+
+
+def write_atomically(path: Path, content: bytes, mode: int = 0o644) -> None:
+    """Write a file through a temporary one beside it.
+
+    Raises:
+        BackendError: the disk is full, or the directory cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise disk_error(error, path) from error
+
+
+def disk_error(error: OSError, path: Path) -> BackendError:
+    """An OSError as one line with what to do."""
+    if error.errno == errno.ENOSPC:
+        return BackendError(f"the disk is full: cannot write {path}; free some space, or use another --run-dir")
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return BackendError(f"{path} is not writable ({error.strerror}); use another --run-dir")
+    return BackendError(f"cannot write {path}: {error.strerror}; use another --run-dir")
+
+
+def last_lines(path: Path, count: int) -> tuple[str, ...]:
+    """The last `count` lines of a log, without trailing blanks; empty if there is none."""
+    try:
+        with path.open("rb") as file:
+            file.seek(0, os.SEEK_END)
+            file.seek(max(0, file.tell() - 65536))
+            lines = file.read().decode(errors="replace").splitlines()
+    except OSError:
+        return ()
+    return tuple(line.rstrip() for line in lines if line.strip())[-count:]

@@ -1,0 +1,151 @@
+"""What people see of a run: a live table on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from launcher.plan import Plan
+from launcher.roles import describe
+from launcher.state import Ban, NodeState, Record, RunState
+from launcher.traffic import human
+
+REFRESH_SECONDS = 0.25
+_STYLES = {
+    "starting": "dim", "bound": "dim", "ready": "cyan", "training": "green", "finished": "green", "banned": "red",
+    "expelled": "red", "halted": "red", "failed": "bold red", "dead": "bold red",
+}  # fmt: skip
+
+
+class Monitor:
+    """Follows one run on a console.
+
+    Args:
+        console: where to; NO_COLOR and redirection are its business.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._live: Live | None = None
+        self._plan: Plan | None = None
+        self._state: RunState | None = None
+        self._began = 0.0
+        self._drawn = 0.0
+        self._told_bans: set[tuple[int, int]] = set()
+        self._told_steps: set[int] = set()
+        self._told_ready = False
+
+    def note(self, line: str) -> None:
+        """One line, above the live table if there is one."""
+        self._console.print(Text(line), soft_wrap=True)
+
+    def began(self, plan: Plan, run_dir: Path, state: RunState) -> None:
+        """Show what is about to run, and open the live table on a terminal."""
+        self._plan, self._state, self._began = plan, state, time.monotonic()
+        for line in headline(plan):
+            self.note(line)
+        self.note(f"run directory {shown_path(run_dir)}")
+        if self._console.is_terminal:
+            self._live = Live(self._view(), console=self._console, auto_refresh=False, transient=True)
+            self._live.start(refresh=True)
+
+    def saw(self, records: Sequence[Record]) -> None:
+        """Redraw, or print what is worth a line."""
+        self._tell_news()
+        if self._live is not None and time.monotonic() - self._drawn >= REFRESH_SECONDS:
+            self._drawn = time.monotonic()
+            self._live.update(self._view(), refresh=True)
+
+    def ended(self) -> None:
+        """Close the live table."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def _tell_news(self) -> None:
+        plan, state = self._plan, self._state
+        if plan is None or state is None:
+            return
+        if not self._told_ready and all(node.state not in ("starting", "bound") for node in state.nodes.values()):
+            self._told_ready = True
+            self.note(f"{plan.run.peers} workers ready after {time.monotonic() - self._began:.1f} s")
+            self._began = time.monotonic()
+        for key in sorted(set(state.bans) - self._told_bans):
+            self._told_bans.add(key)
+            self.note(ban_line(state.bans[key], state.byzantine))
+        for step, accuracy in state.accuracy() if self._live is None else ():
+            # A step's slices arrive one by one; it is only told when the next step is on its way.
+            if step not in self._told_steps and (state.step > step or step == plan.run.steps):
+                self._told_steps.add(step)
+                self.note(f"step {step}/{plan.run.steps}  test accuracy {accuracy:.4f}  {self._pace()}")
+
+    def _pace(self) -> str:
+        elapsed = time.monotonic() - self._began
+        step = self._state.step if self._state else -1
+        return f"{elapsed:.0f} s" + (f", {1000 * elapsed / step:.0f} ms a step" if step > 0 else "")
+
+    def _view(self) -> RenderableType:
+        plan, state = self._plan, self._state
+        assert plan is not None
+        assert state is not None
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for heading, side in (("node", "right"), ("role", "left"), ("step", "right"), ("loss", "right"),
+                              ("accuracy", "right"), ("sent", "right"), ("state", "left")):  # fmt: skip
+            table.add_column(heading, justify="right" if side == "right" else "left", no_wrap=True, overflow="ellipsis")
+        for node in state.nodes.values():
+            table.add_row(*self._row(node))
+        done = max(state.step, 0)
+        bar = Table.grid(padding=(0, 1))
+        bar.add_row(ProgressBar(total=plan.run.steps, completed=done, width=40),
+                    Text(f"step {done}/{plan.run.steps}  {self._pace()}  {self._accuracy()}"))  # fmt: skip
+        return Group(table, bar)
+
+    def _row(self, node: NodeState) -> tuple[RenderableType, ...]:
+        assert self._plan is not None
+        role = self._plan.roles.get(node.node)
+        name = "+".join(each.name for each in role.attacks) if role else "honest"
+        state = "banned" if node.banned else node.state
+        return (
+            str(node.node), Text(name, style="yellow" if role else ""), str(max(node.step, 0)),
+            "" if node.loss is None else f"{node.loss:.4f}", "" if node.accuracy is None else f"{node.accuracy:.4f}",
+            human(node.sent.total), Text(state, style=_STYLES.get(state, "")),
+        )  # fmt: skip
+
+    def _accuracy(self) -> str:
+        known = self._state.accuracy() if self._state else []
+        return f"test accuracy {known[-1][1]:.4f} (step {known[-1][0]})" if known else ""
+
+
+def headline(plan: Plan) -> list[str]:
+    """What runs, in one line, and who attacks, one line each."""
+    run = plan.run
+    lines = [
+        f"{run.peers} peers, {run.task.name}, {run.steps} steps, batch {run.batch_size}, rule {run.rule.name}, "
+        f"tau {run.tau:g}, {run.validators} validator{'' if run.validators == 1 else 's'}, on {run.device}"
+    ]
+    for peer, role in sorted(plan.roles.items()):
+        lines.append(f"peer {peer} attacks: {describe(role)}")
+        if role.schedule.start >= run.steps:
+            lines.append(f"warning: peer {peer} never attacks: its first step {role.schedule.start} is not below "
+                         f"--steps {run.steps}; lower --attack-start")  # fmt: skip
+    return lines
+
+
+def ban_line(ban: Ban, byzantine: frozenset[int]) -> str:
+    """A ban in one line."""
+    who = "attacker" if ban.peer in byzantine else "HONEST peer"
+    by = "seen by all" if ban.accuser is None else f"accused by {ban.accuser}"
+    out = "banned" if ban.removed else "convicted, stays"
+    return f"step {ban.step}: {who} {ban.peer} {out} ({ban.reason}, {by}); evidence {ban.evidence}"
+
+
+def shown_path(path: Path) -> str:
+    """A path relative to the working directory where it lies below it."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

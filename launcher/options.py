@@ -1,0 +1,112 @@
+"""The table of options: name, syntax, group and help of each field of `Experiment`. Defaults are the fields' own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from launcher import syntax
+from launcher.experiment import Experiment
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One option, usable as a flag, as a `BTARD_*` variable and as a key of a configuration file.
+
+    Args:
+        field: the field of `Experiment`; flag, variable and key are spelled after it.
+        group: the heading it is listed under.
+        help: one line.
+        metavar: what stands for its value in the help; empty for a switch.
+        parse: reads the value from text.
+        short: a one-letter flag.
+        many: the flag may be repeated; a variable separates values by `;`.
+        negated: the switch that turns a field off whose default is on.
+    """
+
+    field: str
+    group: str
+    help: str
+    metavar: str = ""
+    parse: Callable[[str], object] = syntax.boolean
+    short: str | None = None
+    many: bool = False
+    negated: str | None = None
+
+    @property
+    def flag(self) -> str:
+        """`--batch-size` for `batch_size`."""
+        return self.negated or "--" + self.field.replace("_", "-")
+
+    @property
+    def variable(self) -> str:
+        """`BTARD_BATCH_SIZE` for `batch_size`."""
+        return "BTARD_" + self.field.upper()
+
+    @property
+    def default(self) -> object:
+        """The default, as the field of `Experiment` has it."""
+        return getattr(_DEFAULTS, self.field)
+
+
+def or_none(parse: Callable[[str], object], word: str) -> Callable[[str], object]:
+    """A reader that takes `word` (as "auto" or "none") for None."""
+
+    def read(text: str) -> object:
+        return None if text.strip().lower() == word else parse(text)
+
+    return read
+
+
+_DEFAULTS = Experiment()
+_CLUSTER, _ATTACK, _TRAINING, _DEFENCE = "Cluster", "Attack", "Training", "Defence"
+_SEEDS, _PLACE = "Seeds", "Where it runs"
+
+OPTIONS: tuple[Option, ...] = (
+    Option("peers", _CLUSTER, "number of peers, one process each", "N", syntax.integer, short="-n"),
+    Option("backend", _CLUSTER, "where workers run", "NAME", str),
+    Option("device", _CLUSTER, "what computes gradients", "auto|cpu|cuda", str),
+    Option("delivery_bound", _CLUSTER, "longest delivery time of a message between honest peers (D)", "TIME",
+           syntax.seconds),
+    Option("gradient_bound", _CLUSTER, "longest time one gradient takes", "auto|TIME",
+           or_none(syntax.seconds, "auto")),
+    Option("minimum_rate", _CLUSTER, "slowest bulk transfer, bytes per second", "RATE", syntax.number),
+    Option("encrypt_bulk", _CLUSTER, "encrypt tensors too (control always is)"),
+    Option("attack", _ATTACK, "what attackers do; several joined by '+'", "NAME[:k=v,...]", or_none(str, "none")),
+    Option("byzantine", _ATTACK, "how many peers attack: the highest ids", "B", syntax.integer),
+    Option("role", _ATTACK, "one peer's attack, e.g. 4=noise:variant=small,start=300,every=5 (repeatable)", "ID=ATTACK",
+           str, many=True),
+    Option("attack_start", _ATTACK, "first step that may be attacked", "STEP", syntax.integer),
+    Option("attack_every", _ATTACK, "attack every K-th step from there", "K", syntax.integer),
+    Option("attack_stop", _ATTACK, "first step that is left alone again", "STEP", or_none(syntax.integer, "none")),
+    Option("attack_probability", _ATTACK, "chance that a scheduled attack happens", "P", syntax.number),
+    Option("allow_majority", _ATTACK, "allow more attackers than the promises hold for"),
+    Option("task", _TRAINING, "model and data", "NAME[:k=v,...]", str),
+    Option("steps", _TRAINING, "training steps", "STEPS", syntax.integer),
+    Option("batch_size", _TRAINING, "samples per worker and step", "B", syntax.integer),
+    Option("lr", _TRAINING, "base learning rate, cosine-annealed over the run", "RATE", syntax.number),
+    Option("momentum", _TRAINING, "Nesterov momentum", "M", syntax.number),
+    Option("eval_every", _TRAINING, "steps between test accuracies", "STEPS", syntax.integer),
+    Option("rule", _DEFENCE, "how an aggregator combines a part", "NAME[:k=v,...]", str),
+    Option("tau", _DEFENCE, "clipping radius of a part", "TAU", syntax.number),
+    Option("validators", _DEFENCE, "validators drawn for each step", "M", syntax.integer),
+    Option("validate_every", _DEFENCE, "validate a step with probability 1/K", "K", syntax.integer),
+    Option("delta_max", _DEFENCE, "largest accepted distance to an aggregate", "auto|NORM",
+           or_none(syntax.number, "auto")),
+    Option("audit_share", _DEFENCE, "share of parts recomputed under rules without a residual", "SHARE",
+           syntax.number),
+    Option("on_ban", _DEFENCE, "what a ban does", "remove|reform", str),
+    Option("recompute_tolerance", _DEFENCE, "relative L2 error a recomputed gradient may have", "TOL", syntax.number),
+    Option("seed", _SEEDS, "seed that the others are derived from", "SEED", syntax.integer),
+    Option("init_seed", _SEEDS, "initial parameters", "SEED", or_none(syntax.integer, "auto")),
+    Option("data_seed", _SEEDS, "mini-batches", "SEED", or_none(syntax.integer, "auto")),
+    Option("attack_seed", _SEEDS, "attackers' randomness", "SEED", or_none(syntax.integer, "auto")),
+    Option("protocol_seed", _SEEDS, "keys and the peers' secret randomness", "SEED", or_none(syntax.integer, "auto")),
+    Option("run_dir", _PLACE, "run directory (default: runs/<time>-<name>)", "DIR", or_none(str, "none")),
+    Option("data_dir", _PLACE, "where data sets lie", "DIR", or_none(str, "none")),
+    Option("download", _PLACE, "fail when the data set is missing instead of fetching it", negated="--no-download"),
+    Option("base_port", _PLACE, "first of 2N local ports; 0: the system chooses", "PORT", syntax.integer),
+    Option("timeout", _PLACE, "stop the run after this time (exit 5)", "TIME", or_none(syntax.seconds, "none")),
+    Option("expect", _PLACE, "check a field of summary.json, e.g. 'honest_banned==0' (repeatable; exit 4)", "CHECK",
+           str, many=True),
+)  # fmt: skip

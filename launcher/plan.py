@@ -1,0 +1,170 @@
+"""Everything about a run that is settled before anything starts, and the checks of the place it will run in."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from launcher import backends, data, expectations, traffic
+from launcher.experiment import Experiment, listen
+from node.config import Endpoint, Role, RunConfig
+from node.errors import BackendError, ConfigError, DataError
+
+Device = Literal["cpu", "cuda"]
+_SPARE_BYTES = 64 << 20
+_RECORD_BYTES = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A validated run.
+
+    Args:
+        dimension: entries of the gradient; None while the task's data is missing.
+    """
+
+    experiment: Experiment
+    run: RunConfig
+    roles: Mapping[int, Role]
+    data_directory: Path
+    dimension: int | None
+
+    @property
+    def listens(self) -> tuple[Endpoint, ...]:
+        """Where each node binds (port `*`: chosen by the system)."""
+        return tuple(listen(self.experiment.base_port, node) for node in range(self.run.peers))
+
+    @property
+    def bytes_expected(self) -> int | None:
+        """Bulk bytes of the whole run if nobody is banned."""
+        if self.dimension is None:
+            return None
+        validators = self.run.validators if self.run.validate_every == 1 else 0
+        return traffic.run_bytes(self.dimension, self.run.peers, self.run.steps, validators)
+
+
+def quick_check(experiment: Experiment) -> None:
+    """Refuse what can be refused without loading torch.
+
+    Raises:
+        ConfigError: an option out of range, an unknown backend, or an expectation that cannot be read.
+    """
+    experiment.run_config("cpu")
+    backends.check(experiment.backend)
+    expectations.parse_all(experiment.expect)
+
+
+def make(experiment: Experiment) -> Plan:
+    """Validate everything that a user may have got wrong; starts and writes nothing.
+
+    Raises:
+        ConfigError: an option, name or parameter that cannot be run.
+        BackendError: no such device here.
+    """
+    quick_check(experiment)
+    run = experiment.run_config(device(experiment.device))
+    roles = experiment.roles()
+    from node.aggregation.registry import RULES
+    from node.training.registry import TASKS
+
+    RULES.check(run.rule.name, run.rule.parameters)
+    TASKS.check(run.task.name, run.task.parameters)
+    where = data.directory(experiment.data_dir)
+    return Plan(experiment, run, roles, where, _dimension(run, where, roles))
+
+
+def device(choice: str) -> Device:
+    """What computes gradients: the choice, or for `auto` the GPU if there is one.
+
+    Raises:
+        BackendError: cuda is asked for and torch finds no GPU.
+    """
+    if choice == "cpu" or (choice == "auto" and not _driver_present()):
+        return "cpu"
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    if choice == "cuda":
+        raise BackendError("--device cuda: torch finds no usable GPU here; use --device cpu")
+    return "cpu"
+
+
+def preflight(plan: Plan) -> None:
+    """Check the place: ports and disk.
+
+    Raises:
+        BackendError: a port is in use, or the disk is too full for the run.
+    """
+    for node, endpoint in enumerate(plan.listens):
+        for address in (endpoint.control, endpoint.bulk):
+            _check_port(address, node, plan.experiment.base_port)
+    target = Path(plan.experiment.run_dir or "runs").absolute()
+    free = free_bytes(target)
+    need = bytes_on_disk(plan)
+    if free < need:
+        raise BackendError(
+            f"the disk of {target} has {traffic.human(free)} free, the run needs {traffic.human(need)}; "
+            "free some space, or use another --run-dir"
+        )
+
+
+def bytes_on_disk(plan: Plan) -> int:
+    """An upper estimate of what a run writes: journals twice (nodes and collected), parameters, and a reserve."""
+    journals = 2 * plan.run.peers * (plan.run.steps + 1) * _RECORD_BYTES
+    return _SPARE_BYTES + journals + 8 * plan.run.peers * (plan.dimension or 0)
+
+
+def free_bytes(path: Path) -> int:
+    """Free space where `path` is or would be."""
+    while not path.exists():
+        path = path.parent
+    return shutil.disk_usage(path).free
+
+
+def _dimension(run: RunConfig, where: Path, roles: Mapping[int, Role]) -> int | None:
+    """The task's dimension; also refuses attacks on labels of a task that has none."""
+    from node.attacks.registry import ATTACKS
+    from node.training.registry import build_task
+    from node.training.task import TaskContext
+
+    try:
+        task = build_task(run.task, TaskContext(where, run.batch_size))
+    except DataError:
+        return None
+    if run.peers > task.dimension:
+        raise ConfigError(f"--peers {run.peers} is more than the {task.dimension} entries of task {run.task.name!r}")
+    for attack in (attack for role in roles.values() for attack in role.attacks):
+        if ATTACKS.get(attack.name).facts.get("needs_classes") and task.classes < 2:
+            raise ConfigError(f"attack {attack.name!r} needs a task with labels; use --task mnist_cnn")
+    return task.dimension
+
+
+def _driver_present() -> bool:
+    return any(Path(path).exists() for path in ("/dev/nvidiactl", "/dev/dxg"))
+
+
+def bind_problem(port: int) -> str | None:
+    """Why a local port cannot be bound; None if it can."""
+    with socket.socket() as probe:
+        # As ZeroMQ binds: a port whose last connection is only timing out is free.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            return error.strerror
+    return None
+
+
+def _check_port(address: str, node: int, base_port: int) -> None:
+    port = address.rpartition(":")[2]
+    problem = None if port == "*" else bind_problem(int(port))
+    if problem is not None:
+        raise BackendError(
+            f"port {port} of node {node} cannot be bound ({problem}); use another --base-port than {base_port}, "
+            "or 0 to let the system choose"
+        )

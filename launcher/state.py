@@ -1,0 +1,180 @@
+"""What the launcher knows of a running cluster: the nodes' journals, folded record by record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+Record: TypeAlias = Mapping[str, Any]
+"""One journal line: time, node, event and the event's own fields."""
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """One node's view of one committed step."""
+
+    contributors: tuple[int, ...]
+    active: tuple[int, ...]
+    seconds: float
+    loss: float | None
+    parameter_digest: str
+    state_digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ban:
+    """A certified ban as an honest node recorded it; `evidence` is the file, relative to the run directory."""
+
+    step: int
+    peer: int
+    reason: str
+    accuser: int | None
+    removed: bool
+    evidence: str
+    evidence_digest: str
+
+
+@dataclass(slots=True)
+class Bytes:
+    """What one node has sent since it started."""
+
+    bulk: int = 0
+    control: int = 0
+    publication: int = 0
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.bulk + self.control + self.publication
+
+
+@dataclass(slots=True)
+class NodeState:
+    """One row of the live view; `banned` means out of the roster, whatever its process still does."""
+
+    node: int
+    state: str = "starting"
+    banned: bool = False
+    step: int = -1
+    loss: float | None = None
+    accuracy: float | None = None
+    sent: Bytes = field(default_factory=Bytes)
+    problem: str | None = None
+    finished: bool = False
+    parameter_digest: str | None = None
+    parameters_file: str | None = None
+    exit_code: int | None = None
+
+
+@dataclass(slots=True)
+class RunState:
+    """The whole run so far.
+
+    Args:
+        peers: number of nodes.
+        byzantine: the launcher's knowledge of who attacks; only honest nodes' words on bans count.
+
+    `attacked` holds the steps at which attackers say they acted: they score themselves, they decide nothing.
+    `bans` are keyed by (step, peer): under `--on-ban reform` a peer that stays may be banned again.
+    """
+
+    peers: int
+    byzantine: frozenset[int] = frozenset()
+    nodes: dict[int, NodeState] = field(init=False)
+    commits: dict[int, dict[int, Commit]] = field(default_factory=dict)
+    slices: dict[int, dict[int, tuple[int, int]]] = field(default_factory=dict)
+    bans: dict[tuple[int, int], Ban] = field(default_factory=dict)
+    attacked: dict[int, frozenset[int]] = field(default_factory=dict)
+    voided: int = 0
+
+    def __post_init__(self) -> None:
+        self.nodes = {node: NodeState(node) for node in range(self.peers)}
+
+    @property
+    def step(self) -> int:
+        """The last step that some honest node committed; -1 before the first."""
+        return max((self.nodes[node].step for node in self.nodes if node not in self.byzantine), default=-1)
+
+    @property
+    def honest(self) -> tuple[int, ...]:
+        """Ids of the honest nodes."""
+        return tuple(node for node in self.nodes if node not in self.byzantine)
+
+    def apply(self, record: Record) -> None:
+        """Fold one journal record in; records of unknown events or nodes change nothing."""
+        node = self.nodes.get(record["node"])
+        if node is None:
+            return
+        match record["event"]:
+            case "bound":
+                node.state = "bound"
+            case "greeted":
+                node.state = "ready"
+            case "committed":
+                self._commit(node, record)
+            case "evaluated":
+                node.accuracy = record["correct"] / max(record["count"], 1)
+                self.slices.setdefault(record["step"], {})[node.node] = (record["correct"], record["count"])
+            case "banned":
+                self._ban(node, record)
+            case "attacked":
+                self.attacked[node.node] = frozenset(record["steps"])
+            case "expelled":
+                node.state = "expelled"
+            case "voided":
+                self.voided += node.node == self.honest[0] if self.honest else 0
+            case "halted":
+                node.state, node.problem = "halted", str(record["problem"])
+            case "failed":
+                node.state, node.problem = "failed", str(record["error"])
+            case "finished":
+                self._finish(node, record)
+
+    def accuracy(self) -> list[tuple[int, float]]:
+        """(step, test accuracy) of each evaluation whose slices cover the whole test set."""
+        totals = {step: (sum(c for c, _ in each.values()), sum(n for _, n in each.values()))
+                  for step, each in sorted(self.slices.items())}  # fmt: skip
+        whole = max((count for _, count in totals.values()), default=0)
+        return [(step, correct / count) for step, (correct, count) in totals.items() if count == whole and count > 0]
+
+    def commit(self, step: int) -> Commit | None:
+        """What the first honest node that committed `step` recorded (any node where none did)."""
+        views = self.commits.get(step, {})
+        known = [node for node in self.honest if node in views] or sorted(views)
+        return views[known[0]] if known else None
+
+    @property
+    def first_bans(self) -> dict[int, Ban]:
+        """The first ban of each banned peer."""
+        return {peer: self.bans[step, peer] for step, peer in sorted(self.bans, reverse=True)}
+
+    def _commit(self, node: NodeState, record: Record) -> None:
+        step = int(record["step"])
+        node.state = "training"
+        node.step, node.loss = step, record["loss"] if record["loss"] is not None else node.loss
+        self._count(node, record)
+        self.commits.setdefault(step, {})[node.node] = Commit(
+            tuple(record["contributors"]), tuple(record["active"]), float(record["seconds"]), record["loss"],
+            record["parameter_digest"], record["state_digest"],
+        )  # fmt: skip
+
+    def _ban(self, witness: NodeState, record: Record) -> None:
+        peer = int(record["peer"])
+        step = int(record["step"])
+        if witness.node in self.byzantine or (step, peer) in self.bans:
+            return
+        self.bans[step, peer] = Ban(step, peer, record["reason"], record["accuser"], bool(record["removed"]),
+                                    record["path"], record["evidence"])  # fmt: skip
+        if peer in self.nodes and record["removed"]:
+            self.nodes[peer].banned = True
+
+    def _finish(self, node: NodeState, record: Record) -> None:
+        node.finished = True
+        node.state = "finished"
+        node.parameter_digest, node.parameters_file = record["parameter_digest"], record["path"]
+        self._count(node, record)
+
+    @staticmethod
+    def _count(node: NodeState, record: Record) -> None:
+        node.sent = Bytes(record["bulk_bytes"], record["control_bytes"], record["publication_bytes"])

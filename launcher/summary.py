@@ -1,0 +1,233 @@
+"""summary.json: the score of a run, from the journals and the launcher's knowledge of the roles."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from launcher import traffic
+from launcher.files import write_atomically
+from launcher.roles import describe
+from launcher.state import Ban, RunState
+from node.config import Role
+
+FORMAT = 1
+FINISHED, FAILED, INTERRUPTED, TIMEOUT = "finished", "failed", "interrupted", "timeout"
+
+
+class Sent(msgspec.Struct, frozen=True):
+    """Bytes sent by all nodes together."""
+
+    total: int
+    bulk: int
+    control: int
+    publication: int
+
+
+class StepSeconds(msgspec.Struct, frozen=True):
+    """Duration of a step at its slowest honest node."""
+
+    median: float | None
+    p95: float | None
+
+
+class BanRow(msgspec.Struct, frozen=True):
+    """One ban; `accuser` None: a predicate of the transcript; `evidence` is relative to the run directory."""
+
+    step: int
+    peer: int
+    reason: str
+    accuser: int | None
+    evidence: str
+    evidence_digest: str
+    byzantine: bool
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """A node that did not end well: its exit code, what it said, and the end of its log."""
+
+    node: int
+    exit_code: int | None
+    problem: str | None
+    log: tuple[str, ...]
+
+
+class Summary(msgspec.Struct, frozen=True, kw_only=True):
+    """The fields of summary.json.
+
+    `honest_banned` and `undetected` count peers (the `_peers` fields name them); `agreement` says that all honest
+    active peers held equal digests at every committed step; `bytes_expected` is the formula's bulk for the committed
+    steps; `detection_steps` counts, for each banned attacker, the attacked steps until its ban.
+    """
+
+    format: int = FORMAT
+    run_id: str
+    outcome: str
+    problem: str | None
+    steps: int
+    accuracy: list[tuple[int, float]]
+    final_test_accuracy: float | None
+    final_train_loss: float | None
+    byzantine: list[int]
+    attacks: dict[str, str]
+    bans: list[BanRow]
+    honest_banned: int
+    honest_banned_peers: list[int]
+    undetected: int
+    undetected_peers: list[int]
+    agreement: bool
+    parameter_digest: dict[str, str]
+    bytes_sent: Sent
+    bytes_expected: int | None
+    wall_seconds: float
+    step_seconds: StepSeconds
+    detection_steps: dict[str, int]
+    voided_attempts: int
+    failures: list[Failure]
+    model: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a run ended, beyond what the journals say."""
+
+    outcome: str
+    wall_seconds: float
+    problem: str | None = None
+    final_test_accuracy: float | None = None
+    dimension: int | None = None
+    failures: tuple[Failure, ...] = ()
+    model: str | None = None
+
+
+def summarise(run_id: str, state: RunState, roles: Mapping[int, Role], ending: Ending) -> Summary:
+    """Score a run.
+
+    Args:
+        state: what the journals said.
+        roles: who attacked, and how.
+        ending: outcome and final figures.
+    """
+    first = state.first_bans
+    honest_banned = sorted(set(first) - set(roles))
+    undetected = sorted(set(roles) - set(first))
+    sent = [node.sent for node in state.nodes.values()]
+    return Summary(
+        run_id=run_id, outcome=ending.outcome, problem=ending.problem, steps=_steps(state),
+        accuracy=state.accuracy(), final_test_accuracy=ending.final_test_accuracy,
+        final_train_loss=_final_loss(state), byzantine=sorted(roles),
+        attacks={str(peer): describe(role) for peer, role in sorted(roles.items())},
+        bans=[_row(state.bans[key], roles) for key in sorted(state.bans)],
+        honest_banned=len(honest_banned), honest_banned_peers=honest_banned,
+        undetected=len(undetected), undetected_peers=undetected,
+        agreement=agreement(state), parameter_digest=_final_digests(state),
+        bytes_sent=Sent(sum(b.total for b in sent), sum(b.bulk for b in sent), sum(b.control for b in sent),
+                        sum(b.publication for b in sent)),
+        bytes_expected=None if ending.dimension is None else bytes_expected(state, ending.dimension),
+        wall_seconds=round(ending.wall_seconds, 3), step_seconds=_step_seconds(state),
+        detection_steps={str(peer): attacked_steps(state, peer, role, first[peer])
+                         for peer, role in sorted(roles.items()) if peer in first},
+        voided_attempts=state.voided, failures=list(ending.failures), model=ending.model,
+    )  # fmt: skip
+
+
+def agreement(state: RunState) -> bool:
+    """True if, at every committed step, all honest active peers recorded equal digests (no step: True)."""
+    for views in state.commits.values():
+        mine = {(view.parameter_digest, view.state_digest)
+                for node, view in views.items() if node not in state.byzantine and node in view.active}  # fmt: skip
+        if len(mine) > 1:
+            return False
+    return True
+
+
+def bytes_expected(state: RunState, dimension: int) -> int:
+    """The formula's bulk bytes, summed over the committed steps."""
+    commits = [state.commit(step) for step in state.commits]
+    return sum(traffic.step_bytes(dimension, c.active, c.contributors) for c in commits if c is not None)
+
+
+def attacked_steps(state: RunState, peer: int, role: Role, ban: Ban) -> int:
+    """How many steps a peer attacked until its ban, by its schedule.
+
+    A verdict on a gradient speaks of the step before, so there the ban's own step does not count. The attacker's own
+    record counts where it kept one; else all steps of its schedule in which it took part do, which is an upper bound
+    where its probability is below 1.
+    """
+    on_gradient = ban.reason == "gradient"
+    if peer in state.attacked:
+        return sum(step < ban.step + (not on_gradient) for step in state.attacked[peer])
+    count = 0 if on_gradient else int(role.schedule.scheduled(ban.step))
+    for step in range(ban.step):
+        commit = state.commit(step)
+        if commit is not None and role.schedule.scheduled(step):
+            count += peer in (commit.contributors if on_gradient else commit.active)
+    return count
+
+
+def write(summary: Summary, run_dir: Path) -> Path:
+    """Write summary.json in one piece.
+
+    Raises:
+        BackendError: the disk is full or the directory is gone.
+    """
+    path = run_dir / "summary.json"
+    write_atomically(path, as_json(summary))
+    return path
+
+
+def as_json(summary: Summary) -> bytes:
+    """The summary as indented JSON with a final newline."""
+    return msgspec.json.format(msgspec.json.encode(summary), indent=2) + b"\n"
+
+
+def _row(ban: Ban, roles: Mapping[int, Role]) -> BanRow:
+    return BanRow(ban.step, ban.peer, ban.reason, ban.accuser, ban.evidence, ban.evidence_digest, ban.peer in roles)
+
+
+def _steps(state: RunState) -> int:
+    """Committed steps that carried gradients."""
+    commits = [state.commit(step) for step in state.commits]
+    return sum(bool(commit.contributors) for commit in commits if commit is not None)
+
+
+def _final_loss(state: RunState) -> float | None:
+    for step in sorted(state.commits, reverse=True):
+        views = state.commits[step]
+        losses = [views[node].loss for node in state.honest if node in views]
+        known = [loss for loss in losses if loss is not None]
+        if known:
+            return statistics.fmean(known)
+    return None
+
+
+def _final_digests(state: RunState) -> dict[str, str]:
+    """Each node's parameters at its end, or at its last committed step if it did not get there."""
+    digests = {}
+    for node in state.nodes.values():
+        last = state.commits.get(node.step, {}).get(node.node)
+        digest = node.parameter_digest or (last.parameter_digest if last else None)
+        if digest is not None:
+            digests[str(node.node)] = digest
+    return digests
+
+
+def _step_seconds(state: RunState) -> StepSeconds:
+    slowest = []
+    for views in state.commits.values():
+        honest = [view.seconds for node, view in views.items() if node not in state.byzantine and view.contributors]
+        slowest += [max(honest)] if honest else []
+    if not slowest:
+        return StepSeconds(None, None)
+    return StepSeconds(round(statistics.median(slowest), 6), round(percentile(slowest, 0.95), 6))
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The smallest value that at least `share` of the values do not exceed."""
+    ordered = sorted(values)
+    place = max(0, -(-round(share * len(ordered) * 1e9) // 10**9) - 1)
+    return ordered[min(place, len(ordered) - 1)]

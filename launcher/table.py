@@ -1,0 +1,73 @@
+"""The table at the end of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from launcher.monitor import shown_path
+from launcher.summary import FINISHED, BanRow, Summary
+from launcher.traffic import human
+
+_WIDTH = 22
+
+
+def show(console: Console, summary: Summary, run_dir: Path) -> None:
+    """Print how a run ended, and the command that checks it."""
+    console.print()
+    for label, text in rows(summary):
+        line = Text.assemble((f"{label:{_WIDTH}}", "bold"), (text, _style(label, summary)))
+        console.print(line, soft_wrap=True)
+    console.print(Text(f"\ncheck the evidence with: btard-launch verify {shown_path(run_dir)}"), soft_wrap=True)
+
+
+def rows(summary: Summary) -> list[tuple[str, str]]:
+    """Label and text of each line; a label is empty where it would repeat."""
+    result = [("outcome", summary.outcome + (f": {summary.problem}" if summary.problem else ""))]
+    result.append(("steps", str(summary.steps)))
+    if summary.final_test_accuracy is not None:
+        result.append(("final test accuracy", f"{summary.final_test_accuracy:.4f}"))
+    result += _many("attacked", [f"peer {peer}: {attack}" for peer, attack in summary.attacks.items()])
+    result += _many("banned", [_ban(ban, summary) for ban in summary.bans])
+    if summary.byzantine:
+        result += _many("attackers not banned", [f"peer {peer}" for peer in summary.undetected_peers])
+    result += _many("honest peers banned", [f"peer {peer}" for peer in summary.honest_banned_peers])
+    equal = "equal digests at all honest peers after every step"
+    result.append(("agreement", equal if summary.agreement else "BROKEN: honest peers hold different parameters"))
+    result.append(("bytes", _bytes(summary)))
+    pace = summary.step_seconds
+    if pace.median is not None and pace.p95 is not None:
+        result.append(("seconds per step", f"median {pace.median:.3f}, 95th percentile {pace.p95:.3f}"))
+    result.append(("wall time", f"{summary.wall_seconds:.1f} s"))
+    return result
+
+
+def _many(label: str, lines: list[str]) -> list[tuple[str, str]]:
+    return [(label if place == 0 else "", line) for place, line in enumerate(lines or ["none"])]
+
+
+def _ban(ban: BanRow, summary: Summary) -> str:
+    by = "seen by all" if ban.accuser is None else f"accused by peer {ban.accuser}"
+    steps = summary.detection_steps.get(str(ban.peer))
+    after = f", after {steps} attacked step{'' if steps == 1 else 's'}" if steps is not None else ""
+    return f"peer {ban.peer} at step {ban.step} for {ban.reason}, {by}{after}; evidence {ban.evidence}"
+
+
+def _bytes(summary: Summary) -> str:
+    sent = summary.bytes_sent
+    text = f"bulk {human(sent.bulk)}"
+    if summary.bytes_expected:
+        text += f" ({100 * sent.bulk / summary.bytes_expected:.1f}% of the formula's {human(summary.bytes_expected)})"
+    return f"{text}, control {human(sent.control)}, published {human(sent.publication)}"
+
+
+def _style(label: str, summary: Summary) -> str:
+    bad = {
+        "outcome": summary.outcome != FINISHED,
+        "honest peers banned": bool(summary.honest_banned),
+        "attackers not banned": bool(summary.undetected),
+        "agreement": not summary.agreement,
+    }
+    return "red" if bad.get(label) else ""

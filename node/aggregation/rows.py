@@ -1,0 +1,80 @@
+"""Contributors' rows: what every rule checks first, and the blocks it reads them in."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+# Numbers in one block of rows, and columns at most: measured at n = 6, 16 and 64. Smaller blocks pay for their calls
+# (at n = 64, 2,048 columns take twice as long as 8,192), larger ones gain nothing and sum less exactly.
+_BLOCK_NUMBERS = 1 << 19
+_BLOCK_COLUMNS = 1 << 15
+
+
+def check_rows(inputs_NP: Tensor) -> None:
+    """Refuse what no rule can aggregate, before any arithmetic.
+
+    Args:
+        inputs_NP: float32 `[N, P]`, N >= 1, P >= 0.
+
+    Raises:
+        ValueError: another shape or type, or a row that holds NaN or an infinity (the row is named).
+    """
+    if inputs_NP.dim() != 2 or inputs_NP.shape[0] == 0 or inputs_NP.dtype != torch.float32:
+        shape = list(inputs_NP.shape)
+        raise ValueError(f"inputs are {inputs_NP.dtype} of shape {shape}; pass float32 rows as [N, P] with N >= 1")
+    if inputs_NP.shape[1] == 0:
+        return
+    # The extremes propagate NaN and need no mask as large as the rows: 13 times faster than isfinite().all().
+    low, high = torch.aminmax(inputs_NP)
+    if math.isfinite(low.item()) and math.isfinite(high.item()):
+        return
+    row = next(i for i, row_P in enumerate(inputs_NP) if not bool(torch.isfinite(row_P).all()))
+    raise ValueError(f"row {row} of the inputs is not finite; leave its sender out before aggregating")
+
+
+def check_radius(radius: float) -> None:
+    """Refuse a clipping radius that is not a positive, finite number.
+
+    Raises:
+        ValueError: the radius and its range.
+    """
+    if not (math.isfinite(radius) and radius > 0):
+        raise ValueError(f"radius {radius} must be a positive, finite number")
+
+
+def blocks(rows: int, columns: int) -> Iterator[slice]:
+    """Slices of `columns` small enough that `rows` of them stay in the cache; the same ones for equal shapes."""
+    step = block_columns(rows)
+    for start in range(0, columns, step):
+        yield slice(start, min(start + step, columns))
+
+
+def block_columns(rows: int) -> int:
+    """Columns of one block of `rows` rows."""
+    return max(256, min(_BLOCK_COLUMNS, _BLOCK_NUMBERS // rows))
+
+
+def combine(inputs_NP: Tensor, coefficients_N: Tensor) -> Tensor:
+    """`sum_i a_i x_i`, summed in float64.
+
+    Args:
+        inputs_NP: float32 `[N, P]`.
+        coefficients_N: float64 `[N]`.
+
+    Returns:
+        float64 `[P]`.
+    """
+    rows, columns = inputs_NP.shape
+    value_P = torch.empty(columns, dtype=torch.float64)
+    for block in blocks(rows, columns):
+        torch.mv(inputs_NP[:, block].double().T, coefficients_N, out=value_P[block])
+    return value_P
+
+
+def to_float32(value_P: Tensor) -> Tensor:
+    """`value_P` rounded to float32 with -0 turned into 0, so that equal values have equal bytes."""
+    return value_P.float().add_(0.0)

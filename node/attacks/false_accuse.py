@@ -1,0 +1,52 @@
+"""A false accusation."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from node.attacks.registry import attack
+from node.protocol.messages import Report, Verdict
+
+if TYPE_CHECKING:
+    from node.attacks.view import View
+    from node.protocol.messages import Body
+
+
+@attack(
+    "false_accuse",
+    acts_on="messages",
+    source="Gorbunov et al. 2021, section 3.2 (ACCUSE); report, section 4.3",
+    examples=({}, {"how": "bit"}),
+    choices={"how": ("verdict", "bit")},
+)
+def false_accuse(body: Body, view: View, *, how: str = "verdict") -> Body:
+    """An honest peer is accused of what it did not do.
+
+    Args:
+        body: an outgoing message; only a REPORT changes.
+        how: `verdict`: as validator, call the honest target's gradient wrong. `bit`: as aggregator, call the
+            checksums of one honest contributor false, drawn at random each step.
+
+    Source: report, section 4.3: "the accuser will be banned instead since false accusation is evidence of malice".
+    """
+    if not isinstance(body, Report):
+        return body
+    if how == "verdict":
+        verdicts = tuple(_accuse(verdict, view) for verdict in body.verdicts)
+        return body if verdicts == body.verdicts else replace(body, verdicts=verdicts)
+    honest = [
+        place
+        for place, peer in enumerate(view.contributors)
+        if peer not in view.accomplices and place < len(body.checks) and body.checks[place]
+    ]
+    if not honest:
+        return body
+    checks = list(body.checks)
+    checks[honest[view.pick("false_accuse", len(honest))]] = False
+    return replace(body, checks=tuple(checks))
+
+
+def _accuse(verdict: Verdict, view: View) -> Verdict:
+    return verdict if verdict.target in view.accomplices else replace(verdict, correct=False)

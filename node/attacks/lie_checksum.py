@@ -1,0 +1,56 @@
+"""A false checksum."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from node.attacks.registry import attack
+from node.protocol.messages import Checksums
+
+if TYPE_CHECKING:
+    from node.attacks.view import View
+    from node.protocol.messages import Body
+
+_EXTREMES = {"huge": 1e30, "nan": math.nan, "infinite": math.inf, "negative": -1.0}
+
+
+@attack(
+    "lie_checksum",
+    acts_on="messages",
+    source="Gorbunov et al. 2021, section 3.1; PROTOCOL section 3 (V0, V1)",
+    examples=({}, {"entry": "norm", "amount": 0.5}, {"variant": "nan"}, {"variant": "huge"}),
+    choices={"entry": ("s", "norm"), "variant": ("relative", "offset", *_EXTREMES)},
+)
+def lie_checksum(
+    body: Body, view: View, *, entry: str = "s", part: int = 0, variant: str = "relative", amount: float = 0.5
+) -> Body:
+    """A contributor announces a false `s` or `norm` for one part.
+
+    Args:
+        body: an outgoing message; only CHECKSUMS with entries (a contributor's) change.
+        entry: which of the two numbers.
+        part: for which part, modulo the number of parts (-1: the last).
+        variant: `relative`: the true value times `1 + amount`; `offset`: plus `amount`; `huge`: 1e30; `nan`;
+            `infinite`; `negative`: -1.
+        amount: size of a relative or offset lie.
+
+    Source: PROTOCOL section 9, "lies in s; +-1e30, NaN, inf in s": V0 refuses the implausible ones, the part's
+    aggregator finds the others (V1).
+    """
+    if not isinstance(body, Checksums) or not body.s:
+        return body
+    true = body.s if entry == "s" else body.norms
+    values = list(true)
+    index = part % len(values)
+    match variant:
+        case "relative":
+            values[index] *= 1.0 + amount
+        case "offset":
+            values[index] += amount
+        case _:
+            values[index] = _EXTREMES[variant]
+    if values[index] == true[index]:
+        return body
+    s, norms = (tuple(values), body.norms) if entry == "s" else (body.s, tuple(values))
+    return Checksums(body.slot, body.prefix, s, norms)

@@ -1,0 +1,228 @@
+"""Checks a finished run from the outside: its bans from their evidence, its final state from its certificate.
+
+Only genesis.json, the public data and the evidence files are believed; journals and summary are compared with them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+from blake3 import blake3
+from torch import Tensor
+
+from node.build import genesis_roster, settings_of, task_of, tools_of
+from node.config import WIRE_VERSION, Member, RunConfig
+from node.errors import BackendError, ConfigError, DataError, WireError
+from node.journal import read
+from node.protocol.evidence import tensor_of
+from node.protocol.proof import Ground, Proof, UnprovenError, Verifier
+from node.protocol.state import Ban
+from node.training.environment import fingerprint, pin
+from node.training.task import Task
+
+
+class Genesis(msgspec.Struct, frozen=True):
+    """genesis.json: the public half of a run."""
+
+    format: int
+    wire_version: int
+    run_id: str
+    run: RunConfig
+    members: tuple[Member, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was checked.
+
+    Args:
+        subject: what, in words (`ban of peer 5 at step 107`).
+        ok: it holds.
+        kind: `recomputation`, `transcript` or `majority` for a ban's proof; `certificate`; `damage`.
+        explanation: why, in one sentence.
+    """
+
+    subject: str
+    ok: bool
+    kind: str
+    explanation: str
+
+
+def check_run(run_dir: Path, data_directory: Path | None = None) -> list[Finding]:
+    """Check every ban of every node and the certified final state.
+
+    Args:
+        run_dir: the run directory.
+        data_directory: the public data; None: where the run had it.
+
+    Raises:
+        ConfigError: no run directory of this version.
+        DataError: the public data is missing.
+    """
+    genesis = read_genesis(run_dir)
+    pin(genesis.run.device)
+    task = task_of(genesis.run, data_directory or _data_of(run_dir))
+    ground = _ground(genesis, task)
+    bans: dict[tuple[int, int, int], list[dict[str, Any]]] = {}
+    finished: list[dict[str, Any]] = []
+    for member in genesis.members:
+        for record in read(run_dir / "nodes" / str(member.id) / "journal.jsonl")[0]:
+            if record["event"] == "banned":
+                bans.setdefault((record["step"], record["attempt"], record["peer"]), []).append(record)
+            elif record["event"] == "finished":
+                finished.append(record)
+    verifier = Verifier(ground)
+    findings = list(_check_bans(verifier, run_dir, bans))
+    findings += list(_check_summary(run_dir, bans))
+    findings += [_check_final(verifier, run_dir, record) for record in finished]
+    return findings
+
+
+def read_genesis(run_dir: Path) -> Genesis:
+    """The public half of a run.
+
+    Raises:
+        ConfigError: it is missing, damaged or of another version.
+    """
+    path = run_dir / "genesis.json"
+    try:
+        genesis = msgspec.json.decode(path.read_bytes(), type=Genesis)
+    except OSError as error:
+        raise ConfigError(f"{run_dir} is not a run directory: {path.name} cannot be read ({error.strerror})") from error
+    except msgspec.MsgspecError as error:
+        raise ConfigError(f"{path} is damaged: {error}") from error
+    if genesis.wire_version != WIRE_VERSION:
+        raise ConfigError(
+            f"{run_dir} was written by wire version {genesis.wire_version}, this program speaks {WIRE_VERSION}; "
+            "verify it with the release that made it"
+        )
+    return genesis
+
+
+def evaluate_final(run: RunConfig, data_directory: Path, parameters_file: Path) -> float:
+    """Accuracy of saved parameters on all test items, between 0 and 1.
+
+    Raises:
+        DataError: the parameters or the data cannot be read.
+    """
+    pin(run.device)
+    task = task_of(run, data_directory)
+    return task.evaluate(_parameters(parameters_file, task), 0, task.test_size) / task.test_size
+
+
+def save_model(run: RunConfig, data_directory: Path, parameters_file: Path, target: Path) -> None:
+    """Save parameters as a state dictionary that `torch.load(weights_only=True)` reads.
+
+    Raises:
+        DataError: the parameters cannot be read.
+        BackendError: the file cannot be written.
+    """
+    task = task_of(run, data_directory)
+    parameters_D = _parameters(parameters_file, task)
+    tensors = {layer.name: parameters_D[layer.start : layer.stop].reshape(layer.shape).clone() for layer in task.layout}
+    temporary = target.with_suffix(".tmp")
+    try:
+        torch.save(tensors, temporary)
+        temporary.replace(target)
+    except (OSError, RuntimeError) as error:
+        raise BackendError(f"cannot write the model {target}: {error}; free the disk and run again") from error
+
+
+def _parameters(path: Path, task: Task) -> Tensor:
+    try:
+        parameters_D = tensor_of(path.read_bytes())
+    except (OSError, WireError) as error:
+        raise DataError(f"cannot read the parameters {path}: {error}; run again") from error
+    if parameters_D.numel() != task.dimension:
+        raise DataError(f"{path} holds {parameters_D.numel()} parameters instead of {task.dimension}; run again")
+    return parameters_D
+
+
+def _data_of(run_dir: Path) -> Path:
+    """Where the run had its data, as its own record says."""
+    try:
+        record = msgspec.json.decode((run_dir / "run.json").read_bytes())
+        return Path(record["data_directory"])
+    except (OSError, msgspec.MsgspecError, KeyError, TypeError):
+        return run_dir / "data"
+
+
+def _ground(genesis: Genesis, task: Task) -> Ground:
+    run = genesis.run
+    settings = settings_of(genesis.run_id, run, genesis.members, task.dimension, fingerprint(run.device))
+    return Ground(
+        settings=settings,
+        tools=tools_of(run),
+        keys=genesis_roster(genesis.members).keys,
+        initial_D=task.initial(run.init_seed),
+        recompute=lambda parameters_D, seed: task.gradient(parameters_D, seed)[0],
+    )
+
+
+def _check_bans(
+    verifier: Verifier, run_dir: Path, bans: dict[tuple[int, int, int], list[dict[str, Any]]]
+) -> Iterator[Finding]:
+    """Every evidence file of every node; bans that took effect together are settled together."""
+    together: list[Ban] = []
+    for step, attempt, peer in sorted(bans):
+        if together and (together[0].step, together[0].attempt) != (step, attempt):
+            verifier.settle(together)
+            together = []
+        subject = f"ban of peer {peer} at step {step}"
+        proofs: list[Proof] = []
+        for record in bans[(step, attempt, peer)]:
+            try:
+                proofs.append(_check_file(verifier, run_dir / record["path"], record))
+            except UnprovenError as problem:
+                yield Finding(f"{subject}, {record['path']}", False, "damage", str(problem))
+        if proofs:
+            together.append(proofs[0].ban)
+            yield Finding(subject, True, proofs[0].kind, f"{proofs[0].explanation} ({len(proofs)} equal files)")
+    verifier.settle(together)
+
+
+def _check_file(verifier: Verifier, path: Path, record: dict[str, Any]) -> Proof:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UnprovenError(f"the file cannot be read: {error.strerror}") from error
+    proof = verifier.check(data)
+    ban = proof.ban
+    claimed = (record["step"], record["attempt"], record["peer"], record["reason"], record["accuser"])
+    if claimed != (ban.step, ban.attempt, ban.peer, ban.reason, ban.accuser):
+        raise UnprovenError(f"it proves another ban than the journal names: {ban}")
+    if blake3(data).hexdigest() != record["evidence"]:
+        raise UnprovenError("its digest is not the one in the journal")
+    return proof
+
+
+def _check_summary(run_dir: Path, bans: dict[tuple[int, int, int], list[dict[str, Any]]]) -> Iterator[Finding]:
+    """summary.json lists exactly the bans that the nodes recorded."""
+    path = run_dir / "summary.json"
+    if not path.exists():
+        return
+    try:
+        listed = msgspec.json.decode(path.read_bytes())["bans"]
+        rows = sorted((row["step"], row["peer"], row["reason"], row["accuser"]) for row in listed)
+    except (msgspec.MsgspecError, KeyError, TypeError) as error:
+        yield Finding("summary.json", False, "damage", f"it cannot be read: {error}")
+        return
+    recorded = sorted((r[0]["step"], r[0]["peer"], r[0]["reason"], r[0]["accuser"]) for r in bans.values())
+    same = rows == recorded
+    text = f"it lists the {len(rows)} bans of the journals" if same else "its bans differ from the journals'"
+    yield Finding("summary.json", same, "summary" if same else "damage", text)
+
+
+def _check_final(verifier: Verifier, run_dir: Path, record: dict[str, Any]) -> Finding:
+    subject = f"final parameters of node {record['node']}"
+    path = run_dir / record["path"]
+    try:
+        verifier.check_final((path.parent / "certificate").read_bytes(), tensor_of(path.read_bytes()))
+    except (OSError, WireError, UnprovenError) as problem:
+        return Finding(subject, False, "damage", str(problem))
+    return Finding(subject, True, "certificate", "the CLOSEs of the whole roster cover them and the ban list")

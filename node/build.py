@@ -1,0 +1,174 @@
+"""The only wiring: from configuration and secrets to a node that a driver can run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+from torch import Tensor
+
+from node.adversary import Adversary
+from node.aggregation.registry import build_rule
+from node.config import WIRE_VERSION, Member, NodeConfig, RunConfig, Secrets
+from node.errors import ConfigError
+from node.protocol.digest import digest
+from node.protocol.events import BulkKey, ComputeGradient, GradientReady, Input, Output, Purpose
+from node.protocol.peer import Peer
+from node.protocol.roster import Roster
+from node.protocol.settings import Settings, Tools, Verify
+from node.signing import Signer, verify
+from node.training.optimiser import NesterovSgd
+from node.training.registry import build_task
+from node.training.task import BatchTransform, Task, TaskContext
+
+
+class Machine(Protocol):
+    """The surface that a driver drives: a Peer, or a Peer between an adversary's filters."""
+
+    def handle(self, event: Input, /) -> list[Output]:
+        """Outputs that answer an input."""
+
+
+Compute = Callable[[Tensor, bytes, BatchTransform | None], tuple[Tensor, float]]
+"""(parameters, xi, batch transform) -> (gradient, loss): Task.gradient, or a cache around it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One node, ready to be driven.
+
+    Args:
+        id: genesis id.
+        peer: the honest machine inside; drivers only ask it what it expects.
+        machine: what inputs go to.
+        adversary: the filters around the peer, None for an honest node.
+        signer: signs what the machine says.
+        task: the model and its data.
+    """
+
+    id: int
+    peer: Peer
+    machine: Machine
+    adversary: Adversary | None
+    signer: Signer
+    task: Task
+
+    def compute(self, wanted: ComputeGradient, compute: Compute) -> GradientReady:
+        """Carry out a ComputeGradient; an attack on the data concerns this node's own batch alone."""
+        transform = None
+        if self.adversary is not None and wanted.purpose is Purpose.OWN:
+            transform = self.adversary.transform(wanted.step)
+        gradient_D, loss = compute(wanted.parameters_D, wanted.seed, transform)
+        return GradientReady(wanted.purpose, wanted.step, wanted.peer, gradient_D, loss)
+
+    def expects(self, via: int, key: BulkKey, size_bytes: int) -> bool:
+        """For the transport: would this tensor be kept?"""
+        return self.peer.expects(via, key, size_bytes)
+
+
+def genesis_digest(run_id: str, run: RunConfig, members: Sequence[Member]) -> bytes:
+    """What all peers of a run must agree on before they listen to each other."""
+    encode = msgspec.json.Encoder(order="deterministic").encode
+    return digest("genesis", run_id.encode(), encode(run), encode(list(members)), str(WIRE_VERSION).encode())
+
+
+def genesis_roster(members: Sequence[Member]) -> Roster:
+    """The roster of a run's start."""
+    return Roster.genesis(bytes.fromhex(member.signing_key) for member in members)
+
+
+def settings_of(run_id: str, run: RunConfig, members: Sequence[Member], dimension: int, fingerprint: bytes) -> Settings:
+    """The protocol's numbers from a run's configuration.
+
+    Raises:
+        ConfigError: the model has fewer parameters than the run has peers.
+    """
+    if dimension < run.peers:
+        raise ConfigError(f"a model of {dimension} parameters cannot be split among --peers {run.peers}")
+    return Settings(
+        run=genesis_digest(run_id, run, members),
+        fingerprint=fingerprint,
+        dimension=dimension,
+        steps=run.steps,
+        tau=run.tau,
+        validators=run.validators,
+        validate_every=run.validate_every,
+        delta_max=run.delta_max,
+        audit_share=run.audit_share,
+        reform=run.on_ban == "reform",
+        data_seed=run.data_seed,
+        delivery_bound_s=run.delivery_bound_s,
+        gradient_bound_s=run.gradient_bound_s,
+        minimum_rate=run.minimum_rate,
+        recompute_tolerance=run.recompute_tolerance,
+    )
+
+
+def task_of(run: RunConfig, data_directory: Path) -> Task:
+    """The run's task on its data."""
+    return build_task(run.task, TaskContext(data_directory, run.batch_size, run.device))
+
+
+def tools_of(run: RunConfig, check: Verify = verify) -> Tools:
+    """The run's rule and update, with a signature check."""
+    return Tools(build_rule(run.rule), NesterovSgd(run.lr, run.momentum, run.steps), check)
+
+
+def build_node(config: NodeConfig, secrets: Secrets, task: Task, fingerprint: bytes, check: Verify = verify) -> Node:
+    """Wire one node.
+
+    Args:
+        config, secrets: of this node.
+        task: built once per process (simulated nodes share it).
+        fingerprint: of the environment its gradients are computed in.
+        check: the signature check; a simulator shares one that remembers.
+
+    Raises:
+        ConfigError: an unknown attack, rule or parameter.
+    """
+    run, me = config.run, config.node
+    settings = settings_of(config.run_id, run, config.members, task.dimension, fingerprint)
+    tools = tools_of(run, check)
+    knowledge = _PublicKnowledge(task)
+    adversary = _adversary(config, task, knowledge)
+    if adversary is not None:
+        tools = Tools(adversary.wrap_rule(tools.rule), tools.optimiser, tools.verify)
+    seed = bytes.fromhex(secrets.randomness_seed)
+    knowledge.peer = peer = Peer(settings, tools, genesis_roster(config.members), me, seed, task.initial(run.init_seed))
+    machine: Machine = adversary.around(peer) if adversary is not None else peer
+    return Node(me, peer, machine, adversary, Signer(bytes.fromhex(secrets.signing_seed)), task)
+
+
+class _PublicKnowledge:
+    """An attacker's means to compute others' honest gradients: the seeds and the parameters are public."""
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+        self.peer: Peer | None = None
+
+    def honest_gradient(self, other: int) -> Tensor:
+        """The gradient that `other` should have computed in the current step.
+
+        Raises:
+            LookupError: no step has begun.
+        """
+        attempt = self.peer.attempt if self.peer is not None else None
+        if attempt is None:
+            raise LookupError(f"no step has begun, so peer {other} has no gradient yet")
+        return self._task.gradient(attempt.state.parameters_D, attempt.seed(other))[0]
+
+
+def _adversary(config: NodeConfig, task: Task, knowledge: _PublicKnowledge) -> Adversary | None:
+    if config.role is None:
+        return None
+    return Adversary(
+        config.role,
+        config.node,
+        layout=task.layout,
+        dimension=task.dimension,
+        classes=task.classes,
+        recompute=knowledge.honest_gradient,
+    )

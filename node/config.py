@@ -1,0 +1,172 @@
+"""The configuration of a run and of one node: frozen, validated once, the one place for defaults."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from node.errors import ConfigError
+
+WIRE_VERSION = 1
+
+Parameters = dict[str, Any]
+
+
+class Plugin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A registered name with the keyword parameters to call it with."""
+
+    name: str
+    parameters: Parameters = {}
+
+
+class Schedule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """When an attacker attacks: steps `start, start + every, ...` before `stop`, each with `probability`."""
+
+    start: int = 100
+    every: int = 1
+    stop: int | None = None
+    probability: float = 1.0
+
+    def scheduled(self, step: int) -> bool:
+        """True if `step` is one at which the attack may fire (the probability is drawn by the attacker)."""
+        return step >= self.start and (step - self.start) % self.every == 0 and (self.stop is None or step < self.stop)
+
+
+class Role(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What one Byzantine node does. Only that node's own configuration and the launcher ever hold it.
+
+    Args:
+        attacks: the attacks it composes, applied in order.
+        schedule: when they fire.
+        accomplices: ids of all attackers of the run, itself included (they share knowledge and a seed).
+        attack_seed: seed of the attackers' common randomness.
+    """
+
+    attacks: tuple[Plugin, ...]
+    schedule: Schedule = Schedule()
+    accomplices: tuple[int, ...] = ()
+    attack_seed: int = 0
+
+
+class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What all peers of a run must agree on; its digest is part of the genesis.
+
+    Units: `tau`, `delta_max` are L2 norms of a part; bounds are seconds; `minimum_rate` is bytes per second.
+    """
+
+    peers: int = 6
+    task: Plugin = Plugin("mnist_cnn")
+    rule: Plugin = Plugin("centered_clip")
+    steps: int = 900
+    batch_size: int = 256
+    lr: float = 0.05
+    momentum: float = 0.9
+    tau: float = 5.0
+    validators: int = 1
+    validate_every: int = 1
+    delta_max: float | None = None
+    audit_share: float = 0.1
+    on_ban: Literal["remove", "reform"] = "remove"
+    init_seed: int = 0
+    data_seed: int = 0
+    delivery_bound_s: float = 2.0
+    gradient_bound_s: float = 30.0
+    minimum_rate: float = 1e6
+    recompute_tolerance: float = 0.0
+    device: Literal["cpu", "cuda"] = "cpu"
+    encrypt_bulk: bool = False
+    eval_every: int = 50
+
+    def __post_init__(self) -> None:
+        """Refuse every value that cannot be run.
+
+        Raises:
+            ConfigError: the option, its value and the range it must lie in.
+        """
+        at_least = {"peers": (self.peers, 2), "steps": (self.steps, 1), "batch-size": (self.batch_size, 1),
+                    "validators": (self.validators, 0), "validate-every": (self.validate_every, 1),
+                    "eval-every": (self.eval_every, 1)}  # fmt: skip
+        for option, (value, low) in at_least.items():
+            if value < low:
+                raise ConfigError(f"--{option} {value} is too small; use at least {low}")
+        positive = {"lr": self.lr, "tau": self.tau, "delivery-bound": self.delivery_bound_s,
+                    "gradient-bound": self.gradient_bound_s, "minimum-rate": self.minimum_rate}  # fmt: skip
+        if self.delta_max is not None:
+            positive["delta-max"] = self.delta_max
+        for option, number in positive.items():
+            if not (math.isfinite(number) and number > 0):
+                raise ConfigError(f"--{option} {number} must be a positive, finite number")
+        for option, share in {"momentum": self.momentum, "audit-share": self.audit_share}.items():
+            if not 0 <= share <= 1:
+                raise ConfigError(f"--{option} {share} must lie between 0 and 1")
+        if not 0 <= self.recompute_tolerance < 1:
+            raise ConfigError(f"--recompute-tolerance {self.recompute_tolerance} must lie in [0, 1)")
+        if self.peers > 256:
+            raise ConfigError(f"--peers {self.peers} is more than the 256 one roster holds")
+
+
+class Endpoint(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where a peer listens: ZeroMQ addresses of its control and its bulk socket."""
+
+    control: str
+    bulk: str
+
+
+class Member(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A genesis peer's public identity: hex Ed25519 signing key and Z85 CURVE transport key."""
+
+    id: int
+    signing_key: str
+    transport_key: str
+
+
+class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Everything one worker process needs; `role` is None for an honest node.
+
+    Args:
+        run_id: name of the run, unique on this machine.
+        node: this worker's genesis id.
+        members: the genesis roster, in id order.
+        secrets_file: file with this node's secret keys and secret seed (mode 0600).
+        directory: where the node writes its journal, evidence and parameters.
+        data_directory: where the data sets lie.
+        listen: endpoints to bind (port 0 or `*`: the system chooses).
+        addresses: where all peers listen, by id; empty when the launcher hands them over after binding.
+    """
+
+    run_id: str
+    node: int
+    run: RunConfig
+    members: tuple[Member, ...]
+    secrets_file: str
+    directory: str
+    data_directory: str
+    listen: Endpoint = Endpoint("tcp://127.0.0.1:*", "tcp://127.0.0.1:*")
+    addresses: dict[str, Endpoint] = {}
+    role: Role | None = None
+    cuda_memory_fraction: float | None = None
+
+
+class Secrets(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One node's secrets: hex Ed25519 seed, Z85 CURVE secret key, hex seed of its x and salt."""
+
+    signing_seed: str
+    transport_secret: str
+    randomness_seed: str
+
+
+def load(path: Path) -> NodeConfig:
+    """Read a node's configuration from a JSON file.
+
+    Raises:
+        ConfigError: the file is missing, not JSON, or has a wrong or unknown key.
+    """
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=NodeConfig)
+    except OSError as error:
+        raise ConfigError(f"cannot read the node configuration {path}: {error.strerror}") from error
+    except msgspec.MsgspecError as error:
+        raise ConfigError(f"{path} is not a valid node configuration: {error}") from error

@@ -1,0 +1,38 @@
+"""What a transport counts: traffic by peer and kind, drops by reason."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+Traffic: TypeAlias = "Counter[tuple[int, str]]"
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """Totals since the start, by (peer, kind), kind being control, greeting, part, aggregate or publication.
+
+    Bytes are those handed to ZeroMQ or taken from it: our own frame headers included, CURVE's and TCP's not.
+    `dropped` counts by reason: what was refused on arrival, and under `queue_full_*` what a queue did not take.
+    """
+
+    sent_bytes: Traffic = field(default_factory=Counter)
+    sent_messages: Traffic = field(default_factory=Counter)
+    received_bytes: Traffic = field(default_factory=Counter)
+    received_messages: Traffic = field(default_factory=Counter)
+    dropped: Counter[str] = field(default_factory=Counter)
+
+    def sent(self, peer: int, kind: str, size_bytes: int) -> None:
+        """Count one message that a queue took."""
+        self.sent_bytes[peer, kind] += size_bytes
+        self.sent_messages[peer, kind] += 1
+
+    def received(self, peer: int, kind: str, size_bytes: int) -> None:
+        """Count one message that was accepted."""
+        self.received_bytes[peer, kind] += size_bytes
+        self.received_messages[peer, kind] += 1
+
+    def sent_bytes_of(self, kind: str) -> int:
+        """Bytes of one kind to all peers together."""
+        return sum(size for (_, of_kind), size in self.sent_bytes.items() if of_kind == kind)

@@ -1,0 +1,155 @@
+"""The real driver: one blocking loop per process that performs a node's outputs and feeds it inputs.
+
+It drains the sockets before it fires deadlines, so that a message that is already here is never called missing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
+
+from node.build import Node
+from node.errors import WireError
+from node.protocol.events import (
+    BulkArrived,
+    CancelTimer,
+    ComputeGradient,
+    DeadlinePassed,
+    Dropped,
+    Expelled,
+    Finished,
+    GradientReady,
+    Halted,
+    Input,
+    MessageArrived,
+    Output,
+    Purpose,
+    Say,
+    SendBulk,
+    SetTimer,
+    Start,
+)
+from node.protocol.messages import Signed, decode_signed, encode_body, encode_signed, signing_bytes
+from node.transport import Arrival, BulkArrival, Transport
+
+Observe = Callable[[Output], None]
+"""Told of every output that the driver does not perform itself, at once (the journal, the metrics)."""
+
+_POLL_S = 0.5
+"""Longest wait without looking at the stop flag."""
+
+
+class Driver:
+    """Runs one node over one transport until it finishes, is expelled, halts or is told to stop.
+
+    Args:
+        node: the machine and its task.
+        transport: connected to all peers.
+        observe: see `Observe`.
+    """
+
+    def __init__(self, node: Node, transport: Transport, observe: Observe) -> None:
+        self.node = node
+        self.transport = transport
+        self.ending: Output | None = None
+        self.dropped: Counter[str] = Counter()
+        self.gradient_s = 0.0
+        self.loss = float("nan")
+        self.publication_bytes = 0
+        self._observe = observe
+        self._inputs: deque[Input] = deque()
+        self._gradients: deque[ComputeGradient] = deque()
+        self._timers: dict[str, float] = {}
+
+    def run(self, stopping: Callable[[], bool]) -> Output | None:
+        """Drive to the end.
+
+        Args:
+            stopping: polled between inputs; true ends the loop early.
+
+        Returns:
+            Finished, Expelled or Halted; None if it was told to stop.
+        """
+        self._feed(Start())
+        while self.ending is None and not stopping():
+            self.receive(self.transport.poll(self._wait_s()))
+            if self._gradients and not self._inputs:
+                # A gradient blocks the loop; what arrived meanwhile waits in ZeroMQ's queues.
+                self._inputs.append(self._gradient(self._gradients.popleft()))
+            elif not self._inputs:
+                self._expire()
+            while self._inputs and self.ending is None:
+                self._feed(self._inputs.popleft())
+        return self.ending
+
+    def _wait_s(self) -> float:
+        if self._inputs or self._gradients:
+            return 0.0
+        due = min(self._timers.values(), default=float("inf")) - time.monotonic()
+        return min(max(due, 0.0), _POLL_S)
+
+    def receive(self, arrivals: Iterable[Arrival]) -> None:
+        """Queue what the transport delivered."""
+        for arrival in arrivals:
+            if isinstance(arrival, BulkArrival):
+                self._inputs.append(BulkArrived(arrival.via, arrival.key, arrival.tensor))
+                continue
+            try:
+                self._inputs.append(MessageArrived(arrival.via, decode_signed(arrival.data)))
+            except WireError:
+                self.dropped["malformed"] += 1
+
+    def _expire(self) -> None:
+        now = time.monotonic()
+        for name in [name for name, due in self._timers.items() if due <= now]:
+            del self._timers[name]
+            self._inputs.append(DeadlinePassed(name))
+
+    def _gradient(self, wanted: ComputeGradient) -> GradientReady:
+        begun = time.perf_counter()
+        ready = self.node.compute(wanted, self.node.task.gradient)
+        self.gradient_s += time.perf_counter() - begun
+        if wanted.purpose is Purpose.OWN:
+            self.loss = ready.loss
+        return ready
+
+    def _feed(self, event: Input) -> None:
+        for output in self.node.machine.handle(event):
+            self._perform(output)
+
+    def _perform(self, output: Output) -> None:
+        match output:
+            case Say():
+                self._say(output)
+            case SendBulk():
+                self._send(output)
+            case ComputeGradient():
+                self._gradients.append(output)
+            case SetTimer(name=name, after_s=after_s):
+                self._timers[name] = time.monotonic() + after_s
+            case CancelTimer(name=name):
+                self._timers.pop(name, None)
+            case Dropped(reason=reason):
+                self.dropped[reason] += 1
+            case Finished() | Expelled() | Halted():
+                self._observe(output)
+                self.ending = output
+            case _:
+                self._observe(output)
+
+    def _say(self, say: Say) -> None:
+        data = encode_body(say.body)
+        signed = Signed(data, self.node.signer.sign(signing_bytes(data)))
+        frame = encode_signed(signed)
+        for to in say.to:
+            if to == self.node.id:
+                self._inputs.append(MessageArrived(None, signed))
+            else:
+                self.transport.send_control(to, frame)
+
+    def _send(self, send: SendBulk) -> None:
+        if send.to == self.node.id:
+            self._inputs.append(BulkArrived(None, send.key, send.values_P))
+        else:
+            self.transport.send_bulk(send.to, send.key, send.values_P)

@@ -1,0 +1,50 @@
+"""Every error this project raises, at a glance.
+
+BtardError
+├── ConfigError          what the user asked for cannot be run          (exit 2)
+├── DataError            a data set is missing, truncated or corrupt     (exit 3)
+├── BackendError         processes, ports, disk, devices                 (exit 3)
+├── TransportError       a socket cannot be bound or a peer not reached
+├── WireError            a frame breaks the framing rules
+├── LocalProtocolError   our own bug: the core was used against its rules
+├── HaltError            the run cannot go on: the peer and the phase are named
+└── CheckpointError      a saved state cannot be read back
+
+A peer's misconduct is data, never an exception: it becomes a ban or a counted drop.
+"""
+
+
+class BtardError(Exception):
+    """Root of all errors a caller may want to catch."""
+
+
+class ConfigError(BtardError):
+    """The configuration is not runnable; the message names the option, the value and what to use."""
+
+
+class DataError(BtardError):
+    """A data file is missing, truncated or corrupt; the message names the file and the repair command."""
+
+
+class BackendError(BtardError):
+    """The place to run in does not work: a busy port, a full disk, a missing device."""
+
+
+class TransportError(BtardError):
+    """A socket could not be bound, connected or authenticated."""
+
+
+class WireError(BtardError):
+    """Bytes from the network that break the framing or the size limits."""
+
+
+class LocalProtocolError(BtardError):
+    """The protocol core was driven against its own rules: a bug on our side."""
+
+
+class HaltError(BtardError):
+    """The protocol cannot continue; the message names the peer, the step and the phase."""
+
+
+class CheckpointError(BtardError):
+    """A saved state does not match what it claims to be."""

@@ -1,0 +1,129 @@
+"""The append-only event log of one node: JSON lines, the record of truth of a run."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import msgspec
+
+from node.errors import BackendError, DataError, LocalProtocolError
+
+Record = dict[str, Any]
+_TAIL_BYTES = 1 << 16
+
+
+class Journal:
+    """Writes one line per event, each in one system call, so that a reader sees whole lines or none.
+
+    Args:
+        path: the file; created with its directory, appended to if it exists.
+        node: the genesis id that every line carries.
+        clock: seconds since the epoch, for people; nothing in the protocol reads them.
+
+    Raises:
+        BackendError: the file cannot be opened.
+    """
+
+    def __init__(self, path: Path, node: int, clock: Callable[[], float] = time.time) -> None:
+        self._path = path
+        self._node = node
+        self._clock = clock
+        self._file = -1
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            self._cut_torn_line()
+        except OSError as error:
+            self.close()
+            raise self._failure(error) from error
+
+    def append(self, event: str, **fields: object) -> None:
+        """Write `{"time", "node", "event", **fields}` as one line; it has reached the kernel on return.
+
+        Raises:
+            BackendError: the disk is full or failing; the file still ends with a whole line.
+            LocalProtocolError: a field bears a reserved name, cannot be written as JSON, or the journal is closed.
+        """
+        if self._file < 0:
+            raise LocalProtocolError(f"{event} was written to the closed journal {self._path}")
+        if taken := {"time", "node"} & fields.keys():
+            raise LocalProtocolError(f"journal event {event} uses the reserved field {sorted(taken)[0]!r}")
+        record = {"time": round(self._clock(), 6), "node": self._node, "event": event, **fields}
+        try:
+            line = msgspec.json.encode(record) + b"\n"
+        except (TypeError, msgspec.MsgspecError) as error:
+            raise LocalProtocolError(f"journal event {event} is not JSON: {error}") from error
+        try:
+            written = os.write(self._file, line)
+            while written < len(line):  # a full disk takes the first part of a line and refuses the rest
+                written += os.write(self._file, line[written:])
+        except OSError as error:
+            self._cut_after_failure()
+            raise self._failure(error) from error
+
+    def close(self) -> None:
+        """Close the file; a second call does nothing."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _cut_torn_line(self) -> None:
+        """Drop what a crash left of a last line: no reader has consumed it, and a new line must not join it."""
+        end = os.fstat(self._file).st_size
+        while end > 0:
+            start = max(0, end - _TAIL_BYTES)
+            newline = os.pread(self._file, end - start, start).rfind(b"\n")
+            if newline >= 0:
+                end = start + newline + 1
+                break
+            end = start
+        if end < os.fstat(self._file).st_size:
+            os.ftruncate(self._file, end)
+
+    def _cut_after_failure(self) -> None:
+        try:
+            self._cut_torn_line()
+        except OSError:
+            return  # readers tolerate a torn line; the caller hears of the first error
+
+    def _failure(self, error: OSError) -> BackendError:
+        return BackendError(f"cannot write the journal {self._path}: {error.strerror}; free the disk and run again")
+
+
+def read(path: Path, offset: int = 0) -> tuple[list[Record], int]:
+    """The records from byte `offset` on, and the offset to go on from; a torn last line waits for its rest.
+
+    A file that is not there yet has no records.
+
+    Raises:
+        DataError: a whole line is not a record: the file was damaged after it was written.
+    """
+    try:
+        with path.open("rb") as file:
+            file.seek(offset)
+            data = file.read()
+    except FileNotFoundError:
+        return [], offset
+    except OSError as error:
+        raise DataError(f"cannot read the journal {path}: {error.strerror}; check the run directory") from error
+    records: list[Record] = []
+    for line in data[: data.rfind(b"\n") + 1].splitlines(keepends=True):
+        try:
+            records.append(msgspec.json.decode(line, type=Record))
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise DataError(f"{path} is damaged at byte {offset}: {error}; run again from the start") from error
+        offset += len(line)
+    return records, offset

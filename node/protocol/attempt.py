@@ -1,0 +1,213 @@
+"""One attempt at one step: what this peer holds of it and what it says in each phase."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from node.protocol.checksums import Checksum, checksum, same
+from node.protocol.digest import number, tensor_digest
+from node.protocol.events import BulkKey, BulkKind
+from node.protocol.messages import Agg, Checksums, Close, Commit, Phase, Report, Reveal, Slot
+from node.protocol.parts import Split, part_radius
+from node.protocol.randomness import Share, batch_seed, combine, commitment, projection
+from node.protocol.settings import Settings, Tools
+from node.protocol.state import State
+from node.protocol.transcript import Transcript
+
+LARGEST_MAGNITUDE = 2.0**40
+"""Entries beyond this would overflow the Gram matrix; committed to, they are proof of misconduct."""
+
+
+def part_digest(settings: Settings, step: int, attempt: int, owner: int, part: int, values_P: Tensor) -> bytes:
+    """Commitment to one part of a gradient."""
+    fields = (settings.run, number(step), number(attempt), number(owner), number(part))
+    return tensor_digest("part", fields, values_P)
+
+
+def aggregate_digest(settings: Settings, step: int, attempt: int, owner: int, part: int, values_P: Tensor) -> bytes:
+    """Commitment to one aggregate."""
+    fields = (settings.run, number(step), number(attempt), number(owner), number(part))
+    return tensor_digest("aggregate", fields, values_P)
+
+
+def usable(values_P: Tensor) -> bool:
+    """True if every entry is finite and small enough to compute with."""
+    return bool((values_P.abs() <= LARGEST_MAGNITUDE).all())
+
+
+class Attempt:
+    """The split, the contributors and everything received in one attempt at a step.
+
+    Args:
+        settings, tools: see there.
+        state: the agreed state before the step, with the removals of earlier attempts applied.
+        number: 0 for the first attempt at a step.
+        me: this peer's id.
+        share: its randomness for this attempt.
+    """
+
+    def __init__(self, settings: Settings, tools: Tools, state: State, number: int, me: int, share: Share) -> None:
+        self.settings, self.tools, self.state, self.number, self.me, self.share = (
+            settings,
+            tools,
+            state,
+            number,
+            me,
+            share,
+        )
+        self.roster = state.roster
+        self.step = state.step
+        self.split = Split(settings.dimension, len(self.roster.active))
+        self.pairs = state.draw.pairs(self.roster.active)
+        self.contributors = self._contributors()
+        self.place = self.roster.place(me)
+        self.transcript = Transcript(self.roster.active)
+        self.own_D: Tensor | None = None
+        self.parts: dict[int, Tensor] = {}
+        self.aggregates: dict[int, Tensor] = {}
+        self.publications: dict[tuple[int, int, int, int], Tensor] = {}
+        self.iterations = 0
+        self.r = b""
+        self.z = torch.empty(0)
+        self._roster_digest = self.roster.digest
+
+    def _contributors(self) -> tuple[int, ...]:
+        if self.step >= self.settings.steps:
+            return ()
+        validating = {validator for validator, _ in self.pairs}
+        return tuple(peer for peer in self.roster.active if peer not in validating)
+
+    # --- names and numbers ------------------------------------------------------------------------------------
+
+    def slot(self, phase: Phase, sender: int | None = None) -> Slot:
+        """The slot of a phase's message."""
+        who = self.me if sender is None else sender
+        return Slot(self.settings.run, self._roster_digest, self.step, self.number, phase, who)
+
+    def key(self, kind: BulkKind, owner: int, part: int) -> BulkKey:
+        """The name of a tensor of this attempt."""
+        return BulkKey(self.step, self.number, kind, owner, part)
+
+    def radius(self, part: int) -> float:
+        """Clipping radius tau_j of a part."""
+        return part_radius(self.settings.tau, self.split.size(part), len(self.roster.keys), self.settings.dimension)
+
+    def clip_radius(self, part: int) -> float:
+        """The radius at which the checksums of a part clip."""
+        return self.tools.rule.clip_radius(self.radius(part))
+
+    def seed(self, peer: int) -> bytes:
+        """xi of a peer in this step."""
+        return batch_seed(self.settings.data_seed, self.state.r, self.step, peer)
+
+    def slice(self, gradient_D: Tensor, part: int) -> Tensor:
+        """Part `part` of a flat vector (a view)."""
+        start, stop = self.split.bounds[part]
+        return gradient_D[start:stop]
+
+    @property
+    def targets(self) -> tuple[int, ...]:
+        """Whom this peer validates in this attempt."""
+        return tuple(target for validator, target in self.pairs if validator == self.me)
+
+    # --- commitments ------------------------------------------------------------------------------------------
+
+    def committed_part(self, owner: int, part: int) -> bytes | None:
+        """The digest that `owner` committed to for a part, None before its COMMIT is here."""
+        commit = self.transcript.of(Commit, Phase.COMMIT).get(owner)
+        return commit.parts[part] if commit is not None and commit.parts else None
+
+    def committed_aggregate(self, owner: int) -> bytes | None:
+        """The digest that an aggregator committed to, None before its AGG is here."""
+        agg = self.transcript.of(Agg, Phase.AGG).get(owner)
+        return agg.aggregate if agg is not None and isinstance(agg.aggregate, bytes) else None
+
+    def part_matches(self, owner: int, part: int, values_P: Tensor) -> bool:
+        """True if the bytes are the ones the owner committed to."""
+        digest = part_digest(self.settings, self.step, self.number, owner, part, values_P)
+        return digest == self.committed_part(owner, part)
+
+    def aggregate_matches(self, owner: int, values_P: Tensor) -> bool:
+        """True if the bytes are the aggregate its aggregator committed to."""
+        place = self.roster.place(owner)
+        digest = aggregate_digest(self.settings, self.step, self.number, owner, place, values_P)
+        return digest == self.committed_aggregate(owner)
+
+    # --- what this peer says ----------------------------------------------------------------------------------
+
+    def commit(self) -> Commit | None:
+        """COMMIT, once our gradient is there (a validator and the last step commit to randomness alone)."""
+        parts: tuple[bytes, ...] = ()
+        if self.me in self.contributors:
+            if self.own_D is None:
+                return None
+            parts = tuple(
+                part_digest(self.settings, self.step, self.number, self.me, part, self.slice(self.own_D, part))
+                for part in range(self.split.count)
+            )
+        hidden = commitment(self.settings.run, self.step, self.number, self.me, self.share)
+        return Commit(self.slot(Phase.COMMIT), self.transcript.prefix, parts, hidden)
+
+    def agg(self) -> Agg | None:
+        """AGG, once every contributor's part is here."""
+        if any(owner not in self.parts for owner in self.contributors):
+            return None
+        digest = b""
+        if self.contributors:
+            inputs_NP = torch.stack([self.parts[owner] for owner in self.contributors])
+            result = self.tools.rule.aggregate(inputs_NP, self.radius(self.place))
+            self.iterations = result.iterations
+            self.aggregates[self.me] = result.value_P
+            digest = aggregate_digest(self.settings, self.step, self.number, self.me, self.place, result.value_P)
+        return Agg(self.slot(Phase.AGG), self.transcript.prefix, digest)
+
+    def reveal(self) -> Reveal | None:
+        """REVEAL, once every aggregate is here."""
+        aggregators = self.roster.active if self.contributors else ()
+        if any(owner not in self.aggregates for owner in aggregators):
+            return None
+        have = tuple(True for _ in aggregators)
+        return Reveal(self.slot(Phase.REVEAL), self.transcript.prefix, self.share.x, self.share.salt, have)
+
+    def fix_randomness(self) -> None:
+        """Compute r from all reveals: only now, after every gradient and every aggregate is committed to."""
+        reveals = self.transcript.of(Reveal, Phase.REVEAL)
+        self.r = combine(self.step, self.number, [reveal.x for reveal in reveals.values()])
+        self.z = projection(self.r, self.split.largest)
+
+    def checksums(self) -> Checksums:
+        """CHECKSUMS of our own gradient against every aggregate."""
+        claims: list[Checksum] = []
+        if self.own_D is not None and self.me in self.contributors:
+            claims = [self.true_checksum(self.slice(self.own_D, part), part) for part in range(self.split.count)]
+        s, norms = tuple(claim.s for claim in claims), tuple(claim.norm for claim in claims)
+        return Checksums(self.slot(Phase.CHECKSUMS), self.transcript.prefix, s, norms)
+
+    def true_checksum(self, values_P: Tensor, part: int) -> Checksum:
+        """The checksum of a contributor's part against the agreed aggregate of this attempt."""
+        aggregate_P = self.aggregates[self.roster.active[part]]
+        return checksum(values_P, aggregate_P, self.z, self.clip_radius(part))
+
+    def claim(self, owner: int, part: int) -> Checksum:
+        """What a contributor claimed in CHECKSUMS."""
+        body = self.transcript.of(Checksums, Phase.CHECKSUMS)[owner]
+        return Checksum(body.s[part], body.norms[part])
+
+    def claim_holds(self, owner: int, part: int, values_P: Tensor) -> bool:
+        """V1: a contributor's claim is what its committed bytes give."""
+        truth = self.true_checksum(values_P, part)
+        return same(self.claim(owner, part), truth, self.clip_radius(part), self.settings.claim_tolerance)
+
+    def checks(self) -> tuple[bool, ...]:
+        """Our V1 bits, one per contributor, for the part we aggregate."""
+        return tuple(self.claim_holds(owner, self.place, self.parts[owner]) for owner in self.contributors)
+
+    def check_of(self, aggregator: int, contributor: int) -> bool:
+        """The V1 bit that an aggregator reported."""
+        report = self.transcript.of(Report, Phase.REPORT)[aggregator]
+        return report.checks[self.contributors.index(contributor)]
+
+    def closed(self) -> dict[int, Close]:
+        """The CLOSEs of this attempt."""
+        return self.transcript.of(Close, Phase.CLOSE)

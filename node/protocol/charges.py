@@ -1,0 +1,179 @@
+"""What a complete transcript accuses whom of, and which bytes judging it needs: pure functions of the transcript."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import msgspec
+
+from node.protocol.attempt import Attempt
+from node.protocol.checksums import plausible, sums_to_zero, too_many_far
+from node.protocol.events import Accused
+from node.protocol.messages import AccusationKind, Phase, Report
+from node.protocol.randomness import happens
+
+
+class OutOfBounds(msgspec.Struct, frozen=True, array_like=True, tag="bounds", forbid_unknown_fields=True):
+    """V0: a claimed checksum that no honest peer can have; guilty as it stands."""
+
+    accused: int
+    part: int
+
+
+class Averaging(msgspec.Struct, frozen=True, array_like=True, tag="averaging", forbid_unknown_fields=True):
+    """CheckAveraging(part): everyone publishes the part, everyone recomputes.
+
+    `cause` is V0, V2, V3, audit or accusation; only the last has an accuser.
+    """
+
+    part: int
+    cause: str
+    accuser: int | None = None
+
+
+class FalseChecksum(msgspec.Struct, frozen=True, array_like=True, tag="checksum", forbid_unknown_fields=True):
+    """Somebody (by V1 the part's aggregator) says that a contributor's claim for one part is false."""
+
+    accused: int
+    part: int
+    accuser: int
+
+
+class FalseGradient(msgspec.Struct, frozen=True, array_like=True, tag="gradient", forbid_unknown_fields=True):
+    """The drawn validator says that its target's gradient or checksums of the step before are false."""
+
+    accused: int
+    accuser: int
+
+
+Charge: TypeAlias = OutOfBounds | Averaging | FalseChecksum | FalseGradient
+
+
+def charges(attempt: Attempt) -> tuple[Charge, ...]:
+    """All charges of an attempt after REPORT, in an order that does not depend on arrival."""
+    bounds = tuple(_out_of_bounds(attempt))
+    averaging = tuple(_averaging(attempt, {charge.part for charge in bounds}))
+    covered = {charge.part for charge in averaging}
+    checksums = tuple(charge for charge in _false_checksums(attempt) if charge.part not in covered)
+    return (*bounds, *averaging, *dict.fromkeys(checksums), *_false_gradients(attempt))
+
+
+def _out_of_bounds(attempt: Attempt) -> Iterator[OutOfBounds]:
+    for owner in attempt.contributors:
+        for part in range(attempt.split.count):
+            if not plausible(attempt.claim(owner, part), attempt.clip_radius(part)):
+                yield OutOfBounds(owner, part)
+
+
+def _averaging(attempt: Attempt, implausible: set[int]) -> Iterator[Averaging]:
+    """V2 and V3 have no accuser. A part with an impossible claim is recomputed as well: the claim could have
+    been sacrificed to hide an accomplice's false aggregate from V2."""
+    if not attempt.contributors:
+        return
+    accusers = {accused: peer for peer, accused in _aggregate_accusations(attempt)}
+    for part in range(attempt.split.count):
+        aggregator = attempt.roster.active[part]
+        cause = "V0" if part in implausible else _failed_check(attempt, part)
+        if cause is not None:
+            yield Averaging(part, cause)
+        elif aggregator in accusers:
+            yield Averaging(part, "accusation", accusers[aggregator])
+
+
+def _failed_check(attempt: Attempt, part: int) -> str | None:
+    column = [attempt.claim(owner, part) for owner in attempt.contributors]
+    aggregate_norm = float(attempt.aggregates[attempt.roster.active[part]].double().norm())
+    rule, settings = attempt.tools.rule, attempt.settings
+    if rule.audited:
+        return "audit" if happens(attempt.r, "audit", part, settings.audit_share) else None
+    if not sums_to_zero(column, aggregate_norm, rule, attempt.clip_radius(part)):
+        return "V2"
+    limit = settings.delta_max or attempt.state.norms.limit(attempt.split.size(part))
+    return "V3" if too_many_far(column, limit) else None
+
+
+def _reports(attempt: Attempt) -> dict[int, Report]:
+    return attempt.transcript.of(Report, Phase.REPORT)
+
+
+def _aggregate_accusations(attempt: Attempt) -> Iterator[tuple[int, int]]:
+    """(accuser, accused aggregator) of this attempt; accusations of other steps are dropped without penalty."""
+    for peer, report in _reports(attempt).items():
+        for accusation in report.accusations:
+            current = (accusation.step, accusation.attempt) == (attempt.step, attempt.number)
+            known = accusation.accused in attempt.roster.active
+            if accusation.kind is AccusationKind.AGGREGATE and current and known:
+                yield peer, accusation.accused
+
+
+def _false_checksums(attempt: Attempt) -> Iterator[FalseChecksum]:
+    for peer, report in _reports(attempt).items():
+        for contributor, holds in zip(attempt.contributors, report.checks, strict=True):
+            if not holds:
+                yield FalseChecksum(contributor, attempt.roster.place(peer), peer)
+        for accusation in report.accusations:
+            current = (accusation.step, accusation.attempt) == (attempt.step, attempt.number)
+            in_range = accusation.accused in attempt.contributors and 0 <= accusation.part < attempt.split.count
+            if accusation.kind is AccusationKind.CHECKSUM and current and in_range:
+                yield FalseChecksum(accusation.accused, accusation.part, peer)
+
+
+def _false_gradients(attempt: Attempt) -> Iterator[FalseGradient]:
+    """Only the drawn validator may accuse a gradient: its verdict is the accusation."""
+    for peer, report in _reports(attempt).items():
+        for verdict in report.verdicts:
+            if not verdict.correct:
+                yield FalseGradient(verdict.target, peer)
+
+
+def judged_peers(attempt: Attempt) -> tuple[int, ...]:
+    """Active peers whose gradient is accused, in the order of the bits of JUDGE."""
+    accused = dict.fromkeys(charge.accused for charge in _false_gradients(attempt))
+    return tuple(peer for peer in accused if peer in attempt.roster.active)
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """A part that its owner has to publish: of this attempt, or of the committed one before it."""
+
+    step: int
+    attempt: int
+    owner: int
+    part: int
+
+
+def publications(found: tuple[Charge, ...], attempt: Attempt, past: Attempt | None) -> tuple[Publication, ...]:
+    """What must be published to judge `found`, in the order of the HAVE bits.
+
+    A gradient is only published where environments differ; on one platform its digests decide.
+    """
+    wanted: set[tuple[int, int, int, int]] = set()
+    for charge in found:
+        match charge:
+            case Averaging(part=part):
+                wanted |= {(attempt.step, attempt.number, owner, part) for owner in attempt.contributors}
+            case FalseChecksum(accused=accused, part=part):
+                wanted.add((attempt.step, attempt.number, accused, part))
+            case FalseGradient(accused=accused) if attempt.settings.recompute_tolerance > 0 and past is not None:
+                if accused in attempt.roster.active:
+                    parts = range(past.split.count)
+                    wanted |= {(past.step, past.number, accused, part) for part in parts}
+            case _:
+                pass
+    return tuple(Publication(*item) for item in sorted(wanted))
+
+
+def accusation_of(attempt: Attempt, charge: Charge) -> Accused:
+    """A charge as it is reported to the outside."""
+    step, number = attempt.step, attempt.number
+    match charge:
+        case OutOfBounds(accused=accused, part=part):
+            return Accused(step, number, "bounds", accused, part, None)
+        case Averaging(part=part, cause=cause, accuser=accuser):
+            return Accused(step, number, f"averaging:{cause}", attempt.roster.active[part], part, accuser)
+        case FalseChecksum(accused=accused, part=part, accuser=accuser):
+            return Accused(step, number, "checksum", accused, part, accuser)
+        case FalseGradient(accused=accused, accuser=accuser):
+            return Accused(step, number, "gradient", accused, None, accuser)

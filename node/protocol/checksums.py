@@ -1,0 +1,127 @@
+"""Checksums of a contribution against an aggregate, and the checks V0, V2 and V3 on a transcript.
+
+Source: Gorbunov et al. 2021, section 3.1 (verification of aggregation), equation 3 of the report;
+tolerances: PROTOCOL section 8.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from torch import Tensor
+
+from node.protocol.rule import Rule
+
+_BLOCK = 1 << 16
+"""Entries per float64 block; part of the definition, since the order of summation decides the last bits."""
+
+_FLOAT32_EPS = 2.0**-23
+V0_FACTOR = 8.0
+V2_FACTOR = 8.0
+V3_FACTOR = 4.0
+NORM_WINDOW = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Checksum:
+    """`s = <z, (g - v) min(1, tau_j / norm)>` and `norm = ||g - v||` of one part, in float64."""
+
+    s: float
+    norm: float
+
+
+def checksum(gradient_P: Tensor, aggregate_P: Tensor, direction_P: Tensor, radius: float) -> Checksum:
+    """The one function that sender, aggregator and judge use, so that equal inputs give equal bits.
+
+    Args:
+        gradient_P: the contributor's part, float32.
+        aggregate_P: the aggregate of that part, float32.
+        direction_P: z, at least as long as the part, float32.
+        radius: clipping radius tau_j (infinity for rules that do not clip).
+    """
+    squares = 0.0
+    product = 0.0
+    for start in range(0, gradient_P.numel(), _BLOCK):
+        block = slice(start, min(start + _BLOCK, gradient_P.numel()))
+        difference = gradient_P[block].double().sub_(aggregate_P[block])
+        squares += float(difference.dot(difference))
+        product += float(difference.dot(direction_P[block].double()))
+    norm = math.sqrt(squares)
+    return Checksum(product if norm <= radius else product * (radius / norm), norm)
+
+
+def plausible(claimed: Checksum, radius: float) -> bool:
+    """V0: finite, `norm >= 0` and `|s| <= 8 min(norm, tau_j)`.
+
+    z has unit variance, so an honest s exceeds eight standard deviations never; without the bound a liar could
+    cover any shift of an accomplice's aggregate.
+    """
+    if not (math.isfinite(claimed.s) and math.isfinite(claimed.norm)) or claimed.norm < 0:
+        return False
+    return abs(claimed.s) <= V0_FACTOR * min(claimed.norm, radius)
+
+
+def same(claimed: Checksum, computed: Checksum, radius: float, tolerance: float) -> bool:
+    """True if a claim is what we compute: the same bits, or within `tolerance` across environments.
+
+    Args:
+        tolerance: relative to the norm (and to min(norm, tau_j) for s); 0 demands equality.
+    """
+    if tolerance == 0.0:
+        return claimed == computed
+    scale = max(computed.norm, claimed.norm)
+    return abs(claimed.norm - computed.norm) <= tolerance * scale and abs(
+        claimed.s - computed.s
+    ) <= V0_FACTOR * tolerance * min(scale, radius)
+
+
+def exact_sum(values: Iterable[float]) -> float:
+    """Sum without rounding between the terms, whatever their order (NaN if one is not finite)."""
+    values = list(values)
+    return math.fsum(values) if all(math.isfinite(value) for value in values) else math.nan
+
+
+def sums_to_zero(column: Sequence[Checksum], aggregate_norm: float, rule: Rule, radius: float) -> bool:
+    """V2: `|fsum_i s_i^j| <= tol_j = 8 n_c (slack + 2^-23 ||v||)`.
+
+    At the fixed point the clipped differences sum to zero; v travels as float32, so each contributor's
+    difference is off by the rounding of v.
+
+    Args:
+        column: the contributors' claims for one part.
+        aggregate_norm: ||v(j)||.
+        rule: the aggregation rule, which knows what residual it leaves.
+        radius: tau_j.
+    """
+    slack = rule.slack([claim.norm for claim in column], radius)
+    tolerance = V2_FACTOR * len(column) * (slack + _FLOAT32_EPS * aggregate_norm)
+    total = exact_sum(claim.s for claim in column)
+    return not math.isnan(total) and abs(total) <= tolerance
+
+
+def too_many_far(column: Sequence[Checksum], limit: float | None) -> bool:
+    """V3: more than half of the contributors say that the aggregate is farther than `limit` from them."""
+    if limit is None:
+        return False
+    return 2 * sum(claim.norm > limit for claim in column) > len(column)
+
+
+@dataclass(frozen=True, slots=True)
+class NormWindow:
+    """Norms of the last committed transcripts, per square root of an entry (parts change size after bans)."""
+
+    steps: tuple[tuple[float, ...], ...] = ()
+
+    def append(self, scaled_norms: Sequence[float]) -> NormWindow:
+        """The window after one more committed step."""
+        return NormWindow((*self.steps, tuple(scaled_norms))[-NORM_WINDOW:])
+
+    def limit(self, size: int) -> float | None:
+        """`delta_max` for a part of `size` entries: 4 times the median norm; None until the window is full."""
+        if len(self.steps) < NORM_WINDOW:
+            return None
+        finite = [norm for step in self.steps for norm in step if math.isfinite(norm)]
+        return V3_FACTOR * median(finite) * math.sqrt(size) if finite else None

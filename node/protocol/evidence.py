@@ -1,0 +1,174 @@
+"""The evidence of a ban: everything a third party needs to judge again, from the genesis keys and public data alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+import torch
+from torch import Tensor
+
+from node.errors import WireError
+from node.protocol.attempt import Attempt
+from node.protocol.charges import Averaging, Charge, FalseChecksum, FalseGradient, OutOfBounds
+from node.protocol.digest import tensor_bytes
+from node.protocol.messages import Phase, Signed, encode
+from node.protocol.state import Ban, State, Summary
+from node.protocol.tribunal import Guilt
+
+EVIDENCE_VERSION = 1
+_RECORDED = (Phase.COMMIT, Phase.AGG, Phase.REVEAL, Phase.CHECKSUMS, Phase.REPORT)
+
+
+class Held(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """Raw float32 bytes of one part: of an owner's gradient, or (place of its aggregator) of an aggregate."""
+
+    step: int
+    attempt: int
+    owner: int
+    part: int
+    values: bytes
+
+
+class Record(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """The transcript of one attempt, COMMIT to REPORT, and the certified state that it started from.
+
+    `before` and `certificate` are empty for step 0, whose state the genesis determines.
+    """
+
+    step: int
+    attempt: int
+    active: tuple[int, ...]
+    messages: tuple[Signed, ...]
+    aggregates: tuple[Held, ...]
+    before: Summary | None
+    certificate: tuple[Signed, ...]
+
+
+class Evidence(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """One ban, the charge behind it and its proof.
+
+    Args:
+        version: of this format.
+        run: digest of the genesis.
+        ban: the entry of the ban list.
+        charge: what was judged.
+        trial: the attempt in which it was judged.
+        past: for a gradient, the committed attempt of the step before.
+        publications: the parts that were published for judging.
+        parameters: for a gradient, the raw float32 parameters it was computed at.
+        judges: with mixed environments, the signed JUDGE messages.
+        summary, certificate: the CLOSEs that made the ban effective, and the state they cover (None: VOID).
+    """
+
+    version: int
+    run: bytes
+    ban: Ban
+    charge: OutOfBounds | Averaging | FalseChecksum | FalseGradient
+    trial: Record
+    past: Record | None
+    publications: tuple[Held, ...]
+    parameters: bytes
+    judges: tuple[Signed, ...]
+    summary: Summary | None
+    certificate: tuple[Signed, ...]
+
+
+_decoder = msgspec.msgpack.Decoder(Evidence)
+
+
+def decode(data: bytes) -> Evidence:
+    """Evidence from a file's bytes.
+
+    Raises:
+        WireError: not evidence, not canonical, or of another version.
+    """
+    try:
+        evidence = _decoder.decode(data)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise WireError(f"not an evidence file: {error}") from error
+    if evidence.version != EVIDENCE_VERSION:
+        raise WireError(f"evidence of version {evidence.version}; this program reads version {EVIDENCE_VERSION}")
+    if encode(evidence) != data:
+        raise WireError("the evidence is not in its canonical encoding")
+    return evidence
+
+
+def tensor_of(values: bytes) -> Tensor:
+    """A float32 vector from raw little-endian bytes."""
+    if len(values) % 4:
+        raise WireError(f"{len(values)} bytes are not float32 values")
+    return torch.frombuffer(bytearray(values), dtype=torch.float32) if values else torch.empty(0)
+
+
+def gather(guilt: Guilt, ban: Ban, trial: Attempt, past: Attempt | None, after: State | None) -> bytes:
+    """The evidence file of one guilt.
+
+    Args:
+        guilt: what the tribunal found.
+        ban: the entry it became.
+        trial: the attempt, with its CLOSEs.
+        past: the committed attempt before it.
+        after: the committed state, None if the attempt was void.
+    """
+    about_gradient = isinstance(guilt.charge, FalseGradient) and past is not None
+    evidence = Evidence(
+        version=EVIDENCE_VERSION,
+        run=trial.settings.run,
+        ban=ban,
+        charge=guilt.charge,
+        trial=_record(trial, _aggregates_needed(guilt.charge, trial)),
+        past=_record(past, _past_aggregates_needed(guilt, past)) if about_gradient and past is not None else None,
+        publications=_publications(guilt.charge, trial, past),
+        parameters=bytes(tensor_bytes(past.state.parameters_D)) if about_gradient and past is not None else b"",
+        judges=tuple(trial.transcript.signed(Phase.JUDGE).values()) if about_gradient else (),
+        summary=after.summary if after is not None else None,
+        certificate=tuple(trial.transcript.signed(Phase.CLOSE).values()),
+    )
+    return encode(evidence)
+
+
+def _record(attempt: Attempt, parts: Sequence[int]) -> Record:
+    messages = tuple(signed for phase in _RECORDED for signed in attempt.transcript.signed(phase).values())
+    aggregates = tuple(
+        Held(attempt.step, attempt.number, owner, part, bytes(tensor_bytes(attempt.aggregates[owner])))
+        for part, owner in enumerate(attempt.roster.active)
+        if part in parts
+    )
+    before, certificate = attempt.state.summary, attempt.state.certificate
+    return Record(attempt.step, attempt.number, attempt.roster.active, messages, aggregates, before, certificate)
+
+
+def _aggregates_needed(charge: Charge, trial: Attempt) -> tuple[int, ...]:
+    match charge:
+        case Averaging(part=part) | FalseChecksum(part=part):
+            return (part,)
+        case _:
+            return ()
+
+
+def _past_aggregates_needed(guilt: Guilt, past: Attempt | None) -> tuple[int, ...]:
+    """Checksums of the past step are judged unless the gradient itself is already wrong."""
+    if past is None or guilt.reason == "gradient":
+        return ()
+    return tuple(range(past.split.count))
+
+
+def _publications(charge: Charge, trial: Attempt, past: Attempt | None) -> tuple[Held, ...]:
+    def concerns(step: int, owner: int, part: int) -> bool:
+        match charge:
+            case Averaging(part=wanted):
+                return step == trial.step and part == wanted
+            case FalseChecksum(accused=accused, part=wanted):
+                return step == trial.step and owner == accused and part == wanted
+            case FalseGradient(accused=accused):
+                return past is not None and step == past.step and owner == accused
+            case _:
+                return False
+
+    held = sorted(trial.publications.items(), key=lambda item: item[0])
+    return tuple(
+        Held(step, attempt, owner, part, bytes(tensor_bytes(values_P)))
+        for (step, attempt, owner, part), values_P in held
+        if concerns(step, owner, part)
+    )

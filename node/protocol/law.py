@@ -1,0 +1,294 @@
+"""The exact law of detection: how long attackers last against the draw of node/protocol/validators.py.
+
+The case: n peers, b of them Byzantine, m pairs wanted. From step `start` on, every active Byzantine peer contributes
+a false gradient whenever it contributes; as validator it never accuses an accomplice and never accuses an honest
+peer. A conviction removes its target (`--on-ban remove`).
+
+How the draw works. Let c(t) be the contributors of step t. After step t, r orders c(t) uniformly at random; with
+probability 1/k (`--validate-every k`) the first M of the order validate the next M in step t + 1, where M is
+`min(allowed_pairs(roster of t + 1), |c(t)| // 2)`. Validators do not contribute. The verdict on a gradient of step t is
+reported in t + 1 and acts at the end of t + 1. So a peer whose gradient of step t is convicted is still active in
+t + 1; it contributes there, since a target is no validator; and it may be drawn at the end of t + 1: as a validator it
+is replaced by the next active peer of the order, as a target it uses up a pair for nothing.
+
+Why this is a Markov chain. Byzantine peers are exchangeable, so are honest ones, and every draw is a uniform order.
+The state during a step needs four numbers:
+
+    (B active Byzantine, V serving validators, W of them Byzantine, Q doomed)
+
+where a peer is doomed if an honest validator examines its false gradient in this step. The roster has
+a = n - (b - B) peers; contributors are Q doomed, L = B - W - Q other Byzantine ("free") and H = (a - B) - (V - W)
+honest ones. At the end of the step the doomed leave (B' = B - Q), and the order of the C = Q + L + H contributors
+decides the next state. With x and y the numbers of doomed among the M drawn validators and the M targets:
+
+    x ~ Hypergeometric(C, Q, M), y | x ~ Hypergeometric(C - M, Q - x, M)
+
+a removed validator is replaced while active contributors are left in the rest of the order (R = C - 2M - (Q - x - y)
+of them), so V' = M - x + min(x, R), and of the V' examined places
+
+    U ~ Hypergeometric(M, M - y, V')
+
+have an active target. Given x, y and U, the peers in all those places are a uniform sample without replacement of the
+free and honest contributors, whence
+
+    W' ~ Hypergeometric(H + L, L, V')                           Byzantine validators,
+    w  | W' ~ Hypergeometric(V', W', U)                         of them with an active target,
+    T  | W' ~ Hypergeometric(H + L - V', L - W', U)             free targets,
+    Q' | w, T ~ Hypergeometric(U, U - w, T)                     free targets with an honest validator: doomed.
+
+Without doomed peers this is the plain formula of `per_step_probability`. A tagged attacker follows by
+exchangeability: given the transition, a free one serves next with probability W'/L, is doomed with Q'/L, else stays
+free; a serving one is free in the next step (it did not contribute, so it cannot be drawn); a doomed one is gone.
+
+Source: Gorbunov et al. 2021, Algorithm 7 (validators); PROTOCOL sections 3 and 8. Derived for this implementation.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from itertools import accumulate
+from math import comb
+from typing import Literal, NamedTuple, TypeAlias, TypeVar
+
+from node.errors import ConfigError
+from node.protocol.validators import allowed_pairs
+from node.protocol.waiting import Waiting
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What the law depends on.
+
+    Args:
+        peers: n, the genesis roster.
+        byzantine: b, attackers among them.
+        validators: m, pairs wanted (`--validators`).
+        validate_every: k; a draw happens with probability 1/k.
+        start: the first attacked step; before it the attackers behave and take their turns as validators.
+
+    Raises:
+        ConfigError: a number that describes no run.
+    """
+
+    peers: int
+    byzantine: int
+    validators: int = 1
+    validate_every: int = 1
+    start: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse impossible numbers."""
+        if not 1 <= self.byzantine < self.peers:
+            raise ConfigError(f"{self.byzantine} attackers of {self.peers} peers; use 1 to {self.peers - 1}")
+        if self.validators < 0 or self.validate_every < 1 or self.start < 0:
+            raise ConfigError(f"{self} describes no run; use validators >= 0, validate_every >= 1, start >= 0")
+
+
+@dataclass(frozen=True, slots=True)
+class Detection:
+    """How long attackers last, counted from the first attacked step.
+
+    Args:
+        last_steps: protocol steps in which any attacker was active: the last ban falls in step `start + T - 1`.
+        last_attacked: those of them in which at least one attacker contributed.
+        tagged_steps: protocol steps in which one given attacker was active.
+        tagged_contributed: those of them in which it contributed; its convicted gradient is the last but one.
+    """
+
+    last_steps: Waiting
+    last_attacked: Waiting
+    tagged_steps: Waiting
+    tagged_contributed: Waiting
+
+    @property
+    def hazard(self) -> float:
+        """Probability that a contributed false gradient is the one that convicts its sender, averaged over all of
+        them, those of the doomed included: convictions by contributions, within the horizon."""
+        return (1.0 - self.tagged_contributed.survival[-1]) / self.tagged_contributed.mean
+
+
+def per_step_probability(contributors: int, byzantine: int, pairs: int, *, validate_every: int = 1) -> float:
+    """Probability that one contributed false gradient is convicted, none of the contributors being doomed.
+
+    It is a target with probability M/C, and its validator is one of the C - b honest ones of C - 1 others:
+    `M/C (C - b)/(C - 1) / k`.
+
+    Args:
+        contributors: C, of the step of the gradient.
+        byzantine: b, attackers among them, this one included.
+        pairs: pairs allowed in the next step.
+        validate_every: k.
+    """
+    count = min(pairs, contributors // 2)
+    if count == 0:
+        return 0.0
+    return count / contributors * (contributors - byzantine) / (contributors - 1) / validate_every
+
+
+def detection_distribution(setting: Setting, horizon: int) -> Detection:
+    """The exact law of the waiting times, by running the chain for `horizon` attacked steps.
+
+    Args:
+        setting: the run.
+        horizon: protocol steps after the first attacked one; what lasts longer is the tail of each Waiting.
+    """
+    return Detection(
+        last_steps=_last(setting, horizon, lambda state: 1),
+        last_attacked=_last(setting, horizon, lambda state: int(state.active > state.serving_byzantine)),
+        tagged_steps=_tagged(setting, horizon, lambda tagged: 1),
+        tagged_contributed=_tagged(setting, horizon, lambda tagged: int(tagged.role != "serving")),
+    )
+
+
+# --- the chain ------------------------------------------------------------------------------------------------
+
+
+class _State(NamedTuple):
+    """B, V, W and Q of the module's docstring."""
+
+    active: int
+    serving: int
+    serving_byzantine: int
+    doomed: int
+
+
+_Role: TypeAlias = Literal["free", "serving", "doomed"]
+
+
+class _Tagged(NamedTuple):
+    """The chain and what one given attacker does in it."""
+
+    state: _State
+    role: _Role
+
+
+_K = TypeVar("_K", _State, _Tagged)
+
+
+def _hypergeometric(population: int, marked: int, drawn: int) -> Iterator[tuple[int, float]]:
+    """(marked ones among the drawn, probability)."""
+    for hit in range(max(0, drawn - (population - marked)), min(marked, drawn) + 1):
+        yield hit, comb(marked, hit) * comb(population - marked, drawn - hit) / comb(population, drawn)
+
+
+def _pairs(setting: Setting, active_byzantine: int) -> int:
+    """`allowed_pairs` of the roster in which that many attackers are left."""
+    removed = setting.byzantine - active_byzantine
+    faults = (setting.peers + 1) // 2 - 1
+    return allowed_pairs(setting.validators, setting.peers - removed, faults, removed)
+
+
+@cache
+def _transitions(setting: Setting, state: _State, attacking: bool) -> tuple[tuple[_State, float], ...]:
+    """Next states with their probabilities; `attacking`: the gradients of this step are false."""
+    honest = (setting.peers - setting.byzantine) - (state.serving - state.serving_byzantine)
+    free = state.active - state.serving_byzantine - state.doomed
+    left = state.active - state.doomed
+    contributors = honest + free + state.doomed
+    count = min(_pairs(setting, left), contributors // 2)
+    happens = 1.0 / setting.validate_every if count else 0.0
+    result: dict[_State, float] = defaultdict(float)
+    result[_State(left, 0, 0, 0)] += 1.0 - happens
+    if not count:
+        return tuple(result.items())
+    for x, p_x in _hypergeometric(contributors, state.doomed, count):
+        for y, p_y in _hypergeometric(contributors - count, state.doomed - x, count):
+            spare = contributors - 2 * count - (state.doomed - x - y)
+            serving = count - x + min(x, spare)
+            for examined, p_u in _hypergeometric(count, count - y, serving):
+                places = happens * p_x * p_y * p_u
+                for byzantine, doomed, chance in _fill(honest, free, serving, examined):
+                    after = _State(left, serving, byzantine, doomed if attacking else 0)
+                    result[after] += places * chance
+    return tuple((after, chance) for after, chance in result.items() if chance > 0.0)
+
+
+def _fill(honest: int, free: int, serving: int, examined: int) -> Iterator[tuple[int, int, float]]:
+    """(Byzantine validators W', doomed targets Q', probability) of a uniform sample into the places."""
+    for byzantine, p_w in _hypergeometric(honest + free, free, serving):
+        for lenient, p_l in _hypergeometric(serving, byzantine, examined):
+            for targets, p_t in _hypergeometric(honest + free - serving, free - byzantine, examined):
+                for doomed, p_q in _hypergeometric(examined, examined - lenient, targets):
+                    yield byzantine, doomed, p_w * p_l * p_t * p_q
+
+
+def _before_attack(setting: Setting) -> dict[_State, float]:
+    """The law of the state in step `start`: nobody is doomed, validators took their turns since step 0."""
+    law = {_State(setting.byzantine, 0, 0, 0): 1.0}
+    for _ in range(setting.start):
+        following: dict[_State, float] = defaultdict(float)
+        for state, probability in law.items():
+            for after, chance in _transitions(setting, state, False):
+                following[after] += probability * chance
+        law = following
+    return law
+
+
+# --- waiting times --------------------------------------------------------------------------------------------
+
+
+def _absorbed(
+    law: Mapping[_K, float],
+    moves: Callable[[_K], Iterable[tuple[_K | None, float]]],
+    counts: Callable[[_K], int],
+    horizon: int,
+) -> Waiting:
+    """Law of the sum of `counts` over the steps before a chain ends (moves to None), within `horizon` steps."""
+    at = {(place, 0): probability for place, probability in law.items() if probability}
+    ends = [0.0] * (horizon + 1)
+    for _ in range(horizon):
+        following: dict[tuple[_K, int], float] = defaultdict(float)
+        for (place, counted), probability in at.items():
+            total = counted + counts(place)
+            for after, chance in moves(place):
+                if after is None:
+                    ends[total] += probability * chance
+                else:
+                    following[after, total] += probability * chance
+        at = following
+    return Waiting(tuple(max(0.0, 1.0 - done) for done in accumulate(ends)))
+
+
+def _last(setting: Setting, horizon: int, counts: Callable[[_State], int]) -> Waiting:
+    """Law of the sum of `counts` over the steps with an active attacker."""
+
+    def moves(state: _State) -> Iterator[tuple[_State | None, float]]:
+        for after, chance in _transitions(setting, state, True):
+            yield (after if after.active else None), chance
+
+    return _absorbed(_before_attack(setting), moves, counts, horizon)
+
+
+def _tagged(setting: Setting, horizon: int, counts: Callable[[_Tagged], int]) -> Waiting:
+    """Law of the sum of `counts` over the steps in which one given attacker is active."""
+    law: dict[_Tagged, float] = {}
+    for state, probability in _before_attack(setting).items():
+        serves = state.serving_byzantine / state.active
+        law |= {_Tagged(state, "serving"): probability * serves, _Tagged(state, "free"): probability * (1 - serves)}
+
+    def moves(tagged: _Tagged) -> Iterator[tuple[_Tagged | None, float]]:
+        if tagged.role == "doomed":
+            yield None, 1.0
+            return
+        for after, chance in _transitions(setting, tagged.state, True):
+            for role, share in _next_roles(tagged, after):
+                yield _Tagged(after, role), chance * share
+
+    return _absorbed(law, moves, counts, horizon)
+
+
+def _next_roles(tagged: _Tagged, after: _State) -> tuple[tuple[_Role, float], ...]:
+    """What becomes of a tagged attacker that is not doomed, given the transition."""
+    if tagged.role == "serving":
+        return (("free", 1.0),)
+    state = tagged.state
+    free = state.active - state.serving_byzantine - state.doomed
+    numbers: tuple[tuple[_Role, int], ...] = (
+        ("serving", after.serving_byzantine),
+        ("doomed", after.doomed),
+        ("free", free - after.serving_byzantine - after.doomed),
+    )
+    return tuple((role, count / free) for role, count in numbers if count)

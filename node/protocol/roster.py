@@ -1,0 +1,59 @@
+"""Who takes part: the genesis members, the active ones among them, and the sizes that follow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from node.errors import LocalProtocolError
+from node.protocol.digest import digest, number
+
+
+@dataclass(frozen=True, slots=True)
+class Roster:
+    """Peers keep their genesis id for ever; places are positions in `active`.
+
+    Args:
+        keys: Ed25519 public key of every genesis peer, by id.
+        active: ids of the active peers, ascending.
+    """
+
+    keys: tuple[bytes, ...]
+    active: tuple[int, ...]
+
+    @staticmethod
+    def genesis(keys: Iterable[bytes]) -> Roster:
+        """The roster a run starts with: everyone active."""
+        keys = tuple(keys)
+        return Roster(keys, tuple(range(len(keys))))
+
+    @property
+    def digest(self) -> bytes:
+        """Digest of keys and active ids, part of every slot."""
+        return digest("roster", *self.keys, b"active", *(number(peer) for peer in self.active))
+
+    @property
+    def genesis_faults(self) -> int:
+        """f_0: how many genesis peers may be faulty over the whole run."""
+        return (len(self.keys) + 1) // 2 - 1
+
+    @property
+    def faults(self) -> int:
+        """f: how many of the active peers a quorum tolerates."""
+        return (len(self.active) + 1) // 2 - 1
+
+    def place(self, peer: int) -> int:
+        """Position of an active peer, which is the part it aggregates.
+
+        Raises:
+            LocalProtocolError: the peer is not active.
+        """
+        try:
+            return self.active.index(peer)
+        except ValueError as error:
+            raise LocalProtocolError(f"peer {peer} is not active: {self.active}") from error
+
+    def without(self, removed: Iterable[int]) -> Roster:
+        """The roster after removals."""
+        gone = set(removed)
+        return replace(self, active=tuple(peer for peer in self.active if peer not in gone))

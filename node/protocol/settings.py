@@ -1,0 +1,68 @@
+"""What a Peer is built with: the run's agreed numbers and the functions that the core is given from outside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from node.protocol.rule import Rule
+
+CROSS_PLATFORM_TOLERANCE = 1e-9
+"""Relative tolerance of s and norm between machines whose float64 sums round differently."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The numbers all peers agree on (node/config.py gives their meaning and defaults).
+
+    Args:
+        run: digest of the run's genesis, the first field of every slot.
+        fingerprint: this machine's environment; peers compare it in HELLO.
+    """
+
+    run: bytes
+    fingerprint: bytes
+    dimension: int
+    steps: int
+    tau: float
+    validators: int
+    validate_every: int
+    delta_max: float | None
+    audit_share: float
+    reform: bool
+    data_seed: int
+    delivery_bound_s: float
+    gradient_bound_s: float
+    minimum_rate: float
+    recompute_tolerance: float
+
+    @property
+    def claim_tolerance(self) -> float:
+        """How far a claimed checksum may lie from ours: nothing on one platform."""
+        return CROSS_PLATFORM_TOLERANCE if self.recompute_tolerance > 0 else 0.0
+
+
+class Optimiser(Protocol):
+    """The agreed update; returns new tensors, since peers keep the old ones for judging."""
+
+    def initial_state(self, dimension: int) -> Tensor:
+        """Optimiser state before step 0."""
+
+    def apply(self, parameters_D: Tensor, state_D: Tensor, gradient_D: Tensor, step: int) -> tuple[Tensor, Tensor]:
+        """(parameters, state) after a step with the aggregate `gradient_D`."""
+
+
+Verify = Callable[[bytes, bytes, bytes], bool]
+"""(public key, message, signature) -> valid; strict, never raises on a peer's bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """Functions given to a Peer: the aggregation rule, the update and the signature check."""
+
+    rule: Rule
+    optimiser: Optimiser
+    verify: Verify

@@ -1,0 +1,130 @@
+"""What all honest peers agree on between two steps, and the digest of it that CLOSE signs."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import msgspec
+from torch import Tensor
+
+from node.protocol.checksums import NormWindow
+from node.protocol.digest import digest, number, tensor_digest
+from node.protocol.messages import Removal, Signed, encode
+from node.protocol.roster import Roster
+from node.protocol.validators import Draw
+
+
+class Ban(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """One entry of the ban list; `removed` is false for a reformed peer, which stays in the roster."""
+
+    step: int
+    attempt: int
+    peer: int
+    reason: str
+    accuser: int | None
+    removed: bool
+
+
+class Summary(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """Everything a CLOSE covers, small enough to travel in evidence: digests of the large parts."""
+
+    step: int
+    transcript: bytes
+    parameters: bytes
+    optimiser: bytes
+    r: bytes
+    active: tuple[int, ...]
+    bans: tuple[Ban, ...]
+    validators: tuple[int, ...]
+    validator_count: int
+    norms: bytes
+    fingerprints: bytes
+    edges: tuple[tuple[int, int], ...] = ()
+    complaints: tuple[tuple[int, int, int], ...] = ()
+    probation: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def digest(self) -> bytes:
+        """What CLOSE signs."""
+        return digest("state", encode(self))
+
+
+def parameters_digest(parameters_D: Tensor) -> bytes:
+    """Digest of a parameter vector."""
+    return tensor_digest("parameters", (), parameters_D)
+
+
+def genesis_randomness(data_seed: int) -> bytes:
+    """The r before step 0, known to everyone: step 0 draws no validators."""
+    return digest("genesis r", number(data_seed))
+
+
+def norms_digest(window: NormWindow) -> bytes:
+    """Digest of the norm window's exact float64 values."""
+    return digest("norms", *(struct.pack(f"<{len(step)}d", *step) for step in window.steps))
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """The agreed state before `step`.
+
+    Args:
+        step: the step to run next.
+        parameters_D, optimiser_D: float32 vectors; never changed in place.
+        r: randomness of the step committed last.
+        roster: who takes part in `step`.
+        bans: every verdict so far, in order.
+        norms: window of V3.
+        draw: validators of `step`.
+        fingerprints: digest of all peers' environments, from HELLO.
+        summary, certificate: what the CLOSEs of the last committed step signed, and those CLOSEs (empty at genesis).
+    """
+
+    step: int
+    parameters_D: Tensor
+    optimiser_D: Tensor
+    r: bytes
+    roster: Roster
+    bans: tuple[Ban, ...] = ()
+    norms: NormWindow = field(default_factory=NormWindow)
+    draw: Draw = field(default_factory=Draw)
+    fingerprints: bytes = b""
+    summary: Summary | None = None
+    certificate: tuple[Signed, ...] = ()
+
+    @property
+    def removed_faults(self) -> int:
+        """Removals that count against f_0."""
+        return sum(ban.removed for ban in self.bans)
+
+    def summarise(self, transcript: bytes) -> Summary:
+        """The summary of this state as reached by the transcript with the given digest."""
+        return Summary(
+            step=self.step,
+            transcript=transcript,
+            parameters=parameters_digest(self.parameters_D),
+            optimiser=tensor_digest("optimiser", (), self.optimiser_D),
+            r=self.r,
+            active=self.roster.active,
+            bans=self.bans,
+            validators=self.draw.order,
+            validator_count=self.draw.count,
+            norms=norms_digest(self.norms),
+            fingerprints=self.fingerprints,
+        )
+
+    def punished(self, step: int, attempt: int, removals: Sequence[Removal], reform: bool) -> State:
+        """The state after verdicts: bans recorded, removed peers out of the roster.
+
+        Args:
+            reform: the report's rule 2: a first offence of gradient kind keeps the peer, honest from then on.
+        """
+        bans = list(self.bans)
+        for removal in removals:
+            first = all(ban.peer != removal.peer for ban in bans)
+            removed = not (reform and first and removal.reason == "gradient")
+            bans.append(Ban(step, attempt, removal.peer, removal.reason, removal.accuser, removed))
+        out = [ban.peer for ban in bans if ban.removed]
+        return replace(self, bans=tuple(bans), roster=self.roster.without(out))

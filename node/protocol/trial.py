@@ -1,0 +1,123 @@
+"""The judging of one attempt: its charges, what it waits for, and what this peer says about them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from node.protocol.attempt import Attempt
+from node.protocol.charges import Charge, FalseGradient, Publication, charges, judged_peers, publications
+from node.protocol.events import BulkKey, BulkKind
+from node.protocol.messages import Have, Judge, Phase, Publish
+from node.protocol.tribunal import Bench, Judgement, far_from, judge
+
+
+class Trial:
+    """What follows REPORT in an attempt.
+
+    Args:
+        attempt: the attempt, complete up to REPORT.
+        past: the committed attempt of the step before, None in step 0.
+    """
+
+    def __init__(self, attempt: Attempt, past: Attempt | None) -> None:
+        self.attempt = attempt
+        self.past = past
+        self.charges: tuple[Charge, ...] = charges(attempt)
+        self.publications: tuple[Publication, ...] = publications(self.charges, attempt, past)
+        gradient = [charge for charge in self.charges if isinstance(charge, FalseGradient)]
+        self.accused: tuple[int, ...] = tuple(dict.fromkeys(charge.accused for charge in gradient))
+        self.mixed = attempt.settings.recompute_tolerance > 0
+        self.judging: tuple[int, ...] = judged_peers(attempt) if self.mixed else ()
+        self._wanted = {self._index(publication): publication for publication in self.publications}
+
+    @staticmethod
+    def _index(publication: Publication) -> tuple[int, int, int, int]:
+        return (publication.step, publication.attempt, publication.owner, publication.part)
+
+    def phase_after(self, phase: Phase) -> Phase:
+        """The phases of judging, skipping those this transcript does not need."""
+        order = [Phase.CLOSE]
+        if self.judging:
+            order.insert(0, Phase.JUDGE)
+        if self.publications:
+            order[:0] = [Phase.PUBLISH, Phase.HAVE]
+        later = [candidate for candidate in order if candidate.value > phase.value]
+        return later[0]
+
+    # --- publications -----------------------------------------------------------------------------------------
+
+    def source_of(self, publication: Publication) -> Attempt | None:
+        """The attempt whose commitment binds a publication."""
+        for attempt in (self.attempt, self.past):
+            if attempt is not None and (publication.step, publication.attempt) == (attempt.step, attempt.number):
+                return attempt
+        return None
+
+    def ours(self) -> tuple[tuple[BulkKey, Tensor], ...]:
+        """What this peer has to publish, with the bytes it committed to."""
+        result = []
+        for item in self.publications:
+            source = self.source_of(item)
+            if item.owner == self.attempt.me and source is not None and source.own_D is not None:
+                key = BulkKey(item.step, item.attempt, BulkKind.PUBLICATION, item.owner, item.part)
+                result.append((key, source.slice(source.own_D, item.part)))
+        return tuple(result)
+
+    def accept(self, key: BulkKey, values_P: Tensor) -> bool:
+        """Keep a published part if it is wanted and is what its owner committed to."""
+        publication = self._wanted.get((key.step, key.attempt, key.owner, key.part))
+        source = self.source_of(publication) if publication is not None else None
+        if source is None or not source.part_matches(key.owner, key.part, values_P):
+            return False
+        self.attempt.publications[(key.step, key.attempt, key.owner, key.part)] = values_P
+        return True
+
+    def missing(self) -> tuple[int, ...]:
+        """Owners whose publications are not all here."""
+        late = (item.owner for index, item in self._wanted.items() if index not in self.attempt.publications)
+        return tuple(dict.fromkeys(late))
+
+    # --- what this peer says ----------------------------------------------------------------------------------
+
+    def publish(self) -> Publish:
+        """PUBLISH: our publications follow."""
+        return Publish(self.attempt.slot(Phase.PUBLISH), self.attempt.transcript.prefix)
+
+    def have(self) -> Have | None:
+        """HAVE, once every publication is here."""
+        if self.missing():
+            return None
+        bits = tuple(True for _ in self.publications)
+        return Have(self.attempt.slot(Phase.HAVE), self.attempt.transcript.prefix, bits)
+
+    def judge(self, recomputed: Mapping[int, Tensor]) -> Judge | None:
+        """JUDGE, once the accused gradients are recomputed: our own finding on each."""
+        if any(peer not in recomputed for peer in self.judging):
+            return None
+        guilty = tuple(
+            far_from(self._published_gradient(peer), recomputed[peer], self.attempt.settings.recompute_tolerance)
+            for peer in self.judging
+        )
+        return Judge(self.attempt.slot(Phase.JUDGE), self.attempt.transcript.prefix, guilty)
+
+    def _published_gradient(self, owner: int) -> Tensor:
+        items = [item for item in self.publications if item.owner == owner and item.step != self.attempt.step]
+        return torch.cat([self.attempt.publications[self._index(item)] for item in items])
+
+    def verdict(self, recomputed: Mapping[int, Tensor]) -> Judgement | None:
+        """The outcome, once everything it needs is here."""
+        if not self.mixed and any(peer not in recomputed for peer in self.accused):
+            return None
+        majority = self._majority() if self.mixed else None
+        return judge(self.charges, Bench(self.attempt, self.past, recomputed, majority))
+
+    def _majority(self) -> frozenset[int]:
+        """The accused whom more than half of the active roster finds guilty."""
+        judges = self.attempt.transcript.of(Judge, Phase.JUDGE).values()
+        active = len(self.attempt.roster.active)
+        return frozenset(
+            peer for place, peer in enumerate(self.judging) if 2 * sum(body.guilty[place] for body in judges) > active
+        )

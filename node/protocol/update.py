@@ -1,0 +1,54 @@
+"""From a judged attempt to the next agreed state: a pure function."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import torch
+
+from node.protocol.attempt import Attempt
+from node.protocol.state import State
+from node.protocol.tribunal import Judgement
+from node.protocol.validators import allowed_pairs, draw
+
+
+def next_state(attempt: Attempt, judgement: Judgement) -> State:
+    """The state after an attempt that stands: update applied, verdicts carried out, validators drawn.
+
+    Guilt found here left the aggregates valid, so the update uses them as they are.
+    """
+    settings, state = attempt.settings, attempt.state
+    punished = state.punished(attempt.step, attempt.number, judgement.removals, settings.reform)
+    parameters_D, optimiser_D, norms = state.parameters_D, state.optimiser_D, state.norms
+    if attempt.contributors:
+        aggregate_D = torch.cat([attempt.aggregates[owner] for owner in attempt.roster.active])
+        parameters_D, optimiser_D = attempt.tools.optimiser.apply(parameters_D, optimiser_D, aggregate_D, attempt.step)
+        norms = norms.append(_scaled_norms(attempt))
+    active = len(punished.roster.active)
+    pairs = allowed_pairs(settings.validators, active, state.roster.genesis_faults, punished.removed_faults)
+    return replace(
+        punished,
+        step=attempt.step + 1,
+        parameters_D=parameters_D,
+        optimiser_D=optimiser_D,
+        r=attempt.r,
+        norms=norms,
+        draw=draw(attempt.r, attempt.contributors, pairs, settings.validate_every),
+        summary=None,
+        certificate=(),
+    )
+
+
+def void_state(attempt: Attempt, judgement: Judgement) -> State:
+    """The state before the next attempt at the same step: only the verdicts take effect."""
+    return attempt.state.punished(attempt.step, attempt.number, judgement.removals, attempt.settings.reform)
+
+
+def _scaled_norms(attempt: Attempt) -> list[float]:
+    sizes = [max(attempt.split.size(part), 1) for part in range(attempt.split.count)]
+    return [
+        attempt.claim(owner, part).norm / math.sqrt(size)
+        for owner in attempt.contributors
+        for part, size in enumerate(sizes)
+    ]

@@ -1,0 +1,200 @@
+"""Writes what a node does to its directory: the journal, the evidence of bans, the final parameters."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from blake3 import blake3
+
+from node.config import NodeConfig
+from node.driver import Driver
+from node.errors import BackendError
+from node.journal import Journal
+from node.protocol.digest import tensor_bytes
+from node.protocol.events import (
+    Accused,
+    Banned,
+    Committed,
+    Expelled,
+    Finished,
+    Halted,
+    Output,
+    PhaseEntered,
+    Voided,
+)
+from node.protocol.state import parameters_digest
+from node.training.task import Task
+from node.transport import Transport
+
+_BULK_KINDS = ("part", "aggregate")
+
+
+class Recorder:
+    """Journals one node's outputs.
+
+    Args:
+        config: where to write, and what to evaluate.
+        journal: the node's journal.
+        task: evaluates this node's slice of the test items.
+        transport: whose byte counters are journalled.
+    """
+
+    def __init__(self, config: NodeConfig, journal: Journal, task: Task, transport: Transport) -> None:
+        self._config = config
+        self._directory = Path(config.directory)
+        self._journal = journal
+        self._task = task
+        self._transport = transport
+        self._driver: Driver | None = None
+        self._certificate = b""
+        self._step_began = time.monotonic()
+        self._phase_began = time.monotonic()
+        self._phase = ""
+        self._phases: dict[str, float] = {}
+
+    def attach(self, driver: Driver) -> None:
+        """The driver whose totals go into each step's line."""
+        self._driver = driver
+
+    def observe(self, output: Output) -> None:
+        """Record one output."""
+        match output:
+            case PhaseEntered():
+                self._enter(output.phase)
+            case Committed():
+                self._committed(output)
+            case Banned():
+                self._banned(output)
+            case Accused():
+                self._journal.append(
+                    "accused",
+                    step=output.step,
+                    attempt=output.attempt,
+                    kind=output.kind,
+                    accused=output.accused,
+                    part=output.part,
+                    accuser=output.accuser,
+                )
+            case Voided():
+                self._journal.append("voided", step=output.step, attempt=output.attempt, removals=list(output.removals))
+            case Expelled():
+                self._journal.append("expelled", step=output.step, reason=output.reason)
+            case Halted():
+                self._journal.append(
+                    "halted", step=output.step, phase=output.phase, peer=output.peer, problem=output.problem
+                )
+            case Finished():
+                self._finished(output)
+            case _:
+                pass
+
+    def totals(self) -> dict[str, int]:
+        """Bytes sent so far by kind."""
+        kinds = {"bulk_bytes": 0, "publication_bytes": 0, "control_bytes": 0}
+        for (_, kind), sent in self._transport.counters.sent_bytes.items():
+            if kind in _BULK_KINDS:
+                kinds["bulk_bytes"] += sent
+            elif kind == "publication":
+                kinds["publication_bytes"] += sent
+            else:
+                kinds["control_bytes"] += sent
+        return kinds
+
+    def end(self) -> None:
+        """The totals of everything that was refused."""
+        reasons = dict(self._driver.dropped) if self._driver is not None else {}
+        for reason, count in self._transport.counters.dropped.items():
+            reasons[reason] = reasons.get(reason, 0) + count
+        for reason, count in sorted(reasons.items()):
+            self._journal.append("dropped", reason=reason, count=count)
+
+    def _enter(self, phase: str) -> None:
+        now = time.monotonic()
+        if self._phase:
+            self._phases[self._phase] = self._phases.get(self._phase, 0.0) + now - self._phase_began
+        self._phase, self._phase_began = phase, now
+
+    def _committed(self, done: Committed) -> None:
+        self._enter("")
+        now = time.monotonic()
+        driver = self._driver
+        self._certificate = done.certificate
+        self._journal.append(
+            "committed",
+            step=done.step,
+            attempt=done.attempt,
+            contributors=list(done.contributors),
+            active=list(done.active),
+            validators={str(validator): target for validator, target in done.validators.items()},
+            seconds=round(now - self._step_began, 6),
+            phases={name: round(seconds, 6) for name, seconds in self._phases.items()},
+            loss=driver.loss if driver is not None and self._config.node in done.contributors else None,
+            parameter_digest=parameters_digest(done.parameters_D).hex(),
+            state_digest=done.state_digest.hex(),
+            clip_iterations=done.clip_iterations,
+            gradient_seconds=round(driver.gradient_s, 6) if driver is not None else 0.0,
+            cpu_seconds=round(time.process_time(), 6),
+            **self.totals(),
+        )
+        self._evaluate(done)
+        self._phases = {}
+        # The evaluation is not part of the protocol's step.
+        self._step_began = self._phase_began = time.monotonic()
+
+    def _evaluate(self, done: Committed) -> None:
+        run = self._config.run
+        if done.step % run.eval_every and done.step != run.steps:
+            return
+        place, count = done.active.index(self._config.node), len(done.active)
+        size = self._task.test_size
+        start, stop = place * size // count, (place + 1) * size // count
+        correct = self._task.evaluate(done.parameters_D, start, stop)
+        self._journal.append("evaluated", step=done.step, correct=correct, count=stop - start)
+
+    def _banned(self, ban: Banned) -> None:
+        name = f"ban-{ban.step}-{ban.attempt}-{ban.peer}.evidence"
+        path = self._directory / "evidence" / name
+        write_atomically(path, ban.evidence)
+        self._journal.append(
+            "banned",
+            step=ban.step,
+            attempt=ban.attempt,
+            peer=ban.peer,
+            reason=ban.reason,
+            accuser=ban.accuser,
+            removed=ban.removed,
+            evidence=blake3(ban.evidence).hexdigest(),
+            path=self._relative(path),
+        )
+
+    def _finished(self, done: Finished) -> None:
+        path = self._directory / "parameters.f32"
+        write_atomically(path, tensor_bytes(done.parameters_D))
+        write_atomically(self._directory / "certificate", self._certificate)
+        digest = parameters_digest(done.parameters_D).hex()
+        self._journal.append(
+            "finished", step=done.step, parameter_digest=digest, path=self._relative(path), **self.totals()
+        )
+
+    def _relative(self, path: Path) -> str:
+        return path.relative_to(self._directory.parent.parent).as_posix()
+
+
+def write_atomically(path: Path, data: bytes | memoryview) -> None:
+    """Write a file so that a reader finds the whole of it or nothing.
+
+    Raises:
+        BackendError: the disk is full or the directory cannot be written.
+    """
+    temporary = path.with_suffix(path.suffix + ".tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise BackendError(f"cannot write {path}: {error.strerror}; free the disk and run again") from error

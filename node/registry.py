@@ -1,0 +1,114 @@
+"""Name to plug-in, for attacks, rules and tasks: lists its folder, refuses duplicates, knows the nearest name."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from node.errors import ConfigError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry(Generic[T]):
+    """One registered plug-in.
+
+    Args:
+        name: what a user types.
+        target: the registered function or class.
+        source: paper and section it comes from.
+        facts: what else its registry records (where an attack acts, which residual a rule leaves).
+        examples: parameter sets that the shared test table runs.
+    """
+
+    name: str
+    target: T
+    source: str
+    facts: Mapping[str, object]
+    examples: tuple[Mapping[str, object], ...]
+
+    @property
+    def summary(self) -> str:
+        """First line of the plug-in's docstring."""
+        return (inspect.getdoc(self.target) or "").split("\n", 1)[0]
+
+    @property
+    def parameters(self) -> dict[str, object]:
+        """Keyword-only parameters of the plug-in with their defaults."""
+        signature = inspect.signature(self.target)  # type: ignore[arg-type]
+        return {p.name: p.default for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY}
+
+
+class Registry(Generic[T]):
+    """All plug-ins of one kind; the modules of `package` are imported on first use."""
+
+    def __init__(self, kind: str, package: str) -> None:
+        self.kind = kind
+        self._package = package
+        self._entries: dict[str, Entry[T]] = {}
+        self._loaded = False
+
+    def register(
+        self, name: str, *, source: str, examples: tuple[Mapping[str, object], ...] = (), **facts: object
+    ) -> Callable[[T], T]:
+        """Decorator that adds a plug-in under `name`.
+
+        Raises:
+            ConfigError: the name is taken.
+        """
+
+        def add(target: T) -> T:
+            if name in self._entries:
+                raise ConfigError(f"{self.kind} {name!r} is registered twice; give one of them another name")
+            self._entries[name] = Entry(name, target, source, facts, examples)
+            return target
+
+        return add
+
+    def get(self, name: str) -> Entry[T]:
+        """The entry called `name`.
+
+        Raises:
+            ConfigError: no such name; the message gives the nearest one.
+        """
+        self._load()
+        if name not in self._entries:
+            near = difflib.get_close_matches(name, self._entries, n=1, cutoff=0.0)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ConfigError(f"unknown {self.kind} {name!r}{hint} `btard-launch {self.kind}s` lists them all")
+        return self._entries[name]
+
+    def check(self, name: str, parameters: Mapping[str, object]) -> None:
+        """Refuse parameters that the plug-in does not take or whose type differs from its default's.
+
+        Raises:
+            ConfigError: unknown name, unknown parameter or wrong type.
+        """
+        known = self.get(name).parameters
+        for key, value in parameters.items():
+            if key not in known:
+                near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
+                hint = f"; did you mean {near[0]!r}?" if near else "; it takes none"
+                raise ConfigError(f"{self.kind} {name!r} has no parameter {key!r}{hint}")
+            default = known[key]
+            fits = isinstance(value, type(default)) or (isinstance(default, float) and isinstance(value, int))
+            if default is not None and not fits:
+                raise ConfigError(f"{self.kind} {name!r}: {key}={value!r} must be a {type(default).__name__}")
+
+    def __iter__(self) -> Iterator[Entry[T]]:
+        self._load()
+        return iter(sorted(self._entries.values(), key=lambda entry: entry.name))
+
+    def _load(self) -> None:
+        if self._loaded:
+            return
+        self._loaded = True
+        package = importlib.import_module(self._package)
+        for module in pkgutil.iter_modules(package.__path__):
+            importlib.import_module(f"{self._package}.{module.name}")

@@ -1,0 +1,215 @@
+"""The other driver: all peers in one process, a virtual clock, seeded links. The same seed repeats bit for bit.
+
+Signatures, gradients, rules and messages are the real ones; only the network and the clock are made up.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from node.build import Compute, Node, build_node
+from node.config import NodeConfig, Role, RunConfig
+from node.errors import LocalProtocolError
+from node.keys import generate
+from node.links import LinkModel
+from node.protocol.events import (
+    BulkArrived,
+    CancelTimer,
+    ComputeGradient,
+    DeadlinePassed,
+    Input,
+    MessageArrived,
+    Output,
+    Say,
+    SendBulk,
+    SetTimer,
+    Start,
+)
+from node.protocol.messages import Signed, encode_body, signing_bytes
+from node.protocol.settings import Verify
+from node.protocol.state import parameters_digest
+from node.signing import verify
+from node.training.environment import fingerprint
+from node.training.task import BatchTransform, Task
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """An output that the simulator does not perform itself, with the virtual time and the node it came from."""
+
+    time_s: float
+    node: int
+    output: Output
+
+
+@dataclass(order=True, slots=True)
+class _Event:
+    time_s: float
+    sequence: int
+    node: int = field(compare=False)
+    input: Input = field(compare=False)
+
+
+@dataclass(slots=True)
+class Traffic:
+    """Bytes that left a node for others, by kind."""
+
+    control_bytes: int = 0
+    bulk_bytes: int = 0
+    publication_bytes: int = 0
+    messages: int = 0
+
+
+class Simulation:
+    """Runs nodes to their end over a modelled network.
+
+    Args:
+        nodes: by id.
+        links: when copies of a message arrive.
+        compute: gradients; shared by all nodes so that a recomputation of the same gradient can be remembered.
+        gradient_s: virtual time that a gradient takes.
+    """
+
+    def __init__(self, nodes: Mapping[int, Node], links: LinkModel, compute: Compute, gradient_s: float = 0.05) -> None:
+        self.nodes = dict(nodes)
+        self.now_s = 0.0
+        self.traffic = {node: Traffic() for node in nodes}
+        self._links = links
+        self._compute = compute
+        self._gradient_s = gradient_s
+        self._queue: list[_Event] = []
+        self._sequence = 0
+        self._link_sequence: dict[tuple[int, int], int] = {}
+        self._timers: dict[tuple[int, str], int] = {}
+
+    def run(self, until_s: float = float("inf"), max_events: int = 50_000_000) -> Iterator[Observed]:
+        """Yield what the nodes report, in the order of virtual time, until nothing is left to happen.
+
+        Raises:
+            LocalProtocolError: more than `max_events` inputs: the nodes keep each other busy for ever.
+        """
+        for node in self.nodes:
+            self._push(0.0, node, Start())
+        for _ in range(max_events):
+            if not self._queue or self._queue[0].time_s > until_s:
+                return
+            event = heapq.heappop(self._queue)
+            self.now_s = event.time_s
+            if isinstance(event.input, DeadlinePassed):
+                if self._timers.get((event.node, event.input.name)) != event.sequence:
+                    continue
+                del self._timers[(event.node, event.input.name)]
+            yield from self._feed(event.node, event.input)
+        raise LocalProtocolError(f"the simulation did not end within {max_events} events")
+
+    def _push(self, after_s: float, node: int, event: Input) -> int:
+        self._sequence += 1
+        heapq.heappush(self._queue, _Event(self.now_s + after_s, self._sequence, node, event))
+        return self._sequence
+
+    def _feed(self, node: int, event: Input) -> Iterator[Observed]:
+        for output in self.nodes[node].machine.handle(event):
+            match output:
+                case Say():
+                    self._say(node, output)
+                case SendBulk(to=to, key=key, values_P=values_P):
+                    self._send(node, to, BulkArrived(node, key, values_P), 4 * values_P.numel())
+                    if to != node:
+                        traffic = self.traffic[node]
+                        if key.kind.value == "publication":
+                            traffic.publication_bytes += 4 * values_P.numel()
+                        else:
+                            traffic.bulk_bytes += 4 * values_P.numel()
+                case ComputeGradient():
+                    self._push(self._gradient_s, node, self.nodes[node].compute(output, self._compute))
+                case SetTimer(name=name, after_s=after_s):
+                    self._timers[(node, name)] = self._push(after_s, node, DeadlinePassed(name))
+                case CancelTimer(name=name):
+                    self._timers.pop((node, name), None)
+                case _:
+                    yield Observed(self.now_s, node, output)
+
+    def _say(self, node: int, say: Say) -> None:
+        data = encode_body(say.body)
+        signed = Signed(data, self.nodes[node].signer.sign(signing_bytes(data)))
+        for to in say.to:
+            self._send(node, to, MessageArrived(node, signed), len(data) + len(signed.signature))
+            if to != node:
+                self.traffic[node].control_bytes += len(data) + len(signed.signature)
+                self.traffic[node].messages += 1
+
+    def _send(self, node: int, to: int, event: Input, size_bytes: int) -> None:
+        if to == node:
+            self._push(0.0, to, event)
+            return
+        sequence = self._link_sequence[(node, to)] = self._link_sequence.get((node, to), 0) + 1
+        for delay_s in self._links.deliveries(node, to, sequence, size_bytes):
+            self._push(delay_s, to, event)
+
+
+def remembering(verify: Verify) -> Verify:
+    """A signature check that remembers its last answers: all nodes of a simulation check the same messages."""
+    known: dict[tuple[bytes, bytes, bytes], bool] = {}
+
+    def check(public: bytes, message: bytes, signature: bytes) -> bool:
+        key = (public, message, signature)
+        if key not in known:
+            if len(known) > 4096:
+                known.clear()
+            known[key] = verify(public, message, signature)
+        return known[key]
+
+    return check
+
+
+def remembering_gradients(task: Task, keep: int = 64) -> Compute:
+    """Task.gradient that remembers honest results: a validator recomputes what a contributor has computed, and the
+    function is pure, so the bits are the same."""
+    known: dict[tuple[bytes, bytes], tuple[Tensor, float]] = {}
+
+    def compute(parameters_D: Tensor, seed: bytes, transform: BatchTransform | None) -> tuple[Tensor, float]:
+        if transform is not None:
+            return task.gradient(parameters_D, seed, transform)
+        key = (parameters_digest(parameters_D), seed)
+        if key not in known:
+            while len(known) >= keep:
+                known.pop(next(iter(known)))
+            known[key] = task.gradient(parameters_D, seed)
+        return known[key]
+
+    return compute
+
+
+def cluster(
+    run: RunConfig,
+    task: Task,
+    roles: Mapping[int, Role] | None = None,
+    protocol_seed: int = 0,
+    links: LinkModel | None = None,
+    run_id: str = "simulated",
+) -> Simulation:
+    """A whole simulated cluster, wired as the real one is.
+
+    Args:
+        run: what all peers agree on.
+        task: shared by all nodes.
+        roles: of the Byzantine nodes, by id.
+        protocol_seed: of keys and secrets; the same one as a real run's gives the same randomness.
+        links: the network.
+    """
+    members, secrets = generate(protocol_seed, run.peers)
+    check, print_ = remembering(verify), fingerprint(run.device)
+    nodes = {}
+    for member, secret in zip(members, secrets, strict=True):
+        role = (roles or {}).get(member.id)
+        config = NodeConfig(run_id, member.id, run, members, "", "", "", role=role)
+        nodes[member.id] = build_node(config, secret, task, print_, check)
+    return Simulation(nodes, links or LinkModel(), remembering_gradients(task))
+
+
+Checker = Callable[[Observed], None]
+"""Watches a simulated run; raises AssertionError when a promise is broken."""

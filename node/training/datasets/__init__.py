@@ -1,0 +1,1 @@
+"""Data sets: reading the prepared files (workers) and preparing them (`btard-launch data`)."""

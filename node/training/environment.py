@@ -1,0 +1,136 @@
+"""What makes a gradient repeat bit for bit: pinned settings, and a fingerprint of everything that could change bits."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+from pathlib import Path
+
+import msgspec
+import torch
+from blake3 import blake3
+
+from node.errors import BackendError
+
+_CPU_INFO = Path("/proc/cpuinfo")
+# Instruction sets that oneDNN and MKL choose kernels by, beside the level that torch itself reports.
+_KERNEL_FLAGS = frozenset(
+    ("sse4_1", "sse4_2", "avx", "avx2", "fma", "avx512f", "avx512bw", "avx512vl", "avx512dq", "avx_vnni", "avx512_vnni",
+     "amx_tile", "asimd", "sve", "sve2")
+)  # fmt: skip
+
+
+class Environment(msgspec.Struct, frozen=True):
+    """All that a gradient's bits depend on besides its inputs; two peers with equal values need no tolerance."""
+
+    torch: str
+    machine: str
+    processor: str
+    instructions: tuple[str, ...]
+    capability: str
+    threads: int
+    mkldnn: bool
+    deterministic: bool
+    matmul_precision: str
+    device: str
+    device_libraries: str
+    probe: str
+
+
+def pin(device: str, memory_fraction: float | None = None) -> None:
+    """Fix every setting of this process that could change the bits of a gradient.
+
+    Args:
+        device: "cpu" or "cuda".
+        memory_fraction: share of the GPU's memory that this process may take (six workers share one GPU).
+
+    Raises:
+        BackendError: there is no such device here.
+    """
+    torch.set_num_threads(1)
+    with contextlib.suppress(RuntimeError):  # settable once per process; our operators use only one thread anyway
+        torch.set_num_interop_threads(1)
+    # cuBLAS reads this when its first handle is made: without a fixed workspace its sums are not reproducible.
+    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
+    torch.use_deterministic_algorithms(True)
+    # Otherwise deterministic mode fills every fresh tensor with NaN, which costs time and guards nothing we use.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
+    if device == "cuda":
+        if not torch.cuda.is_available():
+            raise BackendError("--device cuda: torch finds no usable GPU here; use --device cpu")
+        if memory_fraction is not None:
+            torch.cuda.set_per_process_memory_fraction(memory_fraction)
+
+
+def environment(device: str) -> Environment:
+    """The facts as they are in this process now (call `pin` first)."""
+    processor, flags = _processor()
+    name = libraries = ""
+    if device == "cuda":
+        name = torch.cuda.get_device_name()
+        cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+        libraries = f"cuda {torch.version.cuda} cudnn {cudnn}"
+    mkldnn = torch.backends.mkldnn
+    return Environment(
+        torch=str(torch.__version__),
+        machine=platform.machine(),
+        processor=processor,
+        instructions=tuple(sorted(flags & _KERNEL_FLAGS)),
+        capability=torch.backends.cpu.get_cpu_capability(),
+        threads=torch.get_num_threads(),
+        mkldnn=bool(mkldnn.is_available() and mkldnn.enabled),  # type: ignore[no-untyped-call]
+        deterministic=torch.are_deterministic_algorithms_enabled(),
+        matmul_precision=torch.get_float32_matmul_precision(),
+        device=f"{device} {name}".strip(),
+        device_libraries=libraries,
+        probe=_probe(device),
+    )
+
+
+def fingerprint(device: str) -> bytes:
+    """Canonical bytes of `environment(device)`: equal bytes promise equal gradients.
+
+    The processor's model is part of it: a needless mismatch only asks for a tolerance, a missed one bans honest peers.
+    """
+    return msgspec.json.encode(environment(device), order="deterministic")
+
+
+def describe(device: str = "cpu") -> str:
+    """The environment in one line for people."""
+    facts = environment(device)
+    return (
+        f"torch {facts.torch}, {facts.processor} ({facts.capability}), {facts.threads} thread"
+        f"{'s' if facts.threads != 1 else ''}, device {facts.device}"
+    )
+
+
+def _probe(device: str) -> str:
+    """Digest of the bits of a small computation: catches what no version names, such as a library's own switches."""
+    count = torch.arange(96 * 513, dtype=torch.float32, device=device)
+    matrix = torch.frac(count.mul_(0.6180339)).sub_(0.5).view(96, 513)
+    results = (matrix @ matrix.t(), matrix.log_softmax(dim=0), matrix.exp(), matrix.sum(dim=1))
+    digest = blake3()
+    for values in results:
+        digest.update(values.cpu().numpy().tobytes())
+    return digest.hexdigest(length=16)
+
+
+def _processor() -> tuple[str, frozenset[str]]:
+    """Model name and instruction flags of the first CPU."""
+    name, flags = platform.processor(), frozenset[str]()
+    with contextlib.suppress(OSError):  # no /proc on macOS: the name alone must do
+        for line in _CPU_INFO.read_text(encoding="utf-8", errors="replace").splitlines():
+            key, _, value = line.partition(":")
+            match key.strip():
+                case "model name":
+                    name = value.strip()
+                case "flags" | "Features":
+                    flags = frozenset(value.split())
+                case "" if flags:
+                    break
+    return name or "unknown processor", flags

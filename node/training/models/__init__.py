@@ -1,0 +1,1 @@
+"""Networks as plain functions of a flat parameter vector."""

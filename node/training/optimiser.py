@@ -1,0 +1,53 @@
+"""SGD with Nesterov momentum and a cosine-annealed rate, as a pure function of flat vectors."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class NesterovSgd:
+    """The report's optimiser; its arithmetic is elementwise float32 and unfused, so equal inputs give equal bits.
+
+    Args:
+        base_lr: learning rate of step 0.
+        momentum: Nesterov momentum, dampening 0.
+        total_steps: T of the cosine; the rate reaches 0 at step T.
+    """
+
+    base_lr: float
+    momentum: float
+    total_steps: int
+
+    def rate(self, step: int) -> float:
+        """Learning rate of `step`: `base_lr / 2 * (1 + cos(pi step / T))`; 0 from step T on.
+
+        Source: Loshchilov and Hutter 2017 (SGDR), equation 5 without restarts.
+        """
+        progress = min(step, self.total_steps) / self.total_steps
+        return self.base_lr / 2 * (1 + math.cos(math.pi * progress))
+
+    def initial_state(self, dimension: int) -> Tensor:
+        """The momentum buffer before the first step: zeros, float32 `[D]`."""
+        return torch.zeros(dimension, dtype=torch.float32)
+
+    def apply(self, parameters_D: Tensor, state_D: Tensor, gradient_D: Tensor, step: int) -> tuple[Tensor, Tensor]:
+        """One update: `u' = momentum u + g`, `x' = x - lr_t (g + momentum u')`.
+
+        Args:
+            parameters_D: float32 `[D]`, left as it is (the protocol keeps it for two steps).
+            state_D: float32 `[D]`, left as it is.
+            gradient_D: float32 `[D]`.
+            step: t, which sets the rate.
+
+        Returns:
+            New parameters and new state. Source: `torch.optim.SGD(nesterov=True)`; Sutskever et al. 2013.
+        """
+        # Products are rounded before they are added: `alpha=` arguments may be contracted to an FMA on some CPUs.
+        state_next_D = (state_D * self.momentum).add_(gradient_D)
+        direction_D = (state_next_D * self.momentum).add_(gradient_D)
+        return parameters_D - direction_D.mul_(self.rate(step)), state_next_D

@@ -1,0 +1,102 @@
+"""What a training task offers: the contract between the tasks and everything that trains or checks them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Protocol, TypeAlias
+
+from torch import Tensor
+
+BatchTransform: TypeAlias = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""An attack on the data: `(inputs_B, targets_B) -> (inputs_B, targets_B)`, new tensors of the same shapes."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskContext:
+    """Where and how a task computes.
+
+    Args:
+        data_directory: folder under which prepared data sets lie.
+        batch_size: examples in one worker's mini-batch.
+        device: "cpu" or "cuda"; vectors that a task takes and returns are on the CPU either way.
+    """
+
+    data_directory: Path
+    batch_size: int
+    device: str = "cpu"
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One tensor of the model inside the flat vector: elements `[start, stop)`, reshaped to `shape`."""
+
+    name: str
+    shape: tuple[int, ...]
+    start: int
+    stop: int
+
+    def view(self, vector_D: Tensor) -> Tensor:
+        """This layer's slice of a flat `[D]` vector, as a view of shape `shape`."""
+        return vector_D[self.start : self.stop].view(self.shape)
+
+
+def lay_out(shapes: Iterable[tuple[str, tuple[int, ...]]]) -> tuple[Layer, ...]:
+    """Place named tensors one after the other in a flat vector."""
+    layers: list[Layer] = []
+    start = 0
+    for name, shape in shapes:
+        stop = start + prod(shape)
+        layers.append(Layer(name, shape, start, stop))
+        start = stop
+    return tuple(layers)
+
+
+class Task(Protocol):
+    """A model, its data and its loss, over flat float32 vectors on the CPU."""
+
+    @property
+    def name(self) -> str:
+        """What a user types."""
+
+    @property
+    def dimension(self) -> int:
+        """D, the length of the parameter vector."""
+
+    @property
+    def layout(self) -> tuple[Layer, ...]:
+        """The model's tensors, in order, without gaps."""
+
+    @property
+    def classes(self) -> int:
+        """Number of target classes (0: the targets are no labels)."""
+
+    @property
+    def train_size(self) -> int:
+        """Number of training examples."""
+
+    @property
+    def test_size(self) -> int:
+        """Number of test items that `evaluate` can count."""
+
+    def initial(self, seed: int) -> Tensor:
+        """Initial parameters, float32 `[D]`, drawn from `seed` alone."""
+
+    def gradient(
+        self, parameters_D: Tensor, seed: bytes, transform: BatchTransform | None = None
+    ) -> tuple[Tensor, float]:
+        """Mini-batch gradient and loss: a pure function of `(parameters_D, seed)`, bit for bit.
+
+        Args:
+            parameters_D: float32 `[D]`, read only.
+            seed: 32 bytes (xi); mini-batch and dropout masks come from it.
+            transform: replaces the batch before it is used (attacks on the data).
+
+        Returns:
+            A fresh float32 `[D]` CPU tensor without negative zeros, and the mean loss over the batch.
+        """
+
+    def evaluate(self, parameters_D: Tensor, start: int, stop: int) -> int:
+        """Number of correct predictions on the test items `[start, stop)`."""

@@ -1,0 +1,300 @@
+"""The bytes between real peers: CURVE-authenticated control messages and a second channel for tensors.
+
+What libzmq does not let us bound: a multi-part message that never ends grows outside all queue limits. On control
+that takes a member's key; on bulk anyone who reaches the port can do it, unless bulk is encrypted.
+"""
+
+from __future__ import annotations
+
+import math
+import secrets as system_random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import zmq
+from torch import Tensor
+
+from node import wire
+from node.config import Endpoint, Member, Secrets
+from node.counters import Counters
+from node.errors import LocalProtocolError, TransportError, WireError
+from node.protocol.events import BulkKey
+from node.sockets import Bounds, Channel, Context, Gate, Identity, authenticated
+
+AcceptBulk: TypeAlias = Callable[[int, BulkKey, int], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class ControlArrival:
+    """A control message from the peer that proved the key of `via`."""
+
+    via: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class BulkArrival:
+    """A tensor (float32 `[P]`, not to be written into) that bore the token of `via`."""
+
+    via: int
+    key: BulkKey
+    tensor: Tensor
+
+
+Arrival: TypeAlias = ControlArrival | BulkArrival
+
+
+class _RefusedError(Exception):
+    """A message that has no effect but on the counter of its reason; never leaves this module."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+def accept_any(via: int, key: BulkKey, size_bytes: int) -> bool:
+    """Keeps every tensor within the size limit; for tools and tests."""
+    return True
+
+
+class Transport:
+    """All sockets of one node, served by one thread: whoever calls `poll`.
+
+    Args:
+        me: our genesis id.
+        secrets: our secret keys.
+        members: the genesis roster; only its keys are let in.
+        listen: what to bind; port `*` lets the system choose.
+        encrypt_bulk: CURVE on tensors too; without it their sender is known by a token only, and an eavesdropper
+            can read both. (What is accepted is bound by a signed digest either way.)
+        limits: bounds on sizes and queues.
+        run_id: peers of another run are not listened to.
+        accept_bulk: asked (sender, key, bytes) before a tensor is kept; may be replaced at any time.
+
+    Raises:
+        TransportError: an endpoint cannot be bound, or the secrets do not belong to `me`.
+    """
+
+    def __init__(
+        self,
+        me: int,
+        secrets: Secrets,
+        members: Sequence[Member],
+        listen: Endpoint,
+        encrypt_bulk: bool = False,
+        limits: wire.Limits | None = None,
+        *,
+        run_id: str,
+        accept_bulk: AcceptBulk = accept_any,
+    ) -> None:
+        self.me = me
+        self.limits = limits or wire.Limits()
+        self.accept_bulk = accept_bulk
+        self.counters = Counters()
+        self.refusals: dict[int, str] = {}
+        self._run_id = run_id
+        self._keys = {member.id: member.transport_key.encode() for member in members}
+        secret_key = secrets.transport_secret.encode()
+        self._identity = Identity(zmq.curve_public(secret_key), secret_key)
+        if self._keys.pop(me, None) != self._identity.public:
+            raise TransportError(f"the secrets given are not those of peer {me}; check secrets_file of node {me}")
+        self._token_to = {peer: system_random.token_bytes(wire.TOKEN_BYTES) for peer in self._keys}
+        self._token_from: dict[int, bytes] = {}
+        self._sender_of: dict[bytes, int] = {}
+        self._context: Context = zmq.Context()
+        self._poller = zmq.Poller()
+        try:
+            self._listen(listen, encrypt_bulk)
+        except BaseException:
+            self._context.destroy(linger=0)
+            raise
+
+    # --- set-up and end ---------------------------------------------------------------------------------------
+
+    def connect(self, addresses: Mapping[int, Endpoint]) -> None:
+        """Open lines to the peers of `addresses` (ourselves excepted) and greet them; messages wait until they answer.
+
+        A peer whose address changed gets a new line; what still waited on the old one is lost with it.
+
+        Raises:
+            TransportError: an id outside the roster, or an address that is none.
+        """
+        for peer, endpoint in sorted(addresses.items()):
+            if peer == self.me:
+                continue
+            if peer not in self._keys:
+                raise TransportError(f"peer {peer} has an address but no key; the roster is {sorted(self._keys)}")
+            self._bulk.dial(peer, self._keys[peer], endpoint.bulk)
+            if self._control.dial(peer, self._keys[peer], endpoint.control):
+                self._greet(peer)
+
+    def watch(self, descriptor: int) -> None:
+        """Let `poll` return as soon as this file descriptor (a pipe to the launcher) can be read."""
+        self._poller.register(descriptor, zmq.POLLIN)
+
+    def unwatch(self, descriptor: int) -> None:
+        """Stop watching a descriptor, for one that has reached its end: it would be readable for ever."""
+        self._poller.unregister(descriptor)
+
+    def close(self, linger_s: float | None = None) -> None:
+        """Close every socket; waits at most `linger_s` (default: the limit's) for our last messages to leave."""
+        if self._context.closed:
+            return
+        linger_ms = math.ceil(1000 * (self.limits.linger_s if linger_s is None else linger_s))
+        self._control.close(linger_ms)
+        self._bulk.close(linger_ms)
+        self._gate.socket.close(linger=0)
+        self._context.term()
+
+    @property
+    def greeted(self) -> frozenset[int]:
+        """Peers whose greeting has arrived: their lines to us stand, and we know the token of their tensors."""
+        return frozenset(self._token_from)
+
+    # --- sending ----------------------------------------------------------------------------------------------
+
+    def send_control(self, to: int, data: bytes) -> None:
+        """Queue one control message; never blocks.
+
+        Raises:
+            LocalProtocolError: no line to `to` (ourselves included), or an empty or too large message.
+        """
+        if not 0 < len(data) <= self.limits.control_bytes:
+            raise LocalProtocolError(f"control message of {len(data)} bytes; 1 to {self.limits.control_bytes} fit")
+        self._send_frame(to, "control", wire.encode_control(data))
+
+    def send_bulk(self, to: int, key: BulkKey, values_P: Tensor) -> None:
+        """Queue one tensor (float32 `[P]`, contiguous, CPU); never blocks.
+
+        From 64 KB on it is not copied: the queue keeps it alive, and it must not be changed.
+
+        Raises:
+            LocalProtocolError: no line to `to`, another kind of tensor, or a too large one.
+        """
+        payload = wire.bulk_payload(values_P)
+        if len(payload) > self.limits.bulk_bytes:
+            raise LocalProtocolError(f"tensor of {len(payload)} bytes; at most {self.limits.bulk_bytes} fit")
+        header = wire.encode_bulk_header(self._token_to.get(to, b""), key)
+        if self._bulk.send(to, header, payload):
+            self.counters.sent(to, key.kind.value, len(header) + len(payload))
+        else:
+            self.counters.dropped["queue_full_bulk"] += 1
+
+    def _greet(self, peer: int) -> None:
+        greeting = wire.Greeting(self._run_id, self._token_to[peer])
+        self._send_frame(peer, "greeting", wire.encode_greeting(greeting))
+
+    def _send_frame(self, to: int, kind: str, frame: bytes) -> None:
+        if self._control.send(to, frame):
+            self.counters.sent(to, kind, len(frame))
+        else:
+            self.counters.dropped[f"queue_full_{kind}"] += 1
+
+    # --- receiving --------------------------------------------------------------------------------------------
+
+    def poll(self, timeout_s: float) -> list[Arrival]:
+        """Wait at most `timeout_s`, then return what has arrived, at most `limits.drain` messages per channel.
+
+        May return early with nothing: after a handshake, a refused frame, or input on a watched descriptor. Nothing
+        that a peer sends makes it raise.
+        """
+        ready = dict(self._poller.poll(max(0, math.ceil(timeout_s * 1000))))
+        arrivals: list[Arrival] = []
+        if self._gate.socket in ready:
+            self._gate.answer(self.limits.drain)
+        if self._control.socket in ready:
+            self._drain(self._control, self._take_control, arrivals)
+        if self._bulk.socket in ready:
+            self._drain(self._bulk, self._take_bulk, arrivals)
+        return arrivals
+
+    def _drain(
+        self, channel: Channel, take: Callable[[list[zmq.Frame]], Arrival | None], arrivals: list[Arrival]
+    ) -> None:
+        for frames in channel.arrived(self.limits.drain):
+            try:
+                arrival = take(frames)
+            except _RefusedError as refused:
+                self.counters.dropped[refused.reason] += 1
+            else:
+                if arrival is not None:
+                    arrivals.append(arrival)
+
+    def _take_control(self, frames: list[zmq.Frame]) -> Arrival | None:
+        via = authenticated(frames[0])
+        if via is None:
+            raise _RefusedError("control_unauthenticated")
+        if len(frames) != 1:
+            raise _RefusedError("control_malformed")
+        frame = frames[0].buffer
+        try:
+            content = wire.decode_control(frame, self.limits.control_bytes)
+        except WireError as error:
+            self.refusals[via] = str(error)
+            raise _RefusedError("control_malformed") from error
+        if isinstance(content, wire.Greeting):
+            self._take_greeting(via, content)
+            self.counters.received(via, "greeting", len(frame))
+            return None
+        self.counters.received(via, "control", len(frame))
+        return ControlArrival(via, content)
+
+    def _take_greeting(self, via: int, greeting: wire.Greeting) -> None:
+        if greeting.run_id != self._run_id:
+            self.refusals[via] = f"it belongs to run {greeting.run_id!r} and we to {self._run_id!r}"
+            raise _RefusedError("greeting_of_another_run")
+        if self._sender_of.get(greeting.token, via) != via:
+            raise _RefusedError("greeting_with_a_foreign_token")
+        known = self._token_from.get(via)
+        if known == greeting.token:
+            return
+        if known is not None:
+            del self._sender_of[known]
+        self._token_from[via] = greeting.token
+        self._sender_of[greeting.token] = via
+        # A new token is a new process behind the peer's key. Our greeting may have reached the one before it.
+        if self._control.has_line(via):
+            self._greet(via)
+
+    def _take_bulk(self, frames: list[zmq.Frame]) -> Arrival:
+        if len(frames) != 2:
+            raise _RefusedError("bulk_malformed")
+        header_frame, payload = frames[0].buffer, frames[1].buffer
+        try:
+            header = wire.decode_bulk_header(header_frame)
+            via = self._sender_of.get(header.token)
+            if via is None:
+                raise _RefusedError("bulk_unknown_token")
+            if self._bulk.encrypted and authenticated(frames[0]) != via:
+                raise _RefusedError("bulk_foreign_token")
+            if len(payload) > self.limits.bulk_bytes or not self.accept_bulk(via, header.key, len(payload)):
+                raise _RefusedError("bulk_unexpected")
+            tensor = wire.bulk_tensor(payload)
+        except WireError as error:
+            raise _RefusedError("bulk_malformed") from error
+        self.counters.received(via, header.key.kind.value, len(header_frame) + len(payload))
+        return BulkArrival(via, header.key, tensor)
+
+    def _listen(self, listen: Endpoint, encrypt_bulk: bool) -> None:
+        limits = self.limits
+        control = Bounds(
+            frames=1,
+            frame_bytes=1 + limits.control_bytes,
+            backlog=limits.control_backlog,
+            queue=limits.control_queue,
+            buffer_bytes=limits.socket_buffer_bytes,
+        )
+        bulk = Bounds(
+            frames=2,
+            frame_bytes=max(limits.bulk_bytes, wire.BULK_HEADER_LIMIT_BYTES),
+            backlog=limits.bulk_backlog,
+            queue=limits.bulk_queue,
+            buffer_bytes=limits.socket_buffer_bytes,
+        )
+        self._gate = Gate(self._context, self._keys, self.counters.dropped)
+        self._control = Channel(self._context, self._identity, control, listen.control)
+        self._bulk = Channel(self._context, self._identity if encrypt_bulk else None, bulk, listen.bulk)
+        self.bound = Endpoint(self._control.bound, self._bulk.bound)
+        for socket in (self._gate.socket, self._control.socket, self._bulk.socket):
+            self._poller.register(socket, zmq.POLLIN)

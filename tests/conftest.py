@@ -1,0 +1,22 @@
+"""Fixtures that several test modules share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from node.training import environment
+from node.training.datasets.prepare import prepare_mnist
+
+environment.pin("cpu")  # tests compute as the workers do
+
+
+@pytest.fixture(scope="session")
+def mnist_directory() -> Path:
+    """The data directory with the real MNIST in it: the default one, prepared on first use and kept."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    directory = cache / "btard" / "data"
+    prepare_mnist(directory)
+    return directory

@@ -1,0 +1,66 @@
+"""node/training/environment.py: pinned settings and the fingerprint that two workers compare."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from node.errors import BackendError
+from node.training import environment
+
+FINGERPRINT = "import sys; from node.training import environment as e; e.pin('cpu'); sys.stdout.buffer.write({})"
+
+
+def in_another_process(expression: str, variables: dict[str, str] | None = None) -> bytes:
+    command = [sys.executable, "-c", FINGERPRINT.format(expression)]
+    variables = {**os.environ, **(variables or {})}
+    return subprocess.run(command, capture_output=True, check=True, timeout=120, env=variables).stdout
+
+
+def test_pin_sets_what_bits_depend_on() -> None:
+    environment.pin("cpu")
+    facts = environment.environment("cpu")
+    assert facts.threads == 1
+    assert facts.deterministic
+    assert facts.matmul_precision == "highest"
+    assert not torch.backends.cudnn.allow_tf32
+    assert not torch.backends.cudnn.benchmark
+
+
+def test_two_processes_have_one_fingerprint() -> None:
+    assert in_another_process("e.fingerprint('cpu')") == environment.fingerprint("cpu")
+
+
+def test_another_setting_is_another_fingerprint() -> None:
+    settings = (
+        "torch.set_num_threads(2)",
+        "torch.use_deterministic_algorithms(False)",
+        "torch.backends.mkldnn.set_flags(False)",
+    )
+    steps = ", ".join(f"e.{setting}, e.fingerprint('cpu')" for setting in settings)
+    seen = in_another_process(f"b'\\n'.join(x for x in [{steps}] if isinstance(x, bytes))").split(b"\n")
+    assert len({environment.fingerprint("cpu"), *seen}) == 1 + len(settings)
+
+
+@pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="this torch has no MKL")
+@pytest.mark.parametrize("variable", [("MKL_CBWR", "COMPATIBLE"), ("ATEN_CPU_CAPABILITY", "default")])
+def test_another_library_switch_is_another_fingerprint(variable: tuple[str, str]) -> None:
+    changed = in_another_process("e.fingerprint('cpu')", dict([variable]))
+    assert changed != environment.fingerprint("cpu")
+
+
+def test_description_is_one_line_that_names_the_version() -> None:
+    line = environment.describe()
+    assert "\n" not in line
+    assert torch.__version__ in line
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_missing_gpu_is_one_clear_line() -> None:
+    with pytest.raises(BackendError, match=r"--device cuda: .*use --device cpu") as problem:
+        environment.pin("cuda", 0.15)
+    assert "\n" not in str(problem.value)

@@ -1,0 +1,127 @@
+"""The journal: whole lines or none, through crashes and full disks."""
+
+from __future__ import annotations
+
+import enum
+import resource
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from node.errors import BackendError, DataError, LocalProtocolError
+from node.journal import Journal, read
+
+
+def write(path: Path, *events: str) -> None:
+    with Journal(path, 3, clock=count(100).__next__) as journal:
+        for event in events:
+            journal.append(event, step=1)
+
+
+def test_a_line_per_event(tmp_path: Path) -> None:
+    path = tmp_path / "nodes" / "3" / "journal.jsonl"  # the directories are made
+    with Journal(path, 3, clock=lambda: 12.3456789) as journal:
+        journal.append("committed", step=7, validators={1: 2}, active=(0, 1), loss=0.5)
+        assert path.read_bytes().endswith(b"}\n")  # without waiting for close
+    assert path.read_text() == (
+        '{"time":12.345679,"node":3,"event":"committed","step":7,"validators":{"1":2},"active":[0,1],"loss":0.5}\n'
+    )
+
+
+def test_reading_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    assert read(path) == ([], 0)
+    write(path, "a", "b")
+    records, offset = read(path)
+    assert [record["event"] for record in records] == ["a", "b"]
+    assert read(path, offset) == ([], offset)
+    write(path, "c")
+    records, end = read(path, offset)
+    assert [record["event"] for record in records] == ["c"]
+    assert end == path.stat().st_size
+
+
+@pytest.mark.parametrize("cut", [1, 5, 30], ids=lambda n: f"{n} bytes missing")
+def test_a_torn_last_line_waits_and_is_dropped_on_restart(tmp_path: Path, cut: int) -> None:
+    path = tmp_path / "journal.jsonl"
+    write(path, "a", "b")
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-cut])
+    records, offset = read(path)
+    assert [record["event"] for record in records] == ["a"]
+    write(path, "c")
+    records, _ = read(path, offset)
+    assert [record["event"] for record in records] == ["c"]
+
+
+@pytest.mark.parametrize("size", [10, 200_000], ids=["short", "longer than a block"])
+def test_a_file_of_one_torn_line_starts_anew(tmp_path: Path, size: int) -> None:
+    path = tmp_path / "journal.jsonl"
+    path.write_bytes(b"x" * size)
+    write(path, "a")
+    assert [record["event"] for record in read(path)[0]] == ["a"]
+
+
+@pytest.mark.parametrize(
+    "line", [b"nonsense\n", b"\xff\xfe\n", b"[1]\n", b"\n"], ids=["text", "bytes", "list", "empty"]
+)
+def test_a_damaged_line_is_named_with_its_place(tmp_path: Path, line: bytes) -> None:
+    path = tmp_path / "journal.jsonl"
+    write(path, "a")
+    place = path.stat().st_size
+    path.write_bytes(path.read_bytes() + line)
+    with pytest.raises(DataError, match=f"{path} is damaged at byte {place}"):
+        read(path)
+
+
+def test_a_full_disk_is_one_clear_line_and_leaves_whole_ones(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with Journal(path, 3) as journal:
+        journal.append("first")
+        # The kernel writes the first part of a line that crosses the limit, as it does on a full disk.
+        resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 20, hard))
+        try:
+            with pytest.raises(BackendError) as error:
+                journal.append("second", text="x" * 100)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert str(error.value) == f"cannot write the journal {path}: File too large; free the disk and run again"
+        journal.append("third")
+    assert [record["event"] for record in read(path)[0]] == ["first", "third"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a Linux device")
+def test_no_space_left_is_said() -> None:
+    with Journal(Path("/dev/full"), 0) as journal, pytest.raises(BackendError, match="No space left on device"):
+        journal.append("bound")
+
+
+def test_a_path_that_cannot_be_opened_is_said(tmp_path: Path) -> None:
+    with pytest.raises(BackendError, match="Is a directory"):
+        Journal(tmp_path, 0)
+    with pytest.raises(DataError, match="Is a directory"):
+        read(tmp_path)
+
+
+class Colour(enum.Enum):
+    RED = object()
+
+
+@pytest.mark.parametrize(
+    ("fields", "problem"),
+    [({"time": 1}, "reserved field 'time'"), ({"node": 1}, "reserved field 'node'"), ({"x": Colour.RED}, "not JSON")],
+    ids=["time", "node", "not JSON"],
+)
+def test_our_own_mistakes_are_loud(tmp_path: Path, fields: dict[str, object], problem: str) -> None:
+    with Journal(tmp_path / "journal.jsonl", 0) as journal, pytest.raises(LocalProtocolError, match=problem):
+        journal.append("committed", **fields)
+
+
+def test_a_closed_journal_takes_nothing(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal.jsonl", 0)
+    journal.close()
+    journal.close()
+    with pytest.raises(LocalProtocolError, match="closed journal"):
+        journal.append("late")

@@ -1,0 +1,87 @@
+"""The experiment: defaults, seeds, and refusals of what cannot be run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from launcher import plan
+from launcher.experiment import Experiment, node_configs
+from node.config import Member, RunConfig
+from node.errors import ConfigError
+
+
+def test_the_defaults_are_the_configurations_own() -> None:
+    seeds = {"init_seed": Experiment().seeds.init, "data_seed": Experiment().seeds.data}
+    assert Experiment().run_config("cpu") == msgspec.structs.replace(RunConfig(), **seeds)
+
+
+def test_seeds_are_derived_unless_given() -> None:
+    first, second = Experiment(seed=1).seeds, Experiment(seed=2, data_seed=7).seeds
+    assert second.data == 7
+    derived = [*msgspec.structs.astuple(first), second.init, second.attack, second.protocol]
+    assert len(set(derived)) == len(derived)
+    assert Experiment(seed=1).seeds == first
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"peers": 1}, "--peers 1 is too small; use at least 2"),
+        ({"peers": 257}, "--peers 257 is more than the 256"),
+        ({"steps": 0}, "--steps 0 is too small"),
+        ({"batch_size": 0}, "--batch-size 0 is too small"),
+        ({"lr": 0.0}, "--lr 0.0 must be a positive, finite number"),
+        ({"lr": float("nan")}, "--lr nan must be"),
+        ({"tau": -1.0}, "--tau -1.0 must be"),
+        ({"tau": float("inf")}, "--tau inf must be"),
+        ({"momentum": 1.5}, "--momentum 1.5 must lie between 0 and 1"),
+        ({"validators": -1}, "--validators -1 is too small"),
+        ({"validators": 3}, "--validators 3 of 6 leaves too few contributors; use at most 2"),
+        ({"validate_every": 0}, "--validate-every 0 is too small"),
+        ({"delta_max": 0.0}, "--delta-max 0.0 must be"),
+        ({"delivery_bound": 0.0}, "--delivery-bound 0.0 must be"),
+        ({"gradient_bound": -1.0}, "--gradient-bound -1.0 must be"),
+        ({"eval_every": 0}, "--eval-every 0 is too small"),
+        ({"seed": -1}, "--seed -1 must lie"),
+        ({"protocol_seed": 2**63}, "--protocol-seed 9223372036854775808 must lie"),
+        ({"base_port": 80}, "--base-port 80 must be 0 or lie between 1024 and 65524"),
+        ({"base_port": 65530}, "--base-port 65530 must be"),
+        ({"timeout": 0.0}, "--timeout 0.0 must be positive"),
+        ({"backend": "swarmed"}, "unknown backend 'swarmed'; use local"),
+        ({"expect": ("honest",)}, "--expect 'honest' is not 'field op value'"),
+        ({"rule": "krumm"}, "unknown rule 'krumm'; did you mean"),
+        ({"rule": "mean:f=2"}, "rule 'mean' has no parameter 'f'"),
+        ({"task": "mnist_cnm"}, "unknown task 'mnist_cnm'; did you mean 'mnist_cnn'"),
+        ({"task": "quadratic:dimension=4"}, "--peers 6 is more than the 4 entries of task 'quadratic'"),
+        ({"task": "quadratic:dimension=x"}, "dimension='x' must be a int"),
+        ({"task": "quadratic", "attack": "label_flip", "byzantine": 1}, "needs a task with labels"),
+    ],
+)
+def test_what_cannot_be_run_is_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        plan.make(Experiment(**{"device": "cpu", **options}))
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_only_an_attackers_own_configuration_tells_its_role(tmp_path: Path) -> None:
+    experiment = Experiment(attack="noise", byzantine=2, base_port=7000)
+    members = tuple(Member(peer, "", "") for peer in range(6))
+    configs = node_configs(
+        experiment, experiment.run_config("cpu"), experiment.roles(), members, tmp_path, tmp_path / "data"
+    )
+    assert [config.node for config in configs if config.role is not None] == [4, 5]
+    assert len({config.listen.control for config in configs} | {config.listen.bulk for config in configs}) == 12
+    for config in configs[:4]:
+        assert b"noise" not in msgspec.json.encode(config)
+
+
+def test_the_gpus_memory_is_shared(tmp_path: Path) -> None:
+    experiment = Experiment(peers=3)
+    members = tuple(Member(peer, "", "") for peer in range(3))
+    configs = node_configs(experiment, experiment.run_config("cuda"), {}, members, tmp_path, tmp_path)
+    assert sum(config.cuda_memory_fraction or 0 for config in configs) <= 1

@@ -1,0 +1,82 @@
+"""How values are written."""
+
+from __future__ import annotations
+
+import pytest
+
+from launcher import syntax
+from node.config import Plugin
+from node.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("2", 2.0), ("2s", 2.0), (" 2.5 s ", 2.5), ("500ms", 0.5), ("5m", 300.0), ("5min", 300.0), ("1h", 3600.0),
+        ("1e1s", 10.0), ("-1", -1.0),
+    ],
+)  # fmt: skip
+def test_durations(text: str, expected: float) -> None:
+    assert syntax.seconds(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "s", "2 days", "inf", "nan", "1e400", "two", "2 s s", "--2s"])
+def test_wrong_durations_are_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="is not a duration"):
+        syntax.seconds(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("noise", Plugin("noise")),
+        ("noise:", None),
+        ("noise:variant=small", Plugin("noise", {"variant": "small"})),
+        ("alie:z=1.2,start=300", Plugin("alie", {"z": 1.2, "start": 300})),
+        ("a:flag=true,other=No", Plugin("a", {"flag": True, "other": "No"})),
+        ("a:x=none,y=-3,z=1e3", Plugin("a", {"x": None, "y": -3, "z": 1000.0})),
+        (" a : x = 1 ", Plugin("a", {"x": 1})),
+        ("a:x=b=c", Plugin("a", {"x": "b=c"})),
+        ("", None), (":x=1", None), ("a:x", None), ("a:=1", None), ("a:x=", None), ("a:x=1,,y=2", None),
+        ("a:x=1,x=2", None),
+    ],
+)  # fmt: skip
+def test_one_plugin(text: str, expected: Plugin | None) -> None:
+    if expected is None:
+        with pytest.raises(ConfigError):
+            syntax.plugin(text)
+    else:
+        assert syntax.plugin(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("noise", ["noise"]),
+        ("noise+lie_checksum", ["noise", "lie_checksum"]),
+        ("noise:scale=1e+3+shift:by=2", ["noise", "shift"]),
+        ("a + b + c", ["a", "b", "c"]),
+    ],
+)
+def test_several_plugins(text: str, names: list[str]) -> None:
+    assert [each.name for each in syntax.plugins(text)] == names
+
+
+def test_an_exponent_is_not_a_join() -> None:
+    assert syntax.plugins("noise:scale=1e+3")[0].parameters == {"scale": 1000.0}
+
+
+@pytest.mark.parametrize("text", ["noise", "alie:z=1.2,start=300", "a:flag=true,x=none,word=small"])
+def test_written_text_reads_back(text: str) -> None:
+    assert syntax.written(syntax.plugin(text)) == text
+
+
+@pytest.mark.parametrize(("text", "expected"), [("yes", True), ("ON", True), ("0", False), ("off", False)])
+def test_truth(text: str, expected: bool) -> None:
+    assert syntax.boolean(text) is expected
+
+
+@pytest.mark.parametrize("read", [syntax.boolean, syntax.integer, syntax.number])
+def test_nonsense_is_refused(read: object) -> None:
+    with pytest.raises(ConfigError, match="'maybe' is not"):
+        read("maybe")  # type: ignore[operator]

@@ -1,0 +1,195 @@
+"""Every registered task keeps the promises of node/training/task.py, above all a gradient that repeats bit for bit."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from node.config import Plugin
+from node.training.optimiser import NesterovSgd
+from node.training.registry import TASKS, build_task
+from node.training.task import Task, TaskContext
+
+SEED = bytes(range(32))
+CASES = [
+    pytest.param(Plugin(entry.name, dict(parameters)), marks=[pytest.mark.mnist] if "mnist" in entry.name else [],
+                 id=f"{entry.name}-{dict(parameters)}")
+    for entry in TASKS
+    for parameters in entry.examples or ({},)
+]  # fmt: skip
+ELSEWHERE = """
+import hashlib, sys, torch
+from pathlib import Path
+from node.config import Plugin
+from node.training import environment
+from node.training.registry import build_task
+from node.training.task import TaskContext
+environment.pin("cpu")
+torch.manual_seed(99)
+torch.randn(7) @ torch.randn(7, 5)
+task = build_task(Plugin("mnist_cnn"), TaskContext(Path(sys.argv[1]), 100))
+print(hashlib.sha256(task.gradient(task.initial(3), bytes(range(32)))[0].numpy().tobytes()).hexdigest())
+"""
+
+
+@pytest.fixture
+def task(request: pytest.FixtureRequest, tmp_path: Path) -> Task:
+    plugin: Plugin = request.param
+    directory = request.getfixturevalue("mnist_directory") if "mnist" in plugin.name else tmp_path
+    return build_task(plugin, TaskContext(directory, 100))
+
+
+each_task = pytest.mark.parametrize("task", CASES, indirect=True)
+
+
+def bits(values: Tensor) -> str:
+    return hashlib.sha256(values.contiguous().numpy().tobytes()).hexdigest()
+
+
+@each_task
+def test_layout_covers_the_vector_without_gaps(task: Task) -> None:
+    position = 0
+    for layer in task.layout:
+        assert layer.start == position
+        assert layer.view(torch.zeros(task.dimension)).shape == layer.shape
+        position = layer.stop
+    assert position == task.dimension
+
+
+@each_task
+def test_initial_parameters_come_from_the_seed_alone(task: Task) -> None:
+    first = task.initial(0)
+    assert (first.shape, first.dtype, first.device.type) == ((task.dimension,), torch.float32, "cpu")
+    torch.manual_seed(1)
+    assert torch.equal(task.initial(0), first)
+    assert not torch.equal(task.initial(1), first)
+
+
+@each_task
+def test_gradient_repeats_bit_for_bit_after_other_work(task: Task) -> None:
+    parameters = task.initial(0)
+    gradient, loss = task.gradient(parameters, SEED)
+    torch.manual_seed(1234)
+    task.gradient(task.initial(7), bytes(32))
+    task.evaluate(task.initial(7), 0, min(50, task.test_size))
+    again, loss_again = task.gradient(parameters, SEED)
+    assert bits(again) == bits(gradient)
+    assert loss_again == loss
+    assert again.data_ptr() != gradient.data_ptr()
+
+
+@each_task
+def test_gradient_does_not_depend_on_where_the_parameters_lie(task: Task) -> None:
+    parameters = task.initial(0)
+    expected = bits(task.gradient(parameters, SEED)[0])
+    unaligned = torch.empty(task.dimension + 1)[1:].copy_(parameters)
+    strided = torch.empty(task.dimension, 2)[:, 0].copy_(parameters)
+    assert bits(task.gradient(unaligned, SEED)[0]) == expected
+    assert bits(task.gradient(strided, SEED)[0]) == expected
+
+
+@each_task
+def test_gradient_leaves_parameters_and_global_randomness_alone(task: Task) -> None:
+    parameters = task.initial(0)
+    before, state = parameters.clone(), torch.get_rng_state()
+    task.gradient(parameters, SEED)
+    assert torch.equal(parameters, before)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@each_task
+def test_gradient_is_a_plain_finite_vector_without_negative_zeros(task: Task) -> None:
+    gradient, loss = task.gradient(task.initial(0), SEED)
+    assert (gradient.shape, gradient.dtype, gradient.device.type) == ((task.dimension,), torch.float32, "cpu")
+    assert gradient.is_contiguous()
+    assert not gradient.requires_grad
+    assert bool(gradient.isfinite().all())
+    assert not bool((torch.signbit(gradient) & (gradient == 0)).any())
+    assert loss >= 0
+
+
+@each_task
+def test_another_seed_is_another_batch(task: Task) -> None:
+    batches: list[Tensor] = []
+
+    def keep(inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        batches.append(inputs.clone())
+        return inputs, targets
+
+    for seed in (SEED, SEED, SEED[::-1]):
+        task.gradient(task.initial(0), seed, keep)
+    assert torch.equal(batches[0], batches[1])
+    noiseless = task.name == "quadratic" and batches[0].shape[1] == 1
+    assert noiseless or not torch.equal(batches[0], batches[2])
+
+
+@each_task
+def test_identity_transform_changes_nothing(task: Task) -> None:
+    parameters = task.initial(0)
+    plain, _ = task.gradient(parameters, SEED)
+    transformed, _ = task.gradient(parameters, SEED, lambda inputs, targets: (inputs, targets))
+    assert bits(plain) == bits(transformed)
+
+
+@each_task
+def test_slices_of_the_evaluation_add_up(task: Task) -> None:
+    parameters, size = task.initial(0), task.test_size
+    cuts = [0, size // 3, size // 3, size // 2, size]
+    parts = [task.evaluate(parameters, start, stop) for start, stop in itertools.pairwise(cuts)]
+    assert sum(parts) == task.evaluate(parameters, 0, size)
+
+
+def test_quadratic_descends_to_its_optimum(tmp_path: Path) -> None:
+    task = build_task(Plugin("quadratic"), TaskContext(tmp_path, 32))
+    optimiser = NesterovSgd(0.2, 0.9, 100)
+    parameters, state = task.initial(0), optimiser.initial_state(task.dimension)
+    for step in range(100):
+        gradient, _ = task.gradient(parameters, step.to_bytes(32, "big"))
+        parameters, state = optimiser.apply(parameters, state, gradient, step)
+    assert task.evaluate(parameters, 0, task.test_size) == task.test_size
+
+
+@pytest.mark.mnist
+def test_another_process_computes_the_same_bits(mnist_directory: Path) -> None:
+    task = build_task(Plugin("mnist_cnn"), TaskContext(mnist_directory, 100))
+    here = bits(task.gradient(task.initial(3), SEED)[0])
+    command = [sys.executable, "-c", ELSEWHERE, str(mnist_directory)]
+    there = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout.strip()
+    assert there == here
+
+
+@pytest.mark.mnist
+def test_mnist_batch_is_normalised_images_with_their_labels(mnist_directory: Path) -> None:
+    task = build_task(Plugin("mnist_cnn"), TaskContext(mnist_directory, 2000))
+    seen: list[Tensor] = []
+
+    def keep(inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        seen.extend((inputs.clone(), targets.clone()))
+        return inputs, task.classes - 1 - targets
+
+    flipped, _ = task.gradient(task.initial(0), SEED, keep)
+    inputs, targets = seen
+    assert (inputs.shape, inputs.dtype, targets.dtype) == ((2000, 1, 28, 28), torch.float32, torch.int64)
+    assert abs(float(inputs.mean())) < 0.05
+    assert abs(float(inputs.std()) - 1) < 0.05
+    assert set(targets.tolist()) == set(range(10))
+    assert not torch.equal(flipped, task.gradient(task.initial(0), SEED)[0])
+
+
+@pytest.mark.mnist
+def test_mnist_learns_within_a_few_steps(mnist_directory: Path) -> None:
+    """Plain SGD, one worker, 60 steps: far above chance (0.1); whole runs are tested end to end elsewhere."""
+    task = build_task(Plugin("mnist_cnn"), TaskContext(mnist_directory, 128))
+    optimiser = NesterovSgd(0.05, 0.9, 60)
+    parameters, state = task.initial(0), optimiser.initial_state(task.dimension)
+    for step in range(60):
+        gradient, _ = task.gradient(parameters, step.to_bytes(32, "big"))
+        parameters, state = optimiser.apply(parameters, state, gradient, step)
+    assert task.evaluate(parameters, 0, 2000) > 0.8 * 2000
