@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -16,7 +17,7 @@ def test_parts_are_contiguous_and_differ_by_at_most_one(dimension: int, count: i
     split = Split(dimension, count)
     bounds = split.bounds
     assert (len(bounds), bounds[0][0], bounds[-1][1]) == (count, 0, dimension)
-    assert all(before[1] == after[0] for before, after in zip(bounds, bounds[1:], strict=False))
+    assert all(before[1] == after[0] for before, after in itertools.pairwise(bounds))
     sizes = [split.size(part) for part in range(count)]
     assert max(sizes) - min(sizes) <= 1
     assert split.largest == max(sizes)
