@@ -161,7 +161,7 @@ def test_a_message_of_a_later_phase_sent_early_stops_no_process(kind: type, data
 
 
 def test_a_judge_message_with_too_few_bits_before_the_trial_ends_the_run_with_a_clear_error() -> None:
-    """It used to be counted without a second look once the number of bits was known."""
+    """It is looked at again once the number of bits is known."""
     stage = four_peers(1e-6, steps=6)
     let_drift(stage, 4e-7)
     sent = []
