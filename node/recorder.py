@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 from blake3 import blake3
@@ -17,11 +18,14 @@ from node.protocol.events import (
     Accused,
     Banned,
     Committed,
+    Disputed,
     Expelled,
     Finished,
     Halted,
     Output,
     PhaseEntered,
+    Resolved,
+    Suspected,
     Voided,
 )
 from node.protocol.state import parameters_digest
@@ -79,6 +83,8 @@ class Recorder:
                 )
             case Voided():
                 self._journal.append("voided", step=output.step, attempt=output.attempt, removals=list(output.removals))
+            case Suspected() | Disputed() | Resolved():
+                self._journal.append(type(output).__name__.lower(), **asdict(output))
             case Expelled():
                 self._journal.append("expelled", step=output.step, reason=output.reason)
             case Halted():

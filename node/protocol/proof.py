@@ -15,24 +15,35 @@ from torch import Tensor
 
 from node.errors import LocalProtocolError, WireError
 from node.protocol.attempt import Attempt
-from node.protocol.charges import FalseGradient, judged_peers
+from node.protocol.charges import (
+    Broken,
+    Equivocation,
+    FalseGradient,
+    Ruled,
+    Unusable,
+    Withheld,
+    encode_equivocation,
+    equivocation,
+    judged_peers,
+)
 from node.protocol.digest import digest
 from node.protocol.evidence import Evidence, Record, decode, tensor_of
 from node.protocol.messages import (
     Body,
     Close,
-    Commit,
     Judge,
+    Outcome,
     Phase,
     Removal,
-    Reveal,
     Signed,
     Void,
     decode_body,
+    decode_signed,
     signing_bytes,
 )
-from node.protocol.randomness import Share, opens
+from node.protocol.randomness import Share
 from node.protocol.roster import Roster
+from node.protocol.sequence import LackingError, owed_aggregates, owed_parts, scarce, unusable_parts, withheld
 from node.protocol.settings import Settings, Tools
 from node.protocol.shapes import misfit
 from node.protocol.state import Ban, State, Summary, genesis_randomness, parameters_digest
@@ -90,7 +101,7 @@ class Verifier:
         try:
             evidence = decode(data)
             proof = self._check(evidence)
-        except (WireError, LocalProtocolError, KeyError, IndexError, ValueError) as error:
+        except (WireError, LocalProtocolError, LackingError, KeyError, IndexError, ValueError) as error:
             raise UnprovenError(f"the evidence is damaged: {error}") from error
         return proof
 
@@ -114,6 +125,11 @@ class Verifier:
         _require(evidence.run == settings.run, "it belongs to another run")
         _require((ban.step, ban.attempt) == (evidence.trial.step, evidence.trial.attempt), "ban and trial differ")
         self._check_effect(evidence)
+        match evidence.charge:
+            case Ruled() | Broken():
+                return self._proof(ban, "majority")
+            case Equivocation(accused=accused, first=first, second=second):
+                return self._check_pair(ban, accused, first, second)
         trial = self._replay(evidence.trial)
         past = self._replay(evidence.past) if evidence.past is not None else None
         for held in evidence.publications:
@@ -124,8 +140,17 @@ class Verifier:
             trial.publications[(held.step, held.attempt, held.owner, held.part)] = values_P
         if isinstance(evidence.charge, FalseGradient):
             return self._check_gradient(evidence, trial, past)
+        if isinstance(evidence.charge, Withheld | Unusable):
+            return self._compare(evidence, self._bytes_guilt(evidence.charge, trial, past), "transcript")
         found = judge((evidence.charge,), Bench(trial, past, {}))
         return self._compare(evidence, found.removals, "transcript")
+
+    def _check_pair(self, ban: Ban, accused: int, first: bytes, second: bytes) -> Proof:
+        """Two different messages for one slot, both validly signed by the accused."""
+        pair = encode_equivocation(decode_signed(first), decode_signed(second))
+        found = equivocation(pair, self.ground.settings.run, self.ground.keys, self.ground.tools.verify)
+        _require(found is not None and found.accused == accused == ban.peer, "the pair of messages proves nothing")
+        return self._proof(ban, "equivocation")
 
     def _compare(self, evidence: Evidence, removals: Sequence[Removal], kind: str) -> Proof:
         ban = evidence.ban
@@ -136,6 +161,19 @@ class Verifier:
     @staticmethod
     def _proof(ban: Ban, kind: str) -> Proof:
         return Proof(ban, kind, _SENTENCES[kind].format(peer=ban.peer, reason=ban.reason))
+
+    @staticmethod
+    def _bytes_guilt(charge: Withheld | Unusable, trial: Attempt, past: Attempt | None) -> tuple[Removal, ...]:
+        """Guilt of bytes that too few held, or that nobody can compute with."""
+        if isinstance(charge, Unusable):
+            return tuple(guilt.removal for guilt in unusable_parts(trial))
+        if charge.stage == "part":
+            items = scarce(trial, Phase.HELD, owed_parts(trial))
+        elif charge.stage == "aggregate":
+            items = scarce(trial, Phase.REVEAL, owed_aggregates(trial))
+        else:
+            return (Removal(charge.accused, "withheld", None),)
+        return tuple(guilt.removal for guilt in withheld(trial, items, charge.stage))
 
     def _check_gradient(self, evidence: Evidence, trial: Attempt, past: Attempt | None) -> Proof:
         charge = evidence.charge
@@ -186,6 +224,10 @@ class Verifier:
         ban = evidence.ban
         roster = self.roster_at(ban.step, ban.attempt)
         value = self._closed(evidence.certificate, roster, ban.step, ban.attempt)
+        if isinstance(value, Outcome):
+            named = any((removal.peer, removal.reason) == (ban.peer, ban.reason) for removal in value.removals)
+            _require(named, "the OUTCOMEs do not name this ban")
+            return
         if isinstance(value, Void):
             _require(evidence.summary is None, "a void attempt has no state")
             named = any((removal.peer, removal.reason) == (ban.peer, ban.reason) for removal in value.removals)
@@ -197,8 +239,15 @@ class Verifier:
         _require(summary.digest == value, "the CLOSEs cover another state")
         _require(ban in summary.bans, "the certified ban list does not hold this ban")
 
-    def _closed(self, certificate: Sequence[Signed], roster: Roster, step: int, attempt: int) -> bytes | Void:
+    def _closed(self, certificate: Sequence[Signed], roster: Roster, step: int, attempt: int) -> bytes | Void | Outcome:
+        """What ended an attempt: the value of n equal CLOSEs, or the OUTCOME that most of the roster signed."""
         bodies = [self._open(signed, roster, step, attempt) for signed in certificate]
+        outcomes = {body.slot.sender: body for body in bodies if isinstance(body, Outcome)}
+        if outcomes:
+            words = {(body.value, body.removals) for body in outcomes.values()}
+            _require(len(words) == 1, f"the OUTCOMEs of step {step} differ")
+            _require(2 * len(outcomes) > len(roster.active), f"OUTCOMEs of step {step} are no majority")
+            return next(iter(outcomes.values()))
         closes = {body.slot.sender: body for body in bodies if isinstance(body, Close)}
         _require(set(closes) == set(roster.active), f"CLOSEs of step {step} are missing")
         values = {body.value for body in closes.values()}
@@ -231,25 +280,18 @@ class Verifier:
             problem = misfit(body, attempt, None, None)
             _require(problem is None, f"a message of peer {body.slot.sender} fits no rule: {problem}")
             attempt.transcript.add(body, signed)
-        for phase in (Phase.COMMIT, Phase.AGG, Phase.REVEAL, Phase.CHECKSUMS, Phase.REPORT):
-            _require(not attempt.transcript.missing(phase), f"messages of {phase.name} are missing")
-            _require(not attempt.transcript.odd_prefixes(phase), f"prefixes differ in {phase.name}")
-            attempt.transcript.finish(phase)
-        self._replay_randomness(attempt)
+        for phase in Phase:
+            if attempt.transcript.signed(phase):
+                _require(not attempt.transcript.missing(phase), f"messages of {phase.name} are missing")
+                attempt.transcript.finish(phase)
+        _require(attempt.transcript.split is None, "prefixes differ")
+        if Phase.REVEAL in attempt.transcript.finished:
+            attempt.fix_randomness()
         for held in record.aggregates:
             values_P = tensor_of(held.values)
             _require(attempt.aggregate_matches(held.owner, values_P), f"aggregate {held.part} is not the committed one")
             attempt.aggregates[held.owner] = values_P
         return attempt
-
-    def _replay_randomness(self, attempt: Attempt) -> None:
-        commits = attempt.transcript.of(Commit, Phase.COMMIT)
-        for peer, reveal in attempt.transcript.of(Reveal, Phase.REVEAL).items():
-            opened = Share(reveal.x, reveal.salt)
-            run = self.ground.settings.run
-            fits = opens(commits[peer].randomness, run, attempt.step, attempt.number, peer, opened)
-            _require(fits, f"peer {peer} revealed another value than it committed to")
-        attempt.fix_randomness()
 
     def _state_before(self, record: Record, roster: Roster) -> State:
         """What the attempt started from: r and the drawn validators, certified by the CLOSEs of the step before."""
@@ -269,6 +311,9 @@ class Verifier:
         attempt = decode_body(certificate[0].body).slot.attempt
         roster = self.roster_at(summary.step - 1, attempt)
         value = self._closed(certificate, roster, summary.step - 1, attempt)
+        if isinstance(value, Outcome):
+            _require(value.value == summary.digest, "the OUTCOMEs cover another state")
+            return
         _require(value == summary.digest, "the certificate covers another state")
 
     def check_final(self, data: bytes, parameters_D: Tensor) -> None:
@@ -289,6 +334,7 @@ class Verifier:
 _SENTENCES = {
     "transcript": "replaying the signed transcript finds peer {peer} guilty of {reason}",
     "recomputation": "recomputing from the public seed finds peer {peer} guilty of {reason}",
+    "equivocation": "two messages that peer {peer} signed for one slot prove {reason}",
     "majority": "most of the roster signed that peer {peer} is guilty of {reason}",
 }
 
