@@ -33,6 +33,8 @@ class Arbitration:
         self.begun = False
         self.resolved: tuple[Outcome, tuple[Signed, ...]] | None = None
         """More than half of the roster's equal OUTCOMEs."""
+        self.settled = False
+        """The owner has acted on it."""
         self._out = out
         attempt = round_.attempt
         self._attempt = attempt

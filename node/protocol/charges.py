@@ -194,7 +194,7 @@ def _equivocations(attempt: Attempt) -> Iterator[Equivocation]:
     for report in _reports(attempt).values():
         for data in report.evidence[:MAX_PROOFS]:
             charge = equivocation(data, attempt.settings.run, attempt.roster.keys, attempt.tools.verify)
-            if charge is not None and charge.accused not in accused:
+            if charge is not None and charge.accused not in accused and charge.accused in attempt.roster.active:
                 accused.add(charge.accused)
                 yield charge
 

@@ -301,9 +301,9 @@ class Peer:
     def _resolve(self) -> bool:
         """Act on a dispute's OUTCOMEs."""
         background, arbitration = self._background, self._arbitration
-        if background is not None and background.resolved is not None and background.begun:
+        if background is not None and background.resolved is not None and not background.settled:
+            background.settled = True
             self._proofs += background.proofs()
-            self._background = None
             if self._round is not None and not self._round.frozen:
                 self._round.resume()
             return True
@@ -333,6 +333,8 @@ class Peer:
         """An attempt is over: by n equal CLOSEs, or by the OUTCOME of a dispute (which may add guilt)."""
         assert self._round is not None
         attempt = self._round.attempt
+        if self._arbitration is not None:
+            self._arbitration.settled = True
         self._out += [CancelTimer(name) for name in waits.OF_AN_ATTEMPT]
         self._certificate = ending.closes
         if not more:
