@@ -230,7 +230,8 @@ class Attempt:
 
     def claim(self, owner: int, part: int) -> Checksum:
         """What a contributor claimed in CHECKSUMS."""
-        body = self.transcript.of(Checksums, Phase.CHECKSUMS)[owner]
+        body = self.transcript.body(Phase.CHECKSUMS, owner)
+        assert isinstance(body, Checksums)
         return Checksum(body.s[part], body.norms[part])
 
     def claim_holds(self, owner: int, part: int, values_P: Tensor) -> bool:
@@ -244,7 +245,8 @@ class Attempt:
 
     def check_of(self, aggregator: int, contributor: int) -> bool:
         """The V1 bit that an aggregator reported."""
-        report = self.transcript.of(Report, Phase.REPORT)[aggregator]
+        report = self.transcript.body(Phase.REPORT, aggregator)
+        assert isinstance(report, Report)
         return report.checks[self.contributors.index(contributor)]
 
     def closed(self) -> dict[int, Close]:

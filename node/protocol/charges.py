@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -133,16 +134,17 @@ def _averaging(attempt: Attempt, implausible: set[int]) -> Iterator[Averaging]:
     if not attempt.contributors:
         return
     accusers = {accused: peer for peer, accused in _aggregate_accusations(attempt)}
+    scale = attempt.state.norms.scale()
     for part in range(attempt.split.count):
         aggregator = attempt.roster.active[part]
-        cause = "V0" if part in implausible else _failed_check(attempt, part)
+        cause = "V0" if part in implausible else _failed_check(attempt, part, scale)
         if cause is not None:
             yield Averaging(part, cause)
         elif aggregator in accusers:
             yield Averaging(part, "accusation", accusers[aggregator])
 
 
-def _failed_check(attempt: Attempt, part: int) -> str | None:
+def _failed_check(attempt: Attempt, part: int, scale: float | None) -> str | None:
     column = [attempt.claim(owner, part) for owner in attempt.contributors]
     aggregate_norm = float(attempt.aggregates[attempt.roster.active[part]].double().norm())
     rule, settings = attempt.tools.rule, attempt.settings
@@ -150,7 +152,9 @@ def _failed_check(attempt: Attempt, part: int) -> str | None:
         return "audit" if happens(attempt.r, "audit", part, settings.audit_share) else None
     if not sums_to_zero(column, aggregate_norm, rule, attempt.clip_radius(part)):
         return "V2"
-    limit = settings.delta_max or attempt.state.norms.limit(attempt.split.size(part))
+    limit = settings.delta_max
+    if limit is None and scale is not None:
+        limit = scale * math.sqrt(attempt.split.size(part))
     return "V3" if too_many_far(column, limit) else None
 
 
