@@ -361,6 +361,9 @@ class Peer:
         if not self._still_in(attempt):
             return
         if state.step > self.settings.steps:
+            # Nobody will be here to answer a laggard's SUSPECT: everyone gets the last certificate.
+            others = tuple(peer for peer in state.roster.active if peer != self.me)
+            self._out.append(Forward(others, ending.closes))
             self.stopped = True
             self._out.append(Finished(attempt.step, state.parameters_D))
         else:
