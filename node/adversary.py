@@ -268,8 +268,9 @@ class Adversary:
         return [attack for attack in attacks if scheduled or attack.always]
 
     def _acting(self, step: int) -> list[Behaviour]:
-        """Attacks with a memory, where the schedule fires."""
-        return self._behaviours if self._behaviours and self.attacks_at(step) else []
+        """Attacks with a memory that act at `step`, in the role's order."""
+        scheduled = bool(self._behaviours) and self.attacks_at(step)
+        return [behaviour for behaviour in self._behaviours if scheduled or behaviour.lasting]
 
     def _mark(self, step: int) -> None:
         if not self.attacked or self.attacked[-1] != step:

@@ -41,6 +41,8 @@ class Script:
         self.heard: list[Input] = []
         self.next: list[Output] = []
 
+    attempt = None
+
     def handle(self, event: Input) -> list[Output]:
         self.heard.append(event)
         says, self.next = self.next, []

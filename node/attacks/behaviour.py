@@ -21,6 +21,9 @@ class Behaviour:
     label = ""
     """Prefix of this object's own timers; its adversary sets it, so that no two attacks of a node share a name."""
 
+    lasting = False
+    """Set by what cannot be undone: `said` and `aggregated` are then called at every step."""
+
     def heard(self, event: Input, view: View) -> Sequence[Output]:
         """Called with every input, scheduled or not, after the peer has taken it.
 
@@ -38,7 +41,7 @@ class Behaviour:
         return value_P
 
     def rang(self, name: str, view: View) -> Sequence[Output]:
-        """One of this object's own timers, `SetTimer(self.timer(name), ...)`, ran out; returns what the attacker says."""
+        """An own timer, `SetTimer(self.timer(name), ...)`, ran out; returns what the attacker says."""
         return ()
 
     def timer(self, name: str) -> str:

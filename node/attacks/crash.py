@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     examples=({}, {"phase": "REPORT"}),
 )
 class Crash(Behaviour):
-    """From a step on the node says nothing at all, whatever the schedule says later.
+    """From the first attacked step on the node says nothing at all, whatever the schedule says later.
 
     Args:
         phase: the phase of that step in which it dies.
@@ -31,11 +31,10 @@ class Crash(Behaviour):
 
     def __init__(self, *, phase: str = "COMMIT") -> None:
         self._phase = phase
-        self._dead = False
 
     def said(self, output: Output, view: View) -> Sequence[Output]:
         """Nothing that others could hear; what the peer reports of itself passes, so that its process ends in order."""
         if isinstance(output, PhaseEntered) and output.phase == self._phase:
-            self._dead = True
+            self.lasting = True
         speaks = isinstance(output, Say | Forward | Endorse | SendBulk | RequestBulk)
-        return () if self._dead and speaks else (output,)
+        return () if self.lasting and speaks else (output,)

@@ -34,7 +34,7 @@ def false_prefix(
     Args:
         phase: of the message.
         place: which hash is false, from the first finished phase on; beyond the last: one hash too many.
-        to: who gets it (accomplices and the attacker's own peer do not).
+        to: who gets it; `all` is everybody, the attacker's own peer, too, else the true one goes to the others.
 
     Source: PROTOCOL section 9, "a false prefix: dispute, proof, ban".
     """
@@ -42,4 +42,5 @@ def false_prefix(
         return (output,)
     prefix = list(output.body.prefix)
     prefix[place : place + 1] = [digest("false prefix", *prefix)]
-    return told_apart(output, replace(output.body, prefix=tuple(prefix)), chosen(view, to))
+    false = replace(output.body, prefix=tuple(prefix))
+    return (Say(output.to, false),) if to == "all" else told_apart(output, false, chosen(view, to))

@@ -34,5 +34,6 @@ def silent_validator(output: Output, view: View, *, how: str = "verdict") -> Seq
     """
     if not isinstance(output, Say) or not isinstance(output.body, Report) or not output.body.verdicts:
         return (output,)
-    lacking = replace(output.body, verdicts=()) if how == "verdict" else None
-    return told_apart(output, lacking, chosen(view, "all"))
+    if how == "verdict":
+        return (Say(output.to, replace(output.body, verdicts=())),)
+    return told_apart(output, None, chosen(view, "all"))

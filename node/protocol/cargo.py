@@ -95,10 +95,14 @@ class Cargo:
         active = key.owner in attempt.roster.active
         match key.kind:
             case BulkKind.PART:
-                return current and key.owner in attempt.contributors and key.part == attempt.place
+                wanted = current and key.owner in attempt.contributors and key.part == attempt.place
+                return wanted and key.owner not in attempt.parts
             case BulkKind.AGGREGATE:
-                return current and active and bool(attempt.contributors) and key.part == attempt.roster.place(key.owner)
+                wanted = current and active and bool(attempt.contributors)
+                return wanted and key.part == attempt.roster.place(key.owner) and key.owner not in attempt.aggregates
             case BulkKind.PUBLICATION:
+                if (key.step, key.attempt, key.owner, key.part) in attempt.publications:
+                    return False
                 earlier = past is not None and (key.step, key.attempt) == (past.step, past.number)
                 return active and (current or (earlier and attempt.settings.recompute_tolerance > 0))
 

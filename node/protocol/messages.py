@@ -15,7 +15,8 @@ from node.errors import WireError
 from node.protocol.bulk import BulkKey
 from node.protocol.digest import digest
 
-MAX_MESSAGE_BYTES = 4 << 20
+MAX_MESSAGE_BYTES = 32 << 20
+"""Whatever the roster; node/protocol/bounds.py has the bounds that follow from its size."""
 
 
 class Phase(Enum):

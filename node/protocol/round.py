@@ -12,6 +12,7 @@ from torch import Tensor
 
 from node.protocol import edges, waits
 from node.protocol.attempt import Attempt
+from node.protocol.bounds import evidence_bytes
 from node.protocol.cargo import Cargo
 from node.protocol.charges import Publication, accusation_of
 from node.protocol.events import (
@@ -27,7 +28,19 @@ from node.protocol.events import (
     Suspected,
 )
 from node.protocol.gradients import Gradients
-from node.protocol.messages import Body, Close, Held, Phase, Report, Resend, Signed, Suspect, Verdict, Void
+from node.protocol.messages import (
+    Body,
+    Close,
+    Held,
+    Phase,
+    Report,
+    Resend,
+    Signed,
+    Suspect,
+    Verdict,
+    Void,
+    decode_body,
+)
 from node.protocol.sequence import (
     LackingError,
     claimers,
@@ -88,6 +101,7 @@ class Round:
         self._gradients, self._out, self._proofs = gradients, out, proofs
         self._clock = waits.Clock(attempt.settings, len(attempt.roster.active), out)
         self._void: Judgement | None = None
+        self._early: set[tuple[Phase, int]] = set()
         self._said = self._overdue = False
         attempt.own_D = gradients.own_D
         if attempt.me in attempt.contributors:
@@ -116,6 +130,8 @@ class Round:
             case Added.NEW if slot.phase.value < self.phase.value and slot.phase not in attempt.transcript.finished:
                 return self._dispute(f"peer {slot.sender} speaks in {slot.phase.name}, which does not exist", signed)
             case Added.NEW:
+                if slot.phase is not self.phase:
+                    self._early.add((slot.phase, slot.sender))
                 waiting = tuple(attempt.transcript.suspects.get((slot.phase, slot.sender), ()))
                 if waiting:
                     self._out.append(Forward(tuple(peer for peer in waiting if peer != attempt.me), (signed,)))
@@ -270,7 +286,16 @@ class Round:
             if past is not None
         )
         slot, prefix = attempt.slot(Phase.REPORT), attempt.transcript.prefix
-        return Report(slot, prefix, attempt.checks(), verdicts, (), self._proofs)
+        return Report(slot, prefix, attempt.checks(), verdicts, (), self._fitting_proofs())
+
+    def _fitting_proofs(self) -> tuple[bytes, ...]:
+        """The proofs that a REPORT can carry: one that is too large concerns a REPORT that carried proofs itself."""
+        left, chosen = evidence_bytes(len(self.attempt.roster.keys)), []
+        for proof in self._proofs:
+            if len(proof) <= left:
+                left -= len(proof)
+                chosen.append(proof)
+        return tuple(chosen)
 
     def _close(self) -> Close | None:
         attempt = self.attempt
@@ -299,6 +324,8 @@ class Round:
     def _finish(self) -> bool:
         """Everyone's message of the phase is here: fix its hash, do what follows, enter the next phase."""
         attempt, phase = self.attempt, self.phase
+        if phase not in attempt.transcript.finished and self._unfit(phase):
+            return False
         if phase is Phase.CLOSE:
             self._end()
             return False
@@ -315,6 +342,19 @@ class Round:
         self._enter(following_phase)
         self.settle_cargo()
         return True
+
+    def _unfit(self, phase: Phase) -> bool:
+        """Check a complete phase again: messages from peers ahead of us were taken before we could judge them, and
+        a prefix may be too short to differ from any other (n CLOSEs would then be no certificate to a third party)."""
+        attempt = self.attempt
+        for peer, signed in attempt.transcript.signed(phase).items():
+            body = attempt.transcript.body(phase, peer)
+            wrong = None if body is None or body.prefix == attempt.transcript.prefix else "another prefix"
+            if wrong is None and (phase, peer) in self._early:
+                wrong = self._misfit(decode_body(signed.body))
+            if wrong is not None:
+                self._dispute(f"peer {peer}, {phase.name}: {wrong}", signed)
+        return self.trigger is not None
 
     def _follow(self, phase: Phase) -> None:
         attempt = self.attempt

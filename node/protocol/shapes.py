@@ -42,8 +42,11 @@ def misfit(body: Body, attempt: Attempt, publications: int | None, gradient_char
             is from a peer ahead of us and is checked again when we get there).
     """
     sender = body.slot.sender
-    if isinstance(body, Suspect) and (body.prefix or body.peer not in attempt.roster.active or body.peer == sender):
-        return "a SUSPECT names another active peer and carries no prefix"
+    if isinstance(body, Suspect):
+        another = body.peer in attempt.roster.active and body.peer != sender
+        in_step = Phase.COMMIT.value <= body.named.value <= Phase.CLOSE.value
+        fits = another and in_step and not body.prefix
+        return None if fits else "a SUSPECT names a phase of the step and another active peer, and carries no prefix"
     contributes = sender in attempt.contributors
     parts = attempt.split.count if contributes else 0
     match body:
@@ -57,7 +60,7 @@ def misfit(body: Body, attempt: Attempt, publications: int | None, gradient_char
                 return _complaint_misfit(body.aggregate, attempt)
             fits = _digests(body.aggregate) if attempt.contributors else body.aggregate == b""
             return None if fits else "AGG must carry one digest"
-        case Resend() | Publish() | Suspect():
+        case Resend() | Publish():
             return None
         case Held():
             owed = len(attempt.complaints())

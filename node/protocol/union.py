@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from node.errors import WireError
 from node.protocol.attempt import Attempt
+from node.protocol.bounds import body_bytes
 from node.protocol.charges import Equivocation, Ruled
 from node.protocol.messages import Body, Close, Phase, Signed, Void, decode_body, encode, signing_bytes
 from node.protocol.sequence import LackingError, following
@@ -78,6 +79,8 @@ class Union:
         if slot.phase in _DISPUTE[1:] or slot.sender not in shadow.roster.active:
             return None
         if slot != shadow.slot(slot.phase, slot.sender):
+            return None
+        if len(signed.body) > body_bytes(slot.phase, len(shadow.roster.keys)):
             return None
         key = shadow.roster.keys[slot.sender]
         return body if shadow.tools.verify(key, signing_bytes(signed.body), signed.signature) else None
