@@ -39,9 +39,10 @@ from node.protocol.events import (
 from node.protocol.evidence import gather
 from node.protocol.gradients import Gradients
 from node.protocol.messages import Hello, Phase, Signed, Slot, decode_body, encode, signing_bytes
+from node.protocol.outcome import Ending, Problem
 from node.protocol.randomness import share
 from node.protocol.roster import Roster
-from node.protocol.round import TIMER, Ending, Problem, Round
+from node.protocol.round import TIMER, Round
 from node.protocol.settings import Settings, Tools
 from node.protocol.state import State, genesis_randomness
 
@@ -70,7 +71,7 @@ class Peer:
         self._round: Round | None = None
         self._gradients = Gradients()
         self._hellos: dict[int, Hello] = {}
-        self._ahead: dict[Slot, Signed] = {}
+        self._ahead: dict[tuple[int, int, Phase, int], Signed] = {}
         self._out: list[Output] = []
 
     @property
@@ -128,7 +129,8 @@ class Peer:
         if isinstance(body, Hello):
             return self._hello(via, body)
         if there != here or self._round is None:
-            self._ahead.setdefault(slot, signed)
+            # Not by the whole slot: a member could fill our memory with rosters that never were.
+            self._ahead.setdefault((*there, slot.phase, slot.sender), signed)
             return None
         return self._round.take(via, body, signed)
 
@@ -181,7 +183,7 @@ class Peer:
         roster = self.state.roster
         slot = Slot(self.settings.run, self._genesis_digest, 0, 0, Phase.HELLO, self.me)
         self._out.append(PhaseEntered(0, 0, Phase.HELLO.name))
-        self._out.append(SetTimer(TIMER, wait_s(Phase.HELLO, self.settings, len(roster.active), 0)))
+        self._out.append(SetTimer(TIMER, wait_s(Phase.HELLO, self.settings, len(roster.active), 0, 0)))
         self._out.append(Say(roster.active, Hello(slot, (), self.settings.run, self.settings.fingerprint)))
 
     def _meet(self) -> bool:

@@ -7,7 +7,7 @@ Source: Gorbunov et al. 2021, Algorithms 1-7; the phases and prefixes are PROTOC
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from torch import Tensor
 
@@ -24,44 +24,29 @@ from node.protocol.events import (
     Purpose,
     Say,
     SendBulk,
-    SetTimer,
+    SetTimer,  # fmt: skip
 )
 from node.protocol.gradients import Gradients
-from node.protocol.messages import Agg, Body, Close, Commit, Missing, Phase, Report, Reveal, Signed, Verdict, Void
+from node.protocol.messages import Agg, Body, Close, Commit, Missing, Phase, Reveal, Signed, Void
+from node.protocol.outcome import Ending, Problem
 from node.protocol.randomness import Share, opens
+from node.protocol.saying import message
 from node.protocol.shapes import misfit
 from node.protocol.state import State
 from node.protocol.transcript import Added
 from node.protocol.trial import Trial
-from node.protocol.tribunal import Judgement, suspicious
+from node.protocol.tribunal import Judgement
 from node.protocol.update import next_state, void_state
 
 TIMER = "phase"
 
+_NO_PHASE = "sent a message of a phase that this attempt does not have"
 _AFTER = {
     Phase.COMMIT: Phase.AGG,
     Phase.AGG: Phase.REVEAL,
     Phase.REVEAL: Phase.CHECKSUMS,
     Phase.CHECKSUMS: Phase.REPORT,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """Why an attempt cannot go on: which peer, in which phase, in words."""
-
-    peer: int | None
-    phase: Phase
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """n equal CLOSEs: what was decided, the state that follows, and the CLOSEs."""
-
-    judgement: Judgement
-    state: State
-    closes: tuple[Signed, ...]
 
 
 class Round:
@@ -101,19 +86,23 @@ class Round:
             return self._drop(via, "not_active")
         if slot != attempt.slot(slot.phase, slot.sender):
             return self._drop(via, "wrong_slot")
-        trial = self.trial
-        known = (len(trial.publications), len(trial.judging)) if trial is not None else (None, None)
-        wrong = misfit(body, attempt, *known)
+        wrong = self._misfit(body)
         if wrong is not None:
-            return self._fail(slot.sender, slot.phase, f"sent a message that fits no rule: {wrong}")
+            return self._fail(slot.sender, slot.phase, wrong)
         match attempt.transcript.add(body, signed):
             case Added.DUPLICATE:
                 self._drop(via, "duplicate")
             case Added.CONFLICT:
                 self._fail(slot.sender, slot.phase, "signed two different messages for one slot")
             case Added.NEW if slot.phase.value < self.phase.value:
-                self._fail(slot.sender, slot.phase, "sent a message of a phase that this attempt does not have")
+                self._fail(slot.sender, slot.phase, _NO_PHASE)
         return None
+
+    def _misfit(self, body: Body) -> str | None:
+        trial = self.trial
+        known = (len(trial.publications), len(trial.judging)) if trial is not None else (None, None)
+        wrong = misfit(body, self.attempt, *known)
+        return f"sent a message that fits no rule: {wrong}" if wrong is not None else None
 
     def take_bulk(self, via: int | None, key: BulkKey, values_P: Tensor) -> None:
         """A tensor from a neighbour (None: ourselves)."""
@@ -167,45 +156,16 @@ class Round:
     def _enter(self, phase: Phase) -> None:
         self.phase, self._said = phase, False
         attempt = self.attempt
-        publications = len(self.trial.publications) if self.trial is not None else 0
+        trial = self.trial
+        work = (len(trial.publications), len(trial.accused)) if trial is not None else (0, 0)
         self._out.append(PhaseEntered(attempt.step, attempt.number, phase.name))
-        self._out.append(SetTimer(TIMER, wait_s(phase, attempt.settings, len(attempt.roster.active), publications)))
+        self._out.append(SetTimer(TIMER, wait_s(phase, attempt.settings, len(attempt.roster.active), *work)))
 
     def _compose(self) -> Body | None:
         """Our message of the current phase, None while something it needs is not here."""
-        attempt, trial = self.attempt, self.trial
-        match self.phase:
-            case Phase.COMMIT:
-                return attempt.commit()
-            case Phase.AGG:
-                return attempt.agg()
-            case Phase.REVEAL:
-                return attempt.reveal()
-            case Phase.CHECKSUMS:
-                return attempt.checksums()
-            case Phase.REPORT:
-                return self._report()
-            case Phase.PUBLISH if trial is not None:
-                return trial.publish()
-            case Phase.HAVE if trial is not None:
-                return trial.have()
-            case Phase.JUDGE if trial is not None:
-                return trial.judge(self._gradients.recomputed)
-            case Phase.CLOSE if trial is not None:
-                return self._close(trial)
-            case _:
-                return None
-
-    def _report(self) -> Report | None:
-        attempt, past, recomputed = self.attempt, self.past, self._gradients.recomputed
-        if any(target not in recomputed for target in attempt.targets):
-            return None
-        verdicts = tuple(
-            Verdict(target, not suspicious(past, target, recomputed[target]))
-            for target in attempt.targets
-            if past is not None
-        )
-        return Report(attempt.slot(Phase.REPORT), attempt.transcript.prefix, attempt.checks(), verdicts, ())
+        if self.phase is Phase.CLOSE and self.trial is not None:
+            return self._close(self.trial)
+        return message(self.phase, self.attempt, self.past, self.trial, self._gradients.recomputed)
 
     def _close(self, trial: Trial) -> Close | None:
         attempt = self.attempt
@@ -286,8 +246,14 @@ class Round:
     def _open_trial(self) -> None:
         self.trial = trial = Trial(self.attempt, self.past)
         self._out += [accusation_of(self.attempt, charge) for charge in trial.charges]
+        # Messages that came before we knew how many bits they must carry, and whether they have a phase at all.
+        for body in self.attempt.transcript.after(Phase.REPORT):
+            wrong = self._misfit(body) if body.slot.phase in trial.phases else _NO_PHASE
+            if wrong is not None:
+                return self._fail(body.slot.sender, body.slot.phase, wrong)
         for peer in trial.accused if self.past is not None else ():
             self._out += self._gradients.want_past(Purpose.JUDGE, self.past, peer) if self.past is not None else []
+        return None
 
     def _publish(self) -> None:
         for key, values_P in self.trial.ours() if self.trial is not None else ():

@@ -43,7 +43,9 @@ def misfit(body: Body, attempt: Attempt, publications: int | None, gradient_char
             return None if fits else f"COMMIT must carry {parts} part digests"
         case Agg():
             if isinstance(body.aggregate, Missing):
-                return None
+                owners = set(body.aggregate.owners)
+                fits = bool(owners) and body.aggregate.owners == tuple(sorted(owners & set(attempt.contributors)))
+                return None if fits else "a complaint must name contributors, each once, in order"
             fits = _digests(body.aggregate) if attempt.contributors else body.aggregate == b""
             return None if fits else "AGG must carry one digest"
         case Reveal():

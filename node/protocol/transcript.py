@@ -6,7 +6,7 @@ from enum import Enum
 from typing import TypeVar
 
 from node.protocol.digest import digest
-from node.protocol.messages import Message, Phase, Signed, body_digest
+from node.protocol.messages import Body, Message, Phase, Signed, body_digest
 
 M = TypeVar("M", bound=Message)
 
@@ -27,10 +27,10 @@ class Transcript:
         self.prefix: tuple[bytes, ...] = ()
         self.finished: tuple[Phase, ...] = ()
         self.conflicts: dict[tuple[Phase, int], tuple[Signed, Signed]] = {}
-        self._bodies: dict[Phase, dict[int, Message]] = {}
+        self._bodies: dict[Phase, dict[int, Body]] = {}
         self._signed: dict[Phase, dict[int, Signed]] = {}
 
-    def add(self, body: Message, signed: Signed) -> Added:
+    def add(self, body: Body, signed: Signed) -> Added:
         """Keep a message whose signature is valid and whose sender is active."""
         phase, sender = body.slot.phase, body.slot.sender
         held = self._signed.setdefault(phase, {})
@@ -53,6 +53,13 @@ class Transcript:
         """Signed messages of a phase by sender, in roster order."""
         held = self._signed.get(phase, {})
         return {peer: held[peer] for peer in self.active if peer in held}
+
+    def after(self, phase: Phase) -> list[Body]:
+        """Messages of later phases that are here already, by phase and sender."""
+        later = [
+            body for held in self._bodies.values() for body in held.values() if body.slot.phase.value > phase.value
+        ]
+        return sorted(later, key=lambda body: (body.slot.phase.value, body.slot.sender))
 
     def missing(self, phase: Phase) -> tuple[int, ...]:
         """Active peers whose message of the phase is not here."""
