@@ -2,18 +2,19 @@
 PYTHON ?= python3
 export OMP_NUM_THREADS = 1
 
-.PHONY: help check tools lint types layers test format install
+.PHONY: help install check tools lint types layers test format docs
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
-install:         ## install the package and the development tools into the current environment
+install:         ## the package, editable, and the development tools into the current environment
 	$(PYTHON) -m pip install -e '.[dev]'
 
 check: tools lint types layers test  ## everything that CI checks
 
-tools:           ## the development tools, installed where they are missing
-	@$(PYTHON) -c 'import hypothesis, importlinter, mypy, pytest, ruff' 2>/dev/null || $(PYTHON) -m pip install '.[dev]'
+tools:           ## the package and the development tools, installed where they are missing
+	@$(PYTHON) -c 'import blake3, hypothesis, importlinter, mypy, pytest, ruff, torch' 2>/dev/null \
+	|| $(PYTHON) -m pip install '.[dev]'
 
 lint:            ## style
 	$(PYTHON) -m ruff check .
@@ -23,7 +24,7 @@ types:           ## mypy --strict
 	$(PYTHON) -m mypy
 
 layers:          ## import-linter: dependencies point one way
-	$(PYTHON) -c "import sys; from importlinter.cli import lint_imports_command; sys.argv = ['lint-imports']; lint_imports_command()"
+	$(PYTHON) -c 'from importlinter.cli import lint_imports_command as run; run()' --no-logo
 
 test:            ## unit, paper, property, simulation and multi-process tests
 	$(PYTHON) -m pytest
@@ -31,3 +32,6 @@ test:            ## unit, paper, property, simulation and multi-process tests
 format:          ## rewrite to the house style
 	$(PYTHON) -m ruff check --fix .
 	$(PYTHON) -m ruff format .
+
+docs:            ## docs/protocol.md and docs/catalogue.md from the message types and the registries
+	$(PYTHON) -m docs.generate

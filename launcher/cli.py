@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from launcher import exits
-from launcher.options import OPTIONS, Option
+from launcher.flags import GroupedCommand, Launch, table_options
 from node.errors import BackendError, BtardError, ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -27,64 +26,6 @@ Examples:
   btard-launch --steps 200 --expect 'honest_banned==0' --json
   btard-launch verify runs/NAME                 check the evidence of every ban
 """
-
-
-class _Launch(click.Group):
-    """A group whose default command is `run`, and which answers a wrong command with the nearest one."""
-
-    def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
-        """Put `run` in front of options that are not the group's own."""
-        own = ("--help", "-h", "--version")
-        if not args or (args[0].startswith("-") and args[0] not in own):
-            args = ["run", *args]
-        return super().parse_args(context, args)
-
-    def resolve_command(
-        self, context: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """The command that the first argument names."""
-        names = self.list_commands(context)
-        if args[0] not in names:
-            near = difflib.get_close_matches(args[0], names, n=1, cutoff=0.0)[0]
-            raise click.UsageError(f"unknown command {args[0]!r}; did you mean {near!r}?")
-        return super().resolve_command(context, args)
-
-
-class _GroupedCommand(click.Command):
-    """A command whose help lists the options of the table group by group."""
-
-    def format_options(self, context: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write one section per group, then the options that only this command has."""
-        groups = {option.field: option.group for option in OPTIONS}
-        sections: dict[str, list[tuple[str, str]]] = {group: [] for group in groups.values()}
-        for parameter in self.get_params(context):
-            record = parameter.get_help_record(context)
-            if record is not None:
-                sections.setdefault(groups.get(parameter.name or "", "General"), []).append(record)
-        for group, records in sections.items():
-            with formatter.section(group):
-                formatter.write_dl(records)
-
-
-def _table_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add every option of the table; a value stays text until `settings.resolve` reads it."""
-    for option in reversed(OPTIONS):
-        names = [option.flag, option.field, *([option.short] if option.short else [])]
-        if option.metavar:
-            decorate = click.option(*names, metavar=option.metavar, multiple=option.many, help=_help(option))
-        else:
-            decorate = click.option(*names, is_flag=True, flag_value=option.negated is None, default=None,
-                                    help=_help(option))  # fmt: skip
-        command = decorate(command)
-    return click.option("--config", metavar="FILE", help="TOML or JSON file with options, e.g. steps = 200")(command)
-
-
-def _help(option: Option) -> str:
-    default = option.default
-    if default is None or isinstance(default, bool) or default == ():
-        return option.help
-    text = f"{default:g}" if isinstance(default, float) else str(default)
-    return f"{option.help} [{text}]"
 
 
 def _resolved(options: dict[str, Any]) -> Settings:
@@ -105,8 +46,15 @@ def _console(stderr: bool = False) -> Console:
     return Console(stderr=stderr, highlight=False)
 
 
-@click.group(cls=_Launch, epilog=_EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="btard", prog_name="btard-launch")
+@click.group(cls=Launch, epilog=_EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    help="Show the version and exit.",
+    callback=lambda context, parameter, wanted: _version(context) if wanted else None,
+)
 def cli() -> None:
     """Train a network on a cluster whose members may lie, and catch those that do.
 
@@ -114,8 +62,8 @@ def cli() -> None:
     """
 
 
-@cli.command(cls=_GroupedCommand)
-@_table_options
+@cli.command(cls=GroupedCommand)
+@table_options
 @click.option("--dry-run", is_flag=True, help="check everything, print the plan, start nothing")
 @click.option("--show-config", is_flag=True, help="print each option's value and source, start nothing")
 @click.option("--json", "as_json", is_flag=True, help="summary.json on stdout, progress on stderr")
@@ -146,8 +94,8 @@ def run(dry_run: bool, show_config: bool, as_json: bool, **options: Any) -> None
     raise SystemExit(exits.of_run(result.summary.outcome, result.signum, bool(problems)))
 
 
-@cli.command("plan", cls=_GroupedCommand)
-@_table_options
+@cli.command("plan", cls=GroupedCommand)
+@table_options
 def show_plan(**options: Any) -> None:
     """Show roles, addresses and expected bytes of a run."""
     from launcher import plan
@@ -229,6 +177,17 @@ def tasks() -> None:
     _catalogue(TASKS)
 
 
+def _version(context: click.Context) -> None:
+    import importlib.metadata
+
+    try:
+        version = importlib.metadata.version("btard")
+    except importlib.metadata.PackageNotFoundError:
+        version = "not installed: running from its source"
+    click.echo(f"btard-launch {version}")
+    context.exit()
+
+
 def _catalogue(entries: Any) -> None:
     for entry in entries:
         acts_on = entry.facts.get("acts_on")
@@ -264,8 +223,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point: every error is one line on stderr, every ending has its exit code."""
     try:
         code = cli.main(args=arguments, prog_name="btard-launch", standalone_mode=False)
-    except click.exceptions.Abort:
-        code = exits.SIGNALLED + 2
+    except click.exceptions.Abort as error:
+        click.echo("interrupted: nothing was started", err=True)
+        code = exits.SIGNALLED + getattr(error.__cause__, "signum", 2)
     except click.ClickException as error:
         code = _fail(error.format_message(), exits.USAGE)
     except ConfigError as error:
@@ -278,9 +238,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # The reader of our output left (`| head`); Python must not complain about it once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = exits.FAILED
-    except KeyboardInterrupt as error:
-        click.echo("interrupted", err=True)
-        code = exits.SIGNALLED + getattr(error, "signum", 2)
     sys.exit(code if isinstance(code, int) else exits.OK)
 
 

@@ -17,7 +17,7 @@ from launcher.plan import Plan
 from launcher.state import Record, RunState
 from launcher.summary import FAILED, FINISHED, INTERRUPTED, TIMEOUT, Ending, Failure, Summary
 from launcher.watch import Watch
-from node.errors import BtardError
+from node.errors import BackendError, BtardError
 
 POLL_SECONDS = 0.2
 BIND_SECONDS = 120.0
@@ -72,6 +72,7 @@ class _Run:
 
     plan: Plan
     directory: Path
+    run_id: str
     backend: backends.Backend
     state: RunState
     watch: Watch
@@ -116,7 +117,7 @@ def run(
         )
         state = RunState(prepared.run.peers, frozenset(prepared.roles))
         watch = Watch(made.path, state)
-        current = _Run(prepared, made.path, backend, state, watch, observer, interrupts)
+        current = _Run(prepared, made.path, made.run_id, backend, state, watch, observer, interrupts)
         try:
             outcome, problem = _carry_through(current, made)
             return _score(current, outcome, problem)
@@ -137,7 +138,7 @@ def _prepare(experiment: Experiment, observer: Observer) -> Plan:
 
 def _carry_through(current: _Run, made: rundir.RunDirectory) -> tuple[str, str | None]:
     """Start the workers and follow them until none is left; returns the outcome and what went wrong."""
-    current.watch.note("started", run_id=made.path.name, roles=sorted(current.plan.roles))
+    current.watch.note("started", run_id=made.run_id, roles=sorted(current.plan.roles))
     current.observer.began(current.plan, made.path, current.state)
     try:
         current.backend.start(made.configs)
@@ -250,7 +251,8 @@ def _score(current: _Run, outcome: str, problem: str | None) -> Result:
     ending = Ending(
         outcome, wall, problem, final.test_accuracy, current.plan.dimension, _failures(current), final.model
     )
-    score = summary.summarise(current.directory.name, current.state, current.plan.roles, ending)
+    score = summary.summarise(current.run_id, current.state, current.plan.roles, ending)
     summary.write(score, current.directory)
-    current.watch.note("ended", outcome=outcome, problem=problem)
+    with suppress(BackendError):  # a full disk; `problem` says so already
+        current.watch.note("ended", outcome=outcome, problem=problem)
     return Result(score, current.directory, current.interrupts.signum if outcome == INTERRUPTED else None)

@@ -129,18 +129,19 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 def node_configs(
-    experiment: Experiment, run: RunConfig, roles: Mapping[int, Role], members: tuple[Member, ...], directory: Path,
-    data_directory: Path,
+    experiment: Experiment, run: RunConfig, roles: Mapping[int, Role], members: tuple[Member, ...], run_id: str,
+    directory: Path, data_directory: Path,
 ) -> tuple[NodeConfig, ...]:  # fmt: skip
     """One configuration per worker; only an attacker's own holds its role.
 
     Args:
+        run_id: name of the run; every node learns it.
         directory: the run directory; node i lives in `directory/nodes/i`.
     """
     fraction = 0.9 / run.peers if run.device == "cuda" else None
     return tuple(
         NodeConfig(
-            run_id=directory.name, node=member.id, run=run, members=members, role=roles.get(member.id),
+            run_id=run_id, node=member.id, run=run, members=members, role=roles.get(member.id),
             secrets_file=str(directory / "nodes" / str(member.id) / "secrets.json"),
             directory=str(directory / "nodes" / str(member.id)), data_directory=str(data_directory),
             listen=listen(experiment.base_port, member.id), cuda_memory_fraction=fraction,

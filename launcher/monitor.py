@@ -66,6 +66,7 @@ class Monitor:
     def ended(self) -> None:
         """Close the live table."""
         if self._live is not None:
+            self._live.update(self._view(), refresh=True)
             self._live.stop()
             self._live = None
 

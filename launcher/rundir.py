@@ -6,6 +6,7 @@ import importlib.metadata
 import os
 import platform
 import re
+import secrets
 import shutil
 import subprocess
 import sys
@@ -67,6 +68,7 @@ class RunDirectory(msgspec.Struct, frozen=True):
     """A run directory that is ready to start."""
 
     path: Path
+    run_id: str
     configs: tuple[NodeConfig, ...]
 
 
@@ -83,17 +85,19 @@ def create(
     from node import keys
 
     path = _claim(experiment)
+    # Unlike the directory's name, the run's says nothing of its attacks: every node learns it.
+    run_id = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
     try:
-        members, secrets = keys.generate(experiment.seeds.protocol, run.peers)
-        configs = node_configs(experiment, run, roles, members, path, data_directory)
+        members, hidden = keys.generate(experiment.seeds.protocol, run.peers)
+        configs = node_configs(experiment, run, roles, members, run_id, path, data_directory)
         (path / "logs").mkdir()
-        for config, secret in zip(configs, secrets, strict=True):
+        for config, secret in zip(configs, hidden, strict=True):
             Path(config.directory).mkdir(parents=True)
             keys.write(Path(config.secrets_file), secret)
             write_atomically(Path(config.directory) / "config.json", _json(config), mode=0o600)
-        write_atomically(path / "genesis.json", _json(Genesis(FORMAT, WIRE_VERSION, path.name, run, members)))
+        write_atomically(path / "genesis.json", _json(Genesis(FORMAT, WIRE_VERSION, run_id, run, members)))
         record = RunRecord(
-            FORMAT, WIRE_VERSION, path.name, time.strftime("%Y-%m-%dT%H:%M:%S%z"), tuple(argv), experiment,
+            FORMAT, WIRE_VERSION, run_id, time.strftime("%Y-%m-%dT%H:%M:%S%z"), tuple(argv), experiment,
             dict(sources or {}), run, experiment.seeds, {str(peer): role for peer, role in roles.items()}, None,
             str(data_directory), versions(),
         )  # fmt: skip
@@ -104,7 +108,7 @@ def create(
     except BaseException:
         remove(path)
         raise
-    return RunDirectory(path, configs)
+    return RunDirectory(path, run_id, configs)
 
 
 def remove(path: Path) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
-from typing import TextIO
 
+from launcher.files import disk_error
 from launcher.state import Record, RunState
 from node import journal
-from node.errors import BackendError
 
 LAUNCHER = "launcher"
 _METRICS = frozenset({"committed", "evaluated"})
@@ -28,8 +28,8 @@ class Watch:
         self.state = state
         self._journals = {node: run_dir / "nodes" / str(node) / "journal.jsonl" for node in state.nodes}
         self._offsets = dict.fromkeys(state.nodes, 0)
-        self._events = _open(run_dir / "events.jsonl")
-        self._metrics = _open(run_dir / "metrics.jsonl")
+        self._events = _Lines(run_dir / "events.jsonl")
+        self._metrics = _Lines(run_dir / "metrics.jsonl")
 
     def look(self) -> list[Record]:
         """All records journalled since the last look, in order of time.
@@ -62,18 +62,32 @@ class Watch:
         self._metrics.close()
 
     def _write(self, records: Iterable[Record]) -> None:
+        for record in records:
+            (self._metrics if record["event"] in _METRICS else self._events).append(record)
+
+
+class _Lines:
+    """A file of JSON lines that holds whole ones only, whatever the disk does."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
         try:
-            for record in records:
-                file = self._metrics if record["event"] in _METRICS else self._events
-                file.write(json.dumps(record) + "\n")
-            self._events.flush()
-            self._metrics.flush()
+            # Unbuffered: what a full disk refuses must not come up again when the file is closed.
+            self._file = path.open("ab", buffering=0)
         except OSError as error:
-            raise BackendError(f"cannot write to {self._events.name}: {error.strerror}; free some space") from error
+            raise disk_error(error, path) from error
 
+    def append(self, record: Record) -> None:
+        line = json.dumps(record).encode() + b"\n"
+        end = self._file.tell()
+        try:
+            written = self._file.write(line)
+            while written < len(line):
+                written += self._file.write(line[written:])
+        except OSError as error:
+            with suppress(OSError):
+                self._file.truncate(end)
+            raise disk_error(error, self._path) from error
 
-def _open(path: Path) -> TextIO:
-    try:
-        return path.open("a", encoding="utf-8", newline="\n")
-    except OSError as error:
-        raise BackendError(f"cannot write to {path}: {error.strerror}") from error
+    def close(self) -> None:
+        self._file.close()

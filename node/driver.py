@@ -39,8 +39,15 @@ from node.transport import Arrival, BulkArrival, Transport
 Observe = Callable[[Output], None]
 """Told of every output that the driver does not perform itself, at once (the journal, the metrics)."""
 
-_POLL_S = 0.5
-"""Longest wait without looking at the stop flag."""
+_POLL_S = 60.0
+"""Longest wait; what should end it sooner makes a descriptor readable that the transport watches."""
+
+_LAST_LOOK_S = 0.05
+"""How long to look for messages that are already here before something is called missing: after a long gradient, or
+after the machine slept, ZeroMQ's threads may still be reading what the kernel holds."""
+
+_LOOKS = 64
+"""Most polls of a last look, so that a flood cannot put off a deadline for ever."""
 
 
 class Driver:
@@ -69,7 +76,7 @@ class Driver:
         """Drive to the end.
 
         Args:
-            stopping: polled between inputs; true ends the loop early.
+            stopping: asked before each wait; true ends the loop early.
 
         Returns:
             Finished, Expelled or Halted; None if it was told to stop.
@@ -77,13 +84,17 @@ class Driver:
         self._feed(Start())
         while self.ending is None and not stopping():
             self.receive(self.transport.poll(self._wait_s()))
-            if self._gradients and not self._inputs:
-                # A gradient blocks the loop; what arrived meanwhile waits in ZeroMQ's queues.
+            self._feed_all()
+            if self.ending is not None:
+                break
+            if self._gradients:
+                # A gradient blocks the loop; what arrives meanwhile waits in ZeroMQ's queues.
                 self._inputs.append(self._gradient(self._gradients.popleft()))
-            elif not self._inputs:
+                self._feed_all()
+            elif self._overdue():
+                self._last_look()
                 self._expire()
-            while self._inputs and self.ending is None:
-                self._feed(self._inputs.popleft())
+                self._feed_all()
         return self.ending
 
     def _wait_s(self) -> float:
@@ -103,9 +114,26 @@ class Driver:
             except WireError:
                 self.dropped["malformed"] += 1
 
-    def _expire(self) -> None:
+    def _feed_all(self) -> None:
+        while self._inputs and self.ending is None:
+            self._feed(self._inputs.popleft())
+
+    def _last_look(self) -> None:
+        """Take in what is already here; it may cancel the timers that are due."""
+        end = time.monotonic() + _LAST_LOOK_S
+        for _ in range(_LOOKS):
+            arrivals = self.transport.poll(max(0.0, end - time.monotonic()))
+            self.receive(arrivals)
+            self._feed_all()
+            if self.ending is not None or (not arrivals and time.monotonic() >= end):
+                return
+
+    def _overdue(self) -> list[str]:
         now = time.monotonic()
-        for name in [name for name, due in self._timers.items() if due <= now]:
+        return [name for name, due in self._timers.items() if due <= now]
+
+    def _expire(self) -> None:
+        for name in self._overdue():
             del self._timers[name]
             self._inputs.append(DeadlinePassed(name))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -107,6 +108,10 @@ class Recorder:
             else:
                 kinds["control_bytes"] += sent
         return kinds
+
+    def attacked(self, steps: Sequence[int]) -> None:
+        """The steps that this node's own attack struck, for the score; no other node can know them."""
+        self._journal.append("attacked", steps=list(steps))
 
     def end(self) -> None:
         """The totals of everything that was refused."""

@@ -146,7 +146,7 @@ class Channel:
             socket.close(linger=0)
             advice = "use tcp://<address>:<port>"
             raise TransportError(
-                f"cannot connect to peer {peer} at {endpoint!r}: {zmq.strerror(error.errno)}; {advice}"
+                f"cannot connect to peer {peer} at {endpoint!r}: {zmq.strerror(error.errno or 0)}; {advice}"
             ) from error
         self._lines[peer] = endpoint, socket
         return True
@@ -211,7 +211,9 @@ class Channel:
             socket.close(linger=0)
             busy = error.errno == errno.EADDRINUSE
             advice = "stop what listens there or use port *" if busy else "use tcp://<address of this host>:<port or *>"
-            raise TransportError(f"cannot listen on {endpoint!r}: {zmq.strerror(error.errno)}; {advice}") from error
+            raise TransportError(
+                f"cannot listen on {endpoint!r}: {zmq.strerror(error.errno or 0)}; {advice}"
+            ) from error
         return socket
 
     def _socket(self, kind: int, endpoint: str) -> Socket:

@@ -5,56 +5,72 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import sys
 import time
 import traceback
+from collections import Counter
 from collections.abc import Mapping
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import FrameType
 
 from node import keys
-from node.build import build_node, task_of
+from node.build import Node, build_node, task_of
 from node.config import Endpoint, NodeConfig
 from node.driver import Driver
-from node.errors import BtardError, TransportError
+from node.errors import BackendError, BtardError, TransportError
 from node.journal import Journal
 from node.protocol.events import Halted, Output
 from node.recorder import Recorder
 from node.training.environment import fingerprint, pin
 from node.transport import Arrival, Transport
+from node.wire import Limits
 
-_MESH_S = 60.0
+MESH_S = 60.0
 """Longest wait for all peers' greetings: six processes may still be importing torch."""
+
+_EARLY_PER_PEER = 8
+"""Messages kept from a peer whose mesh is complete before ours is: an honest one sends a single HELLO."""
 
 
 class _Stop:
-    """Set by SIGTERM, SIGINT, a stop on the launcher's pipe, or the pipe's end (the launcher is gone)."""
+    """What ends a worker from outside: SIGTERM, SIGINT, a stop on the launcher's pipe, or the pipe's end.
+
+    Each of them makes a descriptor readable that the transport watches, so a sleeping worker wakes at once.
+    """
 
     def __init__(self, pipe: Connection | None) -> None:
         self.signal: int | None = None
         self.wanted = False
-        self._pipe = pipe
         self.addresses: dict[int, Endpoint] | None = None
+        self._pipe = pipe
+        self._transport: Transport | None = None
+        self._woken, wake = os.pipe()
+        for end in (self._woken, wake):
+            os.set_blocking(end, False)
+        signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
+        self._ready = select.poll()
+        for descriptor in self._descriptors():
+            self._ready.register(descriptor, select.POLLIN)
 
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        self.signal, self.wanted = number, True
+    def attend(self, transport: Transport) -> None:
+        """From now on whatever concerns us ends the transport's waiting."""
+        self._transport = transport
+        for descriptor in self._descriptors():
+            transport.watch(descriptor)
 
     def __call__(self) -> bool:
         """True once this worker should end; reads what the launcher sent meanwhile."""
-        pipe = self._pipe
-        try:
-            while pipe is not None and not pipe.closed and pipe.poll(0):
-                message = pipe.recv()
-                if message[0] == "addresses":
-                    self.addresses = dict(message[1])
-                elif message[0] == "stop":
-                    self.wanted = True
-        except (EOFError, OSError):
-            self.wanted = True
+        for descriptor, _ in self._ready.poll(0):
+            if descriptor == self._woken:
+                with contextlib.suppress(BlockingIOError):
+                    os.read(self._woken, 64)
+            else:
+                self._listen()
         return self.wanted
 
     @property
@@ -62,79 +78,124 @@ class _Stop:
         """128 + signal, as a shell reports it."""
         return 128 + (self.signal or signal.SIGTERM)
 
+    def _descriptors(self) -> tuple[int, ...]:
+        return (self._woken,) if self._pipe is None else (self._woken, self._pipe.fileno())
 
-def main(config: NodeConfig, pipe: Connection | None = None) -> int:
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self.signal, self.wanted = number, True
+
+    def _listen(self) -> None:
+        pipe = self._pipe
+        try:
+            while pipe is not None and pipe.poll(0):
+                message = pipe.recv()
+                if message[0] == "addresses":
+                    self.addresses = dict(message[1])
+                elif message[0] == "stop":
+                    self.wanted = True
+        except (EOFError, OSError):
+            self.wanted = True  # the launcher is gone
+            self._hang_up()
+
+    def _hang_up(self) -> None:
+        """Watch the pipe no longer: at its end it is readable for ever, and waiting would become spinning."""
+        if self._pipe is not None:
+            self._ready.unregister(self._pipe.fileno())
+            if self._transport is not None:
+                self._transport.unwatch(self._pipe.fileno())
+            self._pipe = None
+
+
+def main(config: NodeConfig, pipe: Connection | None = None, mesh_s: float = MESH_S) -> int:
     """Run one worker to its end.
 
     Args:
         config: everything it needs.
         pipe: to the launcher: ("bound", Endpoint) goes out; ("addresses", {id: Endpoint}) and ("stop",) come in.
+        mesh_s: seconds to wait for all peers' greetings.
 
     Returns:
         The exit status: 0 finished or expelled, 1 halted or failed, 128 + n ended by a signal.
     """
     stop = _Stop(pipe)
     directory = Path(config.directory)
-    if pipe is not None:
-        _redirect(directory.parent.parent / "logs" / f"node-{config.node}.log")
     try:
+        if pipe is not None:
+            _redirect(directory.parent.parent / "logs" / f"node-{config.node}.log")
         with Journal(directory / "journal.jsonl", config.node) as journal:
             try:
-                return _run(config, journal, pipe, stop)
-            except BtardError as error:
-                print(f"error: {error}", file=sys.stderr, flush=True)  # noqa: T201
-                journal.append("failed", error=str(error))
+                return _run(config, journal, pipe, stop, mesh_s)
             except Exception as error:
-                traceback.print_exc()
-                journal.append("failed", error=f"{type(error).__name__}: {error}")
+                _record_failure(journal, error)
+                raise
     except BtardError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)  # noqa: T201
+        _complain(f"error: {error}")
+    except Exception:
+        _complain(traceback.format_exc())
     return 1
 
 
-def _run(config: NodeConfig, journal: Journal, pipe: Connection | None, stop: _Stop) -> int:
+def _run(config: NodeConfig, journal: Journal, pipe: Connection | None, stop: _Stop, mesh_s: float) -> int:
     run = config.run
     secrets = keys.load(Path(config.secrets_file))
-    transport = Transport(config.node, secrets, config.members, config.listen, run.encrypt_bulk, run_id=config.run_id)
+    pin(run.device, config.cuda_memory_fraction)
+    # Before binding: the task says how large a tensor may be, and costs 0.1 s (torch is loaded already).
+    task = task_of(run, Path(config.data_directory))
+    limits = Limits.for_run(run.peers, task.dimension)
+    transport = Transport(
+        config.node, secrets, config.members, config.listen, run.encrypt_bulk, limits, run_id=config.run_id
+    )
+    recorder = Recorder(config, journal, task, transport)
     try:
         journal.append("bound", control=transport.bound.control, bulk=transport.bound.bulk)
+        stop.attend(transport)
         if pipe is not None:
-            pipe.send(("bound", transport.bound))
-        pin(run.device, config.cuda_memory_fraction)
-        task = task_of(run, Path(config.data_directory))
+            with contextlib.suppress(BrokenPipeError):  # `stop` notices that the launcher is gone
+                pipe.send(("bound", transport.bound))
         node = build_node(config, secrets, task, fingerprint(run.device))
         transport.accept_bulk = node.expects
         early: list[Arrival] = []
-        if not _mesh(config, transport, pipe, stop, early):
+        if not _mesh(config, transport, stop, early, mesh_s):
             return stop.exit_code
         journal.append("greeted", peers=sorted(transport.greeted))
-        recorder = Recorder(config, journal, task, transport)
-        driver = Driver(node, transport, recorder.observe)
-        recorder.attach(driver)
-        driver.receive(early)
-        ending = driver.run(stop)
-        if node.adversary is not None:
-            journal.append("attacked", steps=node.adversary.attacked)
-        recorder.end()
-        return _exit_code(ending, stop)
+        return _drive(node, transport, recorder, early, stop)
+    except BtardError:
+        with contextlib.suppress(BackendError):  # the first error is the one to report
+            recorder.end()
+        raise
     finally:
         transport.close()
 
 
-def _mesh(config: NodeConfig, transport: Transport, pipe: Connection | None, stop: _Stop, early: list[Arrival]) -> bool:
+def _drive(node: Node, transport: Transport, recorder: Recorder, early: list[Arrival], stop: _Stop) -> int:
+    """Run the protocol to its end and journal the totals."""
+    driver = Driver(node, transport, recorder.observe)
+    recorder.attach(driver)
+    driver.receive(early)
+    ending = driver.run(stop)
+    if node.adversary is not None:
+        recorder.attacked(node.adversary.attacked)
+    recorder.end()
+    return _exit_code(ending, stop)
+
+
+def _mesh(config: NodeConfig, transport: Transport, stop: _Stop, early: list[Arrival], mesh_s: float) -> bool:
     """Connect to all peers and wait until each has greeted us.
 
     Args:
         early: receives what peers whose mesh is already complete sent us meanwhile.
+        mesh_s: how long to wait.
+
+    Returns:
+        False if the worker was told to stop meanwhile.
 
     Raises:
         TransportError: a peer did not greet in time; the message names it and why, if it said.
     """
     addresses: Mapping[int, Endpoint] | None = {int(peer): where for peer, where in config.addresses.items()} or None
-    if pipe is not None:
-        transport.watch(pipe.fileno())
     others = {member.id for member in config.members} - {config.node}
-    deadline = time.monotonic() + _MESH_S
+    deadline = time.monotonic() + mesh_s
+    kept: Counter[int] = Counter()
     connected = False
     while transport.greeted < others or not connected:
         if stop():
@@ -143,13 +204,24 @@ def _mesh(config: NodeConfig, transport: Transport, pipe: Connection | None, sto
         if addresses is not None and not connected:
             transport.connect(addresses)
             connected = True
-        left = deadline - time.monotonic()
-        if left <= 0:
-            missing = sorted(others - transport.greeted)
-            why = "; ".join(f"{peer}: {transport.refusals[peer]}" for peer in missing if peer in transport.refusals)
-            raise TransportError(f"no greeting from peers {missing} within {_MESH_S:.0f} s {why}".rstrip())
-        early += transport.poll(min(left, 0.5))
+        left_s = deadline - time.monotonic()
+        if left_s <= 0:
+            raise TransportError(_who_is_missing(transport, others, mesh_s))
+        for arrival in transport.poll(left_s):
+            kept[arrival.via] += 1
+            if kept[arrival.via] <= _EARLY_PER_PEER:
+                early.append(arrival)
+            else:
+                transport.counters.dropped["early"] += 1
     return True
+
+
+def _who_is_missing(transport: Transport, others: set[int], mesh_s: float) -> str:
+    missing = sorted(others - transport.greeted)
+    said = "".join(f"; peer {peer}: {transport.refusals[peer]}" for peer in missing if peer in transport.refusals)
+    who = ", ".join(map(str, missing))
+    advice = "check that they run, their addresses and their keys"
+    return f"no greeting from peer{'s' if len(missing) > 1 else ''} {who} within {mesh_s:.0f} s{said}; {advice}"
 
 
 def _exit_code(ending: Output | None, stop: _Stop) -> int:
@@ -158,10 +230,30 @@ def _exit_code(ending: Output | None, stop: _Stop) -> int:
     return 1 if isinstance(ending, Halted) else 0
 
 
+def _record_failure(journal: Journal, error: Exception) -> None:
+    """Put an error into the journal, unless the journal is what failed."""
+    text = str(error) if isinstance(error, BtardError) else f"{type(error).__name__}: {error}"
+    with contextlib.suppress(BackendError):
+        journal.append("failed", error=text)
+
+
+def _complain(text: str) -> None:
+    """Say something on stderr; on a full disk the log takes nothing either, and there is nobody left to tell."""
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr, flush=True)  # noqa: T201
+
+
 def _redirect(path: Path) -> None:
-    """Send this process's output, C libraries' included, to its log file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    """Send this process's output, C libraries' included, to its log file.
+
+    Raises:
+        BackendError: the file cannot be opened.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    except OSError as error:
+        raise BackendError(f"cannot write the log {path}: {error.strerror}; check the run directory") from error
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()
         sys.stderr.flush()

@@ -72,7 +72,7 @@ def test_only_an_attackers_own_configuration_tells_its_role(tmp_path: Path) -> N
     experiment = Experiment(attack="noise", byzantine=2, base_port=7000)
     members = tuple(Member(peer, "", "") for peer in range(6))
     configs = node_configs(
-        experiment, experiment.run_config("cpu"), experiment.roles(), members, tmp_path, tmp_path / "data"
+        experiment, experiment.run_config("cpu"), experiment.roles(), members, "run", tmp_path, tmp_path / "data"
     )
     assert [config.node for config in configs if config.role is not None] == [4, 5]
     assert len({config.listen.control for config in configs} | {config.listen.bulk for config in configs}) == 12
@@ -83,5 +83,5 @@ def test_only_an_attackers_own_configuration_tells_its_role(tmp_path: Path) -> N
 def test_the_gpus_memory_is_shared(tmp_path: Path) -> None:
     experiment = Experiment(peers=3)
     members = tuple(Member(peer, "", "") for peer in range(3))
-    configs = node_configs(experiment, experiment.run_config("cuda"), {}, members, tmp_path, tmp_path)
+    configs = node_configs(experiment, experiment.run_config("cuda"), {}, members, "run", tmp_path, tmp_path)
     assert sum(config.cuda_memory_fraction or 0 for config in configs) <= 1

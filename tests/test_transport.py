@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 import pytest
 import torch
@@ -33,8 +34,8 @@ def stack() -> Iterator[ExitStack]:
         yield stack
 
 
-def start(stack: ExitStack, me: int, listen: Endpoint = ANYWHERE, **options: object) -> Transport:
-    transport = Transport(me, SECRETS[me], MEMBERS, listen, **{"run_id": "run", **options})  # type: ignore[arg-type]
+def start(stack: ExitStack, me: int, listen: Endpoint = ANYWHERE, **options: Any) -> Transport:
+    transport = Transport(me, SECRETS[me], MEMBERS, listen, **{"run_id": "run", **options})
     stack.callback(transport.close, 0)
     return transport
 
@@ -50,7 +51,7 @@ def pump(nodes: Sequence[Transport], done: Callable[[list[list[Arrival]]], bool]
     return seen
 
 
-def mesh(stack: ExitStack, peers: int = 2, **options: object) -> list[Transport]:
+def mesh(stack: ExitStack, peers: int = 2, **options: Any) -> list[Transport]:
     nodes = [start(stack, me, **options) for me in range(peers)]
     addresses = {node.me: node.bound for node in nodes}
     for node in nodes:
@@ -366,7 +367,7 @@ def test_a_busy_port_is_named_with_the_way_out(stack: ExitStack) -> None:
 
 @pytest.mark.parametrize("endpoint", ["127.0.0.1:5000", "tcp://127.0.0.1", "tcp://no-such-device:1", ""])
 def test_an_address_that_is_none_is_named(stack: ExitStack, endpoint: str) -> None:
-    with pytest.raises(TransportError, match="cannot listen on .*; use tcp://"):
+    with pytest.raises(TransportError, match=r"cannot listen on .*; use tcp://"):
         start(stack, 0, Endpoint(endpoint, "tcp://127.0.0.1:*"))
 
 

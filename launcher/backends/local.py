@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
-from multiprocessing import connection, forkserver
+from multiprocessing import connection, forkserver, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
@@ -161,8 +161,13 @@ def call_aside(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T
 def server_environment() -> Iterator[None]:
     """What a process started meanwhile inherits: the workers' environment, and a deaf ear for Ctrl-C, which reaches
     the whole process group; only the launcher acts on it, and tells the workers."""
-    before = {name: os.environ.get(name) for name in ENVIRONMENT}
-    os.environ.update(ENVIRONMENT)
+    # Started later, together with the fork server, the tracker would unblock SIGINT under our feet.
+    resource_tracker.ensure_running()
+    # The fork server preloads by its own path: without ours it would find nothing beside installed packages, skip
+    # the preload silently, and leave each worker to import torch for itself.
+    wanted = {**ENVIRONMENT, "PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path)}
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
     unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

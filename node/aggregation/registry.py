@@ -123,14 +123,15 @@ class _BuiltRule:
         rows, columns = inputs_NP.shape
         if value_P.dtype != torch.float32 or value_P.shape != (columns,) or not bool(torch.isfinite(value_P).all()):
             return False
-        value_norm = float(torch.linalg.vector_norm(value_P, dtype=torch.float64))
+        expected_P = self.aggregate(inputs_NP, radius).value_P.double()
+        # The rounding granted is that of the true aggregate: clipped rows pull by the radius at most, and a value large
+        # enough would be granted more than all of them together.
+        scale = float(torch.linalg.vector_norm(expected_P))
         if self.kind is None:
-            expected_P = self.aggregate(inputs_NP, radius).value_P.double()
-            scale = float(torch.linalg.vector_norm(expected_P))
             error = float(torch.linalg.vector_norm(value_P.double() - expected_P))
             return error <= 2 * _FLOAT32_ROUNDING * scale
         left, norms = residual(inputs_NP, value_P, self.clip_radius(radius))
-        return left <= 2 * rows * (self.slack(norms, radius) + _FLOAT32_ROUNDING * value_norm)
+        return left <= 2 * rows * (self.slack(norms, radius) + _FLOAT32_ROUNDING * scale)
 
 
 def _count_one(function: RuleFunction) -> CountedFunction:

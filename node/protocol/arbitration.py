@@ -9,7 +9,8 @@ from node.protocol.deadlines import outcome_s
 from node.protocol.dispute import Dispute
 from node.protocol.events import CancelTimer, Disputed, Forward, Output, Resolved, Say, SetTimer
 from node.protocol.messages import Body, Endorsed, Outcome, Phase, Signed
-from node.protocol.round import Round, Trigger
+from node.protocol.outcome import Trigger
+from node.protocol.round import Round
 from node.protocol.sequence import LackingError
 from node.protocol.tribunal import Guilt
 from node.protocol.union import Decision, Union

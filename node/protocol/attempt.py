@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -34,6 +36,11 @@ def aggregate_digest(settings: Settings, step: int, attempt: int, owner: int, pa
 def usable(values_P: Tensor) -> bool:
     """True if every entry is finite and small enough to compute with."""
     return bool((values_P.abs() <= LARGEST_MAGNITUDE).all())
+
+
+def finite(values_P: Tensor) -> bool:
+    """True if no entry is NaN or infinite."""
+    return bool(values_P.isfinite().all())
 
 
 class Attempt:
@@ -224,9 +231,15 @@ class Attempt:
         return Checksums(self.slot(Phase.CHECKSUMS), self.transcript.prefix, s, norms)
 
     def true_checksum(self, values_P: Tensor, part: int) -> Checksum:
-        """The checksum of a contributor's part against the agreed aggregate of this attempt."""
+        """The checksum of a contributor's part against the agreed aggregate of this attempt.
+
+        Against an aggregate that is not finite everyone claims zero: NaN would make the honest look implausible, and
+        the part is recomputed anyway.
+        """
         aggregate_P = self.aggregates[self.roster.active[part]]
-        return checksum(values_P, aggregate_P, self.z, self.clip_radius(part))
+        truth = checksum(values_P, aggregate_P, self.z, self.clip_radius(part))
+        # The norm is finite whenever the aggregate is and the part is usable, so this scan hardly ever runs.
+        return truth if math.isfinite(truth.norm) or finite(aggregate_P) else Checksum(0.0, 0.0)
 
     def claim(self, owner: int, part: int) -> Checksum:
         """What a contributor claimed in CHECKSUMS."""

@@ -10,7 +10,7 @@ from typing import TypeAlias
 import msgspec
 
 from node.errors import WireError
-from node.protocol.attempt import Attempt
+from node.protocol.attempt import Attempt, finite
 from node.protocol.checksums import plausible, sums_to_zero, too_many_far
 from node.protocol.events import Accused
 from node.protocol.messages import (
@@ -121,6 +121,29 @@ def charges(attempt: Attempt) -> tuple[Charge, ...]:
     return (*proofs, *bounds, *averaging, *dict.fromkeys(checksums), *_false_gradients(attempt))
 
 
+def raised(charge: Charge, attempt: Attempt) -> bool:
+    """True if the transcript raises this charge, for a third party that holds only the aggregates the charge needs.
+
+    V3 is believed where its limit is not in the configuration: the norm window is no part of the evidence.
+    """
+    match charge:
+        case OutOfBounds():
+            return charge in _out_of_bounds(attempt)
+        case FalseChecksum():
+            return charge in _false_checksums(attempt)
+        case FalseGradient():
+            return charge in _false_gradients(attempt)
+        case Averaging(part=part, cause="accusation", accuser=int(accuser)):
+            return (accuser, attempt.roster.active[part]) in _aggregate_accusations(attempt)
+        case Averaging(part=part, cause=cause, accuser=None):
+            implausible = any(found.part == part for found in _out_of_bounds(attempt))
+            found = "V0" if implausible else _failed_check(attempt, part, None)
+            windowed = attempt.settings.delta_max is None and not attempt.tools.rule.audited
+            return cause == found or (cause == "V3" and found is None and windowed)
+        case _:
+            return False
+
+
 def _out_of_bounds(attempt: Attempt) -> Iterator[OutOfBounds]:
     for owner in attempt.contributors:
         for part in range(attempt.split.count):
@@ -133,20 +156,23 @@ def _averaging(attempt: Attempt, implausible: set[int]) -> Iterator[Averaging]:
     been sacrificed to hide an accomplice's false aggregate from V2."""
     if not attempt.contributors:
         return
-    accusers = {accused: peer for peer, accused in _aggregate_accusations(attempt)}
+    accusations = tuple(_aggregate_accusations(attempt))
     scale = attempt.state.norms.scale()
     for part in range(attempt.split.count):
-        aggregator = attempt.roster.active[part]
         cause = "V0" if part in implausible else _failed_check(attempt, part, scale)
         if cause is not None:
             yield Averaging(part, cause)
-        elif aggregator in accusers:
-            yield Averaging(part, "accusation", accusers[aggregator])
+        # Every accuser answers for itself, also where the part is recomputed anyway.
+        for accuser in dict.fromkeys(peer for peer, accused in accusations if accused == attempt.roster.active[part]):
+            yield Averaging(part, "accusation", accuser)
 
 
 def _failed_check(attempt: Attempt, part: int, scale: float | None) -> str | None:
     column = [attempt.claim(owner, part) for owner in attempt.contributors]
-    aggregate_norm = float(attempt.aggregates[attempt.roster.active[part]].double().norm())
+    aggregate_P = attempt.aggregates[attempt.roster.active[part]]
+    if not finite(aggregate_P):
+        return "V0"
+    aggregate_norm = float(aggregate_P.double().norm())
     rule, settings = attempt.tools.rule, attempt.settings
     if rule.audited:
         return "audit" if happens(attempt.r, "audit", part, settings.audit_share) else None

@@ -22,6 +22,7 @@ _FLOAT32_EPS = 2.0**-23
 V0_FACTOR = 8.0
 V2_FACTOR = 8.0
 V3_FACTOR = 4.0
+_BLIND_SHARE = 1.0 / 128
 NORM_WINDOW = 10
 
 
@@ -79,16 +80,22 @@ def same(claimed: Checksum, computed: Checksum, radius: float, tolerance: float)
 
 
 def exact_sum(values: Iterable[float]) -> float:
-    """Sum without rounding between the terms, whatever their order (NaN if one is not finite)."""
+    """Sum without rounding between the terms, whatever their order (NaN if one, or the sum, is not finite)."""
     values = list(values)
-    return math.fsum(values) if all(math.isfinite(value) for value in values) else math.nan
+    if not all(math.isfinite(value) for value in values):
+        return math.nan
+    try:
+        return math.fsum(values)
+    except OverflowError:  # two claims near the largest float: no peer may stop us with them
+        return math.nan
 
 
 def sums_to_zero(column: Sequence[Checksum], aggregate_norm: float, rule: Rule, radius: float) -> bool:
     """V2: `|fsum_i s_i^j| <= tol_j = 8 n_c (slack + 2^-23 ||v||)`.
 
     At the fixed point the clipped differences sum to zero; v travels as float32, so each contributor's
-    difference is off by the rounding of v.
+    difference is off by the rounding of v. An aggregate so large that its rounding alone reaches a share of the
+    radius fails: clipped differences are bounded by the radius, and what `||v||` allows would hide all of them.
 
     Args:
         column: the contributors' claims for one part.
@@ -97,7 +104,10 @@ def sums_to_zero(column: Sequence[Checksum], aggregate_norm: float, rule: Rule, 
         radius: tau_j.
     """
     slack = rule.slack([claim.norm for claim in column], radius)
-    tolerance = V2_FACTOR * len(column) * (slack + _FLOAT32_EPS * aggregate_norm)
+    rounding = _FLOAT32_EPS * aggregate_norm
+    if V2_FACTOR * rounding > _BLIND_SHARE * radius:
+        return False
+    tolerance = V2_FACTOR * len(column) * (slack + rounding)
     total = exact_sum(claim.s for claim in column)
     return not math.isnan(total) and abs(total) <= tolerance
 

@@ -17,8 +17,10 @@ from dataclasses import dataclass
 from node.protocol.messages import Phase
 from node.protocol.settings import Settings
 
-_COMPUTES = {Phase.COMMIT: 1, Phase.AGG: 1, Phase.REPORT: 1, Phase.JUDGE: 1, Phase.CLOSE: 1, Phase.HELLO: 2}
+_COMPUTES = {Phase.COMMIT: 1, Phase.AGG: 1, Phase.REPORT: 1, Phase.HELLO: 2}
 """Gradients a peer may be busy with before it says its message; validators still recompute during AGG."""
+
+_JUDGING = (Phase.PUBLISH, Phase.HAVE, Phase.JUDGE, Phase.CLOSE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +31,9 @@ class Deadline:
     message_s: float
 
 
-def deadline(phase: Phase, previous_s: float, settings: Settings, active: int, tensors: int) -> Deadline:
+def deadline(
+    phase: Phase, previous_s: float, settings: Settings, active: int, tensors: int, recomputed: int
+) -> Deadline:
     """The waits of a phase.
 
     Args:
@@ -39,10 +43,12 @@ def deadline(phase: Phase, previous_s: float, settings: Settings, active: int, t
         settings: D, T_g and the minimum rate.
         active: size of the roster; everyone may send, or pull from everyone, at once.
         tensors: vectors of full length that move before this phase's message (0: none).
+        recomputed: gradients that every peer recomputes for judging.
     """
     lag_s = previous_s + 3.0 * settings.delivery_bound_s
     bulk_s = lag_s + 4.0 * settings.dimension * tensors * active / settings.minimum_rate if tensors else 0.0
-    return Deadline(bulk_s, lag_s + bulk_s + _COMPUTES.get(phase, 0) * settings.gradient_bound_s)
+    computes = recomputed if phase in _JUDGING else _COMPUTES.get(phase, 0)
+    return Deadline(bulk_s, lag_s + bulk_s + computes * settings.gradient_bound_s)
 
 
 def dispute_round_s(settings: Settings) -> float:

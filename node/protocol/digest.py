@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from blake3 import blake3
-from torch import Tensor
+
+if TYPE_CHECKING:  # message types must not cost an import of torch: `btard-launch attacks` reads them
+    from torch import Tensor
 
 DIGEST_BYTES = 32
 

@@ -84,13 +84,42 @@ def decode(data: bytes) -> Evidence:
     """
     try:
         evidence = _decoder.decode(data)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise WireError(f"not an evidence file: {error}") from error
     if evidence.version != EVIDENCE_VERSION:
         raise WireError(f"evidence of version {evidence.version}; this program reads version {EVIDENCE_VERSION}")
     if encode(evidence) != data:
         raise WireError("the evidence is not in its canonical encoding")
     return evidence
+
+
+def contradiction(evidence: Evidence) -> str | None:
+    """What in an evidence file does not fit together, None if everything does; no signature is looked at."""
+    ban, trial, past = evidence.ban, evidence.trial, evidence.past
+    about_gradient = isinstance(evidence.charge, FalseGradient)
+    if (ban.step, ban.attempt) != (trial.step, trial.attempt):
+        return "the ban and the trial are of different attempts"
+    if about_gradient != (past is not None):
+        return "the step before belongs to the evidence of a gradient charge, and to no other"
+    if past is not None and past.step != trial.step - 1:
+        return "the step judged is not the one before"
+    if not about_gradient and (evidence.parameters or evidence.judges):
+        return "parameters or JUDGE messages without a gradient charge"
+    records = (trial, past) if past is not None else (trial,)
+    if any(record.before is None and record.certificate for record in records):
+        return "a certificate without the state it covers"
+    if not all(_in_place(record, held) for record in records for held in record.aggregates):
+        return "an aggregate is named wrongly"
+    if any((held.step, held.attempt) not in [(record.step, record.attempt) for record in records]
+           for held in evidence.publications):  # fmt: skip
+        return "a published part is of another attempt"
+    return None
+
+
+def _in_place(record: Record, held: Held) -> bool:
+    """An aggregate of this attempt, its part being its aggregator's place."""
+    here = (held.step, held.attempt) == (record.step, record.attempt)
+    return here and held.owner in record.active and record.active.index(held.owner) == held.part
 
 
 def tensor_of(values: bytes) -> Tensor:

@@ -47,9 +47,10 @@ from node.protocol.evidence import gather
 from node.protocol.gradients import Gradients
 from node.protocol.mailroom import Mailroom, Place, hello_agrees
 from node.protocol.messages import Endorsed, Hello, Outcome, Phase, Signed, Slot, View, encode
+from node.protocol.outcome import Ending
 from node.protocol.randomness import share
 from node.protocol.roster import Roster
-from node.protocol.round import Ending, Round
+from node.protocol.round import Round
 from node.protocol.settings import Settings, Tools
 from node.protocol.state import State, genesis_randomness
 from node.protocol.tribunal import Guilt, Judgement
@@ -336,7 +337,7 @@ class Peer:
         if self._arbitration is not None:
             self._arbitration.settled = True
         self._out += [CancelTimer(name) for name in waits.OF_AN_ATTEMPT]
-        self._certificate = ending.closes
+        self._certificate = ending.certificate
         if not more:
             self._proofs += [encode_equivocation(*pair) for pair in attempt.transcript.conflicts.values()]
         if ending.judgement.void:
@@ -353,7 +354,7 @@ class Peer:
             self._begin(attempt.number + 1)
 
     def _commit(self, attempt: Attempt, ending: Ending, more: tuple[Guilt, ...]) -> None:
-        state = replace(ending.state, certificate=ending.closes)
+        state = replace(ending.state, certificate=ending.certificate)
         self._announce(attempt, ending, more, state)
         self._out.append(_committed(attempt, state))
         attempt.parts = {}
@@ -363,7 +364,7 @@ class Peer:
         if state.step > self.settings.steps:
             # Nobody will be here to answer a laggard's SUSPECT: everyone gets the last certificate.
             others = tuple(peer for peer in state.roster.active if peer != self.me)
-            self._out.append(Forward(others, ending.closes))
+            self._out.append(Forward(others, ending.certificate))
             self.stopped = True
             self._out.append(Finished(attempt.step, state.parameters_D))
         else:
@@ -372,7 +373,7 @@ class Peer:
     def _announce(self, attempt: Attempt, ending: Ending, more: tuple[Guilt, ...], after: State | None) -> None:
         fresh = ending.state.bans[len(attempt.state.bans) :]
         for guilt, ban in zip((*ending.judgement.guilts, *more), fresh, strict=True):
-            evidence = gather(guilt, ban, attempt, self.past, after, ending.closes)
+            evidence = gather(guilt, ban, attempt, self.past, after, ending.certificate)
             self._out.append(Banned(ban.step, ban.attempt, ban.peer, ban.reason, ban.accuser, ban.removed, evidence))
 
     def _still_in(self, attempt: Attempt) -> bool:

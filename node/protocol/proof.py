@@ -6,11 +6,11 @@ peer asserted is believed unless its signature, a certificate or a recomputation
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import msgspec
-import torch
 from torch import Tensor
 
 from node.errors import LocalProtocolError, WireError
@@ -25,55 +25,29 @@ from node.protocol.charges import (
     encode_equivocation,
     equivocation,
     judged_peers,
+    raised,
 )
 from node.protocol.digest import digest
-from node.protocol.evidence import Evidence, Record, decode, tensor_of
-from node.protocol.messages import (
-    Body,
-    Close,
-    Judge,
-    Outcome,
-    Phase,
-    Removal,
-    Signed,
-    Void,
-    decode_body,
-    decode_signed,
-    signing_bytes,
-)
-from node.protocol.randomness import Share
-from node.protocol.roster import Roster
+from node.protocol.evidence import Evidence, contradiction, decode, tensor_of
+from node.protocol.messages import Have, Judge, Outcome, Phase, Removal, Signed, Void, decode_signed
+from node.protocol.replay import Ground, Recompute, Replay, UnprovenError, require
 from node.protocol.sequence import LackingError, owed_aggregates, owed_parts, scarce, unusable_parts, withheld
-from node.protocol.settings import Settings, Tools
-from node.protocol.shapes import misfit
-from node.protocol.state import Ban, State, Summary, genesis_randomness, parameters_digest
+from node.protocol.state import Ban, Summary, parameters_digest
 from node.protocol.tribunal import Bench, judge
-from node.protocol.validators import Draw
 
-Recompute = Callable[[Tensor, bytes], Tensor]
-"""(parameters_D, xi) -> gradient_D on this machine."""
+__all__ = ["Ground", "Proof", "Recompute", "UnprovenError", "Verifier"]
 
-
-class UnprovenError(Exception):
-    """The evidence does not support its ban; the message says where it breaks."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ground:
-    """What a verifier starts from.
-
-    Args:
-        settings, tools: of the run, rebuilt from its public configuration on this machine.
-        keys: Ed25519 keys of the genesis roster.
-        initial_D: genesis parameters.
-        recompute: gradients on this machine.
-    """
-
-    settings: Settings
-    tools: Tools
-    keys: tuple[bytes, ...]
-    initial_D: Tensor
-    recompute: Recompute
+_DAMAGE = (
+    WireError,
+    LocalProtocolError,
+    LackingError,
+    LookupError,
+    ValueError,
+    ArithmeticError,
+    RuntimeError,
+    struct.error,
+)
+"""What replaying a damaged file may run into: numbers out of range, parts that are not there, wrong shapes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +65,7 @@ class Verifier:
     def __init__(self, ground: Ground) -> None:
         self.ground = ground
         self.proven: list[Ban] = []
+        self._replay = Replay(ground, self.proven)
 
     def check(self, data: bytes) -> Proof:
         """Verify one evidence file; bans are given in the order in which they happened.
@@ -101,7 +76,7 @@ class Verifier:
         try:
             evidence = decode(data)
             proof = self._check(evidence)
-        except (WireError, LocalProtocolError, LackingError, KeyError, IndexError, ValueError) as error:
+        except _DAMAGE as error:
             raise UnprovenError(f"the evidence is damaged: {error}") from error
         return proof
 
@@ -109,71 +84,54 @@ class Verifier:
         """Count bans as proven: all that became effective together are checked against the roster before them."""
         self.proven += bans
 
-    def roster_at(self, step: int, attempt: int) -> Roster:
-        """The active roster of an attempt, by the bans proven so far."""
-        out = {
-            ban.peer
-            for ban in self.proven
-            if ban.removed and (ban.step < step or (ban.step == step and ban.attempt < attempt))
-        }
-        return Roster.genesis(self.ground.keys).without(out)
-
     # --- the parts of a proof ---------------------------------------------------------------------------------
 
     def _check(self, evidence: Evidence) -> Proof:
-        settings, ban = self.ground.settings, evidence.ban
-        _require(evidence.run == settings.run, "it belongs to another run")
-        _require((ban.step, ban.attempt) == (evidence.trial.step, evidence.trial.attempt), "ban and trial differ")
-        self._check_effect(evidence)
+        require(evidence.run == self.ground.settings.run, "it belongs to another run")
+        wrong = contradiction(evidence)
+        require(wrong is None, f"it contradicts itself: {wrong}")
+        trial = self._replay.attempt(evidence.trial)
+        past = self._replay.attempt(evidence.past) if evidence.past is not None else None
+        self._check_effect(evidence, trial)
         match evidence.charge:
             case Ruled() | Broken():
-                return self._proof(ban, "majority")
+                return self._proof(evidence.ban, "majority")
             case Equivocation(accused=accused, first=first, second=second):
-                return self._check_pair(ban, accused, first, second)
-        trial = self._replay(evidence.trial)
-        past = self._replay(evidence.past) if evidence.past is not None else None
+                return self._check_pair(evidence.ban, accused, first, second)
+            case Withheld() | Unusable():
+                pass
+            case charge:
+                require(raised(charge, trial), "nobody raised this charge, or not for this cause")
         for held in evidence.publications:
             source = trial if held.step == trial.step else past
             values_P = tensor_of(held.values)
             fits = source is not None and source.part_matches(held.owner, held.part, values_P)
-            _require(fits, f"the published part {held.part} of peer {held.owner} is not what it committed to")
+            require(fits, f"the published part {held.part} of peer {held.owner} is not what it committed to")
             trial.publications[(held.step, held.attempt, held.owner, held.part)] = values_P
         if isinstance(evidence.charge, FalseGradient):
             return self._check_gradient(evidence, trial, past)
         if isinstance(evidence.charge, Withheld | Unusable):
-            return self._compare(evidence, self._bytes_guilt(evidence.charge, trial, past), "transcript")
+            return self._compare(evidence, _bytes_guilt(evidence.charge, trial), "transcript")
         found = judge((evidence.charge,), Bench(trial, past, {}))
         return self._compare(evidence, found.removals, "transcript")
 
     def _check_pair(self, ban: Ban, accused: int, first: bytes, second: bytes) -> Proof:
         """Two different messages for one slot, both validly signed by the accused."""
+        settings, tools = self.ground.settings, self.ground.tools
         pair = encode_equivocation(decode_signed(first), decode_signed(second))
-        found = equivocation(pair, self.ground.settings.run, self.ground.keys, self.ground.tools.verify)
-        _require(found is not None and found.accused == accused == ban.peer, "the pair of messages proves nothing")
+        found = equivocation(pair, settings.run, self.ground.keys, tools.verify)
+        require(found is not None and found.accused == accused == ban.peer, "the pair of messages proves nothing")
         return self._proof(ban, "equivocation")
 
     def _compare(self, evidence: Evidence, removals: Sequence[Removal], kind: str) -> Proof:
         ban = evidence.ban
         guilty = any((removal.peer, removal.reason) == (ban.peer, ban.reason) for removal in removals)
-        _require(guilty, f"judged again, peer {ban.peer} is not guilty of {ban.reason!r}")
+        require(guilty, f"judged again, peer {ban.peer} is not guilty of {ban.reason!r}")
         return self._proof(ban, kind)
 
     @staticmethod
     def _proof(ban: Ban, kind: str) -> Proof:
         return Proof(ban, kind, _SENTENCES[kind].format(peer=ban.peer, reason=ban.reason))
-
-    @staticmethod
-    def _bytes_guilt(charge: Withheld | Unusable, trial: Attempt, past: Attempt | None) -> tuple[Removal, ...]:
-        """Guilt of bytes that too few held, or that nobody can compute with."""
-        if isinstance(charge, Unusable):
-            return tuple(guilt.removal for guilt in unusable_parts(trial))
-        if charge.stage == "part":
-            items = scarce(trial, Phase.HELD, owed_parts(trial))
-        elif charge.stage == "aggregate":
-            items = scarce(trial, Phase.REVEAL, owed_aggregates(trial))
-        else:
-            return (Removal(charge.accused, "withheld", None),)
-        return tuple(guilt.removal for guilt in withheld(trial, items, charge.stage))
 
     def _check_gradient(self, evidence: Evidence, trial: Attempt, past: Attempt | None) -> Proof:
         charge = evidence.charge
@@ -201,12 +159,14 @@ class Verifier:
         charge = evidence.charge
         assert isinstance(charge, FalseGradient)
         roster = trial.roster
-        bodies = (self._open(signed, roster, trial.step, trial.number) for signed in evidence.judges)
+        bodies = [self._replay.open(signed, roster, trial.step, trial.number) for signed in evidence.judges]
         judges = {body.slot.sender: body for body in bodies if isinstance(body, Judge)}
-        _require(set(judges) == set(roster.active), "JUDGE messages are missing")
+        require(set(judges) == set(roster.active), "JUDGE messages are missing")
+        seen = trial.transcript.prefix
+        require(all(body.prefix[: len(seen)] == seen for body in bodies), "a JUDGE message judges another transcript")
         place = judged_peers(trial).index(charge.accused)
         guilty = 2 * sum(body.guilty[place] for body in judges.values()) > len(roster.active)
-        _require(guilty == (evidence.ban.reason == "gradient"), "the JUDGE messages do not carry the ban")
+        require(guilty == (evidence.ban.reason == "gradient"), "the JUDGE messages do not carry the ban")
         return self._proof(evidence.ban, "majority")
 
     def _check_parameters(self, evidence: Evidence, parameters_D: Tensor) -> None:
@@ -214,107 +174,35 @@ class Verifier:
         assert past is not None
         found = parameters_digest(parameters_D)
         if past.before is None:
-            _require(past.step == 0, "a step without a certified state before it")
-            _require(found == parameters_digest(self.ground.initial_D), "the parameters are not the genesis ones")
+            require(past.step == 0, "a step without a certified state before it")
+            require(found == parameters_digest(self.ground.initial_D), "the parameters are not the genesis ones")
         else:
-            _require(found == past.before.parameters, "the parameters are not those that the certificate covers")
+            require(found == past.before.parameters, "the parameters are not those that the certificate covers")
 
-    def _check_effect(self, evidence: Evidence) -> None:
-        """The CLOSEs that made the ban effective: all of the roster's, equal, and covering this ban."""
-        ban = evidence.ban
-        roster = self.roster_at(ban.step, ban.attempt)
-        value = self._closed(evidence.certificate, roster, ban.step, ban.attempt)
-        if isinstance(value, Outcome):
-            named = any((removal.peer, removal.reason) == (ban.peer, ban.reason) for removal in value.removals)
-            _require(named, "the OUTCOMEs do not name this ban")
-            return
-        if isinstance(value, Void):
-            _require(evidence.summary is None, "a void attempt has no state")
-            named = any((removal.peer, removal.reason) == (ban.peer, ban.reason) for removal in value.removals)
-            _require(named, "the CLOSEs do not name this ban")
+    def _check_effect(self, evidence: Evidence, trial: Attempt) -> None:
+        """The CLOSEs that made the ban effective: all of the roster's, equal, after this transcript, and covering
+        exactly this ban."""
+        ban, settings = evidence.ban, self.ground.settings
+        close = self._replay.closed(evidence.certificate, trial.roster, ban.step, ban.attempt)
+        before = replace(trial.state, bans=tuple(self.proven))
+        if isinstance(close, Outcome):
+            ruled = before.punished(ban.step, ban.attempt, close.removals, reform=False)
+            if ban in ruled.bans:
+                return
+        else:
+            seen = trial.transcript.prefix
+            require(close.prefix[: len(seen)] == seen, "the CLOSEs end another transcript")
+        if close.value is None or isinstance(close.value, Void):
+            require(evidence.summary is None and close.value is not None, "a void attempt has no state")
+            removals = close.value.removals if close.value is not None else ()
+            after = before.punished(ban.step, ban.attempt, removals, settings.reform)
+            require(ban in after.bans, "the CLOSEs do not name this ban")
             return
         summary = evidence.summary
         if summary is None:
             raise UnprovenError("the state that the CLOSEs cover is missing")
-        _require(summary.digest == value, "the CLOSEs cover another state")
-        _require(ban in summary.bans, "the certified ban list does not hold this ban")
-
-    def _closed(self, certificate: Sequence[Signed], roster: Roster, step: int, attempt: int) -> bytes | Void | Outcome:
-        """What ended an attempt: the value of n equal CLOSEs, or the OUTCOME that most of the roster signed."""
-        bodies = [self._open(signed, roster, step, attempt) for signed in certificate]
-        outcomes = {body.slot.sender: body for body in bodies if isinstance(body, Outcome)}
-        if outcomes:
-            words = {(body.value, body.removals) for body in outcomes.values()}
-            _require(len(words) == 1, f"the OUTCOMEs of step {step} differ")
-            _require(2 * len(outcomes) > len(roster.active), f"OUTCOMEs of step {step} are no majority")
-            return next(iter(outcomes.values()))
-        closes = {body.slot.sender: body for body in bodies if isinstance(body, Close)}
-        _require(set(closes) == set(roster.active), f"CLOSEs of step {step} are missing")
-        values = {body.value for body in closes.values()}
-        prefixes = {body.prefix for body in closes.values()}
-        _require(len(values) == len(prefixes) == 1, f"the CLOSEs of step {step} differ")
-        return values.pop()
-
-    def _open(self, signed: Signed, roster: Roster, step: int, attempt: int) -> Body:
-        """A message of an attempt, its signature and its slot checked."""
-        body = decode_body(signed.body)
-        slot = body.slot
-        expected = (self.ground.settings.run, roster.digest, step, attempt)
-        _require((slot.run, slot.roster, slot.step, slot.attempt) == expected, "a message is of another slot")
-        _require(slot.sender in roster.active, f"peer {slot.sender} was not active then")
-        valid = self.ground.tools.verify(roster.keys[slot.sender], signing_bytes(signed.body), signed.signature)
-        _require(valid, f"a signature of peer {slot.sender} is not valid")
-        return body
-
-    # --- replaying a transcript -------------------------------------------------------------------------------
-
-    def _replay(self, record: Record) -> Attempt:
-        """The attempt as every honest peer saw it: complete phases with equal prefixes, r and the aggregates."""
-        roster = self.roster_at(record.step, record.attempt)
-        _require(roster.active == record.active, "the roster is not the one that follows from the bans before")
-        state = self._state_before(record, roster)
-        settings, tools = self.ground.settings, self.ground.tools
-        attempt = Attempt(settings, tools, state, record.attempt, roster.active[0], Share(b"", b""))
-        for signed in record.messages:
-            body = self._open(signed, roster, record.step, record.attempt)
-            problem = misfit(body, attempt, None, None)
-            _require(problem is None, f"a message of peer {body.slot.sender} fits no rule: {problem}")
-            attempt.transcript.add(body, signed)
-        for phase in Phase:
-            if attempt.transcript.signed(phase):
-                _require(not attempt.transcript.missing(phase), f"messages of {phase.name} are missing")
-                attempt.transcript.finish(phase)
-        _require(attempt.transcript.split is None, "prefixes differ")
-        if Phase.REVEAL in attempt.transcript.finished:
-            attempt.fix_randomness()
-        for held in record.aggregates:
-            values_P = tensor_of(held.values)
-            _require(attempt.aggregate_matches(held.owner, values_P), f"aggregate {held.part} is not the committed one")
-            attempt.aggregates[held.owner] = values_P
-        return attempt
-
-    def _state_before(self, record: Record, roster: Roster) -> State:
-        """What the attempt started from: r and the drawn validators, certified by the CLOSEs of the step before."""
-        empty = torch.empty(0)
-        if record.before is None:
-            _require(record.step == 0, f"the state before step {record.step} is not certified")
-            return State(0, empty, empty, genesis_randomness(self.ground.settings.data_seed), roster)
-        before: Summary = record.before
-        _require(before.step == record.step, "the certified state is of another step")
-        self._check_certificate(before, record.certificate)
-        draw = Draw(before.validators, before.validator_count)
-        return State(record.step, empty, empty, before.r, roster, draw=draw)
-
-    def _check_certificate(self, summary: Summary, certificate: Sequence[Signed]) -> None:
-        """n equal CLOSEs over a state; the attempt they closed is the one their slots name."""
-        _require(bool(certificate), "a certificate is missing")
-        attempt = decode_body(certificate[0].body).slot.attempt
-        roster = self.roster_at(summary.step - 1, attempt)
-        value = self._closed(certificate, roster, summary.step - 1, attempt)
-        if isinstance(value, Outcome):
-            _require(value.value == summary.digest, "the OUTCOMEs cover another state")
-            return
-        _require(value == summary.digest, "the certificate covers another state")
+        require(summary.digest == close.value, "the CLOSEs cover another state")
+        require(ban in summary.bans, "the certified ban list does not hold this ban")
 
     def check_final(self, data: bytes, parameters_D: Tensor) -> None:
         """The certificate of the last step covers these parameters.
@@ -324,11 +212,29 @@ class Verifier:
         """
         try:
             summary, certificate = msgspec.msgpack.decode(data, type=tuple[Summary, tuple[Signed, ...]])
-            self._check_certificate(summary, certificate)
-        except (msgspec.MsgspecError, WireError, LocalProtocolError) as error:
+            self._replay.check_certificate(summary, certificate)
+        except (msgspec.MsgspecError, *_DAMAGE) as error:
             raise UnprovenError(f"the final certificate is damaged: {error}") from error
-        _require(parameters_digest(parameters_D) == summary.parameters, "the final parameters are not certified")
-        _require(list(summary.bans) == self.proven, "the certified ban list differs from the bans proven here")
+        require(parameters_digest(parameters_D) == summary.parameters, "the final parameters are not certified")
+        require(list(summary.bans) == self.proven, "the certified ban list differs from the bans proven here")
+
+
+def _bytes_guilt(charge: Withheld | Unusable, trial: Attempt) -> tuple[Removal, ...]:
+    """Guilt of bytes that too few held, or that nobody can compute with."""
+    if isinstance(charge, Unusable):
+        return tuple(guilt.removal for guilt in unusable_parts(trial))
+    match charge.stage:
+        case "part":
+            items = scarce(trial, Phase.HELD, owed_parts(trial))
+        case "aggregate":
+            items = scarce(trial, Phase.REVEAL, owed_aggregates(trial))
+        case _:
+            # Which bit is whose follows from all charges, and those from norms that are no part of the evidence.
+            quorum, bits = trial.roster.faults + 1, trial.transcript.of(Have, Phase.HAVE).values()
+            columns = zip(*(body.have for body in bits), strict=True)
+            some = any(sum(column) < quorum for column in columns)
+            return (Removal(charge.accused, "withheld", None),) if some else ()
+    return tuple(guilt.removal for guilt in withheld(trial, items, charge.stage))
 
 
 _SENTENCES = {
@@ -337,8 +243,3 @@ _SENTENCES = {
     "equivocation": "two messages that peer {peer} signed for one slot prove {reason}",
     "majority": "most of the roster signed that peer {peer} is guilty of {reason}",
 }
-
-
-def _require(condition: bool, problem: str) -> None:
-    if not condition:
-        raise UnprovenError(problem)

@@ -6,13 +6,12 @@ Source: Gorbunov et al. 2021, Algorithms 1-7; the phases and prefixes are PROTOC
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from torch import Tensor
 
 from node.protocol import edges, waits
 from node.protocol.attempt import Attempt
-from node.protocol.bounds import evidence_bytes
 from node.protocol.cargo import Cargo
 from node.protocol.charges import Publication, accusation_of
 from node.protocol.events import (
@@ -31,16 +30,14 @@ from node.protocol.gradients import Gradients
 from node.protocol.messages import (
     Body,
     Close,
-    Held,
     Phase,
-    Report,
-    Resend,
     Signed,
     Suspect,
-    Verdict,
     Void,
     decode_body,
 )
+from node.protocol.outcome import Ending, Trigger
+from node.protocol.saying import Knowledge, message
 from node.protocol.sequence import (
     LackingError,
     claimers,
@@ -54,25 +51,8 @@ from node.protocol.shapes import misfit
 from node.protocol.state import State
 from node.protocol.transcript import Added
 from node.protocol.trial import Trial
-from node.protocol.tribunal import Judgement, suspicious
+from node.protocol.tribunal import Judgement
 from node.protocol.update import next_state, void_state
-
-
-@dataclass(frozen=True, slots=True)
-class Trigger:
-    """Why a dispute starts: messages that prove it to everyone who receives them."""
-
-    cause: str
-    messages: tuple[Signed, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """n equal CLOSEs: what was decided, the state that follows, and the CLOSEs."""
-
-    judgement: Judgement
-    state: State
-    closes: tuple[Signed, ...]
 
 
 class Round:
@@ -235,67 +215,16 @@ class Round:
         attempt = self.attempt
         self.phase, self._said, self._overdue = phase, False, False
         self._out.append(PhaseEntered(attempt.step, attempt.number, phase.name))
-        self._clock.enter(phase, len(self.trial.publications) if self.trial is not None else 0)
+        trial = self.trial
+        work = (len(trial.publications), len(trial.accused)) if trial is not None else (0, 0)
+        self._clock.enter(phase, *work)
 
     def _compose(self) -> Body | None:
         """Our message of the current phase, None while something it needs is not here."""
-        attempt, trial = self.attempt, self.trial
-        match self.phase:
-            case Phase.COMMIT:
-                return attempt.commit()
-            case Phase.AGG:
-                return attempt.agg(self._overdue)
-            case Phase.RESEND:
-                return Resend(attempt.slot(Phase.RESEND), attempt.transcript.prefix)
-            case Phase.HELD:
-                return self._held()
-            case Phase.AGG2:
-                return attempt.agg2()
-            case Phase.REVEAL:
-                return attempt.reveal(self._overdue)
-            case Phase.CHECKSUMS:
-                return attempt.checksums() if len(attempt.aggregates) >= len(attempt.aggregators) else None
-            case Phase.REPORT:
-                return self._report()
-            case Phase.PUBLISH if trial is not None:
-                return trial.publish()
-            case Phase.HAVE if trial is not None:
-                return trial.have(self._overdue)
-            case Phase.JUDGE if trial is not None:
-                return trial.judge(self._gradients.recomputed)
-            case Phase.CLOSE:
-                return self._close()
-            case _:
-                return None
-
-    def _held(self) -> Held | None:
-        attempt = self.attempt
-        keys = [(item.step, item.attempt, item.owner, item.part) for item in owed_parts(attempt)]
-        have = tuple(key in attempt.publications for key in keys)
-        if not all(have) and not self._overdue:
-            return None
-        return Held(attempt.slot(Phase.HELD), attempt.transcript.prefix, have)
-
-    def _report(self) -> Report | None:
-        attempt, past, recomputed = self.attempt, self.past, self._gradients.recomputed
-        if any(target not in recomputed for target in attempt.targets):
-            return None
-        verdicts = tuple(
-            Verdict(target, not suspicious(past, target, recomputed[target]))
-            for target in attempt.targets
-            if past is not None
-        )
-        slot, prefix = attempt.slot(Phase.REPORT), attempt.transcript.prefix
-        return Report(slot, prefix, attempt.checks(), verdicts, (), self._fitting_proofs())
-
-    def _fitting_proofs(self) -> tuple[bytes, ...]:
-        """The proofs that a REPORT can carry: one that is too large concerns a REPORT that carried proofs itself."""
-        left, chosen = evidence_bytes(len(self.attempt.roster.keys)), []
-        for proof in self._proofs:
-            if len(proof) <= left:
-                left -= len(proof)
-                chosen.append(proof)
-        return tuple(chosen)
+        if self.phase is Phase.CLOSE:
+            return self._close()
+        known = Knowledge(self.attempt, self.past, self.trial, self._gradients, self._proofs, self._overdue)
+        return message(self.phase, known)
 
     def _close(self) -> Close | None:
         attempt = self.attempt
@@ -339,8 +268,21 @@ class Round:
             following_phase, self._void = following(attempt, phase, self.trial)
         except LackingError:
             return False
+        if not self._admissible(phase, following_phase):
+            return False
         self._enter(following_phase)
         self.settle_cargo()
+        return True
+
+    def _admissible(self, phase: Phase, upcoming: Phase) -> bool:
+        """Messages that came before we knew what they must look like, and whether they have a phase at all."""
+        transcript = self.attempt.transcript
+        for body in transcript.after(phase):
+            wrong = "this attempt has no such phase" if body.slot.phase.value < upcoming.value else self._misfit(body)
+            if wrong is not None:
+                signed = transcript.signed(body.slot.phase)[body.slot.sender]
+                self._dispute(f"peer {body.slot.sender}, {body.slot.phase.name}: {wrong}", signed)
+                return False
         return True
 
     def _unfit(self, phase: Phase) -> bool:

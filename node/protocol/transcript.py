@@ -7,7 +7,7 @@ from enum import Enum
 from typing import TypeVar
 
 from node.protocol.digest import digest
-from node.protocol.messages import Message, Phase, Signed, Suspect, body_digest
+from node.protocol.messages import Body, Message, Phase, Signed, Suspect, body_digest
 
 M = TypeVar("M", bound=Message)
 
@@ -32,11 +32,11 @@ class Transcript:
         """Two messages whose prefixes differ in a phase that both cover."""
         self.suspects: dict[tuple[Phase, int], dict[int, Signed]] = {}
         """Who suspects the sender of a phase's message, by (phase, sender)."""
-        self._bodies: dict[Phase, dict[int, Message]] = {}
+        self._bodies: dict[Phase, dict[int, Body]] = {}
         self._signed: dict[Phase, dict[int, Signed]] = {}
         self._seen_prefix: list[tuple[bytes, Signed]] = []
 
-    def add(self, body: Message, signed: Signed) -> Added:
+    def add(self, body: Body, signed: Signed) -> Added:
         """Keep a message whose signature is valid and whose sender is active."""
         if isinstance(body, Suspect):
             return self._add_suspect(body, signed)
@@ -95,6 +95,13 @@ class Transcript:
                     yield self.conflicts[(phase, peer)][1]
         for named in sorted(self.suspects, key=lambda slot: (slot[0].value, slot[1])):
             yield from (self.suspects[named][peer] for peer in sorted(self.suspects[named]))
+
+    def after(self, phase: Phase) -> list[Body]:
+        """Messages of later phases that are here already, by phase and sender."""
+        later = [
+            body for held in self._bodies.values() for body in held.values() if body.slot.phase.value > phase.value
+        ]
+        return sorted(later, key=lambda body: (body.slot.phase.value, body.slot.sender))
 
     def missing(self, phase: Phase) -> tuple[int, ...]:
         """Active peers whose message of the phase is not here."""

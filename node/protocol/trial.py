@@ -45,15 +45,15 @@ class Trial:
     def _index(publication: Publication) -> tuple[int, int, int, int]:
         return (publication.step, publication.attempt, publication.owner, publication.part)
 
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        """The phases of judging, without those this transcript does not need, and CLOSE."""
+        publishing = (Phase.PUBLISH, Phase.HAVE) if self.publications else ()
+        return (*publishing, *((Phase.JUDGE,) if self.judging else ()), Phase.CLOSE)
+
     def phase_after(self, phase: Phase) -> Phase:
-        """The phases of judging, skipping those this transcript does not need."""
-        order = [Phase.CLOSE]
-        if self.judging:
-            order.insert(0, Phase.JUDGE)
-        if self.publications:
-            order[:0] = [Phase.PUBLISH, Phase.HAVE]
-        later = [candidate for candidate in order if candidate.value > phase.value]
-        return later[0]
+        """The phase that follows REPORT or a phase of judging."""
+        return next(candidate for candidate in self.phases if candidate.value > phase.value)
 
     # --- publications -----------------------------------------------------------------------------------------
 
@@ -106,15 +106,18 @@ class Trial:
             return None
         if any(item.owner in self.judging for item in self.missing()):
             return None
-        guilty = tuple(
-            far_from(self._published_gradient(peer), recomputed[peer], self.attempt.settings.recompute_tolerance)
-            for peer in self.judging
-        )
+        guilty = tuple(self._finds_guilty(peer, recomputed[peer]) for peer in self.judging)
         return Judge(self.attempt.slot(Phase.JUDGE), self.attempt.transcript.prefix, guilty)
 
-    def _published_gradient(self, owner: int) -> Tensor:
+    def _finds_guilty(self, owner: int, recomputed_D: Tensor) -> bool:
+        """A false gradient, or false checksums of a true one: an aggregator in league may have passed them, and the
+        validator that noticed has only this way to say so."""
+        past = self.past
         items = [item for item in self.publications if item.owner == owner and item.step != self.attempt.step]
-        return torch.cat([self.attempt.publications[self._index(item)] for item in items])
+        published = {item.part: self.attempt.publications[self._index(item)] for item in items}
+        claims_hold = past is None or all(past.claim_holds(owner, part, held) for part, held in published.items())
+        tolerance = self.attempt.settings.recompute_tolerance
+        return not claims_hold or far_from(torch.cat(list(published.values())), recomputed_D, tolerance)
 
     def verdict(
         self, recomputed: Mapping[int, Tensor], scarce: tuple[Publication, ...], withheld: tuple[Guilt, ...]

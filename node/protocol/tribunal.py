@@ -144,13 +144,14 @@ def _check_averaging(charge: Averaging, bench: Bench) -> Iterator[Guilt]:
     """Everyone recomputes one part: the aggregate, every claim about it, and the aggregator's word on each."""
     attempt, part = bench.attempt, charge.part
     aggregator = attempt.roster.active[part]
-    inputs_NP = torch.stack([_published(attempt, owner, part) for owner in attempt.contributors])
-    unusable = [owner for row, owner in enumerate(attempt.contributors) if not usable(inputs_NP[row])]
+    inputs = [_published(attempt, owner, part) for owner in attempt.contributors]
+    unusable = [owner for owner, values_P in zip(attempt.contributors, inputs, strict=True) if not usable(values_P)]
     if unusable:
-        # An honest aggregator would have complained of such a part instead of committing to an aggregate.
+        # Nothing can be computed from them, and an honest aggregator would not have aggregated.
         yield from (Guilt(owner, "unusable", None, charge) for owner in unusable)
-        yield Guilt(aggregator, "aggregate", None, charge)
+        yield Guilt(aggregator, "aggregate", charge.accuser, charge)
         return
+    inputs_NP = torch.stack(inputs)
     wrong = not attempt.tools.rule.accepts(inputs_NP, attempt.aggregates[aggregator], attempt.radius(part))
     if wrong:
         yield Guilt(aggregator, "aggregate", charge.accuser, charge)
@@ -227,13 +228,17 @@ def gradient_fault(past: Attempt, owner: int, recomputed_D: Tensor) -> Fault | N
 
 def suspicious(past: Attempt, owner: int, recomputed_D: Tensor) -> bool:
     """A validator's finding: on one platform any difference; across environments checksums beyond twice the
-    stated tolerance (the validator has no bytes of its target, and the committed digests cannot be compared)."""
+    stated tolerance (the validator has no bytes of its target, and the committed digests cannot be compared).
+
+    The tolerance is relative to the whole gradient, as the judges' is: a part with hardly any of its norm may differ
+    by more than its own size, and a validator that accused for it would be banned.
+    """
     tolerance = 2.0 * past.settings.recompute_tolerance
     if tolerance == 0.0:
         return gradient_fault(past, owner, recomputed_D) is not None
+    budget = tolerance * float(recomputed_D.double().norm())
     for part in range(past.split.count):
         values_P = past.slice(recomputed_D, part)
-        budget = tolerance * float(values_P.double().norm())
         truth, claim = past.true_checksum(values_P, part), past.claim(owner, part)
         radius = past.clip_radius(part)
         shrink = 1.0 if truth.norm <= radius else radius / truth.norm
@@ -243,6 +248,9 @@ def suspicious(past: Attempt, owner: int, recomputed_D: Tensor) -> bool:
 
 
 def far_from(published_D: Tensor, recomputed_D: Tensor, tolerance: float) -> bool:
-    """With mixed environments: a judge's own finding on a published gradient, at the stated relative L2 tolerance."""
+    """With mixed environments: a judge's own finding on a published gradient, at the stated relative L2 tolerance.
+
+    What is not a number is not near.
+    """
     reference = recomputed_D.double()
-    return float((published_D.double() - reference).norm()) > tolerance * float(reference.norm())
+    return not float((published_D.double() - reference).norm()) <= tolerance * float(reference.norm())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from node.protocol.deadlines import deadline, outcome_s
+from node.protocol.deadlines import Deadline, deadline, outcome_s
 from node.protocol.events import CancelTimer, Output, SetTimer
 from node.protocol.messages import Phase
 from node.protocol.settings import Settings
@@ -26,20 +26,27 @@ class Clock:
         self._settings, self._active, self._out = settings, active, out
         # Certificates are forwarded to laggards within 2 D (node/protocol/peer.py).
         self._previous_s = 2.0 * settings.delivery_bound_s
-        self._phase, self._tensors = Phase.COMMIT, 0
+        self._phase, self._tensors, self._recomputed = Phase.COMMIT, 0, 0
 
-    def enter(self, phase: Phase, publications: int) -> None:
-        """A phase begins: its bound follows from that of the phase before."""
+    def enter(self, phase: Phase, publications: int, recomputed: int) -> None:
+        """A phase begins: its bound follows from that of the phase before.
+
+        Args:
+            phase: the phase.
+            publications: parts published for judging, each to every peer.
+            recomputed: gradients that every peer recomputes for judging; whoever is at it says nothing meanwhile.
+        """
         if phase is not Phase.COMMIT:
             self._previous_s = self._bound()
         self._phase = phase
         judging = phase in (Phase.HAVE, Phase.JUDGE, Phase.CLOSE)
+        self._recomputed = recomputed
         self._tensors = publications if judging else _TENSORS.get(phase, 0)
         self.restart()
 
     def restart(self) -> None:
         """The phase's waits begin now."""
-        waits = deadline(self._phase, self._previous_s, self._settings, self._active, self._tensors)
+        waits = self._deadline()
         self._out += [CancelTimer(BULK), CancelTimer(STALL)]
         if waits.bulk_s > 0:
             self._out.append(SetTimer(BULK, waits.bulk_s))
@@ -50,4 +57,7 @@ class Clock:
         self._out.append(SetTimer(STALL, self._bound() + outcome_s(self._settings)))
 
     def _bound(self) -> float:
-        return deadline(self._phase, self._previous_s, self._settings, self._active, self._tensors).message_s
+        return self._deadline().message_s
+
+    def _deadline(self) -> Deadline:
+        return deadline(self._phase, self._previous_s, self._settings, self._active, self._tensors, self._recomputed)

@@ -1,0 +1,14 @@
+"""The promises of PROTOCOL.md section 1, one checker each, held against every output of every simulated run."""
+
+from __future__ import annotations
+
+from tests.simulation.checkers.accountability import Accountability
+from tests.simulation.checkers.accuracy import Accuracy
+from tests.simulation.checkers.agreement import Agreement
+from tests.simulation.checkers.cost import Cost
+from tests.simulation.checkers.evidence import EvidenceHolds
+from tests.simulation.checkers.liveness import Liveness
+
+PROMISES = (Agreement, Accuracy, Accountability, Liveness, Cost, EvidenceHolds)
+
+__all__ = ["PROMISES", "Accountability", "Accuracy", "Agreement", "Cost", "EvidenceHolds", "Liveness"]

@@ -1,0 +1,108 @@
+"""What the checkers look at: a simulated cluster together with the truth about who is Byzantine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from node.adversary import Adversary
+from node.build import genesis_roster, settings_of, tools_of
+from node.config import Role, RunConfig
+from node.keys import generate
+from node.links import LinkModel
+from node.protocol.proof import Ground
+from node.simulator import Observed, Simulation, cluster
+from node.training.environment import fingerprint
+from node.training.registry import build_task
+from node.training.task import Task, TaskContext
+
+RUN_ID = "simulated"
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One run before it starts.
+
+    Args:
+        run, roles, protocol_seed, task: what it was built from.
+        simulation: the cluster.
+    """
+
+    run: RunConfig
+    roles: Mapping[int, Role]
+    protocol_seed: int
+    task: Task
+    simulation: Simulation
+
+    @property
+    def honest(self) -> tuple[int, ...]:
+        """Ids of the peers that follow the protocol."""
+        return tuple(peer for peer in range(self.run.peers) if peer not in self.roles)
+
+    @property
+    def witness(self) -> int:
+        """The honest peer whose outputs stand for everyone's where agreement has been checked."""
+        return self.honest[0]
+
+    def adversary(self, peer: int) -> Adversary:
+        """The filters around a Byzantine peer."""
+        adversary = self.simulation.nodes[peer].adversary
+        assert adversary is not None
+        return adversary
+
+    def ground(self) -> Ground:
+        """What a third party knows of this run."""
+        members, _ = generate(self.protocol_seed, self.run.peers)
+        settings = settings_of(RUN_ID, self.run, members, self.task.dimension, fingerprint(self.run.device))
+        return Ground(
+            settings,
+            tools_of(self.run),
+            genesis_roster(members).keys,
+            self.task.initial(self.run.init_seed),
+            lambda parameters_D, seed: self.task.gradient(parameters_D, seed)[0],
+        )
+
+
+class Checker(Protocol):
+    """Watches one run; an AssertionError says which promise broke."""
+
+    def see(self, seen: Observed) -> None:
+        """One output of one node, in the order of virtual time."""
+
+    def end(self) -> None:
+        """Nothing is left to happen."""
+
+
+def set_up(
+    run: RunConfig,
+    roles: Mapping[int, Role] | None = None,
+    protocol_seed: int = 0,
+    links: LinkModel | None = None,
+    task: Task | None = None,
+) -> Stage:
+    """A simulated cluster, ready to be played."""
+    task = task or build_task(run.task, TaskContext(Path("unused"), run.batch_size))
+    roles = dict(roles or {})
+    return Stage(run, roles, protocol_seed, task, cluster(run, task, roles, protocol_seed, links, RUN_ID))
+
+
+def play(stage: Stage, promises: Iterable[Callable[[Stage], Checker]], until_s: float = float("inf")) -> list[Observed]:
+    """Run to the end under the eyes of the checkers.
+
+    Returns:
+        Everything that the nodes reported.
+
+    Raises:
+        AssertionError: a promise is broken.
+    """
+    checkers = [promise(stage) for promise in promises]
+    seen = []
+    for observed in stage.simulation.run(until_s):
+        seen.append(observed)
+        for checker in checkers:
+            checker.see(observed)
+    for checker in checkers:
+        checker.end()
+    return seen

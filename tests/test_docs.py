@@ -1,0 +1,126 @@
+"""The documentation says what the code does: generated pages are current, examples run, links lead somewhere."""
+
+from __future__ import annotations
+
+import re
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from docs.generate import PAGES
+from launcher.options import OPTIONS
+from node.aggregation.registry import RULES, build_rule
+from node.attacks.registry import ATTACKS
+from node.config import Plugin, Role, RunConfig, Schedule
+from node.protocol.events import Banned
+from node.registry import Registry
+from node.simulator import cluster
+from node.training.registry import build_task
+from node.training.task import TaskContext
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+WRITTEN = sorted(path for path in [ROOT / "README.md", ROOT / "CHANGELOG.md", *DOCS.rglob("*.md")])
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_generated_page_is_current(name: str) -> None:
+    assert (DOCS / name).read_text(encoding="utf-8") == PAGES[name](), "run `make docs`"
+
+
+@pytest.mark.parametrize("page", WRITTEN, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if target.startswith("#"):
+            headings = {line.lstrip("# ").strip().lower() for line in text.splitlines() if line.startswith("#")}
+            assert target[1:] in headings, target
+        elif not target.startswith("http"):
+            assert (page.parent / target).exists(), target
+
+
+def test_options_named_in_the_readme_exist() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    known = {option.flag for option in OPTIONS} | {"--json", "--dry-run", "--show-config", "--config", "--help"}
+    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)) <= known
+
+
+def test_every_decision_is_listed_and_has_its_four_parts() -> None:
+    index = (DOCS / "adr" / "README.md").read_text(encoding="utf-8")
+    for page in sorted((DOCS / "adr").glob("0*.md")):
+        assert f"({page.name})" in index
+        headings = re.findall(r"^## (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+        assert headings == ["Context", "Decision", "Alternatives", "Consequences"], page.name
+
+
+def example(page: Path, words: str) -> str:
+    """The Python block of a page that contains `words`."""
+    (block,) = [block for block in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL) if words in block]
+    return str(block)
+
+
+@pytest.fixture
+def scratch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Registries that forget what a test adds."""
+    registries: tuple[Registry[Any], ...] = (ATTACKS, RULES)
+    for registry in registries:
+        monkeypatch.setattr(registry, "_entries", {entry.name: entry for entry in registry})
+
+
+def bans(plugin: Plugin) -> dict[int, Banned]:
+    """Six peers, two attackers from step 2 on: who is banned for what, as peer 0 sees it."""
+    run = RunConfig(peers=6, task=Plugin("quadratic"), steps=60, batch_size=2)
+    role = Role((plugin,), Schedule(start=2), (4, 5))
+    simulated = cluster(run, build_task(run.task, TaskContext(Path("unused"), 2)), {4: role, 5: role}).run()
+    seen = (one.output for one in simulated if one.node == 0 and isinstance(one.output, Banned))
+    return {ban.peer: ban for ban in islice(seen, 2)}
+
+
+@pytest.mark.usefixtures("scratch")
+def test_the_readmes_attack_runs_and_is_caught() -> None:
+    exec(example(ROOT / "README.md", '"lazy"'), {})
+    assert {peer: ban.reason for peer, ban in bans(Plugin("lazy", {"share": 0.1})).items()} == {
+        4: "gradient",
+        5: "gradient",
+    }
+
+
+@pytest.mark.usefixtures("scratch")
+def test_the_messages_attack_runs_and_is_caught_at_once() -> None:
+    exec(example(DOCS / "extending.md", '"modest"'), {})
+    found = bans(Plugin("modest"))
+    assert {peer: ban.reason for peer, ban in found.items()} == {4: "checksum", 5: "checksum"}
+    assert min(ban.step for ban in found.values()) == 2
+    assert max(ban.step for ban in found.values()) <= 3, "one of them was a validator first"
+
+
+@pytest.mark.usefixtures("scratch")
+def test_the_rule_runs_in_the_protocol() -> None:
+    exec(example(DOCS / "extending.md", '"middle"'), {})
+    rows = torch.tensor([[0.0, 0.0], [1.0, 0.75], [1.5, 1.0], [100.0, -100.0]])
+    made = build_rule(Plugin("middle"))
+    value = made.aggregate(rows, 5.0).value_P
+    assert value.tolist() == [1.0, 0.75]
+    assert made.audited
+    assert made.accepts(rows, value, 5.0)
+    assert not made.accepts(rows, value + 1, 5.0)
+
+
+def test_the_figures_of_the_detection_page_are_the_laws() -> None:
+    page = DOCS / "detection.md"
+    found: dict[str, Any] = {}
+    exec(example(page, "last_steps").replace("print(", "(lambda *_: None)("), found)
+    law, text = found["law"], page.read_text()
+    rows = {
+        "protocol steps until both are gone": (f"{law.last_steps.mean:.1f}", law.last_steps.quantile(0.99)),
+        "of them with an attacked gradient, the verdict's step included":
+            (f"{law.last_attacked.mean:.2f}", law.last_attacked.quantile(0.99)),
+        "the same, up to the last convicted gradient":
+            (f"{law.last_attacked.mean - 1:.2f}", law.last_attacked.quantile(0.99) - 1),
+    }  # fmt: skip
+    for counted, (mean, quantile) in rows.items():
+        assert f"| {counted} | {mean} | {quantile} |" in text
+    assert f"{law.hazard:.4f}" in text

@@ -1,0 +1,124 @@
+"""What people see."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from launcher import plan, scoring, table
+from launcher.experiment import Experiment
+from launcher.monitor import Monitor
+from launcher.state import NodeState, RunState
+from launcher.summary import Ending, Summary, summarise
+from tests.test_launcher_summary import banned, committed
+
+ATTACKED = Experiment(task="quadratic", device="cpu", peers=3, steps=200, role=("2=noise",))
+
+
+def watched(console: Console) -> RunState:
+    made = plan.make(ATTACKED)
+    state = RunState(3, frozenset({2}))
+    monitor = Monitor(console)
+    monitor.began(made, Path("/tmp/run"), state)
+    for node in range(3):
+        state.apply({"time": 0.0, "node": node, "event": "greeted", "peers": []})
+    monitor.saw([])
+    for node in range(3):
+        state.apply(committed(node, 50))
+        state.apply({"time": 0.0, "node": node, "event": "evaluated", "step": 50, "correct": 9, "count": 10})
+    state.apply(banned(0, 101, 2))
+    state.apply(committed(0, 102))
+    monitor.saw([])
+    monitor.saw([])
+    monitor.ended()
+    return state
+
+
+def test_plain_lines_where_there_is_no_terminal() -> None:
+    console = Console(file=io.StringIO(), force_terminal=False, width=200)
+    watched(console)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "\x1b" not in text
+    lines = text.splitlines()
+    assert lines[0].startswith("3 peers, quadratic, 200 steps, batch 256, rule centered_clip, tau 5, 1 validator")
+    assert lines[1:3] == ["peer 2 attacks: noise from 100", "run directory /tmp/run"]
+    assert lines[3].startswith("3 workers ready after")
+    expected = "step 101: attacker 2 banned (gradient, accused by 0); evidence nodes/0/evidence/x"
+    assert lines[4] == expected
+    assert lines[5].startswith("step 50/200  test accuracy 0.9000")
+    assert len(lines) == 6
+
+
+@pytest.mark.parametrize("colour", [True, False])
+def test_a_live_table_on_a_terminal(colour: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    if not colour:
+        monkeypatch.setenv("NO_COLOR", "1")
+    console = Console(file=io.StringIO(), force_terminal=True, width=100, color_system="standard")
+    watched(console)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "honest" in text
+    assert "noise" in text
+    assert "step 102/200" in text
+    assert ("\x1b[33m" in text) is colour
+
+
+def test_an_attack_that_starts_too_late_is_pointed_out() -> None:
+    console = Console(file=io.StringIO(), width=200)
+    made = plan.make(Experiment(task="quadratic", device="cpu", steps=50, attack="noise", byzantine=1))
+    Monitor(console).began(made, Path("/tmp/run"), RunState(6))
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "warning: peer 5 never attacks: its first step 100 is not below --steps 50" in text
+
+
+def summary_of(state: RunState, outcome: str, problem: str | None = None) -> Summary:
+    return summarise("run", state, plan.make(ATTACKED).roles, Ending(outcome, 3.0, problem, 0.5, 64))
+
+
+def test_the_final_table(tmp_path: Path) -> None:
+    state = watched(Console(file=io.StringIO()))
+    console = Console(file=io.StringIO(), width=40)
+    table.show(console, summary_of(state, "finished"), tmp_path)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    rows = dict(table.rows(summary_of(state, "finished")))
+    assert rows["final test accuracy"] == "0.5000"
+    assert rows["attacked"] == "peer 2: noise from 100"
+    assert rows["banned"].startswith("peer 2 at step 101 for gradient, accused by peer 0, after")
+    assert rows["honest peers banned"] == "none"
+    assert "% of the formula's" in rows["bytes"]
+    assert f"check the evidence with: btard-launch verify {tmp_path}" in text
+    assert rows["banned"] in text, "lines are not broken: they are meant for grep, too"
+
+
+def test_bad_news_is_said_plainly() -> None:
+    state = RunState(3, frozenset({2}))
+    for record in (committed(0, 0), committed(1, 0, digest="bb"), banned(0, 1, 1)):
+        state.apply(record)
+    rows = dict(table.rows(summary_of(state, "failed", "node 0 died")))
+    assert rows["outcome"] == "failed: node 0 died"
+    assert rows["agreement"].startswith("BROKEN")
+    assert rows["honest peers banned"] == "peer 1"
+    assert rows["attackers not banned"] == "peer 2"
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (1, "ended with exit code 1"),
+        (-9, "was killed by SIGKILL"),
+        (-99, "was killed by signal 99"),
+        (None, "was stopped"),
+    ],
+)
+def test_how_a_worker_ended(code: int | None, words: str) -> None:
+    assert scoring.how_it_ended(code) == words
+
+
+def test_an_obituary_quotes_the_log() -> None:
+    node = NodeState(3, step=41, problem="no space", exit_code=1)
+    assert scoring.obituary(node, ["a", "b"]) == [
+        "node 3 ended with exit code 1 at step 42: no space", "  node 3 | a", "  node 3 | b"
+    ]  # fmt: skip

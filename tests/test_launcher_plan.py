@@ -1,0 +1,86 @@
+"""What is settled and checked before a run."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from pathlib import Path
+
+import pytest
+
+from launcher import data, files, plan
+from launcher.experiment import Experiment
+from node.errors import BackendError, ConfigError, DataError
+
+QUICK = {"task": "quadratic", "device": "cpu"}
+
+
+def test_a_port_in_use_is_named() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        base = port - 3 if port - 3 >= 1024 else port
+        made = plan.make(Experiment(task="quadratic", device="cpu", peers=2, base_port=base))
+        with pytest.raises(BackendError) as caught:
+            plan.preflight(made)
+    assert f"port {port} of node" in str(caught.value)
+    assert f"use another --base-port than {base}, or 0" in str(caught.value)
+
+
+def test_a_run_that_does_not_fit_on_the_disk(tmp_path: Path) -> None:
+    made = plan.make(Experiment(task="quadratic", device="cpu", steps=10**13, run_dir=str(tmp_path / "a/b")))
+    with pytest.raises(BackendError, match=r"free, the run needs .* TB; free some space"):
+        plan.preflight(made)
+    assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [
+        (errno.ENOSPC, "the disk is full: cannot write /x/y; free some space"),
+        (errno.EACCES, "/x/y is not writable"),
+        (errno.EROFS, "/x/y is not writable"),
+        (errno.EIO, "cannot write /x/y"),
+    ],
+)
+def test_errors_of_the_disk_in_one_line(number: int, message: str) -> None:
+    assert message in str(files.disk_error(OSError(number, "reason"), Path("/x/y")))
+
+
+def test_missing_data_leaves_the_bytes_unknown(tmp_path: Path) -> None:
+    made = plan.make(Experiment(device="cpu", data_dir=str(tmp_path)))
+    assert (made.dimension, made.bytes_expected) == (None, None)
+    with pytest.raises(DataError, match="btard-launch data mnist"):
+        data.provide(made.run, made.data_directory, download=False, report=lambda line: None)
+
+
+def test_a_task_without_data_needs_none(tmp_path: Path) -> None:
+    made = plan.make(Experiment(task="quadratic", device="cpu", data_dir=str(tmp_path / "none")))
+    data.provide(made.run, made.data_directory, download=False, report=lambda line: None)
+    assert made.dimension == 64
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("use", [data.check, lambda name, where: data.prepare(name, where, print)])
+def test_an_unknown_data_set(use: object, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="unknown data set 'cifar'; use mnist"):
+        use("cifar", tmp_path)  # type: ignore[operator]
+
+
+def test_cuda_without_a_gpu() -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        assert plan.device("auto") == "cuda"
+    else:
+        assert plan.device("auto") == "cpu"
+        with pytest.raises(BackendError, match="--device cuda: torch finds no usable GPU here; use --device cpu"):
+            plan.device("cuda")
+
+
+def test_the_last_lines_of_a_log(tmp_path: Path) -> None:
+    log = tmp_path / "node.log"
+    assert files.last_lines(log, 2) == ()
+    log.write_text("one\n\ntwo  \nthree\n\n")
+    assert files.last_lines(log, 2) == ("two", "three")

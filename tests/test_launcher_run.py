@@ -1,0 +1,232 @@
+"""Whole runs: real processes, real sockets, the command line as a user has it."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from launcher import Experiment, Result, run
+from launcher.rundir import read_record
+from tests.launching import LAUNCH, PATIENCE_S, environment, launched, read_until, session, worker
+
+pytestmark = pytest.mark.sockets
+
+QUICK = ("--task", "quadratic", "--device", "cpu", "--timeout", "100s", "--run-dir", "run")
+ENDLESS = (*QUICK, "--steps", "1000000", "--eval-every", "100000")
+READY = "workers ready"
+
+
+@pytest.fixture(scope="module")
+def attacked(tmp_path_factory: pytest.TempPathFactory) -> Result:
+    """One finished run with two attackers."""
+    where = tmp_path_factory.mktemp("attacked") / "run"
+    return run(Experiment(task="quadratic", device="cpu", steps=40, eval_every=20, attack="noise", byzantine=2,
+                          attack_start=3, run_dir=str(where), timeout=100))  # fmt: skip
+
+
+def test_both_attackers_are_banned_and_nobody_else(attacked: Result) -> None:
+    made = attacked.summary
+    assert (made.outcome, made.problem, made.failures) == ("finished", None, [])
+    assert (made.steps, made.byzantine, made.undetected, made.honest_banned) == (40, [4, 5], 0, 0)
+    assert made.agreement
+    assert len({made.parameter_digest[str(peer)] for peer in range(4)}) == 1
+    assert [step for step, _ in made.accuracy] == [0, 20, 40]
+    assert made.final_test_accuracy == made.accuracy[-1][1], "the slices add up to the launcher's own figure"
+    for ban in made.bans:
+        assert (attacked.run_dir / ban.evidence).stat().st_size > 0
+    assert made.bytes_expected is not None
+    assert made.bytes_sent.bulk >= made.bytes_expected
+    assert all(steps >= 1 for steps in made.detection_steps.values())
+
+
+def test_the_run_directory_is_complete(attacked: Result) -> None:
+    import torch
+
+    names = {path.name for path in attacked.run_dir.iterdir()}
+    assert names == {
+        "run.json",
+        "genesis.json",
+        "summary.json",
+        "events.jsonl",
+        "metrics.jsonl",
+        "logs",
+        "nodes",
+        "model.pt",
+    }
+    assert json.loads((attacked.run_dir / "summary.json").read_text())["outcome"] == "finished"
+    assert sorted(read_record(attacked.run_dir).roles) == ["4", "5"]
+    events = [json.loads(line) for line in (attacked.run_dir / "events.jsonl").read_text().splitlines()]
+    assert {"started", "bound", "greeted", "banned", "finished", "exited", "ended"} <= {
+        event["event"] for event in events
+    }
+    metrics = [json.loads(line) for line in (attacked.run_dir / "metrics.jsonl").read_text().splitlines()]
+    assert {metric["event"] for metric in metrics} == {"committed", "evaluated"}
+    model = torch.load(attacked.run_dir / "model.pt", weights_only=True)
+    assert sum(tensor.numel() for tensor in model.values()) == 64
+
+
+def test_verify_accepts_it_and_notices_one_changed_byte(attacked: Result) -> None:
+    command = [*LAUNCH, "verify", str(attacked.run_dir)]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "ban of peer 5" in done.stdout
+    assert "FAIL" not in done.stdout
+    evidence = attacked.run_dir / attacked.summary.bans[0].evidence
+    intact = evidence.read_bytes()
+    evidence.write_bytes(intact[:100] + bytes([intact[100] ^ 1]) + intact[101:])
+    try:
+        done = subprocess.run(command, env=environment(), capture_output=True, text=True)
+    finally:
+        evidence.write_bytes(intact)
+    assert done.returncode == 1
+    assert "FAIL" in done.stdout
+
+
+@pytest.mark.parametrize(("expectation", "code"), [("honest_banned==0", 0), ("steps==4", 4)], ids=["met", "not met"])
+def test_json_on_stdout_and_expectations(expectation: str, code: int, tmp_path: Path) -> None:
+    command = [*LAUNCH, *QUICK, "--steps", "3", "--json", "--expect", expectation]
+    done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True)
+    assert done.returncode == code
+    assert json.loads(done.stdout) == json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert READY in done.stderr
+    assert ("expectation not met: steps==4: it is 3" in done.stderr) is (code == 4)
+
+
+@pytest.mark.parametrize(
+    ("signum", "code"),
+    [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)],
+    ids=lambda value: str(value),
+)
+def test_a_signal_stops_everything_and_leaves_a_summary(signum: int, code: int, tmp_path: Path) -> None:
+    with launched(tmp_path, *ENDLESS) as process:
+        read_until(process, READY)
+        # As a terminal does it: to the whole group, workers included. SIGTERM comes to the launcher alone.
+        (os.kill if signum == signal.SIGTERM else os.killpg)(process.pid, signum)
+        output, _ = process.communicate(timeout=PATIENCE_S)
+        assert process.returncode == code, output
+        assert "Traceback" not in output
+        assert "check the evidence with" in output
+        left = session(process.pid)
+        await_end(left)
+    made = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert (made["outcome"], made["honest_banned"], made["agreement"]) == ("interrupted", 0, True)
+    assert logs(tmp_path / "run") == ""
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM], ids=lambda value: str(value))
+def test_a_signal_before_the_start_leaves_nothing(signum: int, tmp_path: Path) -> None:
+    """The signal comes while the data set is being fetched."""
+    arguments = ("--data-dir", "data", "--device", "cpu", "--steps", "2", "--run-dir", "run")
+    with launched(tmp_path, *arguments) as process:
+        read_until(process, "MNIST from torchvision")
+        os.killpg(process.pid, signum)
+        output, _ = process.communicate(timeout=PATIENCE_S)
+        assert (process.returncode, output.strip()) == (128 + signum, "interrupted: nothing was started")
+        await_end(session(process.pid))
+    assert not (tmp_path / "run").exists()
+    assert list((tmp_path / "data").iterdir()) == []
+
+
+def test_no_worker_survives_a_launcher_that_is_killed(tmp_path: Path) -> None:
+    with launched(tmp_path, *ENDLESS) as process:
+        read_until(process, READY)
+        left = [pid for pid in session(process.pid) if pid != process.pid]
+        assert len(left) >= 7, "six workers and their server"
+        process.kill()
+        await_end(left)
+
+
+def test_a_worker_that_dies_is_named_with_its_last_words(tmp_path: Path) -> None:
+    with launched(tmp_path, *ENDLESS, "--delivery-bound", "200ms", "--gradient-bound", "500ms") as process:
+        read_until(process, READY)
+        os.kill(worker(process.pid, 3), signal.SIGKILL)
+        output, _ = process.communicate(timeout=PATIENCE_S)
+        await_end(session(process.pid))
+    assert process.returncode == 1
+    assert "node 3 was killed by SIGKILL at step" in output
+    assert "Traceback" not in output
+    made = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert made["outcome"] == "failed"
+    assert (made["honest_banned"], made["agreement"]) == (0, True)
+    assert 3 in [failure["node"] for failure in made["failures"]]
+
+
+def test_time_runs_out(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [*LAUNCH, *ENDLESS, "--timeout", "1ms"], cwd=tmp_path, env=environment(), capture_output=True, text=True
+    )
+    assert done.returncode == 5
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["outcome"] == "timeout"
+    assert done.stderr == ""
+
+
+def test_a_full_disk_ends_the_run_in_order(tmp_path: Path) -> None:
+    """A limit on the size of files stands for the full disk: writes fail in the same places."""
+    limited = ["import resource", "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))", LAUNCH[2]]
+    command = [sys.executable, "-c", "; ".join(limited), *ENDLESS]
+    done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (1, "")
+    made = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert made["outcome"] == "failed"
+    assert "cannot write" in made["problem"]
+    for name in ("events.jsonl", "metrics.jsonl"):
+        for line in (tmp_path / "run" / name).read_text().splitlines():
+            json.loads(line)
+
+
+def test_a_script_needs_no_main_guard(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "print('once')\n"
+        "from launcher import Experiment, run\n"
+        "result = run(Experiment(task='quadratic', device='cpu', steps=2, run_dir='run', timeout=100))\n"
+        "print(result.summary.outcome)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, str(script)], cwd=tmp_path, env=environment(), capture_output=True, text=True
+    )
+    assert (done.stdout, done.stderr, done.returncode) == ("once\nfinished\n", "", 0)
+
+
+def test_the_same_seeds_give_the_same_parameters(tmp_path: Path) -> None:
+    def digests(name: str, seed: int = 0) -> set[str]:
+        where = str(tmp_path / name)
+        made = run(Experiment(task="quadratic", device="cpu", peers=3, steps=3, run_dir=where, timeout=100, seed=seed))
+        return set(made.summary.parameter_digest.values())
+
+    assert digests("a") == digests("b") != digests("c", seed=1)
+
+
+@pytest.mark.mnist
+def test_real_mnist(mnist_directory: Path, tmp_path: Path) -> None:
+    made = run(Experiment(steps=4, eval_every=2, batch_size=32, device="cpu", data_dir=str(mnist_directory),
+                          run_dir=str(tmp_path / "run"), timeout=100)).summary  # fmt: skip
+    assert (made.outcome, made.agreement, made.honest_banned) == ("finished", True, 0)
+    assert made.final_test_accuracy == made.accuracy[-1][1]
+    assert made.bytes_expected is not None
+    assert made.bytes_expected <= made.bytes_sent.bulk <= 1.05 * made.bytes_expected
+
+
+def await_end(pids: list[int]) -> None:
+    """Wait until none of these processes is left; fails after a while."""
+    for pid in pids:
+        try:
+            handle = os.pidfd_open(pid)
+        except ProcessLookupError:
+            continue
+        try:
+            ready, _, _ = select.select([handle], [], [], PATIENCE_S)
+        finally:
+            os.close(handle)
+        assert ready, f"process {pid} is still there"
+
+
+def logs(run_dir: Path) -> str:
+    return "".join(path.read_text() for path in sorted((run_dir / "logs").iterdir()))

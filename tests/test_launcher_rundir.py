@@ -1,0 +1,97 @@
+"""The run directory: complete, private where it must be, or not there at all."""
+
+from __future__ import annotations
+
+import json
+import stat
+from pathlib import Path
+
+import pytest
+
+from launcher import rundir
+from launcher.experiment import Experiment
+from node import keys
+from node.audit import read_genesis
+from node.errors import BackendError, BtardError, ConfigError
+
+
+def create(experiment: Experiment, where: Path) -> rundir.RunDirectory:
+    return rundir.create(experiment, experiment.run_config("cpu"), experiment.roles(), where / "data", argv=["x"],
+                         sources={"steps": "flag --steps"})  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_it_holds_what_the_run_needs(tmp_path: Path) -> None:
+    made = create(Experiment(attack="noise", byzantine=1, seed=3), tmp_path)
+    assert made.path.parent == tmp_path / "runs"
+    assert made.path.name.endswith("-noise")
+    for config in made.configs:
+        secrets = Path(config.secrets_file)
+        assert stat.S_IMODE(secrets.stat().st_mode) == 0o600
+        assert keys.public_identity(config.node, keys.load(secrets)) == config.members[config.node]
+    record = rundir.read_record(made.path)
+    assert (record.argv, record.sources, list(record.roles)) == (("x",), {"steps": "flag --steps"}, ["5"])
+    assert record.versions.packages["torch"]
+    assert json.loads((made.path / "run.json").read_bytes())["link_model"] is None
+
+
+def test_the_public_half_tells_nothing_of_roles_or_secrets(tmp_path: Path) -> None:
+    made = create(Experiment(attack="noise", byzantine=1), tmp_path)
+    genesis = read_genesis(made.path)
+    assert (genesis.run_id, genesis.run, genesis.members) == (
+        made.run_id,
+        made.configs[0].run,
+        made.configs[0].members,
+    )
+    text = (made.path / "genesis.json").read_text()
+    assert "noise" not in text
+    assert keys.load(Path(made.configs[0].secrets_file)).signing_seed not in text
+
+
+def test_the_same_protocol_seed_gives_the_same_keys(tmp_path: Path) -> None:
+    first, second, other = (create(Experiment(protocol_seed=seed), tmp_path) for seed in (1, 1, 2))
+    assert first.path != second.path
+    assert first.configs[0].members == second.configs[0].members != other.configs[0].members
+
+
+def test_an_empty_directory_may_be_named(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    assert create(Experiment(run_dir="mine"), tmp_path).path == tmp_path / "mine"
+
+
+def test_a_full_one_may_not(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").touch()
+    with pytest.raises(ConfigError, match="--run-dir mine exists and is not empty"):
+        create(Experiment(run_dir="mine"), tmp_path)
+    assert (tmp_path / "mine" / "thesis.tex").exists()
+
+
+@pytest.mark.parametrize("place", ["file/run", "/proc/run"])
+def test_a_place_that_cannot_be_written(tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(BackendError) as caught:
+        create(Experiment(run_dir=place), tmp_path)
+    assert "use another --run-dir" in str(caught.value)
+
+
+def test_a_failed_start_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, secret: object) -> None:
+        raise BackendError("the disk is full")
+
+    monkeypatch.setattr(keys, "write", full)
+    with pytest.raises(BtardError, match="the disk is full"):
+        create(Experiment(), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("content", "message"), [(None, "is not a run directory"), ("{}", "is not readable by this")])
+def test_another_directory_is_no_run(tmp_path: Path, content: str | None, message: str) -> None:
+    if content is not None:
+        (tmp_path / "run.json").write_text(content)
+    with pytest.raises(ConfigError, match=message):
+        rundir.read_record(tmp_path)

@@ -1,0 +1,56 @@
+"""Following journals."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from launcher.state import RunState
+from launcher.watch import Watch
+from node.errors import BackendError
+from node.journal import Journal
+
+
+def lines(path: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_records_are_collected_once_in_order_of_time(tmp_path: Path) -> None:
+    times = iter([3.0, 1.0, 2.0])
+    state = RunState(2)
+    watch = Watch(tmp_path, state)
+    assert watch.look() == [], "no journal is there yet"
+    with (
+        Journal(tmp_path / "nodes/0/journal.jsonl", 0, lambda: next(times)) as first,
+        Journal(tmp_path / "nodes/1/journal.jsonl", 1, lambda: next(times)) as second,
+    ):
+        first.append("greeted", peers=[1])
+        second.append("bound", control="c", bulk="b")
+        assert [(record["node"], record["event"]) for record in watch.look()] == [(1, "bound"), (0, "greeted")]
+        second.append("evaluated", step=0, correct=1, count=2)
+    assert [record["event"] for record in watch.look()] == ["evaluated"]
+    assert watch.look() == []
+    watch.note("ended", outcome="finished")
+    watch.close()
+    assert [line["event"] for line in lines(tmp_path / "events.jsonl")] == ["bound", "greeted", "ended"]
+    assert [line["event"] for line in lines(tmp_path / "metrics.jsonl")] == ["evaluated"]
+    assert (state.nodes[0].state, state.nodes[1].accuracy) == ("ready", 0.5)
+
+
+def test_half_a_line_waits_for_its_rest(tmp_path: Path) -> None:
+    watch = Watch(tmp_path, RunState(1))
+    path = tmp_path / "nodes/0/journal.jsonl"
+    path.parent.mkdir(parents=True)
+    path.write_text('{"time": 1, "node": 0, "ev')
+    assert watch.look() == []
+    with path.open("a") as file:
+        file.write('ent": "bound"}\n')
+    assert [record["event"] for record in watch.look()] == ["bound"]
+    watch.close()
+
+
+def test_a_directory_that_cannot_be_written(tmp_path: Path) -> None:
+    with pytest.raises(BackendError, match="cannot write"):
+        Watch(tmp_path / "gone", RunState(1))

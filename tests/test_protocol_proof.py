@@ -1,0 +1,263 @@
+"""Evidence convinces a third party, and nothing that was changed in it does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+
+import msgspec
+import pytest
+import torch
+
+from node.config import Plugin, RunConfig
+from node.protocol import evidence as files
+from node.protocol.charges import Averaging, FalseChecksum, FalseGradient
+from node.protocol.evidence import Evidence
+from node.protocol.messages import encode
+from node.protocol.proof import UnprovenError, Verifier
+from node.protocol.replay import Ground
+from tests.simulation.cases import CASES, Case, filed, verifier_for
+from tests.simulation.stage import set_up
+
+BY_NAME = {case.name: case for case in CASES}
+GRADIENT = BY_NAME["sign_flip"]
+REFORMED = BY_NAME["sign_flip-reform"]
+AGGREGATE = BY_NAME["shift_aggregate"]
+CHECKSUM = BY_NAME["lie_checksum"]
+BIT = BY_NAME["false_accuse-bit"]
+KINDS = {"gradient": "recomputation", "false_accusation": "recomputation"}
+every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+
+
+def first(case: Case) -> tuple[Evidence, Verifier]:
+    """The first ban's evidence of a case, and a third party that may judge it."""
+    stage, found, _ = filed(case)
+    return files.decode(found[0].ban.evidence), verifier_for(stage, found[0].before)
+
+
+@every_case
+def test_both_bans_are_proven(case: Case) -> None:
+    stage, found, _ = filed(case)
+    assert [item.ban.peer for item in sorted(found, key=lambda item: item.ban.peer)] == [4, 5]
+    for item in found:
+        proof = verifier_for(stage, item.before).check(item.ban.evidence)
+        assert (proof.ban.peer, proof.ban.reason) == (item.ban.peer, case.reason)
+        judged_gradient = isinstance(files.decode(item.ban.evidence).charge, FalseGradient)
+        assert proof.kind == ("recomputation" if judged_gradient else "transcript")
+        assert str(item.ban.peer) in proof.explanation
+
+
+@every_case
+def test_no_byte_can_be_changed(case: Case) -> None:
+    """Ninety places of each kind of file, two flips each; the same holds for every single byte."""
+    evidence, verifier = first(case)
+    data = encode(evidence)
+    dice = Random(case.name)
+    for place in dice.sample(range(len(data)), 90):
+        for flip in (1, dice.randrange(2, 256)):
+            changed = bytearray(data)
+            changed[place] ^= flip
+            with pytest.raises(UnprovenError):
+                verifier.check(bytes(changed))
+
+
+# --- changes with sense ---------------------------------------------------------------------------------------------
+
+Change = Callable[[Evidence], Evidence]
+put = msgspec.structs.replace
+
+
+def with_ban(**fields: object) -> Change:
+    return lambda evidence: put(evidence, ban=put(evidence.ban, **fields))
+
+
+def with_charge(**fields: object) -> Change:
+    return lambda evidence: put(evidence, charge=put(evidence.charge, **fields))
+
+
+def with_trial(**fields: object) -> Change:
+    return lambda evidence: put(evidence, trial=put(evidence.trial, **fields))
+
+
+def first_held(field: str, **fields: object) -> Change:
+    """Change the first tensor of a list of the evidence, or of its trial."""
+
+    def change(evidence: Evidence) -> Evidence:
+        if field == "publications":
+            held = evidence.publications
+            return put(evidence, publications=(put(held[0], **fields), *held[1:]))
+        held = evidence.trial.aggregates
+        return put(evidence, trial=put(evidence.trial, aggregates=(put(held[0], **fields), *held[1:])))
+
+    return change
+
+
+def without(field: str, place: int = 0) -> Change:
+    return lambda evidence: put(evidence, **{field: (*getattr(evidence, field)[:place],
+                                                    *getattr(evidence, field)[place + 1 :])})  # fmt: skip
+
+
+def trial_without_message(evidence: Evidence) -> Evidence:
+    return put(evidence, trial=put(evidence.trial, messages=evidence.trial.messages[1:]))
+
+
+def trial_with_a_message_twice(evidence: Evidence) -> Evidence:
+    return put(evidence, trial=put(evidence.trial, messages=(evidence.trial.messages[0], *evidence.trial.messages)))
+
+
+CHANGES: list[tuple[str, Case, Change]] = [
+    ("another peer", GRADIENT, with_ban(peer=0)),
+    ("another reason", GRADIENT, with_ban(reason="checksum")),
+    ("another accuser", GRADIENT, with_ban(accuser=3)),
+    ("another accuser of a void attempt", AGGREGATE, with_ban(accuser=3)),
+    ("not removed", GRADIENT, with_ban(removed=False)),
+    ("not removed, of a void attempt", AGGREGATE, with_ban(removed=False)),
+    ("removed instead of reformed", REFORMED, with_ban(removed=True)),
+    ("another step", GRADIENT, with_ban(step=2)),
+    ("another attempt", AGGREGATE, with_ban(attempt=1)),
+    ("another run", GRADIENT, lambda evidence: put(evidence, run=bytes(32))),
+    ("another version", GRADIENT, lambda evidence: put(evidence, version=2)),
+    ("an honest target", GRADIENT, with_charge(accused=0)),
+    ("an accuser that never accused", GRADIENT, with_charge(accuser=0)),
+    ("a charge that nobody raised", BIT, lambda evidence: put(evidence, charge=FalseChecksum(0, 1, 2))),
+    ("an accusation that nobody made", AGGREGATE,
+     lambda evidence: put(evidence, charge=Averaging(4, "accusation", 0))),
+    ("another cause", AGGREGATE, with_charge(cause="V0")),
+    ("a cause that does not exist", AGGREGATE, with_charge(cause="V9")),
+    ("V3 where V2 failed", AGGREGATE, with_charge(cause="V3")),
+    ("another part", AGGREGATE, with_charge(part=5)),
+    ("a part that does not exist", AGGREGATE, with_charge(part=77)),
+    ("a negative part", AGGREGATE, with_charge(part=-2)),
+    ("the aggregate of another part", AGGREGATE, first_held("aggregates", part=3)),
+    ("the aggregate of another owner", AGGREGATE, first_held("aggregates", owner=3)),
+    ("the aggregate of another step", AGGREGATE, first_held("aggregates", step=0)),
+    ("an aggregate with other bytes", AGGREGATE, first_held("aggregates", values=bytes(12))),
+    ("half a number", AGGREGATE, first_held("aggregates", values=bytes(3))),
+    ("a published part with other bytes", AGGREGATE, first_held("publications", values=bytes(12))),
+    ("a published part of another attempt", AGGREGATE, first_held("publications", attempt=1)),
+    ("a published part of an enormous owner", AGGREGATE, first_held("publications", owner=2**63)),
+    ("a published part missing", AGGREGATE, without("publications")),
+    ("a CLOSE missing", AGGREGATE, without("certificate")),
+    ("a CLOSE missing at a commit", GRADIENT, without("certificate", 3)),
+    ("no CLOSE at all", GRADIENT, lambda evidence: put(evidence, certificate=())),
+    ("no summary", GRADIENT, lambda evidence: put(evidence, summary=None)),
+    ("a summary of a void attempt", AGGREGATE, lambda evidence: put(evidence, summary=evidence.trial.before)),
+    ("a message missing", GRADIENT, trial_without_message),
+    ("a message twice", GRADIENT, trial_with_a_message_twice),
+    ("a smaller roster", GRADIENT, with_trial(active=(0, 1, 2, 3, 5))),
+    ("no certified state", GRADIENT, with_trial(before=None)),
+    ("no certificate of the state", GRADIENT, with_trial(certificate=())),
+    ("no step before", GRADIENT, lambda evidence: put(evidence, past=None)),
+    ("the step itself as the step before", GRADIENT, lambda evidence: put(evidence, past=evidence.trial)),
+    ("a step before where none belongs", AGGREGATE, lambda evidence: put(evidence, past=evidence.trial)),
+    ("other parameters", GRADIENT, lambda evidence: put(evidence, parameters=bytes(len(evidence.parameters)))),
+    ("no parameters", GRADIENT, lambda evidence: put(evidence, parameters=b"")),
+    ("parameters where none belong", AGGREGATE, lambda evidence: put(evidence, parameters=bytes(4))),
+    ("JUDGE messages where none belong", AGGREGATE, lambda evidence: put(evidence, judges=evidence.certificate)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("case", "change"), [row[1:] for row in CHANGES], ids=[row[0] for row in CHANGES])
+def test_a_change_with_sense_is_noticed(case: Case, change: Change) -> None:
+    evidence, verifier = first(case)
+    verifier.check(encode(evidence))
+    changed = change(evidence)
+    assert changed != evidence
+    with pytest.raises(UnprovenError):
+        verifier.check(encode(changed))
+
+
+@pytest.mark.parametrize("data", [b"", b"\x00", b"\xc1" * 40, bytes(5000)], ids=["empty", "zero", "rubbish", "zeros"])
+def test_rubbish_proves_nothing(data: bytes) -> None:
+    with pytest.raises(UnprovenError, match="damaged"):
+        first(GRADIENT)[1].check(data)
+
+
+def test_a_truncated_or_prolonged_file_proves_nothing() -> None:
+    evidence, verifier = first(CHECKSUM)
+    data = encode(evidence)
+    for changed in (data[:-1], data[: len(data) // 2], data + b"\x00"):
+        with pytest.raises(UnprovenError):
+            verifier.check(changed)
+
+
+def test_a_later_ban_needs_the_earlier_ones() -> None:
+    """The roster of an attempt follows from the bans before it, so they are shown in order."""
+    stage, found, _ = filed(GRADIENT)
+    assert found[1].before
+    with pytest.raises(UnprovenError):
+        verifier_for(stage, ()).check(found[1].ban.evidence)
+
+
+def test_evidence_of_another_run_proves_nothing() -> None:
+    evidence, _ = first(GRADIENT)
+    other = set_up(RunConfig(peers=6, task=Plugin("quadratic", {"dimension": 19}), steps=30, batch_size=2), {}, 99)
+    with pytest.raises(UnprovenError, match="another run"):
+        Verifier(other.ground()).check(encode(evidence))
+
+
+def test_a_verifier_in_another_environment_says_that_it_cannot_decide() -> None:
+    stage, found, _ = filed(GRADIENT)
+    ground = stage.ground()
+    elsewhere = Ground(
+        settings=_elsewhere(ground), tools=ground.tools, keys=ground.keys, initial_D=ground.initial_D,
+        recompute=lambda parameters_D, seed: torch.zeros(19),
+    )  # fmt: skip
+    proof = Verifier(elsewhere).check(found[0].ban.evidence)
+    assert proof.kind == "majority"
+    assert "cannot decide" in proof.explanation
+
+
+def _elsewhere(ground: Ground):  # type: ignore[no-untyped-def]
+    from dataclasses import replace
+
+    return replace(ground.settings, fingerprint=b"another machine")
+
+
+def test_a_recomputation_that_finds_the_gradient_right_refutes_the_ban() -> None:
+    """The proof is the recomputation: with a function that returns what was committed the ban does not stand."""
+    stage, found, _ = filed(BY_NAME["false_accuse-verdict"])
+    ground = stage.ground()
+    wrong = Ground(
+        ground.settings, ground.tools, ground.keys, ground.initial_D, lambda parameters_D, seed: -parameters_D
+    )
+    with pytest.raises(UnprovenError, match="not guilty"):
+        Verifier(wrong).check(found[0].ban.evidence)
+
+
+# --- the final state ------------------------------------------------------------------------------------------------
+
+
+def finished() -> tuple[Verifier, bytes, torch.Tensor]:
+    stage, found, certificate = filed(CHECKSUM)
+    verifier = Verifier(stage.ground())
+    for item in found:
+        verifier.check(item.ban.evidence)
+    verifier.settle([files.decode(item.ban.evidence).ban for item in found])
+    return verifier, certificate, stage.simulation.nodes[0].peer.state.parameters_D
+
+
+def test_the_last_certificate_covers_the_parameters() -> None:
+    verifier, certificate, parameters_D = finished()
+    verifier.check_final(certificate, parameters_D)
+
+
+def test_other_parameters_are_not_certified() -> None:
+    verifier, certificate, parameters_D = finished()
+    with pytest.raises(UnprovenError, match="not certified"):
+        verifier.check_final(certificate, parameters_D + 1e-3)
+
+
+def test_a_ban_that_was_left_out_is_missed() -> None:
+    stage, _, certificate = filed(CHECKSUM)
+    with pytest.raises(UnprovenError):
+        Verifier(stage.ground()).check_final(certificate, stage.simulation.nodes[0].peer.state.parameters_D)
+
+
+def test_no_byte_of_a_certificate_can_be_changed() -> None:
+    verifier, certificate, parameters_D = finished()
+    for place in range(0, len(certificate), 17):
+        changed = bytearray(certificate)
+        changed[place] ^= 1
+        with pytest.raises(UnprovenError):
+            verifier.check_final(bytes(changed), parameters_D)

@@ -1,0 +1,291 @@
+"""Whole workers as processes: how they start, how they end, and what cannot stop them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from time import monotonic
+
+import msgspec
+import pytest
+import zmq
+
+from node import keys, wire
+from node.config import Endpoint, Member, NodeConfig, Plugin
+from node.protocol.events import BulkKey, BulkKind
+from node.transport import Transport
+from tests.launching import environment
+from tests.workers import ENDLESS, QUADRATIC, WATCHDOG_S, Worker, changed, configs, introduce, push, roster, workers
+
+pytestmark = pytest.mark.sockets
+TOKEN = bytes(range(32))
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+def under_way(started: list[Worker], step: int = 1) -> None:
+    """Wait until every worker has committed a step."""
+    end = monotonic() + WATCHDOG_S
+    while any(not each.said("committed") or each.said("committed")[-1]["step"] < step for each in started):
+        assert monotonic() < end, [each.log for each in started]
+        assert all(each.process.exitcode is None for each in started), [each.log for each in started]
+        started[0].process.join(0.02)
+
+
+# --- endings --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("peers", [2, 3])
+def test_a_run_ends_everywhere_with_the_same_parameters(peers: int, tmp_path: Path) -> None:
+    with workers(roster(tmp_path, msgspec.structs.replace(QUADRATIC, peers=peers))) as started:
+        introduce(started)
+        assert [each.exit_code() for each in started] == [0] * peers, [each.log for each in started]
+        finished = [each.said("finished")[0] for each in started]
+    assert len({record["parameter_digest"] for record in finished}) == 1
+    for each, record in zip(started, finished, strict=True):
+        assert (each.run_dir / record["path"]).stat().st_size == 4 * 64
+        assert each.log == ""
+        assert each.said("greeted")[0]["peers"] == [peer for peer in range(peers) if peer != each.config.node]
+
+
+def test_workers_started_by_hand_need_no_launcher(tmp_path: Path) -> None:
+    """`python -m node CONFIG.json`, with fixed addresses instead of a pipe."""
+    made = roster(tmp_path, msgspec.structs.replace(QUADRATIC, peers=2))
+    free = {}
+    for each in made:
+        probe = Transport(each.node, keys.load(Path(each.secrets_file)), each.members, each.listen, run_id="probe")
+        free[str(each.node)] = probe.bound
+        probe.close(0)
+    processes = []
+    for each in made:
+        path = Path(each.directory) / "config.json"
+        path.write_bytes(msgspec.json.encode(changed(each, listen=free[str(each.node)], addresses=free)))
+        processes.append(subprocess.Popen([sys.executable, "-m", "node", str(path)], env=environment(),
+                                          stderr=subprocess.PIPE, text=True))  # fmt: skip
+    ended = [(process.communicate(timeout=WATCHDOG_S)[1], process.returncode) for process in processes]
+    assert ended == [("", 0), ("", 0)]
+
+
+@pytest.mark.parametrize("moment", ["bound", "greeting", "training"])
+def test_sigterm_ends_a_worker_at_once_whatever_it_is_doing(moment: str, tmp_path: Path) -> None:
+    with workers(roster(tmp_path, ENDLESS)) as started:
+        if moment == "training":
+            introduce(started)
+            under_way(started)
+        else:
+            addresses = {each.config.node: each.bound() for each in started}
+        if moment == "greeting":
+            started[0].pipe.send(("addresses", addresses))
+        for each in started:
+            os.kill(each.process.pid or 0, signal.SIGTERM)
+        assert [each.exit_code() for each in started] == [143] * 3
+        for each in started:
+            assert each.log == ""
+            assert not (each.run_dir / "nodes" / str(each.config.node) / "parameters.f32").exists()
+
+
+@pytest.mark.parametrize("moment", ["bound", "training"])
+@pytest.mark.parametrize("how", ["stop", "gone"])
+def test_a_worker_ends_when_its_launcher_says_so_or_vanishes(how: str, moment: str, tmp_path: Path) -> None:
+    with workers(roster(tmp_path, ENDLESS)) as started:
+        if moment == "training":
+            introduce(started)
+            under_way(started)
+        else:
+            for each in started:
+                each.bound()
+        for each in started:
+            if how == "stop":
+                each.pipe.send(("stop",))
+            else:
+                each.pipe.close()
+        assert [each.exit_code() for each in started] == [143] * 3
+        assert [each.log for each in started] == [""] * 3
+
+
+def test_a_waiting_worker_does_not_spin(tmp_path: Path) -> None:
+    """It comes to rest: two readings of its processor time, a while apart, are equal."""
+    with workers(roster(tmp_path, ENDLESS)[:1]) as (alone,):
+        alone.bound()
+        end = monotonic() + WATCHDOG_S / 2
+        used = -1
+        while used != (now := cpu_ticks(alone)):
+            assert monotonic() < end
+            used = now
+            alone.process.join(0.3)
+
+
+def cpu_ticks(worker: Worker) -> int:
+    fields = (Path("/proc") / str(worker.process.pid) / "stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
+
+
+# --- what goes wrong before the first step ----------------------------------------------------------------------
+
+
+def test_a_peer_that_never_greets_is_named(tmp_path: Path) -> None:
+    made = roster(tmp_path)
+    nowhere = Endpoint("tcp://127.0.0.1:1", "tcp://127.0.0.1:1")
+    with workers(made[:2], mesh_s=4.0) as started:
+        introduce(started, {2: nowhere})
+        assert [each.exit_code() for each in started] == [1, 1]
+        for each in started:
+            assert "no greeting from peer 2 within 4 s" in each.log
+            assert each.log.count("\n") == 1
+            assert each.said("failed")[0]["error"] in each.log
+
+
+def test_a_peer_of_another_run_is_named_with_the_reason(tmp_path: Path) -> None:
+    made = roster(tmp_path)
+    with workers((*made[:2], changed(made[2], run_id="yesterday")), mesh_s=4.0) as started:
+        introduce(started)
+        assert [each.exit_code() for each in started] == [1, 1, 1]
+        assert "peer 2: it belongs to run 'yesterday' and we to 'run'" in started[0].log
+        assert started[0].drops["greeting_of_another_run"] >= 1
+
+
+def test_a_key_that_is_not_the_rosters_is_refused(tmp_path: Path) -> None:
+    """Node 2 was given another roster, with its own fresh key in it: the others do not let it in."""
+    made, strange = roster(tmp_path / "a"), roster_of_another_seed(tmp_path / "b")
+    members = (*made[0].members[:2], strange[2].members[2])
+    with workers((*made[:2], changed(strange[2], members=members)), mesh_s=4.0) as started:
+        introduce(started)
+        assert [each.exit_code() for each in started] == [1, 1, 1]
+        assert "no greeting from peer 2" in started[0].log
+        assert started[0].drops["stranger"] >= 1
+
+
+def roster_of_another_seed(where: Path) -> tuple[NodeConfig, ...]:
+    return configs(where, QUADRATIC, *keys.generate(1, QUADRATIC.peers))
+
+
+BROKEN = {
+    "secrets of another node": (lambda c: changed(c, secrets_file=c.secrets_file.replace("/0/", "/1/")), "not those"),
+    "no secrets": (lambda c: changed(c, secrets_file="/nowhere/secrets.json"), "cannot read the key file /nowhere"),
+    "no data": (lambda c: changed(c, run=msgspec.structs.replace(c.run, task=Plugin("mnist_cnn"))), "data mnist"),
+    "an address of nobody": (lambda c: changed(c, listen=Endpoint("tcp://192.0.2.1:9", "tcp://127.0.0.1:*")), "listen"),
+}
+
+
+@pytest.mark.parametrize(("breaking", "words"), BROKEN.values(), ids=BROKEN)
+def test_what_cannot_work_ends_with_one_line(breaking: object, words: str, tmp_path: Path) -> None:
+    assert callable(breaking)
+    with workers([breaking(config) for config in roster(tmp_path)[:1]]) as (alone,):
+        assert alone.exit_code() == 1
+        assert words in alone.log
+        assert alone.log.startswith("error: ")
+        assert alone.log.count("\n") == 1
+        assert alone.said("failed")
+
+
+def test_a_busy_port_ends_with_one_line(tmp_path: Path) -> None:
+    made = roster(tmp_path)
+    with workers(made[:1]) as (first,):
+        taken = changed(made[1], listen=first.bound())
+        with workers([taken]) as (second,):
+            assert second.exit_code() == 1
+            assert "Address already in use" in second.log
+            assert second.log.count("\n") == 1
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_at_the_start_is_one_line(tmp_path: Path) -> None:
+    made = roster(tmp_path)
+    (Path(made[0].directory) / "journal.jsonl").symlink_to("/dev/full")
+    with workers(made[:1]) as (alone,):
+        assert alone.exit_code() == 1
+        assert alone.log == (
+            f"error: cannot write the journal {made[0].directory}/journal.jsonl: No space left on device; "
+            "free the disk and run again\n"
+        )
+
+
+def test_a_disk_that_fills_up_while_journalling_is_one_line(tmp_path: Path) -> None:
+    made = roster(tmp_path, msgspec.structs.replace(ENDLESS, peers=2, delivery_bound_s=0.5, gradient_bound_s=1.0))
+    with workers(made[:1], file_bytes=5000) as limited, workers(made[1:]) as rest:
+        introduce([*limited, *rest])
+        assert limited[0].exit_code() == 1
+        assert "cannot write the journal" in limited[0].log
+        assert limited[0].log.count("\n") == 1
+        committed = limited[0].said("committed")
+        assert committed, "the journal still ends with a whole line"
+        assert rest[0].exit_code() == 1
+        assert "peer 0" in rest[0].said("halted")[0]["problem"], "its peer names it"
+
+
+# --- what a running worker endures ------------------------------------------------------------------------------
+
+KEY = BulkKey(step=3, attempt=0, kind=BulkKind.PART, owner=2, part=0)
+MEMBER_FRAMES = {
+    "control_malformed": [[b""], [b"\x07x"], [b"\x01a", b"b"], [b""] * 500, [b"\x02\x63v"], [b"\x02\x01\xc1"]],
+    "malformed": [[wire.encode_control(data)] for data in (b"\xc1", b"\x92\xc4\x01a", b"x" * 100_000)],
+    "greeting_of_another_run": [[wire.encode_greeting(wire.Greeting("older", TOKEN))]],
+}
+BULK_FRAMES = {
+    "bulk_malformed": [[b""], [b"\xc1", b"1234"], [wire.encode_bulk_header(TOKEN, KEY), b"123", b"4"], [b"a"] * 500],
+    "bulk_unknown_token": [[wire.encode_bulk_header(TOKEN, KEY), bytes(8)]],
+}
+
+
+def test_malformed_and_foreign_frames_do_not_stop_running_workers(tmp_path: Path, stack: ExitStack) -> None:
+    """A hand-written peer with a member's key, one with a stranger's, one without, and bytes on the bulk port."""
+    made = roster(tmp_path, ENDLESS)
+    with workers(made) as started:
+        addresses = introduce(started)
+        under_way(started)
+        target, member = addresses[0], made[0].members[0]
+        throw(stack, target, member, keys.load(Path(made[2].secrets_file)).transport_secret)
+        mark = started[0].said("committed")[-1]["step"]
+        under_way(started, mark + 20)
+        os.kill(started[0].process.pid or 0, signal.SIGTERM)
+        assert started[0].exit_code() == 143
+        drops = started[0].drops
+        assert {reason: drops.get(reason) for reason in (*MEMBER_FRAMES, *BULK_FRAMES)} == {
+            reason: len(frames) for reason, frames in (*MEMBER_FRAMES.items(), *BULK_FRAMES.items())
+        }
+        assert drops["stranger"] >= 1
+        assert not started[0].said("banned")
+
+
+def throw(stack: ExitStack, target: Endpoint, member: Member, key: str) -> None:
+    """Send everything that is wrong, each time followed by what shows that it has been read."""
+    liar = push(stack, target.control, member, key)
+    stranger = push(stack, target.control, member, zmq.curve_keypair()[1].decode())
+    naked, bulk = push(stack, target.control), push(stack, target.bulk)
+    for frames in (frames for rows in MEMBER_FRAMES.values() for frames in rows):
+        liar.send_multipart(frames)
+    for frames in (frames for rows in BULK_FRAMES.values() for frames in rows):
+        bulk.send_multipart(frames)
+    for outsider in (stranger, naked):
+        outsider.send(wire.encode_control(b"let me in"))
+    oversized = push(stack, target.control, member, key)
+    oversized.send(bytes(5 << 20))
+
+
+def test_a_flood_of_a_member_neither_stops_a_step_nor_a_deadline(tmp_path: Path, stack: ExitStack) -> None:
+    """Peer 2 is only a flood: it greets, then repeats junk. The others' deadline for its HELLO still comes."""
+    bounds = {"delivery_bound_s": 0.5, "gradient_bound_s": 0.5}
+    made = roster(tmp_path, msgspec.structs.replace(ENDLESS, **bounds))
+    with workers(made[:2]) as started:
+        secrets = keys.load(Path(made[2].secrets_file))
+        peer = Transport(2, secrets, made[2].members, made[2].listen, run_id="run")
+        stack.callback(peer.close, 0)
+        peer.connect(introduce(started, {2: peer.bound}))
+        while any(each.process.exitcode is None for each in started):
+            for _ in range(100):
+                for each in started:
+                    peer.send_control(each.config.node, b"\x92\xc4\x01a\xc4\x01b")
+            peer.poll(0.0)
+        assert [each.exit_code() for each in started] == [1, 1]
+        for each in started:
+            assert "peer 2" in each.said("halted")[0]["problem"]
+            assert each.drops["malformed"] > 0
