@@ -74,6 +74,20 @@ def authenticated(frame: zmq.Frame) -> int | None:
         return None
 
 
+def descriptor(frame: zmq.Frame) -> int:
+    """The file descriptor of the connection that a frame came in on (-1: unknown)."""
+    try:
+        return int(frame.get(zmq.SRCFD))
+    except (zmq.ZMQError, ValueError):
+        return -1
+
+
+def port_of(endpoint: str) -> int:
+    """The TCP port of a bound endpoint (0 for other transports)."""
+    port = endpoint.rpartition(":")[2]
+    return int(port) if endpoint.startswith("tcp://") and port.isdigit() else 0
+
+
 @dataclass(frozen=True, slots=True)
 class Bounds:
     """What one channel may hold.
@@ -146,7 +160,7 @@ class Channel:
             socket.close(linger=0)
             advice = "use tcp://<address>:<port>"
             raise TransportError(
-                f"cannot connect to peer {peer} at {endpoint!r}: {zmq.strerror(error.errno)}; {advice}"
+                f"cannot connect to peer {peer} at {endpoint!r}: {zmq.strerror(error.errno or 0)}; {advice}"
             ) from error
         self._lines[peer] = endpoint, socket
         return True
@@ -211,7 +225,9 @@ class Channel:
             socket.close(linger=0)
             busy = error.errno == errno.EADDRINUSE
             advice = "stop what listens there or use port *" if busy else "use tcp://<address of this host>:<port or *>"
-            raise TransportError(f"cannot listen on {endpoint!r}: {zmq.strerror(error.errno)}; {advice}") from error
+            raise TransportError(
+                f"cannot listen on {endpoint!r}: {zmq.strerror(error.errno or 0)}; {advice}"
+            ) from error
         return socket
 
     def _socket(self, kind: int, endpoint: str) -> Socket:

@@ -21,9 +21,11 @@ from node.driver import Driver
 from node.errors import BtardError, TransportError
 from node.journal import Journal
 from node.protocol.events import Halted, Output
+from node.quota import Credits
 from node.recorder import Recorder
 from node.training.environment import fingerprint, pin
 from node.transport import Arrival, Transport
+from node.wire import Limits
 
 _MESH_S = 60.0
 """Longest wait for all peers' greetings: six processes may still be importing torch."""
@@ -95,13 +97,17 @@ def main(config: NodeConfig, pipe: Connection | None = None) -> int:
 def _run(config: NodeConfig, journal: Journal, pipe: Connection | None, stop: _Stop) -> int:
     run = config.run
     secrets = keys.load(Path(config.secrets_file))
-    transport = Transport(config.node, secrets, config.members, config.listen, run.encrypt_bulk, run_id=config.run_id)
+    pin(run.device, config.cuda_memory_fraction)
+    task = task_of(run, Path(config.data_directory))
+    limits = Limits.for_run(run.peers, task.dimension)
+    credits = Credits.for_run(run.peers, task.dimension, run.delivery_bound_s, run.minimum_rate)
+    transport = Transport(
+        config.node, secrets, config.members, config.listen, run.encrypt_bulk, limits, credits, run_id=config.run_id
+    )
     try:
         journal.append("bound", control=transport.bound.control, bulk=transport.bound.bulk)
         if pipe is not None:
             pipe.send(("bound", transport.bound))
-        pin(run.device, config.cuda_memory_fraction)
-        task = task_of(run, Path(config.data_directory))
         node = build_node(config, secrets, task, fingerprint(run.device))
         transport.accept_bulk = node.expects
         early: list[Arrival] = []

@@ -11,7 +11,7 @@ from node.attacks.behaviour import Behaviour
 from node.attacks.registry import attack
 from node.attacks.targets import shuffled
 from node.protocol.events import Say
-from node.protocol.messages import Commit, Phase, Reveal
+from node.protocol.messages import Commit, Reveal
 
 if TYPE_CHECKING:
     from node.attacks.view import View

@@ -84,7 +84,7 @@ def decode(data: bytes) -> Evidence:
     """
     try:
         evidence = _decoder.decode(data)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise WireError(f"not an evidence file: {error}") from error
     if evidence.version != EVIDENCE_VERSION:
         raise WireError(f"evidence of version {evidence.version}; this program reads version {EVIDENCE_VERSION}")

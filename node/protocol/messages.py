@@ -297,7 +297,7 @@ def decode_body(data: bytes) -> Body:
         raise WireError(f"a message body of {len(data)} bytes exceeds {MAX_MESSAGE_BYTES}")
     try:
         body = _body_decoder.decode(data)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise WireError(f"not a message body: {error}") from error
     if _encoder.encode(body) != data:
         raise WireError("a message body is not in its canonical encoding")
@@ -321,7 +321,7 @@ def decode_signed(data: bytes) -> Signed:
         raise WireError(f"a signed message of {len(data)} bytes exceeds {MAX_MESSAGE_BYTES}")
     try:
         return _signed_decoder.decode(data)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise WireError(f"not a signed message: {error}") from error
 
 
@@ -340,7 +340,7 @@ def decode_endorsed(data: bytes) -> Endorsed:
         raise WireError(f"a relayed view of {len(data)} bytes exceeds {MAX_MESSAGE_BYTES}")
     try:
         return _endorsed_decoder.decode(data)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise WireError(f"not a relayed view: {error}") from error
 
 
@@ -352,7 +352,7 @@ def decode_key(data: bytes) -> BulkKey:
     """
     try:
         return _key_decoder.decode(data)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise WireError(f"not a tensor's name: {error}") from error
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from node.errors import LocalProtocolError, WireError
-from node.protocol.attempt import Attempt
+from node.protocol.attempt import Attempt, usable
 from node.protocol.charges import (
     Broken,
     Equivocation,
@@ -43,7 +43,7 @@ from node.protocol.messages import (
 )
 from node.protocol.randomness import Share
 from node.protocol.roster import Roster
-from node.protocol.sequence import LackingError, owed_aggregates, owed_parts, scarce, unusable_parts, withheld
+from node.protocol.sequence import LackingError, owed_aggregates, owed_parts, scarce, withheld
 from node.protocol.settings import Settings, Tools
 from node.protocol.shapes import misfit
 from node.protocol.state import Ban, State, Summary, genesis_randomness, parameters_digest
@@ -166,7 +166,10 @@ class Verifier:
     def _bytes_guilt(charge: Withheld | Unusable, trial: Attempt, past: Attempt | None) -> tuple[Removal, ...]:
         """Guilt of bytes that too few held, or that nobody can compute with."""
         if isinstance(charge, Unusable):
-            return tuple(guilt.removal for guilt in unusable_parts(trial))
+            index = (trial.step, trial.number, charge.accused, charge.part)
+            owed, found = trial.owes(charge.accused, charge.part), trial.publications.get(index)
+            guilty = owed and found is not None and not usable(found)
+            return (Removal(charge.accused, "unusable", None),) if guilty else ()
         if charge.stage == "part":
             items = scarce(trial, Phase.HELD, owed_parts(trial))
         elif charge.stage == "aggregate":
@@ -225,13 +228,15 @@ class Verifier:
         roster = self.roster_at(ban.step, ban.attempt)
         value = self._closed(evidence.certificate, roster, ban.step, ban.attempt)
         if isinstance(value, Outcome):
-            named = any((removal.peer, removal.reason) == (ban.peer, ban.reason) for removal in value.removals)
-            _require(named, "the OUTCOMEs do not name this ban")
-            return
+            if _names(value.removals, ban):
+                return
+            # A dispute that let the CLOSEs' value stand: the ban may be one of those that the value itself holds.
+            if value.value is None:
+                raise UnprovenError("the OUTCOMEs do not name this ban")
+            value = value.value
         if isinstance(value, Void):
             _require(evidence.summary is None, "a void attempt has no state")
-            named = any((removal.peer, removal.reason) == (ban.peer, ban.reason) for removal in value.removals)
-            _require(named, "the CLOSEs do not name this ban")
+            _require(_names(value.removals, ban), "the CLOSEs do not name this ban")
             return
         summary = evidence.summary
         if summary is None:
@@ -325,7 +330,7 @@ class Verifier:
         try:
             summary, certificate = msgspec.msgpack.decode(data, type=tuple[Summary, tuple[Signed, ...]])
             self._check_certificate(summary, certificate)
-        except (msgspec.MsgspecError, WireError, LocalProtocolError) as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, WireError, LocalProtocolError) as error:
             raise UnprovenError(f"the final certificate is damaged: {error}") from error
         _require(parameters_digest(parameters_D) == summary.parameters, "the final parameters are not certified")
         _require(list(summary.bans) == self.proven, "the certified ban list differs from the bans proven here")
@@ -337,6 +342,10 @@ _SENTENCES = {
     "equivocation": "two messages that peer {peer} signed for one slot prove {reason}",
     "majority": "most of the roster signed that peer {peer} is guilty of {reason}",
 }
+
+
+def _names(removals: Sequence[Removal], ban: Ban) -> bool:
+    return any((removal.peer, removal.reason) == (ban.peer, ban.reason) for removal in removals)
 
 
 def _require(condition: bool, problem: str) -> None:
