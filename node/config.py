@@ -168,5 +168,5 @@ def load(path: Path) -> NodeConfig:
         return msgspec.json.decode(path.read_bytes(), type=NodeConfig)
     except OSError as error:
         raise ConfigError(f"cannot read the node configuration {path}: {error.strerror}") from error
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not a valid node configuration: {error}") from error

@@ -27,6 +27,7 @@ from node.protocol.events import (
     Input,
     MessageArrived,
     Output,
+    PhaseEntered,
     Purpose,
     RequestBulk,
     Say,
@@ -174,6 +175,8 @@ class Driver:
                 self._observe(output)
                 self.ending = output
             case _:
+                if isinstance(output, PhaseEntered):
+                    self.transport.progress()
                 self._observe(output)
 
     def _say(self, say: Say) -> None:

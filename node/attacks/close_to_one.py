@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from node.attacks.registry import attack
 from node.attacks.targets import TARGETS, chosen, told_apart
-from node.protocol.events import Say
+from node.protocol.events import Forward, Say
 from node.protocol.messages import Close
 
 if TYPE_CHECKING:
@@ -23,13 +23,15 @@ if TYPE_CHECKING:
     choices={"to": TARGETS},
 )
 def close_to_one(output: Output, view: View, *, to: str = "one") -> Sequence[Output]:
-    """CLOSE goes to few: they hold the step's certificate and commit, the others do not, yet.
+    """CLOSE goes to few: they hold the step's certificate and commit, the others do not yet; attackers forward nothing.
 
     Args:
         to: the honest peers that get it; accomplices choose the same ones.
 
     Source: PROTOCOL section 9, "CLOSE to one peer only: the certificate wins; same state everywhere".
     """
+    if isinstance(output, Forward):
+        return ()
     if not isinstance(output, Say) or not isinstance(output.body, Close):
         return (output,)
     favoured = chosen(view, to)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -61,6 +62,8 @@ def equivocate(
     if not isinstance(output, Say) or output.body.slot.phase.name != phase:
         return (output,)
     other = other_version(output.body)
+    # Before the first attempt nobody has a roster but the one that HELLO goes to.
+    view = view if view.peers else dataclasses.replace(view, active=output.to)
     return (output,) if other is None else told_apart(output, other, chosen(view, to, apart))
 
 

@@ -10,7 +10,7 @@ from node.attacks.registry import attack
 from node.attacks.targets import TARGETS, chosen, told_apart
 from node.protocol import waits
 from node.protocol.dispute import round_timer
-from node.protocol.events import PhaseEntered, Say, SetTimer
+from node.protocol.events import Forward, PhaseEntered, Say, SetTimer
 from node.protocol.messages import Phase
 
 if TYPE_CHECKING:
@@ -37,15 +37,22 @@ class LastInstant(Behaviour):
         to: who gets it.
         before_s: seconds before the deadline (a message in flight takes some of them).
         others: `never`: the rest gets nothing; `late`: it gets it twice `before_s` after.
+        apart: attackers choose different peers.
 
     Source: PROTOCOL section 9, "a message at the last instant to a chosen peer: SUSPECT, forward"; "views at the last
     instant of each round: equal unions".
     """
 
     def __init__(
-        self, *, phase: str = "COMMIT", to: str = "one", before_s: float = 0.05, others: str = "never"
+        self,
+        *,
+        phase: str = "COMMIT",
+        to: str = "one",
+        before_s: float = 0.05,
+        others: str = "never",
+        apart: bool = False,
     ) -> None:
-        self._phase, self._to, self._before_s, self._others = phase, to, before_s, others
+        self._phase, self._to, self._before_s, self._others, self._apart = phase, to, before_s, others, apart
         self._entered = ""
         self._due = False
         self._held: Say | None = None
@@ -61,6 +68,8 @@ class LastInstant(Behaviour):
                 self._held = output
                 now = self._release(view) if self._due else ()
                 return (*told_apart(output, None, chosen(view, "all")), *now)
+            case Forward():
+                return ()
         return (output,)
 
     def rang(self, name: str, view: View) -> Sequence[Output]:
@@ -68,7 +77,9 @@ class LastInstant(Behaviour):
         self._due = True
         if name == "rest" and self._held is not None:
             held, self._held = self._held, None
-            return _only(held, tuple(peer for peer in chosen(view, "all") if peer not in chosen(view, self._to)))
+            return _only(
+                held, tuple(peer for peer in chosen(view, "all") if peer not in chosen(view, self._to, self._apart))
+            )
         return self._release(view)
 
     def _times(self, name: str, view: View) -> bool:
@@ -80,7 +91,7 @@ class LastInstant(Behaviour):
     def _release(self, view: View) -> Sequence[Output]:
         if self._held is None:
             return ()
-        sent = _only(self._held, chosen(view, self._to))
+        sent = _only(self._held, chosen(view, self._to, self._apart))
         if self._others == "never":
             self._held = None
             return sent

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from node.attacks.behaviour import Behaviour
 from node.attacks.registry import attack
-from node.attacks.targets import chosen
+from node.attacks.targets import chosen, shuffled
 from node.protocol.digest import digest
 from node.protocol.events import Forward, MessageArrived, PhaseEntered, Say, SendBulk
 
@@ -28,7 +28,7 @@ _AT_ONCE = 16
     acts_on="node",
     source="PROTOCOL section 2 (slots)",
     examples=({}, {"what": "run"}),
-    choices={"what": ("own", "others", "bulk", "run", "roster", "step", "attempt")},
+    choices={"what": ("own", "others", "bulk", "run", "roster", "step", "attempt", "spoof")},
 )
 class Replay(Behaviour):
     """Messages come again, or come from elsewhere, beside the true ones.
@@ -36,7 +36,7 @@ class Replay(Behaviour):
     Args:
         what: `own`, `others`: signed messages of earlier steps, the attacker's or everybody's; `bulk`: its tensors of
             earlier steps; `run`, `roster`, `step`, `attempt`: its message of this slot, signed for one that differs in
-            that.
+            that; `spoof`: tensors in an honest peer's name.
 
     Source: PROTOCOL section 9, "messages replayed from another step, attempt, run or roster: dropped by slot, counted".
     """
@@ -61,6 +61,10 @@ class Replay(Behaviour):
                 return (output, *self._again(view))
             case SendBulk() if output.to != view.me:
                 self._tensors.append(output)
+                victims = [peer for peer in shuffled(view, "spoof") if peer != output.to]
+                if self._what == "spoof" and victims:
+                    stolen = replace(output.key, owner=victims[0])
+                    return (output, SendBulk(output.to, stolen, output.values_P + 1.0))
             case Say(body=body):
                 elsewhere = _elsewhere(body, self._what)
                 honest = chosen(view, "all")

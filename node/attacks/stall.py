@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from node.attacks.registry import attack
 from node.attacks.targets import TARGETS, chosen, told_apart
-from node.protocol.events import Say
+from node.protocol.events import Forward, Say
 from node.protocol.messages import Phase
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def stall(
     output: Output, view: View, *, phase: str = "CHECKSUMS", to: str = "all", apart: bool = False
 ) -> Sequence[Output]:
-    """One phase's message never goes out, or not to everyone; accomplices get it.
+    """One phase's message never goes out, or not to everyone; accomplices get it, and pass nothing on.
 
     Args:
         phase: of the message that is withheld.
@@ -34,6 +34,8 @@ def stall(
 
     Source: PROTOCOL section 9, "silence in any phase, toward all or some: SUSPECT, forward; f+1 -> gone".
     """
+    if isinstance(output, Forward):
+        return ()
     if not isinstance(output, Say) or output.body.slot.phase.name != phase:
         return (output,)
     return told_apart(output, None, chosen(view, to, apart))

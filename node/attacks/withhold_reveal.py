@@ -29,7 +29,7 @@ class WithholdReveal(Behaviour):
 
     Args:
         biased: wait for everybody else's reveal, and withhold the own one only where r would draw an attacker's
-            gradient for validation: the retry draws anew.
+            gradient for validation: the retry draws anew. One attacker sacrifices itself for that, the others reveal.
 
     Source: PROTOCOL section 9, "a reveal withheld: removed, new attempt; at most f biased retries".
     """
@@ -42,10 +42,9 @@ class WithholdReveal(Behaviour):
         """REVEAL is withheld, or held back until r is known."""
         if not isinstance(output, Say) or not isinstance(output.body, Reveal):
             return (output,)
-        if self._biased:
-            self._held = output
-            return self._decide(view)
-        return told_apart(output, None, chosen(view, "all"))
+        self._held = Say(chosen(view, "all"), output.body) if self._biased else None
+        # Accomplices get it at once: each of them must know r to choose.
+        return (*told_apart(output, None, chosen(view, "all")), *self._decide(view))
 
     def heard(self, event: Input, view: View) -> Sequence[Output]:
         """The last of the others' reveals gives r away."""
@@ -59,13 +58,12 @@ class WithholdReveal(Behaviour):
             self._held = None
             return ()
         known = attempt.transcript.of(Reveal, Phase.REVEAL)
-        assert isinstance(held.body, Reveal)
-        xs = {peer: reveal.x for peer, reveal in known.items()} | {view.me: held.body.x}
-        if any(peer not in xs for peer in view.peers):
+        if any(peer not in known for peer in view.peers):
             return ()
         self._held = None
-        r = combine(attempt.step, attempt.number, [xs[peer] for peer in view.peers])
+        r = combine(attempt.step, attempt.number, [reveal.x for reveal in known.values()])
         pairs = max(1, attempt.settings.validators)
         targets = draw(r, attempt.contributors, pairs, attempt.settings.validate_every).targets
         unwelcome = any(target in view.accomplices for target in targets)
-        return told_apart(held, None, chosen(view, "all")) if unwelcome else (held,)
+        victim = next(peer for peer in view.peers if peer in view.accomplices)
+        return () if unwelcome and victim == view.me else (held,)

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 from node.protocol.charges import encode_equivocation
 from node.protocol.deadlines import outcome_s
-from node.protocol.dispute import Dispute
+from node.protocol.dispute import MAX_VIEWS, Dispute
 from node.protocol.events import CancelTimer, Disputed, Forward, Output, Resolved, Say, SetTimer
-from node.protocol.messages import Body, Endorsed, Outcome, Phase, Signed
+from node.protocol.messages import Body, Endorsed, Outcome, Phase, Signed, decode_body
 from node.protocol.outcome import Trigger
 from node.protocol.round import Round
 from node.protocol.sequence import LackingError
@@ -40,11 +40,12 @@ class Arbitration:
         attempt = round_.attempt
         self._attempt = attempt
         self._dispute = Dispute(attempt.settings, attempt.tools, attempt.roster, attempt.slot(Phase.VIEW), out)
-        self._early: list[Endorsed] = []
+        self._early: dict[int, list[Signed]] = {}
         self._outcomes: dict[int, tuple[Outcome, Signed]] = {}
         self._union: Union | None = None
         self._decision: Decision | None = None
         self._said = False
+        self._tried: tuple[int, int] | None = None
 
     # --- inputs -----------------------------------------------------------------------------------------------
 
@@ -59,18 +60,30 @@ class Arbitration:
         self._out.append(Forward(others, trigger.messages))
         messages = dict.fromkeys((*attempt.transcript.everything(), *trigger.messages))
         self._dispute.start(tuple(messages))
-        early, self._early = self._early, []
-        for endorsed in early:
-            self._dispute.take(endorsed)
+        early, self._early = self._early, {}
+        for views in early.values():
+            for view in views:
+                self._dispute.take(Endorsed(view, ()))
 
     def take_view(self, endorsed: Endorsed) -> str | None:
-        """A relayed view; those that come before we begin wait. Returns why it is refused."""
+        """A relayed view with its owner's valid signature; those that come before we begin wait, without their
+        endorsements: in our first round they need none. Returns why it is refused."""
         if self.begun:
             return self._dispute.take(endorsed)
-        if len(self._early) < 4 * len(self._attempt.roster.active):
-            self._early.append(endorsed)
-            return None
-        return "too_early"
+        owner = decode_body(endorsed.view.body).slot.sender
+        if not self.hears(owner):
+            return "too_many_views"
+        self._early.setdefault(owner, []).append(endorsed.view)
+        return None
+
+    def hears(self, owner: int) -> bool:
+        """Before we begin: true unless two views of this owner wait already."""
+        return len(self._early.get(owner, ())) < MAX_VIEWS
+
+    def knows(self, view: Signed) -> bool:
+        """True if this view is here: the same one comes from every peer that relays it."""
+        waiting = any(known.body == view.body for views in self._early.values() for known in views)
+        return waiting or self._dispute.knows(view)
 
     def take_outcome(self, body: Outcome, signed: Signed) -> None:
         """A signed OUTCOME of an active peer; the first of each counts."""
@@ -96,18 +109,32 @@ class Arbitration:
         if not self._dispute.finished or self._said or self.resolved is not None:
             return
         attempt = self._attempt
+        held = len(attempt.aggregates), len(attempt.publications)
+        if self._tried == held:
+            return
+        if self._tried is None:
+            self._out.append(SetTimer(outcome_timer(attempt.step, attempt.number), outcome_s(attempt.settings)))
+        self._tried = held
         doubles = {owner: self._dispute.double_of(owner) for owner in self._dispute.doubles}
+        self._union = Union(self._dispute.union(), doubles, attempt, self.round.past)
         try:
-            self._union = Union(self._dispute.union(), doubles, attempt, self.round.past)
             self._decision = self._union.decide()
         except LackingError:
+            self._catch_up(self._union)
             return
-        self._out.append(SetTimer(outcome_timer(attempt.step, attempt.number), outcome_s(attempt.settings)))
         if self._decision is not None:
             self._said = True
             removals = tuple(guilt.removal for guilt in self._decision.guilts)
             slot = attempt.slot(Phase.OUTCOME)
             self._out.append(Say(attempt.roster.active, Outcome(slot, (), self._decision.value, removals)))
+
+    def _catch_up(self, union: Union) -> None:
+        """Ask for the bytes that the union says are there: the freeze may have come before we could."""
+        for body, signed in union.admitted():
+            self._attempt.transcript.add(body, signed)
+        self.round.settle_cargo()
+        for kind, item, holders in union.lacking():
+            self._out += self.round.cargo.pull(kind, item, holders)
 
     def guilts(self) -> tuple[Guilt, ...]:
         """The guilt behind the OUTCOME's removals, with our own proofs where our decision is the roster's."""

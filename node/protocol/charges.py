@@ -239,7 +239,7 @@ def equivocation(data: bytes, run: bytes, keys: tuple[bytes, ...], verify: Verif
     try:
         first, second = (Signed(*pair) for pair in msgspec.msgpack.decode(data, type=tuple[Pair, Pair]))
         slots = [_full_slot(decode_body(signed.body)) for signed in (first, second)]
-    except (msgspec.MsgspecError, WireError, RecursionError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, WireError, RecursionError):
         return None
     slot = slots[0][0]
     if slots[0] != slots[1] or first.body == second.body or slot.run != run or not 0 <= slot.sender < len(keys):

@@ -81,6 +81,10 @@ class Dispute:
             self._out.append(Endorse(others, endorsed))
         return None
 
+    def knows(self, view: Signed) -> bool:
+        """True if exactly this view has been accepted."""
+        return any(known.body == view.body for views in self._views.values() for known in views)
+
     def round_over(self) -> None:
         """2 D have passed since the round began."""
         self._round += 1

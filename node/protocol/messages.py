@@ -340,7 +340,7 @@ def decode_endorsed(data: bytes) -> Endorsed:
         raise WireError(f"a relayed view of {len(data)} bytes exceeds {MAX_MESSAGE_BYTES}")
     try:
         return _endorsed_decoder.decode(data)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise WireError(f"not a relayed view: {error}") from error
 
 
@@ -352,7 +352,7 @@ def decode_key(data: bytes) -> BulkKey:
     """
     try:
         return _key_decoder.decode(data)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise WireError(f"not a tensor's name: {error}") from error
 
 

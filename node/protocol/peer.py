@@ -45,7 +45,7 @@ from node.protocol.events import (
 )
 from node.protocol.evidence import gather
 from node.protocol.gradients import Gradients
-from node.protocol.mailroom import Mailroom, Place, hello_agrees
+from node.protocol.mailroom import Mailroom, Place, hello_agrees, remembering
 from node.protocol.messages import Endorsed, Hello, Outcome, Phase, Signed, Slot, View, encode
 from node.protocol.outcome import Ending
 from node.protocol.randomness import share
@@ -72,6 +72,7 @@ class Peer:
     def __init__(
         self, settings: Settings, tools: Tools, roster: Roster, me: int, secret_seed: bytes, parameters_D: Tensor
     ) -> None:
+        tools = replace(tools, verify=remembering(tools.verify))
         self.settings, self.tools, self.me = settings, tools, me
         self._secret_seed = secret_seed
         self._genesis_digest = roster.digest
@@ -99,6 +100,8 @@ class Peer:
         """Take one input; return what follows from it, in the order in which it has to happen."""
         if self.stopped:
             return []
+        if isinstance(event, MessageArrived | ViewArrived | BulkRequested) and not self._listens_to(event.via):
+            return [Dropped(event.via, "removed_line")]
         match event:
             case Start():
                 self._greet()
@@ -123,6 +126,12 @@ class Peer:
     def expects(self, via: int, key: BulkKey, size_bytes: int) -> bool:
         """For the transport: would a tensor of this key and size be kept? Asked before memory is spent on it."""
         return self._round is not None and self._round.cargo.expects(via, key, size_bytes // 4)
+
+    def _listens_to(self, via: int | None) -> bool:
+        """A removed peer's line carries nothing that counts, but it could still make us work."""
+        round_ = self._previous or self._round
+        roster = round_.attempt.roster if round_ is not None else self.state.roster
+        return via is None or via in roster.active
 
     # --- inputs -----------------------------------------------------------------------------------------------
 
@@ -154,6 +163,9 @@ class Peer:
         trigger = arbitration.round.trigger
         if trigger is None or arbitration.begun:
             return
+        if arbitration is self._arbitration:
+            # Whoever has not begun this attempt could not follow its dispute.
+            self._forward_certificate()
         arbitration.begin(trigger)
         self._out += [CancelTimer(name) for name in waits.OF_AN_ATTEMPT]
 
@@ -169,16 +181,22 @@ class Peer:
 
     def _view(self, via: int | None, endorsed: Endorsed) -> None:
         """A view; before our own start of the dispute its contents are news like any other, and may be the start."""
+        if any(known is not None and known.knows(endorsed.view) for known in (self._arbitration, self._background)):
+            return self._drop(via, "duplicate")
         admitted = self._mailroom.admit(endorsed.view, self._round, self._previous, self.state.step)
         if isinstance(admitted, str):
             return self._drop(via, admitted)
         place, body = admitted
-        if not isinstance(body, View) or place in (Place.AHEAD, Place.HELLO):
+        if not isinstance(body, View):
             return self._drop(via, "unexpected_view")
+        if place is Place.AHEAD:
+            return None if self._mailroom.keep(body, endorsed.view) else self._drop(via, "too_many_ahead")
         arbitration = self._arbitrate(place is Place.CURRENT)
-        if not arbitration.begun and via is not None:
+        if not arbitration.begun and arbitration.hears(body.slot.sender):
             for signed in body.messages:
                 self._message(via, signed, nested=True)
+                if arbitration.begun:
+                    break
         refused = arbitration.take_view(endorsed)
         return self._drop(via, refused) if refused is not None else None
 
@@ -326,8 +344,11 @@ class Peer:
             return False
         judgement, state = verdict
         self._proofs += arbitration.proofs() if not outcome.removals else []
-        state = state.punished(round_.attempt.step, round_.attempt.number, outcome.removals, reform=False)
-        self._settle(Ending(judgement, state, messages), arbitration.guilts())
+        # Who is banned by the value that stands is not removed a second time.
+        more = tuple(guilt for guilt in arbitration.guilts() if guilt.peer in state.roster.active)
+        removals = tuple(guilt.removal for guilt in more)
+        state = state.punished(round_.attempt.step, round_.attempt.number, removals, reform=False)
+        self._settle(Ending(judgement, state, messages), more)
         return True
 
     def _settle(self, ending: Ending, more: tuple[Guilt, ...] = ()) -> None:

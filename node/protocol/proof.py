@@ -14,7 +14,7 @@ import msgspec
 from torch import Tensor
 
 from node.errors import LocalProtocolError, WireError
-from node.protocol.attempt import Attempt
+from node.protocol.attempt import Attempt, usable
 from node.protocol.charges import (
     Broken,
     Equivocation,
@@ -31,7 +31,7 @@ from node.protocol.digest import digest
 from node.protocol.evidence import Evidence, contradiction, decode, tensor_of
 from node.protocol.messages import Have, Judge, Outcome, Phase, Removal, Signed, Void, decode_signed
 from node.protocol.replay import Ground, Recompute, Replay, UnprovenError, require
-from node.protocol.sequence import LackingError, owed_aggregates, owed_parts, scarce, unusable_parts, withheld
+from node.protocol.sequence import LackingError, owed_aggregates, owed_parts, scarce, withheld
 from node.protocol.state import Ban, Summary, parameters_digest
 from node.protocol.tribunal import Bench, judge
 
@@ -222,7 +222,10 @@ class Verifier:
 def _bytes_guilt(charge: Withheld | Unusable, trial: Attempt) -> tuple[Removal, ...]:
     """Guilt of bytes that too few held, or that nobody can compute with."""
     if isinstance(charge, Unusable):
-        return tuple(guilt.removal for guilt in unusable_parts(trial))
+        index = (trial.step, trial.number, charge.accused, charge.part)
+        owed, found = trial.owes(charge.accused, charge.part), trial.publications.get(index)
+        guilty = owed and found is not None and not usable(found)
+        return (Removal(charge.accused, "unusable", None),) if guilty else ()
     match charge.stage:
         case "part":
             items = scarce(trial, Phase.HELD, owed_parts(trial))

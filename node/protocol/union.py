@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from node.errors import WireError
 from node.protocol.attempt import Attempt
 from node.protocol.bounds import body_bytes
-from node.protocol.charges import Equivocation, Ruled
+from node.protocol.bulk import BulkKind
+from node.protocol.charges import Equivocation, Publication, Ruled
 from node.protocol.messages import Body, Close, Phase, Signed, Void, decode_body, encode, signing_bytes
-from node.protocol.sequence import LackingError, following
+from node.protocol.sequence import LackingError, claimers, following, owed_aggregates, owed_parts, scarce
 from node.protocol.shapes import misfit
 from node.protocol.transcript import Transcript
 from node.protocol.trial import Trial
@@ -187,6 +188,20 @@ class Union:
         odd = [peer for peer, body in self._closes().items() if body.value != value]
         guilts = {peer: Guilt(peer, "close", None, Ruled(peer, "close")) for peer in odd}
         return Decision(value, self._ordered(guilts)) if guilts else None
+
+    def lacking(self) -> Iterator[tuple[BulkKind, Publication, tuple[int, ...]]]:
+        """Tensors that we lack and enough peers say they hold, in the phases that the union completes."""
+        shadow = self._shadow
+        parts = (BulkKind.PUBLICATION, Phase.HELD, owed_parts(shadow))
+        for kind, phase, items in (parts, (BulkKind.AGGREGATE, Phase.REVEAL, owed_aggregates(shadow))):
+            if phase not in shadow.transcript.finished:
+                continue
+            few = scarce(shadow, phase, items)
+            for place, item in enumerate(items):
+                index = (item.step, item.attempt, item.owner, item.part)
+                held = item.owner in shadow.aggregates if kind is BulkKind.AGGREGATE else index in shadow.publications
+                if not held and item not in few:
+                    yield kind, item, claimers(shadow, phase, place)
 
     # --- helpers ----------------------------------------------------------------------------------------------
 

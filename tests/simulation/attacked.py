@@ -12,6 +12,7 @@ from node.config import Plugin, Role, RunConfig, Schedule
 from node.keys import generate
 from node.links import LinkModel
 from node.protocol.events import (
+    Accused,
     Banned,
     Committed,
     Disputed,
@@ -20,6 +21,7 @@ from node.protocol.events import (
     Finished,
     Halted,
     Output,
+    PhaseEntered,
     Suspected,
     Voided,
 )
@@ -58,14 +60,14 @@ class Story:
     causes: list[str] = field(default_factory=list)
     suspected: set[tuple[int, str, int]] = field(default_factory=set)
     voided: set[tuple[int, int]] = field(default_factory=set)
-    accomplices_end: dict[int, Output] = field(default_factory=dict)
-    parameters: dict[int, bytes] = field(default_factory=dict)
+    phases: set[tuple[int, int, str]] = field(default_factory=set)
+    charges: set[tuple[int, str]] = field(default_factory=set)
+    validators: dict[int, dict[int, int]] = field(default_factory=dict)
+    attacked: dict[int, list[int]] = field(default_factory=dict)
 
     def watch(self, seen: Observed) -> None:
         """Take one output."""
         if seen.node not in self.honest:
-            if isinstance(seen.output, Finished | Expelled | Halted):
-                self.accomplices_end[seen.node] = seen.output
             return
         match seen.output:
             case Banned() as ban:
@@ -75,6 +77,11 @@ class Story:
                 self.reporters.setdefault(key, set()).add(seen.node)
             case Committed() as committed:
                 self.digests.setdefault(committed.step, {})[seen.node] = committed.state_digest
+                self.validators[committed.step] = dict(committed.validators)
+            case PhaseEntered(step, attempt, phase):
+                self.phases.add((step, attempt, phase))
+            case Accused() as accused:
+                self.charges.add((accused.step, accused.kind))
             case Finished() | Expelled() | Halted() as end:
                 self.ends[seen.node] = end
             case Dropped(reason=reason):
@@ -102,7 +109,7 @@ def play(
     attacks: Sequence[Plugin] | Mapping[int, Sequence[Plugin]],
     attackers: tuple[int, ...] = (5,),
     *,
-    schedule: Schedule | None = None,
+    schedule: Schedule | Mapping[int, Schedule] | None = None,
     run: RunConfig | None = None,
     links: LinkModel = LINKS,
     seed: int = 0,
@@ -112,18 +119,22 @@ def play(
 
     Args:
         attacks: of all attackers, or of each.
-        schedule: of the attacks; by default the one step `START`.
+        schedule: of the attacks, or of each attacker's; by default the one step `START`.
         honest_lost: honest peers that mutual eliminations may cost.
     """
     run = run or configuration()
     schedule = schedule or Schedule(start=START, stop=START + 1)
+    when = schedule if isinstance(schedule, Mapping) else dict.fromkeys(attackers, schedule)
     chosen = attacks if isinstance(attacks, Mapping) else dict.fromkeys(attackers, tuple(attacks))
-    roles = {peer: Role(tuple(own), schedule, attackers, attack_seed=seed) for peer, own in chosen.items()}
+    roles = {peer: Role(tuple(own), when[peer], attackers, attack_seed=seed) for peer, own in chosen.items()}
     task = build_task(run.task, TaskContext(Path("unused"), run.batch_size))
     story = Story(tuple(peer for peer in range(run.peers) if peer not in attackers))
     simulation = cluster(run, task, roles, protocol_seed=seed, links=links)
     for seen in simulation.run(max_events=400_000):
         story.watch(seen)
+    for peer in attackers:
+        adversary = simulation.nodes[peer].adversary
+        story.attacked[peer] = adversary.attacked if adversary is not None else []
     check_promises(story, run, honest_lost)
     check_evidence(story, run, task, seed)
     return story
@@ -132,6 +143,8 @@ def play(
 def check_promises(story: Story, run: RunConfig, honest_lost: int) -> None:
     """Agreement, accuracy, liveness."""
     assert len(story.lost) <= honest_lost, f"honest peers removed: {story.removed}"
+    for _, peer, reason in story.removed:
+        assert peer not in story.honest or reason == "eliminated", f"honest peer {peer} removed: {story.removed}"
     for peer in story.honest:
         wanted = Expelled if peer in story.lost else Finished
         assert isinstance(story.ends.get(peer), wanted), (peer, story.ends.get(peer), story.removed)
