@@ -158,6 +158,7 @@ def _run(config: NodeConfig, journal: Journal, pipe: Connection | None, stop: _S
         transport.accept_bulk = node.expects
         early: list[Arrival] = []
         if not _mesh(config, transport, stop, early, mesh_s):
+            recorder.end()
             return stop.exit_code
         journal.append("greeted", peers=sorted(transport.greeted))
         return _drive(node, transport, recorder, early, stop)

@@ -12,7 +12,9 @@ from node.build import genesis_roster, settings_of, tools_of
 from node.config import Role, RunConfig
 from node.keys import generate
 from node.links import LinkModel
+from node.protocol.events import PhaseEntered
 from node.protocol.proof import Ground
+from node.protocol.round import Round
 from node.simulator import Observed, Simulation, cluster
 from node.training.environment import fingerprint
 from node.training.registry import build_task
@@ -63,6 +65,17 @@ class Stage:
             self.task.initial(self.run.init_seed),
             lambda parameters_D, seed: self.task.gradient(parameters_D, seed)[0],
         )
+
+
+def run_until(stage: Stage, node: int, step: int, phase: str, attempt: int = 0) -> Round:
+    """Stop the cluster when a node has entered a phase; its round then holds whatever has arrived."""
+    for seen in stage.simulation.run():
+        entered = seen.output
+        if seen.node == node and entered == PhaseEntered(step, attempt, phase):
+            round_ = stage.simulation.nodes[node].peer._round
+            assert round_ is not None
+            return round_
+    raise AssertionError(f"peer {node} never entered {phase} of step {step}")
 
 
 class Checker(Protocol):

@@ -14,7 +14,7 @@ from node.protocol.events import Banned, Halted, Output, PhaseEntered, Say
 from node.protocol.messages import Checksums, Commit, Report
 from node.protocol.tribunal import far_from
 from node.training.tasks.quadratic import Quadratic
-from tests.simulation.checkers import PROMISES
+from tests.simulation.checkers import PROMISES, EvidenceHolds
 from tests.simulation.hostile import Rewrite, interpose, let_drift
 from tests.simulation.stage import Stage, play, set_up
 
@@ -116,7 +116,7 @@ def test_lies_that_cancel_fall_to_a_validator_and_never_on_it(tolerance: float, 
     for liar in LIARS:
         interpose(stage, liar, in_league(liar, together))
     honest = {0, 1, 2, 3}
-    seen = play(stage, ())
+    seen = play(stage, (EvidenceHolds,))
     bans = {(found.node, found.output.peer, found.output.reason) for found in seen
             if isinstance(found.output, Banned) and found.node in honest}  # fmt: skip
     assert not any(isinstance(found.output, Halted) and found.node in honest for found in seen)

@@ -1,0 +1,59 @@
+"""Attempts for tests of their parts: a real cluster's, stopped where the test needs it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import msgspec
+
+from node.config import Plugin, RunConfig
+from node.protocol.attempt import Attempt
+from node.protocol.messages import PHASE_OF, Body, Message, Signed, encode_body
+from node.protocol.round import Round
+from tests.simulation.stage import Stage, run_until, set_up
+
+PEERS = 6
+
+
+def six(seed: int = 0, **more: object) -> Stage:
+    """Six honest peers, quadratic task of 19 parameters, a validator in every step from 1 on."""
+    run = RunConfig(peers=PEERS, task=Plugin("quadratic", {"dimension": 19}), steps=3, batch_size=2,
+                    **more)  # type: ignore[arg-type]  # fmt: skip
+    return set_up(run, protocol_seed=seed)
+
+
+def stopped(step: int, phase: str, node: int = 0, **more: object) -> tuple[Stage, Round]:
+    """The round of a node that has just entered a phase of a step."""
+    stage = six(**more)
+    return stage, run_until(stage, node, step, phase)
+
+
+def complete(step: int = 2, node: int = 0, **more: object) -> Round:
+    """A round whose five phases up to REPORT are complete."""
+    stage = six(**more)
+    round_ = run_until(stage, node, step, "CLOSE")
+    assert round_.attempt.r
+    return round_
+
+
+def amend(attempt: Attempt, body: Body) -> None:
+    """Put a body in the place of what its sender said, as if it had always been so."""
+    phase, sender = body.slot.phase, body.slot.sender
+    attempt.transcript._bodies[phase][sender] = body
+    attempt.transcript._signed[phase][sender] = Signed(encode_body(body), bytes(64))
+
+
+def said(attempt: Attempt, kind: type[Message], peer: int) -> Body:
+    """What a peer said in the phase of a message type."""
+    body = attempt.transcript.of(kind, PHASE_OF[kind])[peer]
+    return body  # type: ignore[return-value]
+
+
+def changed(attempt: Attempt, kind: type[Message], peer: int, **fields: object) -> None:
+    """Change fields of what a peer said."""
+    amend(attempt, msgspec.structs.replace(said(attempt, kind, peer), **fields))  # type: ignore[arg-type]
+
+
+def replace_state(attempt: Attempt, **fields: object) -> None:
+    """Change the state from which an attempt started."""
+    attempt.state = replace(attempt.state, **fields)  # type: ignore[arg-type]

@@ -1,0 +1,181 @@
+"""s and norm, and the checks V0, V2 and V3."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from node.aggregation.registry import build_rule
+from node.config import Plugin
+from node.protocol.checksums import (
+    NORM_WINDOW,
+    Checksum,
+    NormWindow,
+    checksum,
+    exact_sum,
+    plausible,
+    same,
+    sums_to_zero,
+    too_many_far,
+)
+from node.protocol.digest import digest, number
+from node.protocol.randomness import projection
+
+CLIP, MEAN = build_rule(Plugin("centered_clip")), build_rule(Plugin("mean"))
+
+
+def vectors(count: int, size: int, seed: int = 0) -> Tensor:
+    return torch.randn(count, size, generator=torch.Generator().manual_seed(seed))
+
+
+def test_equation_3_within_and_beyond_the_radius() -> None:
+    gradient_P, aggregate_P = torch.tensor([3.0, 0.0, 4.0]), torch.zeros(3)
+    direction_P = torch.tensor([1.0, 1.0, 1.0, 9.0])
+    assert checksum(gradient_P, aggregate_P, direction_P, 5.0) == Checksum(7.0, 5.0)
+    assert checksum(gradient_P, aggregate_P, direction_P, 2.5) == Checksum(3.5, 5.0)
+    assert checksum(gradient_P, aggregate_P, direction_P, math.inf) == Checksum(7.0, 5.0)
+    assert checksum(aggregate_P, aggregate_P, direction_P, 1.0) == Checksum(0.0, 0.0)
+    assert checksum(torch.empty(0), torch.empty(0), direction_P, 1.0) == Checksum(0.0, 0.0)
+
+
+def test_bits_do_not_depend_on_where_a_part_lies_in_memory() -> None:
+    """A sender slices its gradient, an aggregator received the part in a frame, a judge in another."""
+    size = 70_001
+    gradient_P, aggregate_P, direction_P = vectors(1, size)[0], vectors(1, size, 1)[0], projection(b"r" * 32, size)
+    expected = checksum(gradient_P, aggregate_P, direction_P, 5.0)
+    for offset in range(1, 9):
+        moved_P = torch.empty(size + offset)[offset:]
+        moved_P.copy_(gradient_P)
+        assert checksum(moved_P, aggregate_P, direction_P, 5.0) == expected
+
+
+V0 = [
+    ("honest", 1.0, 1.0, True),
+    ("the bound", 8.0, 1.0, True),
+    ("beyond the bound", 8.001, 1.0, False),
+    ("negative s", -8.001, 1.0, False),
+    ("clipped: the radius bounds", 40.0, 100.0, True),
+    ("clipped and beyond", 40.1, 100.0, False),
+    ("zero", 0.0, 0.0, True),
+    ("s without a norm", 1e-300, 0.0, False),
+    ("a negative norm", 0.0, -1e-300, False),
+    ("nan s", math.nan, 1.0, False),
+    ("nan norm", 0.0, math.nan, False),
+    ("infinite s", math.inf, math.inf, False),
+    ("infinite norm", 0.0, math.inf, False),
+    ("1e30", 1e30, 1.0, False),
+    ("-1e30", -1e30, 1.0, False),
+]
+
+
+@pytest.mark.parametrize(("s", "norm", "fits"), [row[1:] for row in V0], ids=[row[0] for row in V0])
+def test_v0(s: float, norm: float, fits: bool) -> None:
+    assert plausible(Checksum(s, norm), 5.0) is fits
+
+
+def test_honest_checksums_are_always_plausible() -> None:
+    for seed in range(300):
+        size = 1 + seed % 40
+        z = projection(digest("v0", number(seed)), size)
+        gradient_P, aggregate_P = vectors(2, size, seed) * 10.0 ** (seed % 9 - 4)
+        assert plausible(checksum(gradient_P, aggregate_P, z, 0.5), 0.5)
+
+
+SAME = [
+    ("equal", 0.0, (1.0, 2.0), True),
+    ("one bit of s", 0.0, (1.0000000000000002, 2.0), False),
+    ("one bit of the norm", 0.0, (1.0, 2.0000000000000004), False),
+    ("nan", 0.0, (math.nan, 2.0), False),
+    ("within a tolerance", 1e-9, (1.0 + 1e-9, 2.0 + 1e-9), True),
+    ("s beyond it", 1e-9, (1.0 + 1e-7, 2.0), False),
+    ("norm beyond it", 1e-9, (1.0, 2.0 + 1e-8), False),
+    ("nan within a tolerance", 1e-9, (1.0, math.nan), False),
+]
+
+
+@pytest.mark.parametrize(("tolerance", "claim", "expected"), [row[1:] for row in SAME], ids=[row[0] for row in SAME])
+def test_v1(tolerance: float, claim: tuple[float, float], expected: bool) -> None:
+    assert same(Checksum(*claim), Checksum(1.0, 2.0), 5.0, tolerance) is expected
+
+
+def test_sums_are_exact_whatever_the_order() -> None:
+    values = [1e16, 1.0, -1e16, 1e-9]
+    assert exact_sum(values) == exact_sum(reversed(values)) == 1.000000001
+    assert math.isnan(exact_sum([1.0, math.nan]))
+    assert math.isnan(exact_sum([1.0, math.inf, -math.inf]))
+    assert math.isnan(exact_sum([1.7e308, 1.7e308])), "no peer may raise an OverflowError in us"
+
+
+def column_of(inputs_NP: Tensor, value_P: Tensor, seed: int, radius: float) -> list[Checksum]:
+    z = projection(digest("v2", number(seed)), value_P.numel())
+    return [checksum(row_P, value_P, z, radius) for row_P in inputs_NP]
+
+
+@pytest.mark.parametrize("rule", [CLIP, MEAN], ids=["centered_clip", "mean"])
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e3])
+def test_v2_accepts_honest_aggregates_beside_outliers(rule, scale: float) -> None:  # type: ignore[no-untyped-def]
+    for seed in range(30):
+        inputs_NP = vectors(6, 50, seed) * scale
+        inputs_NP[5] *= 1000.0
+        radius = rule.clip_radius(5.0)
+        value_P = rule.aggregate(inputs_NP, 5.0).value_P
+        assert sums_to_zero(column_of(inputs_NP, value_P, seed, radius), float(value_P.double().norm()), rule, radius)
+
+
+@pytest.mark.parametrize("length", [1e-3, 0.1, 1.0, 1e2, 1e4, 1e6, 1e9, 1e12, 1e30], ids=str)
+def test_v2_finds_a_shift_of_any_length(length: float) -> None:
+    """Missed with probability about 0.8 tol / (k ||e||): here 1e-2 at most; and never because ||v|| is large."""
+    missed = 0
+    for seed in range(100):
+        inputs_NP = vectors(6, 50, seed)
+        value_P = CLIP.aggregate(inputs_NP, 50.0).value_P
+        error_P = vectors(1, 50, seed + 1000)[0]
+        shifted_P = value_P + error_P * (length / float(error_P.norm()))
+        column = column_of(inputs_NP, shifted_P, seed, 50.0)
+        missed += sums_to_zero(column, float(shifted_P.double().norm()), CLIP, 50.0)
+    assert missed <= (60 if length <= 1e-3 else 3)
+
+
+@pytest.mark.parametrize("length", [1.0, 1e4, 1e9, 1e30], ids=str)
+@pytest.mark.parametrize("rule", [CLIP, MEAN], ids=["centered_clip", "mean"])
+def test_a_judge_refuses_a_shift_of_any_length(rule, length: float) -> None:  # type: ignore[no-untyped-def]
+    inputs_NP = vectors(6, 50)
+    value_P = rule.aggregate(inputs_NP, 5.0).value_P
+    error_P = vectors(1, 50, 1)[0]
+    assert rule.accepts(inputs_NP, value_P, 5.0)
+    assert not rule.accepts(inputs_NP, value_P + error_P * length, 5.0)
+
+
+V3 = [
+    ("no limit yet", [9.0, 9.0, 9.0], None, False),
+    ("exactly half", [9.0, 9.0, 1.0, 1.0], 4.0, False),
+    ("more than half", [9.0, 9.0, 9.0, 1.0], 4.0, True),
+    ("at the limit", [4.0, 4.0, 4.0], 4.0, False),
+    ("nobody", [], 4.0, False),
+]
+
+
+@pytest.mark.parametrize(("norms", "limit", "fails"), [row[1:] for row in V3], ids=[row[0] for row in V3])
+def test_v3(norms: list[float], limit: float | None, fails: bool) -> None:
+    assert too_many_far([Checksum(0.0, norm) for norm in norms], limit) is fails
+
+
+def test_the_norm_window() -> None:
+    """4 times the median of the last 10 steps, per root of an entry; no check before there are 10."""
+    window = NormWindow()
+    for step in range(NORM_WINDOW):
+        assert window.limit(9) is None
+        window = window.append([1.0 + step, 1.0 + step])
+    assert window.limit(9) == pytest.approx(4 * 5.5 * 3)
+    window = window.append([100.0])
+    assert len(window.steps) == NORM_WINDOW
+    assert window.steps[0] == (2.0, 2.0)
+    for _ in range(NORM_WINDOW):
+        window = window.append([math.inf, math.nan, 2.0])
+    assert window.limit(4) == pytest.approx(16.0), "what V0 convicts does not count"
+    for _ in range(NORM_WINDOW):
+        window = window.append([])
+    assert window.limit(4) is None

@@ -1,0 +1,155 @@
+"""Canonical bytes: one encoding per body, and nothing else is accepted."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from node.errors import WireError
+from node.protocol import messages
+from node.protocol.messages import (
+    Accusation,
+    AccusationKind,
+    Agg,
+    Body,
+    Checksums,
+    Close,
+    Commit,
+    Have,
+    Hello,
+    Judge,
+    Message,
+    Missing,
+    Phase,
+    Publish,
+    Removal,
+    Report,
+    Reveal,
+    Signed,
+    Slot,
+    Verdict,
+    Void,
+    body_digest,
+    decode_body,
+    decode_signed,
+    encode_body,
+    encode_signed,
+    signing_bytes,
+)
+
+PREFIX = (bytes(32), b"\x01" * 32)
+
+
+def slot(phase: Phase) -> Slot:
+    return Slot(b"r" * 32, b"o" * 32, 7, 1, phase, 3)
+
+
+BODIES: dict[str, Body] = {
+    "hello": Hello(slot(Phase.HELLO), (), b"g" * 32, b"environment"),
+    "commit": Commit(slot(Phase.COMMIT), (), (b"a" * 32, b"b" * 32), b"c" * 32),
+    "commit of a validator": Commit(slot(Phase.COMMIT), (), (), b"c" * 32),
+    "agg": Agg(slot(Phase.AGG), PREFIX, b"d" * 32),
+    "complaint": Agg(slot(Phase.AGG), PREFIX, Missing((1, 4))),
+    "reveal": Reveal(slot(Phase.REVEAL), PREFIX, b"x" * 32, b"s" * 32, (True, False)),
+    "checksums": Checksums(slot(Phase.CHECKSUMS), PREFIX, (0.1, -0.0, 1e300), (0.0, math.inf, 5e-324)),
+    "report": Report(slot(Phase.REPORT), PREFIX, (True, False), (Verdict(2, False),),
+                     (Accusation(AccusationKind.AGGREGATE, 1, 7, 1, 0),), (b"evidence",), (b"join",)),
+    "publish": Publish(slot(Phase.PUBLISH), PREFIX),
+    "have": Have(slot(Phase.HAVE), PREFIX, (True,)),
+    "judge": Judge(slot(Phase.JUDGE), PREFIX, (False, True)),
+    "close": Close(slot(Phase.CLOSE), PREFIX, b"v" * 32),
+    "void": Close(slot(Phase.CLOSE), PREFIX, Void((Removal(2, "aggregate", None), Removal(3, "checksum", 1)))),
+}  # fmt: skip
+every_body = pytest.mark.parametrize("body", BODIES.values(), ids=list(BODIES))
+
+
+@every_body
+def test_a_body_survives_its_bytes(body: Body) -> None:
+    data = encode_body(body)
+    assert decode_body(data) == body
+    assert encode_body(decode_body(data)) == data
+
+
+def test_every_message_type_has_one_row_and_one_phase() -> None:
+    assert {type(body) for body in BODIES.values()} == set(Message.__subclasses__()) == set(messages.PHASE_OF)
+    assert sorted(phase.value for phase in messages.PHASE_OF.values()) == [phase.value for phase in Phase]
+
+
+@every_body
+def test_a_body_in_the_slot_of_another_phase_is_refused(body: Body) -> None:
+    other = Phase.CLOSE if body.slot.phase is not Phase.CLOSE else Phase.AGG
+    with pytest.raises(WireError, match="in a slot of phase"):
+        decode_body(encode_body(msgspec.structs.replace(body, slot=slot(other))))
+
+
+@every_body
+def test_a_changed_byte_is_another_body_or_none(body: Body) -> None:
+    data = encode_body(body)
+    for place in range(len(data)):
+        for flip in (1, 0x80):
+            changed = bytearray(data)
+            changed[place] ^= flip
+            try:
+                found = decode_body(bytes(changed))
+            except WireError:
+                continue
+            assert encode_body(found) == bytes(changed)
+
+
+def other_encodings() -> list[tuple[str, bytes]]:
+    """MessagePack that means the same as a HAVE and is not its canonical encoding."""
+    data = encode_body(BODIES["have"])
+    step = data.index(b"\x07\x01")  # the slot's step and attempt
+    listed = list(msgspec.msgpack.decode(data))
+    return [
+        ("a longer integer", data[:step] + b"\xcc\x07" + data[step + 1 :]),
+        ("a trailing byte", data + b"\x00"),
+        ("a missing byte", data[:-1]),
+        ("one field too many", msgspec.msgpack.encode([*listed, None])),
+        ("a map", msgspec.msgpack.encode({"type": "have"})),
+        ("a nested bomb", b"\x91" * 5000),
+        ("text that is not UTF-8", data.replace(b"have", b"h\xffve", 1)),
+        ("nothing", b""),
+        ("too large", bytes(messages.MAX_MESSAGE_BYTES + 1)),
+    ]
+
+
+@pytest.mark.parametrize("data", [row[1] for row in other_encodings()], ids=[row[0] for row in other_encodings()])
+def test_other_encodings_are_refused(data: bytes) -> None:
+    with pytest.raises(WireError):
+        decode_body(data)
+    with pytest.raises(WireError):
+        decode_signed(data)
+
+
+def test_a_single_precision_number_is_not_canonical() -> None:
+    data = encode_body(Checksums(slot(Phase.CHECKSUMS), (), (1.0,), (2.0,)))
+    short = data.replace(b"\xcb\x3f\xf0" + bytes(6), b"\xca\x3f\x80\x00\x00")
+    assert short != data
+    with pytest.raises(WireError, match="canonical"):
+        decode_body(short)
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(st.binary(max_size=300))
+def test_no_bytes_raise_anything_else(data: bytes) -> None:
+    for decode in (decode_body, decode_signed):
+        with contextlib.suppress(WireError):
+            decode(data)
+
+
+def test_a_signed_message_keeps_its_body_opaque() -> None:
+    signed = Signed(b"anything", b"s" * 64)
+    assert decode_signed(encode_signed(signed)) == signed
+
+
+def test_a_signature_covers_the_body_under_the_protocols_own_domain() -> None:
+    data = encode_body(BODIES["close"])
+    assert signing_bytes(data) != data
+    assert signing_bytes(data).endswith(data)
+    assert body_digest(data) != body_digest(data + b"\x00")

@@ -1,0 +1,95 @@
+"""One message per slot, the prefix over finished phases."""
+
+from __future__ import annotations
+
+import pytest
+
+from node.protocol.messages import Body, Commit, Have, Judge, Phase, Publish, Signed, Slot, encode_body
+from node.protocol.transcript import Added, Transcript
+
+ACTIVE = (0, 2, 5)
+
+
+def commit(sender: int, randomness: bytes = b"c" * 32, prefix: tuple[bytes, ...] = ()) -> Commit:
+    return Commit(Slot(b"run", b"roster", 1, 0, Phase.COMMIT, sender), prefix, (), randomness)
+
+
+def signed(body: Body, signature: bytes = b"s") -> Signed:
+    return Signed(encode_body(body), signature)
+
+
+def filled(order: tuple[int, ...] = ACTIVE) -> Transcript:
+    transcript = Transcript(ACTIVE)
+    for sender in order:
+        assert transcript.add(commit(sender), signed(commit(sender))) is Added.NEW
+    return transcript
+
+
+def test_a_second_body_is_a_conflict_and_a_second_signature_is_not() -> None:
+    transcript = filled()
+    assert transcript.add(commit(2), signed(commit(2), b"another")) is Added.DUPLICATE
+    other = commit(2, b"d" * 32)
+    assert transcript.add(other, signed(other)) is Added.CONFLICT
+    assert transcript.conflicts == {(Phase.COMMIT, 2): (signed(commit(2)), signed(other))}
+    third = commit(2, b"e" * 32)
+    assert transcript.add(third, signed(third)) is Added.CONFLICT
+    assert len(transcript.conflicts) == 1, "two are proof enough; more would only fill the memory"
+    assert transcript.of(Commit, Phase.COMMIT)[2] == commit(2), "the first one stays"
+
+
+def test_messages_are_listed_in_roster_order_whatever_their_arrival() -> None:
+    assert list(filled((5, 0, 2)).of(Commit, Phase.COMMIT)) == [0, 2, 5]
+    assert list(filled((5, 0, 2)).signed(Phase.COMMIT)) == [0, 2, 5]
+
+
+def test_what_is_missing() -> None:
+    assert filled((2,)).missing(Phase.COMMIT) == (0, 5)
+    assert filled().missing(Phase.COMMIT) == ()
+    assert filled().missing(Phase.AGG) == ACTIVE
+
+
+def finished(transcript: Transcript) -> tuple[bytes, ...]:
+    transcript.finish(Phase.COMMIT)
+    return transcript.prefix
+
+
+def test_the_prefix_depends_on_bodies_alone() -> None:
+    same = Transcript(ACTIVE)
+    for sender in ACTIVE:
+        same.add(commit(sender), signed(commit(sender), b"another signature"))
+    other = filled((0, 2))
+    changed = commit(5, b"d" * 32)
+    other.add(changed, signed(changed))
+    assert finished(filled()) == finished(filled((5, 2, 0))) == finished(same)
+    assert finished(filled()) != finished(other)
+
+
+def test_the_prefix_has_a_hash_per_finished_phase() -> None:
+    transcript = filled()
+    empty = transcript.digest
+    transcript.finish(Phase.COMMIT)
+    assert (len(transcript.prefix), transcript.finished) == (1, (Phase.COMMIT,))
+    assert transcript.digest != empty
+
+
+@pytest.mark.parametrize("prefix", [(b"x" * 32,), (b"", b""), ()], ids=["another", "longer", "none"])
+def test_senders_with_another_prefix_are_named(prefix: tuple[bytes, ...]) -> None:
+    transcript = filled()
+    transcript.finish(Phase.COMMIT)
+    for sender in ACTIVE:
+        body = Publish(Slot(b"run", b"roster", 1, 0, Phase.PUBLISH, sender),
+                       prefix if sender == 2 else transcript.prefix)  # fmt: skip
+        transcript.add(body, signed(body))
+    assert transcript.odd_prefixes(Phase.PUBLISH) == (2,)
+
+
+def test_messages_of_later_phases_wait_in_order() -> None:
+    transcript = filled()
+    slots = [(Phase.JUDGE, 0), (Phase.HAVE, 5), (Phase.HAVE, 2)]
+    for phase, sender in slots:
+        slot = Slot(b"run", b"roster", 1, 0, phase, sender)
+        body: Body = Judge(slot, (), ()) if phase is Phase.JUDGE else Have(slot, (), ())
+        transcript.add(body, signed(body))
+    later = [(body.slot.phase, body.slot.sender) for body in transcript.after(Phase.REPORT)]
+    assert later == [(Phase.HAVE, 2), (Phase.HAVE, 5), (Phase.JUDGE, 0)]
+    assert transcript.after(Phase.JUDGE) == []
