@@ -160,7 +160,8 @@ def gather(
 
 
 def _record(attempt: Attempt, parts: Sequence[int]) -> Record:
-    finished = attempt.transcript.finished
+    # JUDGE travels by itself: its bits are counted, not replayed.
+    finished = (phase for phase in attempt.transcript.finished if phase is not Phase.JUDGE)
     messages = tuple(signed for phase in finished for signed in attempt.transcript.signed(phase).values())
     aggregates = tuple(
         Held(attempt.step, attempt.number, owner, part, bytes(tensor_bytes(attempt.aggregates[owner])))
