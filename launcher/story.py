@@ -87,9 +87,7 @@ def _disputes(records: list[dict[str, Any]]) -> Iterator[str]:
 
 
 def _accusations(records: list[dict[str, Any]]) -> Iterator[str]:
-    seen = dict.fromkeys(
-        (record["kind"], record["accused"], record["part"], record["accuser"]) for record in records
-    )
+    seen = dict.fromkeys((record["kind"], record["accused"], record["part"], record["accuser"]) for record in records)
     for kind, accused, part, accuser in seen:
         who = f"peer {accuser} accused" if accuser is not None else "the transcript itself raised a charge against"
         about = f" on part {part}" if part is not None else ""

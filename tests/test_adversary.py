@@ -27,7 +27,17 @@ from node.protocol.events import (
     SendBulk,
     Start,
 )
-from node.protocol.messages import Body, Checksums, Commit, Phase, Report, Signed, Slot, Verdict, encode_body
+from node.protocol.messages import (
+    Body,
+    Checksums,
+    Commit,
+    Phase,
+    Report,
+    Signed,
+    Slot,
+    Verdict,
+    encode_body,
+)
 from node.protocol.rule import Aggregated, Rule
 
 ME = 2

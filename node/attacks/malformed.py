@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from node.attacks.registry import attack
 from node.attacks.targets import chosen, shuffled, told_apart
+from node.protocol.bounds import view_bytes
 from node.protocol.digest import digest, expand
 from node.protocol.events import Forward, Say
 from node.protocol.messages import (
@@ -84,7 +85,9 @@ def _false(say: Say, view: View, how: str) -> Output | None:
             # The header of a short array in its long form: the same value, not the canonical bytes.
             return Say(honest, _raw(b"\xdd\x00\x00\x00" + bytes([data[0] & 0x0F]) + data[1:]))
         case "oversized":
-            return Say(honest, _raw(expand("oversized", data, MAX_MESSAGE_BYTES + 1)))
+            # Beyond every bound of the roster by one byte: a line would still carry it.
+            size = view_bytes(len(view.attempt.roster.keys)) + 1 if view.attempt is not None else MAX_MESSAGE_BYTES
+            return Say(honest, _raw(expand("oversized", data, size)))
         case "signature":
             return Forward(honest, (Signed(data, bytes(_SIGNATURE_BYTES)),))
         case "garbage":

@@ -305,6 +305,11 @@ class Peer:
         self._previous, self._background = self._round, self._arbitration
         self._arbitration = None
         self._round = Round(attempt, self.past, self._gradients, self._out, proofs)
+        if self._previous is not None:
+            # An honest peer that was eliminated may not know why: nobody tells it anything from here on.
+            left = tuple(peer for peer in self._previous.attempt.roster.active if peer not in attempt.roster.active)
+            if left:
+                self._out.append(Forward(left, self._certificate))
         self._out.append(SetTimer(FORWARD, 2.0 * self.settings.delivery_bound_s))
         for signed in self._mailroom.release():
             self._message(None, signed)
@@ -384,8 +389,12 @@ class Peer:
             return
         if state.step > self.settings.steps:
             # Nobody will be here to answer a laggard's SUSPECT: everyone gets the last certificate.
-            others = tuple(peer for peer in state.roster.active if peer != self.me)
+            others = tuple(peer for peer in attempt.roster.active if peer != self.me)
             self._out.append(Forward(others, ending.certificate))
+            if self._arbitration is None or not self._arbitration.begun:
+                # Nor to take part in a dispute that others are about to begin: our view holds the certificate. It is
+                # in time, since whoever froze before now told us less than D ago.
+                self._out.append(Say(others, View(attempt.slot(Phase.VIEW), (), ending.certificate)))
             self.stopped = True
             self._out.append(Finished(attempt.step, state.parameters_D))
         else:

@@ -7,6 +7,7 @@ import pytest
 
 from node.attacks.registry import ATTACKS
 from node.config import Plugin, Schedule
+from node.links import LinkModel
 from tests.simulation.attacked import START, configuration, play
 
 BOTH = (4, 5)
@@ -76,6 +77,32 @@ def test_lies_inside_a_dispute_that_an_accomplice_started(name: str, phase: str,
 def test_a_premature_view_is_an_equivocation_once_there_is_a_dispute(how: str, removed: tuple[int, ...]) -> None:
     attacks = {4: [plugin("equivocate", phase="CHECKSUMS")], 5: [plugin("spurious_dispute", how=how, phase="COMMIT")]}
     assert play(attacks, BOTH).removed == of("equivocation", START, removed)
+
+
+# --- at the end of an attempt -------------------------------------------------------------------------------------
+
+
+def test_guilt_within_an_attempt_whose_close_is_silent_counts_once() -> None:
+    """The value that stands bans the peer; the dispute about its CLOSE does not remove it again."""
+    attacks = [plugin("nan"), plugin("stall", phase="CLOSE")]
+    story = play(attacks, schedule=Schedule(start=START))
+    assert story.removed == of("unusable")
+
+
+def test_a_last_certificate_wins_over_a_dispute_that_others_begin() -> None:
+    """One peer gets the last CLOSE of the run in time, commits and leaves; the others suspect its sender already."""
+    run = configuration(peers=7, steps=3)
+    attacks = [plugin("last_instant", phase="CLOSE", to="all_but_one", before_s=0.005)]
+    for seed in range(12):
+        links = LinkModel(delay_s=0.24, jitter_s=0.25, seed=seed)
+        play(attacks, (3,), schedule=Schedule(start=3), run=run, links=links, seed=seed)
+
+
+def test_an_eliminated_peer_learns_of_it_though_the_last_close_never_reached_it() -> None:
+    attacks = [plugin("complain"), plugin("close_to_one", to="two")]
+    for seed in range(6):
+        story = play(attacks, schedule=EARLY, run=configuration(steps=9), honest_lost=1, seed=seed)
+        assert {reason for _, _, reason in story.removed} == {"eliminated"}
 
 
 # --- false charges ------------------------------------------------------------------------------------------------

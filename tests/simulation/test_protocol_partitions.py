@@ -67,7 +67,9 @@ class Aftermath:
 def partitioned(cut: Iterable[tuple[int, int]], steps: int = 6) -> Aftermath:
     """Six honest peers; once step `CUT_AFTER` is committed the links of `cut` carry nothing any more."""
     run = configuration(steps=steps)
-    simulation: Simulation = cluster(run, build_task(run.task, TaskContext(Path("unused"), run.batch_size)), links=LINKS)
+    simulation: Simulation = cluster(
+        run, build_task(run.task, TaskContext(Path("unused"), run.batch_size)), links=LINKS
+    )
     broken = LinkModel(delay_s=LINKS.delay_s, jitter_s=LINKS.jitter_s, overrides=dict.fromkeys(cut, Link(loss=1.0)))
     after = Aftermath()
     for seen in simulation.run(max_events=400_000):
