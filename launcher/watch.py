@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterable
 from contextlib import suppress
@@ -79,7 +80,8 @@ class _Lines:
 
     def append(self, record: Record) -> None:
         line = json.dumps(record).encode() + b"\n"
-        end = self._file.tell()
+        # Not tell(): after a failed write it stands beyond the end that the truncation restored.
+        end = os.fstat(self._file.fileno()).st_size
         try:
             written = self._file.write(line)
             while written < len(line):
