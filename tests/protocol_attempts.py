@@ -45,7 +45,7 @@ def amend(attempt: Attempt, body: Body) -> None:
 
 def said(attempt: Attempt, kind: type[Message], peer: int) -> Body:
     """What a peer said in the phase of a message type."""
-    return attempt.transcript.of(kind, PHASE_OF[kind])[peer]  # type: ignore[return-value]
+    return attempt.transcript.of(kind, PHASE_OF[kind])[peer]
 
 
 def changed(attempt: Attempt, kind: type[Message], peer: int, **fields: object) -> None:

@@ -8,6 +8,7 @@ from math import prod
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
+import torch
 from torch import Tensor
 
 BatchTransform: TypeAlias = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -52,6 +53,21 @@ def lay_out(shapes: Iterable[tuple[str, tuple[int, ...]]]) -> tuple[Layer, ...]:
         layers.append(Layer(name, shape, start, stop))
         start = stop
     return tuple(layers)
+
+
+LARGEST_ENTRY = 2.0**40
+"""What an aggregator can still compute with (node/protocol/attempt.py refuses more)."""
+
+
+def tame(gradient_D: Tensor) -> Tensor:
+    """A gradient as it is committed to, in place: NaN becomes 0, huge entries the largest allowed, -0 becomes +0.
+
+    In a network that an undefended rule has blown up, the true gradient is not finite; without this an honest peer
+    could not be told from one that commits to rubbish. Digests cover bytes, so equal numbers must have equal bytes.
+    """
+    return torch.nan_to_num_(gradient_D, 0.0, LARGEST_ENTRY, -LARGEST_ENTRY).clamp_(
+        -LARGEST_ENTRY, LARGEST_ENTRY
+    ).add_(0.0)
 
 
 class Task(Protocol):

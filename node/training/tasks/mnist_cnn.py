@@ -9,7 +9,7 @@ from node.training.datasets import mnist
 from node.training.models import lenet
 from node.training.registry import task
 from node.training.sampling import generator_from, generator_from_int
-from node.training.task import BatchTransform, TaskContext
+from node.training.task import BatchTransform, TaskContext, tame
 
 
 class MnistCnn:
@@ -51,8 +51,7 @@ class MnistCnn:
         # A copy: views of a caller's buffer may be unaligned, and some kernels round differently then.
         here_D = parameters_D.detach().clone().to(self.device)
         gradient_D, loss = lenet.gradient(here_D, inputs_B, targets_B, dropout)
-        # + 0.0 turns -0 into +0: digests cover bytes, and equal numbers must have equal bytes.
-        return gradient_D.add_(0.0).cpu(), loss
+        return tame(gradient_D).cpu(), loss
 
     def evaluate(self, parameters_D: Tensor, start: int, stop: int) -> int:
         """Number of test images of `[start, stop)` whose largest logit is the label's."""

@@ -8,7 +8,7 @@ from torch import Tensor
 from node.errors import ConfigError
 from node.training.registry import task
 from node.training.sampling import generator_from, generator_from_int
-from node.training.task import BatchTransform, Layer, TaskContext, lay_out
+from node.training.task import BatchTransform, Layer, TaskContext, lay_out, tame
 
 NEAR = 0.1  # a coordinate counts as correct within this distance of its optimum
 
@@ -47,8 +47,7 @@ class Quadratic:
         if transform is not None:
             offsets_BD, _ = transform(offsets_BD, self.target_D + noise_BD)
         loss = 0.5 * offsets_BD.square().sum(dim=1).mean()
-        # + 0.0 turns -0 into +0: digests cover bytes, and equal numbers must have equal bytes.
-        return offsets_BD.mean(dim=0) + 0.0, float(loss)
+        return tame(offsets_BD.mean(dim=0)), float(loss)
 
     def evaluate(self, parameters_D: Tensor, start: int, stop: int) -> int:
         """Number of coordinates of `[start, stop)` within 0.1 of the optimum."""

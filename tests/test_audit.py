@@ -1,0 +1,180 @@
+"""A finished run checked from the outside: intact, and with one thing changed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+import torch
+from blake3 import blake3
+
+from node.audit import Finding, check_run, evaluate_final, read_genesis, save_model
+from node.config import WIRE_VERSION, Plugin, Role, RunConfig, Schedule
+from node.errors import ConfigError, DataError
+from node.journal import Journal
+from node.keys import generate
+from node.protocol.digest import tensor_bytes
+from node.protocol.events import Banned, Committed, Finished
+from node.protocol.state import parameters_digest
+from tests.simulation.stage import RUN_ID, play, set_up
+
+RUN = RunConfig(peers=6, task=Plugin("quadratic", {"dimension": 19}), steps=12, batch_size=2)
+ROLES = {
+    4: Role((Plugin("shift_aggregate"),), Schedule(start=3), (4, 5)),
+    5: Role((Plugin("sign_flip"),), Schedule(start=1), (4, 5)),
+}
+
+
+@pytest.fixture(scope="module")
+def intact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run directory as workers leave it, written from a simulated run."""
+    where = tmp_path_factory.mktemp("audited") / "run"
+    members, _ = generate(1, RUN.peers)
+    stage = set_up(RUN, ROLES, protocol_seed=1)
+    journals = {}
+    for node in range(RUN.peers):
+        (where / "nodes" / str(node) / "evidence").mkdir(parents=True)
+        journals[node] = Journal(where / "nodes" / str(node) / "journal.jsonl", node)
+    genesis = {"format": 1, "wire_version": WIRE_VERSION, "run_id": RUN_ID, "run": RUN, "members": members}
+    (where / "genesis.json").write_bytes(msgspec.json.encode(genesis))
+    bans, certificate = [], b""
+    for seen in play(stage, ()):
+        folder, name = where / "nodes" / str(seen.node), f"nodes/{seen.node}"
+        match seen.output:
+            case Banned() as ban:
+                path = f"{name}/evidence/ban-{ban.step}-{ban.attempt}-{ban.peer}.evidence"
+                (where / path).write_bytes(ban.evidence)
+                row = {"step": ban.step, "attempt": ban.attempt, "peer": ban.peer, "reason": ban.reason,
+                       "accuser": ban.accuser, "removed": ban.removed, "path": path,
+                       "evidence": blake3(ban.evidence).hexdigest()}  # fmt: skip
+                journals[seen.node].append("banned", **row)
+                bans += [row] if seen.node == 0 else []
+            case Committed() as done:
+                certificate = done.certificate
+            case Finished() as done:
+                (folder / "parameters.f32").write_bytes(tensor_bytes(done.parameters_D))
+                (folder / "certificate").write_bytes(certificate)
+                digest = parameters_digest(done.parameters_D).hex()
+                journals[seen.node].append("finished", step=done.step, parameter_digest=digest,
+                                           path=f"{name}/parameters.f32")  # fmt: skip
+    for journal in journals.values():
+        journal.close()
+    (where / "summary.json").write_bytes(msgspec.json.encode({"bans": bans}))
+    return where
+
+
+@pytest.fixture
+def run_dir(intact: Path, tmp_path: Path) -> Path:
+    """A copy to damage."""
+    return Path(shutil.copytree(intact, tmp_path / "run"))
+
+
+def bad(findings: list[Finding]) -> list[Finding]:
+    return [finding for finding in findings if not finding.ok]
+
+
+def test_an_intact_run_is_accepted(intact: Path) -> None:
+    findings = check_run(intact)
+    assert bad(findings) == []
+    kinds = [finding.kind for finding in findings]
+    assert (kinds.count("transcript"), kinds.count("recomputation"), kinds.count("certificate")) == (1, 1, 4)
+    assert "summary" in kinds
+
+
+def flip(path: str, place: int) -> Callable[[Path], None]:
+    def change(where: Path) -> None:
+        target = next(iter(sorted(where.glob(path))))
+        data = bytearray(target.read_bytes())
+        data[place % len(data)] ^= 1
+        target.write_bytes(data)
+
+    return change
+
+
+def edit(path: str, change: Callable[[str], str]) -> Callable[[Path], None]:
+    def apply(where: Path) -> None:
+        target = next(iter(sorted(where.glob(path))))
+        text = target.read_text()
+        assert change(text) != text
+        target.write_text(change(text))
+
+    return apply
+
+
+def remove(path: str) -> Callable[[Path], None]:
+    return lambda where: next(iter(sorted(where.glob(path)))).unlink()
+
+
+def swap(old: str, new: str) -> Callable[[str], str]:
+    return lambda text: text.replace(old, new, 1)
+
+
+def only_the_first_ban(text: str) -> str:
+    return json.dumps({"bans": json.loads(text)["bans"][:1]})
+
+
+EVIDENCE = "nodes/2/evidence/*.evidence"
+DAMAGE = [
+    *((f"byte {place} of an evidence file", flip(EVIDENCE, place)) for place in (0, 1, 100, 2222, 9001, -1)),
+    ("a byte of the final parameters", flip("nodes/1/parameters.f32", 7)),
+    ("a byte of the final certificate", flip("nodes/1/certificate", 500)),
+    ("an evidence file missing", remove(EVIDENCE)),
+    ("the certificate missing", remove("nodes/3/certificate")),
+    ("another reason in a journal", edit("nodes/2/journal.jsonl", swap('"reason":"gradient"', '"reason":"checksum"'))),
+    ("another digest in a journal", edit("nodes/2/journal.jsonl", swap('"evidence":"', '"evidence":"0'))),
+    ("a ban left out of the summary", edit("summary.json", only_the_first_ban)),
+    ("a summary that is none", edit("summary.json", lambda text: text[:-3])),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", [row[1] for row in DAMAGE], ids=[row[0] for row in DAMAGE])
+def test_one_change_is_noticed(damage: Callable[[Path], None], run_dir: Path) -> None:
+    damage(run_dir)
+    found = bad(check_run(run_dir))
+    assert found
+    assert all(finding.explanation and finding.subject for finding in found)
+
+
+REFUSED = [
+    ("no run directory", remove("genesis.json"), "genesis.json"),
+    ("a damaged genesis", edit("genesis.json", lambda text: text[:-2]), "damaged"),
+    ("another wire version",
+     edit("genesis.json", lambda text: text.replace('"wire_version":1', '"wire_version":99')), "99"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("damage", "words"), [row[1:] for row in REFUSED], ids=[row[0] for row in REFUSED])
+def test_what_is_no_run_of_ours_is_refused(damage: Callable[[Path], None], words: str, run_dir: Path) -> None:
+    damage(run_dir)
+    with pytest.raises(ConfigError, match=words):
+        check_run(run_dir)
+
+
+def test_another_roster_proves_nothing(run_dir: Path) -> None:
+    genesis = msgspec.json.decode((run_dir / "genesis.json").read_bytes())
+    genesis["members"] = msgspec.to_builtins(generate(2, RUN.peers)[0])
+    (run_dir / "genesis.json").write_bytes(msgspec.json.encode(genesis))
+    assert not any(finding.ok for finding in check_run(run_dir) if finding.kind != "summary")
+
+
+def test_the_final_figure_and_the_model(intact: Path, tmp_path: Path) -> None:
+    genesis = read_genesis(intact)
+    parameters = intact / "nodes" / "0" / "parameters.f32"
+    assert 0.0 <= evaluate_final(genesis.run, tmp_path, parameters) <= 1.0
+    save_model(genesis.run, tmp_path, parameters, tmp_path / "model.pt")
+    tensors = torch.load(tmp_path / "model.pt", weights_only=True)
+    raw = torch.frombuffer(bytearray(parameters.read_bytes()), dtype=torch.float32)
+    assert torch.equal(torch.cat([tensor.flatten() for tensor in tensors.values()]), raw)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"abc", bytes(40)], ids=["missing", "empty", "odd", "short"])
+def test_unreadable_parameters_are_a_data_error(content: bytes | None, intact: Path, tmp_path: Path) -> None:
+    path = tmp_path / "parameters.f32"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(DataError, match="run again"):
+        evaluate_final(read_genesis(intact).run, tmp_path, path)

@@ -1,0 +1,80 @@
+"""Tensors on their way in: which are kept, when, and from whom."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from node.protocol.cargo import Cargo
+from node.protocol.events import BulkArrived, BulkKey, BulkKind, Dropped
+from node.protocol.round import Round
+from tests.protocol_attempts import stopped
+
+
+def waiting() -> Round:
+    """Peer 0 in step 1, waiting for parts."""
+    _, round_ = stopped(1, "COMMIT")
+    return round_
+
+
+ROUND = waiting()
+ATTEMPT = ROUND.attempt
+OWNER = next(peer for peer in ATTEMPT.contributors if peer != 0)
+VALIDATOR = ATTEMPT.pairs[0][0]
+SIZE = ATTEMPT.split.size(0)
+WANTED = [
+    ("a contributor's part", BulkKey(1, 0, BulkKind.PART, OWNER, 0), OWNER, SIZE, True),
+    ("its own", BulkKey(1, 0, BulkKind.PART, OWNER, 0), None, SIZE, True),
+    ("from another neighbour", BulkKey(1, 0, BulkKind.PART, OWNER, 0), (OWNER + 1) % 6, SIZE, False),
+    ("a validator's part", BulkKey(1, 0, BulkKind.PART, VALIDATOR, 0), VALIDATOR, SIZE, False),
+    ("a part of another aggregator", BulkKey(1, 0, BulkKind.PART, OWNER, 3), OWNER, ATTEMPT.split.size(3), False),
+    ("too long", BulkKey(1, 0, BulkKind.PART, OWNER, 0), OWNER, SIZE + 1, False),
+    ("too short", BulkKey(1, 0, BulkKind.PART, OWNER, 0), OWNER, SIZE - 1, False),
+    ("empty", BulkKey(1, 0, BulkKind.PART, OWNER, 0), OWNER, 0, False),
+    ("of the step before", BulkKey(0, 0, BulkKind.PART, OWNER, 0), OWNER, SIZE, False),
+    ("of the next attempt", BulkKey(1, 1, BulkKind.PART, OWNER, 0), OWNER, SIZE, False),
+    ("an aggregate", BulkKey(1, 0, BulkKind.AGGREGATE, OWNER, OWNER), OWNER, ATTEMPT.split.size(OWNER), True),
+    ("another's aggregate", BulkKey(1, 0, BulkKind.AGGREGATE, OWNER, 0), OWNER, SIZE, False),
+    ("a stranger's aggregate", BulkKey(1, 0, BulkKind.AGGREGATE, 77, 0), 77, SIZE, False),
+    ("a publication", BulkKey(1, 0, BulkKind.PUBLICATION, OWNER, 3), OWNER, ATTEMPT.split.size(3), True),
+    ("a publication of no part", BulkKey(1, 0, BulkKind.PUBLICATION, OWNER, 6), OWNER, 3, False),
+    ("a negative part", BulkKey(1, 0, BulkKind.PUBLICATION, OWNER, -1), OWNER, 3, False),
+    ("a publication of the step before", BulkKey(0, 0, BulkKind.PUBLICATION, OWNER, 0), OWNER, SIZE, False),
+]
+
+
+@pytest.mark.parametrize(("key", "via", "entries", "expected"), [row[1:] for row in WANTED],
+                         ids=[row[0] for row in WANTED])  # fmt: skip
+def test_what_is_kept(key: BulkKey, via: int | None, entries: int, expected: bool) -> None:
+    cargo = Cargo(ATTEMPT, ROUND.past)
+    assert cargo.expects(via, key, entries) is expected
+
+
+def test_across_environments_the_gradient_of_the_step_before_may_be_published() -> None:
+    _, round_ = stopped(1, "COMMIT", recompute_tolerance=1e-6)
+    assert round_.past is not None
+    key = BulkKey(0, 0, BulkKind.PUBLICATION, 3, 1)
+    assert Cargo(round_.attempt, round_.past).expects(3, key, round_.past.split.size(1))
+
+
+def test_one_buffer_per_sender_and_part() -> None:
+    cargo = Cargo(ATTEMPT, ROUND.past)
+    key = BulkKey(1, 0, BulkKind.PART, OWNER, 0)
+    cargo.take(key, torch.zeros(SIZE))
+    assert not cargo.expects(OWNER, key, SIZE)
+
+
+def test_what_does_not_match_its_digest_is_forgotten_and_the_wait_goes_on() -> None:
+    """A spoofer must not make an honest peer look faulty."""
+    stage, _ = stopped(1, "AGG")
+    peer = stage.simulation.nodes[0].peer
+    assert peer.attempt is not None
+    owner = next(other for other in peer.attempt.contributors if other != 0)
+    key = BulkKey(1, 0, BulkKind.PART, owner, 0)
+    values_P = torch.full((peer.attempt.split.size(0),), 7.0)
+    assert peer.handle(BulkArrived(owner, key, values_P)) == [Dropped(owner, "bulk_digest")]
+    assert owner not in peer.attempt.parts
+    true_D = stage.task.gradient(peer.attempt.state.parameters_D, peer.attempt.seed(owner))[0]
+    assert peer.expects(owner, key, 4 * values_P.numel())
+    peer.handle(BulkArrived(owner, key, peer.attempt.slice(true_D, 0)))
+    assert owner in peer.attempt.parts

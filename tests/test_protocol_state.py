@@ -1,0 +1,117 @@
+"""The agreed state: what its digest covers, what verdicts do to it, and the step that follows."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import msgspec
+import pytest
+import torch
+
+from node.protocol.checksums import NormWindow
+from node.protocol.messages import Removal
+from node.protocol.roster import Roster
+from node.protocol.state import Ban, State, Summary, genesis_randomness, norms_digest, parameters_digest
+from node.protocol.tribunal import Judgement
+from node.protocol.update import next_state, void_state
+from node.protocol.validators import Draw
+from tests.protocol_attempts import complete
+
+SIX = Roster.genesis(bytes([peer]) * 32 for peer in range(6))
+STATE = State(4, torch.ones(3), torch.zeros(3), genesis_randomness(0), SIX, draw=Draw((1, 2, 3), 1))
+BAN = Ban(3, 0, 5, "gradient", 1, True)
+
+COVERED = [
+    ("step", replace(STATE, step=5)),
+    ("parameters", replace(STATE, parameters_D=torch.tensor([1.0, 1.0, 1.0000001]))),
+    ("optimiser", replace(STATE, optimiser_D=torch.ones(3))),
+    ("r", replace(STATE, r=bytes(32))),
+    ("roster", replace(STATE, roster=SIX.without([5]))),
+    ("bans", replace(STATE, bans=(BAN,))),
+    ("norms", replace(STATE, norms=NormWindow(((1.0,),)))),
+    ("draw", replace(STATE, draw=Draw((2, 1, 3), 1))),
+    ("number of pairs", replace(STATE, draw=Draw((1, 2, 3), 0))),
+    ("fingerprints", replace(STATE, fingerprints=b"other")),
+]
+
+
+@pytest.mark.parametrize("other", [row[1] for row in COVERED], ids=[row[0] for row in COVERED])
+def test_the_digest_covers(other: State) -> None:
+    assert other.summarise(b"t").digest != STATE.summarise(b"t").digest
+
+
+def test_the_digest_covers_the_transcript_and_nothing_else() -> None:
+    assert STATE.summarise(b"t").digest != STATE.summarise(b"u").digest
+    assert replace(STATE, summary=STATE.summarise(b"t")).summarise(b"t") == STATE.summarise(b"t")
+
+
+def test_every_field_of_a_summary_counts() -> None:
+    summary = STATE.summarise(b"t")
+    filled = msgspec.structs.replace(
+        summary, bans=(BAN,), edges=((1, 2),), complaints=((1, 2, 3),), probation=((1, 2),)
+    )
+    digests = {filled.digest}
+    for name in Summary.__struct_fields__:
+        value = getattr(filled, name)
+        other = () if isinstance(value, tuple) else value + 1 if isinstance(value, int) else value + b"x"
+        digests.add(msgspec.structs.replace(filled, **{name: other}).digest)
+    assert len(digests) == 1 + len(Summary.__struct_fields__)
+
+
+VERDICTS = [
+    ("removed", False, "gradient", (), True),
+    ("reformed", True, "gradient", (), False),
+    ("reformed only for gradients", True, "checksum", (), True),
+    ("reformed only once", True, "gradient", (Ban(1, 0, 5, "gradient", 0, False),), True),
+    ("another's first offence", True, "gradient", (Ban(1, 0, 4, "gradient", 0, False),), False),
+]
+
+
+@pytest.mark.parametrize(("reform", "reason", "bans", "removed"), [row[1:] for row in VERDICTS],
+                         ids=[row[0] for row in VERDICTS])  # fmt: skip
+def test_verdicts(reform: bool, reason: str, bans: tuple[Ban, ...], removed: bool) -> None:
+    after = replace(STATE, bans=bans).punished(4, 1, (Removal(5, reason, 2),), reform)
+    assert after.bans == (*bans, Ban(4, 1, 5, reason, 2, removed))
+    assert (5 not in after.roster.active) is removed
+    assert after.removed_faults == sum(ban.removed for ban in after.bans)
+
+
+def test_vectors_and_windows_are_named_by_their_bits() -> None:
+    assert parameters_digest(torch.tensor([0.0])) != parameters_digest(torch.tensor([-0.0]))
+    assert norms_digest(NormWindow(((1.0, 2.0),))) != norms_digest(NormWindow(((1.0,), (2.0,))))
+    assert norms_digest(NormWindow(((math.nan,),))) == norms_digest(NormWindow(((math.nan,),)))
+
+
+def test_the_next_state_of_an_honest_step() -> None:
+    attempt = complete(step=1).attempt
+    before = attempt.state
+    parameters_D = before.parameters_D.clone()
+    after = next_state(attempt, Judgement())
+    aggregate_D = torch.cat([attempt.aggregates[peer] for peer in attempt.roster.active])
+    expected_D, _ = attempt.tools.optimiser.apply(before.parameters_D, before.optimiser_D, aggregate_D, 1)
+    assert torch.equal(after.parameters_D, expected_D)
+    assert torch.equal(before.parameters_D, parameters_D), "a tensor is never changed after it was committed to"
+    assert (after.step, after.r, after.bans) == (2, attempt.r, ())
+    assert len(after.norms.steps) == len(before.norms.steps) + 1
+    assert len(after.norms.steps[-1]) == 6 * len(attempt.contributors)
+    assert set(after.draw.order) == set(attempt.contributors)
+
+
+def test_the_last_step_moves_nothing_and_draws_nobody() -> None:
+    attempt = complete(step=3).attempt
+    after = next_state(attempt, Judgement())
+    assert after.parameters_D is attempt.state.parameters_D
+    assert after.norms is attempt.state.norms
+    assert after.draw.count == 0
+    assert after.step == 4
+
+
+def test_a_void_attempt_changes_the_roster_alone() -> None:
+    from node.protocol.charges import Averaging
+    from node.protocol.tribunal import Guilt
+
+    attempt = complete(step=1).attempt
+    after = void_state(attempt, Judgement((Guilt(4, "aggregate", None, Averaging(4, "V2")),), True))
+    assert after == replace(attempt.state, bans=(Ban(1, 0, 4, "aggregate", None, True),),
+                            roster=attempt.roster.without([4]))  # fmt: skip

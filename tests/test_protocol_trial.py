@@ -1,0 +1,95 @@
+"""The phases of judging: which there are, what is published, and when the verdict is there."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from node.protocol.events import BulkKey, BulkKind
+from node.protocol.messages import Judge, Phase, Report, Signed, Verdict, encode_body
+from node.protocol.round import Round
+from node.protocol.trial import Trial
+from tests.protocol_attempts import changed, complete, six
+
+
+def accusing(**more: object) -> tuple[Round, int]:
+    """A step whose validator accuses its (honest) target."""
+    round_ = complete(**more)
+    validator, target = round_.attempt.pairs[0]
+    changed(round_.attempt, Report, validator, verdicts=(Verdict(target, False),))
+    return round_, target
+
+
+def averaging(**more: object) -> Round:
+    """A step in which V3 fails everywhere."""
+    return complete(delta_max=1e-9, **more)
+
+
+PHASES = [
+    ("nothing to judge", lambda: complete(), [Phase.CLOSE]),
+    ("a gradient on one platform", lambda: accusing()[0], [Phase.CLOSE]),
+    ("bytes needed", averaging, [Phase.PUBLISH, Phase.HAVE, Phase.CLOSE]),
+    ("a gradient across environments", lambda: accusing(recompute_tolerance=1e-6)[0],
+     [Phase.PUBLISH, Phase.HAVE, Phase.JUDGE, Phase.CLOSE]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("made", "phases"), [row[1:] for row in PHASES], ids=[row[0] for row in PHASES])
+def test_phases(made, phases: list[Phase]) -> None:  # type: ignore[no-untyped-def]
+    round_ = made()
+    trial = Trial(round_.attempt, round_.past)
+    assert list(trial.phases) == phases
+    path, phase = [], Phase.REPORT
+    while phase is not Phase.CLOSE:
+        phase = trial.phase_after(phase)
+        path.append(phase)
+    assert path == phases
+
+
+def test_publications_are_kept_if_they_are_what_was_committed_to() -> None:
+    round_ = averaging()
+    trial = Trial(round_.attempt, round_.past)
+    attempt = round_.attempt
+    attempt.publications.clear()
+    owner = attempt.contributors[-1]
+    key = BulkKey(attempt.step, attempt.number, BulkKind.PUBLICATION, owner, 3)
+    true_D = six(delta_max=1e-9).task.gradient(attempt.state.parameters_D, attempt.seed(owner))[0]
+    assert not trial.accept(key, torch.zeros(attempt.split.size(3)))
+    assert trial.accept(key, attempt.slice(true_D, 3))
+    assert not trial.accept(BulkKey(attempt.step, 7, BulkKind.PUBLICATION, owner, 3), attempt.slice(true_D, 3))
+    assert trial.missing() == attempt.contributors
+    assert trial.have() is None
+
+
+def test_it_publishes_what_it_committed_to() -> None:
+    round_ = averaging(node=2)
+    attempt = round_.attempt
+    ours = Trial(attempt, round_.past).ours()
+    assert [key.part for key, _ in ours] == list(range(6))
+    assert all(key.owner == 2 and attempt.part_matches(2, key.part, values_P) for key, values_P in ours)
+
+
+def test_the_verdict_waits_for_recomputation() -> None:
+    round_, target = accusing()
+    trial = Trial(round_.attempt, round_.past)
+    assert trial.verdict({}) is None
+    assert round_.past is not None
+    true_D = six().task.gradient(round_.past.state.parameters_D, round_.past.seed(target))[0]
+    judgement = trial.verdict({target: true_D})
+    assert judgement is not None
+    assert [removal.reason for removal in judgement.removals] == ["false_accusation"]
+
+
+@pytest.mark.parametrize(("guilty", "reason"), [(3, "false_accusation"), (4, "gradient")], ids=["half", "most"])
+def test_across_environments_most_of_the_active_roster_decides(guilty: int, reason: str) -> None:
+    round_, target = accusing(recompute_tolerance=1e-6)
+    attempt = round_.attempt
+    trial = Trial(attempt, round_.past)
+    for place, peer in enumerate(attempt.roster.active):
+        body = Judge(attempt.slot(Phase.JUDGE, peer), attempt.transcript.prefix, (place < guilty,))
+        attempt.transcript.add(body, Signed(encode_body(body), bytes(64)))
+    judgement = trial.verdict({})
+    assert judgement is not None
+    assert [(removal.peer == target, removal.reason) for removal in judgement.removals] == [
+        (reason == "gradient", reason)
+    ]
