@@ -396,6 +396,7 @@ class Peer:
                 # in time, since whoever froze before now told us less than D ago.
                 self._out.append(Say(others, View(attempt.slot(Phase.VIEW), (), ending.certificate)))
             self.stopped = True
+            self._out.append(CancelTimer(FORWARD))
             self._out.append(Finished(attempt.step, state.parameters_D))
         else:
             self._begin(0)

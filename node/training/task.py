@@ -65,9 +65,11 @@ def tame(gradient_D: Tensor) -> Tensor:
     In a network that an undefended rule has blown up, the true gradient is not finite; without this an honest peer
     could not be told from one that commits to rubbish. Digests cover bytes, so equal numbers must have equal bytes.
     """
-    return torch.nan_to_num_(gradient_D, 0.0, LARGEST_ENTRY, -LARGEST_ENTRY).clamp_(
-        -LARGEST_ENTRY, LARGEST_ENTRY
-    ).add_(0.0)
+    return (
+        torch.nan_to_num_(gradient_D, 0.0, LARGEST_ENTRY, -LARGEST_ENTRY)
+        .clamp_(-LARGEST_ENTRY, LARGEST_ENTRY)
+        .add_(0.0)
+    )
 
 
 class Task(Protocol):
