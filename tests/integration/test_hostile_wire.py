@@ -221,6 +221,7 @@ def test_strangers_without_a_key_change_nothing(stack: ExitStack, tmp_path: Path
         for encrypted in (True, False):
             for endpoint in (cluster.addresses[peer].control, cluster.addresses[peer].bulk):
                 socket = context.socket(zmq.PUSH)
+                socket.linger = 0
                 if encrypted:
                     socket.curve_publickey, socket.curve_secretkey = public, secret
                     socket.curve_serverkey = member.transport_key.encode()
