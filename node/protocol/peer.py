@@ -291,7 +291,9 @@ class Peer:
             )
             self._halt(odd[0], text)
             return False
-        self.state = replace(self.state, fingerprints=digest("fingerprints", *prints))
+        # With mixed environments everyone may have been shown another one, and nothing depends on them.
+        mixed = self.settings.recompute_tolerance > 0
+        self.state = replace(self.state, fingerprints=b"" if mixed else digest("fingerprints", *prints))
         self._certificate = tuple(signed for _, signed in self._hellos.values())
         self._out.append(CancelTimer(HELLO))
         self._begin(0)
@@ -376,7 +378,7 @@ class Peer:
         self.state = ending.state
         removed = tuple(peer for peer in attempt.roster.active if peer not in self.state.roster.active)
         self._out.append(Voided(attempt.step, attempt.number, removed))
-        if self._still_in(attempt):
+        if self._still_in(attempt, ending):
             self._begin(attempt.number + 1)
 
     def _commit(self, attempt: Attempt, ending: Ending, more: tuple[Guilt, ...]) -> None:
@@ -385,18 +387,11 @@ class Peer:
         self._out.append(_committed(attempt, state))
         attempt.parts = {}
         self.past, self.state, self._gradients = attempt, state, Gradients()
-        if not self._still_in(attempt):
+        if not self._still_in(attempt, ending):
             return
         if state.step > self.settings.steps:
-            # Nobody will be here to answer a laggard's SUSPECT: everyone gets the last certificate.
-            others = tuple(peer for peer in attempt.roster.active if peer != self.me)
-            self._out.append(Forward(others, ending.certificate))
-            if self._arbitration is None or not self._arbitration.begun:
-                # Nor to take part in a dispute that others are about to begin: our view holds the certificate. It is
-                # in time, since whoever froze before now told us less than D ago.
-                self._out.append(Say(others, View(attempt.slot(Phase.VIEW), (), ending.certificate)))
+            self._part(attempt, ending)
             self.stopped = True
-            self._out.append(CancelTimer(FORWARD))
             self._out.append(Finished(attempt.step, state.parameters_D))
         else:
             self._begin(0)
@@ -407,13 +402,24 @@ class Peer:
             evidence = gather(guilt, ban, attempt, self.past, after, ending.certificate)
             self._out.append(Banned(ban.step, ban.attempt, ban.peer, ban.reason, ban.accuser, ban.removed, evidence))
 
-    def _still_in(self, attempt: Attempt) -> bool:
+    def _still_in(self, attempt: Attempt, ending: Ending) -> bool:
         if self.me in self.state.roster.active:
             return True
+        self._part(attempt, ending)
         self.stopped = True
         reason = next(ban.reason for ban in reversed(self.state.bans) if ban.peer == self.me)
         self._out.append(Expelled(attempt.step, reason))
         return False
+
+    def _part(self, attempt: Attempt, ending: Ending) -> None:
+        """We take no further part: nobody will be here to answer a laggard's SUSPECT with what ended the attempt, nor
+        to show it in a dispute that others are about to begin. Our view is in time: whoever froze before now told us
+        less than D ago."""
+        others = tuple(peer for peer in attempt.roster.active if peer != self.me)
+        self._out.append(Forward(others, ending.certificate))
+        if self._arbitration is None or not self._arbitration.begun:
+            self._out.append(Say(others, View(attempt.slot(Phase.VIEW), (), ending.certificate)))
+        self._out.append(CancelTimer(FORWARD))
 
     def _drop(self, via: int | None, reason: str) -> None:
         self._out.append(Dropped(via, reason))
