@@ -36,7 +36,6 @@ from node.protocol.messages import (
     Signed,
     Slot,
     Verdict,
-    decode_body,
     encode_body,
 )
 from node.protocol.rule import Aggregated, Rule

@@ -86,6 +86,7 @@ class Peer:
         self._mailroom = Mailroom(settings, tools, roster.keys)
         self._gradients = Gradients()
         self._hellos: dict[int, tuple[Hello, Signed]] = {}
+        self._patient_no_more = False
         self._proofs: list[bytes] = []
         self._certificate: tuple[Signed, ...] = ()
         self._out: list[Output] = []
@@ -244,6 +245,9 @@ class Peer:
                 self._forward_certificate()
             case _ if name == HELLO:
                 missing = [peer for peer in self.state.roster.active if peer not in self._hellos]
+                if len(missing) <= self.state.roster.faults:
+                    self._patient_no_more = True
+                    return None
                 self._halt(missing[0], f"no greeting from peers {missing} within the deadline")
         return None
 
@@ -277,19 +281,25 @@ class Peer:
         self._out.append(Say(roster.active, Hello(slot, (), self.settings.run, self.settings.fingerprint)))
 
     def _meet(self) -> bool:
-        """Start once everybody has said HELLO from an environment in which our gradients repeat."""
-        roster = self.state.roster
-        if len(self._hellos) < len(roster.active):
+        """Start once everybody has said HELLO from an environment in which our gradients repeat.
+
+        Up to f odd or silent peers may be lying, and to us alone: they do not hold us up, nor does anything that is
+        agreed on later depend on what they said. If more are odd, it is we who compute elsewhere.
+        """
+        roster, ours = self.state.roster, self.settings.fingerprint
+        if len(self._hellos) < len(roster.active) and not self._patient_no_more:
             return False
-        prints = [self._hellos[peer][0].fingerprint for peer in roster.active]
-        odd = [peer for peer, found in zip(roster.active, prints, strict=True) if found != self.settings.fingerprint]
-        if odd and self.settings.recompute_tolerance == 0:
+        odd = [peer for peer, (hello, _) in sorted(self._hellos.items()) if hello.fingerprint != ours]
+        same = self.settings.recompute_tolerance == 0
+        if same and len(odd) > roster.faults:
             text = (
                 "computes in another environment than this peer, so gradients would not repeat bit for bit; "
                 "use the same hardware and versions, or set --recompute-tolerance"
             )
             self._halt(odd[0], text)
             return False
+        self._out += [Dropped(peer, "odd_environment") for peer in odd if same]
+        prints = [ours] * len(roster.active) if same else []
         self.state = replace(self.state, fingerprints=digest("fingerprints", *prints))
         self._certificate = tuple(signed for _, signed in self._hellos.values())
         self._out.append(CancelTimer(HELLO))
@@ -375,7 +385,7 @@ class Peer:
         self.state = ending.state
         removed = tuple(peer for peer in attempt.roster.active if peer not in self.state.roster.active)
         self._out.append(Voided(attempt.step, attempt.number, removed))
-        if self._still_in(attempt):
+        if self._still_in(attempt, ending):
             self._begin(attempt.number + 1)
 
     def _commit(self, attempt: Attempt, ending: Ending, more: tuple[Guilt, ...]) -> None:
@@ -384,16 +394,10 @@ class Peer:
         self._out.append(_committed(attempt, state))
         attempt.parts = {}
         self.past, self.state, self._gradients = attempt, state, Gradients()
-        if not self._still_in(attempt):
+        if not self._still_in(attempt, ending):
             return
         if state.step > self.settings.steps:
-            # Nobody will be here to answer a laggard's SUSPECT: everyone gets the last certificate.
-            others = tuple(peer for peer in attempt.roster.active if peer != self.me)
-            self._out.append(Forward(others, ending.closes))
-            if self._arbitration is None or not self._arbitration.begun:
-                # Nor to take part in a dispute that others are about to begin: our view holds the certificate. It is
-                # in time, since whoever froze before now told us less than D ago.
-                self._out.append(Say(others, View(attempt.slot(Phase.VIEW), (), ending.closes)))
+            self._part(attempt, ending)
             self.stopped = True
             self._out.append(Finished(attempt.step, state.parameters_D))
         else:
@@ -405,13 +409,23 @@ class Peer:
             evidence = gather(guilt, ban, attempt, self.past, after, ending.closes)
             self._out.append(Banned(ban.step, ban.attempt, ban.peer, ban.reason, ban.accuser, ban.removed, evidence))
 
-    def _still_in(self, attempt: Attempt) -> bool:
+    def _still_in(self, attempt: Attempt, ending: Ending) -> bool:
         if self.me in self.state.roster.active:
             return True
+        self._part(attempt, ending)
         self.stopped = True
         reason = next(ban.reason for ban in reversed(self.state.bans) if ban.peer == self.me)
         self._out.append(Expelled(attempt.step, reason))
         return False
+
+    def _part(self, attempt: Attempt, ending: Ending) -> None:
+        """We take no further part: nobody will be here to answer a laggard's SUSPECT with what ended the attempt, nor
+        to show it in a dispute that others are about to begin. Our view is in time: whoever froze before now told us
+        less than D ago."""
+        others = tuple(peer for peer in attempt.roster.active if peer != self.me)
+        self._out.append(Forward(others, ending.closes))
+        if self._arbitration is None or not self._arbitration.begun:
+            self._out.append(Say(others, View(attempt.slot(Phase.VIEW), (), ending.closes)))
 
     def _drop(self, via: int | None, reason: str) -> None:
         self._out.append(Dropped(via, reason))

@@ -6,7 +6,6 @@ Prints how the memory of the process grows; a crash prints the input that caused
 
 from __future__ import annotations
 
-import os
 import random
 import sys
 import tempfile
@@ -61,10 +60,10 @@ class Fuzz:
             assert arena.accused <= {self._arenas.ATTACKER}, arena.accused
             assert not arena.halted, arena.halted
         if self._count % 8 == 0:
-            arena.go_on(1)
+            arena.go_on(1, self._count % 16 == 0)
         if self._count == _WARM_UP:
             self._first = self._process.memory_info().rss
-        if self._count % 100_000 == 0 or self._count == self._runs:
+        if self._count % (self._runs // 10) == 0:
             grown = (self._process.memory_info().rss - self._first) / 2**20 if self._first else 0.0
             print(f"{self._count} inputs, memory {grown:+.1f} MB since input {_WARM_UP}", flush=True)
 
@@ -96,11 +95,12 @@ def main(runs: int) -> None:
     """Fuzz `runs` inputs."""
     fuzz = Fuzz(runs)
     if atheris is None:
-        return _at_random(fuzz, runs)
+        _at_random(fuzz, runs)
+        return
     with tempfile.TemporaryDirectory() as found:
         # libFuzzer writes what it finds into the first folder; the small corpus in the clone stays as it is.
         options = [f"-runs={runs}", f"-max_len={LARGEST}", "-rss_limit_mb=4096", "-print_final_stats=1", "-verbosity=0"]
-        atheris.Setup([sys.argv[0], *options, f"-artifact_prefix={os.getcwd()}/", found, str(CORPUS)], fuzz)
+        atheris.Setup([sys.argv[0], *options, f"-artifact_prefix={Path.cwd()}/", found, str(CORPUS)], fuzz)
         atheris.Fuzz()
 
 
