@@ -18,11 +18,12 @@ Complaints = tuple[tuple[int, int, int], ...]
 
 
 def after(attempt: Attempt) -> Complaints:
-    """The counters after a committed attempt: each answered complaint counts for its pair."""
+    """The counters after a committed attempt: each answered complaint counts for its pair.
+
+    One about one's own part is a pair of its own: it costs everyone three phases, and must not be free for ever.
+    """
     counts = {(low, high): count for low, high, count in attempt.state.complaints}
     for aggregator, owner in attempt.complaints():
-        if aggregator == owner:
-            continue
         pair = (min(aggregator, owner), max(aggregator, owner))
         counts[pair] = counts.get(pair, 0) + 1
     return tuple((low, high, count) for (low, high), count in sorted(counts.items()))
@@ -48,6 +49,9 @@ def broken(attempt: Attempt, out: frozenset[int]) -> tuple[Guilt, ...]:
             gone.add(peer)
             guilts.append(Guilt(peer, "edges", None, Broken(peer, None)))
     for low, high, count in counts:
+        if low == high and count >= ELIMINATION and low in attempt.roster.active and low not in gone:
+            gone.add(low)
+            guilts.append(Guilt(low, "edges", None, Broken(low, None)))
         both_in = {low, high} <= set(attempt.roster.active) - gone
         if count >= ELIMINATION and both_in:
             gone |= {low, high}

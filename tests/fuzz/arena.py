@@ -13,7 +13,7 @@ from copy import deepcopy
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 import torch
@@ -40,6 +40,7 @@ from node.protocol.events import (
     Say,
     SendBulk,
     SetTimer,
+    Start,
     ViewArrived,
 )
 from node.protocol.messages import (
@@ -48,6 +49,8 @@ from node.protocol.messages import (
     Outcome,
     Phase,
     Signed,
+    Slot,
+    Suspect,
     View,
     decode_body,
     encode_body,
@@ -63,6 +66,9 @@ from node.training.task import TaskContext
 PEERS, ATTACKER, STEPS = 4, 3, 3
 RUN = RunConfig(peers=PEERS, task=Plugin("quadratic", {"dimension": 16}), steps=STEPS, batch_size=1)
 SCENES: tuple[tuple[Plugin, ...], ...] = ((), (Plugin("complain"),), (Plugin("lie_checksum"),))
+
+
+Told: TypeAlias = MessageArrived | BulkArrived
 
 
 class Source:
@@ -85,6 +91,10 @@ class Source:
         return taken
 
 
+def _place(slot: Slot) -> tuple[int, int, int]:
+    return slot.step, slot.attempt, slot.phase.value
+
+
 class _Listening:
     """A machine that writes down what it is told."""
 
@@ -105,8 +115,8 @@ def world() -> tuple[Any, Any, Any]:
 
 
 @cache
-def recorded(scene: int) -> tuple[Input, ...]:
-    """What peer 0 is told in a whole run of the scene."""
+def recorded(scene: int) -> tuple[Told, ...]:
+    """What others tell peer 0 in a whole run of the scene; its own words and gradients it makes anew."""
     role = Role(SCENES[scene], Schedule(start=1), (ATTACKER,)) if SCENES[scene] else None
     roles = {ATTACKER: role} if role is not None else {}
     simulation: Simulation = cluster(RUN, world()[0], roles, run_id=f"scene {scene}")
@@ -115,29 +125,22 @@ def recorded(scene: int) -> tuple[Input, ...]:
     simulation.nodes[0] = replace(node, machine=_Listening(node.machine, heard))
     for _ in simulation.run(max_events=200_000):
         pass
-    return tuple(event for event in heard if not _of_a_dispute(event))
+    return tuple(event for event in heard if isinstance(event, MessageArrived | BulkArrived) and _told(event))
 
 
-def _of_a_dispute(event: Input) -> bool:
-    """Views and OUTCOMEs are said anew here: a second one would convict its owner."""
+def _told(event: Told) -> bool:
+    """Views and OUTCOMEs of the others are made anew too: a second one would convict its owner. And nobody can pass on
+    what we have not said yet."""
     if isinstance(event, MessageArrived):
-        return isinstance(decode_body(event.signed.body), View | Outcome)
-    return isinstance(event, ViewArrived) or (isinstance(event, DeadlinePassed) and event.name.startswith("dispute"))
+        body = decode_body(event.signed.body)
+        return event.via not in (0, None) and body.slot.sender != 0 and not isinstance(body, View | Outcome)
+    return event.via not in (0, None)
 
 
 @cache
 def words(scene: int) -> tuple[Signed, ...]:
-    """Every message of a scene."""
+    """Every message that the others say in a scene."""
     return tuple(dict.fromkeys(event.signed for event in recorded(scene) if isinstance(event, MessageArrived)))
-
-
-def greeted(scene: int) -> int:
-    """How many inputs it takes until the first step begins.
-
-    Before, one odd HELLO halts the peer that hears it: the roster is not agreed on yet.
-    """
-    begun = (place for place, event in enumerate(recorded(scene)) if isinstance(event, GradientReady))
-    return next(begun)
 
 
 def fresh(scene: int) -> Node:
@@ -158,18 +161,20 @@ class Arena:
     def __init__(self, scene: int, start: int) -> None:
         self.node = fresh(scene)
         self.words = words(scene)
+        self._order = sorted({_place(decode_body(word.body).slot) for word in self.words})
+        self._last = self._order[0]
+        self._theirs = [word for word in self.words if decode_body(word.body).slot.sender == ATTACKER]
         self.signers = [Signer(bytes.fromhex(secret.signing_seed)) for secret in world()[2]]
         self.script = recorded(scene)
         self.accused: set[int] = set()
         self.halted = ""
         self._timers: dict[str, None] = {}
         self._queue: deque[Input] = deque()
-        self._replaying = True
         self._views: set[tuple[int, int]] = set()
-        self.position = max(greeted(scene), min(start, len(self.script)))
+        self.position = min(start, len(self.script))
+        self.feed(Start())
         for event in self.script[: self.position]:
             self.feed(event)
-        self._replaying = False
 
     # --- the honest world -------------------------------------------------------------------------------------
 
@@ -180,12 +185,22 @@ class Arena:
             for output in self.node.machine.handle(self._queue.popleft()):
                 self._perform(output)
 
-    def go_on(self, most: int) -> None:
-        """The next recorded inputs of the honest peers."""
+    def go_on(self, most: int, with_attacker: bool = False) -> None:
+        """The next recorded inputs: of the honest peers, or of the attacker as well. Nobody runs ahead of us."""
         for event in self.script[self.position : self.position + most]:
-            if getattr(event, "via", None) != ATTACKER:
+            if not self._possible(event):
+                return
+            self.position += 1
+            if with_attacker or event.via != ATTACKER:
                 self.feed(event)
-        self.position += most
+
+    def _possible(self, event: Told) -> bool:
+        """A phase needs a message of everyone, ours too, before anyone gets to the next."""
+        if isinstance(event, BulkArrived):
+            return True
+        slot = decode_body(event.signed.body).slot
+        ours, theirs = (self._order.index(at) if at in self._order else -1 for at in (self._last, _place(slot)))
+        return theirs <= ours + 1
 
     def _perform(self, output: Output) -> None:
         match output:
@@ -195,8 +210,6 @@ class Arena:
                 self.halted = problem
             case SetTimer(name=name) if name.startswith("dispute"):
                 self._timers[name] = None
-            case Say() | SendBulk() | ComputeGradient() if self._replaying:
-                pass  # what followed is in the script
             case ComputeGradient():
                 self._queue.append(self._gradient(output))
             case SendBulk(to=0, key=key, values_P=values_P):
@@ -212,6 +225,8 @@ class Arena:
         return self.node.compute(wanted, self.node.task.gradient)
 
     def _said(self, body: Body) -> None:
+        if not isinstance(body, View | Outcome | Suspect):
+            self._last = _place(body.slot)
         self._queue.append(MessageArrived(None, self.node.sign(body)))
         at = (body.slot.step, body.slot.attempt)
         others = [peer for peer in self._active() if peer not in (0, ATTACKER)]
@@ -283,12 +298,14 @@ class Arena:
             self.feed(unseal(ATTACKER, data))
 
     def _word(self, source: Source) -> Signed:
-        known = self.words
+        """Something that has been said, or that the attacker was going to say."""
+        told = [event.signed for event in self.script[: self.position] if isinstance(event, MessageArrived)]
+        known = told + self._theirs
         return known[source.pick(len(known))]
 
     def _forged(self, source: Source) -> Signed:
         """A recorded message, changed, put into the current attempt or left where it was, signed or not."""
-        word = self._word(source)
+        word = self.words[source.pick(len(self.words))]
         body = msgspec.msgpack.decode(word.body)
         attempt = self.node.peer.attempt
         how = source.pick(8)
@@ -303,7 +320,7 @@ class Arena:
         try:
             data = msgspec.msgpack.encode(body)
         except (OverflowError, ValueError):
-            return word
+            return self._word(source)
         if source.pick(16) == 0:
             return Signed(data, word.signature)
         return Signed(data, self.signers[ATTACKER].sign(signing_bytes(data)))

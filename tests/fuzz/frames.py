@@ -60,10 +60,10 @@ class Fuzz:
             assert arena.accused <= {self._arenas.ATTACKER}, arena.accused
             assert not arena.halted, arena.halted
         if self._count % 8 == 0:
-            arena.go_on(1)
+            arena.go_on(1, self._count % 16 == 0)
         if self._count == _WARM_UP:
             self._first = self._process.memory_info().rss
-        if self._count % 100_000 == 0 or self._count == self._runs:
+        if self._count % (self._runs // 10) == 0:
             grown = (self._process.memory_info().rss - self._first) / 2**20 if self._first else 0.0
             print(f"{self._count} inputs, memory {grown:+.1f} MB since input {_WARM_UP}", flush=True)
 

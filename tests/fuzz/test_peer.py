@@ -15,7 +15,7 @@ def test_a_peer_survives_and_blames_only_the_attacker(scene: int, start: int, da
     source = Source(data)
     while source:
         arena.strike(source)
-        arena.go_on(source.pick(8))
+        arena.go_on(source.pick(8), source.pick(2) == 1)
     assert arena.accused <= {ATTACKER}
     assert not arena.halted
 

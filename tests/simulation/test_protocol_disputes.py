@@ -105,6 +105,14 @@ def test_an_eliminated_peer_learns_of_it_though_the_last_close_never_reached_it(
         assert {reason for _, _, reason in story.removed} == {"eliminated"}
 
 
+def test_an_eliminated_peer_that_alone_holds_the_certificate_passes_it_on() -> None:
+    """Found by a random adversary: it committed and left, and three of six could not agree on an OUTCOME."""
+    attacks = {4: [plugin("complain", apart=True)], 5: [plugin("close_to_one")]}
+    for seed in range(6):
+        story = play(attacks, BOTH, schedule=EARLY, run=configuration(steps=9), honest_lost=1, seed=seed)
+        assert {peer for _, peer, reason in story.removed if reason == "eliminated"} == {4, *story.lost}
+
+
 # --- false charges ------------------------------------------------------------------------------------------------
 
 
