@@ -2,7 +2,7 @@
 PYTHON ?= python3
 export OMP_NUM_THREADS = 1
 
-.PHONY: help install check tools lint types layers test format docs
+.PHONY: help install check tools lint types layers test fuzz format docs
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -28,6 +28,10 @@ layers:          ## import-linter: dependencies point one way
 
 test:            ## unit, paper, property, simulation and multi-process tests
 	$(PYTHON) -m pytest
+
+RUNS ?= 1000000
+fuzz:            ## feed RUNS mutated inputs to the decoders and to an honest peer (guided by coverage with atheris)
+	$(PYTHON) -m tests.fuzz.frames $(RUNS)
 
 format:          ## rewrite to the house style
 	$(PYTHON) -m ruff check --fix .

@@ -8,7 +8,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, get_args
 
 from node import wire
 from node.aggregation.registry import RULES
@@ -54,7 +54,10 @@ def protocol() -> str:
         for phase in messages.Phase
     ]  # fmt: skip
     blocks += ["## Phases\n", _table(("", "phase", "message", "what it says"), rows)]
-    blocks += ["PUBLISH, HAVE and JUDGE run only when judging needs them.\n"]
+    blocks += [
+        "RESEND, HELD and AGG2 run only after an AGG that complains; PUBLISH, HAVE and JUDGE only when judging needs "
+        "them. SUSPECT, VIEW and OUTCOME belong to disputes ([security](security.md)).\n"
+    ]
     blocks += ["## What every message carries\n", *map(_struct, (messages.Signed, messages.Message, messages.Slot))]
     blocks += ["## Messages\n", "`slot` and `prefix` stand in front of these fields.\n"]
     blocks += [_struct(bodies[phase], skip=("slot", "prefix")) for phase in messages.Phase]
@@ -69,7 +72,7 @@ _EVIDENCE: tuple[Struct, ...] = (evidence.Evidence, evidence.Record, evidence.He
 
 
 def _charges() -> str:
-    kinds = (charges.OutOfBounds, charges.Averaging, charges.FalseChecksum, charges.FalseGradient)
+    kinds = get_args(charges.Charge)
     rows = [(f"`{kind.__name__}`", _fields_in_line(kind), _first_paragraph(kind)) for kind in kinds]
     reasons = ", ".join(f"`{reason}`" for reason in tribunal.REASONS)
     return _table(("charge", "fields", "meaning"), rows) + f"\nA ban's reason is one of {reasons}.\n"

@@ -106,14 +106,15 @@ def show_plan(**options: Any) -> None:
 @cli.command()
 @click.argument("run_dir", metavar="RUN", type=click.Path(path_type=Path))
 @click.option("--data-dir", metavar="DIR", type=click.Path(path_type=Path), help="where data sets lie [the run's]")
-def verify(run_dir: Path, data_dir: Path | None) -> None:
+@click.option("--explain", is_flag=True, help="tell the story of every ban and dispute in words")
+def verify(run_dir: Path, data_dir: Path | None, explain: bool) -> None:
     """Check the ban evidence of a finished run.
 
     Public keys and public data suffice; whoever received the directory can do it.
     """
     from launcher import verification
 
-    raise SystemExit(verification.show(_console(), run_dir, data_dir))
+    raise SystemExit(verification.show(_console(), run_dir, data_dir, explain))
 
 
 @cli.command("data")

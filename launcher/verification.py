@@ -7,11 +7,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from launcher import exits
+from launcher import exits, story
 from node.errors import ConfigError
 
 
-def show(console: Console, run_dir: Path, data_directory: Path | None = None) -> int:
+def show(console: Console, run_dir: Path, data_directory: Path | None = None, explain: bool = False) -> int:
     """Check a run directory and print one line per finding; returns the exit code, 1 if anything is wrong.
 
     Raises:
@@ -22,6 +22,9 @@ def show(console: Console, run_dir: Path, data_directory: Path | None = None) ->
         raise ConfigError(f"{run_dir} is not a run directory: it has no genesis.json; name one below runs/")
     from node import audit
 
+    if explain:
+        for line in story.tell(run_dir, [member.id for member in audit.read_genesis(run_dir).members]):
+            console.print(line, soft_wrap=True, markup=False, highlight=False)
     findings = audit.check_run(run_dir, data_directory)
     for finding in findings:
         mark = Text("ok  " if finding.ok else "FAIL", style="green" if finding.ok else "bold red")

@@ -17,22 +17,44 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Protocol, TypeAlias
 
+import msgspec
 import torch
 from torch import Tensor
 
+from node.attacks.behaviour import Behaviour
+from node.attacks.commits import Commits
+from node.attacks.false_rule import FalseRule
 from node.attacks.registry import BoundAttack, bind_role
 from node.attacks.view import Span, View, generator
 from node.config import Role
-from node.errors import ConfigError, LocalProtocolError, WireError
-from node.protocol.events import Banned, GradientReady, Input, MessageArrived, Output, PhaseEntered, Purpose, Say
-from node.protocol.messages import Body, Commit, decode_body
+from node.errors import ConfigError, LocalProtocolError
+from node.protocol.attempt import Attempt
+from node.protocol.events import (
+    Banned,
+    DeadlinePassed,
+    GradientReady,
+    Input,
+    MessageArrived,
+    Output,
+    PhaseEntered,
+    Purpose,
+    Say,
+)
+from node.protocol.messages import Body
 from node.protocol.rule import Aggregated, Rule
 
 BatchTransform: TypeAlias = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
+_OWN_TIMER = "attack "
+
+
 class Machine(Protocol):
     """The surface of a Peer."""
+
+    @property
+    def attempt(self) -> Attempt | None:
+        """The attempt under way."""
 
     def handle(self, event: Input, /) -> list[Output]:
         """Outputs that answer an input."""
@@ -81,14 +103,19 @@ class Adversary:
         self._peer: Machine | None = None
         self._honest = False
         self._step = -1
-        self._commits = _Commits()
-        self._history: deque[tuple[int, Tensor]] = deque(maxlen=1 + max(attack.memory for attack in self._attacks))
+        self._commits = Commits()
+        memory = 1 + max(attack.memory for attack in self._attacks)
+        self._history: deque[tuple[int, Tensor]] = deque(maxlen=memory)
+        self._aggregates: deque[tuple[int, Tensor]] = deque(maxlen=memory)
+        self._behaviours: list[Behaviour] = [attack.function() for attack in self._of("node")]
+        for place, behaviour in enumerate(self._behaviours):
+            behaviour.label = f"{_OWN_TIMER}{place} "
 
     # --- wiring -----------------------------------------------------------------------------------------------
 
     def wrap_rule(self, rule: Rule) -> Rule:
         """The rule to give to the peer: the same, but for the aggregates of scheduled steps."""
-        return _FalseRule(rule, self) if self._of("aggregate") else rule
+        return FalseRule(rule, self.aggregate) if self._of("aggregate") or self._behaviours else rule
 
     def around(self, peer: Machine) -> Adversary:
         """This adversary around `peer`, with the surface of a peer."""
@@ -105,9 +132,13 @@ class Adversary:
         """
         if self._peer is None:
             raise LocalProtocolError("an Adversary handles nothing before around(peer)")
+        if isinstance(event, DeadlinePassed) and event.name.startswith(_OWN_TIMER):
+            return self._ring(event.name)
         outputs: list[Output] = []
         for output in self._peer.handle(self._filter_input(event)):
             outputs += self._filter_output(output)
+        for behaviour in self._behaviours:
+            outputs += self._own(behaviour.heard(event, self.view(self._step)))
         return outputs
 
     def transform(self, step: int) -> BatchTransform | None:
@@ -137,19 +168,28 @@ class Adversary:
     def view(self, step: int) -> View:
         """What this attacker knows at `step`."""
         active, contributors = self._commits.heard(step)
-        history = MappingProxyType(dict(self._history))
-        return replace(self._base, step=step, active=active, contributors=contributors, history=history)
+        return replace(
+            self._base,
+            step=step,
+            active=active,
+            contributors=contributors,
+            history=MappingProxyType(dict(self._history)),
+            aggregates=MappingProxyType(dict(self._aggregates)),
+            attempt=self._peer.attempt if self._peer is not None else None,
+        )
 
     def aggregate(self, honest: Aggregated) -> Aggregated:
         """What the peer is told that its rule found for its own part of the current step."""
-        attacks = self._firing("aggregate", self._step)
-        if not attacks:
+        self._aggregates.append((self._step, honest.value_P))
+        view, value_P = self.view(self._step), honest.value_P
+        for attack in self._firing("aggregate", self._step):
+            value_P = attack.function(value_P, view)
+        for behaviour in self._acting(self._step):
+            value_P = behaviour.aggregated(value_P, view)
+        if value_P is honest.value_P:
             return honest
-        value_P = honest.value_P
-        for attack in attacks:
-            value_P = _sendable(attack.function(value_P, self.view(self._step)))
         self._mark(self._step)
-        return replace(honest, value_P=value_P)
+        return replace(honest, value_P=_sendable(value_P))
 
     # --- filters ----------------------------------------------------------------------------------------------
 
@@ -180,9 +220,13 @@ class Adversary:
                 if body is not output.body:
                     output = replace(output, body=body)
         outputs: Sequence[Output] = (output,)
-        for attack in self._firing("outputs", self._step):
+        filters: list[Callable[[Output, View], Sequence[Output]]] = [
+            *(attack.function for attack in self._firing("outputs", self._step)),
+            *(behaviour.said for behaviour in self._acting(self._step)),
+        ]
+        for change in filters:
             view = self.view(self._step)
-            changed = [new for old in outputs for new in attack.function(old, view)]
+            changed = [new for old in outputs for new in ((old,) if _finished(old) else change(old, view))]
             if len(changed) != len(outputs) or any(new is not old for new, old in zip(changed, outputs, strict=True)):
                 self._mark(self._step)
                 outputs = changed
@@ -197,6 +241,20 @@ class Adversary:
             body = changed
         return body
 
+    def _ring(self, name: str) -> list[Output]:
+        """A timer of the attacker's own: the peer inside never hears of it."""
+        outputs: list[Output] = []
+        for behaviour in self._behaviours:
+            if name.startswith(behaviour.label):
+                outputs += self._own(behaviour.rang(name.removeprefix(behaviour.label), self.view(self._step)))
+        return outputs
+
+    def _own(self, outputs: Sequence[Output]) -> Sequence[Output]:
+        """What a behaviour says of its own accord; it is not filtered again."""
+        if outputs:
+            self._mark(self._step)
+        return outputs
+
     # --- helpers ----------------------------------------------------------------------------------------------
 
     def _of(self, acts_on: str) -> list[BoundAttack]:
@@ -210,62 +268,19 @@ class Adversary:
         scheduled = self.attacks_at(step)
         return [attack for attack in attacks if scheduled or attack.always]
 
+    def _acting(self, step: int) -> list[Behaviour]:
+        """Attacks with a memory that act at `step`, in the role's order."""
+        scheduled = bool(self._behaviours) and self.attacks_at(step)
+        return [behaviour for behaviour in self._behaviours if scheduled or behaviour.lasting]
+
     def _mark(self, step: int) -> None:
         if not self.attacked or self.attacked[-1] != step:
             self.attacked.append(step)
 
 
-class _Commits:
-    """Who takes part in the latest attempt, from the COMMITs that this node heard."""
-
-    def __init__(self) -> None:
-        self._at = (-1, -1)
-        self._contributes: dict[int, bool] = {}
-
-    def listen(self, event: MessageArrived) -> None:
-        """Note a COMMIT; the honest peer inside decides for itself whether it is valid."""
-        try:
-            body = decode_body(event.signed.body)
-        except WireError:
-            return
-        if not isinstance(body, Commit):
-            return
-        at = (body.slot.step, body.slot.attempt)
-        if at > self._at:
-            self._at, self._contributes = at, {}
-        if at == self._at:
-            self._contributes[body.slot.sender] = bool(body.parts)
-
-    def heard(self, step: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """(active, contributors) of the latest attempt at `step`, ascending; empty if none of it was heard."""
-        if step != self._at[0]:
-            return (), ()
-        senders = sorted(self._contributes)
-        return tuple(senders), tuple(peer for peer in senders if self._contributes[peer])
-
-
-class _FalseRule:
-    """A rule that tells the truth about everything but its own node's aggregates at scheduled steps."""
-
-    def __init__(self, rule: Rule, adversary: Adversary) -> None:
-        self._rule = rule
-        self._adversary = adversary
-
-    @property
-    def audited(self) -> bool:
-        return self._rule.audited
-
-    def aggregate(self, inputs_NP: Tensor, radius: float) -> Aggregated:
-        return self._adversary.aggregate(self._rule.aggregate(inputs_NP, radius))
-
-    def clip_radius(self, radius: float) -> float:
-        return self._rule.clip_radius(radius)
-
-    def slack(self, norms: Sequence[float], radius: float) -> float:
-        return self._rule.slack(norms, radius)
-
-    def accepts(self, inputs_NP: Tensor, value_P: Tensor, radius: float) -> bool:
-        return self._rule.accepts(inputs_NP, value_P, radius)
+def _finished(output: Output) -> bool:
+    """Bytes that no further attack could read (node/attacks/malformed.py)."""
+    return isinstance(output, Say) and isinstance(output.body, msgspec.Raw)
 
 
 def _sendable(values: Tensor) -> Tensor:

@@ -94,7 +94,7 @@ def read_genesis(run_dir: Path) -> Genesis:
         genesis = msgspec.json.decode(path.read_bytes(), type=Genesis)
     except OSError as error:
         raise ConfigError(f"{run_dir} is not a run directory: {path.name} cannot be read ({error.strerror})") from error
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is damaged: {error}") from error
     if genesis.wire_version != WIRE_VERSION:
         raise ConfigError(

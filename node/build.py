@@ -16,6 +16,15 @@ from node.config import WIRE_VERSION, Member, NodeConfig, RunConfig, Secrets
 from node.errors import ConfigError
 from node.protocol.digest import digest
 from node.protocol.events import BulkKey, ComputeGradient, GradientReady, Input, Output, Purpose
+from node.protocol.messages import (
+    Body,
+    Endorsed,
+    Signed,
+    decode_body,
+    encode_body,
+    endorsement_bytes,
+    signing_bytes,
+)
 from node.protocol.peer import Peer
 from node.protocol.roster import Roster
 from node.protocol.settings import Settings, Tools, Verify
@@ -63,6 +72,18 @@ class Node:
             transform = self.adversary.transform(wanted.step)
         gradient_D, loss = compute(wanted.parameters_D, wanted.seed, transform)
         return GradientReady(wanted.purpose, wanted.step, wanted.peer, gradient_D, loss)
+
+    def sign(self, body: Body) -> Signed:
+        """A message as it goes out."""
+        data = encode_body(body)
+        return Signed(data, self.signer.sign(signing_bytes(data)))
+
+    def endorse(self, endorsed: Endorsed) -> Endorsed:
+        """A relayed view with this node's signature added."""
+        before = tuple(peer for peer, _ in endorsed.endorsements)
+        owner = decode_body(endorsed.view.body).slot.sender
+        signature = self.signer.sign(endorsement_bytes(endorsed.view.body, owner, before))
+        return Endorsed(endorsed.view, (*endorsed.endorsements, (self.id, signature)))
 
     def expects(self, via: int, key: BulkKey, size_bytes: int) -> bool:
         """For the transport: would this tensor be kept?"""

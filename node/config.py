@@ -73,7 +73,7 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     init_seed: int = 0
     data_seed: int = 0
     delivery_bound_s: float = 2.0
-    gradient_bound_s: float = 30.0
+    gradient_bound_s: float = 5.0
     minimum_rate: float = 1e6
     recompute_tolerance: float = 0.0
     device: Literal["cpu", "cuda"] = "cpu"
@@ -168,5 +168,5 @@ def load(path: Path) -> NodeConfig:
         return msgspec.json.decode(path.read_bytes(), type=NodeConfig)
     except OSError as error:
         raise ConfigError(f"cannot read the node configuration {path}: {error.strerror}") from error
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not a valid node configuration: {error}") from error

@@ -10,6 +10,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable
 
 from node.build import Node
+from node.envelope import seal, unseal
 from node.errors import WireError
 from node.protocol.events import (
     BulkArrived,
@@ -17,20 +18,23 @@ from node.protocol.events import (
     ComputeGradient,
     DeadlinePassed,
     Dropped,
+    Endorse,
     Expelled,
     Finished,
+    Forward,
     GradientReady,
     Halted,
     Input,
     MessageArrived,
     Output,
+    PhaseEntered,
     Purpose,
+    RequestBulk,
     Say,
     SendBulk,
     SetTimer,
     Start,
 )
-from node.protocol.messages import Signed, decode_signed, encode_body, encode_signed, signing_bytes
 from node.transport import Arrival, BulkArrival, Transport
 
 Observe = Callable[[Output], None]
@@ -107,7 +111,7 @@ class Driver:
                 self._inputs.append(BulkArrived(arrival.via, arrival.key, arrival.tensor))
                 continue
             try:
-                self._inputs.append(MessageArrived(arrival.via, decode_signed(arrival.data)))
+                self._inputs.append(unseal(arrival.via, arrival.data))
             except WireError:
                 self.dropped["malformed"] += 1
 
@@ -152,6 +156,13 @@ class Driver:
                 self._say(output)
             case SendBulk():
                 self._send(output)
+            case Forward(to=to, messages=messages):
+                for signed in messages:
+                    self._control(to, seal(signed))
+            case Endorse(to=to, endorsed=endorsed):
+                self._control(to, seal(self.node.endorse(endorsed)))
+            case RequestBulk(to=peer, key=key):
+                self._control((peer,), seal(key))
             case ComputeGradient():
                 self._gradients.append(output)
             case SetTimer(name=name, after_s=after_s):
@@ -164,17 +175,20 @@ class Driver:
                 self._observe(output)
                 self.ending = output
             case _:
+                if isinstance(output, PhaseEntered):
+                    self.transport.progress()
                 self._observe(output)
 
     def _say(self, say: Say) -> None:
-        data = encode_body(say.body)
-        signed = Signed(data, self.node.signer.sign(signing_bytes(data)))
-        frame = encode_signed(signed)
-        for to in say.to:
-            if to == self.node.id:
-                self._inputs.append(MessageArrived(None, signed))
-            else:
-                self.transport.send_control(to, frame)
+        signed = self.node.sign(say.body)
+        if self.node.id in say.to:
+            self._inputs.append(MessageArrived(None, signed))
+        self._control(say.to, seal(signed))
+
+    def _control(self, to: tuple[int, ...], frame: bytes) -> None:
+        for peer in to:
+            if peer != self.node.id:
+                self.transport.send_control(peer, frame)
 
     def _send(self, send: SendBulk) -> None:
         if send.to == self.node.id:

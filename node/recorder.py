@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from blake3 import blake3
@@ -18,11 +19,14 @@ from node.protocol.events import (
     Accused,
     Banned,
     Committed,
+    Disputed,
     Expelled,
     Finished,
     Halted,
     Output,
     PhaseEntered,
+    Resolved,
+    Suspected,
     Voided,
 )
 from node.protocol.state import parameters_digest
@@ -80,6 +84,8 @@ class Recorder:
                 )
             case Voided():
                 self._journal.append("voided", step=output.step, attempt=output.attempt, removals=list(output.removals))
+            case Suspected() | Disputed() | Resolved():
+                self._journal.append(type(output).__name__.lower(), **asdict(output))
             case Expelled():
                 self._journal.append("expelled", step=output.step, reason=output.reason)
             case Halted():

@@ -13,23 +13,28 @@ from torch import Tensor
 
 from node.build import Compute, Node, build_node
 from node.config import NodeConfig, Role, RunConfig
+from node.envelope import seal
 from node.errors import LocalProtocolError
 from node.keys import generate
 from node.links import LinkModel
 from node.protocol.events import (
     BulkArrived,
+    BulkRequested,
     CancelTimer,
     ComputeGradient,
     DeadlinePassed,
+    Endorse,
+    Forward,
     Input,
     MessageArrived,
     Output,
+    RequestBulk,
     Say,
     SendBulk,
     SetTimer,
     Start,
+    ViewArrived,
 )
-from node.protocol.messages import Signed, encode_body, signing_bytes
 from node.protocol.settings import Verify
 from node.protocol.state import parameters_digest
 from node.signing import verify
@@ -124,6 +129,14 @@ class Simulation:
                             traffic.publication_bytes += 4 * values_P.numel()
                         else:
                             traffic.bulk_bytes += 4 * values_P.numel()
+                case Forward(to=to, messages=messages):
+                    for signed in messages:
+                        self._control(node, to, MessageArrived(node, signed), seal(signed))
+                case Endorse(to=to, endorsed=endorsed):
+                    more = self.nodes[node].endorse(endorsed)
+                    self._control(node, to, ViewArrived(node, more), seal(more))
+                case RequestBulk(to=peer, key=key):
+                    self._control(node, (peer,), BulkRequested(node, key), seal(key))
                 case ComputeGradient():
                     self._push(self._gradient_s, node, self.nodes[node].compute(output, self._compute))
                 case SetTimer(name=name, after_s=after_s):
@@ -134,12 +147,14 @@ class Simulation:
                     yield Observed(self.now_s, node, output)
 
     def _say(self, node: int, say: Say) -> None:
-        data = encode_body(say.body)
-        signed = Signed(data, self.nodes[node].signer.sign(signing_bytes(data)))
-        for to in say.to:
-            self._send(node, to, MessageArrived(node, signed), len(data) + len(signed.signature))
-            if to != node:
-                self.traffic[node].control_bytes += len(data) + len(signed.signature)
+        signed = self.nodes[node].sign(say.body)
+        self._control(node, say.to, MessageArrived(node, signed), seal(signed))
+
+    def _control(self, node: int, to: tuple[int, ...], event: Input, frame: bytes) -> None:
+        for peer in to:
+            self._send(node, peer, event, len(frame))
+            if peer != node:
+                self.traffic[node].control_bytes += len(frame)
                 self.traffic[node].messages += 1
 
     def _send(self, node: int, to: int, event: Input, size_bytes: int) -> None:

@@ -74,6 +74,20 @@ def authenticated(frame: zmq.Frame) -> int | None:
         return None
 
 
+def descriptor(frame: zmq.Frame) -> int:
+    """The file descriptor of the connection that a frame came in on (-1: unknown)."""
+    try:
+        return int(frame.get(zmq.SRCFD))
+    except (zmq.ZMQError, ValueError):
+        return -1
+
+
+def port_of(endpoint: str) -> int:
+    """The TCP port of a bound endpoint (0 for other transports)."""
+    port = endpoint.rpartition(":")[2]
+    return int(port) if endpoint.startswith("tcp://") and port.isdigit() else 0
+
+
 @dataclass(frozen=True, slots=True)
 class Bounds:
     """What one channel may hold.

@@ -1,48 +1,31 @@
 """The bytes between real peers: CURVE-authenticated control messages and a second channel for tensors.
 
-What libzmq does not let us bound: a multi-part message that never ends grows outside all queue limits. On control
-that takes a member's key; on bulk anyone who reaches the port can do it, unless bulk is encrypted.
+What a peer sends above its credits is dropped unread (node/quota.py). A multi-part message that never ends is outside
+all limits of libzmq; node/guard.py closes its connection.
 """
 
 from __future__ import annotations
 
 import math
-import secrets as system_random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TypeAlias
 
 import zmq
 from torch import Tensor
 
 from node import wire
+from node.arrivals import AcceptBulk as AcceptBulk
+from node.arrivals import Arrival as Arrival
+from node.arrivals import BulkArrival as BulkArrival
+from node.arrivals import ControlArrival as ControlArrival
+from node.arrivals import accept_any
 from node.config import Endpoint, Member, Secrets
 from node.counters import Counters
 from node.errors import LocalProtocolError, TransportError, WireError
+from node.guard import Guard, Share
 from node.protocol.events import BulkKey
-from node.sockets import Bounds, Channel, Context, Gate, Identity, authenticated
-
-AcceptBulk: TypeAlias = Callable[[int, BulkKey, int], bool]
-
-
-@dataclass(frozen=True, slots=True)
-class ControlArrival:
-    """A control message from the peer that proved the key of `via`."""
-
-    via: int
-    data: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class BulkArrival:
-    """A tensor (float32 `[P]`, not to be written into) that bore the token of `via`."""
-
-    via: int
-    key: BulkKey
-    tensor: Tensor
-
-
-Arrival: TypeAlias = ControlArrival | BulkArrival
+from node.quota import Credits, Quota
+from node.sockets import Bounds, Channel, Context, Gate, Identity, authenticated, descriptor, port_of
+from node.tokens import Tokens
 
 
 class _RefusedError(Exception):
@@ -51,11 +34,6 @@ class _RefusedError(Exception):
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
-
-
-def accept_any(via: int, key: BulkKey, size_bytes: int) -> bool:
-    """Keeps every tensor within the size limit; for tools and tests."""
-    return True
 
 
 class Transport:
@@ -69,6 +47,7 @@ class Transport:
         encrypt_bulk: CURVE on tensors too; without it their sender is known by a token only, and an eavesdropper
             can read both. (What is accepted is bound by a signed digest either way.)
         limits: bounds on sizes and queues.
+        credits: what each peer may send us; without them there is no limit (tools, tests).
         run_id: peers of another run are not listened to.
         accept_bulk: asked (sender, key, bytes) before a tensor is kept; may be replaced at any time.
 
@@ -84,6 +63,7 @@ class Transport:
         listen: Endpoint,
         encrypt_bulk: bool = False,
         limits: wire.Limits | None = None,
+        credits: Credits | None = None,
         *,
         run_id: str,
         accept_bulk: AcceptBulk = accept_any,
@@ -91,17 +71,16 @@ class Transport:
         self.me = me
         self.limits = limits or wire.Limits()
         self.accept_bulk = accept_bulk
-        self.counters = Counters()
-        self.refusals: dict[int, str] = {}
+        self.counters, self.refusals = Counters(), dict[int, str]()
         self._run_id = run_id
         self._keys = {member.id: member.transport_key.encode() for member in members}
         secret_key = secrets.transport_secret.encode()
         self._identity = Identity(zmq.curve_public(secret_key), secret_key)
         if self._keys.pop(me, None) != self._identity.public:
             raise TransportError(f"the secrets given are not those of peer {me}; check secrets_file of node {me}")
-        self._token_to = {peer: system_random.token_bytes(wire.TOKEN_BYTES) for peer in self._keys}
-        self._token_from: dict[int, bytes] = {}
-        self._sender_of: dict[bytes, int] = {}
+        self._tokens = Tokens(self._keys)
+        self._control_quota = Quota(credits.control if credits is not None else None, self._keys)
+        self._bulk_quota = Quota(credits.bulk if credits is not None else None, self._keys)
         self._context: Context = zmq.Context()
         self._poller = zmq.Poller()
         try:
@@ -141,6 +120,8 @@ class Transport:
         """Close every socket; waits at most `linger_s` (default: the limit's) for our last messages to leave."""
         if self._context.closed:
             return
+        self._guard.stop()
+        self._count_closed()
         linger_ms = math.ceil(1000 * (self.limits.linger_s if linger_s is None else linger_s))
         self._control.close(linger_ms)
         self._bulk.close(linger_ms)
@@ -150,7 +131,12 @@ class Transport:
     @property
     def greeted(self) -> frozenset[int]:
         """Peers whose greeting has arrived: their lines to us stand, and we know the token of their tensors."""
-        return frozenset(self._token_from)
+        return self._tokens.known
+
+    def progress(self) -> None:
+        """We entered a phase of the protocol: everyone may send us some more."""
+        self._control_quota.phase()
+        self._bulk_quota.phase()
 
     # --- sending ----------------------------------------------------------------------------------------------
 
@@ -175,14 +161,14 @@ class Transport:
         payload = wire.bulk_payload(values_P)
         if len(payload) > self.limits.bulk_bytes:
             raise LocalProtocolError(f"tensor of {len(payload)} bytes; at most {self.limits.bulk_bytes} fit")
-        header = wire.encode_bulk_header(self._token_to.get(to, b""), key)
+        header = wire.encode_bulk_header(self._tokens.to(to), key)
         if self._bulk.send(to, header, payload):
             self.counters.sent(to, key.kind.value, len(header) + len(payload))
         else:
             self.counters.dropped["queue_full_bulk"] += 1
 
     def _greet(self, peer: int) -> None:
-        greeting = wire.Greeting(self._run_id, self._token_to[peer])
+        greeting = wire.Greeting(self._run_id, self._tokens.to(peer))
         self._send_frame(peer, "greeting", wire.encode_greeting(greeting))
 
     def _send_frame(self, to: int, kind: str, frame: bytes) -> None:
@@ -207,19 +193,29 @@ class Transport:
             self._drain(self._control, self._take_control, arrivals)
         if self._bulk.socket in ready:
             self._drain(self._bulk, self._take_bulk, arrivals)
+        self._count_closed()
         return arrivals
 
     def _drain(
         self, channel: Channel, take: Callable[[list[zmq.Frame]], Arrival | None], arrivals: list[Arrival]
     ) -> None:
+        left = self.limits.drain_bytes
         for frames in channel.arrived(self.limits.drain):
+            left -= sum(len(frame) for frame in frames)
             try:
                 arrival = take(frames)
             except _RefusedError as refused:
                 self.counters.dropped[refused.reason] += 1
             else:
+                self._guard.delivered(descriptor(frames[0]))
                 if arrival is not None:
                     arrivals.append(arrival)
+            if left <= 0:
+                break
+
+    def _count_closed(self) -> None:
+        if self._guard.closed:
+            self.counters.dropped["connection_closed"] = self._guard.closed
 
     def _take_control(self, frames: list[zmq.Frame]) -> Arrival | None:
         via = authenticated(frames[0])
@@ -228,6 +224,8 @@ class Transport:
         if len(frames) != 1:
             raise _RefusedError("control_malformed")
         frame = frames[0].buffer
+        if not self._control_quota.spend(via, len(frame)):
+            raise _RefusedError("control_over_quota")
         try:
             content = wire.decode_control(frame, self.limits.control_bytes)
         except WireError as error:
@@ -244,17 +242,11 @@ class Transport:
         if greeting.run_id != self._run_id:
             self.refusals[via] = f"it belongs to run {greeting.run_id!r} and we to {self._run_id!r}"
             raise _RefusedError("greeting_of_another_run")
-        if self._sender_of.get(greeting.token, via) != via:
+        new = self._tokens.learn(via, greeting.token)
+        if new is None:
             raise _RefusedError("greeting_with_a_foreign_token")
-        known = self._token_from.get(via)
-        if known == greeting.token:
-            return
-        if known is not None:
-            del self._sender_of[known]
-        self._token_from[via] = greeting.token
-        self._sender_of[greeting.token] = via
         # A new token is a new process behind the peer's key. Our greeting may have reached the one before it.
-        if self._control.has_line(via):
+        if new and self._control.has_line(via):
             self._greet(via)
 
     def _take_bulk(self, frames: list[zmq.Frame]) -> Arrival:
@@ -263,11 +255,13 @@ class Transport:
         header_frame, payload = frames[0].buffer, frames[1].buffer
         try:
             header = wire.decode_bulk_header(header_frame)
-            via = self._sender_of.get(header.token)
+            via = self._tokens.sender(header.token)
             if via is None:
                 raise _RefusedError("bulk_unknown_token")
             if self._bulk.encrypted and authenticated(frames[0]) != via:
                 raise _RefusedError("bulk_foreign_token")
+            if not self._bulk_quota.spend(via, len(payload)):
+                raise _RefusedError("bulk_over_quota")
             if len(payload) > self.limits.bulk_bytes or not self.accept_bulk(via, header.key, len(payload)):
                 raise _RefusedError("bulk_unexpected")
             tensor = wire.bulk_tensor(payload)
@@ -298,3 +292,9 @@ class Transport:
         self.bound = Endpoint(self._control.bound, self._bulk.bound)
         for socket in (self._gate.socket, self._control.socket, self._bulk.socket):
             self._poller.register(socket, zmq.POLLIN)
+        shares = {
+            port_of(channel.bound): Share.of(bounds.frame_bytes, bounds.backlog, bounds.buffer_bytes, len(self._keys))
+            for channel, bounds in ((self._control, control), (self._bulk, bulk))
+        }
+        self._guard = Guard(shares)
+        self._guard.start()

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from node.config import WIRE_VERSION
 from node.errors import LocalProtocolError, WireError
+from node.protocol import bounds
 from node.protocol.events import BulkKey
 
 if sys.byteorder != "little":
@@ -41,6 +42,7 @@ class Limits:
         control_backlog: control messages read ahead from one connection; beyond it the sender waits, nothing is lost.
         bulk_backlog: the same for tensors.
         drain: messages taken from each socket in one poll, so that a flood cannot hold the loop.
+        drain_bytes: the same in bytes, give or take one message.
         linger_s: how long closing waits for the last messages to leave.
         socket_buffer_bytes: what the kernel is asked to buffer per connection.
     """
@@ -52,6 +54,7 @@ class Limits:
     control_backlog: int = 64
     bulk_backlog: int = 4
     drain: int = 256
+    drain_bytes: int = 64 << 20
     linger_s: float = 2.0
     socket_buffer_bytes: int = 4 << 20
 
@@ -64,6 +67,8 @@ class Limits:
         bulk a part, an aggregate and three publications per part. More is waiting only for a peer that is dead.
         """
         return cls(
+            control_bytes=1 + bounds.control_bytes(peers),
+            control_backlog=16,
             bulk_bytes=_ITEM_BYTES * dimension,
             control_queue=max(1024, peers * peers + 16 * peers),
             bulk_queue=4 * peers + 8,

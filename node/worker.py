@@ -23,6 +23,7 @@ from node.driver import Driver
 from node.errors import BackendError, BtardError, TransportError
 from node.journal import Journal
 from node.protocol.events import Halted, Output
+from node.quota import Credits
 from node.recorder import Recorder
 from node.training.environment import fingerprint, pin
 from node.transport import Arrival, Transport
@@ -142,8 +143,9 @@ def _run(config: NodeConfig, journal: Journal, pipe: Connection | None, stop: _S
     # Before binding: the task says how large a tensor may be, and costs 0.1 s (torch is loaded already).
     task = task_of(run, Path(config.data_directory))
     limits = Limits.for_run(run.peers, task.dimension)
+    credits = Credits.for_run(run.peers, task.dimension, run.delivery_bound_s, run.minimum_rate)
     transport = Transport(
-        config.node, secrets, config.members, config.listen, run.encrypt_bulk, limits, run_id=config.run_id
+        config.node, secrets, config.members, config.listen, run.encrypt_bulk, limits, credits, run_id=config.run_id
     )
     recorder = Recorder(config, journal, task, transport)
     try:

@@ -27,7 +27,17 @@ from node.protocol.events import (
     SendBulk,
     Start,
 )
-from node.protocol.messages import Body, Checksums, Commit, Phase, Report, Signed, Slot, Verdict, encode_body
+from node.protocol.messages import (
+    Body,
+    Checksums,
+    Commit,
+    Phase,
+    Report,
+    Signed,
+    Slot,
+    Verdict,
+    encode_body,
+)
 from node.protocol.rule import Aggregated, Rule
 
 ME = 2
@@ -40,6 +50,8 @@ class Script:
     def __init__(self) -> None:
         self.heard: list[Input] = []
         self.next: list[Output] = []
+
+    attempt = None
 
     def handle(self, event: Input) -> list[Output]:
         self.heard.append(event)

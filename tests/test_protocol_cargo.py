@@ -60,7 +60,7 @@ def test_across_environments_the_gradient_of_the_step_before_may_be_published() 
 def test_one_buffer_per_sender_and_part() -> None:
     cargo = Cargo(ATTEMPT, ROUND.past)
     key = BulkKey(1, 0, BulkKind.PART, OWNER, 0)
-    cargo.take(key, torch.zeros(SIZE))
+    cargo.take(OWNER, key, torch.zeros(SIZE))
     assert not cargo.expects(OWNER, key, SIZE)
 
 

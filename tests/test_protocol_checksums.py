@@ -167,15 +167,15 @@ def test_the_norm_window() -> None:
     """4 times the median of the last 10 steps, per root of an entry; no check before there are 10."""
     window = NormWindow()
     for step in range(NORM_WINDOW):
-        assert window.limit(9) is None
+        assert window.scale() is None
         window = window.append([1.0 + step, 1.0 + step])
-    assert window.limit(9) == pytest.approx(4 * 5.5 * 3)
+    assert window.scale() == pytest.approx(4 * 5.5)
     window = window.append([100.0])
     assert len(window.steps) == NORM_WINDOW
     assert window.steps[0] == (2.0, 2.0)
     for _ in range(NORM_WINDOW):
         window = window.append([math.inf, math.nan, 2.0])
-    assert window.limit(4) == pytest.approx(16.0), "what V0 convicts does not count"
+    assert window.scale() == pytest.approx(8.0), "what V0 convicts does not count"
     for _ in range(NORM_WINDOW):
         window = window.append([])
-    assert window.limit(4) is None
+    assert window.scale() is None

@@ -48,9 +48,7 @@ def test_the_digest_covers_the_transcript_and_nothing_else() -> None:
 
 def test_every_field_of_a_summary_counts() -> None:
     summary = STATE.summarise(b"t")
-    filled = msgspec.structs.replace(
-        summary, bans=(BAN,), edges=((1, 2),), complaints=((1, 2, 3),), probation=((1, 2),)
-    )
+    filled = msgspec.structs.replace(summary, bans=(BAN,), complaints=((1, 2, 3),), probation=((1, 2),))
     digests = {filled.digest}
     for name in Summary.__struct_fields__:
         value = getattr(filled, name)

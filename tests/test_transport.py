@@ -260,7 +260,7 @@ def test_encrypted_bulk_takes_a_token_from_its_owner_only(stack: ExitStack) -> N
     node, other = start(stack, 0, encrypt_bulk=True), start(stack, 1, encrypt_bulk=True)
     raw_peer(stack, node, SECRETS[2].transport_secret).send(wire.encode_greeting(wire.Greeting("run", TOKEN)))
     pump([node], lambda _: node.greeted == {2})
-    other._token_to[0] = TOKEN  # peer 1 has stolen the token that peer 2 shares with peer 0
+    other._tokens._to[0] = TOKEN  # peer 1 has stolen the token that peer 2 shares with peer 0
     other.connect({0: node.bound})
     other.send_bulk(0, KEY, torch.zeros(4))
     pump([node, other], lambda _: node.counters.dropped["bulk_foreign_token"] == 1)
@@ -286,7 +286,7 @@ def test_a_restarted_peer_is_greeted_again_and_its_new_token_counts(stack: ExitS
     nodes[0].send_bulk(1, KEY, torch.ones(6))
     seen = pump([nodes[0], again], lambda seen: all(seen))
     assert [arrivals[0].via for arrivals in seen] == [1, 0]
-    assert len(nodes[0]._sender_of) == 1
+    assert len(nodes[0]._tokens._senders) == 1
 
 
 def test_a_peer_that_comes_back_elsewhere_gets_a_new_line(stack: ExitStack) -> None:

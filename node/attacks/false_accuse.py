@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from node.attacks.registry import attack
-from node.protocol.messages import Report, Verdict
+from node.protocol.messages import Accusation, AccusationKind, Report, Verdict
+from node.protocol.shapes import MAX_ACCUSATIONS
 
 if TYPE_CHECKING:
     from node.attacks.view import View
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
     "false_accuse",
     acts_on="messages",
     source="Gorbunov et al. 2021, section 3.2 (ACCUSE); report, section 4.3",
-    examples=({}, {"how": "bit"}),
-    choices={"how": ("verdict", "bit")},
+    examples=({}, {"how": "bit"}, {"how": "aggregate"}, {"how": "checksum"}),
+    choices={"how": ("verdict", "bit", "aggregate", "checksum")},
 )
 def false_accuse(body: Body, view: View, *, how: str = "verdict") -> Body:
     """An honest peer is accused of what it did not do.
@@ -27,7 +28,8 @@ def false_accuse(body: Body, view: View, *, how: str = "verdict") -> Body:
     Args:
         body: an outgoing message; only a REPORT changes.
         how: `verdict`: as validator, call the honest target's gradient wrong. `bit`: as aggregator, call the
-            checksums of one honest contributor false, drawn at random each step.
+            checksums of one honest contributor false, drawn at random each step. `aggregate`: accuse an honest
+            aggregator. `checksum`: accuse an honest contributor's checksum of another one's part.
 
     Source: report, section 4.3: "the accuser will be banned instead since false accusation is evidence of malice".
     """
@@ -36,6 +38,8 @@ def false_accuse(body: Body, view: View, *, how: str = "verdict") -> Body:
     if how == "verdict":
         verdicts = tuple(_accuse(verdict, view) for verdict in body.verdicts)
         return body if verdicts == body.verdicts else replace(body, verdicts=verdicts)
+    if how in ("aggregate", "checksum"):
+        return _charge(body, view, AccusationKind(how))
     honest = [
         place
         for place, peer in enumerate(view.contributors)
@@ -46,6 +50,17 @@ def false_accuse(body: Body, view: View, *, how: str = "verdict") -> Body:
     checks = list(body.checks)
     checks[honest[view.pick("false_accuse", len(honest))]] = False
     return replace(body, checks=tuple(checks))
+
+
+def _charge(body: Report, view: View, kind: AccusationKind) -> Report:
+    among = view.active if kind is AccusationKind.AGGREGATE else view.contributors
+    honest = [peer for peer in among if peer not in view.accomplices]
+    if not honest or len(body.accusations) >= MAX_ACCUSATIONS:
+        return body
+    accused = honest[view.pick("false_accuse", len(honest))]
+    part = view.active.index(accused) if kind is AccusationKind.AGGREGATE else view.pick("part", len(view.active))
+    charge = Accusation(kind, accused, body.slot.step, body.slot.attempt, part)
+    return replace(body, accusations=(*body.accusations, charge))
 
 
 def _accuse(verdict: Verdict, view: View) -> Verdict:

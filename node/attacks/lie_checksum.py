@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from node.attacks.view import View
     from node.protocol.messages import Body
 
-_EXTREMES = {"huge": 1e30, "nan": math.nan, "infinite": math.inf, "negative": -1.0}
+_EXTREMES = {"huge": 1e30, "minus_huge": -1e30, "nan": math.nan, "infinite": math.inf, "minus_infinite": -math.inf,
+             "negative": -1.0}  # fmt: skip
 
 
 @attack(
@@ -31,8 +32,8 @@ def lie_checksum(
         body: an outgoing message; only CHECKSUMS with entries (a contributor's) change.
         entry: which of the two numbers.
         part: for which part, modulo the number of parts (-1: the last).
-        variant: `relative`: the true value times `1 + amount`; `offset`: plus `amount`; `huge`: 1e30; `nan`;
-            `infinite`; `negative`: -1.
+        variant: `relative`: the true value times `1 + amount`; `offset`: plus `amount`; `huge`, `minus_huge`:
+            +-1e30; `nan`; `infinite`, `minus_infinite`; `negative`: -1.
         amount: size of a relative or offset lie.
 
     Source: PROTOCOL section 9, "lies in s; +-1e30, NaN, inf in s": V0 refuses the implausible ones, the part's

@@ -7,18 +7,20 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, TypeAlias
 
+from node.attacks.targets import permitted
 from node.config import Plugin, Role
 from node.errors import ConfigError
 from node.registry import Registry
 
-ActsOn: TypeAlias = Literal["gradient", "data", "aggregate", "messages", "outputs"]
+ActsOn: TypeAlias = Literal["gradient", "data", "aggregate", "messages", "outputs", "node"]
 """Where an attack acts, and with it the shape of its function (`view` is a node.attacks.view.View):
 
 - gradient: `f(gradient_D, view, *, ...) -> Tensor[D]`, the contribution that replaces the honest one;
 - data: `f(inputs_B, targets_B, view, *, ...) -> (inputs_B, targets_B)`, the batch it is computed on;
 - aggregate: `f(value_P, view, *, ...) -> Tensor[P]`, what the node commits to as aggregator;
 - messages: `f(body, view, *, ...) -> Body`, a message before it is signed (the same object: left alone);
-- outputs: `f(output, view, *, ...) -> Sequence[Output]`, any output of the peer: split, withheld, sent twice.
+- outputs: `f(output, view, *, ...) -> Sequence[Output]`, any output of the peer: split, withheld, sent twice;
+- node: a node.attacks.behaviour.Behaviour, built as `f(*, ...)`: an attack with a memory, with timers of its own.
 """
 
 AttackFunction: TypeAlias = Callable[..., Any]
@@ -38,7 +40,7 @@ class AttackRegistry(Registry[AttackFunction]):
         assert isinstance(choices, Mapping)
         for key, value in parameters.items():
             allowed = choices.get(key)
-            if allowed is not None and value not in allowed:
+            if allowed is not None and not permitted(value, allowed):
                 raise ConfigError(f"attack {name!r}: {key}={value!r} must be one of {', '.join(allowed)}")
 
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
+    from node.protocol.attempt import Attempt
+
 
 class Span(Protocol):
     """One tensor of the model inside the flat vector: entries `[start, stop)`."""
@@ -37,6 +39,8 @@ class View:
             of the attempt have been heard.
         contributors: ids that committed to a gradient in this attempt, ascending; empty as above.
         history: own honest gradients by step, as far back as one of the attacks of the role asks for.
+        aggregates: own honest aggregates by step, as far back.
+        attempt: all that the peer inside holds of the attempt under way; to be read, never changed.
         attack_seed: what the attackers agreed on before the run.
         recompute: returns a peer's honest gradient of this step, if the node was built with one.
     """
@@ -50,8 +54,15 @@ class View:
     active: tuple[int, ...] = ()
     contributors: tuple[int, ...] = ()
     history: Mapping[int, Tensor] = field(default_factory=dict)
+    aggregates: Mapping[int, Tensor] = field(default_factory=dict)
+    attempt: Attempt | None = None
     attack_seed: int = 0
     recompute: Callable[[int], Tensor] | None = None
+
+    @property
+    def peers(self) -> tuple[int, ...]:
+        """Ids in this attempt's roster, ascending, known from its start."""
+        return self.attempt.roster.active if self.attempt is not None else self.active
 
     @property
     def part(self) -> int | None:

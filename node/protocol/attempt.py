@@ -10,7 +10,7 @@ from torch import Tensor
 from node.protocol.checksums import Checksum, checksum, same
 from node.protocol.digest import number, tensor_digest
 from node.protocol.events import BulkKey, BulkKind
-from node.protocol.messages import Agg, Checksums, Close, Commit, Phase, Report, Reveal, Slot
+from node.protocol.messages import Agg, Agg2, Checksums, Close, Commit, Missing, Phase, Report, Reveal, Slot
 from node.protocol.parts import Split, part_radius
 from node.protocol.randomness import Share, batch_seed, combine, commitment, projection
 from node.protocol.settings import Settings, Tools
@@ -122,13 +122,15 @@ class Attempt:
 
     def committed_part(self, owner: int, part: int) -> bytes | None:
         """The digest that `owner` committed to for a part, None before its COMMIT is here."""
-        commit = self.transcript.of(Commit, Phase.COMMIT).get(owner)
-        return commit.parts[part] if commit is not None and commit.parts else None
+        commit = self.transcript.body(Phase.COMMIT, owner)
+        return commit.parts[part] if isinstance(commit, Commit) and commit.parts else None
 
     def committed_aggregate(self, owner: int) -> bytes | None:
         """The digest that an aggregator committed to, None before its AGG is here."""
-        agg = self.transcript.of(Agg, Phase.AGG).get(owner)
-        return agg.aggregate if agg is not None and isinstance(agg.aggregate, bytes) else None
+        agg, again = self.transcript.body(Phase.AGG, owner), self.transcript.body(Phase.AGG2, owner)
+        if isinstance(agg, Agg) and isinstance(agg.aggregate, bytes):
+            return agg.aggregate
+        return again.aggregate if isinstance(again, Agg2) else None
 
     def part_matches(self, owner: int, part: int, values_P: Tensor) -> bool:
         """True if the bytes are the ones the owner committed to."""
@@ -156,25 +158,62 @@ class Attempt:
         hidden = commitment(self.settings.run, self.step, self.number, self.me, self.share)
         return Commit(self.slot(Phase.COMMIT), self.transcript.prefix, parts, hidden)
 
-    def agg(self) -> Agg | None:
-        """AGG, once every contributor's part is here."""
-        if any(owner not in self.parts for owner in self.contributors):
-            return None
-        digest = b""
-        if self.contributors:
-            inputs_NP = torch.stack([self.parts[owner] for owner in self.contributors])
-            result = self.tools.rule.aggregate(inputs_NP, self.radius(self.place))
-            self.iterations = result.iterations
-            self.aggregates[self.me] = result.value_P
-            digest = aggregate_digest(self.settings, self.step, self.number, self.me, self.place, result.value_P)
-        return Agg(self.slot(Phase.AGG), self.transcript.prefix, digest)
+    def lacking_parts(self) -> tuple[int, ...]:
+        """Contributors whose part did not arrive, or cannot be computed with."""
+        return tuple(owner for owner in self.contributors if owner not in self.parts or not usable(self.parts[owner]))
 
-    def reveal(self) -> Reveal | None:
-        """REVEAL, once every aggregate is here."""
-        aggregators = self.roster.active if self.contributors else ()
-        if any(owner not in self.aggregates for owner in aggregators):
+    def agg(self, overdue: bool) -> Agg | None:
+        """AGG, once every contributor's part is here; a complaint once the wait for them is over."""
+        lacking = self.lacking_parts()
+        if lacking and not overdue and any(owner not in self.parts for owner in lacking):
             return None
-        have = tuple(True for _ in aggregators)
+        value = Missing(lacking) if lacking else self._aggregate()
+        return Agg(self.slot(Phase.AGG), self.transcript.prefix, value)
+
+    def _aggregate(self) -> bytes:
+        """Run the rule on the parts and keep the result; returns its digest."""
+        if not self.contributors:
+            return b""
+        inputs_NP = torch.stack([self.parts[owner] for owner in self.contributors])
+        result = self.tools.rule.aggregate(inputs_NP, self.radius(self.place))
+        self.iterations = result.iterations
+        self.aggregates[self.me] = result.value_P
+        return aggregate_digest(self.settings, self.step, self.number, self.me, self.place, result.value_P)
+
+    def complaints(self) -> tuple[tuple[int, int], ...]:
+        """(aggregator, contributor) of every complaint in AGG, in roster order."""
+        found = []
+        for peer, body in self.transcript.of(Agg, Phase.AGG).items():
+            if isinstance(body.aggregate, Missing):
+                found += [(peer, owner) for owner in body.aggregate.owners]
+        return tuple(found)
+
+    def owes(self, owner: int, part: int) -> bool:
+        """True if the aggregator of `part` has complained that it lacks `owner`'s."""
+        if not 0 <= part < self.split.count:
+            return False
+        agg = self.transcript.body(Phase.AGG, self.roster.active[part])
+        return isinstance(agg, Agg) and isinstance(agg.aggregate, Missing) and owner in agg.aggregate.owners
+
+    def agg2(self) -> Agg2:
+        """AGG2: the aggregate of a peer that had complained, now that the parts are published."""
+        complained = False
+        for aggregator, owner in self.complaints():
+            if aggregator == self.me:
+                self.parts[owner] = self.publications[(self.step, self.number, owner, self.place)]
+                complained = True
+        return Agg2(self.slot(Phase.AGG2), self.transcript.prefix, self._aggregate() if complained else b"")
+
+    @property
+    def aggregators(self) -> tuple[int, ...]:
+        """Peers that aggregate a part in this attempt: all active ones, or nobody in a step without gradients."""
+        return self.roster.active if self.contributors else ()
+
+    def reveal(self, overdue: bool) -> Reveal | None:
+        """REVEAL, once every aggregate is here, or with the bits of those that did not come in time."""
+        have = tuple(owner in self.aggregates for owner in self.aggregators)
+        if not all(have) and not overdue:
+            return None
         return Reveal(self.slot(Phase.REVEAL), self.transcript.prefix, self.share.x, self.share.salt, have)
 
     def fix_randomness(self) -> None:
@@ -204,7 +243,8 @@ class Attempt:
 
     def claim(self, owner: int, part: int) -> Checksum:
         """What a contributor claimed in CHECKSUMS."""
-        body = self.transcript.of(Checksums, Phase.CHECKSUMS)[owner]
+        body = self.transcript.body(Phase.CHECKSUMS, owner)
+        assert isinstance(body, Checksums)
         return Checksum(body.s[part], body.norms[part])
 
     def claim_holds(self, owner: int, part: int, values_P: Tensor) -> bool:
@@ -218,7 +258,8 @@ class Attempt:
 
     def check_of(self, aggregator: int, contributor: int) -> bool:
         """The V1 bit that an aggregator reported."""
-        report = self.transcript.of(Report, Phase.REPORT)[aggregator]
+        report = self.transcript.body(Phase.REPORT, aggregator)
+        assert isinstance(report, Report)
         return report.checks[self.contributors.index(contributor)]
 
     def closed(self) -> dict[int, Close]:

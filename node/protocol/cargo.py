@@ -1,11 +1,12 @@
-"""Tensors on their way in: which are wanted, and when their digest proves them."""
+"""Tensors on their way in and out: which are wanted, when their digest proves them, and who may have them again."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
 from node.protocol.attempt import Attempt
-from node.protocol.events import BulkKey, BulkKind
+from node.protocol.charges import Publication
+from node.protocol.events import BulkKey, BulkKind, RequestBulk
 from node.protocol.trial import Trial
 
 
@@ -16,34 +17,47 @@ class Cargo:
     peer look faulty.
 
     Args:
-        attempt: the current attempt; parts and aggregates go into it.
+        attempt: the current attempt; parts, aggregates and publications go into it.
         past: the committed attempt before it, whose parts may be published.
     """
 
     def __init__(self, attempt: Attempt, past: Attempt | None) -> None:
         self._attempt = attempt
         self._past = past
-        self._waiting: dict[BulkKey, Tensor] = {}
+        self._waiting: dict[tuple[BulkKey, int | None], Tensor] = {}
+        self._pulled: dict[BulkKey, frozenset[int]] = {}
+        self._served: set[tuple[int, BulkKey]] = set()
+
+    # --- in ---------------------------------------------------------------------------------------------------
 
     def expects(self, via: int | None, key: BulkKey, entries: int) -> bool:
-        """True if a tensor of this key and size, from this neighbour, would be kept."""
-        own_line = via is None or via == key.owner
-        return own_line and key not in self._waiting and self._wanted(key) and entries == self._size(key)
+        """True if a tensor of this key and size, from this neighbour, would be kept: from its owner's own line, or
+        from a peer that we asked for it."""
+        known_line = via is None or via == key.owner or via in self._pulled.get(key, ())
+        return known_line and (key, via) not in self._waiting and self._wanted(key) and entries == self._size(key)
 
-    def take(self, key: BulkKey, values_P: Tensor) -> None:
+    def take(self, via: int | None, key: BulkKey, values_P: Tensor) -> None:
         """Keep an expected tensor."""
-        self._waiting[key] = values_P
+        self._waiting[(key, via)] = values_P
 
-    def settle(self, trial: Trial | None) -> list[BulkKey]:
-        """Move tensors whose digest is known into the attempt; returns the keys of those that do not match it."""
+    def settle(self, trial: Trial | None) -> list[int | None]:
+        """Move tensors whose digest is known into the attempt; returns who sent those that do not match it."""
         refused = []
-        for key, values_P in list(self._waiting.items()):
+        for (key, via), values_P in list(self._waiting.items()):
             verdict = self._verdict(key, values_P, trial)
             if verdict is not None:
-                del self._waiting[key]
+                del self._waiting[(key, via)]
             if verdict is False:
-                refused.append(key)
+                refused.append(via)
         return refused
+
+    def pull(self, kind: BulkKind, item: Publication, holders: tuple[int, ...]) -> list[RequestBulk]:
+        """Ask everyone who says it holds an item, at once; one of f + 1 is honest."""
+        key = BulkKey(item.step, item.attempt, kind, item.owner, item.part)
+        if key in self._pulled:
+            return []
+        self._pulled[key] = frozenset(holders)
+        return [RequestBulk(peer, key) for peer in holders if peer != self._attempt.me]
 
     def _verdict(self, key: BulkKey, values_P: Tensor, trial: Trial | None) -> bool | None:
         """True: kept; False: not what was committed to; None: not decidable yet."""
@@ -64,7 +78,16 @@ class Cargo:
                 attempt.aggregates.setdefault(key.owner, values_P)
                 return True
             case BulkKind.PUBLICATION:
-                return trial.accept(key, values_P) if trial is not None else None
+                return self._publication(key, values_P, trial)
+
+    def _publication(self, key: BulkKey, values_P: Tensor, trial: Trial | None) -> bool | None:
+        attempt = self._attempt
+        if attempt.owes(key.owner, key.part) and (key.step, key.attempt) == (attempt.step, attempt.number):
+            if not attempt.part_matches(key.owner, key.part, values_P):
+                return False
+            attempt.publications.setdefault((key.step, key.attempt, key.owner, key.part), values_P)
+            return True
+        return trial.accept(key, values_P) if trial is not None else None
 
     def _wanted(self, key: BulkKey) -> bool:
         attempt, past = self._attempt, self._past
@@ -72,10 +95,14 @@ class Cargo:
         active = key.owner in attempt.roster.active
         match key.kind:
             case BulkKind.PART:
-                return current and key.owner in attempt.contributors and key.part == attempt.place
+                wanted = current and key.owner in attempt.contributors and key.part == attempt.place
+                return wanted and key.owner not in attempt.parts
             case BulkKind.AGGREGATE:
-                return current and active and bool(attempt.contributors) and key.part == attempt.roster.place(key.owner)
+                wanted = current and active and bool(attempt.contributors)
+                return wanted and key.part == attempt.roster.place(key.owner) and key.owner not in attempt.aggregates
             case BulkKind.PUBLICATION:
+                if (key.step, key.attempt, key.owner, key.part) in attempt.publications:
+                    return False
                 earlier = past is not None and (key.step, key.attempt) == (past.step, past.number)
                 return active and (current or (earlier and attempt.settings.recompute_tolerance > 0))
 
@@ -84,3 +111,25 @@ class Cargo:
             if attempt is not None and (key.step, key.attempt) == (attempt.step, attempt.number):
                 return attempt.split.size(key.part) if 0 <= key.part < attempt.split.count else None
         return None
+
+    # --- out --------------------------------------------------------------------------------------------------
+
+    def find(self, key: BulkKey) -> Tensor | None:
+        """A tensor that others may ask for, if we hold it."""
+        attempt = self._attempt
+        match key.kind:
+            case BulkKind.AGGREGATE if (key.step, key.attempt) == (attempt.step, attempt.number):
+                return attempt.aggregates.get(key.owner)
+            case BulkKind.PUBLICATION:
+                return attempt.publications.get((key.step, key.attempt, key.owner, key.part))
+            case _:
+                return None
+
+    def serve(self, via: int, key: BulkKey) -> Tensor | None:
+        """What an active neighbour asks for, if we hold it; each may ask once for each."""
+        if via not in self._attempt.roster.active or (via, key) in self._served:
+            return None
+        values_P = self.find(key)
+        if values_P is not None:
+            self._served.add((via, key))
+        return values_P

@@ -2,17 +2,36 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
 import msgspec
 
+from node.errors import WireError
 from node.protocol.attempt import Attempt, finite
 from node.protocol.checksums import plausible, sums_to_zero, too_many_far
 from node.protocol.events import Accused
-from node.protocol.messages import AccusationKind, Phase, Report
+from node.protocol.messages import (
+    AccusationKind,
+    Body,
+    Phase,
+    Report,
+    Signed,
+    Slot,
+    Suspect,
+    decode_body,
+    encode,
+    signing_bytes,
+)
 from node.protocol.randomness import happens
+from node.protocol.settings import Verify
+
+MAX_PROOFS = 4
+"""Proofs of equivocation that one REPORT carries."""
+
+Pair = tuple[bytes, bytes]
 
 
 class OutOfBounds(msgspec.Struct, frozen=True, array_like=True, tag="bounds", forbid_unknown_fields=True):
@@ -48,7 +67,48 @@ class FalseGradient(msgspec.Struct, frozen=True, array_like=True, tag="gradient"
     accuser: int
 
 
-Charge: TypeAlias = OutOfBounds | Averaging | FalseChecksum | FalseGradient
+class Withheld(msgspec.Struct, frozen=True, array_like=True, tag="withheld", forbid_unknown_fields=True):
+    """Fewer than f + 1 peers say that they hold bytes which the accused owed to all: a part, its aggregate, or a
+    publication (`stage`) of part `part` in `step`."""
+
+    accused: int
+    stage: str
+    step: int
+    part: int
+
+
+class Unusable(msgspec.Struct, frozen=True, array_like=True, tag="unusable", forbid_unknown_fields=True):
+    """The accused committed to entries that are not finite or beyond 2^40; the published part proves it."""
+
+    accused: int
+    part: int
+
+
+class Broken(msgspec.Struct, frozen=True, array_like=True, tag="broken", forbid_unknown_fields=True):
+    """Complaints broke the accused off: edges to more than f_0 peers, or the fourth complaint of one pair."""
+
+    accused: int
+    other: int | None
+
+
+class Equivocation(msgspec.Struct, frozen=True, array_like=True, tag="equivocation", forbid_unknown_fields=True):
+    """Two different messages that the accused signed for one slot (their Signed, encoded)."""
+
+    accused: int
+    first: bytes
+    second: bytes
+
+
+class Ruled(msgspec.Struct, frozen=True, array_like=True, tag="ruled", forbid_unknown_fields=True):
+    """The union of views of a dispute convicts the accused; the majority's OUTCOMEs carry it."""
+
+    accused: int
+    rule: str
+
+
+Charge: TypeAlias = (
+    OutOfBounds | Averaging | FalseChecksum | FalseGradient | Withheld | Unusable | Broken | Equivocation | Ruled
+)
 
 
 def charges(attempt: Attempt) -> tuple[Charge, ...]:
@@ -57,7 +117,8 @@ def charges(attempt: Attempt) -> tuple[Charge, ...]:
     averaging = tuple(_averaging(attempt, {charge.part for charge in bounds}))
     covered = {charge.part for charge in averaging}
     checksums = tuple(charge for charge in _false_checksums(attempt) if charge.part not in covered)
-    return (*bounds, *averaging, *dict.fromkeys(checksums), *_false_gradients(attempt))
+    proofs = dict.fromkeys(_equivocations(attempt))
+    return (*proofs, *bounds, *averaging, *dict.fromkeys(checksums), *_false_gradients(attempt))
 
 
 def raised(charge: Charge, attempt: Attempt) -> bool:
@@ -76,7 +137,7 @@ def raised(charge: Charge, attempt: Attempt) -> bool:
             return (accuser, attempt.roster.active[part]) in _aggregate_accusations(attempt)
         case Averaging(part=part, cause=cause, accuser=None):
             implausible = any(found.part == part for found in _out_of_bounds(attempt))
-            found = "V0" if implausible else _failed_check(attempt, part)
+            found = "V0" if implausible else _failed_check(attempt, part, None)
             windowed = attempt.settings.delta_max is None and not attempt.tools.rule.audited
             return cause == found or (cause == "V3" and found is None and windowed)
         case _:
@@ -96,8 +157,9 @@ def _averaging(attempt: Attempt, implausible: set[int]) -> Iterator[Averaging]:
     if not attempt.contributors:
         return
     accusations = tuple(_aggregate_accusations(attempt))
+    scale = attempt.state.norms.scale()
     for part in range(attempt.split.count):
-        cause = "V0" if part in implausible else _failed_check(attempt, part)
+        cause = "V0" if part in implausible else _failed_check(attempt, part, scale)
         if cause is not None:
             yield Averaging(part, cause)
         # Every accuser answers for itself, also where the part is recomputed anyway.
@@ -105,7 +167,7 @@ def _averaging(attempt: Attempt, implausible: set[int]) -> Iterator[Averaging]:
             yield Averaging(part, "accusation", accuser)
 
 
-def _failed_check(attempt: Attempt, part: int) -> str | None:
+def _failed_check(attempt: Attempt, part: int, scale: float | None) -> str | None:
     column = [attempt.claim(owner, part) for owner in attempt.contributors]
     aggregate_P = attempt.aggregates[attempt.roster.active[part]]
     if not finite(aggregate_P):
@@ -116,7 +178,9 @@ def _failed_check(attempt: Attempt, part: int) -> str | None:
         return "audit" if happens(attempt.r, "audit", part, settings.audit_share) else None
     if not sums_to_zero(column, aggregate_norm, rule, attempt.clip_radius(part)):
         return "V2"
-    limit = settings.delta_max or attempt.state.norms.limit(attempt.split.size(part))
+    limit = settings.delta_max
+    if limit is None and scale is not None:
+        limit = scale * math.sqrt(attempt.split.size(part))
     return "V3" if too_many_far(column, limit) else None
 
 
@@ -152,6 +216,44 @@ def _false_gradients(attempt: Attempt) -> Iterator[FalseGradient]:
         for verdict in report.verdicts:
             if not verdict.correct:
                 yield FalseGradient(verdict.target, peer)
+
+
+def _equivocations(attempt: Attempt) -> Iterator[Equivocation]:
+    """Proofs of equivocation in any slot of the run, which never expire; what proves nothing is ignored."""
+    accused: set[int] = set()
+    for report in _reports(attempt).values():
+        for data in report.evidence[:MAX_PROOFS]:
+            charge = equivocation(data, attempt.settings.run, attempt.roster.keys, attempt.tools.verify)
+            if charge is not None and charge.accused not in accused and charge.accused in attempt.roster.active:
+                accused.add(charge.accused)
+                yield charge
+
+
+def encode_equivocation(first: Signed, second: Signed) -> bytes:
+    """Two messages for one slot as they travel in REPORT."""
+    return encode((first, second))
+
+
+def equivocation(data: bytes, run: bytes, keys: tuple[bytes, ...], verify: Verify) -> Equivocation | None:
+    """The charge that a pair of signed messages proves, None if they prove nothing."""
+    try:
+        first, second = (Signed(*pair) for pair in msgspec.msgpack.decode(data, type=tuple[Pair, Pair]))
+        slots = [_full_slot(decode_body(signed.body)) for signed in (first, second)]
+    except (msgspec.MsgspecError, UnicodeDecodeError, WireError, RecursionError):
+        return None
+    slot = slots[0][0]
+    if slots[0] != slots[1] or first.body == second.body or slot.run != run or not 0 <= slot.sender < len(keys):
+        return None
+    key = keys[slot.sender]
+    valid = all(verify(key, signing_bytes(signed.body), signed.signature) for signed in (first, second))
+    return Equivocation(slot.sender, encode(first), encode(second)) if valid else None
+
+
+def _full_slot(body: Body) -> tuple[Slot, Phase | None, int | None]:
+    """A message's slot; that of a SUSPECT includes the slot it names."""
+    if isinstance(body, Suspect):
+        return body.slot, body.named, body.peer
+    return body.slot, None, None
 
 
 def judged_peers(attempt: Attempt) -> tuple[int, ...]:
@@ -203,3 +305,13 @@ def accusation_of(attempt: Attempt, charge: Charge) -> Accused:
             return Accused(step, number, "checksum", accused, part, accuser)
         case FalseGradient(accused=accused, accuser=accuser):
             return Accused(step, number, "gradient", accused, None, accuser)
+        case Withheld(accused=accused, stage=stage, part=part):
+            return Accused(step, number, f"withheld:{stage}", accused, part, None)
+        case Unusable(accused=accused, part=part):
+            return Accused(step, number, "unusable", accused, part, None)
+        case Broken(accused=accused):
+            return Accused(step, number, "edges", accused, None, None)
+        case Equivocation(accused=accused):
+            return Accused(step, number, "equivocation", accused, None, None)
+        case Ruled(accused=accused, rule=rule):
+            return Accused(step, number, rule, accused, None, None)

@@ -129,9 +129,9 @@ class NormWindow:
         """The window after one more committed step."""
         return NormWindow((*self.steps, tuple(scaled_norms))[-NORM_WINDOW:])
 
-    def limit(self, size: int) -> float | None:
-        """`delta_max` for a part of `size` entries: 4 times the median norm; None until the window is full."""
+    def scale(self) -> float | None:
+        """`delta_max` of a part per square root of an entry: 4 times the median norm; None until the window is full."""
         if len(self.steps) < NORM_WINDOW:
             return None
         finite = [norm for step in self.steps for norm in step if math.isfinite(norm)]
-        return V3_FACTOR * median(finite) * math.sqrt(size) if finite else None
+        return V3_FACTOR * median(finite) if finite else None

@@ -1,31 +1,61 @@
-"""How long a peer waits in a phase before it concludes that something is missing."""
+"""How long a peer waits in a phase: for bulk, and for messages before it suspects their senders.
+
+Honest peers enter a phase at most `T_(p-1)` apart: a faulty peer can send its last message of phase p-1 to one of
+them alone, at the last instant; the others suspect it after `T_(p-1)`, are answered by whoever holds it, and follow.
+Hence, counted from phase entry, with D the delivery bound:
+
+    W_p = T_(p-1) + 3 D + bulk / minimum rate       (phases that wait for bulk)
+    T_p = T_(p-1) + 3 D + W_p + compute_p
+
+so that no honest peer ever suspects, or misses the bulk of, an honest one while synchrony holds.
+"""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 from node.protocol.messages import Phase
 from node.protocol.settings import Settings
 
-_BULK_BEFORE = {Phase.AGG: 1, Phase.REVEAL: 1, Phase.HAVE: 1}
 _COMPUTES = {Phase.COMMIT: 1, Phase.AGG: 1, Phase.REPORT: 1, Phase.HELLO: 2}
-# AGG: a validator says COMMIT at once and computes while the others wait for its aggregate.
+"""Gradients a peer may be busy with before it says its message; validators still recompute during AGG."""
+
 _JUDGING = (Phase.PUBLISH, Phase.HAVE, Phase.JUDGE, Phase.CLOSE)
 
 
-def wait_s(phase: Phase, settings: Settings, active: int, publications: int, recomputed: int) -> float:
-    """Seconds from entering a phase until its messages and the bulk before it must be here.
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """Seconds from phase entry: until bulk counts as missing (0: the phase waits for none), and until SUSPECT."""
 
-    Peers enter a phase within one delivery bound D of each other's previous message; a message takes D more, the
-    gradients a phase waits for take T_g each, bulk moves at the minimum rate with all peers sending at once.
+    bulk_s: float
+    message_s: float
+
+
+def deadline(
+    phase: Phase, previous_s: float, settings: Settings, active: int, tensors: int, recomputed: int
+) -> Deadline:
+    """The waits of a phase.
 
     Args:
         phase: the phase entered.
+        previous_s: `T_(p-1)` of the attempt's phase before it, 0 for the first: n CLOSEs and OUTCOMEs are forwarded,
+            so honest peers start an attempt within D of each other.
         settings: D, T_g and the minimum rate.
-        active: size of the roster.
-        publications: parts published for judging, each to every peer.
-        recomputed: gradients that every peer recomputes for judging; whoever is at it says nothing meanwhile.
+        active: size of the roster; everyone may send, or pull from everyone, at once.
+        tensors: vectors of full length that move before this phase's message (0: none).
+        recomputed: gradients that every peer recomputes for judging.
     """
-    moved = 4.0 * settings.dimension * (max(1, publications) if phase is Phase.HAVE else 1)
-    bulk_s = _BULK_BEFORE.get(phase, 0) * moved * active / settings.minimum_rate
+    lag_s = previous_s + 3.0 * settings.delivery_bound_s
+    bulk_s = lag_s + 4.0 * settings.dimension * tensors * active / settings.minimum_rate if tensors else 0.0
     computes = recomputed if phase in _JUDGING else _COMPUTES.get(phase, 0)
-    compute_s = computes * settings.gradient_bound_s
-    return 6.0 * settings.delivery_bound_s + compute_s + bulk_s
+    return Deadline(bulk_s, lag_s + bulk_s + computes * settings.gradient_bound_s)
+
+
+def dispute_round_s(settings: Settings) -> float:
+    """Length of one round of a dispute: 2 D, so that views sent in time by any honest peer are in time at all."""
+    return 2.0 * settings.delivery_bound_s
+
+
+def outcome_s(settings: Settings) -> float:
+    """How long a peer waits for the roster's OUTCOMEs, or for a dispute that never starts, before it halts."""
+    return 6.0 * settings.delivery_bound_s + 2.0 * settings.gradient_bound_s

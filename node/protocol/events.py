@@ -7,32 +7,13 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, TypeAlias
 
-import msgspec
 from torch import Tensor
 
+from node.protocol.bulk import BulkKey as BulkKey
+from node.protocol.bulk import BulkKind as BulkKind
+
 if TYPE_CHECKING:
-    from node.protocol.messages import Body, Signed
-
-
-class BulkKind(Enum):
-    """Why a tensor travels: a contributor's part, an aggregate, or a publication that judging asked for."""
-
-    PART = "part"
-    AGGREGATE = "aggregate"
-    PUBLICATION = "publication"
-
-
-class BulkKey(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """Names one tensor on the wire; unsigned, since a tensor is bound by the digest its owner signed.
-
-    `owner` is the peer that committed to the bytes, `part` their place in the split of `step`.
-    """
-
-    step: int
-    attempt: int
-    kind: BulkKind
-    owner: int
-    part: int
+    from node.protocol.messages import Body, Endorsed, Signed
 
 
 class Purpose(Enum):
@@ -69,6 +50,22 @@ class BulkArrived:
 
 
 @dataclass(frozen=True, slots=True)
+class ViewArrived:
+    """In a dispute: a view with the endorsements it collected; `via` is the neighbour that relayed it."""
+
+    via: int | None
+    endorsed: Endorsed
+
+
+@dataclass(frozen=True, slots=True)
+class BulkRequested:
+    """A neighbour lacks a tensor that we said we hold."""
+
+    via: int
+    key: BulkKey
+
+
+@dataclass(frozen=True, slots=True)
 class GradientReady:
     """The answer to a ComputeGradient: the flat gradient and the mini-batch loss."""
 
@@ -86,7 +83,7 @@ class DeadlinePassed:
     name: str
 
 
-Input: TypeAlias = Start | MessageArrived | BulkArrived | GradientReady | DeadlinePassed
+Input: TypeAlias = Start | MessageArrived | BulkArrived | ViewArrived | BulkRequested | GradientReady | DeadlinePassed
 
 # --- outputs --------------------------------------------------------------------------------------------------
 
@@ -110,6 +107,30 @@ class SendBulk:
     to: int
     key: BulkKey
     values_P: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """Pass on signed messages as they are, whoever signed them."""
+
+    to: tuple[int, ...]
+    messages: tuple[Signed, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Endorse:
+    """Add our signature to a relayed view and pass it on."""
+
+    to: tuple[int, ...]
+    endorsed: Endorsed
+
+
+@dataclass(frozen=True, slots=True)
+class RequestBulk:
+    """Ask one peer for a tensor that it says it holds."""
+
+    to: int
+    key: BulkKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +203,35 @@ class Voided:
 
 
 @dataclass(frozen=True, slots=True)
+class Suspected:
+    """This peer's deadline passed without a message of `peer` in `phase`."""
+
+    step: int
+    attempt: int
+    phase: str
+    peer: int
+
+
+@dataclass(frozen=True, slots=True)
+class Disputed:
+    """A dispute of an attempt began at this peer, and why."""
+
+    step: int
+    attempt: int
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """A dispute ended: `commit` or `retry`, and who was removed."""
+
+    step: int
+    attempt: int
+    outcome: str
+    removals: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Committed:
     """A step is final at every honest peer."""
 
@@ -232,7 +282,10 @@ class Halted:
 
 Output: TypeAlias = (
     Say
+    | Forward
+    | Endorse
     | SendBulk
+    | RequestBulk
     | ComputeGradient
     | SetTimer
     | CancelTimer
@@ -240,6 +293,9 @@ Output: TypeAlias = (
     | Accused
     | Banned
     | Voided
+    | Suspected
+    | Disputed
+    | Resolved
     | Committed
     | Dropped
     | Finished

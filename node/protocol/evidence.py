@@ -10,14 +10,13 @@ from torch import Tensor
 
 from node.errors import WireError
 from node.protocol.attempt import Attempt
-from node.protocol.charges import Averaging, Charge, FalseChecksum, FalseGradient, OutOfBounds
+from node.protocol.charges import Averaging, Charge, FalseChecksum, FalseGradient, Unusable
 from node.protocol.digest import tensor_bytes
 from node.protocol.messages import Phase, Signed, encode
 from node.protocol.state import Ban, State, Summary
 from node.protocol.tribunal import Guilt
 
 EVIDENCE_VERSION = 1
-_RECORDED = (Phase.COMMIT, Phase.AGG, Phase.REVEAL, Phase.CHECKSUMS, Phase.REPORT)
 
 
 class Held(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -64,7 +63,7 @@ class Evidence(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fiel
     version: int
     run: bytes
     ban: Ban
-    charge: OutOfBounds | Averaging | FalseChecksum | FalseGradient
+    charge: Charge
     trial: Record
     past: Record | None
     publications: tuple[Held, ...]
@@ -130,7 +129,9 @@ def tensor_of(values: bytes) -> Tensor:
     return torch.frombuffer(bytearray(values), dtype=torch.float32) if values else torch.empty(0)
 
 
-def gather(guilt: Guilt, ban: Ban, trial: Attempt, past: Attempt | None, after: State | None) -> bytes:
+def gather(
+    guilt: Guilt, ban: Ban, trial: Attempt, past: Attempt | None, after: State | None, certificate: tuple[Signed, ...]
+) -> bytes:
     """The evidence file of one guilt.
 
     Args:
@@ -139,6 +140,7 @@ def gather(guilt: Guilt, ban: Ban, trial: Attempt, past: Attempt | None, after: 
         trial: the attempt, with its CLOSEs.
         past: the committed attempt before it.
         after: the committed state, None if the attempt was void.
+        certificate: the CLOSEs or OUTCOMEs that make the ban effective.
     """
     about_gradient = isinstance(guilt.charge, FalseGradient) and past is not None
     evidence = Evidence(
@@ -152,13 +154,15 @@ def gather(guilt: Guilt, ban: Ban, trial: Attempt, past: Attempt | None, after: 
         parameters=bytes(tensor_bytes(past.state.parameters_D)) if about_gradient and past is not None else b"",
         judges=tuple(trial.transcript.signed(Phase.JUDGE).values()) if about_gradient else (),
         summary=after.summary if after is not None else None,
-        certificate=tuple(trial.transcript.signed(Phase.CLOSE).values()),
+        certificate=certificate,
     )
     return encode(evidence)
 
 
 def _record(attempt: Attempt, parts: Sequence[int]) -> Record:
-    messages = tuple(signed for phase in _RECORDED for signed in attempt.transcript.signed(phase).values())
+    # JUDGE travels by itself: its bits are counted, not replayed.
+    finished = (phase for phase in attempt.transcript.finished if phase is not Phase.JUDGE)
+    messages = tuple(signed for phase in finished for signed in attempt.transcript.signed(phase).values())
     aggregates = tuple(
         Held(attempt.step, attempt.number, owner, part, bytes(tensor_bytes(attempt.aggregates[owner])))
         for part, owner in enumerate(attempt.roster.active)
@@ -188,6 +192,8 @@ def _publications(charge: Charge, trial: Attempt, past: Attempt | None) -> tuple
         match charge:
             case Averaging(part=wanted):
                 return step == trial.step and part == wanted
+            case Unusable(accused=accused, part=wanted):
+                return step == trial.step and owner == accused and part == wanted
             case FalseChecksum(accused=accused, part=wanted):
                 return step == trial.step and owner == accused and part == wanted
             case FalseGradient(accused=accused):

@@ -12,24 +12,36 @@ from typing import TypeAlias
 import msgspec
 
 from node.errors import WireError
+from node.protocol.bulk import BulkKey
 from node.protocol.digest import digest
 
-MAX_MESSAGE_BYTES = 4 << 20
+MAX_MESSAGE_BYTES = 32 << 20
+"""Whatever the roster; node/protocol/bounds.py has the bounds that follow from its size."""
 
 
 class Phase(Enum):
-    """The phases of an attempt, in order; PUBLISH to JUDGE only run when judging needs them."""
+    """The phases of an attempt, in order.
+
+    RESEND to AGG2 only run when an AGG complains, PUBLISH to JUDGE only when judging needs them. SUSPECT, VIEW and
+    OUTCOME are slots of a dispute, outside the order.
+    """
 
     HELLO = 0
     COMMIT = 1
     AGG = 2
-    REVEAL = 3
-    CHECKSUMS = 4
-    REPORT = 5
-    PUBLISH = 6
-    HAVE = 7
-    JUDGE = 8
-    CLOSE = 9
+    RESEND = 3
+    HELD = 4
+    AGG2 = 5
+    REVEAL = 6
+    CHECKSUMS = 7
+    REPORT = 8
+    PUBLISH = 9
+    HAVE = 10
+    JUDGE = 11
+    CLOSE = 12
+    SUSPECT = 13
+    VIEW = 14
+    OUTCOME = 15
 
 
 class Slot(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -74,6 +86,22 @@ class Agg(Message, frozen=True, array_like=True, tag="agg", forbid_unknown_field
     """Digest of the sender's aggregate (empty in a step without gradients), or a complaint."""
 
     aggregate: bytes | Missing
+
+
+class Resend(Message, frozen=True, array_like=True, tag="resend", forbid_unknown_fields=True):
+    """After a complaint: the parts that the sender owes are published as bulk."""
+
+
+class Held(Message, frozen=True, array_like=True, tag="held", forbid_unknown_fields=True):
+    """One bit per part that was complained of, in the transcript's order: the sender holds the committed bytes."""
+
+    have: tuple[bool, ...]
+
+
+class Agg2(Message, frozen=True, array_like=True, tag="agg2", forbid_unknown_fields=True):
+    """The aggregate's digest from a peer that had complained; empty from all others."""
+
+    aggregate: bytes
 
 
 class Reveal(Message, frozen=True, array_like=True, tag="reveal", forbid_unknown_fields=True):
@@ -163,20 +191,14 @@ class Close(Message, frozen=True, array_like=True, tag="close", forbid_unknown_f
     value: bytes | Void
 
 
-Body: TypeAlias = Hello | Commit | Agg | Reveal | Checksums | Report | Publish | Have | Judge | Close
+class Suspect(Message, frozen=True, array_like=True, tag="suspect", forbid_unknown_fields=True):
+    """The sender's deadline passed without the message of slot (`named`, `peer`) of this attempt.
 
-PHASE_OF: dict[type[Message], Phase] = {
-    Hello: Phase.HELLO,
-    Commit: Phase.COMMIT,
-    Agg: Phase.AGG,
-    Reveal: Phase.REVEAL,
-    Checksums: Phase.CHECKSUMS,
-    Report: Phase.REPORT,
-    Publish: Phase.PUBLISH,
-    Have: Phase.HAVE,
-    Judge: Phase.JUDGE,
-    Close: Phase.CLOSE,
-}
+    Its own slot includes the slot it names: one peer may suspect several.
+    """
+
+    named: Phase
+    peer: int
 
 
 class Signed(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -186,9 +208,73 @@ class Signed(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
     signature: bytes
 
 
+class View(Message, frozen=True, array_like=True, tag="view", forbid_unknown_fields=True):
+    """In a dispute: every signed message of the attempt that the sender holds, at most two per slot."""
+
+    messages: tuple[Signed, ...]
+
+
+class Outcome(Message, frozen=True, array_like=True, tag="outcome", forbid_unknown_fields=True):
+    """How a dispute ended: the value that stands (None: the attempt is void and starts again) and the removals."""
+
+    value: bytes | Void | None
+    removals: tuple[Removal, ...]
+
+
+Body: TypeAlias = (
+    Hello
+    | Commit
+    | Agg
+    | Resend
+    | Held
+    | Agg2
+    | Reveal
+    | Checksums
+    | Report
+    | Publish
+    | Have
+    | Judge
+    | Close
+    | Suspect
+    | View
+    | Outcome
+)
+
+PHASE_OF: dict[type[Message], Phase] = {
+    Hello: Phase.HELLO,
+    Commit: Phase.COMMIT,
+    Agg: Phase.AGG,
+    Resend: Phase.RESEND,
+    Held: Phase.HELD,
+    Agg2: Phase.AGG2,
+    Reveal: Phase.REVEAL,
+    Checksums: Phase.CHECKSUMS,
+    Report: Phase.REPORT,
+    Publish: Phase.PUBLISH,
+    Have: Phase.HAVE,
+    Judge: Phase.JUDGE,
+    Close: Phase.CLOSE,
+    Suspect: Phase.SUSPECT,
+    View: Phase.VIEW,
+    Outcome: Phase.OUTCOME,
+}
+
+
+class Endorsed(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """A VIEW on its way through a dispute, with the signatures of those who relayed it, in order.
+
+    An endorsement signs the view's digest together with the endorsers before, so that a chain cannot be re-ordered.
+    """
+
+    view: Signed
+    endorsements: tuple[tuple[int, bytes], ...]
+
+
 _encoder = msgspec.msgpack.Encoder()
 _body_decoder: msgspec.msgpack.Decoder[Body] = msgspec.msgpack.Decoder(Body)
 _signed_decoder = msgspec.msgpack.Decoder(Signed)
+_key_decoder = msgspec.msgpack.Decoder(BulkKey)
+_endorsed_decoder = msgspec.msgpack.Decoder(Endorsed)
 
 
 def encode(value: msgspec.Struct | tuple[object, ...] | list[object]) -> bytes:
@@ -237,6 +323,42 @@ def decode_signed(data: bytes) -> Signed:
         return _signed_decoder.decode(data)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise WireError(f"not a signed message: {error}") from error
+
+
+def encode_endorsed(endorsed: Endorsed) -> bytes:
+    """Wire bytes of a relayed view."""
+    return _encoder.encode(endorsed)
+
+
+def decode_endorsed(data: bytes) -> Endorsed:
+    """The relayed view in `data`.
+
+    Raises:
+        WireError: too large or not a relayed view.
+    """
+    if len(data) > MAX_MESSAGE_BYTES:
+        raise WireError(f"a relayed view of {len(data)} bytes exceeds {MAX_MESSAGE_BYTES}")
+    try:
+        return _endorsed_decoder.decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise WireError(f"not a relayed view: {error}") from error
+
+
+def decode_key(data: bytes) -> BulkKey:
+    """The name of a tensor that a neighbour asks for.
+
+    Raises:
+        WireError: not a tensor's name.
+    """
+    try:
+        return _key_decoder.decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise WireError(f"not a tensor's name: {error}") from error
+
+
+def endorsement_bytes(view: bytes, owner: int, before: tuple[int, ...]) -> bytes:
+    """What an endorser signs: the view's body digest, its owner and the endorsers before it."""
+    return b"btard/1/endorse\x00" + digest("endorse", view, _encoder.encode((owner, before)))
 
 
 def body_digest(body: bytes) -> bytes:

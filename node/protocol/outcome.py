@@ -1,27 +1,26 @@
-"""How an attempt ends: with n equal CLOSEs, or with a problem that names a peer and a phase."""
+"""How an attempt ends, or fails to: n equal CLOSEs, or messages that start a dispute."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from node.protocol.messages import Phase, Signed
+from node.protocol.messages import Signed
 from node.protocol.state import State
 from node.protocol.tribunal import Judgement
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
-    """Why an attempt cannot go on: which peer, in which phase, in words."""
+class Trigger:
+    """Why a dispute starts: messages that prove it to everyone who receives them."""
 
-    peer: int | None
-    phase: Phase
-    text: str
+    cause: str
+    messages: tuple[Signed, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """n equal CLOSEs: what was decided, the state that follows, and the CLOSEs."""
+    """What was decided, the state that follows, and the n CLOSEs (or the majority's OUTCOMEs) that say so."""
 
     judgement: Judgement
     state: State
-    closes: tuple[Signed, ...]
+    certificate: tuple[Signed, ...]

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Split:
     """Cuts a vector of `dimension` entries into `count` contiguous parts whose sizes differ by at most one."""
 
     dimension: int
     count: int
 
-    @property
+    @cached_property
     def bounds(self) -> tuple[tuple[int, int], ...]:
         """(start, stop) of each part."""
         cuts = [part * self.dimension // self.count for part in range(self.count + 1)]

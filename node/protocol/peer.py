@@ -1,7 +1,8 @@
 """A Peer: inputs in, outputs out, no clock, socket, thread or global randomness.
 
-It greets, then carries one attempt after the other through its phases (node/protocol/round.py): n equal CLOSEs
-commit the step, or void the attempt and start the next one at the same step with whoever is left.
+It greets, then carries one attempt after the other through its phases (node/protocol/round.py). n equal CLOSEs
+commit the step, or void the attempt and start the next one at the same step with whoever is left. What goes wrong
+between peers goes to a dispute (node/protocol/arbitration.py), whose OUTCOME does the same.
 """
 
 from __future__ import annotations
@@ -10,20 +11,25 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from node.errors import WireError
+from node.protocol import waits
+from node.protocol.arbitration import Arbitration, outcome_timer
 from node.protocol.attempt import Attempt
-from node.protocol.deadlines import wait_s
+from node.protocol.charges import encode_equivocation
+from node.protocol.deadlines import outcome_s
 from node.protocol.digest import digest
+from node.protocol.dispute import round_timer
 from node.protocol.events import (
     Banned,
     BulkArrived,
     BulkKey,
+    BulkRequested,
     CancelTimer,
     Committed,
     DeadlinePassed,
     Dropped,
     Expelled,
     Finished,
+    Forward,
     GradientReady,
     Halted,
     Input,
@@ -34,17 +40,22 @@ from node.protocol.events import (
     Say,
     SetTimer,
     Start,
+    ViewArrived,
     Voided,
 )
 from node.protocol.evidence import gather
 from node.protocol.gradients import Gradients
-from node.protocol.messages import Hello, Phase, Signed, Slot, decode_body, encode, signing_bytes
-from node.protocol.outcome import Ending, Problem
+from node.protocol.mailroom import Mailroom, Place, hello_agrees, remembering
+from node.protocol.messages import Endorsed, Hello, Outcome, Phase, Signed, Slot, View, encode
+from node.protocol.outcome import Ending
 from node.protocol.randomness import share
 from node.protocol.roster import Roster
-from node.protocol.round import TIMER, Round
+from node.protocol.round import Round
 from node.protocol.settings import Settings, Tools
 from node.protocol.state import State, genesis_randomness
+from node.protocol.tribunal import Guilt, Judgement
+
+HELLO, FORWARD = "hello", "forward"
 
 
 class Peer:
@@ -61,6 +72,7 @@ class Peer:
     def __init__(
         self, settings: Settings, tools: Tools, roster: Roster, me: int, secret_seed: bytes, parameters_D: Tensor
     ) -> None:
+        tools = replace(tools, verify=remembering(tools.verify))
         self.settings, self.tools, self.me = settings, tools, me
         self._secret_seed = secret_seed
         self._genesis_digest = roster.digest
@@ -69,9 +81,14 @@ class Peer:
         self.past: Attempt | None = None
         self.stopped = False
         self._round: Round | None = None
+        self._previous: Round | None = None
+        self._arbitration: Arbitration | None = None
+        self._background: Arbitration | None = None
+        self._mailroom = Mailroom(settings, tools, roster.keys)
         self._gradients = Gradients()
-        self._hellos: dict[int, Hello] = {}
-        self._ahead: dict[tuple[int, int, Phase, int], Signed] = {}
+        self._hellos: dict[int, tuple[Hello, Signed]] = {}
+        self._proofs: list[bytes] = []
+        self._certificate: tuple[Signed, ...] = ()
         self._out: list[Output] = []
 
     @property
@@ -83,17 +100,23 @@ class Peer:
         """Take one input; return what follows from it, in the order in which it has to happen."""
         if self.stopped:
             return []
+        if isinstance(event, MessageArrived | ViewArrived | BulkRequested) and not self._listens_to(event.via):
+            return [Dropped(event.via, "removed_line")]
         match event:
             case Start():
                 self._greet()
             case MessageArrived(via, signed):
                 self._message(via, signed)
+            case ViewArrived(via, endorsed):
+                self._view(via, endorsed)
             case BulkArrived(via, key, values_P):
                 self._bulk(via, key, values_P)
+            case BulkRequested(via, key):
+                self._request(via, key)
             case GradientReady():
                 self._gradient(event)
-            case DeadlinePassed():
-                self._deadline()
+            case DeadlinePassed(name):
+                self._deadline(name)
         while self._advance():
             pass
         result = self._out.copy()
@@ -104,49 +127,95 @@ class Peer:
         """For the transport: would a tensor of this key and size be kept? Asked before memory is spent on it."""
         return self._round is not None and self._round.cargo.expects(via, key, size_bytes // 4)
 
+    def _listens_to(self, via: int | None) -> bool:
+        """A removed peer's line carries nothing that counts, but it could still make us work."""
+        round_ = self._previous or self._round
+        roster = round_.attempt.roster if round_ is not None else self.state.roster
+        return via is None or via in roster.active
+
     # --- inputs -----------------------------------------------------------------------------------------------
 
-    def _message(self, via: int | None, signed: Signed) -> None:
-        """Admit a message by its slot before its signature costs anything, and by its signature before anything else.
-
-        Messages of the next attempt or the next step wait until we get there.
-        """
-        try:
-            body = decode_body(signed.body)
-        except WireError:
-            return self._drop(via, "malformed")
-        slot, keys = body.slot, self.state.roster.keys
-        if slot.run != self.settings.run:
-            return self._drop(via, "foreign_run")
-        if not 0 <= slot.sender < len(keys):
-            return self._drop(via, "unknown_sender")
-        here, there = self._position(), (slot.step, slot.attempt)
-        hello = isinstance(body, Hello)
-        if not hello and there not in (here, (here[0], here[1] + 1), (here[0] + 1, 0)):
-            return self._drop(via, "late" if there < here else "too_early")
-        if not self.tools.verify(keys[slot.sender], signing_bytes(signed.body), signed.signature):
-            return self._drop(via, "bad_signature")
+    def _message(self, via: int | None, signed: Signed, nested: bool = False) -> None:
+        """A signed message; `nested` ones come out of a view, where disputes' own messages have no business."""
+        admitted = self._mailroom.admit(signed, self._round, self._previous, self.state.step)
+        if isinstance(admitted, str):
+            return self._drop(via, admitted)
+        place, body = admitted
+        if nested and isinstance(body, (Hello, View, Outcome)):
+            return self._drop(via, "nested")
         if isinstance(body, Hello):
-            return self._hello(via, body)
-        if there != here or self._round is None:
-            # Not by the whole slot: a member could fill our memory with rosters that never were.
-            self._ahead.setdefault((*there, slot.phase, slot.sender), signed)
-            return None
-        return self._round.take(via, body, signed)
+            return self._hello(via, body, signed)
+        if place is Place.AHEAD:
+            return None if self._mailroom.keep(body, signed) else self._drop(via, "too_many_ahead")
+        if isinstance(body, View):
+            return self._view(via, Endorsed(signed, ()))
+        arbitration = self._arbitrate(place is Place.CURRENT)
+        if isinstance(body, Outcome):
+            return arbitration.take_outcome(body, signed)
+        round_ = arbitration.round
+        if round_.frozen:
+            return self._drop(via, "frozen")
+        round_.take(via, body, signed)
+        return self._check_trigger(arbitration)
 
-    def _position(self) -> tuple[int, int]:
-        return (self.state.step, self._round.attempt.number if self._round is not None else -1)
+    def _check_trigger(self, arbitration: Arbitration) -> None:
+        """A dispute begins. One about the attempt before suspends this one: its laggards cannot follow."""
+        trigger = arbitration.round.trigger
+        if trigger is None or arbitration.begun:
+            return
+        if arbitration is self._arbitration:
+            # Whoever has not begun this attempt could not follow its dispute.
+            self._forward_certificate()
+        arbitration.begin(trigger)
+        self._out += [CancelTimer(name) for name in waits.OF_AN_ATTEMPT]
 
-    def _hello(self, via: int | None, body: Hello) -> None:
-        if self._round is not None or body.slot.roster != self._genesis_digest:
+    def _arbitrate(self, current: bool) -> Arbitration:
+        """The arbitration of the current or the previous attempt, made on first use."""
+        if current:
+            assert self._round is not None
+            self._arbitration = self._arbitration or Arbitration(self._round, self._out)
+            return self._arbitration
+        assert self._previous is not None
+        self._background = self._background or Arbitration(self._previous, self._out)
+        return self._background
+
+    def _view(self, via: int | None, endorsed: Endorsed) -> None:
+        """A view; before our own start of the dispute its contents are news like any other, and may be the start."""
+        if any(known is not None and known.knows(endorsed.view) for known in (self._arbitration, self._background)):
+            return self._drop(via, "duplicate")
+        admitted = self._mailroom.admit(endorsed.view, self._round, self._previous, self.state.step)
+        if isinstance(admitted, str):
+            return self._drop(via, admitted)
+        place, body = admitted
+        if not isinstance(body, View):
+            return self._drop(via, "unexpected_view")
+        if place is Place.AHEAD:
+            return None if self._mailroom.keep(body, endorsed.view) else self._drop(via, "too_many_ahead")
+        arbitration = self._arbitrate(place is Place.CURRENT)
+        if not arbitration.begun and arbitration.hears(body.slot.sender):
+            for signed in body.messages:
+                self._message(via, signed, nested=True)
+                if arbitration.begun:
+                    break
+        refused = arbitration.take_view(endorsed)
+        return self._drop(via, refused) if refused is not None else None
+
+    def _hello(self, via: int | None, body: Hello, signed: Signed) -> None:
+        if self._round is not None or not hello_agrees(body, self.settings.run, self._genesis_digest):
             return self._drop(via, "late")
-        self._hellos.setdefault(body.slot.sender, body)
+        self._hellos.setdefault(body.slot.sender, (body, signed))
         return None
 
     def _bulk(self, via: int | None, key: BulkKey, values_P: Tensor) -> None:
         if self._round is None:
             return self._drop(via, "unexpected_bulk")
         return self._round.take_bulk(via, key, values_P)
+
+    def _request(self, via: int, key: BulkKey) -> None:
+        for round_ in (self._round, self._previous):
+            if round_ is not None and round_.holds(key):
+                return round_.request(via, key)
+        return self._drop(via, "unserved_request")
 
     def _gradient(self, event: GradientReady) -> None:
         past = self.past.step if self.past is not None else None
@@ -157,11 +226,30 @@ class Peer:
             self._round.take_own()
         return None
 
-    def _deadline(self) -> None:
-        if self._round is not None:
-            return self._round.overdue()
-        missing = [peer for peer in self.state.roster.active if peer not in self._hellos]
-        return self._halt(Problem(missing[0], Phase.HELLO, f"no greeting from peers {missing} within the deadline"))
+    def _deadline(self, name: str) -> None:
+        for arbitration in (self._arbitration, self._background):
+            if arbitration is not None:
+                step, number = arbitration.round.attempt.step, arbitration.round.attempt.number
+                if name == round_timer(step, number):
+                    return arbitration.round_over()
+                if name == outcome_timer(step, number):
+                    return self._halt(None, "no majority of the roster agrees on how the dispute ended")
+        match name:
+            case waits.BULK if self._round is not None:
+                self._round.bulk_overdue()
+            case waits.MESSAGES if self._round is not None:
+                self._round.overdue()
+            case waits.STALL:
+                self._halt(None, f"peers {self._silent()} do not answer, and no quorum removes them")
+            case _ if name == FORWARD:
+                self._forward_certificate()
+            case _ if name == HELLO:
+                missing = [peer for peer in self.state.roster.active if peer not in self._hellos]
+                self._halt(missing[0], f"no greeting from peers {missing} within the deadline")
+        return None
+
+    def _silent(self) -> list[int]:
+        return list(self._round.attempt.transcript.missing(self._round.phase)) if self._round is not None else []
 
     # --- the machine ------------------------------------------------------------------------------------------
 
@@ -170,12 +258,15 @@ class Peer:
             return False
         if self._round is None:
             return self._meet()
+        if self._resolve():
+            return True
         if self._round.advance():
             return True
-        if self._round.problem is not None:
-            self._halt(self._round.problem)
-        elif self._round.ending is not None:
-            self._settle(self._round.attempt, self._round.ending)
+        if self._round.trigger is not None and not self._round.frozen:
+            self._check_trigger(self._arbitrate(current=True))
+            return True
+        if self._round.ending is not None and not self._round.frozen:
+            self._settle(self._round.ending)
             return True
         return False
 
@@ -183,7 +274,7 @@ class Peer:
         roster = self.state.roster
         slot = Slot(self.settings.run, self._genesis_digest, 0, 0, Phase.HELLO, self.me)
         self._out.append(PhaseEntered(0, 0, Phase.HELLO.name))
-        self._out.append(SetTimer(TIMER, wait_s(Phase.HELLO, self.settings, len(roster.active), 0, 0)))
+        self._out.append(SetTimer(HELLO, outcome_s(self.settings)))
         self._out.append(Say(roster.active, Hello(slot, (), self.settings.run, self.settings.fingerprint)))
 
     def _meet(self) -> bool:
@@ -191,16 +282,20 @@ class Peer:
         roster = self.state.roster
         if len(self._hellos) < len(roster.active):
             return False
-        prints = [self._hellos[peer].fingerprint for peer in roster.active]
+        prints = [self._hellos[peer][0].fingerprint for peer in roster.active]
         odd = [peer for peer, found in zip(roster.active, prints, strict=True) if found != self.settings.fingerprint]
         if odd and self.settings.recompute_tolerance == 0:
             text = (
                 "computes in another environment than this peer, so gradients would not repeat bit for bit; "
                 "use the same hardware and versions, or set --recompute-tolerance"
             )
-            self._halt(Problem(odd[0], Phase.HELLO, text))
+            self._halt(odd[0], text)
             return False
-        self.state = replace(self.state, fingerprints=digest("fingerprints", *prints))
+        # With mixed environments everyone may have been shown another one, and nothing depends on them.
+        mixed = self.settings.recompute_tolerance > 0
+        self.state = replace(self.state, fingerprints=b"" if mixed else digest("fingerprints", *prints))
+        self._certificate = tuple(signed for _, signed in self._hellos.values())
+        self._out.append(CancelTimer(HELLO))
         self._begin(0)
         return True
 
@@ -208,63 +303,132 @@ class Peer:
         """Start an attempt at the current step; messages that came early are taken up."""
         own_share = share(self._secret_seed, self.state.step, number)
         attempt = Attempt(self.settings, self.tools, self.state, number, self.me, own_share)
-        self._round = Round(attempt, self.past, self._gradients, self._out)
-        held, self._ahead = self._ahead, {}
-        for signed in held.values():
+        proofs, self._proofs = tuple(self._proofs[:4]), self._proofs[4:]
+        self._previous, self._background = self._round, self._arbitration
+        self._arbitration = None
+        self._round = Round(attempt, self.past, self._gradients, self._out, proofs)
+        if self._previous is not None:
+            # An honest peer that was eliminated may not know why: nobody tells it anything from here on.
+            left = tuple(peer for peer in self._previous.attempt.roster.active if peer not in attempt.roster.active)
+            if left:
+                self._out.append(Forward(left, self._certificate))
+        self._out.append(SetTimer(FORWARD, 2.0 * self.settings.delivery_bound_s))
+        for signed in self._mailroom.release():
             self._message(None, signed)
 
-    def _settle(self, attempt: Attempt, ending: Ending) -> None:
-        self._out.append(CancelTimer(TIMER))
-        if ending.judgement.void:
-            self._void(attempt, ending)
-        else:
-            self._commit(attempt, ending)
+    def _forward_certificate(self) -> None:
+        """What ended the attempt before goes to peers of whom we have heard nothing since."""
+        if self._round is not None and self._certificate:
+            transcript = self._round.attempt.transcript
+            quiet = tuple(peer for peer in transcript.missing(Phase.COMMIT) if peer != self.me)
+            if quiet:
+                self._out.append(Forward(quiet, self._certificate))
 
-    def _void(self, attempt: Attempt, ending: Ending) -> None:
-        self._announce(attempt, ending, None)
+    def _resolve(self) -> bool:
+        """Act on a dispute's OUTCOMEs."""
+        background, arbitration = self._background, self._arbitration
+        if background is not None and background.resolved is not None and not background.settled:
+            background.settled = True
+            self._proofs += background.proofs()
+            if self._round is not None and not self._round.frozen:
+                self._round.resume()
+            return True
+        if arbitration is None:
+            return False
+        arbitration.decide()
+        if arbitration.resolved is None:
+            return False
+        outcome, messages = arbitration.resolved
+        round_ = arbitration.round
+        if outcome.value is None:
+            state = round_.attempt.state.punished(
+                round_.attempt.step, round_.attempt.number, outcome.removals, reform=False
+            )
+            self._settle(Ending(Judgement((), void=True), state, messages), arbitration.guilts())
+            return True
+        verdict = round_.conclude(arbitration.messages())
+        if verdict is None:
+            return False
+        judgement, state = verdict
+        self._proofs += arbitration.proofs() if not outcome.removals else []
+        # Who is banned by the value that stands is not removed a second time.
+        more = tuple(guilt for guilt in arbitration.guilts() if guilt.peer in state.roster.active)
+        removals = tuple(guilt.removal for guilt in more)
+        state = state.punished(round_.attempt.step, round_.attempt.number, removals, reform=False)
+        self._settle(Ending(judgement, state, messages), more)
+        return True
+
+    def _settle(self, ending: Ending, more: tuple[Guilt, ...] = ()) -> None:
+        """An attempt is over: by n equal CLOSEs, or by the OUTCOME of a dispute (which may add guilt)."""
+        assert self._round is not None
+        attempt = self._round.attempt
+        if self._arbitration is not None:
+            self._arbitration.settled = True
+        self._out += [CancelTimer(name) for name in waits.OF_AN_ATTEMPT]
+        self._certificate = ending.certificate
+        if not more:
+            self._proofs += [encode_equivocation(*pair) for pair in attempt.transcript.conflicts.values()]
+        if ending.judgement.void:
+            self._void(attempt, ending, more)
+        else:
+            self._commit(attempt, ending, more)
+
+    def _void(self, attempt: Attempt, ending: Ending, more: tuple[Guilt, ...]) -> None:
+        self._announce(attempt, ending, more, None)
         self.state = ending.state
         removed = tuple(peer for peer in attempt.roster.active if peer not in self.state.roster.active)
         self._out.append(Voided(attempt.step, attempt.number, removed))
-        if self._still_in(attempt):
+        if self._still_in(attempt, ending):
             self._begin(attempt.number + 1)
 
-    def _commit(self, attempt: Attempt, ending: Ending) -> None:
-        state = replace(ending.state, certificate=ending.closes)
-        self._announce(attempt, ending, state)
+    def _commit(self, attempt: Attempt, ending: Ending, more: tuple[Guilt, ...]) -> None:
+        state = replace(ending.state, certificate=ending.certificate)
+        self._announce(attempt, ending, more, state)
         self._out.append(_committed(attempt, state))
         attempt.parts = {}
         self.past, self.state, self._gradients = attempt, state, Gradients()
-        if not self._still_in(attempt):
+        if not self._still_in(attempt, ending):
             return
         if state.step > self.settings.steps:
+            self._part(attempt, ending)
             self.stopped = True
             self._out.append(Finished(attempt.step, state.parameters_D))
         else:
             self._begin(0)
 
-    def _announce(self, attempt: Attempt, ending: Ending, after: State | None) -> None:
+    def _announce(self, attempt: Attempt, ending: Ending, more: tuple[Guilt, ...], after: State | None) -> None:
         fresh = ending.state.bans[len(attempt.state.bans) :]
-        for guilt, ban in zip(ending.judgement.guilts, fresh, strict=True):
-            evidence = gather(guilt, ban, attempt, self.past, after)
+        for guilt, ban in zip((*ending.judgement.guilts, *more), fresh, strict=True):
+            evidence = gather(guilt, ban, attempt, self.past, after, ending.certificate)
             self._out.append(Banned(ban.step, ban.attempt, ban.peer, ban.reason, ban.accuser, ban.removed, evidence))
 
-    def _still_in(self, attempt: Attempt) -> bool:
+    def _still_in(self, attempt: Attempt, ending: Ending) -> bool:
         if self.me in self.state.roster.active:
             return True
+        self._part(attempt, ending)
         self.stopped = True
         reason = next(ban.reason for ban in reversed(self.state.bans) if ban.peer == self.me)
         self._out.append(Expelled(attempt.step, reason))
         return False
 
+    def _part(self, attempt: Attempt, ending: Ending) -> None:
+        """We take no further part: nobody will be here to answer a laggard's SUSPECT with what ended the attempt, nor
+        to show it in a dispute that others are about to begin. Our view is in time: whoever froze before now told us
+        less than D ago."""
+        others = tuple(peer for peer in attempt.roster.active if peer != self.me)
+        self._out.append(Forward(others, ending.certificate))
+        if self._arbitration is None or not self._arbitration.begun:
+            self._out.append(Say(others, View(attempt.slot(Phase.VIEW), (), ending.certificate)))
+        self._out.append(CancelTimer(FORWARD))
+
     def _drop(self, via: int | None, reason: str) -> None:
         self._out.append(Dropped(via, reason))
 
-    def _halt(self, problem: Problem) -> None:
+    def _halt(self, peer: int | None, problem: str) -> None:
         self.stopped = True
-        step, who = self.state.step, f"peer {problem.peer} " if problem.peer is not None else ""
-        self._out.append(CancelTimer(TIMER))
-        text = f"step {step}, phase {problem.phase.name}: {who}{problem.text}"
-        self._out.append(Halted(step, problem.phase.name, problem.peer, text))
+        phase = self._round.phase if self._round is not None else Phase.HELLO
+        step, who = self.state.step, f"peer {peer} " if peer is not None else ""
+        self._out.append(Halted(step, phase.name, peer, f"step {step}, phase {phase.name}: {who}{problem}"))
 
 
 def _committed(attempt: Attempt, state: State) -> Committed:

@@ -14,18 +14,39 @@ import msgspec
 from torch import Tensor
 
 from node.errors import LocalProtocolError, WireError
-from node.protocol.attempt import Attempt
-from node.protocol.charges import FalseGradient, judged_peers, raised
+from node.protocol.attempt import Attempt, usable
+from node.protocol.charges import (
+    Broken,
+    Equivocation,
+    FalseGradient,
+    Ruled,
+    Unusable,
+    Withheld,
+    encode_equivocation,
+    equivocation,
+    judged_peers,
+    raised,
+)
 from node.protocol.digest import digest
 from node.protocol.evidence import Evidence, contradiction, decode, tensor_of
-from node.protocol.messages import Judge, Removal, Signed, Void
+from node.protocol.messages import Have, Judge, Outcome, Phase, Removal, Signed, Void, decode_signed
 from node.protocol.replay import Ground, Recompute, Replay, UnprovenError, require
+from node.protocol.sequence import LackingError, owed_aggregates, owed_parts, scarce, withheld
 from node.protocol.state import Ban, Summary, parameters_digest
 from node.protocol.tribunal import Bench, judge
 
 __all__ = ["Ground", "Proof", "Recompute", "UnprovenError", "Verifier"]
 
-_DAMAGE = (WireError, LocalProtocolError, LookupError, ValueError, ArithmeticError, RuntimeError, struct.error)
+_DAMAGE = (
+    WireError,
+    LocalProtocolError,
+    LackingError,
+    LookupError,
+    ValueError,
+    ArithmeticError,
+    RuntimeError,
+    struct.error,
+)
 """What replaying a damaged file may run into: numbers out of range, parts that are not there, wrong shapes."""
 
 
@@ -72,7 +93,15 @@ class Verifier:
         trial = self._replay.attempt(evidence.trial)
         past = self._replay.attempt(evidence.past) if evidence.past is not None else None
         self._check_effect(evidence, trial)
-        require(raised(evidence.charge, trial), "nobody raised this charge, or not for this cause")
+        match evidence.charge:
+            case Ruled() | Broken():
+                return self._proof(evidence.ban, "majority")
+            case Equivocation(accused=accused, first=first, second=second):
+                return self._check_pair(evidence.ban, accused, first, second)
+            case Withheld() | Unusable():
+                pass
+            case charge:
+                require(raised(charge, trial), "nobody raised this charge, or not for this cause")
         for held in evidence.publications:
             source = trial if held.step == trial.step else past
             values_P = tensor_of(held.values)
@@ -81,8 +110,18 @@ class Verifier:
             trial.publications[(held.step, held.attempt, held.owner, held.part)] = values_P
         if isinstance(evidence.charge, FalseGradient):
             return self._check_gradient(evidence, trial, past)
+        if isinstance(evidence.charge, Withheld | Unusable):
+            return self._compare(evidence, _bytes_guilt(evidence.charge, trial), "transcript")
         found = judge((evidence.charge,), Bench(trial, past, {}))
         return self._compare(evidence, found.removals, "transcript")
+
+    def _check_pair(self, ban: Ban, accused: int, first: bytes, second: bytes) -> Proof:
+        """Two different messages for one slot, both validly signed by the accused."""
+        settings, tools = self.ground.settings, self.ground.tools
+        pair = encode_equivocation(decode_signed(first), decode_signed(second))
+        found = equivocation(pair, settings.run, self.ground.keys, tools.verify)
+        require(found is not None and found.accused == accused == ban.peer, "the pair of messages proves nothing")
+        return self._proof(ban, "equivocation")
 
     def _compare(self, evidence: Evidence, removals: Sequence[Removal], kind: str) -> Proof:
         ban = evidence.ban
@@ -145,12 +184,18 @@ class Verifier:
         exactly this ban."""
         ban, settings = evidence.ban, self.ground.settings
         close = self._replay.closed(evidence.certificate, trial.roster, ban.step, ban.attempt)
-        seen = trial.transcript.prefix
-        require(close.prefix[: len(seen)] == seen, "the CLOSEs end another transcript")
-        if isinstance(close.value, Void):
-            require(evidence.summary is None, "a void attempt has no state")
-            before = replace(trial.state, bans=tuple(self.proven))
-            after = before.punished(ban.step, ban.attempt, close.value.removals, settings.reform)
+        before = replace(trial.state, bans=tuple(self.proven))
+        if isinstance(close, Outcome):
+            ruled = before.punished(ban.step, ban.attempt, close.removals, reform=False)
+            if ban in ruled.bans:
+                return
+        else:
+            seen = trial.transcript.prefix
+            require(close.prefix[: len(seen)] == seen, "the CLOSEs end another transcript")
+        if close.value is None or isinstance(close.value, Void):
+            require(evidence.summary is None and close.value is not None, "a void attempt has no state")
+            removals = close.value.removals if close.value is not None else ()
+            after = before.punished(ban.step, ban.attempt, removals, settings.reform)
             require(ban in after.bans, "the CLOSEs do not name this ban")
             return
         summary = evidence.summary
@@ -174,8 +219,30 @@ class Verifier:
         require(list(summary.bans) == self.proven, "the certified ban list differs from the bans proven here")
 
 
+def _bytes_guilt(charge: Withheld | Unusable, trial: Attempt) -> tuple[Removal, ...]:
+    """Guilt of bytes that too few held, or that nobody can compute with."""
+    if isinstance(charge, Unusable):
+        index = (trial.step, trial.number, charge.accused, charge.part)
+        owed, found = trial.owes(charge.accused, charge.part), trial.publications.get(index)
+        guilty = owed and found is not None and not usable(found)
+        return (Removal(charge.accused, "unusable", None),) if guilty else ()
+    match charge.stage:
+        case "part":
+            items = scarce(trial, Phase.HELD, owed_parts(trial))
+        case "aggregate":
+            items = scarce(trial, Phase.REVEAL, owed_aggregates(trial))
+        case _:
+            # Which bit is whose follows from all charges, and those from norms that are no part of the evidence.
+            quorum, bits = trial.roster.faults + 1, trial.transcript.of(Have, Phase.HAVE).values()
+            columns = zip(*(body.have for body in bits), strict=True)
+            some = any(sum(column) < quorum for column in columns)
+            return (Removal(charge.accused, "withheld", None),) if some else ()
+    return tuple(guilt.removal for guilt in withheld(trial, items, charge.stage))
+
+
 _SENTENCES = {
     "transcript": "replaying the signed transcript finds peer {peer} guilty of {reason}",
     "recomputation": "recomputing from the public seed finds peer {peer} guilty of {reason}",
+    "equivocation": "two messages that peer {peer} signed for one slot prove {reason}",
     "majority": "most of the roster signed that peer {peer} is guilty of {reason}",
 }

@@ -16,14 +16,13 @@ from node.protocol.evidence import Record, tensor_of
 from node.protocol.messages import (
     Body,
     Close,
-    Commit,
+    Outcome,
     Phase,
-    Reveal,
     Signed,
     decode_body,
     signing_bytes,
 )
-from node.protocol.randomness import Share, opens
+from node.protocol.randomness import Share
 from node.protocol.roster import Roster
 from node.protocol.settings import Settings, Tools
 from node.protocol.shapes import misfit
@@ -78,9 +77,16 @@ class Replay:
         }
         return Roster.genesis(self.ground.keys).without(out)
 
-    def closed(self, certificate: Sequence[Signed], roster: Roster, step: int, attempt: int) -> Close:
-        """One of n CLOSEs that are equal in value and prefix."""
+    def closed(self, certificate: Sequence[Signed], roster: Roster, step: int, attempt: int) -> Close | Outcome:
+        """What ended an attempt: one of n CLOSEs that are equal in value and prefix, or one of the equal OUTCOMEs that
+        more than half of the roster signed."""
         bodies = [self.open(signed, roster, step, attempt) for signed in certificate]
+        outcomes = {body.slot.sender: body for body in bodies if isinstance(body, Outcome)}
+        if outcomes:
+            words = {(body.value, body.removals) for body in outcomes.values()}
+            require(len(outcomes) == len(bodies) and len(words) == 1, f"the OUTCOMEs of step {step} differ")
+            require(2 * len(outcomes) > len(roster.active), f"the OUTCOMEs of step {step} are no majority")
+            return next(iter(outcomes.values()))
         closes = {body.slot.sender: body for body in bodies if isinstance(body, Close)}
         require(set(closes) == set(roster.active), f"CLOSEs of step {step} are missing")
         said = {(body.value, body.prefix) for body in closes.values()}
@@ -110,25 +116,18 @@ class Replay:
             problem = misfit(body, attempt, None, None)
             require(problem is None, f"a message of peer {body.slot.sender} fits no rule: {problem}")
             require(attempt.transcript.add(body, signed) is Added.NEW, "a slot has two messages")
-        for phase in (Phase.COMMIT, Phase.AGG, Phase.REVEAL, Phase.CHECKSUMS, Phase.REPORT):
-            require(not attempt.transcript.missing(phase), f"messages of {phase.name} are missing")
-            require(not attempt.transcript.odd_prefixes(phase), f"prefixes differ in {phase.name}")
-            attempt.transcript.finish(phase)
-        self._replay_randomness(attempt)
+        for phase in Phase:
+            if attempt.transcript.signed(phase):
+                require(not attempt.transcript.missing(phase), f"messages of {phase.name} are missing")
+                attempt.transcript.finish(phase)
+        require(attempt.transcript.split is None, "prefixes differ")
+        if Phase.REVEAL in attempt.transcript.finished:
+            attempt.fix_randomness()
         for held in record.aggregates:
             values_P = tensor_of(held.values)
             require(attempt.aggregate_matches(held.owner, values_P), f"aggregate {held.part} is not the committed one")
             attempt.aggregates[held.owner] = values_P
         return attempt
-
-    def _replay_randomness(self, attempt: Attempt) -> None:
-        commits = attempt.transcript.of(Commit, Phase.COMMIT)
-        for peer, reveal in attempt.transcript.of(Reveal, Phase.REVEAL).items():
-            opened = Share(reveal.x, reveal.salt)
-            run = self.ground.settings.run
-            fits = opens(commits[peer].randomness, run, attempt.step, attempt.number, peer, opened)
-            require(fits, f"peer {peer} revealed another value than it committed to")
-        attempt.fix_randomness()
 
     def _state_before(self, record: Record, roster: Roster) -> State:
         """What the attempt started from: r and the drawn validators, certified by the CLOSEs of the step before."""

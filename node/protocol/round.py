@@ -1,36 +1,52 @@
-"""One attempt carried through its phases: what this peer says, when a phase is complete, and what follows.
-
-    COMMIT -> AGG -> REVEAL -> CHECKSUMS -> REPORT -> [PUBLISH -> HAVE] -> [JUDGE] -> CLOSE
+"""One attempt carried through its phases (node/protocol/sequence.py): what this peer says, waits for and concludes.
 
 Source: Gorbunov et al. 2021, Algorithms 1-7; the phases and prefixes are PROTOCOL.md's.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 from torch import Tensor
 
-from node.protocol.attempt import Attempt, usable
+from node.protocol import edges, waits
+from node.protocol.attempt import Attempt
 from node.protocol.cargo import Cargo
-from node.protocol.charges import accusation_of
-from node.protocol.deadlines import wait_s
+from node.protocol.charges import Publication, accusation_of
 from node.protocol.events import (
     BulkKey,
     BulkKind,
     Dropped,
+    Forward,
     Output,
     PhaseEntered,
     Purpose,
     Say,
     SendBulk,
-    SetTimer,  # fmt: skip
+    Suspected,
 )
 from node.protocol.gradients import Gradients
-from node.protocol.messages import Agg, Body, Close, Commit, Missing, Phase, Reveal, Signed, Void
-from node.protocol.outcome import Ending, Problem
-from node.protocol.randomness import Share, opens
-from node.protocol.saying import message
+from node.protocol.messages import (
+    Body,
+    Close,
+    Phase,
+    Signed,
+    Suspect,
+    Void,
+    decode_body,
+)
+from node.protocol.outcome import Ending, Trigger
+from node.protocol.saying import Knowledge, message
+from node.protocol.sequence import (
+    LackingError,
+    claimers,
+    following,
+    owed_aggregates,
+    owed_parts,
+    scarce,
+    withheld,
+)
 from node.protocol.shapes import misfit
 from node.protocol.state import State
 from node.protocol.transcript import Added
@@ -38,108 +54,130 @@ from node.protocol.trial import Trial
 from node.protocol.tribunal import Judgement
 from node.protocol.update import next_state, void_state
 
-TIMER = "phase"
-
-_NO_PHASE = "sent a message of a phase that this attempt does not have"
-_AFTER = {
-    Phase.COMMIT: Phase.AGG,
-    Phase.AGG: Phase.REVEAL,
-    Phase.REVEAL: Phase.CHECKSUMS,
-    Phase.CHECKSUMS: Phase.REPORT,
-}
-
 
 class Round:
-    """Drives one attempt; its owner reads `out`, `problem` and `ending` after each call.
+    """Drives one attempt; its owner reads `trigger` and `ending` after each call.
 
     Args:
         attempt: fresh.
         past: the committed attempt of the step before, None in step 0.
         gradients: of this step, kept from attempt to attempt.
         out: where outputs are appended.
+        proofs: encoded equivocations of earlier attempts, for our REPORT.
     """
 
-    def __init__(self, attempt: Attempt, past: Attempt | None, gradients: Gradients, out: list[Output]) -> None:
+    def __init__(
+        self, attempt: Attempt, past: Attempt | None, gradients: Gradients, out: list[Output],
+        proofs: tuple[bytes, ...] = (),
+    ) -> None:  # fmt: skip
         self.attempt, self.past = attempt, past
         self.cargo = Cargo(attempt, past)
         self.trial: Trial | None = None
         self.phase = Phase.COMMIT
-        self.problem: Problem | None = None
+        self.trigger: Trigger | None = None
         self.ending: Ending | None = None
-        self._gradients = gradients
-        self._out = out
-        self._said = False
-        self._verdict: tuple[Judgement, State] | None = None
+        self.verdict: tuple[Judgement, State] | None = None
+        self.frozen = False
+        self._gradients, self._out, self._proofs = gradients, out, proofs
+        self._clock = waits.Clock(attempt.settings, len(attempt.roster.active), out)
+        self._void: Judgement | None = None
+        self._early: set[tuple[Phase, int]] = set()
+        self._said = self._overdue = False
         attempt.own_D = gradients.own_D
         if attempt.me in attempt.contributors:
             out += gradients.want_own(attempt)
-        for target in attempt.targets if past is not None else ():
-            out += gradients.want_past(Purpose.VALIDATE, past, target) if past is not None else []
+        if past is not None:
+            for target in attempt.targets:
+                out += gradients.want_past(Purpose.VALIDATE, past, target)
         self._enter(Phase.COMMIT)
 
     # --- inputs -----------------------------------------------------------------------------------------------
 
     def take(self, via: int | None, body: Body, signed: Signed) -> None:
-        """A message of this attempt with a valid signature."""
+        """A message of this attempt with a valid signature from an active sender."""
         attempt, slot = self.attempt, body.slot
-        if slot.sender not in attempt.roster.active:
-            return self._drop(via, "not_active")
-        if slot != attempt.slot(slot.phase, slot.sender):
-            return self._drop(via, "wrong_slot")
         wrong = self._misfit(body)
         if wrong is not None:
-            return self._fail(slot.sender, slot.phase, wrong)
+            return self._dispute(f"peer {slot.sender}, {slot.phase.name}: {wrong}", signed)
         match attempt.transcript.add(body, signed):
             case Added.DUPLICATE:
-                self._drop(via, "duplicate")
+                return self._drop(via, "duplicate")
             case Added.CONFLICT:
-                self._fail(slot.sender, slot.phase, "signed two different messages for one slot")
-            case Added.NEW if slot.phase.value < self.phase.value:
-                self._fail(slot.sender, slot.phase, _NO_PHASE)
-        return None
+                pair = attempt.transcript.conflicts[(slot.phase, slot.sender)]
+                return self._dispute(f"peer {slot.sender} equivocates in {slot.phase.name}", *pair)
+            case Added.NEW if isinstance(body, Suspect):
+                return self._suspected(body)
+            case Added.NEW if slot.phase.value < self.phase.value and slot.phase not in attempt.transcript.finished:
+                return self._dispute(f"peer {slot.sender} speaks in {slot.phase.name}, which does not exist", signed)
+            case Added.NEW:
+                if slot.phase is not self.phase:
+                    self._early.add((slot.phase, slot.sender))
+                waiting = tuple(attempt.transcript.suspects.get((slot.phase, slot.sender), ()))
+                if waiting:
+                    self._out.append(Forward(tuple(peer for peer in waiting if peer != attempt.me), (signed,)))
+        return self._compare()
+
+    def _compare(self) -> None:
+        split = self.attempt.transcript.split
+        if split is not None:
+            self._dispute("prefixes differ: not everybody has seen the same messages", *split)
 
     def _misfit(self, body: Body) -> str | None:
         trial = self.trial
         known = (len(trial.publications), len(trial.judging)) if trial is not None else (None, None)
-        wrong = misfit(body, self.attempt, *known)
-        return f"sent a message that fits no rule: {wrong}" if wrong is not None else None
+        return misfit(body, self.attempt, *known)
+
+    def _suspected(self, body: Suspect) -> None:
+        """Answer a suspicion with the message if we hold it; f + 1 suspicions of one slot start a dispute."""
+        attempt = self.attempt
+        held = attempt.transcript.signed(body.named).get(body.peer)
+        if held is not None and body.slot.sender != attempt.me:
+            self._out.append(Forward((body.slot.sender,), (held,)))
+        by = attempt.transcript.suspects[(body.named, body.peer)]
+        if len(by) > attempt.roster.faults:
+            self._dispute(f"peer {body.peer} is silent in {body.named.name}", *by.values())
 
     def take_bulk(self, via: int | None, key: BulkKey, values_P: Tensor) -> None:
         """A tensor from a neighbour (None: ourselves)."""
         if not self.cargo.expects(via, key, values_P.numel()):
             return self._drop(via, "unexpected_bulk")
-        self.cargo.take(key, values_P)
-        return self._settle_cargo()
+        self.cargo.take(via, key, values_P)
+        return self.settle_cargo()
+
+    def holds(self, key: BulkKey) -> bool:
+        """True if we could send a tensor of this key again."""
+        return self.cargo.find(key) is not None
+
+    def request(self, via: int, key: BulkKey) -> None:
+        """A neighbour asks for a tensor again."""
+        values_P = self.cargo.serve(via, key)
+        if values_P is None:
+            return self._drop(via, "unserved_request")
+        self._out.append(SendBulk(via, key, values_P))
+        return None
 
     def take_own(self) -> None:
         """Our own gradient is ready."""
         self.attempt.own_D = self._gradients.own_D
 
-    def overdue(self) -> None:
-        """The phase's deadline passed: name what is missing (nobody is ever banned for a local timeout)."""
-        late = self.attempt.transcript.missing(self.phase) if self._said else self._missing_bulk()
-        what = "no message" if self._said else "no data"
-        names = ", ".join(str(peer) for peer in late)
-        text = f"sent {what} within the deadline; missing: {names}" if late else "its own gradient is not ready in time"
-        self.problem = Problem(late[0] if late else None, self.phase, text)
+    def bulk_overdue(self) -> None:
+        """The wait for bulk is over: say what is missing instead."""
+        self._overdue = True
 
-    def _missing_bulk(self) -> tuple[int, ...]:
+    def overdue(self) -> None:
+        """The wait for messages is over: suspect whoever is missing (a local timeout never bans)."""
         attempt = self.attempt
-        match self.phase:
-            case Phase.AGG:
-                return tuple(peer for peer in attempt.contributors if peer not in attempt.parts)
-            case Phase.REVEAL:
-                return tuple(peer for peer in attempt.roster.active if peer not in attempt.aggregates)
-            case Phase.HAVE if self.trial is not None:
-                return self.trial.missing()
-            case _:
-                return ()
+        for peer in attempt.transcript.missing(self.phase):
+            if peer != attempt.me:
+                self._out.append(Suspected(attempt.step, attempt.number, self.phase.name, peer))
+                self._out.append(Say(attempt.roster.active, Suspect(attempt.slot(Phase.SUSPECT), (), self.phase, peer)))
+        self._clock.stall()
 
     # --- the machine ------------------------------------------------------------------------------------------
 
     def advance(self) -> bool:
         """One move: say our message if we can, or finish the phase if everyone's message is here."""
-        if self.problem is not None or self.ending is not None:
+        if self.trigger is not None or self.ending is not None or self.frozen:
             return False
         if not self._said:
             body = self._compose()
@@ -147,72 +185,147 @@ class Round:
                 return False
             self._said = True
             self._out.append(Say(self.attempt.roster.active, body))
-            if self.phase is Phase.PUBLISH:
-                self._publish()
+            self._publish()
             return True
         if self.attempt.transcript.missing(self.phase):
             return False
         return self._finish()
 
+    def resume(self) -> None:
+        """Deadlines of this phase start again (a dispute of the step before is over)."""
+        self._clock.restart()
+
+    def conclude(self, messages: Iterable[tuple[Body, Signed]]) -> tuple[Judgement, State] | None:
+        """What this attempt comes to by the union of a dispute; None while bytes or gradients for it are not here.
+
+        Only peers that lack others' messages have anything to catch up with: what they say meanwhile counts for
+        nobody, but shows their state in the journal.
+        """
+        for body, signed in messages:
+            self.attempt.transcript.add(body, signed)
+        self.frozen, self.trigger = False, None
+        while self.phase is not Phase.CLOSE and self.advance():
+            self.trigger = None
+        if self.verdict is None and self.phase is Phase.CLOSE:
+            self._close()
+        self.frozen = True
+        return self.verdict
+
     def _enter(self, phase: Phase) -> None:
-        self.phase, self._said = phase, False
         attempt = self.attempt
+        self.phase, self._said, self._overdue = phase, False, False
+        self._out.append(PhaseEntered(attempt.step, attempt.number, phase.name))
         trial = self.trial
         work = (len(trial.publications), len(trial.accused)) if trial is not None else (0, 0)
-        self._out.append(PhaseEntered(attempt.step, attempt.number, phase.name))
-        self._out.append(SetTimer(TIMER, wait_s(phase, attempt.settings, len(attempt.roster.active), *work)))
+        self._clock.enter(phase, *work)
 
     def _compose(self) -> Body | None:
         """Our message of the current phase, None while something it needs is not here."""
-        if self.phase is Phase.CLOSE and self.trial is not None:
-            return self._close(self.trial)
-        return message(self.phase, self.attempt, self.past, self.trial, self._gradients.recomputed)
+        if self.phase is Phase.CLOSE:
+            return self._close()
+        known = Knowledge(self.attempt, self.past, self.trial, self._gradients, self._proofs, self._overdue)
+        return message(self.phase, known)
 
-    def _close(self, trial: Trial) -> Close | None:
+    def _close(self) -> Close | None:
         attempt = self.attempt
-        judgement = trial.verdict(self._gradients.recomputed)
+        judgement = self._void if self._void is not None else self._judge()
         if judgement is None:
             return None
         value: bytes | Void
         if judgement.void:
             state, value = void_state(attempt, judgement), Void(judgement.removals)
         else:
+            out = frozenset(guilt.peer for guilt in judgement.guilts)
+            judgement = judgement.joined(edges.broken(attempt, out), False, attempt.roster.active)
             state = next_state(attempt, judgement)
             summary = state.summarise(attempt.transcript.digest)
             state, value = replace(state, summary=summary), summary.digest
-        self._verdict = judgement, state
+        self.verdict = judgement, state
         return Close(attempt.slot(Phase.CLOSE), attempt.transcript.prefix, value)
+
+    def _judge(self) -> Judgement | None:
+        attempt, trial = self.attempt, self.trial
+        if trial is None:
+            return None
+        lacking = scarce(attempt, Phase.HAVE, trial.publications)
+        return trial.verdict(self._gradients.recomputed, lacking, withheld(attempt, lacking, "publication"))
 
     def _finish(self) -> bool:
         """Everyone's message of the phase is here: fix its hash, do what follows, enter the next phase."""
         attempt, phase = self.attempt, self.phase
-        odd = attempt.transcript.odd_prefixes(phase)
-        if odd:
-            self._fail(odd[0], phase, "saw other messages in an earlier phase than this peer (unequal prefixes)")
+        if phase not in attempt.transcript.finished and self._unfit(phase):
             return False
         if phase is Phase.CLOSE:
             self._end()
             return False
-        attempt.transcript.finish(phase)
-        self._follow(phase)
-        if self.problem is not None:
+        if phase not in attempt.transcript.finished:
+            attempt.transcript.finish(phase)
+            self._compare()
+            self._follow(phase)
+            if self.trigger is not None:
+                return False
+        try:
+            following_phase, self._void = following(attempt, phase, self.trial)
+        except LackingError:
             return False
-        self._enter(self.trial.phase_after(phase) if self.trial is not None else _AFTER[phase])
-        self._settle_cargo()
+        if not self._admissible(phase, following_phase):
+            return False
+        self._enter(following_phase)
+        self.settle_cargo()
         return True
 
+    def _admissible(self, phase: Phase, upcoming: Phase) -> bool:
+        """Messages that came before we knew what they must look like, and whether they have a phase at all."""
+        transcript = self.attempt.transcript
+        for body in transcript.after(phase):
+            wrong = "this attempt has no such phase" if body.slot.phase.value < upcoming.value else self._misfit(body)
+            if wrong is not None:
+                signed = transcript.signed(body.slot.phase)[body.slot.sender]
+                self._dispute(f"peer {body.slot.sender}, {body.slot.phase.name}: {wrong}", signed)
+                return False
+        return True
+
+    def _unfit(self, phase: Phase) -> bool:
+        """Check a complete phase again: messages from peers ahead of us were taken before we could judge them, and
+        a prefix may be too short to differ from any other (n CLOSEs would then be no certificate to a third party)."""
+        attempt = self.attempt
+        for peer, signed in attempt.transcript.signed(phase).items():
+            body = attempt.transcript.body(phase, peer)
+            wrong = None if body is None or body.prefix == attempt.transcript.prefix else "another prefix"
+            if wrong is None and (phase, peer) in self._early:
+                wrong = self._misfit(decode_body(signed.body))
+            if wrong is not None:
+                self._dispute(f"peer {peer}, {phase.name}: {wrong}", signed)
+        return self.trigger is not None
+
     def _follow(self, phase: Phase) -> None:
+        attempt = self.attempt
         match phase:
             case Phase.COMMIT:
                 self._send_parts()
-            case Phase.AGG:
+            case Phase.AGG | Phase.AGG2:
                 self._send_aggregate()
+            case Phase.HELD:
+                self._pull(BulkKind.PUBLICATION, Phase.HELD, owed_parts(attempt))
             case Phase.REVEAL:
-                self._open_reveals()
+                attempt.fix_randomness()
+                self._pull(BulkKind.AGGREGATE, Phase.REVEAL, owed_aggregates(attempt))
             case Phase.REPORT:
                 self._open_trial()
+            case Phase.HAVE if self.trial is not None:
+                self._pull(BulkKind.PUBLICATION, Phase.HAVE, self.trial.publications)
             case _:
                 pass
+
+    def _pull(self, kind: BulkKind, phase: Phase, items: tuple[Publication, ...]) -> None:
+        """Ask for what we lack and enough peers say they hold."""
+        attempt = self.attempt
+        lacking = scarce(attempt, phase, items)
+        for place, item in enumerate(items):
+            index = (item.step, item.attempt, item.owner, item.part)
+            held = item.owner in attempt.aggregates if kind is BulkKind.AGGREGATE else index in attempt.publications
+            if not held and item not in lacking:
+                self._out += self.cargo.pull(kind, item, claimers(attempt, phase, place))
 
     def _send_parts(self) -> None:
         attempt = self.attempt
@@ -222,68 +335,55 @@ class Round:
                 self._out.append(SendBulk(aggregator, key, attempt.slice(attempt.own_D, part)))
 
     def _send_aggregate(self) -> None:
+        """Once, when our digest stands in AGG or AGG2."""
         attempt = self.attempt
-        for peer, body in attempt.transcript.of(Agg, Phase.AGG).items():
-            if isinstance(body.aggregate, Missing):
-                return self._fail(peer, Phase.AGG, f"misses the parts of peers {list(body.aggregate.owners)}")
-        if attempt.contributors:
+        complained = any(aggregator == attempt.me for aggregator, _ in attempt.complaints())
+        if attempt.contributors and complained == (self.phase is Phase.AGG2):
             key = attempt.key(BulkKind.AGGREGATE, attempt.me, attempt.place)
-            for peer in attempt.roster.active:
-                if peer != attempt.me:
-                    self._out.append(SendBulk(peer, key, attempt.aggregates[attempt.me]))
-        return None
-
-    def _open_reveals(self) -> None:
-        attempt = self.attempt
-        run, commits = attempt.settings.run, attempt.transcript.of(Commit, Phase.COMMIT)
-        for peer, reveal in attempt.transcript.of(Reveal, Phase.REVEAL).items():
-            opened = Share(reveal.x, reveal.salt)
-            if not opens(commits[peer].randomness, run, attempt.step, attempt.number, peer, opened):
-                return self._fail(peer, Phase.REVEAL, "revealed another value than it committed to")
-            if not all(reveal.have):
-                return self._fail(peer, Phase.REVEAL, "lacks an aggregate")
-        return attempt.fix_randomness()
+            others = (peer for peer in attempt.roster.active if peer != attempt.me)
+            self._out += [SendBulk(peer, key, attempt.aggregates[attempt.me]) for peer in others]
 
     def _open_trial(self) -> None:
         self.trial = trial = Trial(self.attempt, self.past)
         self._out += [accusation_of(self.attempt, charge) for charge in trial.charges]
-        # Messages that came before we knew how many bits they must carry, and whether they have a phase at all.
-        for body in self.attempt.transcript.after(Phase.REPORT):
-            wrong = self._misfit(body) if body.slot.phase in trial.phases else _NO_PHASE
-            if wrong is not None:
-                return self._fail(body.slot.sender, body.slot.phase, wrong)
-        for peer in trial.accused if self.past is not None else ():
-            self._out += self._gradients.want_past(Purpose.JUDGE, self.past, peer) if self.past is not None else []
-        return None
+        if self.past is not None:
+            for peer in trial.accused:
+                self._out += self._gradients.want_past(Purpose.JUDGE, self.past, peer)
 
     def _publish(self) -> None:
-        for key, values_P in self.trial.ours() if self.trial is not None else ():
-            self._out += [SendBulk(peer, key, values_P) for peer in self.attempt.roster.active]
+        """With our RESEND or PUBLISH, the bytes that we owe to all."""
+        attempt = self.attempt
+        owed: list[tuple[BulkKey, Tensor]] = []
+        if self.phase is Phase.RESEND and attempt.own_D is not None:
+            for item in owed_parts(attempt):
+                if item.owner == attempt.me:
+                    key = attempt.key(BulkKind.PUBLICATION, attempt.me, item.part)
+                    owed.append((key, attempt.slice(attempt.own_D, item.part)))
+        elif self.phase is Phase.PUBLISH and self.trial is not None:
+            owed += self.trial.ours()
+        for key, values_P in owed:
+            self._out += [SendBulk(peer, key, values_P) for peer in attempt.roster.active]
 
-    def _settle_cargo(self) -> None:
-        for key in self.cargo.settle(self.trial):
-            self._drop(key.owner, "bulk_digest")
-        if self.phase is Phase.AGG and not self._said:
-            for owner, values_P in self.attempt.parts.items():
-                if not usable(values_P):
-                    return self._fail(owner, Phase.COMMIT, "committed to non-finite or enormous entries")
-        return None
+    def settle_cargo(self) -> None:
+        """Place tensors whose digest is known by now."""
+        for via in self.cargo.settle(self.trial):
+            self._drop(via, "bulk_digest")
 
     def _end(self) -> None:
         """n CLOSEs: equal values end the attempt."""
-        assert self._verdict is not None
+        assert self.verdict is not None
         closes = self.attempt.closed()
+        signed = self.attempt.transcript.signed(Phase.CLOSE)
         ours = closes[self.attempt.me].value
         for peer, close in closes.items():
             if close.value != ours:
-                return self._fail(peer, Phase.CLOSE, "ended the step in another state than this peer")
-        judgement, state = self._verdict
-        self.ending = Ending(judgement, state, tuple(self.attempt.transcript.signed(Phase.CLOSE).values()))
+                return self._dispute("CLOSEs differ", signed[self.attempt.me], signed[peer])
+        self.ending = Ending(*self.verdict, tuple(signed.values()))
         return None
 
     def _drop(self, via: int | None, reason: str) -> None:
         self._out.append(Dropped(via, reason))
 
-    def _fail(self, peer: int, phase: Phase, text: str) -> None:
-        if self.problem is None:
-            self.problem = Problem(peer, phase, text)
+    def _dispute(self, cause: str, *messages: Signed) -> None:
+        if self.trigger is None:
+            self.trigger = Trigger(cause, messages)

@@ -2,51 +2,84 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from torch import Tensor
+from dataclasses import dataclass
 
 from node.protocol.attempt import Attempt
-from node.protocol.messages import Body, Phase, Report, Verdict
+from node.protocol.gradients import Gradients
+from node.protocol.messages import Body, Held, Phase, Report, Resend, Verdict
+from node.protocol.sequence import owed_parts
 from node.protocol.trial import Trial
 from node.protocol.tribunal import suspicious
 
 
-def message(
-    phase: Phase, attempt: Attempt, past: Attempt | None, trial: Trial | None, recomputed: Mapping[int, Tensor]
-) -> Body | None:
+@dataclass(frozen=True, slots=True)
+class Knowledge:
+    """What a message is made of.
+
+    Args:
+        attempt: the attempt under way.
+        past: the committed attempt of the step before, None in step 0.
+        trial: the judging, from REPORT on.
+        gradients: of this step and, recomputed, of the step before, as far as they are there.
+        proofs: encoded equivocations of earlier attempts, for our REPORT.
+        overdue: the wait for bulk is over.
+    """
+
+    attempt: Attempt
+    past: Attempt | None
+    trial: Trial | None
+    gradients: Gradients
+    proofs: tuple[bytes, ...]
+    overdue: bool
+
+
+def message(phase: Phase, known: Knowledge) -> Body | None:
     """This peer's message of a phase, None while something it needs is not here.
 
     Args:
         phase: COMMIT to JUDGE; CLOSE carries the state, which only the round knows.
-        attempt: the attempt under way.
-        past: the committed attempt of the step before, None in step 0.
-        trial: the judging, from REPORT on.
-        recomputed: gradients of the step before, by peer, as far as they are there.
+        known: what we hold.
     """
+    attempt, trial = known.attempt, known.trial
     match phase:
         case Phase.COMMIT:
             return attempt.commit()
         case Phase.AGG:
-            return attempt.agg()
+            return attempt.agg(known.overdue)
+        case Phase.RESEND:
+            return Resend(attempt.slot(Phase.RESEND), attempt.transcript.prefix)
+        case Phase.HELD:
+            return _held(known)
+        case Phase.AGG2:
+            return attempt.agg2()
         case Phase.REVEAL:
-            return attempt.reveal()
+            return attempt.reveal(known.overdue)
         case Phase.CHECKSUMS:
-            return attempt.checksums()
+            return attempt.checksums() if len(attempt.aggregates) >= len(attempt.aggregators) else None
         case Phase.REPORT:
-            return _report(attempt, past, recomputed)
+            return _report(known)
         case Phase.PUBLISH if trial is not None:
             return trial.publish()
         case Phase.HAVE if trial is not None:
-            return trial.have()
+            return trial.have(known.overdue)
         case Phase.JUDGE if trial is not None:
-            return trial.judge(recomputed)
+            return trial.judge(known.gradients.recomputed)
         case _:
             return None
 
 
-def _report(attempt: Attempt, past: Attempt | None, recomputed: Mapping[int, Tensor]) -> Report | None:
+def _held(known: Knowledge) -> Held | None:
+    attempt = known.attempt
+    keys = [(item.step, item.attempt, item.owner, item.part) for item in owed_parts(attempt)]
+    have = tuple(key in attempt.publications for key in keys)
+    if not all(have) and not known.overdue:
+        return None
+    return Held(attempt.slot(Phase.HELD), attempt.transcript.prefix, have)
+
+
+def _report(known: Knowledge) -> Report | None:
     """REPORT, once our targets' gradients are recomputed: our word on every claim about our part, and verdicts."""
+    attempt, past, recomputed = known.attempt, known.past, known.gradients.recomputed
     if any(target not in recomputed for target in attempt.targets):
         return None
     verdicts = tuple(
@@ -54,4 +87,5 @@ def _report(attempt: Attempt, past: Attempt | None, recomputed: Mapping[int, Ten
         for target in attempt.targets
         if past is not None
     )
-    return Report(attempt.slot(Phase.REPORT), attempt.transcript.prefix, attempt.checks(), verdicts, ())
+    slot, prefix = attempt.slot(Phase.REPORT), attempt.transcript.prefix
+    return Report(slot, prefix, attempt.checks(), verdicts, (), known.proofs)

@@ -5,22 +5,31 @@ from __future__ import annotations
 from typing import assert_never
 
 from node.protocol.attempt import Attempt
+from node.protocol.charges import MAX_PROOFS
 from node.protocol.digest import DIGEST_BYTES
 from node.protocol.messages import (
     Agg,
+    Agg2,
     Body,
     Checksums,
     Close,
     Commit,
     Have,
+    Held,
     Hello,
     Judge,
     Missing,
+    Outcome,
+    Phase,
     Publish,
     Report,
+    Resend,
     Reveal,
+    Suspect,
+    View,
     Void,
 )
+from node.protocol.randomness import Share, opens
 
 MAX_ACCUSATIONS = 8
 
@@ -33,6 +42,11 @@ def misfit(body: Body, attempt: Attempt, publications: int | None, gradient_char
             is from a peer ahead of us and is checked again when we get there).
     """
     sender = body.slot.sender
+    if isinstance(body, Suspect):
+        another = body.peer in attempt.roster.active and body.peer != sender
+        in_step = Phase.COMMIT.value <= body.named.value <= Phase.CLOSE.value
+        fits = another and in_step and not body.prefix
+        return None if fits else "a SUSPECT names a phase of the step and another active peer, and carries no prefix"
     contributes = sender in attempt.contributors
     parts = attempt.split.count if contributes else 0
     match body:
@@ -43,22 +57,32 @@ def misfit(body: Body, attempt: Attempt, publications: int | None, gradient_char
             return None if fits else f"COMMIT must carry {parts} part digests"
         case Agg():
             if isinstance(body.aggregate, Missing):
-                owners = set(body.aggregate.owners)
-                fits = bool(owners) and body.aggregate.owners == tuple(sorted(owners & set(attempt.contributors)))
-                return None if fits else "a complaint must name contributors, each once, in order"
+                return _complaint_misfit(body.aggregate, attempt)
             fits = _digests(body.aggregate) if attempt.contributors else body.aggregate == b""
             return None if fits else "AGG must carry one digest"
+        case Resend() | Publish():
+            return None
+        case Held():
+            owed = len(attempt.complaints())
+            known = not attempt.transcript.missing(Phase.AGG)
+            return None if not known or len(body.have) == owed else f"HELD must carry {owed} bits"
+        case Agg2():
+            complained = {aggregator for aggregator, _ in attempt.complaints()}
+            known = not attempt.transcript.missing(Phase.AGG)
+            fits = not known or (_digests(body.aggregate) if sender in complained else body.aggregate == b"")
+            return None if fits else "AGG2 must carry a digest exactly after a complaint"
+        case View() | Outcome():
+            return "a message of a dispute inside an attempt"
         case Reveal():
             aggregates = len(attempt.roster.active) if attempt.contributors else 0
-            fits = _digests(body.x, body.salt) and len(body.have) == aggregates
-            return None if fits else f"REVEAL must carry {aggregates} HAVE bits"
+            if not _digests(body.x, body.salt) or len(body.have) != aggregates:
+                return f"REVEAL must carry {aggregates} HAVE bits"
+            return _reveal_misfit(body, attempt)
         case Checksums():
             fits = len(body.s) == len(body.norms) == parts
             return None if fits else f"CHECKSUMS must carry {parts} pairs"
         case Report():
             return _report_misfit(body, attempt)
-        case Publish():
-            return None
         case Have():
             return None if publications in (None, len(body.have)) else f"HAVE must carry {publications} bits"
         case Judge():
@@ -69,6 +93,24 @@ def misfit(body: Body, attempt: Attempt, publications: int | None, gradient_char
             return None if fits else "CLOSE must carry a digest"
         case _:
             assert_never(body)
+
+
+def _complaint_misfit(missing: Missing, attempt: Attempt) -> str | None:
+    """A complaint names contributors in roster order, each once (its sender too: a filter may have spoilt its part)."""
+    owners = missing.owners
+    possible = tuple(peer for peer in attempt.contributors if peer in owners)
+    return None if owners and owners == possible else "a complaint must name contributors in roster order"
+
+
+def _reveal_misfit(body: Reveal, attempt: Attempt) -> str | None:
+    """A revealed value opens its sender's commitment (once that is here)."""
+    sender = body.slot.sender
+    commit = attempt.transcript.body(Phase.COMMIT, sender)
+    if not isinstance(commit, Commit):
+        return None
+    opened, run = Share(body.x, body.salt), attempt.settings.run
+    fits = opens(commit.randomness, run, attempt.step, attempt.number, sender, opened)
+    return None if fits else "REVEAL opens another value than the one committed to"
 
 
 def _digests(*values: bytes) -> bool:
@@ -82,6 +124,8 @@ def _report_misfit(body: Report, attempt: Attempt) -> str | None:
     due = tuple(target for validator, target in attempt.pairs if validator == sender)
     if tuple(verdict.target for verdict in body.verdicts) != due:
         return f"REPORT must carry the verdicts on {list(due)}"
+    if len(body.evidence) > MAX_PROOFS or body.joins:
+        return f"REPORT carries more than {MAX_PROOFS} proofs, or a join request"
     if len(body.accusations) > MAX_ACCUSATIONS:
         return f"REPORT carries {len(body.accusations)} accusations, more than {MAX_ACCUSATIONS}"
     return None

@@ -41,7 +41,6 @@ class Summary(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
     validator_count: int
     norms: bytes
     fingerprints: bytes
-    edges: tuple[tuple[int, int], ...] = ()
     complaints: tuple[tuple[int, int, int], ...] = ()
     probation: tuple[tuple[int, int], ...] = ()
 
@@ -79,6 +78,7 @@ class State:
         norms: window of V3.
         draw: validators of `step`.
         fingerprints: digest of all peers' environments, from HELLO.
+        complaints: answered complaints by pair (node/protocol/edges.py).
         summary, certificate: what the CLOSEs of the last committed step signed, and those CLOSEs (empty at genesis).
     """
 
@@ -91,13 +91,15 @@ class State:
     norms: NormWindow = field(default_factory=NormWindow)
     draw: Draw = field(default_factory=Draw)
     fingerprints: bytes = b""
+    complaints: tuple[tuple[int, int, int], ...] = ()
     summary: Summary | None = None
     certificate: tuple[Signed, ...] = ()
 
     @property
     def removed_faults(self) -> int:
-        """Removals that count against f_0."""
-        return sum(ban.removed for ban in self.bans)
+        """Removals that count against f_0: an eliminated pair holds at least one faulty peer, so it counts one."""
+        single = sum(ban.removed and ban.reason != "eliminated" for ban in self.bans)
+        return single + sum(ban.reason == "eliminated" for ban in self.bans) // 2
 
     def summarise(self, transcript: bytes) -> Summary:
         """The summary of this state as reached by the transcript with the given digest."""
@@ -113,6 +115,7 @@ class State:
             validator_count=self.draw.count,
             norms=norms_digest(self.norms),
             fingerprints=self.fingerprints,
+            complaints=self.complaints,
         )
 
     def punished(self, step: int, attempt: int, removals: Sequence[Removal], reform: bool) -> State:

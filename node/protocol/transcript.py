@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from enum import Enum
 from typing import TypeVar
 
 from node.protocol.digest import digest
-from node.protocol.messages import Body, Message, Phase, Signed, body_digest
+from node.protocol.messages import Body, Message, Phase, Signed, Suspect, body_digest
 
 M = TypeVar("M", bound=Message)
 
@@ -27,21 +28,43 @@ class Transcript:
         self.prefix: tuple[bytes, ...] = ()
         self.finished: tuple[Phase, ...] = ()
         self.conflicts: dict[tuple[Phase, int], tuple[Signed, Signed]] = {}
+        self.split: tuple[Signed, Signed] | None = None
+        """Two messages whose prefixes differ in a phase that both cover."""
+        self.suspects: dict[tuple[Phase, int], dict[int, Signed]] = {}
+        """Who suspects the sender of a phase's message, by (phase, sender)."""
         self._bodies: dict[Phase, dict[int, Body]] = {}
         self._signed: dict[Phase, dict[int, Signed]] = {}
+        self._seen_prefix: list[tuple[bytes, Signed]] = []
 
     def add(self, body: Body, signed: Signed) -> Added:
         """Keep a message whose signature is valid and whose sender is active."""
+        if isinstance(body, Suspect):
+            return self._add_suspect(body, signed)
         phase, sender = body.slot.phase, body.slot.sender
         held = self._signed.setdefault(phase, {})
         if sender not in held:
             held[sender] = signed
             self._bodies.setdefault(phase, {})[sender] = body
+            self._compare_prefix(body, signed)
             return Added.NEW
         if held[sender].body == signed.body:
             return Added.DUPLICATE
         self.conflicts.setdefault((phase, sender), (held[sender], signed))
         return Added.CONFLICT
+
+    def _add_suspect(self, body: Suspect, signed: Signed) -> Added:
+        held = self.suspects.setdefault((body.named, body.peer), {})
+        if body.slot.sender in held:
+            return Added.DUPLICATE
+        held[body.slot.sender] = signed
+        return Added.NEW
+
+    def _compare_prefix(self, body: Message, signed: Signed) -> None:
+        for place, value in enumerate(body.prefix):
+            if place == len(self._seen_prefix):
+                self._seen_prefix.append((value, signed))
+            elif self._seen_prefix[place][0] != value and self.split is None:
+                self.split = (self._seen_prefix[place][1], signed)
 
     def of(self, kind: type[M], phase: Phase) -> dict[int, M]:
         """Bodies of a phase by sender, in roster order."""
@@ -49,10 +72,29 @@ class Transcript:
         found = ((peer, held[peer]) for peer in self.active if peer in held)
         return {peer: body for peer, body in found if isinstance(body, kind)}
 
+    def body(self, phase: Phase, sender: int) -> Message | None:
+        """One message's body, None if it is not here."""
+        return self._bodies.get(phase, {}).get(sender)
+
+    def knows(self, phase: Phase, sender: int, body: bytes) -> bool:
+        """True if exactly this message is here: its signature has been checked."""
+        held = self._signed.get(phase, {}).get(sender)
+        return held is not None and held.body == body
+
     def signed(self, phase: Phase) -> dict[int, Signed]:
         """Signed messages of a phase by sender, in roster order."""
         held = self._signed.get(phase, {})
         return {peer: held[peer] for peer in self.active if peer in held}
+
+    def everything(self) -> Iterator[Signed]:
+        """Every signed message held, in slot order, conflicting ones and SUSPECTs included."""
+        for phase in sorted(self._signed, key=lambda phase: phase.value):
+            for peer, signed in self.signed(phase).items():
+                yield signed
+                if (phase, peer) in self.conflicts:
+                    yield self.conflicts[(phase, peer)][1]
+        for named in sorted(self.suspects, key=lambda slot: (slot[0].value, slot[1])):
+            yield from (self.suspects[named][peer] for peer in sorted(self.suspects[named]))
 
     def after(self, phase: Phase) -> list[Body]:
         """Messages of later phases that are here already, by phase and sender."""
@@ -66,16 +108,26 @@ class Transcript:
         held = self._signed.get(phase, {})
         return tuple(peer for peer in self.active if peer not in held)
 
+    def silent(self, quorum: int) -> tuple[tuple[Phase, int], ...]:
+        """Slots that at least `quorum` peers suspect."""
+        found = (slot for slot, by in self.suspects.items() if len(by) >= quorum)
+        return tuple(sorted(found, key=lambda slot: (slot[0].value, slot[1])))
+
     def odd_prefixes(self, phase: Phase) -> tuple[int, ...]:
-        """Senders of a phase whose prefix differs from ours."""
+        """Senders of a phase whose prefix is not the one of the finished phases, be it only in length."""
         held = self._bodies.get(phase, {})
         return tuple(peer for peer in self.active if peer in held and held[peer].prefix != self.prefix)
 
     def finish(self, phase: Phase) -> None:
         """Append the phase's hash to the prefix; the phase must be complete."""
         bodies = (body_digest(signed.body) for signed in self.signed(phase).values())
-        self.prefix = (*self.prefix, digest("phase", phase.name.encode(), *bodies))
+        value = digest("phase", phase.name.encode(), *bodies)
+        self.prefix = (*self.prefix, value)
         self.finished = (*self.finished, phase)
+        place = len(self.prefix) - 1
+        ours = next(iter(self.signed(phase).values()))
+        if place < len(self._seen_prefix) and self._seen_prefix[place][0] != value and self.split is None:
+            self.split = (self._seen_prefix[place][1], ours)
 
     @property
     def digest(self) -> bytes:

@@ -8,10 +8,18 @@ import torch
 from torch import Tensor
 
 from node.protocol.attempt import Attempt
-from node.protocol.charges import Charge, FalseGradient, Publication, charges, judged_peers, publications
+from node.protocol.charges import (
+    Averaging,
+    Charge,
+    FalseGradient,
+    Publication,
+    charges,
+    judged_peers,
+    publications,
+)
 from node.protocol.events import BulkKey, BulkKind
 from node.protocol.messages import Have, Judge, Phase, Publish
-from node.protocol.tribunal import Bench, Judgement, far_from, judge
+from node.protocol.tribunal import Bench, Guilt, Judgement, far_from, judge
 
 
 class Trial:
@@ -75,10 +83,9 @@ class Trial:
         self.attempt.publications[(key.step, key.attempt, key.owner, key.part)] = values_P
         return True
 
-    def missing(self) -> tuple[int, ...]:
-        """Owners whose publications are not all here."""
-        late = (item.owner for index, item in self._wanted.items() if index not in self.attempt.publications)
-        return tuple(dict.fromkeys(late))
+    def missing(self) -> tuple[Publication, ...]:
+        """Publications that are not here."""
+        return tuple(item for index, item in self._wanted.items() if index not in self.attempt.publications)
 
     # --- what this peer says ----------------------------------------------------------------------------------
 
@@ -86,16 +93,18 @@ class Trial:
         """PUBLISH: our publications follow."""
         return Publish(self.attempt.slot(Phase.PUBLISH), self.attempt.transcript.prefix)
 
-    def have(self) -> Have | None:
-        """HAVE, once every publication is here."""
-        if self.missing():
+    def have(self, overdue: bool) -> Have | None:
+        """HAVE, once every publication is here, or with the bits of those that did not come in time."""
+        if self.missing() and not overdue:
             return None
-        bits = tuple(True for _ in self.publications)
+        bits = tuple(self._index(item) in self.attempt.publications for item in self.publications)
         return Have(self.attempt.slot(Phase.HAVE), self.attempt.transcript.prefix, bits)
 
     def judge(self, recomputed: Mapping[int, Tensor]) -> Judge | None:
         """JUDGE, once the accused gradients are recomputed: our own finding on each."""
         if any(peer not in recomputed for peer in self.judging):
+            return None
+        if any(item.owner in self.judging for item in self.missing()):
             return None
         guilty = tuple(self._finds_guilty(peer, recomputed[peer]) for peer in self.judging)
         return Judge(self.attempt.slot(Phase.JUDGE), self.attempt.transcript.prefix, guilty)
@@ -110,12 +119,30 @@ class Trial:
         tolerance = self.attempt.settings.recompute_tolerance
         return not claims_hold or far_from(torch.cat(list(published.values())), recomputed_D, tolerance)
 
-    def verdict(self, recomputed: Mapping[int, Tensor]) -> Judgement | None:
-        """The outcome, once everything it needs is here."""
+    def verdict(
+        self, recomputed: Mapping[int, Tensor], scarce: tuple[Publication, ...], withheld: tuple[Guilt, ...]
+    ) -> Judgement | None:
+        """The outcome, once everything it needs is here.
+
+        Args:
+            recomputed: gradients of the step before, by peer.
+            scarce: publications that too few hold. What they would have decided stays undecided, and an aggregate
+                that cannot be checked does not count.
+            withheld: their owners' guilt.
+        """
         if not self.mixed and any(peer not in recomputed for peer in self.accused):
             return None
+        if any(item not in scarce for item in self.missing()):
+            return None
+        decidable = tuple(charge for charge in self.charges if not self._needs(charge, scarce))
         majority = self._majority() if self.mixed else None
-        return judge(self.charges, Bench(self.attempt, self.past, recomputed, majority))
+        judgement = judge(decidable, Bench(self.attempt, self.past, recomputed, majority))
+        unchecked = any(isinstance(charge, Averaging) for charge in self.charges if charge not in decidable)
+        return judgement.joined(withheld, unchecked, self.attempt.roster.active)
+
+    def _needs(self, charge: Charge, scarce: tuple[Publication, ...]) -> bool:
+        """True if judging a charge needs one of the scarce publications."""
+        return any(item in scarce for item in publications((charge,), self.attempt, self.past))
 
     def _majority(self) -> frozenset[int]:
         """The accused whom more than half of the active roster finds guilty."""

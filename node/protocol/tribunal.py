@@ -7,19 +7,42 @@ Source: Gorbunov et al. 2021, section 3.2 and Algorithm 4 (CheckAveraging, Accus
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from node.protocol.attempt import Attempt, usable
-from node.protocol.charges import Averaging, Charge, FalseChecksum, FalseGradient, OutOfBounds
+from node.protocol.charges import Averaging, Charge, Equivocation, FalseChecksum, FalseGradient, OutOfBounds, Ruled
 from node.protocol.checksums import V0_FACTOR
 from node.protocol.messages import Removal
 
-REASONS = ("aggregate", "unusable", "bounds", "checksum", "gradient", "false_report", "false_accusation")
+REASONS = (
+    "equivocation",
+    "malformed",
+    "prefix",
+    "incomplete",
+    "close",
+    "aggregate",
+    "unusable",
+    "withheld",
+    "bounds",
+    "checksum",
+    "gradient",
+    "false_report",
+    "false_accusation",
+    "silent",
+    "edges",
+    "eliminated",
+)
 """Why a peer is banned, the gravest first: a peer guilty of several is banned for the first."""
+
+GONE = frozenset({"silent"})
+"""Reasons that need no malice: the peer is `gone`, not `banned`."""
+
+VOIDING = frozenset({"aggregate", "unusable"})
+"""Guilt that leaves no valid aggregate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +53,16 @@ class Guilt:
     reason: str
     accuser: int | None
     charge: Charge
+
+    @property
+    def removal(self) -> Removal:
+        """What CLOSE and OUTCOME say of it."""
+        return Removal(self.peer, self.reason, self.accuser)
+
+    @staticmethod
+    def ruled(removal: Removal) -> Guilt:
+        """Guilt that the roster's majority signed and we have no proof of our own for."""
+        return Guilt(removal.peer, removal.reason, removal.accuser, Ruled(removal.peer, removal.reason))
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +75,13 @@ class Judgement:
     @property
     def removals(self) -> tuple[Removal, ...]:
         """What CLOSE carries or covers."""
-        return tuple(Removal(guilt.peer, guilt.reason, guilt.accuser) for guilt in self.guilts)
+        return tuple(guilt.removal for guilt in self.guilts)
+
+    def joined(self, more: Sequence[Guilt], void: bool, active: Sequence[int]) -> Judgement:
+        """This judgement with more guilt, still one per peer and in roster order."""
+        known = {guilt.peer: guilt for guilt in (*more, *self.guilts)}
+        ordered = tuple(known[peer] for peer in active if peer in known)
+        return Judgement(ordered, self.void or void)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +110,7 @@ def judge(found: tuple[Charge, ...], bench: Bench) -> Judgement:
         if guilt.peer in bench.attempt.roster.active and not _already_punished(guilt, bench):
             first.setdefault(guilt.peer, guilt)
     ordered = tuple(first[peer] for peer in bench.attempt.roster.active if peer in first)
-    return Judgement(ordered, any(guilt.reason == "aggregate" for guilt in ordered))
+    return Judgement(ordered, any(guilt.reason in VOIDING for guilt in guilts))
 
 
 def _already_punished(guilt: Guilt, bench: Bench) -> bool:
@@ -91,6 +130,10 @@ def _decide(charge: Charge, bench: Bench) -> Iterator[Guilt]:
             yield _check_claim(charge, bench.attempt)
         case FalseGradient():
             yield from _check_gradient(charge, bench)
+        case Equivocation(accused=accused):
+            yield Guilt(accused, "equivocation", None, charge)
+        case _:
+            pass
 
 
 def _published(attempt: Attempt, owner: int, part: int) -> Tensor:

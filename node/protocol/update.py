@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import torch
 
+from node.protocol import edges
 from node.protocol.attempt import Attempt
 from node.protocol.state import State
 from node.protocol.tribunal import Judgement
@@ -34,6 +35,7 @@ def next_state(attempt: Attempt, judgement: Judgement) -> State:
         optimiser_D=optimiser_D,
         r=attempt.r,
         norms=norms,
+        complaints=edges.after(attempt),
         draw=draw(attempt.r, attempt.contributors, pairs, settings.validate_every),
         summary=None,
         certificate=(),

@@ -1,7 +1,7 @@
 """Detection times of whole simulated clusters fit the exact law of node/protocol/law.py.
 
 tests/test_law.py holds the law against the draw alone, tests/test_attacks_in_simulation.py against the report's six
-peers; here against other sizes, with validation at random steps, and with attackers anywhere.
+peers; here against other sizes, with validation at random steps, with several pairs, and with attackers anywhere.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def observe(setting: Setting, seed: int) -> Lasted:
 
 SETTINGS = [
     pytest.param((Setting(5, 2, 1), 200), id="five peers, two attackers"),
-    pytest.param((Setting(3, 1, 1, validate_every=2, start=1), 300), id="three peers, every second step"),
+    pytest.param((Setting(7, 3, 2, validate_every=2, start=1), 60), id="seven peers, two pairs, every second step"),
 ]
 
 

@@ -3,7 +3,7 @@ honest peer reaches the end."""
 
 from __future__ import annotations
 
-from node.protocol.deadlines import wait_s
+from node.protocol.deadlines import deadline, dispute_round_s, outcome_s
 from node.protocol.events import Committed, Finished, Halted, PhaseEntered, Voided
 from node.protocol.messages import Phase
 from node.simulator import Observed
@@ -16,9 +16,20 @@ class Liveness:
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
         self._settings = stage.ground().settings
+        self._bounds = self._phase_bounds()
         self._next = dict.fromkeys(stage.honest, 0)
         self._entered: dict[int, tuple[float, float]] = {}
         self._finished: set[int] = set()
+
+    def _phase_bounds(self) -> dict[Phase, float]:
+        """The longest that a phase may take: its deadline, and a dispute if it ends in one."""
+        peers, settings = self._stage.run.peers, self._settings
+        dispute_s = (peers + 1) // 2 * dispute_round_s(settings) + outcome_s(settings) + 6 * settings.delivery_bound_s
+        bounds, previous_s = {}, 2.0 * settings.delivery_bound_s
+        for phase in Phase:
+            previous_s = deadline(phase, previous_s, settings, peers, 64, peers).message_s
+            bounds[phase] = previous_s + dispute_s
+        return bounds
 
     def see(self, seen: Observed) -> None:
         node = seen.node
@@ -29,8 +40,7 @@ class Liveness:
                 raise AssertionError(f"honest peer {node} halted: {halted.problem}")
             case PhaseEntered() as phase:
                 self._within_bound(seen, None)
-                bound_s = wait_s(Phase[phase.phase], self._settings, self._stage.run.peers, 64, self._stage.run.peers)
-                self._entered[node] = seen.time_s, bound_s
+                self._entered[node] = seen.time_s, self._bounds.get(Phase[phase.phase], self._bounds[Phase.CLOSE])
             case Voided() as void:
                 assert void.removals, f"attempt {void.attempt} of step {void.step} ended without a removal"
             case Committed() as done:

@@ -1,0 +1,117 @@
+"""`btard-launch verify --explain`: the story of every ban and dispute of a run, in words, from the nodes' journals.
+
+The journals tell who saw what; whether a ban is proven is decided by the evidence alone (node/audit.py).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from node import journal
+
+_EVENTS = ("suspected", "disputed", "accused", "voided", "resolved", "banned", "halted")
+
+REASONS: Mapping[str, str] = {
+    "equivocation": "it signed two different messages for one slot; the pair is the proof",
+    "malformed": "it signed a message that fits no rule of the protocol",
+    "prefix": "it signed a history of the attempt that differs from everybody's messages",
+    "incomplete": "it went on to a later phase although an earlier one was not complete",
+    "close": "it ended the step in another state than everybody else",
+    "aggregate": "its aggregate is not the fixed point of the published parts",
+    "unusable": "it committed to entries that are not finite, or beyond 2^40",
+    "withheld": "fewer than f + 1 peers held the bytes that it owed to all",
+    "bounds": "it claimed a checksum that no honest peer can have",
+    "checksum": "its checksum is not what its committed bytes give",
+    "gradient": "its gradient is not the one that its public seed gives",
+    "false_report": "as aggregator it passed a false checksum as true",
+    "false_accusation": "what it accused proved true on recomputation",
+    "silent": "f + 1 peers missed its message at their deadlines: gone, not banned",
+    "edges": "complaints tie it to more peers than can be faulty",
+    "eliminated": "the fourth complaint of this pair: one of the two is faulty, both leave",
+}
+
+
+def tell(run_dir: Path, nodes: Sequence[int]) -> Iterator[str]:
+    """Lines of prose, in the order of steps.
+
+    Args:
+        run_dir: the run directory.
+        nodes: whose journals to read.
+
+    Raises:
+        DataError: a journal is damaged.
+    """
+    events: dict[tuple[int, int], dict[str, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
+    for node in nodes:
+        for record in journal.read(run_dir / "nodes" / str(node) / "journal.jsonl")[0]:
+            if record["event"] in _EVENTS:
+                events[(record["step"], record.get("attempt", 0))][record["event"]].append(record)
+    if not events:
+        yield "nothing was disputed and nobody was accused"
+    for (step, attempt), found in sorted(events.items()):
+        where = f"step {step}" + (f", attempt {attempt + 1}" if attempt else "")
+        for line in _attempt(found):
+            yield f"{where}: {line}"
+
+
+def _attempt(found: Mapping[str, list[dict[str, Any]]]) -> Iterator[str]:
+    yield from _suspicions(found["suspected"])
+    yield from _disputes(found["disputed"])
+    yield from _accusations(found["accused"])
+    yield from _resolutions(found["resolved"])
+    yield from _bans(found["banned"])
+    if found["voided"]:
+        yield "the attempt had no effect but the removals; the step started again with whoever was left"
+    for record in found["halted"]:
+        yield f"node {record['node']} stopped: {record['problem']}"
+
+
+def _suspicions(records: list[dict[str, Any]]) -> Iterator[str]:
+    by: dict[tuple[str, int], set[int]] = defaultdict(set)
+    for record in records:
+        by[(record["phase"], record["peer"])].add(record["node"])
+    for (phase, peer), nodes in sorted(by.items()):
+        yield f"{_peers(nodes)} missed the {phase} of peer {peer} at the deadline and asked the others for it"
+
+
+def _disputes(records: list[dict[str, Any]]) -> Iterator[str]:
+    if not records:
+        return
+    causes = dict.fromkeys(record["cause"] for record in sorted(records, key=lambda record: float(record["time"])))
+    nodes = {record["node"] for record in records}
+    yield f"a dispute began at {_peers(nodes)}: {next(iter(causes))}"
+    yield "they froze the attempt and agreed, in f + 1 rounds, on all messages that anyone had seen"
+
+
+def _accusations(records: list[dict[str, Any]]) -> Iterator[str]:
+    seen = dict.fromkeys((record["kind"], record["accused"], record["part"], record["accuser"]) for record in records)
+    for kind, accused, part, accuser in seen:
+        who = f"peer {accuser} accused" if accuser is not None else "the transcript itself raised a charge against"
+        about = f" on part {part}" if part is not None else ""
+        yield f"{who} peer {accused} ({kind}{about}); everyone judged it"
+
+
+def _resolutions(records: list[dict[str, Any]]) -> Iterator[str]:
+    for outcome, removals in dict.fromkeys((record["outcome"], tuple(record["removals"])) for record in records):
+        signers = {record["node"] for record in records if record["outcome"] == outcome}
+        result = "the step stands as it was" if outcome == "commit" else "the attempt is void"
+        removed = f"; removed: {_peers(set(removals))}" if removals else "; nobody is removed"
+        yield f"a majority signed the outcome, and {_peers(signers)} acted on it: {result}{removed}"
+
+
+def _bans(records: list[dict[str, Any]]) -> Iterator[str]:
+    seen: dict[tuple[int, str, bool], dict[str, Any]] = {}
+    for record in records:
+        seen.setdefault((record["peer"], record["reason"], record["removed"]), record)
+    for (peer, reason, removed), record in sorted(seen.items()):
+        verb = "was removed" if removed else "was banned but stays, honest from now on"
+        why = REASONS.get(reason, reason)
+        yield f"peer {peer} {verb} ({reason}): {why}; evidence {record['path']}"
+
+
+def _peers(ids: set[int]) -> str:
+    names = ", ".join(str(peer) for peer in sorted(ids))
+    return f"peer {names}" if len(ids) == 1 else f"peers {names}"

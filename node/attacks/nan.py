@@ -1,0 +1,28 @@
+"""Entries that are no numbers."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from node.attacks.registry import attack
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from node.attacks.view import View
+
+
+@attack("nan", acts_on="gradient", source="CATALOGUE section 1", examples=({}, {"entries": 1}))
+def nan(gradient_D: Tensor, view: View, *, entries: int = 3) -> Tensor:
+    """Some entries of the gradient are NaN: one of them would make every mean, norm and product NaN.
+
+    Args:
+        gradient_D: own honest gradient, float32.
+        entries: how many, spread evenly (at most all).
+
+    Source: PROTOCOL section 5: "non-finite [content] is proof once published".
+    """
+    result = gradient_D.clone()
+    result[:: max(1, result.numel() // max(1, entries))] = math.nan
+    return result

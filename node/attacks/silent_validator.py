@@ -1,0 +1,39 @@
+"""A validator that says nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from node.attacks.registry import attack
+from node.attacks.targets import chosen, told_apart
+from node.protocol.events import Say
+from node.protocol.messages import Report
+
+if TYPE_CHECKING:
+    from node.attacks.view import View
+    from node.protocol.events import Output
+
+
+@attack(
+    "silent_validator",
+    acts_on="outputs",
+    source="Gorbunov et al. 2021, section 3.2; PROTOCOL section 3 (Validate)",
+    examples=({}, {"how": "report"}),
+    choices={"how": ("verdict", "report")},
+)
+def silent_validator(output: Output, view: View, *, how: str = "verdict") -> Sequence[Output]:
+    """A drawn validator keeps its verdict to itself.
+
+    Args:
+        how: `verdict`: its REPORT lacks it; `report`: there is no REPORT.
+
+    Source: PROTOCOL section 3, "a missing verdict is a malformed REPORT"; section 9, "a validator silent: ban".
+    """
+    if not isinstance(output, Say) or not isinstance(output.body, Report) or not output.body.verdicts:
+        return (output,)
+    if how == "verdict":
+        return (Say(output.to, replace(output.body, verdicts=())),)
+    return told_apart(output, None, chosen(view, "all"))

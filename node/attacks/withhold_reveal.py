@@ -1,0 +1,69 @@
+"""A reveal that does not come."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from node.attacks.behaviour import Behaviour
+from node.attacks.registry import attack
+from node.attacks.targets import chosen, told_apart
+from node.protocol.events import Say
+from node.protocol.messages import Phase, Reveal
+from node.protocol.randomness import combine
+from node.protocol.validators import draw
+
+if TYPE_CHECKING:
+    from node.attacks.view import View
+    from node.protocol.events import Input, Output
+
+
+@attack(
+    "withhold_reveal",
+    acts_on="node",
+    source="Gorbunov et al. 2021, appendix A.2 (an aborted multi-party random number generator)",
+    examples=({}, {"biased": True}),
+)
+class WithholdReveal(Behaviour):
+    """The attacker does not open its randomness: the attempt has no r and is tried again.
+
+    Args:
+        biased: wait for everybody else's reveal, and withhold the own one only where r would draw an attacker's
+            gradient for validation: the retry draws anew. One attacker sacrifices itself for that, the others reveal.
+
+    Source: PROTOCOL section 9, "a reveal withheld: removed, new attempt; at most f biased retries".
+    """
+
+    def __init__(self, *, biased: bool = False) -> None:
+        self._biased = biased
+        self._held: Say | None = None
+
+    def said(self, output: Output, view: View) -> Sequence[Output]:
+        """REVEAL is withheld, or held back until r is known."""
+        if not isinstance(output, Say) or not isinstance(output.body, Reveal):
+            return (output,)
+        self._held = Say(chosen(view, "all"), output.body) if self._biased else None
+        # Accomplices get it at once: each of them must know r to choose.
+        return (*told_apart(output, None, chosen(view, "all")), *self._decide(view))
+
+    def heard(self, event: Input, view: View) -> Sequence[Output]:
+        """The last of the others' reveals gives r away."""
+        return self._decide(view)
+
+    def _decide(self, view: View) -> Sequence[Output]:
+        held, attempt = self._held, view.attempt
+        if held is None or attempt is None:
+            return ()
+        if held.body.slot != attempt.slot(Phase.REVEAL):
+            self._held = None
+            return ()
+        known = attempt.transcript.of(Reveal, Phase.REVEAL)
+        if any(peer not in known for peer in view.peers):
+            return ()
+        self._held = None
+        r = combine(attempt.step, attempt.number, [reveal.x for reveal in known.values()])
+        pairs = max(1, attempt.settings.validators)
+        targets = draw(r, attempt.contributors, pairs, attempt.settings.validate_every).targets
+        unwelcome = any(target in view.accomplices for target in targets)
+        victim = next(peer for peer in view.peers if peer in view.accomplices)
+        return () if unwelcome and victim == view.me else (held,)

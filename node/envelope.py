@@ -1,0 +1,45 @@
+"""What a control message between two nodes is: a signed message, a relayed view, or a request for a tensor."""
+
+from __future__ import annotations
+
+from node.errors import WireError
+from node.protocol.events import BulkKey, BulkRequested, Input, MessageArrived, ViewArrived
+from node.protocol.messages import (
+    Endorsed,
+    Signed,
+    decode_endorsed,
+    decode_key,
+    decode_signed,
+    encode,
+    encode_endorsed,
+    encode_signed,
+)
+
+_SIGNED, _ENDORSED, _REQUEST = b"\x00", b"\x01", b"\x02"
+
+
+def seal(content: Signed | Endorsed | BulkKey) -> bytes:
+    """The bytes of a control message: one for its kind, then the content."""
+    match content:
+        case Signed():
+            return _SIGNED + encode_signed(content)
+        case Endorsed():
+            return _ENDORSED + encode_endorsed(content)
+        case BulkKey():
+            return _REQUEST + encode(content)
+
+
+def unseal(via: int, data: bytes) -> Input:
+    """The input that a control message from `via` is.
+
+    Raises:
+        WireError: of no kind, or malformed.
+    """
+    kind, content = data[:1], data[1:]
+    if kind == _SIGNED:
+        return MessageArrived(via, decode_signed(content))
+    if kind == _ENDORSED:
+        return ViewArrived(via, decode_endorsed(content))
+    if kind == _REQUEST:
+        return BulkRequested(via, decode_key(content))
+    raise WireError(f"a control message of unknown kind {kind!r}")

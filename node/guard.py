@@ -1,0 +1,182 @@
+"""Closes connections whose bytes lead to nothing: the one flood that libzmq's own limits do not see.
+
+libzmq counts whole messages, so a multi-part message that never ends is held in memory without any bound. The kernel
+knows better: TCP_INFO has the bytes that each connection has received. One that has received more than its queue may
+hold, since it last delivered something that we accepted, is shut down. A thread looks, ten times a second, because a
+gradient keeps the node's own loop busy for seconds; it touches nothing but sockets.
+
+Only Linux tells (since 4.1); elsewhere the guard does nothing, and docs/security.md says so.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+import struct
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event, Thread
+from typing import TypeAlias
+
+_DESCRIPTORS = Path("/proc/self/fd")
+_RECEIVED = struct.Struct("<120xQQ")
+"""struct tcp_info up to tcpi_bytes_acked and tcpi_bytes_received."""
+_PERIOD_S = 0.1
+
+Far: TypeAlias = "tuple[object, ...]"
+"""A connection's other end: while it lives no other connection to the same port has the same."""
+
+
+@dataclass(slots=True)
+class _Line:
+    """What is known of one connection."""
+
+    received: int
+    base: int
+    """Bytes received when it last delivered something."""
+    delivers: bool = False
+
+    @property
+    def held(self) -> int:
+        """Bytes that may lie in memory for it."""
+        return self.received - self.base
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What the connections to one listening port may hold.
+
+    Args:
+        line_bytes: one connection, since it last delivered something.
+        total_bytes: all of them together; the largest one goes first.
+        lines: how many there may be; of the others, those that never delivered go first, the oldest before.
+    """
+
+    line_bytes: int
+    total_bytes: int
+    lines: int
+
+    @staticmethod
+    def of(message_bytes: int, backlog: int, buffer_bytes: int, peers: int) -> Share:
+        """What honest connections of `peers` others may hold: a full backlog and one message more, and what the kernel
+        buffers (it doubles what it is asked for)."""
+        line = (1 + backlog) * message_bytes + 4 * buffer_bytes
+        return Share(line_bytes=line, total_bytes=peers * line, lines=4 * peers + 32)
+
+
+class Guard:
+    """Watches the connections to our listening ports.
+
+    Args:
+        shares: by port.
+    """
+
+    def __init__(self, shares: Mapping[int, Share]) -> None:
+        self.closed = 0
+        """Connections shut down so far."""
+        self._shares = dict(shares)
+        self._lines: dict[int, dict[Far, _Line]] = {port: {} for port in shares}
+        self._delivered: set[int] = set()
+        self._stop = Event()
+        self._thread = Thread(target=self._watch, name="guard", daemon=True)
+
+    def start(self) -> None:
+        """Begin to watch, where the kernel tells enough."""
+        if _DESCRIPTORS.is_dir() and hasattr(socket, "TCP_INFO"):
+            self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def delivered(self, descriptor: int) -> None:
+        """The connection with this descriptor has delivered something that counts."""
+        self._delivered.add(descriptor)
+
+    def check(self) -> None:
+        """Look at every connection once."""
+        delivered, self._delivered = self._delivered, set()
+        seen: dict[int, dict[Far, socket.socket]] = {port: {} for port in self._shares}
+        try:
+            for descriptor, line in _connections(self._shares.__contains__):
+                port, far = line.getsockname()[1], line.getpeername()
+                seen[port][far] = line
+                self._note(port, far, _received(line), descriptor in delivered)
+            for port, share in self._shares.items():
+                known = self._lines[port]
+                for far in [far for far in known if far not in seen[port]]:
+                    del known[far]
+                for far in _condemned(known, share):
+                    del known[far]
+                    self._close(seen[port][far])
+        finally:
+            for lines in seen.values():
+                for line in lines.values():
+                    line.close()
+
+    def _note(self, port: int, far: Far, received: int, delivers: bool) -> None:
+        line = self._lines[port].setdefault(far, _Line(received, 0))
+        line.received = received
+        if delivers:
+            line.base, line.delivers = received, True
+
+    def _close(self, line: socket.socket) -> None:
+        """End a connection under libzmq's hands: it reads an end of file and frees what it held."""
+        try:
+            line.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            return  # it has ended by itself
+        self.closed += 1
+
+    def _watch(self) -> None:
+        while not self._stop.wait(_PERIOD_S):
+            self.check()
+
+
+def _condemned(lines: Mapping[Far, _Line], share: Share) -> list[Far]:
+    """The connections that exceed a share."""
+    out = [far for far, line in lines.items() if line.held > share.line_bytes]
+    left = {far: line for far, line in lines.items() if far not in out}
+    total = sum(line.held for line in left.values())
+    for far in sorted(left, key=lambda far: left[far].held, reverse=True):
+        if total <= share.total_bytes:
+            break
+        total -= left.pop(far).held
+        out.append(far)
+    idle = [far for far, line in left.items() if not line.delivers]  # in the order in which they came
+    excess = max(0, len(left) - share.lines)
+    return out + idle[:excess]
+
+
+def _received(line: socket.socket) -> int:
+    """Bytes that a connection has received; 0 where the kernel does not say."""
+    info = line.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
+    return int(_RECEIVED.unpack_from(info)[1]) if len(info) >= _RECEIVED.size else 0
+
+
+def _connections(ours: Callable[[object], bool]) -> Iterator[tuple[int, socket.socket]]:
+    """Our TCP connections at the ports in question, by descriptor; each under a descriptor of its own, which stays
+    with the connection even if libzmq closes its descriptor and the number is used again."""
+    for entry in _DESCRIPTORS.iterdir():
+        name, copy = int(entry.name), -1
+        try:
+            if not stat.S_ISSOCK(os.fstat(name).st_mode):
+                continue
+            copy = os.dup(name)
+            line = socket.socket(fileno=copy)
+        except OSError:
+            if copy >= 0:
+                os.close(copy)
+            continue
+        try:
+            mine = line.family in (socket.AF_INET, socket.AF_INET6) and ours(line.getsockname()[1])
+            if mine and line.getpeername():
+                yield name, line
+                continue
+        except OSError:
+            pass  # it listens, or has ended
+        line.close()

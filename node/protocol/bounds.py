@@ -1,0 +1,60 @@
+"""How large messages may be: whatever honest peers have to pass on must fit into what they are able to send.
+
+Every bound follows from the size of the genesis roster, so all honest peers refuse the same messages. A message above
+its bound is dropped like one that was never sent: were it kept, or a trigger, a liar could make the views and reports
+that quote it too large for anyone to send.
+"""
+
+from __future__ import annotations
+
+from node.protocol.messages import Phase
+
+_STEP_PHASES = 12
+_FIXED_BYTES = 1024
+"""Slot, twelve prefix hashes, a HELLO's fingerprint, eight accusations."""
+_PER_PEER_BYTES = 64
+"""A part's digest, a pair of checksums, a removal with its reason."""
+_SUSPECT_BYTES = 256
+_SIGNED_BYTES = 80
+"""A signature and the framing around it, or an endorsement."""
+_PROOFS = 4
+
+
+def plain_bytes(peers: int) -> int:
+    """Largest body of most messages."""
+    return _FIXED_BYTES + _PER_PEER_BYTES * peers
+
+
+def _bits(peers: int) -> int:
+    """HELD and HAVE: a bit, one byte each, for every part of this attempt and of the step before."""
+    return 2 * peers * peers
+
+
+def evidence_bytes(peers: int) -> int:
+    """Most evidence that one REPORT carries: a few pairs of messages, one pair of them full of bits."""
+    return 2 * _PROOFS * (plain_bytes(peers) + _SIGNED_BYTES) + 2 * _bits(peers)
+
+
+def view_bytes(peers: int) -> int:
+    """Largest body of a VIEW: two messages in every slot and all SUSPECTs."""
+    plain = plain_bytes(peers) + _SIGNED_BYTES
+    in_slots = 2 * peers * (_STEP_PHASES * plain + 2 * _bits(peers) + evidence_bytes(peers))
+    return _FIXED_BYTES + in_slots + _STEP_PHASES * peers * peers * _SUSPECT_BYTES
+
+
+def body_bytes(phase: Phase, peers: int) -> int:
+    """Largest body of a message of `phase` among `peers` genesis peers."""
+    match phase:
+        case Phase.REPORT:
+            return plain_bytes(peers) + evidence_bytes(peers)
+        case Phase.HELD | Phase.HAVE:
+            return plain_bytes(peers) + _bits(peers)
+        case Phase.VIEW:
+            return view_bytes(peers)
+        case _:
+            return plain_bytes(peers)
+
+
+def control_bytes(peers: int) -> int:
+    """Largest control message: a view of the largest size with an endorsement of every peer."""
+    return view_bytes(peers) + (peers + 2) * _SIGNED_BYTES

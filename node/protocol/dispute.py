@@ -1,0 +1,135 @@
+"""Dolev-Strong broadcast of every peer's view of an attempt, so that all honest peers judge the same union.
+
+A view counts if it came, before local time `start + 2 k D`, with a chain of k distinct active signatures, the owner's
+first; who accepts it adds its signature and passes it on while k <= f. After f + 1 rounds every view that one honest
+peer accepted has been accepted by all. An owner with two accepted views equivocates: its views count for nothing.
+
+Source: Dolev and Strong 1983; PROTOCOL section 4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from node.errors import WireError
+from node.protocol.deadlines import dispute_round_s
+from node.protocol.events import Endorse, Output, Say, SetTimer
+from node.protocol.messages import (
+    Endorsed,
+    Phase,
+    Signed,
+    Slot,
+    View,
+    decode_body,
+    endorsement_bytes,
+    signing_bytes,
+)
+from node.protocol.roster import Roster
+from node.protocol.settings import Settings, Tools
+
+MAX_VIEWS = 2
+
+
+def round_timer(step: int, attempt: int) -> str:
+    """Name of the timer that ends a round of the dispute of an attempt."""
+    return f"dispute {step}.{attempt}"
+
+
+class Dispute:
+    """One peer's side of the agreement on views.
+
+    Args:
+        settings, tools: see there.
+        roster: of the disputed attempt.
+        slot: this peer's VIEW slot in it.
+        out: where outputs are appended.
+    """
+
+    def __init__(self, settings: Settings, tools: Tools, roster: Roster, slot: Slot, out: list[Output]) -> None:
+        self.slot = slot
+        self.finished = False
+        self._settings, self._tools, self._roster, self._out = settings, tools, roster, out
+        self._round = 1
+        self._views: dict[int, list[Signed]] = {}
+
+    def start(self, messages: tuple[Signed, ...]) -> None:
+        """Broadcast our view: every signed message of the attempt that we hold."""
+        self._out.append(Say(self._roster.active, View(self.slot, (), messages)))
+        self._set_timer()
+
+    def take(self, endorsed: Endorsed) -> str | None:
+        """A view with its endorsements; returns why it is refused, None if it is accepted or known."""
+        try:
+            body = decode_body(endorsed.view.body)
+        except WireError:
+            return "malformed"
+        owner = body.slot.sender
+        if not isinstance(body, View) or self.finished or owner not in self._roster.active:
+            return "unexpected_view"
+        if body.slot != Slot(*_position(self.slot), Phase.VIEW, owner) or body.prefix:
+            return "wrong_slot"
+        known = self._views.setdefault(owner, [])
+        if any(view.body == endorsed.view.body for view in known) or len(known) >= MAX_VIEWS:
+            return None
+        if 1 + len(endorsed.endorsements) < self._round:
+            return "late_view"
+        if not self._valid_chain(endorsed, owner):
+            return "bad_signature"
+        known.append(endorsed.view)
+        if len(endorsed.endorsements) < self._roster.faults and owner != self.slot.sender:
+            others = tuple(peer for peer in self._roster.active if peer != self.slot.sender)
+            self._out.append(Endorse(others, endorsed))
+        return None
+
+    def knows(self, view: Signed) -> bool:
+        """True if exactly this view has been accepted."""
+        return any(known.body == view.body for views in self._views.values() for known in views)
+
+    def round_over(self) -> None:
+        """2 D have passed since the round began."""
+        self._round += 1
+        if self._round > self._roster.faults + 1:
+            self.finished = True
+        else:
+            self._set_timer()
+
+    @property
+    def doubles(self) -> tuple[int, ...]:
+        """Owners with two accepted views."""
+        return tuple(peer for peer in self._roster.active if len(self._views.get(peer, ())) >= MAX_VIEWS)
+
+    def double_of(self, owner: int) -> tuple[Signed, Signed]:
+        """The two views of an equivocating owner."""
+        first, second = self._views[owner]
+        return first, second
+
+    def union(self) -> Iterator[Signed]:
+        """All messages of all views that count, by owner; the same set at every honest peer."""
+        for owner in self._roster.active:
+            views = self._views.get(owner, [])
+            if len(views) == 1:
+                body = decode_body(views[0].body)
+                if isinstance(body, View):
+                    yield from body.messages
+
+    def _set_timer(self) -> None:
+        name = round_timer(self.slot.step, self.slot.attempt)
+        self._out.append(SetTimer(name, dispute_round_s(self._settings)))
+
+    def _valid_chain(self, endorsed: Endorsed, owner: int) -> bool:
+        """Distinct active endorsers, none of them the owner, each signing the view and those before it."""
+        peers = [peer for peer, _ in endorsed.endorsements]
+        active = self._roster.active
+        if len({owner, *peers}) != 1 + len(peers) or any(peer not in active for peer in peers):
+            return False
+        keys, view, verify = self._roster.keys, endorsed.view, self._tools.verify
+        if not verify(keys[owner], signing_bytes(view.body), view.signature):
+            return False
+        return all(
+            verify(keys[peer], endorsement_bytes(view.body, owner, tuple(peers[:place])), signature)
+            for place, (peer, signature) in enumerate(endorsed.endorsements)
+        )
+
+
+def _position(slot: Slot) -> tuple[bytes, bytes, int, int]:
+    return slot.run, slot.roster, slot.step, slot.attempt

@@ -1,0 +1,62 @@
+"""Broken pairs: what answered complaints about parts add up to.
+
+A peer and an aggregator cannot prove to others which of them failed. An edge joins them; honest peers share none.
+Source: Gorbunov et al. 2021, section 3.2 (ELIMINATE(i, j)); PROTOCOL section 5.
+"""
+
+from __future__ import annotations
+
+from node.protocol.attempt import Attempt
+from node.protocol.charges import Broken
+from node.protocol.tribunal import Guilt
+
+ELIMINATION = 4
+"""The complaint of one pair that removes both."""
+
+Complaints = tuple[tuple[int, int, int], ...]
+"""(lower id, higher id, answered complaints between them), ascending."""
+
+
+def after(attempt: Attempt) -> Complaints:
+    """The counters after a committed attempt: each answered complaint counts for its pair.
+
+    One about one's own part is a pair of its own: it costs everyone three phases, and must not be free for ever.
+    """
+    counts = {(low, high): count for low, high, count in attempt.state.complaints}
+    for aggregator, owner in attempt.complaints():
+        pair = (min(aggregator, owner), max(aggregator, owner))
+        counts[pair] = counts.get(pair, 0) + 1
+    return tuple((low, high, count) for (low, high), count in sorted(counts.items()))
+
+
+def broken(attempt: Attempt, out: frozenset[int]) -> tuple[Guilt, ...]:
+    """Who is broken off after a committed attempt.
+
+    Args:
+        attempt: with its complaints answered.
+        out: peers that its judgement removes anyway.
+
+    Returns:
+        First, each alone, peers with edges to more than f_0 distinct genesis peers; then both peers of every pair
+        at its fourth complaint, in roster order, skipping pairs that have lost a member.
+    """
+    counts = after(attempt)
+    gone = set(out)
+    guilts = []
+    for peer in attempt.roster.active:
+        edges = {other for low, high, _ in counts if peer in (low, high) for other in (low, high) if other != peer}
+        if peer not in gone and len(edges) > attempt.roster.genesis_faults:
+            gone.add(peer)
+            guilts.append(Guilt(peer, "edges", None, Broken(peer, None)))
+    for low, high, count in counts:
+        if low == high and count >= ELIMINATION and low in attempt.roster.active and low not in gone:
+            gone.add(low)
+            guilts.append(Guilt(low, "edges", None, Broken(low, None)))
+        both_in = {low, high} <= set(attempt.roster.active) - gone
+        if count >= ELIMINATION and both_in:
+            gone |= {low, high}
+            guilts += [
+                Guilt(low, "eliminated", None, Broken(low, high)),
+                Guilt(high, "eliminated", None, Broken(high, low)),
+            ]
+    return tuple(guilts)

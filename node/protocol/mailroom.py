@@ -1,0 +1,128 @@
+"""Admits messages: by their size and slot before their signature costs anything, by their signature before anything
+else."""
+
+from __future__ import annotations
+
+from collections import Counter
+from enum import Enum
+
+from node.errors import WireError
+from node.protocol.bounds import body_bytes, view_bytes
+from node.protocol.digest import digest
+from node.protocol.messages import Body, Hello, Phase, Signed, decode_body, signing_bytes
+from node.protocol.round import Round
+from node.protocol.settings import Settings, Tools, Verify
+
+_PER_SLOT = 2
+"""Messages kept for one slot ahead of us: two prove an equivocation."""
+_REMEMBERED = 4096
+
+
+class Place(Enum):
+    """Where an admitted message belongs."""
+
+    HELLO = "hello"
+    CURRENT = "current"
+    PREVIOUS = "previous"
+    AHEAD = "ahead"
+
+
+class Mailroom:
+    """Sorts what arrives by attempt; what is ahead of us waits, bounded per sender and phase.
+
+    Args:
+        settings, tools: see there.
+        keys: Ed25519 keys of the genesis roster.
+    """
+
+    def __init__(self, settings: Settings, tools: Tools, keys: tuple[bytes, ...]) -> None:
+        self._settings, self._tools, self._keys = settings, tools, keys
+        self._ahead: dict[tuple[int, int], dict[bytes, Signed]] = {}
+        self._counts: Counter[tuple[int, Phase]] = Counter()
+
+    def admit(
+        self, signed: Signed, current: Round | None, previous: Round | None, step: int
+    ) -> tuple[Place, Body] | str:
+        """The place and body of a message that counts, or the reason why it is dropped."""
+        peers = len(self._keys)
+        if len(signed.body) > view_bytes(peers):
+            return "oversized"
+        try:
+            body = decode_body(signed.body)
+        except WireError:
+            return "malformed"
+        slot = body.slot
+        if len(signed.body) > body_bytes(slot.phase, peers):
+            return "oversized"
+        if slot.run != self._settings.run:
+            return "foreign_run"
+        if not 0 <= slot.sender < peers:
+            return "unknown_sender"
+        place = self._place(body, current, previous, step)
+        if isinstance(place, str):
+            return place
+        for round_ in (current, previous):
+            same = round_ is not None and round_.attempt.slot(slot.phase, slot.sender) == slot
+            if same and round_ is not None and round_.attempt.transcript.knows(slot.phase, slot.sender, signed.body):
+                return "duplicate"
+        if not self._tools.verify(self._keys[slot.sender], signing_bytes(signed.body), signed.signature):
+            return "bad_signature"
+        return place, body
+
+    def _place(self, body: Body, current: Round | None, previous: Round | None, step: int) -> Place | str:
+        slot = body.slot
+        if isinstance(body, Hello):
+            return Place.HELLO
+        there = (slot.step, slot.attempt)
+        for place, round_ in ((Place.CURRENT, current), (Place.PREVIOUS, previous)):
+            if round_ is not None and there == (round_.attempt.step, round_.attempt.number):
+                if slot.sender not in round_.attempt.roster.active:
+                    return "not_active"
+                return place if slot == round_.attempt.slot(slot.phase, slot.sender) else "wrong_slot"
+        here = (step, current.attempt.number if current is not None else -1)
+        if there in ((here[0], here[1] + 1), (here[0] + 1, 0)):
+            return Place.AHEAD
+        return "late" if there < here else "too_early"
+
+    def keep(self, body: Body, signed: Signed) -> bool:
+        """Hold a message of an attempt we have not reached; false if its sender has too many there."""
+        slot = body.slot
+        held = self._ahead.setdefault((slot.step, slot.attempt), {})
+        if signed.body in held:
+            return True
+        # Two attempts can be ahead of us; of the SUSPECTs of one peer an honest one needs at most one per peer.
+        most = 2 * (len(self._keys) if slot.phase is Phase.SUSPECT else _PER_SLOT)
+        if self._counts[slot.sender, slot.phase] >= most:
+            return False
+        self._counts[slot.sender, slot.phase] += 1
+        held[signed.body] = signed
+        return True
+
+    def release(self) -> tuple[Signed, ...]:
+        """All that waits: to be admitted again, now that an attempt has begun."""
+        held = tuple(signed for attempt in self._ahead.values() for signed in attempt.values())
+        self._ahead, self._counts = {}, Counter()
+        return held
+
+
+def remembering(verify: Verify) -> Verify:
+    """A signature check that remembers by digest what it found valid: views and replays repeat messages."""
+    known: dict[bytes, None] = {}
+
+    def check(public: bytes, message: bytes, signature: bytes) -> bool:
+        name = digest("verified", public, message, signature)
+        if name in known:
+            return True
+        if not verify(public, message, signature):
+            return False
+        while len(known) >= _REMEMBERED:
+            del known[next(iter(known))]
+        known[name] = None
+        return True
+
+    return check
+
+
+def hello_agrees(body: Hello, run: bytes, roster: bytes) -> bool:
+    """True if a HELLO is of our genesis."""
+    return body.genesis == run and body.slot.roster == roster and not body.prefix

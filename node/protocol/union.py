@@ -1,0 +1,240 @@
+"""What the union of all views comes to: a pure function, so that all honest peers conclude the same.
+
+The first rule that matches decides: a certificate commits; misconduct that the union proves is banned; who is silent
+is removed; a CLOSE unlike the others is banned.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from node.errors import WireError
+from node.protocol.attempt import Attempt
+from node.protocol.bounds import body_bytes
+from node.protocol.bulk import BulkKind
+from node.protocol.charges import Equivocation, Publication, Ruled
+from node.protocol.messages import Body, Close, Phase, Signed, Void, decode_body, encode, signing_bytes
+from node.protocol.sequence import LackingError, claimers, following, owed_aggregates, owed_parts, scarce
+from node.protocol.shapes import misfit
+from node.protocol.transcript import Transcript
+from node.protocol.trial import Trial
+from node.protocol.tribunal import Guilt
+
+_DISPUTE = (Phase.SUSPECT, Phase.VIEW, Phase.OUTCOME, Phase.HELLO)
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The outcome of a dispute.
+
+    Args:
+        value: what the attempt's CLOSEs say and what stands; None: the attempt is void and starts again.
+        guilts: who is removed, in roster order.
+    """
+
+    value: bytes | Void | None
+    guilts: tuple[Guilt, ...]
+
+
+class Union:
+    """The messages of all views that count, laid out as a transcript.
+
+    Args:
+        messages: of all views.
+        doubles: owners of two views, with both.
+        attempt: this peer's own record of the attempt, whose tensors complete phases need.
+        past: the committed attempt before it.
+    """
+
+    def __init__(
+        self,
+        messages: Iterable[Signed],
+        doubles: dict[int, tuple[Signed, Signed]],
+        attempt: Attempt,
+        past: Attempt | None,
+    ) -> None:
+        self._shadow = copy.copy(attempt)
+        self._shadow.transcript = Transcript(attempt.roster.active)
+        self._past = past
+        self._doubles = doubles
+        self._reached = Phase.COMMIT
+        self._trial: Trial | None = None
+        seen: set[bytes] = set()
+        for signed in messages:
+            if signed.body not in seen:
+                body = self._admit(signed)
+                if body is not None:
+                    seen.add(signed.body)
+                    self._shadow.transcript.add(body, signed)
+
+    def _admit(self, signed: Signed) -> Body | None:
+        """A message of this attempt with a valid signature; what is not one counts for nothing."""
+        shadow = self._shadow
+        try:
+            body = decode_body(signed.body)
+        except WireError:
+            return None
+        slot = body.slot
+        if slot.phase in _DISPUTE[1:] or slot.sender not in shadow.roster.active:
+            return None
+        if slot != shadow.slot(slot.phase, slot.sender):
+            return None
+        if len(signed.body) > body_bytes(slot.phase, len(shadow.roster.keys)):
+            return None
+        key = shadow.roster.keys[slot.sender]
+        return body if shadow.tools.verify(key, signing_bytes(signed.body), signed.signature) else None
+
+    def admitted(self) -> Iterator[tuple[Body, Signed]]:
+        """Every message that counts."""
+        for signed in self._shadow.transcript.everything():
+            yield decode_body(signed.body), signed
+
+    def decide(self) -> Decision | None:
+        """The first rule that matches; None if nothing does, which takes more than f faults.
+
+        Raises:
+            LackingError: a rule depends on bytes that are not here yet.
+        """
+        for rule in (self._certificate, self._equivocation, self._misconduct, self._silence, self._odd_close):
+            decision = rule()
+            if decision is not None:
+                return decision
+        return None
+
+    # --- the rules --------------------------------------------------------------------------------------------
+
+    def _certificate(self) -> Decision | None:
+        """n CLOSEs equal in value and prefix, from whichever of an equivocator's two messages: commit, nothing else."""
+        transcript = self._shadow.transcript
+        found: dict[tuple[bytes, ...], set[int]] = {}
+        values: dict[tuple[bytes, ...], bytes | Void] = {}
+        for signed in transcript.everything():
+            body = decode_body(signed.body)
+            if isinstance(body, Close):
+                key = (encode((body.value,)), *body.prefix)
+                found.setdefault(key, set()).add(body.slot.sender)
+                values[key] = body.value
+        for key, senders in found.items():
+            if len(senders) == len(self._shadow.roster.active):
+                return Decision(values[key], ())
+        return None
+
+    def _equivocation(self) -> Decision | None:
+        pairs = dict(self._doubles)
+        for (_, sender), pair in self._shadow.transcript.conflicts.items():
+            pairs.setdefault(sender, pair)
+        guilts = {
+            peer: Guilt(peer, "equivocation", None, Equivocation(peer, encode(first), encode(second)))
+            for peer, (first, second) in pairs.items()
+        }
+        return self._retry(guilts)
+
+    def _misconduct(self) -> Decision | None:
+        """Signers of malformed messages, of prefixes unlike the union's, and of messages whose earlier phases are
+        incomplete in the union: an honest signer's view would have held them."""
+        shadow = self._shadow
+        guilty: dict[int, str] = {}
+        phase, walking = Phase.COMMIT, True
+        visited: set[Phase] = set()
+        while walking:
+            visited.add(phase)
+            for sender, body in self._bodies(phase):
+                if self._misfits(body):
+                    guilty.setdefault(sender, "malformed")
+                elif body.prefix != shadow.transcript.prefix:
+                    guilty.setdefault(sender, "prefix")
+            if guilty or shadow.transcript.missing(phase) or phase is Phase.CLOSE:
+                break
+            shadow.transcript.finish(phase)
+            phase = self._next(phase)
+        self._reached = phase
+        if guilty:
+            # Whatever else looks odd may follow from these; one removal opens a new attempt.
+            return self._convict(guilty)
+        for later in Phase:
+            if later not in visited and later not in _DISPUTE:
+                reason = "incomplete" if later.value > phase.value else "malformed"
+                for sender, _ in self._bodies(later):
+                    guilty.setdefault(sender, reason)
+        for (named, peer), by in shadow.transcript.suspects.items():
+            for sender, signed in by.items():
+                body = decode_body(signed.body)
+                if misfit(body, shadow, None, None) is not None or named in _DISPUTE or peer == sender:
+                    guilty.setdefault(sender, "malformed")
+        return self._convict(guilty)
+
+    def _convict(self, guilty: dict[int, str]) -> Decision | None:
+        return self._retry({peer: Guilt(peer, rule, None, Ruled(peer, rule)) for peer, rule in guilty.items()})
+
+    def _silence(self) -> Decision | None:
+        """f + 1 SUSPECTs on one slot: silent, even if its message appears."""
+        shadow = self._shadow
+        slots = shadow.transcript.silent(shadow.roster.faults + 1)
+        guilts = {peer: Guilt(peer, "silent", None, Ruled(peer, f"silent in {phase.name}")) for phase, peer in slots}
+        if not guilts:
+            return None
+        if self._reached is Phase.CLOSE:
+            value = self._value()
+            if value is not None:
+                return Decision(value, self._ordered(guilts))
+        return self._retry(guilts)
+
+    def _odd_close(self) -> Decision | None:
+        value = self._value() if self._reached is Phase.CLOSE else None
+        if value is None:
+            return None
+        odd = [peer for peer, body in self._closes().items() if body.value != value]
+        guilts = {peer: Guilt(peer, "close", None, Ruled(peer, "close")) for peer in odd}
+        return Decision(value, self._ordered(guilts)) if guilts else None
+
+    def lacking(self) -> Iterator[tuple[BulkKind, Publication, tuple[int, ...]]]:
+        """Tensors that we lack and enough peers say they hold, in the phases that the union completes."""
+        shadow = self._shadow
+        parts = (BulkKind.PUBLICATION, Phase.HELD, owed_parts(shadow))
+        for kind, phase, items in (parts, (BulkKind.AGGREGATE, Phase.REVEAL, owed_aggregates(shadow))):
+            if phase not in shadow.transcript.finished:
+                continue
+            few = scarce(shadow, phase, items)
+            for place, item in enumerate(items):
+                index = (item.step, item.attempt, item.owner, item.part)
+                held = item.owner in shadow.aggregates if kind is BulkKind.AGGREGATE else index in shadow.publications
+                if not held and item not in few:
+                    yield kind, item, claimers(shadow, phase, place)
+
+    # --- helpers ----------------------------------------------------------------------------------------------
+
+    def _next(self, phase: Phase) -> Phase:
+        shadow = self._shadow
+        if phase is Phase.REVEAL:
+            shadow.fix_randomness()
+        if phase is Phase.REPORT:
+            if any(owner not in shadow.aggregates for owner in shadow.aggregators):
+                raise LackingError
+            self._trial = Trial(shadow, self._past)
+        return following(shadow, phase, self._trial)[0]
+
+    def _misfits(self, body: Body) -> bool:
+        trial = self._trial
+        known = (len(trial.publications), len(trial.judging)) if trial is not None else (None, None)
+        return misfit(body, self._shadow, *known) is not None
+
+    def _bodies(self, phase: Phase) -> list[tuple[int, Body]]:
+        signed = self._shadow.transcript.signed(phase)
+        return [(peer, decode_body(message.body)) for peer, message in signed.items()]
+
+    def _closes(self) -> dict[int, Close]:
+        return self._shadow.transcript.of(Close, Phase.CLOSE)
+
+    def _value(self) -> bytes | Void | None:
+        """The value that at least f + 1 CLOSEs carry: one of them is honest, and honest ones are equal."""
+        values = [body.value for body in self._closes().values()]
+        quorum = self._shadow.roster.faults + 1
+        return next((value for value in values if values.count(value) >= quorum), None)
+
+    def _ordered(self, guilts: dict[int, Guilt]) -> tuple[Guilt, ...]:
+        return tuple(guilts[peer] for peer in self._shadow.roster.active if peer in guilts)
+
+    def _retry(self, guilts: dict[int, Guilt]) -> Decision | None:
+        return Decision(None, self._ordered(guilts)) if guilts else None

@@ -1,0 +1,391 @@
+"""An honest Peer alone with an attacker: recorded runs to start from, and everything that bytes can be turned into.
+
+The other honest peers are their recorded messages; in a dispute they say what synchrony lets them say: views with
+everything that they must have held, and the OUTCOME that this peer signs.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from contextlib import suppress
+from copy import deepcopy
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import msgspec
+import torch
+
+from node.build import Node, build_node
+from node.config import NodeConfig, Plugin, Role, RunConfig, Schedule
+from node.envelope import unseal
+from node.errors import WireError
+from node.keys import generate
+from node.protocol.events import (
+    Banned,
+    BulkArrived,
+    BulkKey,
+    BulkKind,
+    BulkRequested,
+    ComputeGradient,
+    DeadlinePassed,
+    Endorse,
+    GradientReady,
+    Halted,
+    Input,
+    MessageArrived,
+    Output,
+    Say,
+    SendBulk,
+    SetTimer,
+    Start,
+    ViewArrived,
+)
+from node.protocol.messages import (
+    Body,
+    Endorsed,
+    Outcome,
+    Phase,
+    Signed,
+    Slot,
+    Suspect,
+    View,
+    decode_body,
+    encode_body,
+    endorsement_bytes,
+    signing_bytes,
+)
+from node.signing import Signer
+from node.simulator import Simulation, cluster
+from node.training.environment import fingerprint
+from node.training.registry import build_task
+from node.training.task import TaskContext
+
+PEERS, ATTACKER, STEPS = 4, 3, 3
+RUN = RunConfig(peers=PEERS, task=Plugin("quadratic", {"dimension": 16}), steps=STEPS, batch_size=1)
+SCENES: tuple[tuple[Plugin, ...], ...] = ((), (Plugin("complain"),), (Plugin("lie_checksum"),))
+
+
+Told: TypeAlias = MessageArrived | BulkArrived
+
+
+class Source:
+    """Choices out of bytes; an exhausted source always chooses the first."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data, self._at = data, 0
+
+    def __bool__(self) -> bool:
+        return self._at < len(self._data)
+
+    def pick(self, count: int) -> int:
+        """A number below `count` (at most 65536)."""
+        return int.from_bytes(self.take(1 if count <= 256 else 2), "little") % max(count, 1)
+
+    def take(self, size: int) -> bytes:
+        """The next bytes, as many as are left."""
+        taken = self._data[self._at : self._at + size]
+        self._at += size
+        return taken
+
+
+def _place(slot: Slot) -> tuple[int, int, int]:
+    return slot.step, slot.attempt, slot.phase.value
+
+
+class _Listening:
+    """A machine that writes down what it is told."""
+
+    def __init__(self, inner: Any, heard: list[Input]) -> None:
+        self._inner, self._heard = inner, heard
+
+    def handle(self, event: Input) -> list[Output]:
+        self._heard.append(event)
+        outputs: list[Output] = self._inner.handle(event)
+        return outputs
+
+
+@cache
+def world() -> tuple[Any, Any, Any]:
+    """(task, members, secrets) of every scene."""
+    task = build_task(RUN.task, TaskContext(Path("unused"), RUN.batch_size))
+    return (task, *generate(0, PEERS))
+
+
+@cache
+def recorded(scene: int) -> tuple[Told, ...]:
+    """What others tell peer 0 in a whole run of the scene; its own words and gradients it makes anew."""
+    role = Role(SCENES[scene], Schedule(start=1), (ATTACKER,)) if SCENES[scene] else None
+    roles = {ATTACKER: role} if role is not None else {}
+    simulation: Simulation = cluster(RUN, world()[0], roles, run_id=f"scene {scene}")
+    heard: list[Input] = []
+    node = simulation.nodes[0]
+    simulation.nodes[0] = replace(node, machine=_Listening(node.machine, heard))
+    for _ in simulation.run(max_events=200_000):
+        pass
+    return tuple(event for event in heard if isinstance(event, MessageArrived | BulkArrived) and _told(event))
+
+
+def _told(event: Told) -> bool:
+    """Views and OUTCOMEs of the others are made anew too: a second one would convict its owner. And nobody can pass on
+    what we have not said yet."""
+    if isinstance(event, MessageArrived):
+        body = decode_body(event.signed.body)
+        return event.via not in (0, None) and body.slot.sender != 0 and not isinstance(body, View | Outcome)
+    return event.via not in (0, None)
+
+
+@cache
+def words(scene: int) -> tuple[Signed, ...]:
+    """Every message that the others say in a scene."""
+    return tuple(dict.fromkeys(event.signed for event in recorded(scene) if isinstance(event, MessageArrived)))
+
+
+def fresh(scene: int) -> Node:
+    """Peer 0 before its run."""
+    task, members, secrets = world()
+    config = NodeConfig(f"scene {scene}", 0, RUN, members, "", "", "")
+    return build_node(config, secrets[0], task, fingerprint("cpu"))
+
+
+class Arena:
+    """One honest node, told what the attacker wants it to be told.
+
+    Args:
+        scene: which recorded run it comes from.
+        start: how many of the recorded inputs it has had.
+    """
+
+    def __init__(self, scene: int, start: int) -> None:
+        self.node = fresh(scene)
+        self.words = words(scene)
+        self._order = sorted({_place(decode_body(word.body).slot) for word in self.words})
+        self._last = self._order[0]
+        self._theirs = [word for word in self.words if decode_body(word.body).slot.sender == ATTACKER]
+        self.signers = [Signer(bytes.fromhex(secret.signing_seed)) for secret in world()[2]]
+        self.script = recorded(scene)
+        self.accused: set[int] = set()
+        self.halted = ""
+        self._timers: dict[str, None] = {}
+        self._queue: deque[Input] = deque()
+        self._views: set[tuple[int, int]] = set()
+        self.position = min(start, len(self.script))
+        self.feed(Start())
+        for event in self.script[: self.position]:
+            self.feed(event)
+
+    # --- the honest world -------------------------------------------------------------------------------------
+
+    def feed(self, event: Input) -> None:
+        """Tell the peer, and perform what it answers."""
+        self._queue.append(event)
+        while self._queue:
+            for output in self.node.machine.handle(self._queue.popleft()):
+                self._perform(output)
+
+    def go_on(self, most: int, with_attacker: bool = False) -> None:
+        """The next recorded inputs: of the honest peers, or of the attacker as well. Nobody runs ahead of us."""
+        for event in self.script[self.position : self.position + most]:
+            if not self._possible(event):
+                return
+            self.position += 1
+            if with_attacker or event.via != ATTACKER:
+                self.feed(event)
+
+    def _possible(self, event: Told) -> bool:
+        """A phase needs a message of everyone, ours too, before anyone gets to the next."""
+        if isinstance(event, BulkArrived):
+            return True
+        slot = decode_body(event.signed.body).slot
+        ours, theirs = (self._order.index(at) if at in self._order else -1 for at in (self._last, _place(slot)))
+        return theirs <= ours + 1
+
+    def _perform(self, output: Output) -> None:
+        match output:
+            case Banned(peer=peer):
+                self.accused.add(peer)
+            case Halted(problem=problem):
+                self.halted = problem
+            case SetTimer(name=name) if name.startswith("dispute"):
+                self._timers[name] = None
+            case ComputeGradient():
+                self._queue.append(self._gradient(output))
+            case SendBulk(to=0, key=key, values_P=values_P):
+                self._queue.append(BulkArrived(None, key, values_P))
+            case Say(body=body):
+                self._said(body)
+            case Endorse():
+                self.node.endorse(output.endorsed)
+            case _:
+                pass
+
+    def _gradient(self, wanted: ComputeGradient) -> GradientReady:
+        return self.node.compute(wanted, self.node.task.gradient)
+
+    def _said(self, body: Body) -> None:
+        if not isinstance(body, View | Outcome | Suspect):
+            self._last = _place(body.slot)
+        self._queue.append(MessageArrived(None, self.node.sign(body)))
+        at = (body.slot.step, body.slot.attempt)
+        others = [peer for peer in self._active() if peer not in (0, ATTACKER)]
+        if isinstance(body, View) and at not in self._views:
+            self._views.add(at)
+            messages = tuple(dict.fromkeys((*body.messages, *self._held_by_others(body))))
+            for peer in others:
+                slot = msgspec.structs.replace(body.slot, sender=peer)
+                view = self.signed(msgspec.structs.replace(body, slot=slot, messages=messages), peer)
+                self._queue.append(ViewArrived(peer, Endorsed(view, ())))
+        if isinstance(body, Outcome):
+            self.accused |= {removal.peer for removal in body.removals}
+            for peer in others:
+                slot = msgspec.structs.replace(body.slot, sender=peer)
+                said = self.signed(msgspec.structs.replace(body, slot=slot), peer)
+                self._queue.append(MessageArrived(peer, said))
+
+    def _held_by_others(self, view: View) -> Iterator[Signed]:
+        """Whoever signed a message of a phase has held all of the phases before, and its own."""
+        at = (view.slot.step, view.slot.attempt)
+        bodies = [(decode_body(signed.body), signed) for signed in self.words]
+        here = [body for body, _ in bodies if (body.slot.step, body.slot.attempt) == at]
+        held = {signed.body for signed in view.messages}
+        latest = max((body.slot.phase.value for body in here if encode_body(body) in held), default=0)
+        for body, signed in bodies:
+            if body in here and body.slot.phase.value < latest:
+                yield signed
+
+    def _active(self) -> tuple[int, ...]:
+        attempt = self.node.peer.attempt
+        return attempt.roster.active if attempt is not None else tuple(range(PEERS))
+
+    def signed(self, body: Body, peer: int) -> Signed:
+        """A body under a peer's real key."""
+        data = encode_body(body)
+        return Signed(data, self.signers[peer].sign(signing_bytes(data)))
+
+    # --- the attacker -----------------------------------------------------------------------------------------
+
+    def strike(self, source: Source) -> None:
+        """One thing that an attacker, or time in a dispute, can do."""
+        match source.pick(12):
+            case 0:
+                self._frame(source.take(64))
+            case 1:
+                self._frame(b"\x00" + _flipped(msgspec.msgpack.encode(self._word(source)), source))
+            case 2 | 3 | 4:
+                self.feed(MessageArrived(ATTACKER, self._forged(source)))
+            case 5:
+                self.feed(MessageArrived(ATTACKER, self._word(source)))
+            case 6 | 7:
+                self.feed(ViewArrived(ATTACKER, Endorsed(self._view(source), ())))
+            case 8:
+                self.feed(ViewArrived(ATTACKER, self._endorsed(source)))
+            case 9:
+                self.feed(BulkRequested(ATTACKER, _key(source)))
+            case 10:
+                key, size = _key(source), (4, 3, 16, 0)[source.pick(4)]
+                value = (1.0, float("nan"), 1e38, -0.0)[source.pick(4)]
+                self.feed(BulkArrived(ATTACKER, key, torch.full((size,), value)))
+            case _:
+                if self._timers:
+                    name = next(iter(self._timers))
+                    del self._timers[name]
+                    self.feed(DeadlinePassed(name))
+
+    def _frame(self, data: bytes) -> None:
+        with suppress(WireError):
+            self.feed(unseal(ATTACKER, data))
+
+    def _word(self, source: Source) -> Signed:
+        """Something that has been said, or that the attacker was going to say."""
+        told = [event.signed for event in self.script[: self.position] if isinstance(event, MessageArrived)]
+        known = told + self._theirs
+        return known[source.pick(len(known))]
+
+    def _forged(self, source: Source) -> Signed:
+        """A recorded message, changed, put into the current attempt or left where it was, signed or not."""
+        word = self.words[source.pick(len(self.words))]
+        body = msgspec.msgpack.decode(word.body)
+        attempt = self.node.peer.attempt
+        how = source.pick(8)
+        if attempt is not None and how < 6:
+            slot = attempt.slot(Phase.COMMIT)
+            body[1][:4] = [slot.run, slot.roster, attempt.step, attempt.number + (how == 5)]
+            if how < 4 and body[2]:
+                body[2] = list(attempt.transcript.prefix)
+        body[1][5] = ATTACKER
+        for _ in range(source.pick(3)):
+            _mutate(body, source)
+        try:
+            data = msgspec.msgpack.encode(body)
+        except (OverflowError, ValueError):
+            return self._word(source)
+        if source.pick(16) == 0:
+            return Signed(data, word.signature)
+        return Signed(data, self.signers[ATTACKER].sign(signing_bytes(data)))
+
+    def _view(self, source: Source) -> Signed:
+        messages = tuple(
+            (self._forged(source), self._word(source), Signed(source.take(8), b""))[source.pick(3)]
+            for _ in range(source.pick(6))
+        )
+        attempt = self.node.peer.attempt
+        if attempt is None:
+            return self._word(source)
+        return self.signed(View(attempt.slot(Phase.VIEW, ATTACKER), (), messages), ATTACKER)
+
+    def _endorsed(self, source: Source) -> Endorsed:
+        view, chain = self._view(source), []
+        for _ in range(source.pick(5)):
+            peer = source.pick(5)
+            before = tuple(known for known, _ in chain)
+            data = endorsement_bytes(view.body, source.pick(4), before)
+            chain.append((peer, self.signers[ATTACKER].sign(data)))
+        return Endorsed(view, tuple(chain))
+
+
+def _flipped(data: bytes, source: Source) -> bytes:
+    changed = bytearray(data)
+    for _ in range(1 + source.pick(4)):
+        changed[source.pick(65536) % len(changed)] = source.pick(256)
+    return bytes(changed)
+
+
+_VALUES: tuple[Any, ...] = (
+    0, 1, -1, 3, 4, 2**31, 2**63, -(2**63), 2**64 - 1, None, True, b"", bytes(32), b"x" * 300, "", "void", "gradient",
+    [], [[]], 0.0, 1e308, float("nan"), float("inf"), {}, ["missing", [0, 1, 2]], ["void", [[0, "silent", None]]],
+)  # fmt: skip
+
+
+def _value(source: Source) -> Any:
+    return deepcopy(_VALUES[source.pick(len(_VALUES))])
+
+
+def _mutate(value: list[Any], source: Source) -> None:
+    """Change one place of a decoded body: replace, drop, repeat or descend."""
+    if not value:
+        value.append(_value(source))
+        return
+    place = source.pick(len(value))
+    match source.pick(5):
+        case 0:
+            value[place] = _value(source)
+        case 1:
+            del value[place]
+        case 2:
+            value[place : place + 1] = [value[place]] * (2 + source.pick(40))
+        case _ if isinstance(value[place], list):
+            _mutate(value[place], source)
+        case _ if isinstance(value[place], bytes):
+            value[place] = source.take(32).ljust(len(value[place]), b"\0")
+        case _:
+            value[place] = _value(source)
+
+
+def _key(source: Source) -> BulkKey:
+    kind = tuple(BulkKind)[source.pick(3)]
+    numbers = [source.pick(6) - 1 for _ in range(4)]
+    if source.pick(8) == 0:
+        numbers[source.pick(4)] = 2**62
+    return BulkKey(numbers[0], numbers[1], kind, numbers[2], numbers[3])

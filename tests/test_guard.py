@@ -1,0 +1,93 @@
+"""The guard on real connections: a message that never ends, idle strangers, and honest traffic that it leaves alone."""
+
+from __future__ import annotations
+
+import socket as tcp
+import struct
+from collections.abc import Iterator
+from contextlib import ExitStack
+from time import monotonic
+
+import psutil
+import pytest
+import zmq
+
+from node.guard import Guard, Share
+from node.sockets import descriptor
+
+pytestmark = pytest.mark.skipif(not hasattr(tcp, "TCP_INFO"), reason="only Linux tells what a connection received")
+WATCHDOG_S = 30.0
+MEGABYTE = 1 << 20
+GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x01NULL" + bytes(16) + b"\x00" + bytes(31)
+READY = b"\x04\x1a\x05READY\x0bSocket-Type\x00\x00\x00\x04PUSH"
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+def listen(stack: ExitStack, share: Share) -> tuple[zmq.Socket[bytes], int, Guard]:
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    stack.callback(context.destroy, linger=0)
+    socket = context.socket(zmq.PULL)
+    socket.rcvhwm, socket.maxmsgsize, socket.rcvbuf = 4, MEGABYTE, MEGABYTE
+    port = socket.bind_to_random_port("tcp://127.0.0.1")
+    return socket, port, Guard({port: share})
+
+
+def stranger(stack: ExitStack, port: int) -> tcp.socket:
+    line = stack.enter_context(tcp.create_connection(("127.0.0.1", port), timeout=WATCHDOG_S))
+    line.sendall(GREETING + READY)
+    return line
+
+
+def test_a_message_that_never_ends_is_cut_off(stack: ExitStack) -> None:
+    """64 frames of a megabyte, each with the promise of more: libzmq alone would hold all of them and ask for more."""
+    _, port, guard = listen(stack, Share(16 * MEGABYTE, 64 * MEGABYTE, 10))
+    before = psutil.Process().memory_info().rss
+    line = stranger(stack, port)
+    frame = b"\x03" + struct.pack(">Q", MEGABYTE - 64) + bytes(MEGABYTE - 64)
+    end = monotonic() + WATCHDOG_S
+    sent = 0
+    try:
+        while monotonic() < end:
+            line.sendall(frame)
+            sent += len(frame)
+            guard.check()
+    except OSError:
+        pass
+    assert guard.closed == 1
+    assert sent < 64 * MEGABYTE
+    assert psutil.Process().memory_info().rss - before < 64 * MEGABYTE
+
+
+def test_what_delivers_stays_whatever_it_has_sent(stack: ExitStack) -> None:
+    socket, port, guard = listen(stack, Share(8 * MEGABYTE, 16 * MEGABYTE, 2))
+    push = socket.context.socket(zmq.PUSH)
+    stack.callback(push.close, 0)
+    push.connect(f"tcp://127.0.0.1:{port}")
+    for _ in range(64):
+        push.send(bytes(MEGABYTE // 2))
+        guard.delivered(descriptor(socket.recv(copy=False)))
+        guard.check()
+    assert guard.closed == 0
+
+
+def test_idle_strangers_go_before_those_who_deliver(stack: ExitStack) -> None:
+    socket, port, guard = listen(stack, Share(8 * MEGABYTE, 16 * MEGABYTE, 3))
+    push = socket.context.socket(zmq.PUSH)
+    stack.callback(push.close, 0)
+    push.connect(f"tcp://127.0.0.1:{port}")
+    push.send(b"hello")
+    guard.delivered(descriptor(socket.recv(copy=False)))
+    guard.check()
+    strangers = [tcp.create_connection(("127.0.0.1", port), timeout=WATCHDOG_S) for _ in range(8)]
+    for line in strangers:
+        stack.enter_context(line)
+        assert line.recv(10), "libzmq has accepted it"
+    guard.check()
+    assert guard.closed == 6
+    push.send(b"still here")
+    assert socket.recv() == b"still here"

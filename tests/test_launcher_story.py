@@ -1,0 +1,35 @@
+"""The story of a run in words, from its journals."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from launcher.story import REASONS, tell
+from node.journal import Journal
+from node.protocol.tribunal import REASONS as KNOWN
+
+
+def test_every_reason_has_its_sentence() -> None:
+    assert set(REASONS) == set(KNOWN)
+
+
+def test_a_quiet_run_has_no_story(tmp_path: Path) -> None:
+    assert list(tell(tmp_path, [0, 1])) == ["nothing was disputed and nobody was accused"]
+
+
+def test_a_dispute_is_told_in_order(tmp_path: Path) -> None:
+    for node in (0, 1):
+        with Journal(tmp_path / "nodes" / str(node) / "journal.jsonl", node) as journal:
+            journal.append("suspected", step=4, attempt=0, phase="AGG", peer=5)
+            journal.append("disputed", step=4, attempt=0, cause="peer 5 is silent in AGG")
+            journal.append("resolved", step=4, attempt=0, outcome="retry", removals=[5])
+            journal.append("banned", step=4, attempt=0, peer=5, reason="silent", accuser=None, removed=True,
+                           evidence="00", path="nodes/0/evidence/x")  # fmt: skip
+            journal.append("voided", step=4, attempt=0, removals=[5])
+    lines = list(tell(tmp_path, [0, 1]))
+    assert [line.split(": ", 1)[0] for line in lines] == ["step 4"] * len(lines)
+    order = ["missed the AGG of peer 5", "a dispute began at peers 0, 1", "froze the attempt", "the attempt is void",
+             "peer 5 was removed (silent)", "started again"]  # fmt: skip
+    assert [any(words in line for line in lines) for words in order] == [True] * len(order)
+    places = [next(place for place, line in enumerate(lines) if words in line) for words in order]
+    assert places == sorted(places)

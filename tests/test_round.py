@@ -1,0 +1,60 @@
+"""What a peer must notice when a phase is complete, although each message looked right when it came."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from node.protocol.events import Committed, Disputed, MessageArrived, Output
+from node.protocol.messages import Close, Have, Held, Phase, Reveal, decode_body
+from tests.fuzz.arena import ATTACKER, SCENES, Arena, recorded
+
+COMPLAINT = next(place for place, attacks in enumerate(SCENES) if attacks and attacks[0].name == "complain")
+LIE = next(place for place, attacks in enumerate(SCENES) if attacks and attacks[0].name == "lie_checksum")
+PLAIN = 0
+
+
+def place_of(scene: int, phase: Phase) -> int:
+    """Where the script has the attacker's first message of a phase."""
+    for place, event in enumerate(recorded(scene)):
+        if isinstance(event, MessageArrived):
+            slot = decode_body(event.signed.body).slot
+            if (slot.phase, slot.sender) == (phase, ATTACKER):
+                return place
+    raise LookupError(phase)
+
+
+def replay(scene: int, phase: Phase, early_by: int, **fields: object) -> list[Output]:
+    """A run in which the attacker's message of a phase comes `early_by` inputs early and with other fields."""
+    place = place_of(scene, phase)
+    arena = Arena(scene, place - early_by)
+    event = recorded(scene)[place]
+    assert isinstance(event, MessageArrived)
+    body = msgspec.structs.replace(decode_body(event.signed.body), **fields)
+    told: list[Output] = []
+    perform = arena._perform
+    arena._perform = lambda output: (told.append(output), perform(output))[1]  # type: ignore[method-assign]
+    arena.feed(MessageArrived(ATTACKER, arena.signed(body, ATTACKER)))
+    for at, honest in enumerate(recorded(scene)[place - early_by : place + 40], place - early_by):
+        if at != place and (honest.via != ATTACKER or at < place):
+            arena.feed(honest)
+    assert arena.accused <= {ATTACKER}
+    return told
+
+
+CASES = {
+    "HELD with too few bits, before the complaints are known": (COMPLAINT, Phase.HELD, 14, {"have": ()}, Held),
+    "REVEAL of another value, before the commitment": (PLAIN, Phase.REVEAL, 0, {"x": bytes(32)}, Reveal),
+    "HAVE with too few bits, before the charges are known": (LIE, Phase.HAVE, 8, {"have": ()}, Have),
+    "CLOSE with no prefix": (PLAIN, Phase.CLOSE, 0, {"prefix": ()}, Close),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_it_is_disputed(name: str) -> None:
+    scene, phase, early_by, fields, _ = CASES[name]
+    told = replay(scene, phase, early_by, **fields)
+    disputed = [output for output in told if isinstance(output, Disputed)]
+    assert disputed, [type(output).__name__ for output in told]
+    step = disputed[0].step
+    assert not any(isinstance(output, Committed) and output.step == step for output in told)
