@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -44,6 +44,8 @@ class Recorder:
         journal: the node's journal.
         task: evaluates this node's slice of the test items.
         transport: whose byte counters are journalled.
+
+    `evaluated` is told of each evaluation: (correct, count).
     """
 
     def __init__(self, config: NodeConfig, journal: Journal, task: Task, transport: Transport) -> None:
@@ -52,6 +54,7 @@ class Recorder:
         self._journal = journal
         self._task = task
         self._transport = transport
+        self.evaluated: Callable[[int, int], None] = _unheard
         self._driver: Driver | None = None
         self._certificate = b""
         self._step_began = time.monotonic()
@@ -163,6 +166,7 @@ class Recorder:
         start, stop = place * size // count, (place + 1) * size // count
         correct = self._task.evaluate(done.parameters_D, start, stop)
         self._journal.append("evaluated", step=done.step, correct=correct, count=stop - start)
+        self.evaluated(correct, stop - start)
 
     def _banned(self, ban: Banned) -> None:
         name = f"ban-{ban.step}-{ban.attempt}-{ban.peer}.evidence"
@@ -191,6 +195,10 @@ class Recorder:
 
     def _relative(self, path: Path) -> str:
         return path.relative_to(self._directory.parent.parent).as_posix()
+
+
+def _unheard(correct: int, count: int) -> None:
+    """Tell nobody."""
 
 
 def write_atomically(path: Path, data: bytes | memoryview) -> None:
