@@ -245,3 +245,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _fail(message: str, code: int) -> int:
     click.echo(f"error: {' '.join(message.split())}", err=True)
     return code
+
+
+if __name__ == "__main__":
+    main()
