@@ -146,6 +146,7 @@ class Recorder:
             state_digest=done.state_digest.hex(),
             clip_iterations=done.clip_iterations,
             gradient_seconds=round(driver.gradient_s, 6) if driver is not None else 0.0,
+            gradient_cpu_seconds=round(driver.gradient_cpu_s, 6) if driver is not None else 0.0,
             cpu_seconds=round(time.process_time(), 6),
             **self.totals(),
         )
