@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 
 
 @cache
-def tests_of(file: str) -> frozenset[str]:
+def functions_in(file: str) -> frozenset[str]:
     tree = ast.parse((ROOT / file).read_text(encoding="utf-8"))
     return frozenset(node.name for node in tree.body if isinstance(node, ast.FunctionDef))
 
@@ -25,7 +25,7 @@ def test_a_row_has_its_tests_on_the_simulator(row: Row) -> None:
     for name in row.simulator:
         file, _, test = name.partition("::")
         assert file.startswith("tests/simulation/")
-        assert test in tests_of(file), f"no such test: {name}"
+        assert test in functions_in(file), f"no such test: {name}"
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.attack)
@@ -33,7 +33,7 @@ def test_a_rows_tests_over_sockets_exist(row: Row) -> None:
     for name in row.sockets:
         file, _, test = name.partition("::")
         assert not file.startswith("tests/simulation/")
-        assert test in tests_of(file), f"no such test: {name}"
+        assert test in functions_in(file), f"no such test: {name}"
 
 
 def test_the_table_has_every_row_of_the_specification_once() -> None:
