@@ -30,6 +30,7 @@ from node.protocol.events import (
     Voided,
 )
 from node.protocol.state import parameters_digest
+from node.protocol.tribunal import standing
 from node.training.task import Task
 from node.transport import Transport
 
@@ -177,6 +178,7 @@ class Recorder:
             reason=ban.reason,
             accuser=ban.accuser,
             removed=ban.removed,
+            standing=standing(ban.reason),
             evidence=blake3(ban.evidence).hexdigest(),
             path=self._relative(path),
         )

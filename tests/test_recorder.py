@@ -160,6 +160,7 @@ def test_evidence_is_a_file_named_by_its_digest(bench: Bench) -> None:
     assert path.read_bytes() == b"evidence"
     assert record == {
         "event": "banned", "step": 3, "attempt": 1, "peer": 2, "reason": "checksum", "accuser": 0, "removed": True,
+        "standing": "banned",
         "evidence": blake3(b"evidence").hexdigest(), "path": "nodes/1/evidence/ban-3-1-2.evidence",
     }  # fmt: skip
 
