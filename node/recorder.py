@@ -32,6 +32,7 @@ from node.protocol.events import (
     Voided,
 )
 from node.protocol.state import parameters_digest
+from node.protocol.tribunal import standing
 from node.training.task import Task
 
 _BULK_KINDS = ("part", "aggregate")
@@ -184,6 +185,7 @@ class Recorder:
             state_digest=done.state_digest.hex(),
             clip_iterations=done.clip_iterations,
             gradient_seconds=round(driver.gradient_s, 6) if driver is not None else 0.0,
+            gradient_cpu_seconds=round(driver.gradient_cpu_s, 6) if driver is not None else 0.0,
             cpu_seconds=round(time.process_time(), 6),
             **self.totals(),
         )
@@ -214,6 +216,7 @@ class Recorder:
             reason=ban.reason,
             accuser=ban.accuser,
             removed=ban.removed,
+            standing=standing(ban.reason),
             evidence=blake3(ban.evidence).hexdigest(),
             path=self._relative(path),
         )

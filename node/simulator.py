@@ -259,12 +259,13 @@ def cluster(
     """
     members, secrets = generate(protocol_seed, run.peers)
     check, print_ = remembering(verify), fingerprint(run.device)
+    compute = remembering_gradients(task)
     nodes = {}
     for member, secret in zip(members, secrets, strict=True):
         role = (roles or {}).get(member.id)
         config = NodeConfig(run_id, member.id, run, members, "", "", "", role=role)
-        nodes[member.id] = build_node(config, secret, task, print_, check)
-    return Simulation(nodes, links or LinkModel(), remembering_gradients(task))
+        nodes[member.id] = build_node(config, secret, task, print_, check, compute)
+    return Simulation(nodes, links or LinkModel(), compute)
 
 
 Checker = Callable[[Observed], None]
