@@ -58,6 +58,10 @@ class Worker(Protocol):
         """Seconds spent on gradients so far."""
 
     @property
+    def gradient_cpu_s(self) -> float:
+        """CPU seconds spent on gradients so far."""
+
+    @property
     def loss(self) -> float:
         """Of the last own gradient."""
 

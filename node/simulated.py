@@ -42,7 +42,7 @@ class _Desk:
     def __init__(self, counters: Counters) -> None:
         self.counters = counters
         self.dropped: Counter[str] = Counter()
-        self.gradient_s = 0.0
+        self.gradient_s = self.gradient_cpu_s = 0.0
         self.loss = float("nan")
 
 
@@ -122,12 +122,12 @@ def _simulate(
     common = configs[0]
     pin(common.run.device, common.cuda_memory_fraction)
     task = task_of(common.run, Path(common.data_directory))
-    check, environment = remembering(verify), fingerprint(common.run.device)
+    check, environment, compute = remembering(verify), fingerprint(common.run.device), remembering_gradients(task)
     nodes = {
-        config.node: build_node(config, keys.load(Path(config.secrets_file)), task, environment, check)
+        config.node: build_node(config, keys.load(Path(config.secrets_file)), task, environment, check, compute)
         for config in configs
     }
-    simulation = Simulation(nodes, LinkModel(seed=common.run.data_seed), remembering_gradients(task))
+    simulation = Simulation(nodes, LinkModel(seed=common.run.data_seed), compute)
     desks = {node: _Desk(simulation.counters[node]) for node in nodes}
     recorders = {
         config.node: Recorder(config, journals[config.node], task, desks[config.node], lambda: simulation.now_s)
@@ -142,7 +142,7 @@ def _simulate(
     for seen in simulation.run():
         desk = desks[seen.node]
         done = simulation.gradients[seen.node]
-        desk.gradient_s, desk.loss = done.seconds, done.loss
+        desk.gradient_s, desk.gradient_cpu_s, desk.loss = done.seconds, done.cpu_s, done.loss
         if isinstance(seen.output, Dropped):
             desk.dropped[seen.output.reason] += 1
             continue

@@ -6,6 +6,7 @@ Signatures, gradients, rules and messages are the real ones; only the network an
 from __future__ import annotations
 
 import heapq
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -83,9 +84,11 @@ class Traffic:
 
 @dataclass(slots=True)
 class Gradients:
-    """What a node has computed so far: virtual seconds of all its gradients, and the loss of its last own one."""
+    """What a node has computed so far: virtual seconds of all its gradients, the CPU seconds they really took (next to
+    none where one was remembered), and the loss of its last own one."""
 
     seconds: float = 0.0
+    cpu_s: float = 0.0
     loss: float = float("nan")
 
 
@@ -181,8 +184,9 @@ class Simulation:
                     yield Observed(self.now_s, node, output)
 
     def _gradient(self, node: int, wanted: ComputeGradient) -> None:
+        done, cpu_s = self.gradients[node], time.thread_time()
         ready = self.nodes[node].compute(wanted, self._compute)
-        done = self.gradients[node]
+        done.cpu_s += time.thread_time() - cpu_s
         done.seconds += self._gradient_s
         if wanted.purpose is Purpose.OWN:
             done.loss = ready.loss
