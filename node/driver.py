@@ -66,7 +66,7 @@ class Driver:
         self.transport = transport
         self.ending: Output | None = None
         self.dropped: Counter[str] = Counter()
-        self.gradient_s = 0.0
+        self.gradient_s = self.gradient_cpu_s = 0.0
         self.loss = float("nan")
         self.publication_bytes = 0
         self._observe = observe
@@ -141,9 +141,10 @@ class Driver:
             self._inputs.append(DeadlinePassed(name))
 
     def _gradient(self, wanted: ComputeGradient) -> GradientReady:
-        begun = time.perf_counter()
+        begun, cpu = time.perf_counter(), time.thread_time()
         ready = self.node.compute(wanted, self.node.task.gradient)
         self.gradient_s += time.perf_counter() - begun
+        self.gradient_cpu_s += time.thread_time() - cpu
         if wanted.purpose is Purpose.OWN:
             self.loss = ready.loss
         return ready
