@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.metrics import MetricWrapperBase
 
-from node.metrics import METRICS, Group, Kind
+from node.metrics import Kind
 from node.metrics import Metric as Declared
 
 
 class Board:
-    """Gives out the counters, gauges and histograms of some groups by name.
+    """Gives out counters, gauges and histograms by name.
 
     Args:
         registry: where they are registered.
-        groups: whose metrics.
-        peers: of the run; decides whether nodes tell their peers apart.
+        chosen: the metrics.
+        peers: of the run; decides whether its nodes tell their peers apart (0: whoever exports this does).
     """
 
-    def __init__(self, registry: CollectorRegistry, groups: Collection[Group], peers: int) -> None:
-        self._made = {each.name: _make(each, registry, each.labels_for(peers))
-                      for each in METRICS if each.group in groups}  # fmt: skip
+    def __init__(self, registry: CollectorRegistry, chosen: Iterable[Declared], peers: int) -> None:
+        self._made = {each.name: _make(each, registry, each.labels_for(peers)) for each in chosen}
         self._children: dict[tuple[str, tuple[str, ...]], MetricWrapperBase] = {}
 
     def counter(self, name: str, **labels: str) -> Counter:
@@ -58,6 +57,9 @@ def _make(declared: Declared, registry: CollectorRegistry, labels: tuple[str, ..
         case Kind.COUNTER:
             return Counter(declared.full_name, declared.help, labels, registry=registry)
         case Kind.GAUGE:
-            return Gauge(declared.full_name, declared.help, labels, registry=registry)
+            gauge = Gauge(declared.full_name, declared.help, labels, registry=registry)
+            if not labels:
+                gauge.set(float("nan"))  # it would be 0 before its first value
+            return gauge
         case Kind.HISTOGRAM:
             return Histogram(declared.full_name, declared.help, labels, registry=registry, buckets=declared.buckets)

@@ -30,6 +30,7 @@ from node.protocol.events import (
     Voided,
 )
 from node.protocol.messages import Phase, Report
+from node.protocol.tribunal import standing
 from node.readings import Readings
 from node.training.optimiser import NesterovSgd
 from node.transport import Transport
@@ -51,7 +52,7 @@ class Meter:
     def __init__(self, config: NodeConfig, transport: Transport) -> None:
         run = config.run
         self.registry = CollectorRegistry()
-        self.board = Board(self.registry, (Group.TRAINING, Group.PROTOCOL, Group.INFO), run.peers)
+        self.board = Board(self.registry, metrics.of(Group.TRAINING, Group.PROTOCOL, Group.INFO), run.peers)
         self._config = config
         self._rate = NesterovSgd(run.lr, run.momentum, run.steps).rate
         self._states = {member.id: JOINING for member in config.members}
@@ -86,9 +87,7 @@ class Meter:
                 if accused is not None and self._states.get(accused) == ACTIVE:
                     self._mark(accused, ACCUSED)
             case Banned():
-                self.board.counter("bans_total", reason=output.reason).inc()
-                self._mark(output.peer, BANNED)
-                self._judge(output)
+                self._banned(output)
             case Resolved():
                 self.board.counter("disputes_total", outcome=output.outcome).inc()
                 self._removed(output.removals)
@@ -165,8 +164,12 @@ class Meter:
         else:
             self._refused[str(self._config.node if refused.via is None else refused.via), reason] += 1
 
-    def _judge(self, ban: Banned) -> None:
-        """Charges against the banned peer were true."""
+    def _banned(self, ban: Banned) -> None:
+        """A certified verdict: charges against the peer were true."""
+        proven = standing(ban.reason) == "banned"
+        if proven:
+            self.board.counter("bans_total", reason=ban.reason).inc()
+        self._mark(ban.peer, BANNED if proven else GONE)
         for charge in [charge for charge in self._charges if charge.accused == ban.peer]:
             self._charges.remove(charge)
             self.board.counter("accusations_total", kind=_kind(charge), verdict="guilty").inc()

@@ -137,3 +137,8 @@ def metric(name: str) -> Metric:
         KeyError: nothing of this name is declared.
     """
     return _BY_NAME[name]
+
+
+def of(*groups: Group) -> tuple[Metric, ...]:
+    """The metrics of some groups."""
+    return tuple(each for each in METRICS if each.group in groups)
