@@ -40,6 +40,9 @@ class Observer(Protocol):
     def ended(self) -> None:
         """No worker is left."""
 
+    def scored(self, summary: Summary) -> None:
+        """The summary is written."""
+
 
 class Silent:
     """An observer that tells nobody."""
@@ -54,6 +57,9 @@ class Silent:
         """Do nothing."""
 
     def ended(self) -> None:
+        """Do nothing."""
+
+    def scored(self, summary: Summary) -> None:
         """Do nothing."""
 
 
@@ -257,4 +263,5 @@ def _score(current: _Run, outcome: str, problem: str | None) -> Result:
     summary.write(score, current.directory)
     with suppress(BackendError):  # a full disk; `problem` says so already
         current.watch.note("ended", outcome=outcome, problem=problem)
+    current.observer.scored(score)
     return Result(score, current.directory, current.interrupts.signum if outcome == INTERRUPTED else None)
