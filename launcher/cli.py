@@ -155,6 +155,22 @@ def doctor(data_dir: str | None, run_dir: str, base_port: int, peers: int) -> No
 
 
 @cli.command()
+@click.option("--peers", "-n", metavar="N", type=click.IntRange(2, 64), default=6, show_default=True, help="workers")
+@click.option("--size", metavar="D", type=float, default=1e7, show_default=True, help="floats in a vector")
+@click.option("--pairs", metavar="K", type=click.IntRange(1), default=9, show_default=True, help="alternations")
+@click.option("--task", metavar="TASK", help="measure the protocol's share of this task's training steps instead")
+@click.option("--steps", metavar="N", type=click.IntRange(1), default=100, show_default=True, help="steps of --task")
+@click.option("--scaling", is_flag=True, help="4, 8, 16, 32 and 64 peers, one after the other")
+@click.option("--json", "as_json", is_flag=True, help="figures as JSON on stdout")
+def bench(peers: int, size: float, pairs: int, task: str | None, steps: int, scaling: bool, as_json: bool) -> None:
+    """Measure a step against gloo's all-reduce and a plain mean, in one run."""
+    from launcher.bench import command
+
+    for line in command.lines(command.Wanted(peers, size, pairs, task, steps, scaling, as_json)):
+        click.echo(line)
+
+
+@cli.command()
 def attacks() -> None:
     """List the attacks with their parameters."""
     from node.attacks.registry import ATTACKS
@@ -245,3 +261,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _fail(message: str, code: int) -> int:
     click.echo(f"error: {' '.join(message.split())}", err=True)
     return code
+
+
+if __name__ == "__main__":
+    main()

@@ -218,7 +218,7 @@ def _name_dead(current: _Run, ended: backends.Exited) -> None:
     node = current.state.nodes[ended.node]
     node.exit_code = ended.exit_code
     current.watch.note("exited", peer=ended.node, exit_code=ended.exit_code)
-    if node.finished or ended.exit_code == 0 or node.banned or current.interrupts.signum is not None:
+    if node.finished or ended.exit_code == 0 or node.out is not None or current.interrupts.signum is not None:
         return
     if node.state not in ("halted", "failed"):
         node.state = "dead"
@@ -230,7 +230,7 @@ def _name_dead(current: _Run, ended: backends.Exited) -> None:
 
 def _all_finished(current: _Run) -> bool:
     honest = [current.state.nodes[node] for node in current.state.honest]
-    return all(node.finished or node.banned for node in honest)
+    return all(node.finished or node.out is not None for node in honest)
 
 
 def _first_problem(current: _Run) -> str:
@@ -243,10 +243,11 @@ def _first_problem(current: _Run) -> str:
 
 
 def _failures(current: _Run) -> tuple[Failure, ...]:
-    """Nodes that ended neither finished nor banned, those that died before those that were stopped by us."""
+    """Nodes that did not end as the protocol lets them: finished, or removed and told so."""
     found = []
     for node in current.state.nodes.values():
-        if node.finished or node.banned or node.node not in current.exits:
+        removed = node.out is not None and current.exits.get(node.node) == 0
+        if node.finished or removed or node.out == "banned" or node.node not in current.exits:
             continue
         log = last_lines(_log(current, node.node), LOG_LINES)
         found.append(Failure(node.node, current.exits[node.node], node.problem, log))

@@ -20,6 +20,7 @@ from launcher.traffic import human
 REFRESH_SECONDS = 0.25
 _STYLES = {
     "starting": "dim", "bound": "dim", "ready": "cyan", "training": "green", "finished": "green", "banned": "red",
+    "gone": "yellow", "eliminated": "yellow",
     "expelled": "red", "halted": "red", "failed": "bold red", "dead": "bold red",
 }  # fmt: skip
 
@@ -112,7 +113,7 @@ class Monitor:
         assert self._plan is not None
         role = self._plan.roles.get(node.node)
         name = "+".join(each.name for each in role.attacks) if role else "honest"
-        state = "banned" if node.banned else node.state
+        state = node.out or node.state
         return (
             str(node.node), Text(name, style="yellow" if role else ""), str(max(node.step, 0)),
             "" if node.loss is None else f"{node.loss:.4f}", "" if node.accuracy is None else f"{node.accuracy:.4f}",
@@ -143,7 +144,7 @@ def ban_line(ban: Ban, byzantine: frozenset[int]) -> str:
     """A ban in one line."""
     who = "attacker" if ban.peer in byzantine else "HONEST peer"
     by = "seen by all" if ban.accuser is None else f"accused by {ban.accuser}"
-    out = "banned" if ban.removed else "convicted, stays"
+    out = ban.standing if ban.removed else "convicted, stays"
     return f"step {ban.step}: {who} {ban.peer} {out} ({ban.reason}, {by}); evidence {ban.evidence}"
 
 

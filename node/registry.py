@@ -97,9 +97,12 @@ class Registry(Generic[T]):
                 hint = f"; did you mean {near[0]!r}?" if near else "; it takes none"
                 raise ConfigError(f"{self.kind} {name!r} has no parameter {key!r}{hint}")
             default = known[key]
-            fits = isinstance(value, type(default)) or (isinstance(default, float) and isinstance(value, int))
-            if default is not None and not fits:
-                raise ConfigError(f"{self.kind} {name!r}: {key}={value!r} must be a {type(default).__name__}")
+            kinds: tuple[type, ...] = (int, float, type(None)) if default is None else (type(default),)
+            if isinstance(default, float):
+                kinds = (float, int)
+            if not isinstance(value, kinds) or (isinstance(value, bool) and not isinstance(default, bool)):
+                wanted = "number or none" if default is None else type(default).__name__
+                raise ConfigError(f"{self.kind} {name!r}: {key}={value!r} must be a {wanted}")
 
     def __iter__(self) -> Iterator[Entry[T]]:
         self._load()

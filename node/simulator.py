@@ -6,6 +6,7 @@ Signatures, gradients, rules and messages are the real ones; only the network an
 from __future__ import annotations
 
 import heapq
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from node.build import Compute, Node, build_node
 from node.config import NodeConfig, Role, RunConfig
+from node.counters import Counters
 from node.envelope import seal
 from node.errors import LocalProtocolError
 from node.keys import generate
@@ -28,6 +30,7 @@ from node.protocol.events import (
     Input,
     MessageArrived,
     Output,
+    Purpose,
     RequestBulk,
     Say,
     SendBulk,
@@ -68,6 +71,26 @@ class Traffic:
     publication_bytes: int = 0
     messages: int = 0
 
+    @classmethod
+    def of(cls, counters: Counters) -> Traffic:
+        """The sums over all receivers."""
+        return cls(
+            control_bytes=counters.sent_bytes_of("control"),
+            bulk_bytes=counters.sent_bytes_of("part") + counters.sent_bytes_of("aggregate"),
+            publication_bytes=counters.sent_bytes_of("publication"),
+            messages=sum(count for (_, kind), count in counters.sent_messages.items() if kind == "control"),
+        )
+
+
+@dataclass(slots=True)
+class Gradients:
+    """What a node has computed so far: virtual seconds of all its gradients, the CPU seconds they really took (next to
+    none where one was remembered), and the loss of its last own one."""
+
+    seconds: float = 0.0
+    cpu_s: float = 0.0
+    loss: float = float("nan")
+
 
 class Simulation:
     """Runs nodes to their end over a modelled network.
@@ -82,7 +105,9 @@ class Simulation:
     def __init__(self, nodes: Mapping[int, Node], links: LinkModel, compute: Compute, gradient_s: float = 0.05) -> None:
         self.nodes = dict(nodes)
         self.now_s = 0.0
-        self.traffic = {node: Traffic() for node in nodes}
+        self.counters = {node: Counters() for node in nodes}
+        """What each node sent to others, as a transport counts it but for frame headers."""
+        self.gradients = {node: Gradients() for node in nodes}
         self._links = links
         self._compute = compute
         self._gradient_s = gradient_s
@@ -90,6 +115,20 @@ class Simulation:
         self._sequence = 0
         self._link_sequence: dict[tuple[int, int], int] = {}
         self._timers: dict[tuple[int, str], int] = {}
+        self._stopped: set[int] = set()
+
+    @property
+    def traffic(self) -> dict[int, Traffic]:
+        """What each node has sent so far."""
+        return {node: Traffic.of(counters) for node, counters in self.counters.items()}
+
+    def stop(self, node: int) -> None:
+        """Switch a node off: nothing reaches it any more."""
+        self._stopped.add(node)
+
+    def running(self, node: int) -> bool:
+        """True until the node is switched off."""
+        return node not in self._stopped
 
     def run(self, until_s: float = float("inf"), max_events: int = 50_000_000) -> Iterator[Observed]:
         """Yield what the nodes report, in the order of virtual time, until nothing is left to happen.
@@ -104,6 +143,8 @@ class Simulation:
                 return
             event = heapq.heappop(self._queue)
             self.now_s = event.time_s
+            if event.node in self._stopped:
+                continue
             if isinstance(event.input, DeadlinePassed):
                 if self._timers.get((event.node, event.input.name)) != event.sequence:
                     continue
@@ -124,11 +165,7 @@ class Simulation:
                 case SendBulk(to=to, key=key, values_P=values_P):
                     self._send(node, to, BulkArrived(node, key, values_P), 4 * values_P.numel())
                     if to != node:
-                        traffic = self.traffic[node]
-                        if key.kind.value == "publication":
-                            traffic.publication_bytes += 4 * values_P.numel()
-                        else:
-                            traffic.bulk_bytes += 4 * values_P.numel()
+                        self.counters[node].sent(to, key.kind.value, 4 * values_P.numel())
                 case Forward(to=to, messages=messages):
                     for signed in messages:
                         self._control(node, to, MessageArrived(node, signed), seal(signed))
@@ -138,13 +175,22 @@ class Simulation:
                 case RequestBulk(to=peer, key=key):
                     self._control(node, (peer,), BulkRequested(node, key), seal(key))
                 case ComputeGradient():
-                    self._push(self._gradient_s, node, self.nodes[node].compute(output, self._compute))
+                    self._gradient(node, output)
                 case SetTimer(name=name, after_s=after_s):
                     self._timers[(node, name)] = self._push(after_s, node, DeadlinePassed(name))
                 case CancelTimer(name=name):
                     self._timers.pop((node, name), None)
                 case _:
                     yield Observed(self.now_s, node, output)
+
+    def _gradient(self, node: int, wanted: ComputeGradient) -> None:
+        done, cpu_s = self.gradients[node], time.thread_time()
+        ready = self.nodes[node].compute(wanted, self._compute)
+        done.cpu_s += time.thread_time() - cpu_s
+        done.seconds += self._gradient_s
+        if wanted.purpose is Purpose.OWN:
+            done.loss = ready.loss
+        self._push(self._gradient_s, node, ready)
 
     def _say(self, node: int, say: Say) -> None:
         signed = self.nodes[node].sign(say.body)
@@ -154,8 +200,7 @@ class Simulation:
         for peer in to:
             self._send(node, peer, event, len(frame))
             if peer != node:
-                self.traffic[node].control_bytes += len(frame)
-                self.traffic[node].messages += 1
+                self.counters[node].sent(peer, "control", len(frame))
 
     def _send(self, node: int, to: int, event: Input, size_bytes: int) -> None:
         if to == node:
@@ -218,12 +263,13 @@ def cluster(
     """
     members, secrets = generate(protocol_seed, run.peers)
     check, print_ = remembering(verify), fingerprint(run.device)
+    compute = remembering_gradients(task)
     nodes = {}
     for member, secret in zip(members, secrets, strict=True):
         role = (roles or {}).get(member.id)
         config = NodeConfig(run_id, member.id, run, members, "", "", "", role=role)
-        nodes[member.id] = build_node(config, secret, task, print_, check)
-    return Simulation(nodes, links or LinkModel(), remembering_gradients(task))
+        nodes[member.id] = build_node(config, secret, task, print_, check, compute)
+    return Simulation(nodes, links or LinkModel(), compute)
 
 
 Checker = Callable[[Observed], None]

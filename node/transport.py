@@ -22,6 +22,7 @@ from node.config import Endpoint, Member, Secrets
 from node.counters import Counters
 from node.errors import LocalProtocolError, TransportError, WireError
 from node.guard import Guard, Share
+from node.lines import Lines
 from node.protocol.events import BulkKey
 from node.quota import Credits, Quota
 from node.sockets import Bounds, Channel, Context, Gate, Identity, authenticated, descriptor, port_of
@@ -31,9 +32,9 @@ from node.tokens import Tokens
 class _RefusedError(Exception):
     """A message that has no effect but on the counter of its reason; never leaves this module."""
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str, via: int | None = None) -> None:
         super().__init__(reason)
-        self.reason = reason
+        self.reason, self.via = reason, via
 
 
 class Transport:
@@ -68,11 +69,10 @@ class Transport:
         run_id: str,
         accept_bulk: AcceptBulk = accept_any,
     ) -> None:
-        self.me = me
-        self.limits = limits or wire.Limits()
-        self.accept_bulk = accept_bulk
+        self.me, self.limits, self.accept_bulk = me, limits or wire.Limits(), accept_bulk
         self.counters, self.refusals = Counters(), dict[int, str]()
         self._run_id = run_id
+        self._watched: Lines | None = None
         self._keys = {member.id: member.transport_key.encode() for member in members}
         secret_key = secrets.transport_secret.encode()
         self._identity = Identity(zmq.curve_public(secret_key), secret_key)
@@ -116,12 +116,19 @@ class Transport:
         """Stop watching a descriptor, for one that has reached its end: it would be readable for ever."""
         self._poller.unregister(descriptor)
 
+    def lines(self) -> Lines:
+        """Watch our lines from now on (before `connect`), for monitoring."""
+        self._watched = watched = Lines(self._control, self._bulk)
+        return watched
+
     def close(self, linger_s: float | None = None) -> None:
         """Close every socket; waits at most `linger_s` (default: the limit's) for our last messages to leave."""
         if self._context.closed:
             return
         self._guard.stop()
         self._count_closed()
+        if self._watched is not None:
+            self._watched.close()
         linger_ms = math.ceil(1000 * (self.limits.linger_s if linger_s is None else linger_s))
         self._control.close(linger_ms)
         self._bulk.close(linger_ms)
@@ -165,7 +172,7 @@ class Transport:
         if self._bulk.send(to, header, payload):
             self.counters.sent(to, key.kind.value, len(header) + len(payload))
         else:
-            self.counters.dropped["queue_full_bulk"] += 1
+            self.counters.drop("queue_full_bulk", to)
 
     def _greet(self, peer: int) -> None:
         greeting = wire.Greeting(self._run_id, self._tokens.to(peer))
@@ -175,7 +182,7 @@ class Transport:
         if self._control.send(to, frame):
             self.counters.sent(to, kind, len(frame))
         else:
-            self.counters.dropped[f"queue_full_{kind}"] += 1
+            self.counters.drop(f"queue_full_{kind}", to)
 
     # --- receiving --------------------------------------------------------------------------------------------
 
@@ -205,7 +212,7 @@ class Transport:
             try:
                 arrival = take(frames)
             except _RefusedError as refused:
-                self.counters.dropped[refused.reason] += 1
+                self.counters.drop(refused.reason, refused.via)
             else:
                 self._guard.delivered(descriptor(frames[0]))
                 if arrival is not None:
@@ -222,15 +229,15 @@ class Transport:
         if via is None:
             raise _RefusedError("control_unauthenticated")
         if len(frames) != 1:
-            raise _RefusedError("control_malformed")
+            raise _RefusedError("control_malformed", via)
         frame = frames[0].buffer
         if not self._control_quota.spend(via, len(frame)):
-            raise _RefusedError("control_over_quota")
+            raise _RefusedError("control_over_quota", via)
         try:
             content = wire.decode_control(frame, self.limits.control_bytes)
         except WireError as error:
             self.refusals[via] = str(error)
-            raise _RefusedError("control_malformed") from error
+            raise _RefusedError("control_malformed", via) from error
         if isinstance(content, wire.Greeting):
             self._take_greeting(via, content)
             self.counters.received(via, "greeting", len(frame))
@@ -241,10 +248,10 @@ class Transport:
     def _take_greeting(self, via: int, greeting: wire.Greeting) -> None:
         if greeting.run_id != self._run_id:
             self.refusals[via] = f"it belongs to run {greeting.run_id!r} and we to {self._run_id!r}"
-            raise _RefusedError("greeting_of_another_run")
+            raise _RefusedError("greeting_of_another_run", via)
         new = self._tokens.learn(via, greeting.token)
         if new is None:
-            raise _RefusedError("greeting_with_a_foreign_token")
+            raise _RefusedError("greeting_with_a_foreign_token", via)
         # A new token is a new process behind the peer's key. Our greeting may have reached the one before it.
         if new and self._control.has_line(via):
             self._greet(via)
@@ -261,9 +268,9 @@ class Transport:
             if self._bulk.encrypted and authenticated(frames[0]) != via:
                 raise _RefusedError("bulk_foreign_token")
             if not self._bulk_quota.spend(via, len(payload)):
-                raise _RefusedError("bulk_over_quota")
+                raise _RefusedError("bulk_over_quota", via)
             if len(payload) > self.limits.bulk_bytes or not self.accept_bulk(via, header.key, len(payload)):
-                raise _RefusedError("bulk_unexpected")
+                raise _RefusedError("bulk_unexpected", via)
             tensor = wire.bulk_tensor(payload)
         except WireError as error:
             raise _RefusedError("bulk_malformed") from error
@@ -273,28 +280,21 @@ class Transport:
     def _listen(self, listen: Endpoint, encrypt_bulk: bool) -> None:
         limits = self.limits
         control = Bounds(
-            frames=1,
-            frame_bytes=1 + limits.control_bytes,
-            backlog=limits.control_backlog,
-            queue=limits.control_queue,
-            buffer_bytes=limits.socket_buffer_bytes,
-        )
+            frames=1, frame_bytes=1 + limits.control_bytes, backlog=limits.control_backlog,
+            queue=limits.control_queue, buffer_bytes=limits.socket_buffer_bytes,
+        )  # fmt: skip
         bulk = Bounds(
-            frames=2,
-            frame_bytes=max(limits.bulk_bytes, wire.BULK_HEADER_LIMIT_BYTES),
-            backlog=limits.bulk_backlog,
-            queue=limits.bulk_queue,
-            buffer_bytes=limits.socket_buffer_bytes,
-        )
+            frames=2, frame_bytes=max(limits.bulk_bytes, wire.BULK_HEADER_LIMIT_BYTES), backlog=limits.bulk_backlog,
+            queue=limits.bulk_queue, buffer_bytes=limits.socket_buffer_bytes,
+        )  # fmt: skip
         self._gate = Gate(self._context, self._keys, self.counters.dropped)
         self._control = Channel(self._context, self._identity, control, listen.control)
         self._bulk = Channel(self._context, self._identity if encrypt_bulk else None, bulk, listen.bulk)
         self.bound = Endpoint(self._control.bound, self._bulk.bound)
         for socket in (self._gate.socket, self._control.socket, self._bulk.socket):
             self._poller.register(socket, zmq.POLLIN)
-        shares = {
+        self._guard = Guard({
             port_of(channel.bound): Share.of(bounds.frame_bytes, bounds.backlog, bounds.buffer_bytes, len(self._keys))
             for channel, bounds in ((self._control, control), (self._bulk, bulk))
-        }
-        self._guard = Guard(shares)
+        })  # fmt: skip
         self._guard.start()

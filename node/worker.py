@@ -16,12 +16,13 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from types import FrameType
 
-from node import keys
+from node import keys, monitoring
 from node.build import Node, build_node, task_of
 from node.config import Endpoint, NodeConfig
 from node.driver import Driver
 from node.errors import BackendError, BtardError, TransportError
 from node.journal import Journal
+from node.monitoring import Monitoring
 from node.protocol.events import Halted, Output
 from node.quota import Credits
 from node.recorder import Recorder
@@ -73,6 +74,16 @@ class _Stop:
             else:
                 self._listen()
         return self.wanted
+
+    def wait(self, descriptor: int, timeout_s: float) -> None:
+        """Wait until `descriptor` can be read, this worker should end, or time is up."""
+        ready = select.poll()
+        for each in (descriptor, *self._descriptors()):
+            ready.register(each, select.POLLIN)
+        end = time.monotonic() + timeout_s
+        while not self() and (left_s := end - time.monotonic()) > 0:
+            if any(each == descriptor for each, _ in ready.poll(1000 * left_s)):
+                return
 
     @property
     def exit_code(self) -> int:
@@ -147,8 +158,11 @@ def _run(config: NodeConfig, journal: Journal, pipe: Connection | None, stop: _S
     transport = Transport(
         config.node, secrets, config.members, config.listen, run.encrypt_bulk, limits, credits, run_id=config.run_id
     )
+    monitored = Monitoring()
     recorder = Recorder(config, journal, task, transport)
     try:
+        monitored = monitoring.start(config, transport, journal)
+        recorder.evaluated = monitored.evaluated
         journal.append("bound", control=transport.bound.control, bulk=transport.bound.bulk)
         stop.attend(transport)
         if pipe is not None:
@@ -161,19 +175,23 @@ def _run(config: NodeConfig, journal: Journal, pipe: Connection | None, stop: _S
             recorder.end()
             return stop.exit_code
         journal.append("greeted", peers=sorted(transport.greeted))
-        return _drive(node, transport, recorder, early, stop)
+        return _drive(node, transport, recorder, monitored, early, stop)
     except BtardError:
         with contextlib.suppress(BackendError):  # the first error is the one to report
             recorder.end()
         raise
     finally:
         transport.close()
+        monitored.end(stop.wait)
 
 
-def _drive(node: Node, transport: Transport, recorder: Recorder, early: list[Arrival], stop: _Stop) -> int:
+def _drive(
+    node: Node, transport: Transport, recorder: Recorder, monitored: Monitoring, early: list[Arrival], stop: _Stop
+) -> int:
     """Run the protocol to its end and journal the totals."""
-    driver = Driver(node, transport, recorder.observe)
+    driver = Driver(node, transport, recorder.observe, monitored.observe)
     recorder.attach(driver)
+    monitored.attach(driver)
     driver.receive(early)
     ending = driver.run(stop)
     if node.adversary is not None:

@@ -63,7 +63,7 @@ class LocalBackend:
             process: BaseProcess = self._context.Process(
                 target=_work, args=(config, theirs), name=f"btard-node-{config.node}", daemon=True
             )
-            with server_environment(), _without_main():
+            with server_environment(), without_main():
                 process.start()
             theirs.close()
             self._processes[config.node], self._pipes[config.node] = process, ours
@@ -148,7 +148,7 @@ def call_aside(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T
     """
     with (
         server_environment(),
-        _without_main(),
+        without_main(),
         ProcessPoolExecutor(1, mp_context=context()) as pool,
     ):
         try:
@@ -181,7 +181,7 @@ def server_environment() -> Iterator[None]:
 
 
 @contextmanager
-def _without_main() -> Iterator[None]:
+def without_main() -> Iterator[None]:
     """Hide `__main__` while a process starts: workers need nothing from the user's script, and a script that
     calls `run()` without the usual guard would otherwise run again in each of them."""
     main = sys.modules["__main__"]
@@ -194,14 +194,14 @@ def _without_main() -> Iterator[None]:
 
 def _work(config: NodeConfig, pipe: Any) -> None:
     """What runs in a worker process."""
-    _redirect_output(Path(config.directory).parent.parent / "logs" / f"node-{config.node}.log")
-    threading.Thread(target=_die_with_launcher, daemon=True).start()
+    redirect_output(Path(config.directory).parent.parent / "logs" / f"node-{config.node}.log")
+    threading.Thread(target=die_with_launcher, daemon=True).start()
     from node import worker
 
     sys.exit(worker.main(config, pipe))
 
 
-def _redirect_output(log: Path) -> None:
+def redirect_output(log: Path) -> None:
     """Send everything this process prints, native libraries included, to its log."""
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     for standard in (1, 2):
@@ -209,7 +209,7 @@ def _redirect_output(log: Path) -> None:
     os.close(descriptor)
 
 
-def _die_with_launcher() -> None:
+def die_with_launcher() -> None:
     """End this process if the launcher is gone, even when killed, and the worker has not noticed by itself.
 
     PR_SET_PDEATHSIG would not do: a worker's parent is the fork server, which lives as long as a worker does.
