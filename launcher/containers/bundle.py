@@ -65,6 +65,7 @@ def contained(config: NodeConfig) -> NodeConfig:
         data_directory=str(places.DATA),
         listen=places.listen(),
         addresses={str(member.id): places.endpoint(member.id) for member in config.members},
+        metrics=f"0.0.0.0:{places.METRICS_PORT}",
     )
 
 
@@ -97,6 +98,7 @@ def lay_out(bundle: Bundle, root: Path) -> None:
     write_atomically(places.truth(root) / "genesis.json", _json(bundle.genesis))
     write_atomically(places.targets(root) / "btard.json", scrape_targets(bundle.genesis.run_id, nodes))
     password = places.grafana(root) / PASSWORD_FILE
+    password.parent.mkdir(parents=True, exist_ok=True)
     if not password.exists():
         # Grafana runs as another user; its container and this one are the only ones that mount the volume.
         write_atomically(password, system_random.token_urlsafe(18).encode(), mode=0o644)

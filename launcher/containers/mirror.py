@@ -9,6 +9,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -90,12 +91,10 @@ def apply(run_dir: Path, change: Change) -> None:
 
 
 def _present(directory: Path) -> list[str]:
-    """The files besides the journal that are there, smallest concern first."""
+    """The files besides the journal that are there."""
     names = ["exit", "certificate", "parameters.f32"]
-    try:
-        names += [f"evidence/{name}" for name in sorted(os.listdir(directory / "evidence"))]
-    except OSError:
-        pass
+    with suppress(OSError):
+        names += [f"evidence/{entry.name}" for entry in sorted((directory / "evidence").iterdir())]
     return [name for name in names if _NAMES.fullmatch(name)]
 
 
