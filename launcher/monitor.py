@@ -15,6 +15,7 @@ from rich.text import Text
 from launcher.plan import Plan
 from launcher.roles import describe
 from launcher.state import Ban, NodeState, Record, RunState
+from launcher.summary import Summary
 from launcher.traffic import human
 
 REFRESH_SECONDS = 0.25
@@ -70,6 +71,9 @@ class Monitor:
             self._live.update(self._view(), refresh=True)
             self._live.stop()
             self._live = None
+
+    def scored(self, summary: Summary) -> None:
+        """Nothing more: the table of results is printed by whoever asked for the run."""
 
     def _tell_news(self) -> None:
         plan, state = self._plan, self._state

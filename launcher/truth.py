@@ -22,7 +22,8 @@ HONEST = "none"
 """The attack of a peer that has none."""
 
 _STATES = {"banned": 3, "gone": 4, "eliminated": 4}
-_EVENTS = ("attack_started", "attack_stopped", "banned", "gone", "eliminated", "voided", "disputed", "halted", "failed")
+_EVENTS = ("attack_started", "attack_stopped", "banned", "gone", "eliminated", "voided", "disputed", "halted", "failed",
+           "finished")  # fmt: skip
 _JOURNALLED = frozenset({"voided", "disputed", "halted", "failed"})
 
 
@@ -61,6 +62,7 @@ class Truth:
         self._crowded = crowded
         self._names = {peer: attack_name(role) for peer, role in roles.items()}
         self._under_way: set[str] = set()
+        self._since_s: dict[int, float] = {}
         self._seen: set[tuple[object, ...]] = set()
         self._banned: set[int] = set()
         self._counted = -1
@@ -87,7 +89,7 @@ class Truth:
         if accuracy:
             board.gauge("run_accuracy_ratio").set(accuracy[-1][1])
         self._expect_bytes()
-        found = [*self._attacks(now_s), *self._removals(records), *self._others(records)]
+        found = [*self._attacks(now_s), *self._removals(records), *self._others(records), *self._end(now_s)]
         for event in found:
             self.happened(event.name)
         return found
@@ -118,6 +120,9 @@ class Truth:
     def _attacks(self, now_s: float) -> Iterable[Event]:
         """Attacks whose schedule is on at the step under way, at a peer that is still in."""
         step = self._state.step + 1
+        for peer, role in self._roles.items():
+            if _on(role, step):
+                self._since_s.setdefault(peer, now_s)
         current = {name for peer, name in self._names.items()
                    if _on(self._roles[peer], step) and self._state.nodes[peer].out is None}  # fmt: skip
         for name in sorted(current ^ self._under_way):
@@ -133,13 +138,16 @@ class Truth:
                 continue
             self._banned.add(peer)
             times = [float(each["time"]) for each in records if each["event"] == "banned" and each["peer"] == peer]
+            when_s = min(times, default=float(records[-1]["time"]))
             if ban.standing == "banned":
                 self._board.gauge("peer_banned_step", peer=str(peer), reason=ban.reason).set(ban.step)
+                if peer in self._since_s:
+                    self._board.gauge("time_to_ban_seconds", peer=str(peer)).set(when_s - self._since_s[peer])
             if self._crowded:
                 self._board.gauge("peer_state", peer=str(peer)).set(_STATES[ban.standing])
             who = "attacker" if peer in self._roles else "honest peer"
             text = f"{who} {peer} {ban.standing} at step {ban.step}: {ban.reason}"
-            yield Event(ban.standing, min(times, default=float(records[-1]["time"])), str(peer), text)
+            yield Event(ban.standing, when_s, str(peer), text)
 
     def _others(self, records: Sequence[Record]) -> Iterable[Event]:
         for record in records:
@@ -151,6 +159,13 @@ class Truth:
             if (name, *where) not in self._seen:
                 self._seen.add((name, *where))
                 yield Event(name, float(record["time"]), str(record["node"]), f"{name} at step {self._state.step + 1}")
+
+    def _end(self, now_s: float) -> Iterable[Event]:
+        """Once all honest nodes that are still in have finished."""
+        left = [self._state.nodes[node] for node in self._state.honest]
+        if left and ("finished",) not in self._seen and all(node.finished or node.out for node in left):
+            self._seen.add(("finished",))
+            yield Event("finished", now_s, "run", f"finished at step {self._state.step}")
 
     def _expect_bytes(self) -> None:
         for step in range(self._counted + 1, self._state.step + 1):

@@ -50,6 +50,11 @@ class Exposition:
         """A file descriptor that can be read once a scrape that began after `end` was answered."""
         return self._server.scraped
 
+    @property
+    def scraped_ever(self) -> bool:
+        """True once anybody has asked: there is a Prometheus that may want the last values."""
+        return self._server.answered > 0
+
     def end(self) -> None:
         """The values are final from now on."""
         self._server.final = True
@@ -68,13 +73,14 @@ class _Server(HTTPServer):
     def __init__(self, where: tuple[str, int], registry: CollectorRegistry) -> None:
         if ":" in where[0]:
             self.address_family = socket.AF_INET6
-        self.registry, self.final = registry, False
+        self.registry, self.final, self.answered = registry, False, 0
         self.scraped, self._wake = os.pipe()
         super().__init__(where, _Request)  # closes all again if it cannot bind
 
-    def served(self) -> None:
-        """A scrape saw the final values."""
-        if not select.select([self.scraped], [], [], 0)[0]:
+    def served(self, final: bool) -> None:
+        """A scrape was answered; `final`: with the last values."""
+        self.answered += 1
+        if final and not select.select([self.scraped], [], [], 0)[0]:
             os.write(self._wake, b"\0")
 
     def server_close(self) -> None:
@@ -106,8 +112,7 @@ class _Request(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
-        if final:
-            self.server.served()
+        self.server.served(final)
 
     def log_message(self, format: str, *args: object) -> None:
         """Say nothing: a line for each scrape helps nobody."""

@@ -124,6 +124,8 @@ METRICS: tuple[Metric, ...] = (
            waiting="the end of the run"),
     Metric("peer_banned_step", _G, Group.TRUTH, "Step of the peer's first ban", ("peer", "reason"),
            waiting="a ban"),
+    Metric("time_to_ban_seconds", _G, Group.TRUTH, "From the start of the peer's attack to its ban", ("peer",),
+           waiting="a ban of an attacker"),
     Metric("expected_bytes", _G, Group.TRUTH, "Bulk of all peers in the committed steps by BTARD's formula"),
 )  # fmt: skip
 

@@ -74,6 +74,7 @@ def test_a_removed_attacker_attacks_no_more_and_is_told_once(state: RunState) ->
         ("attack_stopped", "sign_flip+lie_checksum"), ("banned", "3"),
     ]  # fmt: skip
     assert events[1].time_s == 110.0, "the first report"
+    assert values(truth)["btard_time_to_ban_seconds"] == {(("peer", "3"),): 110.0 - 101.0}
     assert tell(truth, state, banned(3, 1)) == []
     assert values(truth)["btard_peer_banned_step"] == {(("peer", "3"), ("reason", "gradient")): 3}
     assert values(truth)["btard_scenario_event_total"][(("event", "banned"),)] == 1
@@ -91,6 +92,14 @@ def test_events_of_one_attempt_count_once_and_those_of_nodes_each(state: RunStat
     voids = [{"time": 1.0, "node": node, "event": "voided", "step": 1, "attempt": 0, "removals": []} for node in (0, 1)]
     halts = [{"time": 1.0, "node": node, "event": "halted", "step": 1, "problem": "no"} for node in (0, 1)]
     assert [event.name for event in tell(truth, state, *voids, *halts)] == ["voided", "halted", "halted"]
+
+
+def test_a_run_has_finished_once_all_honest_nodes_have(state: RunState) -> None:
+    truth = Truth({3: FLIP}, state)
+    end = {"event": "finished", "parameter_digest": "", "path": "x", "bulk_bytes": 0, "control_bytes": 0,
+           "publication_bytes": 0}  # fmt: skip
+    told = [tell(truth, state, {"time": 1.0, "node": node, **end}) for node in (0, 1, 2, 3)]
+    assert [[event.name for event in events] for events in told] == [[], [], ["finished"], []]
 
 
 def test_above_16_peers_the_truth_tells_their_states() -> None:

@@ -37,6 +37,8 @@ ENVIRONMENT = {
 }
 PRELOAD = ["launcher.backends.preload", "launcher.backends.local"]
 KIND_SECONDS = 5.0
+# Starting a process changes this one's environment and modules for a moment: one thread at a time.
+_STARTING = threading.RLock()
 ORPHAN_SECONDS = 5.0
 
 
@@ -161,6 +163,11 @@ def call_aside(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T
 def server_environment() -> Iterator[None]:
     """What a process started meanwhile inherits: the workers' environment, and a deaf ear for Ctrl-C, which reaches
     the whole process group; only the launcher acts on it, and tells the workers."""
+    with _STARTING:
+        yield from _lend_environment()
+
+
+def _lend_environment() -> Iterator[None]:
     # Started later, together with the fork server, the tracker would unblock SIGINT under our feet.
     resource_tracker.ensure_running()
     # The fork server preloads by its own path: without ours it would find nothing beside installed packages, skip
