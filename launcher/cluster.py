@@ -90,7 +90,7 @@ class _Run:
 
 def run(
     experiment: Experiment, observer: Observer | None = None, *, argv: Sequence[str] = (),
-    sources: Mapping[str, str] | None = None,
+    sources: Mapping[str, str] | None = None, interrupts: Interrupts | None = None,
 ) -> Result:  # fmt: skip
     """Run an experiment to its end and score it.
 
@@ -99,6 +99,7 @@ def run(
         observer: who is told of the progress.
         argv: the command line, for the record.
         sources: where each option's value came from, for the record.
+        interrupts: noted by somebody else, for a run in a thread; None: signals are caught here.
 
     Returns:
         The summary and the run directory; a run that failed, ran out of time or was interrupted has its `outcome` say
@@ -113,7 +114,10 @@ def run(
     observer = observer or Silent()
     plan.quick_check(experiment)
     backend = backends.build(experiment.backend)
-    with Interrupts() as interrupts, _monitored(observer, experiment) as observer:
+    with (
+        Interrupts() if interrupts is None else nullcontext(interrupts) as interrupts,
+        _monitored(observer, experiment) as observer,
+    ):
         backend.warm_up()
         prepared = _prepare(experiment, observer)
         # From here on there is something to clean up: a signal is noted, and the loop ends in order.
@@ -121,15 +125,33 @@ def run(
         made = rundir.create(
             experiment, prepared.run, prepared.roles, prepared.data_directory, argv=argv, sources=sources
         )
-        state = RunState(prepared.run.peers, frozenset(prepared.roles))
-        watch = Watch(made.path, state)
-        current = _Run(prepared, made.path, made.run_id, backend, state, watch, observer, interrupts)
-        try:
-            outcome, problem = _carry_through(current, made)
-            return _score(current, outcome, problem)
-        finally:
-            backend.stop()
-            watch.close()
+        return carry(prepared, made, backend, observer, interrupts)
+
+
+def carry(
+    prepared: Plan, made: rundir.RunDirectory, backend: backends.Backend, observer: Observer, interrupts: Interrupts
+) -> Result:
+    """Carry a prepared run through: start its workers, follow their journals to the end, score them.
+
+    Args:
+        prepared: what runs.
+        made: its run directory.
+        backend: starts and stops the workers.
+        observer: who is told of the progress.
+        interrupts: entered, and deferred.
+
+    Raises:
+        BackendError: the disk is full.
+    """
+    state = RunState(prepared.run.peers, frozenset(prepared.roles))
+    watch = Watch(made.path, state)
+    current = _Run(prepared, made.path, made.run_id, backend, state, watch, observer, interrupts)
+    try:
+        outcome, problem = _carry_through(current, made)
+        return _score(current, outcome, problem)
+    finally:
+        backend.stop()
+        watch.close()
 
 
 def _monitored(observer: Observer, experiment: Experiment) -> AbstractContextManager[Observer]:
