@@ -113,8 +113,9 @@ def run(
         # From here on there is something to clean up: a signal is noted, and the loop ends in order.
         interrupts.deferred = True
         made = rundir.create(
-            experiment, prepared.run, prepared.roles, prepared.data_directory, argv=argv, sources=sources
-        )
+            experiment, prepared.run, prepared.roles, prepared.data_directory, argv=argv, sources=sources,
+            conditions=prepared.conditions,
+        )  # fmt: skip
         state = RunState(prepared.run.peers, frozenset(prepared.roles))
         watch = Watch(made.path, state)
         current = _Run(prepared, made.path, made.run_id, backend, state, watch, observer, interrupts)

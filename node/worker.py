@@ -16,12 +16,14 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from types import FrameType
 
-from node import keys
+from node import keys, network
 from node.build import Node, build_node, task_of
-from node.config import Endpoint, NodeConfig
+from node.config import Endpoint, NodeConfig, Secrets
 from node.driver import Driver
+from node.emulation import EmulatedTransport
 from node.errors import BackendError, BtardError, TransportError
 from node.journal import Journal
+from node.linkwatch import LinkWatch
 from node.protocol.events import Halted, Output
 from node.quota import Credits
 from node.recorder import Recorder
@@ -144,9 +146,7 @@ def _run(config: NodeConfig, journal: Journal, pipe: Connection | None, stop: _S
     task = task_of(run, Path(config.data_directory))
     limits = Limits.for_run(run.peers, task.dimension)
     credits = Credits.for_run(run.peers, task.dimension, run.delivery_bound_s, run.minimum_rate)
-    transport = Transport(
-        config.node, secrets, config.members, config.listen, run.encrypt_bulk, limits, credits, run_id=config.run_id
-    )
+    transport = _transport(config, secrets, limits, credits)
     recorder = Recorder(config, journal, task, transport)
     try:
         journal.append("bound", control=transport.bound.control, bulk=transport.bound.bulk)
@@ -161,7 +161,7 @@ def _run(config: NodeConfig, journal: Journal, pipe: Connection | None, stop: _S
             recorder.end()
             return stop.exit_code
         journal.append("greeted", peers=sorted(transport.greeted))
-        return _drive(node, transport, recorder, early, stop)
+        return _drive(node, transport, recorder, journal, early, stop)
     except BtardError:
         with contextlib.suppress(BackendError):  # the first error is the one to report
             recorder.end()
@@ -170,12 +170,30 @@ def _run(config: NodeConfig, journal: Journal, pipe: Connection | None, stop: _S
         transport.close()
 
 
-def _drive(node: Node, transport: Transport, recorder: Recorder, early: list[Arrival], stop: _Stop) -> int:
+def _transport(config: NodeConfig, secrets: Secrets, limits: Limits, credits: Credits) -> Transport:
+    """The sockets, with a modelled network in front of them where one is asked for."""
+    shared = (config.node, secrets, config.members, config.listen, config.run.encrypt_bulk, limits, credits)
+    if config.conditions is None:
+        return Transport(*shared, run_id=config.run_id)
+    return EmulatedTransport(*shared, run_id=config.run_id, network=network.of(config.conditions))
+
+
+def _drive(
+    node: Node, transport: Transport, recorder: Recorder, journal: Journal, early: list[Arrival], stop: _Stop
+) -> int:
     """Run the protocol to its end and journal the totals."""
-    driver = Driver(node, transport, recorder.observe)
+    links = LinkWatch(transport, journal)
+
+    def observe(output: Output) -> None:
+        links.observe(output)
+        recorder.observe(output)
+
+    driver = Driver(node, transport, observe)
     recorder.attach(driver)
     driver.receive(early)
+    links.begin()
     ending = driver.run(stop)
+    links.end()
     if node.adversary is not None:
         recorder.attacked(node.adversary.attacked)
     recorder.end()
