@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 import msgspec
+import torch
 from torch import Tensor
 
 from node.adversary import Adversary
@@ -27,6 +28,7 @@ from node.protocol.messages import (
 )
 from node.protocol.peer import Peer
 from node.protocol.roster import Roster
+from node.protocol.rule import Rule
 from node.protocol.settings import Settings, Tools, Verify
 from node.signing import Signer, verify
 from node.training.optimiser import NesterovSgd
@@ -138,7 +140,10 @@ def tools_of(run: RunConfig, check: Verify = verify) -> Tools:
     return Tools(build_rule(run.rule), NesterovSgd(run.lr, run.momentum, run.steps), check)
 
 
-def build_node(config: NodeConfig, secrets: Secrets, task: Task, fingerprint: bytes, check: Verify = verify) -> Node:
+def build_node(
+    config: NodeConfig, secrets: Secrets, task: Task, fingerprint: bytes, check: Verify = verify,
+    compute: Compute | None = None,
+) -> Node:  # fmt: skip
     """Wire one node.
 
     Args:
@@ -146,6 +151,7 @@ def build_node(config: NodeConfig, secrets: Secrets, task: Task, fingerprint: by
         task: built once per process (simulated nodes share it).
         fingerprint: of the environment its gradients are computed in.
         check: the signature check; a simulator shares one that remembers.
+        compute: an attacker's means to recompute gradients; None: `task.gradient`.
 
     Raises:
         ConfigError: an unknown attack, rule or parameter.
@@ -153,7 +159,7 @@ def build_node(config: NodeConfig, secrets: Secrets, task: Task, fingerprint: by
     run, me = config.run, config.node
     settings = settings_of(config.run_id, run, config.members, task.dimension, fingerprint)
     tools = tools_of(run, check)
-    knowledge = _PublicKnowledge(task)
+    knowledge = _PublicKnowledge(compute or task.gradient, tools.rule)
     adversary = _adversary(config, task, knowledge)
     if adversary is not None:
         tools = Tools(adversary.wrap_rule(tools.rule), tools.optimiser, tools.verify)
@@ -164,14 +170,17 @@ def build_node(config: NodeConfig, secrets: Secrets, task: Task, fingerprint: by
 
 
 class _PublicKnowledge:
-    """An attacker's means to compute others' honest gradients: the seeds and the parameters are public."""
+    """What an attacker can compute itself: the seeds, the parameters and the rule are public."""
 
-    def __init__(self, task: Task) -> None:
-        self._task = task
+    def __init__(self, compute: Compute, rule: Rule) -> None:
+        self._compute = compute
+        self._rule = rule
+        self._known: dict[int, Tensor] = {}
+        self._known_step = -1
         self.peer: Peer | None = None
 
     def honest_gradient(self, other: int) -> Tensor:
-        """The gradient that `other` should have computed in the current step.
+        """The gradient that `other` should have computed in the current step; each is computed once.
 
         Raises:
             LookupError: no step has begun.
@@ -179,7 +188,25 @@ class _PublicKnowledge:
         attempt = self.peer.attempt if self.peer is not None else None
         if attempt is None:
             raise LookupError(f"no step has begun, so peer {other} has no gradient yet")
-        return self._task.gradient(attempt.state.parameters_D, attempt.seed(other))[0]
+        if attempt.step != self._known_step:
+            self._known, self._known_step = {}, attempt.step
+        if other not in self._known:
+            self._known[other] = self._compute(attempt.state.parameters_D, attempt.seed(other), None)[0]
+        return self._known[other]
+
+    def combine(self, rows_ND: Tensor) -> Tensor:
+        """What honest aggregators would make of these contributions in the current attempt.
+
+        Raises:
+            LookupError: no step has begun.
+        """
+        attempt = self.peer.attempt if self.peer is not None else None
+        if attempt is None:
+            raise LookupError("no step has begun, so there is nothing to aggregate")
+        return torch.cat([
+            self._rule.aggregate(rows_ND[:, start:stop].contiguous(), attempt.radius(part)).value_P
+            for part, (start, stop) in enumerate(attempt.split.bounds)
+        ])  # fmt: skip
 
 
 def _adversary(config: NodeConfig, task: Task, knowledge: _PublicKnowledge) -> Adversary | None:
@@ -192,4 +219,5 @@ def _adversary(config: NodeConfig, task: Task, knowledge: _PublicKnowledge) -> A
         dimension=task.dimension,
         classes=task.classes,
         recompute=knowledge.honest_gradient,
+        combine=knowledge.combine,
     )

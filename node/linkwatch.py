@@ -70,9 +70,20 @@ class LinkWatch:
             return
         for (me, peer), tally in sorted(transport.network.tallies.items()):
             link = transport.network.link(me, peer, transport.now_s, self._step)
-            figures = describe(link, tally)
-            rtt_s = transport.round_trips.shortest_s(peer)
-            self._journal.append("links", peer=peer, **figures, rtt_s=None if rtt_s is None else round(rtt_s, 6))
+            report(self._journal, peer, link, tally, transport.round_trips.shortest_s(peer))
+
+
+def report(journal: Journal, peer: int, link: Link | None, tally: Tally, rtt_s: float | None) -> None:
+    """Journal the totals of the link to a peer.
+
+    Args:
+        journal: the sender's.
+        peer: the receiver.
+        link: as it is now, None while it is cut.
+        tally: since the start.
+        rtt_s: shortest answer to a probe, None if there is none.
+    """
+    journal.append("links", peer=peer, **describe(link, tally), rtt_s=None if rtt_s is None else round(rtt_s, 6))
 
 
 def describe(link: Link | None, tally: Tally) -> dict[str, float | int | bool | None]:

@@ -40,3 +40,7 @@ class RoundTrips:
     def shortest_s(self, peer: int) -> float | None:
         """The shortest of the last answers, None before the first."""
         return min(self._took_s.get(peer, ()), default=None)
+
+    def all_shortest_s(self) -> dict[int, float]:
+        """`shortest_s` of every peer that has answered."""
+        return {peer: min(took) for peer, took in dict(self._took_s).items()}

@@ -22,6 +22,7 @@ from node.channels import bulk_bounds, control_bounds, guard_of
 from node.config import Endpoint, Member, Secrets
 from node.counters import Counters
 from node.errors import LocalProtocolError, TransportError, WireError
+from node.lines import Lines
 from node.protocol.events import BulkKey
 from node.quota import Credits, Quota
 from node.roundtrips import RoundTrips
@@ -61,12 +62,10 @@ class Transport:
         run_id: str,
         accept_bulk: AcceptBulk = accept_any,
     ) -> None:
-        self.me = me
-        self.limits = limits or wire.Limits()
-        self.accept_bulk = accept_bulk
-        self.counters, self.refusals = Counters(), dict[int, str]()
-        self.round_trips = RoundTrips()
+        self.me, self.limits, self.accept_bulk = me, limits or wire.Limits(), accept_bulk
+        self.counters, self.refusals, self.round_trips = Counters(), dict[int, str](), RoundTrips()
         self._run_id = run_id
+        self._watched: Lines | None = None
         self._keys = {member.id: member.transport_key.encode() for member in members}
         secret_key = secrets.transport_secret.encode()
         self._identity = Identity(zmq.curve_public(secret_key), secret_key)
@@ -110,12 +109,19 @@ class Transport:
         """Stop watching a descriptor, for one that has reached its end: it would be readable for ever."""
         self._poller.unregister(descriptor)
 
+    def lines(self) -> Lines:
+        """Watch our lines from now on (before `connect`), for monitoring."""
+        self._watched = watched = Lines(self._control, self._bulk)
+        return watched
+
     def close(self, linger_s: float | None = None) -> None:
         """Close every socket; waits at most `linger_s` (default: the limit's) for our last messages to leave."""
         if self._context.closed:
             return
         self._guard.stop()
         self._count_closed()
+        if self._watched is not None:
+            self._watched.close()
         linger_ms = math.ceil(1000 * (self.limits.linger_s if linger_s is None else linger_s))
         self._control.close(linger_ms)
         self._bulk.close(linger_ms)
@@ -160,26 +166,23 @@ class Transport:
 
     def probe(self) -> None:
         """Ask every peer that has a line for an answer; `round_trips` hears it."""
-        for peer in self._keys:
-            if self._control.has_line(peer):
-                stamp = self.round_trips.ask(peer)
-                self._send_frame(peer, "probe", wire.encode_probe(wire.Probe(False, stamp)))
+        for peer in filter(self._control.has_line, self._keys):
+            self._send_frame(peer, "probe", wire.encode_probe(wire.Probe(False, self.round_trips.ask(peer))))
 
     def _send_tensor(self, to: int, kind: str, header: bytes, payload: memoryview) -> None:
         if self._bulk.send(to, header, payload):
             self.counters.sent(to, kind, len(header) + len(payload))
         else:
-            self.counters.dropped["queue_full_bulk"] += 1
+            self.counters.drop("queue_full_bulk", to)
 
     def _greet(self, peer: int) -> None:
-        greeting = wire.Greeting(self._run_id, self._tokens.to(peer))
-        self._send_frame(peer, "greeting", wire.encode_greeting(greeting))
+        self._send_frame(peer, "greeting", wire.encode_greeting(wire.Greeting(self._run_id, self._tokens.to(peer))))
 
     def _send_frame(self, to: int, kind: str, frame: bytes) -> None:
         if self._control.send(to, frame):
             self.counters.sent(to, kind, len(frame))
         else:
-            self.counters.dropped[f"queue_full_{kind}"] += 1
+            self.counters.drop(f"queue_full_{kind}", to)
 
     # --- receiving --------------------------------------------------------------------------------------------
 
@@ -209,7 +212,7 @@ class Transport:
             try:
                 arrival = take(frames)
             except RefusedError as refused:
-                self.counters.dropped[refused.reason] += 1
+                self.counters.drop(refused.reason, refused.via)
             else:
                 self._guard.delivered(descriptor(frames[0]))
                 if arrival is not None:
@@ -226,15 +229,15 @@ class Transport:
         if via is None:
             raise RefusedError("control_unauthenticated")
         if len(frames) != 1:
-            raise RefusedError("control_malformed")
+            raise RefusedError("control_malformed", via)
         frame = frames[0].buffer
         if not self._control_quota.spend(via, len(frame)):
-            raise RefusedError("control_over_quota")
+            raise RefusedError("control_over_quota", via)
         try:
             content = wire.decode_control(frame, self.limits.control_bytes)
         except WireError as error:
             self.refusals[via] = str(error)
-            raise RefusedError("control_malformed") from error
+            raise RefusedError("control_malformed", via) from error
         kind, arrival = "control", None
         if isinstance(content, wire.Greeting):
             kind = "greeting"
@@ -250,10 +253,10 @@ class Transport:
     def _take_greeting(self, via: int, greeting: wire.Greeting) -> None:
         if greeting.run_id != self._run_id:
             self.refusals[via] = f"it belongs to run {greeting.run_id!r} and we to {self._run_id!r}"
-            raise RefusedError("greeting_of_another_run")
+            raise RefusedError("greeting_of_another_run", via)
         new = self._tokens.learn(via, greeting.token)
         if new is None:
-            raise RefusedError("greeting_with_a_foreign_token")
+            raise RefusedError("greeting_with_a_foreign_token", via)
         # A new token is a new process behind the peer's key. Our greeting may have reached the one before it.
         if new and self._control.has_line(via):
             self._greet(via)
@@ -261,7 +264,7 @@ class Transport:
     def _take_probe(self, via: int, probe: wire.Probe) -> None:
         if probe.answer:
             if not self.round_trips.answered(via, probe.stamp):
-                raise RefusedError("probe_unasked")
+                raise RefusedError("probe_unasked", via)
         elif self._control.has_line(via):
             self._send_frame(via, "probe", wire.encode_probe(wire.Probe(True, probe.stamp)))
 
@@ -277,9 +280,9 @@ class Transport:
             if self._bulk.encrypted and authenticated(frames[0]) != via:
                 raise RefusedError("bulk_foreign_token")
             if not self._bulk_quota.spend(via, len(payload)):
-                raise RefusedError("bulk_over_quota")
+                raise RefusedError("bulk_over_quota", via)
             if len(payload) > self.limits.bulk_bytes or not self.accept_bulk(via, header.key, len(payload)):
-                raise RefusedError("bulk_unexpected")
+                raise RefusedError("bulk_unexpected", via)
             tensor = wire.bulk_tensor(payload)
         except WireError as error:
             raise RefusedError("bulk_malformed") from error

@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from types import FrameType
 
-from node import keys, network
+from node import keys, monitoring, network
 from node.build import Node, build_node, task_of
 from node.config import Endpoint, NodeConfig, Secrets
 from node.driver import Driver
@@ -24,6 +24,7 @@ from node.emulation import EmulatedTransport
 from node.errors import BackendError, BtardError, TransportError
 from node.journal import Journal
 from node.linkwatch import LinkWatch
+from node.monitoring import Monitoring
 from node.protocol.events import Halted, Output
 from node.quota import Credits
 from node.recorder import Recorder
@@ -75,6 +76,16 @@ class _Stop:
             else:
                 self._listen()
         return self.wanted
+
+    def wait(self, descriptor: int, timeout_s: float) -> None:
+        """Wait until `descriptor` can be read, this worker should end, or time is up."""
+        ready = select.poll()
+        for each in (descriptor, *self._descriptors()):
+            ready.register(each, select.POLLIN)
+        end = time.monotonic() + timeout_s
+        while not self() and (left_s := end - time.monotonic()) > 0:
+            if any(each == descriptor for each, _ in ready.poll(1000 * left_s)):
+                return
 
     @property
     def exit_code(self) -> int:
@@ -147,8 +158,11 @@ def _run(config: NodeConfig, journal: Journal, pipe: Connection | None, stop: _S
     limits = Limits.for_run(run.peers, task.dimension)
     credits = Credits.for_run(run.peers, task.dimension, run.delivery_bound_s, run.minimum_rate)
     transport = _transport(config, secrets, limits, credits)
+    monitored = Monitoring()
     recorder = Recorder(config, journal, task, transport)
     try:
+        monitored = monitoring.start(config, transport, journal)
+        recorder.evaluated = monitored.evaluated
         journal.append("bound", control=transport.bound.control, bulk=transport.bound.bulk)
         stop.attend(transport)
         if pipe is not None:
@@ -161,13 +175,14 @@ def _run(config: NodeConfig, journal: Journal, pipe: Connection | None, stop: _S
             recorder.end()
             return stop.exit_code
         journal.append("greeted", peers=sorted(transport.greeted))
-        return _drive(node, transport, recorder, journal, early, stop)
+        return _drive(node, transport, recorder, LinkWatch(transport, journal), monitored, early, stop)
     except BtardError:
         with contextlib.suppress(BackendError):  # the first error is the one to report
             recorder.end()
         raise
     finally:
         transport.close()
+        monitored.end(stop.wait)
 
 
 def _transport(config: NodeConfig, secrets: Secrets, limits: Limits, credits: Credits) -> Transport:
@@ -179,17 +194,18 @@ def _transport(config: NodeConfig, secrets: Secrets, limits: Limits, credits: Cr
 
 
 def _drive(
-    node: Node, transport: Transport, recorder: Recorder, journal: Journal, early: list[Arrival], stop: _Stop
-) -> int:
+    node: Node, transport: Transport, recorder: Recorder, links: LinkWatch, monitored: Monitoring,
+    early: list[Arrival], stop: _Stop,
+) -> int:  # fmt: skip
     """Run the protocol to its end and journal the totals."""
-    links = LinkWatch(transport, journal)
 
     def observe(output: Output) -> None:
         links.observe(output)
         recorder.observe(output)
 
-    driver = Driver(node, transport, observe)
+    driver = Driver(node, transport, observe, monitored.observe)
     recorder.attach(driver)
+    monitored.attach(driver)
     driver.receive(early)
     links.begin()
     ending = driver.run(stop)

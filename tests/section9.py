@@ -1,0 +1,174 @@
+"""The table of PROTOCOL section 9: every attack on the protocol, its outcome, and the tests that hold it.
+
+Each row names at least one test on the simulator and the tests over real sockets; tests/test_section9.py checks that
+they exist. A test is named as pytest names it, without parameters.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+ATTACKS = "tests/simulation/test_protocol_attacks.py::"
+DISPUTES = "tests/simulation/test_protocol_disputes.py::"
+HOSTILE = "tests/simulation/test_hostile_messages.py::"
+PARTITIONS = "tests/simulation/test_protocol_partitions.py::"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of the table.
+
+    Args:
+        attack, outcome: the specification's words.
+        simulator: tests on the simulator.
+        sockets: tests between real processes, or of the real transport.
+    """
+
+    attack: str
+    outcome: str
+    simulator: tuple[str, ...]
+    sockets: tuple[str, ...] = ()
+
+
+ROWS = (
+    Row(
+        "two COMMITs, AGGs, CHECKSUMS or CLOSEs to different peers; a false prefix",
+        "dispute, proof, ban, no honest loss",
+        simulator=(
+            ATTACKS + "test_two_messages_of_a_phase_are_proof",
+            ATTACKS + "test_two_closes_are_proof_in_the_next_report",
+            ATTACKS + "test_two_messages_of_an_optional_phase_are_proof",
+            ATTACKS + "test_a_false_prefix_to_all_is_banned",
+            ATTACKS + "test_a_false_prefix_to_some_is_an_equivocation",
+        ),
+    ),
+    Row(
+        "randomness commitments shown differently to two peers",
+        "unequal prefixes: dispute before anyone judges",
+        simulator=(ATTACKS + "test_randomness_shown_differently_is_disputed_before_anyone_judges",),
+    ),
+    Row(
+        "a part other than the committed one, or none",
+        "complaint; published or removed",
+        simulator=(
+            ATTACKS + "test_a_wrong_or_missing_part_is_published_or_its_sender_removed",
+            ATTACKS + "test_a_part_published_to_some",
+            ATTACKS + "test_the_fourth_complaint_about_a_part_costs_both_sides",
+        ),
+    ),
+    Row(
+        "a wrong aggregate to all, uncovered",
+        "V2 in this step, ban",
+        simulator=(ATTACKS + "test_a_wrong_aggregate_to_all_falls_to_v2_in_its_step",),
+    ),
+    Row(
+        "covered by its own or an accomplice's lies in s; +-1e30, NaN, inf in s",
+        "V0; V3 if large, else the validator at rate p",
+        simulator=(
+            ATTACKS + "test_a_small_shift_covered_by_lies_falls_to_a_validator",
+            ATTACKS + "test_a_large_shift_covered_by_lies_falls_to_v3",
+            ATTACKS + "test_an_impossible_checksum_falls_to_v0",
+        ),
+    ),
+    Row(
+        "an aggregate withheld from all, from all but one, or sent differently",
+        "HAVE bits: pulled from who has it, or its aggregator removed; only the committed bytes count",
+        simulator=(
+            ATTACKS + "test_an_aggregate_is_pulled_or_its_aggregator_removed",
+            ATTACKS + "test_accomplices_that_claim_an_aggregate_make_nobody_believe_them",
+        ),
+    ),
+    Row(
+        "a reveal withheld",
+        "removed, new attempt; at most f biased retries",
+        simulator=(
+            ATTACKS + "test_a_reveal_withheld_ends_in_removal_and_a_new_attempt",
+            ATTACKS + "test_biased_retries_cost_an_attacker_each",
+        ),
+    ),
+    Row(
+        "silence in any phase, toward all or some; a message at the last instant to a chosen peer",
+        "SUSPECT, forward; f+1 -> gone",
+        simulator=(
+            ATTACKS + "test_silence_toward_all_is_removed_as_gone",
+            ATTACKS + "test_a_close_kept_from_all_leaves_the_value_standing",
+            ATTACKS + "test_silence_toward_f_peers_is_healed_by_forwarding",
+            ATTACKS + "test_a_message_at_the_last_instant_to_one_splits_nobody",
+            ATTACKS + "test_two_attackers_that_take_different_favourites_split_nobody",
+        ),
+    ),
+    Row(
+        "CLOSE to one peer only, then every kind of trigger at every instant; a dispute one step late",
+        "the certificate wins; same state everywhere",
+        simulator=(
+            ATTACKS + "test_a_close_to_few_commits_everywhere",
+            ATTACKS + "test_a_close_to_one_and_then_a_trigger",
+            DISPUTES + "test_a_certified_attempt_is_disputed_with_late_views",
+            DISPUTES + "test_a_last_certificate_wins_over_a_dispute_that_others_begin",
+        ),
+    ),
+    Row(
+        "starts of a dispute D apart, views at the last instant of each round",
+        "equal unions",
+        simulator=(
+            DISPUTES + "test_views_at_the_last_instant_of_their_round_make_equal_unions",
+            DISPUTES + "test_lies_inside_a_dispute_that_an_accomplice_started",
+            DISPUTES + "test_a_premature_view_is_an_equivocation_once_there_is_a_dispute",
+        ),
+    ),
+    Row(
+        "false accusation, false V1 bits, complaints without cause",
+        "accuser banned; edges; at most one honest lost per attacker",
+        simulator=(
+            DISPUTES + "test_a_false_accusation_bans_the_accuser_in_its_step",
+            DISPUTES + "test_a_false_verdict_bans_the_validator",
+            DISPUTES + "test_complaints_about_many_break_the_complainer_off",
+            DISPUTES + "test_complaints_about_one_cost_at_most_one_honest_peer_each",
+        ),
+    ),
+    Row(
+        "a validator silent, or saying *correct* for its accomplice; one removed before its verdict",
+        "ban; a later draw; the next in the permutation",
+        simulator=(
+            DISPUTES + "test_a_silent_validator_goes_at_its_first_turn",
+            DISPUTES + "test_an_accomplice_that_looks_away_only_delays",
+            DISPUTES + "test_the_verdict_of_a_removed_validator_passes_to_the_next",
+        ),
+    ),
+    Row(
+        "a commitment copied; messages replayed from another step, attempt, run or roster",
+        "useless; dropped by slot, counted",
+        simulator=(
+            DISPUTES + "test_a_copied_commitment_is_useless",
+            DISPUTES + "test_replays_are_dropped_by_slot_and_counted",
+        ),
+    ),
+    Row(
+        "malformed, oversized, non-finite, wrongly shaped, unsigned; a stranger; spoofed bulk",
+        "rejected before it costs memory; signed ones are evidence; the process survives",
+        simulator=(
+            DISPUTES + "test_what_is_no_message_is_dropped_and_proves_nothing",
+            DISPUTES + "test_a_signed_message_of_the_wrong_shape_is_evidence",
+            DISPUTES + "test_entries_that_nobody_can_compute_with_are_proof_once_published",
+            HOSTILE + "test_an_unsigned_message_is_dropped",
+            HOSTILE + "test_damaged_bytes_have_no_effect_but_on_a_counter",
+            HOSTILE + "test_no_tensor_stops_a_process",
+        ),
+    ),
+    Row(
+        "partitions 3/3, 4/2, one-way",
+        "no bans; the side without quorum halts with its state; `gone` peers rejoin",
+        simulator=(
+            PARTITIONS + "test_a_partition_into_halves_halts_both",
+            PARTITIONS + "test_a_partition_four_to_two_goes_on_without_the_two",
+            PARTITIONS + "test_peers_that_are_heard_by_nobody_are_gone",
+            PARTITIONS + "test_peers_that_hear_nobody_are_gone",
+            PARTITIONS + "test_single_links_are_bridged_by_the_others",
+        ),
+    ),
+    Row(
+        "crash between signing and sending; crash and restart",
+        "no self-conviction; gone, probation, back",
+        simulator=(DISPUTES + "test_a_crashed_node_is_gone",),
+    ),
+)

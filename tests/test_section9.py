@@ -1,0 +1,40 @@
+"""The tests that the table of attacks names exist, in the column that they stand in."""
+
+from __future__ import annotations
+
+import ast
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from tests.section9 import ROWS, Row
+
+ROOT = Path(__file__).parent.parent
+
+
+@cache
+def functions_in(file: str) -> frozenset[str]:
+    tree = ast.parse((ROOT / file).read_text(encoding="utf-8"))
+    return frozenset(node.name for node in tree.body if isinstance(node, ast.FunctionDef))
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.attack)
+def test_a_row_has_its_tests_on_the_simulator(row: Row) -> None:
+    assert row.simulator
+    for name in row.simulator:
+        file, _, test = name.partition("::")
+        assert file.startswith("tests/simulation/")
+        assert test in functions_in(file), f"no such test: {name}"
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.attack)
+def test_a_rows_tests_over_sockets_exist(row: Row) -> None:
+    for name in row.sockets:
+        file, _, test = name.partition("::")
+        assert not file.startswith("tests/simulation/")
+        assert test in functions_in(file), f"no such test: {name}"
+
+
+def test_the_table_has_every_row_of_the_specification_once() -> None:
+    assert len(ROWS) == len({row.attack for row in ROWS}) == 16
