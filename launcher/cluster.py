@@ -123,15 +123,33 @@ def run(
             experiment, prepared.run, prepared.roles, prepared.data_directory, argv=argv, sources=sources,
             conditions=prepared.conditions,
         )  # fmt: skip
-        state = RunState(prepared.run.peers, frozenset(prepared.roles))
-        watch = Watch(made.path, state)
-        current = _Run(prepared, made.path, made.run_id, backend, state, watch, observer, interrupts)
-        try:
-            outcome, problem = _carry_through(current, made)
-            return _score(current, outcome, problem)
-        finally:
-            backend.stop()
-            watch.close()
+        return carry(prepared, made, backend, observer, interrupts)
+
+
+def carry(
+    prepared: Plan, made: rundir.RunDirectory, backend: backends.Backend, observer: Observer, interrupts: Interrupts
+) -> Result:
+    """Carry a prepared run through: start its workers, follow their journals to the end, score them.
+
+    Args:
+        prepared: what runs.
+        made: its run directory.
+        backend: starts and stops the workers.
+        observer: who is told of the progress.
+        interrupts: entered, and deferred.
+
+    Raises:
+        BackendError: the disk is full.
+    """
+    state = RunState(prepared.run.peers, frozenset(prepared.roles))
+    watch = Watch(made.path, state)
+    current = _Run(prepared, made.path, made.run_id, backend, state, watch, observer, interrupts)
+    try:
+        outcome, problem = _carry_through(current, made)
+        return _score(current, outcome, problem)
+    finally:
+        backend.stop()
+        watch.close()
 
 
 def _prepare(experiment: Experiment, observer: Observer) -> Plan:

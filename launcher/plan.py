@@ -82,6 +82,11 @@ def make(experiment: Experiment) -> Plan:
     return Plan(experiment, run, roles, where, _dimension(run, where, roles), network.of(experiment))
 
 
+def again(experiment: Experiment, run: RunConfig, roles: Mapping[int, Role], where: Path) -> Plan:
+    """The plan of a run that was settled elsewhere, with the data as it lies here."""
+    return Plan(experiment, run, roles, where, _dimension(run, where, roles))
+
+
 def device(choice: str) -> Device:
     """What computes gradients: the choice, or for `auto` the GPU if there is one.
 
