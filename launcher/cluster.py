@@ -123,8 +123,9 @@ def run(
         # From here on there is something to clean up: a signal is noted, and the loop ends in order.
         interrupts.deferred = True
         made = rundir.create(
-            experiment, prepared.run, prepared.roles, prepared.data_directory, argv=argv, sources=sources
-        )
+            experiment, prepared.run, prepared.roles, prepared.data_directory, argv=argv, sources=sources,
+            conditions=prepared.conditions,
+        )  # fmt: skip
         return carry(prepared, made, backend, observer, interrupts)
 
 
