@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from node.adversary import Adversary
-from node.aggregation.registry import build_rule
+from node.aggregation.built import build_rule
+from node.aggregation.requirement import check_strength
 from node.config import WIRE_VERSION, Member, NodeConfig, RunConfig, Secrets
 from node.errors import ConfigError
 from node.protocol.digest import digest
@@ -136,8 +137,14 @@ def task_of(run: RunConfig, data_directory: Path) -> Task:
 
 
 def tools_of(run: RunConfig, check: Verify = verify) -> Tools:
-    """The run's rule and update, with a signature check."""
-    return Tools(build_rule(run.rule), NesterovSgd(run.lr, run.momentum, run.steps), check)
+    """The run's rule and update, with a signature check.
+
+    Raises:
+        ConfigError: an unknown rule or parameter, or too few peers for the rule.
+    """
+    check_strength(run)
+    rule = build_rule(run.rule, run.pre, allow_weak=run.allow_weak)
+    return Tools(rule, NesterovSgd(run.lr, run.momentum, run.steps), check)
 
 
 def build_node(
