@@ -96,11 +96,48 @@ def run(dry_run: bool, show_config: bool, as_json: bool, **options: Any) -> None
 
 @cli.command("plan", cls=GroupedCommand)
 @table_options
-def show_plan(**options: Any) -> None:
-    """Show roles, addresses and expected bytes of a run."""
+@click.option("--emit", type=click.Choice(["compose", "compose-gpu"]), help="write a file for so many peers instead")
+def show_plan(emit: str | None, **options: Any) -> None:
+    """Show roles, addresses and expected bytes of a run, or write the file that starts it elsewhere."""
     from launcher import plan
 
-    _show_plan(plan.make(_resolved(options).experiment))
+    experiment = _resolved(options).experiment
+    if emit is None:
+        _show_plan(plan.make(experiment))
+        return
+    from launcher.containers import emit as files
+
+    plan.quick_check(experiment)
+    click.echo((files.compose if emit == "compose" else files.gpu)(experiment.peers), nl=False)
+
+
+@cli.command(cls=GroupedCommand)
+@click.argument("which", metavar="[paper|FILE]", required=False)
+@table_options
+@click.option("--quick", is_flag=True, help="the plan's short form")
+@click.option("--out", metavar="DIR", help="the sweep's directory [sweeps/NAME]")
+@click.option("--cores", metavar="N", type=click.IntRange(1), help="cores to keep busy [all]")
+@click.option("--limit", metavar="N", type=click.IntRange(1), help="stop after N runs")
+@click.option("--retry-failed", is_flag=True, help="run cells again that failed")
+@click.option("--slim", is_flag=True, help="keep of each run only what tables and figures need")
+@click.option("--no-check", is_flag=True, help="do not verify the evidence of every run")
+@click.option("--dry-run", is_flag=True, help="list the cells, start nothing")
+def sweep(
+    which: str | None, quick: bool, out: str | None, cores: int | None, limit: int | None, retry_failed: bool,
+    slim: bool, no_check: bool, dry_run: bool, **options: Any,
+) -> None:  # fmt: skip
+    """Run a grid of clusters; go on where it stopped.
+
+    Every option takes several values: `a,b`, `0..4`, or `a|b` where values contain commas. `paper` is the report's
+    plan; a TOML or JSON file holds `[[grid]]` tables of options.
+    """
+    from launcher.sweep import command
+
+    config = options.pop("config", None)
+    given = {name: value for name, value in options.items() if value is not None and value != ()}
+    base = _resolved({"config": config}).experiment
+    asked = command.Asked(which, given, quick, out, cores, limit, retry_failed, slim, not no_check, dry_run)
+    raise SystemExit(command.run(asked, base, _console(), sys.argv))
 
 
 @cli.command()
@@ -152,6 +189,22 @@ def doctor(data_dir: str | None, run_dir: str, base_port: int, peers: int) -> No
         click.echo(f"{check.level:4}  {check.subject:8}  {check.found}{advice}")
         failed |= check.level == "fail"
     raise SystemExit(exits.PREFLIGHT if failed else exits.OK)
+
+
+@cli.command()
+@click.option("--peers", "-n", metavar="N", type=click.IntRange(2, 64), default=6, show_default=True, help="workers")
+@click.option("--size", metavar="D", type=float, default=1e7, show_default=True, help="floats in a vector")
+@click.option("--pairs", metavar="K", type=click.IntRange(1), default=9, show_default=True, help="alternations")
+@click.option("--task", metavar="TASK", help="measure the protocol's share of this task's training steps instead")
+@click.option("--steps", metavar="N", type=click.IntRange(1), default=100, show_default=True, help="steps of --task")
+@click.option("--scaling", is_flag=True, help="4, 8, 16, 32 and 64 peers, one after the other")
+@click.option("--json", "as_json", is_flag=True, help="figures as JSON on stdout")
+def bench(peers: int, size: float, pairs: int, task: str | None, steps: int, scaling: bool, as_json: bool) -> None:
+    """Measure a step against gloo's all-reduce and a plain mean, in one run."""
+    from launcher.bench import command
+
+    for line in command.lines(command.Wanted(peers, size, pairs, task, steps, scaling, as_json)):
+        click.echo(line)
 
 
 @cli.command()
@@ -252,3 +305,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _fail(message: str, code: int) -> int:
     click.echo(f"error: {' '.join(message.split())}", err=True)
     return code
+
+
+if __name__ == "__main__":
+    main()

@@ -12,16 +12,19 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from launcher import syntax
+from launcher import conditions, syntax
 from launcher.plan import Plan
 from launcher.roles import describe
 from launcher.state import Ban, NodeState, Record, RunState
+from launcher.summary import Summary
 from launcher.traffic import human
+from node.conditions import Conditions
 from node.config import RunConfig
 
 REFRESH_SECONDS = 0.25
 _STYLES = {
     "starting": "dim", "bound": "dim", "ready": "cyan", "training": "green", "finished": "green", "banned": "red",
+    "gone": "yellow", "eliminated": "yellow",
     "expelled": "red", "halted": "red", "failed": "bold red", "dead": "bold red",
 }  # fmt: skip
 
@@ -72,6 +75,9 @@ class Monitor:
             self._live.stop()
             self._live = None
 
+    def scored(self, summary: Summary) -> None:
+        """Nothing more: the table of results is printed by whoever asked for the run."""
+
     def _tell_news(self) -> None:
         plan, state = self._plan, self._state
         if plan is None or state is None:
@@ -114,7 +120,7 @@ class Monitor:
         assert self._plan is not None
         role = self._plan.roles.get(node.node)
         name = "+".join(each.name for each in role.attacks) if role else "honest"
-        state = "banned" if node.banned else node.state
+        state = node.out or node.state
         return (
             str(node.node), Text(name, style="yellow" if role else ""), str(max(node.step, 0)),
             "" if node.loss is None else f"{node.loss:.4f}", "" if node.accuracy is None else f"{node.accuracy:.4f}",
@@ -142,6 +148,16 @@ def headline(plan: Plan) -> list[str]:
         if role.schedule.start >= run.steps:
             lines.append(f"warning: peer {peer} never attacks: its first step {role.schedule.start} is not below "
                          f"--steps {run.steps}; lower --attack-start")  # fmt: skip
+    return lines + (_network(plan.conditions, run.delivery_bound_s) if plan.conditions is not None else [])
+
+
+def _network(asked: Conditions, bound_s: float) -> list[str]:
+    """What is asked of the network, and whether the promises can hold on it."""
+    lines = conditions.describe(asked)
+    slowest_s = conditions.slowest_s(asked)
+    if slowest_s > bound_s:
+        lines.append(f"warning: messages may take {slowest_s:g} s, more than --delivery-bound {bound_s:g} s: honest "
+                     "peers may be removed; raise it")  # fmt: skip
     return lines
 
 
@@ -149,7 +165,7 @@ def ban_line(ban: Ban, byzantine: frozenset[int]) -> str:
     """A ban in one line."""
     who = "attacker" if ban.peer in byzantine else "HONEST peer"
     by = "seen by all" if ban.accuser is None else f"accused by {ban.accuser}"
-    out = "banned" if ban.removed else "convicted, stays"
+    out = ban.standing if ban.removed else "convicted, stays"
     return f"step {ban.step}: {who} {ban.peer} {out} ({ban.reason}, {by}); evidence {ban.evidence}"
 
 

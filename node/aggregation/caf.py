@@ -7,7 +7,7 @@ from torch import Tensor
 
 from node.aggregation.gram import gram_about_median
 from node.aggregation.registry import rule
-from node.aggregation.rows import check_rows, weighted
+from node.aggregation.rows import check_rows, combine_float32
 from node.aggregation.strength import MAJORITY, faults
 
 
@@ -47,7 +47,7 @@ def caf(inputs_NP: Tensor, *, f: int | None = None, allow_weak: bool = False) ->
         if top <= 0:
             break  # all rows that still weigh anything are equal
         weights_N = weights_N * (1 - outlying_N / top).clamp(min=0)
-    return weighted(inputs_NP, shares_N)
+    return combine_float32(inputs_NP, shares_N)
 
 
 def _principal(gram_NN: Tensor, weights_N: Tensor) -> tuple[float, Tensor]:

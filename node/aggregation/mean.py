@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from node.aggregation.registry import rule
-from node.aggregation.rows import check_rows, weighted
+from node.aggregation.rows import check_rows, combine_float32
 
 
 @rule(
@@ -32,4 +32,5 @@ def mean(inputs_NP: Tensor) -> Tensor:
     """
     check_rows(inputs_NP)
     rows = inputs_NP.shape[0]
-    return weighted(inputs_NP, torch.ones(rows, dtype=torch.float64), rows)
+    # Scaled after the sum: outliers that cancel each other leave no trace.
+    return combine_float32(inputs_NP, torch.ones(rows, dtype=torch.float64), 1.0 / rows)

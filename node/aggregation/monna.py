@@ -5,10 +5,9 @@ from __future__ import annotations
 from torch import Tensor
 
 from node.aggregation.registry import rule
-from node.aggregation.residual import distances
 from node.aggregation.rows import check_rows
 from node.aggregation.strength import MAJORITY, faults
-from node.aggregation.subsets import lowest, mean_of
+from node.aggregation.subsets import lowest, mean_of, row_distances
 
 
 @rule("monna", source="Farhadkhani et al. 2023 (MoNNA)", residual=None, condition=MAJORITY, examples=({}, {"f": 1}))
@@ -35,4 +34,4 @@ def monna(inputs_NP: Tensor, *, f: int | None = None, own: int = 0, allow_weak: 
     check_rows(inputs_NP)
     rows = len(inputs_NP)
     kept = rows - faults("monna", rows, f, MAJORITY, allow_weak)
-    return mean_of(inputs_NP, lowest(distances(inputs_NP, inputs_NP[own % rows]), kept))
+    return mean_of(inputs_NP, lowest(row_distances(inputs_NP, inputs_NP[own % rows]), kept))

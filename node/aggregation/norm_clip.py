@@ -6,7 +6,7 @@ from torch import Tensor
 
 from node.aggregation.registry import rule
 from node.aggregation.residual import clip_weights
-from node.aggregation.rows import check_radius, check_rows, weighted
+from node.aggregation.rows import check_radius, check_rows, combine_float32
 from node.aggregation.subsets import row_norms
 
 
@@ -28,4 +28,4 @@ def norm_clip(inputs_NP: Tensor, *, radius: float = 5.0) -> Tensor:
     """
     check_rows(inputs_NP)
     check_radius(radius)
-    return weighted(inputs_NP, clip_weights(row_norms(inputs_NP), radius), len(inputs_NP))
+    return combine_float32(inputs_NP, clip_weights(row_norms(inputs_NP), radius) / len(inputs_NP))

@@ -59,6 +59,12 @@ def median_of(middle_wires: list[Tensor]) -> Tensor:
 
 
 @cache
+def comparators(count: int) -> tuple[tuple[int, int], ...]:
+    """The (low, high) wires of the network that brings the middle values of `count` to the middle wires."""
+    return tuple((step.low, step.high) for step in _selection_network(count, (count - 1) // 2, count // 2 + 1))
+
+
+@cache
 def _selection_network(count: int, first: int, stop: int) -> tuple[Comparator, ...]:
     """The comparators that bring places `first` to `stop - 1` of `count` values to their wires."""
     wanted = set(range(first, stop))

@@ -9,8 +9,10 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
+from node import kernels
 from node.aggregation.gram import gram_about_median
-from node.aggregation.rows import blocks, weighted
+from node.aggregation.residual import distances
+from node.aggregation.rows import combine_float32
 
 _MOST_SUBSETS = 200_000
 
@@ -29,11 +31,17 @@ def squares_of(gram_NN: Tensor) -> Tensor:
 
 def row_norms(inputs_NP: Tensor) -> Tensor:
     """L2 norms of the rows, float64 `[N]`."""
-    rows, columns = inputs_NP.shape
-    squares_N = torch.zeros(rows, dtype=torch.float64)
-    for block in blocks(rows, columns):
-        squares_N += torch.linalg.vector_norm(inputs_NP[:, block].double(), dim=1).square_()
-    return squares_N.sqrt_()
+    return row_distances(inputs_NP, torch.zeros(inputs_NP.shape[1]))
+
+
+def row_distances(inputs_NP: Tensor, centre_P: Tensor) -> Tensor:
+    """Distances of the rows to a float32 vector, float64 `[N]`."""
+    centre_P = centre_P.contiguous()
+    found = [kernels.sums(row_P, centre_P, centre_P) for row_P in inputs_NP.contiguous()]
+    squares = [each[0] for each in found if each is not None]
+    if len(squares) < len(inputs_NP):
+        return distances(inputs_NP, centre_P)
+    return torch.tensor(squares, dtype=torch.float64).sqrt_()
 
 
 def mean_of(inputs_NP: Tensor, chosen: list[int]) -> Tensor:
@@ -41,7 +49,7 @@ def mean_of(inputs_NP: Tensor, chosen: list[int]) -> Tensor:
     # Rows that are left out count 0 times: cheaper than a copy of the others, and they are finite.
     counts_N = torch.zeros(len(inputs_NP), dtype=torch.float64)
     counts_N[chosen] = 1.0
-    return weighted(inputs_NP, counts_N, len(chosen))
+    return combine_float32(inputs_NP, counts_N, 1.0 / len(chosen))
 
 
 def lowest(scores_N: Tensor, count: int) -> list[int]:

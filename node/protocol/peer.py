@@ -233,7 +233,9 @@ class Peer:
                 if name == round_timer(step, number):
                     return arbitration.round_over()
                 if name == outcome_timer(step, number):
-                    return self._halt(None, "no majority of the roster agrees on how the dispute ended")
+                    unheard = ", ".join(f"peer {peer}" for peer in arbitration.unheard) or "nobody"
+                    problem = f"no majority of the roster agrees on how the dispute ended; missing: {unheard}"
+                    return self._halt(None, problem)
         match name:
             case waits.BULK if self._round is not None:
                 self._round.bulk_overdue()

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from node.aggregation.registry import pre_aggregation
-from node.aggregation.rows import blocks, check_rows
+from node.aggregation.rows import check_rows
 from node.aggregation.strength import MAJORITY, faults
-from node.aggregation.subsets import pair_squares
+from node.aggregation.subsets import mean_of, pair_squares
 
 
 @pre_aggregation("nnm", source="Allouah et al. 2023 (Fixing by Mixing), algorithm 2", condition=MAJORITY,
@@ -30,11 +30,7 @@ def nnm(inputs_NP: Tensor, *, f: int | None = None, allow_weak: bool = False) ->
     Source: Allouah et al. 2023 (arXiv 2302.01772), algorithm 2.
     """
     check_rows(inputs_NP)
-    rows, columns = inputs_NP.shape
+    rows = len(inputs_NP)
     kept = rows - faults("nnm", rows, f, MAJORITY, allow_weak)
     nearest_NK = pair_squares(inputs_NP).argsort(dim=1, stable=True)[:, :kept]
-    mixing_NN = torch.zeros(rows, rows, dtype=torch.float64).scatter_(1, nearest_NK, 1.0)
-    mixed_NP = torch.empty_like(inputs_NP)
-    for block in blocks(rows, columns):
-        mixed_NP[:, block] = (mixing_NN @ inputs_NP[:, block].double()).div_(kept)
-    return mixed_NP
+    return torch.stack([mean_of(inputs_NP, near_K) for near_K in nearest_NK.tolist()])
