@@ -108,7 +108,7 @@ def gram(inputs_NP: Tensor, network: tuple[tuple[int, int], ...]) -> Tensor | No
 
 
 def combined(inputs_NP: Tensor, coefficients_N: Tensor, scale: float = 1.0) -> Tensor | None:
-    """`scale sum_i a_i x_i`, summed in float64 and rounded to float32 once, -0 normalised; coefficients float64 `[N]`."""
+    """`scale sum_i a_i x_i`, summed in float64, rounded to float32 once, -0 normalised; coefficients float64 `[N]`."""
     found = library()
     if found is None:
         return None
