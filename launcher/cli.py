@@ -154,6 +154,37 @@ def verify(run_dir: Path, data_dir: Path | None, explain: bool) -> None:
     raise SystemExit(verification.show(_console(), run_dir, data_dir, explain))
 
 
+@cli.command()
+@click.argument("run_dir", metavar="[RUN]", required=False, type=click.Path(path_type=Path))
+def status(run_dir: Path | None) -> None:
+    """Show how a run stands, whatever its backend [the latest under runs/]."""
+    from launcher import control
+
+    for line in control.status(run_dir or control.latest()):
+        click.echo(line)
+
+
+@cli.command()
+@click.argument("run_dir", metavar="[RUN]", required=False, type=click.Path(path_type=Path))
+@click.option("--node", metavar="ID", type=int, help="only this node's")
+@click.option("--lines", metavar="N", type=click.IntRange(1), default=40, show_default=True, help="of each node")
+def logs(run_dir: Path | None, node: int | None, lines: int) -> None:
+    """Show the ends of the workers' logs, whatever the backend [the latest run under runs/]."""
+    from launcher import control
+
+    for line in control.logs(run_dir or control.latest(), node, lines):
+        click.echo(line)
+
+
+@cli.command()
+@click.argument("run_dir", metavar="[RUN]", required=False, type=click.Path(path_type=Path))
+def stop(run_dir: Path | None) -> None:
+    """End a run in order; remove what a killed launcher left [the latest run under runs/]."""
+    from launcher import control
+
+    control.stop(run_dir or control.latest(), click.echo)
+
+
 @cli.command("data")
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @click.option("--data-dir", metavar="DIR", help="where data sets lie [~/.cache/btard/data]")

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from launcher import backends, data, plan, rundir, scoring, summary
+from launcher import backends, control, data, plan, rundir, scoring, summary
 from launcher.experiment import Experiment
 from launcher.files import last_lines
 from launcher.interrupts import Interrupts
@@ -113,10 +113,11 @@ def run(
     """
     observer = observer or Silent()
     plan.quick_check(experiment)
-    backend = backends.build(experiment.backend)
+    backend = backends.build(experiment.backend, observer.note)
     with Interrupts() if interrupts is None else nullcontext(interrupts) as interrupts:
         backend.warm_up()
         prepared = _prepare(experiment, observer)
+        backend.prepare(prepared.run)
         # From here on there is something to clean up: a signal is noted, and the loop ends in order.
         interrupts.deferred = True
         made = rundir.create(
@@ -144,8 +145,9 @@ def carry(
     watch = Watch(made.path, state)
     current = _Run(prepared, made.path, made.run_id, backend, state, watch, observer, interrupts)
     try:
-        outcome, problem = _carry_through(current, made)
-        return _score(current, outcome, problem)
+        with control.marked(made.path):
+            outcome, problem = _carry_through(current, made)
+            return _score(current, outcome, problem)
     finally:
         backend.stop()
         watch.close()

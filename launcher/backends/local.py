@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from launcher.backends import Exited
-from node.config import Endpoint, NodeConfig
+from node.config import Endpoint, NodeConfig, RunConfig
 from node.errors import BackendError
 
 P = ParamSpec("P")
@@ -57,6 +57,9 @@ class LocalBackend:
         if isinstance(self._context, ForkServerContext):
             with server_environment():
                 forkserver.ensure_running()
+
+    def prepare(self, run: RunConfig) -> None:
+        """Processes need nothing else."""
 
     def start(self, configs: Sequence[NodeConfig]) -> None:
         """Start one worker per configuration and return; `poll` carries the start-up on."""

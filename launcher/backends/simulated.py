@@ -18,7 +18,7 @@ from launcher.backends.local import (
     server_environment,
     without_main,
 )
-from node.config import NodeConfig
+from node.config import NodeConfig, RunConfig
 
 LOG = "simulation.log"
 
@@ -39,6 +39,9 @@ class SimulatedBackend:
         from launcher.backends.local import LocalBackend
 
         LocalBackend().warm_up()
+
+    def prepare(self, run: RunConfig) -> None:
+        """Processes need nothing else."""
 
     def start(self, configs: Sequence[NodeConfig]) -> None:
         """Start the process that simulates all nodes."""

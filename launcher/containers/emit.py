@@ -170,6 +170,11 @@ def gpu(peers: int) -> str:
     return _GPU.format(peers=peers) + "".join(f"  {places.service(node)}: *gpu\n" for node in range(peers))
 
 
+def image(device: str) -> str:
+    """The image whose torch computes on `device`."""
+    return f"btard:{device}"
+
+
 def nodes(peers: int) -> list[str]:
     """The services of the nodes."""
     return [places.service(node) for node in range(peers)]

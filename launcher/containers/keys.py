@@ -64,7 +64,7 @@ def from_environment(environment: Mapping[str, str]) -> Bundle:
             experiment, chosen.run, chosen.roles, chosen.data_directory, argv=("docker", "compose", "up"),
             sources=sources,
         )  # fmt: skip
-        return bundle.pack(made)
+        return bundle.pack(made, monitored=True)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from pathlib import Path
 from launcher.backends import Exited
 from launcher.containers import mirror, places
 from node import liveness
-from node.config import NodeConfig
+from node.config import NodeConfig, RunConfig
 
 
 class Volumes:
@@ -31,6 +31,9 @@ class Volumes:
 
     def warm_up(self) -> None:
         """Nothing takes time."""
+
+    def prepare(self, run: RunConfig) -> None:
+        """Nothing is missing."""
 
     def start(self, configs: Sequence[NodeConfig]) -> None:
         """They start by themselves."""
