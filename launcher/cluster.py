@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -114,15 +114,19 @@ def run(
     observer = observer or Silent()
     plan.quick_check(experiment)
     backend = backends.build(experiment.backend, observer.note)
-    with Interrupts() if interrupts is None else nullcontext(interrupts) as interrupts:
+    with (
+        Interrupts() if interrupts is None else nullcontext(interrupts) as interrupts,
+        _monitored(observer, experiment) as observer,
+    ):
         backend.warm_up()
         prepared = _prepare(experiment, observer)
-        backend.prepare(prepared.run)
+        backend.prepare(prepared)
         # From here on there is something to clean up: a signal is noted, and the loop ends in order.
         interrupts.deferred = True
         made = rundir.create(
-            experiment, prepared.run, prepared.roles, prepared.data_directory, argv=argv, sources=sources
-        )
+            experiment, prepared.run, prepared.roles, prepared.data_directory, argv=argv, sources=sources,
+            conditions=prepared.conditions,
+        )  # fmt: skip
         return carry(prepared, made, backend, observer, interrupts)
 
 
@@ -151,6 +155,15 @@ def carry(
     finally:
         backend.stop()
         watch.close()
+
+
+def _monitored(observer: Observer, experiment: Experiment) -> AbstractContextManager[Observer]:
+    """The observer, with everything that `--monitor` starts around it."""
+    if not experiment.monitor or experiment.backend == "compose":  # containers bring their own
+        return nullcontext(observer)
+    from launcher.station import around
+
+    return around(observer)
 
 
 def _prepare(experiment: Experiment, observer: Observer) -> Plan:

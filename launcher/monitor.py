@@ -12,11 +12,14 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from launcher import conditions, syntax
 from launcher.plan import Plan
 from launcher.roles import describe
 from launcher.state import Ban, NodeState, Record, RunState
 from launcher.summary import Summary
 from launcher.traffic import human
+from node.conditions import Conditions
+from node.config import RunConfig
 
 REFRESH_SECONDS = 0.25
 _STYLES = {
@@ -129,11 +132,15 @@ class Monitor:
         return f"test accuracy {known[-1][1]:.4f} (step {known[-1][0]})" if known else ""
 
 
+def _rule(run: RunConfig) -> str:
+    return "+".join(syntax.written(each) for each in (*run.pre, run.rule))
+
+
 def headline(plan: Plan) -> list[str]:
     """What runs, in one line, and who attacks, one line each."""
     run = plan.run
     lines = [
-        f"{run.peers} peers, {run.task.name}, {run.steps} steps, batch {run.batch_size}, rule {run.rule.name}, "
+        f"{run.peers} peers, {run.task.name}, {run.steps} steps, batch {run.batch_size}, rule {_rule(run)}, "
         f"tau {run.tau:g}, {run.validators} validator{'' if run.validators == 1 else 's'}, on {run.device}"
     ]
     for peer, role in sorted(plan.roles.items()):
@@ -141,6 +148,16 @@ def headline(plan: Plan) -> list[str]:
         if role.schedule.start >= run.steps:
             lines.append(f"warning: peer {peer} never attacks: its first step {role.schedule.start} is not below "
                          f"--steps {run.steps}; lower --attack-start")  # fmt: skip
+    return lines + (_network(plan.conditions, run.delivery_bound_s) if plan.conditions is not None else [])
+
+
+def _network(asked: Conditions, bound_s: float) -> list[str]:
+    """What is asked of the network, and whether the promises can hold on it."""
+    lines = conditions.describe(asked)
+    slowest_s = conditions.slowest_s(asked)
+    if slowest_s > bound_s:
+        lines.append(f"warning: messages may take {slowest_s:g} s, more than --delivery-bound {bound_s:g} s: honest "
+                     "peers may be removed; raise it")  # fmt: skip
     return lines
 
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from node.config import NodeConfig, RunConfig
+from node.config import NodeConfig
 from node.errors import ConfigError
+
+if TYPE_CHECKING:
+    from launcher.plan import Plan
 
 Note = Callable[[str], None]
 """One line for people."""
@@ -27,7 +30,7 @@ class Backend(Protocol):
     def warm_up(self) -> None:
         """Begin whatever takes time, while the launcher still checks what the user asked for."""
 
-    def prepare(self, run: RunConfig) -> None:
+    def prepare(self, plan: Plan) -> None:
         """Check the place, and make ready what a run needs there; called once everything else has been checked.
 
         Raises:

@@ -7,6 +7,7 @@ nodes write comes back as a stream. So it does not matter where the engine runs.
 from __future__ import annotations
 
 import json
+import os
 import queue
 import subprocess
 import threading
@@ -23,8 +24,9 @@ from launcher.containers import bundle, emit, engine, mirror, places
 from launcher.containers.engine import Project
 from launcher.containers.mirror import Change
 from launcher.files import write_atomically
+from launcher.plan import Plan, bind_problem
 from launcher.rundir import RunDirectory
-from node.config import NodeConfig, RunConfig
+from node.config import NodeConfig
 from node.errors import BackendError
 
 KIND_SECONDS = 10
@@ -62,22 +64,26 @@ class ComposeBackend:
         """
         engine.find()
 
-    def prepare(self, run: RunConfig) -> None:
-        """Check for a GPU where one is asked for, and build the image or find it.
+    def prepare(self, plan: Plan) -> None:
+        """Check for a GPU and free ports where they are asked for, and build the image or find it.
 
         Raises:
-            BackendError: no GPU for containers, no image and no clone to build it from, or the build failed.
+            BackendError: no GPU for containers, a port in use, no image and no clone to build it from, or the build
+                failed.
         """
-        if run.device == "cuda":
+        device = plan.run.device
+        if device == "cuda":
             engine.check_gpu()
-        image = emit.image(run.device)
+        if plan.experiment.monitor:
+            _check_page_ports()
+        image = emit.image(device)
         root = assets.root()
         if not (root / "Dockerfile").exists():
             if not engine.has_image(image):
                 raise BackendError(f"the image {image} is not here; build it in a clone: docker compose build")
             return
         self._note(f"building {image} from {root} (minutes at first, seconds after)")
-        files = (root / "compose.yaml", *((root / "deploy" / "compose.gpu.yaml",) if run.device == "cuda" else ()))
+        files = (root / "compose.yaml", *((root / "deploy" / "compose.gpu.yaml",) if device == "cuda" else ()))
         Project("btard-build", files, root).run("build", "keys", within_s=engine.BUILD_S)
 
     def start(self, configs: Sequence[NodeConfig]) -> None:
@@ -96,8 +102,10 @@ class ComposeBackend:
         project.run(*deliver, given=goods)
         self._events = project.deaths()
         self._listen(self._events, self._took_event)
-        beside = ["observer", *(emit.MONITORING if monitored else ())]
+        beside = ["observer", *(["prometheus"] if monitored else [])]
         project.run("up", "--detach", "--no-deps", "--no-build", *self._services, *beside)
+        if monitored:
+            self._show_pages(project)
         self._stream = project.spawn(
             "run", "--rm", "-T", "--no-deps", "observer", "python", "-m", "launcher.containers.observer", "follow"
         )
@@ -158,6 +166,15 @@ class ComposeBackend:
                     process.kill()
                     process.wait()
             project.down()
+
+    def _show_pages(self, project: Project) -> None:
+        """Start Grafana and say where to look; a run goes on without it."""
+        self._note(f"Prometheus: http://{project.run('port', 'prometheus', '9090').strip()}")
+        try:
+            project.run("up", "--detach", "--no-deps", "--no-build", "grafana")
+            self._note(f"Grafana: http://{project.run('port', 'grafana', '3000').strip()}")
+        except BackendError as error:
+            self._note(f"warning: no Grafana: {error}")
 
     def _written(self, configs: Sequence[NodeConfig]) -> Project:
         """The project of this run, its compose file in the run directory."""
@@ -225,6 +242,18 @@ class ComposeBackend:
         with suppress(BackendError):
             text = self._project.run("logs", "--no-color", "--no-log-prefix", places.service(node), within_s=30.0)
             write_atomically(self._run_dir / "logs" / f"node-{node}.log", text.encode())
+
+
+def _check_page_ports() -> None:
+    """Refuse ports of the pages that something listens on here; a remote engine says so itself.
+
+    Raises:
+        BackendError: a port is in use, or is none.
+    """
+    for name, port in zip(("PROMETHEUS_PORT", "GRAFANA_PORT"), engine.page_ports(os.environ), strict=True):
+        problem = bind_problem(port)
+        if problem is not None:
+            raise BackendError(f"port {port} cannot be bound ({problem}); set {name} to a free one, or 0 for any")
 
 
 def project_name(run_id: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from multiprocessing import connection
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from launcher.backends import Exited
 from launcher.backends.local import (
@@ -18,7 +18,10 @@ from launcher.backends.local import (
     server_environment,
     without_main,
 )
-from node.config import NodeConfig, RunConfig
+from node.config import NodeConfig
+
+if TYPE_CHECKING:
+    from launcher.plan import Plan
 
 LOG = "simulation.log"
 
@@ -40,7 +43,7 @@ class SimulatedBackend:
 
         LocalBackend().warm_up()
 
-    def prepare(self, run: RunConfig) -> None:
+    def prepare(self, plan: Plan) -> None:
         """Processes need nothing else."""
 
     def start(self, configs: Sequence[NodeConfig]) -> None:

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from launcher.backends import Exited
 from launcher.containers import mirror, places
+from launcher.plan import Plan
 from node import liveness
-from node.config import NodeConfig, RunConfig
+from node.config import NodeConfig
 
 
 class Volumes:
@@ -32,7 +33,7 @@ class Volumes:
     def warm_up(self) -> None:
         """Nothing takes time."""
 
-    def prepare(self, run: RunConfig) -> None:
+    def prepare(self, plan: Plan) -> None:
         """Nothing is missing."""
 
     def start(self, configs: Sequence[NodeConfig]) -> None:
