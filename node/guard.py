@@ -14,7 +14,7 @@ import os
 import socket
 import stat
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event, Thread
@@ -27,6 +27,16 @@ _PERIOD_S = 0.1
 
 Far: TypeAlias = "tuple[object, ...]"
 """A connection's other end: while it lives no other connection to the same port has the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What a descriptor that is a socket stood for when we last looked; `port` is None unless it concerns us."""
+
+    inode: int
+    family: socket.AddressFamily
+    port: int | None
+    far: Far
 
 
 @dataclass(slots=True)
@@ -78,6 +88,7 @@ class Guard:
         """Connections shut down so far."""
         self._shares = dict(shares)
         self._lines: dict[int, dict[Far, _Line]] = {port: {} for port in shares}
+        self._known: dict[int, _Known] = {}
         self._delivered: set[int] = set()
         self._stop = Event()
         self._thread = Thread(target=self._watch, name="guard", daemon=True)
@@ -102,20 +113,20 @@ class Guard:
         delivered, self._delivered = self._delivered, set()
         seen: dict[int, dict[Far, socket.socket]] = {port: {} for port in self._shares}
         try:
-            for descriptor, line in _connections(self._shares.__contains__):
-                port, far = line.getsockname()[1], line.getpeername()
-                seen[port][far] = line
-                self._note(port, far, _received(line), descriptor in delivered)
+            for descriptor, known, line in _connections(self._shares, self._known):
+                assert known.port is not None
+                seen[known.port][known.far] = line
+                self._note(known.port, known.far, _received(line), descriptor in delivered)
             for port, share in self._shares.items():
-                known = self._lines[port]
-                for far in [far for far in known if far not in seen[port]]:
-                    del known[far]
-                for far in _condemned(known, share):
-                    del known[far]
+                lines = self._lines[port]
+                for far in [far for far in lines if far not in seen[port]]:
+                    del lines[far]
+                for far in _condemned(lines, share):
+                    del lines[far]
                     self._close(seen[port][far])
         finally:
-            for lines in seen.values():
-                for line in lines.values():
+            for at_port in seen.values():
+                for line in at_port.values():
                     line.close()
 
     def _note(self, port: int, far: Far, received: int, delivers: bool) -> None:
@@ -158,25 +169,43 @@ def _received(line: socket.socket) -> int:
     return int(_RECEIVED.unpack_from(info)[1]) if len(info) >= _RECEIVED.size else 0
 
 
-def _connections(ours: Callable[[object], bool]) -> Iterator[tuple[int, socket.socket]]:
+def _connections(ports: Container[int], known: dict[int, _Known]) -> Iterator[tuple[int, _Known, socket.socket]]:
     """Our TCP connections at the ports in question, by descriptor; each under a descriptor of its own, which stays
-    with the connection even if libzmq closes its descriptor and the number is used again."""
-    for entry in _DESCRIPTORS.iterdir():
-        name, copy = int(entry.name), -1
+    with the connection even if libzmq closes its descriptor and the number is used again.
+
+    Args:
+        known: what the last look found; brought up to date. Ten looks a second must cost next to nothing.
+    """
+    for name in map(int, os.listdir(_DESCRIPTORS)):  # noqa: PTH208 (half the cost of Path.iterdir)
+        copy = -1
         try:
-            if not stat.S_ISSOCK(os.fstat(name).st_mode):
+            status = os.fstat(name)
+            if not stat.S_ISSOCK(status.st_mode):
+                continue
+            found = known.get(name)
+            if found is None or found.inode != status.st_ino:
+                found = known[name] = _identify(name, ports)
+            if found.port is None:
                 continue
             copy = os.dup(name)
-            line = socket.socket(fileno=copy)
+            if os.fstat(copy).st_ino == found.inode:
+                line, copy = socket.socket(found.family, socket.SOCK_STREAM, 0, copy), -1
+                yield name, found, line
         except OSError:
+            continue  # it has ended meanwhile
+        finally:
             if copy >= 0:
                 os.close(copy)
-            continue
+
+
+def _identify(name: int, ports: Container[int]) -> _Known:
+    """What a descriptor stands for. A listening socket and one that has ended never become a connection."""
+    copy = os.dup(name)
+    inode = os.fstat(copy).st_ino
+    with socket.socket(fileno=copy) as line:
         try:
-            mine = line.family in (socket.AF_INET, socket.AF_INET6) and ours(line.getsockname()[1])
-            if mine and line.getpeername():
-                yield name, line
-                continue
+            if line.family in (socket.AF_INET, socket.AF_INET6) and line.getsockname()[1] in ports:
+                return _Known(inode, line.family, line.getsockname()[1], line.getpeername())
         except OSError:
-            pass  # it listens, or has ended
-        line.close()
+            pass
+        return _Known(inode, line.family, None, ())
