@@ -75,6 +75,8 @@ class Recorder:
         task: evaluates this node's slice of the test items.
         transport: whose byte counters are journalled.
         clock: seconds, for durations.
+
+    `evaluated` is told of each evaluation: (correct, count).
     """
 
     def __init__(
@@ -91,6 +93,7 @@ class Recorder:
         self._task = task
         self._transport = transport
         self._clock = clock
+        self.evaluated: Callable[[int, int], None] = _unheard
         self._driver: Worker | None = None
         self._certificate = b""
         self._step_began = self._clock()
@@ -207,6 +210,7 @@ class Recorder:
         start, stop = place * size // count, (place + 1) * size // count
         correct = self._task.evaluate(done.parameters_D, start, stop)
         self._journal.append("evaluated", step=done.step, correct=correct, count=stop - start)
+        self.evaluated(correct, stop - start)
 
     def _banned(self, ban: Banned) -> None:
         name = f"ban-{ban.step}-{ban.attempt}-{ban.peer}.evidence"
@@ -236,6 +240,10 @@ class Recorder:
 
     def _relative(self, path: Path) -> str:
         return path.relative_to(self._directory.parent.parent).as_posix()
+
+
+def _unheard(correct: int, count: int) -> None:
+    """Tell nobody."""
 
 
 def write_atomically(path: Path, data: bytes | memoryview) -> None:
