@@ -3,7 +3,8 @@
 libzmq counts whole messages, so a multi-part message that never ends is held in memory without any bound. The kernel
 knows better: TCP_INFO has the bytes that each connection has received. One that has received more than its queue may
 hold, since it last delivered something that we accepted, is shut down. A thread looks, ten times a second, because a
-gradient keeps the node's own loop busy for seconds; it touches nothing but sockets.
+gradient keeps the node's own loop busy for seconds; it touches nothing but sockets. What cannot have cost memory yet,
+because the process has not grown, it leaves for later.
 
 Only Linux tells (since 4.1); elsewhere the guard does nothing, and docs/security.md says so.
 """
@@ -23,7 +24,12 @@ from typing import TypeAlias
 _DESCRIPTORS = Path("/proc/self/fd")
 _RECEIVED = struct.Struct("<120xQQ")
 """struct tcp_info up to tcpi_bytes_acked and tcpi_bytes_received."""
+_STATUS = Path("/proc/self/statm")
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _PERIOD_S = 0.1
+_ALARM_BYTES = 8 << 20
+"""Growth of the process at which connections are looked at; else only every tenth time, to keep honest steps cheap."""
+_IDLE_PERIODS = 10
 
 Far: TypeAlias = "tuple[object, ...]"
 """A connection's other end: while it lives no other connection to the same port has the same."""
@@ -144,8 +150,13 @@ class Guard:
         self.closed += 1
 
     def _watch(self) -> None:
+        least_bytes, idle = _resident_bytes(), 0
         while not self._stop.wait(_PERIOD_S):
-            self.check()
+            resident_bytes, idle = _resident_bytes(), idle + 1
+            if idle >= _IDLE_PERIODS or resident_bytes > least_bytes + _ALARM_BYTES:
+                self.check()
+                least_bytes, idle = resident_bytes, 0
+            least_bytes = min(least_bytes, resident_bytes)
 
 
 def _condemned(lines: Mapping[Far, _Line], share: Share) -> list[Far]:
@@ -161,6 +172,11 @@ def _condemned(lines: Mapping[Far, _Line], share: Share) -> list[Far]:
     idle = [far for far, line in left.items() if not line.delivers]  # in the order in which they came
     excess = max(0, len(left) - share.lines)
     return out + idle[:excess]
+
+
+def _resident_bytes() -> int:
+    """Memory of this process."""
+    return int(_STATUS.read_bytes().split()[1]) * _PAGE_BYTES
 
 
 def _received(line: socket.socket) -> int:

@@ -63,10 +63,9 @@ class Mailroom:
         place = self._place(body, current, previous, step)
         if isinstance(place, str):
             return place
-        for round_ in (current, previous):
-            same = round_ is not None and round_.attempt.slot(slot.phase, slot.sender) == slot
-            if same and round_ is not None and round_.attempt.transcript.knows(slot.phase, slot.sender, signed.body):
-                return "duplicate"
+        round_ = current if place is Place.CURRENT else previous if place is Place.PREVIOUS else None
+        if round_ is not None and round_.attempt.transcript.knows(slot.phase, slot.sender, signed.body):
+            return "duplicate"
         if not self._tools.verify(self._keys[slot.sender], signing_bytes(signed.body), signed.signature):
             return "bad_signature"
         return place, body

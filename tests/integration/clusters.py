@@ -23,7 +23,7 @@ RUN = RunConfig(
 )  # fmt: skip
 """Bounds that a loaded machine keeps: waiting costs no CPU."""
 
-PATIENCE_S = 240.0
+PATIENCE_S = 480.0
 """Ends a cluster that hangs; no test depends on how long anything takes."""
 
 Relay = Callable[[ExitStack, Mapping[int, Endpoint]], Mapping[int, Mapping[int, Endpoint]]]

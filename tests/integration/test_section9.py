@@ -40,8 +40,8 @@ def run(peers: int = 6, steps: int = 4) -> RunConfig:
 PLANS = {
     "silence": Plan({
         4: attacker(3, "last_instant", phase="COMMIT"),
-        5: attacker(2, "stall", phase="REPORT", to="two", stop=3),
-        6: attacker(1, "stall", phase="CHECKSUMS"),
+        5: attacker(2, "stall", phase="REVEAL", to="two", stop=3),
+        6: attacker(1, "stall", phase="AGG"),
     }, run(7)),
     "a partition 3/3": Plan(relay=Partition(between((0, 1, 2), (3, 4, 5)), CUT_BYTES), run=run(steps=10_000)),
     "a partition 4/2": Plan(relay=Partition(between((0, 1, 2, 3), (4, 5)), CUT_BYTES), run=run(steps=60)),
