@@ -96,11 +96,19 @@ def run(dry_run: bool, show_config: bool, as_json: bool, **options: Any) -> None
 
 @cli.command("plan", cls=GroupedCommand)
 @table_options
-def show_plan(**options: Any) -> None:
-    """Show roles, addresses and expected bytes of a run."""
+@click.option("--emit", type=click.Choice(["compose", "compose-gpu"]), help="write a file for so many peers instead")
+def show_plan(emit: str | None, **options: Any) -> None:
+    """Show roles, addresses and expected bytes of a run, or write the file that starts it elsewhere."""
     from launcher import plan
 
-    _show_plan(plan.make(_resolved(options).experiment))
+    experiment = _resolved(options).experiment
+    if emit is None:
+        _show_plan(plan.make(experiment))
+        return
+    from launcher.containers import emit as files
+
+    plan.quick_check(experiment)
+    click.echo((files.compose if emit == "compose" else files.gpu)(experiment.peers), nl=False)
 
 
 @cli.command(cls=GroupedCommand)

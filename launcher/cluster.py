@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -114,23 +114,54 @@ def run(
     observer = observer or Silent()
     plan.quick_check(experiment)
     backend = backends.build(experiment.backend)
-    with Interrupts() if interrupts is None else nullcontext(interrupts) as interrupts:
+    with (
+        Interrupts() if interrupts is None else nullcontext(interrupts) as interrupts,
+        _monitored(observer, experiment) as observer,
+    ):
         backend.warm_up()
         prepared = _prepare(experiment, observer)
         # From here on there is something to clean up: a signal is noted, and the loop ends in order.
         interrupts.deferred = True
         made = rundir.create(
-            experiment, prepared.run, prepared.roles, prepared.data_directory, argv=argv, sources=sources
-        )
-        state = RunState(prepared.run.peers, frozenset(prepared.roles))
-        watch = Watch(made.path, state)
-        current = _Run(prepared, made.path, made.run_id, backend, state, watch, observer, interrupts)
-        try:
-            outcome, problem = _carry_through(current, made)
-            return _score(current, outcome, problem)
-        finally:
-            backend.stop()
-            watch.close()
+            experiment, prepared.run, prepared.roles, prepared.data_directory, argv=argv, sources=sources,
+            conditions=prepared.conditions,
+        )  # fmt: skip
+        return carry(prepared, made, backend, observer, interrupts)
+
+
+def carry(
+    prepared: Plan, made: rundir.RunDirectory, backend: backends.Backend, observer: Observer, interrupts: Interrupts
+) -> Result:
+    """Carry a prepared run through: start its workers, follow their journals to the end, score them.
+
+    Args:
+        prepared: what runs.
+        made: its run directory.
+        backend: starts and stops the workers.
+        observer: who is told of the progress.
+        interrupts: entered, and deferred.
+
+    Raises:
+        BackendError: the disk is full.
+    """
+    state = RunState(prepared.run.peers, frozenset(prepared.roles))
+    watch = Watch(made.path, state)
+    current = _Run(prepared, made.path, made.run_id, backend, state, watch, observer, interrupts)
+    try:
+        outcome, problem = _carry_through(current, made)
+        return _score(current, outcome, problem)
+    finally:
+        backend.stop()
+        watch.close()
+
+
+def _monitored(observer: Observer, experiment: Experiment) -> AbstractContextManager[Observer]:
+    """The observer, with everything that `--monitor` starts around it."""
+    if not experiment.monitor:
+        return nullcontext(observer)
+    from launcher.station import around
+
+    return around(observer)
 
 
 def _prepare(experiment: Experiment, observer: Observer) -> Plan:

@@ -12,11 +12,13 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from launcher import conditions
 from launcher.plan import Plan
 from launcher.roles import describe
 from launcher.state import Ban, NodeState, Record, RunState
 from launcher.summary import Summary
 from launcher.traffic import human
+from node.conditions import Conditions
 
 REFRESH_SECONDS = 0.25
 _STYLES = {
@@ -141,6 +143,16 @@ def headline(plan: Plan) -> list[str]:
         if role.schedule.start >= run.steps:
             lines.append(f"warning: peer {peer} never attacks: its first step {role.schedule.start} is not below "
                          f"--steps {run.steps}; lower --attack-start")  # fmt: skip
+    return lines + (_network(plan.conditions, run.delivery_bound_s) if plan.conditions is not None else [])
+
+
+def _network(asked: Conditions, bound_s: float) -> list[str]:
+    """What is asked of the network, and whether the promises can hold on it."""
+    lines = conditions.describe(asked)
+    slowest_s = conditions.slowest_s(asked)
+    if slowest_s > bound_s:
+        lines.append(f"warning: messages may take {slowest_s:g} s, more than --delivery-bound {bound_s:g} s: honest "
+                     "peers may be removed; raise it")  # fmt: skip
     return lines
 
 

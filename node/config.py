@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from node.conditions import Conditions
 from node.errors import ConfigError
 
 WIRE_VERSION = 1
@@ -135,6 +136,7 @@ class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         data_directory: where the data sets lie.
         listen: endpoints to bind (port 0 or `*`: the system chooses).
         addresses: where all peers listen, by id; empty when the launcher hands them over after binding.
+        conditions: what the network is to be like; None: as it is.
         metrics: HOST:PORT to serve `/metrics` on (port 0: the system chooses); None: no monitoring.
     """
 
@@ -149,6 +151,7 @@ class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     addresses: dict[str, Endpoint] = {}
     role: Role | None = None
     cuda_memory_fraction: float | None = None
+    conditions: Conditions | None = None
     metrics: str | None = None
 
     def __post_init__(self) -> None:

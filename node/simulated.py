@@ -16,13 +16,14 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from types import FrameType
 
-from node import keys
+from node import keys, linkwatch
 from node.build import build_node, task_of
 from node.config import NodeConfig
 from node.counters import Counters
 from node.errors import BtardError
 from node.journal import Journal
 from node.links import LinkModel
+from node.network import Network
 from node.protocol.events import Dropped, Expelled, Finished, Halted, Output
 from node.recorder import Recorder
 from node.signing import verify
@@ -127,7 +128,8 @@ def _simulate(
         config.node: build_node(config, keys.load(Path(config.secrets_file)), task, environment, check, compute)
         for config in configs
     }
-    simulation = Simulation(nodes, LinkModel(seed=common.run.data_seed), compute)
+    network = Network(LinkModel(seed=common.run.data_seed), common.conditions)
+    simulation = Simulation(nodes, network, compute)
     desks = {node: _Desk(simulation.counters[node]) for node in nodes}
     recorders = {
         config.node: Recorder(config, journals[config.node], task, desks[config.node], lambda: simulation.now_s)
@@ -157,6 +159,10 @@ def _simulate(
     for node in nodes:
         if simulation.running(node):
             _end(simulation, recorders, node)
+    if common.conditions is not None:
+        for (sender, receiver), tally in sorted(network.tallies.items()):
+            link = network.link(sender, receiver, simulation.now_s, simulation.step(sender))
+            linkwatch.report(journals[sender], receiver, link, tally, None)
 
 
 def _end(simulation: Simulation, recorders: dict[int, Recorder], node: int) -> None:
