@@ -40,16 +40,7 @@ def accuracy(run: RunData) -> Figure | None:
 
 def loss(run: RunData) -> Figure | None:
     """Training loss over the steps."""
-    series: dict[str, list[tuple[float, float]]] = {"honest peers, mean": [], "attackers, mean": []}
-    for step, views in run.commits.items():
-        for name, wanted in zip(series, (False, True), strict=True):
-            known = [
-                view["loss"]
-                for node, view in views.items()
-                if view["loss"] is not None and (node in run.roles) == wanted
-            ]
-            if known:
-                series[name].append((float(step), statistics.fmean(known)))
+    series = {"honest peers, mean": honest_loss(run), "attackers, mean": _loss_of(run, attackers=True)}
     colours = dict(zip(series, (svg.COLOURS[0], svg.RED), strict=True))
     lines = [Series(name, smoothed(points, 5), colours[name]) for name, points in series.items() if points]
     if not lines:
@@ -150,6 +141,24 @@ def waiting(run: RunData) -> Figure | None:
     mean, most = detection.mean_of(law), detection.quantile_of(law, 0.99)
     caption = f"One run gives one value per attacker. Law: {note}; mean {mean:.1f}, 99 % within {most}."
     return Figure("detection", "Detection", drawn, caption)
+
+
+def honest_loss(run: RunData) -> list[tuple[float, float]]:
+    """Mean mini-batch loss of the honest contributors, by step."""
+    return _loss_of(run, attackers=False)
+
+
+def _loss_of(run: RunData, attackers: bool) -> list[tuple[float, float]]:
+    points = []
+    for step, views in run.commits.items():
+        known = [
+            view["loss"]
+            for node, view in views.items()
+            if view["loss"] is not None and (node in run.roles) == attackers
+        ]
+        if known:
+            points.append((float(step), statistics.fmean(known)))
+    return points
 
 
 def smoothed(points: Sequence[tuple[float, float]], width: int) -> list[tuple[float, float]]:

@@ -13,6 +13,7 @@ from launcher.sweep import rows, store
 from launcher.sweep.rows import Curves, Row
 from node.errors import ConfigError
 
+Measure = Callable[[Row], float | None]
 SEEDS = ("seed", "init_seed", "data_seed", "attack_seed", "protocol_seed")
 NO_ATTACK = "none"
 
@@ -81,7 +82,7 @@ class SweepData:
         return sum(step >= row.attacked_from and step in reference and value < reference[step] - margin
                    for step, value in self.curves(row).accuracy)  # fmt: skip
 
-    def over(self, found: Sequence[Row], figure: Callable[[Row], float | None]) -> Sample | None:
+    def over(self, found: Sequence[Row], figure: Measure) -> Sample | None:
         """A quantity over some rows."""
         return sample([figure(row) for row in found])
 
