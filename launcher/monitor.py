@@ -12,13 +12,14 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from launcher import conditions
+from launcher import conditions, syntax
 from launcher.plan import Plan
 from launcher.roles import describe
 from launcher.state import Ban, NodeState, Record, RunState
 from launcher.summary import Summary
 from launcher.traffic import human
 from node.conditions import Conditions
+from node.config import RunConfig
 
 REFRESH_SECONDS = 0.25
 _STYLES = {
@@ -137,11 +138,15 @@ class Monitor:
         return f"test accuracy {known[-1][1]:.4f} (step {known[-1][0]})" if known else ""
 
 
+def _rule(run: RunConfig) -> str:
+    return "+".join(syntax.written(each) for each in (*run.pre, run.rule))
+
+
 def headline(plan: Plan) -> list[str]:
     """What runs, in one line, and who attacks, one line each."""
     run = plan.run
     lines = [
-        f"{run.peers} peers, {run.task.name}, {run.steps} steps, batch {run.batch_size}, rule {run.rule.name}, "
+        f"{run.peers} peers, {run.task.name}, {run.steps} steps, batch {run.batch_size}, rule {_rule(run)}, "
         f"tau {run.tau:g}, {run.validators} validator{'' if run.validators == 1 else 's'}, on {run.device}"
     ]
     for peer, role in sorted(plan.roles.items()):

@@ -80,10 +80,10 @@ def make(experiment: Experiment) -> Plan:
     quick_check(experiment)
     run = experiment.run_config(device(experiment.device))
     roles = experiment.roles()
-    from node.aggregation.registry import RULES
+    from node.aggregation.requirement import check_strength
     from node.training.registry import TASKS
 
-    RULES.check(run.rule.name, run.rule.parameters)
+    check_strength(run, len(roles))
     TASKS.check(run.task.name, run.task.parameters)
     where = data.directory(experiment.data_dir)
     return Plan(experiment, run, roles, where, _dimension(run, where, roles), network.of(experiment),
