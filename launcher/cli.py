@@ -192,10 +192,12 @@ def attacks() -> None:
 
 @cli.command()
 def rules() -> None:
-    """List the aggregation rules with their parameters."""
-    from node.aggregation.registry import RULES
+    """List the aggregation rules and pre-aggregations with their parameters."""
+    from node.aggregation.registry import PRE_AGGREGATIONS, RULES
 
     _catalogue(RULES)
+    click.echo("    pre-aggregations, in front of a rule, joined by '+' (--rule nnm+krum):")
+    _catalogue(PRE_AGGREGATIONS)
 
 
 @cli.command()
@@ -225,6 +227,11 @@ def _catalogue(entries: Any) -> None:
     for entry in entries:
         acts_on = entry.facts.get("acts_on")
         click.echo(f"{entry.name}{f' (on {acts_on})' if acts_on else ''}: {entry.summary}")
+        condition = entry.facts.get("condition")
+        if condition is not None:
+            click.echo(f"    needs {condition.words}")
+        if entry.facts.get("coordinatewise") is False:
+            click.echo("    on parts it differs from the rule on the whole vector: each aggregator chooses for itself")
         if entry.parameters:
             click.echo("    " + ", ".join(f"{name}={default}" for name, default in entry.parameters.items()))
         click.echo(f"    source: {entry.source}")
