@@ -79,6 +79,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     duplicate: float = 0.0
     bandwidth: float | None = None
     link: tuple[str, ...] = ()
+    scenario: str | None = None
     backend: str = "local"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     base_port: int = 0

@@ -46,6 +46,7 @@ class Monitor:
         self._told_bans: set[tuple[int, int]] = set()
         self._told_steps: set[int] = set()
         self._told_ready = False
+        self._told_events = 0
 
     def note(self, line: str) -> None:
         """One line, above the live table if there is one."""
@@ -86,6 +87,11 @@ class Monitor:
             self._told_ready = True
             self.note(f"{plan.run.peers} workers ready after {time.monotonic() - self._began:.1f} s")
             self._began = time.monotonic()
+        for record in state.happened[self._told_events :]:
+            self.note(
+                f"scenario: {record['action']} at {record['at_s']:.1f} s, step {state.step + 1}: {record['text']}"
+            )
+        self._told_events = len(state.happened)
         for key in sorted(set(state.bans) - self._told_bans):
             self._told_bans.add(key)
             self.note(ban_line(state.bans[key], state.byzantine))
@@ -148,6 +154,7 @@ def headline(plan: Plan) -> list[str]:
         if role.schedule.start >= run.steps:
             lines.append(f"warning: peer {peer} never attacks: its first step {role.schedule.start} is not below "
                          f"--steps {run.steps}; lower --attack-start")  # fmt: skip
+    lines += [f"warning: {warning}" for warning in plan.warnings]
     return lines + (_network(plan.conditions, run.delivery_bound_s) if plan.conditions is not None else [])
 
 

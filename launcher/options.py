@@ -111,6 +111,8 @@ OPTIONS: tuple[Option, ...] = (
     Option("bandwidth", _NETWORK, "rate of each link, e.g. 10mbit or 2MB/s", "none|RATE", or_none(syntax.rate, "none")),
     Option("link", _NETWORK, "one direction that differs, e.g. '0->4:delay=50ms,loss=1%' or '*<->5:...' (repeatable)",
            "FROM->TO:...", str, many=True),
+    Option("scenario", _NETWORK, "what happens to links and processes, and when (docs/faults.md)", "FILE",
+           or_none(str, "none")),
     Option("seed", _SEEDS, "seed that the others are derived from", "SEED", syntax.integer),
     Option("init_seed", _SEEDS, "initial parameters", "SEED", or_none(syntax.integer, "auto")),
     Option("data_seed", _SEEDS, "mini-batches", "SEED", or_none(syntax.integer, "auto")),

@@ -28,7 +28,8 @@ class Plan:
 
     Args:
         dimension: entries of the gradient; None while the task's data is missing.
-        conditions: what the network is to be like; None: as it is.
+        conditions: what the network is to be like, and what happens to workers; None: nothing.
+        warnings: what a scenario means for the run.
     """
 
     experiment: Experiment
@@ -37,6 +38,7 @@ class Plan:
     data_directory: Path
     dimension: int | None
     conditions: Conditions | None = None
+    warnings: tuple[str, ...] = ()
 
     @property
     def listens(self) -> tuple[Endpoint, ...]:
@@ -89,12 +91,13 @@ def make(experiment: Experiment) -> Plan:
     check_strength(run, len(roles))
     TASKS.check(run.task.name, run.task.parameters)
     where = data.directory(experiment.data_dir)
-    return Plan(experiment, run, roles, where, _dimension(run, where, roles), network.of(experiment))
+    return Plan(experiment, run, roles, where, _dimension(run, where, roles), network.of(experiment),
+                network.scenario(experiment).warnings)  # fmt: skip
 
 
 def again(experiment: Experiment, run: RunConfig, roles: Mapping[int, Role], where: Path) -> Plan:
     """The plan of a run that was settled elsewhere, with the data as it lies here."""
-    return Plan(experiment, run, roles, where, _dimension(run, where, roles))
+    return Plan(experiment, run, roles, where, _dimension(run, where, roles), network.of(experiment))
 
 
 def device(choice: str) -> Device:
