@@ -11,9 +11,13 @@ from blake3 import blake3
 
 from launcher import syntax
 from launcher.roles import Attackers, assign
+from node import extensions
 from node.conditions import Conditions
 from node.config import Endpoint, Member, NodeConfig, Role, RunConfig, Schedule
 from node.errors import ConfigError
+
+IMPORTS = "imports"
+"""Folder of a run directory with the files that the run was made with."""
 
 _RUN = RunConfig()
 _SCHEDULE = Schedule()
@@ -44,6 +48,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     attack_stop: int | None = _SCHEDULE.stop
     attack_probability: float = _SCHEDULE.probability
     allow_majority: bool = False
+    imports: tuple[str, ...] = ()
     task: str = syntax.written(_RUN.task)
     steps: int = _RUN.steps
     batch_size: int = _RUN.batch_size
@@ -51,6 +56,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     momentum: float = _RUN.momentum
     eval_every: int = _RUN.eval_every
     rule: str = syntax.written(_RUN.rule)
+    allow_weak: bool = _RUN.allow_weak
     tau: float = _RUN.tau
     validators: int = _RUN.validators
     validate_every: int = _RUN.validate_every
@@ -73,6 +79,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     duplicate: float = 0.0
     bandwidth: float | None = None
     link: tuple[str, ...] = ()
+    scenario: str | None = None
     backend: str = "local"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     base_port: int = 0
@@ -98,8 +105,11 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         """
         self._check()
         seeds = self.seeds
+        *pre, rule = syntax.plugins(self.rule)
         return RunConfig(
-            peers=self.peers, task=syntax.plugin(self.task), rule=syntax.plugin(self.rule), steps=self.steps,
+            peers=self.peers, task=syntax.plugin(self.task), rule=rule, pre=tuple(pre), allow_weak=self.allow_weak,
+            imports=tuple(extensions.label(Path(path)) for path in self.imports),
+            steps=self.steps,
             batch_size=self.batch_size, lr=self.lr, momentum=self.momentum, tau=self.tau, validators=self.validators,
             validate_every=self.validate_every, delta_max=self.delta_max, audit_share=self.audit_share,
             on_ban=self.on_ban, init_seed=seeds.init, data_seed=seeds.data, delivery_bound_s=self.delivery_bound,
@@ -154,6 +164,7 @@ def node_configs(
             secrets_file=str(directory / "nodes" / str(member.id) / "secrets.json"),
             directory=str(directory / "nodes" / str(member.id)), data_directory=str(data_directory),
             listen=listen(experiment.base_port, member.id), cuda_memory_fraction=fraction, conditions=conditions,
+            imports=tuple(str(directory / IMPORTS / Path(path).name) for path in experiment.imports),
             metrics="127.0.0.1:0" if experiment.monitor else None,
         )
         for member in members
