@@ -23,7 +23,7 @@ def test_the_clone_has_it() -> None:
 
 
 def test_what_is_missing_is_named_with_what_to_do() -> None:
-    with pytest.raises(BackendError, match="deploy/nothing is missing from this installation.*install again"):
+    with pytest.raises(BackendError, match=r"deploy/nothing is missing from this installation.*install again"):
         asset("deploy", "nothing")
 
 
