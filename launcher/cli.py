@@ -96,11 +96,48 @@ def run(dry_run: bool, show_config: bool, as_json: bool, **options: Any) -> None
 
 @cli.command("plan", cls=GroupedCommand)
 @table_options
-def show_plan(**options: Any) -> None:
-    """Show roles, addresses and expected bytes of a run."""
+@click.option("--emit", type=click.Choice(["compose", "compose-gpu"]), help="write a file for so many peers instead")
+def show_plan(emit: str | None, **options: Any) -> None:
+    """Show roles, addresses and expected bytes of a run, or write the file that starts it elsewhere."""
     from launcher import plan
 
-    _show_plan(plan.make(_resolved(options).experiment))
+    experiment = _resolved(options).experiment
+    if emit is None:
+        _show_plan(plan.make(experiment))
+        return
+    from launcher.containers import emit as files
+
+    plan.quick_check(experiment)
+    click.echo((files.compose if emit == "compose" else files.gpu)(experiment.peers), nl=False)
+
+
+@cli.command(cls=GroupedCommand)
+@click.argument("which", metavar="[paper|FILE]", required=False)
+@table_options
+@click.option("--quick", is_flag=True, help="the plan's short form")
+@click.option("--out", metavar="DIR", help="the sweep's directory [sweeps/NAME]")
+@click.option("--cores", metavar="N", type=click.IntRange(1), help="cores to keep busy [all]")
+@click.option("--limit", metavar="N", type=click.IntRange(1), help="stop after N runs")
+@click.option("--retry-failed", is_flag=True, help="run cells again that failed")
+@click.option("--slim", is_flag=True, help="keep of each run only what tables and figures need")
+@click.option("--no-check", is_flag=True, help="do not verify the evidence of every run")
+@click.option("--dry-run", is_flag=True, help="list the cells, start nothing")
+def sweep(
+    which: str | None, quick: bool, out: str | None, cores: int | None, limit: int | None, retry_failed: bool,
+    slim: bool, no_check: bool, dry_run: bool, **options: Any,
+) -> None:  # fmt: skip
+    """Run a grid of clusters; go on where it stopped.
+
+    Every option takes several values: `a,b`, `0..4`, or `a|b` where values contain commas. `paper` is the report's
+    plan; a TOML or JSON file holds `[[grid]]` tables of options.
+    """
+    from launcher.sweep import command
+
+    config = options.pop("config", None)
+    given = {name: value for name, value in options.items() if value is not None and value != ()}
+    base = _resolved({"config": config}).experiment
+    asked = command.Asked(which, given, quick, out, cores, limit, retry_failed, slim, not no_check, dry_run)
+    raise SystemExit(command.run(asked, base, _console(), sys.argv))
 
 
 @cli.command()
@@ -261,3 +298,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _fail(message: str, code: int) -> int:
     click.echo(f"error: {' '.join(message.split())}", err=True)
     return code
+
+
+if __name__ == "__main__":
+    main()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -40,6 +40,9 @@ class Observer(Protocol):
     def ended(self) -> None:
         """No worker is left."""
 
+    def scored(self, summary: Summary) -> None:
+        """The summary is written."""
+
 
 class Silent:
     """An observer that tells nobody."""
@@ -54,6 +57,9 @@ class Silent:
         """Do nothing."""
 
     def ended(self) -> None:
+        """Do nothing."""
+
+    def scored(self, summary: Summary) -> None:
         """Do nothing."""
 
 
@@ -84,7 +90,7 @@ class _Run:
 
 def run(
     experiment: Experiment, observer: Observer | None = None, *, argv: Sequence[str] = (),
-    sources: Mapping[str, str] | None = None,
+    sources: Mapping[str, str] | None = None, interrupts: Interrupts | None = None,
 ) -> Result:  # fmt: skip
     """Run an experiment to its end and score it.
 
@@ -93,6 +99,7 @@ def run(
         observer: who is told of the progress.
         argv: the command line, for the record.
         sources: where each option's value came from, for the record.
+        interrupts: noted by somebody else, for a run in a thread; None: signals are caught here.
 
     Returns:
         The summary and the run directory; a run that failed, ran out of time or was interrupted has its `outcome` say
@@ -107,23 +114,42 @@ def run(
     observer = observer or Silent()
     plan.quick_check(experiment)
     backend = backends.build(experiment.backend)
-    with Interrupts() as interrupts:
+    with Interrupts() if interrupts is None else nullcontext(interrupts) as interrupts:
         backend.warm_up()
         prepared = _prepare(experiment, observer)
         # From here on there is something to clean up: a signal is noted, and the loop ends in order.
         interrupts.deferred = True
         made = rundir.create(
-            experiment, prepared.run, prepared.roles, prepared.data_directory, argv=argv, sources=sources
-        )
-        state = RunState(prepared.run.peers, frozenset(prepared.roles))
-        watch = Watch(made.path, state)
-        current = _Run(prepared, made.path, made.run_id, backend, state, watch, observer, interrupts)
-        try:
-            outcome, problem = _carry_through(current, made)
-            return _score(current, outcome, problem)
-        finally:
-            backend.stop()
-            watch.close()
+            experiment, prepared.run, prepared.roles, prepared.data_directory, argv=argv, sources=sources,
+            conditions=prepared.conditions,
+        )  # fmt: skip
+        return carry(prepared, made, backend, observer, interrupts)
+
+
+def carry(
+    prepared: Plan, made: rundir.RunDirectory, backend: backends.Backend, observer: Observer, interrupts: Interrupts
+) -> Result:
+    """Carry a prepared run through: start its workers, follow their journals to the end, score them.
+
+    Args:
+        prepared: what runs.
+        made: its run directory.
+        backend: starts and stops the workers.
+        observer: who is told of the progress.
+        interrupts: entered, and deferred.
+
+    Raises:
+        BackendError: the disk is full.
+    """
+    state = RunState(prepared.run.peers, frozenset(prepared.roles))
+    watch = Watch(made.path, state)
+    current = _Run(prepared, made.path, made.run_id, backend, state, watch, observer, interrupts)
+    try:
+        outcome, problem = _carry_through(current, made)
+        return _score(current, outcome, problem)
+    finally:
+        backend.stop()
+        watch.close()
 
 
 def _prepare(experiment: Experiment, observer: Observer) -> Plan:
@@ -256,4 +282,5 @@ def _score(current: _Run, outcome: str, problem: str | None) -> Result:
     summary.write(score, current.directory)
     with suppress(BackendError):  # a full disk; `problem` says so already
         current.watch.note("ended", outcome=outcome, problem=problem)
+    current.observer.scored(score)
     return Result(score, current.directory, current.interrupts.signum if outcome == INTERRUPTED else None)

@@ -11,6 +11,7 @@ from blake3 import blake3
 
 from launcher import syntax
 from launcher.roles import Attackers, assign
+from node.conditions import Conditions
 from node.config import Endpoint, Member, NodeConfig, Role, RunConfig, Schedule
 from node.errors import ConfigError
 
@@ -66,6 +67,12 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     gradient_bound: float | None = None
     minimum_rate: float = _RUN.minimum_rate
     encrypt_bulk: bool = _RUN.encrypt_bulk
+    delay: float = 0.0
+    jitter: float = 0.0
+    loss: float = 0.0
+    duplicate: float = 0.0
+    bandwidth: float | None = None
+    link: tuple[str, ...] = ()
     backend: str = "local"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     base_port: int = 0
@@ -130,13 +137,14 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 def node_configs(
     experiment: Experiment, run: RunConfig, roles: Mapping[int, Role], members: tuple[Member, ...], run_id: str,
-    directory: Path, data_directory: Path,
+    directory: Path, data_directory: Path, conditions: Conditions | None = None,
 ) -> tuple[NodeConfig, ...]:  # fmt: skip
     """One configuration per worker; only an attacker's own holds its role.
 
     Args:
         run_id: name of the run; every node learns it.
         directory: the run directory; node i lives in `directory/nodes/i`.
+        conditions: what the network is to be like.
     """
     fraction = 0.9 / run.peers if run.device == "cuda" else None
     return tuple(
@@ -144,7 +152,7 @@ def node_configs(
             run_id=run_id, node=member.id, run=run, members=members, role=roles.get(member.id),
             secrets_file=str(directory / "nodes" / str(member.id) / "secrets.json"),
             directory=str(directory / "nodes" / str(member.id)), data_directory=str(data_directory),
-            listen=listen(experiment.base_port, member.id), cuda_memory_fraction=fraction,
+            listen=listen(experiment.base_port, member.id), cuda_memory_fraction=fraction, conditions=conditions,
         )
         for member in members
     )  # fmt: skip

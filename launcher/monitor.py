@@ -12,10 +12,13 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from launcher import conditions
 from launcher.plan import Plan
 from launcher.roles import describe
 from launcher.state import Ban, NodeState, Record, RunState
+from launcher.summary import Summary
 from launcher.traffic import human
+from node.conditions import Conditions
 
 REFRESH_SECONDS = 0.25
 _STYLES = {
@@ -70,6 +73,9 @@ class Monitor:
             self._live.update(self._view(), refresh=True)
             self._live.stop()
             self._live = None
+
+    def scored(self, summary: Summary) -> None:
+        """Nothing more: the table of results is printed by whoever asked for the run."""
 
     def _tell_news(self) -> None:
         plan, state = self._plan, self._state
@@ -137,6 +143,16 @@ def headline(plan: Plan) -> list[str]:
         if role.schedule.start >= run.steps:
             lines.append(f"warning: peer {peer} never attacks: its first step {role.schedule.start} is not below "
                          f"--steps {run.steps}; lower --attack-start")  # fmt: skip
+    return lines + (_network(plan.conditions, run.delivery_bound_s) if plan.conditions is not None else [])
+
+
+def _network(asked: Conditions, bound_s: float) -> list[str]:
+    """What is asked of the network, and whether the promises can hold on it."""
+    lines = conditions.describe(asked)
+    slowest_s = conditions.slowest_s(asked)
+    if slowest_s > bound_s:
+        lines.append(f"warning: messages may take {slowest_s:g} s, more than --delivery-bound {bound_s:g} s: honest "
+                     "peers may be removed; raise it")  # fmt: skip
     return lines
 
 

@@ -60,7 +60,7 @@ def or_none(parse: Callable[[str], object], word: str) -> Callable[[str], object
 
 _DEFAULTS = Experiment()
 _CLUSTER, _ATTACK, _TRAINING, _DEFENCE = "Cluster", "Attack", "Training", "Defence"
-_SEEDS, _PLACE = "Seeds", "Where it runs"
+_NETWORK, _SEEDS, _PLACE = "Network", "Seeds", "Where it runs"
 
 OPTIONS: tuple[Option, ...] = (
     Option("peers", _CLUSTER, "number of peers, one process each", "N", syntax.integer, short="-n"),
@@ -97,6 +97,14 @@ OPTIONS: tuple[Option, ...] = (
            syntax.number),
     Option("on_ban", _DEFENCE, "what a ban does", "remove|reform", str),
     Option("recompute_tolerance", _DEFENCE, "relative L2 error a recomputed gradient may have", "TOL", syntax.number),
+    Option("delay", _NETWORK, "delay of every message, on top of the real network's", "TIME", syntax.seconds),
+    Option("jitter", _NETWORK, "further delay, uniform up to this: messages overtake each other", "TIME",
+           syntax.seconds),
+    Option("loss", _NETWORK, "share of transmissions that are lost, and repeated after 200 ms", "SHARE", syntax.share),
+    Option("duplicate", _NETWORK, "share of messages that arrive twice", "SHARE", syntax.share),
+    Option("bandwidth", _NETWORK, "rate of each link, e.g. 10mbit or 2MB/s", "none|RATE", or_none(syntax.rate, "none")),
+    Option("link", _NETWORK, "one direction that differs, e.g. '0->4:delay=50ms,loss=1%' or '*<->5:...' (repeatable)",
+           "FROM->TO:...", str, many=True),
     Option("seed", _SEEDS, "seed that the others are derived from", "SEED", syntax.integer),
     Option("init_seed", _SEEDS, "initial parameters", "SEED", or_none(syntax.integer, "auto")),
     Option("data_seed", _SEEDS, "mini-batches", "SEED", or_none(syntax.integer, "auto")),

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Literal
 
 from launcher import backends, data, expectations, traffic
+from launcher import conditions as network
 from launcher.experiment import Experiment, listen
+from node.conditions import Conditions
 from node.config import Endpoint, Role, RunConfig
 from node.errors import BackendError, ConfigError, DataError
 
@@ -25,6 +27,7 @@ class Plan:
 
     Args:
         dimension: entries of the gradient; None while the task's data is missing.
+        conditions: what the network is to be like; None: as it is.
     """
 
     experiment: Experiment
@@ -32,6 +35,7 @@ class Plan:
     roles: Mapping[int, Role]
     data_directory: Path
     dimension: int | None
+    conditions: Conditions | None = None
 
     @property
     def listens(self) -> tuple[Endpoint, ...]:
@@ -56,6 +60,7 @@ def quick_check(experiment: Experiment) -> None:
     experiment.run_config("cpu")
     backends.check(experiment.backend)
     expectations.parse_all(experiment.expect)
+    network.of(experiment)
 
 
 def make(experiment: Experiment) -> Plan:
@@ -74,6 +79,11 @@ def make(experiment: Experiment) -> Plan:
     RULES.check(run.rule.name, run.rule.parameters)
     TASKS.check(run.task.name, run.task.parameters)
     where = data.directory(experiment.data_dir)
+    return Plan(experiment, run, roles, where, _dimension(run, where, roles), network.of(experiment))
+
+
+def again(experiment: Experiment, run: RunConfig, roles: Mapping[int, Role], where: Path) -> Plan:
+    """The plan of a run that was settled elsewhere, with the data as it lies here."""
     return Plan(experiment, run, roles, where, _dimension(run, where, roles))
 
 

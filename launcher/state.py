@@ -81,6 +81,7 @@ class RunState:
         byzantine: the launcher's knowledge of who attacks; only honest nodes' words on bans count.
 
     `attacked` holds the steps at which attackers say they acted: they score themselves, they decide nothing.
+    `links` holds each direction's last figures where the network is modelled.
     `bans` are keyed by (step, peer): under `--on-ban reform` a peer that stays may be banned again.
     """
 
@@ -92,6 +93,7 @@ class RunState:
     bans: dict[tuple[int, int], Ban] = field(default_factory=dict)
     attacked: dict[int, frozenset[int]] = field(default_factory=dict)
     voided: int = 0
+    links: dict[tuple[int, int], Record] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.nodes = {node: NodeState(node) for node in range(self.peers)}
@@ -123,6 +125,8 @@ class RunState:
                 self.slices.setdefault(record["step"], {})[node.node] = (record["correct"], record["count"])
             case "banned":
                 self._ban(node, record)
+            case "links":
+                self.links[node.node, int(record["peer"])] = record
             case "attacked":
                 self.attacked[node.node] = frozenset(record["steps"])
             case "expelled":

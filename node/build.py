@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -11,10 +11,12 @@ import msgspec
 import torch
 from torch import Tensor
 
+from node import kernels
 from node.adversary import Adversary
 from node.aggregation.registry import build_rule
 from node.config import WIRE_VERSION, Member, NodeConfig, RunConfig, Secrets
 from node.errors import ConfigError
+from node.protocol.checksums import sums
 from node.protocol.digest import digest
 from node.protocol.events import BulkKey, ComputeGradient, GradientReady, Input, Output, Purpose
 from node.protocol.messages import (
@@ -137,7 +139,14 @@ def task_of(run: RunConfig, data_directory: Path) -> Task:
 
 def tools_of(run: RunConfig, check: Verify = verify) -> Tools:
     """The run's rule and update, with a signature check."""
-    return Tools(build_rule(run.rule), NesterovSgd(run.lr, run.momentum, run.steps), check)
+    optimiser = NesterovSgd(run.lr, run.momentum, run.steps)
+    return Tools(build_rule(run.rule), optimiser, check, compiled_sums)
+
+
+def compiled_sums(gradient_P: Tensor, aggregate_P: Tensor, direction_P: Tensor) -> tuple[float, float]:
+    """The checksums' sums by the compiled kernel, where there is one."""
+    found = kernels.sums(gradient_P, aggregate_P, direction_P)
+    return found if found is not None else sums(gradient_P, aggregate_P, direction_P)
 
 
 def build_node(
@@ -162,7 +171,7 @@ def build_node(
     knowledge = _PublicKnowledge(compute or task.gradient, tools.rule)
     adversary = _adversary(config, task, knowledge)
     if adversary is not None:
-        tools = Tools(adversary.wrap_rule(tools.rule), tools.optimiser, tools.verify)
+        tools = replace(tools, rule=adversary.wrap_rule(tools.rule))
     seed = bytes.fromhex(secrets.randomness_seed)
     knowledge.peer = peer = Peer(settings, tools, genesis_roster(config.members), me, seed, task.initial(run.init_seed))
     machine: Machine = adversary.around(peer) if adversary is not None else peer

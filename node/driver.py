@@ -58,9 +58,10 @@ class Driver:
         node: the machine and its task.
         transport: connected to all peers.
         observe: see `Observe`.
+        meter: told of every output, before it is performed; None without monitoring.
     """
 
-    def __init__(self, node: Node, transport: Transport, observe: Observe) -> None:
+    def __init__(self, node: Node, transport: Transport, observe: Observe, meter: Observe | None = None) -> None:
         self.node = node
         self.transport = transport
         self.ending: Output | None = None
@@ -69,6 +70,7 @@ class Driver:
         self.loss = float("nan")
         self.publication_bytes = 0
         self._observe = observe
+        self._meter = meter
         self._inputs: deque[Input] = deque()
         self._gradients: deque[ComputeGradient] = deque()
         self._timers: dict[str, float] = {}
@@ -149,6 +151,8 @@ class Driver:
 
     def _feed(self, event: Input) -> None:
         for output in self.node.machine.handle(event):
+            if self._meter is not None:
+                self._meter(output)
             self._perform(output)
 
     def _perform(self, output: Output) -> None:

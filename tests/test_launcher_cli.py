@@ -130,7 +130,7 @@ def test_help_lists_every_command_and_every_group(capsys: pytest.CaptureFixture[
         assert f"\n  {command} " in out
     out = launch(capsys, "run", "--help")[1]
     groups = [line[:-1] for line in out.splitlines() if line.endswith(":") and not line.startswith(" ")]
-    assert groups == ["Cluster", "Attack", "Training", "Defence", "Seeds", "Where it runs", "General"]
+    assert groups == ["Cluster", "Attack", "Training", "Defence", "Network", "Seeds", "Where it runs", "General"]
 
 
 def test_help_and_show_config_load_neither_torch_nor_the_live_view() -> None:

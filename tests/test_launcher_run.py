@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import select
 import signal
 import subprocess
 import sys
@@ -14,7 +13,7 @@ import pytest
 
 from launcher import Experiment, Result, run
 from launcher.rundir import read_record
-from tests.launching import LAUNCH, PATIENCE_S, environment, launched, read_until, session, worker
+from tests.launching import LAUNCH, PATIENCE_S, await_end, environment, launched, read_until, session, worker
 
 pytestmark = pytest.mark.sockets
 
@@ -216,20 +215,6 @@ def test_real_mnist(mnist_directory: Path, tmp_path: Path) -> None:
     assert made.final_test_accuracy == made.accuracy[-1][1]
     assert made.bytes_expected is not None
     assert made.bytes_expected <= made.bytes_sent.bulk <= 1.05 * made.bytes_expected
-
-
-def await_end(pids: list[int]) -> None:
-    """Wait until none of these processes is left; fails after a while."""
-    for pid in pids:
-        try:
-            handle = os.pidfd_open(pid)
-        except ProcessLookupError:
-            continue
-        try:
-            ready, _, _ = select.select([handle], [], [], PATIENCE_S)
-        finally:
-            os.close(handle)
-        assert ready, f"process {pid} is still there"
 
 
 def logs(run_dir: Path) -> str:

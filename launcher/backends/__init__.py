@@ -71,4 +71,10 @@ def _local() -> Backend:
     return LocalBackend()
 
 
-_BACKENDS: dict[str, Callable[[], Backend]] = {"local": _local}
+def _simulated() -> Backend:
+    from launcher.backends.simulated import SimulatedBackend
+
+    return SimulatedBackend()
+
+
+_BACKENDS: dict[str, Callable[[], Backend]] = {"local": _local, "simulated": _simulated}

@@ -45,6 +45,12 @@ def middle(block_NB: Tensor) -> Tensor:
 
 
 @cache
+def comparators(count: int) -> tuple[tuple[int, int], ...]:
+    """The (low, high) wires of the network that brings the middle values of `count` to the middle wires."""
+    return tuple((step.low, step.high) for step in _selection_network(count))
+
+
+@cache
 def _selection_network(count: int) -> tuple[Comparator, ...]:
     """The comparators that bring the middle one or two of `count` values to the middle wires."""
     wanted = {(count - 1) // 2, count // 2}
