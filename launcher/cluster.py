@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -114,7 +114,10 @@ def run(
     observer = observer or Silent()
     plan.quick_check(experiment)
     backend = backends.build(experiment.backend)
-    with Interrupts() if interrupts is None else nullcontext(interrupts) as interrupts:
+    with (
+        Interrupts() if interrupts is None else nullcontext(interrupts) as interrupts,
+        _monitored(observer, experiment) as observer,
+    ):
         backend.warm_up()
         prepared = _prepare(experiment, observer)
         # From here on there is something to clean up: a signal is noted, and the loop ends in order.
@@ -150,6 +153,15 @@ def carry(
     finally:
         backend.stop()
         watch.close()
+
+
+def _monitored(observer: Observer, experiment: Experiment) -> AbstractContextManager[Observer]:
+    """The observer, with everything that `--monitor` starts around it."""
+    if not experiment.monitor:
+        return nullcontext(observer)
+    from launcher.station import around
+
+    return around(observer)
 
 
 def _prepare(experiment: Experiment, observer: Observer) -> Plan:

@@ -43,6 +43,7 @@ def examine(data_directory: Path, run_dir: Path, base_port: int = 0, peers: int 
     yield _shared_memory()
     yield _ports(base_port, peers)
     yield _data(data_directory)
+    yield _monitoring()
 
 
 def _python() -> Check:
@@ -119,6 +120,15 @@ def _ports(base_port: int, peers: int) -> Check:
     if busy:
         return Check("ports", "fail", f"in use: {', '.join(map(str, busy))}", "use another --base-port, or 0")
     return Check("ports", "ok", f"{2 * peers} free on 127.0.0.1")
+
+
+def _monitoring() -> Check:
+    program = shutil.which("prometheus")
+    if program is None:
+        return Check(
+            "monitor", "ok", "no prometheus; only `--monitor` would use it (Debian: apt-get install prometheus)"
+        )
+    return Check("monitor", "ok", program)
 
 
 def _data(data_directory: Path) -> Check:

@@ -80,6 +80,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     download: bool = True
     run_dir: str | None = None
     timeout: float | None = None
+    monitor: bool = False
     expect: tuple[str, ...] = ()
 
     @property
@@ -153,6 +154,7 @@ def node_configs(
             secrets_file=str(directory / "nodes" / str(member.id) / "secrets.json"),
             directory=str(directory / "nodes" / str(member.id)), data_directory=str(data_directory),
             listen=listen(experiment.base_port, member.id), cuda_memory_fraction=fraction, conditions=conditions,
+            metrics="127.0.0.1:0" if experiment.monitor else None,
         )
         for member in members
     )  # fmt: skip

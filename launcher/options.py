@@ -114,6 +114,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("data_dir", _PLACE, "where data sets lie", "DIR", or_none(str, "none")),
     Option("download", _PLACE, "fail when the data set is missing instead of fetching it", negated="--no-download"),
     Option("base_port", _PLACE, "first of 2N local ports; 0: the system chooses", "PORT", syntax.integer),
+    Option("monitor", _PLACE, "serve metrics, and collect them where Prometheus is installed"),
     Option("timeout", _PLACE, "stop the run after this time (exit 5)", "TIME", or_none(syntax.seconds, "none")),
     Option("expect", _PLACE, "check a field of summary.json, e.g. 'honest_banned==0' (repeatable; exit 4)", "CHECK",
            str, many=True),

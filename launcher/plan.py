@@ -59,6 +59,11 @@ def quick_check(experiment: Experiment) -> None:
     """
     experiment.run_config("cpu")
     backends.check(experiment.backend)
+    if experiment.monitor and experiment.backend != "local":
+        raise ConfigError(
+            f"--monitor watches processes of this machine, which --backend {experiment.backend} has none of; "
+            "leave it out (a cluster in containers brings its own Prometheus)"
+        )
     expectations.parse_all(experiment.expect)
     network.of(experiment)
 
