@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from launcher import exits
+from launcher import exits, studies
 from launcher.flags import GroupedCommand, Launch, table_options
 from node.errors import BackendError, BtardError, ConfigError, DataError
 
@@ -86,6 +86,10 @@ def run(dry_run: bool, show_config: bool, as_json: bool, **options: Any) -> None
         resolved.experiment, monitor.Monitor(console), argv=sys.argv, sources=resolved.sources
     )  # fmt: skip
     table.show(console, result.summary, result.run_dir)
+    if result.summary.outcome == summary.FINISHED:
+        from launcher.report import run_page
+
+        console.print(f"report: {monitor.shown_path(run_page.write(result.run_dir))}", soft_wrap=True)
     if as_json:
         click.echo(summary.as_json(result.summary), nl=False)
     problems = expectations.violations(expectations.parse_all(resolved.experiment.expect), result.summary)
@@ -109,35 +113,6 @@ def show_plan(emit: str | None, **options: Any) -> None:
 
     plan.quick_check(experiment)
     click.echo((files.compose if emit == "compose" else files.gpu)(experiment.peers), nl=False)
-
-
-@cli.command(cls=GroupedCommand)
-@click.argument("which", metavar="[paper|FILE]", required=False)
-@table_options
-@click.option("--quick", is_flag=True, help="the plan's short form")
-@click.option("--out", metavar="DIR", help="the sweep's directory [sweeps/NAME]")
-@click.option("--cores", metavar="N", type=click.IntRange(1), help="cores to keep busy [all]")
-@click.option("--limit", metavar="N", type=click.IntRange(1), help="stop after N runs")
-@click.option("--retry-failed", is_flag=True, help="run cells again that failed")
-@click.option("--slim", is_flag=True, help="keep of each run only what tables and figures need")
-@click.option("--no-check", is_flag=True, help="do not verify the evidence of every run")
-@click.option("--dry-run", is_flag=True, help="list the cells, start nothing")
-def sweep(
-    which: str | None, quick: bool, out: str | None, cores: int | None, limit: int | None, retry_failed: bool,
-    slim: bool, no_check: bool, dry_run: bool, **options: Any,
-) -> None:  # fmt: skip
-    """Run a grid of clusters; go on where it stopped.
-
-    Every option takes several values: `a,b`, `0..4`, or `a|b` where values contain commas. `paper` is the report's
-    plan; a TOML or JSON file holds `[[grid]]` tables of options.
-    """
-    from launcher.sweep import command
-
-    config = options.pop("config", None)
-    given = {name: value for name, value in options.items() if value is not None and value != ()}
-    base = _resolved({"config": config}).experiment
-    asked = command.Asked(which, given, quick, out, cores, limit, retry_failed, slim, not no_check, dry_run)
-    raise SystemExit(command.run(asked, base, _console(), sys.argv))
 
 
 @cli.command()
@@ -217,10 +192,12 @@ def attacks() -> None:
 
 @cli.command()
 def rules() -> None:
-    """List the aggregation rules with their parameters."""
-    from node.aggregation.registry import RULES
+    """List the aggregation rules and pre-aggregations with their parameters."""
+    from node.aggregation.registry import PRE_AGGREGATIONS, RULES
 
     _catalogue(RULES)
+    click.echo("    pre-aggregations, in front of a rule, joined by '+' (--rule nnm+krum):")
+    _catalogue(PRE_AGGREGATIONS)
 
 
 @cli.command()
@@ -229,6 +206,10 @@ def tasks() -> None:
     from node.training.registry import TASKS
 
     _catalogue(TASKS)
+
+
+for each in (studies.sweep, studies.report, studies.compare):
+    cli.add_command(each)
 
 
 def _version(context: click.Context) -> None:
@@ -246,6 +227,11 @@ def _catalogue(entries: Any) -> None:
     for entry in entries:
         acts_on = entry.facts.get("acts_on")
         click.echo(f"{entry.name}{f' (on {acts_on})' if acts_on else ''}: {entry.summary}")
+        condition = entry.facts.get("condition")
+        if condition is not None:
+            click.echo(f"    needs {condition.words}")
+        if entry.facts.get("coordinatewise") is False:
+            click.echo("    on parts it differs from the rule on the whole vector: each aggregator chooses for itself")
         if entry.parameters:
             click.echo("    " + ", ".join(f"{name}={default}" for name, default in entry.parameters.items()))
         click.echo(f"    source: {entry.source}")

@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping
-from itertools import product
+from pathlib import Path
 
-from launcher import syntax
 from launcher.experiment import Experiment
+from launcher.links import ARROW, FIELDS, pairs
+from launcher.scenario import Script, load
 from node.conditions import Change, Conditions
 from node.errors import ConfigError
 from node.network import QUIET, changed
-
-_ARROW = re.compile(r"\s*(\*|\d+)\s*(->|<->)\s*(\*|\d+)\s*")
-
-FIELDS: Mapping[str, tuple[str, Callable[[str], float]]] = {
-    "delay": ("delay_s", syntax.seconds),
-    "jitter": ("jitter_s", syntax.seconds),
-    "loss": ("loss", syntax.share),
-    "retransmit": ("retransmit_s", syntax.seconds),
-    "duplicate": ("duplicate", syntax.share),
-    "bandwidth": ("bandwidth_bytes_per_s", syntax.rate),
-}
-"""What a user may say of a link: the field of `Link` and how its value is read."""
 
 
 def of(experiment: Experiment) -> Conditions | None:
@@ -44,13 +31,26 @@ def of(experiment: Experiment) -> Conditions | None:
     changes += [_exception(text, experiment.peers) for text in experiment.link]
     for change in changes:
         changed(QUIET, change.values)
-    return Conditions(tuple(changes), experiment.seeds.protocol) if changes else None
+    script = scenario(experiment)
+    both = (*changes, *script.changes)
+    return Conditions(both, script.events, experiment.seeds.protocol) if both or script.events else None
+
+
+def scenario(experiment: Experiment) -> Script:
+    """The scenario of a run, an empty one if none is named.
+
+    Raises:
+        ConfigError: it cannot be read, or a mistake with its line and column.
+    """
+    if experiment.scenario is None:
+        return Script()
+    return load(Path(experiment.scenario), experiment.peers, experiment.steps)
 
 
 def _exception(text: str, peers: int) -> Change:
     """One --link: `0->4:delay=50ms,loss=1%`."""
     where, colon, rest = text.partition(":")
-    arrow = _ARROW.fullmatch(where)
+    arrow = ARROW.fullmatch(where)
     if arrow is None or not colon:
         raise ConfigError(f"--link {text!r} is not FROM->TO:name=value,...; write 0->4:delay=50ms,loss=1%")
     values: dict[str, float] = {}
@@ -69,29 +69,12 @@ def _exception(text: str, peers: int) -> Change:
         raise ConfigError(f"--link {text!r}: {error}") from error
 
 
-def pairs(sender: str, arrow: str, receiver: str, peers: int) -> tuple[tuple[int, int], ...]:
-    """The directions that `0->4`, `0<->4`, `*->4` mean.
-
-    Raises:
-        ConfigError: a peer that does not exist, or one on both sides.
-    """
-    ends = []
-    for word in (sender, receiver):
-        if word != "*" and int(word) >= peers:
-            raise ConfigError(f"there is no peer {word}; the peers are 0 to {peers - 1}")
-        ends.append(range(peers) if word == "*" else (int(word),))
-    found = {(one, other) for one, other in product(*ends) if one != other}
-    if not found:
-        raise ConfigError(f"peer {sender} has no link to itself; name two peers")
-    return tuple(sorted(found | {(b, a) for a, b in found} if arrow == "<->" else found))
-
-
 def describe(conditions: Conditions) -> list[str]:
     """What is asked for, one line for each change that holds from the start."""
     names = {field: word for word, (field, _) in FIELDS.items()}
     lines = []
     for change in conditions.changes:
-        if change.window.start == 0 and change.window.stop is None and change.values:
+        if not change.text and change.window.start == 0 and change.window.stop is None and change.values:
             where = "all links" if change.pairs is None else f"links {_shown(change.pairs)}"
             what = ", ".join(f"{names[field]} {_written(field, value)}" for field, value in change.values.items())
             lines.append(f"{where}: {what}")

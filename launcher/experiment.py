@@ -51,6 +51,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     momentum: float = _RUN.momentum
     eval_every: int = _RUN.eval_every
     rule: str = syntax.written(_RUN.rule)
+    allow_weak: bool = _RUN.allow_weak
     tau: float = _RUN.tau
     validators: int = _RUN.validators
     validate_every: int = _RUN.validate_every
@@ -73,6 +74,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     duplicate: float = 0.0
     bandwidth: float | None = None
     link: tuple[str, ...] = ()
+    scenario: str | None = None
     backend: str = "local"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     base_port: int = 0
@@ -98,8 +100,10 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         """
         self._check()
         seeds = self.seeds
+        *pre, rule = syntax.plugins(self.rule)
         return RunConfig(
-            peers=self.peers, task=syntax.plugin(self.task), rule=syntax.plugin(self.rule), steps=self.steps,
+            peers=self.peers, task=syntax.plugin(self.task), rule=rule, pre=tuple(pre), allow_weak=self.allow_weak,
+            steps=self.steps,
             batch_size=self.batch_size, lr=self.lr, momentum=self.momentum, tau=self.tau, validators=self.validators,
             validate_every=self.validate_every, delta_max=self.delta_max, audit_share=self.audit_share,
             on_ban=self.on_ban, init_seed=seeds.init, data_seed=seeds.data, delivery_bound_s=self.delivery_bound,

@@ -27,7 +27,8 @@ class Plan:
 
     Args:
         dimension: entries of the gradient; None while the task's data is missing.
-        conditions: what the network is to be like; None: as it is.
+        conditions: what the network is to be like, and what happens to workers; None: nothing.
+        warnings: what a scenario means for the run.
     """
 
     experiment: Experiment
@@ -36,6 +37,7 @@ class Plan:
     data_directory: Path
     dimension: int | None
     conditions: Conditions | None = None
+    warnings: tuple[str, ...] = ()
 
     @property
     def listens(self) -> tuple[Endpoint, ...]:
@@ -78,13 +80,14 @@ def make(experiment: Experiment) -> Plan:
     quick_check(experiment)
     run = experiment.run_config(device(experiment.device))
     roles = experiment.roles()
-    from node.aggregation.registry import RULES
+    from node.aggregation.requirement import check_strength
     from node.training.registry import TASKS
 
-    RULES.check(run.rule.name, run.rule.parameters)
+    check_strength(run, len(roles))
     TASKS.check(run.task.name, run.task.parameters)
     where = data.directory(experiment.data_dir)
-    return Plan(experiment, run, roles, where, _dimension(run, where, roles), network.of(experiment))
+    return Plan(experiment, run, roles, where, _dimension(run, where, roles), network.of(experiment),
+                network.scenario(experiment).warnings)  # fmt: skip
 
 
 def again(experiment: Experiment, run: RunConfig, roles: Mapping[int, Role], where: Path) -> Plan:

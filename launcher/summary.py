@@ -78,6 +78,18 @@ class LinkRow(msgspec.Struct, frozen=True):
     rtt_s: float | None
 
 
+class Happened(msgspec.Struct, frozen=True):
+    """One event of the scenario: what the file asked for, and when it was carried out.
+
+    `action`: kill, pause or continue, of `peers`; begins or ends, of a change of links.
+    """
+
+    action: str
+    peers: tuple[int, ...]
+    at_s: float
+    text: str
+
+
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
     """The fields of summary.json.
 
@@ -120,6 +132,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     failures: list[Failure]
     model: str | None
     links: list[LinkRow] = []
+    scenario: list[Happened] = []
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +179,8 @@ def summarise(run_id: str, state: RunState, roles: Mapping[int, Role], ending: E
                          for peer, role in sorted(roles.items()) if peer in first},
         voided_attempts=state.voided, failures=list(ending.failures), model=ending.model,
         links=[_link(pair, state.links[pair]) for pair in sorted(state.links)],
+        scenario=[Happened(event["action"], tuple(event["peers"]), event["at_s"], event["text"])
+                  for event in state.happened],
     )  # fmt: skip
 
 

@@ -152,6 +152,10 @@ class Truth:
     def _others(self, records: Sequence[Record]) -> Iterable[Event]:
         for record in records:
             name = str(record["event"])
+            if name == "scenario":
+                action = str(record["action"])
+                yield Event(action, float(record["time"]), "scenario", f"{action}: {record['text']}")
+                continue
             if name not in _JOURNALLED or record["node"] in self._state.byzantine:
                 continue
             # Every honest node reports the same attempt; each node halts or fails on its own.

@@ -1,11 +1,11 @@
-"""A modelled network in a few lines: what was asked for, what was measured."""
+"""What was done to a run, in a few lines: asked for, measured, and what the protocol made of it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from statistics import fmean
 
-from launcher.summary import LinkRow
+from launcher.summary import LinkRow, Summary
 
 
 def weather(links: Sequence[LinkRow]) -> list[str]:
@@ -29,6 +29,25 @@ def weather(links: Sequence[LinkRow]) -> list[str]:
     if held := sum(link.held for link in links):
         lines.append(f"{held} messages waited for the end of a partition")
     return lines
+
+
+def events(summary: Summary) -> list[str]:
+    """One line for each event of the scenario, with what became of the peers it hit."""
+    lines = []
+    for event in summary.scenario:
+        fates = [_fate(summary, peer) for peer in event.peers] if event.action in ("kill", "pause") else []
+        became = f"; {', '.join(fates)}" if fates else ""
+        lines.append(f"{event.at_s:.1f} s  {event.action:8}  {event.text}{became}")
+    return lines
+
+
+def _fate(summary: Summary, peer: int) -> str:
+    removed = [(row.step, kind) for kind, rows in (("banned", summary.bans), ("gone", summary.gone),
+               ("eliminated", summary.eliminated)) for row in rows if row.peer == peer]  # fmt: skip
+    if removed:
+        step, kind = min(removed)
+        return f"peer {peer} is {kind} from step {step}"
+    return f"peer {peer} stays in the roster"
 
 
 def _pairs(

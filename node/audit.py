@@ -22,6 +22,7 @@ from node.journal import read
 from node.protocol.evidence import tensor_of
 from node.protocol.proof import Ground, Proof, UnprovenError, Verifier
 from node.protocol.state import Ban
+from node.protocol.tribunal import standing
 from node.training.environment import fingerprint, pin
 from node.training.task import Task
 
@@ -41,9 +42,10 @@ class Finding:
     """One thing that was checked.
 
     Args:
-        subject: what, in words (`ban of peer 5 at step 107`).
+        subject: what, in words (`ban of peer 5 at step 107`, `removal (gone) of peer 4 at step 3`).
         ok: it holds.
-        kind: `recomputation`, `transcript` or `majority` for a ban's proof; `certificate`; `damage`.
+        kind: `recomputation`, `transcript`, `equivocation` or `majority` for a ban's or removal's proof; `certificate`;
+            `summary`; `damage`.
         explanation: why, in one sentence.
     """
 
@@ -173,7 +175,9 @@ def _check_bans(
         if together and (together[0].step, together[0].attempt) != (step, attempt):
             verifier.settle(together)
             together = []
-        subject = f"ban of peer {peer} at step {step}"
+        after = standing(bans[(step, attempt, peer)][0]["reason"])
+        what = "ban" if after == "banned" else f"removal ({after})"
+        subject = f"{what} of peer {peer} at step {step}"
         proofs: list[Proof] = []
         for record in bans[(step, attempt, peer)]:
             try:
@@ -182,8 +186,12 @@ def _check_bans(
                 yield Finding(f"{subject}, {record['path']}", False, "damage", str(problem))
         if proofs:
             together.append(proofs[0].ban)
-            yield Finding(subject, True, proofs[0].kind, f"{proofs[0].explanation} ({len(proofs)} equal files)")
+            yield Finding(subject, True, proofs[0].kind, f"{proofs[0].explanation} ({_files(len(proofs))})")
     verifier.settle(together)
+
+
+def _files(count: int) -> str:
+    return "one file" if count == 1 else f"{count} nodes' files"
 
 
 def _check_file(verifier: Verifier, path: Path, record: dict[str, Any]) -> Proof:

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from node import kernels
 from node.adversary import Adversary
-from node.aggregation.registry import build_rule
+from node.aggregation.built import build_rule
+from node.aggregation.requirement import check_strength
 from node.config import WIRE_VERSION, Member, NodeConfig, RunConfig, Secrets
 from node.errors import ConfigError
 from node.protocol.checksums import sums
@@ -138,9 +139,15 @@ def task_of(run: RunConfig, data_directory: Path) -> Task:
 
 
 def tools_of(run: RunConfig, check: Verify = verify) -> Tools:
-    """The run's rule and update, with a signature check."""
+    """The run's rule and update, with a signature check.
+
+    Raises:
+        ConfigError: an unknown rule or parameter, or too few peers for the rule.
+    """
+    check_strength(run)
+    rule = build_rule(run.rule, run.pre, allow_weak=run.allow_weak)
     optimiser = NesterovSgd(run.lr, run.momentum, run.steps)
-    return Tools(build_rule(run.rule), optimiser, check, compiled_sums)
+    return Tools(rule, optimiser, check, compiled_sums)
 
 
 def compiled_sums(gradient_P: Tensor, aggregate_P: Tensor, direction_P: Tensor) -> tuple[float, float]:

@@ -44,21 +44,41 @@ class Change(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         values: the fields of `Link` that change, by name; the others stay as they are.
         pairs: the directions (sender, receiver) that change; None: all.
         cut: nothing crosses: messages wait for the end of it, as under TCP.
+        text: the line of the scenario that asks for it, empty for an option.
     """
 
     window: Window = Window()
     values: dict[str, float] = {}
     pairs: tuple[tuple[int, int], ...] | None = None
     cut: bool = False
+    text: str = ""
+
+
+class Event(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Something done to peers at one moment, from outside: the peers themselves know nothing of it.
+
+    Args:
+        window: when it is due; only its beginning counts.
+        action: `kill` ends a process at once, `pause` stops it where it is, `continue` lets it go on.
+        peers: to whom.
+        text: the line of the scenario that asks for it.
+    """
+
+    window: Window
+    action: Literal["kill", "pause", "continue"]
+    peers: tuple[int, ...]
+    text: str = ""
 
 
 class Conditions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """All changes of a run, later ones over earlier ones.
 
     Args:
-        changes: in order.
+        changes: of the links, in order.
+        events: in the order of the scenario's lines.
         seed: of every draw (jitter, loss, duplication).
     """
 
     changes: tuple[Change, ...] = ()
+    events: tuple[Event, ...] = ()
     seed: int = 0

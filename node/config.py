@@ -55,12 +55,15 @@ class Role(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What all peers of a run must agree on; its digest is part of the genesis.
 
+    `pre` is what contributions go through before the rule; `allow_weak` lets a rule work where its condition fails.
     Units: `tau`, `delta_max` are L2 norms of a part; bounds are seconds; `minimum_rate` is bytes per second.
     """
 
     peers: int = 6
     task: Plugin = Plugin("mnist_cnn")
     rule: Plugin = Plugin("centered_clip")
+    pre: tuple[Plugin, ...] = ()
+    allow_weak: bool = False
     steps: int = 900
     batch_size: int = 256
     lr: float = 0.05

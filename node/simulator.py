@@ -14,6 +14,7 @@ from node.build import Compute, Node, build_node
 from node.conditions import Conditions
 from node.config import NodeConfig, Role, RunConfig
 from node.counters import Counters
+from node.direction import Cue, Director
 from node.envelope import seal
 from node.errors import LocalProtocolError
 from node.keys import generate
@@ -42,9 +43,12 @@ from node.protocol.events import (
     ViewArrived,
 )
 from node.signing import verify
+from node.totals import Gradients
+from node.totals import Traffic as Traffic
 from node.training.environment import fingerprint
 from node.training.task import Task
 
+_AFTERWARDS_S = 1e-9
 _HEALED = "links"
 """Name of the simulator's own timer, at which a window of the network's conditions opens or closes."""
 
@@ -58,42 +62,20 @@ class Observed:
     output: Output
 
 
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """What is done to the nodes from outside: a scenario's events, and who is told of each, with the virtual time."""
+
+    director: Director
+    played: Callable[[float, Cue], None]
+
+
 @dataclass(order=True, slots=True)
 class _Event:
     time_s: float
     sequence: int
     node: int = field(compare=False)
     input: Input = field(compare=False)
-
-
-@dataclass(slots=True)
-class Traffic:
-    """Bytes that left a node for others, by kind."""
-
-    control_bytes: int = 0
-    bulk_bytes: int = 0
-    publication_bytes: int = 0
-    messages: int = 0
-
-    @classmethod
-    def of(cls, counters: Counters) -> Traffic:
-        """The sums over all receivers."""
-        return cls(
-            control_bytes=counters.sent_bytes_of("control"),
-            bulk_bytes=counters.sent_bytes_of("part") + counters.sent_bytes_of("aggregate"),
-            publication_bytes=counters.sent_bytes_of("publication"),
-            messages=sum(count for (_, kind), count in counters.sent_messages.items() if kind == "control"),
-        )
-
-
-@dataclass(slots=True)
-class Gradients:
-    """What a node has computed so far: virtual seconds of all its gradients, the CPU seconds they really took (next to
-    none where one was remembered), and the loss of its last own one."""
-
-    seconds: float = 0.0
-    cpu_s: float = 0.0
-    loss: float = float("nan")
 
 
 class Simulation:
@@ -104,9 +86,13 @@ class Simulation:
         network: when copies of a message arrive, and how that changes.
         compute: gradients; shared by all nodes so that a recomputation of the same gradient can be remembered.
         gradient_s: virtual time that a gradient takes.
+        stage: what is done to nodes from outside, if anything is.
     """
 
-    def __init__(self, nodes: Mapping[int, Node], network: Network, compute: Compute, gradient_s: float = 0.05) -> None:
+    def __init__(
+        self, nodes: Mapping[int, Node], network: Network, compute: Compute, gradient_s: float = 0.05,
+        stage: Stage | None = None,
+    ) -> None:  # fmt: skip
         self.nodes = dict(nodes)
         self.now_s = 0.0
         self.counters = {node: Counters() for node in nodes}
@@ -121,6 +107,8 @@ class Simulation:
         self._held: dict[int, list[tuple[int, Input, int]]] = {node: [] for node in nodes}
         self._timers: dict[tuple[int, str], int] = {}
         self._stopped: set[int] = set()
+        self._stage = stage
+        self._parked: dict[int, list[_Event]] = {}
 
     @property
     def traffic(self) -> dict[int, Traffic]:
@@ -135,6 +123,30 @@ class Simulation:
         """True until the node is switched off."""
         return node not in self._stopped
 
+    def _play_until(self, stage: Stage, time_s: float) -> None:
+        """Play what the clock alone makes due before `time_s`."""
+        while self.now_s < (due_s := stage.director.next_s(self.now_s)) < time_s:
+            self.now_s = due_s
+            self._play(stage)
+
+    def _play(self, stage: Stage) -> None:
+        for cue in stage.director.due(self.now_s, max(self._steps[node] for node in self.nodes)):
+            for peer in cue.peers:
+                match cue.action:
+                    case "kill":
+                        self.stop(peer)
+                    case "pause":
+                        self._parked.setdefault(peer, [])
+                    case _:
+                        self._unpark(peer)
+            stage.played(self.now_s, cue)
+
+    def _unpark(self, node: int) -> None:
+        """A paused node goes on: what came meanwhile is heard before any deadline, as by a real driver."""
+        for event in self._parked.pop(node, ()):
+            event.time_s = self.now_s + (_AFTERWARDS_S if isinstance(event.input, DeadlinePassed) else 0.0)
+            heapq.heappush(self._queue, event)
+
     def step(self, node: int) -> int:
         """The step that a node has entered last."""
         return self._steps[node]
@@ -148,10 +160,17 @@ class Simulation:
         for node in self.nodes:
             self._push(0.0, node, Start())
         for _ in range(max_events):
+            if self._stage is not None:
+                self._play_until(self._stage, self._queue[0].time_s if self._queue else until_s)
             if not self._queue or self._queue[0].time_s > until_s:
                 return
             event = heapq.heappop(self._queue)
             self.now_s = event.time_s
+            if self._stage is not None:
+                self._play(self._stage)
+            if event.node in self._parked:
+                self._parked[event.node].append(event)
+                continue
             if event.node in self._stopped:
                 continue
             if isinstance(event.input, DeadlinePassed):

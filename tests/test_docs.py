@@ -12,7 +12,8 @@ import torch
 
 from docs.generate import PAGES
 from launcher.options import OPTIONS
-from node.aggregation.registry import RULES, build_rule
+from node.aggregation.built import build_rule
+from node.aggregation.registry import RULES
 from node.attacks.registry import ATTACKS
 from node.config import Plugin, Role, RunConfig, Schedule
 from node.protocol.events import Banned

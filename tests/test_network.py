@@ -15,7 +15,7 @@ SLOW = Change(Window("s", 30.0, 60.0), {"delay_s": 0.05}, ((0, 4),))
 
 
 def network(*changes: Change, seed: int = 0) -> Network:
-    return of(Conditions(changes, seed))
+    return of(Conditions(changes, seed=seed))
 
 
 def total(net: Network, *message: float, step: int = 0) -> list[float]:

@@ -56,6 +56,7 @@ from node.protocol.state import State, genesis_randomness
 from node.protocol.tribunal import Guilt, Judgement
 
 HELLO, FORWARD = "hello", "forward"
+_FROM_PEERS = (MessageArrived, ViewArrived, BulkRequested)
 
 
 class Peer:
@@ -100,7 +101,7 @@ class Peer:
         """Take one input; return what follows from it, in the order in which it has to happen."""
         if self.stopped:
             return []
-        if isinstance(event, MessageArrived | ViewArrived | BulkRequested) and not self._listens_to(event.via):
+        if isinstance(event, _FROM_PEERS) and not self._listens_to(event.via):
             return [Dropped(event.via, "removed_line")]
         match event:
             case Start():
