@@ -24,11 +24,13 @@ _FIRST_STEP = 2
 """Steps before it warm caches up."""
 
 _SCRAPE_S = 10.0
+_PERIOD_S = 3.0
+"""Prometheus scrapes every second; these scrapes only tell how long one takes."""
 
 
 @dataclass(slots=True)
 class Scraper(Silent):
-    """An observer that scrapes every node once a second, as Prometheus does, and takes the time."""
+    """An observer that scrapes every node now and then, beside Prometheus, and takes the time."""
 
     scrapes_s: list[float] = field(default_factory=list)
     answer_bytes: int = 0
@@ -41,7 +43,7 @@ class Scraper(Silent):
 
     def follow(self) -> None:
         """Scrape until `end`."""
-        while not self._over.wait(1.0):
+        while not self._over.wait(_PERIOD_S):
             for node, address in list(self._addresses.items()):
                 begun = time.perf_counter()
                 try:
