@@ -16,7 +16,7 @@ from node.adversary import Adversary
 from node.aggregation.registry import build_rule
 from node.config import WIRE_VERSION, Member, NodeConfig, RunConfig, Secrets
 from node.errors import ConfigError
-from node.protocol.checksums import sums
+from node.protocol.checksums import Arithmetic, squares, sums
 from node.protocol.digest import digest
 from node.protocol.events import BulkKey, ComputeGradient, GradientReady, Input, Output, Purpose
 from node.protocol.messages import (
@@ -140,13 +140,21 @@ def task_of(run: RunConfig, data_directory: Path) -> Task:
 def tools_of(run: RunConfig, check: Verify = verify) -> Tools:
     """The run's rule and update, with a signature check."""
     optimiser = NesterovSgd(run.lr, run.momentum, run.steps)
-    return Tools(build_rule(run.rule), optimiser, check, compiled_sums)
+    return Tools(build_rule(run.rule), optimiser, check, ARITHMETIC)
 
 
-def compiled_sums(gradient_P: Tensor, aggregate_P: Tensor, direction_P: Tensor) -> tuple[float, float]:
-    """The checksums' sums by the compiled kernel, where there is one."""
+def _sums(gradient_P: Tensor, aggregate_P: Tensor, direction_P: Tensor) -> tuple[float, float]:
     found = kernels.sums(gradient_P, aggregate_P, direction_P)
     return found if found is not None else sums(gradient_P, aggregate_P, direction_P)
+
+
+def _squares(values_P: Tensor) -> float:
+    found = kernels.squares(values_P)
+    return found if found is not None else squares(values_P)
+
+
+ARITHMETIC = Arithmetic(_sums, _squares)
+"""The compiled passes, where there are any."""
 
 
 def build_node(

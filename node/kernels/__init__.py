@@ -70,6 +70,7 @@ def _declared(found: ctypes.CDLL) -> ctypes.CDLL:
     found.btard_update.argtypes = (address, address, address, size, number, number, address, address)
     for function in (found.btard_checksum, found.btard_gram, found.btard_combine, found.btard_update):
         function.restype = None
+    found.btard_squares.argtypes, found.btard_squares.restype = (address, size), ctypes.c_double
     return found
 
 
@@ -82,6 +83,12 @@ def sums(gradient_P: Tensor, aggregate_P: Tensor, direction_P: Tensor) -> tuple[
     addresses = (tensor.data_ptr() for tensor in (gradient_P, aggregate_P, direction_P))
     found.btard_checksum(*addresses, gradient_P.numel(), result)
     return result[0], result[1]
+
+
+def squares(values_P: Tensor) -> float | None:
+    """`sum v^2`, in the order of `node.protocol.checksums.squares`; float32 `[P]`."""
+    found = library()
+    return found.btard_squares(values_P.data_ptr(), values_P.numel()) if found is not None else None
 
 
 def gram(inputs_NP: Tensor, network: tuple[tuple[int, int], ...]) -> Tensor | None:

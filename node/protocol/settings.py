@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from torch import Tensor
 
-from node.protocol.checksums import Sums, sums
+from node.protocol.checksums import Arithmetic
 from node.protocol.rule import Rule
 
 CROSS_PLATFORM_TOLERANCE = 1e-9
@@ -62,9 +62,9 @@ Verify = Callable[[bytes, bytes, bytes], bool]
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """Functions given to a Peer: the aggregation rule, the update, the signature check and the checksums' sums."""
+    """Functions given to a Peer: the aggregation rule, the update, the signature check and the passes over vectors."""
 
     rule: Rule
     optimiser: Optimiser
     verify: Verify
-    sums: Sums = sums
+    arithmetic: Arithmetic = field(default_factory=Arithmetic)
