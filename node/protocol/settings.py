@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -52,8 +52,10 @@ class Optimiser(Protocol):
     def initial_state(self, dimension: int) -> Tensor:
         """Optimiser state before step 0."""
 
-    def apply(self, parameters_D: Tensor, state_D: Tensor, gradient_D: Tensor, step: int) -> tuple[Tensor, Tensor]:
-        """(parameters, state) after a step with the aggregate `gradient_D`."""
+    def apply(
+        self, parameters_D: Tensor, state_D: Tensor, gradient: Sequence[Tensor], step: int
+    ) -> tuple[Tensor, Tensor]:
+        """(parameters, state) after a step with the aggregate, given in parts."""
 
 
 Verify = Callable[[bytes, bytes, bytes], bool]
