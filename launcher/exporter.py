@@ -27,6 +27,9 @@ class Exporter:
         listeners: told of the run's events.
     """
 
+    last_scrapes = 1
+    """How often the score must have been scraped."""
+
     def __init__(self, inner: Observer, address: str, listeners: Sequence[Listener] = ()) -> None:
         self.inner = inner
         self.truth: Truth | None = None
@@ -64,7 +67,7 @@ class Exporter:
         self.inner.scored(summary)
         if self.truth is not None and self.exposition is not None:
             self.truth.scored(summary.final_test_accuracy)
-            self.exposition.end()
+            self.exposition.end(self.last_scrapes)
             if self.exposition.scraped_ever:
                 select.select([self.exposition.last_scrape], [], [], LINGER_S)
         self.close()

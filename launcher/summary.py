@@ -12,7 +12,7 @@ import msgspec
 from launcher import traffic
 from launcher.files import write_atomically
 from launcher.roles import describe
-from launcher.state import Ban, RunState
+from launcher.state import Ban, Record, RunState
 from node.config import Role
 
 FORMAT = 1
@@ -57,6 +57,39 @@ class Failure(msgspec.Struct, frozen=True):
     log: tuple[str, ...]
 
 
+class LinkRow(msgspec.Struct, frozen=True):
+    """One direction of a modelled network: what was asked for against what was measured, over the whole run.
+
+    Delays are means over messages, jitter included, losses shares of transmissions, rates bytes per second; None where
+    nothing was measured. `held`: messages that waited for the end of a partition. `rtt_s`: the shortest answer to a
+    probe, there and back.
+    """
+
+    sender: int
+    receiver: int
+    messages: int
+    held: int
+    requested_delay_s: float | None
+    measured_delay_s: float | None
+    requested_loss: float | None
+    measured_loss: float | None
+    requested_rate: float | None
+    measured_rate: float | None
+    rtt_s: float | None
+
+
+class Happened(msgspec.Struct, frozen=True):
+    """One event of the scenario: what the file asked for, and when it was carried out.
+
+    `action`: kill, pause or continue, of `peers`; begins or ends, of a change of links.
+    """
+
+    action: str
+    peers: tuple[int, ...]
+    at_s: float
+    text: str
+
+
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
     """The fields of summary.json.
 
@@ -98,6 +131,8 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     voided_attempts: int
     failures: list[Failure]
     model: str | None
+    links: list[LinkRow] = []
+    scenario: list[Happened] = []
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +178,9 @@ def summarise(run_id: str, state: RunState, roles: Mapping[int, Role], ending: E
         detection_steps={str(peer): attacked_steps(state, peer, role, first[peer])
                          for peer, role in sorted(roles.items()) if peer in first},
         voided_attempts=state.voided, failures=list(ending.failures), model=ending.model,
+        links=[_link(pair, state.links[pair]) for pair in sorted(state.links)],
+        scenario=[Happened(event["action"], tuple(event["peers"]), event["at_s"], event["text"])
+                  for event in state.happened],
     )  # fmt: skip
 
 
@@ -207,6 +245,11 @@ def _rows(state: RunState, roles: Mapping[int, Role], standing: str) -> list[Ban
 
 def _honest(state: RunState, roles: Mapping[int, Role], standing: str) -> list[int]:
     return sorted({ban.peer for ban in state.bans.values() if ban.standing == standing} - set(roles))
+
+
+def _link(pair: tuple[int, int], record: Record) -> LinkRow:
+    own = {name: record[name] for name in LinkRow.__struct_fields__ if name in record}
+    return LinkRow(sender=pair[0], receiver=pair[1], **own)
 
 
 def _steps(state: RunState) -> int:

@@ -10,6 +10,7 @@ from rich.text import Text
 from launcher.monitor import shown_path
 from launcher.summary import FINISHED, BanRow, Summary
 from launcher.traffic import human
+from launcher.weather import events, weather
 
 _WIDTH = 22
 
@@ -36,6 +37,8 @@ def rows(summary: Summary) -> list[tuple[str, str]]:
     if summary.byzantine:
         result += _many("attackers not found", [f"peer {peer}" for peer in summary.undetected_peers])
     result += _many("honest peers banned", [f"peer {peer}" for peer in summary.honest_banned_peers])
+    result += _many("scenario", events(summary)) if summary.scenario else []
+    result += _many("links", weather(summary.links)) if summary.links else []
     equal = "equal digests at all honest peers after every step"
     result.append(("agreement", equal if summary.agreement else "BROKEN: honest peers hold different parameters"))
     result.append(("bytes", _bytes(summary)))

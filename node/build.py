@@ -11,9 +11,10 @@ import msgspec
 import torch
 from torch import Tensor
 
-from node import kernels
+from node import extensions, kernels
 from node.adversary import Adversary
-from node.aggregation.registry import build_rule
+from node.aggregation.built import build_rule
+from node.aggregation.requirement import check_strength
 from node.config import WIRE_VERSION, Member, NodeConfig, RunConfig, Secrets
 from node.errors import ConfigError
 from node.protocol.checksums import Arithmetic, squares, sums
@@ -133,14 +134,26 @@ def settings_of(run_id: str, run: RunConfig, members: Sequence[Member], dimensio
 
 
 def task_of(run: RunConfig, data_directory: Path) -> Task:
-    """The run's task on its data."""
+    """The run's task on its data.
+
+    Raises:
+        ConfigError: an unknown task or parameter, or a file of `--import` that has not been loaded.
+        DataError: its data is missing or corrupt.
+    """
+    extensions.require(run.imports)
     return build_task(run.task, TaskContext(data_directory, run.batch_size, run.device))
 
 
 def tools_of(run: RunConfig, check: Verify = verify) -> Tools:
-    """The run's rule and update, with a signature check."""
+    """The run's rule and update, with a signature check.
+
+    Raises:
+        ConfigError: an unknown rule or parameter, or too few peers for the rule.
+    """
+    check_strength(run)
+    rule = build_rule(run.rule, run.pre, allow_weak=run.allow_weak)
     optimiser = NesterovSgd(run.lr, run.momentum, run.steps)
-    return Tools(build_rule(run.rule), optimiser, check, ARITHMETIC)
+    return Tools(rule, optimiser, check, ARITHMETIC)
 
 
 def _sums(gradient_P: Tensor, aggregate_P: Tensor, direction_P: Tensor) -> tuple[float, float]:

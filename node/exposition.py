@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import select
 import socket
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from threading import Thread
@@ -47,7 +46,7 @@ class Exposition:
 
     @property
     def last_scrape(self) -> int:
-        """A file descriptor that can be read once a scrape that began after `end` was answered."""
+        """A file descriptor that can be read once the scrapes that `end` asked for were answered."""
         return self._server.scraped
 
     @property
@@ -55,9 +54,12 @@ class Exposition:
         """True once anybody has asked: there is a Prometheus that may want the last values."""
         return self._server.answered > 0
 
-    def end(self) -> None:
-        """The values are final from now on."""
-        self._server.final = True
+    def end(self, scrapes: int = 1) -> None:
+        """The values are final from now on, and wanted by so many more scrapes.
+
+        A scraper has kept what it was given when it comes again: two are for one that is about to be ended.
+        """
+        self._server.wanted = scrapes
 
     def close(self) -> None:
         """Stop serving; a second call does nothing."""
@@ -73,15 +75,17 @@ class _Server(HTTPServer):
     def __init__(self, where: tuple[str, int], registry: CollectorRegistry) -> None:
         if ":" in where[0]:
             self.address_family = socket.AF_INET6
-        self.registry, self.final, self.answered = registry, False, 0
+        self.registry, self.wanted, self.answered = registry, 0, 0
         self.scraped, self._wake = os.pipe()
         super().__init__(where, _Request)  # closes all again if it cannot bind
 
     def served(self, final: bool) -> None:
         """A scrape was answered; `final`: with the last values."""
         self.answered += 1
-        if final and not select.select([self.scraped], [], [], 0)[0]:
-            os.write(self._wake, b"\0")
+        if final:
+            self.wanted -= 1
+            if self.wanted == 0:
+                os.write(self._wake, b"\0")
 
     def server_close(self) -> None:
         """Stop listening."""
@@ -104,7 +108,7 @@ class _Request(BaseHTTPRequestHandler):
         if self.path.partition("?")[0] != "/metrics":
             self.send_error(404, "only /metrics is here")
             return
-        final = self.server.final  # before collecting: a scrape under way at the end may lack the last values
+        final = self.server.wanted > 0  # before collecting: a scrape under way at the end may lack the last values
         encode, content_type = choose_encoder(self.headers.get("Accept", ""))
         body = encode(self.server.registry)
         self.send_response(200)

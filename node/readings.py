@@ -8,7 +8,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from node import metrics
+from node.emulation import EmulatedTransport
 from node.metrics import UNKNOWN_PEER
+from node.network import Network
 from node.transport import Transport
 
 _DROPS = ("queue_full_control", "queue_full_bulk", "control_over_quota", "bulk_over_quota")
@@ -52,6 +54,11 @@ class Readings:
         queued = lines.queued_bytes().items()
         yield self._gauge("send_queue_bytes", [((str(peer),), size) for peer, size in queued])
         yield self._gauge("peer_rtt_seconds", [((str(peer),), rtt_s) for peer, rtt_s in lines.rtt_s().items()])
+        trips = self._transport.round_trips.all_shortest_s().items()
+        yield self._gauge("probe_rtt_seconds", [((str(peer),), rtt_s) for peer, rtt_s in trips])
+        if isinstance(self._transport, EmulatedTransport):
+            for name, values in modelled(self._transport.network).items():
+                yield self._gauge(name, [((str(peer),), value) for peer, value in values.items()])
         if self._device == "cuda":
             yield self._gauge("gpu_memory_bytes", _gpu_memory())
 
@@ -92,6 +99,19 @@ class Readings:
         for kept, value in largest.items():
             family.add_metric(kept, value)
         return family
+
+
+def modelled(network: Network) -> dict[str, dict[int, float]]:
+    """What a modelled network was asked for and did, by metric and receiver."""
+    found: dict[str, dict[int, float]] = {}
+    for (_, peer), tally in dict(network.tallies).items():
+        if tally.crossed:
+            found.setdefault("emulated_delay_seconds", {})[peer] = tally.requested_delay_s / tally.crossed
+            found.setdefault("measured_delay_seconds", {})[peer] = tally.measured_delay_s / tally.crossed
+        if tally.transmissions:
+            found.setdefault("emulated_loss_ratio", {})[peer] = tally.expected_lost / tally.transmissions
+            found.setdefault("measured_loss_ratio", {})[peer] = tally.lost / tally.transmissions
+    return found
 
 
 def _gpu_memory() -> list[tuple[tuple[str, ...], float]]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from node.errors import ConfigError
+from node.extensions import load_installed
 
 T = TypeVar("T")
 
@@ -49,8 +50,9 @@ class Entry(Generic[T]):
 class Registry(Generic[T]):
     """All plug-ins of one kind; the modules of `package` are imported on first use."""
 
-    def __init__(self, kind: str, package: str) -> None:
+    def __init__(self, kind: str, package: str, listed_by: str | None = None) -> None:
         self.kind = kind
+        self._listed_by = listed_by or f"{kind}s"
         self._package = package
         self._entries: dict[str, Entry[T]] = {}
         self._loaded = False
@@ -83,7 +85,7 @@ class Registry(Generic[T]):
         if name not in self._entries:
             near = difflib.get_close_matches(name, self._entries, n=1, cutoff=0.0)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ConfigError(f"unknown {self.kind} {name!r}{hint} `btard-launch {self.kind}s` lists them all")
+            raise ConfigError(f"unknown {self.kind} {name!r}{hint} `btard-launch {self._listed_by}` lists them all")
         return self._entries[name]
 
     def check(self, name: str, parameters: Mapping[str, object]) -> None:
@@ -111,6 +113,7 @@ class Registry(Generic[T]):
         return iter(sorted(self._entries.values(), key=lambda entry: entry.name))
 
     def _load(self) -> None:
+        load_installed()
         with self._loading:  # the runs of a sweep ask from several threads
             if self._loaded:
                 return

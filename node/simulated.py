@@ -16,17 +16,20 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from types import FrameType
 
-from node import keys
+from node import extensions, keys, linkwatch
 from node.build import build_node, task_of
+from node.conditions import Conditions
 from node.config import NodeConfig
 from node.counters import Counters
+from node.direction import Cue, Director
 from node.errors import BtardError
 from node.journal import Journal
 from node.links import LinkModel
+from node.network import Network
 from node.protocol.events import Dropped, Expelled, Finished, Halted, Output
 from node.recorder import Recorder
 from node.signing import verify
-from node.simulator import Simulation, remembering, remembering_gradients
+from node.simulator import Simulation, Stage, remembering, remembering_gradients
 from node.training.environment import fingerprint, pin
 
 ATTACKER_GRACE_S = 10.0
@@ -121,13 +124,15 @@ def _simulate(
 ) -> None:
     common = configs[0]
     pin(common.run.device, common.cuda_memory_fraction)
+    extensions.load([Path(path) for path in common.imports])
     task = task_of(common.run, Path(common.data_directory))
     check, environment, compute = remembering(verify), fingerprint(common.run.device), remembering_gradients(task)
     nodes = {
         config.node: build_node(config, keys.load(Path(config.secrets_file)), task, environment, check, compute)
         for config in configs
     }
-    simulation = Simulation(nodes, LinkModel(seed=common.run.data_seed), compute)
+    network = Network(LinkModel(seed=common.run.data_seed), common.conditions)
+    simulation = Simulation(nodes, network, compute, stage=_stage(common.conditions, journals))
     desks = {node: _Desk(simulation.counters[node]) for node in nodes}
     recorders = {
         config.node: Recorder(config, journals[config.node], task, desks[config.node], lambda: simulation.now_s)
@@ -157,6 +162,22 @@ def _simulate(
     for node in nodes:
         if simulation.running(node):
             _end(simulation, recorders, node)
+    if common.conditions is not None:
+        for (sender, receiver), tally in sorted(network.tallies.items()):
+            link = network.link(sender, receiver, simulation.now_s, simulation.step(sender))
+            linkwatch.report(journals[sender], receiver, link, tally, None)
+
+
+def _stage(conditions: Conditions | None, journals: dict[int, Journal]) -> Stage | None:
+    """The events of the run's scenario; who is hit by one journals it, the first node what concerns the links."""
+    if conditions is None:
+        return None
+
+    def played(now_s: float, cue: Cue) -> None:
+        at = cue.peers[0] if cue.peers else min(journals)
+        journals[at].append("scenario", action=cue.action, peers=list(cue.peers), text=cue.text, at_s=round(now_s, 6))
+
+    return Stage(Director(conditions), played)
 
 
 def _end(simulation: Simulation, recorders: dict[int, Recorder], node: int) -> None:

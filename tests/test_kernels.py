@@ -86,6 +86,8 @@ def test_a_combination_is_torchs(rows: int, columns: int) -> None:
     ours_P = kernels.combined(inputs_NP, coefficients_N)
     assert ours_P is not None
     torch.testing.assert_close(ours_P, to_float32(combine(inputs_NP, coefficients_N)), rtol=2.0**-23, atol=1e-30)
+    thirds_P = kernels.combined(inputs_NP, coefficients_N, 1 / 3)
+    torch.testing.assert_close(thirds_P, to_float32(combine(inputs_NP, coefficients_N) / 3), rtol=2.0**-23, atol=1e-30)
     assert not bool(torch.signbit(ours_P[0]))
 
 

@@ -18,11 +18,14 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from launcher.backends import Exited
 from node.config import Endpoint, NodeConfig
 from node.errors import BackendError
+
+if TYPE_CHECKING:
+    from launcher.plan import Plan
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -39,6 +42,7 @@ ENVIRONMENT = {
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
 }
 PRELOAD = ["launcher.backends.preload", "launcher.backends.local"]
+_SIGNALS = {"kill": signal.SIGKILL, "pause": signal.SIGSTOP, "continue": signal.SIGCONT}
 KIND_SECONDS = 5.0
 # Starting a process changes this one's environment and modules for a moment: one thread at a time.
 _STARTING = threading.RLock()
@@ -60,6 +64,9 @@ class LocalBackend:
         if isinstance(self._context, ForkServerContext):
             with server_environment():
                 forkserver.ensure_running()
+
+    def prepare(self, plan: Plan) -> None:
+        """Processes need nothing else."""
 
     def start(self, configs: Sequence[NodeConfig]) -> None:
         """Start one worker per configuration and return; `poll` carries the start-up on."""
@@ -89,6 +96,13 @@ class LocalBackend:
         """Workers that have bound their sockets."""
         return frozenset(self._endpoints)
 
+    def act(self, action: str, node: int) -> None:
+        """Send a worker the signal that a scenario asks for; one that has ended is left alone."""
+        process = self._processes.get(node)
+        if process is not None and process.pid is not None:
+            with suppress(ProcessLookupError):
+                os.kill(process.pid, _SIGNALS[action])
+
     def stop(self) -> None:
         """End every worker: "stop" on its pipe and SIGTERM, then SIGKILL; returns when none is left."""
         for node, process in self._processes.items():
@@ -96,6 +110,7 @@ class LocalBackend:
                 with suppress(OSError):
                     self._pipes[node].send(("stop",))
             process.terminate()
+            self.act("continue", node)  # a paused one would not hear
         deadline = time.monotonic() + KIND_SECONDS
         for node, process in list(self._processes.items()):
             process.join(max(0.0, deadline - time.monotonic()))

@@ -82,7 +82,7 @@ def to_float32(value_P: Tensor) -> Tensor:
     return value_P.float().add_(0.0)
 
 
-def combine_float32(inputs_NP: Tensor, coefficients_N: Tensor) -> Tensor:
-    """`to_float32(combine(inputs_NP, coefficients_N))`, in one pass where there is a compiled kernel."""
-    compiled_P = kernels.combined(inputs_NP.contiguous(), coefficients_N)
-    return compiled_P if compiled_P is not None else to_float32(combine(inputs_NP, coefficients_N))
+def combine_float32(inputs_NP: Tensor, coefficients_N: Tensor, scale: float = 1.0) -> Tensor:
+    """`to_float32(scale combine(inputs_NP, coefficients_N))`, in one pass where there is a compiled kernel."""
+    compiled_P = kernels.combined(inputs_NP.contiguous(), coefficients_N, scale)
+    return compiled_P if compiled_P is not None else to_float32(combine(inputs_NP, coefficients_N).mul_(scale))

@@ -69,7 +69,7 @@ def _declared(found: ctypes.CDLL) -> ctypes.CDLL:
     address, size, number = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_float
     found.btard_checksum.argtypes = (address, address, address, size, address)
     found.btard_gram.argtypes = (address, size, size, address, size, address, address)
-    found.btard_combine.argtypes = (address, size, size, address, address)
+    found.btard_combine.argtypes = (address, size, size, address, ctypes.c_double, address)
     found.btard_update.argtypes = (address, address, address, size, number, number, address, address)
     for function in (found.btard_checksum, found.btard_gram, found.btard_combine, found.btard_update):
         function.restype = None
@@ -117,15 +117,15 @@ def gram(inputs_NP: Tensor, network: tuple[tuple[int, int], ...]) -> Tensor | No
     return lower_NN + lower_NN.tril(-1).T
 
 
-def combined(inputs_NP: Tensor, coefficients_N: Tensor) -> Tensor | None:
-    """`sum_i a_i x_i`, summed in float64 and rounded to float32 once, -0 normalised; coefficients float64 `[N]`."""
+def combined(inputs_NP: Tensor, coefficients_N: Tensor, scale: float = 1.0) -> Tensor | None:
+    """`scale sum_i a_i x_i`, summed in float64, rounded to float32 once, -0 normalised; coefficients float64 `[N]`."""
     found = library()
     if found is None:
         return None
     rows, columns = inputs_NP.shape
     value_P = POOL.empty(columns)
     coefficients_N = coefficients_N.contiguous()
-    found.btard_combine(_rows(inputs_NP), rows, columns, coefficients_N.data_ptr(), value_P.data_ptr())
+    found.btard_combine(_rows(inputs_NP), rows, columns, coefficients_N.data_ptr(), scale, value_P.data_ptr())
     return value_P
 
 

@@ -127,9 +127,9 @@ CLONES void btard_gram(const float *const *rows, size_t count, size_t columns, c
     }
 }
 
-/* result = sum_i weights[i] rows[i], summed in float64, rounded once, -0 normalised. */
+/* result = scale sum_i weights[i] rows[i], summed in float64, rounded once, -0 normalised. */
 CLONES void btard_combine(const float *const *rows, size_t count, size_t columns, const double *weights,
-                          float *result) {
+                          double scale, float *result) {
     double sums[WIDTH];
     for (size_t start = 0; start < columns; start += WIDTH) {
         size_t width = least(WIDTH, columns - start);
@@ -139,7 +139,7 @@ CLONES void btard_combine(const float *const *rows, size_t count, size_t columns
             double weight = weights[row];
             for (size_t column = 0; column < width; column++) sums[column] += weight * (double)values[column];
         }
-        for (size_t column = 0; column < width; column++) result[start + column] = (float)sums[column] + 0.0f;
+        for (size_t column = 0; column < width; column++) result[start + column] = (float)(scale * sums[column]) + 0.0f;
     }
 }
 
