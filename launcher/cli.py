@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from launcher import exits, studies
+from launcher import exits, pages, studies
 from launcher.flags import GroupedCommand, Launch, table_options
+from node import extensions
 from node.errors import BackendError, BtardError, ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -67,7 +68,8 @@ def cli() -> None:
 @click.option("--dry-run", is_flag=True, help="check everything, print the plan, start nothing")
 @click.option("--show-config", is_flag=True, help="print each option's value and source, start nothing")
 @click.option("--json", "as_json", is_flag=True, help="summary.json on stdout, progress on stderr")
-def run(dry_run: bool, show_config: bool, as_json: bool, **options: Any) -> None:
+@click.option("--grafana", metavar="URL", help="annotate attacks and bans there (GRAFANA_AUTH: token or USER:PASSWORD)")
+def run(dry_run: bool, show_config: bool, as_json: bool, grafana: str | None, **options: Any) -> None:
     """Run a cluster (the default command)."""
     from launcher import cluster, expectations, plan
 
@@ -82,9 +84,12 @@ def run(dry_run: bool, show_config: bool, as_json: bool, **options: Any) -> None
     from launcher import monitor, summary, table
 
     console = _console(stderr=as_json)
-    result = cluster.run(
-        resolved.experiment, monitor.Monitor(console), argv=sys.argv, sources=resolved.sources
-    )  # fmt: skip
+    observer: cluster.Observer = monitor.Monitor(console)
+    if grafana is not None:
+        from launcher.grafana import AUTH_VARIABLE, Annotator
+
+        observer = Annotator(observer, grafana, os.environ.get(AUTH_VARIABLE))
+    result = cluster.run(resolved.experiment, observer, argv=sys.argv, sources=resolved.sources)
     table.show(console, result.summary, result.run_dir)
     if result.summary.outcome == summary.FINISHED:
         from launcher.report import run_page
@@ -118,15 +123,49 @@ def show_plan(emit: str | None, **options: Any) -> None:
 @cli.command()
 @click.argument("run_dir", metavar="RUN", type=click.Path(path_type=Path))
 @click.option("--data-dir", metavar="DIR", type=click.Path(path_type=Path), help="where data sets lie [the run's]")
+@click.option("--import", "imports", metavar="FILE.py", multiple=True, type=click.Path(path_type=Path),
+              help="file that the run was made with, if you trust it (repeatable)")  # fmt: skip
 @click.option("--explain", is_flag=True, help="tell the story of every ban and dispute in words")
-def verify(run_dir: Path, data_dir: Path | None, explain: bool) -> None:
+def verify(run_dir: Path, data_dir: Path | None, imports: Sequence[Path], explain: bool) -> None:
     """Check the ban evidence of a finished run.
 
     Public keys and public data suffice; whoever received the directory can do it.
     """
     from launcher import verification
 
+    extensions.load(imports)
     raise SystemExit(verification.show(_console(), run_dir, data_dir, explain))
+
+
+@cli.command()
+@click.argument("run_dir", metavar="[RUN]", required=False, type=click.Path(path_type=Path))
+def status(run_dir: Path | None) -> None:
+    """Show how a run stands, whatever its backend [the latest under runs/]."""
+    from launcher import control
+
+    for line in control.status(run_dir or control.latest()):
+        click.echo(line)
+
+
+@cli.command()
+@click.argument("run_dir", metavar="[RUN]", required=False, type=click.Path(path_type=Path))
+@click.option("--node", metavar="ID", type=int, help="only this node's")
+@click.option("--lines", metavar="N", type=click.IntRange(1), default=40, show_default=True, help="of each node")
+def logs(run_dir: Path | None, node: int | None, lines: int) -> None:
+    """Show the ends of the workers' logs, whatever the backend [the latest run under runs/]."""
+    from launcher import control
+
+    for line in control.logs(run_dir or control.latest(), node, lines):
+        click.echo(line)
+
+
+@cli.command()
+@click.argument("run_dir", metavar="[RUN]", required=False, type=click.Path(path_type=Path))
+def stop(run_dir: Path | None) -> None:
+    """End a run in order; remove what a killed launcher left [the latest run under runs/]."""
+    from launcher import control
+
+    control.stop(run_dir or control.latest(), click.echo)
 
 
 @cli.command("data")
@@ -134,11 +173,11 @@ def verify(run_dir: Path, data_dir: Path | None, explain: bool) -> None:
 @click.option("--data-dir", metavar="DIR", help="where data sets lie [~/.cache/btard/data]")
 @click.option("--check", is_flag=True, help="only check what is there")
 def prepare_data(names: Sequence[str], data_dir: str | None, check: bool) -> None:
-    """Fetch and check data sets (all, or those named)."""
+    """Fetch and check data sets: those named (mnist, cifar10), or mnist."""
     from launcher import data
 
     where = data.directory(data_dir or os.environ.get("BTARD_DATA_DIR"))
-    for name in names or data.SETS:
+    for name in names or data.SETS[:1]:
         if check:
             data.check(name, where)
             fresh = False
@@ -182,17 +221,27 @@ def bench(peers: int, size: float, pairs: int, task: str | None, steps: int, sca
         click.echo(line)
 
 
+_import_option = click.option(
+    "--import", "imports", metavar="FILE.py", multiple=True, type=click.Path(path_type=Path),
+    help="file with own attacks, rules or tasks (repeatable)",
+)  # fmt: skip
+
+
 @cli.command()
-def attacks() -> None:
+@_import_option
+def attacks(imports: Sequence[Path]) -> None:
     """List the attacks with their parameters."""
+    extensions.load(imports)
     from node.attacks.registry import ATTACKS
 
     _catalogue(ATTACKS)
 
 
 @cli.command()
-def rules() -> None:
+@_import_option
+def rules(imports: Sequence[Path]) -> None:
     """List the aggregation rules and pre-aggregations with their parameters."""
+    extensions.load(imports)
     from node.aggregation.registry import PRE_AGGREGATIONS, RULES
 
     _catalogue(RULES)
@@ -201,14 +250,16 @@ def rules() -> None:
 
 
 @cli.command()
-def tasks() -> None:
+@_import_option
+def tasks(imports: Sequence[Path]) -> None:
     """List the training tasks with their parameters."""
+    extensions.load(imports)
     from node.training.registry import TASKS
 
     _catalogue(TASKS)
 
 
-for each in (studies.sweep, studies.report, studies.compare):
+for each in (studies.sweep, studies.report, studies.compare, pages.dashboards):
     cli.add_command(each)
 
 

@@ -10,7 +10,7 @@ from typing import TypeAlias
 import msgspec
 
 from node.errors import WireError
-from node.protocol.attempt import Attempt, finite
+from node.protocol.attempt import Attempt
 from node.protocol.checksums import plausible, sums_to_zero, too_many_far
 from node.protocol.events import Accused
 from node.protocol.messages import (
@@ -27,6 +27,7 @@ from node.protocol.messages import (
 )
 from node.protocol.randomness import happens
 from node.protocol.settings import Verify
+from node.protocol.silence import Silent, silence
 
 MAX_PROOFS = 4
 """Proofs of equivocation that one REPORT carries."""
@@ -107,7 +108,16 @@ class Ruled(msgspec.Struct, frozen=True, array_like=True, tag="ruled", forbid_un
 
 
 Charge: TypeAlias = (
-    OutOfBounds | Averaging | FalseChecksum | FalseGradient | Withheld | Unusable | Broken | Equivocation | Ruled
+    OutOfBounds
+    | Averaging
+    | FalseChecksum
+    | FalseGradient
+    | Withheld
+    | Unusable
+    | Broken
+    | Equivocation
+    | Ruled
+    | Silent
 )
 
 
@@ -118,7 +128,8 @@ def charges(attempt: Attempt) -> tuple[Charge, ...]:
     covered = {charge.part for charge in averaging}
     checksums = tuple(charge for charge in _false_checksums(attempt) if charge.part not in covered)
     proofs = dict.fromkeys(_equivocations(attempt))
-    return (*proofs, *bounds, *averaging, *dict.fromkeys(checksums), *_false_gradients(attempt))
+    silences = dict.fromkeys(_silences(attempt))
+    return (*proofs, *silences, *bounds, *averaging, *dict.fromkeys(checksums), *_false_gradients(attempt))
 
 
 def raised(charge: Charge, attempt: Attempt) -> bool:
@@ -133,6 +144,8 @@ def raised(charge: Charge, attempt: Attempt) -> bool:
             return charge in _false_checksums(attempt)
         case FalseGradient():
             return charge in _false_gradients(attempt)
+        case Silent():
+            return charge in _silences(attempt)
         case Averaging(part=part, cause="accusation", accuser=int(accuser)):
             return (accuser, attempt.roster.active[part]) in _aggregate_accusations(attempt)
         case Averaging(part=part, cause=cause, accuser=None):
@@ -170,9 +183,9 @@ def _averaging(attempt: Attempt, implausible: set[int]) -> Iterator[Averaging]:
 def _failed_check(attempt: Attempt, part: int, scale: float | None) -> str | None:
     column = [attempt.claim(owner, part) for owner in attempt.contributors]
     aggregate_P = attempt.aggregates[attempt.roster.active[part]]
-    if not finite(aggregate_P):
+    aggregate_norm = math.sqrt(attempt.tools.arithmetic.squares(aggregate_P))
+    if not math.isfinite(aggregate_norm):
         return "V0"
-    aggregate_norm = float(aggregate_P.double().norm())
     rule, settings = attempt.tools.rule, attempt.settings
     if rule.audited:
         return "audit" if happens(attempt.r, "audit", part, settings.audit_share) else None
@@ -225,6 +238,17 @@ def _equivocations(attempt: Attempt) -> Iterator[Equivocation]:
         for data in report.evidence[:MAX_PROOFS]:
             charge = equivocation(data, attempt.settings.run, attempt.roster.keys, attempt.tools.verify)
             if charge is not None and charge.accused not in accused and charge.accused in attempt.roster.active:
+                accused.add(charge.accused)
+                yield charge
+
+
+def _silences(attempt: Attempt) -> Iterator[Silent]:
+    """Silence in an attempt before this one that ended without a removal."""
+    accused: set[int] = set()
+    for report in _reports(attempt).values():
+        for data in report.evidence[:MAX_PROOFS]:
+            charge = silence(data, attempt)
+            if charge is not None and charge.accused not in accused:
                 accused.add(charge.accused)
                 yield charge
 
@@ -309,6 +333,8 @@ def accusation_of(attempt: Attempt, charge: Charge) -> Accused:
             return Accused(step, number, f"withheld:{stage}", accused, part, None)
         case Unusable(accused=accused, part=part):
             return Accused(step, number, "unusable", accused, part, None)
+        case Silent(accused=accused, phase=phase):
+            return Accused(step, number, f"silence:{phase.name}", accused, None, None)
         case Broken(accused=accused):
             return Accused(step, number, "edges", accused, None, None)
         case Equivocation(accused=accused):
