@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from node.attacks.registry import attack
 from node.attacks.targets import chosen, told_apart
-from node.protocol.events import Say
+from node.protocol.events import Forward, Say
 from node.protocol.messages import Report
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ def silent_validator(output: Output, view: View, *, how: str = "verdict") -> Seq
 
     Source: PROTOCOL section 3, "a missing verdict is a malformed REPORT"; section 9, "a validator silent: ban".
     """
+    if isinstance(output, Forward) and how == "report":
+        return ()
     if not isinstance(output, Say) or not isinstance(output.body, Report) or not output.body.verdicts:
         return (output,)
     if how == "verdict":

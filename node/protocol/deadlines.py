@@ -1,13 +1,17 @@
 """How long a peer waits in a phase: for bulk, and for messages before it suspects their senders.
 
-Honest peers enter a phase at most `T_(p-1)` apart: a faulty peer can send its last message of phase p-1 to one of
-them alone, at the last instant; the others suspect it after `T_(p-1)`, are answered by whoever holds it, and follow.
-Hence, counted from phase entry, with D the delivery bound:
+A faulty peer can send its last message of a phase to one honest peer alone, at the last instant: that peer goes on, the
+others lack it. After 2 D in its new phase it passes the finished one's messages on to everyone of whom it has heard
+nothing there (node/protocol/peer.py), so honest peers enter a phase at most 3 D apart, whatever the deadlines before
+it, or 3 D + c T_g where it is busy with c gradients meanwhile. Hence, counted from phase entry, with D the delivery
+bound and T_g the gradient bound:
 
-    W_p = T_(p-1) + 3 D + bulk / minimum rate       (phases that wait for bulk)
-    T_p = T_(p-1) + 3 D + W_p + compute_p
+    lag_p = 5 D + c T_g
+    W_p   = lag_p + bulk / minimum rate             (phases that wait for bulk)
+    T_p   = lag_p + W_p + c T_g
 
-so that no honest peer ever suspects, or misses the bulk of, an honest one while synchrony holds.
+so that no honest peer ever suspects, or misses the bulk of, an honest one while synchrony holds: the last one enters
+3 D + c T_g after the first, waits W_p, computes, and its message travels D.
 """
 
 from __future__ import annotations
@@ -17,7 +21,7 @@ from dataclasses import dataclass
 from node.protocol.messages import Phase
 from node.protocol.settings import Settings
 
-_COMPUTES = {Phase.COMMIT: 1, Phase.AGG: 1, Phase.REPORT: 1, Phase.HELLO: 2}
+_COMPUTES = {Phase.COMMIT: 1, Phase.AGG: 1, Phase.REPORT: 1}
 """Gradients a peer may be busy with before it says its message; validators still recompute during AGG."""
 
 _JUDGING = (Phase.PUBLISH, Phase.HAVE, Phase.JUDGE, Phase.CLOSE)
@@ -31,24 +35,30 @@ class Deadline:
     message_s: float
 
 
-def deadline(
-    phase: Phase, previous_s: float, settings: Settings, active: int, tensors: int, recomputed: int
-) -> Deadline:
+PATIENCE = 2.0
+"""Deliveries that a peer waits in a phase before it passes on what the phase before held."""
+
+
+def deadline(phase: Phase, settings: Settings, active: int, tensors: int, recomputed: int) -> Deadline:
     """The waits of a phase.
 
     Args:
         phase: the phase entered.
-        previous_s: `T_(p-1)` of the attempt's phase before it, 0 for the first: n CLOSEs and OUTCOMEs are forwarded,
-            so honest peers start an attempt within D of each other.
         settings: D, T_g and the minimum rate.
         active: size of the roster; everyone may send, or pull from everyone, at once.
         tensors: vectors of full length that move before this phase's message (0: none).
         recomputed: gradients that every peer recomputes for judging.
     """
-    lag_s = previous_s + 3.0 * settings.delivery_bound_s
-    bulk_s = lag_s + 4.0 * settings.dimension * tensors * active / settings.minimum_rate if tensors else 0.0
     computes = recomputed if phase in _JUDGING else _COMPUTES.get(phase, 0)
-    return Deadline(bulk_s, lag_s + bulk_s + computes * settings.gradient_bound_s)
+    busy_s = computes * settings.gradient_bound_s
+    lag_s = lag(settings, busy_s)
+    bulk_s = lag_s + 4.0 * settings.dimension * tensors * active / settings.minimum_rate if tensors else 0.0
+    return Deadline(bulk_s, lag_s + bulk_s + busy_s)
+
+
+def lag(settings: Settings, busy_s: float = 0.0) -> float:
+    """How far apart honest peers enter a phase in which some compute for `busy_s`, and D to and fro to spare."""
+    return (PATIENCE + 3.0) * settings.delivery_bound_s + busy_s
 
 
 def dispute_round_s(settings: Settings) -> float:

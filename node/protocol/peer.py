@@ -46,7 +46,7 @@ from node.protocol.evidence import gather
 from node.protocol.gradients import Gradients
 from node.protocol.greeting import Greeting
 from node.protocol.mailroom import Mailroom, Place, remembering
-from node.protocol.messages import Endorsed, Hello, Outcome, Phase, Signed, View, encode
+from node.protocol.messages import Close, Endorsed, Hello, Outcome, Phase, Signed, View, encode
 from node.protocol.outcome import Ending
 from node.protocol.randomness import share
 from node.protocol.roster import Roster
@@ -55,7 +55,7 @@ from node.protocol.settings import Settings, Tools
 from node.protocol.state import State, genesis_randomness
 from node.protocol.tribunal import Guilt, Judgement
 
-HELLO, FORWARD = "hello", "forward"
+HELLO = "hello"
 
 
 class Peer:
@@ -238,8 +238,8 @@ class Peer:
                 self._round.overdue()
             case waits.STALL:
                 self._halt(None, f"peers {self._silent()} do not answer, and no quorum removes them")
-            case _ if name == FORWARD:
-                self._forward_certificate()
+            case waits.FORWARD:
+                self._pass_on()
             case _ if name == HELLO:
                 self._greeting.overdue()
                 if not self._greeting.quorate:
@@ -306,12 +306,24 @@ class Peer:
             left = tuple(peer for peer in self._previous.attempt.roster.active if peer not in attempt.roster.active)
             if left:
                 self._out.append(Forward(left, self._certificate))
-        self._out.append(SetTimer(FORWARD, 2.0 * self.settings.delivery_bound_s))
         for signed in self._mailroom.release():
             self._message(None, signed)
 
+    def _pass_on(self) -> None:
+        """Others' messages of the phase before go to peers of whom we have heard nothing since: a faulty peer may have
+        shown its last one to us alone."""
+        round_ = self._round
+        if round_ is None or round_.frozen or round_.phase is Phase.COMMIT:
+            return self._forward_certificate()
+        transcript = round_.attempt.transcript
+        quiet = tuple(peer for peer in transcript.missing(round_.phase) if peer != self.me)
+        finished = transcript.signed(transcript.finished[-1])
+        if quiet:
+            self._out.append(Forward(quiet, tuple(signed for peer, signed in finished.items() if peer != self.me)))
+        return None
+
     def _forward_certificate(self) -> None:
-        """What ended the attempt before goes to peers of whom we have heard nothing since."""
+        """The same for the attempt before."""
         if self._round is not None and self._certificate:
             transcript = self._round.attempt.transcript
             quiet = tuple(peer for peer in transcript.missing(Phase.COMMIT) if peer != self.me)
@@ -407,13 +419,16 @@ class Peer:
 
     def _part(self, attempt: Attempt, ending: Ending) -> None:
         """We take no further part: nobody will be here to answer a laggard's SUSPECT with what ended the attempt, nor
-        to show it in a dispute that others are about to begin. Our view is in time: whoever froze before now told us
-        less than D ago."""
+        to show it in a dispute that others are about to begin, nor to say how that dispute ends. Our view is in time:
+        whoever froze before now told us less than D ago."""
         others = tuple(peer for peer in attempt.roster.active if peer != self.me)
         self._out.append(Forward(others, ending.certificate))
         if self._arbitration is None or not self._arbitration.begun:
             self._out.append(Say(others, View(attempt.slot(Phase.VIEW), (), ending.certificate)))
-        self._out.append(CancelTimer(FORWARD))
+            close = attempt.transcript.body(Phase.CLOSE, self.me)
+            if isinstance(close, Close):
+                self._out.append(Say(others, Outcome(attempt.slot(Phase.OUTCOME), (), close.value, ())))
+        self._out.append(CancelTimer(waits.FORWARD))
 
     def _drop(self, via: int | None, reason: str) -> None:
         self._out.append(Dropped(via, reason))

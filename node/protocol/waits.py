@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from node.protocol.deadlines import Deadline, deadline, outcome_s
+from node.protocol.deadlines import PATIENCE, Deadline, deadline, outcome_s
 from node.protocol.events import CancelTimer, Output, SetTimer
 from node.protocol.messages import Phase
 from node.protocol.settings import Settings
 
-BULK, MESSAGES, STALL = "bulk", "messages", "stall"
+BULK, MESSAGES, STALL, FORWARD = "bulk", "messages", "stall", "forward"
 OF_AN_ATTEMPT = (BULK, MESSAGES, STALL)
+"""FORWARD outlives the attempt's own timers: a dispute suspends waiting, not helping those who lag behind."""
 
 _TENSORS = {Phase.AGG: 1, Phase.HELD: 1, Phase.AGG2: 1, Phase.REVEAL: 1, Phase.CHECKSUMS: 1}
 
@@ -24,24 +25,21 @@ class Clock:
 
     def __init__(self, settings: Settings, active: int, out: list[Output]) -> None:
         self._settings, self._active, self._out = settings, active, out
-        # Certificates are forwarded to laggards within 2 D (node/protocol/peer.py).
-        self._previous_s = 2.0 * settings.delivery_bound_s
         self._phase, self._tensors, self._recomputed = Phase.COMMIT, 0, 0
 
     def enter(self, phase: Phase, publications: int, recomputed: int) -> None:
-        """A phase begins: its bound follows from that of the phase before.
+        """A phase begins.
 
         Args:
             phase: the phase.
             publications: parts published for judging, each to every peer.
             recomputed: gradients that every peer recomputes for judging; whoever is at it says nothing meanwhile.
         """
-        if phase is not Phase.COMMIT:
-            self._previous_s = self._bound()
         self._phase = phase
         judging = phase in (Phase.HAVE, Phase.JUDGE, Phase.CLOSE)
         self._recomputed = recomputed
         self._tensors = publications if judging else _TENSORS.get(phase, 0)
+        self._out.append(SetTimer(FORWARD, PATIENCE * self._settings.delivery_bound_s))
         self.restart()
 
     def restart(self) -> None:
@@ -60,4 +58,4 @@ class Clock:
         return self._deadline().message_s
 
     def _deadline(self) -> Deadline:
-        return deadline(self._phase, self._previous_s, self._settings, self._active, self._tensors, self._recomputed)
+        return deadline(self._phase, self._settings, self._active, self._tensors, self._recomputed)

@@ -205,7 +205,8 @@ def test_silence_toward_all_is_removed_as_gone(phase: str) -> None:
 
 
 def test_a_close_kept_from_all_leaves_the_value_standing() -> None:
-    story = play([plugin("stall", phase="CLOSE")], schedule=ALWAYS)
+    """Nor does it show the certificate that it alone holds in the dispute about its silence."""
+    story = play([plugin("stall", phase="CLOSE"), plugin("stall", phase="VIEW")], schedule=ALWAYS)
     assert story.removed == of("silent")
     assert not story.voided
 
