@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, TypeAlias, get_args
 
 from node import wire
-from node.aggregation.registry import RULES
+from node.aggregation.registry import PRE_AGGREGATIONS, RULES
+from node.aggregation.strength import Condition
 from node.attacks.registry import ATTACKS
 from node.config import WIRE_VERSION
 from node.protocol import charges, events, evidence, messages, shapes, state, tribunal
@@ -124,6 +125,7 @@ def catalogue() -> str:
     blocks = [NOTICE, _CATALOGUE]
     blocks += ["## Attacks\n", _ATTACKS, *_entries(ATTACKS, _attack_facts)]
     blocks += ["## Aggregation rules\n", _RULES, *_entries(RULES, _rule_facts)]
+    blocks += ["## Pre-aggregations\n", _PRE_AGGREGATIONS, *_entries(PRE_AGGREGATIONS, _condition)]
     blocks += ["## Tasks\n", "`--task`, with its parameters.\n", *_entries(TASKS, lambda entry: ())]
     return _page(blocks)
 
@@ -137,6 +139,20 @@ _RULES = """\
 `--rule`. An aggregator applies the rule to its own part. A rule with a residual is checked by V2 in every step from
 checksums alone; without one, a share of the parts (`--audit-share`) is recomputed by everybody.
 In a run the radius is not a parameter: `--tau` gives it, per part.
+
+A rule with a condition on the n contributors and the f Byzantine ones among them refuses a run that breaks it, or that
+has more attackers than f, unless `--allow-weak` is given. Without `f` it takes as many as the condition admits. As
+peers are removed f falls with the rows: each of them was one of the f.
+
+A rule that chooses among whole rows chooses anew on every part. **Krum on parts differs from Krum on the whole
+vector**: the result is put together from different peers, and a row that stands out in one part only is left out there
+only. Rules that treat each coordinate alone are the same either way.
+"""
+
+_PRE_AGGREGATIONS = """\
+`--rule PRE+RULE`, for example `--rule nnm+krum:f=1` or `--rule clipping+bucketing:s=2+median`: what contributions go
+through before the rule, from left to right. A pre-aggregation takes the rule's `f` unless it has its own. No residual
+is left that V2 could check, so parts are audited.
 """
 
 
@@ -173,7 +189,15 @@ def _attack_facts(entry: Entry[Any]) -> tuple[str, ...]:
 
 
 def _rule_facts(entry: Entry[Any]) -> tuple[str, ...]:
-    return (f"residual: {entry.facts['residual'] or 'none, so parts are audited'}",)
+    facts = [f"residual: {entry.facts['residual'] or 'none, so parts are audited'}"]
+    facts += _condition(entry)
+    facts += [] if entry.facts["coordinatewise"] else ["on parts it differs from the rule on the whole vector"]
+    return tuple(facts)
+
+
+def _condition(entry: Entry[Any]) -> tuple[str, ...]:
+    condition = entry.facts["condition"]
+    return (f"condition: {condition.words}",) if isinstance(condition, Condition) else ()
 
 
 def _described(target: object) -> dict[str, str]:

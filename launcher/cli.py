@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from launcher import exits
+from launcher import exits, studies
 from launcher.flags import GroupedCommand, Launch, table_options
+from node import extensions
 from node.errors import BackendError, BtardError, ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -86,6 +87,10 @@ def run(dry_run: bool, show_config: bool, as_json: bool, **options: Any) -> None
         resolved.experiment, monitor.Monitor(console), argv=sys.argv, sources=resolved.sources
     )  # fmt: skip
     table.show(console, result.summary, result.run_dir)
+    if result.summary.outcome == summary.FINISHED:
+        from launcher.report import run_page
+
+        console.print(f"report: {monitor.shown_path(run_page.write(result.run_dir))}", soft_wrap=True)
     if as_json:
         click.echo(summary.as_json(result.summary), nl=False)
     problems = expectations.violations(expectations.parse_all(resolved.experiment.expect), result.summary)
@@ -96,25 +101,67 @@ def run(dry_run: bool, show_config: bool, as_json: bool, **options: Any) -> None
 
 @cli.command("plan", cls=GroupedCommand)
 @table_options
-def show_plan(**options: Any) -> None:
-    """Show roles, addresses and expected bytes of a run."""
+@click.option("--emit", type=click.Choice(["compose", "compose-gpu"]), help="write a file for so many peers instead")
+def show_plan(emit: str | None, **options: Any) -> None:
+    """Show roles, addresses and expected bytes of a run, or write the file that starts it elsewhere."""
     from launcher import plan
 
-    _show_plan(plan.make(_resolved(options).experiment))
+    experiment = _resolved(options).experiment
+    if emit is None:
+        _show_plan(plan.make(experiment))
+        return
+    from launcher.containers import emit as files
+
+    plan.quick_check(experiment)
+    click.echo((files.compose if emit == "compose" else files.gpu)(experiment.peers), nl=False)
 
 
 @cli.command()
 @click.argument("run_dir", metavar="RUN", type=click.Path(path_type=Path))
 @click.option("--data-dir", metavar="DIR", type=click.Path(path_type=Path), help="where data sets lie [the run's]")
+@click.option("--import", "imports", metavar="FILE.py", multiple=True, type=click.Path(path_type=Path),
+              help="file that the run was made with, if you trust it (repeatable)")  # fmt: skip
 @click.option("--explain", is_flag=True, help="tell the story of every ban and dispute in words")
-def verify(run_dir: Path, data_dir: Path | None, explain: bool) -> None:
+def verify(run_dir: Path, data_dir: Path | None, imports: Sequence[Path], explain: bool) -> None:
     """Check the ban evidence of a finished run.
 
     Public keys and public data suffice; whoever received the directory can do it.
     """
     from launcher import verification
 
+    extensions.load(imports)
     raise SystemExit(verification.show(_console(), run_dir, data_dir, explain))
+
+
+@cli.command()
+@click.argument("run_dir", metavar="[RUN]", required=False, type=click.Path(path_type=Path))
+def status(run_dir: Path | None) -> None:
+    """Show how a run stands, whatever its backend [the latest under runs/]."""
+    from launcher import control
+
+    for line in control.status(run_dir or control.latest()):
+        click.echo(line)
+
+
+@cli.command()
+@click.argument("run_dir", metavar="[RUN]", required=False, type=click.Path(path_type=Path))
+@click.option("--node", metavar="ID", type=int, help="only this node's")
+@click.option("--lines", metavar="N", type=click.IntRange(1), default=40, show_default=True, help="of each node")
+def logs(run_dir: Path | None, node: int | None, lines: int) -> None:
+    """Show the ends of the workers' logs, whatever the backend [the latest run under runs/]."""
+    from launcher import control
+
+    for line in control.logs(run_dir or control.latest(), node, lines):
+        click.echo(line)
+
+
+@cli.command()
+@click.argument("run_dir", metavar="[RUN]", required=False, type=click.Path(path_type=Path))
+def stop(run_dir: Path | None) -> None:
+    """End a run in order; remove what a killed launcher left [the latest run under runs/]."""
+    from launcher import control
+
+    control.stop(run_dir or control.latest(), click.echo)
 
 
 @cli.command("data")
@@ -155,27 +202,61 @@ def doctor(data_dir: str | None, run_dir: str, base_port: int, peers: int) -> No
 
 
 @cli.command()
-def attacks() -> None:
+@click.option("--peers", "-n", metavar="N", type=click.IntRange(2, 64), default=6, show_default=True, help="workers")
+@click.option("--size", metavar="D", type=float, default=1e7, show_default=True, help="floats in a vector")
+@click.option("--pairs", metavar="K", type=click.IntRange(1), default=9, show_default=True, help="alternations")
+@click.option("--task", metavar="TASK", help="measure the protocol's share of this task's training steps instead")
+@click.option("--steps", metavar="N", type=click.IntRange(1), default=100, show_default=True, help="steps of --task")
+@click.option("--scaling", is_flag=True, help="4, 8, 16, 32 and 64 peers, one after the other")
+@click.option("--json", "as_json", is_flag=True, help="figures as JSON on stdout")
+def bench(peers: int, size: float, pairs: int, task: str | None, steps: int, scaling: bool, as_json: bool) -> None:
+    """Measure a step against gloo's all-reduce and a plain mean, in one run."""
+    from launcher.bench import command
+
+    for line in command.lines(command.Wanted(peers, size, pairs, task, steps, scaling, as_json)):
+        click.echo(line)
+
+
+_import_option = click.option(
+    "--import", "imports", metavar="FILE.py", multiple=True, type=click.Path(path_type=Path),
+    help="file with own attacks, rules or tasks (repeatable)",
+)  # fmt: skip
+
+
+@cli.command()
+@_import_option
+def attacks(imports: Sequence[Path]) -> None:
     """List the attacks with their parameters."""
+    extensions.load(imports)
     from node.attacks.registry import ATTACKS
 
     _catalogue(ATTACKS)
 
 
 @cli.command()
-def rules() -> None:
-    """List the aggregation rules with their parameters."""
-    from node.aggregation.registry import RULES
+@_import_option
+def rules(imports: Sequence[Path]) -> None:
+    """List the aggregation rules and pre-aggregations with their parameters."""
+    extensions.load(imports)
+    from node.aggregation.registry import PRE_AGGREGATIONS, RULES
 
     _catalogue(RULES)
+    click.echo("    pre-aggregations, in front of a rule, joined by '+' (--rule nnm+krum):")
+    _catalogue(PRE_AGGREGATIONS)
 
 
 @cli.command()
-def tasks() -> None:
+@_import_option
+def tasks(imports: Sequence[Path]) -> None:
     """List the training tasks with their parameters."""
+    extensions.load(imports)
     from node.training.registry import TASKS
 
     _catalogue(TASKS)
+
+
+for each in (studies.sweep, studies.report, studies.compare):
+    cli.add_command(each)
 
 
 def _version(context: click.Context) -> None:
@@ -193,6 +274,11 @@ def _catalogue(entries: Any) -> None:
     for entry in entries:
         acts_on = entry.facts.get("acts_on")
         click.echo(f"{entry.name}{f' (on {acts_on})' if acts_on else ''}: {entry.summary}")
+        condition = entry.facts.get("condition")
+        if condition is not None:
+            click.echo(f"    needs {condition.words}")
+        if entry.facts.get("coordinatewise") is False:
+            click.echo("    on parts it differs from the rule on the whole vector: each aggregator chooses for itself")
         if entry.parameters:
             click.echo("    " + ", ".join(f"{name}={default}" for name, default in entry.parameters.items()))
         click.echo(f"    source: {entry.source}")
@@ -245,3 +331,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _fail(message: str, code: int) -> int:
     click.echo(f"error: {' '.join(message.split())}", err=True)
     return code
+
+
+if __name__ == "__main__":
+    main()

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from launcher import backends, data, plan, rundir, scoring, summary
+from launcher import backends, control, data, plan, rundir, scoring, summary
 from launcher.experiment import Experiment
 from launcher.files import last_lines
 from launcher.interrupts import Interrupts
 from launcher.plan import Plan
+from launcher.play import LOOK_SECONDS, play_of
 from launcher.state import Record, RunState
 from launcher.summary import FAILED, FINISHED, INTERRUPTED, TIMEOUT, Ending, Failure, Summary
 from launcher.watch import Watch
@@ -40,6 +41,9 @@ class Observer(Protocol):
     def ended(self) -> None:
         """No worker is left."""
 
+    def scored(self, summary: Summary) -> None:
+        """The summary is written."""
+
 
 class Silent:
     """An observer that tells nobody."""
@@ -54,6 +58,9 @@ class Silent:
         """Do nothing."""
 
     def ended(self) -> None:
+        """Do nothing."""
+
+    def scored(self, summary: Summary) -> None:
         """Do nothing."""
 
 
@@ -84,7 +91,7 @@ class _Run:
 
 def run(
     experiment: Experiment, observer: Observer | None = None, *, argv: Sequence[str] = (),
-    sources: Mapping[str, str] | None = None,
+    sources: Mapping[str, str] | None = None, interrupts: Interrupts | None = None,
 ) -> Result:  # fmt: skip
     """Run an experiment to its end and score it.
 
@@ -93,6 +100,7 @@ def run(
         observer: who is told of the progress.
         argv: the command line, for the record.
         sources: where each option's value came from, for the record.
+        interrupts: noted by somebody else, for a run in a thread; None: signals are caught here.
 
     Returns:
         The summary and the run directory; a run that failed, ran out of time or was interrupted has its `outcome` say
@@ -106,24 +114,57 @@ def run(
     """
     observer = observer or Silent()
     plan.quick_check(experiment)
-    backend = backends.build(experiment.backend)
-    with Interrupts() as interrupts:
+    backend = backends.build(experiment.backend, observer.note)
+    with (
+        Interrupts() if interrupts is None else nullcontext(interrupts) as interrupts,
+        _monitored(observer, experiment) as observer,
+    ):
         backend.warm_up()
         prepared = _prepare(experiment, observer)
+        backend.prepare(prepared)
         # From here on there is something to clean up: a signal is noted, and the loop ends in order.
         interrupts.deferred = True
         made = rundir.create(
-            experiment, prepared.run, prepared.roles, prepared.data_directory, argv=argv, sources=sources
-        )
-        state = RunState(prepared.run.peers, frozenset(prepared.roles))
-        watch = Watch(made.path, state)
-        current = _Run(prepared, made.path, made.run_id, backend, state, watch, observer, interrupts)
-        try:
+            experiment, prepared.run, prepared.roles, prepared.data_directory, argv=argv, sources=sources,
+            conditions=prepared.conditions,
+        )  # fmt: skip
+        return carry(prepared, made, backend, observer, interrupts)
+
+
+def carry(
+    prepared: Plan, made: rundir.RunDirectory, backend: backends.Backend, observer: Observer, interrupts: Interrupts
+) -> Result:
+    """Carry a prepared run through: start its workers, follow their journals to the end, score them.
+
+    Args:
+        prepared: what runs.
+        made: its run directory.
+        backend: starts and stops the workers.
+        observer: who is told of the progress.
+        interrupts: entered, and deferred.
+
+    Raises:
+        BackendError: the disk is full.
+    """
+    state = RunState(prepared.run.peers, frozenset(prepared.roles))
+    watch = Watch(made.path, state)
+    current = _Run(prepared, made.path, made.run_id, backend, state, watch, observer, interrupts)
+    try:
+        with control.marked(made.path):
             outcome, problem = _carry_through(current, made)
             return _score(current, outcome, problem)
-        finally:
-            backend.stop()
-            watch.close()
+    finally:
+        backend.stop()
+        watch.close()
+
+
+def _monitored(observer: Observer, experiment: Experiment) -> AbstractContextManager[Observer]:
+    """The observer, with everything that `--monitor` starts around it."""
+    if not experiment.monitor or experiment.backend == "compose":  # containers bring their own
+        return nullcontext(observer)
+    from launcher.station import around
+
+    return around(observer)
 
 
 def _prepare(experiment: Experiment, observer: Observer) -> Plan:
@@ -158,17 +199,22 @@ def _carry_through(current: _Run, made: rundir.RunDirectory) -> tuple[str, str |
 def _follow(current: _Run) -> tuple[str, str | None]:
     """Until all workers have ended, or something ends the run early."""
     idle_since: float | None = None
+    play = play_of(current.plan.conditions, current.backend, current.state, current.watch)
+    pace_s = POLL_SECONDS if play is None else LOOK_SECONDS
     while len(current.exits) < current.plan.run.peers:
-        for ended in current.backend.poll(POLL_SECONDS):
+        for ended in current.backend.poll(pace_s):
             current.exits[ended.node] = ended.exit_code
             current.observer.saw(current.watch.look())
             _name_dead(current, ended)
         current.observer.saw(current.watch.look())
+        if play is not None:
+            play.look()
         early = _reason_to_stop(current)
         if early is not None:
             return early
         # A banned attacker's process owes us nothing, not even its end.
-        if all(node in current.exits for node in current.state.honest):
+        away = current.state.killed | current.state.paused
+        if all(node in current.exits or node in away for node in current.state.honest):
             idle_since = time.monotonic() if idle_since is None else idle_since
             if time.monotonic() - idle_since > ATTACKER_GRACE_SECONDS:
                 break
@@ -200,8 +246,10 @@ def _name_dead(current: _Run, ended: backends.Exited) -> None:
     node = current.state.nodes[ended.node]
     node.exit_code = ended.exit_code
     current.watch.note("exited", peer=ended.node, exit_code=ended.exit_code)
-    if node.finished or ended.exit_code == 0 or node.banned or current.interrupts.signum is not None:
+    if node.finished or ended.exit_code == 0 or node.out is not None or current.interrupts.signum is not None:
         return
+    if node.node in current.state.killed:
+        return  # as the scenario wanted
     if node.state not in ("halted", "failed"):
         node.state = "dead"
     elif node.node in current.plan.roles:
@@ -212,7 +260,10 @@ def _name_dead(current: _Run, ended: backends.Exited) -> None:
 
 def _all_finished(current: _Run) -> bool:
     honest = [current.state.nodes[node] for node in current.state.honest]
-    return all(node.finished or node.banned for node in honest)
+    away = current.state.killed | current.state.paused
+    return all(node.finished or node.out is not None or node.node in away for node in honest) and any(
+        node.finished for node in honest
+    )
 
 
 def _first_problem(current: _Run) -> str:
@@ -225,10 +276,13 @@ def _first_problem(current: _Run) -> str:
 
 
 def _failures(current: _Run) -> tuple[Failure, ...]:
-    """Nodes that ended neither finished nor banned, those that died before those that were stopped by us."""
+    """Nodes that did not end as the protocol lets them: finished, or removed and told so."""
     found = []
     for node in current.state.nodes.values():
-        if node.finished or node.banned or node.node not in current.exits:
+        removed = node.out is not None and current.exits.get(node.node) == 0
+        if node.finished or removed or node.out == "banned" or node.node not in current.exits:
+            continue
+        if node.node in current.state.killed:
             continue
         log = last_lines(_log(current, node.node), LOG_LINES)
         found.append(Failure(node.node, current.exits[node.node], node.problem, log))
@@ -255,4 +309,5 @@ def _score(current: _Run, outcome: str, problem: str | None) -> Result:
     summary.write(score, current.directory)
     with suppress(BackendError):  # a full disk; `problem` says so already
         current.watch.note("ended", outcome=outcome, problem=problem)
+    current.observer.scored(score)
     return Result(score, current.directory, current.interrupts.signum if outcome == INTERRUPTED else None)

@@ -11,8 +11,13 @@ from blake3 import blake3
 
 from launcher import syntax
 from launcher.roles import Attackers, assign
+from node import extensions
+from node.conditions import Conditions
 from node.config import Endpoint, Member, NodeConfig, Role, RunConfig, Schedule
 from node.errors import ConfigError
+
+IMPORTS = "imports"
+"""Folder of a run directory with the files that the run was made with."""
 
 _RUN = RunConfig()
 _SCHEDULE = Schedule()
@@ -43,6 +48,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     attack_stop: int | None = _SCHEDULE.stop
     attack_probability: float = _SCHEDULE.probability
     allow_majority: bool = False
+    imports: tuple[str, ...] = ()
     task: str = syntax.written(_RUN.task)
     steps: int = _RUN.steps
     batch_size: int = _RUN.batch_size
@@ -50,6 +56,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     momentum: float = _RUN.momentum
     eval_every: int = _RUN.eval_every
     rule: str = syntax.written(_RUN.rule)
+    allow_weak: bool = _RUN.allow_weak
     tau: float = _RUN.tau
     validators: int = _RUN.validators
     validate_every: int = _RUN.validate_every
@@ -66,6 +73,13 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     gradient_bound: float | None = None
     minimum_rate: float = _RUN.minimum_rate
     encrypt_bulk: bool = _RUN.encrypt_bulk
+    delay: float = 0.0
+    jitter: float = 0.0
+    loss: float = 0.0
+    duplicate: float = 0.0
+    bandwidth: float | None = None
+    link: tuple[str, ...] = ()
+    scenario: str | None = None
     backend: str = "local"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     base_port: int = 0
@@ -73,6 +87,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     download: bool = True
     run_dir: str | None = None
     timeout: float | None = None
+    monitor: bool = False
     expect: tuple[str, ...] = ()
 
     @property
@@ -90,8 +105,11 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         """
         self._check()
         seeds = self.seeds
+        *pre, rule = syntax.plugins(self.rule)
         return RunConfig(
-            peers=self.peers, task=syntax.plugin(self.task), rule=syntax.plugin(self.rule), steps=self.steps,
+            peers=self.peers, task=syntax.plugin(self.task), rule=rule, pre=tuple(pre), allow_weak=self.allow_weak,
+            imports=tuple(extensions.label(Path(path)) for path in self.imports),
+            steps=self.steps,
             batch_size=self.batch_size, lr=self.lr, momentum=self.momentum, tau=self.tau, validators=self.validators,
             validate_every=self.validate_every, delta_max=self.delta_max, audit_share=self.audit_share,
             on_ban=self.on_ban, init_seed=seeds.init, data_seed=seeds.data, delivery_bound_s=self.delivery_bound,
@@ -130,13 +148,14 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 def node_configs(
     experiment: Experiment, run: RunConfig, roles: Mapping[int, Role], members: tuple[Member, ...], run_id: str,
-    directory: Path, data_directory: Path,
+    directory: Path, data_directory: Path, conditions: Conditions | None = None,
 ) -> tuple[NodeConfig, ...]:  # fmt: skip
     """One configuration per worker; only an attacker's own holds its role.
 
     Args:
         run_id: name of the run; every node learns it.
         directory: the run directory; node i lives in `directory/nodes/i`.
+        conditions: what the network is to be like.
     """
     fraction = 0.9 / run.peers if run.device == "cuda" else None
     return tuple(
@@ -144,7 +163,9 @@ def node_configs(
             run_id=run_id, node=member.id, run=run, members=members, role=roles.get(member.id),
             secrets_file=str(directory / "nodes" / str(member.id) / "secrets.json"),
             directory=str(directory / "nodes" / str(member.id)), data_directory=str(data_directory),
-            listen=listen(experiment.base_port, member.id), cuda_memory_fraction=fraction,
+            listen=listen(experiment.base_port, member.id), cuda_memory_fraction=fraction, conditions=conditions,
+            imports=tuple(str(directory / IMPORTS / Path(path).name) for path in experiment.imports),
+            metrics="127.0.0.1:0" if experiment.monitor else None,
         )
         for member in members
     )  # fmt: skip

@@ -12,14 +12,19 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from launcher import conditions, syntax
 from launcher.plan import Plan
 from launcher.roles import describe
 from launcher.state import Ban, NodeState, Record, RunState
+from launcher.summary import Summary
 from launcher.traffic import human
+from node.conditions import Conditions
+from node.config import RunConfig
 
 REFRESH_SECONDS = 0.25
 _STYLES = {
     "starting": "dim", "bound": "dim", "ready": "cyan", "training": "green", "finished": "green", "banned": "red",
+    "gone": "yellow", "eliminated": "yellow",
     "expelled": "red", "halted": "red", "failed": "bold red", "dead": "bold red",
 }  # fmt: skip
 
@@ -41,6 +46,7 @@ class Monitor:
         self._told_bans: set[tuple[int, int]] = set()
         self._told_steps: set[int] = set()
         self._told_ready = False
+        self._told_events = 0
 
     def note(self, line: str) -> None:
         """One line, above the live table if there is one."""
@@ -70,6 +76,9 @@ class Monitor:
             self._live.stop()
             self._live = None
 
+    def scored(self, summary: Summary) -> None:
+        """Nothing more: the table of results is printed by whoever asked for the run."""
+
     def _tell_news(self) -> None:
         plan, state = self._plan, self._state
         if plan is None or state is None:
@@ -78,6 +87,11 @@ class Monitor:
             self._told_ready = True
             self.note(f"{plan.run.peers} workers ready after {time.monotonic() - self._began:.1f} s")
             self._began = time.monotonic()
+        for record in state.happened[self._told_events :]:
+            self.note(
+                f"scenario: {record['action']} at {record['at_s']:.1f} s, step {state.step + 1}: {record['text']}"
+            )
+        self._told_events = len(state.happened)
         for key in sorted(set(state.bans) - self._told_bans):
             self._told_bans.add(key)
             self.note(ban_line(state.bans[key], state.byzantine))
@@ -112,7 +126,7 @@ class Monitor:
         assert self._plan is not None
         role = self._plan.roles.get(node.node)
         name = "+".join(each.name for each in role.attacks) if role else "honest"
-        state = "banned" if node.banned else node.state
+        state = node.out or node.state
         return (
             str(node.node), Text(name, style="yellow" if role else ""), str(max(node.step, 0)),
             "" if node.loss is None else f"{node.loss:.4f}", "" if node.accuracy is None else f"{node.accuracy:.4f}",
@@ -124,11 +138,15 @@ class Monitor:
         return f"test accuracy {known[-1][1]:.4f} (step {known[-1][0]})" if known else ""
 
 
+def _rule(run: RunConfig) -> str:
+    return "+".join(syntax.written(each) for each in (*run.pre, run.rule))
+
+
 def headline(plan: Plan) -> list[str]:
     """What runs, in one line, and who attacks, one line each."""
     run = plan.run
     lines = [
-        f"{run.peers} peers, {run.task.name}, {run.steps} steps, batch {run.batch_size}, rule {run.rule.name}, "
+        f"{run.peers} peers, {run.task.name}, {run.steps} steps, batch {run.batch_size}, rule {_rule(run)}, "
         f"tau {run.tau:g}, {run.validators} validator{'' if run.validators == 1 else 's'}, on {run.device}"
     ]
     for peer, role in sorted(plan.roles.items()):
@@ -136,6 +154,17 @@ def headline(plan: Plan) -> list[str]:
         if role.schedule.start >= run.steps:
             lines.append(f"warning: peer {peer} never attacks: its first step {role.schedule.start} is not below "
                          f"--steps {run.steps}; lower --attack-start")  # fmt: skip
+    lines += [f"warning: {warning}" for warning in plan.warnings]
+    return lines + (_network(plan.conditions, run.delivery_bound_s) if plan.conditions is not None else [])
+
+
+def _network(asked: Conditions, bound_s: float) -> list[str]:
+    """What is asked of the network, and whether the promises can hold on it."""
+    lines = conditions.describe(asked)
+    slowest_s = conditions.slowest_s(asked)
+    if slowest_s > bound_s:
+        lines.append(f"warning: messages may take {slowest_s:g} s, more than --delivery-bound {bound_s:g} s: honest "
+                     "peers may be removed; raise it")  # fmt: skip
     return lines
 
 
@@ -143,7 +172,7 @@ def ban_line(ban: Ban, byzantine: frozenset[int]) -> str:
     """A ban in one line."""
     who = "attacker" if ban.peer in byzantine else "HONEST peer"
     by = "seen by all" if ban.accuser is None else f"accused by {ban.accuser}"
-    out = "banned" if ban.removed else "convicted, stays"
+    out = ban.standing if ban.removed else "convicted, stays"
     return f"step {ban.step}: {who} {ban.peer} {out} ({ban.reason}, {by}); evidence {ban.evidence}"
 
 

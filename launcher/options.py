@@ -21,6 +21,7 @@ class Option:
         parse: reads the value from text.
         short: a one-letter flag.
         many: the flag may be repeated; a variable separates values by `;`.
+        spelled: the flag without its dashes, where it differs from the field.
         negated: the switch that turns a field off whose default is on.
     """
 
@@ -32,16 +33,17 @@ class Option:
     short: str | None = None
     many: bool = False
     negated: str | None = None
+    spelled: str | None = None
 
     @property
     def flag(self) -> str:
         """`--batch-size` for `batch_size`."""
-        return self.negated or "--" + self.field.replace("_", "-")
+        return self.negated or "--" + (self.spelled or self.field).replace("_", "-")
 
     @property
     def variable(self) -> str:
         """`BTARD_BATCH_SIZE` for `batch_size`."""
-        return "BTARD_" + self.field.upper()
+        return "BTARD_" + (self.spelled or self.field).upper()
 
     @property
     def default(self) -> object:
@@ -60,7 +62,7 @@ def or_none(parse: Callable[[str], object], word: str) -> Callable[[str], object
 
 _DEFAULTS = Experiment()
 _CLUSTER, _ATTACK, _TRAINING, _DEFENCE = "Cluster", "Attack", "Training", "Defence"
-_SEEDS, _PLACE = "Seeds", "Where it runs"
+_NETWORK, _SEEDS, _PLACE = "Network", "Seeds", "Where it runs"
 
 OPTIONS: tuple[Option, ...] = (
     Option("peers", _CLUSTER, "number of peers, one process each", "N", syntax.integer, short="-n"),
@@ -81,13 +83,17 @@ OPTIONS: tuple[Option, ...] = (
     Option("attack_stop", _ATTACK, "first step that is left alone again", "STEP", or_none(syntax.integer, "none")),
     Option("attack_probability", _ATTACK, "chance that a scheduled attack happens", "P", syntax.number),
     Option("allow_majority", _ATTACK, "allow more attackers than the promises hold for"),
+    Option("imports", _TRAINING, "file with own attacks, rules or tasks (repeatable)", "FILE.py", str, many=True,
+           spelled="import"),
     Option("task", _TRAINING, "model and data", "NAME[:k=v,...]", str),
     Option("steps", _TRAINING, "training steps", "STEPS", syntax.integer),
     Option("batch_size", _TRAINING, "samples per worker and step", "B", syntax.integer),
     Option("lr", _TRAINING, "base learning rate, cosine-annealed over the run", "RATE", syntax.number),
     Option("momentum", _TRAINING, "Nesterov momentum", "M", syntax.number),
     Option("eval_every", _TRAINING, "steps between test accuracies", "STEPS", syntax.integer),
-    Option("rule", _DEFENCE, "how an aggregator combines a part", "NAME[:k=v,...]", str),
+    Option("rule", _DEFENCE, "how an aggregator combines a part; pre-aggregations in front, joined by '+'",
+           "NAME[:k=v,...]", str),
+    Option("allow_weak", _DEFENCE, "allow a rule whose condition on n and f fails"),
     Option("tau", _DEFENCE, "clipping radius of a part", "TAU", syntax.number),
     Option("validators", _DEFENCE, "validators drawn for each step", "M", syntax.integer),
     Option("validate_every", _DEFENCE, "validate a step with probability 1/K", "K", syntax.integer),
@@ -97,6 +103,16 @@ OPTIONS: tuple[Option, ...] = (
            syntax.number),
     Option("on_ban", _DEFENCE, "what a ban does", "remove|reform", str),
     Option("recompute_tolerance", _DEFENCE, "relative L2 error a recomputed gradient may have", "TOL", syntax.number),
+    Option("delay", _NETWORK, "delay of every message, on top of the real network's", "TIME", syntax.seconds),
+    Option("jitter", _NETWORK, "further delay, uniform up to this: messages overtake each other", "TIME",
+           syntax.seconds),
+    Option("loss", _NETWORK, "share of transmissions that are lost, and repeated after 200 ms", "SHARE", syntax.share),
+    Option("duplicate", _NETWORK, "share of messages that arrive twice", "SHARE", syntax.share),
+    Option("bandwidth", _NETWORK, "rate of each link, e.g. 10mbit or 2MB/s", "none|RATE", or_none(syntax.rate, "none")),
+    Option("link", _NETWORK, "one direction that differs, e.g. '0->4:delay=50ms,loss=1%' or '*<->5:...' (repeatable)",
+           "FROM->TO:...", str, many=True),
+    Option("scenario", _NETWORK, "what happens to links and processes, and when (docs/faults.md)", "FILE",
+           or_none(str, "none")),
     Option("seed", _SEEDS, "seed that the others are derived from", "SEED", syntax.integer),
     Option("init_seed", _SEEDS, "initial parameters", "SEED", or_none(syntax.integer, "auto")),
     Option("data_seed", _SEEDS, "mini-batches", "SEED", or_none(syntax.integer, "auto")),
@@ -106,6 +122,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("data_dir", _PLACE, "where data sets lie", "DIR", or_none(str, "none")),
     Option("download", _PLACE, "fail when the data set is missing instead of fetching it", negated="--no-download"),
     Option("base_port", _PLACE, "first of 2N local ports; 0: the system chooses", "PORT", syntax.integer),
+    Option("monitor", _PLACE, "serve metrics, and collect them where Prometheus is installed"),
     Option("timeout", _PLACE, "stop the run after this time (exit 5)", "TIME", or_none(syntax.seconds, "none")),
     Option("expect", _PLACE, "check a field of summary.json, e.g. 'honest_banned==0' (repeatable; exit 4)", "CHECK",
            str, many=True),

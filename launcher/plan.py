@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import Literal
 
 from launcher import backends, data, expectations, traffic
+from launcher import conditions as network
 from launcher.experiment import Experiment, listen
+from node import extensions
+from node.conditions import Conditions
 from node.config import Endpoint, Role, RunConfig
 from node.errors import BackendError, ConfigError, DataError
 
@@ -25,6 +28,8 @@ class Plan:
 
     Args:
         dimension: entries of the gradient; None while the task's data is missing.
+        conditions: what the network is to be like, and what happens to workers; None: nothing.
+        warnings: what a scenario means for the run.
     """
 
     experiment: Experiment
@@ -32,6 +37,8 @@ class Plan:
     roles: Mapping[int, Role]
     data_directory: Path
     dimension: int | None
+    conditions: Conditions | None = None
+    warnings: tuple[str, ...] = ()
 
     @property
     def listens(self) -> tuple[Endpoint, ...]:
@@ -54,8 +61,17 @@ def quick_check(experiment: Experiment) -> None:
         ConfigError: an option out of range, an unknown backend, or an expectation that cannot be read.
     """
     experiment.run_config("cpu")
+    names = [Path(path).name for path in experiment.imports]
+    if len(set(names)) < len(names):
+        raise ConfigError(f"--import names {', '.join(names)}: two files of one name; rename one of them")
     backends.check(experiment.backend)
+    if experiment.monitor and experiment.backend != "local":
+        raise ConfigError(
+            f"--monitor watches processes of this machine, which --backend {experiment.backend} has none of; "
+            "leave it out (a cluster in containers brings its own Prometheus)"
+        )
     expectations.parse_all(experiment.expect)
+    network.of(experiment)
 
 
 def make(experiment: Experiment) -> Plan:
@@ -67,14 +83,21 @@ def make(experiment: Experiment) -> Plan:
     """
     quick_check(experiment)
     run = experiment.run_config(device(experiment.device))
+    extensions.load([Path(path) for path in experiment.imports])
     roles = experiment.roles()
-    from node.aggregation.registry import RULES
+    from node.aggregation.requirement import check_strength
     from node.training.registry import TASKS
 
-    RULES.check(run.rule.name, run.rule.parameters)
+    check_strength(run, len(roles))
     TASKS.check(run.task.name, run.task.parameters)
     where = data.directory(experiment.data_dir)
-    return Plan(experiment, run, roles, where, _dimension(run, where, roles))
+    return Plan(experiment, run, roles, where, _dimension(run, where, roles), network.of(experiment),
+                network.scenario(experiment).warnings)  # fmt: skip
+
+
+def again(experiment: Experiment, run: RunConfig, roles: Mapping[int, Role], where: Path) -> Plan:
+    """The plan of a run that was settled elsewhere, with the data as it lies here."""
+    return Plan(experiment, run, roles, where, _dimension(run, where, roles), network.of(experiment))
 
 
 def device(choice: str) -> Device:

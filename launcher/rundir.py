@@ -17,8 +17,9 @@ from pathlib import Path
 import msgspec
 
 import node as node_package
-from launcher.experiment import Experiment, Seeds, node_configs
+from launcher.experiment import IMPORTS, Experiment, Seeds, node_configs
 from launcher.files import disk_error, write_atomically
+from node.conditions import Conditions
 from node.config import WIRE_VERSION, Member, NodeConfig, Role, RunConfig
 from node.errors import BackendError, ConfigError
 
@@ -59,7 +60,7 @@ class RunRecord(msgspec.Struct, frozen=True):
     run: RunConfig
     seeds: Seeds
     roles: dict[str, Role]
-    link_model: dict[str, float] | None
+    link_model: Conditions | None
     data_directory: str
     versions: Versions
 
@@ -74,7 +75,7 @@ class RunDirectory(msgspec.Struct, frozen=True):
 
 def create(
     experiment: Experiment, run: RunConfig, roles: Mapping[int, Role], data_directory: Path,
-    *, argv: Sequence[str] = (), sources: Mapping[str, str] | None = None,
+    *, argv: Sequence[str] = (), sources: Mapping[str, str] | None = None, conditions: Conditions | None = None,
 ) -> RunDirectory:  # fmt: skip
     """Make the run directory with genesis.json, run.json and each node's folder, secrets and configuration.
 
@@ -89,8 +90,9 @@ def create(
     run_id = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
     try:
         members, hidden = keys.generate(experiment.seeds.protocol, run.peers)
-        configs = node_configs(experiment, run, roles, members, run_id, path, data_directory)
+        configs = node_configs(experiment, run, roles, members, run_id, path, data_directory, conditions)
         (path / "logs").mkdir()
+        _keep_imports(experiment, path / IMPORTS)
         for config, secret in zip(configs, hidden, strict=True):
             Path(config.directory).mkdir(parents=True)
             keys.write(Path(config.secrets_file), secret)
@@ -98,7 +100,8 @@ def create(
         write_atomically(path / "genesis.json", _json(Genesis(FORMAT, WIRE_VERSION, run_id, run, members)))
         record = RunRecord(
             FORMAT, WIRE_VERSION, run_id, time.strftime("%Y-%m-%dT%H:%M:%S%z"), tuple(argv), experiment,
-            dict(sources or {}), run, experiment.seeds, {str(peer): role for peer, role in roles.items()}, None,
+            dict(sources or {}), run, experiment.seeds, {str(peer): role for peer, role in roles.items()},
+            conditions,
             str(data_directory), versions(),
         )  # fmt: skip
         write_atomically(path / "run.json", _json(record))
@@ -109,6 +112,14 @@ def create(
         remove(path)
         raise
     return RunDirectory(path, run_id, configs)
+
+
+def _keep_imports(experiment: Experiment, directory: Path) -> None:
+    """Copies of the files that the run is made with: what the workers load, and what a verifier may read."""
+    if experiment.imports:
+        directory.mkdir()
+    for name in experiment.imports:
+        shutil.copyfile(name, directory / Path(name).name)
 
 
 def remove(path: Path) -> None:

@@ -48,11 +48,11 @@ def resolve(flags: Mapping[str, object], environment: Mapping[str, str], config_
     for option in OPTIONS:
         name = option.field
         if name in flags:
-            values[name], sources[name] = _from_text(option, flags[name], option.flag), f"flag {option.flag}"
+            values[name], sources[name] = from_text(option, flags[name], option.flag), f"flag {option.flag}"
         elif option.variable in environment:
             text = environment[option.variable]
             split = tuple(item.strip() for item in text.split(";") if item.strip()) if option.many else text
-            values[name], sources[name] = _from_text(option, split, option.variable), f"variable {option.variable}"
+            values[name], sources[name] = from_text(option, split, option.variable), f"variable {option.variable}"
         elif name in table:
             values[name], sources[name] = _from_file(option, table[name], str(path)), f"file {path}"
         else:
@@ -104,12 +104,17 @@ def _as_text(option: Option, value: object) -> str:
     return json.dumps(list(value) if isinstance(value, tuple) else value)
 
 
-def _from_text(option: Option, given: object, where: str) -> object:
+def from_text(option: Option, given: object, where: str) -> object:
+    """A field's value from the text of its option (a tuple of texts where it repeats; a switch's bool as it is).
+
+    Raises:
+        ConfigError: the text cannot be read; the message begins with `where`.
+    """
     if isinstance(given, bool):
         return given
     texts = given if isinstance(given, tuple) else (given,)
     read = tuple(_parsed(option, str(text), where) for text in texts)
-    return _typed(option, read if option.many else read[0], where)
+    return typed(option, read if option.many else read[0], where)
 
 
 def _parsed(option: Option, text: str, where: str) -> object:
@@ -123,11 +128,16 @@ def _from_file(option: Option, value: object, path: str) -> object:
     """A file may write what text would (`"2s"`, `"auto"`) or the value itself."""
     where = f"--config {path}: {option.field}"
     if option.many:
-        return _typed(option, [value] if isinstance(value, str) else value, where)
-    return _typed(option, _parsed(option, value, where) if isinstance(value, str) else value, where)
+        return typed(option, [value] if isinstance(value, str) else value, where)
+    return typed(option, _parsed(option, value, where) if isinstance(value, str) else value, where)
 
 
-def _typed(option: Option, value: object, where: str) -> object:
+def typed(option: Option, value: object, where: str) -> object:
+    """A value as the field of `Experiment` has it.
+
+    Raises:
+        ConfigError: the value is of another kind or not one of the choices.
+    """
     try:
         return msgspec.convert(value, _FIELDS[option.field].type)
     except msgspec.ValidationError as error:

@@ -24,13 +24,18 @@ class Commit:
 
 @dataclass(frozen=True, slots=True)
 class Ban:
-    """A certified ban as an honest node recorded it; `evidence` is the file, relative to the run directory."""
+    """A certified verdict as an honest node recorded it; `evidence` is the file, relative to the run directory.
+
+    `standing` says what it makes of the peer: banned (proven guilt), gone (silent) or eliminated (one of a pair that
+    cannot both be honest).
+    """
 
     step: int
     peer: int
     reason: str
     accuser: int | None
     removed: bool
+    standing: str
     evidence: str
     evidence_digest: str
 
@@ -51,11 +56,11 @@ class Bytes:
 
 @dataclass(slots=True)
 class NodeState:
-    """One row of the live view; `banned` means out of the roster, whatever its process still does."""
+    """One row of the live view; `out` is the standing of a node outside the roster, whatever its process still does."""
 
     node: int
     state: str = "starting"
-    banned: bool = False
+    out: str | None = None
     step: int = -1
     loss: float | None = None
     accuracy: float | None = None
@@ -76,6 +81,8 @@ class RunState:
         byzantine: the launcher's knowledge of who attacks; only honest nodes' words on bans count.
 
     `attacked` holds the steps at which attackers say they acted: they score themselves, they decide nothing.
+    `happened` lists the events of the scenario, `killed` and `paused` who is away because of it; `links` holds each
+    direction's last figures where the network is modelled.
     `bans` are keyed by (step, peer): under `--on-ban reform` a peer that stays may be banned again.
     """
 
@@ -87,6 +94,10 @@ class RunState:
     bans: dict[tuple[int, int], Ban] = field(default_factory=dict)
     attacked: dict[int, frozenset[int]] = field(default_factory=dict)
     voided: int = 0
+    links: dict[tuple[int, int], Record] = field(default_factory=dict)
+    happened: list[Record] = field(default_factory=list)
+    killed: set[int] = field(default_factory=set)
+    paused: set[int] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.nodes = {node: NodeState(node) for node in range(self.peers)}
@@ -103,6 +114,9 @@ class RunState:
 
     def apply(self, record: Record) -> None:
         """Fold one journal record in; records of unknown events or nodes change nothing."""
+        if record["event"] == "scenario":
+            self._played(record)
+            return
         node = self.nodes.get(record["node"])
         if node is None:
             return
@@ -118,6 +132,8 @@ class RunState:
                 self.slices.setdefault(record["step"], {})[node.node] = (record["correct"], record["count"])
             case "banned":
                 self._ban(node, record)
+            case "links":
+                self.links[node.node, int(record["peer"])] = record
             case "attacked":
                 self.attacked[node.node] = frozenset(record["steps"])
             case "expelled":
@@ -149,6 +165,21 @@ class RunState:
         """The first ban of each banned peer."""
         return {peer: self.bans[step, peer] for step, peer in sorted(self.bans, reverse=True)}
 
+    def _played(self, record: Record) -> None:
+        """Something happened from outside."""
+        self.happened.append(record)
+        match record["action"]:
+            case "kill":
+                self.killed.update(record["peers"])
+            case "pause":
+                self.paused.update(record["peers"])
+            case "continue":
+                self.paused.difference_update(record["peers"])
+            case _:
+                return
+        for peer in record["peers"]:
+            self.nodes[peer].state = {"kill": "killed", "pause": "paused"}.get(record["action"], "training")
+
     def _commit(self, node: NodeState, record: Record) -> None:
         step = int(record["step"])
         node.state = "training"
@@ -165,9 +196,9 @@ class RunState:
         if witness.node in self.byzantine or (step, peer) in self.bans:
             return
         self.bans[step, peer] = Ban(step, peer, record["reason"], record["accuser"], bool(record["removed"]),
-                                    record["path"], record["evidence"])  # fmt: skip
+                                    record["standing"], record["path"], record["evidence"])  # fmt: skip
         if peer in self.nodes and record["removed"]:
-            self.nodes[peer].banned = True
+            self.nodes[peer].out = record["standing"]
 
     def _finish(self, node: NodeState, record: Record) -> None:
         node.finished = True

@@ -12,11 +12,12 @@ import msgspec
 from launcher import traffic
 from launcher.files import write_atomically
 from launcher.roles import describe
-from launcher.state import Ban, RunState
+from launcher.state import Ban, Record, RunState
 from node.config import Role
 
 FORMAT = 1
 FINISHED, FAILED, INTERRUPTED, TIMEOUT = "finished", "failed", "interrupted", "timeout"
+BANNED, GONE, ELIMINATED = STANDINGS = ("banned", "gone", "eliminated")
 
 
 class Sent(msgspec.Struct, frozen=True):
@@ -36,7 +37,7 @@ class StepSeconds(msgspec.Struct, frozen=True):
 
 
 class BanRow(msgspec.Struct, frozen=True):
-    """One ban; `accuser` None: a predicate of the transcript; `evidence` is relative to the run directory."""
+    """One verdict; `accuser` None: a predicate of the transcript; `evidence` is relative to the run directory."""
 
     step: int
     peer: int
@@ -56,12 +57,47 @@ class Failure(msgspec.Struct, frozen=True):
     log: tuple[str, ...]
 
 
+class LinkRow(msgspec.Struct, frozen=True):
+    """One direction of a modelled network: what was asked for against what was measured, over the whole run.
+
+    Delays are means over messages, jitter included, losses shares of transmissions, rates bytes per second; None where
+    nothing was measured. `held`: messages that waited for the end of a partition. `rtt_s`: the shortest answer to a
+    probe, there and back.
+    """
+
+    sender: int
+    receiver: int
+    messages: int
+    held: int
+    requested_delay_s: float | None
+    measured_delay_s: float | None
+    requested_loss: float | None
+    measured_loss: float | None
+    requested_rate: float | None
+    measured_rate: float | None
+    rtt_s: float | None
+
+
+class Happened(msgspec.Struct, frozen=True):
+    """One event of the scenario: what the file asked for, and when it was carried out.
+
+    `action`: kill, pause or continue, of `peers`; begins or ends, of a change of links.
+    """
+
+    action: str
+    peers: tuple[int, ...]
+    at_s: float
+    text: str
+
+
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
     """The fields of summary.json.
 
-    `honest_banned` and `undetected` count peers (the `_peers` fields name them); `agreement` says that all honest
-    active peers held equal digests at every committed step; `bytes_expected` is the formula's bulk for the committed
-    steps; `detection_steps` counts, for each banned attacker, the attacked steps until its ban.
+    `bans` holds proven guilt; `gone` peers fell silent, of an `eliminated` pair one is faulty. `honest_banned`,
+    `honest_gone`, `honest_eliminated` and `undetected` (attackers never removed nor convicted) count peers, the
+    `_peers` fields name them. `agreement` says that all honest active peers held equal digests at every committed
+    step; `bytes_expected` is the formula's bulk for the committed steps; `detection_steps` counts, for each convicted
+    or removed attacker, the attacked steps until then.
     """
 
     format: int = FORMAT
@@ -75,8 +111,14 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     byzantine: list[int]
     attacks: dict[str, str]
     bans: list[BanRow]
+    gone: list[BanRow]
+    eliminated: list[BanRow]
     honest_banned: int
     honest_banned_peers: list[int]
+    honest_gone: int
+    honest_gone_peers: list[int]
+    honest_eliminated: int
+    honest_eliminated_peers: list[int]
     undetected: int
     undetected_peers: list[int]
     agreement: bool
@@ -89,6 +131,8 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     voided_attempts: int
     failures: list[Failure]
     model: str | None
+    links: list[LinkRow] = []
+    scenario: list[Happened] = []
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +157,7 @@ def summarise(run_id: str, state: RunState, roles: Mapping[int, Role], ending: E
         ending: outcome and final figures.
     """
     first = state.first_bans
-    honest_banned = sorted(set(first) - set(roles))
+    honest = {standing: _honest(state, roles, standing) for standing in STANDINGS}
     undetected = sorted(set(roles) - set(first))
     sent = [node.sent for node in state.nodes.values()]
     return Summary(
@@ -121,8 +165,10 @@ def summarise(run_id: str, state: RunState, roles: Mapping[int, Role], ending: E
         accuracy=state.accuracy(), final_test_accuracy=ending.final_test_accuracy,
         final_train_loss=_final_loss(state), byzantine=sorted(roles),
         attacks={str(peer): describe(role) for peer, role in sorted(roles.items())},
-        bans=[_row(state.bans[key], roles) for key in sorted(state.bans)],
-        honest_banned=len(honest_banned), honest_banned_peers=honest_banned,
+        bans=_rows(state, roles, BANNED), gone=_rows(state, roles, GONE), eliminated=_rows(state, roles, ELIMINATED),
+        honest_banned=len(honest[BANNED]), honest_banned_peers=honest[BANNED],
+        honest_gone=len(honest[GONE]), honest_gone_peers=honest[GONE],
+        honest_eliminated=len(honest[ELIMINATED]), honest_eliminated_peers=honest[ELIMINATED],
         undetected=len(undetected), undetected_peers=undetected,
         agreement=agreement(state), parameter_digest=_final_digests(state),
         bytes_sent=Sent(sum(b.total for b in sent), sum(b.bulk for b in sent), sum(b.control for b in sent),
@@ -132,6 +178,9 @@ def summarise(run_id: str, state: RunState, roles: Mapping[int, Role], ending: E
         detection_steps={str(peer): attacked_steps(state, peer, role, first[peer])
                          for peer, role in sorted(roles.items()) if peer in first},
         voided_attempts=state.voided, failures=list(ending.failures), model=ending.model,
+        links=[_link(pair, state.links[pair]) for pair in sorted(state.links)],
+        scenario=[Happened(event["action"], tuple(event["peers"]), event["at_s"], event["text"])
+                  for event in state.happened],
     )  # fmt: skip
 
 
@@ -185,8 +234,22 @@ def as_json(summary: Summary) -> bytes:
     return msgspec.json.format(msgspec.json.encode(summary), indent=2) + b"\n"
 
 
-def _row(ban: Ban, roles: Mapping[int, Role]) -> BanRow:
-    return BanRow(ban.step, ban.peer, ban.reason, ban.accuser, ban.evidence, ban.evidence_digest, ban.peer in roles)
+def _rows(state: RunState, roles: Mapping[int, Role], standing: str) -> list[BanRow]:
+    bans = (state.bans[key] for key in sorted(state.bans))
+    return [
+        BanRow(ban.step, ban.peer, ban.reason, ban.accuser, ban.evidence, ban.evidence_digest, ban.peer in roles)
+        for ban in bans
+        if ban.standing == standing
+    ]
+
+
+def _honest(state: RunState, roles: Mapping[int, Role], standing: str) -> list[int]:
+    return sorted({ban.peer for ban in state.bans.values() if ban.standing == standing} - set(roles))
+
+
+def _link(pair: tuple[int, int], record: Record) -> LinkRow:
+    own = {name: record[name] for name in LinkRow.__struct_fields__ if name in record}
+    return LinkRow(sender=pair[0], receiver=pair[1], **own)
 
 
 def _steps(state: RunState) -> int:

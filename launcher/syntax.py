@@ -10,6 +10,8 @@ from node.config import Plugin
 from node.errors import ConfigError
 
 _SECONDS = {"": 1.0, "ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+_RATES = {"": 1.0, "b/s": 1.0, "kb/s": 1e3, "mb/s": 1e6, "gb/s": 1e9, "bit": 0.125, "kbit": 125.0, "mbit": 125e3,
+          "gbit": 125e6}  # fmt: skip
 _WORDS: Mapping[str, object] = {"true": True, "false": False, "none": None}
 # A plus that joins attacks is followed by a name; the one in 1e+3 by a digit.
 _JOIN = re.compile(r"\+(?=\s*[A-Za-z_])")
@@ -67,6 +69,38 @@ def seconds(text: str) -> float:
     if not math.isfinite(value):
         raise ConfigError(f"{text!r} is not a duration; write 2s, 500ms or 5m")
     return value
+
+
+def share(text: str) -> float:
+    """A share: a number from 0 to 1, or a percentage.
+
+    Raises:
+        ConfigError: anything else.
+    """
+    number_, percent, rest = text.strip().partition("%")
+    try:
+        found = float(number_) / (100.0 if percent else 1.0)
+    except ValueError:
+        found = math.nan
+    if rest or not 0 <= found <= 1:
+        raise ConfigError(f"{text!r} is not a share; write 1% or 0.01")
+    return found
+
+
+def rate(text: str) -> float:
+    """Bytes per second: a number, or one with a unit: kB/s, MB/s, GB/s, kbit, mbit, gbit.
+
+    Raises:
+        ConfigError: anything else, or not positive.
+    """
+    match = re.fullmatch(r"\s*([0-9.eE+]+?)\s*([a-z/]*)\s*", text.lower())
+    try:
+        found = float(match[1]) * _RATES[match[2]] if match else math.nan
+    except (ValueError, KeyError):
+        found = math.nan
+    if not 0 < found < math.inf:
+        raise ConfigError(f"{text!r} is not a rate; write 10mbit, 2MB/s or 500kB/s")
+    return found
 
 
 def value(text: str) -> object:

@@ -10,6 +10,7 @@ from rich.text import Text
 from launcher.monitor import shown_path
 from launcher.summary import FINISHED, BanRow, Summary
 from launcher.traffic import human
+from launcher.weather import events, weather
 
 _WIDTH = 22
 
@@ -31,9 +32,13 @@ def rows(summary: Summary) -> list[tuple[str, str]]:
         result.append(("final test accuracy", f"{summary.final_test_accuracy:.4f}"))
     result += _many("attacked", [f"peer {peer}: {attack}" for peer, attack in summary.attacks.items()])
     result += _many("banned", [_ban(ban, summary) for ban in summary.bans])
+    result += _many("gone", [_ban(ban, summary) for ban in summary.gone]) if summary.gone else []
+    result += _many("eliminated", [_ban(ban, summary) for ban in summary.eliminated]) if summary.eliminated else []
     if summary.byzantine:
-        result += _many("attackers not banned", [f"peer {peer}" for peer in summary.undetected_peers])
+        result += _many("attackers not found", [f"peer {peer}" for peer in summary.undetected_peers])
     result += _many("honest peers banned", [f"peer {peer}" for peer in summary.honest_banned_peers])
+    result += _many("scenario", events(summary)) if summary.scenario else []
+    result += _many("links", weather(summary.links)) if summary.links else []
     equal = "equal digests at all honest peers after every step"
     result.append(("agreement", equal if summary.agreement else "BROKEN: honest peers hold different parameters"))
     result.append(("bytes", _bytes(summary)))
@@ -67,7 +72,7 @@ def _style(label: str, summary: Summary) -> str:
     bad = {
         "outcome": summary.outcome != FINISHED,
         "honest peers banned": bool(summary.honest_banned),
-        "attackers not banned": bool(summary.undetected),
+        "attackers not found": bool(summary.undetected),
         "agreement": not summary.agreement,
     }
     return "red" if bad.get(label) else ""

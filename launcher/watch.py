@@ -29,6 +29,7 @@ class Watch:
         self.state = state
         self._journals = {node: run_dir / "nodes" / str(node) / "journal.jsonl" for node in state.nodes}
         self._offsets = dict.fromkeys(state.nodes, 0)
+        self._noted: list[Record] = []
         self._events = _Lines(run_dir / "events.jsonl")
         self._metrics = _Lines(run_dir / "metrics.jsonl")
 
@@ -47,15 +48,19 @@ class Watch:
         for record in found:
             self.state.apply(record)
         self._write(found)
-        return found
+        noted, self._noted = self._noted, []
+        return noted + found
 
     def note(self, event: str, **fields: object) -> None:
-        """Add an event of the launcher's own.
+        """Add an event of the launcher's own; the next look returns it with the nodes'.
 
         Raises:
             BackendError: the disk is full.
         """
-        self._write([{"time": time.time(), "node": LAUNCHER, "event": event, **fields}])
+        record = {"time": time.time(), "node": LAUNCHER, "event": event, **fields}
+        self._write([record])
+        self.state.apply(record)
+        self._noted.append(record)
 
     def close(self) -> None:
         """Close both files."""

@@ -47,6 +47,7 @@ BatchTransform: TypeAlias = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 _OWN_TIMER = "attack "
+_LARGEST_MEMORY = 4 << 30
 
 
 class Machine(Protocol):
@@ -68,6 +69,7 @@ class Adversary:
         me: genesis id of this node.
         layout, dimension, classes: of the task (node/training/task.py).
         recompute: returns a peer's honest gradient of the current step; None: this attacker cannot.
+        combine: what the rule makes of contributions `[N, D]` in the current attempt; None: this attacker cannot.
 
     Raises:
         ConfigError: an unknown attack or parameter, or an attack on labels where the task has none.
@@ -82,6 +84,7 @@ class Adversary:
         dimension: int = 0,
         classes: int = 0,
         recompute: Callable[[int], Tensor] | None = None,
+        combine: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         self.attacked: list[int] = []
         """Steps at which an attack of the schedule changed something, ascending; for the launcher's score only."""
@@ -99,12 +102,14 @@ class Adversary:
             classes=classes,
             attack_seed=role.attack_seed,
             recompute=recompute,
+            combine=combine,
         )
         self._peer: Machine | None = None
         self._honest = False
         self._step = -1
         self._commits = Commits()
         memory = 1 + max(attack.memory for attack in self._attacks)
+        _check_memory(memory, dimension)
         self._history: deque[tuple[int, Tensor]] = deque(maxlen=memory)
         self._aggregates: deque[tuple[int, Tensor]] = deque(maxlen=memory)
         self._behaviours: list[Behaviour] = [attack.function() for attack in self._of("node")]
@@ -199,14 +204,21 @@ class Adversary:
                 self._commits.listen(event)
             case GradientReady(purpose=Purpose.OWN):
                 self._history.append((event.step, event.gradient_D))
-                attacks = self._firing("gradient", event.step)
-                if attacks:
-                    gradient_D = event.gradient_D
-                    for attack in attacks:
-                        gradient_D = _sendable(attack.function(gradient_D, self.view(event.step)))
-                    self._mark(event.step)
-                    return replace(event, gradient_D=gradient_D)
+                return self._contribution(event)
         return event
+
+    def _contribution(self, event: GradientReady) -> GradientReady:
+        view, gradient_D = self.view(event.step), event.gradient_D
+        attacks = self._firing("gradient", event.step)
+        for attack in attacks:
+            gradient_D = _sendable(attack.function(gradient_D, view))
+        for behaviour in self._acting(event.step):
+            changed_D = behaviour.contributed(gradient_D, view)
+            gradient_D = gradient_D if changed_D is gradient_D else _sendable(changed_D)
+        if gradient_D is event.gradient_D:
+            return event
+        self._mark(event.step)
+        return replace(event, gradient_D=gradient_D)
 
     def _filter_output(self, output: Output) -> Sequence[Output]:
         match output:
@@ -276,6 +288,20 @@ class Adversary:
     def _mark(self, step: int) -> None:
         if not self.attacked or self.attacked[-1] != step:
             self.attacked.append(step)
+
+
+def _check_memory(steps: int, dimension: int) -> None:
+    """Refuse an attack that would keep more gradients than a node should hold.
+
+    Raises:
+        ConfigError: the memory it would take.
+    """
+    needed = 8 * steps * dimension  # gradients and aggregates
+    if needed > _LARGEST_MEMORY:
+        raise ConfigError(
+            f"an attack that looks {steps - 1} steps back needs {needed / 2**30:.1f} GiB with {dimension} parameters; "
+            f"use a delay of at most {_LARGEST_MEMORY // (8 * dimension) - 1}"
+        )
 
 
 def _finished(output: Output) -> bool:

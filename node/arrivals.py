@@ -33,6 +33,14 @@ class BulkArrival:
 Arrival: TypeAlias = ControlArrival | BulkArrival
 
 
+class RefusedError(Exception):
+    """A message that has no effect but on the counter of its reason; never leaves the transport."""
+
+    def __init__(self, reason: str, via: int | None = None) -> None:
+        super().__init__(reason)
+        self.reason, self.via = reason, via
+
+
 def accept_any(via: int, key: BulkKey, size_bytes: int) -> bool:
     """Keeps every tensor within the size limit; for tools and tests."""
     return True

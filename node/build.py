@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 import msgspec
+import torch
 from torch import Tensor
 
+from node import extensions, kernels
 from node.adversary import Adversary
-from node.aggregation.registry import build_rule
+from node.aggregation.built import build_rule
+from node.aggregation.requirement import check_strength
 from node.config import WIRE_VERSION, Member, NodeConfig, RunConfig, Secrets
 from node.errors import ConfigError
+from node.protocol.checksums import sums
 from node.protocol.digest import digest
 from node.protocol.events import BulkKey, ComputeGradient, GradientReady, Input, Output, Purpose
 from node.protocol.messages import (
@@ -27,6 +31,7 @@ from node.protocol.messages import (
 )
 from node.protocol.peer import Peer
 from node.protocol.roster import Roster
+from node.protocol.rule import Rule
 from node.protocol.settings import Settings, Tools, Verify
 from node.signing import Signer, verify
 from node.training.optimiser import NesterovSgd
@@ -129,16 +134,38 @@ def settings_of(run_id: str, run: RunConfig, members: Sequence[Member], dimensio
 
 
 def task_of(run: RunConfig, data_directory: Path) -> Task:
-    """The run's task on its data."""
+    """The run's task on its data.
+
+    Raises:
+        ConfigError: an unknown task or parameter, or a file of `--import` that has not been loaded.
+        DataError: its data is missing or corrupt.
+    """
+    extensions.require(run.imports)
     return build_task(run.task, TaskContext(data_directory, run.batch_size, run.device))
 
 
 def tools_of(run: RunConfig, check: Verify = verify) -> Tools:
-    """The run's rule and update, with a signature check."""
-    return Tools(build_rule(run.rule), NesterovSgd(run.lr, run.momentum, run.steps), check)
+    """The run's rule and update, with a signature check.
+
+    Raises:
+        ConfigError: an unknown rule or parameter, or too few peers for the rule.
+    """
+    check_strength(run)
+    rule = build_rule(run.rule, run.pre, allow_weak=run.allow_weak)
+    optimiser = NesterovSgd(run.lr, run.momentum, run.steps)
+    return Tools(rule, optimiser, check, compiled_sums)
 
 
-def build_node(config: NodeConfig, secrets: Secrets, task: Task, fingerprint: bytes, check: Verify = verify) -> Node:
+def compiled_sums(gradient_P: Tensor, aggregate_P: Tensor, direction_P: Tensor) -> tuple[float, float]:
+    """The checksums' sums by the compiled kernel, where there is one."""
+    found = kernels.sums(gradient_P, aggregate_P, direction_P)
+    return found if found is not None else sums(gradient_P, aggregate_P, direction_P)
+
+
+def build_node(
+    config: NodeConfig, secrets: Secrets, task: Task, fingerprint: bytes, check: Verify = verify,
+    compute: Compute | None = None,
+) -> Node:  # fmt: skip
     """Wire one node.
 
     Args:
@@ -146,6 +173,7 @@ def build_node(config: NodeConfig, secrets: Secrets, task: Task, fingerprint: by
         task: built once per process (simulated nodes share it).
         fingerprint: of the environment its gradients are computed in.
         check: the signature check; a simulator shares one that remembers.
+        compute: an attacker's means to recompute gradients; None: `task.gradient`.
 
     Raises:
         ConfigError: an unknown attack, rule or parameter.
@@ -153,10 +181,10 @@ def build_node(config: NodeConfig, secrets: Secrets, task: Task, fingerprint: by
     run, me = config.run, config.node
     settings = settings_of(config.run_id, run, config.members, task.dimension, fingerprint)
     tools = tools_of(run, check)
-    knowledge = _PublicKnowledge(task)
+    knowledge = _PublicKnowledge(compute or task.gradient, tools.rule)
     adversary = _adversary(config, task, knowledge)
     if adversary is not None:
-        tools = Tools(adversary.wrap_rule(tools.rule), tools.optimiser, tools.verify)
+        tools = replace(tools, rule=adversary.wrap_rule(tools.rule))
     seed = bytes.fromhex(secrets.randomness_seed)
     knowledge.peer = peer = Peer(settings, tools, genesis_roster(config.members), me, seed, task.initial(run.init_seed))
     machine: Machine = adversary.around(peer) if adversary is not None else peer
@@ -164,14 +192,17 @@ def build_node(config: NodeConfig, secrets: Secrets, task: Task, fingerprint: by
 
 
 class _PublicKnowledge:
-    """An attacker's means to compute others' honest gradients: the seeds and the parameters are public."""
+    """What an attacker can compute itself: the seeds, the parameters and the rule are public."""
 
-    def __init__(self, task: Task) -> None:
-        self._task = task
+    def __init__(self, compute: Compute, rule: Rule) -> None:
+        self._compute = compute
+        self._rule = rule
+        self._known: dict[int, Tensor] = {}
+        self._known_step = -1
         self.peer: Peer | None = None
 
     def honest_gradient(self, other: int) -> Tensor:
-        """The gradient that `other` should have computed in the current step.
+        """The gradient that `other` should have computed in the current step; each is computed once.
 
         Raises:
             LookupError: no step has begun.
@@ -179,7 +210,25 @@ class _PublicKnowledge:
         attempt = self.peer.attempt if self.peer is not None else None
         if attempt is None:
             raise LookupError(f"no step has begun, so peer {other} has no gradient yet")
-        return self._task.gradient(attempt.state.parameters_D, attempt.seed(other))[0]
+        if attempt.step != self._known_step:
+            self._known, self._known_step = {}, attempt.step
+        if other not in self._known:
+            self._known[other] = self._compute(attempt.state.parameters_D, attempt.seed(other), None)[0]
+        return self._known[other]
+
+    def combine(self, rows_ND: Tensor) -> Tensor:
+        """What honest aggregators would make of these contributions in the current attempt.
+
+        Raises:
+            LookupError: no step has begun.
+        """
+        attempt = self.peer.attempt if self.peer is not None else None
+        if attempt is None:
+            raise LookupError("no step has begun, so there is nothing to aggregate")
+        return torch.cat([
+            self._rule.aggregate(rows_ND[:, start:stop].contiguous(), attempt.radius(part)).value_P
+            for part, (start, stop) in enumerate(attempt.split.bounds)
+        ])  # fmt: skip
 
 
 def _adversary(config: NodeConfig, task: Task, knowledge: _PublicKnowledge) -> Adversary | None:
@@ -192,4 +241,5 @@ def _adversary(config: NodeConfig, task: Task, knowledge: _PublicKnowledge) -> A
         dimension=task.dimension,
         classes=task.classes,
         recompute=knowledge.honest_gradient,
+        combine=knowledge.combine,
     )

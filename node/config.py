@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from node.conditions import Conditions
 from node.errors import ConfigError
 
 WIRE_VERSION = 1
@@ -54,12 +55,17 @@ class Role(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What all peers of a run must agree on; its digest is part of the genesis.
 
+    `pre` is what contributions go through before the rule; `allow_weak` lets a rule work where its condition fails;
+    `imports` names files with attacks, rules or tasks (node/extensions.py).
     Units: `tau`, `delta_max` are L2 norms of a part; bounds are seconds; `minimum_rate` is bytes per second.
     """
 
     peers: int = 6
     task: Plugin = Plugin("mnist_cnn")
     rule: Plugin = Plugin("centered_clip")
+    pre: tuple[Plugin, ...] = ()
+    allow_weak: bool = False
+    imports: tuple[str, ...] = ()
     steps: int = 900
     batch_size: int = 256
     lr: float = 0.05
@@ -135,6 +141,9 @@ class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         data_directory: where the data sets lie.
         listen: endpoints to bind (port 0 or `*`: the system chooses).
         addresses: where all peers listen, by id; empty when the launcher hands them over after binding.
+        conditions: what the network is to be like; None: as it is.
+        imports: paths of the files that `run.imports` names.
+        metrics: HOST:PORT to serve `/metrics` on (port 0: the system chooses); None: no monitoring.
     """
 
     run_id: str
@@ -148,6 +157,18 @@ class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     addresses: dict[str, Endpoint] = {}
     role: Role | None = None
     cuda_memory_fraction: float | None = None
+    conditions: Conditions | None = None
+    imports: tuple[str, ...] = ()
+    metrics: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse an address of metrics that is none.
+
+        Raises:
+            ConfigError: it is not HOST:PORT.
+        """
+        if self.metrics is not None:
+            split_address(self.metrics)
 
 
 class Secrets(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -156,6 +177,18 @@ class Secrets(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     signing_seed: str
     transport_secret: str
     randomness_seed: str
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """HOST and PORT of `HOST:PORT` or `[HOST]:PORT`.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    host, colon, port = address.rpartition(":")
+    if not colon or not host or not (port.isascii() and port.isdecimal() and int(port) <= 65535):
+        raise ConfigError(f"metrics address {address!r} is not HOST:PORT; use for example 127.0.0.1:9464")
+    return host.strip("[]"), int(port)
 
 
 def load(path: Path) -> NodeConfig:

@@ -14,7 +14,8 @@ class Counters:
     """Totals since the start, by (peer, kind), kind being control, greeting, part, aggregate or publication.
 
     Bytes are those handed to ZeroMQ or taken from it: our own frame headers included, CURVE's and TCP's not.
-    `dropped` counts by reason: what was refused on arrival, and under `queue_full_*` what a queue did not take.
+    `dropped` counts by reason: what was refused on arrival, and under `queue_full_*` what a queue did not take;
+    `refused` counts the same by (peer, reason) where the peer is known.
     """
 
     sent_bytes: Traffic = field(default_factory=Counter)
@@ -22,6 +23,7 @@ class Counters:
     received_bytes: Traffic = field(default_factory=Counter)
     received_messages: Traffic = field(default_factory=Counter)
     dropped: Counter[str] = field(default_factory=Counter)
+    refused: Traffic = field(default_factory=Counter)
 
     def sent(self, peer: int, kind: str, size_bytes: int) -> None:
         """Count one message that a queue took."""
@@ -32,6 +34,12 @@ class Counters:
         """Count one message that was accepted."""
         self.received_bytes[peer, kind] += size_bytes
         self.received_messages[peer, kind] += 1
+
+    def drop(self, reason: str, peer: int | None = None) -> None:
+        """Count one message that was refused; `peer` is whom it came from or was for, as far as that is proved."""
+        self.dropped[reason] += 1
+        if peer is not None:
+            self.refused[peer, reason] += 1
 
     def sent_bytes_of(self, kind: str) -> int:
         """Bytes of one kind to all peers together."""

@@ -58,17 +58,19 @@ class Driver:
         node: the machine and its task.
         transport: connected to all peers.
         observe: see `Observe`.
+        meter: told of every output, before it is performed; None without monitoring.
     """
 
-    def __init__(self, node: Node, transport: Transport, observe: Observe) -> None:
+    def __init__(self, node: Node, transport: Transport, observe: Observe, meter: Observe | None = None) -> None:
         self.node = node
         self.transport = transport
         self.ending: Output | None = None
         self.dropped: Counter[str] = Counter()
-        self.gradient_s = 0.0
+        self.gradient_s = self.gradient_cpu_s = 0.0
         self.loss = float("nan")
         self.publication_bytes = 0
         self._observe = observe
+        self._meter = meter
         self._inputs: deque[Input] = deque()
         self._gradients: deque[ComputeGradient] = deque()
         self._timers: dict[str, float] = {}
@@ -139,15 +141,18 @@ class Driver:
             self._inputs.append(DeadlinePassed(name))
 
     def _gradient(self, wanted: ComputeGradient) -> GradientReady:
-        begun = time.perf_counter()
+        begun, cpu = time.perf_counter(), time.thread_time()
         ready = self.node.compute(wanted, self.node.task.gradient)
         self.gradient_s += time.perf_counter() - begun
+        self.gradient_cpu_s += time.thread_time() - cpu
         if wanted.purpose is Purpose.OWN:
             self.loss = ready.loss
         return ready
 
     def _feed(self, event: Input) -> None:
         for output in self.node.machine.handle(event):
+            if self._meter is not None:
+                self._meter(output)
             self._perform(output)
 
     def _perform(self, output: Output) -> None:

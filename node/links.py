@@ -1,4 +1,4 @@
-"""The model of a network: when the copies of a message arrive. Pure and seeded; the simulator owns the clock."""
+"""The model of a network: when the copies of a message arrive. Pure and seeded; the drivers own the clocks."""
 
 from __future__ import annotations
 
@@ -11,6 +11,28 @@ from blake3 import blake3
 from node.errors import ConfigError
 
 _UNIT = 2.0**-53
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """How one copy of a message crosses a link, in seconds.
+
+    Args:
+        propagation_s: delay and jitter.
+        repeated_s: spent on transmissions that were lost.
+        transfer_s: the message's own bytes.
+        queued_s: bytes of earlier messages that were in the way.
+    """
+
+    propagation_s: float
+    repeated_s: float = 0.0
+    transfer_s: float = 0.0
+    queued_s: float = 0.0
+
+    @property
+    def total_s(self) -> float:
+        """From sending to arrival."""
+        return self.propagation_s + self.repeated_s + self.transfer_s + self.queued_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,21 +72,39 @@ class Link:
         if not self.bandwidth_bytes_per_s > 0:
             raise ConfigError(f"link bandwidth_bytes_per_s {self.bandwidth_bytes_per_s} must be positive")
 
-    def arrival(self, size_bytes: int, lost: float, late: float) -> float | None:
-        """Seconds until one copy arrives, from two uniform draws in [0, 1); None if it never does."""
+    @property
+    def mean_delay_s(self) -> float:
+        """What delay and jitter come to on average."""
+        return self.delay_s + self.jitter_s / 2
+
+    def losses(self, lost: float) -> int:
+        """How many transmissions in a row are lost, from a uniform draw in [0, 1): P(at least k) = loss^k."""
+        most = self.transmissions
         if self.loss >= 1:
-            return None
-        # P(at least k losses in a row) = loss^k: the inverse of that law instead of a loop over draws.
-        losses = int(math.log(1 - lost) / math.log(self.loss)) if self.loss > 0 else 0
-        if self.transmissions is not None and losses >= self.transmissions:
+            return most if most is not None else 1
+        found = int(math.log(1 - lost) / math.log(self.loss)) if self.loss > 0 else 0
+        return found if most is None else min(found, most)
+
+    def passage(self, size_bytes: int, lost: float, late: float) -> Passage | None:
+        """How one copy crosses, from two uniform draws in [0, 1); None if it never arrives."""
+        losses = self.losses(lost)
+        if self.loss >= 1 or (self.transmissions is not None and losses >= self.transmissions):
             return None
         transfer_s = size_bytes / self.bandwidth_bytes_per_s
-        return self.delay_s + self.jitter_s * late + losses * self.retransmit_s + transfer_s
+        return Passage(self.delay_s + self.jitter_s * late, losses * self.retransmit_s, transfer_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Crossing:
+    """What becomes of one message: the copies that arrive, and the transmissions that were lost on the way."""
+
+    passages: list[Passage]
+    lost: int
 
 
 @dataclass(frozen=True, slots=True)
 class LinkModel(Link):
-    """All links of a simulated cluster: one default, and exceptions by (sender, receiver).
+    """All links of a cluster: one default, and exceptions by (sender, receiver).
 
     Args:
         seed: of all draws; the same seed and message always give the same deliveries.
@@ -81,12 +121,21 @@ class LinkModel(Link):
             sequence: number of the message on this link, the only thing that tells two messages apart.
             size_bytes: its length.
         """
-        link = self.overrides.get((sender, receiver), self)
-        draws = self._uniform(sender, receiver, sequence)
-        copies = [link.arrival(size_bytes, draws[0], draws[1])]
+        crossing = self.cross(self.between(sender, receiver), (sender, receiver, sequence), size_bytes)
+        return [passage.total_s for passage in crossing.passages]
+
+    def between(self, sender: int, receiver: int) -> Link:
+        """The link of one direction."""
+        return self.overrides.get((sender, receiver), self)
+
+    def cross(self, link: Link, message: tuple[int, int, int], size_bytes: int) -> Crossing:
+        """What becomes of a message (sender, receiver, sequence) on a link, by the draws that belong to it."""
+        draws = self._uniform(*message)
+        copies, lost = [link.passage(size_bytes, draws[0], draws[1])], link.losses(draws[0])
         if draws[2] < link.duplicate:
-            copies.append(link.arrival(size_bytes, draws[3], draws[4]))
-        return [delay for delay in copies if delay is not None]
+            copies.append(link.passage(size_bytes, draws[3], draws[4]))
+            lost += link.losses(draws[3])
+        return Crossing([copy for copy in copies if copy is not None], lost)
 
     def _uniform(self, *message: int) -> list[float]:
         """Five numbers in [0, 1) that belong to one message."""

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Protocol
 
 from blake3 import blake3
 
 from node.config import NodeConfig
-from node.driver import Driver
+from node.counters import Counters
 from node.errors import BackendError
 from node.journal import Journal
 from node.protocol.digest import tensor_bytes
@@ -30,10 +32,38 @@ from node.protocol.events import (
     Voided,
 )
 from node.protocol.state import parameters_digest
+from node.protocol.tribunal import standing
 from node.training.task import Task
-from node.transport import Transport
 
 _BULK_KINDS = ("part", "aggregate")
+
+
+class Sender(Protocol):
+    """What counts a node's traffic: its transport."""
+
+    @property
+    def counters(self) -> Counters:
+        """Totals so far."""
+
+
+class Worker(Protocol):
+    """What computes a node's gradients and refuses inputs: its driver."""
+
+    @property
+    def dropped(self) -> Counter[str]:
+        """Refused inputs by reason."""
+
+    @property
+    def gradient_s(self) -> float:
+        """Seconds spent on gradients so far."""
+
+    @property
+    def gradient_cpu_s(self) -> float:
+        """CPU seconds spent on gradients so far."""
+
+    @property
+    def loss(self) -> float:
+        """Of the last own gradient."""
 
 
 class Recorder:
@@ -44,22 +74,34 @@ class Recorder:
         journal: the node's journal.
         task: evaluates this node's slice of the test items.
         transport: whose byte counters are journalled.
+        clock: seconds, for durations.
+
+    `evaluated` is told of each evaluation: (correct, count).
     """
 
-    def __init__(self, config: NodeConfig, journal: Journal, task: Task, transport: Transport) -> None:
+    def __init__(
+        self,
+        config: NodeConfig,
+        journal: Journal,
+        task: Task,
+        transport: Sender,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._config = config
         self._directory = Path(config.directory)
         self._journal = journal
         self._task = task
         self._transport = transport
-        self._driver: Driver | None = None
+        self._clock = clock
+        self.evaluated: Callable[[int, int], None] = _unheard
+        self._driver: Worker | None = None
         self._certificate = b""
-        self._step_began = time.monotonic()
-        self._phase_began = time.monotonic()
+        self._step_began = self._clock()
+        self._phase_began = self._clock()
         self._phase = ""
         self._phases: dict[str, float] = {}
 
-    def attach(self, driver: Driver) -> None:
+    def attach(self, driver: Worker) -> None:
         """The driver whose totals go into each step's line."""
         self._driver = driver
 
@@ -114,7 +156,11 @@ class Recorder:
         self._journal.append("attacked", steps=list(steps))
 
     def end(self) -> None:
-        """The totals of everything that was refused."""
+        """The totals of everything that was sent, by receiver, and of everything that was refused."""
+        sent: dict[str, dict[str, int]] = {}
+        for (peer, kind), count in sorted(self._transport.counters.sent_bytes.items()):
+            sent.setdefault(str(peer), {})[kind] = count
+        self._journal.append("traffic", sent=sent)
         reasons = dict(self._driver.dropped) if self._driver is not None else {}
         for reason, count in self._transport.counters.dropped.items():
             reasons[reason] = reasons.get(reason, 0) + count
@@ -122,14 +168,14 @@ class Recorder:
             self._journal.append("dropped", reason=reason, count=count)
 
     def _enter(self, phase: str) -> None:
-        now = time.monotonic()
+        now = self._clock()
         if self._phase:
             self._phases[self._phase] = self._phases.get(self._phase, 0.0) + now - self._phase_began
         self._phase, self._phase_began = phase, now
 
     def _committed(self, done: Committed) -> None:
         self._enter("")
-        now = time.monotonic()
+        now = self._clock()
         driver = self._driver
         self._certificate = done.certificate
         self._journal.append(
@@ -146,13 +192,14 @@ class Recorder:
             state_digest=done.state_digest.hex(),
             clip_iterations=done.clip_iterations,
             gradient_seconds=round(driver.gradient_s, 6) if driver is not None else 0.0,
+            gradient_cpu_seconds=round(driver.gradient_cpu_s, 6) if driver is not None else 0.0,
             cpu_seconds=round(time.process_time(), 6),
             **self.totals(),
         )
         self._evaluate(done)
         self._phases = {}
         # The evaluation is not part of the protocol's step.
-        self._step_began = self._phase_began = time.monotonic()
+        self._step_began = self._phase_began = self._clock()
 
     def _evaluate(self, done: Committed) -> None:
         run = self._config.run
@@ -163,6 +210,7 @@ class Recorder:
         start, stop = place * size // count, (place + 1) * size // count
         correct = self._task.evaluate(done.parameters_D, start, stop)
         self._journal.append("evaluated", step=done.step, correct=correct, count=stop - start)
+        self.evaluated(correct, stop - start)
 
     def _banned(self, ban: Banned) -> None:
         name = f"ban-{ban.step}-{ban.attempt}-{ban.peer}.evidence"
@@ -176,6 +224,7 @@ class Recorder:
             reason=ban.reason,
             accuser=ban.accuser,
             removed=ban.removed,
+            standing=standing(ban.reason),
             evidence=blake3(ban.evidence).hexdigest(),
             path=self._relative(path),
         )
@@ -191,6 +240,10 @@ class Recorder:
 
     def _relative(self, path: Path) -> str:
         return path.relative_to(self._directory.parent.parent).as_posix()
+
+
+def _unheard(correct: int, count: int) -> None:
+    """Tell nobody."""
 
 
 def write_atomically(path: Path, data: bytes | memoryview) -> None:

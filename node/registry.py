@@ -6,11 +6,13 @@ import difflib
 import importlib
 import inspect
 import pkgutil
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from node.errors import ConfigError
+from node.extensions import load_installed
 
 T = TypeVar("T")
 
@@ -48,11 +50,13 @@ class Entry(Generic[T]):
 class Registry(Generic[T]):
     """All plug-ins of one kind; the modules of `package` are imported on first use."""
 
-    def __init__(self, kind: str, package: str) -> None:
+    def __init__(self, kind: str, package: str, listed_by: str | None = None) -> None:
         self.kind = kind
+        self._listed_by = listed_by or f"{kind}s"
         self._package = package
         self._entries: dict[str, Entry[T]] = {}
         self._loaded = False
+        self._loading = threading.RLock()
 
     def register(
         self, name: str, *, source: str, examples: tuple[Mapping[str, object], ...] = (), **facts: object
@@ -81,7 +85,7 @@ class Registry(Generic[T]):
         if name not in self._entries:
             near = difflib.get_close_matches(name, self._entries, n=1, cutoff=0.0)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ConfigError(f"unknown {self.kind} {name!r}{hint} `btard-launch {self.kind}s` lists them all")
+            raise ConfigError(f"unknown {self.kind} {name!r}{hint} `btard-launch {self._listed_by}` lists them all")
         return self._entries[name]
 
     def check(self, name: str, parameters: Mapping[str, object]) -> None:
@@ -97,18 +101,23 @@ class Registry(Generic[T]):
                 hint = f"; did you mean {near[0]!r}?" if near else "; it takes none"
                 raise ConfigError(f"{self.kind} {name!r} has no parameter {key!r}{hint}")
             default = known[key]
-            fits = isinstance(value, type(default)) or (isinstance(default, float) and isinstance(value, int))
-            if default is not None and not fits:
-                raise ConfigError(f"{self.kind} {name!r}: {key}={value!r} must be a {type(default).__name__}")
+            kinds: tuple[type, ...] = (int, float, type(None)) if default is None else (type(default),)
+            if isinstance(default, float):
+                kinds = (float, int)
+            if not isinstance(value, kinds) or (isinstance(value, bool) and not isinstance(default, bool)):
+                wanted = "number or none" if default is None else type(default).__name__
+                raise ConfigError(f"{self.kind} {name!r}: {key}={value!r} must be a {wanted}")
 
     def __iter__(self) -> Iterator[Entry[T]]:
         self._load()
         return iter(sorted(self._entries.values(), key=lambda entry: entry.name))
 
     def _load(self) -> None:
-        if self._loaded:
-            return
-        self._loaded = True
-        package = importlib.import_module(self._package)
-        for module in pkgutil.iter_modules(package.__path__):
-            importlib.import_module(f"{self._package}.{module.name}")
+        load_installed()
+        with self._loading:  # the runs of a sweep ask from several threads
+            if self._loaded:
+                return
+            self._loaded = True
+            package = importlib.import_module(self._package)
+            for module in pkgutil.iter_modules(package.__path__):
+                importlib.import_module(f"{self._package}.{module.name}")

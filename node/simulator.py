@@ -6,17 +6,22 @@ Signatures, gradients, rules and messages are the real ones; only the network an
 from __future__ import annotations
 
 import heapq
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from torch import Tensor
-
 from node.build import Compute, Node, build_node
+from node.conditions import Conditions
 from node.config import NodeConfig, Role, RunConfig
+from node.counters import Counters
+from node.direction import Cue, Director
 from node.envelope import seal
 from node.errors import LocalProtocolError
 from node.keys import generate
 from node.links import LinkModel
+from node.memory import remembering as remembering
+from node.memory import remembering_gradients as remembering_gradients
+from node.network import Network
 from node.protocol.events import (
     BulkArrived,
     BulkRequested,
@@ -28,6 +33,8 @@ from node.protocol.events import (
     Input,
     MessageArrived,
     Output,
+    PhaseEntered,
+    Purpose,
     RequestBulk,
     Say,
     SendBulk,
@@ -35,11 +42,15 @@ from node.protocol.events import (
     Start,
     ViewArrived,
 )
-from node.protocol.settings import Verify
-from node.protocol.state import parameters_digest
 from node.signing import verify
+from node.totals import Gradients
+from node.totals import Traffic as Traffic
 from node.training.environment import fingerprint
-from node.training.task import BatchTransform, Task
+from node.training.task import Task
+
+_AFTERWARDS_S = 1e-9
+_HEALED = "links"
+"""Name of the simulator's own timer, at which a window of the network's conditions opens or closes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +62,14 @@ class Observed:
     output: Output
 
 
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """What is done to the nodes from outside: a scenario's events, and who is told of each, with the virtual time."""
+
+    director: Director
+    played: Callable[[float, Cue], None]
+
+
 @dataclass(order=True, slots=True)
 class _Event:
     time_s: float
@@ -59,37 +78,78 @@ class _Event:
     input: Input = field(compare=False)
 
 
-@dataclass(slots=True)
-class Traffic:
-    """Bytes that left a node for others, by kind."""
-
-    control_bytes: int = 0
-    bulk_bytes: int = 0
-    publication_bytes: int = 0
-    messages: int = 0
-
-
 class Simulation:
     """Runs nodes to their end over a modelled network.
 
     Args:
         nodes: by id.
-        links: when copies of a message arrive.
+        network: when copies of a message arrive, and how that changes.
         compute: gradients; shared by all nodes so that a recomputation of the same gradient can be remembered.
         gradient_s: virtual time that a gradient takes.
+        stage: what is done to nodes from outside, if anything is.
     """
 
-    def __init__(self, nodes: Mapping[int, Node], links: LinkModel, compute: Compute, gradient_s: float = 0.05) -> None:
+    def __init__(
+        self, nodes: Mapping[int, Node], network: Network, compute: Compute, gradient_s: float = 0.05,
+        stage: Stage | None = None,
+    ) -> None:  # fmt: skip
         self.nodes = dict(nodes)
         self.now_s = 0.0
-        self.traffic = {node: Traffic() for node in nodes}
-        self._links = links
+        self.counters = {node: Counters() for node in nodes}
+        """What each node sent to others, as a transport counts it but for frame headers."""
+        self.gradients = {node: Gradients() for node in nodes}
+        self.network = network
         self._compute = compute
         self._gradient_s = gradient_s
         self._queue: list[_Event] = []
         self._sequence = 0
-        self._link_sequence: dict[tuple[int, int], int] = {}
+        self._steps = dict.fromkeys(nodes, 0)
+        self._held: dict[int, list[tuple[int, Input, int]]] = {node: [] for node in nodes}
         self._timers: dict[tuple[int, str], int] = {}
+        self._stopped: set[int] = set()
+        self._stage = stage
+        self._parked: dict[int, list[_Event]] = {}
+
+    @property
+    def traffic(self) -> dict[int, Traffic]:
+        """What each node has sent so far."""
+        return {node: Traffic.of(counters) for node, counters in self.counters.items()}
+
+    def stop(self, node: int) -> None:
+        """Switch a node off: nothing reaches it any more."""
+        self._stopped.add(node)
+
+    def running(self, node: int) -> bool:
+        """True until the node is switched off."""
+        return node not in self._stopped
+
+    def _play_until(self, stage: Stage, time_s: float) -> None:
+        """Play what the clock alone makes due before `time_s`."""
+        while self.now_s < (due_s := stage.director.next_s(self.now_s)) < time_s:
+            self.now_s = due_s
+            self._play(stage)
+
+    def _play(self, stage: Stage) -> None:
+        for cue in stage.director.due(self.now_s, max(self._steps[node] for node in self.nodes)):
+            for peer in cue.peers:
+                match cue.action:
+                    case "kill":
+                        self.stop(peer)
+                    case "pause":
+                        self._parked.setdefault(peer, [])
+                    case _:
+                        self._unpark(peer)
+            stage.played(self.now_s, cue)
+
+    def _unpark(self, node: int) -> None:
+        """A paused node goes on: what came meanwhile is heard before any deadline, as by a real driver."""
+        for event in self._parked.pop(node, ()):
+            event.time_s = self.now_s + (_AFTERWARDS_S if isinstance(event.input, DeadlinePassed) else 0.0)
+            heapq.heappush(self._queue, event)
+
+    def step(self, node: int) -> int:
+        """The step that a node has entered last."""
+        return self._steps[node]
 
     def run(self, until_s: float = float("inf"), max_events: int = 50_000_000) -> Iterator[Observed]:
         """Yield what the nodes report, in the order of virtual time, until nothing is left to happen.
@@ -100,14 +160,26 @@ class Simulation:
         for node in self.nodes:
             self._push(0.0, node, Start())
         for _ in range(max_events):
+            if self._stage is not None:
+                self._play_until(self._stage, self._queue[0].time_s if self._queue else until_s)
             if not self._queue or self._queue[0].time_s > until_s:
                 return
             event = heapq.heappop(self._queue)
             self.now_s = event.time_s
+            if self._stage is not None:
+                self._play(self._stage)
+            if event.node in self._parked:
+                self._parked[event.node].append(event)
+                continue
+            if event.node in self._stopped:
+                continue
             if isinstance(event.input, DeadlinePassed):
                 if self._timers.get((event.node, event.input.name)) != event.sequence:
                     continue
                 del self._timers[(event.node, event.input.name)]
+                if event.input.name == _HEALED:
+                    self._release(event.node)
+                    continue
             yield from self._feed(event.node, event.input)
         raise LocalProtocolError(f"the simulation did not end within {max_events} events")
 
@@ -124,11 +196,7 @@ class Simulation:
                 case SendBulk(to=to, key=key, values_P=values_P):
                     self._send(node, to, BulkArrived(node, key, values_P), 4 * values_P.numel())
                     if to != node:
-                        traffic = self.traffic[node]
-                        if key.kind.value == "publication":
-                            traffic.publication_bytes += 4 * values_P.numel()
-                        else:
-                            traffic.bulk_bytes += 4 * values_P.numel()
+                        self.counters[node].sent(to, key.kind.value, 4 * values_P.numel())
                 case Forward(to=to, messages=messages):
                     for signed in messages:
                         self._control(node, to, MessageArrived(node, signed), seal(signed))
@@ -138,13 +206,25 @@ class Simulation:
                 case RequestBulk(to=peer, key=key):
                     self._control(node, (peer,), BulkRequested(node, key), seal(key))
                 case ComputeGradient():
-                    self._push(self._gradient_s, node, self.nodes[node].compute(output, self._compute))
+                    self._gradient(node, output)
                 case SetTimer(name=name, after_s=after_s):
                     self._timers[(node, name)] = self._push(after_s, node, DeadlinePassed(name))
                 case CancelTimer(name=name):
                     self._timers.pop((node, name), None)
                 case _:
+                    if isinstance(output, PhaseEntered) and output.step != self._steps[node]:
+                        self._steps[node] = output.step
+                        self._release(node)
                     yield Observed(self.now_s, node, output)
+
+    def _gradient(self, node: int, wanted: ComputeGradient) -> None:
+        done, cpu_s = self.gradients[node], time.thread_time()
+        ready = self.nodes[node].compute(wanted, self._compute)
+        done.cpu_s += time.thread_time() - cpu_s
+        done.seconds += self._gradient_s
+        if wanted.purpose is Purpose.OWN:
+            done.loss = ready.loss
+        self._push(self._gradient_s, node, ready)
 
     def _say(self, node: int, say: Say) -> None:
         signed = self.nodes[node].sign(say.body)
@@ -154,49 +234,33 @@ class Simulation:
         for peer in to:
             self._send(node, peer, event, len(frame))
             if peer != node:
-                self.traffic[node].control_bytes += len(frame)
-                self.traffic[node].messages += 1
+                self.counters[node].sent(peer, "control", len(frame))
 
     def _send(self, node: int, to: int, event: Input, size_bytes: int) -> None:
         if to == node:
             self._push(0.0, to, event)
             return
-        sequence = self._link_sequence[(node, to)] = self._link_sequence.get((node, to), 0) + 1
-        for delay_s in self._links.deliveries(node, to, sequence, size_bytes):
-            self._push(delay_s, to, event)
+        crossing = self.network.send(node, to, size_bytes, self.now_s, self._steps[node])
+        if crossing is None:
+            self._hold(node, to, event, size_bytes)
+            return
+        tally = self.network.tally((node, to))
+        for passage in crossing:
+            tally.arrived(passage, size_bytes, 0.0)
+            self._push(passage.total_s, to, event)
 
+    def _hold(self, node: int, to: int, event: Input, size_bytes: int) -> None:
+        """Keep a message until its link is whole again: looked at when a window of time ends, or the sender's step."""
+        self.network.tally((node, to)).held += 1
+        self._held[node].append((to, event, size_bytes))
+        edge_s = self.network.next_edge_s(self.now_s)
+        if edge_s < float("inf") and (node, _HEALED) not in self._timers:
+            self._timers[(node, _HEALED)] = self._push(edge_s - self.now_s, node, DeadlinePassed(_HEALED))
 
-def remembering(verify: Verify) -> Verify:
-    """A signature check that remembers its last answers: all nodes of a simulation check the same messages."""
-    known: dict[tuple[bytes, bytes, bytes], bool] = {}
-
-    def check(public: bytes, message: bytes, signature: bytes) -> bool:
-        key = (public, message, signature)
-        if key not in known:
-            if len(known) > 4096:
-                known.clear()
-            known[key] = verify(public, message, signature)
-        return known[key]
-
-    return check
-
-
-def remembering_gradients(task: Task, keep: int = 64) -> Compute:
-    """Task.gradient that remembers honest results: a validator recomputes what a contributor has computed, and the
-    function is pure, so the bits are the same."""
-    known: dict[tuple[bytes, bytes], tuple[Tensor, float]] = {}
-
-    def compute(parameters_D: Tensor, seed: bytes, transform: BatchTransform | None) -> tuple[Tensor, float]:
-        if transform is not None:
-            return task.gradient(parameters_D, seed, transform)
-        key = (parameters_digest(parameters_D), seed)
-        if key not in known:
-            while len(known) >= keep:
-                known.pop(next(iter(known)))
-            known[key] = task.gradient(parameters_D, seed)
-        return known[key]
-
-    return compute
+    def _release(self, node: int) -> None:
+        held, self._held[node] = self._held[node], []
+        for to, event, size_bytes in held:
+            self._send(node, to, event, size_bytes)
 
 
 def cluster(
@@ -206,6 +270,7 @@ def cluster(
     protocol_seed: int = 0,
     links: LinkModel | None = None,
     run_id: str = "simulated",
+    conditions: Conditions | None = None,
 ) -> Simulation:
     """A whole simulated cluster, wired as the real one is.
 
@@ -215,15 +280,17 @@ def cluster(
         roles: of the Byzantine nodes, by id.
         protocol_seed: of keys and secrets; the same one as a real run's gives the same randomness.
         links: the network.
+        conditions: what changes it, and when: what a real run's processes put on top of their sockets.
     """
     members, secrets = generate(protocol_seed, run.peers)
     check, print_ = remembering(verify), fingerprint(run.device)
+    compute = remembering_gradients(task)
     nodes = {}
     for member, secret in zip(members, secrets, strict=True):
         role = (roles or {}).get(member.id)
         config = NodeConfig(run_id, member.id, run, members, "", "", "", role=role)
-        nodes[member.id] = build_node(config, secret, task, print_, check)
-    return Simulation(nodes, links or LinkModel(), remembering_gradients(task))
+        nodes[member.id] = build_node(config, secret, task, print_, check, compute)
+    return Simulation(nodes, Network(links or LinkModel(), conditions), compute)
 
 
 Checker = Callable[[Observed], None]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -119,6 +119,8 @@ class Channel:
         self._identity = identity
         self._bounds = bounds
         self._lines: dict[int, tuple[str, Socket]] = {}
+        self.dialled: Callable[[int, Socket], None] | None = None
+        """Told (peer, line) of every new line before it connects."""
         self.socket = self._listen(endpoint)
 
     @property
@@ -154,6 +156,8 @@ class Channel:
             socket.curve_serverkey = peer_key
             socket.curve_publickey = self._identity.public
             socket.curve_secretkey = self._identity.secret
+        if self.dialled is not None:
+            self.dialled(peer, socket)
         try:
             socket.connect(endpoint)
         except zmq.ZMQError as error:

@@ -17,23 +17,17 @@ from node.arrivals import AcceptBulk as AcceptBulk
 from node.arrivals import Arrival as Arrival
 from node.arrivals import BulkArrival as BulkArrival
 from node.arrivals import ControlArrival as ControlArrival
-from node.arrivals import accept_any
+from node.arrivals import RefusedError, accept_any
+from node.channels import bulk_bounds, control_bounds, guard_of
 from node.config import Endpoint, Member, Secrets
 from node.counters import Counters
 from node.errors import LocalProtocolError, TransportError, WireError
-from node.guard import Guard, Share
+from node.lines import Lines
 from node.protocol.events import BulkKey
 from node.quota import Credits, Quota
-from node.sockets import Bounds, Channel, Context, Gate, Identity, authenticated, descriptor, port_of
+from node.roundtrips import RoundTrips
+from node.sockets import Channel, Context, Gate, Identity, authenticated, descriptor
 from node.tokens import Tokens
-
-
-class _RefusedError(Exception):
-    """A message that has no effect but on the counter of its reason; never leaves this module."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
 
 
 class Transport:
@@ -68,11 +62,10 @@ class Transport:
         run_id: str,
         accept_bulk: AcceptBulk = accept_any,
     ) -> None:
-        self.me = me
-        self.limits = limits or wire.Limits()
-        self.accept_bulk = accept_bulk
-        self.counters, self.refusals = Counters(), dict[int, str]()
+        self.me, self.limits, self.accept_bulk = me, limits or wire.Limits(), accept_bulk
+        self.counters, self.refusals, self.round_trips = Counters(), dict[int, str](), RoundTrips()
         self._run_id = run_id
+        self._watched: Lines | None = None
         self._keys = {member.id: member.transport_key.encode() for member in members}
         secret_key = secrets.transport_secret.encode()
         self._identity = Identity(zmq.curve_public(secret_key), secret_key)
@@ -116,12 +109,19 @@ class Transport:
         """Stop watching a descriptor, for one that has reached its end: it would be readable for ever."""
         self._poller.unregister(descriptor)
 
+    def lines(self) -> Lines:
+        """Watch our lines from now on (before `connect`), for monitoring."""
+        self._watched = watched = Lines(self._control, self._bulk)
+        return watched
+
     def close(self, linger_s: float | None = None) -> None:
         """Close every socket; waits at most `linger_s` (default: the limit's) for our last messages to leave."""
         if self._context.closed:
             return
         self._guard.stop()
         self._count_closed()
+        if self._watched is not None:
+            self._watched.close()
         linger_ms = math.ceil(1000 * (self.limits.linger_s if linger_s is None else linger_s))
         self._control.close(linger_ms)
         self._bulk.close(linger_ms)
@@ -162,20 +162,27 @@ class Transport:
         if len(payload) > self.limits.bulk_bytes:
             raise LocalProtocolError(f"tensor of {len(payload)} bytes; at most {self.limits.bulk_bytes} fit")
         header = wire.encode_bulk_header(self._tokens.to(to), key)
+        self._send_tensor(to, key.kind.value, header, payload)
+
+    def probe(self) -> None:
+        """Ask every peer that has a line for an answer; `round_trips` hears it."""
+        for peer in filter(self._control.has_line, self._keys):
+            self._send_frame(peer, "probe", wire.encode_probe(wire.Probe(False, self.round_trips.ask(peer))))
+
+    def _send_tensor(self, to: int, kind: str, header: bytes, payload: memoryview) -> None:
         if self._bulk.send(to, header, payload):
-            self.counters.sent(to, key.kind.value, len(header) + len(payload))
+            self.counters.sent(to, kind, len(header) + len(payload))
         else:
-            self.counters.dropped["queue_full_bulk"] += 1
+            self.counters.drop("queue_full_bulk", to)
 
     def _greet(self, peer: int) -> None:
-        greeting = wire.Greeting(self._run_id, self._tokens.to(peer))
-        self._send_frame(peer, "greeting", wire.encode_greeting(greeting))
+        self._send_frame(peer, "greeting", wire.encode_greeting(wire.Greeting(self._run_id, self._tokens.to(peer))))
 
     def _send_frame(self, to: int, kind: str, frame: bytes) -> None:
         if self._control.send(to, frame):
             self.counters.sent(to, kind, len(frame))
         else:
-            self.counters.dropped[f"queue_full_{kind}"] += 1
+            self.counters.drop(f"queue_full_{kind}", to)
 
     # --- receiving --------------------------------------------------------------------------------------------
 
@@ -204,8 +211,8 @@ class Transport:
             left -= sum(len(frame) for frame in frames)
             try:
                 arrival = take(frames)
-            except _RefusedError as refused:
-                self.counters.dropped[refused.reason] += 1
+            except RefusedError as refused:
+                self.counters.drop(refused.reason, refused.via)
             else:
                 self._guard.delivered(descriptor(frames[0]))
                 if arrival is not None:
@@ -220,81 +227,75 @@ class Transport:
     def _take_control(self, frames: list[zmq.Frame]) -> Arrival | None:
         via = authenticated(frames[0])
         if via is None:
-            raise _RefusedError("control_unauthenticated")
+            raise RefusedError("control_unauthenticated")
         if len(frames) != 1:
-            raise _RefusedError("control_malformed")
+            raise RefusedError("control_malformed", via)
         frame = frames[0].buffer
         if not self._control_quota.spend(via, len(frame)):
-            raise _RefusedError("control_over_quota")
+            raise RefusedError("control_over_quota", via)
         try:
             content = wire.decode_control(frame, self.limits.control_bytes)
         except WireError as error:
             self.refusals[via] = str(error)
-            raise _RefusedError("control_malformed") from error
+            raise RefusedError("control_malformed", via) from error
+        kind, arrival = "control", None
         if isinstance(content, wire.Greeting):
+            kind = "greeting"
             self._take_greeting(via, content)
-            self.counters.received(via, "greeting", len(frame))
-            return None
-        self.counters.received(via, "control", len(frame))
-        return ControlArrival(via, content)
+        elif isinstance(content, wire.Probe):
+            kind = "probe"
+            self._take_probe(via, content)
+        else:
+            arrival = ControlArrival(via, content)
+        self.counters.received(via, kind, len(frame))
+        return arrival
 
     def _take_greeting(self, via: int, greeting: wire.Greeting) -> None:
         if greeting.run_id != self._run_id:
             self.refusals[via] = f"it belongs to run {greeting.run_id!r} and we to {self._run_id!r}"
-            raise _RefusedError("greeting_of_another_run")
+            raise RefusedError("greeting_of_another_run", via)
         new = self._tokens.learn(via, greeting.token)
         if new is None:
-            raise _RefusedError("greeting_with_a_foreign_token")
+            raise RefusedError("greeting_with_a_foreign_token", via)
         # A new token is a new process behind the peer's key. Our greeting may have reached the one before it.
         if new and self._control.has_line(via):
             self._greet(via)
 
+    def _take_probe(self, via: int, probe: wire.Probe) -> None:
+        if probe.answer:
+            if not self.round_trips.answered(via, probe.stamp):
+                raise RefusedError("probe_unasked", via)
+        elif self._control.has_line(via):
+            self._send_frame(via, "probe", wire.encode_probe(wire.Probe(True, probe.stamp)))
+
     def _take_bulk(self, frames: list[zmq.Frame]) -> Arrival:
         if len(frames) != 2:
-            raise _RefusedError("bulk_malformed")
+            raise RefusedError("bulk_malformed")
         header_frame, payload = frames[0].buffer, frames[1].buffer
         try:
             header = wire.decode_bulk_header(header_frame)
             via = self._tokens.sender(header.token)
             if via is None:
-                raise _RefusedError("bulk_unknown_token")
+                raise RefusedError("bulk_unknown_token")
             if self._bulk.encrypted and authenticated(frames[0]) != via:
-                raise _RefusedError("bulk_foreign_token")
+                raise RefusedError("bulk_foreign_token")
             if not self._bulk_quota.spend(via, len(payload)):
-                raise _RefusedError("bulk_over_quota")
+                raise RefusedError("bulk_over_quota", via)
             if len(payload) > self.limits.bulk_bytes or not self.accept_bulk(via, header.key, len(payload)):
-                raise _RefusedError("bulk_unexpected")
+                raise RefusedError("bulk_unexpected", via)
             tensor = wire.bulk_tensor(payload)
         except WireError as error:
-            raise _RefusedError("bulk_malformed") from error
+            raise RefusedError("bulk_malformed") from error
         self.counters.received(via, header.key.kind.value, len(header_frame) + len(payload))
         return BulkArrival(via, header.key, tensor)
 
     def _listen(self, listen: Endpoint, encrypt_bulk: bool) -> None:
-        limits = self.limits
-        control = Bounds(
-            frames=1,
-            frame_bytes=1 + limits.control_bytes,
-            backlog=limits.control_backlog,
-            queue=limits.control_queue,
-            buffer_bytes=limits.socket_buffer_bytes,
-        )
-        bulk = Bounds(
-            frames=2,
-            frame_bytes=max(limits.bulk_bytes, wire.BULK_HEADER_LIMIT_BYTES),
-            backlog=limits.bulk_backlog,
-            queue=limits.bulk_queue,
-            buffer_bytes=limits.socket_buffer_bytes,
-        )
+        control, bulk = control_bounds(self.limits), bulk_bounds(self.limits)
         self._gate = Gate(self._context, self._keys, self.counters.dropped)
         self._control = Channel(self._context, self._identity, control, listen.control)
         self._bulk = Channel(self._context, self._identity if encrypt_bulk else None, bulk, listen.bulk)
         self.bound = Endpoint(self._control.bound, self._bulk.bound)
         for socket in (self._gate.socket, self._control.socket, self._bulk.socket):
             self._poller.register(socket, zmq.POLLIN)
-        shares = {
-            port_of(channel.bound): Share.of(bounds.frame_bytes, bounds.backlog, bounds.buffer_bytes, len(self._keys))
-            for channel, bounds in ((self._control, control), (self._bulk, bulk))
-        }
-        self._guard = Guard(shares)
+        self._guard = guard_of(((self._control, control), (self._bulk, bulk)), len(self._keys))
         self._guard.start()

@@ -23,10 +23,12 @@ if sys.byteorder != "little":
 
 CONTROL = 1
 GREETING = 2
+PROBE = 3
 TOKEN_BYTES = 32
 GREETING_LIMIT_BYTES = 1024
 BULK_HEADER_LIMIT_BYTES = 128
 _ITEM_BYTES = 4
+_STAMP_BYTES = 8
 _NUMBER_LIMIT = 2**31
 
 
@@ -82,6 +84,14 @@ class Greeting(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fiel
     token: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A question that is sent back as it came: how long is the way? `stamp` means something to the asker alone."""
+
+    answer: bool
+    stamp: int
+
+
 class BulkHeader(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """First frame of a bulk message."""
 
@@ -104,8 +114,13 @@ def encode_greeting(greeting: Greeting) -> bytes:
     return bytes((GREETING, WIRE_VERSION)) + _ENCODER.encode(greeting)
 
 
-def decode_control(frame: memoryview, limit_bytes: int) -> bytes | Greeting:
-    """A control frame's content: the opaque bytes of a message, or a greeting.
+def encode_probe(probe: Probe) -> bytes:
+    """The frame that carries a probe."""
+    return bytes((PROBE, probe.answer)) + probe.stamp.to_bytes(_STAMP_BYTES, "little")
+
+
+def decode_control(frame: memoryview, limit_bytes: int) -> bytes | Greeting | Probe:
+    """A control frame's content: the opaque bytes of a message, a greeting or a probe.
 
     Raises:
         WireError: empty, too large, of an unknown kind or version, or malformed.
@@ -115,6 +130,8 @@ def decode_control(frame: memoryview, limit_bytes: int) -> bytes | Greeting:
         raise WireError(f"control frame of {size} bytes; between 2 and {1 + limit_bytes} are allowed")
     if frame[0] == CONTROL:
         return bytes(frame[1:])
+    if frame[0] == PROBE and size == 2 + _STAMP_BYTES and frame[1] < 2:
+        return Probe(bool(frame[1]), int.from_bytes(frame[2:], "little"))
     if frame[0] != GREETING:
         raise WireError(f"control frame of unknown kind {frame[0]}")
     if frame[1] != WIRE_VERSION:

@@ -16,12 +16,15 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from types import FrameType
 
-from node import keys
+from node import extensions, keys, monitoring, network
 from node.build import Node, build_node, task_of
-from node.config import Endpoint, NodeConfig
+from node.config import Endpoint, NodeConfig, Secrets
 from node.driver import Driver
+from node.emulation import EmulatedTransport
 from node.errors import BackendError, BtardError, TransportError
 from node.journal import Journal
+from node.linkwatch import LinkWatch
+from node.monitoring import Monitoring
 from node.protocol.events import Halted, Output
 from node.quota import Credits
 from node.recorder import Recorder
@@ -73,6 +76,16 @@ class _Stop:
             else:
                 self._listen()
         return self.wanted
+
+    def wait(self, descriptor: int, timeout_s: float) -> None:
+        """Wait until `descriptor` can be read, this worker should end, or time is up."""
+        ready = select.poll()
+        for each in (descriptor, *self._descriptors()):
+            ready.register(each, select.POLLIN)
+        end = time.monotonic() + timeout_s
+        while not self() and (left_s := end - time.monotonic()) > 0:
+            if any(each == descriptor for each, _ in ready.poll(1000 * left_s)):
+                return
 
     @property
     def exit_code(self) -> int:
@@ -141,14 +154,16 @@ def _run(config: NodeConfig, journal: Journal, pipe: Connection | None, stop: _S
     secrets = keys.load(Path(config.secrets_file))
     pin(run.device, config.cuda_memory_fraction)
     # Before binding: the task says how large a tensor may be, and costs 0.1 s (torch is loaded already).
+    extensions.load([Path(path) for path in config.imports])
     task = task_of(run, Path(config.data_directory))
     limits = Limits.for_run(run.peers, task.dimension)
     credits = Credits.for_run(run.peers, task.dimension, run.delivery_bound_s, run.minimum_rate)
-    transport = Transport(
-        config.node, secrets, config.members, config.listen, run.encrypt_bulk, limits, credits, run_id=config.run_id
-    )
+    transport = _transport(config, secrets, limits, credits)
+    monitored = Monitoring()
     recorder = Recorder(config, journal, task, transport)
     try:
+        monitored = monitoring.start(config, transport, journal)
+        recorder.evaluated = monitored.evaluated
         journal.append("bound", control=transport.bound.control, bulk=transport.bound.bulk)
         stop.attend(transport)
         if pipe is not None:
@@ -161,21 +176,41 @@ def _run(config: NodeConfig, journal: Journal, pipe: Connection | None, stop: _S
             recorder.end()
             return stop.exit_code
         journal.append("greeted", peers=sorted(transport.greeted))
-        return _drive(node, transport, recorder, early, stop)
+        return _drive(node, transport, recorder, LinkWatch(transport, journal), monitored, early, stop)
     except BtardError:
         with contextlib.suppress(BackendError):  # the first error is the one to report
             recorder.end()
         raise
     finally:
         transport.close()
+        monitored.end(stop.wait)
 
 
-def _drive(node: Node, transport: Transport, recorder: Recorder, early: list[Arrival], stop: _Stop) -> int:
+def _transport(config: NodeConfig, secrets: Secrets, limits: Limits, credits: Credits) -> Transport:
+    """The sockets, with a modelled network in front of them where one is asked for."""
+    shared = (config.node, secrets, config.members, config.listen, config.run.encrypt_bulk, limits, credits)
+    if config.conditions is None:
+        return Transport(*shared, run_id=config.run_id)
+    return EmulatedTransport(*shared, run_id=config.run_id, network=network.of(config.conditions))
+
+
+def _drive(
+    node: Node, transport: Transport, recorder: Recorder, links: LinkWatch, monitored: Monitoring,
+    early: list[Arrival], stop: _Stop,
+) -> int:  # fmt: skip
     """Run the protocol to its end and journal the totals."""
-    driver = Driver(node, transport, recorder.observe)
+
+    def observe(output: Output) -> None:
+        links.observe(output)
+        recorder.observe(output)
+
+    driver = Driver(node, transport, observe, monitored.observe)
     recorder.attach(driver)
+    monitored.attach(driver)
     driver.receive(early)
+    links.begin()
     ending = driver.run(stop)
+    links.end()
     if node.adversary is not None:
         recorder.attacked(node.adversary.attacked)
     recorder.end()

@@ -9,6 +9,7 @@ import pytest
 
 from node.training import environment
 from node.training.datasets.prepare import prepare_mnist
+from tests.monitored import monitored as monitored
 
 environment.pin("cpu")  # tests compute as the workers do
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -72,6 +73,20 @@ def worker(leader: int, node: int) -> int:
         if output.name == f"node-{node}.log":
             return pid
     raise AssertionError(f"no worker {node} in session {leader}")
+
+
+def await_end(pids: list[int]) -> None:
+    """Wait until none of these processes is left; fails after a while."""
+    for pid in pids:
+        try:
+            handle = os.pidfd_open(pid)
+        except ProcessLookupError:
+            continue
+        try:
+            ready, _, _ = select.select([handle], [], [], PATIENCE_S)
+        finally:
+            os.close(handle)
+        assert ready, f"process {pid} is still there"
 
 
 def _kill(pid: int) -> None:

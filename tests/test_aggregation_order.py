@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from node.aggregation.order import _selection_network, middle
+from node.aggregation.order import _selection_network, middle, ordered
 
 
 @pytest.mark.parametrize("count", range(1, 13))
@@ -30,5 +30,14 @@ def test_the_largest_numbers_do_not_overflow():
 
 
 def test_comparators_that_the_middle_does_not_read_are_left_out():
-    assert sum(c.keep_low + c.keep_high for c in _selection_network(6)) == 20
-    assert _selection_network(1) == ()
+    assert sum(c.keep_low + c.keep_high for c in _selection_network(6, 2, 4)) == 20
+    assert _selection_network(1, 0, 1) == ()
+
+
+@pytest.mark.parametrize("count", range(1, 18))
+def test_any_run_of_places_is_what_sorting_gives(count):
+    rows = torch.randn(count, 40, generator=torch.Generator().manual_seed(count))
+    expected = rows.sort(dim=0).values
+    for first in range(count):
+        for stop in range(first + 1, count + 1):
+            assert torch.equal(torch.stack(ordered(rows, first, stop)), expected[first:stop])

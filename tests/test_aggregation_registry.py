@@ -5,8 +5,11 @@ import math
 import pytest
 import torch
 
-from node.aggregation import centered_clip, mean, median
-from node.aggregation.registry import RULES, build_rule
+import node.aggregation
+from node.aggregation import centered_clip, krum, mean, median
+from node.aggregation.built import build_rule
+from node.aggregation.pre import clipping, nnm
+from node.aggregation.registry import PRE_AGGREGATIONS, RULES
 from node.config import Plugin
 from node.errors import ConfigError
 
@@ -24,8 +27,57 @@ def part(seed=0, count=6, columns=2000):
 
 
 def test_lists_its_folder():
-    assert [entry.name for entry in RULES] == ["centered_clip", "mean", "median"]
-    assert all(entry.summary and entry.source and entry.examples for entry in RULES)
+    assert [entry.name for entry in RULES] == [
+        "bulyan", "caf", "centered_clip", "cge", "geometric_median", "krum", "mda", "meamed", "mean", "median", "monna",
+        "multi_krum", "norm_clip", "sign_vote", "smea", "trimmed_mean",
+    ]  # fmt: skip
+    assert [entry.name for entry in PRE_AGGREGATIONS] == ["arc", "bucketing", "clipping", "nnm"]
+    for entry in (*RULES, *PRE_AGGREGATIONS):
+        assert entry.summary and entry.source and entry.examples, entry.name
+        assert "Source:" in (entry.target.__doc__ or ""), entry.name
+
+
+def test_every_rule_is_a_plain_function_of_the_package():
+    for entry in RULES:
+        assert getattr(node.aggregation, entry.name) is entry.target
+    for entry in PRE_AGGREGATIONS:
+        assert getattr(node.aggregation.pre, entry.name) is entry.target
+
+
+@pytest.mark.parametrize("entry", list(RULES), ids=lambda entry: entry.name)
+def test_a_rule_that_takes_f_has_a_condition(entry):
+    assert ("f" in entry.parameters) == (entry.facts["condition"] is not None) == ("allow_weak" in entry.parameters)
+
+
+@pytest.mark.parametrize("pre", list(PRE_AGGREGATIONS), ids=lambda entry: entry.name)
+@pytest.mark.parametrize("entry", list(RULES), ids=lambda entry: entry.name)
+def test_every_pre_aggregation_composes_with_every_rule(pre, entry):
+    rule = build_rule(Plugin(entry.name), (Plugin(pre.name, dict(pre.examples[-1])),))
+    for count in (6, 5, 2, 1):  # as few as a run may come to
+        aggregated = rule.aggregate(part(count=count), 50.0)
+        assert aggregated.value_P.shape == (2000,)
+        assert rule.accepts(part(count=count), aggregated.value_P, 50.0)
+    assert rule.audited
+    assert rule.clip_radius(50.0) == math.inf
+
+
+def test_pre_aggregations_apply_from_left_to_right():
+    inputs_NP = part()
+    rule = build_rule(Plugin("krum", {"f": 1}), (Plugin("clipping"), Plugin("nnm")))
+    expected_P = krum(nnm(clipping(inputs_NP, radius=50.0), f=1), f=1)
+    assert torch.equal(rule.aggregate(inputs_NP, 50.0).value_P, expected_P), "nnm takes the rule's f"
+    own = build_rule(Plugin("krum", {"f": 1}), (Plugin("nnm", {"f": 2}),))
+    assert torch.equal(own.aggregate(inputs_NP, 50.0).value_P, krum(nnm(inputs_NP, f=2), f=1))
+
+
+def test_f_falls_with_the_rows_and_stays_where_weakness_is_allowed():
+    """Nine rows admit f = 3 for Krum; five of them, after removals, f = 1."""
+    inputs_NP = part(count=9)
+    strong, weak = (build_rule(Plugin("krum", {"f": 3}), allow_weak=allowed) for allowed in (False, True))
+    five_NP = inputs_NP[:5]
+    assert torch.equal(strong.aggregate(inputs_NP, 1.0).value_P, krum(inputs_NP, f=3))
+    assert torch.equal(strong.aggregate(five_NP, 1.0).value_P, krum(five_NP, f=1))
+    assert torch.equal(weak.aggregate(five_NP, 1.0).value_P, krum(five_NP, f=2, allow_weak=True))
 
 
 @pytest.mark.parametrize(("entry", "example"), EXAMPLES)
@@ -96,7 +148,7 @@ def test_accepts_up_to_twice_the_tolerance():
     assert not rule.accepts(inputs_NP, value_P, 1.0)
 
 
-@pytest.mark.parametrize("name", ["centered_clip", "mean", "median"])
+@pytest.mark.parametrize("name", [entry.name for entry in RULES])
 def test_non_finite_inputs_are_the_callers_error(name):
     rule = build_rule(Plugin(name))
     inputs_NP = torch.full((3, 2), math.nan)
@@ -116,6 +168,11 @@ def test_non_finite_inputs_are_the_callers_error(name):
         (Plugin("centered_clip", {"eps": "small"}), "must be a float"),
         (Plugin("centered_clip", {"epz": 1e-6}), "did you mean 'eps'"),
         (Plugin("median", {"eps": 1e-6}), "it takes none"),
+        (Plugin("krum", {"f": -1}), "f=-1 must be a whole number"),
+        (Plugin("krum", {"f": 1.5}), "f=1.5 must be a whole number"),
+        (Plugin("krum", {"allow_weak": True}), "use --allow-weak"),
+        (Plugin("nnm"), "write for example nnm\\+mean"),
+        (Plugin("multi_krum", {"m": 0}), "m=0 must be a whole number"),
     ],
     ids=[
         "unknown rule",
@@ -125,6 +182,11 @@ def test_non_finite_inputs_are_the_callers_error(name):
         "type",
         "unknown parameter",
         "no parameters",
+        "negative f",
+        "broken f",
+        "weakness of one rule",
+        "a pre-aggregation alone",
+        "m out of range",
     ],
 )
 def test_plugins_that_cannot_run_are_refused(plugin, message):

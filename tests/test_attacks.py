@@ -245,7 +245,13 @@ def test_examples_run_and_leave_their_inputs_alone(name: str, parameters: Mappin
     match bound.acts_on:
         case "gradient" | "aggregate":
             before = GRADIENT.clone()
-            view = replace(VIEW, aggregates={5: GRADIENT + 1.0, 6: GRADIENT + 2.0})
+            view = replace(
+                VIEW,
+                history={5: GRADIENT - 1.0, 6: GRADIENT - 2.0, 7: GRADIENT},
+                aggregates={5: GRADIENT + 1.0, 6: GRADIENT + 2.0},
+                recompute=lambda peer: GRADIENT.roll(peer),
+                combine=lambda rows_ND: rows_ND.median(dim=0).values,
+            )
             sent = bound.function(GRADIENT, view)
             assert torch.equal(GRADIENT, before)
             assert isinstance(sent, Tensor)
@@ -263,13 +269,16 @@ def test_examples_run_and_leave_their_inputs_alone(name: str, parameters: Mappin
 
 
 CATALOGUE = {
-    "gradient": {"sign_flip", "constant_direction", "noise", "zero", "random", "drop", "infinite", "nan"},
-    "data": {"label_flip", "label_shuffle"},
+    "gradient": {"sign_flip", "constant_direction", "noise", "zero", "random", "drop", "infinite", "nan", "delayed",
+                 "random_direction", "alie", "ipm", "alie_optimised", "ipm_optimised", "min_max", "min_sum", "fang",
+                 "rop", "bulyan_coordinate"},
+    "data": {"label_flip", "label_shuffle", "backdoor"},
     "aggregate": {"shift_aggregate", "stale_aggregate"},
     "messages": {"lie_checksum", "false_accuse", "complain", "lenient_validator"},
     "outputs": {"split_aggregate", "equivocate", "wrong_part", "withhold_part", "withhold_aggregate",
                 "silent_validator", "stall", "malformed", "false_prefix", "close_to_one", "spurious_dispute"},
-    "node": {"cancelling_shift", "withhold_reveal", "replay", "crash", "copy_commitment", "last_instant", "late_view"},
+    "node": {"cancelling_shift", "withhold_reveal", "replay", "crash", "copy_commitment", "last_instant", "late_view",
+             "mimic"},
 }  # fmt: skip
 
 

@@ -44,9 +44,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             2,
             "--byzantine 3 of 6 leaves no honest majority; use at most 2, or",
         ),
-        (["--expect", "honest==0"], 2, "did you mean 'honest_banned'?"),
+        (["--expect", "honest_ban==0"], 2, "did you mean 'honest_banned'?"),
         (["--rule", "media"], 2, "unknown rule 'media'; did you mean 'median'?"),
-        (["--backend", "local2"], 2, "unknown backend 'local2'; use local"),
+        (["--backend", "local2"], 2, "unknown backend 'local2'; did you mean 'local'?"),
         (["--validators", "5"], 2, "--validators 5 of 6 leaves too few contributors; use at most 2"),
         (["--run-dir", "full"], 2, "--run-dir full exists and is not empty"),
         (["--run-dir", "full/file/run"], 3, "use another --run-dir"),
@@ -54,7 +54,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["plan", "--peers", "1"], 2, "--peers 1 is too small"),
         (["verify", "."], 2, "is not a run directory: it has no genesis.json"),
         (["verify"], 2, "Missing argument 'RUN'"),
-        (["data", "cifar"], 2, "unknown data set 'cifar'; use mnist"),
+        (["data", "cifar"], 2, "unknown data set 'cifar'; did you mean"),
         (["data", "--check", "--data-dir", "nothing"], 3, "run `btard-launch data mnist`"),
         (["doctor", "--peers", "1"], 2, "1 is not in the range 2<=x<=256"),
     ],
@@ -130,7 +130,7 @@ def test_help_lists_every_command_and_every_group(capsys: pytest.CaptureFixture[
         assert f"\n  {command} " in out
     out = launch(capsys, "run", "--help")[1]
     groups = [line[:-1] for line in out.splitlines() if line.endswith(":") and not line.startswith(" ")]
-    assert groups == ["Cluster", "Attack", "Training", "Defence", "Seeds", "Where it runs", "General"]
+    assert groups == ["Cluster", "Attack", "Training", "Defence", "Network", "Seeds", "Where it runs", "General"]
 
 
 def test_help_and_show_config_load_neither_torch_nor_the_live_view() -> None:

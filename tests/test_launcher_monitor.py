@@ -101,7 +101,7 @@ def test_bad_news_is_said_plainly() -> None:
     assert rows["outcome"] == "failed: node 0 died"
     assert rows["agreement"].startswith("BROKEN")
     assert rows["honest peers banned"] == "peer 1"
-    assert rows["attackers not banned"] == "peer 2"
+    assert rows["attackers not found"] == "peer 2"
 
 
 @pytest.mark.parametrize(

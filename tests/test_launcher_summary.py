@@ -13,6 +13,7 @@ from launcher.state import Record, RunState
 from launcher.summary import Ending
 from node.config import Plugin, Role, Schedule
 from node.errors import BackendError
+from node.protocol.tribunal import standing
 
 NOISE = Role((Plugin("noise"),), Schedule(start=2, every=2), (2,), 0)
 LATE = Ending("finished", 12.3456)
@@ -32,7 +33,8 @@ def committed(
 
 def banned(node: int, step: int, peer: int, reason: str = "gradient", removed: bool = True) -> Record:
     return {"time": 0.0, "node": node, "event": "banned", "step": step, "attempt": 0, "peer": peer, "reason": reason,
-            "accuser": 0, "removed": removed, "evidence": "e" * 64, "path": f"nodes/{node}/evidence/x"}  # fmt: skip
+            "accuser": 0, "removed": removed, "standing": standing(reason),
+            "evidence": "e" * 64, "path": f"nodes/{node}/evidence/x"}  # fmt: skip
 
 
 def state(*records: Record, byzantine: Sequence[int] = ()) -> RunState:

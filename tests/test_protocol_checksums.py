@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from node.aggregation.registry import build_rule
+from node.aggregation.built import build_rule
 from node.config import Plugin
 from node.protocol.checksums import (
     NORM_WINDOW,

@@ -82,7 +82,7 @@ def committed(step: int, active: tuple[int, ...] = (0, 1, 2), contributors: tupl
 
 
 def test_a_committed_step(bench: Bench) -> None:
-    bench.driver.loss, bench.driver.gradient_s = 0.25, 1.5
+    bench.driver.loss, bench.driver.gradient_s, bench.driver.gradient_cpu_s = 0.25, 1.5, 1.25
     bench.transport.counters.sent(0, "part", 100)
     bench.transport.counters.sent(2, "aggregate", 10)
     bench.transport.counters.sent(2, "publication", 7)
@@ -98,7 +98,8 @@ def test_a_committed_step(bench: Bench) -> None:
     assert record == {
         "event": "committed", "step": 3, "attempt": 1, "contributors": [0, 1], "active": [0, 1, 2],
         "validators": {"2": 0}, "loss": 0.25, "parameter_digest": DIGEST, "state_digest": "01" * 32,
-        "clip_iterations": 5, "gradient_seconds": 1.5, "bulk_bytes": 110, "publication_bytes": 7, "control_bytes": 6,
+        "clip_iterations": 5, "gradient_seconds": 1.5, "gradient_cpu_seconds": 1.25,
+        "bulk_bytes": 110, "publication_bytes": 7, "control_bytes": 6,
     }  # fmt: skip
 
 
@@ -159,6 +160,7 @@ def test_evidence_is_a_file_named_by_its_digest(bench: Bench) -> None:
     assert path.read_bytes() == b"evidence"
     assert record == {
         "event": "banned", "step": 3, "attempt": 1, "peer": 2, "reason": "checksum", "accuser": 0, "removed": True,
+        "standing": "banned",
         "evidence": blake3(b"evidence").hexdigest(), "path": "nodes/1/evidence/ban-3-1-2.evidence",
     }  # fmt: skip
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from node.aggregation.clip_solver import solve
 from node.aggregation.gram import gram_about, gram_about_median, gram_rounding
 from node.aggregation.registry import rule
-from node.aggregation.rows import check_radius, check_rows, combine, to_float32
+from node.aggregation.rows import check_radius, check_rows, combine, combine_float32
 from node.protocol.rule import Aggregated
 
 # Passes over the data: one nearly always; each later one is centred at the result of the one before.
@@ -31,11 +31,10 @@ def fixed_point(inputs_NP: Tensor, *, radius: float = 5.0, eps: float = 1e-6) ->
     for _ in range(_PASSES):
         solution = solve(gram_NN, radius, eps, rounding)
         iterations += solution.iterations
-        value_P = combine(inputs_NP, solution.coefficients_N)
         if solution.certain:
-            return Aggregated(to_float32(value_P), iterations)
+            return Aggregated(combine_float32(inputs_NP, solution.coefficients_N), iterations)
         # Distances much smaller than the rows' norms lost their digits: about v itself they keep them.
-        gram_NN = gram_about(inputs_NP, value_P)
+        gram_NN = gram_about(inputs_NP, combine(inputs_NP, solution.coefficients_N))
     raise ArithmeticError(
         f"centered_clip did not converge in {iterations} iterations at radius {radius}, eps {eps}; use a larger eps"
     )

@@ -10,7 +10,7 @@ from node.aggregation.registry import rule
 from node.aggregation.rows import blocks, check_rows, to_float32
 
 
-@rule("median", source="Yin et al. 2018, definition 1", residual=None, examples=({},))
+@rule("median", source="Yin et al. 2018, definition 1", residual=None, coordinatewise=True, examples=({},))
 def median(inputs_NP: Tensor) -> Tensor:
     """Median of every coordinate; with an even number of rows the average of the two middle values.
 

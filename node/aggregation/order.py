@@ -1,4 +1,4 @@
-"""Coordinate-wise medians by a sorting network: exact, branch-free and the same on every machine."""
+"""Coordinate-wise order by a sorting network: exact, branch-free and the same on every machine."""
 
 from __future__ import annotations
 
@@ -19,6 +19,24 @@ class Comparator:
     keep_high: bool
 
 
+def ordered(block_NB: Tensor, first: int, stop: int) -> list[Tensor]:
+    """Places `first` to `stop - 1` of every column in ascending order, each as a `[B]` tensor (not to be changed).
+
+    Args:
+        block_NB: float32 `[N, B]`, finite.
+
+    Source: K. E. Batcher's merge exchange, as Knuth, TAOCP vol. 3, 5.2.2 M, pruned to what is read.
+    """
+    wires: list[Tensor] = list(block_NB)
+    for step in _selection_network(len(wires), first, stop):
+        low, high = wires[step.low], wires[step.high]
+        if step.keep_low:
+            wires[step.low] = torch.minimum(low, high)
+        if step.keep_high:
+            wires[step.high] = torch.maximum(low, high)
+    return wires[first:stop]
+
+
 def middle(block_NB: Tensor) -> Tensor:
     """Median of every column; for even N the average of the two middle values, rounded once.
 
@@ -27,27 +45,29 @@ def middle(block_NB: Tensor) -> Tensor:
 
     Returns:
         float32 `[B]`, a fresh tensor.
-
-    Source: K. E. Batcher's merge exchange, as Knuth, TAOCP vol. 3, 5.2.2 M, pruned to what the middle reads.
     """
-    wires: list[Tensor] = list(block_NB)
-    count = len(wires)
-    for step in _selection_network(count):
-        low, high = wires[step.low], wires[step.high]
-        if step.keep_low:
-            wires[step.low] = torch.minimum(low, high)
-        if step.keep_high:
-            wires[step.high] = torch.maximum(low, high)
-    if count % 2:
-        return wires[count // 2].clone()
+    count = block_NB.shape[0]
+    return median_of(ordered(block_NB, (count - 1) // 2, count // 2 + 1))
+
+
+def median_of(middle_wires: list[Tensor]) -> Tensor:
+    """The median from the middle one or two places, a fresh tensor."""
+    if len(middle_wires) == 1:
+        return middle_wires[0].clone()
     # Halving first cannot overflow and is exact for all but subnormal numbers.
-    return (wires[count // 2 - 1] * 0.5).add_(wires[count // 2] * 0.5)
+    return (middle_wires[0] * 0.5).add_(middle_wires[1] * 0.5)
 
 
 @cache
-def _selection_network(count: int) -> tuple[Comparator, ...]:
-    """The comparators that bring the middle one or two of `count` values to the middle wires."""
-    wanted = {(count - 1) // 2, count // 2}
+def comparators(count: int) -> tuple[tuple[int, int], ...]:
+    """The (low, high) wires of the network that brings the middle values of `count` to the middle wires."""
+    return tuple((step.low, step.high) for step in _selection_network(count, (count - 1) // 2, count // 2 + 1))
+
+
+@cache
+def _selection_network(count: int, first: int, stop: int) -> tuple[Comparator, ...]:
+    """The comparators that bring places `first` to `stop - 1` of `count` values to their wires."""
+    wanted = set(range(first, stop))
     kept: list[Comparator] = []
     for low, high in reversed(_sorting_network(count)):
         keep_low, keep_high = low in wanted, high in wanted

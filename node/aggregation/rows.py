@@ -8,6 +8,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from node import kernels
+
 # Numbers in one block of rows, and columns at most: measured at n = 6, 16 and 64. Smaller blocks pay for their calls
 # (at n = 64, 2,048 columns take twice as long as 8,192), larger ones gain nothing and sum less exactly.
 _BLOCK_NUMBERS = 1 << 19
@@ -78,3 +80,9 @@ def combine(inputs_NP: Tensor, coefficients_N: Tensor) -> Tensor:
 def to_float32(value_P: Tensor) -> Tensor:
     """`value_P` rounded to float32 with -0 turned into 0, so that equal values have equal bytes."""
     return value_P.float().add_(0.0)
+
+
+def combine_float32(inputs_NP: Tensor, coefficients_N: Tensor, scale: float = 1.0) -> Tensor:
+    """`to_float32(scale combine(inputs_NP, coefficients_N))`, in one pass where there is a compiled kernel."""
+    compiled_P = kernels.combined(inputs_NP.contiguous(), coefficients_N, scale)
+    return compiled_P if compiled_P is not None else to_float32(combine(inputs_NP, coefficients_N).mul_(scale))

@@ -36,6 +36,10 @@ class Behaviour:
         """Called at scheduled steps with every output of the peer; returns what leaves the node instead."""
         return (output,)
 
+    def contributed(self, gradient_D: Tensor, view: View) -> Tensor:
+        """Called at scheduled steps with the node's honest gradient; returns what it commits to."""
+        return gradient_D
+
     def aggregated(self, value_P: Tensor, view: View) -> Tensor:
         """Called at scheduled steps; returns what the node commits to as the aggregate of its part."""
         return value_P

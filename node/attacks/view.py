@@ -43,6 +43,7 @@ class View:
         attempt: all that the peer inside holds of the attempt under way; to be read, never changed.
         attack_seed: what the attackers agreed on before the run.
         recompute: returns a peer's honest gradient of this step, if the node was built with one.
+        combine: what the run's rule makes of contributions `[N, D]`, part by part, if the node was built with one.
     """
 
     step: int
@@ -58,11 +59,27 @@ class View:
     attempt: Attempt | None = None
     attack_seed: int = 0
     recompute: Callable[[int], Tensor] | None = None
+    combine: Callable[[Tensor], Tensor] | None = None
 
     @property
     def peers(self) -> tuple[int, ...]:
         """Ids in this attempt's roster, ascending, known from its start."""
         return self.attempt.roster.active if self.attempt is not None else self.active
+
+    @property
+    def contributing(self) -> tuple[int, ...]:
+        """Ids that owe a gradient in this attempt, ascending: public before anybody has committed to one."""
+        return self.attempt.contributors if self.attempt is not None else self.contributors
+
+    @property
+    def honest_contributors(self) -> tuple[int, ...]:
+        """The contributors that are no attackers, ascending."""
+        return tuple(peer for peer in self.contributing if peer not in self.accomplices)
+
+    @property
+    def colluders(self) -> int:
+        """How many of the contributors are attackers (at least this one)."""
+        return max(1, len(self.contributing) - len(self.honest_contributors))
 
     @property
     def part(self) -> int | None:
@@ -95,6 +112,30 @@ class View:
         if self.recompute is None:
             raise LookupError(f"attacker {self.me} has no means to recompute the gradient of peer {peer}")
         return self.recompute(peer)
+
+    def honest_gradients(self) -> Tensor:
+        """The honest gradients of this step, float32 `[H, D]`, in the order of `honest_contributors`.
+
+        Raises:
+            LookupError: this attacker cannot recompute them.
+        """
+        import torch
+
+        rows = [self.honest_gradient(peer) for peer in self.honest_contributors]
+        return torch.stack(rows) if rows else torch.empty(0, self.dimension)
+
+    def aggregate_with(self, honest_HD: Tensor, crafted_D: Tensor) -> Tensor:
+        """The aggregate `[D]` if every attacker among the contributors sent `crafted_D`.
+
+        Raises:
+            LookupError: this attacker does not know the rule.
+        """
+        import torch
+
+        if self.combine is None:
+            raise LookupError(f"attacker {self.me} has no means to compute the rule of the run")
+        honest = dict(zip(self.honest_contributors, honest_HD, strict=True))
+        return self.combine(torch.stack([honest.get(peer, crafted_D) for peer in self.contributing]))
 
 
 def generator(attack_seed: int, purpose: str, *numbers: int) -> Generator:

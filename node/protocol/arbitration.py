@@ -148,6 +148,11 @@ class Arbitration:
         if self._union is not None:
             yield from self._union.admitted()
 
+    @property
+    def unheard(self) -> tuple[int, ...]:
+        """Active peers whose OUTCOME is not here."""
+        return tuple(peer for peer in self._attempt.roster.active if peer not in self._outcomes)
+
     def proofs(self) -> list[bytes]:
         """Equivocations in our record of the attempt, for the next REPORT."""
         return [encode_equivocation(*pair) for pair in self._attempt.transcript.conflicts.values()]

@@ -35,7 +35,11 @@ def aggregate_digest(settings: Settings, step: int, attempt: int, owner: int, pa
 
 def usable(values_P: Tensor) -> bool:
     """True if every entry is finite and small enough to compute with."""
-    return bool((values_P.abs() <= LARGEST_MAGNITUDE).all())
+    if not values_P.numel():
+        return True
+    # The extremes propagate NaN, which then compares false.
+    low, high = torch.aminmax(values_P)
+    return low.item() >= -LARGEST_MAGNITUDE and high.item() <= LARGEST_MAGNITUDE
 
 
 def finite(values_P: Tensor) -> bool:
@@ -164,9 +168,9 @@ class Attempt:
 
     def agg(self, overdue: bool) -> Agg | None:
         """AGG, once every contributor's part is here; a complaint once the wait for them is over."""
-        lacking = self.lacking_parts()
-        if lacking and not overdue and any(owner not in self.parts for owner in lacking):
+        if not overdue and any(owner not in self.parts for owner in self.contributors):
             return None
+        lacking = self.lacking_parts()
         value = Missing(lacking) if lacking else self._aggregate()
         return Agg(self.slot(Phase.AGG), self.transcript.prefix, value)
 
@@ -237,7 +241,7 @@ class Attempt:
         the part is recomputed anyway.
         """
         aggregate_P = self.aggregates[self.roster.active[part]]
-        truth = checksum(values_P, aggregate_P, self.z, self.clip_radius(part))
+        truth = checksum(values_P, aggregate_P, self.z, self.clip_radius(part), self.tools.sums)
         # The norm is finite whenever the aggregate is and the part is usable, so this scan hardly ever runs.
         return truth if math.isfinite(truth.norm) or finite(aggregate_P) else Checksum(0.0, 0.0)
 

@@ -56,6 +56,7 @@ from node.protocol.state import State, genesis_randomness
 from node.protocol.tribunal import Guilt, Judgement
 
 HELLO = "hello"
+_FROM_PEERS = (MessageArrived, ViewArrived, BulkRequested)
 
 
 class Peer:
@@ -99,7 +100,7 @@ class Peer:
         """Take one input; return what follows from it, in the order in which it has to happen."""
         if self.stopped:
             return []
-        if isinstance(event, MessageArrived | ViewArrived | BulkRequested) and not self._listens_to(event.via):
+        if isinstance(event, _FROM_PEERS) and not self._listens_to(event.via):
             return [Dropped(event.via, "removed_line")]
         match event:
             case Start():
@@ -230,7 +231,9 @@ class Peer:
                 if name == round_timer(step, number):
                     return arbitration.round_over()
                 if name == outcome_timer(step, number):
-                    return self._halt(None, "no majority of the roster agrees on how the dispute ended")
+                    unheard = ", ".join(f"peer {peer}" for peer in arbitration.unheard) or "nobody"
+                    problem = f"no majority of the roster agrees on how the dispute ended; missing: {unheard}"
+                    return self._halt(None, problem)
         match name:
             case waits.BULK if self._round is not None:
                 self._round.bulk_overdue()

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from torch import Tensor
 
+from node.protocol.checksums import Sums, sums
 from node.protocol.rule import Rule
 
 CROSS_PLATFORM_TOLERANCE = 1e-9
@@ -61,8 +62,9 @@ Verify = Callable[[bytes, bytes, bytes], bool]
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """Functions given to a Peer: the aggregation rule, the update and the signature check."""
+    """Functions given to a Peer: the aggregation rule, the update, the signature check and the checksums' sums."""
 
     rule: Rule
     optimiser: Optimiser
     verify: Verify
+    sums: Sums = sums

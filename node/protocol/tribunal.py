@@ -38,11 +38,17 @@ REASONS = (
 )
 """Why a peer is banned, the gravest first: a peer guilty of several is banned for the first."""
 
-GONE = frozenset({"silent"})
-"""Reasons that need no malice: the peer is `gone`, not `banned`."""
+STANDINGS = {"silent": "gone", "eliminated": "eliminated"}
+"""What a removed peer is where its guilt is not proven: silence needs no malice, one of an eliminated pair may be
+honest."""
 
 VOIDING = frozenset({"aggregate", "unusable"})
 """Guilt that leaves no valid aggregate."""
+
+
+def standing(reason: str) -> str:
+    """What a peer is after a verdict for `reason`: banned, gone or eliminated."""
+    return STANDINGS.get(reason, "banned")
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from node import kernels
+
 
 @dataclass(frozen=True, slots=True)
 class NesterovSgd:
@@ -47,6 +49,13 @@ class NesterovSgd:
         Returns:
             New parameters and new state. Source: `torch.optim.SGD(nesterov=True)`; Sutskever et al. 2013.
         """
+        compiled = kernels.updated(parameters_D, state_D, gradient_D, self.momentum, self.rate(step))
+        if compiled is not None:
+            return compiled
+        return self.by_torch(parameters_D, state_D, gradient_D, step)
+
+    def by_torch(self, parameters_D: Tensor, state_D: Tensor, gradient_D: Tensor, step: int) -> tuple[Tensor, Tensor]:
+        """`apply` where there is no compiled kernel, and the oracle of the one there is."""
         # Products are rounded before they are added: `alpha=` arguments may be contracted to an FMA on some CPUs.
         state_next_D = (state_D * self.momentum).add_(gradient_D)
         direction_D = (state_next_D * self.momentum).add_(gradient_D)

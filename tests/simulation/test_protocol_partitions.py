@@ -77,7 +77,7 @@ def partitioned(cut: Iterable[tuple[int, int]], steps: int = 6) -> Aftermath:
             case Committed(step=step, state_digest=digest):
                 after.digests.setdefault(step, {})[seen.node] = digest
                 if step == CUT_AFTER:
-                    simulation._links = broken
+                    simulation.network.model = broken
             case Banned(peer=peer, reason=reason):
                 after.reasons.add(reason)
                 after.removed.setdefault(seen.node, set()).add(peer)

@@ -1,0 +1,64 @@
+# One image for every service of the cluster: worker, keys, observer.
+#
+#   docker build -t btard:cpu .                          gradients on the CPU
+#   docker build -t btard:cuda --build-arg TORCH=cuda .  gradients on a GPU (several GB)
+#
+# Stages: what changes rarely comes first, so that a change of the source rebuilds only the last few seconds.
+
+ARG BASE=python:3.11-slim-bookworm
+
+FROM ${BASE} AS dependencies
+ARG TORCH=cpu
+ARG TORCH_VERSION=2.13.0
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
+RUN python -m venv /opt/venv
+ENV PATH=/opt/venv/bin:$PATH
+COPY deploy/requirements.txt /tmp/requirements.txt
+RUN pip install --quiet --only-binary=:all: -r /tmp/requirements.txt
+# The package index has the CUDA build, with NVIDIA's libraries as dependencies; the CPU build has an index of its own.
+RUN case "$TORCH" in \
+      cpu) pip install --quiet --no-deps --retries 1 --index-url https://download.pytorch.org/whl/cpu \
+             "torch==$TORCH_VERSION" ;; \
+      cuda) pip install --quiet "torch==$TORCH_VERSION" ;; \
+      *) echo "TORCH=$TORCH is unknown; use cpu or cuda" >&2; exit 2 ;; \
+    esac \
+ && find /opt/venv -depth -type d -name tests -path '*/torch/*' -exec rm -rf {} +
+
+# MNIST, byte for byte the published files: each is checked by its digest, or the build fails.
+FROM dependencies AS data
+WORKDIR /build
+COPY node/__init__.py node/errors.py node/
+COPY node/training/__init__.py node/training/
+COPY node/training/datasets/ node/training/datasets/
+RUN python -c "from pathlib import Path; from node.training.datasets.prepare import prepare_mnist; \
+prepare_mnist(Path('/opt/data'), print)"
+
+FROM dependencies AS source
+WORKDIR /build
+COPY pyproject.toml README.md LICENSE ./
+COPY node/ node/
+COPY launcher/ launcher/
+# What else the package carries is mounted where it is needed, or not needed here.
+RUN mkdir deploy dashboards \
+ && pip install --quiet --no-deps --no-build-isolation --target /opt/btard .
+
+FROM ${BASE}
+# The directories that volumes are mounted on: a fresh volume takes over their owner.
+RUN groupadd --gid 10001 btard \
+ && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin btard \
+ && for place in secrets run runs truth targets grafana; do install -d -o 10001 -g 10001 -m 0750 "/btard/$place"; done \
+ && chmod 0755 /btard/targets /btard/grafana \
+ && seq 0 255 | sed 's|.*|/btard/keys/& /btard/nodes/&|' | xargs install -d -o 10001 -g 10001 -m 0750
+COPY --from=dependencies /opt/venv /opt/venv
+COPY --from=data /opt/data /opt/data
+COPY --from=source /opt/btard /opt/btard
+ENV PATH=/opt/venv/bin:/opt/btard/bin:$PATH PYTHONPATH=/opt/btard BTARD_DATA_DIR=/opt/data \
+    PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 HEALTH_NOTE=/tmp/health
+# As launcher/backends/local.py has it for workers that it starts itself.
+ENV OMP_NUM_THREADS=1 MALLOC_ARENA_MAX=1 MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=4000000000 \
+    MALLOC_TOP_PAD_=67108864 GLIBC_TUNABLES=glibc.malloc.hugetlb=1
+WORKDIR /btard
+USER 10001:10001
+# Healthy: sockets bound, keys loaded, every peer greeted. It imports neither torch nor anything else that is slow.
+HEALTHCHECK --interval=5s --timeout=5s --start-period=60s --retries=3 CMD ["python", "-S", "-m", "node.health"]
+CMD ["python", "-m", "node", "/btard/secrets/config.json"]

@@ -1,0 +1,44 @@
+"""The figures of a benchmark, for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from launcher import traffic
+from launcher.bench.measure import Figures, Spread
+from launcher.bench.training import Share
+
+_OPERATIONS = {"protocol": "BTARD step", "gloo": "gloo all-reduce", "mean": "mean butterfly"}
+
+
+def lines(found: Figures) -> Iterator[str]:
+    """One benchmark as text."""
+    yield f"{found.peers} peers, {found.size} floats, {found.pairs} pairs: median (lowest to highest)"
+    for name, label in _OPERATIONS.items():
+        yield f"  {label:16} CPU/peer {_spread(found.cpu_ms[name], 'ms')}   wall {_spread(found.wall_ms[name], 'ms')}"
+    spread = found.spread
+    yield f"  BTARD / gloo     CPU      {_spread(spread['cpu_ratio'], 'x')}   wall {_spread(spread['wall_ratio'], 'x')}"
+    both = _spread(spread["mean_cpu_ratio"], "x"), _spread(spread["mean_wall_ratio"], "x")
+    yield f"  mean / gloo      CPU      {both[0]}   wall {both[1]}"
+    yield (
+        f"  bytes            {found.bytes_ratio:.4f} of the formula: {traffic.human(found.bulk_bytes)} of tensors and "
+        f"{traffic.human(found.control_bytes)} in {found.messages:.0f} messages per peer"
+    )
+    yield f"  iterations       {found.iterations:g} of CenteredClip"
+    yield "  by phase, CPU and wall ms per peer:"
+    for name, part in found.phases.items():
+        yield f"    {name:26} {part.cpu_ms:9.2f} {part.wall_ms or 0:9.2f}"
+    yield "  by kind of work, CPU ms per peer (the validator's work is spread over all peers):"
+    for name, cpu_ms in sorted(found.kinds.items(), key=lambda item: -item[1]):
+        yield f"    {name:26} {cpu_ms:9.2f}"
+
+
+def share_lines(found: Share) -> Iterator[str]:
+    """The protocol's share of a training step as text."""
+    yield f"{found.task}, {found.peers} peers, {found.steps} honest steps, all peers together:"
+    yield f"  gradients {found.gradient_cpu_ms:.1f} CPU-ms a step, protocol {found.protocol_cpu_ms:.1f} CPU-ms"
+    yield f"  protocol over gradients {100 * found.protocol_share:.1f} %; a step takes {found.step_ms:.0f} ms"
+
+
+def _spread(figure: Spread, unit: str) -> str:
+    return f"{figure.median:8.2f} {unit} ({figure.low:.2f} to {figure.high:.2f})"

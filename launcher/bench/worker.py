@@ -1,0 +1,212 @@
+"""One process of a benchmark: an honest node over real sockets that waits between its steps for the baselines."""
+
+from __future__ import annotations
+
+import time
+from multiprocessing.connection import Connection
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+
+import msgspec
+import torch
+
+from launcher.bench.baselines import Board, Gloo, MeanButterfly
+from launcher.bench.clocks import PATIENCE_S, Sample, Stopwatch
+from launcher.bench.kinds import Profile
+from launcher.bench.vectors import POOL, Vectors
+from node.build import build_node
+from node.config import Endpoint, NodeConfig, Secrets
+from node.driver import Driver
+from node.protocol.events import Committed, Output, PhaseEntered
+from node.quota import Credits
+from node.training.environment import fingerprint, pin
+from node.transport import Arrival, Transport
+from node.wire import Limits
+
+PROTOCOL, GLOO, MEAN = "protocol", "gloo", "mean"
+WARM_UP = 3
+"""Steps before the first measured one: the first has no validators, and allocators and connections settle."""
+
+PROFILED = 3
+"""Steps after the last measured one, for the kinds of work."""
+
+
+class Phases(msgspec.Struct):
+    """CPU and wall seconds of this process by phase, over all measured steps."""
+
+    cpu_s: dict[str, float]
+    wall_s: dict[str, float]
+
+
+class Found(msgspec.Struct):
+    """What one process measured.
+
+    Args:
+        samples: by operation, one per pair.
+        phases: over the measured steps.
+        kinds: CPU seconds by kind of work over the profiled steps.
+        sent: bytes and messages by kind over the measured steps.
+        contributors: of each measured step.
+        iterations: CenteredClip's, of each measured step.
+    """
+
+    samples: dict[str, list[Sample]]
+    phases: Phases
+    kinds: dict[str, float]
+    sent_bytes: dict[str, int]
+    sent_messages: dict[str, int]
+    contributors: list[tuple[int, ...]]
+    iterations: list[int]
+
+
+class Bench:
+    """Interleaves the steps of one node with the baselines.
+
+    Args:
+        rank: this process's place.
+        pairs: measured steps.
+        task: its vectors.
+        transport: whose traffic is counted.
+        baselines: gloo and the mean butterfly.
+        stopwatch: shared by all processes.
+    """
+
+    def __init__(
+        self, rank: int, pairs: int, task: Vectors, transport: Transport, baselines: tuple[Gloo, MeanButterfly],
+        stopwatch: Stopwatch,
+    ) -> None:  # fmt: skip
+        self._transport, self._stopwatch = transport, stopwatch
+        self._gloo, self._mean = baselines
+        self._vector_D = task.pool[rank % POOL]
+        self._work_D, self._result_D = torch.empty(task.dimension), torch.empty(task.dimension)
+        self._pairs, self._step, self._running = pairs, -WARM_UP, False
+        self._profile = Profile()
+        self._phase, self._mark = "", (0.0, 0.0)
+        self.found = Found({PROTOCOL: [], GLOO: [], MEAN: []}, Phases({}, {}), {}, {}, {}, [], [])
+
+    def observe(self, output: Output) -> None:
+        """Take the time at phases, and stop between steps."""
+        if isinstance(output, PhaseEntered):
+            self._enter(output.phase)
+        elif isinstance(output, Committed):
+            self._enter("")
+            self._end(output)
+            self._step += 1
+            self._baselines()
+            self._begin()
+
+    @property
+    def _measured(self) -> bool:
+        return 0 <= self._step < self._pairs
+
+    def _begin(self) -> None:
+        if self._step > self._pairs + PROFILED:
+            return
+        if self._measured:
+            self._count(-1)
+        self._stopwatch.start()
+        self._running = True
+        if self._step >= self._pairs:
+            self._profile.resume()
+        self._phase, self._mark = "COMMIT", (time.process_time(), time.monotonic())
+
+    def _end(self, done: Committed) -> None:
+        if not self._running:
+            return
+        self._running = False
+        if self._step >= self._pairs:
+            self._profile.pause()
+        sample = self._stopwatch.stop()
+        if self._measured:
+            self._count(1)
+            self.found.samples[PROTOCOL].append(sample)
+            self.found.contributors.append(done.contributors)
+            self.found.iterations.append(done.clip_iterations)
+        if self._step == self._pairs + PROFILED - 1:
+            self.found.kinds = self._profile.seconds()
+
+    def _baselines(self) -> None:
+        """Both, in alternating order."""
+        if not -1 <= self._step <= self._pairs - 1:
+            return
+        operations = [(GLOO, self._reduce), (MEAN, self._average)]
+        for name, operation in operations if self._step % 2 else reversed(operations):
+            self._work_D.copy_(self._vector_D)
+            sample = self._stopwatch.time(operation)
+            if self._step >= 0:
+                self.found.samples[name].append(sample)
+
+    def _reduce(self) -> None:
+        self._gloo.reduce(self._work_D)
+
+    def _average(self) -> None:
+        self._mean.reduce(self._work_D, self._result_D)
+
+    def _enter(self, phase: str) -> None:
+        now = (time.process_time(), time.monotonic())
+        if self._phase and self._measured and self._running:
+            for total, since, until in zip(
+                (self.found.phases.cpu_s, self.found.phases.wall_s), self._mark, now, strict=True
+            ):
+                total[self._phase] = total.get(self._phase, 0.0) + until - since
+        self._phase, self._mark = phase, now
+
+    def _count(self, sign: int) -> None:
+        counters = self._transport.counters
+        for totals, sent in (
+            (self.found.sent_bytes, counters.sent_bytes),
+            (self.found.sent_messages, counters.sent_messages),
+        ):
+            for (_, kind), number in sent.items():
+                totals[kind] = totals.get(kind, 0) + sign * number
+
+
+def work(
+    config: NodeConfig, secrets: Secrets, dimension: int, pairs: int, directory: Path, barrier: Barrier,
+    pipe: Connection,
+) -> None:  # fmt: skip
+    """What runs in a worker process: everything is measured, then sent through `pipe`."""
+    try:
+        pipe.send_bytes(msgspec.msgpack.encode(_measure(config, secrets, dimension, pairs, directory, barrier)))
+    except BaseException:
+        barrier.abort()
+        raise
+
+
+def _measure(
+    config: NodeConfig, secrets: Secrets, dimension: int, pairs: int, directory: Path, barrier: Barrier
+) -> Found:
+    run, me = config.run, config.node
+    pin(run.device)
+    task = Vectors(dimension, run.peers, run.tau)
+    board = Board(directory, me, run.peers, barrier)
+    gloo, mean = Gloo(me, run.peers, directory / "store"), MeanButterfly(board, me, run.peers, dimension)
+    transport = Transport(
+        me, secrets, config.members, config.listen, run.encrypt_bulk, Limits.for_run(run.peers, dimension),
+        Credits.for_run(run.peers, dimension, run.delivery_bound_s, run.minimum_rate), run_id=config.run_id,
+    )  # fmt: skip
+    try:
+        early = _meet(board, transport, run.peers)
+        node = build_node(config, secrets, task, fingerprint(run.device))
+        transport.accept_bulk = node.expects
+        bench = Bench(me, pairs, task, transport, (gloo, mean), Stopwatch(barrier))
+        driver = Driver(node, transport, bench.observe)
+        driver.receive(early)
+        driver.run(lambda: False)
+        return bench.found
+    finally:
+        transport.close()
+        mean.close()
+        gloo.close()
+
+
+def _meet(board: Board, transport: Transport, count: int) -> list[Arrival]:
+    """Connect everybody with everybody; returns what came early."""
+    controls = board.exchange("control", transport.bound.control)
+    bulks = board.exchange("bulk", transport.bound.bulk)
+    transport.connect({peer: Endpoint(*pair) for peer, pair in enumerate(zip(controls, bulks, strict=True))})
+    early: list[Arrival] = []
+    end = time.monotonic() + PATIENCE_S
+    while len(transport.greeted) < count - 1 and time.monotonic() < end:
+        early += transport.poll(1.0)
+    return early

@@ -1,0 +1,71 @@
+"""The `keys` service: `python -m launcher.containers.keys [deliver]`, once before the nodes start.
+
+It decides who attacks, makes everybody's keys, and puts each part into the volume that only its owner mounts. Without
+an argument it reads the experiment from `BTARD_*` variables; with `deliver` a launcher hands the whole run over on
+standard input.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets as system_random
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from launcher import exits
+from launcher.containers import bundle, places
+from launcher.containers.bundle import Bundle
+from node.errors import BtardError, ConfigError
+
+_SEED_BITS = 63
+
+
+def main(arguments: list[str], root: Path = places.ROOT) -> int:
+    """Lay the run out; returns the exit code."""
+    try:
+        if arguments not in ([], ["deliver"]):
+            raise ConfigError(f"unknown arguments {' '.join(arguments)!r}; use none, or deliver")
+        made = bundle.unpack(sys.stdin.buffer.read()) if arguments else from_environment(os.environ)
+        bundle.lay_out(made, root)
+    except BtardError as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        return exits.USAGE if isinstance(error, ConfigError) else exits.PREFLIGHT
+    attackers = len(made.record.roles)
+    print(f"run {made.record.run_id}: keys for {len(made.parcels)} nodes, {attackers} of them attackers")  # noqa: T201
+    return exits.OK
+
+
+def from_environment(environment: Mapping[str, str]) -> Bundle:
+    """The run that `BTARD_*` variables describe.
+
+    Keys and the peers' randomness are drawn fresh unless a seed is given: with the default seed every node could
+    compute the others' secrets. run.json keeps the drawn seed, so that the run can still be repeated.
+
+    Raises:
+        ConfigError: an option that cannot be run.
+        BackendError: no such device here, or no space.
+    """
+    from launcher import plan, rundir, settings
+
+    resolved = settings.resolve({}, environment, None)
+    experiment, sources = resolved.experiment, dict(resolved.sources)
+    if sources["seed"] == sources["protocol_seed"] == "default":
+        drawn = system_random.randbits(_SEED_BITS)
+        experiment = msgspec.structs.replace(experiment, protocol_seed=drawn)
+        sources["protocol_seed"] = "drawn by the keys service"
+    chosen = plan.make(experiment)
+    with tempfile.TemporaryDirectory() as scratch:
+        experiment = msgspec.structs.replace(experiment, run_dir=f"{scratch}/run")
+        made = rundir.create(
+            experiment, chosen.run, chosen.roles, chosen.data_directory, argv=("docker", "compose", "up"),
+            sources=sources, conditions=chosen.conditions,
+        )  # fmt: skip
+        return bundle.pack(made, monitored=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,101 @@
+"""The `observer` service: `python -m launcher.containers.observer [follow]`.
+
+It is the only service that knows who attacks. Without an argument it follows the nodes' journals to the end of the
+run and scores it, as the launcher does for processes of its own; with `follow` it prints every change of the nodes'
+files as a line of JSON, for a launcher outside.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+from rich.console import Console
+
+from launcher import cluster, exits, plan, table
+from launcher.containers import mirror, places
+from launcher.containers.volumes import Volumes
+from launcher.interrupts import Interrupts
+from launcher.monitor import Monitor
+from launcher.plan import Plan
+from launcher.rundir import RunDirectory, RunRecord, read_record
+from node.errors import BtardError, ConfigError
+
+_LOOK_S = 0.2
+
+
+def main(arguments: list[str], root: Path = places.ROOT) -> int:
+    """Follow the run; returns the exit code that the launcher would have had."""
+    try:
+        if arguments not in ([], ["follow"]):
+            raise ConfigError(f"unknown arguments {' '.join(arguments)!r}; use none, or follow")
+        record = read_record(places.truth(root))
+        if arguments:
+            return stream(record.run.peers, root)
+        return observe(record, root)
+    except BtardError as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        return exits.USAGE if isinstance(error, ConfigError) else exits.FAILED
+
+
+def observe(record: RunRecord, root: Path) -> int:
+    """Follow a run to its end, write its run directory and its summary.
+
+    Raises:
+        BtardError: the run directory cannot be written, or the data is missing.
+    """
+    directory = _run_directory(record, root)
+    with Interrupts() as interrupts:
+        interrupts.deferred = True
+        chosen = _plan(record)
+        backend = Volumes(record.run.peers, root, directory.path)
+        console = Console(highlight=False, width=120)
+        result = cluster.carry(chosen, directory, backend, _exported(Monitor(console)), interrupts)
+    table.show(console, result.summary, result.run_dir)
+    console.print(f"docker compose cp observer:{result.run_dir} runs/", soft_wrap=True)
+    return exits.of_run(result.summary.outcome, result.signum, violated=False)
+
+
+def _exported(inner: cluster.Observer) -> cluster.Observer:
+    """The live view, with the ground truth served beside it."""
+    from launcher.exporter import Exporter
+
+    return Exporter(inner, f"0.0.0.0:{places.TRUTH_PORT}")
+
+
+def stream(peers: int, root: Path) -> int:
+    """Print what nodes write, for ever: whoever reads it ends us."""
+    source = mirror.Mirror({node: places.written_by(root, node) for node in range(peers)})
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    encode = msgspec.json.Encoder().encode
+    try:
+        while True:
+            for change in source.changes():
+                sys.stdout.buffer.write(encode(change) + b"\n")
+            sys.stdout.buffer.write(encode(mirror.Change(mirror.SWEEP, 0, b"")) + b"\n")
+            sys.stdout.buffer.flush()
+            time.sleep(_LOOK_S)
+    except BrokenPipeError:
+        return exits.OK
+
+
+def _run_directory(record: RunRecord, root: Path) -> RunDirectory:
+    """The run directory as the launcher would have made it, without secrets."""
+    path = places.runs(root) / record.run_id
+    (path / "logs").mkdir(parents=True, exist_ok=True)
+    for name in ("run.json", "genesis.json"):
+        (path / name).write_bytes((places.truth(root) / name).read_bytes())
+    return RunDirectory(path, record.run_id, ())
+
+
+def _plan(record: RunRecord) -> Plan:
+    """The plan that the run was made from, with the data as it lies here."""
+    roles = {int(peer): role for peer, role in record.roles.items()}
+    return plan.again(record.experiment, record.run, roles, places.DATA)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

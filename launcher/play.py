@@ -1,0 +1,66 @@
+"""Carries a scenario out on the workers of a run, by the launcher's clock and the run's steps."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Protocol, runtime_checkable
+
+from launcher.state import RunState
+from launcher.watch import Watch
+from node.conditions import Conditions
+from node.direction import Director
+
+LOOK_SECONDS = 0.05
+"""How often to look for what is due."""
+
+
+@runtime_checkable
+class Hands(Protocol):
+    """A backend that can do to a worker what a scenario asks for."""
+
+    def act(self, action: str, node: int) -> None:
+        """`kill`, `pause` or `continue` a worker; one that has ended is left alone."""
+
+
+class Play:
+    """One run's scenario.
+
+    Args:
+        conditions: of the run.
+        hands: the backend.
+        state: the run's; time counts from when all nodes are ready.
+        watch: journals what happens.
+        clock: seconds, monotonic.
+    """
+
+    def __init__(
+        self, conditions: Conditions, hands: Hands, state: RunState, watch: Watch,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:  # fmt: skip
+        self._director = Director(conditions)
+        self._hands, self._state, self._watch, self._clock = hands, state, watch, clock
+        self._origin_s: float | None = None
+
+    def look(self) -> None:
+        """Do what is due.
+
+        Raises:
+            BackendError: the disk is full.
+        """
+        if self._origin_s is None:
+            if any(node.state in ("starting", "bound") for node in self._state.nodes.values()):
+                return
+            self._origin_s = self._clock()
+        at_s, step = self._clock() - self._origin_s, self._state.step + 1
+        for cue in self._director.due(at_s, step):
+            for peer in cue.peers:
+                self._hands.act(cue.action, peer)
+            self._watch.note(
+                "scenario", action=cue.action, peers=list(cue.peers), text=cue.text, at_s=round(at_s, 3), step=step
+            )
+
+
+def play_of(conditions: Conditions | None, backend: object, state: RunState, watch: Watch) -> Play | None:
+    """The scenario of a run; None if it has none, or a backend that plays it by itself."""
+    return Play(conditions, backend, state, watch) if conditions is not None and isinstance(backend, Hands) else None

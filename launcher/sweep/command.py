@@ -1,0 +1,111 @@
+"""`btard-launch sweep`: make the cells, run them, say what came out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from launcher import exits, expectations, plan
+from launcher.experiment import Experiment
+from launcher.sweep import engine, spec
+from launcher.sweep.engine import Outcome, Wish
+from launcher.sweep.grid import Cell, describe, varied
+from launcher.sweep.progress import Bar
+from launcher.sweep.store import RESULTS, Store
+from node.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the command line asked for.
+
+    Args:
+        which: a plan, a file or None.
+        given: options, field to text.
+        out: the sweep's directory; None: `sweeps/NAME`.
+        cores: the budget; None: all that this process may use.
+    """
+
+    which: str | None
+    given: Mapping[str, object]
+    quick: bool = False
+    out: str | None = None
+    cores: int | None = None
+    limit: int | None = None
+    retry_failed: bool = False
+    slim: bool = False
+    check: bool = True
+    dry_run: bool = False
+
+
+def run(asked: Asked, base: Experiment, console: Console, argv: Sequence[str]) -> int:
+    """Run the sweep; returns the exit code.
+
+    Raises:
+        ConfigError: an option, name or value that cannot be run, named with its cell.
+        BackendError: the directory cannot be written.
+    """
+    sweep = spec.make(asked.which, asked.quick, base, asked.given)
+    _check_all(sweep.cells)
+    out = Path(asked.out) if asked.out else Path("sweeps") / sweep.name
+    cores = asked.cores or len(os.sched_getaffinity(0))
+    names = varied(sweep.cells)
+    if asked.dry_run:
+        for cell in sweep.cells:
+            click.echo(f"{cell.id}  {describe(cell, names)}")
+        click.echo(f"{len(sweep.cells)} cells")
+        return exits.OK
+    store = Store(out)
+    store.enlist(sweep.name, sweep.cells, argv)
+    wish = Wish(cores, asked.limit, asked.retry_failed, asked.slim, asked.check)
+    console.print(f"sweep {sweep.name}: {len(sweep.cells)} runs in {out}, {cores} cores", highlight=False)
+    with Bar(console, [cell for cell in sweep.cells if not store.finished(cell.id)], cores) as bar:
+        outcome = engine.run(store, sweep.cells, wish, bar)
+    _tell(outcome, out, names, console)
+    if store.rows() and outcome.signum is None:
+        from launcher.report import sweep_page
+
+        console.print(f"report: {sweep_page.write(out)}", highlight=False, soft_wrap=True)
+    if outcome.signum is not None:
+        return exits.SIGNALLED + outcome.signum
+    return exits.FAILED if outcome.failed else exits.OK
+
+
+def _check_all(cells: Sequence[Cell]) -> None:
+    """Refuse what cannot be run before anything is started.
+
+    Raises:
+        ConfigError: the first such cell, with what is wrong.
+    """
+    names = varied(cells)
+    for cell in cells:
+        try:
+            plan.quick_check(cell.experiment)
+            plan.make(cell.experiment)
+            expectations.parse_all(cell.experiment.expect)
+        except ConfigError as error:
+            raise ConfigError(f"cell {describe(cell, names)!r}: {error}") from error
+
+
+def _tell(outcome: Outcome, out: Path, names: Sequence[str], console: Console) -> None:
+    counts = [
+        (len(outcome.done), "run"), (len(outcome.skipped), "finished before"), (len(outcome.failed), "failed"),
+        (len(outcome.elsewhere), "in another sweep's hands"), (len(outcome.left), "left"),
+    ]  # fmt: skip
+    said = ", ".join(f"{count} {what}" for count, what in counts if count)
+    console.print(f"{said}; table: {out / RESULTS}", highlight=False, soft_wrap=True)
+    for ended in outcome.failed:
+        console.print(
+            f"failed: {describe(ended.cell, names)}: {ended.problem}; see {ended.where}",
+            highlight=False,
+            soft_wrap=True,
+        )
+    if outcome.failed:
+        console.print("run them again with --retry-failed", highlight=False)
+    if outcome.left:
+        console.print("go on with the same command", highlight=False)

@@ -1,0 +1,246 @@
+"""Runs the cells of a sweep, several at once within a budget of cores, each in a thread that follows its cluster."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from launcher import cluster
+from launcher.files import write_atomically
+from launcher.interrupts import Interrupts
+from launcher.plan import Plan
+from launcher.state import RunState
+from launcher.summary import FINISHED, INTERRUPTED
+from launcher.sweep import rows
+from launcher.sweep.grid import Cell
+from launcher.sweep.rows import Row
+from launcher.sweep.store import Claim, Store
+from node.errors import BtardError
+
+DONE, WRONG, STOPPED = "done", "failed", "interrupted"
+TICK_S = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """How a sweep is to be run.
+
+    Args:
+        cores: how many may be kept busy; a simulated cluster takes one, another one per peer.
+        limit: stop after this many cells; None: none.
+        retry_failed: run cells again whose last attempt failed.
+        slim: keep only what tables and figures need.
+        check: verify the evidence of every cell.
+    """
+
+    cores: int
+    limit: int | None = None
+    retry_failed: bool = False
+    slim: bool = False
+    check: bool = True
+
+
+@dataclass(slots=True)
+class Running:
+    """A cell under way; `state` is there once its workers are being started."""
+
+    cell: Cell
+    claim: Claim
+    cost: int
+    began: float = field(default_factory=time.monotonic)
+    state: RunState | None = None
+
+    @property
+    def share(self) -> float:
+        """How much of its steps is done, 0 to 1."""
+        return max(0, self.state.step) / self.cell.experiment.steps if self.state is not None else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How an attempt at a cell ended; `where` is its directory, None if nothing was left."""
+
+    cell: Cell
+    outcome: str
+    row: Row | None = None
+    problem: str | None = None
+    where: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a sweep came to, cell by cell."""
+
+    done: tuple[Cell, ...] = ()
+    skipped: tuple[Cell, ...] = ()
+    failed: tuple[Ended, ...] = ()
+    elsewhere: tuple[Cell, ...] = ()
+    left: tuple[Cell, ...] = ()
+    signum: int | None = None
+
+
+class Watcher(Protocol):
+    """Who is told of a sweep's progress."""
+
+    def tick(self, running: Sequence[Running], waiting: Sequence[Cell]) -> None:
+        """Called a few times a second."""
+
+    def ended(self, ended: Ended) -> None:
+        """An attempt is over."""
+
+
+def cost(cell: Cell, cores: int) -> int:
+    """Cores that a cell keeps busy; a cluster larger than the budget has it all for itself."""
+    return 1 if cell.experiment.backend == "simulated" else min(cell.experiment.peers, cores)
+
+
+def run(store: Store, cells: Sequence[Cell], wish: Wish, watcher: Watcher) -> Outcome:
+    """Run every cell that is not finished, and keep results.csv up to date.
+
+    Raises:
+        BackendError: the sweep's directory cannot be written.
+    """
+    skipped = [cell for cell in cells if store.finished(cell.id)]
+    before = [cell for cell in cells if store.failed(cell.id) is not None and not wish.retry_failed]
+    known = {cell.id for cell in (*skipped, *before)}
+    waiting = [cell for cell in cells if cell.id not in known]
+    floor = _Floor(store, wish, watcher, waiting)
+    with Interrupts() as interrupts:
+        interrupts.deferred = True
+        floor.work(interrupts)
+    store.publish()
+    old = [Ended(cell, WRONG, problem="failed before", where=store.failed(cell.id)) for cell in before]
+    return Outcome(
+        tuple(floor.done), tuple(skipped), (*floor.failed, *old), tuple(floor.elsewhere),
+        (*floor.waiting, *floor.stopped), interrupts.signum,
+    )  # fmt: skip
+
+
+class _Floor:
+    """The cells of one sweep: waiting, running, done."""
+
+    def __init__(self, store: Store, wish: Wish, watcher: Watcher, waiting: Sequence[Cell]) -> None:
+        self.waiting = list(waiting)
+        self.done: list[Cell] = []
+        self.failed: list[Ended] = []
+        self.elsewhere: list[Cell] = []
+        self.stopped: list[Cell] = []
+        self._store, self._wish, self._watcher = store, wish, watcher
+        self._running: dict[str, Running] = {}
+        self._started = 0
+        self._ends: queue.Queue[Ended] = queue.Queue()
+
+    def work(self, interrupts: Interrupts) -> None:
+        """Until nothing is waiting or running, or a signal came and what was running has stopped."""
+        while self._running or (self._more() and interrupts.signum is None):
+            while interrupts.signum is None and self._start(interrupts):
+                pass
+            try:
+                ended = self._ends.get(timeout=TICK_S)
+            except queue.Empty:
+                self._watcher.tick(list(self._running.values()), self.waiting)
+                continue
+            self._settle(ended)
+
+    def _more(self) -> bool:
+        """A cell is waiting, and the limit has room for it."""
+        return bool(self.waiting) and (self._wish.limit is None or self._started < self._wish.limit)
+
+    def _start(self, interrupts: Interrupts) -> bool:
+        """Start the next cell if the budget has room for it."""
+        if not self._more():
+            return False
+        used = sum(running.cost for running in self._running.values())
+        wanted = cost(self.waiting[0], self._wish.cores)
+        if used and used + wanted > self._wish.cores:
+            return False
+        cell = self.waiting.pop(0)
+        claim = self._store.claim(cell.id)
+        if claim is None or self._store.finished(cell.id):
+            # Another sweep on this directory runs it, or has done so meanwhile.
+            self.elsewhere.append(cell)
+            return True
+        self._started += 1
+        running = self._running[cell.id] = Running(cell, claim, wanted)
+        attempt = _Attempt(self._store, running, self._wish, interrupts, self._ends.put)
+        threading.Thread(target=attempt.carry_out, name=f"cell {cell.id}", daemon=True).start()
+        return True
+
+    def _settle(self, ended: Ended) -> None:
+        self._running.pop(ended.cell.id).claim.release()
+        if ended.outcome == DONE:
+            self.done.append(ended.cell)
+            self._store.publish()
+        elif ended.outcome == STOPPED:
+            self.stopped.append(ended.cell)
+        else:
+            self.failed.append(ended)
+        self._watcher.ended(ended)
+
+
+class _Attempt:
+    """One attempt at one cell, in a thread of its own."""
+
+    def __init__(
+        self, store: Store, running: Running, wish: Wish, interrupts: Interrupts, tell: Callable[[Ended], None]
+    ) -> None:
+        self._store, self._running, self._wish = store, running, wish
+        self._interrupts, self._tell = interrupts, tell
+
+    def carry_out(self) -> None:
+        """Run, score and keep the cell; whatever happens, its end is told."""
+        cell = self._running.cell
+        where = self._store.attempt(cell.id)
+        try:
+            self._tell(self._run(cell, where))
+        except Exception as error:
+            problem = str(error) if isinstance(error, BtardError) else f"{type(error).__name__}: {error}"
+            self._tell(self._rejected(cell, where, problem))
+
+    def _run(self, cell: Cell, where: Path) -> Ended:
+        experiment = msgspec.structs.replace(cell.experiment, run_dir=str(where))
+        result = cluster.run(experiment, _Follower(self._running), interrupts=self._interrupts)
+        made = result.summary
+        if made.outcome == INTERRUPTED:
+            self._store.drop(where)
+            return Ended(cell, STOPPED)
+        if made.outcome != FINISHED:
+            return self._rejected(cell, where, made.problem or made.outcome)
+        findings = _checked(where) if self._wish.check else None
+        if findings is not None and findings[1]:
+            return self._rejected(cell, where, f"verify found {findings[1]} of {findings[0]} things wrong")
+        row, curves = rows.score(cell, where, made, findings)
+        self._store.keep(where, row, curves, self._wish.slim)
+        return Ended(cell, DONE, row, where=self._store.cell(cell.id))
+
+    def _rejected(self, cell: Cell, where: Path, problem: str) -> Ended:
+        where.mkdir(exist_ok=True)  # an attempt may fail before its directory is made
+        write_atomically(where / "problem.txt", problem.encode() + b"\n")
+        return Ended(cell, WRONG, problem=problem, where=self._store.reject(where, cell.id))
+
+
+class _Follower(cluster.Silent):
+    """Lends the state of a run to whoever shows the sweep."""
+
+    def __init__(self, running: Running) -> None:
+        self._running = running
+
+    def began(self, plan: Plan, run_dir: Path, state: RunState) -> None:
+        """From now on the cell has a state."""
+        self._running.state = state
+
+
+def _checked(run_dir: Path) -> tuple[int, int]:
+    """How many findings `verify` has, and how many are wrong."""
+    from launcher.backends.local import call_aside
+    from node import audit
+
+    findings = call_aside(audit.check_run, run_dir)
+    return len(findings), sum(not finding.ok for finding in findings)

@@ -1,0 +1,104 @@
+"""What a sweep runs: options of the command line, a file of grids, or a plan that ships."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from launcher.experiment import Experiment
+from launcher.options import OPTIONS
+from launcher.sweep import grid, plans
+from launcher.sweep.grid import Cell
+from node.errors import ConfigError
+
+_OWN_KEYS = ("name", "grid", "label")
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """A named list of cells.
+
+    Args:
+        name: of its directory and of its report.
+        cells: all different.
+    """
+
+    name: str
+    cells: tuple[Cell, ...]
+
+
+def make(which: str | None, quick: bool, base: Experiment, given: Mapping[str, object]) -> Sweep:
+    """The sweep that a user asks for.
+
+    Args:
+        which: the name of a plan that ships, a TOML or JSON file, or None: the options alone.
+        quick: the plan's short form.
+        base: what cells start from: variables, configuration file, defaults.
+        given: options of the command line, field to text; they replace what plan or file says.
+
+    Raises:
+        ConfigError: an unknown plan, an unreadable file, a value that cannot be read.
+    """
+    over = {name: grid.axis(name, value, _flag(name)) for name, value in given.items()}
+    if which is None:
+        if quick:
+            raise ConfigError("--quick belongs to a plan; write `btard-launch sweep paper --quick`")
+        blocks, name = [plans.Block({}, {})], "options"
+    elif which in plans.PLANS:
+        blocks, name = plans.PLANS[which](quick), f"{which}-quick" if quick else which
+    else:
+        blocks, name = _read(which)
+    found: list[Cell] = []
+    for block in blocks:
+        axes = {key: grid.axis(key, value, f"{name}: {key}") for key, value in block.axes.items()}
+        found += grid.cells(base, {**axes, **over}, block.labels)
+    return Sweep(name, tuple(grid.unique(found)))
+
+
+def _flag(name: str) -> str:
+    return next(option.flag for option in OPTIONS if option.field == name)
+
+
+def _read(which: str) -> tuple[list[plans.Block], str]:
+    """Blocks of a file: keys at the top hold for all `[[grid]]` tables."""
+    path = Path(which)
+    if not path.exists() and not path.suffix:
+        near = difflib.get_close_matches(which, plans.PLANS, n=1, cutoff=0.0)[0]
+        raise ConfigError(f"unknown sweep {which!r}; did you mean {near!r}? (a file's name ends in .toml or .json)")
+    try:
+        data = path.read_bytes()
+        table: Any = json.loads(data) if path.suffix == ".json" else tomllib.loads(data.decode())
+    except OSError as error:
+        raise ConfigError(f"sweep file {which} cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"sweep file {which} is not valid: {error}") from error
+    if not isinstance(table, dict):
+        raise ConfigError(f"sweep file {which} must hold a table of options, not a {type(table).__name__}")
+    common = _axes(table, which)
+    grids = table.get("grid", [{}])
+    if not isinstance(grids, list) or not all(isinstance(each, dict) for each in grids):
+        raise ConfigError(f"sweep file {which}: grids are written as [[grid]] tables")
+    blocks = [
+        plans.Block({**common, **_axes(each, which)}, {"label": str(each["label"])} if "label" in each else {})
+        for each in grids
+    ]
+    return blocks, str(table.get("name", path.stem))
+
+
+def _axes(table: Mapping[str, object], which: str) -> dict[str, Sequence[object]]:
+    known = [option.field for option in OPTIONS]
+    axes: dict[str, Sequence[object]] = {}
+    for key, value in table.items():
+        name = key.replace("-", "_")
+        if key in _OWN_KEYS:
+            continue
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+            raise ConfigError(f"sweep file {which}: unknown key {key!r}; did you mean {near!r}?")
+        axes[name] = value if isinstance(value, list) else [value]
+    return axes

@@ -1,0 +1,190 @@
+"""The ground truth of a run as metrics: who attacks and when, what honest nodes agreed on, what became of it.
+
+Only the launcher, or the observer of a cluster in containers, knows the roles; no node imports or serves this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from prometheus_client import CollectorRegistry
+
+from launcher import traffic
+from launcher.state import Record, RunState
+from node import metrics
+from node.board import Board
+from node.config import Role
+from node.exposition import Exposition
+from node.metrics import Group
+
+HONEST = "none"
+"""The attack of a peer that has none."""
+
+_STATES = {"banned": 3, "gone": 4, "eliminated": 4}
+_EVENTS = ("attack_started", "attack_stopped", "banned", "gone", "eliminated", "voided", "disputed", "halted", "failed",
+           "finished")  # fmt: skip
+_JOURNALLED = frozenset({"voided", "disputed", "halted", "failed"})
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened to the run as a whole, counted once however many nodes report it.
+
+    Args:
+        name: one of `scenario_event_total`'s events.
+        time_s: seconds since the epoch, by the clock of the node that reported it first.
+        about: the attack or the peer it concerns, for people.
+        text: one line.
+    """
+
+    name: str
+    time_s: float
+    about: str
+    text: str
+
+
+class Truth:
+    """Keeps the ground truth's metrics up to date.
+
+    Args:
+        roles: who attacks, and how, by id.
+        state: the run's, already folded when `saw` is called.
+        dimension: D, for the bytes that the formula expects; None where it is unknown.
+    """
+
+    def __init__(self, roles: Mapping[int, Role], state: RunState, dimension: int | None = None) -> None:
+        self.registry = CollectorRegistry()
+        self._roles, self._state, self._dimension = roles, state, dimension
+        crowded = state.peers > metrics.PEER_LABEL_LIMIT  # then no node tells its peers apart, and we do it alone
+        states = (metrics.metric("peer_state"),) if crowded else ()
+        self._board = Board(self.registry, (*metrics.of(Group.TRUTH), *states), 0)
+        self._crowded = crowded
+        self._names = {peer: attack_name(role) for peer, role in roles.items()}
+        self._under_way: set[str] = set()
+        self._since_s: dict[int, float] = {}
+        self._seen: set[tuple[object, ...]] = set()
+        self._banned: set[int] = set()
+        self._counted = -1
+        self._expected = 0
+        self._start()
+
+    def serve(self, address: str) -> Exposition:
+        """Serve `/metrics` on HOST:PORT.
+
+        Raises:
+            ConfigError: the address is not HOST:PORT.
+            BackendError: it cannot be bound.
+        """
+        return Exposition(address, self.registry)
+
+    def saw(self, records: Sequence[Record]) -> list[Event]:
+        """Bring the metrics up to date after these records were folded into the state; returns what is new in them."""
+        if not records:
+            return []
+        now_s = max(float(record["time"]) for record in records)
+        state, board = self._state, self._board
+        board.gauge("run_step").set(state.step)
+        accuracy = state.accuracy()
+        if accuracy:
+            board.gauge("run_accuracy_ratio").set(accuracy[-1][1])
+        self._expect_bytes()
+        found = [*self._attacks(now_s), *self._removals(records), *self._others(records), *self._end(now_s)]
+        for event in found:
+            self.happened(event.name)
+        return found
+
+    def happened(self, event: str) -> None:
+        """Count an event of the run, or of a scenario that is played to it."""
+        self._board.counter("scenario_event_total", event=event).inc()
+
+    def scored(self, final_accuracy: float | None) -> None:
+        """The run is over: its final accuracy, as in the summary."""
+        if final_accuracy is not None:
+            self._board.gauge("final_accuracy_ratio").set(final_accuracy)
+
+    def _start(self) -> None:
+        board = self._board
+        board.gauge("run_step").set(-1)
+        board.gauge("expected_bytes").set(0)
+        for name in _EVENTS:
+            board.counter("scenario_event_total", event=name)
+        for peer in self._state.nodes:
+            name = self._names.get(peer, HONEST)
+            board.gauge("peer_byzantine", peer=str(peer), attack=name).set(peer in self._roles)
+            if self._crowded:
+                board.gauge("peer_state", peer=str(peer)).set(1)
+        for name in {HONEST, *self._names.values()}:
+            board.gauge("attack_active", attack=name).set(0)
+
+    def _attacks(self, now_s: float) -> Iterable[Event]:
+        """Attacks whose schedule is on at the step under way, at a peer that is still in."""
+        step = self._state.step + 1
+        for peer, role in self._roles.items():
+            if _on(role, step):
+                self._since_s.setdefault(peer, now_s)
+        current = {name for peer, name in self._names.items()
+                   if _on(self._roles[peer], step) and self._state.nodes[peer].out is None}  # fmt: skip
+        for name in sorted(current ^ self._under_way):
+            started = name in current
+            self._board.gauge("attack_active", attack=name).set(started)
+            what = "started" if started else "stopped"
+            yield Event(f"attack_{what}", now_s, name, f"attack {name} {what} at step {step}")
+        self._under_way = current
+
+    def _removals(self, records: Sequence[Record]) -> Iterable[Event]:
+        for peer, ban in self._state.first_bans.items():
+            if peer in self._banned:
+                continue
+            self._banned.add(peer)
+            times = [float(each["time"]) for each in records if each["event"] == "banned" and each["peer"] == peer]
+            when_s = min(times, default=float(records[-1]["time"]))
+            if ban.standing == "banned":
+                self._board.gauge("peer_banned_step", peer=str(peer), reason=ban.reason).set(ban.step)
+                if peer in self._since_s:
+                    self._board.gauge("time_to_ban_seconds", peer=str(peer)).set(when_s - self._since_s[peer])
+            if self._crowded:
+                self._board.gauge("peer_state", peer=str(peer)).set(_STATES[ban.standing])
+            who = "attacker" if peer in self._roles else "honest peer"
+            text = f"{who} {peer} {ban.standing} at step {ban.step}: {ban.reason}"
+            yield Event(ban.standing, when_s, str(peer), text)
+
+    def _others(self, records: Sequence[Record]) -> Iterable[Event]:
+        for record in records:
+            name = str(record["event"])
+            if name == "scenario":
+                action = str(record["action"])
+                yield Event(action, float(record["time"]), "scenario", f"{action}: {record['text']}")
+                continue
+            if name not in _JOURNALLED or record["node"] in self._state.byzantine:
+                continue
+            # Every honest node reports the same attempt; each node halts or fails on its own.
+            where = (record["step"], record["attempt"]) if "attempt" in record else (record["node"],)
+            if (name, *where) not in self._seen:
+                self._seen.add((name, *where))
+                yield Event(name, float(record["time"]), str(record["node"]), f"{name} at step {self._state.step + 1}")
+
+    def _end(self, now_s: float) -> Iterable[Event]:
+        """Once all honest nodes that are still in have finished."""
+        left = [self._state.nodes[node] for node in self._state.honest]
+        if left and ("finished",) not in self._seen and all(node.finished or node.out for node in left):
+            self._seen.add(("finished",))
+            yield Event("finished", now_s, "run", f"finished at step {self._state.step}")
+
+    def _expect_bytes(self) -> None:
+        for step in range(self._counted + 1, self._state.step + 1):
+            commit = self._state.commit(step)
+            if commit is not None and self._dimension is not None:
+                self._expected += traffic.step_bytes(self._dimension, commit.active, commit.contributors)
+        self._counted = max(self._counted, self._state.step)
+        self._board.gauge("expected_bytes").set(self._expected)
+
+
+def attack_name(role: Role) -> str:
+    """An attacker's attacks in one word: `sign_flip+lie_checksum`."""
+    return "+".join(each.name for each in role.attacks)
+
+
+def _on(role: Role, step: int) -> bool:
+    """True while a schedule is on, the steps that it leaves out in between included."""
+    return step >= role.schedule.start and (role.schedule.stop is None or step < role.schedule.stop)

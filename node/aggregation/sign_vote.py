@@ -1,0 +1,42 @@
+"""The majority of signs."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from node.aggregation.order import middle
+from node.aggregation.registry import rule
+from node.aggregation.rows import blocks, check_rows, to_float32
+
+
+@rule(
+    "sign_vote", source="Bernstein et al. 2019 (signSGD with majority vote)", residual=None, coordinatewise=True,
+    examples=({}, {"scale": 0.01}),
+)  # fmt: skip
+def sign_vote(inputs_NP: Tensor, *, scale: float | None = None) -> Tensor:
+    """Every coordinate takes the sign that most rows have (0 for a tie), all of them with one size.
+
+    Args:
+        inputs_NP: float32 `[N, P]`, finite.
+        scale: the size; none: the average over the coordinates of the median of |x_i|, so that a step is about as
+            large as the gradients are. The paper's own 1 asks for a learning rate of its own.
+
+    Returns:
+        float32 `[P]`, -0 normalised.
+
+    Raises:
+        ValueError: not float32 `[N, P]`, or not finite.
+
+    Source: Bernstein et al. 2019 (arXiv 1810.05291), algorithm 1.
+    """
+    check_rows(inputs_NP)
+    rows, columns = inputs_NP.shape
+    value_P = torch.empty(columns, dtype=torch.float32)
+    total = 0.0
+    for block in blocks(rows, columns):
+        rows_NB = inputs_NP[:, block]
+        value_P[block] = rows_NB.sign().sum(dim=0).sign_()
+        if scale is None:
+            total += float(middle(rows_NB.abs()).sum(dtype=torch.float64))
+    return to_float32(value_P.mul_(total / max(columns, 1) if scale is None else scale))

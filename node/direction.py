@@ -1,0 +1,76 @@
+"""Whose turn it is: which events of a scenario are due, each once, by the clock and the step of whoever plays it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from node.conditions import Change, Conditions, Event
+
+_BEGINS, _ENDS = "begins", "ends"
+
+
+@dataclass(frozen=True, slots=True)
+class Cue:
+    """One thing that happens now.
+
+    Args:
+        action: `kill`, `pause` or `continue`, for `peers`; `begins` or `ends` for a change of links, which the nodes
+            carry out themselves.
+        text: the line of the scenario.
+    """
+
+    action: str
+    peers: tuple[int, ...]
+    text: str
+
+
+class Director:
+    """Plays the events of a run; changes of links are only announced.
+
+    Args:
+        conditions: the run's; those without a text (options) are not announced.
+    """
+
+    def __init__(self, conditions: Conditions) -> None:
+        self._events = list(conditions.events)
+        self._changes: list[tuple[Change, bool]] = [(change, False) for change in conditions.changes if change.text]
+
+    def due(self, now_s: float, step: int) -> list[Cue]:
+        """What has become due since the last look.
+
+        Args:
+            now_s: seconds since the first step began.
+            step: the step under way.
+        """
+        cues, waiting = [], []
+        for event in self._events:
+            if _begun(event, now_s, step):
+                cues.append(Cue(event.action, event.peers, event.text))
+            else:
+                waiting.append(event)
+        self._events = waiting
+        said, lasting = set(), []
+        for change, open_ in self._changes:
+            holds, over = change.window.holds(now_s, step), _over(change, now_s, step)
+            if (holds and not open_) or (over and open_):
+                said.add((_BEGINS if holds else _ENDS, change.text))
+            if not over:
+                lasting.append((change, holds or open_))
+        self._changes = lasting
+        return cues + [Cue(what, (), text) for what, text in sorted(said)]
+
+    def next_s(self, now_s: float) -> float:
+        """When something may be due next by the clock alone, infinite if nothing is."""
+        times = [change.window.next_edge_s(now_s) for change, _ in self._changes]
+        times += [event.window.start for event in self._events if event.window.unit == "s"]
+        return min(times, default=math.inf)
+
+
+def _begun(event: Event, now_s: float, step: int) -> bool:
+    return event.window.start <= (now_s if event.window.unit == "s" else step)
+
+
+def _over(change: Change, now_s: float, step: int) -> bool:
+    window = change.window
+    return window.stop is not None and (now_s if window.unit == "s" else step) >= window.stop

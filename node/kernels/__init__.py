@@ -1,0 +1,138 @@
+"""Compiled passes over whole vectors, where a C compiler is; every caller has a torch version that takes their place.
+
+They change no result that peers compare: checksums and updates have the same bits either way. All tensors are
+contiguous, on the CPU; a function returns None where there is no library.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+import shutil
+import subprocess
+import tempfile
+from functools import cache
+from pathlib import Path
+
+import torch
+from blake3 import blake3
+from torch import Tensor
+
+_WIDTH = 256
+_SOURCE = Path(__file__).parent / "kernels.c"
+# No fast-math and no contraction: the order of sums and the rounding of products are part of the definition.
+_FLAGS = ("-O3", "-std=gnu11", "-ffp-contract=off", "-fno-math-errno", "-shared", "-fPIC")
+_COMPILERS = ("cc", "gcc", "clang")
+_LIMIT_S = 60.0
+
+
+@cache
+def library() -> ctypes.CDLL | None:
+    """The compiled kernels, built on first use; None where they cannot be built."""
+    compiler = next((found for name in _COMPILERS if (found := shutil.which(name)) is not None), None)
+    if compiler is None:
+        return None
+    try:
+        return build(compiler, Path.home() / ".cache" / "btard" / "kernels")
+    except (OSError, RuntimeError, subprocess.SubprocessError):
+        return None
+
+
+def build(compiler: str, directory: Path) -> ctypes.CDLL:
+    """Compile the kernels into `directory`, unless they lie there, and load them.
+
+    Args:
+        compiler: path of a C compiler that takes GCC's options.
+        directory: made if it is not there; the file's name is a digest of its source and options.
+
+    Raises:
+        OSError: the directory cannot be written, or the library not loaded.
+        subprocess.SubprocessError: the compiler failed.
+    """
+    source = _SOURCE.read_bytes()
+    name = blake3(source + "\0".join((compiler, *_FLAGS, platform.machine())).encode()).hexdigest(length=16)
+    target = directory / f"{name}.so"
+    if not target.exists():
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.TemporaryDirectory(dir=directory) as aside:
+            made = Path(aside) / target.name
+            command = [compiler, *_FLAGS, str(_SOURCE), "-o", str(made)]
+            subprocess.run(command, check=True, capture_output=True, timeout=_LIMIT_S)
+            made.replace(target)  # another process may be at it too: either file is whole
+    return _declared(ctypes.CDLL(str(target)))
+
+
+def _declared(found: ctypes.CDLL) -> ctypes.CDLL:
+    address, size, number = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_float
+    found.btard_checksum.argtypes = (address, address, address, size, address)
+    found.btard_gram.argtypes = (address, size, size, address, size, address, address)
+    found.btard_combine.argtypes = (address, size, size, address, ctypes.c_double, address)
+    found.btard_update.argtypes = (address, address, address, size, number, number, address, address)
+    for function in (found.btard_checksum, found.btard_gram, found.btard_combine, found.btard_update):
+        function.restype = None
+    return found
+
+
+def sums(gradient_P: Tensor, aggregate_P: Tensor, direction_P: Tensor) -> tuple[float, float] | None:
+    """`(sum (g - v)^2, sum (g - v) z)`, in the order of `node.protocol.checksums.sums`; float32 `[P]` each."""
+    found = library()
+    if found is None:
+        return None
+    result = (ctypes.c_double * 2)()
+    addresses = (tensor.data_ptr() for tensor in (gradient_P, aggregate_P, direction_P))
+    found.btard_checksum(*addresses, gradient_P.numel(), result)
+    return result[0], result[1]
+
+
+def gram(inputs_NP: Tensor, network: tuple[tuple[int, int], ...]) -> Tensor | None:
+    """Gram matrix, float64 `[N, N]`, of float32 rows `[N, P]` about their coordinate-wise median.
+
+    Args:
+        inputs_NP: the rows.
+        network: comparators that bring each column's middle values to the middle wires.
+    """
+    found = library()
+    if found is None:
+        return None
+    rows, columns = inputs_NP.shape
+    even = rows + rows % 2
+    scratch = torch.empty(even * _WIDTH + 8 * even * even + rows * _WIDTH // 2 + 1, dtype=torch.float64)
+    gram_NN = torch.empty(even, even, dtype=torch.float64)
+    wires = [wire for comparator in network for wire in comparator]
+    found.btard_gram(
+        _rows(inputs_NP), rows, columns, (ctypes.c_int * len(wires))(*wires), len(network), scratch.data_ptr(),
+        gram_NN.data_ptr(),
+    )  # fmt: skip
+    lower_NN = gram_NN[:rows, :rows].tril()
+    return lower_NN + lower_NN.tril(-1).T
+
+
+def combined(inputs_NP: Tensor, coefficients_N: Tensor, scale: float = 1.0) -> Tensor | None:
+    """`scale sum_i a_i x_i`, summed in float64, rounded to float32 once, -0 normalised; coefficients float64 `[N]`."""
+    found = library()
+    if found is None:
+        return None
+    rows, columns = inputs_NP.shape
+    value_P = torch.empty(columns)
+    coefficients_N = coefficients_N.contiguous()
+    found.btard_combine(_rows(inputs_NP), rows, columns, coefficients_N.data_ptr(), scale, value_P.data_ptr())
+    return value_P
+
+
+def updated(
+    parameters_D: Tensor, state_D: Tensor, gradient_D: Tensor, momentum: float, rate: float
+) -> tuple[Tensor, Tensor] | None:
+    """A Nesterov step of float32 `[D]`, to the bit `node.training.optimiser`'s: new parameters and new state."""
+    found = library()
+    if found is None:
+        return None
+    results = torch.empty_like(parameters_D), torch.empty_like(state_D)
+    inputs = (tensor.data_ptr() for tensor in (parameters_D, state_D, gradient_D))
+    found.btard_update(*inputs, gradient_D.numel(), momentum, rate, *(result.data_ptr() for result in results))
+    return results
+
+
+def _rows(inputs_NP: Tensor) -> ctypes.Array[ctypes.c_void_p]:
+    rows, columns = inputs_NP.shape
+    first, stride = inputs_NP.data_ptr(), 4 * columns
+    return (ctypes.c_void_p * rows)(*(first + row * stride for row in range(rows)))

@@ -1,0 +1,141 @@
+/* The passes over whole vectors that torch needs several of. Each has a torch version beside its caller, which is its
+ * oracle in the tests and takes its place where no compiler is.
+ *
+ * Products are rounded before they are added (-ffp-contract=off) and sums have one stated order, so that btard_checksum
+ * and btard_update give the bits of their torch versions on every machine.
+ */
+#include <stddef.h>
+#include <string.h>
+
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && defined(__gnu_linux__)
+#define CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
+#else
+#define CLONES
+#endif
+
+#define LANES 8192  /* node/protocol/checksums.py: _LANES */
+#define WIDTH 256   /* columns of one tile: N rows of them stay in the nearest caches */
+#define CHAIN 32768 /* columns summed on their own: bounds the rounding (node/aggregation/gram.py) */
+
+typedef double lanes8 __attribute__((vector_size(64), aligned(8), may_alias));
+
+static size_t least(size_t a, size_t b) { return a < b ? a : b; }
+
+/* out[0] = sum (g - v)^2, out[1] = sum (g - v) z: running sums in LANES lanes, folded by halves. */
+CLONES void btard_checksum(const float *g, const float *v, const float *z, size_t count, double *out) {
+    double squares[LANES], products[LANES];
+    memset(squares, 0, sizeof squares);
+    memset(products, 0, sizeof products);
+    for (size_t base = 0; base < count; base += LANES) {
+        size_t width = least(LANES, count - base);
+        const float *gb = g + base, *vb = v + base, *zb = z + base;
+        for (size_t lane = 0; lane < width; lane++) {
+            double difference = (double)gb[lane] - (double)vb[lane];
+            squares[lane] += difference * difference;
+            products[lane] += difference * (double)zb[lane];
+        }
+    }
+    for (size_t half = LANES / 2; half > 0; half /= 2)
+        for (size_t lane = 0; lane < half; lane++) {
+            squares[lane] += squares[lane + half];
+            products[lane] += products[lane + half];
+        }
+    out[0] = squares[0];
+    out[1] = products[0];
+}
+
+/* Median of each of `width` columns into `middle`, by the comparators of a selection network (pairs of wires). */
+static inline __attribute__((always_inline)) void median_tile(
+    const float *const *rows, size_t count, size_t start, size_t width, const int *network, size_t steps,
+    float *wires, float *middle) {
+    for (size_t row = 0; row < count; row++)
+        for (size_t column = 0; column < width; column++) wires[row * WIDTH + column] = rows[row][start + column];
+    for (size_t step = 0; step < steps; step++) {
+        float *low = wires + (size_t)network[2 * step] * WIDTH, *high = wires + (size_t)network[2 * step + 1] * WIDTH;
+        for (size_t column = 0; column < width; column++) {
+            float a = low[column], b = high[column];
+            low[column] = a < b ? a : b;
+            high[column] = a > b ? a : b;
+        }
+    }
+    const float *upper = wires + (count / 2) * WIDTH;
+    const float *lower = count % 2 ? upper : upper - WIDTH;
+    for (size_t column = 0; column < width; column++) middle[column] = lower[column] * 0.5f + upper[column] * 0.5f;
+}
+
+/* Adds the products of all pairs of rows of a tile to `sums`, lane by lane, two rows against two at a time: four
+ * products for four loads. Entries above the diagonal may be written too. `count` is even. */
+static inline __attribute__((always_inline)) void add_products(const double *tile, size_t count, lanes8 *sums) {
+    for (size_t i = 0; i < count; i += 2)
+        for (size_t j = 0; j <= i; j += 2) {
+            const lanes8 *a = (const lanes8 *)(tile + i * WIDTH), *b = a + WIDTH / 8;
+            const lanes8 *c = (const lanes8 *)(tile + j * WIDTH), *d = c + WIDTH / 8;
+            lanes8 *above = sums + i * count + j, *below = above + count;
+            lanes8 ac = above[0], ad = above[1], bc = below[0], bd = below[1];
+            for (size_t k = 0; k < WIDTH / 8; k++) {
+                lanes8 ak = a[k], bk = b[k], ck = c[k], dk = d[k];
+                ac += ak * ck;
+                ad += ak * dk;
+                bc += bk * ck;
+                bd += bk * dk;
+            }
+            above[0] = ac, above[1] = ad, below[0] = bc, below[1] = bd;
+        }
+}
+
+/* Gram matrix (its lower triangle, row-major, `even` rows of `even` entries) of the rows relative to their
+ * coordinate-wise median, where `even` is `count` rounded up to an even number.
+ * scratch: even * WIDTH + 8 * even * even doubles, then count * WIDTH floats. */
+CLONES void btard_gram(const float *const *rows, size_t count, size_t columns, const int *network, size_t steps,
+                       double *scratch, double *gram) {
+    size_t even = count + count % 2, entries = even * even;
+    double *tile = scratch, *sums = tile + even * WIDTH;
+    float *wires = (float *)(sums + 8 * entries), middle[WIDTH];
+    memset(tile, 0, even * WIDTH * sizeof(double));
+    memset(gram, 0, entries * sizeof(double));
+    for (size_t from = 0; from < columns; from += CHAIN) {
+        size_t end = least(columns, from + CHAIN);
+        memset(sums, 0, 8 * entries * sizeof(double));
+        for (size_t start = from; start < end; start += WIDTH) {
+            size_t width = least(WIDTH, end - start);
+            median_tile(rows, count, start, width, network, steps, wires, middle);
+            for (size_t row = 0; row < count; row++) {
+                const float *values = rows[row] + start;
+                double *centred = tile + row * WIDTH;
+                for (size_t column = 0; column < width; column++)
+                    centred[column] = (double)values[column] - (double)middle[column];
+                for (size_t column = width; column < WIDTH; column++) centred[column] = 0;
+            }
+            add_products(tile, even, (lanes8 *)sums);
+        }
+        for (size_t entry = 0; entry < entries; entry++)
+            for (size_t lane = 0; lane < 8; lane++) gram[entry] += sums[8 * entry + lane];
+    }
+}
+
+/* result = scale sum_i weights[i] rows[i], summed in float64, rounded once, -0 normalised. */
+CLONES void btard_combine(const float *const *rows, size_t count, size_t columns, const double *weights,
+                          double scale, float *result) {
+    double sums[WIDTH];
+    for (size_t start = 0; start < columns; start += WIDTH) {
+        size_t width = least(WIDTH, columns - start);
+        memset(sums, 0, sizeof sums);
+        for (size_t row = 0; row < count; row++) {
+            const float *values = rows[row] + start;
+            double weight = weights[row];
+            for (size_t column = 0; column < width; column++) sums[column] += weight * (double)values[column];
+        }
+        for (size_t column = 0; column < width; column++) result[start + column] = (float)(scale * sums[column]) + 0.0f;
+    }
+}
+
+/* Nesterov: u' = momentum u + g, x' = x - rate (g + momentum u'), each product and sum rounded on its own. */
+CLONES void btard_update(const float *x, const float *u, const float *g, size_t count, float momentum, float rate,
+                         float *x_next, float *u_next) {
+    for (size_t entry = 0; entry < count; entry++) {
+        float moved = u[entry] * momentum + g[entry];
+        float direction = moved * momentum + g[entry];
+        u_next[entry] = moved;
+        x_next[entry] = x[entry] - direction * rate;
+    }
+}

@@ -1,0 +1,253 @@
+"""Attacks that know the honest gradients: each formula on numbers worked out by hand."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from node.adversary import Adversary
+from node.attacks.alie import alie
+from node.attacks.alie_optimised import alie_optimised
+from node.attacks.backdoor import backdoor
+from node.attacks.bulyan_coordinate import bulyan_coordinate
+from node.attacks.delayed import delayed
+from node.attacks.fang import fang
+from node.attacks.ipm import ipm
+from node.attacks.ipm_optimised import ipm_optimised
+from node.attacks.mimic import Mimic
+from node.attacks.min_max import min_max
+from node.attacks.min_sum import min_sum
+from node.attacks.perturbation import alie_factor
+from node.attacks.random_direction import random_direction
+from node.attacks.registry import ATTACKS, bind
+from node.attacks.rop import rop
+from node.attacks.view import View
+from node.config import Plugin, Role
+from node.errors import ConfigError
+
+HONEST = {
+    0: torch.tensor([1.0, 2.0, 0.0, 4.0]),
+    1: torch.tensor([3.0, 2.0, -2.0, 4.0]),
+    2: torch.tensor([2.0, 5.0, 1.0, 4.0]),
+}
+ROWS = torch.stack(list(HONEST.values()))
+MEAN = torch.tensor([2.0, 3.0, -1 / 3, 4.0])
+OWN = torch.zeros(4)
+
+
+def mean_of(rows_ND: Tensor) -> Tensor:
+    return rows_ND.mean(dim=0)
+
+
+def median_of(rows_ND: Tensor) -> Tensor:
+    return rows_ND.median(dim=0).values
+
+
+VIEW = View(step=7, me=4, accomplices=(3, 4), dimension=4, classes=10, active=(0, 1, 2, 3, 4),
+            contributors=(0, 1, 2, 3, 4), attack_seed=3, recompute=HONEST.__getitem__, combine=mean_of)  # fmt: skip
+
+
+def test_what_colluders_know() -> None:
+    assert (VIEW.contributing, VIEW.honest_contributors, VIEW.colluders) == ((0, 1, 2, 3, 4), (0, 1, 2), 2)
+    assert torch.equal(VIEW.honest_gradients(), ROWS)
+    assert replace(VIEW, contributors=(1, 3, 4)).honest_gradients().tolist() == [HONEST[1].tolist()]
+    assert replace(VIEW, contributors=(4,)).honest_gradients().shape == (0, 4)
+
+
+def test_the_aggregate_is_computed_on_rows_in_roster_order() -> None:
+    seen: list[Tensor] = []
+    view = replace(VIEW, accomplices=(1, 4), combine=lambda rows_ND: seen.append(rows_ND) or rows_ND[0],
+                   contributors=(0, 1, 2, 4))  # fmt: skip
+    view.aggregate_with(view.honest_gradients(), torch.full((4,), 9.0))
+    assert seen[0].tolist() == [HONEST[0].tolist(), [9.0] * 4, HONEST[2].tolist(), [9.0] * 4]
+    with pytest.raises(LookupError, match="no means to compute the rule"):
+        replace(VIEW, combine=None).aggregate_with(ROWS, OWN)
+
+
+def test_delayed_sends_what_it_computed_then_or_the_oldest_it_has() -> None:
+    history = {step: torch.full((4,), float(step)) for step in (3, 5, 7)}
+    view = replace(VIEW, history=history)
+    assert delayed(OWN, view, delay=2)[0] == 5
+    assert delayed(OWN, view, delay=3)[0] == 3, "it validated in step 4: the last one before it"
+    assert delayed(OWN, view, delay=1000)[0] == 3
+    assert delayed(OWN, replace(VIEW, history={}), delay=2) is OWN
+
+
+def test_delayed_must_fit_into_memory() -> None:
+    role = Role((Plugin("delayed"),))
+    Adversary(role, 0, dimension=100_000)
+    with pytest.raises(ConfigError, match=r"needs 8\d\.\d GiB .* use a delay of at most 47"):
+        Adversary(role, 0, dimension=11_173_962)
+
+
+def test_random_direction_is_common_to_attackers_and_fresh_each_step() -> None:
+    sent = random_direction(HONEST[0], VIEW, scale=10.0)
+    assert float(sent.norm()) == pytest.approx(10 * math.sqrt(21), rel=1e-5)
+    assert torch.equal(sent, random_direction(HONEST[0], replace(VIEW, me=3), scale=10.0))
+    assert not torch.allclose(sent, random_direction(HONEST[0], replace(VIEW, step=8), scale=10.0))
+
+
+def test_ipm_is_minus_a_share_of_the_mean() -> None:
+    assert ipm(OWN, VIEW, eps=0.6).tolist() == pytest.approx((-0.6 * MEAN).tolist())
+
+
+def test_alie_moves_by_z_deviations() -> None:
+    sigma = torch.tensor([math.sqrt(2 / 3), math.sqrt(2), math.sqrt(14 / 9), 0.0])
+    assert alie(OWN, VIEW, z=1.5).tolist() == pytest.approx((MEAN - 1.5 * sigma).tolist(), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("honest", "attackers", "z"),
+    [(4, 2, 0.0), (3, 2, 0.430727), (16, 4, 0.157311), (38, 12, 0.336038), (1, 1, 0.0), (3, 3, 0.430727)],
+    ids=["the report's cluster: s = 2", "s = 1 of 3", "s = 7 of 16", "the paper's 50 workers: s = 14 of 38",
+         "one honest row", "half of all: s counts as 1"],
+)  # fmt: skip
+def test_alies_own_factor(honest: int, attackers: int, z: float) -> None:
+    """Phi^-1((n-b-s)/(n-b)) with s = floor(n/2 + 1) - b, from a table of the normal distribution."""
+    assert alie_factor(honest, attackers) == pytest.approx(z, abs=1e-6)
+
+
+def test_the_optimised_attacks_find_the_strongest_factor() -> None:
+    """Under a mean of five the damage grows with the factor, so the largest is best; under a median it saturates."""
+    found = ipm_optimised(OWN, VIEW)
+    assert found.tolist() == pytest.approx((-64 * MEAN).tolist(), rel=0.02), "the end of the last octave"
+    view = replace(VIEW, combine=median_of)
+    for attack in (ipm_optimised, alie_optimised):
+        damage = (view.aggregate_with(ROWS, attack(OWN, view)) - MEAN).norm()
+        for factor in (0.01, 0.1, 1.0, 10.0):
+            plain = ipm(OWN, view, eps=factor) if attack is ipm_optimised else alie(OWN, view, z=factor)
+            assert damage >= (view.aggregate_with(ROWS, plain) - MEAN).norm() * 0.999
+
+
+def test_the_search_finds_a_peak_between_octaves() -> None:
+    """A rule that drops rows farther than 3 from the mean: eps = 3 / |mu| - 1 is the best."""
+    norm = float(MEAN.norm())
+
+    def drops(rows_ND: Tensor) -> Tensor:
+        near = (rows_ND - MEAN).norm(dim=1) <= 1.5 * norm
+        return rows_ND[near].mean(dim=0)
+
+    found = ipm_optimised(OWN, replace(VIEW, combine=drops), evaluations=40)
+    assert float((found / -MEAN).mean()) == pytest.approx(0.5, rel=1e-3)
+
+
+def test_min_max_reaches_as_far_as_the_farthest_pair() -> None:
+    farthest = max(float((a - b).norm()) for a in ROWS for b in ROWS)
+    for along in ("std", "unit", "sign"):
+        sent = min_max(OWN, VIEW, along=along)
+        assert max(float((sent - row).norm()) for row in ROWS) == pytest.approx(farthest, rel=1e-5)
+        assert float((sent - MEAN) @ MEAN) < 0
+
+
+def test_min_max_on_a_line() -> None:
+    """Rows 0 and 4 on a line: mu = 2, sigma = 2, and at most 4 from each row: 0 is the end."""
+    view = replace(VIEW, dimension=1, contributors=(0, 1, 4), recompute={0: torch.zeros(1), 1: torch.full((1,), 4.0)}
+                   .__getitem__)  # fmt: skip
+    assert min_max(torch.zeros(1), view).tolist() == [0.0]
+    assert min_sum(torch.zeros(1), view).tolist() == pytest.approx([2 - 2.0])
+
+
+def test_min_sum_exceeds_no_honest_sum() -> None:
+    most = max(sum(float((a - b).square().sum()) for b in ROWS) for a in ROWS)
+    for along in ("std", "unit", "sign"):
+        sent = min_sum(OWN, VIEW, along=along)
+        assert sum(float((sent - row).square().sum()) for row in ROWS) == pytest.approx(most, rel=1e-5)
+
+
+def test_fang_against_krum_is_selected_and_points_backwards() -> None:
+    spread = torch.randn(7, 50, generator=torch.Generator().manual_seed(1))
+    rows = {peer: row + 0.5 for peer, row in enumerate(spread)}
+    view = replace(VIEW, dimension=50, accomplices=(7, 8), contributors=tuple(range(9)), recompute=rows.__getitem__)
+    sent = fang(torch.zeros(50), view)
+    sign = torch.stack(list(rows.values())).mean(dim=0).sign()
+    factor = float(-sent[0] * sign[0])
+    assert factor > 1e-5
+    assert torch.allclose(sent, -factor * sign)
+    everybody = [*rows.values(), sent, sent]
+    scores = [sorted(float((a - b).square().sum()) for b in everybody)[1 : 9 - 2 - 2 + 1] for a in everybody]
+    sums = [sum(score) for score in scores]
+    assert min(sums[7:]) < min(sums[:7])
+
+
+def test_fang_against_the_trimmed_mean_lies_just_beyond_the_wrong_extreme() -> None:
+    """mu = (2, 3, -1/3, 4): below the minima 1, 2 and 4, down to half of them; above the maximum 1, up to twice it."""
+    for step in range(20):
+        sent = fang(OWN, replace(VIEW, step=step), against="trimmed_mean")
+        assert 0.5 <= sent[0] <= 1
+        assert 1 <= sent[1] <= 2
+        assert 1 <= sent[2] <= 2
+        assert 2 <= sent[3] <= 4
+
+
+def test_rop_steps_aside_from_its_reference() -> None:
+    """Without a past the reference is mu; at 90 degrees the step is orthogonal to it, at 180 against it."""
+    reach = max(float((row - MEAN).norm()) for row in ROWS)
+    aside = rop(OWN, VIEW) - MEAN
+    assert float(aside.norm()) == pytest.approx(reach, rel=1e-5)
+    assert float(aside @ MEAN) == pytest.approx(0.0, abs=1e-4)
+    against = rop(OWN, VIEW, angle_deg=180.0, scale=2.0)
+    assert against.tolist() == pytest.approx((MEAN - 2 * reach * MEAN / MEAN.norm()).tolist(), rel=1e-4, abs=1e-4)
+
+
+def test_bulyan_coordinate_changes_one_coordinate_as_far_as_it_is_not_noticed() -> None:
+    """A rule that drops rows farther than 6 from the mean of the honest ones."""
+
+    def drops(rows_ND: Tensor) -> Tensor:
+        return rows_ND[(rows_ND - MEAN).norm(dim=1) <= 6.0].mean(dim=0)
+
+    sent = bulyan_coordinate(OWN, replace(VIEW, combine=drops), coordinate=2, evaluations=40)
+    assert (sent - MEAN).tolist() == pytest.approx([0.0, 0.0, 6.0, 0.0], rel=1e-3, abs=1e-6)
+    drawn = bulyan_coordinate(OWN, VIEW)
+    assert int((drawn != MEAN).sum()) == 1
+
+
+def test_mimic_copies_one_honest_peer_for_good() -> None:
+    """Peer 2 varies most, along the second coordinate; after the warm-up the attackers copy nobody else."""
+    copied = []
+    mimics = [Mimic(warmup=3), Mimic(warmup=3)]
+    for step in range(8):
+        rows = {0: torch.tensor([1.0, 0.0]), 1: torch.tensor([1.1, 0.0]), 2: torch.tensor([1.0, 9.0 + step])}
+        view = replace(VIEW, step=step, dimension=2, recompute=rows.__getitem__)
+        sent = [
+            mimic.contributed(torch.zeros(2), replace(view, me=me)) for mimic, me in zip(mimics, (3, 4), strict=True)
+        ]
+        assert torch.equal(sent[0], sent[1])
+        copied.append(next(peer for peer, row in rows.items() if torch.equal(row, sent[0])))
+    assert copied == [2] * 8
+    without = replace(view, contributors=(0, 1, 3, 4))
+    assert mimics[0].contributed(torch.zeros(2), without).tolist() in ([1.0, 0.0], pytest.approx([1.1, 0.0]))
+    assert Mimic(warmup=0).contributed(torch.zeros(2), view).tolist() == [1.0, 0.0]
+
+
+def test_backdoor_marks_a_share_of_the_batch() -> None:
+    inputs_B, targets_B = torch.arange(4 * 25.0).view(4, 1, 5, 5), torch.tensor([1, 2, 3, 4])
+    marked, labels = backdoor(inputs_B, targets_B, VIEW, target=7, share=0.5, size=2)
+    assert labels.tolist() == [7, 7, 3, 4]
+    assert (marked[:2, 0, 3:, 3:] == 99.0).all()
+    changed = marked != inputs_B
+    assert int(changed.sum()) == 8 and not changed[2:].any()
+    flat, _ = backdoor(torch.zeros(4, 6) + torch.arange(6.0), targets_B, VIEW, share=0.0, size=3)
+    assert flat[0].tolist() == [0, 1, 2, 5, 5, 5] and flat[1].tolist() == [0, 1, 2, 3, 4, 5]
+
+
+KNOWING = ("alie", "alie_optimised", "ipm", "ipm_optimised", "min_max", "min_sum", "fang", "rop", "bulyan_coordinate")
+
+
+@pytest.mark.parametrize("name", KNOWING)
+def test_alone_among_attackers_it_contributes_honestly(name: str) -> None:
+    entry = ATTACKS.get(name)
+    for example in entry.examples:
+        alone = replace(VIEW, contributors=(3, 4))
+        assert bind(Plugin(name, dict(example))).function(OWN, alone) is OWN
+
+
+def test_a_number_or_none() -> None:
+    bind(Plugin("alie", {"z": None}))
+    bind(Plugin("alie", {"z": 1}))
+    for wrong in ("big", True):
+        with pytest.raises(ConfigError, match="must be a number or none"):
+            bind(Plugin("alie", {"z": wrong}))

@@ -1,0 +1,283 @@
+"""Containers without an engine: the compose file, who may see which part of a run, and how nodes are followed."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+import yaml
+
+from launcher import cli
+from launcher.backends import Exited
+from launcher.backends.local import ENVIRONMENT
+from launcher.containers import bundle, emit, keys, mirror, observer, places
+from launcher.containers.mirror import Change
+from launcher.containers.volumes import Volumes
+from launcher.rundir import read_record
+from node import __main__ as worker_main
+from node import health, liveness
+from node.config import Endpoint, NodeConfig, load
+from node.errors import BackendError, ConfigError, TransportError, WireError
+from node.journal import Journal
+
+ROOT = Path(__file__).parent.parent
+SMALL = {"BTARD_PEERS": "4", "BTARD_TASK": "quadratic", "BTARD_STEPS": "5", "BTARD_ATTACK": "noise",
+         "BTARD_BYZANTINE": "1", "BTARD_ATTACK_START": "1", "PATH": os.environ["PATH"]}  # fmt: skip
+CLEAN = {"BTARD_PEERS": "2", "BTARD_TASK": "quadratic", "BTARD_STEPS": "5"}
+
+
+@pytest.fixture(scope="module")
+def made() -> bundle.Bundle:
+    return keys.from_environment(SMALL)
+
+
+def test_the_committed_compose_files_are_what_the_command_writes(capsys: pytest.CaptureFixture[str]) -> None:
+    for what, name in (("compose", "compose.yaml"), ("compose-gpu", "deploy/compose.gpu.yaml")):
+        with pytest.raises(SystemExit) as ended:
+            cli.main(["plan", "-n", "6", "--emit", what])
+        assert ended.value.code == 0
+        assert capsys.readouterr().out == (ROOT / name).read_text(), "run `make compose`"
+
+
+@pytest.mark.parametrize("peers", [2, 6, 12])
+def test_every_service_is_hardened_and_no_page_is_open_to_the_network(peers: int) -> None:
+    file = yaml.safe_load(emit.compose(peers))
+    assert [name for name in file["services"] if name.startswith("node-")] == emit.nodes(peers)
+    for name, service in file["services"].items():
+        assert service["read_only"] and service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert service["logging"]["options"]["max-size"] == "10m", name
+        assert all(port.startswith("127.0.0.1:") for port in service.get("ports", ())), name
+        assert "latest" not in service["image"], name
+        assert ":" in service["image"], name
+
+
+def test_only_the_owner_mounts_a_nodes_secrets_and_no_variable_tells_who_attacks() -> None:
+    services = yaml.safe_load(emit.compose(6))["services"]
+    for node in range(6):
+        holders = {name for name, service in services.items()
+                   if any(volume.startswith(f"secrets-{node}:") for volume in service.get("volumes", ()))}  # fmt: skip
+        assert holders == {"keys", f"node-{node}"}
+        assert "environment" not in services[f"node-{node}"]
+        assert services[f"node-{node}"]["volumes"][0].endswith(":ro")
+    truthful = {name for name, service in services.items() if "truth:" in "".join(service.get("volumes", ()))}
+    assert truthful == {"keys", "observer"}
+    assert services["observer"]["networks"] == ["watch"]
+
+
+def test_each_node_gets_its_own_keys_and_role_alone(made: bundle.Bundle, tmp_path: Path) -> None:
+    bundle.lay_out(made, tmp_path)
+    seen = set()
+    for node in range(4):
+        place = places.secrets_of(tmp_path, node)
+        config = load(place / "config.json")
+        assert config.node == node and (config.role is not None) == (node == 3)
+        assert config.addresses["2"] == Endpoint("tcp://node-2:7400", "tcp://node-2:7401")
+        for file in place.iterdir():
+            assert stat.S_IMODE(file.stat().st_mode) == 0o600
+        seen.add((place / "secrets.json").read_bytes())
+        assert b"noise" not in (place / "config.json").read_bytes() or node == 3
+    assert len(seen) == 4
+    assert read_record(places.truth(tmp_path)).roles.keys() == {"3"}
+    targets = msgspec.json.decode((places.targets(tmp_path) / "btard.json").read_bytes())
+    assert [group["labels"]["node"] for group in targets] == ["0", "1", "2", "3", "launcher"]
+
+
+def test_keys_are_fresh_unless_a_seed_is_given_and_the_record_repeats_them(made: bundle.Bundle) -> None:
+    again = keys.from_environment(SMALL)
+    assert again.parcels[0].secrets != made.parcels[0].secrets
+    seeded = [keys.from_environment({**SMALL, "BTARD_SEED": "0"}) for _ in range(2)]
+    assert seeded[0].parcels[0].secrets == seeded[1].parcels[0].secrets
+    repeated = {**SMALL, "BTARD_PROTOCOL_SEED": str(made.record.seeds.protocol)}
+    assert keys.from_environment(repeated).parcels[0].secrets == made.parcels[0].secrets
+
+
+def test_keys_leaves_a_run_alone_whose_nodes_still_work(made: bundle.Bundle, tmp_path: Path) -> None:
+    bundle.lay_out(made, tmp_path)
+    before = (places.secrets_of(tmp_path, 0) / "secrets.json").read_bytes()
+    with liveness.held(places.written_by(tmp_path, 2)), pytest.raises(BackendError, match="node 2 still works"):
+        bundle.lay_out(keys.from_environment(SMALL), tmp_path)
+    assert (places.secrets_of(tmp_path, 0) / "secrets.json").read_bytes() == before
+    bundle.lay_out(keys.from_environment(SMALL), tmp_path)
+    assert (places.secrets_of(tmp_path, 0) / "secrets.json").read_bytes() != before
+    assert not places.written_by(tmp_path, 2).exists()
+
+
+@pytest.mark.parametrize(("arguments", "code"), [(["nonsense"], 2), (["deliver"], 2)])
+def test_keys_says_what_is_wrong(arguments: list[str], code: int, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", "import sys; from launcher.containers.keys import main; "
+               f"sys.exit(main(sys.argv[1:], __import__('pathlib').Path({str(tmp_path)!r})))", *arguments]  # fmt: skip
+    done = subprocess.run(command, input=b"{}", capture_output=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert done.returncode == code
+    assert done.stderr.decode().startswith("error: ") and done.stderr.count(b"\n") == 1
+
+
+def test_a_mirror_copies_what_grows_and_nothing_else(tmp_path: Path) -> None:
+    place, copy = tmp_path / "there", tmp_path / "here"
+    (place / "evidence").mkdir(parents=True)
+    found = mirror.Mirror({3: place})
+    (place / "journal.jsonl").write_text('{"a":1}\n')
+    (place / "evidence" / "ban-1-0-2.evidence").write_bytes(b"proof")
+    (place / "evidence" / "other").write_bytes(b"no")
+    (place / "secrets.json").write_text("no")
+    (tmp_path / "outside").write_text("no")
+    (place / "parameters.f32").symlink_to(tmp_path / "outside")
+    os.mkfifo(place / "certificate")
+    for change in found.changes():
+        mirror.apply(copy, change)
+    with (place / "journal.jsonl").open("a") as journal:
+        journal.write('{"a":2}\n')
+    again = list(found.changes())
+    assert again == [Change("nodes/3/journal.jsonl", 8, b'{"a":2}\n')]
+    for change in again * 2:
+        mirror.apply(copy, change)
+    files = {path.relative_to(copy).as_posix(): path.read_bytes() for path in copy.rglob("*") if path.is_file()}
+    assert files == {"nodes/3/journal.jsonl": b'{"a":1}\n{"a":2}\n', "nodes/3/evidence/ban-1-0-2.evidence": b"proof"}
+
+
+@pytest.mark.parametrize("path", ["../x", "nodes/0/../../x", "run.json", "nodes/0/evidence/../exit", "/nodes/0/exit"])
+def test_a_change_outside_a_nodes_files_is_refused(path: str, tmp_path: Path) -> None:
+    with pytest.raises(WireError, match="no file of a run"):
+        mirror.apply(tmp_path, Change(path, 0, b"x"))
+
+
+def test_the_observer_notices_ends_and_deaths(tmp_path: Path) -> None:
+    backend = Volumes(3, tmp_path, tmp_path / "run")
+    for node in range(3):
+        Journal(places.written_by(tmp_path, node) / "journal.jsonl", node).append("bound")
+    with liveness.held(places.written_by(tmp_path, 0)):
+        with liveness.held(places.written_by(tmp_path, 1)):
+            assert backend.poll(0) == []
+            liveness.leave_word(places.written_by(tmp_path, 1), 0)
+        assert backend.poll(0) == [Exited(1, 0)]
+        assert backend.bound == {0, 1, 2}
+    assert backend.poll(0) == [Exited(0, -9)]
+    assert backend.poll(0) == []  # node 2 has not begun, and nobody ends twice
+
+
+def test_a_killed_process_lets_go_of_its_directory(tmp_path: Path) -> None:
+    code = ("import sys; from pathlib import Path; from node import liveness\n"
+            "with liveness.held(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()")  # fmt: skip
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                          env={**os.environ, "PYTHONPATH": str(ROOT)}) as process:  # fmt: skip
+        assert process.stdout is not None and process.stdout.readline() == b"held\n"
+        assert liveness.alive(tmp_path)
+        with pytest.raises(BackendError, match="another worker runs"), liveness.held(tmp_path):
+            pass
+        process.kill()
+        process.wait()
+    assert not liveness.alive(tmp_path) and liveness.began(tmp_path) and liveness.last_word(tmp_path) is None
+
+
+def test_health_follows_this_process_and_not_an_earlier_one(tmp_path: Path) -> None:
+    note, path = str(tmp_path / "note"), tmp_path / "journal.jsonl"
+    assert health.problem(note) == "no worker has begun"
+    health.begin(path, note)
+    assert health.problem(note) == "it has not bound its sockets"
+    with Journal(path, 0) as journal:
+        journal.append("bound")
+        assert health.problem(note) == "not every peer has greeted it"
+        journal.append("greeted", peers=[1])
+        assert health.problem(note) is None
+        health.begin(path, note)
+        assert health.problem(note) == "it has not bound its sockets"
+
+
+def test_the_health_check_loads_nothing_slow(tmp_path: Path) -> None:
+    code = "import sys, node.health; print(node.health.main(), 'torch' in sys.modules, 'msgspec' in sys.modules)"
+    environment = {"PYTHONPATH": str(ROOT), "HEALTH_NOTE": str(tmp_path / "none")}
+    done = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True, env=environment)
+    assert done.stdout == "no worker has begun\n1 False False\n"
+
+
+def test_names_become_addresses_once_all_resolve(made: bundle.Bundle) -> None:
+    config = made.parcels[0].config
+    answers = iter([OSError("not yet"), "10.0.0.9"])
+
+    def look_up(host: str) -> str:
+        answer = next(answers) if host == "node-2" else "10.0.0." + host[-1]
+        if isinstance(answer, OSError):
+            raise answer
+        return answer
+
+    found = worker_main.numeric(config, 30.0, look_up).addresses
+    assert found["2"] == Endpoint("tcp://10.0.0.9:7400", "tcp://10.0.0.9:7401")
+    assert found["1"] == Endpoint("tcp://10.0.0.1:7400", "tcp://10.0.0.1:7401")
+
+    def never(host: str) -> str:
+        raise OSError("no such name")
+
+    with pytest.raises(TransportError, match="'node-0' of a peer does not resolve"):
+        worker_main.numeric(config, -1.0, never)
+
+
+def test_workers_in_containers_have_the_environment_of_local_ones() -> None:
+    text = (ROOT / "Dockerfile").read_text()
+    assert [f"{name}={value}" for name, value in ENVIRONMENT.items() if f" {name}={value}" not in text] == []
+
+
+def test_an_unreadable_bundle_is_one_clear_error() -> None:
+    with pytest.raises(ConfigError, match="no bundle of a run"):
+        bundle.unpack(b'{"record": 1}')
+
+
+def test_the_pinned_requirements_cover_the_package() -> None:
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = {item.split(">")[0].strip().lower().replace("_", "-") for item in project["dependencies"]}
+    pinned = {line.split("==")[0].lower().replace("_", "-")
+              for line in (ROOT / "deploy" / "requirements.txt").read_text().splitlines() if "==" in line}  # fmt: skip
+    assert wanted - pinned == {"torch", "torchvision"}
+
+
+@pytest.mark.sockets
+def test_workers_and_observer_on_one_machine(tmp_path: Path) -> None:
+    """What the containers run, as processes: keys, two workers by `python -m node`, and the observer."""
+    made = keys.from_environment({**CLEAN, "PATH": os.environ["PATH"]})
+    bundle.lay_out(made, tmp_path)
+    ports = iter(_free_ports(4))
+    addresses = {str(node): Endpoint(*(f"tcp://localhost:{next(ports)}" for _ in range(2))) for node in range(2)}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    workers = []
+    for node in range(2):
+        place = places.secrets_of(tmp_path, node)
+        config: NodeConfig = msgspec.structs.replace(
+            load(place / "config.json"), secrets_file=str(place / "secrets.json"),
+            directory=str(places.written_by(tmp_path, node)), listen=_local(addresses[str(node)]),
+            addresses=addresses, metrics=None,
+        )  # fmt: skip
+        (place / "config.json").write_bytes(msgspec.json.encode(config))
+        workers.append(subprocess.Popen([sys.executable, "-m", "node", str(place / "config.json")], env=environment,
+                                        stderr=subprocess.DEVNULL))  # fmt: skip
+    try:
+        assert observer.main([], tmp_path) == 0
+        assert [worker.wait(30) for worker in workers] == [0, 0]
+    finally:
+        for worker in workers:
+            worker.kill()
+            worker.wait()
+    summary = msgspec.json.decode((places.runs(tmp_path) / made.genesis.run_id / "summary.json").read_bytes())
+    assert summary["outcome"] == "finished" and summary["steps"] == 5 and summary["agreement"]
+    assert summary["honest_banned"] == 0 and summary["byzantine"] == []
+
+
+def _local(endpoint: Endpoint) -> Endpoint:
+    return Endpoint(*(url.replace("localhost", "127.0.0.1") for url in (endpoint.control, endpoint.bulk)))
+
+
+def _free_ports(count: int) -> list[int]:
+    import socket
+
+    sockets = [socket.socket() for _ in range(count)]
+    for each in sockets:
+        each.bind(("127.0.0.1", 0))
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports

@@ -1,0 +1,137 @@
+"""The compiled kernels against their torch versions: the same bits where peers compare them, and no need of either."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from node import build, kernels
+from node.aggregation.centered_clip import fixed_point
+from node.aggregation.gram import gram_about_median, gram_by_torch, gram_rounding
+from node.aggregation.order import comparators
+from node.aggregation.rows import combine, combine_float32, to_float32
+from node.protocol.checksums import sums
+from node.protocol.rule import Aggregated
+from node.training.optimiser import NesterovSgd
+
+needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler here: the torch versions run")
+SIZES = (0, 1, 7, 255, 256, 257, 8191, 8192, 8193, 70_001)
+
+
+def vectors(count: int, size: int, scale: float = 1.0) -> Tensor:
+    return torch.randn(count, size, generator=torch.Generator().manual_seed(size)) * scale
+
+
+@needs_compiler
+def test_where_a_compiler_is_there_are_kernels() -> None:
+    assert kernels.library() is not None
+
+
+@needs_compiler
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("offset", [0, 1, 5])
+def test_sums_have_the_bits_of_torch(size: int, offset: int) -> None:
+    whole = vectors(3, size + offset)
+    whole[1] += 3.0
+    gradient_P, aggregate_P, direction_P = (row_P[offset:] for row_P in whole)
+    assert kernels.sums(gradient_P, aggregate_P, direction_P) == sums(gradient_P, aggregate_P, direction_P)
+
+
+@needs_compiler
+@pytest.mark.parametrize("scale", [2.0**40, 1e-30])
+def test_sums_of_large_and_of_tiny_numbers_have_the_bits_of_torch(scale: float) -> None:
+    gradient_P, aggregate_P, direction_P = vectors(3, 20_000, scale)
+    assert kernels.sums(gradient_P, aggregate_P, direction_P) == sums(gradient_P, aggregate_P, direction_P)
+
+
+@needs_compiler
+@pytest.mark.parametrize("size", SIZES)
+def test_an_update_has_the_bits_of_torch(size: int) -> None:
+    rule = NesterovSgd(0.05, 0.9, 100)
+    parameters_D, state_D, gradient_D = vectors(3, size)
+    for vector_D in (parameters_D, state_D, gradient_D):
+        vector_D[: size // 3] = torch.tensor([-0.0, 0.0, 1e-44, -1e-39, 3e38]).repeat(size)[: size // 3]
+    for step in (0, 33, 100):
+        compiled = kernels.updated(parameters_D, state_D, gradient_D, rule.momentum, rule.rate(step))
+        assert compiled is not None
+        for ours, expected in zip(compiled, rule.by_torch(parameters_D, state_D, gradient_D, step), strict=True):
+            assert ours.numpy().tobytes() == expected.numpy().tobytes()
+
+
+@needs_compiler
+@pytest.mark.parametrize(("rows", "columns"), [(1, 1), (2, 3), (5, 257), (6, 70_000), (7, 32_769), (33, 5_000)])
+def test_a_gram_matrix_is_torchs(rows: int, columns: int) -> None:
+    inputs_NP = vectors(rows, columns)
+    inputs_NP[0] *= 1000.0
+    ours_NN, expected_NN = kernels.gram(inputs_NP, comparators(rows)), gram_by_torch(inputs_NP)
+    assert ours_NN is not None
+    norms_N = expected_NN.diagonal().clamp(min=1e-30).sqrt()
+    assert ((ours_NN - expected_NN).abs() <= 2 * gram_rounding(rows, columns) * torch.outer(norms_N, norms_N)).all()
+    assert torch.equal(ours_NN, ours_NN.T)
+
+
+@needs_compiler
+@pytest.mark.parametrize(("rows", "columns"), [(1, 1), (5, 257), (6, 70_000)])
+def test_a_combination_is_torchs(rows: int, columns: int) -> None:
+    inputs_NP = vectors(rows, columns)
+    inputs_NP[:, 0] = -0.0
+    coefficients_N = torch.rand(rows, dtype=torch.float64)
+    ours_P = kernels.combined(inputs_NP, coefficients_N)
+    assert ours_P is not None
+    torch.testing.assert_close(ours_P, to_float32(combine(inputs_NP, coefficients_N)), rtol=2.0**-23, atol=1e-30)
+    thirds_P = kernels.combined(inputs_NP, coefficients_N, 1 / 3)
+    torch.testing.assert_close(thirds_P, to_float32(combine(inputs_NP, coefficients_N) / 3), rtol=2.0**-23, atol=1e-30)
+    assert not bool(torch.signbit(ours_P[0]))
+
+
+def test_views_of_other_layouts_are_no_other_rows() -> None:
+    transposed_NP = vectors(300, 6).T
+    copied_NP = transposed_NP.clone(memory_format=torch.contiguous_format)
+    assert torch.equal(gram_about_median(transposed_NP), gram_about_median(copied_NP))
+    coefficients_N = torch.rand(6, dtype=torch.float64)
+    assert torch.equal(combine_float32(transposed_NP, coefficients_N), combine_float32(copied_NP, coefficients_N))
+
+
+def test_without_a_compiler_torch_gives_the_same_results(monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs_NP = vectors(6, 10_000, 0.1)
+    inputs_NP[0] *= 1000.0
+    vectors_D = vectors(3, 1000)
+
+    def results() -> tuple[Aggregated, tuple[Tensor, Tensor], tuple[float, float]]:
+        update = NesterovSgd(0.1, 0.9, 9).apply(vectors_D[0], vectors_D[1], vectors_D[2], 2)
+        return fixed_point(inputs_NP), update, build.compiled_sums(*vectors_D)
+
+    compiled = results()
+    monkeypatch.setattr(kernels, "library", lambda: None)
+    assert kernels.gram(inputs_NP, comparators(6)) is None
+    alone = results()
+    assert alone[0].iterations == compiled[0].iterations
+    torch.testing.assert_close(alone[0].value_P, compiled[0].value_P)
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(alone[1], compiled[1], strict=True))
+    assert alone[2] == compiled[2]
+
+
+@needs_compiler
+def test_a_library_is_built_once_and_left_whole(tmp_path: Path) -> None:
+    compiler = shutil.which("cc")
+    assert compiler is not None
+    kernels.build(compiler, tmp_path)
+    (made,) = tmp_path.iterdir()
+    before = made.stat().st_mtime_ns
+    kernels.build(compiler, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [made.name]
+    assert made.stat().st_mtime_ns == before
+
+
+def test_a_compiler_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    broken = tmp_path / "cc"
+    broken.write_text("#!/bin/sh\nexit 1\n")
+    broken.chmod(0o755)
+    with pytest.raises(subprocess.CalledProcessError):
+        kernels.build(str(broken), tmp_path / "built")
+    assert list((tmp_path / "built").iterdir()) == []

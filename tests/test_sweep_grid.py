@@ -1,0 +1,123 @@
+"""Grids: what users write, and the cells it stands for."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from launcher.experiment import Experiment
+from launcher.options import OPTIONS
+from launcher.sweep import grid, spec
+from launcher.sweep.plans import ATTACKS
+from node.errors import ConfigError
+
+BASE = Experiment()
+BY_NAME = {option.field: option for option in OPTIONS}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "values"),
+    [
+        ("attack", "noise,label_flip", ["noise", "label_flip"]),
+        ("attack", "noise:variant=small,scale=2,drop", ["noise:variant=small,scale=2", "drop"]),
+        ("attack", "alie:z=1.2,s=3|noise+drop", ["alie:z=1.2,s=3", "noise+drop"]),
+        ("byzantine", "0..2", [0, 1, 2]),
+        ("byzantine", "0..1,4", [0, 1, 4]),
+        ("lr", "0.1,0.05", [0.1, 0.05]),
+        ("delta_max", "auto,3", [None, 3.0]),
+        ("delivery_bound", "500ms,2s", [0.5, 2.0]),
+        ("role", "4=noise:start=3;5=drop|4=drop", [("4=noise:start=3", "5=drop"), ("4=drop",)]),
+        ("rule", "centered_clip", ["centered_clip"]),
+    ],
+    ids=lambda value: str(value)[:40],
+)  # fmt: skip
+def test_values_of_an_option(name: str, text: str, values: list[object]) -> None:
+    assert grid.axis(name, text, BY_NAME[name].flag) == values
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("byzantine", "2..0", "empty range"),
+        ("byzantine", "two", "--byzantine: 'two' is not a whole number"),
+        ("on_ban", "remove,forgive", "use remove, reform"),
+        ("run_dir", "here", "use --out"),
+        ("expect", "a==1", "no meaning in a sweep"),
+    ],
+)
+def test_values_that_cannot_be_read(name: str, text: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        grid.axis(name, text, BY_NAME[name].flag)
+
+
+def test_the_product_holds_one_clean_cell_per_seed() -> None:
+    cells = grid.cells(BASE, {"byzantine": [0, 1, 2], "attack": ["noise", "drop"], "seed": [0, 1]})
+    assert len(cells) == 2 * (1 + 2 * 2)
+    clean = [cell.experiment for cell in cells if cell.experiment.byzantine == 0]
+    assert [(each.attack, each.seed) for each in clean] == [(None, 0), (None, 1)]
+    assert grid.varied(cells) == ["attack", "byzantine", "seed"]
+
+
+def test_identity_is_what_is_computed_and_not_where() -> None:
+    there = Experiment(run_dir="x", data_dir="y", timeout=3.0, base_port=5000, download=False)
+    assert grid.identity(there) == grid.identity(BASE)
+    others = [Experiment(seed=1), Experiment(steps=899), Experiment(backend="simulated"), Experiment(role=("4=drop",))]
+    assert len({grid.identity(each) for each in (BASE, *others)}) == 5
+
+
+def test_the_paper_plan() -> None:
+    quick = spec.make("paper", True, BASE, {}).cells
+    assert len(quick) == 11
+    assert {cell.labels["scheme"] for cell in quick} == {"clean", "aggressive", "mild"}
+    assert {cell.experiment.on_ban for cell in quick} == {"reform"}
+    assert all((cell.experiment.steps, cell.experiment.tau) == (900, 5.0) for cell in quick)
+    full = spec.make("paper", False, BASE, {}).cells
+    main = [cell for cell in full if "control" not in cell.labels]
+    assert len(main) == 9 + 2 * len(ATTACKS) * 9
+    controls = {cell.labels["control"] for cell in full if "control" in cell.labels}
+    assert controls == {"remove", "undefended mean", "clipping without bans", "tau 1", "tau 10"}
+
+
+def test_options_replace_what_a_plan_says() -> None:
+    cells = spec.make("paper", True, BASE, {"steps": "20", "seed": "3..4", "backend": "simulated"}).cells
+    assert len(cells) == 22
+    assert {(cell.experiment.steps, cell.experiment.backend) for cell in cells} == {(20, "simulated")}
+
+
+def test_a_file_holds_grids(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text(
+        'name = "mine"\nsteps = 10\nseed = "0..1"\n[[grid]]\nlabel = "clean"\n'
+        '[[grid]]\nattack = ["noise:variant=small,scale=2", "drop"]\nbyzantine = [1, 2]\n'
+    )
+    made = spec.make(str(file), False, BASE, {})
+    assert (made.name, len(made.cells)) == ("mine", 2 + 8)
+    assert made.cells[0].labels == {"label": "clean"}
+    same = tmp_path / "mine.json"
+    same.write_text(json.dumps({"name": "mine", "steps": 10, "seed": [0, 1], "grid": [{"label": "clean"}]}))
+    assert [cell.id for cell in spec.make(str(same), False, BASE, {}).cells] == [cell.id for cell in made.cells[:2]]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("stepz = 3", "did you mean 'steps'"),
+        ("steps = ", "not valid"),
+        ("grid = 3", r"\[\[grid\]\]"),
+        ('steps = "many"', "not a whole number"),
+    ],
+)
+def test_a_file_that_cannot_be_read(tmp_path: Path, text: str, words: str) -> None:
+    file = tmp_path / "bad.toml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=words):
+        spec.make(str(file), False, BASE, {})
+
+
+def test_an_unknown_plan_gives_the_nearest() -> None:
+    with pytest.raises(ConfigError, match="did you mean 'paper'"):
+        spec.make("papr", False, BASE, {})
+    with pytest.raises(ConfigError, match="--quick belongs to a plan"):
+        spec.make(None, True, BASE, {})
