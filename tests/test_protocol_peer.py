@@ -67,14 +67,14 @@ def fresh(node: int = 0, **more: object) -> Peer:
     return six(**more).simulation.nodes[node].peer
 
 
-def hellos(peer: Peer, fingerprint: bytes | None = None, odd: tuple[int, ...] = (BAD,)) -> list[Output]:
-    """Greet a peer from everyone, from the `odd` ones with another fingerprint."""
+def hellos(peer: Peer, fingerprint: bytes | None = None) -> list[Output]:
+    """Greet a peer from everyone."""
     slot = peer.handle(Start())[2]
     assert isinstance(slot, Say)
     outputs: list[Output] = []
     for sender in range(PEERS):
         own = msgspec.structs.replace(slot.body.slot, sender=sender)
-        print_ = fingerprint if fingerprint is not None and sender in odd else peer.settings.fingerprint
+        print_ = fingerprint if fingerprint is not None and sender == BAD else peer.settings.fingerprint
         outputs += peer.handle(MessageArrived(sender, signed_by(sender, Hello(own, (), peer.settings.run, print_))))
     return outputs
 
@@ -96,10 +96,10 @@ def test_the_last_greeting_begins_step_0() -> None:
     assert (wanted.purpose, wanted.step, wanted.peer) == (Purpose.OWN, 0, 0)
 
 
-def test_where_more_than_f_compute_elsewhere_the_run_does_not_begin() -> None:
-    halted = hellos(fresh(), b"another machine", odd=(3, 4, BAD))[-1]
+def test_another_environment_ends_the_run_before_it_begins() -> None:
+    halted = hellos(fresh(), b"another machine")[-1]
     assert isinstance(halted, Halted)
-    assert (halted.peer, halted.phase) == (3, "HELLO")
+    assert (halted.peer, halted.phase) == (BAD, "HELLO")
     assert "--recompute-tolerance" in halted.problem
 
 
@@ -207,8 +207,7 @@ def rewriting(kind: type, change):  # type: ignore[no-untyped-def]
 PUT = msgspec.structs.replace
 MISCONDUCT = [
     ("silence", Commit, lambda say: [], "silent"),
-    ("silence toward f + 1: the others pass it on", Agg, lambda say: [Say((3, 4, 5), say.body)], None),
-    ("silence toward all", Agg, lambda say: [Say((5,), say.body)], "silent"),
+    ("silence toward f + 1, healed by those who heard it", Agg, lambda say: [Say((3, 4, 5), say.body)], None),
     ("silence toward one", Agg, lambda say: [Say((0, 1, 3, 4, 5), say.body)], None),
     ("two messages for one slot", Commit, lambda say: [say, Say(say.to, PUT(say.body, randomness=bytes(32)))],
      "equivocation"),

@@ -28,7 +28,7 @@ def silent_validator(output: Output, view: View, *, how: str = "verdict") -> Seq
     """A drawn validator keeps its verdict to itself.
 
     Args:
-        how: `verdict`: its REPORT lacks it; `report`: there is no REPORT.
+        how: `verdict`: its REPORT lacks it; `report`: there is no REPORT, and it passes nothing on.
 
     Source: PROTOCOL section 3, "a missing verdict is a malformed REPORT"; section 9, "a validator silent: ban".
     """

@@ -39,7 +39,7 @@ class WithholdReveal(Behaviour):
         self._held: Say | None = None
 
     def said(self, output: Output, view: View) -> Sequence[Output]:
-        """REVEAL is withheld, or held back until r is known."""
+        """REVEAL is withheld, or held back until r is known; nothing is passed on that would give it away."""
         if isinstance(output, Forward):
             return ()
         if not isinstance(output, Say) or not isinstance(output.body, Reveal):

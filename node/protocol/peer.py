@@ -15,7 +15,7 @@ from node.protocol import waits
 from node.protocol.arbitration import Arbitration, outcome_timer
 from node.protocol.attempt import Attempt
 from node.protocol.charges import encode_equivocation
-from node.protocol.deadlines import outcome_s
+from node.protocol.deadlines import laggards_s, outcome_s
 from node.protocol.dispute import round_timer
 from node.protocol.events import (
     Banned,
@@ -55,7 +55,7 @@ from node.protocol.settings import Settings, Tools
 from node.protocol.state import State, genesis_randomness
 from node.protocol.tribunal import Guilt, Judgement
 
-HELLO = "hello"
+HELLO, FORWARD = "hello", "forward"
 _FROM_PEERS = (MessageArrived, ViewArrived, BulkRequested)
 
 
@@ -235,14 +235,16 @@ class Peer:
                     problem = f"no majority of the roster agrees on how the dispute ended; missing: {unheard}"
                     return self._halt(None, problem)
         match name:
+            case waits.LAGGARDS if self._round is not None:
+                self._round.remind()
             case waits.BULK if self._round is not None:
                 self._round.bulk_overdue()
             case waits.MESSAGES if self._round is not None:
                 self._round.overdue()
             case waits.STALL:
                 self._halt(None, f"peers {self._silent()} do not answer, and no quorum removes them")
-            case waits.FORWARD:
-                self._pass_on()
+            case _ if name == FORWARD:
+                self._forward_certificate()
             case _ if name == HELLO:
                 self._greeting.overdue()
                 if not self._greeting.quorate:
@@ -309,24 +311,12 @@ class Peer:
             left = tuple(peer for peer in self._previous.attempt.roster.active if peer not in attempt.roster.active)
             if left:
                 self._out.append(Forward(left, self._certificate))
+        self._out.append(SetTimer(FORWARD, laggards_s(self.settings)))
         for signed in self._mailroom.release():
             self._message(None, signed)
 
-    def _pass_on(self) -> None:
-        """Others' messages of the phase before go to peers of whom we have heard nothing since: a faulty peer may have
-        shown its last one to us alone."""
-        round_ = self._round
-        if round_ is None or round_.frozen or round_.phase is Phase.COMMIT:
-            return self._forward_certificate()
-        transcript = round_.attempt.transcript
-        quiet = tuple(peer for peer in transcript.missing(round_.phase) if peer != self.me)
-        finished = transcript.signed(transcript.finished[-1])
-        if quiet:
-            self._out.append(Forward(quiet, tuple(signed for peer, signed in finished.items() if peer != self.me)))
-        return None
-
     def _forward_certificate(self) -> None:
-        """The same for the attempt before."""
+        """What ended the attempt before goes to peers of whom we have heard nothing since."""
         if self._round is not None and self._certificate:
             transcript = self._round.attempt.transcript
             quiet = tuple(peer for peer in transcript.missing(Phase.COMMIT) if peer != self.me)
@@ -431,7 +421,7 @@ class Peer:
             close = attempt.transcript.body(Phase.CLOSE, self.me)
             if isinstance(close, Close):
                 self._out.append(Say(others, Outcome(attempt.slot(Phase.OUTCOME), (), close.value, ())))
-        self._out.append(CancelTimer(waits.FORWARD))
+        self._out.append(CancelTimer(FORWARD))
 
     def _drop(self, via: int | None, reason: str) -> None:
         self._out.append(Dropped(via, reason))

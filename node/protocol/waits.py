@@ -1,15 +1,14 @@
-"""The timers of one attempt: the wait for bulk, the wait for messages, and the end of all patience."""
+"""The timers of one attempt: laggards, the wait for bulk, the wait for messages, and the end of all patience."""
 
 from __future__ import annotations
 
-from node.protocol.deadlines import PATIENCE, Deadline, deadline, outcome_s
+from node.protocol.deadlines import Deadline, deadline, laggards_s, outcome_s
 from node.protocol.events import CancelTimer, Output, SetTimer
 from node.protocol.messages import Phase
 from node.protocol.settings import Settings
 
-BULK, MESSAGES, STALL, FORWARD = "bulk", "messages", "stall", "forward"
-OF_AN_ATTEMPT = (BULK, MESSAGES, STALL)
-"""FORWARD outlives the attempt's own timers: a dispute suspends waiting, not helping those who lag behind."""
+LAGGARDS, BULK, MESSAGES, STALL = "laggards", "bulk", "messages", "stall"
+OF_AN_ATTEMPT = (LAGGARDS, BULK, MESSAGES, STALL)
 
 _TENSORS = {Phase.AGG: 1, Phase.HELD: 1, Phase.AGG2: 1, Phase.REVEAL: 1, Phase.CHECKSUMS: 1}
 
@@ -39,23 +38,21 @@ class Clock:
         judging = phase in (Phase.HAVE, Phase.JUDGE, Phase.CLOSE)
         self._recomputed = recomputed
         self._tensors = publications if judging else _TENSORS.get(phase, 0)
-        self._out.append(SetTimer(FORWARD, PATIENCE * self._settings.delivery_bound_s))
         self.restart()
 
     def restart(self) -> None:
         """The phase's waits begin now."""
         waits = self._deadline()
         self._out += [CancelTimer(BULK), CancelTimer(STALL)]
+        if self._phase is not Phase.COMMIT:
+            self._out.append(SetTimer(LAGGARDS, laggards_s(self._settings)))
         if waits.bulk_s > 0:
             self._out.append(SetTimer(BULK, waits.bulk_s))
         self._out.append(SetTimer(MESSAGES, waits.message_s))
 
     def stall(self) -> None:
         """We have suspected somebody: unless a message or a dispute follows, there is no quorum."""
-        self._out.append(SetTimer(STALL, self._bound() + outcome_s(self._settings)))
-
-    def _bound(self) -> float:
-        return self._deadline().message_s
+        self._out.append(SetTimer(STALL, self._deadline().message_s + outcome_s(self._settings)))
 
     def _deadline(self) -> Deadline:
         return deadline(self._phase, self._settings, self._active, self._tensors, self._recomputed)

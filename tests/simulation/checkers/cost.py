@@ -6,6 +6,7 @@ from __future__ import annotations
 from copy import copy
 from dataclasses import dataclass
 
+from node.protocol.deadlines import laggards_s
 from node.protocol.events import Accused, Banned, Committed, Disputed, PhaseEntered, Suspected, Voided
 from node.protocol.messages import Phase, Reveal
 from node.protocol.parts import Split
@@ -40,11 +41,13 @@ class Cost:
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
         self._dimension = stage.task.dimension
+        self._patience_s = laggards_s(stage.ground().settings)
         self._before = {node: Traffic() for node in stage.honest}
         self._tallies = {node: _Tally() for node in stage.honest}
         self._active = dict.fromkeys(stage.honest, stage.run.peers)
         self._entered: dict[int, float] = {}
-        self._disturbed = False
+        self._disturbed = -2
+        """The last step with a suspicion, a dispute or a removal; its echoes reach into the next one."""
 
     def see(self, seen: Observed) -> None:
         node = seen.node
@@ -58,19 +61,19 @@ class Cost:
                 tally.publications += phase in _JUDGED
             case Accused():
                 tally.publications += 1
-            case Suspected():
-                self._disturbed = True
+            case Suspected(step=step):
+                self._disturbed = max(self._disturbed, step)
                 tally.suspicions += 1
-            case Disputed():
-                self._disturbed = True
+            case Disputed(step=step):
+                self._disturbed = max(self._disturbed, step)
                 tally.disputes += 1
-            case Banned():
+            case Banned(step=step):
                 # Whoever leaves is told why.
-                self._disturbed = True
+                self._disturbed = max(self._disturbed, step)
             case Voided() as void:
                 self._slow(node, seen.time_s)
                 # All that this attempt can have sent: it had at most everyone as contributors.
-                self._check(node, Split(self._dimension, self._active[node]), None)
+                self._check(node, void.step, Split(self._dimension, self._active[node]), None)
                 self._active[node] -= len(void.removals)
             case Committed() as done:
                 self._slow(node, seen.time_s)
@@ -79,7 +82,7 @@ class Cost:
                 split = Split(self._dimension, len(done.active))
                 own = self._dimension - split.size(place) if node in done.contributors else 0
                 aggregate = split.size(place) * (len(done.active) - 1) if done.contributors else 0
-                self._check(node, split, 4 * (own + aggregate))
+                self._check(node, done.step, split, 4 * (own + aggregate))
                 self._active[node] = len(self._stage.simulation.nodes[node].peer.state.roster.active)
 
     def end(self) -> None:
@@ -87,7 +90,7 @@ class Cost:
 
     def _slow(self, node: int, now_s: float) -> None:
         """After 2 D in a phase a peer passes on the messages of the one before to those that it has not heard in it."""
-        self._tallies[node].slow += now_s - self._entered.get(node, now_s) >= 2.0 * self._stage.run.delivery_bound_s
+        self._tallies[node].slow += now_s - self._entered.get(node, now_s) >= self._patience_s
         self._entered[node] = now_s
 
     def _somebody_lacked_some(self, node: int) -> bool:
@@ -96,10 +99,10 @@ class Cost:
         assert attempt is not None
         return not all(all(body.have) for body in attempt.transcript.of(Reveal, Phase.REVEAL).values())
 
-    def _check(self, node: int, split: Split, bulk_bytes: int | None) -> None:
+    def _check(self, node: int, step: int, split: Split, bulk_bytes: int | None) -> None:
         traffic, before = self._stage.simulation.traffic[node], self._before[node]
         peers, others, tally = self._stage.run.peers, split.count - 1, self._tallies[node]
-        calm = tally.calm and not self._disturbed
+        calm = tally.calm and step > self._disturbed + 1
         messages = traffic.messages - before.messages
         most = others * peers * tally.slow
         if not calm:

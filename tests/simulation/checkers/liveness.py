@@ -45,7 +45,7 @@ class Liveness:
                     self._bounds[node] = outcome_s(self._settings)
                 else:
                     # Those who entered last suspect last; until then f + 1 SUSPECTs may be lacking.
-                    self._bounds[node] = 2.0 * round_._clock._bound()
+                    self._bounds[node] = 2.0 * round_._clock._deadline().message_s
             case Disputed() as disputed:
                 self._phase_over(node, now_s)
                 active = len(self._stage.simulation.nodes[node].peer.state.roster.active)
