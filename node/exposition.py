@@ -135,7 +135,8 @@ def text(registry: CollectorRegistry) -> bytes:
         for sample in family.samples:
             labels = ",".join([f'{label}="{_escaped(value)}"' for label, value in sample.labels.items()])
             where = f"{sample.name}{{{labels}}}" if labels else sample.name
-            lines.append(f"{where} {floatToGoString(sample.value)}\n")
+            value = floatToGoString(sample.value)  # type: ignore[no-untyped-call]
+            lines.append(f"{where} {value}\n")
     return "".join(lines).encode()
 
 
