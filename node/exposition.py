@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import socket
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from threading import Thread
@@ -36,7 +37,7 @@ class Exposition:
         except OSError as error:
             advice = "use another port, or 0 to let the system choose"
             raise BackendError(f"cannot serve metrics on {address}: {error.strerror}; {advice}") from error
-        self._thread = Thread(target=self._server.serve_forever, args=(0.1,), name="metrics", daemon=True)
+        self._thread = Thread(target=self._server.serve, name="metrics", daemon=True)
         self._thread.start()
 
     @property
@@ -65,7 +66,7 @@ class Exposition:
     def close(self) -> None:
         """Stop serving; a second call does nothing."""
         if self._thread.is_alive():
-            self._server.shutdown()
+            self._server.stop()
             self._thread.join()
             self._server.server_close()
 
@@ -73,12 +74,24 @@ class Exposition:
 class _Server(HTTPServer):
     """The server behind an exposition."""
 
+    timeout = 0  # a client that has gone again before it is accepted must not hold us up
+
     def __init__(self, where: tuple[str, int], registry: CollectorRegistry) -> None:
         if ":" in where[0]:
             self.address_family = socket.AF_INET6
         self.registry, self.wanted, self.answered = registry, 0, 0
         self.scraped, self._wake = os.pipe()
+        self._stopped, self._stop = os.pipe()
         super().__init__(where, _Request)  # closes all again if it cannot bind
+
+    def serve(self) -> None:
+        """Answer requests until `stop`; between two of them the thread sleeps (`serve_forever` would wake to look)."""
+        while self._stopped not in select.select([self.fileno(), self._stopped], [], [])[0]:
+            self.handle_request()
+
+    def stop(self) -> None:
+        """End `serve`, after the request that is being answered."""
+        os.write(self._stop, b"\0")
 
     def served(self, final: bool) -> None:
         """A scrape was answered; `final`: with the last values."""
@@ -91,8 +104,8 @@ class _Server(HTTPServer):
     def server_close(self) -> None:
         """Stop listening."""
         super().server_close()
-        os.close(self.scraped)
-        os.close(self._wake)
+        for end in (self.scraped, self._wake, self._stopped, self._stop):
+            os.close(end)
 
     def handle_error(self, request: object, client_address: object) -> None:
         """A client that hangs up in the middle concerns nobody."""

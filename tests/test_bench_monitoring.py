@@ -17,10 +17,10 @@ def test_the_processor_time_of_a_step_leaves_the_warm_up_out(tmp_path: Path) -> 
         where = tmp_path / "nodes" / str(node)
         where.mkdir(parents=True)
         used = [5.0, 6.0, 6.5, 6.75, 7.0]
-        lines = [{"time": 0, "node": node, "event": "committed", "step": step, "cpu_seconds": cpu}
+        lines = [{"time": 3 * step, "node": node, "event": "committed", "step": step, "cpu_seconds": cpu}
                  for step, cpu in enumerate(used)]  # fmt: skip
         (where / "journal.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert step_cpu_s(tmp_path, 2) == 2 * 0.25
+    assert step_cpu_s(tmp_path, 2) == (2 * 0.25, 3.0)
 
 
 @pytest.mark.sockets
