@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 
+import msgspec
 import pytest
 from click.testing import CliRunner
 
-from launcher.bench import measure, show
+from launcher.bench import measure, show, training
 from launcher.bench.clocks import Sample
 from launcher.bench.kinds import KINDS, REST, THREADS
 from launcher.bench.measure import Figures
@@ -46,8 +47,8 @@ def test_centered_clip_converges_in_few_iterations(small: Figures) -> None:
 
 @pytest.mark.sockets
 def test_all_kinds_of_work_are_seen(small: Figures) -> None:
-    assert set(small.kinds) == {kind for kind, _ in KINDS} | {REST, THREADS}
-    assert all(small.kinds[kind] > 0 for kind, _ in KINDS)
+    assert set(small.kinds) == {kind for kind, _, _ in KINDS} | {REST, THREADS}
+    assert all(small.kinds[kind] > 0 for kind, _, _ in KINDS)
 
 
 def test_ratios_are_taken_within_a_pair() -> None:
@@ -72,7 +73,7 @@ def test_ratios_are_taken_within_a_pair() -> None:
     # Two steps of 4 (100 - 50 + 100 - 50 + 100) bytes.
     assert made.bytes_ratio == pytest.approx(1600 / (2 * 4 * 200))
     assert (made.phases["COMMIT"].cpu_ms, made.phases["COMMIT"].wall_ms) == (1000.0, 2000.0)
-    assert made.kinds == {REST: 4000.0}
+    assert made.kinds == {REST: 6000.0}
     assert (made.messages, made.iterations) == (6.0, 4.0)
 
 
@@ -83,6 +84,18 @@ def test_the_command_prints_json() -> None:
     made = json.loads(result.output)
     assert {"cpu_ratio", "wall_ratio", "mean_cpu_ratio", "bytes_ratio", "phases"} <= made.keys()
     assert made["size"] == 1000
+
+
+@pytest.mark.sockets
+def test_the_protocols_share_of_a_task_is_told_from_the_journals_of_a_run() -> None:
+    result = CliRunner().invoke(cli, ["bench", "--task", "quadratic", "--peers", "2", "--steps", "3", "--json"])
+    assert result.exit_code == 0, result.output
+    made = json.loads(result.output)
+    assert (made["task"], made["peers"], made["steps"]) == ("quadratic", 2, 3)
+    assert made["protocol_share"] == pytest.approx(made["protocol_cpu_ms"] / made["gradient_cpu_ms"])
+    assert min(made["protocol_cpu_ms"], made["step_ms"], made["ready_s"], made["torch_import_s"]) > 0
+    told = list(show.share_lines(msgspec.convert(made, training.Share)))
+    assert told[0] == "quadratic, 2 peers, 3 honest steps, all peers together:"
 
 
 @pytest.mark.parametrize(

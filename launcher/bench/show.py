@@ -25,12 +25,13 @@ def lines(found: Figures) -> Iterator[str]:
         f"{traffic.human(found.control_bytes)} in {found.messages:.0f} messages per peer"
     )
     yield f"  iterations       {found.iterations:g} of CenteredClip"
+    yield f"  page faults      {found.page_faults:.0f} per peer and step"
     yield "  by phase, CPU and wall ms per peer:"
     for name, part in found.phases.items():
-        yield f"    {name:26} {part.cpu_ms:9.2f} {part.wall_ms or 0:9.2f}"
+        yield f"    {name:30} {part.cpu_ms:9.2f} {part.wall_ms or 0:9.2f}"
     yield "  by kind of work, CPU ms per peer (the validator's work is spread over all peers):"
     for name, cpu_ms in sorted(found.kinds.items(), key=lambda item: -item[1]):
-        yield f"    {name:26} {cpu_ms:9.2f}"
+        yield f"    {name:30} {cpu_ms:9.2f}"
 
 
 def share_lines(found: Share) -> Iterator[str]:
@@ -38,6 +39,7 @@ def share_lines(found: Share) -> Iterator[str]:
     yield f"{found.task}, {found.peers} peers, {found.steps} honest steps, all peers together:"
     yield f"  gradients {found.gradient_cpu_ms:.1f} CPU-ms a step, protocol {found.protocol_cpu_ms:.1f} CPU-ms"
     yield f"  protocol over gradients {100 * found.protocol_share:.1f} %; a step takes {found.step_ms:.0f} ms"
+    yield f"  ready {found.ready_s:.1f} s after the start; importing torch alone took {found.torch_import_s:.1f} s"
 
 
 def _spread(figure: Spread, unit: str) -> str:

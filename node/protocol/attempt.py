@@ -224,7 +224,8 @@ class Attempt:
         """Compute r from all reveals: only now, after every gradient and every aggregate is committed to."""
         reveals = self.transcript.of(Reveal, Phase.REVEAL)
         self.r = combine(self.step, self.number, [reveal.x for reveal in reveals.values()])
-        self.z = projection(self.r, self.split.largest)
+        if self.contributors:
+            self.z = projection(self.r, self.split.largest)
 
     def checksums(self) -> Checksums:
         """CHECKSUMS of our own gradient against every aggregate."""
@@ -241,7 +242,7 @@ class Attempt:
         the part is recomputed anyway.
         """
         aggregate_P = self.aggregates[self.roster.active[part]]
-        truth = checksum(values_P, aggregate_P, self.z, self.clip_radius(part), self.tools.sums)
+        truth = checksum(values_P, aggregate_P, self.z, self.clip_radius(part), self.tools.arithmetic)
         # The norm is finite whenever the aggregate is and the part is usable, so this scan hardly ever runs.
         return truth if math.isfinite(truth.norm) or finite(aggregate_P) else Checksum(0.0, 0.0)
 
