@@ -12,6 +12,7 @@ import click
 
 from launcher import exits, studies
 from launcher.flags import GroupedCommand, Launch, table_options
+from node import extensions
 from node.errors import BackendError, BtardError, ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -118,14 +119,17 @@ def show_plan(emit: str | None, **options: Any) -> None:
 @cli.command()
 @click.argument("run_dir", metavar="RUN", type=click.Path(path_type=Path))
 @click.option("--data-dir", metavar="DIR", type=click.Path(path_type=Path), help="where data sets lie [the run's]")
+@click.option("--import", "imports", metavar="FILE.py", multiple=True, type=click.Path(path_type=Path),
+              help="file that the run was made with, if you trust it (repeatable)")  # fmt: skip
 @click.option("--explain", is_flag=True, help="tell the story of every ban and dispute in words")
-def verify(run_dir: Path, data_dir: Path | None, explain: bool) -> None:
+def verify(run_dir: Path, data_dir: Path | None, imports: Sequence[Path], explain: bool) -> None:
     """Check the ban evidence of a finished run.
 
     Public keys and public data suffice; whoever received the directory can do it.
     """
     from launcher import verification
 
+    extensions.load(imports)
     raise SystemExit(verification.show(_console(), run_dir, data_dir, explain))
 
 
@@ -213,17 +217,27 @@ def bench(peers: int, size: float, pairs: int, task: str | None, steps: int, sca
         click.echo(line)
 
 
+_import_option = click.option(
+    "--import", "imports", metavar="FILE.py", multiple=True, type=click.Path(path_type=Path),
+    help="file with own attacks, rules or tasks (repeatable)",
+)  # fmt: skip
+
+
 @cli.command()
-def attacks() -> None:
+@_import_option
+def attacks(imports: Sequence[Path]) -> None:
     """List the attacks with their parameters."""
+    extensions.load(imports)
     from node.attacks.registry import ATTACKS
 
     _catalogue(ATTACKS)
 
 
 @cli.command()
-def rules() -> None:
+@_import_option
+def rules(imports: Sequence[Path]) -> None:
     """List the aggregation rules and pre-aggregations with their parameters."""
+    extensions.load(imports)
     from node.aggregation.registry import PRE_AGGREGATIONS, RULES
 
     _catalogue(RULES)
@@ -232,8 +246,10 @@ def rules() -> None:
 
 
 @cli.command()
-def tasks() -> None:
+@_import_option
+def tasks(imports: Sequence[Path]) -> None:
     """List the training tasks with their parameters."""
+    extensions.load(imports)
     from node.training.registry import TASKS
 
     _catalogue(TASKS)

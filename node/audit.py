@@ -5,7 +5,7 @@ Only genesis.json, the public data and the evidence files are believed; journals
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import torch
 from blake3 import blake3
 from torch import Tensor
 
+from node import extensions
 from node.build import genesis_roster, settings_of, task_of, tools_of
 from node.config import WIRE_VERSION, Member, RunConfig
 from node.errors import BackendError, ConfigError, DataError, WireError
@@ -106,24 +107,28 @@ def read_genesis(run_dir: Path) -> Genesis:
     return genesis
 
 
-def evaluate_final(run: RunConfig, data_directory: Path, parameters_file: Path) -> float:
-    """Accuracy of saved parameters on all test items, between 0 and 1.
+def evaluate_final(run: RunConfig, data_directory: Path, parameters_file: Path, imports: Sequence[Path] = ()) -> float:
+    """Accuracy of saved parameters on all test items, between 0 and 1; `imports` are the run's own files.
 
     Raises:
         DataError: the parameters or the data cannot be read.
     """
     pin(run.device)
+    extensions.load(imports)
     task = task_of(run, data_directory)
     return task.evaluate(_parameters(parameters_file, task), 0, task.test_size) / task.test_size
 
 
-def save_model(run: RunConfig, data_directory: Path, parameters_file: Path, target: Path) -> None:
+def save_model(
+    run: RunConfig, data_directory: Path, parameters_file: Path, target: Path, imports: Sequence[Path] = ()
+) -> None:
     """Save parameters as a state dictionary that `torch.load(weights_only=True)` reads.
 
     Raises:
         DataError: the parameters cannot be read.
         BackendError: the file cannot be written.
     """
+    extensions.load(imports)
     task = task_of(run, data_directory)
     parameters_D = _parameters(parameters_file, task)
     tensors = {layer.name: parameters_D[layer.start : layer.stop].reshape(layer.shape).clone() for layer in task.layout}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -65,7 +66,8 @@ def check(name: str) -> None:
         ConfigError: no such backend.
     """
     if name not in _BACKENDS:
-        raise ConfigError(f"unknown backend {name!r}; use {' or '.join(_BACKENDS)}")
+        near = difflib.get_close_matches(name, _BACKENDS, n=1, cutoff=0.0)[0]
+        raise ConfigError(f"unknown backend {name!r}; did you mean {near!r}? There are {', '.join(_BACKENDS)}")
 
 
 def build(name: str, note: Note) -> Backend:
