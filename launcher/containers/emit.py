@@ -76,7 +76,6 @@ _SERVICES_AROUND = """\
       - --config.file=/etc/prometheus/prometheus.yml
       - --storage.tsdb.path=/prometheus
       - --storage.tsdb.retention.time=15d
-      - --web.enable-lifecycle=false
     networks: [mesh, watch]
     ports: ["127.0.0.1:${PROMETHEUS_PORT:-9090}:9090"]
     depends_on:

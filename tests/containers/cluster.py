@@ -36,17 +36,7 @@ class Cluster:
         """Run a Compose command; a failure shows what it said."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("BTARD_", "COMPOSE_"))}
         environment = {**kept, "PROMETHEUS_PORT": "0", "GRAFANA_PORT": "0", **self.settings}
-        command = [
-            "docker",
-            "compose",
-            "--ansi",
-            "never",
-            "-p",
-            self.project,
-            "-f",
-            str(ROOT / "compose.yaml"),
-            *arguments,
-        ]
+        command = ["docker", "compose", "--ansi", "never", "-p", self.project, *arguments]
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
         assert done.returncode == 0 or not check, f"{arguments}: {done.stderr[-3000:]}\n{self.story()}"
         return done
