@@ -38,9 +38,9 @@ WORKDIR /build
 COPY pyproject.toml README.md LICENSE ./
 COPY node/ node/
 COPY launcher/ launcher/
-# What else the package carries is mounted where it is needed, or not needed here.
-RUN mkdir deploy dashboards \
- && pip install --quiet --no-deps --no-build-isolation --target /opt/btard .
+COPY deploy/ deploy/
+COPY dashboards/ dashboards/
+RUN pip install --quiet --no-deps --no-build-isolation --target /opt/btard .
 
 FROM ${BASE}
 # The directories that volumes are mounted on: a fresh volume takes over their owner.
