@@ -40,10 +40,10 @@ print(hashlib.sha256(task.gradient(task.initial(3), bytes(range(32)))[0].numpy()
 
 
 @pytest.fixture
-def task(request: pytest.FixtureRequest, tmp_path: Path) -> Task:
+def task(request: pytest.FixtureRequest) -> Task:
     plugin: Plugin = request.param
-    directory = request.getfixturevalue("mnist_directory") if "mnist" in plugin.name else tmp_path
-    return build_task(plugin, TaskContext(directory, 100))
+    fixture = {"mnist_cnn": "mnist_directory", "cifar10_resnet18": "cifar_directory"}.get(plugin.name, "tmp_path")
+    return build_task(plugin, TaskContext(request.getfixturevalue(fixture), 100 if fixture != "cifar_directory" else 8))
 
 
 each_task = pytest.mark.parametrize("task", CASES, indirect=True)

@@ -56,6 +56,7 @@ _SERVICES_AROUND = """\
   observer:
     <<: *btard
     command: [python, -m, launcher.containers.observer]
+    cpu_shares: 256  # the nodes go first
     healthcheck: {disable: true}
     networks: [watch]
     depends_on:

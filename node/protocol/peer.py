@@ -15,7 +15,7 @@ from node.protocol import waits
 from node.protocol.arbitration import Arbitration, outcome_timer
 from node.protocol.attempt import Attempt
 from node.protocol.charges import encode_equivocation
-from node.protocol.deadlines import outcome_s
+from node.protocol.deadlines import laggards_s, outcome_s
 from node.protocol.digest import digest
 from node.protocol.dispute import round_timer
 from node.protocol.events import (
@@ -238,6 +238,8 @@ class Peer:
                     problem = f"no majority of the roster agrees on how the dispute ended; missing: {unheard}"
                     return self._halt(None, problem)
         match name:
+            case waits.LAGGARDS if self._round is not None:
+                self._round.remind()
             case waits.BULK if self._round is not None:
                 self._round.bulk_overdue()
             case waits.MESSAGES if self._round is not None:
@@ -315,7 +317,7 @@ class Peer:
             left = tuple(peer for peer in self._previous.attempt.roster.active if peer not in attempt.roster.active)
             if left:
                 self._out.append(Forward(left, self._certificate))
-        self._out.append(SetTimer(FORWARD, 2.0 * self.settings.delivery_bound_s))
+        self._out.append(SetTimer(FORWARD, laggards_s(self.settings)))
         for signed in self._mailroom.release():
             self._message(None, signed)
 

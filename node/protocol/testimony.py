@@ -20,6 +20,7 @@ from node.protocol.charges import (
 )
 from node.protocol.messages import Phase, decode_body, decode_signed
 from node.protocol.sequence import claimers, owed_aggregates, owed_parts
+from node.protocol.silence import Silent
 from node.protocol.state import Ban
 
 
@@ -38,6 +39,8 @@ def testimony(ban: Ban, charge: Charge, trial: Attempt, signers: Sequence[int]) 
             return f"{_names(signers)}, more than half of the roster, signed the removal of peer {peer}: {_rule(ban)}"
         case Equivocation(first=first, second=second):
             return f"peer {peer} signed two different messages for one slot: {_differences(first, second)}"
+        case Silent(phase=phase):
+            return f"more than f peers signed that they missed the {phase.name} of peer {peer} in the step before"
         case Withheld(stage="part" | "aggregate" as stage):
             return _shortage(ban, stage, charge.part, trial)
         case Withheld():
