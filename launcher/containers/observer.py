@@ -18,6 +18,7 @@ from rich.console import Console
 from launcher import cluster, exits, plan, table
 from launcher.containers import mirror, places
 from launcher.containers.volumes import Volumes
+from launcher.exporter import Exporter
 from launcher.interrupts import Interrupts
 from launcher.monitor import Monitor
 from launcher.plan import Plan
@@ -25,6 +26,12 @@ from launcher.rundir import RunDirectory, RunRecord, read_record
 from node.errors import BtardError, ConfigError
 
 _LOOK_S = 0.2
+
+
+class _Truth(Exporter):
+    """The live view, with the ground truth served beside it."""
+
+    last_scrapes = 2  # one sample alone falls between the points at which a graph asks
 
 
 def main(arguments: list[str], root: Path = places.ROOT) -> int:
@@ -53,17 +60,12 @@ def observe(record: RunRecord, root: Path) -> int:
         chosen = _plan(record)
         backend = Volumes(record.run.peers, root, directory.path)
         console = Console(highlight=False, width=120)
-        result = cluster.carry(chosen, directory, backend, _exported(Monitor(console)), interrupts)
+        result = cluster.carry(
+            chosen, directory, backend, _Truth(Monitor(console), f"0.0.0.0:{places.TRUTH_PORT}"), interrupts
+        )
     table.show(console, result.summary, result.run_dir)
     console.print(f"docker compose cp observer:{result.run_dir} runs/", soft_wrap=True)
     return exits.of_run(result.summary.outcome, result.signum, violated=False)
-
-
-def _exported(inner: cluster.Observer) -> cluster.Observer:
-    """The live view, with the ground truth served beside it."""
-    from launcher.exporter import Exporter
-
-    return Exporter(inner, f"0.0.0.0:{places.TRUTH_PORT}")
 
 
 def stream(peers: int, root: Path) -> int:

@@ -106,7 +106,7 @@ class Cluster:
 
     def ask(self, expression: str, until: float | None = None) -> list[dict[str, Any]]:
         """The series of an expression over the time since `up`."""
-        query = {"query": expression, "start": self.began, "end": until or time.time(), "step": "2"}
+        query = {"query": expression, "start": self.began, "end": until or time.time(), "step": "1"}
         url = f"{self.address()}/api/v1/query_range?{urllib.parse.urlencode(query)}"
         with urllib.request.urlopen(url, timeout=10) as answer:
             made: list[dict[str, Any]] = json.load(answer)["data"]["result"]

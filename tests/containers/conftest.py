@@ -14,7 +14,7 @@ from tests.containers.cluster import Cluster
 REQUIRED = "CONTAINERS_REQUIRED"
 """Where this is set, as in CI, a missing engine is a failure and not a reason to skip."""
 
-ATTACKED = {"BTARD_ATTACK": "noise", "BTARD_BYZANTINE": "2", "BTARD_ATTACK_START": "20", "BTARD_STEPS": "150",
+ATTACKED = {"BTARD_ATTACK": "noise", "BTARD_BYZANTINE": "2", "BTARD_ATTACK_START": "150", "BTARD_STEPS": "250",
             "BTARD_BATCH_SIZE": "64", "BTARD_EVAL_EVERY": "50"}  # fmt: skip
 HONEST = {"BTARD_STEPS": "20000", "BTARD_BATCH_SIZE": "32", "BTARD_EVAL_EVERY": "200", "BTARD_DELIVERY_BOUND": "1s"}
 
