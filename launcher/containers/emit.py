@@ -59,6 +59,7 @@ _SERVICES_AROUND = """\
     cpu_shares: 256  # the nodes go first
     healthcheck: {disable: true}
     networks: [watch]
+    dns_opt: ["timeout:1", "attempts:1"]  # it asks for Grafana's name, which may not be there
     depends_on:
       keys: {condition: service_completed_successfully}
     stop_grace_period: 30s
@@ -68,6 +69,7 @@ _SERVICES_AROUND = """\
     volumes:
       - truth:/btard/truth:ro
       - runs:/btard/runs
+      - grafana-password:/btard/grafana:ro
 @observed@
 
   prometheus:

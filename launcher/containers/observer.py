@@ -8,6 +8,7 @@ files as a line of JSON, for a launcher outside.
 from __future__ import annotations
 
 import signal
+import socket
 import sys
 import time
 from pathlib import Path
@@ -17,6 +18,7 @@ from rich.console import Console
 
 from launcher import cluster, exits, plan, table
 from launcher.containers import mirror, places
+from launcher.containers.bundle import PASSWORD_FILE
 from launcher.containers.volumes import Volumes
 from launcher.exporter import Exporter
 from launcher.interrupts import Interrupts
@@ -25,6 +27,7 @@ from launcher.plan import Plan
 from launcher.rundir import RunDirectory, RunRecord, read_record
 from node.errors import BtardError, ConfigError
 
+GRAFANA, GRAFANA_PORT = "grafana", 3000
 _LOOK_S = 0.2
 
 
@@ -60,12 +63,24 @@ def observe(record: RunRecord, root: Path) -> int:
         chosen = _plan(record)
         backend = Volumes(record.run.peers, root, directory.path)
         console = Console(highlight=False, width=120)
-        result = cluster.carry(
-            chosen, directory, backend, _Truth(Monitor(console), f"0.0.0.0:{places.TRUTH_PORT}"), interrupts
-        )
+        seen = _annotated(_Truth(Monitor(console), f"0.0.0.0:{places.TRUTH_PORT}"), root)
+        result = cluster.carry(chosen, directory, backend, seen, interrupts)
     table.show(console, result.summary, result.run_dir)
     console.print(f"docker compose cp observer:{result.run_dir} runs/", soft_wrap=True)
     return exits.of_run(result.summary.outcome, result.signum, violated=False)
+
+
+def _annotated(inner: cluster.Observer, root: Path) -> cluster.Observer:
+    """The same with attacks and bans written to Grafana, where one was started."""
+    password = places.grafana(root) / PASSWORD_FILE
+    try:
+        socket.gethostbyname(GRAFANA)  # it may still be starting: the first annotation comes later
+        auth = f"admin:{password.read_text()}"
+    except OSError:
+        return inner
+    from launcher.grafana import Annotator
+
+    return Annotator(inner, f"http://{GRAFANA}:{GRAFANA_PORT}", auth)
 
 
 def stream(peers: int, root: Path) -> int:
