@@ -17,7 +17,7 @@ from tests.containers.cluster import PATIENCE_S, Cluster
 from tests.launching import LAUNCH, environment, launched, read_until
 
 pytestmark = [pytest.mark.containers, pytest.mark.usefixtures("image")]
-SMALL = ("--backend", "compose", "--task", "quadratic", "--eval-every", "10")
+SMALL = ("--backend", "compose", "--task", "quadratic", "--eval-every", "10", "--delivery-bound", "10s")
 
 
 def left_of(run_dir: Path) -> list[str]:
