@@ -1,4 +1,4 @@
-"""The commands on many runs and on finished ones: sweep, report, compare."""
+"""The commands on many runs and on finished ones: sweep, report, compare, export."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from launcher.flags import GroupedCommand, table_options
 
 
 @click.command(cls=GroupedCommand)
-@click.argument("which", metavar="[paper|FILE]", required=False)
+@click.argument("which", metavar="[PLAN|FILE]", required=False)
 @table_options
 @click.option("--quick", is_flag=True, help="the plan's short form")
 @click.option("--out", metavar="DIR", help="the sweep's directory [sweeps/NAME]")
@@ -29,8 +29,9 @@ def sweep(
 ) -> None:  # fmt: skip
     """Run a grid of clusters; go on where it stopped.
 
-    Every option takes several values: `a,b`, `0..4`, or `a|b` where values contain commas. `paper` is the report's
-    plan; a TOML or JSON file holds `[[grid]]` tables of options.
+    Every option takes several values: `a,b`, `0..4`, or `a|b` where values contain commas. Plans that ship: `paper`
+    (the report's), `rules` (every rule against every attack), `starts`, `mixed`, `aggregation` and `sixteen` (its
+    future work). A TOML or JSON file holds `[[grid]]` tables of options.
     """
     from rich.console import Console
 
@@ -65,3 +66,15 @@ def compare(a: Path, b: Path, out: Path) -> None:
     from launcher.report import command
 
     command.show_comparison(Console(highlight=False), a, b, out)
+
+
+@click.command()
+@click.argument("run_dir", metavar="RUN", type=click.Path(path_type=Path))
+@click.option("--onnx", is_flag=True, help="model.onnx, for Netron (the default)")
+@click.option("--tensorboard", is_flag=True, help="TensorBoard event files")
+def export(run_dir: Path, onnx: bool, tensorboard: bool) -> None:
+    """Write a finished run's model or curves for other programs."""
+    from launcher.export import command
+
+    for path in command.export(run_dir, onnx or not tensorboard, tensorboard):
+        click.echo(f"written: {path}")

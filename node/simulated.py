@@ -10,24 +10,22 @@ import contextlib
 import signal
 import sys
 import traceback
-from collections import Counter
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import FrameType
 
-from node import extensions, keys, linkwatch
+from node import comparison, extensions, keys, linkwatch
 from node.build import build_node, task_of
 from node.conditions import Conditions
 from node.config import NodeConfig
-from node.counters import Counters
 from node.direction import Cue, Director
 from node.errors import BtardError
 from node.journal import Journal
 from node.links import LinkModel
 from node.network import Network
 from node.protocol.events import Dropped, Expelled, Finished, Halted, Output
-from node.recorder import Recorder
+from node.recorder import Desk, Recorder
 from node.signing import verify
 from node.simulator import Simulation, Stage, remembering, remembering_gradients
 from node.training.environment import fingerprint, pin
@@ -37,16 +35,6 @@ ATTACKER_GRACE_S = 10.0
 
 Ended = Callable[[int, int], None]
 """Told of each node's end: its id and its exit code."""
-
-
-class _Desk:
-    """What one node's recorder is told beyond its outputs: the place of a transport and of a driver."""
-
-    def __init__(self, counters: Counters) -> None:
-        self.counters = counters
-        self.dropped: Counter[str] = Counter()
-        self.gradient_s = self.gradient_cpu_s = 0.0
-        self.loss = float("nan")
 
 
 def main(configs: Sequence[NodeConfig], pipe: Connection | None = None) -> int:
@@ -106,7 +94,8 @@ def run(
             for config in configs
         }
         try:
-            _simulate(configs, journals, ended, bound, stopping)
+            carry = _simulate if configs[0].run.topology == "butterfly" else comparison.train
+            carry(configs, journals, ended, bound, stopping)
         except Exception as error:
             text = str(error) if isinstance(error, BtardError) else f"{type(error).__name__}: {error}"
             for journal in journals.values():
@@ -133,7 +122,7 @@ def _simulate(
     }
     network = Network(LinkModel(seed=common.run.data_seed), common.conditions)
     simulation = Simulation(nodes, network, compute, stage=_stage(common.conditions, journals))
-    desks = {node: _Desk(simulation.counters[node]) for node in nodes}
+    desks = {node: Desk(simulation.counters[node]) for node in nodes}
     recorders = {
         config.node: Recorder(config, journals[config.node], task, desks[config.node], lambda: simulation.now_s)
         for config in configs

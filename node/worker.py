@@ -4,6 +4,7 @@ launcher."""
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import select
 import signal
@@ -171,6 +172,7 @@ def _run(config: NodeConfig, journal: Journal, pipe: Connection | None, stop: _S
                 pipe.send(("bound", transport.bound))
         node = build_node(config, secrets, task, fingerprint(run.device))
         transport.accept_bulk = node.expects
+        gc.freeze()  # what is here now stays: the collector need not visit it again and again
         early: list[Arrival] = []
         if not _mesh(config, transport, stop, early, mesh_s):
             recorder.end()

@@ -152,7 +152,7 @@ def test_quadratic_descends_to_its_optimum(tmp_path: Path) -> None:
     parameters, state = task.initial(0), optimiser.initial_state(task.dimension)
     for step in range(100):
         gradient, _ = task.gradient(parameters, step.to_bytes(32, "big"))
-        parameters, state = optimiser.apply(parameters, state, gradient, step)
+        parameters, state = optimiser.apply(parameters, state, [gradient], step)
     assert task.evaluate(parameters, 0, task.test_size) == task.test_size
 
 
@@ -191,5 +191,5 @@ def test_mnist_learns_within_a_few_steps(mnist_directory: Path) -> None:
     parameters, state = task.initial(0), optimiser.initial_state(task.dimension)
     for step in range(60):
         gradient, _ = task.gradient(parameters, step.to_bytes(32, "big"))
-        parameters, state = optimiser.apply(parameters, state, gradient, step)
+        parameters, state = optimiser.apply(parameters, state, [gradient], step)
     assert task.evaluate(parameters, 0, 2000) > 0.8 * 2000
