@@ -140,6 +140,7 @@ class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         listen: endpoints to bind (port 0 or `*`: the system chooses).
         addresses: where all peers listen, by id; empty when the launcher hands them over after binding.
         conditions: what the network is to be like; None: as it is.
+        checkpoints: note at each step what is needed to go on after a crash, and go on from there if it is found.
         metrics: HOST:PORT to serve `/metrics` on (port 0: the system chooses); None: no monitoring.
     """
 
@@ -155,6 +156,7 @@ class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     role: Role | None = None
     cuda_memory_fraction: float | None = None
     conditions: Conditions | None = None
+    checkpoints: bool = False
     metrics: str | None = None
 
     def __post_init__(self) -> None:

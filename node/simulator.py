@@ -36,10 +36,12 @@ from node.protocol.events import (
     PhaseEntered,
     Purpose,
     RequestBulk,
+    RequestTranscript,
     Say,
     SendBulk,
     SetTimer,
     Start,
+    TranscriptRequested,
     ViewArrived,
 )
 from node.signing import verify
@@ -205,6 +207,8 @@ class Simulation:
                     self._control(node, to, ViewArrived(node, more), seal(more))
                 case RequestBulk(to=peer, key=key):
                     self._control(node, (peer,), BulkRequested(node, key), seal(key))
+                case RequestTranscript(to=to, step=step, attempt=attempt):
+                    self._control(node, to, TranscriptRequested(node, step, attempt), seal(output))
                 case ComputeGradient():
                     self._gradient(node, output)
                 case SetTimer(name=name, after_s=after_s):
