@@ -38,7 +38,9 @@ WORKDIR /build
 COPY pyproject.toml README.md LICENSE ./
 COPY node/ node/
 COPY launcher/ launcher/
-RUN pip install --quiet --no-deps --no-build-isolation --target /opt/btard .
+# What else the package carries is mounted where it is needed, or not needed here.
+RUN mkdir deploy dashboards \
+ && pip install --quiet --no-deps --no-build-isolation --target /opt/btard .
 
 FROM ${BASE}
 # The directories that volumes are mounted on: a fresh volume takes over their owner.
@@ -51,8 +53,10 @@ COPY --from=dependencies /opt/venv /opt/venv
 COPY --from=data /opt/data /opt/data
 COPY --from=source /opt/btard /opt/btard
 ENV PATH=/opt/venv/bin:/opt/btard/bin:$PATH PYTHONPATH=/opt/btard BTARD_DATA_DIR=/opt/data \
-    PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 HEALTH_NOTE=/tmp/health OMP_NUM_THREADS=1 \
-    MALLOC_MMAP_THRESHOLD_=33554432 MALLOC_TRIM_THRESHOLD_=1000000000 MALLOC_TOP_PAD_=67108864
+    PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 HEALTH_NOTE=/tmp/health
+# As launcher/backends/local.py has it for workers that it starts itself.
+ENV OMP_NUM_THREADS=1 MALLOC_ARENA_MAX=1 MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=4000000000 \
+    MALLOC_TOP_PAD_=67108864 GLIBC_TUNABLES=glibc.malloc.hugetlb=1
 WORKDIR /btard
 USER 10001:10001
 # Healthy: sockets bound, keys loaded, every peer greeted. It imports neither torch nor anything else that is slow.

@@ -2,7 +2,7 @@
 PYTHON ?= python3
 export OMP_NUM_THREADS = 1
 
-.PHONY: help install check tools lint types layers test fuzz format docs
+.PHONY: help install check tools lint types layers test fuzz format compose docs
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -36,6 +36,10 @@ fuzz:            ## feed RUNS mutated inputs to the decoders and to an honest pe
 format:          ## rewrite to the house style
 	$(PYTHON) -m ruff check --fix .
 	$(PYTHON) -m ruff format .
+
+compose:         ## compose.yaml and the GPU overlay from launcher/containers/emit.py and the table of options
+	$(PYTHON) -m launcher.cli plan -n 6 --emit compose > compose.yaml
+	$(PYTHON) -m launcher.cli plan -n 6 --emit compose-gpu > deploy/compose.gpu.yaml
 
 docs:            ## docs/protocol.md and docs/catalogue.md from the message types and the registries
 	$(PYTHON) -m docs.generate

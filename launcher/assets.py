@@ -9,6 +9,15 @@ from node.errors import BackendError
 _PACKAGE = Path(__file__).parent
 
 
+def root() -> Path:
+    """What relative paths of a compose file start from: the clone, or what the wheel brought along.
+
+    Raises:
+        BackendError: neither is there.
+    """
+    return asset("deploy").parent
+
+
 def asset(*parts: str) -> Path:
     """The file or folder called `parts`, for example `asset("deploy", "prometheus")`.
 

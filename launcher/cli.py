@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from launcher import exits
+from launcher import exits, studies
 from launcher.flags import GroupedCommand, Launch, table_options
+from node import extensions
 from node.errors import BackendError, BtardError, ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -86,6 +87,10 @@ def run(dry_run: bool, show_config: bool, as_json: bool, **options: Any) -> None
         resolved.experiment, monitor.Monitor(console), argv=sys.argv, sources=resolved.sources
     )  # fmt: skip
     table.show(console, result.summary, result.run_dir)
+    if result.summary.outcome == summary.FINISHED:
+        from launcher.report import run_page
+
+        console.print(f"report: {monitor.shown_path(run_page.write(result.run_dir))}", soft_wrap=True)
     if as_json:
         click.echo(summary.as_json(result.summary), nl=False)
     problems = expectations.violations(expectations.parse_all(resolved.experiment.expect), result.summary)
@@ -111,47 +116,52 @@ def show_plan(emit: str | None, **options: Any) -> None:
     click.echo((files.compose if emit == "compose" else files.gpu)(experiment.peers), nl=False)
 
 
-@cli.command(cls=GroupedCommand)
-@click.argument("which", metavar="[paper|FILE]", required=False)
-@table_options
-@click.option("--quick", is_flag=True, help="the plan's short form")
-@click.option("--out", metavar="DIR", help="the sweep's directory [sweeps/NAME]")
-@click.option("--cores", metavar="N", type=click.IntRange(1), help="cores to keep busy [all]")
-@click.option("--limit", metavar="N", type=click.IntRange(1), help="stop after N runs")
-@click.option("--retry-failed", is_flag=True, help="run cells again that failed")
-@click.option("--slim", is_flag=True, help="keep of each run only what tables and figures need")
-@click.option("--no-check", is_flag=True, help="do not verify the evidence of every run")
-@click.option("--dry-run", is_flag=True, help="list the cells, start nothing")
-def sweep(
-    which: str | None, quick: bool, out: str | None, cores: int | None, limit: int | None, retry_failed: bool,
-    slim: bool, no_check: bool, dry_run: bool, **options: Any,
-) -> None:  # fmt: skip
-    """Run a grid of clusters; go on where it stopped.
-
-    Every option takes several values: `a,b`, `0..4`, or `a|b` where values contain commas. `paper` is the report's
-    plan; a TOML or JSON file holds `[[grid]]` tables of options.
-    """
-    from launcher.sweep import command
-
-    config = options.pop("config", None)
-    given = {name: value for name, value in options.items() if value is not None and value != ()}
-    base = _resolved({"config": config}).experiment
-    asked = command.Asked(which, given, quick, out, cores, limit, retry_failed, slim, not no_check, dry_run)
-    raise SystemExit(command.run(asked, base, _console(), sys.argv))
-
-
 @cli.command()
 @click.argument("run_dir", metavar="RUN", type=click.Path(path_type=Path))
 @click.option("--data-dir", metavar="DIR", type=click.Path(path_type=Path), help="where data sets lie [the run's]")
+@click.option("--import", "imports", metavar="FILE.py", multiple=True, type=click.Path(path_type=Path),
+              help="file that the run was made with, if you trust it (repeatable)")  # fmt: skip
 @click.option("--explain", is_flag=True, help="tell the story of every ban and dispute in words")
-def verify(run_dir: Path, data_dir: Path | None, explain: bool) -> None:
+def verify(run_dir: Path, data_dir: Path | None, imports: Sequence[Path], explain: bool) -> None:
     """Check the ban evidence of a finished run.
 
     Public keys and public data suffice; whoever received the directory can do it.
     """
     from launcher import verification
 
+    extensions.load(imports)
     raise SystemExit(verification.show(_console(), run_dir, data_dir, explain))
+
+
+@cli.command()
+@click.argument("run_dir", metavar="[RUN]", required=False, type=click.Path(path_type=Path))
+def status(run_dir: Path | None) -> None:
+    """Show how a run stands, whatever its backend [the latest under runs/]."""
+    from launcher import control
+
+    for line in control.status(run_dir or control.latest()):
+        click.echo(line)
+
+
+@cli.command()
+@click.argument("run_dir", metavar="[RUN]", required=False, type=click.Path(path_type=Path))
+@click.option("--node", metavar="ID", type=int, help="only this node's")
+@click.option("--lines", metavar="N", type=click.IntRange(1), default=40, show_default=True, help="of each node")
+def logs(run_dir: Path | None, node: int | None, lines: int) -> None:
+    """Show the ends of the workers' logs, whatever the backend [the latest run under runs/]."""
+    from launcher import control
+
+    for line in control.logs(run_dir or control.latest(), node, lines):
+        click.echo(line)
+
+
+@cli.command()
+@click.argument("run_dir", metavar="[RUN]", required=False, type=click.Path(path_type=Path))
+def stop(run_dir: Path | None) -> None:
+    """End a run in order; remove what a killed launcher left [the latest run under runs/]."""
+    from launcher import control
+
+    control.stop(run_dir or control.latest(), click.echo)
 
 
 @cli.command("data")
@@ -207,17 +217,27 @@ def bench(peers: int, size: float, pairs: int, task: str | None, steps: int, sca
         click.echo(line)
 
 
+_import_option = click.option(
+    "--import", "imports", metavar="FILE.py", multiple=True, type=click.Path(path_type=Path),
+    help="file with own attacks, rules or tasks (repeatable)",
+)  # fmt: skip
+
+
 @cli.command()
-def attacks() -> None:
+@_import_option
+def attacks(imports: Sequence[Path]) -> None:
     """List the attacks with their parameters."""
+    extensions.load(imports)
     from node.attacks.registry import ATTACKS
 
     _catalogue(ATTACKS)
 
 
 @cli.command()
-def rules() -> None:
+@_import_option
+def rules(imports: Sequence[Path]) -> None:
     """List the aggregation rules and pre-aggregations with their parameters."""
+    extensions.load(imports)
     from node.aggregation.registry import PRE_AGGREGATIONS, RULES
 
     _catalogue(RULES)
@@ -226,11 +246,17 @@ def rules() -> None:
 
 
 @cli.command()
-def tasks() -> None:
+@_import_option
+def tasks(imports: Sequence[Path]) -> None:
     """List the training tasks with their parameters."""
+    extensions.load(imports)
     from node.training.registry import TASKS
 
     _catalogue(TASKS)
+
+
+for each in (studies.sweep, studies.report, studies.compare):
+    cli.add_command(each)
 
 
 def _version(context: click.Context) -> None:

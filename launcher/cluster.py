@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from launcher import backends, data, plan, rundir, scoring, summary
+from launcher import backends, control, data, plan, rundir, scoring, summary
 from launcher.experiment import Experiment
 from launcher.files import last_lines
 from launcher.interrupts import Interrupts
@@ -114,13 +114,14 @@ def run(
     """
     observer = observer or Silent()
     plan.quick_check(experiment)
-    backend = backends.build(experiment.backend)
+    backend = backends.build(experiment.backend, observer.note)
     with (
         Interrupts() if interrupts is None else nullcontext(interrupts) as interrupts,
         _monitored(observer, experiment) as observer,
     ):
         backend.warm_up()
         prepared = _prepare(experiment, observer)
+        backend.prepare(prepared)
         # From here on there is something to clean up: a signal is noted, and the loop ends in order.
         interrupts.deferred = True
         made = rundir.create(
@@ -149,8 +150,9 @@ def carry(
     watch = Watch(made.path, state)
     current = _Run(prepared, made.path, made.run_id, backend, state, watch, observer, interrupts)
     try:
-        outcome, problem = _carry_through(current, made)
-        return _score(current, outcome, problem)
+        with control.marked(made.path):
+            outcome, problem = _carry_through(current, made)
+            return _score(current, outcome, problem)
     finally:
         backend.stop()
         watch.close()
@@ -158,7 +160,7 @@ def carry(
 
 def _monitored(observer: Observer, experiment: Experiment) -> AbstractContextManager[Observer]:
     """The observer, with everything that `--monitor` starts around it."""
-    if not experiment.monitor:
+    if not experiment.monitor or experiment.backend == "compose":  # containers bring their own
         return nullcontext(observer)
     from launcher.station import around
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -69,4 +70,5 @@ def provide(run: RunConfig, where: Path, download: bool, report: Report) -> None
 
 def _known(name: str) -> None:
     if name not in SETS:
-        raise ConfigError(f"unknown data set {name!r}; use {', '.join(SETS)}")
+        near = difflib.get_close_matches(name, SETS, n=1, cutoff=0.0)[0]
+        raise ConfigError(f"unknown data set {name!r}; did you mean {near!r}? There are {', '.join(SETS)}")

@@ -43,6 +43,7 @@ def examine(data_directory: Path, run_dir: Path, base_port: int = 0, peers: int 
     yield _shared_memory()
     yield _ports(base_port, peers)
     yield _data(data_directory)
+    yield _containers()
     yield _monitoring()
 
 
@@ -138,3 +139,19 @@ def _data(data_directory: Path) -> Check:
         advice = "run `btard-launch data mnist` (a run fetches it by itself)"
         return Check("mnist", "warn", str(error).split(";")[0], advice)
     return Check("mnist", "ok", str(data_directory))
+
+
+def _containers() -> Check:
+    """Only `--backend compose` needs an engine, so that a missing one is no failure."""
+    from launcher.containers import engine
+
+    try:
+        found = engine.find()
+    except BtardError as error:
+        problem, _, advice = str(error).partition("; ")
+        return Check("engine", "warn", problem, f"only --backend compose needs it: {advice}")
+    busy = [port for port in engine.page_ports(os.environ) if bind_problem(port) is not None]
+    if busy:
+        advice = "--monitor with --backend compose cannot start; set PROMETHEUS_PORT or GRAFANA_PORT"
+        return Check("engine", "warn", f"in use: {', '.join(map(str, busy))}", advice)
+    return Check("engine", "ok", f"Docker {found.engine}, Compose {found.compose}")

@@ -11,9 +11,13 @@ from blake3 import blake3
 
 from launcher import syntax
 from launcher.roles import Attackers, assign
+from node import extensions
 from node.conditions import Conditions
 from node.config import Endpoint, Member, NodeConfig, Role, RunConfig, Schedule
 from node.errors import ConfigError
+
+IMPORTS = "imports"
+"""Folder of a run directory with the files that the run was made with."""
 
 _RUN = RunConfig()
 _SCHEDULE = Schedule()
@@ -44,6 +48,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     attack_stop: int | None = _SCHEDULE.stop
     attack_probability: float = _SCHEDULE.probability
     allow_majority: bool = False
+    imports: tuple[str, ...] = ()
     task: str = syntax.written(_RUN.task)
     steps: int = _RUN.steps
     batch_size: int = _RUN.batch_size
@@ -103,6 +108,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         *pre, rule = syntax.plugins(self.rule)
         return RunConfig(
             peers=self.peers, task=syntax.plugin(self.task), rule=rule, pre=tuple(pre), allow_weak=self.allow_weak,
+            imports=tuple(extensions.label(Path(path)) for path in self.imports),
             steps=self.steps,
             batch_size=self.batch_size, lr=self.lr, momentum=self.momentum, tau=self.tau, validators=self.validators,
             validate_every=self.validate_every, delta_max=self.delta_max, audit_share=self.audit_share,
@@ -158,6 +164,7 @@ def node_configs(
             secrets_file=str(directory / "nodes" / str(member.id) / "secrets.json"),
             directory=str(directory / "nodes" / str(member.id)), data_directory=str(data_directory),
             listen=listen(experiment.base_port, member.id), cuda_memory_fraction=fraction, conditions=conditions,
+            imports=tuple(str(directory / IMPORTS / Path(path).name) for path in experiment.imports),
             metrics="127.0.0.1:0" if experiment.monitor else None,
         )
         for member in members

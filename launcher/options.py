@@ -21,6 +21,7 @@ class Option:
         parse: reads the value from text.
         short: a one-letter flag.
         many: the flag may be repeated; a variable separates values by `;`.
+        spelled: the flag without its dashes, where it differs from the field.
         negated: the switch that turns a field off whose default is on.
     """
 
@@ -32,16 +33,17 @@ class Option:
     short: str | None = None
     many: bool = False
     negated: str | None = None
+    spelled: str | None = None
 
     @property
     def flag(self) -> str:
         """`--batch-size` for `batch_size`."""
-        return self.negated or "--" + self.field.replace("_", "-")
+        return self.negated or "--" + (self.spelled or self.field).replace("_", "-")
 
     @property
     def variable(self) -> str:
         """`BTARD_BATCH_SIZE` for `batch_size`."""
-        return "BTARD_" + self.field.upper()
+        return "BTARD_" + (self.spelled or self.field).upper()
 
     @property
     def default(self) -> object:
@@ -81,6 +83,8 @@ OPTIONS: tuple[Option, ...] = (
     Option("attack_stop", _ATTACK, "first step that is left alone again", "STEP", or_none(syntax.integer, "none")),
     Option("attack_probability", _ATTACK, "chance that a scheduled attack happens", "P", syntax.number),
     Option("allow_majority", _ATTACK, "allow more attackers than the promises hold for"),
+    Option("imports", _TRAINING, "file with own attacks, rules or tasks (repeatable)", "FILE.py", str, many=True,
+           spelled="import"),
     Option("task", _TRAINING, "model and data", "NAME[:k=v,...]", str),
     Option("steps", _TRAINING, "training steps", "STEPS", syntax.integer),
     Option("batch_size", _TRAINING, "samples per worker and step", "B", syntax.integer),

@@ -12,6 +12,7 @@ from typing import Literal
 from launcher import backends, data, expectations, traffic
 from launcher import conditions as network
 from launcher.experiment import Experiment, listen
+from node import extensions
 from node.conditions import Conditions
 from node.config import Endpoint, Role, RunConfig
 from node.errors import BackendError, ConfigError, DataError
@@ -60,6 +61,9 @@ def quick_check(experiment: Experiment) -> None:
         ConfigError: an option out of range, an unknown backend, or an expectation that cannot be read.
     """
     experiment.run_config("cpu")
+    names = [Path(path).name for path in experiment.imports]
+    if len(set(names)) < len(names):
+        raise ConfigError(f"--import names {', '.join(names)}: two files of one name; rename one of them")
     backends.check(experiment.backend)
     if experiment.monitor and experiment.backend != "local":
         raise ConfigError(
@@ -79,6 +83,7 @@ def make(experiment: Experiment) -> Plan:
     """
     quick_check(experiment)
     run = experiment.run_config(device(experiment.device))
+    extensions.load([Path(path) for path in experiment.imports])
     roles = experiment.roles()
     from node.aggregation.requirement import check_strength
     from node.training.registry import TASKS
@@ -92,7 +97,7 @@ def make(experiment: Experiment) -> Plan:
 
 def again(experiment: Experiment, run: RunConfig, roles: Mapping[int, Role], where: Path) -> Plan:
     """The plan of a run that was settled elsewhere, with the data as it lies here."""
-    return Plan(experiment, run, roles, where, _dimension(run, where, roles))
+    return Plan(experiment, run, roles, where, _dimension(run, where, roles), network.of(experiment))
 
 
 def device(choice: str) -> Device:

@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 
 import node as node_package
-from launcher.experiment import Experiment, Seeds, node_configs
+from launcher.experiment import IMPORTS, Experiment, Seeds, node_configs
 from launcher.files import disk_error, write_atomically
 from node.conditions import Conditions
 from node.config import WIRE_VERSION, Member, NodeConfig, Role, RunConfig
@@ -92,6 +92,7 @@ def create(
         members, hidden = keys.generate(experiment.seeds.protocol, run.peers)
         configs = node_configs(experiment, run, roles, members, run_id, path, data_directory, conditions)
         (path / "logs").mkdir()
+        _keep_imports(experiment, path / IMPORTS)
         for config, secret in zip(configs, hidden, strict=True):
             Path(config.directory).mkdir(parents=True)
             keys.write(Path(config.secrets_file), secret)
@@ -111,6 +112,14 @@ def create(
         remove(path)
         raise
     return RunDirectory(path, run_id, configs)
+
+
+def _keep_imports(experiment: Experiment, directory: Path) -> None:
+    """Copies of the files that the run is made with: what the workers load, and what a verifier may read."""
+    if experiment.imports:
+        directory.mkdir()
+    for name in experiment.imports:
+        shutil.copyfile(name, directory / Path(name).name)
 
 
 def remove(path: Path) -> None:

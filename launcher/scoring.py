@@ -36,8 +36,9 @@ def final_figures(plan: Plan, run_dir: Path, state: RunState) -> Final:
     from launcher.backends.local import call_aside
     from node import audit
 
-    accuracy = call_aside(audit.evaluate_final, plan.run, plan.data_directory, run_dir / file)
-    call_aside(audit.save_model, plan.run, plan.data_directory, run_dir / file, run_dir / MODEL)
+    imports = [Path(path) for path in plan.experiment.imports]
+    accuracy = call_aside(audit.evaluate_final, plan.run, plan.data_directory, run_dir / file, imports)
+    call_aside(audit.save_model, plan.run, plan.data_directory, run_dir / file, run_dir / MODEL, imports)
     return Final(accuracy, MODEL)
 
 

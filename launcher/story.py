@@ -34,6 +34,22 @@ REASONS: Mapping[str, str] = {
 }
 
 
+_CHARGES: Mapping[str, str] = {
+    "bounds": "peer {peer} claims a checksum that no honest peer can have (V0)",
+    "averaging:V0": "an impossible claim may hide a wrong aggregate of peer {peer} (V0)",
+    "averaging:V2": "the checksums under the aggregate of peer {peer} do not add up to zero (V2)",
+    "averaging:V3": "more than half of the contributors are too far from the aggregate of peer {peer} (V3)",
+    "averaging:audit": "the aggregate of peer {peer} was drawn for an audit",
+    "averaging:accusation": "the aggregate of peer {peer} is wrong",
+    "checksum": "the checksum that peer {peer} claims is false (V1)",
+    "gradient": "the gradient of peer {peer} is not the one of its public seed",
+    "withheld:part": "too few hold the part that peer {peer} owes",
+    "withheld:aggregate": "too few hold the aggregate of peer {peer}",
+    "withheld:publication": "too few hold what peer {peer} had to publish",
+    "unusable": "peer {peer} committed to entries that nobody can compute with",
+}
+
+
 def tell(run_dir: Path, nodes: Sequence[int]) -> Iterator[str]:
     """Lines of prose, in the order of steps.
 
@@ -47,7 +63,7 @@ def tell(run_dir: Path, nodes: Sequence[int]) -> Iterator[str]:
     events: dict[tuple[int, int], dict[str, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
     for node in nodes:
         for record in journal.read(run_dir / "nodes" / str(node) / "journal.jsonl")[0]:
-            if record["event"] in _EVENTS:
+            if record["event"] in _EVENTS or "HELD" in record.get("phases", ()):
                 events[(record["step"], record.get("attempt", 0))][record["event"]].append(record)
     if not events:
         yield "nothing was disputed and nobody was accused"
@@ -58,9 +74,11 @@ def tell(run_dir: Path, nodes: Sequence[int]) -> Iterator[str]:
 
 
 def _attempt(found: Mapping[str, list[dict[str, Any]]]) -> Iterator[str]:
+    if found["committed"]:
+        yield "an aggregator complained of a part; its sender published it to all, and the step went on"
     yield from _suspicions(found["suspected"])
     yield from _disputes(found["disputed"])
-    yield from _accusations(found["accused"])
+    yield from _accusations(found["accused"], {record["peer"] for record in found["banned"]})
     yield from _resolutions(found["resolved"])
     yield from _bans(found["banned"])
     if found["voided"]:
@@ -86,12 +104,16 @@ def _disputes(records: list[dict[str, Any]]) -> Iterator[str]:
     yield "they froze the attempt and agreed, in f + 1 rounds, on all messages that anyone had seen"
 
 
-def _accusations(records: list[dict[str, Any]]) -> Iterator[str]:
+def _accusations(records: list[dict[str, Any]], guilty: set[int]) -> Iterator[str]:
     seen = dict.fromkeys((record["kind"], record["accused"], record["part"], record["accuser"]) for record in records)
     for kind, accused, part, accuser in seen:
-        who = f"peer {accuser} accused" if accuser is not None else "the transcript itself raised a charge against"
-        about = f" on part {part}" if part is not None else ""
-        yield f"{who} peer {accused} ({kind}{about}); everyone judged it"
+        about = f" for part {part}" if part is not None else ""
+        who = f"peer {accuser} said that" if accuser is not None else "everyone saw that"
+        # Whoever is already out is judged all the same: guilt turns its `gone` into `banned`.
+        verdict = "guilty" if accused in guilty else "not guilty"
+        if accuser in guilty and accused not in guilty:
+            verdict = f"not guilty, and peer {accuser} falls for saying so"
+        yield f"{who} {_CHARGES.get(kind, kind).format(peer=accused)}{about}; everyone judged it: {verdict}"
 
 
 def _resolutions(records: list[dict[str, Any]]) -> Iterator[str]:

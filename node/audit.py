@@ -5,7 +5,7 @@ Only genesis.json, the public data and the evidence files are believed; journals
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import torch
 from blake3 import blake3
 from torch import Tensor
 
+from node import extensions
 from node.build import genesis_roster, settings_of, task_of, tools_of
 from node.config import WIRE_VERSION, Member, RunConfig
 from node.errors import BackendError, ConfigError, DataError, WireError
@@ -22,6 +23,7 @@ from node.journal import read
 from node.protocol.evidence import tensor_of
 from node.protocol.proof import Ground, Proof, UnprovenError, Verifier
 from node.protocol.state import Ban
+from node.protocol.tribunal import standing
 from node.training.environment import fingerprint, pin
 from node.training.task import Task
 
@@ -41,9 +43,10 @@ class Finding:
     """One thing that was checked.
 
     Args:
-        subject: what, in words (`ban of peer 5 at step 107`).
+        subject: what, in words (`ban of peer 5 at step 107`, `removal (gone) of peer 4 at step 3`).
         ok: it holds.
-        kind: `recomputation`, `transcript` or `majority` for a ban's proof; `certificate`; `damage`.
+        kind: `recomputation`, `transcript`, `equivocation` or `majority` for a ban's or removal's proof; `certificate`;
+            `summary`; `damage`.
         explanation: why, in one sentence.
     """
 
@@ -104,24 +107,28 @@ def read_genesis(run_dir: Path) -> Genesis:
     return genesis
 
 
-def evaluate_final(run: RunConfig, data_directory: Path, parameters_file: Path) -> float:
-    """Accuracy of saved parameters on all test items, between 0 and 1.
+def evaluate_final(run: RunConfig, data_directory: Path, parameters_file: Path, imports: Sequence[Path] = ()) -> float:
+    """Accuracy of saved parameters on all test items, between 0 and 1; `imports` are the run's own files.
 
     Raises:
         DataError: the parameters or the data cannot be read.
     """
     pin(run.device)
+    extensions.load(imports)
     task = task_of(run, data_directory)
     return task.evaluate(_parameters(parameters_file, task), 0, task.test_size) / task.test_size
 
 
-def save_model(run: RunConfig, data_directory: Path, parameters_file: Path, target: Path) -> None:
+def save_model(
+    run: RunConfig, data_directory: Path, parameters_file: Path, target: Path, imports: Sequence[Path] = ()
+) -> None:
     """Save parameters as a state dictionary that `torch.load(weights_only=True)` reads.
 
     Raises:
         DataError: the parameters cannot be read.
         BackendError: the file cannot be written.
     """
+    extensions.load(imports)
     task = task_of(run, data_directory)
     parameters_D = _parameters(parameters_file, task)
     tensors = {layer.name: parameters_D[layer.start : layer.stop].reshape(layer.shape).clone() for layer in task.layout}
@@ -173,7 +180,9 @@ def _check_bans(
         if together and (together[0].step, together[0].attempt) != (step, attempt):
             verifier.settle(together)
             together = []
-        subject = f"ban of peer {peer} at step {step}"
+        after = standing(bans[(step, attempt, peer)][0]["reason"])
+        what = "ban" if after == "banned" else f"removal ({after})"
+        subject = f"{what} of peer {peer} at step {step}"
         proofs: list[Proof] = []
         for record in bans[(step, attempt, peer)]:
             try:
@@ -182,8 +191,12 @@ def _check_bans(
                 yield Finding(f"{subject}, {record['path']}", False, "damage", str(problem))
         if proofs:
             together.append(proofs[0].ban)
-            yield Finding(subject, True, proofs[0].kind, f"{proofs[0].explanation} ({len(proofs)} equal files)")
+            yield Finding(subject, True, proofs[0].kind, f"{proofs[0].explanation} ({_files(len(proofs))})")
     verifier.settle(together)
+
+
+def _files(count: int) -> str:
+    return "one file" if count == 1 else f"{count} nodes' files"
 
 
 def _check_file(verifier: Verifier, path: Path, record: dict[str, Any]) -> Proof:

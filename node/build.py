@@ -11,7 +11,7 @@ import msgspec
 import torch
 from torch import Tensor
 
-from node import kernels
+from node import extensions, kernels
 from node.adversary import Adversary
 from node.aggregation.built import build_rule
 from node.aggregation.requirement import check_strength
@@ -140,7 +140,13 @@ def settings_of(run_id: str, run: RunConfig, members: Sequence[Member], dimensio
 
 
 def task_of(run: RunConfig, data_directory: Path) -> Task:
-    """The run's task on its data."""
+    """The run's task on its data.
+
+    Raises:
+        ConfigError: an unknown task or parameter, or a file of `--import` that has not been loaded.
+        DataError: its data is missing or corrupt.
+    """
+    extensions.require(run.imports)
     return build_task(run.task, TaskContext(data_directory, run.batch_size, run.device))
 
 

@@ -55,7 +55,8 @@ class Role(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What all peers of a run must agree on; its digest is part of the genesis.
 
-    `pre` is what contributions go through before the rule; `allow_weak` lets a rule work where its condition fails.
+    `pre` is what contributions go through before the rule; `allow_weak` lets a rule work where its condition fails;
+    `imports` names files with attacks, rules or tasks (node/extensions.py).
     Units: `tau`, `delta_max` are L2 norms of a part; bounds are seconds; `minimum_rate` is bytes per second.
     """
 
@@ -64,6 +65,7 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     rule: Plugin = Plugin("centered_clip")
     pre: tuple[Plugin, ...] = ()
     allow_weak: bool = False
+    imports: tuple[str, ...] = ()
     steps: int = 900
     batch_size: int = 256
     lr: float = 0.05
@@ -141,6 +143,7 @@ class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         addresses: where all peers listen, by id; empty when the launcher hands them over after binding.
         conditions: what the network is to be like; None: as it is.
         checkpoints: note at each step what is needed to go on after a crash, and go on from there if it is found.
+        imports: paths of the files that `run.imports` names.
         metrics: HOST:PORT to serve `/metrics` on (port 0: the system chooses); None: no monitoring.
     """
 
@@ -157,6 +160,7 @@ class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cuda_memory_fraction: float | None = None
     conditions: Conditions | None = None
     checkpoints: bool = False
+    imports: tuple[str, ...] = ()
     metrics: str | None = None
 
     def __post_init__(self) -> None:

@@ -3,7 +3,8 @@
 libzmq counts whole messages, so a multi-part message that never ends is held in memory without any bound. The kernel
 knows better: TCP_INFO has the bytes that each connection has received. One that has received more than its queue may
 hold, since it last delivered something that we accepted, is shut down. A thread looks, ten times a second, because a
-gradient keeps the node's own loop busy for seconds; it touches nothing but sockets.
+gradient keeps the node's own loop busy for seconds; it touches nothing but sockets. What cannot have cost memory yet,
+because the process has not grown, it leaves for later.
 
 Only Linux tells (since 4.1); elsewhere the guard does nothing, and docs/security.md says so.
 """
@@ -14,7 +15,7 @@ import os
 import socket
 import stat
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event, Thread
@@ -23,10 +24,25 @@ from typing import TypeAlias
 _DESCRIPTORS = Path("/proc/self/fd")
 _RECEIVED = struct.Struct("<120xQQ")
 """struct tcp_info up to tcpi_bytes_acked and tcpi_bytes_received."""
+_STATUS = Path("/proc/self/statm")
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _PERIOD_S = 0.1
+_ALARM_BYTES = 8 << 20
+"""Growth of the process at which connections are looked at; else only every tenth time, to keep honest steps cheap."""
+_IDLE_PERIODS = 10
 
 Far: TypeAlias = "tuple[object, ...]"
 """A connection's other end: while it lives no other connection to the same port has the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What a descriptor that is a socket stood for when we last looked; `port` is None unless it concerns us."""
+
+    inode: int
+    family: socket.AddressFamily
+    port: int | None
+    far: Far
 
 
 @dataclass(slots=True)
@@ -78,6 +94,7 @@ class Guard:
         """Connections shut down so far."""
         self._shares = dict(shares)
         self._lines: dict[int, dict[Far, _Line]] = {port: {} for port in shares}
+        self._known: dict[int, _Known] = {}
         self._delivered: set[int] = set()
         self._stop = Event()
         self._thread = Thread(target=self._watch, name="guard", daemon=True)
@@ -102,20 +119,20 @@ class Guard:
         delivered, self._delivered = self._delivered, set()
         seen: dict[int, dict[Far, socket.socket]] = {port: {} for port in self._shares}
         try:
-            for descriptor, line in _connections(self._shares.__contains__):
-                port, far = line.getsockname()[1], line.getpeername()
-                seen[port][far] = line
-                self._note(port, far, _received(line), descriptor in delivered)
+            for descriptor, known, line in _connections(self._shares, self._known):
+                assert known.port is not None
+                seen[known.port][known.far] = line
+                self._note(known.port, known.far, _received(line), descriptor in delivered)
             for port, share in self._shares.items():
-                known = self._lines[port]
-                for far in [far for far in known if far not in seen[port]]:
-                    del known[far]
-                for far in _condemned(known, share):
-                    del known[far]
+                lines = self._lines[port]
+                for far in [far for far in lines if far not in seen[port]]:
+                    del lines[far]
+                for far in _condemned(lines, share):
+                    del lines[far]
                     self._close(seen[port][far])
         finally:
-            for lines in seen.values():
-                for line in lines.values():
+            for at_port in seen.values():
+                for line in at_port.values():
                     line.close()
 
     def _note(self, port: int, far: Far, received: int, delivers: bool) -> None:
@@ -133,8 +150,13 @@ class Guard:
         self.closed += 1
 
     def _watch(self) -> None:
+        least_bytes, idle = _resident_bytes(), 0
         while not self._stop.wait(_PERIOD_S):
-            self.check()
+            resident_bytes, idle = _resident_bytes(), idle + 1
+            if idle >= _IDLE_PERIODS or resident_bytes > least_bytes + _ALARM_BYTES:
+                self.check()
+                least_bytes, idle = resident_bytes, 0
+            least_bytes = min(least_bytes, resident_bytes)
 
 
 def _condemned(lines: Mapping[Far, _Line], share: Share) -> list[Far]:
@@ -152,31 +174,54 @@ def _condemned(lines: Mapping[Far, _Line], share: Share) -> list[Far]:
     return out + idle[:excess]
 
 
+def _resident_bytes() -> int:
+    """Memory of this process."""
+    return int(_STATUS.read_bytes().split()[1]) * _PAGE_BYTES
+
+
 def _received(line: socket.socket) -> int:
     """Bytes that a connection has received; 0 where the kernel does not say."""
     info = line.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
     return int(_RECEIVED.unpack_from(info)[1]) if len(info) >= _RECEIVED.size else 0
 
 
-def _connections(ours: Callable[[object], bool]) -> Iterator[tuple[int, socket.socket]]:
+def _connections(ports: Container[int], known: dict[int, _Known]) -> Iterator[tuple[int, _Known, socket.socket]]:
     """Our TCP connections at the ports in question, by descriptor; each under a descriptor of its own, which stays
-    with the connection even if libzmq closes its descriptor and the number is used again."""
-    for entry in _DESCRIPTORS.iterdir():
-        name, copy = int(entry.name), -1
+    with the connection even if libzmq closes its descriptor and the number is used again.
+
+    Args:
+        known: what the last look found; brought up to date. Ten looks a second must cost next to nothing.
+    """
+    for name in map(int, os.listdir(_DESCRIPTORS)):  # noqa: PTH208 (half the cost of Path.iterdir)
+        copy = -1
         try:
-            if not stat.S_ISSOCK(os.fstat(name).st_mode):
+            status = os.fstat(name)
+            if not stat.S_ISSOCK(status.st_mode):
+                continue
+            found = known.get(name)
+            if found is None or found.inode != status.st_ino:
+                found = known[name] = _identify(name, ports)
+            if found.port is None:
                 continue
             copy = os.dup(name)
-            line = socket.socket(fileno=copy)
+            if os.fstat(copy).st_ino == found.inode:
+                line, copy = socket.socket(found.family, socket.SOCK_STREAM, 0, copy), -1
+                yield name, found, line
         except OSError:
+            continue  # it has ended meanwhile
+        finally:
             if copy >= 0:
                 os.close(copy)
-            continue
+
+
+def _identify(name: int, ports: Container[int]) -> _Known:
+    """What a descriptor stands for. A listening socket and one that has ended never become a connection."""
+    copy = os.dup(name)
+    inode = os.fstat(copy).st_ino
+    with socket.socket(fileno=copy) as line:
         try:
-            mine = line.family in (socket.AF_INET, socket.AF_INET6) and ours(line.getsockname()[1])
-            if mine and line.getpeername():
-                yield name, line
-                continue
+            if line.family in (socket.AF_INET, socket.AF_INET6) and line.getsockname()[1] in ports:
+                return _Known(inode, line.family, line.getsockname()[1], line.getpeername())
         except OSError:
-            pass  # it listens, or has ended
-        line.close()
+            pass
+        return _Known(inode, line.family, None, ())

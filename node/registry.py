@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from node.errors import ConfigError
+from node.extensions import load_installed
 
 T = TypeVar("T")
 
@@ -112,6 +113,7 @@ class Registry(Generic[T]):
         return iter(sorted(self._entries.values(), key=lambda entry: entry.name))
 
     def _load(self) -> None:
+        load_installed()
         with self._loading:  # the runs of a sweep ask from several threads
             if self._loaded:
                 return

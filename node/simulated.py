@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from types import FrameType
 
-from node import keys, linkwatch
+from node import extensions, keys, linkwatch
 from node.build import build_node, task_of
 from node.conditions import Conditions
 from node.config import NodeConfig
@@ -124,6 +124,7 @@ def _simulate(
 ) -> None:
     common = configs[0]
     pin(common.run.device, common.cuda_memory_fraction)
+    extensions.load([Path(path) for path in common.imports])
     task = task_of(common.run, Path(common.data_directory))
     check, environment, compute = remembering(verify), fingerprint(common.run.device), remembering_gradients(task)
     nodes = {

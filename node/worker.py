@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from types import FrameType
 
-from node import keys, monitoring, network
+from node import extensions, keys, monitoring, network
 from node.build import Node, build_node, task_of
 from node.config import Endpoint, NodeConfig, Secrets
 from node.driver import Driver
@@ -152,6 +152,7 @@ def _run(config: NodeConfig, journal: Journal, pipe: Connection | None, stop: _S
     secrets = keys.load(Path(config.secrets_file))
     pin(run.device, config.cuda_memory_fraction)
     # Before binding: the task says how large a tensor may be, and costs 0.1 s (torch is loaded already).
+    extensions.load([Path(path) for path in config.imports])
     task = task_of(run, Path(config.data_directory))
     limits = Limits.for_run(run.peers, task.dimension)
     credits = Credits.for_run(run.peers, task.dimension, run.delivery_bound_s, run.minimum_rate)

@@ -130,15 +130,15 @@ class Patient(LocalBackend):
 
 @pytest.fixture(scope="session")
 def monitored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Monitored]:
-    """One attacked run with `--monitor`, for all tests that ask its Prometheus."""
+    """One attacked run over modelled links with `--monitor`, for all tests that ask its Prometheus."""
     program("prometheus")
     where = tmp_path_factory.mktemp("monitored") / "run"
     notes, began_s = Notes(), time.time()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(backends, "build", lambda name: Patient(notes, targets=5))
         result = run(
-            Experiment(task="quadratic", device="cpu", peers=4, steps=200, eval_every=25, monitor=True, timeout=100,
-                       role=("3=noise:start=60",), run_dir=str(where)),
+            Experiment(task="quadratic", device="cpu", peers=4, steps=120, eval_every=20, monitor=True, timeout=100,
+                       role=("3=noise:start=20,probability=0.1",), delay=0.004, loss=0.002, run_dir=str(where)),
             notes,
         )  # fmt: skip
     with reopened(result.run_dir / "monitoring") as address:

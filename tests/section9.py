@@ -11,6 +11,8 @@ from dataclasses import dataclass
 ATTACKS = "tests/simulation/test_protocol_attacks.py::"
 DISPUTES = "tests/simulation/test_protocol_disputes.py::"
 HOSTILE = "tests/simulation/test_hostile_messages.py::"
+TABLE = "tests/integration/test_section9.py::"
+WIRE = "tests/integration/test_hostile_wire.py::"
 PARTITIONS = "tests/simulation/test_protocol_partitions.py::"
 
 
@@ -27,7 +29,7 @@ class Row:
     attack: str
     outcome: str
     simulator: tuple[str, ...]
-    sockets: tuple[str, ...] = ()
+    sockets: tuple[str, ...]
 
 
 ROWS = (
@@ -41,11 +43,16 @@ ROWS = (
             ATTACKS + "test_a_false_prefix_to_all_is_banned",
             ATTACKS + "test_a_false_prefix_to_some_is_an_equivocation",
         ),
+        sockets=(
+            TABLE + "test_two_messages_for_one_slot_ban_their_signer",
+            TABLE + "test_two_closes_and_a_false_prefix_ban_their_signer",
+        ),
     ),
     Row(
         "randomness commitments shown differently to two peers",
         "unequal prefixes: dispute before anyone judges",
         simulator=(ATTACKS + "test_randomness_shown_differently_is_disputed_before_anyone_judges",),
+        sockets=(TABLE + "test_two_messages_for_one_slot_ban_their_signer",),
     ),
     Row(
         "a part other than the committed one, or none",
@@ -55,11 +62,13 @@ ROWS = (
             ATTACKS + "test_a_part_published_to_some",
             ATTACKS + "test_the_fourth_complaint_about_a_part_costs_both_sides",
         ),
+        sockets=(TABLE + "test_a_part_is_published_or_its_sender_removed",),
     ),
     Row(
         "a wrong aggregate to all, uncovered",
         "V2 in this step, ban",
         simulator=(ATTACKS + "test_a_wrong_aggregate_to_all_falls_to_v2_in_its_step",),
+        sockets=(TABLE + "test_a_wrong_aggregate_falls_in_its_step_and_a_missing_one_is_pulled_or_removed",),
     ),
     Row(
         "covered by its own or an accomplice's lies in s; +-1e30, NaN, inf in s",
@@ -69,6 +78,11 @@ ROWS = (
             ATTACKS + "test_a_large_shift_covered_by_lies_falls_to_v3",
             ATTACKS + "test_an_impossible_checksum_falls_to_v0",
         ),
+        sockets=(
+            TABLE + "test_impossible_checksums_fall_to_v0",
+            TABLE + "test_a_large_covered_shift_falls_to_v3",
+            TABLE + "test_a_small_covered_shift_falls_to_a_validator",
+        ),
     ),
     Row(
         "an aggregate withheld from all, from all but one, or sent differently",
@@ -77,6 +91,7 @@ ROWS = (
             ATTACKS + "test_an_aggregate_is_pulled_or_its_aggregator_removed",
             ATTACKS + "test_accomplices_that_claim_an_aggregate_make_nobody_believe_them",
         ),
+        sockets=(TABLE + "test_a_wrong_aggregate_falls_in_its_step_and_a_missing_one_is_pulled_or_removed",),
     ),
     Row(
         "a reveal withheld",
@@ -85,6 +100,7 @@ ROWS = (
             ATTACKS + "test_a_reveal_withheld_ends_in_removal_and_a_new_attempt",
             ATTACKS + "test_biased_retries_cost_an_attacker_each",
         ),
+        sockets=(TABLE + "test_a_reveal_withheld_costs_an_attacker_each",),
     ),
     Row(
         "silence in any phase, toward all or some; a message at the last instant to a chosen peer",
@@ -96,6 +112,7 @@ ROWS = (
             ATTACKS + "test_a_message_at_the_last_instant_to_one_splits_nobody",
             ATTACKS + "test_two_attackers_that_take_different_favourites_split_nobody",
         ),
+        sockets=(TABLE + "test_silence_is_gone_and_silence_toward_some_is_healed",),
     ),
     Row(
         "CLOSE to one peer only, then every kind of trigger at every instant; a dispute one step late",
@@ -106,6 +123,10 @@ ROWS = (
             DISPUTES + "test_a_certified_attempt_is_disputed_with_late_views",
             DISPUTES + "test_a_last_certificate_wins_over_a_dispute_that_others_begin",
         ),
+        sockets=(
+            TABLE + "test_a_certificate_that_one_peer_alone_holds_wins",
+            TABLE + "test_two_closes_and_a_false_prefix_ban_their_signer",
+        ),
     ),
     Row(
         "starts of a dispute D apart, views at the last instant of each round",
@@ -115,6 +136,7 @@ ROWS = (
             DISPUTES + "test_lies_inside_a_dispute_that_an_accomplice_started",
             DISPUTES + "test_a_premature_view_is_an_equivocation_once_there_is_a_dispute",
         ),
+        sockets=(TABLE + "test_views_at_the_last_instant_of_their_round_make_equal_unions",),
     ),
     Row(
         "false accusation, false V1 bits, complaints without cause",
@@ -125,6 +147,10 @@ ROWS = (
             DISPUTES + "test_complaints_about_many_break_the_complainer_off",
             DISPUTES + "test_complaints_about_one_cost_at_most_one_honest_peer_each",
         ),
+        sockets=(
+            TABLE + "test_false_accusers_are_banned_and_causeless_complaints_cut_off",
+            TABLE + "test_the_fourth_complaint_of_a_pair_costs_one_honest_peer_at_most",
+        ),
     ),
     Row(
         "a validator silent, or saying *correct* for its accomplice; one removed before its verdict",
@@ -134,6 +160,10 @@ ROWS = (
             DISPUTES + "test_an_accomplice_that_looks_away_only_delays",
             DISPUTES + "test_the_verdict_of_a_removed_validator_passes_to_the_next",
         ),
+        sockets=(
+            TABLE + "test_silent_validators_go_at_their_first_turn",
+            TABLE + "test_a_validator_that_spares_its_accomplice_only_delays",
+        ),
     ),
     Row(
         "a commitment copied; messages replayed from another step, attempt, run or roster",
@@ -142,6 +172,7 @@ ROWS = (
             DISPUTES + "test_a_copied_commitment_is_useless",
             DISPUTES + "test_replays_are_dropped_by_slot_and_counted",
         ),
+        sockets=(TABLE + "test_copies_and_replays_are_useless",),
     ),
     Row(
         "malformed, oversized, non-finite, wrongly shaped, unsigned; a stranger; spoofed bulk",
@@ -154,6 +185,11 @@ ROWS = (
             HOSTILE + "test_damaged_bytes_have_no_effect_but_on_a_counter",
             HOSTILE + "test_no_tensor_stops_a_process",
         ),
+        sockets=(
+            TABLE + "test_what_no_honest_peer_sends_is_evidence_or_dropped",
+            WIRE + "test_a_member_that_attacks_with_everything_is_all_that_is_removed",
+            WIRE + "test_strangers_without_a_key_change_nothing",
+        ),
     ),
     Row(
         "partitions 3/3, 4/2, one-way",
@@ -165,10 +201,16 @@ ROWS = (
             PARTITIONS + "test_peers_that_hear_nobody_are_gone",
             PARTITIONS + "test_single_links_are_bridged_by_the_others",
         ),
+        sockets=(
+            TABLE + "test_a_partition_into_halves_halts_both_sides",
+            TABLE + "test_a_partition_four_to_two_goes_on_without_the_two",
+            TABLE + "test_peers_that_nobody_hears_are_gone",
+        ),
     ),
     Row(
         "crash between signing and sending; crash and restart",
         "no self-conviction; gone, probation, back",
         simulator=(DISPUTES + "test_a_crashed_node_is_gone",),
+        sockets=(TABLE + "test_a_crashed_and_a_killed_process_are_gone",),
     ),
 )

@@ -14,6 +14,7 @@ import yaml
 
 from launcher import cli
 from launcher.backends import Exited
+from launcher.backends.local import ENVIRONMENT
 from launcher.containers import bundle, emit, keys, mirror, observer, places
 from launcher.containers.mirror import Change
 from launcher.containers.volumes import Volumes
@@ -40,7 +41,7 @@ def test_the_committed_compose_files_are_what_the_command_writes(capsys: pytest.
         with pytest.raises(SystemExit) as ended:
             cli.main(["plan", "-n", "6", "--emit", what])
         assert ended.value.code == 0
-        assert capsys.readouterr().out == (ROOT / name).read_text()
+        assert capsys.readouterr().out == (ROOT / name).read_text(), "run `make compose`"
 
 
 @pytest.mark.parametrize("peers", [2, 6, 12])
@@ -213,6 +214,11 @@ def test_names_become_addresses_once_all_resolve(made: bundle.Bundle) -> None:
 
     with pytest.raises(TransportError, match="'node-0' of a peer does not resolve"):
         worker_main.numeric(config, -1.0, never)
+
+
+def test_workers_in_containers_have_the_environment_of_local_ones() -> None:
+    text = (ROOT / "Dockerfile").read_text()
+    assert [f"{name}={value}" for name, value in ENVIRONMENT.items() if f" {name}={value}" not in text] == []
 
 
 def test_an_unreadable_bundle_is_one_clear_error() -> None:

@@ -19,7 +19,7 @@ from node.config import Plugin, Role, RunConfig, Schedule
 from node.protocol.events import Banned
 from node.registry import Registry
 from node.simulator import cluster
-from node.training.registry import build_task
+from node.training.registry import TASKS, build_task
 from node.training.task import TaskContext
 
 ROOT = Path(__file__).parent.parent
@@ -66,7 +66,7 @@ def example(page: Path, words: str) -> str:
 @pytest.fixture
 def scratch(monkeypatch: pytest.MonkeyPatch) -> None:
     """Registries that forget what a test adds."""
-    registries: tuple[Registry[Any], ...] = (ATTACKS, RULES)
+    registries: tuple[Registry[Any], ...] = (ATTACKS, RULES, TASKS)
     for registry in registries:
         monkeypatch.setattr(registry, "_entries", {entry.name: entry for entry in registry})
 
@@ -100,7 +100,7 @@ def test_the_messages_attack_runs_and_is_caught_at_once() -> None:
 
 @pytest.mark.usefixtures("scratch")
 def test_the_rule_runs_in_the_protocol() -> None:
-    exec(example(DOCS / "extending.md", '"middle"'), {})
+    exec(example(DOCS / "extending.md", "def middle"), {})
     rows = torch.tensor([[0.0, 0.0], [1.0, 0.75], [1.5, 1.0], [100.0, -100.0]])
     made = build_rule(Plugin("middle"))
     value = made.aggregate(rows, 5.0).value_P
@@ -108,6 +108,26 @@ def test_the_rule_runs_in_the_protocol() -> None:
     assert made.audited
     assert made.accepts(rows, value, 5.0)
     assert not made.accepts(rows, value + 1, 5.0)
+
+
+@pytest.mark.usefixtures("scratch")
+def test_the_gradient_attack_and_the_task_run_and_are_caught() -> None:
+    for words in ("def overshoot", "class Line"):
+        exec(example(DOCS / "extending.md", words), {})
+    assert {ban.reason for ban in bans(Plugin("overshoot")).values()} == {"gradient"}
+    made = build_task(Plugin("line"), TaskContext(Path("unused"), 16))
+    parameters_D = made.initial(0)
+    assert made.evaluate(parameters_D, 0, 8) < 8
+    for step in range(300):
+        gradient_D, _ = made.gradient(parameters_D, step.to_bytes(32, "little"))
+        parameters_D = parameters_D - 0.1 * gradient_D
+    assert made.evaluate(parameters_D, 0, 8) == 8
+
+
+def test_the_rules_are_plain_functions() -> None:
+    found: dict[str, Any] = {}
+    exec(example(DOCS / "extending.md", "krum(nnm("), found)
+    assert found["value"].tolist() == pytest.approx([0.1, 1.0])
 
 
 def test_the_figures_of_the_detection_page_are_the_laws() -> None:

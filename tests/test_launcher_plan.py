@@ -64,7 +64,7 @@ def test_a_task_without_data_needs_none(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("use", [data.check, lambda name, where: data.prepare(name, where, print)])
 def test_an_unknown_data_set(use: object, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="unknown data set 'cifar'; use mnist"):
+    with pytest.raises(ConfigError, match="unknown data set 'cifar'; did you mean"):
         use("cifar", tmp_path)  # type: ignore[operator]
 
 

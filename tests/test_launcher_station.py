@@ -34,7 +34,7 @@ def test_prometheus_holds_what_the_summary_says(monitored: Monitored) -> None:
     assert {dict(labels)["peer"] for labels in banned} == {str(ban.peer) for ban in made.bans}
     steps = monitored.last(f"max by (peer) (btard_peer_banned_step{mine})")
     assert steps == {(("peer", "3"),): made.bans[0].step}
-    assert monitored.last(f"max by (node) (btard_step{mine})")[(("node", "0"),)] == 200, "the last scrape is the end"
+    assert monitored.last(f"max by (node) (btard_step{mine})")[(("node", "0"),)] == 120, "the last scrape is the end"
     sent = f'btard_sent_bytes_total{{run_id="{monitored.run_id}",kind=~"part|aggregate"}}'
     bulk = monitored.last(f"sum(last_over_time({sent}[5m]))")  # nodes end one after the other
     assert list(bulk.values()) == [made.bytes_sent.bulk]

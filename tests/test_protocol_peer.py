@@ -207,7 +207,7 @@ def rewriting(kind: type, change):  # type: ignore[no-untyped-def]
 PUT = msgspec.structs.replace
 MISCONDUCT = [
     ("silence", Commit, lambda say: [], "silent"),
-    ("silence toward f + 1", Agg, lambda say: [Say((3, 4, 5), say.body)], "silent"),
+    ("silence toward f + 1, healed by those who heard it", Agg, lambda say: [Say((3, 4, 5), say.body)], None),
     ("silence toward one", Agg, lambda say: [Say((0, 1, 3, 4, 5), say.body)], None),
     ("two messages for one slot", Commit, lambda say: [say, Say(say.to, PUT(say.body, randomness=bytes(32)))],
      "equivocation"),

@@ -161,7 +161,7 @@ def test_the_time_left_follows_what_cells_took() -> None:
         cell="", labels={}, options={}, outcome="finished", problem=None, final_test_accuracy=None,
         best_test_accuracy=None, lowest_after_attack=None, final_train_loss=None, byzantine_peers=0, bans=0,
         honest_banned=0, honest_gone=0, undetected=0, attacked_from=None, first_ban=None, last_ban=None,
-        detection_steps_mean=None, detection_steps_max=None, agreement=True, findings=None, findings_wrong=None,
+        detection_steps=[], agreement=True, findings=None, findings_wrong=None,
         bytes_sent=0, bytes_bulk=0, bytes_control=0, bytes_published=0, wall_seconds=6.0, cpu_seconds=5.0,
     )  # fmt: skip
     clock.saw(Ended(small, DONE, row))

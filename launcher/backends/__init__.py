@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from node.config import NodeConfig
 from node.errors import ConfigError
+
+if TYPE_CHECKING:
+    from launcher.plan import Plan
+
+Note = Callable[[str], None]
+"""One line for people."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +30,13 @@ class Backend(Protocol):
 
     def warm_up(self) -> None:
         """Begin whatever takes time, while the launcher still checks what the user asked for."""
+
+    def prepare(self, plan: Plan) -> None:
+        """Check the place, and make ready what a run needs there; called once everything else has been checked.
+
+        Raises:
+            BackendError: something is missing here.
+        """
 
     def start(self, configs: Sequence[NodeConfig]) -> None:
         """Start one worker per configuration and return; `poll` carries the start-up on.
@@ -52,29 +66,39 @@ def check(name: str) -> None:
         ConfigError: no such backend.
     """
     if name not in _BACKENDS:
-        raise ConfigError(f"unknown backend {name!r}; use {' or '.join(_BACKENDS)}")
+        near = difflib.get_close_matches(name, _BACKENDS, n=1, cutoff=0.0)[0]
+        raise ConfigError(f"unknown backend {name!r}; did you mean {near!r}? There are {', '.join(_BACKENDS)}")
 
 
-def build(name: str) -> Backend:
+def build(name: str, note: Note) -> Backend:
     """The backend called `name`.
+
+    Args:
+        note: told what takes time.
 
     Raises:
         ConfigError: no such backend.
     """
     check(name)
-    return _BACKENDS[name]()
+    return _BACKENDS[name](note)
 
 
-def _local() -> Backend:
+def _local(note: Note) -> Backend:
     from launcher.backends.local import LocalBackend
 
     return LocalBackend()
 
 
-def _simulated() -> Backend:
+def _simulated(note: Note) -> Backend:
     from launcher.backends.simulated import SimulatedBackend
 
     return SimulatedBackend()
 
 
-_BACKENDS: dict[str, Callable[[], Backend]] = {"local": _local, "simulated": _simulated}
+def _compose(note: Note) -> Backend:
+    from launcher.backends.compose import ComposeBackend
+
+    return ComposeBackend(note)
+
+
+_BACKENDS: dict[str, Callable[[Note], Backend]] = {"local": _local, "simulated": _simulated, "compose": _compose}

@@ -18,11 +18,14 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from launcher.backends import Exited
 from node.config import Endpoint, NodeConfig
 from node.errors import BackendError
+
+if TYPE_CHECKING:
+    from launcher.plan import Plan
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -61,6 +64,9 @@ class LocalBackend:
         if isinstance(self._context, ForkServerContext):
             with server_environment():
                 forkserver.ensure_running()
+
+    def prepare(self, plan: Plan) -> None:
+        """Processes need nothing else."""
 
     def start(self, configs: Sequence[NodeConfig]) -> None:
         """Start one worker per configuration and return; `poll` carries the start-up on."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from multiprocessing import connection
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from launcher.backends import Exited
 from launcher.backends.local import (
@@ -19,6 +19,9 @@ from launcher.backends.local import (
     without_main,
 )
 from node.config import NodeConfig
+
+if TYPE_CHECKING:
+    from launcher.plan import Plan
 
 LOG = "simulation.log"
 
@@ -39,6 +42,9 @@ class SimulatedBackend:
         from launcher.backends.local import LocalBackend
 
         LocalBackend().warm_up()
+
+    def prepare(self, plan: Plan) -> None:
+        """Processes need nothing else."""
 
     def start(self, configs: Sequence[NodeConfig]) -> None:
         """Start the process that simulates all nodes."""

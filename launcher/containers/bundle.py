@@ -33,14 +33,19 @@ class Bundle(msgspec.Struct, frozen=True):
     parcels: tuple[Parcel, ...]
 
 
-def pack(made: RunDirectory) -> Bundle:
+def pack(made: RunDirectory, monitored: bool) -> Bundle:
     """The bundle of a run directory that was made here.
+
+    Args:
+        monitored: every node serves metrics; without a Prometheus they would wait in vain to be scraped at the end.
 
     Raises:
         ConfigError: the directory is not complete.
     """
     genesis = msgspec.json.decode((made.path / "genesis.json").read_bytes(), type=Genesis)
-    parcels = tuple(Parcel(contained(config), keys.load(Path(config.secrets_file))) for config in made.configs)
+    parcels = tuple(
+        Parcel(contained(config, monitored), keys.load(Path(config.secrets_file))) for config in made.configs
+    )
     return Bundle(read_record(made.path), genesis, parcels)
 
 
@@ -56,7 +61,7 @@ def unpack(data: bytes) -> Bundle:
         raise ConfigError(f"what came on standard input is no bundle of a run: {error}") from error
 
 
-def contained(config: NodeConfig) -> NodeConfig:
+def contained(config: NodeConfig, monitored: bool) -> NodeConfig:
     """A node's configuration with the paths and addresses that hold in its container."""
     return msgspec.structs.replace(
         config,
@@ -65,7 +70,7 @@ def contained(config: NodeConfig) -> NodeConfig:
         data_directory=str(places.DATA),
         listen=places.listen(),
         addresses={str(member.id): places.endpoint(member.id) for member in config.members},
-        metrics=f"0.0.0.0:{places.METRICS_PORT}",
+        metrics=f"0.0.0.0:{places.METRICS_PORT}" if monitored else None,
     )
 
 

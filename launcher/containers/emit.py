@@ -7,7 +7,7 @@ from launcher.options import OPTIONS
 
 PROMETHEUS_IMAGE, GRAFANA_IMAGE = "prom/prometheus:v2.53.3", "grafana/grafana:11.6.1"
 MONITORING = ("prometheus", "grafana")
-_FIXED = frozenset({"peers", "backend", "base_port", "run_dir", "data_dir", "download", "expect", "timeout"})
+_FIXED = frozenset({"peers", "backend", "base_port", "run_dir", "data_dir", "download", "expect", "timeout", "monitor"})
 """Options that the compose file decides, or that concern a launcher outside."""
 
 _HEAD = """\
@@ -168,6 +168,11 @@ def compose(peers: int) -> str:
 def gpu(peers: int) -> str:
     """The overlay for a machine with an NVIDIA GPU."""
     return _GPU.format(peers=peers) + "".join(f"  {places.service(node)}: *gpu\n" for node in range(peers))
+
+
+def image(device: str) -> str:
+    """The image whose torch computes on `device`."""
+    return f"btard:{device}"
 
 
 def nodes(peers: int) -> list[str]:

@@ -62,9 +62,9 @@ def from_environment(environment: Mapping[str, str]) -> Bundle:
         experiment = msgspec.structs.replace(experiment, run_dir=f"{scratch}/run")
         made = rundir.create(
             experiment, chosen.run, chosen.roles, chosen.data_directory, argv=("docker", "compose", "up"),
-            sources=sources,
+            sources=sources, conditions=chosen.conditions,
         )  # fmt: skip
-        return bundle.pack(made)
+        return bundle.pack(made, monitored=True)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,8 @@ from node.errors import WireError
 
 _NAMES = re.compile(r"journal\.jsonl|parameters\.f32|certificate|exit|evidence/ban-\d+-\d+-\d+\.evidence")
 _PATHS = re.compile(rf"nodes/\d{{1,3}}/(?:{_NAMES.pattern})")
+SWEEP = ""
+"""The path of a change that changes nothing: all files have been looked at once more."""
 _CHUNK_BYTES = 1 << 20
 _MOST_BYTES = 1 << 31
 """Of one file: more is not copied."""

@@ -53,10 +53,17 @@ def observe(record: RunRecord, root: Path) -> int:
         chosen = _plan(record)
         backend = Volumes(record.run.peers, root, directory.path)
         console = Console(highlight=False, width=120)
-        result = cluster.carry(chosen, directory, backend, Monitor(console), interrupts)
+        result = cluster.carry(chosen, directory, backend, _exported(Monitor(console)), interrupts)
     table.show(console, result.summary, result.run_dir)
     console.print(f"docker compose cp observer:{result.run_dir} runs/", soft_wrap=True)
     return exits.of_run(result.summary.outcome, result.signum, violated=False)
+
+
+def _exported(inner: cluster.Observer) -> cluster.Observer:
+    """The live view, with the ground truth served beside it."""
+    from launcher.exporter import Exporter
+
+    return Exporter(inner, f"0.0.0.0:{places.TRUTH_PORT}")
 
 
 def stream(peers: int, root: Path) -> int:
@@ -68,6 +75,7 @@ def stream(peers: int, root: Path) -> int:
         while True:
             for change in source.changes():
                 sys.stdout.buffer.write(encode(change) + b"\n")
+            sys.stdout.buffer.write(encode(mirror.Change(mirror.SWEEP, 0, b"")) + b"\n")
             sys.stdout.buffer.flush()
             time.sleep(_LOOK_S)
     except BrokenPipeError:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from launcher.backends import Exited
 from launcher.containers import mirror, places
+from launcher.plan import Plan
 from node import liveness
 from node.config import NodeConfig
 
@@ -31,6 +32,9 @@ class Volumes:
 
     def warm_up(self) -> None:
         """Nothing takes time."""
+
+    def prepare(self, plan: Plan) -> None:
+        """Nothing is missing."""
 
     def start(self, configs: Sequence[NodeConfig]) -> None:
         """They start by themselves."""

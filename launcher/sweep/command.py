@@ -67,6 +67,10 @@ def run(asked: Asked, base: Experiment, console: Console, argv: Sequence[str]) -
     with Bar(console, [cell for cell in sweep.cells if not store.finished(cell.id)], cores) as bar:
         outcome = engine.run(store, sweep.cells, wish, bar)
     _tell(outcome, out, names, console)
+    if store.rows() and outcome.signum is None:
+        from launcher.report import sweep_page
+
+        console.print(f"report: {sweep_page.write(out)}", highlight=False, soft_wrap=True)
     if outcome.signum is not None:
         return exits.SIGNALLED + outcome.signum
     return exits.FAILED if outcome.failed else exits.OK

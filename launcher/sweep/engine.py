@@ -111,8 +111,7 @@ def run(store: Store, cells: Sequence[Cell], wish: Wish, watcher: Watcher) -> Ou
     before = [cell for cell in cells if store.failed(cell.id) is not None and not wish.retry_failed]
     known = {cell.id for cell in (*skipped, *before)}
     waiting = [cell for cell in cells if cell.id not in known]
-    left = waiting[wish.limit :] if wish.limit is not None else []
-    floor = _Floor(store, wish, watcher, waiting[: wish.limit] if wish.limit is not None else waiting)
+    floor = _Floor(store, wish, watcher, waiting)
     with Interrupts() as interrupts:
         interrupts.deferred = True
         floor.work(interrupts)
@@ -120,7 +119,7 @@ def run(store: Store, cells: Sequence[Cell], wish: Wish, watcher: Watcher) -> Ou
     old = [Ended(cell, WRONG, problem="failed before", where=store.failed(cell.id)) for cell in before]
     return Outcome(
         tuple(floor.done), tuple(skipped), (*floor.failed, *old), tuple(floor.elsewhere),
-        (*floor.waiting, *floor.stopped, *left), interrupts.signum,
+        (*floor.waiting, *floor.stopped), interrupts.signum,
     )  # fmt: skip
 
 
@@ -135,11 +134,12 @@ class _Floor:
         self.stopped: list[Cell] = []
         self._store, self._wish, self._watcher = store, wish, watcher
         self._running: dict[str, Running] = {}
+        self._started = 0
         self._ends: queue.Queue[Ended] = queue.Queue()
 
     def work(self, interrupts: Interrupts) -> None:
         """Until nothing is waiting or running, or a signal came and what was running has stopped."""
-        while self._running or (self.waiting and interrupts.signum is None):
+        while self._running or (self._more() and interrupts.signum is None):
             while interrupts.signum is None and self._start(interrupts):
                 pass
             try:
@@ -149,9 +149,13 @@ class _Floor:
                 continue
             self._settle(ended)
 
+    def _more(self) -> bool:
+        """A cell is waiting, and the limit has room for it."""
+        return bool(self.waiting) and (self._wish.limit is None or self._started < self._wish.limit)
+
     def _start(self, interrupts: Interrupts) -> bool:
         """Start the next cell if the budget has room for it."""
-        if not self.waiting:
+        if not self._more():
             return False
         used = sum(running.cost for running in self._running.values())
         wanted = cost(self.waiting[0], self._wish.cores)
@@ -163,6 +167,7 @@ class _Floor:
             # Another sweep on this directory runs it, or has done so meanwhile.
             self.elsewhere.append(cell)
             return True
+        self._started += 1
         running = self._running[cell.id] = Running(cell, claim, wanted)
         attempt = _Attempt(self._store, running, self._wish, interrupts, self._ends.put)
         threading.Thread(target=attempt.carry_out, name=f"cell {cell.id}", daemon=True).start()

@@ -6,6 +6,7 @@ import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import msgspec
 from blake3 import blake3
@@ -13,6 +14,7 @@ from blake3 import blake3
 from launcher import settings
 from launcher.experiment import Experiment
 from launcher.options import OPTIONS, Option
+from node import extensions
 from node.errors import ConfigError
 
 PLACE = ("run_dir", "data_dir", "download", "base_port", "timeout", "expect")
@@ -25,6 +27,10 @@ _OPTIONS = {option.field: option for option in OPTIONS}
 
 Axes = Mapping[str, Sequence[object]]
 """Field of `Experiment` to the values it takes, converted."""
+
+
+_LATER: Mapping[str, object] = {"imports": (), "allow_weak": False}
+"""Options that came after sweeps had been stored: at these values they are no part of a cell's identity."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +54,10 @@ class Cell:
 def identity(experiment: Experiment) -> str:
     """The content hash of a configuration: every option but those of `PLACE`."""
     content = {key: value for key, value in msgspec.structs.asdict(experiment).items() if key not in PLACE}
+    content["imports"] = tuple(extensions.label(Path(path)) for path in experiment.imports)
+    for key, default in _LATER.items():
+        if content.get(key) == default:
+            del content[key]
     encoded = msgspec.json.encode(content, order="deterministic")
     return blake3(encoded, derive_key_context="btard 1 sweep cell").hexdigest(8)
 

@@ -41,7 +41,7 @@ class Curves(msgspec.Struct, frozen=True):
 class Row(msgspec.Struct, frozen=True, kw_only=True):
     """What a finished cell is worth; the fields, after the options, are the columns of results.csv.
 
-    `first_ban`, `last_ban`: steps. `detection_steps_*`: attacked steps of an attacker until its ban.
+    `first_ban`, `last_ban`: steps. `detection_steps`: attacked steps of each banned attacker until its ban.
     `attacked_from`: the first step that any attacker was scheduled to attack. `findings_wrong`: of the evidence check;
     None: not checked.
     """
@@ -64,8 +64,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     attacked_from: int | None
     first_ban: int | None
     last_ban: int | None
-    detection_steps_mean: float | None
-    detection_steps_max: int | None
+    detection_steps: list[int]
     agreement: bool
     findings: int | None
     findings_wrong: int | None
@@ -91,7 +90,6 @@ def score(cell: Cell, run_dir: Path, summary: Summary, findings: tuple[int, int]
     start = min((role.schedule.start for role in roles.values()), default=None)
     after = [value for step, value in summary.accuracy if start is not None and step >= start]
     first = [ban.step for ban in summary.bans if ban.byzantine]
-    waited = list(summary.detection_steps.values())
     row = Row(
         cell=cell.id, labels=dict(cell.labels), options=options(cell), outcome=summary.outcome,
         problem=summary.problem, final_test_accuracy=summary.final_test_accuracy,
@@ -100,8 +98,7 @@ def score(cell: Cell, run_dir: Path, summary: Summary, findings: tuple[int, int]
         byzantine_peers=len(summary.byzantine), bans=len(summary.bans), honest_banned=summary.honest_banned,
         honest_gone=summary.honest_gone, undetected=summary.undetected, attacked_from=start,
         first_ban=min(first, default=None), last_ban=max(first, default=None),
-        detection_steps_mean=statistics.fmean(waited) if waited else None,
-        detection_steps_max=max(waited, default=None), agreement=summary.agreement,
+        detection_steps=list(summary.detection_steps.values()), agreement=summary.agreement,
         findings=findings and findings[0], findings_wrong=findings and findings[1],
         bytes_sent=summary.bytes_sent.total, bytes_bulk=summary.bytes_sent.bulk,
         bytes_control=summary.bytes_sent.control, bytes_published=summary.bytes_sent.publication,
@@ -168,7 +165,7 @@ def table(rows: Sequence[Row]) -> tuple[list[str], list[list[Any]]]:
     header = ["cell", *(f"label_{name}" for name in labels), *names, *figures]
     body = [
         [row.cell, *(row.labels.get(name, "") for name in labels),
-         *(_flat(row.options.get(name)) for name in names), *(getattr(row, name) for name in figures)]
+         *(_flat(row.options.get(name)) for name in names), *(_flat(getattr(row, name)) for name in figures)]
         for row in rows
     ]  # fmt: skip
     return header, body

@@ -56,11 +56,14 @@ def malformed(
             encoding of the same content; `oversized`: beyond the largest size; `signature`: an invalid one;
             `garbage`: random bytes; `foreign`: in an honest peer's name.
         phase: of the message.
-        instead: in its place; else beside it (the true one first).
+        instead: in its place, and nothing is passed on that would give the true one away; else beside it (the true
+            one first).
 
     Source: PROTOCOL section 9, "malformed, oversized, wrongly shaped, unsigned: rejected before it costs memory;
     signed ones are evidence".
     """
+    if isinstance(output, Forward) and instead:
+        return ()
     if not isinstance(output, Say) or output.body.slot.phase.name != phase:
         return (output,)
     false = _false(output, view, how)

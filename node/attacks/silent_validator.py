@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from node.attacks.registry import attack
 from node.attacks.targets import chosen, told_apart
-from node.protocol.events import Say
+from node.protocol.events import Forward, Say
 from node.protocol.messages import Report
 
 if TYPE_CHECKING:
@@ -28,10 +28,12 @@ def silent_validator(output: Output, view: View, *, how: str = "verdict") -> Seq
     """A drawn validator keeps its verdict to itself.
 
     Args:
-        how: `verdict`: its REPORT lacks it; `report`: there is no REPORT.
+        how: `verdict`: its REPORT lacks it; `report`: there is no REPORT, and it passes nothing on.
 
     Source: PROTOCOL section 3, "a missing verdict is a malformed REPORT"; section 9, "a validator silent: ban".
     """
+    if isinstance(output, Forward) and how == "report":
+        return ()
     if not isinstance(output, Say) or not isinstance(output.body, Report) or not output.body.verdicts:
         return (output,)
     if how == "verdict":

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from node.attacks.behaviour import Behaviour
 from node.attacks.registry import attack
 from node.attacks.targets import chosen, told_apart
-from node.protocol.events import Say
+from node.protocol.events import Forward, Say
 from node.protocol.messages import Phase, Reveal
 from node.protocol.randomness import combine
 from node.protocol.validators import draw
@@ -39,7 +39,9 @@ class WithholdReveal(Behaviour):
         self._held: Say | None = None
 
     def said(self, output: Output, view: View) -> Sequence[Output]:
-        """REVEAL is withheld, or held back until r is known."""
+        """REVEAL is withheld, or held back until r is known; nothing is passed on that would give it away."""
+        if isinstance(output, Forward):
+            return ()
         if not isinstance(output, Say) or not isinstance(output.body, Reveal):
             return (output,)
         self._held = Say(chosen(view, "all"), output.body) if self._biased else None

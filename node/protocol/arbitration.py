@@ -12,6 +12,7 @@ from node.protocol.messages import Body, Endorsed, Outcome, Phase, Signed, decod
 from node.protocol.outcome import Trigger
 from node.protocol.round import Round
 from node.protocol.sequence import LackingError
+from node.protocol.silence import encode_silences
 from node.protocol.tribunal import Guilt
 from node.protocol.union import Decision, Union
 
@@ -154,8 +155,10 @@ class Arbitration:
         return tuple(peer for peer in self._attempt.roster.active if peer not in self._outcomes)
 
     def proofs(self) -> list[bytes]:
-        """Equivocations in our record of the attempt, for the next REPORT."""
-        return [encode_equivocation(*pair) for pair in self._attempt.transcript.conflicts.values()]
+        """Equivocations and silence in our record of the attempt, for the next REPORT."""
+        transcript = self._attempt.transcript
+        silences = encode_silences(transcript, self._attempt.roster.faults)
+        return [encode_equivocation(*pair) for pair in transcript.conflicts.values()] + silences
 
     def _resolve(self, body: Outcome, messages: tuple[Signed, ...]) -> None:
         self.resolved = (body, messages)

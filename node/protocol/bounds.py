@@ -7,6 +7,8 @@ that quote it too large for anyone to send.
 
 from __future__ import annotations
 
+from functools import cache
+
 from node.protocol.messages import Phase
 
 _STEP_PHASES = 12
@@ -35,6 +37,7 @@ def evidence_bytes(peers: int) -> int:
     return 2 * _PROOFS * (plain_bytes(peers) + _SIGNED_BYTES) + 2 * _bits(peers)
 
 
+@cache
 def view_bytes(peers: int) -> int:
     """Largest body of a VIEW: two messages in every slot and all SUSPECTs."""
     plain = plain_bytes(peers) + _SIGNED_BYTES
@@ -42,6 +45,7 @@ def view_bytes(peers: int) -> int:
     return _FIXED_BYTES + in_slots + _STEP_PHASES * peers * peers * _SUSPECT_BYTES
 
 
+@cache
 def body_bytes(phase: Phase, peers: int) -> int:
     """Largest body of a message of `phase` among `peers` genesis peers."""
     match phase:

@@ -27,6 +27,7 @@ from node.protocol.messages import (
 )
 from node.protocol.randomness import happens
 from node.protocol.settings import Verify
+from node.protocol.silence import Silent, silence
 
 MAX_PROOFS = 4
 """Proofs of equivocation that one REPORT carries."""
@@ -107,7 +108,16 @@ class Ruled(msgspec.Struct, frozen=True, array_like=True, tag="ruled", forbid_un
 
 
 Charge: TypeAlias = (
-    OutOfBounds | Averaging | FalseChecksum | FalseGradient | Withheld | Unusable | Broken | Equivocation | Ruled
+    OutOfBounds
+    | Averaging
+    | FalseChecksum
+    | FalseGradient
+    | Withheld
+    | Unusable
+    | Broken
+    | Equivocation
+    | Ruled
+    | Silent
 )
 
 
@@ -118,7 +128,8 @@ def charges(attempt: Attempt) -> tuple[Charge, ...]:
     covered = {charge.part for charge in averaging}
     checksums = tuple(charge for charge in _false_checksums(attempt) if charge.part not in covered)
     proofs = dict.fromkeys(_equivocations(attempt))
-    return (*proofs, *bounds, *averaging, *dict.fromkeys(checksums), *_false_gradients(attempt))
+    silences = dict.fromkeys(_silences(attempt))
+    return (*proofs, *silences, *bounds, *averaging, *dict.fromkeys(checksums), *_false_gradients(attempt))
 
 
 def raised(charge: Charge, attempt: Attempt) -> bool:
@@ -133,6 +144,8 @@ def raised(charge: Charge, attempt: Attempt) -> bool:
             return charge in _false_checksums(attempt)
         case FalseGradient():
             return charge in _false_gradients(attempt)
+        case Silent():
+            return charge in _silences(attempt)
         case Averaging(part=part, cause="accusation", accuser=int(accuser)):
             return (accuser, attempt.roster.active[part]) in _aggregate_accusations(attempt)
         case Averaging(part=part, cause=cause, accuser=None):
@@ -229,6 +242,17 @@ def _equivocations(attempt: Attempt) -> Iterator[Equivocation]:
                 yield charge
 
 
+def _silences(attempt: Attempt) -> Iterator[Silent]:
+    """Silence in an attempt before this one that ended without a removal."""
+    accused: set[int] = set()
+    for report in _reports(attempt).values():
+        for data in report.evidence[:MAX_PROOFS]:
+            charge = silence(data, attempt)
+            if charge is not None and charge.accused not in accused:
+                accused.add(charge.accused)
+                yield charge
+
+
 def encode_equivocation(first: Signed, second: Signed) -> bytes:
     """Two messages for one slot as they travel in REPORT."""
     return encode((first, second))
@@ -309,6 +333,8 @@ def accusation_of(attempt: Attempt, charge: Charge) -> Accused:
             return Accused(step, number, f"withheld:{stage}", accused, part, None)
         case Unusable(accused=accused, part=part):
             return Accused(step, number, "unusable", accused, part, None)
+        case Silent(accused=accused, phase=phase):
+            return Accused(step, number, f"silence:{phase.name}", accused, None, None)
         case Broken(accused=accused):
             return Accused(step, number, "edges", accused, None, None)
         case Equivocation(accused=accused):

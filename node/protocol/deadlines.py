@@ -1,11 +1,16 @@
 """How long a peer waits in a phase: for bulk, and for messages before it suspects their senders.
 
-Honest peers enter a phase at most `T_(p-1)` apart: a faulty peer can send its last message of phase p-1 to one of
-them alone, at the last instant; the others suspect it after `T_(p-1)`, are answered by whoever holds it, and follow.
-Hence, counted from phase entry, with D the delivery bound:
+A faulty peer can send its last message of a phase to one honest peer alone, which then enters the next phase before the
+others. It notices that they say nothing there, and 2 D after its entry forwards them the messages that ended the phase
+before (for an attempt's first phase: the certificate), or as late as it was busy with a gradient meanwhile. Nobody can
+enter a phase after that before all honest peers have spoken in this one, so they are never further apart than
 
-    W_p = T_(p-1) + 3 D + bulk / minimum rate       (phases that wait for bulk)
-    T_p = T_(p-1) + 3 D + W_p + compute_p
+    L = 2 D + T_g
+
+and the delivery. Hence, counted from phase entry, with D the delivery bound and T_g that of a gradient:
+
+    W_p = L + 3 D + bulk / minimum rate       (phases that wait for bulk)
+    T_p = L + 3 D + W_p + compute_p
 
 so that no honest peer ever suspects, or misses the bulk of, an honest one while synchrony holds.
 """
@@ -31,24 +36,27 @@ class Deadline:
     message_s: float
 
 
-def deadline(
-    phase: Phase, previous_s: float, settings: Settings, active: int, tensors: int, recomputed: int
-) -> Deadline:
+def deadline(phase: Phase, settings: Settings, active: int, tensors: int, recomputed: int) -> Deadline:
     """The waits of a phase.
 
     Args:
         phase: the phase entered.
-        previous_s: `T_(p-1)` of the attempt's phase before it, 0 for the first: n CLOSEs and OUTCOMEs are forwarded,
-            so honest peers start an attempt within D of each other.
         settings: D, T_g and the minimum rate.
         active: size of the roster; everyone may send, or pull from everyone, at once.
         tensors: vectors of full length that move before this phase's message (0: none).
         recomputed: gradients that every peer recomputes for judging.
     """
-    lag_s = previous_s + 3.0 * settings.delivery_bound_s
+    judging = recomputed if phase in _JUDGING else 0
+    busy_s = max(1, judging) * settings.gradient_bound_s
+    lag_s = laggards_s(settings) + busy_s + 3.0 * settings.delivery_bound_s
     bulk_s = lag_s + 4.0 * settings.dimension * tensors * active / settings.minimum_rate if tensors else 0.0
-    computes = recomputed if phase in _JUDGING else _COMPUTES.get(phase, 0)
+    computes = judging if phase in _JUDGING else _COMPUTES.get(phase, 0)
     return Deadline(bulk_s, lag_s + bulk_s + computes * settings.gradient_bound_s)
+
+
+def laggards_s(settings: Settings) -> float:
+    """How long after its entry into a phase a peer tells those who are silent there what ended the phase before."""
+    return 2.0 * settings.delivery_bound_s
 
 
 def dispute_round_s(settings: Settings) -> float:

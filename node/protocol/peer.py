@@ -16,7 +16,7 @@ from node.protocol import waits
 from node.protocol.arbitration import Arbitration, outcome_timer
 from node.protocol.attempt import Attempt
 from node.protocol.charges import encode_equivocation
-from node.protocol.deadlines import outcome_s
+from node.protocol.deadlines import laggards_s, outcome_s
 from node.protocol.digest import digest
 from node.protocol.dispute import round_timer
 from node.protocol.events import (
@@ -59,7 +59,7 @@ from node.protocol.settings import Settings, Tools
 from node.protocol.state import State, genesis_randomness
 from node.protocol.tribunal import Guilt, Judgement
 
-_FROM_OTHERS = (MessageArrived, ViewArrived, BulkRequested, TranscriptRequested)
+_FROM_PEERS = (MessageArrived, ViewArrived, BulkRequested, TranscriptRequested)
 HELLO, FORWARD = "hello", "forward"
 _RECALLS = 3
 """How often one peer may ask during one attempt of ours: it can be started again more than once within a deadline."""
@@ -120,9 +120,7 @@ class Peer:
         """Take one input; return what follows from it, in the order in which it has to happen."""
         if self.stopped:
             return []
-        if isinstance(
-            event, MessageArrived | ViewArrived | BulkRequested | TranscriptRequested
-        ) and not self._listens_to(event.via):
+        if isinstance(event, _FROM_PEERS) and not self._listens_to(event.via):
             return [Dropped(event.via, "removed_line")]
         match event:
             case Start():
@@ -275,6 +273,8 @@ class Peer:
                     problem = f"no majority of the roster agrees on how the dispute ended; missing: {unheard}"
                     return self._halt(None, problem)
         match name:
+            case waits.LAGGARDS if self._round is not None:
+                self._round.remind()
             case waits.BULK if self._round is not None:
                 self._round.bulk_overdue()
             case waits.MESSAGES if self._round is not None:
@@ -365,7 +365,7 @@ class Peer:
             left = tuple(peer for peer in self._previous.attempt.roster.active if peer not in attempt.roster.active)
             if left:
                 self._out.append(Forward(left, self._certificate))
-        self._out.append(SetTimer(FORWARD, 2.0 * self.settings.delivery_bound_s))
+        self._out.append(SetTimer(FORWARD, laggards_s(self.settings)))
         for signed in self._mailroom.release():
             self._message(None, signed)
 

@@ -29,10 +29,11 @@ from node.protocol.charges import (
 )
 from node.protocol.digest import digest
 from node.protocol.evidence import Evidence, contradiction, decode, tensor_of
-from node.protocol.messages import Have, Judge, Outcome, Phase, Removal, Signed, Void, decode_signed
+from node.protocol.messages import Have, Judge, Outcome, Phase, Removal, Signed, Void, decode_body, decode_signed
 from node.protocol.replay import Ground, Recompute, Replay, UnprovenError, require
 from node.protocol.sequence import LackingError, owed_aggregates, owed_parts, scarce, withheld
 from node.protocol.state import Ban, Summary, parameters_digest
+from node.protocol.testimony import testimony
 from node.protocol.tribunal import Bench, judge
 
 __all__ = ["Ground", "Proof", "Recompute", "UnprovenError", "Verifier"]
@@ -52,11 +53,11 @@ _DAMAGE = (
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """What an evidence file proves: the ban, and by what (`recomputation`, `transcript` or `majority`)."""
+    """What an evidence file proves: the ban, and by what: `recomputation`, `transcript`, `equivocation`, `majority`."""
 
     ban: Ban
     kind: str
-    explanation: str
+    explanation: str = ""
 
 
 class Verifier:
@@ -93,9 +94,16 @@ class Verifier:
         trial = self._replay.attempt(evidence.trial)
         past = self._replay.attempt(evidence.past) if evidence.past is not None else None
         self._check_effect(evidence, trial)
+        proof = self._judged(evidence, trial, past)
+        if proof.explanation:
+            return proof
+        signers = [decode_body(signed.body).slot.sender for signed in evidence.certificate]
+        return replace(proof, explanation=testimony(evidence.ban, evidence.charge, trial, signers))
+
+    def _judged(self, evidence: Evidence, trial: Attempt, past: Attempt | None) -> Proof:
         match evidence.charge:
             case Ruled() | Broken():
-                return self._proof(evidence.ban, "majority")
+                return Proof(evidence.ban, "majority")
             case Equivocation(accused=accused, first=first, second=second):
                 return self._check_pair(evidence.ban, accused, first, second)
             case Withheld() | Unusable():
@@ -121,17 +129,13 @@ class Verifier:
         pair = encode_equivocation(decode_signed(first), decode_signed(second))
         found = equivocation(pair, settings.run, self.ground.keys, tools.verify)
         require(found is not None and found.accused == accused == ban.peer, "the pair of messages proves nothing")
-        return self._proof(ban, "equivocation")
+        return Proof(ban, "equivocation")
 
     def _compare(self, evidence: Evidence, removals: Sequence[Removal], kind: str) -> Proof:
         ban = evidence.ban
         guilty = any((removal.peer, removal.reason) == (ban.peer, ban.reason) for removal in removals)
         require(guilty, f"judged again, peer {ban.peer} is not guilty of {ban.reason!r}")
-        return self._proof(ban, kind)
-
-    @staticmethod
-    def _proof(ban: Ban, kind: str) -> Proof:
-        return Proof(ban, kind, _SENTENCES[kind].format(peer=ban.peer, reason=ban.reason))
+        return Proof(ban, kind)
 
     def _check_gradient(self, evidence: Evidence, trial: Attempt, past: Attempt | None) -> Proof:
         charge = evidence.charge
@@ -167,7 +171,8 @@ class Verifier:
         place = judged_peers(trial).index(charge.accused)
         guilty = 2 * sum(body.guilty[place] for body in judges.values()) > len(roster.active)
         require(guilty == (evidence.ban.reason == "gradient"), "the JUDGE messages do not carry the ban")
-        return self._proof(evidence.ban, "majority")
+        text = f"most of the roster's JUDGE messages find peer {evidence.ban.peer} guilty of {evidence.ban.reason}"
+        return Proof(evidence.ban, "majority", text)
 
     def _check_parameters(self, evidence: Evidence, parameters_D: Tensor) -> None:
         past = evidence.past
@@ -238,11 +243,3 @@ def _bytes_guilt(charge: Withheld | Unusable, trial: Attempt) -> tuple[Removal, 
             some = any(sum(column) < quorum for column in columns)
             return (Removal(charge.accused, "withheld", None),) if some else ()
     return tuple(guilt.removal for guilt in withheld(trial, items, charge.stage))
-
-
-_SENTENCES = {
-    "transcript": "replaying the signed transcript finds peer {peer} guilty of {reason}",
-    "recomputation": "recomputing from the public seed finds peer {peer} guilty of {reason}",
-    "equivocation": "two messages that peer {peer} signed for one slot prove {reason}",
-    "majority": "most of the roster signed that peer {peer} is guilty of {reason}",
-}

@@ -161,6 +161,14 @@ class Round:
         """Our own gradient is ready."""
         self.attempt.own_D = self._gradients.own_D
 
+    def remind(self) -> None:
+        """Whoever says nothing in this phase may lack what ended the one before: a faulty peer can have sent its last
+        message of it to us alone."""
+        transcript = self.attempt.transcript
+        quiet = tuple(peer for peer in transcript.missing(self.phase) if peer != self.attempt.me)
+        if quiet and transcript.finished and not self.frozen:
+            self._out.append(Forward(quiet, tuple(transcript.signed(transcript.finished[-1]).values())))
+
     def bulk_overdue(self) -> None:
         """The wait for bulk is over: say what is missing instead."""
         self._overdue = True

@@ -17,6 +17,7 @@ from node.protocol.attempt import Attempt, usable
 from node.protocol.charges import Averaging, Charge, Equivocation, FalseChecksum, FalseGradient, OutOfBounds, Ruled
 from node.protocol.checksums import V0_FACTOR
 from node.protocol.messages import Removal
+from node.protocol.silence import Silent
 
 REASONS = (
     "equivocation",
@@ -138,6 +139,8 @@ def _decide(charge: Charge, bench: Bench) -> Iterator[Guilt]:
             yield from _check_gradient(charge, bench)
         case Equivocation(accused=accused):
             yield Guilt(accused, "equivocation", None, charge)
+        case Silent(accused=accused):
+            yield Guilt(accused, "silent", None, charge)
         case _:
             pass
 

@@ -1,14 +1,14 @@
-"""The timers of one attempt: the wait for bulk, the wait for messages, and the end of all patience."""
+"""The timers of one attempt: laggards, the wait for bulk, the wait for messages, and the end of all patience."""
 
 from __future__ import annotations
 
-from node.protocol.deadlines import Deadline, deadline, outcome_s
+from node.protocol.deadlines import Deadline, deadline, laggards_s, outcome_s
 from node.protocol.events import CancelTimer, Output, SetTimer
 from node.protocol.messages import Phase
 from node.protocol.settings import Settings
 
-BULK, MESSAGES, STALL = "bulk", "messages", "stall"
-OF_AN_ATTEMPT = (BULK, MESSAGES, STALL)
+LAGGARDS, BULK, MESSAGES, STALL = "laggards", "bulk", "messages", "stall"
+OF_AN_ATTEMPT = (LAGGARDS, BULK, MESSAGES, STALL)
 
 _TENSORS = {Phase.AGG: 1, Phase.HELD: 1, Phase.AGG2: 1, Phase.REVEAL: 1, Phase.CHECKSUMS: 1}
 
@@ -24,20 +24,16 @@ class Clock:
 
     def __init__(self, settings: Settings, active: int, out: list[Output]) -> None:
         self._settings, self._active, self._out = settings, active, out
-        # Certificates are forwarded to laggards within 2 D (node/protocol/peer.py).
-        self._previous_s = 2.0 * settings.delivery_bound_s
         self._phase, self._tensors, self._recomputed = Phase.COMMIT, 0, 0
 
     def enter(self, phase: Phase, publications: int, recomputed: int) -> None:
-        """A phase begins: its bound follows from that of the phase before.
+        """A phase begins.
 
         Args:
             phase: the phase.
             publications: parts published for judging, each to every peer.
             recomputed: gradients that every peer recomputes for judging; whoever is at it says nothing meanwhile.
         """
-        if phase is not Phase.COMMIT:
-            self._previous_s = self._bound()
         self._phase = phase
         judging = phase in (Phase.HAVE, Phase.JUDGE, Phase.CLOSE)
         self._recomputed = recomputed
@@ -48,16 +44,15 @@ class Clock:
         """The phase's waits begin now."""
         waits = self._deadline()
         self._out += [CancelTimer(BULK), CancelTimer(STALL)]
+        if self._phase is not Phase.COMMIT:
+            self._out.append(SetTimer(LAGGARDS, laggards_s(self._settings)))
         if waits.bulk_s > 0:
             self._out.append(SetTimer(BULK, waits.bulk_s))
         self._out.append(SetTimer(MESSAGES, waits.message_s))
 
     def stall(self) -> None:
         """We have suspected somebody: unless a message or a dispute follows, there is no quorum."""
-        self._out.append(SetTimer(STALL, self._bound() + outcome_s(self._settings)))
-
-    def _bound(self) -> float:
-        return self._deadline().message_s
+        self._out.append(SetTimer(STALL, self._deadline().message_s + outcome_s(self._settings)))
 
     def _deadline(self) -> Deadline:
-        return deadline(self._phase, self._previous_s, self._settings, self._active, self._tensors, self._recomputed)
+        return deadline(self._phase, self._settings, self._active, self._tensors, self._recomputed)

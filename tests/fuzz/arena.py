@@ -167,7 +167,7 @@ class Arena:
         self.signers = [Signer(bytes.fromhex(secret.signing_seed)) for secret in world()[2]]
         self.script = recorded(scene)
         self.accused: set[int] = set()
-        self.halted = ""
+        self.halted = self.refused = ""
         self._timers: dict[str, None] = {}
         self._queue: deque[Input] = deque()
         self._views: set[tuple[int, int]] = set()
@@ -206,6 +206,9 @@ class Arena:
         match output:
             case Banned(peer=peer):
                 self.accused.add(peer)
+            case Halted(phase="HELLO", problem=problem):
+                # No run begins without every member's consent; that is no crash of one.
+                self.refused = problem
             case Halted(problem=problem):
                 self.halted = problem
             case SetTimer(name=name) if name.startswith("dispute"):
@@ -270,9 +273,9 @@ class Arena:
         """One thing that an attacker, or time in a dispute, can do."""
         match source.pick(12):
             case 0:
-                self._frame(source.take(64))
+                self.frame(source.take(64))
             case 1:
-                self._frame(b"\x00" + _flipped(msgspec.msgpack.encode(self._word(source)), source))
+                self.frame(b"\x00" + _flipped(msgspec.msgpack.encode(self._word(source)), source))
             case 2 | 3 | 4:
                 self.feed(MessageArrived(ATTACKER, self._forged(source)))
             case 5:
@@ -293,7 +296,8 @@ class Arena:
                     del self._timers[name]
                     self.feed(DeadlinePassed(name))
 
-    def _frame(self, data: bytes) -> None:
+    def frame(self, data: bytes) -> None:
+        """The content of a control frame from the attacker."""
         with suppress(WireError):
             self.feed(unseal(ATTACKER, data))
 

@@ -1,7 +1,8 @@
 """Fuzzes everything that reads a peer's bytes: `make fuzz RUNS=1000000`.
 
-With atheris (an optional development dependency) the bytes follow the coverage; without it they are drawn at random.
-Prints how the memory of the process grows; a crash prints the input that caused it.
+With atheris (an optional development dependency) the bytes follow the coverage; without it, or with `--random`, they
+are drawn at random from the same corpus. An input that raises, accuses an honest peer or stops the peer is a crash;
+one crash, or memory that grows by 10 MB, ends the run with exit code 1 and leaves the input in a file.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import sys
 import tempfile
 from contextlib import suppress
 from pathlib import Path
+from time import process_time
 from typing import Any
 
 import psutil
@@ -22,14 +24,18 @@ except ImportError:
 
 CORPUS = Path(__file__).parent / "corpus"
 LARGEST = 600
-_WARM_UP = 20_000
+GROWTH_MB = 10.0
+_WARM_UP = 50_000
+"""Inputs after which caches are full: what memory grows by is counted from here on, or from half of a short run."""
 _RENEW = 500
-"""Inputs after which the honest peer starts again, elsewhere in a run."""
+"""Inputs after which the honest peer starts again, elsewhere in a run; sooner if it stops listening to the attacker."""
+_AFTER_BAN = 8
+"""Inputs that still come after the attacker is banned."""
 
 
-def _imported() -> Any:
-    """The program under test, instrumented."""
-    if atheris is None:
+def _imported(guided: bool) -> Any:
+    """The program under test, instrumented if coverage guides."""
+    if not guided:
         from tests.fuzz import arena
     else:
         with atheris.instrument_imports(include=["node.wire", "node.envelope", "node.protocol"]):
@@ -38,64 +44,110 @@ def _imported() -> Any:
 
 
 class Fuzz:
-    """Feeds inputs to the decoders and to one honest peer after the other."""
+    """Feeds inputs to the decoders and to one honest peer after the other.
 
-    def __init__(self, runs: int) -> None:
-        self._arenas = _imported()
-        self._runs, self._count, self._first = runs, 0, 0
+    Args:
+        runs: how many inputs will come.
+        guided: instrument the program for coverage.
+    """
+
+    def __init__(self, runs: int, guided: bool) -> None:
+        self.count = 0
+        self._arenas = _imported(guided)
+        self._runs, self._first_mb = runs, 0.0
+        self._warm_up = min(_WARM_UP, runs // 2)
         self._arena: Any = None
+        self._places = self._left = 0
         self._process = psutil.Process()
 
+    @property
+    def growth_mb(self) -> float:
+        """What the process has grown by since it was warm; 0 before."""
+        return self._rss_mb() - self._first_mb if self._first_mb else 0.0
+
     def __call__(self, data: bytes) -> None:
-        """One input."""
-        if self._count % _RENEW == 0:
-            place = self._count // _RENEW
-            scene = place % len(self._arenas.SCENES)
-            self._arena = self._arenas.Arena(scene, 37 * place % len(self._arenas.recorded(scene)))
-        self._count += 1
+        """One input.
+
+        Raises:
+            AssertionError: the honest peer blames another honest one, or stops; or memory grows.
+            Exception: whatever a decoder or the peer lets through.
+        """
+        if self._arena is None or self.count % _RENEW == 0:
+            self._renew()
+        self.count += 1
         self._decode(data)
         arena = self._arena
         arena.strike(self._arenas.Source(data))
-        if arena.node.peer.stopped or not arena.accused <= {self._arenas.ATTACKER}:
-            assert arena.accused <= {self._arenas.ATTACKER}, arena.accused
-            assert not arena.halted, arena.halted
-        if self._count % 8 == 0:
-            arena.go_on(1, self._count % 16 == 0)
-        if self._count == _WARM_UP:
-            self._first = self._process.memory_info().rss
-        if self._count % (self._runs // 10) == 0:
-            grown = (self._process.memory_info().rss - self._first) / 2**20 if self._first else 0.0
-            print(f"{self._count} inputs, memory {grown:+.1f} MB since input {_WARM_UP}", flush=True)
+        assert arena.accused <= {self._arenas.ATTACKER}, f"honest peers are blamed: {arena.accused}"
+        assert not arena.halted, f"the honest peer stops: {arena.halted}"
+        self._left -= 1 if arena.accused else 0
+        if arena.refused or arena.node.peer.stopped or not self._left:
+            self._arena = None  # it would hear no more of the attacker
+        elif self.count % 8 == 0:
+            arena.go_on(1, self.count % 16 == 0)
+        if self.count == self._warm_up:
+            self._first_mb = self._rss_mb()
+        if self.count % max(1, self._runs // 10) == 0:
+            self._report()
+
+    def _renew(self) -> None:
+        scene, self._places, self._left = self._places % len(self._arenas.SCENES), self._places + 1, _AFTER_BAN
+        self._arena = self._arenas.Arena(scene, 37 * self._places % len(self._arenas.recorded(scene)))
+
+    def _report(self) -> None:
+        seconds = process_time()
+        print(f"{self.count} inputs, 0 crashes, memory {self.growth_mb:+.1f} MB since input {self._warm_up}, "
+              f"{seconds:.0f} s of CPU", flush=True)  # fmt: skip
+        assert self.growth_mb < GROWTH_MB, f"memory has grown by {self.growth_mb:.1f} MB"
+
+    def _rss_mb(self) -> float:
+        return float(self._process.memory_info().rss) / 2**20
 
     def _decode(self, data: bytes) -> None:
         from node import wire
         from node.errors import WireError
 
+        # As the sockets hand them over: one frame of a buffer that may be written to.
+        frame = memoryview(bytearray(data))
         with suppress(WireError):
-            content = wire.decode_control(memoryview(data), LARGEST)
+            content = wire.decode_control(frame, LARGEST)
             if isinstance(content, bytes):
-                self._arena._frame(content)
+                self._arena.frame(content)
         with suppress(WireError):
-            wire.decode_bulk_header(memoryview(data))
+            wire.decode_bulk_header(frame)
         with suppress(WireError):
-            wire.bulk_tensor(memoryview(data))
+            wire.bulk_tensor(frame)
 
 
-def _at_random(fuzz: Fuzz, runs: int) -> None:
-    seeds = [path.read_bytes() for path in sorted(CORPUS.iterdir())] or [b""]
-    drawn = random.Random(0)
+def seeds() -> list[bytes]:
+    """The corpus."""
+    return [path.read_bytes() for path in sorted(CORPUS.iterdir())]
+
+
+def at_random(fuzz: Fuzz, runs: int, seed: int = 0) -> None:
+    """Feed `runs` inputs: seeds of the corpus with up to seven bytes changed, or bytes drawn at random.
+
+    Raises:
+        Exception: what the input raised that crashed it; the input is left in the file `crash-random`.
+    """
+    known, drawn = seeds(), random.Random(seed)
     for _ in range(runs):
-        data = bytearray(drawn.choice(seeds) if drawn.random() < 0.5 else drawn.randbytes(drawn.randrange(LARGEST)))
+        data = bytearray(drawn.choice(known) if drawn.random() < 0.5 else drawn.randbytes(drawn.randrange(LARGEST)))
         for _ in range(drawn.randrange(8) if data else 0):
             data[drawn.randrange(len(data))] = drawn.randrange(256)
-        fuzz(bytes(data))
+        try:
+            fuzz(bytes(data))
+        except BaseException:
+            Path("crash-random").write_bytes(data)
+            print(f"crash at input {fuzz.count}, left in the file crash-random", flush=True)
+            raise
 
 
-def main(runs: int) -> None:
+def main(runs: int, guided: bool) -> None:
     """Fuzz `runs` inputs."""
-    fuzz = Fuzz(runs)
-    if atheris is None:
-        _at_random(fuzz, runs)
+    fuzz = Fuzz(runs, guided)
+    if not guided:
+        at_random(fuzz, runs)
         return
     with tempfile.TemporaryDirectory() as found:
         # libFuzzer writes what it finds into the first folder; the small corpus in the clone stays as it is.
@@ -105,4 +157,5 @@ def main(runs: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000)
+    numbers = [int(argument) for argument in sys.argv[1:] if argument.isdecimal()]
+    main(numbers[0] if numbers else 1_000_000, atheris is not None and "--random" not in sys.argv)

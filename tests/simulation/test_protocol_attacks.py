@@ -205,9 +205,18 @@ def test_silence_toward_all_is_removed_as_gone(phase: str) -> None:
 
 
 def test_a_close_kept_from_all_leaves_the_value_standing() -> None:
-    story = play([plugin("stall", phase="CLOSE")], schedule=ALWAYS)
+    story = play([plugin("stall", phase="CLOSE"), plugin("stall", phase="VIEW")], schedule=ALWAYS)
     assert story.removed == of("silent")
     assert not story.voided
+
+
+def test_a_close_shown_only_in_the_dispute_is_silence_in_the_next_report() -> None:
+    """Its view makes the certificate, which wins; without the suspicions it could do so again in every step."""
+    story = play([plugin("stall", phase="CLOSE")], schedule=ALWAYS)
+    assert story.removed == of("silent", START + 1)
+    assert story.disputes == {(START, 0)}
+    assert not story.voided
+    assert (START + 1, "silence:CLOSE") in story.charges
 
 
 @pytest.mark.parametrize("phase", [*PHASES, "CLOSE"])

@@ -173,7 +173,8 @@ def test_the_verdict_of_a_removed_validator_passes_to_the_next() -> None:
             break
     step = turns[0]
     when = {4: Schedule(start=step, stop=step + 1), 5: Schedule(start=step - 1, stop=step)}
-    attacks = {4: [plugin("stall", phase="COMMIT")], 5: [plugin("zero")]}
+    # Peer 5 attacks one step earlier only: in this one it would pass on what 4 tells it.
+    attacks = {4: [plugin("stall", phase="COMMIT", to="@0@1@2@3@5")], 5: [plugin("zero")]}
     story = play(attacks, BOTH, seed=seed, schedule=when, run=configuration(steps=8))
     assert story.removed == [(step, 4, "silent"), (step, 5, "gradient")]
     (validator,) = story.validators[step]

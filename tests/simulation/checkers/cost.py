@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from copy import copy
 
+from node.protocol.deadlines import laggards_s
 from node.protocol.events import Accused, Committed, PhaseEntered, Voided
 from node.protocol.parts import Split
 from node.simulator import Observed, Traffic
@@ -21,6 +22,9 @@ class Cost:
         self._dimension = stage.task.dimension
         self._before = {node: Traffic() for node in stage.honest}
         self._phases = dict.fromkeys(stage.honest, 0)
+        self._slow = dict.fromkeys(stage.honest, 0)
+        self._expelled = dict.fromkeys(stage.honest, 0)
+        self._entered = dict.fromkeys(stage.honest, 0.0)
         self._charges = dict.fromkeys(stage.honest, 0)
         self._active = dict.fromkeys(stage.honest, stage.run.peers)
 
@@ -28,6 +32,9 @@ class Cost:
         node = seen.node
         if node not in self._before:
             return
+        if isinstance(seen.output, PhaseEntered | Voided | Committed):
+            self._slow[node] += seen.time_s - self._entered[node] >= laggards_s(self._stage.ground().settings)
+            self._entered[node] = seen.time_s
         match seen.output:
             case PhaseEntered():
                 self._phases[node] += 1
@@ -38,6 +45,7 @@ class Cost:
                 # All that this attempt can have sent: it had at most everyone as contributors.
                 self._check(node, Split(self._dimension, peers), None)
                 self._active[node] = peers - len(void.removals)
+                self._expelled[node] = len(void.removals)
             case Committed() as done:
                 place = done.active.index(node)
                 split = Split(self._dimension, len(done.active))
@@ -46,6 +54,7 @@ class Cost:
                 self._check(node, split, 4 * (own + aggregate))
                 banned = self._stage.simulation.nodes[node].peer.state.roster.active
                 self._active[node] = len(banned)
+                self._expelled[node] = len(done.active) - len(banned)
 
     def end(self) -> None:
         pass
@@ -54,9 +63,11 @@ class Cost:
         traffic, before = self._stage.simulation.traffic[node], self._before[node]
         others = split.count - 1
         messages = traffic.messages - before.messages
-        # What ended the step before goes once more to peers that have said nothing for 2 D: n CLOSEs to each.
+        # What ended the phase before goes once more to peers that say nothing for 2 D, and what ended the attempt
+        # before to those it removed: n messages to each.
         forwarded = messages - self._phases[node] * others
-        assert 0 <= forwarded <= others * self._stage.run.peers, f"{messages} messages in {self._phases[node]} phases"
+        most = (self._slow[node] * others + self._expelled[node]) * self._stage.run.peers
+        assert 0 <= forwarded <= most, f"{messages} messages in {self._phases[node]} phases, {self._slow[node]} slow"
         control = traffic.control_bytes - before.control_bytes
         assert control <= messages * _BYTES_PER_PEER * self._stage.run.peers, f"{control} bytes in {messages} messages"
         bulk = traffic.bulk_bytes - before.bulk_bytes
@@ -66,4 +77,5 @@ class Cost:
         published = traffic.publication_bytes - before.publication_bytes
         assert published <= 4 * 2 * self._dimension * others, f"peer {node} published {published} bytes"
         assert not published or self._charges[node], f"peer {node} published {published} bytes and nobody was accused"
-        self._before[node], self._phases[node], self._charges[node] = copy(traffic), 0, 0
+        self._before[node] = copy(traffic)
+        self._phases[node] = self._charges[node] = self._slow[node] = 0

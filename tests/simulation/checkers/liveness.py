@@ -25,11 +25,7 @@ class Liveness:
         """The longest that a phase may take: its deadline, and a dispute if it ends in one."""
         peers, settings = self._stage.run.peers, self._settings
         dispute_s = (peers + 1) // 2 * dispute_round_s(settings) + outcome_s(settings) + 6 * settings.delivery_bound_s
-        bounds, previous_s = {}, 2.0 * settings.delivery_bound_s
-        for phase in Phase:
-            previous_s = deadline(phase, previous_s, settings, peers, 64, peers).message_s
-            bounds[phase] = previous_s + dispute_s
-        return bounds
+        return {phase: deadline(phase, settings, peers, 64, peers).message_s + dispute_s for phase in Phase}
 
     def see(self, seen: Observed) -> None:
         node = seen.node

@@ -1,0 +1,45 @@
+"""Builds the dashboards' JSON: `python -m dashboards.build` writes it, `--check` compares it with what is there.
+
+Needs grafana-foundation-sdk, a development dependency; what it writes is committed.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+
+from dashboards.contents import CONTENTS
+from dashboards.parts import frame, node_choice, panel
+
+HERE = Path(__file__).parent
+
+
+def text(name: str) -> str:
+    """The JSON of one dashboard."""
+    made = frame(name)
+    if name == "node":
+        made.with_variable(node_choice())
+    for number, show in enumerate(CONTENTS[name], start=1):
+        made.with_panel(panel(show).id(number))
+    return json.dumps(made.build(), cls=JSONEncoder, indent=1, sort_keys=True) + "\n"
+
+
+def main(arguments: list[str]) -> int:
+    """Write all dashboards, or say which differ."""
+    differing = []
+    for name in CONTENTS:
+        path = HERE / f"{name}.json"
+        if arguments == ["--check"]:
+            differing += [path.name] if not path.exists() or path.read_text() != text(name) else []
+        else:
+            path.write_text(text(name))
+    if differing:
+        print(f"{', '.join(differing)} differ from what the code builds; run python -m dashboards.build")  # noqa: T201
+    return 1 if differing else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,261 @@
+"""Workers in containers, started from here: the same compose file that `docker compose up` uses, watched from outside.
+
+The run is prepared on this machine like any other, handed to the `keys` service on its standard input, and what the
+nodes write comes back as a stream. So it does not matter where the engine runs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+
+from launcher import assets
+from launcher.backends import Exited, Note
+from launcher.containers import bundle, emit, engine, mirror, places
+from launcher.containers.engine import Project
+from launcher.containers.mirror import Change
+from launcher.files import write_atomically
+from launcher.plan import Plan, bind_problem
+from launcher.rundir import RunDirectory
+from node.config import NodeConfig
+from node.errors import BackendError
+
+KIND_SECONDS = 10
+DRAIN_SECONDS = 5.0
+_SIGNALLED = {134: -6, 137: -9, 139: -11}
+"""Codes by which an engine says that a signal killed a process; a worker that ends by itself has none of them."""
+_WAITING = 4096
+
+
+class ComposeBackend:
+    """One Compose project per run; nothing of it outlives the run, but for the image.
+
+    Args:
+        note: told what takes time.
+    """
+
+    def __init__(self, note: Note) -> None:
+        self._note = note
+        self._project: Project | None = None
+        self._run_dir = Path()
+        self._services: dict[str, int] = {}
+        self._stream: subprocess.Popen[bytes] | None = None
+        self._events: subprocess.Popen[bytes] | None = None
+        self._heard: queue.Queue[Change | Exited | None] = queue.Queue(_WAITING)
+        self._sweeps = 0
+        self._ended: dict[int, tuple[Exited, int]] = {}
+        self._over: set[int] = set()
+        self._bound: set[int] = set()
+
+    def warm_up(self) -> None:
+        """Look for the engine, so that a machine without one says so at once.
+
+        Raises:
+            BackendError: there is none, or its Compose is too old.
+        """
+        engine.find()
+
+    def prepare(self, plan: Plan) -> None:
+        """Check for a GPU and free ports where they are asked for, and build the image or find it.
+
+        Raises:
+            BackendError: no GPU for containers, a port in use, no image and no clone to build it from, or the build
+                failed.
+        """
+        device = plan.run.device
+        if device == "cuda":
+            engine.check_gpu()
+        if plan.experiment.monitor:
+            _check_page_ports()
+        image = emit.image(device)
+        root = assets.root()
+        if not (root / "Dockerfile").exists():
+            if not engine.has_image(image):
+                raise BackendError(f"the image {image} is not here; build it in a clone: docker compose build")
+            return
+        self._note(f"building {image} from {root} (minutes at first, seconds after)")
+        files = (root / "compose.yaml", *((root / "deploy" / "compose.gpu.yaml",) if device == "cuda" else ()))
+        Project("btard-build", files, root).run("build", "keys", within_s=engine.BUILD_S)
+
+    def start(self, configs: Sequence[NodeConfig]) -> None:
+        """Hand out keys and roles, start the nodes and their observer, and begin to listen.
+
+        Raises:
+            BackendError: the engine refuses something.
+        """
+        self._run_dir = Path(configs[0].directory).parent.parent
+        self._services = {places.service(config.node): config.node for config in configs}
+        monitored = any(config.metrics is not None for config in configs)
+        project = self._project = self._written(configs)
+        made = RunDirectory(self._run_dir, configs[0].run_id, tuple(configs))
+        goods = msgspec.json.encode(bundle.pack(made, monitored))
+        deliver = ("run", "--rm", "-T", "--no-deps", "keys", "python", "-m", "launcher.containers.keys", "deliver")
+        project.run(*deliver, given=goods)
+        self._events = project.deaths()
+        self._listen(self._events, self._took_event)
+        beside = ["observer", *(["prometheus"] if monitored else [])]
+        project.run("up", "--detach", "--no-deps", "--no-build", *self._services, *beside)
+        if monitored:
+            self._show_pages(project)
+        self._stream = project.spawn(
+            "run", "--rm", "-T", "--no-deps", "observer", "python", "-m", "launcher.containers.observer", "follow"
+        )
+        self._listen(self._stream, self._took_change)
+
+    def poll(self, timeout_s: float) -> list[Exited]:
+        """Wait for news, write what the nodes wrote, and name the workers that ended.
+
+        An end is told once everything that the worker had written by then is here.
+
+        Raises:
+            BackendError: the connection to the containers broke.
+        """
+        deadline = time.monotonic() + timeout_s
+        while (left_s := deadline - time.monotonic()) > 0:
+            try:
+                heard = self._heard.get(timeout=left_s)
+            except queue.Empty:
+                break
+            if heard is None:
+                raise BackendError("the connection to the containers broke; is the engine still running?")
+            self._take(heard)
+            if self._complete():
+                break
+        done = self._complete()
+        for exited in done:
+            del self._ended[exited.node]
+            self._over.add(exited.node)
+            self._keep_log(exited.node)
+        return done
+
+    @property
+    def bound(self) -> frozenset[int]:
+        """Workers that have journalled something; the first thing is that their sockets are bound."""
+        return frozenset(self._bound)
+
+    def stop(self) -> None:
+        """Stop the nodes, fetch what is still missing, and remove everything. A second call does nothing.
+
+        Raises:
+            BackendError: something could not be removed.
+        """
+        project, self._project = self._project, None
+        if project is None:
+            return
+        try:
+            with suppress(BackendError):
+                project.run("stop", "--timeout", str(KIND_SECONDS), *self._services)
+                self._drain()
+            self._project = project
+            for node in set(self._services.values()) - self._over:
+                self._keep_log(node)
+        finally:
+            self._project = None
+            for process in (self._stream, self._events):
+                if process is not None:
+                    # Not a signal that asks: Compose's own `run` waits for its container whatever it is told.
+                    process.kill()
+                    process.wait()
+            project.down()
+
+    def _show_pages(self, project: Project) -> None:
+        """Start Grafana and say where to look; a run goes on without it."""
+        self._note(f"Prometheus: http://{project.run('port', 'prometheus', '9090').strip()}")
+        try:
+            project.run("up", "--detach", "--no-deps", "--no-build", "grafana")
+            self._note(f"Grafana: http://{project.run('port', 'grafana', '3000').strip()}")
+        except BackendError as error:
+            self._note(f"warning: no Grafana: {error}")
+
+    def _written(self, configs: Sequence[NodeConfig]) -> Project:
+        """The project of this run, its compose file in the run directory."""
+        peers, root = len(configs), assets.root()
+        files = [(self._run_dir / "compose.yaml", emit.compose(peers))]
+        if configs[0].run.device == "cuda":
+            files.append((self._run_dir / "compose.gpu.yaml", emit.gpu(peers)))
+        for path, text in files:
+            write_atomically(path, text.encode())
+        return Project(project_name(configs[0].run_id), tuple(path for path, _ in files), root)
+
+    def _listen(self, process: subprocess.Popen[bytes], take: Callable[[bytes], Change | Exited | None]) -> None:
+        """Read a command's lines in a thread; its end is heard as None."""
+
+        def read() -> None:
+            assert process.stdout is not None
+            for line in process.stdout:
+                news = take(line)
+                if news is not None:
+                    self._heard.put(news)
+            self._heard.put(None)
+
+        threading.Thread(target=read, daemon=True).start()
+
+    def _took_change(self, line: bytes) -> Change:
+        return msgspec.json.decode(line, type=Change)
+
+    def _took_event(self, line: bytes) -> Exited | None:
+        facts = json.loads(line)["Actor"]["Attributes"]
+        node = self._services.get(facts.get("com.docker.compose.service", ""))
+        if node is None or facts.get("com.docker.compose.oneoff") == "True":
+            return None
+        code = int(facts["exitCode"])
+        return Exited(node, _SIGNALLED.get(code, code))
+
+    def _take(self, heard: Change | Exited) -> None:
+        if isinstance(heard, Exited):
+            self._ended[heard.node] = heard, self._sweeps
+        elif heard.path == mirror.SWEEP:
+            self._sweeps += 1
+        else:
+            mirror.apply(self._run_dir, heard)
+            self._bound.add(int(heard.path.split("/")[1]))
+
+    def _complete(self) -> list[Exited]:
+        """Ends after which the stream has gone over all files once more: the first sweep may have begun before."""
+        return [exited for exited, since in self._ended.values() if self._sweeps >= since + 2]
+
+    def _drain(self) -> None:
+        """Take in what the nodes wrote until they were stopped."""
+        deadline, enough = time.monotonic() + DRAIN_SECONDS, self._sweeps + 2
+        while self._sweeps < enough and (left_s := deadline - time.monotonic()) > 0:
+            try:
+                heard = self._heard.get(timeout=left_s)
+            except queue.Empty:
+                return
+            if heard is None:
+                return
+            self._take(heard)
+
+    def _keep_log(self, node: int) -> None:
+        """What a container printed, as its log in the run directory."""
+        if self._project is None:
+            return
+        with suppress(BackendError):
+            text = self._project.run("logs", "--no-color", "--no-log-prefix", places.service(node), within_s=30.0)
+            write_atomically(self._run_dir / "logs" / f"node-{node}.log", text.encode())
+
+
+def _check_page_ports() -> None:
+    """Refuse ports of the pages that something listens on here; a remote engine says so itself.
+
+    Raises:
+        BackendError: a port is in use, or is none.
+    """
+    for name, port in zip(("PROMETHEUS_PORT", "GRAFANA_PORT"), engine.page_ports(os.environ), strict=True):
+        problem = bind_problem(port)
+        if problem is not None:
+            raise BackendError(f"port {port} cannot be bound ({problem}); set {name} to a free one, or 0 for any")
+
+
+def project_name(run_id: str) -> str:
+    """The Compose project of a run."""
+    return f"btard-{run_id}".lower()

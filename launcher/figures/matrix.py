@@ -1,0 +1,85 @@
+"""Tables of coloured cells: traffic between peers, attack by rule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from launcher.figures import svg
+
+Cell = tuple[float | None, str, str]
+"""(value, words in the cell, tip); None: no value."""
+
+
+def draw(
+    title: str, rows: Sequence[str], columns: Sequence[str], cells: Sequence[Sequence[Cell]],
+    colour: Callable[[float], str], *, cell_width: int = 84, row_label: str = "", column_label: str = "",
+) -> str:  # fmt: skip
+    """The matrix as SVG.
+
+    Args:
+        title: read out to those who do not see it.
+        rows, columns: names.
+        cells: by row, then column.
+        colour: of a value.
+        cell_width: pixels.
+        row_label, column_label: what rows and columns are.
+    """
+    left = 26 + 7 * max((len(name) for name in rows), default=0) + (18 if row_label else 0)
+    turned = any(7 * len(name) > cell_width for name in columns)
+    head = (18 if column_label else 0) + (8 + int(5.2 * max(map(len, columns), default=0)) if turned else 22)
+    side = 28
+    width, height = left + cell_width * len(columns) + (60 if turned else 12), head + side * len(rows) + 10
+    parts = []
+    if column_label:
+        parts.append(svg.text(left + cell_width * len(columns) / 2, 13, column_label, anchor="middle", kind="ink"))
+    if row_label:
+        parts.append(svg.text(13, head + side * len(rows) / 2, row_label, anchor="middle", kind="ink", turn=-90))
+    for place, name in enumerate(columns):
+        x = left + cell_width * (place + 0.5)
+        turn = -40 if turned else 0
+        parts.append(svg.text(x, head - 7, name, anchor="start" if turned else "middle", turn=turn, kind="ink"))
+    for down, name in enumerate(rows):
+        y = head + side * down
+        parts.append(svg.text(left - 8, y + 19, name, anchor="end", kind="ink"))
+        for along, (value, words, tip) in enumerate(cells[down]):
+            x = left + cell_width * along
+            if value is None:
+                parts.append(svg.text(x + cell_width / 2, y + 19, words, anchor="middle", size=11))
+                continue
+            fill = colour(value)
+            parts.append(svg.rectangle(x + 1, y + 1, cell_width - 2, side - 2, fill, tip=tip, radius=3))
+            parts.append(f'<text x="{x + cell_width / 2:.1f}" y="{y + 19:.1f}" text-anchor="middle" font-size="11.5" '
+                         f'fill="{readable(fill)}" pointer-events="none">{words}</text>')  # fmt: skip
+    return svg.figure(max(width, 320), height, title, parts)
+
+
+def shade(low: float, high: float, dark: tuple[int, int, int] = (33, 102, 172)) -> Callable[[float], str]:
+    """From almost white at `low` to `dark` at `high`."""
+
+    def colour(value: float) -> str:
+        share = min(1.0, max(0.0, (value - low) / (high - low))) if high > low else 0.0
+        return _mix((236, 241, 247), dark, share)
+
+    return colour
+
+
+def verdict(low: float, high: float) -> Callable[[float], str]:
+    """From red at `low` over yellow to green at `high`."""
+
+    def colour(value: float) -> str:
+        share = min(1.0, max(0.0, (value - low) / (high - low))) if high > low else 1.0
+        if share < 0.5:
+            return _mix((214, 82, 82), (244, 226, 140), share * 2)
+        return _mix((244, 226, 140), (86, 166, 96), share * 2 - 1)
+
+    return colour
+
+
+def readable(fill: str) -> str:
+    """Black or white, whichever stands out on a colour."""
+    red, green, blue = (int(fill[place : place + 2], 16) for place in (1, 3, 5))
+    return "#111111" if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else "#ffffff"
+
+
+def _mix(start: tuple[int, int, int], stop: tuple[int, int, int], share: float) -> str:
+    return "#" + "".join(f"{round(a + (b - a) * share):02x}" for a, b in zip(start, stop, strict=True))

@@ -1,0 +1,1 @@
+"""report.html: one self-contained file per run and per sweep."""

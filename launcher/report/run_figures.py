@@ -1,0 +1,202 @@
+"""The figures of a run's page: one function each; a new one is added to `FIGURES`."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+
+from launcher.figures import bars, chart, matrix, svg, timeline
+from launcher.figures.chart import Axis, Band, Mark, Series
+from launcher.figures.svg import Figure
+from launcher.report import detection
+from launcher.report.run_data import RunData
+from launcher.summary import percentile
+from launcher.traffic import human
+
+_PHASES = ("HELLO", "COMMIT", "AGG", "REVEAL", "CHECKSUMS", "REPORT", "PUBLISH", "HAVE", "JUDGE", "AGG2", "CLOSE")
+
+
+def accuracy(run: RunData) -> Figure | None:
+    """Test accuracy over the steps."""
+    points = [(float(step), value) for step, value in run.summary.accuracy]
+    if not points:
+        return None
+    low = 0.0 if min(value for _, value in points) < 0.5 else 0.1 * int(10 * min(value for _, value in points))
+    drawn = chart.draw(
+        "test accuracy by step",
+        _steps(run),
+        Axis("test accuracy", low, 1.0),
+        [Series("test accuracy", points, svg.COLOURS[0])],
+        bands=windows(run),
+        marks=bans(run),
+    )
+    return Figure(
+        "accuracy",
+        "Test accuracy",
+        drawn,
+        "Each active peer evaluates its slice of the test set; the launcher adds the slices.",
+    )
+
+
+def loss(run: RunData) -> Figure | None:
+    """Training loss over the steps."""
+    series = {"honest peers, mean": honest_loss(run), "attackers, mean": _loss_of(run, attackers=True)}
+    colours = dict(zip(series, (svg.COLOURS[0], svg.RED), strict=True))
+    lines = [Series(name, smoothed(points, 5), colours[name]) for name, points in series.items() if points]
+    if not lines:
+        return None
+    high = max(percentile([y for _, y in line.points], 0.999) for line in lines)
+    drawn = chart.draw(
+        "training loss by step",
+        _steps(run),
+        Axis("training loss", 0.0, 1.05 * high or 1.0),
+        lines,
+        bands=windows(run),
+        marks=bans(run),
+    )
+    note = "that of the batch it computed, which attacks on the data change."
+    return Figure(
+        "loss", "Training loss", drawn, f"Mini-batch loss, moving average over five steps. An attacker's loss is {note}"
+    )
+
+
+def peers(run: RunData) -> Figure | None:
+    """The timeline of each peer."""
+    attacked = {event["node"]: event["steps"] for event in run.events if event["event"] == "attacked"}
+    lanes = []
+    for peer in range(run.record.run.peers):
+        active = [step for step in run.commits if peer in run.view(step)["active"]]
+        validated = [
+            step for step in active if run.view(step)["contributors"] and peer not in run.view(step)["contributors"]
+        ]
+        rows = [*run.summary.bans, *run.summary.gone, *run.summary.eliminated]
+        name = f"peer {peer}" + (" (attacks)" if peer in run.roles else "")
+        lanes.append(
+            timeline.Lane(
+                name,
+                active,
+                validated,
+                attacked.get(peer, ()),
+                {row.step: row.reason for row in rows if row.peer == peer},
+            )
+        )
+    drawn = timeline.draw("what each peer did", run.record.run.steps, lanes)
+    return Figure(
+        "timeline", "Peers", drawn, "Who was in the roster, validated, attacked (by its own account) and was banned."
+    )
+
+
+def traffic(run: RunData) -> Figure | None:
+    """Bytes from each peer to each other one."""
+    sent = {event["node"]: event["sent"] for event in run.events if event["event"] == "traffic"}
+    if not sent:
+        return None
+    count = run.record.run.peers
+    totals = {(a, b): sum(sent.get(a, {}).get(str(b), {}).values()) for a in range(count) for b in range(count)}
+    cells = [[_traffic_cell(a, b, totals[a, b], sent) for b in range(count)] for a in range(count)]
+    names = [str(peer) for peer in range(count)]
+    drawn = matrix.draw(
+        "bytes sent",
+        names,
+        names,
+        cells,
+        matrix.shade(0, max(totals.values()) or 1),
+        cell_width=92 if count <= 7 else 46,
+        row_label="from",
+        column_label="to",
+    )
+    return Figure("traffic", "Traffic", drawn, "All bytes of the run between two peers; point at a cell for its kinds.")
+
+
+def phases(run: RunData) -> Figure | None:
+    """How long phases take."""
+    spent: dict[str, list[float]] = {}
+    for views in run.commits.values():
+        for node, view in views.items():
+            if node not in run.roles and view["contributors"]:
+                for phase, seconds in view["phases"].items():
+                    spent.setdefault(phase, []).append(1000 * seconds)
+    ordered = [phase for phase in _PHASES if phase in spent] + sorted(set(spent) - set(_PHASES))
+    rows = [(phase, statistics.median(spent[phase]), percentile(spent[phase], 0.95)) for phase in ordered]
+    if not rows:
+        return None
+    virtual = run.record.experiment.backend == "simulated"
+    note = "Virtual time of the modelled network, 50 ms a gradient." if virtual else "Wall time at honest peers."
+    return Figure(
+        "phases",
+        "Phases",
+        bars.durations("duration of phases", rows),
+        f"{note} COMMIT holds the computation of the gradient, CLOSE that of a validator's.",
+    )
+
+
+def waiting(run: RunData) -> Figure | None:
+    """Attacked steps until a ban, beside the law."""
+    law, note = detection.law_of(run.record.run, run.roles)
+    convicted = {ban.peer for ban in run.summary.bans if ban.reason == "gradient"}
+    seen = [steps for peer, steps in run.summary.detection_steps.items() if int(peer) in convicted]
+    if not law or not seen:
+        return None
+    drawn = bars.against_law("attacked steps until a ban", law, seen, "attacked contributions until conviction")
+    mean, most = detection.mean_of(law), detection.quantile_of(law, 0.99)
+    caption = f"One run gives one value per attacker. Law: {note}; mean {mean:.1f}, 99 % within {most}."
+    return Figure("detection", "Detection", drawn, caption)
+
+
+def honest_loss(run: RunData) -> list[tuple[float, float]]:
+    """Mean mini-batch loss of the honest contributors, by step."""
+    return _loss_of(run, attackers=False)
+
+
+def _loss_of(run: RunData, attackers: bool) -> list[tuple[float, float]]:
+    points = []
+    for step, views in run.commits.items():
+        known = [
+            view["loss"]
+            for node, view in views.items()
+            if view["loss"] is not None and (node in run.roles) == attackers
+        ]
+        if known:
+            points.append((float(step), statistics.fmean(known)))
+    return points
+
+
+def smoothed(points: Sequence[tuple[float, float]], width: int) -> list[tuple[float, float]]:
+    """The points with the moving average of their values."""
+    means = chart.smooth([y for _, y in points], width)
+    return [(x, mean) for (x, _), mean in zip(points, means, strict=True)]
+
+
+FIGURES: tuple[Callable[[RunData], Figure | None], ...] = (accuracy, loss, peers, traffic, phases, waiting)
+
+
+def windows(run: RunData) -> list[Band]:
+    """When attacks were scheduled: from their start to the last ban of their attackers, or the stop."""
+    last = {ban.peer: ban.step for ban in reversed(run.summary.bans)}
+    found = []
+    for peer, role in run.roles.items():
+        stop = role.schedule.stop if role.schedule.stop is not None else run.record.run.steps
+        end = min(stop, last.get(peer, stop))
+        if end > role.schedule.start:
+            found.append(Band(float(role.schedule.start), float(end), "attack"))
+    return found
+
+
+def bans(run: RunData) -> list[Mark]:
+    """One mark per ban."""
+    return [Mark(float(ban.step), f"peer {ban.peer}") for ban in run.summary.bans]
+
+
+def _steps(run: RunData) -> Axis:
+    return Axis("step", 0.0, float(max(1, run.record.run.steps)))
+
+
+def _traffic_cell(a: int, b: int, total: int, sent: dict[int, dict[str, dict[str, int]]]) -> matrix.Cell:
+    if a == b or not total:
+        return None, "", ""
+    return float(total), human(total).replace(" ", "\u00a0"), f"{a} to {b}: {', '.join(_kinds(sent[a][str(b)]))}"
+
+
+def _kinds(kinds: dict[str, int]) -> Iterator[str]:
+    for kind, size in kinds.items():
+        yield f"{kind} {human(size)}"

@@ -1,0 +1,121 @@
+"""What the page of a sweep is made of: its rows, grouped, each with the clean run that it is compared to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from launcher.report.statistics import Sample, sample
+from launcher.sweep import rows, store
+from launcher.sweep.rows import Curves, Row
+from node.errors import ConfigError
+
+Measure = Callable[[Row], float | None]
+SEEDS = ("seed", "init_seed", "data_seed", "attack_seed", "protocol_seed")
+NO_ATTACK = "none"
+
+
+@dataclass(frozen=True)
+class SweepData:
+    """A sweep as far as it has come.
+
+    Args:
+        path: its directory.
+        name: of the sweep.
+        argv: the command line that made it last.
+        wanted: how many cells it lists.
+        rows: of the finished ones, in its order.
+    """
+
+    path: Path
+    name: str
+    argv: Sequence[str]
+    wanted: int
+    rows: Sequence[Row]
+    _curves: dict[str, Curves] = field(default_factory=dict)
+
+    @cached_property
+    def varied(self) -> list[str]:
+        """Options that are not the same in all rows."""
+        names = list(dict.fromkeys(name for row in self.rows for name in row.options))
+        return [name for name in names if len({str(row.options.get(name)) for row in self.rows}) > 1]
+
+    def curves(self, row: Row) -> Curves:
+        """The curves of a row, read once."""
+        if row.cell not in self._curves:
+            self._curves[row.cell] = rows.load_curves(self.path / "cells" / row.cell)
+        return self._curves[row.cell]
+
+    def select(self, scheme: str, attack: str | None = None, control: str = "") -> list[Row]:
+        """The rows of a scheme of the paper's plan; `attack` None: of all attacks."""
+        return [row for row in self.rows
+                if row.labels.get("scheme") == scheme and row.labels.get("control", "") == control
+                and (attack is None or attack_of(row) == attack)]  # fmt: skip
+
+    def clean_of(self, row: Row) -> Row | None:
+        """The run without attackers that has the same seeds and the same defence."""
+        same = [name for name in self.varied if name not in ("attack", "byzantine", "role", "attack_every",
+                                                             "attack_start", "attack_stop", "attack_probability",
+                                                             "on_ban")]  # fmt: skip
+        key = [row.options.get(name) for name in same]
+        for other in self.rows:
+            if other.byzantine_peers == 0 and [other.options.get(name) for name in same] == key:
+                return other
+        return None
+
+    def difference(self, row: Row) -> float | None:
+        """Final accuracy less that of the clean run of the same seeds."""
+        clean = self.clean_of(row)
+        if clean is None or row.final_test_accuracy is None or clean.final_test_accuracy is None:
+            return None
+        return row.final_test_accuracy - clean.final_test_accuracy
+
+    def behind(self, row: Row, margin: float = 0.01) -> int | None:
+        """Evaluations after the attack's start that are more than `margin` below the clean run's at the same step."""
+        clean = self.clean_of(row)
+        if clean is None or row.attacked_from is None:
+            return None
+        reference = dict(self.curves(clean).accuracy)
+        return sum(step >= row.attacked_from and step in reference and value < reference[step] - margin
+                   for step, value in self.curves(row).accuracy)  # fmt: skip
+
+    def over(self, found: Sequence[Row], figure: Measure) -> Sample | None:
+        """A quantity over some rows."""
+        return sample([figure(row) for row in found])
+
+
+def load(path: Path) -> SweepData:
+    """Read a sweep's directory.
+
+    Raises:
+        ConfigError: it is none, or no cell is finished.
+        DataError: a cell is damaged.
+    """
+    record = store.read(path)
+    finished = store.Store(path).rows()
+    if not finished:
+        raise ConfigError(f"no run of the sweep {path} is finished; run `btard-launch sweep` first")
+    return SweepData(path, record.name, record.argv, len(record.cells), finished)
+
+
+def attack_of(row: Row) -> str:
+    """The attack of a row as a user wrote it; roles count as one."""
+    if row.options.get("role"):
+        return " ".join(row.options["role"])
+    return row.options.get("attack") or NO_ATTACK
+
+
+def grouped(found: Sequence[Row], names: Sequence[str]) -> Mapping[tuple[Any, ...], list[Row]]:
+    """Rows that agree in some options (or labels), in the order of their first."""
+    groups: dict[tuple[Any, ...], list[Row]] = {}
+    for row in found:
+        groups.setdefault(tuple(_value(row, name) for name in names), []).append(row)
+    return groups
+
+
+def _value(row: Row, name: str) -> Any:
+    value = row.labels.get(name, row.options.get(name))
+    return tuple(value) if isinstance(value, list) else value

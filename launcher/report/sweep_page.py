@@ -1,0 +1,191 @@
+"""report.html of a sweep: figures, tables, and for the paper's plan the verdict on each claim of the report."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Sequence
+from html import escape
+from pathlib import Path
+
+from launcher.files import write_atomically
+from launcher.report import claims, page, sweep_data, sweep_figures
+from launcher.report.claims import FAILS, HOLDS, Claim
+from launcher.report.published import ABOUT_BANS, FINALS
+from launcher.report.run_page import NAME
+from launcher.report.statistics import Sample, signed
+from launcher.report.sweep_data import NO_ATTACK, SEEDS, SweepData, attack_of, grouped
+from launcher.sweep.plans import AGGRESSIVE, ATTACKS, CLEAN, MILD
+from launcher.sweep.progress import duration
+from launcher.sweep.rows import Row
+from launcher.sweep.store import RESULTS
+from launcher.traffic import human
+
+
+def write(path: Path) -> Path:
+    """Write report.html into a sweep's directory; returns its path.
+
+    Raises:
+        ConfigError: it is no sweep, or no cell is finished.
+        DataError: a cell is damaged.
+        BackendError: it cannot be written.
+    """
+    target = path / NAME
+    write_atomically(target, render(sweep_data.load(path)).encode())
+    return target
+
+
+def render(sweep: SweepData) -> str:
+    """The page."""
+    body = [page.facts(_facts(sweep))]
+    judged = claims.judge(sweep)
+    if judged:
+        body += [page.section("The report's claims", _standing(sweep), *map(_claim, judged)),
+                 page.section("Finals beside the report's", _finals(sweep)),
+                 page.section("The report's Figures 3 to 6", *map(page.show, sweep_figures.report_figures(sweep))),
+                 page.section("Bans: coin tosses there, evidence here", page.paragraph(ABOUT_BANS))]  # fmt: skip
+        body += _controls(sweep)
+    else:
+        body += [page.show(figure) for figure in sweep_figures.curves(sweep)]
+    figures = [*sweep_figures.matrices(sweep), *sweep_figures.detections(sweep)]
+    body += [page.section("Detection and rules", *map(page.show, figures))] if figures else []
+    body += [
+        page.section("All groups", _groups(sweep)),
+        page.section("Repeat it", page.command(["btard-launch", *sweep.argv[1:]]), page.paragraph(
+            f"The same command goes on where it stopped. {RESULTS} beside this page holds one row per run.")),
+        page.section("All runs", page.folded(f"{len(sweep.rows)} runs", _runs(sweep))),
+    ]  # fmt: skip
+    lead = f"{len(sweep.rows)} of {sweep.wanted} runs finished"
+    return page.render(f"Sweep {sweep.name}", lead, body)
+
+
+def _facts(sweep: SweepData) -> list[tuple[str, str]]:
+    rows = sweep.rows
+    attackers = sum(row.byzantine_peers for row in rows)
+    checked = [row for row in rows if row.findings is not None]
+    return [
+        ("runs", f"{len(rows)} of {sweep.wanted}"),
+        ("attackers banned", f"{attackers - sum(row.undetected for row in rows)} of {attackers}"),
+        ("honest peers banned", str(sum(row.honest_banned for row in rows))),
+        ("agreement broken", f"{sum(not row.agreement for row in rows)} runs"),
+        ("evidence checked", f"{len(checked)} runs, {sum(row.findings_wrong or 0 for row in checked)} wrong"),
+        ("CPU time", duration(sum(row.cpu_seconds for row in rows))),
+        ("median run", f"{statistics.median(row.wall_seconds for row in rows):.0f} s"),
+        ("bytes sent", human(sum(row.bytes_sent for row in rows))),
+    ]
+
+
+def _standing(sweep: SweepData) -> str:
+    seeds = len({row.options["seed"] for row in sweep.rows})
+    if seeds > 1:
+        return page.paragraph(f"Medians over {seeds} seeds; differences are to the clean run of the same seeds.")
+    return page.paragraph(
+        "One seed: no spread is known, and a verdict here is that of one draw. Differences are to the clean run of the "
+        "same seed."
+    )
+
+
+def _claim(claim: Claim) -> str:
+    mood = {HOLDS: "good", FAILS: "bad"}.get(claim.verdict, "open")
+    return (
+        f'<div class="claim {mood}"><q>{escape(claim.quote)}</q> <small>(section {claim.section})</small><br>'
+        f'<strong class="{mood}">{claim.verdict}.</strong> {escape(claim.words)}</div>'
+    )
+
+
+def _finals(sweep: SweepData) -> str:
+    header = ("scheme", "attack", "report", "ours, mean", "median", "to clean, median", "lowest after 100",
+              "attacked steps until ban", "runs")  # fmt: skip
+    return page.table(header, _final_rows(sweep), numbers=range(2, 9))
+
+
+def _final_rows(sweep: SweepData, control: str = "") -> Iterator[Sequence[object]]:
+    for scheme in (AGGRESSIVE, MILD):
+        for attack in (NO_ATTACK, *ATTACKS):
+            rows = sweep.select(CLEAN if attack == NO_ATTACK else scheme, attack, control)
+            finals = sweep.over(rows, _final)
+            if finals is None:
+                continue
+            apart = None if attack == NO_ATTACK else sweep.over(rows, sweep.difference)
+            lowest = [row.lowest_after_attack for row in rows if row.lowest_after_attack is not None]
+            yield (scheme, attack, f"{FINALS[scheme][attack]:.4f}" if not control else "", finals.phrase(),
+                   f"{finals.median:.4f}", "" if apart is None else signed(apart.median),
+                   f"{min(lowest):.4f}" if lowest else "", _waited(rows), len(finals.values))  # fmt: skip
+
+
+def _waited(rows: Sequence[Row]) -> str:
+    waited = [count for row in rows for count in row.detection_steps]
+    if not waited:
+        return "never" if any(row.undetected for row in rows) else ""
+    return f"{statistics.fmean(waited):.1f} (max {max(waited)})"
+
+
+def _controls(sweep: SweepData) -> list[str]:
+    names = list(dict.fromkeys(row.labels["control"] for row in sweep.rows if row.labels.get("control")))
+    found = []
+    for control in names:
+        header = ("scheme", "attack", "", "mean", "median", "to clean, median", "lowest after 100",
+                  "attacked steps until ban", "runs")  # fmt: skip
+        figures = [page.show(figure) for figure in sweep_figures.report_figures(sweep, control)
+                   if figure.key.startswith("figure4")]  # fmt: skip
+        table = page.table(header, _final_rows(sweep, control), numbers=range(3, 9))
+        found.append(page.section(f"Control: {control}", table, *figures))
+    return found
+
+
+def _groups(sweep: SweepData) -> str:
+    names = [name for name in ("scheme", "control", "label") if any(row.labels.get(name) for row in sweep.rows)]
+    names += [name for name in sweep.varied if name not in SEEDS]
+    header = [*names, "runs", "final, mean", "median", "worst", "to clean, median", "best, mean", "banned", "free",
+              "attacked steps until ban", "bytes"]  # fmt: skip
+    body = [(*map(_word, key), *_group(sweep, rows)) for key, rows in grouped(sweep.rows, names).items()]
+    return page.table(header, body, numbers=range(len(names), len(header)))
+
+
+def _group(sweep: SweepData, rows: Sequence[Row]) -> tuple[object, ...]:
+    finals, apart = sweep.over(rows, _final), sweep.over(rows, sweep.difference)
+    best = sweep.over(rows, lambda row: row.best_test_accuracy)
+    attacked = any(row.byzantine_peers for row in rows)
+    return (
+        len(rows), _phrase(finals), "" if finals is None else f"{finals.median:.4f}",
+        "" if finals is None else f"{min(finals.values):.4f}",
+        signed(apart.median) if apart is not None and attacked else "", _phrase(best),
+        sum(row.bans for row in rows), sum(row.undetected for row in rows), _waited(rows),
+        human(statistics.fmean(row.bytes_sent for row in rows)),
+    )  # fmt: skip
+
+
+def _runs(sweep: SweepData) -> str:
+    names = sweep.varied
+    header = ["cell", *names, "attack", "final", "to clean", "bans at", "attacked steps", "honest banned", "verified",
+              "wall s", "CPU s"]  # fmt: skip
+    return page.table(
+        header, [_run(sweep, row, names) for row in sweep.rows], numbers=range(len(names) + 2, len(header))
+    )
+
+
+def _run(sweep: SweepData, row: Row, names: Sequence[str]) -> tuple[object, ...]:
+    apart = sweep.difference(row) if row.byzantine_peers else None
+    bans = " ".join(str(step) for step in dict.fromkeys((row.first_ban, row.last_ban)) if step is not None)
+    checked = "no" if row.findings is None else f"{row.findings} findings, {row.findings_wrong} wrong"
+    return (
+        row.cell, *(_word(row.options.get(name)) for name in names), attack_of(row),
+        "" if row.final_test_accuracy is None else f"{row.final_test_accuracy:.4f}",
+        "" if apart is None else signed(apart), bans, " ".join(map(str, row.detection_steps)),
+        row.honest_banned, checked, f"{row.wall_seconds:.0f}", f"{row.cpu_seconds:.0f}",
+    )  # fmt: skip
+
+
+def _final(row: Row) -> float | None:
+    return row.final_test_accuracy
+
+
+def _phrase(values: Sample | None) -> str:
+    return "" if values is None else values.phrase()
+
+
+def _word(value: object) -> str:
+    if value in (None, (), ""):
+        return ""
+    if isinstance(value, float):
+        return f"{value:g}"
+    return "; ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

@@ -1,0 +1,67 @@
+"""The commands on many runs and on finished ones: sweep, report, compare."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from launcher.flags import GroupedCommand, table_options
+
+
+@click.command(cls=GroupedCommand)
+@click.argument("which", metavar="[paper|FILE]", required=False)
+@table_options
+@click.option("--quick", is_flag=True, help="the plan's short form")
+@click.option("--out", metavar="DIR", help="the sweep's directory [sweeps/NAME]")
+@click.option("--cores", metavar="N", type=click.IntRange(1), help="cores to keep busy [all]")
+@click.option("--limit", metavar="N", type=click.IntRange(1), help="stop after N runs")
+@click.option("--retry-failed", is_flag=True, help="run cells again that failed")
+@click.option("--slim", is_flag=True, help="keep of each run only what tables and figures need")
+@click.option("--no-check", is_flag=True, help="do not verify the evidence of every run")
+@click.option("--dry-run", is_flag=True, help="list the cells, start nothing")
+def sweep(
+    which: str | None, quick: bool, out: str | None, cores: int | None, limit: int | None, retry_failed: bool,
+    slim: bool, no_check: bool, dry_run: bool, **options: Any,
+) -> None:  # fmt: skip
+    """Run a grid of clusters; go on where it stopped.
+
+    Every option takes several values: `a,b`, `0..4`, or `a|b` where values contain commas. `paper` is the report's
+    plan; a TOML or JSON file holds `[[grid]]` tables of options.
+    """
+    from rich.console import Console
+
+    from launcher import settings
+    from launcher.sweep import command
+
+    config = options.pop("config", None)
+    given = {name: value for name, value in options.items() if value is not None and value != ()}
+    base = settings.resolve({}, os.environ, config).experiment
+    asked = command.Asked(which, given, quick, out, cores, limit, retry_failed, slim, not no_check, dry_run)
+    raise SystemExit(command.run(asked, base, Console(highlight=False), sys.argv))
+
+
+@click.command()
+@click.argument("path", metavar="RUN|SWEEP", type=click.Path(path_type=Path))
+def report(path: Path) -> None:
+    """Write report.html of a run or a sweep: one self-contained page."""
+    from launcher.report import command
+
+    click.echo(f"report: {command.report(path)}")
+
+
+@click.command()
+@click.argument("a", type=click.Path(path_type=Path))
+@click.argument("b", type=click.Path(path_type=Path))
+@click.option("--out", metavar="FILE", type=click.Path(path_type=Path), default="compare.html", show_default=True,
+              help="the page")  # fmt: skip
+def compare(a: Path, b: Path, out: Path) -> None:
+    """Compare two runs, or two sweeps cell by cell."""
+    from rich.console import Console
+
+    from launcher.report import command
+
+    command.show_comparison(Console(highlight=False), a, b, out)

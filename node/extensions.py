@@ -1,0 +1,113 @@
+"""Attacks, rules and tasks from outside this package: files that a user names, and installed packages.
+
+An installed package offers a module under the entry point group `btard.plugins`; it is imported when a registry is read
+for the first time. A file is named with `--import`; all peers of a run must hold the same one.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import sys
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+from blake3 import blake3
+
+from node.errors import BtardError, ConfigError
+
+GROUP = "btard.plugins"
+
+_loaded: set[str] = set()
+
+
+def label(path: Path) -> str:
+    """How peers name a file: its name and a digest of its content.
+
+    Raises:
+        ConfigError: it cannot be read, or is no Python file.
+    """
+    if path.suffix != ".py":
+        raise ConfigError(f"--import {path} is no Python file; name one that ends in .py")
+    try:
+        return f"{path.name} {blake3(path.read_bytes()).hexdigest(length=16)}"
+    except OSError as error:
+        raise ConfigError(f"--import {path} cannot be read: {error.strerror}; name an existing file") from error
+
+
+def load(paths: Sequence[Path]) -> None:
+    """Run the files, each content once in this process, so that their decorators register what they define.
+
+    Raises:
+        ConfigError: one cannot be read, or raises; the message has the line.
+    """
+    for path in paths:
+        found = label(path)
+        if found not in _loaded:
+            _run(path, f"btard_import_{path.stem}_{found.rpartition(' ')[2]}")
+            _loaded.add(found)
+
+
+def require(labels: Sequence[str]) -> None:
+    """Refuse to go on without the files that a run was made with.
+
+    Raises:
+        ConfigError: one of them has not been loaded, or with another content.
+    """
+    for wanted in labels:
+        if wanted not in _loaded:
+            name, _, digest = wanted.rpartition(" ")
+            raise ConfigError(
+                f"this run was made with --import {name} (content {digest}), which is not loaded here; its run "
+                f"directory holds a copy: read imports/{name}, and if you trust it, pass --import with its path"
+            )
+
+
+@cache
+def load_installed() -> None:
+    """Import what installed packages offer.
+
+    Raises:
+        ConfigError: one of them cannot be imported; the message names its package.
+    """
+    for entry in importlib.metadata.entry_points(group=GROUP):
+        try:
+            entry.load()
+        except BtardError:
+            raise
+        except Exception as error:
+            package = entry.dist.name if entry.dist is not None else "an installed package"
+            raise ConfigError(
+                f"plug-in {entry.name!r} ({entry.value}) of {package} cannot be imported: "
+                f"{type(error).__name__}: {error}; repair or uninstall it"
+            ) from error
+
+
+def _run(path: Path, name: str) -> None:
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses and pickles look their module up
+    try:
+        spec.loader.exec_module(module)
+    except BtardError:
+        del sys.modules[name]
+        raise
+    except Exception as error:
+        del sys.modules[name]
+        raise ConfigError(
+            f"--import {path} failed{_where(error, path)}: {type(error).__name__}: {error}; repair the file"
+        ) from error
+
+
+def _where(error: Exception, path: Path) -> str:
+    """The last line of the file that the error passed through."""
+    if isinstance(error, SyntaxError):
+        return f" in line {error.lineno}"
+    line, trace = None, error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == str(path):
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    return f" in line {line}" if line is not None else ""

@@ -1,0 +1,113 @@
+"""What an evidence file shows, in one sentence: told only after the file has proved it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import assert_never
+
+from node.protocol.attempt import Attempt
+from node.protocol.charges import (
+    Averaging,
+    Broken,
+    Charge,
+    Equivocation,
+    FalseChecksum,
+    FalseGradient,
+    OutOfBounds,
+    Ruled,
+    Unusable,
+    Withheld,
+)
+from node.protocol.messages import Phase, decode_body, decode_signed
+from node.protocol.sequence import claimers, owed_aggregates, owed_parts
+from node.protocol.silence import Silent
+from node.protocol.state import Ban
+
+
+def testimony(ban: Ban, charge: Charge, trial: Attempt, signers: Sequence[int]) -> str:
+    """The sentence.
+
+    Args:
+        ban: what was proved.
+        charge: the charge behind it.
+        trial: the attempt in which it was judged, replayed.
+        signers: whose OUTCOMEs or CLOSEs made it effective.
+    """
+    peer, part = ban.peer, getattr(charge, "part", None)
+    match charge:
+        case Ruled() | Broken():
+            return f"{_names(signers)}, more than half of the roster, signed the removal of peer {peer}: {_rule(ban)}"
+        case Equivocation(first=first, second=second):
+            return f"peer {peer} signed two different messages for one slot: {_differences(first, second)}"
+        case Silent(phase=phase):
+            return f"more than f peers signed that they missed the {phase.name} of peer {peer} in the step before"
+        case Withheld(stage="part" | "aggregate" as stage):
+            return _shortage(ban, stage, charge.part, trial)
+        case Withheld():
+            return f"fewer than f + 1 peers say that they hold what peer {peer} had to publish for judging"
+        case Unusable():
+            return f"peer {peer} committed to a part {part} with entries that are not finite or beyond 2^40"
+        case OutOfBounds():
+            claim = trial.claim(peer, charge.part)
+            return f"peer {peer} signed s = {claim.s:.6g} and norm = {claim.norm:.6g} for part {part}: impossible (V0)"
+        case Averaging():
+            return f"recomputed from the published parts, part {part} shows {_averaged(ban)}"
+        case FalseChecksum():
+            verdict = f"is what peer {charge.accused} claimed: peer {peer} accused it falsely"
+            if ban.reason != "false_accusation":
+                verdict = f"is not what peer {peer} claimed"
+            return f"recomputed from the published bytes, the checksum of part {part} {verdict}"
+        case FalseGradient():
+            return _gradient(ban, charge)
+        case _:
+            assert_never(charge)
+
+
+def _rule(ban: Ban) -> str:
+    return {
+        "silent": "f + 1 peers missed its message at their deadlines",
+        "prefix": "the history that it signed is not that of the messages",
+        "malformed": "it signed a message that fits no rule",
+        "incomplete": "it signed for a phase before the phase before it was complete",
+        "close": "it ended the step in another state",
+        "edges": "complaints tie it to more peers than can be faulty",
+        "eliminated": "complaints between it and one other peer never ended",
+    }.get(ban.reason, ban.reason)
+
+
+def _averaged(ban: Ban) -> str:
+    return {
+        "aggregate": f"that peer {ban.peer} committed to a wrong aggregate",
+        "false_report": f"that peer {ban.peer} passed a false checksum as true",
+        "false_accusation": f"nothing wrong: peer {ban.peer} accused its aggregator falsely",
+    }.get(ban.reason, f"that the checksum which peer {ban.peer} claimed is false")
+
+
+def _gradient(ban: Ban, charge: FalseGradient) -> str:
+    if ban.reason == "false_accusation":
+        return f"the gradient of peer {charge.accused} is the one that its public seed gives: peer {ban.peer} lied"
+    if ban.reason == "gradient":
+        return (
+            f"peer {ban.peer} committed to another gradient than its public seed gives, as peer {charge.accuser} said"
+        )
+    return f"peer {ban.peer} claimed other checksums than its gradient, recomputed from its public seed, has"
+
+
+def _shortage(ban: Ban, stage: str, part: int, trial: Attempt) -> str:
+    items, phase = (owed_parts(trial), Phase.HELD) if stage == "part" else (owed_aggregates(trial), Phase.REVEAL)
+    place = next(place for place, item in enumerate(items) if (item.owner, item.part) == (ban.peer, part))
+    held, needed = len(claimers(trial, phase, place)), trial.roster.faults + 1
+    what = f"part {part} of peer {ban.peer}'s gradient" if stage == "part" else f"peer {ban.peer}'s aggregate"
+    return f"{held} of {len(trial.roster.active)} peers say that they hold {what}; {needed} had to"
+
+
+def _differences(first: bytes, second: bytes) -> str:
+    one, other = (decode_body(decode_signed(data).body) for data in (first, second))
+    slot = one.slot
+    fields = [name for name in one.__struct_fields__ if getattr(one, name) != getattr(other, name, None)]
+    where = f"{slot.phase.name} of step {slot.step}, attempt {slot.attempt + 1}"
+    return f"{where}; they differ in {' and '.join(fields)}"
+
+
+def _names(peers: Sequence[int]) -> str:
+    return "peers " + ", ".join(str(peer) for peer in sorted(peers))

@@ -1,0 +1,225 @@
+"""Whole clusters of real worker processes on loopback, several at a time, and the promises that each must keep."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from node.audit import Finding, Genesis, check_run
+from node.config import WIRE_VERSION, Endpoint, Plugin, Role, RunConfig, Schedule
+from node.journal import Record
+from tests.workers import Worker, changed, roster, workers
+
+RUN = RunConfig(
+    peers=6, task=Plugin("quadratic", {"dimension": 24}), steps=4, batch_size=2, eval_every=1000,
+    delivery_bound_s=1.0, gradient_bound_s=1.0,
+)  # fmt: skip
+"""Bounds that a loaded machine keeps: waiting costs no CPU."""
+
+PATIENCE_S = 480.0
+"""Ends a cluster that hangs; no test depends on how long anything takes."""
+
+Relay = Callable[[ExitStack, Mapping[int, Endpoint]], Mapping[int, Mapping[int, Endpoint]]]
+"""From where the workers listen: where each of them is told that the others do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attacker:
+    """One attacker: what it does, from step `start` to `stop` (exclusive; None: to the end)."""
+
+    attacks: tuple[Plugin, ...]
+    start: int = 1
+    stop: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A cluster to run.
+
+    Args:
+        attackers: by genesis id.
+        run: what all peers agree on.
+        relay: puts something between the peers.
+        kill: genesis id of a peer whose process is killed once it takes part in a dispute.
+    """
+
+    attackers: Mapping[int, Attacker] = field(default_factory=dict)
+    run: RunConfig = RUN
+    relay: Relay | None = None
+    kill: int | None = None
+
+
+@dataclass(slots=True)
+class Aftermath:
+    """What the journals of an ended cluster say."""
+
+    plan: Plan
+    codes: dict[int, int | None]
+    records: dict[int, list[Record]]
+    findings: list[Finding]
+
+    @property
+    def honest(self) -> tuple[int, ...]:
+        """Peers that neither attack nor were killed."""
+        return tuple(peer for peer in self.codes if peer not in self.plan.attackers and peer != self.plan.kill)
+
+    @property
+    def witness(self) -> int:
+        """The first honest peer that finished."""
+        return next(peer for peer in self.honest if self.said(peer, "finished"))
+
+    def said(self, peer: int, event: str) -> list[Record]:
+        """One peer's records of a kind."""
+        return [record for record in self.records[peer] if record["event"] == event]
+
+    @property
+    def removed(self) -> list[tuple[int, int, str]]:
+        """(step, peer, reason) of every removal, as an honest peer that finished saw it, in order."""
+        return sorted((ban["step"], ban["peer"], ban["reason"]) for ban in self.said(self.witness, "banned"))
+
+    @property
+    def dropped(self) -> dict[str, int]:
+        """What honest peers refused."""
+        total: dict[str, int] = {}
+        for peer in self.honest:
+            for record in self.said(peer, "dropped"):
+                total[record["reason"]] = total.get(record["reason"], 0) + record["count"]
+        return total
+
+    def steps(self, event: str) -> set[int]:
+        """The steps of an event at honest peers."""
+        return {record["step"] for peer in self.honest for record in self.said(peer, event)}
+
+    def struck(self, peer: int) -> list[int]:
+        """The steps at which an attacker did something."""
+        return [step for record in self.said(peer, "attacked") for step in record["steps"]]
+
+    @property
+    def log(self) -> str:
+        """For a failing test."""
+        kept = ("suspected", "disputed", "voided", "resolved", "banned", "halted", "failed", "expelled", "dropped")
+        lines = [str(record) for records in self.records.values() for record in records if record["event"] in kept]
+        return f"exit codes {self.codes}\n" + "\n".join(lines)
+
+
+class Cluster:
+    """One plan's processes, from their start to the end of the last honest one."""
+
+    def __init__(self, where: Path, plan: Plan) -> None:
+        self._where, self._plan, self._stack = where, plan, ExitStack()
+        self._end = time.monotonic() + PATIENCE_S
+        try:
+            self._workers = self._start()
+        except BaseException:
+            self._stack.close()
+            raise
+
+    def _start(self) -> list[Worker]:
+        plan, accomplices = self._plan, tuple(sorted(self._plan.attackers))
+        configs = []
+        for config in roster(self._where, plan.run):
+            attacker = plan.attackers.get(config.node)
+            if attacker is not None:
+                schedule = Schedule(start=attacker.start, stop=attacker.stop)
+                config = changed(config, role=Role(attacker.attacks, schedule, accomplices))
+            configs.append(config)
+        genesis = Genesis(1, WIRE_VERSION, configs[0].run_id, plan.run, configs[0].members)
+        (self._where / "genesis.json").write_bytes(msgspec.json.encode(genesis))
+        started = self._stack.enter_context(workers(configs))
+        bound = {each.config.node: each.bound() for each in started}
+        told = plan.relay(self._stack, bound) if plan.relay is not None else dict.fromkeys(bound, bound)
+        for each in started:
+            each.pipe.send(("addresses", dict(told[each.config.node])))
+        return started
+
+    @property
+    def sentinels(self) -> list[int]:
+        """Ready when a process has ended."""
+        return [each.process.sentinel for each in self._workers if each.process.exitcode is None]
+
+    def over(self) -> bool:
+        """True once no honest peer works any more."""
+        kill = self._plan.kill
+        if kill is not None and self._workers[kill].process.exitcode is None and self._workers[kill].said("disputed"):
+            self._workers[kill].process.kill()
+        working = [each for each in self._workers if each.process.exitcode is None]
+        if working and time.monotonic() > self._end:
+            raise AssertionError(f"{self._where.name} hangs: {self._gather({}).log}")
+        return not any(each.config.node not in (*self._plan.attackers, kill) for each in working)
+
+    def aftermath(self) -> Aftermath:
+        """Stop the attackers that are left, and read what everyone wrote."""
+        for each in self._workers:
+            if each.process.exitcode is None:
+                each.process.terminate()
+        codes = {each.config.node: each.exit_code() for each in self._workers}
+        return self._gather(codes)
+
+    def close(self) -> None:
+        """Leave no process behind."""
+        self._stack.close()
+
+    def _gather(self, codes: dict[int, int | None]) -> Aftermath:
+        records = {each.config.node: each.records for each in self._workers}
+        return Aftermath(self._plan, codes, records, check_run(self._where) if codes else [])
+
+
+def run_all(where: Path, plans: Mapping[str, Plan], at_once: int) -> dict[str, Aftermath]:
+    """Run every plan, `at_once` clusters at a time."""
+    waiting, under_way, done = list(plans.items()), dict[str, Cluster](), dict[str, Aftermath]()
+    try:
+        while waiting or under_way:
+            while waiting and len(under_way) < at_once:
+                name, plan = waiting.pop(0)
+                under_way[name] = Cluster(where / name, plan)
+            wait([sentinel for cluster in under_way.values() for sentinel in cluster.sentinels], timeout=0.5)
+            for name in [name for name, cluster in under_way.items() if cluster.over()]:
+                done[name] = under_way[name].aftermath()
+                under_way.pop(name).close()
+    finally:
+        for cluster in under_way.values():
+            cluster.close()
+    return done
+
+
+def keeps_the_promises(end: Aftermath, lost: int = 0) -> None:
+    """Agreement, accuracy, liveness and accountability of a cluster that had at most f faulty peers.
+
+    Args:
+        lost: honest peers that mutual eliminations cost.
+    """
+    finished = [peer for peer in end.honest if end.said(peer, "finished")]
+    expelled = [peer for peer in end.honest if end.said(peer, "expelled")]
+    assert (len(finished), len(expelled)) == (len(end.honest) - lost, lost), end.log
+    assert all(end.codes[peer] == 0 for peer in end.honest), end.log
+    bans = [_bans(end, peer) for peer in finished]
+    assert bans == [bans[0]] * len(bans), end.log
+    accidents = {(peer, reason) for _, peer, reason in end.removed if peer in end.honest and reason != "eliminated"}
+    assert not accidents, end.log
+    assert agree_step_by_step(end, finished) == set(range(end.plan.run.steps + 1)), end.log
+    wrong = [finding for finding in end.findings if not finding.ok]
+    assert not wrong, wrong
+    proven = [finding for finding in end.findings if finding.kind not in ("certificate", "summary")]
+    assert len(proven) == len(bans[0]), end.findings
+
+
+def agree_step_by_step(end: Aftermath, peers: Sequence[int]) -> set[int]:
+    """Whoever commits a step commits the same state; returns the steps that somebody committed."""
+    digests: dict[int, set[str]] = {}
+    for peer in peers:
+        for record in end.said(peer, "committed"):
+            digests.setdefault(record["step"], set()).add(record["state_digest"])
+    assert all(len(found) == 1 for found in digests.values()), f"{digests}\n{end.log}"
+    return set(digests)
+
+
+def _bans(end: Aftermath, peer: int) -> list[tuple[Any, ...]]:
+    fields = ("step", "attempt", "peer", "reason", "accuser", "removed")
+    return sorted(tuple(ban[name] for name in fields) for ban in end.said(peer, "banned"))

@@ -1,0 +1,152 @@
+"""report.html of runs and sweeps, and comparisons: made from real runs, looked at by a real browser."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from launcher import Experiment, Result, run
+from launcher.report import command, compare, run_page, sweep_page
+from launcher.sweep import engine, grid
+from launcher.sweep.engine import Ended, Running, Wish
+from launcher.sweep.grid import Cell
+from launcher.sweep.store import Store
+from node.errors import ConfigError
+from tests.browser import Seen, chromium, look
+from tests.launching import LAUNCH, environment
+
+BASE = Experiment(backend="simulated", task="quadratic", device="cpu", steps=30, eval_every=10, attack_start=4)
+
+
+class Nobody:
+    """Watches nothing."""
+
+    def tick(self, running: Sequence[Running], waiting: Sequence[Cell]) -> None:
+        """Ignore it."""
+
+    def ended(self, ended: Ended) -> None:
+        """Fail at once."""
+        assert ended.outcome == engine.DONE, ended.problem
+
+
+@pytest.fixture(scope="module")
+def attacked(tmp_path_factory: pytest.TempPathFactory) -> Result:
+    """A run in which both attackers are banned."""
+    where = tmp_path_factory.mktemp("page") / "run"
+    return run(Experiment(backend="simulated", task="quadratic", device="cpu", steps=60, eval_every=10, attack="noise",
+                          byzantine=2, attack_start=4, run_dir=str(where)))  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sweep over attacks, numbers of attackers and rules."""
+    store = Store(tmp_path_factory.mktemp("sweep"))
+    cells = grid.cells(BASE, {"byzantine": [0, 2], "attack": ["noise", "zero"], "rule": ["centered_clip", "mean"]})
+    store.enlist("rules", cells, ["btard-launch", "sweep", "--byzantine", "0,2"])
+    engine.run(store, cells, Wish(cores=2), Nobody())
+    return store.path
+
+
+@pytest.fixture(scope="module")
+def paper(tmp_path_factory: pytest.TempPathFactory, mnist_directory: Path) -> Path:
+    """The shape of the paper's quick plan: the real network and attacks, tiny batches, few steps."""
+    out = tmp_path_factory.mktemp("paper") / "sweep"
+    tiny = ("--steps", "16", "--batch-size", "4", "--attack-start", "3", "--eval-every", "16", "--seed", "0",
+            "--attack", "sign_flip,label_flip,noise", "--data-dir", str(mnist_directory))  # fmt: skip
+    done = subprocess.run([*LAUNCH, "sweep", "paper", "--quick", "--backend", "simulated", "--slim", "--no-check",
+                           "--out", str(out), *tiny], env=environment(), capture_output=True, text=True)  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"report: {out}" in done.stdout.replace("\n", "")
+    return out
+
+
+def _looked(page: Path, where: Path) -> Seen:
+    seen = look(page, where)
+    assert seen.complaints == ()
+    assert seen.wider <= 0, "the page does not scroll sideways"
+    assert len(seen.picture) > 20_000
+    for name, (width, height, marks) in seen.figures.items():
+        assert width > 300 and height > 80 and marks > 0, f"figure {name} is {width} x {height} with {marks} marks"
+    return seen
+
+
+def test_the_page_of_a_run(attacked: Result, tmp_path: Path) -> None:
+    page = run_page.write(attacked.run_dir)
+    seen = _looked(page, tmp_path)
+    assert set(seen.figures) == {"accuracy", "loss", "timeline", "traffic", "phases", "detection"}
+    text = page.read_text()
+    assert "--attack noise --byzantine 2 --attack-start 4" in text
+    assert "--run-dir" not in text.partition("Repeat it")[2].partition("</pre>")[0]
+    assert all(f"peer {ban.peer}" in text for ban in attacked.summary.bans)
+    assert "http" not in text.replace("http://www.w3.org/2000/svg", ""), "self-contained"
+    assert len(text) < 500_000
+
+
+def test_the_page_of_a_sweep(swept: Path, tmp_path: Path) -> None:
+    seen = _looked(sweep_page.write(swept), tmp_path)
+    kinds = ("final", "best", "latency", "bytes")
+    assert {f"matrix-{axis}-{kind}" for axis in ("attack", "attackers") for kind in kinds} <= set(seen.figures)
+    assert "curves" in seen.figures
+    assert "detection-2-1-remove" in seen.figures
+
+
+@pytest.mark.mnist
+def test_the_page_of_the_papers_plan(paper: Path, tmp_path: Path) -> None:
+    page = paper / "report.html"
+    seen = _looked(page, tmp_path)
+    assert {"figure3", "figure4", "figure5", "figure6"} <= set(seen.figures)
+    text = page.read_text()
+    for quote in ("speed of convergence is not worsened", "label flipping being more impactful",
+                  "nearly indistinguishable", "smaller changes in loss", "small variation"):  # fmt: skip
+        assert quote in text
+    assert "coin toss" in text
+    assert "0.9831" in text, "the published final stands beside ours"
+
+
+def test_comparing_runs(attacked: Result, tmp_path: Path) -> None:
+    other = run(Experiment(backend="simulated", task="quadratic", device="cpu", steps=60, eval_every=10, attack="zero",
+                           byzantine=1, attack_start=4, run_dir=str(tmp_path / "other")))  # fmt: skip
+    lines, page = compare.make(attacked.run_dir, other.run_dir)
+    table = {line[0]: line[1:] for line in lines}
+    assert table["--attack"] == ("noise", "zero", "")
+    assert table["--byzantine"] == ("2", "1", "")
+    a, b = attacked.summary.final_test_accuracy, other.summary.final_test_accuracy
+    assert a is not None
+    assert b is not None
+    assert table["final test accuracy"][2] == f"{b - a:+.4g}"
+    assert table["final parameters"][1] == "different"
+    (tmp_path / "compare.html").write_text(page)
+    assert set(_looked(tmp_path / "compare.html", tmp_path).figures) == {"accuracy", "loss"}
+    same, _ = compare.make(attacked.run_dir, attacked.run_dir)
+    assert ("final parameters", "", "the same bits as A's", "") in same
+
+
+def test_comparing_sweeps(swept: Path) -> None:
+    lines, page = compare.make(swept, swept)
+    table = {line[0]: line[1:] for line in lines}
+    assert table["of the same configuration"] == ("6", "6", "")
+    assert table["the same, equal configurations"][2] == "median +0.0000, +0.0000 to +0.0000"
+    assert page.count("<tr>") > 6
+
+
+def test_what_is_neither(attacked: Result, swept: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="neither a run nor a sweep"):
+        command.report(tmp_path)
+    with pytest.raises(ConfigError, match="compare two of a kind"):
+        compare.make(attacked.run_dir, swept)
+    (tmp_path / "run.json").write_bytes((attacked.run_dir / "run.json").read_bytes())
+    with pytest.raises(ConfigError, match="has the run ended"):
+        command.report(tmp_path)
+
+
+def test_a_machine_without_a_browser_says_so_and_ci_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setenv("CI", "true")
+    with pytest.raises(pytest.fail.Exception, match="apt-get install chromium"):
+        chromium()
+    monkeypatch.setenv("CI", "")
+    with pytest.raises(pytest.skip.Exception, match="NO BROWSER"):
+        chromium()
