@@ -207,8 +207,8 @@ def _follow(current: _Run) -> tuple[str, str | None]:
             current.observer.saw(current.watch.look())
             _name_dead(current, ended)
         current.observer.saw(current.watch.look())
-        if play is not None:
-            play.look()
+        for node in play.look() if play is not None else ():
+            current.exits.pop(node, None)
         early = _reason_to_stop(current)
         if early is not None:
             return early

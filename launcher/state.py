@@ -125,6 +125,8 @@ class RunState:
                 node.state = "bound"
             case "greeted":
                 node.state = "ready"
+            case "resumed":
+                node.state, node.problem, node.exit_code = "ready", None, None
             case "committed":
                 self._commit(node, record)
             case "evaluated":
@@ -171,6 +173,8 @@ class RunState:
         match record["action"]:
             case "kill":
                 self.killed.update(record["peers"])
+            case "restart":
+                self.killed.difference_update(record["peers"])
             case "pause":
                 self.paused.update(record["peers"])
             case "continue":
@@ -178,7 +182,9 @@ class RunState:
             case _:
                 return
         for peer in record["peers"]:
-            self.nodes[peer].state = {"kill": "killed", "pause": "paused"}.get(record["action"], "training")
+            self.nodes[peer].state = {"kill": "killed", "pause": "paused", "restart": "starting"}.get(
+                record["action"], "training"
+            )
 
     def _commit(self, node: NodeState, record: Record) -> None:
         step = int(record["step"])

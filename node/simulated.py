@@ -17,17 +17,19 @@ from pathlib import Path
 from types import FrameType
 
 from node import extensions, keys, linkwatch
-from node.build import build_node, task_of
+from node.build import Node, build_node, task_of
 from node.conditions import Conditions
 from node.config import NodeConfig
 from node.counters import Counters
 from node.direction import Cue, Director
 from node.errors import BtardError
 from node.journal import Journal
+from node.keeper import Keeper
 from node.links import LinkModel
 from node.network import Network
-from node.protocol.events import Dropped, Expelled, Finished, Halted, Output
+from node.protocol.events import Dropped, Expelled, Finished, Halted, Input, Output
 from node.recorder import Recorder
+from node.recovery import recover
 from node.signing import verify
 from node.simulator import Simulation, Stage, remembering, remembering_gradients
 from node.training.environment import fingerprint, pin
@@ -127,12 +129,28 @@ def _simulate(
     extensions.load([Path(path) for path in common.imports])
     task = task_of(common.run, Path(common.data_directory))
     check, environment, compute = remembering(verify), fingerprint(common.run.device), remembering_gradients(task)
-    nodes = {
-        config.node: build_node(config, keys.load(Path(config.secrets_file)), task, environment, check, compute)
-        for config in configs
-    }
+    keepers: dict[int, Keeper] = {}
+
+    def make(config: NodeConfig) -> tuple[Node, Sequence[Input]]:
+        """A node, as its worker would make it: from where it was, if it is made again."""
+        if config.node in keepers:
+            keepers.pop(config.node).close()
+        recovery = recover(config, environment, journals[config.node])
+        keeper = recovery.keeper if recovery is not None else None
+        secrets = keys.load(Path(config.secrets_file))
+        node = build_node(config, secrets, task, environment, check, compute, keeper)
+        if recovery is None:
+            return node, ()
+        keepers[config.node] = recovery.keeper
+        if recovery.at is not None:
+            node.peer.restore(recovery.at)
+        return node, recovery.heard
+
+    by_id = {config.node: config for config in configs}
+    nodes = {config.node: make(config)[0] for config in configs}
     network = Network(LinkModel(seed=common.run.data_seed), common.conditions)
-    simulation = Simulation(nodes, network, compute, stage=_stage(common.conditions, journals))
+    stage = _stage(common.conditions, journals, lambda node: make(by_id[node]))
+    simulation = Simulation(nodes, network, compute, stage=stage)
     desks = {node: _Desk(simulation.counters[node]) for node in nodes}
     recorders = {
         config.node: Recorder(config, journals[config.node], task, desks[config.node], lambda: simulation.now_s)
@@ -166,9 +184,13 @@ def _simulate(
         for (sender, receiver), tally in sorted(network.tallies.items()):
             link = network.link(sender, receiver, simulation.now_s, simulation.step(sender))
             linkwatch.report(journals[sender], receiver, link, tally, None)
+    for keeper in keepers.values():
+        keeper.close()
 
 
-def _stage(conditions: Conditions | None, journals: dict[int, Journal]) -> Stage | None:
+def _stage(
+    conditions: Conditions | None, journals: dict[int, Journal], revive: Callable[[int], tuple[Node, Sequence[Input]]]
+) -> Stage | None:
     """The events of the run's scenario; who is hit by one journals it, the first node what concerns the links."""
     if conditions is None:
         return None
@@ -177,7 +199,7 @@ def _stage(conditions: Conditions | None, journals: dict[int, Journal]) -> Stage
         at = cue.peers[0] if cue.peers else min(journals)
         journals[at].append("scenario", action=cue.action, peers=list(cue.peers), text=cue.text, at_s=round(now_s, 6))
 
-    return Stage(Director(conditions), played)
+    return Stage(Director(conditions), played, revive)
 
 
 def _end(simulation: Simulation, recorders: dict[int, Recorder], node: int) -> None:

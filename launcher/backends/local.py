@@ -20,6 +20,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
+import msgspec
+
 from launcher.backends import Exited
 from node.config import Endpoint, NodeConfig
 from node.errors import BackendError
@@ -57,6 +59,7 @@ class LocalBackend:
         self._processes: dict[int, BaseProcess] = {}
         self._pipes: dict[int, Connection] = {}
         self._endpoints: dict[int, Endpoint] = {}
+        self._configs: dict[int, NodeConfig] = {}
         self._told = False
 
     def warm_up(self) -> None:
@@ -71,14 +74,18 @@ class LocalBackend:
     def start(self, configs: Sequence[NodeConfig]) -> None:
         """Start one worker per configuration and return; `poll` carries the start-up on."""
         for config in configs:
-            ours, theirs = self._context.Pipe()
-            process: BaseProcess = self._context.Process(
-                target=_work, args=(config, theirs), name=f"btard-node-{config.node}", daemon=True
-            )
-            with server_environment(), without_main():
-                process.start()
-            theirs.close()
-            self._processes[config.node], self._pipes[config.node] = process, ours
+            self._configs[config.node] = config
+            self._launch(config)
+
+    def _launch(self, config: NodeConfig) -> None:
+        ours, theirs = self._context.Pipe()
+        process: BaseProcess = self._context.Process(
+            target=_work, args=(config, theirs), name=f"btard-node-{config.node}", daemon=True
+        )
+        with server_environment(), without_main():
+            process.start()
+        theirs.close()
+        self._processes[config.node], self._pipes[config.node] = process, ours
 
     def poll(self, timeout_s: float) -> list[Exited]:
         """Wait for a worker to bind or to end; see `Backend.poll`."""
@@ -97,11 +104,24 @@ class LocalBackend:
         return frozenset(self._endpoints)
 
     def act(self, action: str, node: int) -> None:
-        """Send a worker the signal that a scenario asks for; one that has ended is left alone."""
+        """Send a worker the signal that a scenario asks for, or start one again that has ended."""
         process = self._processes.get(node)
+        if action == "restart":
+            if process is not None:
+                process.kill()
+                self._reap(node)
+            self._again(node)
+            return
         if process is not None and process.pid is not None:
             with suppress(ProcessLookupError):
                 os.kill(process.pid, _SIGNALS[action])
+
+    def _again(self, node: int) -> None:
+        """Start a worker where it was: at its addresses, so that the others' lines find it."""
+        endpoint = self._endpoints[node]
+        self._launch(msgspec.structs.replace(self._configs[node], listen=endpoint))
+        with suppress(OSError):
+            self._pipes[node].send(("addresses", dict(self._endpoints)))
 
     def stop(self) -> None:
         """End every worker: "stop" on its pipe and SIGTERM, then SIGKILL; returns when none is left."""
