@@ -165,8 +165,8 @@ def node_configs(
     restarts = conditions is not None and conditions.restarts
     if restarts and not experiment.checkpoints:
         raise ConfigError("--no-checkpoints: the scenario starts peers again, which needs checkpoints; leave it out")
-    # A simulated cluster is one process: nothing of it can be resumed, and peers are started again only by a scenario.
-    checkpoints = experiment.checkpoints and (experiment.backend != "simulated" or restarts)
+    # Only local processes can be resumed; elsewhere peers are started again only by a scenario.
+    checkpoints = experiment.checkpoints and (experiment.backend == "local" or restarts)
     return tuple(
         NodeConfig(
             run_id=run_id, node=member.id, run=run, members=members, role=roles.get(member.id),

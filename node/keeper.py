@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
@@ -24,6 +25,8 @@ from node.protocol.roster import Roster
 
 _KEPT = 3
 """Checkpoints and ledgers kept: the newest, one that serves if it is damaged, and the step before that."""
+
+_PATIENCE_S, _LOOK_S = 8.0, 0.05
 
 Key = tuple[Slot, Phase | None, int]
 
@@ -57,11 +60,25 @@ class Keeper:
         try:
             directory.mkdir(parents=True, exist_ok=True)
             self._lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BackendError(f"{directory} is in use: node {node} of this run is running; stop it first") from None
         except OSError as error:
             raise BackendError(f"cannot use {directory}: {error.strerror}; check the run directory") from error
+
+        if not self._locked():
+            os.close(self._lock)
+            raise BackendError(f"{directory} is in use: node {node} of this run is running; stop it first")
+
+    def _locked(self) -> bool:
+        """Take the lock; a worker whose launcher was killed needs a moment to notice."""
+        end = time.monotonic() + _PATIENCE_S
+        while True:
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() > end:
+                    return False
+                time.sleep(_LOOK_S)
+            else:
+                return True
 
     def close(self) -> None:
         """Let another process in."""
@@ -136,8 +153,10 @@ class Keeper:
 
     def heard(self, event: Input) -> None:
         """Note a message from a neighbour."""
-        if self._ledger is None or not isinstance(event, MessageArrived | ViewArrived) or event.via is None:
+        if self._ledger is None or not isinstance(event, MessageArrived | ViewArrived):
             return
+        if event.via is None or event.via == self._node:
+            return  # `sign` has noted it
         content = event.signed if isinstance(event, MessageArrived) else event.endorsed
         self._ledger.append(HEARD, event.via, seal(content))
 

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 import types
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
@@ -45,6 +45,7 @@ ENVIRONMENT = {
 }
 PRELOAD = ["launcher.backends.preload", "launcher.backends.local"]
 _SIGNALS = {"kill": signal.SIGKILL, "pause": signal.SIGSTOP, "continue": signal.SIGCONT}
+_NOWHERE = Endpoint("tcp://127.0.0.1:9", "tcp://127.0.0.1:9")
 KIND_SECONDS = 5.0
 # Starting a process changes this one's environment and modules for a moment: one thread at a time.
 _STARTING = threading.RLock()
@@ -103,6 +104,10 @@ class LocalBackend:
         """Workers that have bound their sockets."""
         return frozenset(self._endpoints)
 
+    def leave_out(self, nodes: Iterable[int]) -> None:
+        """Nodes that are not started, though others may still speak to them: nobody listens there."""
+        self._endpoints.update(dict.fromkeys(nodes, _NOWHERE))
+
     def act(self, action: str, node: int) -> None:
         """Send a worker the signal that a scenario asks for, or start one again that has ended."""
         process = self._processes.get(node)
@@ -150,7 +155,7 @@ class LocalBackend:
             self._endpoints[node] = endpoint
 
     def _exchange(self) -> None:
-        if self._told or not self._processes or set(self._endpoints) != set(self._pipes):
+        if self._told or not self._processes or not set(self._pipes) <= set(self._endpoints):
             return
         for pipe in self._pipes.values():
             with suppress(OSError):

@@ -170,8 +170,9 @@ class Round:
             self._out.append(Forward(quiet, tuple(transcript.signed(transcript.finished[-1]).values())))
 
     def bulk_overdue(self) -> None:
-        """The wait for bulk is over: say what is missing instead."""
-        self._overdue = True
+        """The wait for bulk is over: say what is missing instead. After a new start our AGG may have been said already,
+        with the parts that we have lost since: they are waited for as long as the others wait for us."""
+        self._overdue = not (self._again and self.phase is Phase.AGG)
 
     def overdue(self) -> None:
         """The wait for messages is over: suspect whoever is missing (a local timeout never bans)."""
