@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from launcher import exits, studies
+from launcher import exits, pages, studies
 from launcher.flags import GroupedCommand, Launch, table_options
 from node import extensions
 from node.errors import BackendError, BtardError, ConfigError, DataError
@@ -68,7 +68,8 @@ def cli() -> None:
 @click.option("--dry-run", is_flag=True, help="check everything, print the plan, start nothing")
 @click.option("--show-config", is_flag=True, help="print each option's value and source, start nothing")
 @click.option("--json", "as_json", is_flag=True, help="summary.json on stdout, progress on stderr")
-def run(dry_run: bool, show_config: bool, as_json: bool, **options: Any) -> None:
+@click.option("--grafana", metavar="URL", help="annotate attacks and bans there (GRAFANA_AUTH: token or USER:PASSWORD)")
+def run(dry_run: bool, show_config: bool, as_json: bool, grafana: str | None, **options: Any) -> None:
     """Run a cluster (the default command)."""
     from launcher import cluster, expectations, plan
 
@@ -83,9 +84,12 @@ def run(dry_run: bool, show_config: bool, as_json: bool, **options: Any) -> None
     from launcher import monitor, summary, table
 
     console = _console(stderr=as_json)
-    result = cluster.run(
-        resolved.experiment, monitor.Monitor(console), argv=sys.argv, sources=resolved.sources
-    )  # fmt: skip
+    observer: cluster.Observer = monitor.Monitor(console)
+    if grafana is not None:
+        from launcher.grafana import AUTH_VARIABLE, Annotator
+
+        observer = Annotator(observer, grafana, os.environ.get(AUTH_VARIABLE))
+    result = cluster.run(resolved.experiment, observer, argv=sys.argv, sources=resolved.sources)
     table.show(console, result.summary, result.run_dir)
     if result.summary.outcome == summary.FINISHED:
         from launcher.report import run_page
@@ -189,11 +193,11 @@ def stop(run_dir: Path | None) -> None:
 @click.option("--data-dir", metavar="DIR", help="where data sets lie [~/.cache/btard/data]")
 @click.option("--check", is_flag=True, help="only check what is there")
 def prepare_data(names: Sequence[str], data_dir: str | None, check: bool) -> None:
-    """Fetch and check data sets (all, or those named)."""
+    """Fetch and check data sets: those named (mnist, cifar10), or mnist."""
     from launcher import data
 
     where = data.directory(data_dir or os.environ.get("BTARD_DATA_DIR"))
-    for name in names or data.SETS:
+    for name in names or data.SETS[:1]:
         if check:
             data.check(name, where)
             fresh = False
@@ -275,7 +279,7 @@ def tasks(imports: Sequence[Path]) -> None:
     _catalogue(TASKS)
 
 
-for each in (studies.sweep, studies.report, studies.compare):
+for each in (studies.sweep, studies.report, studies.compare, pages.dashboards):
     cli.add_command(each)
 
 

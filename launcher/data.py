@@ -11,8 +11,8 @@ from node.config import RunConfig
 from node.errors import ConfigError, DataError
 
 Report = Callable[[str], None]
-SETS = ("mnist",)
-TASK_SETS: Mapping[str, str] = {"mnist_cnn": "mnist"}
+SETS = ("mnist", "cifar10")
+TASK_SETS: Mapping[str, str] = {"mnist_cnn": "mnist", "cifar10_resnet18": "cifar10"}
 
 
 def directory(chosen: str | None) -> Path:
@@ -31,9 +31,9 @@ def check(name: str, where: Path) -> None:
         DataError: a file is missing, truncated or corrupt.
     """
     _known(name)
-    from node.training.datasets import mnist
+    from node.training.datasets import cifar10, mnist
 
-    mnist.check(where)
+    (mnist if name == "mnist" else cifar10).check(where)
 
 
 def prepare(name: str, where: Path, report: Report) -> bool:
@@ -46,8 +46,9 @@ def prepare(name: str, where: Path, report: Report) -> bool:
     """
     _known(name)
     from node.training.datasets.prepare import prepare_mnist
+    from node.training.datasets.prepare_cifar10 import prepare_cifar10
 
-    return prepare_mnist(where, report)
+    return prepare_mnist(where, report) if name == "mnist" else prepare_cifar10(where, report)
 
 
 def provide(run: RunConfig, where: Path, download: bool, report: Report) -> None:

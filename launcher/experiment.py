@@ -57,6 +57,8 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     eval_every: int = _RUN.eval_every
     rule: str = syntax.written(_RUN.rule)
     allow_weak: bool = _RUN.allow_weak
+    topology: Literal["butterfly", "parameter_server", "ring", "none", "byrdie"] = _RUN.topology
+    worker_momentum: float = _RUN.worker_momentum
     tau: float = _RUN.tau
     validators: int = _RUN.validators
     validate_every: int = _RUN.validate_every
@@ -109,6 +111,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         *pre, rule = syntax.plugins(self.rule)
         return RunConfig(
             peers=self.peers, task=syntax.plugin(self.task), rule=rule, pre=tuple(pre), allow_weak=self.allow_weak,
+            topology=self.topology, worker_momentum=self.worker_momentum,
             imports=tuple(extensions.label(Path(path)) for path in self.imports),
             steps=self.steps,
             batch_size=self.batch_size, lr=self.lr, momentum=self.momentum, tau=self.tau, validators=self.validators,

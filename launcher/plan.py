@@ -70,8 +70,15 @@ def quick_check(experiment: Experiment) -> None:
             f"--monitor watches processes of this machine, which --backend {experiment.backend} has none of; "
             "leave it out (a cluster in containers brings its own Prometheus)"
         )
+    if experiment.topology != "butterfly" and experiment.backend != "simulated":
+        raise ConfigError(
+            f"--topology {experiment.topology} is a comparison run, which takes one process; add --backend simulated"
+        )
     expectations.parse_all(experiment.expect)
-    network.of(experiment)
+    if network.of(experiment) is not None and experiment.topology != "butterfly":
+        raise ConfigError(
+            f"--topology {experiment.topology} has no links to model; leave out what concerns the network"
+        )
 
 
 def make(experiment: Experiment) -> Plan:
@@ -85,10 +92,15 @@ def make(experiment: Experiment) -> Plan:
     run = experiment.run_config(device(experiment.device))
     extensions.load([Path(path) for path in experiment.imports])
     roles = experiment.roles()
+    from node import topologies
     from node.aggregation.requirement import check_strength
+    from node.attacks.registry import check_topology
     from node.training.registry import TASKS
 
     check_strength(run, len(roles))
+    topologies.check(run)
+    for role in roles.values():
+        check_topology(role, run.topology)
     TASKS.check(run.task.name, run.task.parameters)
     where = data.directory(experiment.data_dir)
     return Plan(experiment, run, roles, where, _dimension(run, where, roles), network.of(experiment),

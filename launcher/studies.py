@@ -13,7 +13,7 @@ from launcher.flags import GroupedCommand, table_options
 
 
 @click.command(cls=GroupedCommand)
-@click.argument("which", metavar="[paper|FILE]", required=False)
+@click.argument("which", metavar="[PLAN|FILE]", required=False)
 @table_options
 @click.option("--quick", is_flag=True, help="the plan's short form")
 @click.option("--out", metavar="DIR", help="the sweep's directory [sweeps/NAME]")
@@ -29,8 +29,9 @@ def sweep(
 ) -> None:  # fmt: skip
     """Run a grid of clusters; go on where it stopped.
 
-    Every option takes several values: `a,b`, `0..4`, or `a|b` where values contain commas. `paper` is the report's
-    plan; a TOML or JSON file holds `[[grid]]` tables of options.
+    Every option takes several values: `a,b`, `0..4`, or `a|b` where values contain commas. Plans that ship: `paper`
+    (the report's), `rules` (every rule against every attack), `starts`, `mixed`, `aggregation` and `sixteen` (its
+    future work). A TOML or JSON file holds `[[grid]]` tables of options.
     """
     from rich.console import Console
 

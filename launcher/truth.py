@@ -36,12 +36,14 @@ class Event:
         time_s: seconds since the epoch, by the clock of the node that reported it first.
         about: the attack or the peer it concerns, for people.
         text: one line.
+        since_s: when it began, for what has lasted: an attack that stopped, an attacker's way to its ban.
     """
 
     name: str
     time_s: float
     about: str
     text: str
+    since_s: float | None = None
 
 
 class Truth:
@@ -63,6 +65,9 @@ class Truth:
         self._names = {peer: attack_name(role) for peer, role in roles.items()}
         self._under_way: set[str] = set()
         self._since_s: dict[int, float] = {}
+        self._windows: dict[str, float] = {}
+        self._step = -1
+        self._out: set[int] = set()
         self._seen: set[tuple[object, ...]] = set()
         self._banned: set[int] = set()
         self._counted = -1
@@ -89,7 +94,7 @@ class Truth:
         if accuracy:
             board.gauge("run_accuracy_ratio").set(accuracy[-1][1])
         self._expect_bytes()
-        found = [*self._attacks(now_s), *self._removals(records), *self._others(records), *self._end(now_s)]
+        found = [*self._attacks(records), *self._removals(records), *self._others(records), *self._end(now_s)]
         for event in found:
             self.happened(event.name)
         return found
@@ -117,19 +122,33 @@ class Truth:
         for name in {HONEST, *self._names.values()}:
             board.gauge("attack_active", attack=name).set(0)
 
-    def _attacks(self, now_s: float) -> Iterable[Event]:
-        """Attacks whose schedule is on at the step under way, at a peer that is still in."""
-        step = self._state.step + 1
-        for peer, role in self._roles.items():
-            if _on(role, step):
-                self._since_s.setdefault(peer, now_s)
-        current = {name for peer, name in self._names.items()
-                   if _on(self._roles[peer], step) and self._state.nodes[peer].out is None}  # fmt: skip
+    def _attacks(self, records: Sequence[Record]) -> Iterable[Event]:
+        """Attacks whose schedule is on at the step under way, at a peer that is still in; record by record, since
+        many steps may have passed since the last look."""
+        for record in records:
+            if record["node"] in self._state.byzantine:
+                continue
+            if record["event"] == "committed" and record["step"] > self._step:
+                self._step = int(record["step"])
+            elif record["event"] == "banned":
+                self._out.add(int(record["peer"]))
+            else:
+                continue
+            yield from self._changes(float(record["time"]))
+
+    def _changes(self, now_s: float) -> Iterable[Event]:
+        step = self._step + 1
+        attacking = [peer for peer, role in self._roles.items() if _on(role, step) and peer not in self._out]
+        for peer in attacking:
+            self._since_s.setdefault(peer, now_s)
+        current = {self._names[peer] for peer in attacking}
         for name in sorted(current ^ self._under_way):
             started = name in current
             self._board.gauge("attack_active", attack=name).set(started)
             what = "started" if started else "stopped"
-            yield Event(f"attack_{what}", now_s, name, f"attack {name} {what} at step {step}")
+            since_s = None if started else self._windows.get(name)
+            self._windows[name] = now_s
+            yield Event(f"attack_{what}", now_s, name, f"attack {name} {what} at step {step}", since_s)
         self._under_way = current
 
     def _removals(self, records: Sequence[Record]) -> Iterable[Event]:
@@ -147,7 +166,7 @@ class Truth:
                 self._board.gauge("peer_state", peer=str(peer)).set(_STATES[ban.standing])
             who = "attacker" if peer in self._roles else "honest peer"
             text = f"{who} {peer} {ban.standing} at step {ban.step}: {ban.reason}"
-            yield Event(ban.standing, when_s, str(peer), text)
+            yield Event(ban.standing, when_s, str(peer), text, self._since_s.get(peer))
 
     def _others(self, records: Sequence[Record]) -> Iterable[Event]:
         for record in records:

@@ -68,6 +68,8 @@ def check_run(run_dir: Path, data_directory: Path | None = None) -> list[Finding
         DataError: the public data is missing.
     """
     genesis = read_genesis(run_dir)
+    if genesis.run.topology != "butterfly":
+        raise ConfigError(f"{run_dir} is a comparison run ({genesis.run.topology}): nothing in it is signed or banned")
     pin(genesis.run.device)
     task = task_of(genesis.run, data_directory or _data_of(run_dir))
     ground = _ground(genesis, task)

@@ -18,7 +18,7 @@ from node.aggregation.requirement import check_strength
 from node.config import WIRE_VERSION, Member, NodeConfig, RunConfig, Secrets
 from node.errors import ConfigError
 from node.keeper import Keeper, Keeping
-from node.protocol.checksums import sums
+from node.protocol.checksums import Arithmetic, squares, sums
 from node.protocol.digest import digest
 from node.protocol.events import BulkKey, ComputeGradient, GradientReady, Input, Output, Purpose
 from node.protocol.messages import (
@@ -159,13 +159,21 @@ def tools_of(run: RunConfig, check: Verify = verify) -> Tools:
     check_strength(run)
     rule = build_rule(run.rule, run.pre, allow_weak=run.allow_weak)
     optimiser = NesterovSgd(run.lr, run.momentum, run.steps)
-    return Tools(rule, optimiser, check, compiled_sums)
+    return Tools(rule, optimiser, check, ARITHMETIC)
 
 
-def compiled_sums(gradient_P: Tensor, aggregate_P: Tensor, direction_P: Tensor) -> tuple[float, float]:
-    """The checksums' sums by the compiled kernel, where there is one."""
+def _sums(gradient_P: Tensor, aggregate_P: Tensor, direction_P: Tensor) -> tuple[float, float]:
     found = kernels.sums(gradient_P, aggregate_P, direction_P)
     return found if found is not None else sums(gradient_P, aggregate_P, direction_P)
+
+
+def _squares(values_P: Tensor) -> float:
+    found = kernels.squares(values_P)
+    return found if found is not None else squares(values_P)
+
+
+ARITHMETIC = Arithmetic(_sums, _squares)
+"""The compiled passes, where there are any."""
 
 
 def build_node(

@@ -56,6 +56,7 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What all peers of a run must agree on; its digest is part of the genesis.
 
     `pre` is what contributions go through before the rule; `allow_weak` lets a rule work where its condition fails;
+    `topology` other than butterfly is a comparison run (node/comparison.py), which alone knows `worker_momentum`;
     `imports` names files with attacks, rules or tasks (node/extensions.py).
     Units: `tau`, `delta_max` are L2 norms of a part; bounds are seconds; `minimum_rate` is bytes per second.
     """
@@ -70,6 +71,8 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     batch_size: int = 256
     lr: float = 0.05
     momentum: float = 0.9
+    topology: Literal["butterfly", "parameter_server", "ring", "none", "byrdie"] = "butterfly"
+    worker_momentum: float = 0.0
     tau: float = 5.0
     validators: int = 1
     validate_every: int = 1
@@ -108,6 +111,8 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         for option, share in {"momentum": self.momentum, "audit-share": self.audit_share}.items():
             if not 0 <= share <= 1:
                 raise ConfigError(f"--{option} {share} must lie between 0 and 1")
+        if not 0 <= self.worker_momentum < 1:
+            raise ConfigError(f"--worker-momentum {self.worker_momentum} must lie in [0, 1)")
         if not 0 <= self.recompute_tolerance < 1:
             raise ConfigError(f"--recompute-tolerance {self.recompute_tolerance} must lie in [0, 1)")
         if self.peers > 256:

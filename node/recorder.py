@@ -66,6 +66,16 @@ class Worker(Protocol):
         """Of the last own gradient."""
 
 
+class Desk:
+    """What a recorder is told of a node in a process of many: the place of its transport and of its driver."""
+
+    def __init__(self, counters: Counters | None = None) -> None:
+        self.counters = counters if counters is not None else Counters()
+        self.dropped: Counter[str] = Counter()
+        self.gradient_s = self.gradient_cpu_s = 0.0
+        self.loss = float("nan")
+
+
 class Recorder:
     """Journals one node's outputs.
 

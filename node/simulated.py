@@ -10,17 +10,15 @@ import contextlib
 import signal
 import sys
 import traceback
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import FrameType
 
-from node import extensions, keys, linkwatch
+from node import comparison, extensions, keys, linkwatch
 from node.build import Node, build_node, task_of
 from node.conditions import Conditions
 from node.config import NodeConfig
-from node.counters import Counters
 from node.direction import Cue, Director
 from node.errors import BtardError
 from node.journal import Journal
@@ -28,27 +26,18 @@ from node.keeper import Keeper
 from node.links import LinkModel
 from node.network import Network
 from node.protocol.events import Dropped, Expelled, Finished, Halted, Input, Output
-from node.recorder import Recorder
+from node.recorder import Desk, Recorder
 from node.recovery import recover
 from node.signing import verify
 from node.simulator import Simulation, Stage, remembering, remembering_gradients
 from node.training.environment import fingerprint, pin
+from node.training.task import Task
 
 ATTACKER_GRACE_S = 10.0
 """How long, in virtual time, attackers may go on when all honest nodes have come to their end."""
 
 Ended = Callable[[int, int], None]
 """Told of each node's end: its id and its exit code."""
-
-
-class _Desk:
-    """What one node's recorder is told beyond its outputs: the place of a transport and of a driver."""
-
-    def __init__(self, counters: Counters) -> None:
-        self.counters = counters
-        self.dropped: Counter[str] = Counter()
-        self.gradient_s = self.gradient_cpu_s = 0.0
-        self.loss = float("nan")
 
 
 def main(configs: Sequence[NodeConfig], pipe: Connection | None = None) -> int:
@@ -108,13 +97,51 @@ def run(
             for config in configs
         }
         try:
-            _simulate(configs, journals, ended, bound, stopping)
+            carry = _simulate if configs[0].run.topology == "butterfly" else comparison.train
+            carry(configs, journals, ended, bound, stopping)
         except Exception as error:
             text = str(error) if isinstance(error, BtardError) else f"{type(error).__name__}: {error}"
             for journal in journals.values():
                 with contextlib.suppress(BtardError):  # the journal may be what failed
                     journal.append("failed", error=text)
             raise
+
+
+class _Workshop:
+    """Makes the nodes of a run, as their workers would: from where they were, those that are made again.
+
+    Args:
+        configs, journals: by node.
+        task: shared by all.
+    """
+
+    def __init__(self, configs: Mapping[int, NodeConfig], journals: Mapping[int, Journal], task: Task) -> None:
+        self._configs, self._journals, self._task = configs, journals, task
+        self._check = remembering(verify)
+        self.compute = remembering_gradients(task)
+        self._keepers: dict[int, Keeper] = {}
+
+    def make(self, node: int) -> tuple[Node, Sequence[Input]]:
+        """A node, and what it had heard before."""
+        if node in self._keepers:
+            self._keepers.pop(node).close()
+        config = self._configs[node]
+        environment = fingerprint(config.run.device)
+        recovery = recover(config, environment, self._journals[node])
+        keeper = recovery.keeper if recovery is not None else None
+        secrets = keys.load(Path(config.secrets_file))
+        made = build_node(config, secrets, self._task, environment, self._check, self.compute, keeper)
+        if recovery is None:
+            return made, ()
+        self._keepers[node] = recovery.keeper
+        if recovery.at is not None:
+            made.peer.restore(recovery.at)
+        return made, recovery.heard
+
+    def close(self) -> None:
+        """Nothing is made any more."""
+        for keeper in self._keepers.values():
+            keeper.close()
 
 
 def _simulate(
@@ -128,30 +155,12 @@ def _simulate(
     pin(common.run.device, common.cuda_memory_fraction)
     extensions.load([Path(path) for path in common.imports])
     task = task_of(common.run, Path(common.data_directory))
-    check, environment, compute = remembering(verify), fingerprint(common.run.device), remembering_gradients(task)
-    keepers: dict[int, Keeper] = {}
-
-    def make(config: NodeConfig) -> tuple[Node, Sequence[Input]]:
-        """A node, as its worker would make it: from where it was, if it is made again."""
-        if config.node in keepers:
-            keepers.pop(config.node).close()
-        recovery = recover(config, environment, journals[config.node])
-        keeper = recovery.keeper if recovery is not None else None
-        secrets = keys.load(Path(config.secrets_file))
-        node = build_node(config, secrets, task, environment, check, compute, keeper)
-        if recovery is None:
-            return node, ()
-        keepers[config.node] = recovery.keeper
-        if recovery.at is not None:
-            node.peer.restore(recovery.at)
-        return node, recovery.heard
-
-    by_id = {config.node: config for config in configs}
-    nodes = {config.node: make(config)[0] for config in configs}
+    workshop = _Workshop({config.node: config for config in configs}, journals, task)
+    nodes = {config.node: workshop.make(config.node)[0] for config in configs}
     network = Network(LinkModel(seed=common.run.data_seed), common.conditions)
-    stage = _stage(common.conditions, journals, lambda node: make(by_id[node]))
-    simulation = Simulation(nodes, network, compute, stage=stage)
-    desks = {node: _Desk(simulation.counters[node]) for node in nodes}
+    stage = _stage(common.conditions, journals, workshop.make)
+    simulation = Simulation(nodes, network, workshop.compute, stage=stage)
+    desks = {node: Desk(simulation.counters[node]) for node in nodes}
     recorders = {
         config.node: Recorder(config, journals[config.node], task, desks[config.node], lambda: simulation.now_s)
         for config in configs
@@ -184,8 +193,7 @@ def _simulate(
         for (sender, receiver), tally in sorted(network.tallies.items()):
             link = network.link(sender, receiver, simulation.now_s, simulation.step(sender))
             linkwatch.report(journals[sender], receiver, link, tally, None)
-    for keeper in keepers.values():
-        keeper.close()
+    workshop.close()
 
 
 def _stage(

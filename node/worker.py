@@ -4,6 +4,7 @@ launcher."""
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import select
 import signal
@@ -174,6 +175,7 @@ def _run(config: NodeConfig, journal: Journal, pipe: Connection | None, stop: _S
         if recovery is not None and recovery.at is not None:
             node.peer.restore(recovery.at)
             links.begin(elapsed_s(config, time.time()))
+        gc.freeze()  # what is here now stays: the collector need not visit it again and again
         early: list[Arrival] = []
         if not mesh(config, transport, stop, early, mesh_s, recovery):
             recorder.end()

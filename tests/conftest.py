@@ -9,9 +9,16 @@ import pytest
 
 from node.training import environment
 from node.training.datasets.prepare import prepare_mnist
+from tests import cifar
 from tests.monitored import monitored as monitored
 
 environment.pin("cpu")  # tests compute as the workers do
+
+
+@pytest.fixture
+def cifar_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A data directory with 20 images in each batch of CIFAR-10's format."""
+    return cifar.write(tmp_path, 20, monkeypatch)
 
 
 @pytest.fixture(scope="session")

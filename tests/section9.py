@@ -210,7 +210,10 @@ ROWS = (
     Row(
         "crash between signing and sending; crash and restart",
         "no self-conviction; gone, probation, back",
-        simulator=(DISPUTES + "test_a_crashed_node_is_gone",),
+        simulator=(
+            DISPUTES + "test_a_crashed_node_is_gone",
+            DISPUTES + "test_a_crash_between_signing_and_sending_convicts_nobody",
+        ),
         sockets=(TABLE + "test_a_crashed_and_a_killed_process_are_gone",),
     ),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import subprocess
 from pathlib import Path
@@ -15,7 +16,7 @@ from node.aggregation.centered_clip import fixed_point
 from node.aggregation.gram import gram_about_median, gram_by_torch, gram_rounding
 from node.aggregation.order import comparators
 from node.aggregation.rows import combine, combine_float32, to_float32
-from node.protocol.checksums import sums
+from node.protocol.checksums import squares, sums
 from node.protocol.rule import Aggregated
 from node.training.optimiser import NesterovSgd
 
@@ -40,6 +41,7 @@ def test_sums_have_the_bits_of_torch(size: int, offset: int) -> None:
     whole[1] += 3.0
     gradient_P, aggregate_P, direction_P = (row_P[offset:] for row_P in whole)
     assert kernels.sums(gradient_P, aggregate_P, direction_P) == sums(gradient_P, aggregate_P, direction_P)
+    assert kernels.squares(gradient_P) == squares(gradient_P)
 
 
 @needs_compiler
@@ -57,7 +59,7 @@ def test_an_update_has_the_bits_of_torch(size: int) -> None:
     for vector_D in (parameters_D, state_D, gradient_D):
         vector_D[: size // 3] = torch.tensor([-0.0, 0.0, 1e-44, -1e-39, 3e38]).repeat(size)[: size // 3]
     for step in (0, 33, 100):
-        compiled = kernels.updated(parameters_D, state_D, gradient_D, rule.momentum, rule.rate(step))
+        compiled = kernels.updated(parameters_D, state_D, gradient_D.chunk(3), rule.momentum, rule.rate(step))
         assert compiled is not None
         for ours, expected in zip(compiled, rule.by_torch(parameters_D, state_D, gradient_D, step), strict=True):
             assert ours.numpy().tobytes() == expected.numpy().tobytes()
@@ -103,8 +105,8 @@ def test_without_a_compiler_torch_gives_the_same_results(monkeypatch: pytest.Mon
     vectors_D = vectors(3, 1000)
 
     def results() -> tuple[Aggregated, tuple[Tensor, Tensor], tuple[float, float]]:
-        update = NesterovSgd(0.1, 0.9, 9).apply(vectors_D[0], vectors_D[1], vectors_D[2], 2)
-        return fixed_point(inputs_NP), update, build.compiled_sums(*vectors_D)
+        update = NesterovSgd(0.1, 0.9, 9).apply(vectors_D[0], vectors_D[1], vectors_D[2].chunk(2), 2)
+        return fixed_point(inputs_NP), update, build.ARITHMETIC.sums(*vectors_D)
 
     compiled = results()
     monkeypatch.setattr(kernels, "library", lambda: None)
@@ -114,6 +116,16 @@ def test_without_a_compiler_torch_gives_the_same_results(monkeypatch: pytest.Mon
     torch.testing.assert_close(alone[0].value_P, compiled[0].value_P)
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(alone[1], compiled[1], strict=True))
     assert alone[2] == compiled[2]
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_squares_are_finite_exactly_if_every_entry_is(bad: float) -> None:
+    for of in (build.ARITHMETIC.squares, squares):
+        assert math.isfinite(of(torch.full((9000,), 3e38)))
+        for place in (0, 8191, 8999):
+            values_P = torch.full((9000,), 3e38)
+            values_P[place] = bad
+            assert not math.isfinite(of(values_P))
 
 
 @needs_compiler

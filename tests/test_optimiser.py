@@ -26,19 +26,19 @@ def test_equals_torch_sgd_with_cosine_annealing(momentum: float, steps: int) -> 
         reference.grad = gradient.clone()
         sgd.step()
         cosine.step()
-        parameters, state = ours.apply(parameters, state, gradient, step)
+        parameters, state = ours.apply(parameters, state, [gradient], step)
     torch.testing.assert_close(parameters, reference.detach(), rtol=1e-6, atol=1e-6)
 
 
 def test_without_momentum_it_is_plain_sgd() -> None:
     gradient = torch.tensor([1.0, -2.0])
-    parameters, _ = NesterovSgd(0.5, 0.0, 10).apply(torch.zeros(2), torch.zeros(2), gradient, 0)
+    parameters, _ = NesterovSgd(0.5, 0.0, 10).apply(torch.zeros(2), torch.zeros(2), [gradient], 0)
     assert parameters.tolist() == [-0.5, 1.0]
 
 
 def test_leaves_its_inputs_alone() -> None:
     parameters, state, gradient = torch.ones(3), torch.ones(3), torch.ones(3)
-    new_parameters, new_state = NesterovSgd(0.1, 0.9, 10).apply(parameters, state, gradient, 3)
+    new_parameters, new_state = NesterovSgd(0.1, 0.9, 10).apply(parameters, state, [gradient], 3)
     for old in (parameters, state, gradient):
         assert torch.equal(old, torch.ones(3))
         assert old.data_ptr() not in (new_parameters.data_ptr(), new_state.data_ptr())

@@ -87,7 +87,7 @@ def test_the_next_state_of_an_honest_step() -> None:
     parameters_D = before.parameters_D.clone()
     after = next_state(attempt, Judgement())
     aggregate_D = torch.cat([attempt.aggregates[peer] for peer in attempt.roster.active])
-    expected_D, _ = attempt.tools.optimiser.apply(before.parameters_D, before.optimiser_D, aggregate_D, 1)
+    expected_D, _ = attempt.tools.optimiser.apply(before.parameters_D, before.optimiser_D, [aggregate_D], 1)
     assert torch.equal(after.parameters_D, expected_D)
     assert torch.equal(before.parameters_D, parameters_D), "a tensor is never changed after it was committed to"
     assert (after.step, after.r, after.bans) == (2, attempt.r, ())

@@ -69,8 +69,8 @@ def test_traffic_counts_what_left_for_others() -> None:
         committed += isinstance(seen, Observed) and isinstance(seen.output, Committed) and seen.node == 0
     traffic = stage.simulation.traffic[0]
     assert committed == 5
-    last = 4 + 1
-    assert traffic.messages == 3 * (1 + 6 * 5 + last), "HELLO, six phases of five steps, the last CLOSEs and a view"
+    last = 4 + 2
+    assert traffic.messages == 3 * (1 + 6 * 5 + last), "HELLO, six phases of five steps, last CLOSEs, view and OUTCOME"
     assert traffic.control_bytes > 64 * traffic.messages
     assert traffic.publication_bytes == 0
 

@@ -9,8 +9,10 @@ import pytest
 
 from launcher.experiment import Experiment
 from launcher.options import OPTIONS
-from launcher.sweep import grid, spec
+from launcher.sweep import grid, plans, spec
 from launcher.sweep.plans import ATTACKS
+from node.aggregation.registry import RULES
+from node.attacks.registry import ATTACKS as KNOWN
 from node.errors import ConfigError
 
 BASE = Experiment()
@@ -78,6 +80,22 @@ def test_the_paper_plan() -> None:
     assert len(main) == 9 + 2 * len(ATTACKS) * 9
     controls = {cell.labels["control"] for cell in full if "control" in cell.labels}
     assert controls == {"remove", "undefended mean", "clipping without bans", "tau 1", "tau 10"}
+
+
+def test_every_plan_that_ships_can_be_run() -> None:
+    """As far as the configuration goes: every cell is one that a cluster would accept."""
+    for name in plans.PLANS:
+        for quick in (True, False):
+            made = spec.make(name, quick, BASE, {}).cells
+            assert made, name
+            for cell in made:
+                cell.experiment.run_config("cpu")
+                cell.experiment.roles()
+    everything = {cell.experiment.rule for cell in spec.make("rules", False, BASE, {}).cells}
+    assert {entry.name for entry in RULES} <= everything
+    assert "nnm+krum" in everything
+    attacked = {cell.experiment.attack for cell in spec.make("rules", False, BASE, {}).cells}
+    assert {entry.name for entry in KNOWN if entry.facts["acts_on"] in ("gradient", "data")} <= attacked
 
 
 def test_options_replace_what_a_plan_says() -> None:

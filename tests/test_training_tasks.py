@@ -40,10 +40,10 @@ print(hashlib.sha256(task.gradient(task.initial(3), bytes(range(32)))[0].numpy()
 
 
 @pytest.fixture
-def task(request: pytest.FixtureRequest, tmp_path: Path) -> Task:
+def task(request: pytest.FixtureRequest) -> Task:
     plugin: Plugin = request.param
-    directory = request.getfixturevalue("mnist_directory") if "mnist" in plugin.name else tmp_path
-    return build_task(plugin, TaskContext(directory, 100))
+    fixture = {"mnist_cnn": "mnist_directory", "cifar10_resnet18": "cifar_directory"}.get(plugin.name, "tmp_path")
+    return build_task(plugin, TaskContext(request.getfixturevalue(fixture), 100 if fixture != "cifar_directory" else 8))
 
 
 each_task = pytest.mark.parametrize("task", CASES, indirect=True)
@@ -152,7 +152,7 @@ def test_quadratic_descends_to_its_optimum(tmp_path: Path) -> None:
     parameters, state = task.initial(0), optimiser.initial_state(task.dimension)
     for step in range(100):
         gradient, _ = task.gradient(parameters, step.to_bytes(32, "big"))
-        parameters, state = optimiser.apply(parameters, state, gradient, step)
+        parameters, state = optimiser.apply(parameters, state, [gradient], step)
     assert task.evaluate(parameters, 0, task.test_size) == task.test_size
 
 
@@ -191,5 +191,5 @@ def test_mnist_learns_within_a_few_steps(mnist_directory: Path) -> None:
     parameters, state = task.initial(0), optimiser.initial_state(task.dimension)
     for step in range(60):
         gradient, _ = task.gradient(parameters, step.to_bytes(32, "big"))
-        parameters, state = optimiser.apply(parameters, state, gradient, step)
+        parameters, state = optimiser.apply(parameters, state, [gradient], step)
     assert task.evaluate(parameters, 0, 2000) > 0.8 * 2000

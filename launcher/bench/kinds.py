@@ -1,71 +1,84 @@
-"""Where a worker's CPU time goes by kind of work, from a profile of its protocol thread."""
+"""Where a worker's CPU time goes by kind of work: the functions that do it are timed in place, in its own process."""
 
 from __future__ import annotations
 
-import cProfile
-import pstats
+import functools
 import time
 from collections.abc import Callable
-from types import FunctionType
-from typing import Any
+from types import ModuleType
+from typing import ParamSpec, TypeVar
 
-from node import signing
-from node.protocol import update
+from node.protocol import round as rounds
+from node.protocol import saying, tribunal, update
 from node.protocol.attempt import Attempt
 from node.protocol.cargo import Cargo
+from node.protocol.mailroom import Mailroom
 from node.protocol.state import State
-from node.protocol.tribunal import suspicious
+from node.signing import Signer
 from node.transport import Transport
 
-KINDS: tuple[tuple[str, Callable[..., Any]], ...] = (
-    ("digests of own parts", Attempt.commit),
-    ("digests of what arrives", Cargo.settle),
-    ("aggregation", Attempt.agg),
-    ("direction z", Attempt.fix_randomness),
-    ("own checksums", Attempt.checksums),
-    ("others' checksums (V1)", Attempt.checks),
-    ("validation", suspicious),
-    ("update", update.next_state),
-    ("digests of the new state", State.summarise),
-    ("signing", signing.Signer.sign),
-    ("verifying signatures", signing.verify),
-    ("receiving", Transport.poll),
-    ("sending tensors", Transport.send_bulk),
-    ("sending messages", Transport.send_control),
+P = ParamSpec("P")
+T = TypeVar("T")
+
+KINDS: tuple[tuple[str, type | ModuleType, Callable[..., object]], ...] = (
+    ("digests of own parts", Attempt, Attempt.commit),
+    ("digests of what arrives", Cargo, Cargo.settle),
+    ("aggregation", Attempt, Attempt.agg),
+    ("direction z", Attempt, Attempt.fix_randomness),
+    ("own checksums", Attempt, Attempt.checksums),
+    ("others' checksums (V1)", Attempt, Attempt.checks),
+    ("validation", saying, tribunal.suspicious),
+    ("update", rounds, update.next_state),
+    ("digests of the new state", State, State.summarise),
+    ("signing", Signer, Signer.sign),
+    ("reading and verifying messages", Mailroom, Mailroom.admit),
+    ("receiving", Transport, Transport.poll),
+    ("sending tensors", Transport, Transport.send_bulk),
+    ("sending messages", Transport, Transport.send_control),
 )
-"""Kinds of work and the function that does each; none of them calls another."""
+"""Kinds of work, the function that does each (none of them calls another), and where its callers find it."""
 
 THREADS, REST = "ZeroMQ's threads", "the rest of the protocol"
 
 
-class Profile:
-    """Profiles the thread that drives the protocol, in CPU time."""
+class Kinds:
+    """Times the functions of `KINDS`; one per process, for the process's whole life."""
 
     def __init__(self) -> None:
-        self._profile = cProfile.Profile(time.thread_time)
+        self._spent = {kind: 0.0 for kind, _, _ in KINDS}
+        self._timers = dict(self._spent)
         self._thread_s = self._total_s = 0.0
+        for kind, owner, function in KINDS:
+            setattr(owner, function.__name__, self._timed(kind, function))
 
     def resume(self) -> None:
         """Begin, or go on."""
-        self._thread_s -= time.thread_time()
-        self._total_s -= time.process_time()
-        self._profile.enable()
+        self._count(-1.0)
 
     def pause(self) -> None:
         """Stop counting."""
-        self._profile.disable()
-        self._thread_s += time.thread_time()
-        self._total_s += time.process_time()
+        self._count(1.0)
 
     def seconds(self) -> dict[str, float]:
         """CPU seconds by kind; with the rest they add up to the process's."""
-        rows: dict[tuple[str, int, str], Any] = pstats.Stats(self._profile).stats  # type: ignore[attr-defined]
-        result = {}
-        for kind, function in KINDS:
-            assert isinstance(function, FunctionType)
-            code = function.__code__
-            row = rows.get((code.co_filename, code.co_firstlineno, code.co_name))
-            result[kind] = row[3] if row is not None else 0.0
-        result[REST] = self._thread_s - sum(result.values())
-        result[THREADS] = self._total_s - self._thread_s
-        return result
+        counted = dict(self._spent)
+        counted[REST] = self._thread_s - sum(counted.values())
+        counted[THREADS] = self._total_s - self._thread_s
+        return counted
+
+    def _count(self, sign: float) -> None:
+        self._thread_s += sign * time.thread_time()
+        self._total_s += sign * time.process_time()
+        for kind, spent in self._timers.items():
+            self._spent[kind] += sign * spent
+
+    def _timed(self, kind: str, function: Callable[P, T]) -> Callable[P, T]:
+        @functools.wraps(function)
+        def timed(*args: P.args, **kwargs: P.kwargs) -> T:
+            began = time.thread_time()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                self._timers[kind] += time.thread_time() - began
+
+        return timed

@@ -16,7 +16,7 @@ import msgspec
 from launcher import traffic
 from launcher.backends.local import context, server_environment
 from launcher.bench.clocks import Sample
-from launcher.bench.worker import GLOO, MEAN, PROFILED, PROTOCOL, WARM_UP, Found, work
+from launcher.bench.worker import GLOO, MEAN, PROTOCOL, WARM_UP, Found, work
 from node.config import NodeConfig, RunConfig
 from node.errors import BackendError, ConfigError
 from node.keys import generate
@@ -57,10 +57,11 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
         spread: of each ratio.
         cpu_ms, wall_ms: by operation.
         phases: of a step; validation happens in REPORT.
-        kinds: of a step's CPU, by what it was spent on (three further steps, profiled).
+        kinds: of a step's CPU, by what it was spent on.
         messages: control messages per peer and step.
         bulk_bytes, control_bytes: all peers, per step.
         iterations: CenteredClip's, median.
+        page_faults: of the measured steps, per peer and step.
     """
 
     peers: int
@@ -80,6 +81,7 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     bulk_bytes: float
     control_bytes: float
     iterations: float
+    page_faults: float
 
 
 def measure(peers: int, size: int, pairs: int) -> Figures:
@@ -91,9 +93,7 @@ def measure(peers: int, size: int, pairs: int) -> Figures:
     """
     if not peers <= size:
         raise ConfigError(f"--size {size} cannot be split among --peers {peers}; use at least {peers}")
-    run = RunConfig(
-        peers=peers, steps=WARM_UP + pairs + PROFILED + 1, delivery_bound_s=_BOUND_S, gradient_bound_s=_BOUND_S
-    )
+    run = RunConfig(peers=peers, steps=WARM_UP + pairs, delivery_bound_s=_BOUND_S, gradient_bound_s=_BOUND_S)
     members, secrets = generate(0, peers)
     with tempfile.TemporaryDirectory(prefix="btard-bench-") as name, server_environment():
         directory = Path(name)
@@ -162,12 +162,11 @@ def figures(peers: int, size: int, pairs: int, found: list[Found]) -> Figures:
         cpu_ms={name: Spread.of([1000 * value / peers for value in values]) for name, values in cpu.items()},
         wall_ms={name: Spread.of([1000 * value for value in values]) for name, values in wall.items()},
         phases={name: Part(each_ms * phases[0][name], each_ms * phases[1][name]) for name in phases[0]},
-        kinds={
-            name: 1000 * value / (peers * PROFILED) for name, value in _summed([each.kinds for each in found]).items()
-        },
+        kinds={name: each_ms * value for name, value in _summed([each.kinds for each in found]).items()},
         messages=_summed([each.sent_messages for each in found]).get("control", 0) / (peers * pairs),
         bulk_bytes=(sum(sent.values()) - control) / pairs, control_bytes=control / pairs,
         iterations=median(value for each in found for value in each.iterations),
+        page_faults=sum(each.faults for each in found) / (peers * pairs),
     )  # fmt: skip
 
 

@@ -25,12 +25,13 @@ def lines(found: Figures) -> Iterator[str]:
         f"{traffic.human(found.control_bytes)} in {found.messages:.0f} messages per peer"
     )
     yield f"  iterations       {found.iterations:g} of CenteredClip"
+    yield f"  page faults      {found.page_faults:.0f} per peer and step"
     yield "  by phase, CPU and wall ms per peer:"
     for name, part in found.phases.items():
-        yield f"    {name:26} {part.cpu_ms:9.2f} {part.wall_ms or 0:9.2f}"
+        yield f"    {name:30} {part.cpu_ms:9.2f} {part.wall_ms or 0:9.2f}"
     yield "  by kind of work, CPU ms per peer (the validator's work is spread over all peers):"
     for name, cpu_ms in sorted(found.kinds.items(), key=lambda item: -item[1]):
-        yield f"    {name:26} {cpu_ms:9.2f}"
+        yield f"    {name:30} {cpu_ms:9.2f}"
 
 
 def share_lines(found: Share) -> Iterator[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import resource
 import time
 from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Barrier
@@ -12,7 +14,7 @@ import torch
 
 from launcher.bench.baselines import Board, Gloo, MeanButterfly
 from launcher.bench.clocks import PATIENCE_S, Sample, Stopwatch
-from launcher.bench.kinds import Profile
+from launcher.bench.kinds import Kinds
 from launcher.bench.vectors import POOL, Vectors
 from node.build import build_node
 from node.config import Endpoint, NodeConfig, Secrets
@@ -24,11 +26,8 @@ from node.transport import Arrival, Transport
 from node.wire import Limits
 
 PROTOCOL, GLOO, MEAN = "protocol", "gloo", "mean"
-WARM_UP = 3
+WARM_UP = 6
 """Steps before the first measured one: the first has no validators, and allocators and connections settle."""
-
-PROFILED = 3
-"""Steps after the last measured one, for the kinds of work."""
 
 
 class Phases(msgspec.Struct):
@@ -44,10 +43,11 @@ class Found(msgspec.Struct):
     Args:
         samples: by operation, one per pair.
         phases: over the measured steps.
-        kinds: CPU seconds by kind of work over the profiled steps.
+        kinds: CPU seconds by kind of work over the measured steps.
         sent: bytes and messages by kind over the measured steps.
         contributors: of each measured step.
         iterations: CenteredClip's, of each measured step.
+        faults: page faults of the whole process in the measured steps.
     """
 
     samples: dict[str, list[Sample]]
@@ -57,6 +57,7 @@ class Found(msgspec.Struct):
     sent_messages: dict[str, int]
     contributors: list[tuple[int, ...]]
     iterations: list[int]
+    faults: int = 0
 
 
 class Bench:
@@ -80,7 +81,7 @@ class Bench:
         self._vector_D = task.pool[rank % POOL]
         self._work_D, self._result_D = torch.empty(task.dimension), torch.empty(task.dimension)
         self._pairs, self._step, self._running = pairs, -WARM_UP, False
-        self._profile = Profile()
+        self._kinds = Kinds()
         self._phase, self._mark = "", (0.0, 0.0)
         self.found = Found({PROTOCOL: [], GLOO: [], MEAN: []}, Phases({}, {}), {}, {}, {}, [], [])
 
@@ -100,30 +101,31 @@ class Bench:
         return 0 <= self._step < self._pairs
 
     def _begin(self) -> None:
-        if self._step > self._pairs + PROFILED:
+        if self._step >= self._pairs:
             return
         if self._measured:
             self._count(-1)
         self._stopwatch.start()
         self._running = True
-        if self._step >= self._pairs:
-            self._profile.resume()
+        if self._measured:
+            self._kinds.resume()
+            self.found.faults -= resource.getrusage(resource.RUSAGE_SELF).ru_minflt
         self._phase, self._mark = "COMMIT", (time.process_time(), time.monotonic())
 
     def _end(self, done: Committed) -> None:
         if not self._running:
             return
         self._running = False
-        if self._step >= self._pairs:
-            self._profile.pause()
+        if self._measured:
+            self._kinds.pause()
+            self.found.faults += resource.getrusage(resource.RUSAGE_SELF).ru_minflt
         sample = self._stopwatch.stop()
         if self._measured:
             self._count(1)
+            self.found.kinds = self._kinds.seconds()
             self.found.samples[PROTOCOL].append(sample)
             self.found.contributors.append(done.contributors)
             self.found.iterations.append(done.clip_iterations)
-        if self._step == self._pairs + PROFILED - 1:
-            self.found.kinds = self._profile.seconds()
 
     def _baselines(self) -> None:
         """Both, in alternating order."""
@@ -189,6 +191,7 @@ def _measure(
         early = _meet(board, transport, run.peers)
         node = build_node(config, secrets, task, fingerprint(run.device))
         transport.accept_bulk = node.expects
+        gc.freeze()  # as a worker does
         bench = Bench(me, pairs, task, transport, (gloo, mean), Stopwatch(barrier))
         driver = Driver(node, transport, bench.observe)
         driver.receive(early)

@@ -89,14 +89,15 @@ def matrices(sweep: SweepData) -> list[Figure]:
 
 def curves(sweep: SweepData) -> list[Figure]:
     """Test accuracy of every group of runs that differ in their seeds only; for up to eight groups."""
-    names = [name for name in sweep.varied if name not in SEEDS]
+    labelled = all(row.labels.get("label") for row in sweep.rows)
+    names = ["label"] if labelled else [name for name in sweep.varied if name not in SEEDS]
     groups = grouped(sweep.rows, names)
     if not 1 <= len(groups) <= len(svg.COLOURS):
         return []
     lines = []
     for (key, rows), colour in zip(groups.items(), svg.COLOURS, strict=False):
         words = ", ".join(f"{value}" for value in key if value not in (None, ())) or "all"
-        lines.append(Series(words[:30], _median_accuracy(sweep, rows), colour))
+        lines.append(Series(words[:26], _median_accuracy(sweep, rows), colour))
     low = min((y for line in lines for _, y in line.points), default=0.0)
     steps = float(max(row.options["steps"] for row in sweep.rows))
     drawn = chart.draw(

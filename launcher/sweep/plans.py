@@ -5,6 +5,7 @@ Source: the report, sections 5.1 (experiments A and B), 5.4 (attacks) and 7 (fut
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -73,4 +74,71 @@ def _controls(
     return blocks
 
 
-PLANS: dict[str, Callable[[bool], list[Block]]] = {"paper": paper}
+def rules(quick: bool) -> list[Block]:
+    """Every rule, alone and behind pre-aggregations, against every attack on gradients and data, by 0, 1 or 2 of 6.
+
+    The budget is reduced: 40 steps with batches of 32, attacked from step 5 on, one seed. Conditions on n and f are
+    waived, for krum and bulyan at two attackers. The quick form keeps six attacks.
+    """
+    from node.aggregation.registry import RULES
+    from node.attacks.registry import ATTACKS as KNOWN
+
+    on_batch = [entry.name for entry in KNOWN if entry.facts.get("acts_on") in ("gradient", "data")]
+    chosen = ["sign_flip", "label_flip", "alie:z=1.5", "ipm", "min_max", "noise"] if quick else on_batch
+    behind = ["nnm+krum", "nnm+trimmed_mean", "bucketing+median", "arc+median", "clipping+mean"]
+    axes: dict[str, Sequence[object]] = {
+        "rule": [*(entry.name for entry in RULES), *behind], "byzantine": [0, 1, 2], "attack": ["|".join(chosen)],
+        "steps": [40], "batch_size": [32], "attack_start": [5], "eval_every": [20], "allow_weak": [True],
+        "backend": ["simulated"],
+    }  # fmt: skip
+    return [Block(axes, {})]
+
+
+def starts(quick: bool) -> list[Block]:
+    """The report's future work: attackers that start together, 100, 200 or 400 steps apart."""
+    apart = [0, 100] if quick else [0, 100, 200, 400]
+    return [
+        Block({**_short(quick), "role": [f"4={attack}:start=100;5={attack}:start={100 + later}"]},
+              {"label": f"{attack}, {later} steps apart" if later else f"{attack}, together"})
+        for attack in (("sign_flip", "label_flip") if quick else ATTACKS) for later in apart
+    ]  # fmt: skip
+
+
+def mixed(quick: bool) -> list[Block]:
+    """The report's future work: attackers of different types in one run."""
+    pairs = list(itertools.combinations(ATTACKS, 2))
+    return [
+        Block({**_short(quick), "role": [f"4={one};5={other}"]}, {"label": f"{one} with {other}"})
+        for one, other in (pairs[:4] if quick else pairs)
+    ]
+
+
+def aggregation(quick: bool) -> list[Block]:
+    """The report's future work: Butterfly Clip under attacks on the aggregation, alone and with an accomplice."""
+    attacks = ("shift_aggregate", "cancelling_shift", "stale_aggregate", "split_aggregate")
+    return [
+        Block({**_short(quick), "attack": [attack], "byzantine": [count]},
+              {"label": f"{attack}, {count} attacker{'s' * (count > 1)}"})
+        for attack in attacks for count in (1, 2)
+    ]  # fmt: skip
+
+
+def sixteen(quick: bool) -> list[Block]:
+    """More workers: 16 peers with 7 Byzantine, the setting of the paper's own experiments, simulated."""
+    axes = {**_short(quick), "peers": [16], "backend": ["simulated"], "batch_size": [32 if quick else 256]}
+    clean = Block({**axes, "byzantine": [0]}, {"label": "clean"})
+    attacked = [Block({**axes, "attack": [attack], "byzantine": [7]}, {"label": attack})
+                for attack in (ATTACKS[:3] if quick else ATTACKS)]  # fmt: skip
+    return [clean, *attacked]
+
+
+def _short(quick: bool) -> dict[str, Sequence[object]]:
+    """The report's setting; the quick form trains for 300 steps with batches of 64."""
+    if not quick:
+        return {"seed": ["0..2"]}
+    return {"seed": [0], "steps": [300], "batch_size": [64]}
+
+
+PLANS: dict[str, Callable[[bool], list[Block]]] = {
+    "paper": paper, "rules": rules, "starts": starts, "mixed": mixed, "aggregation": aggregation, "sixteen": sixteen,
+}  # fmt: skip

@@ -53,6 +53,8 @@ def _too_few(run: RunConfig, condition: Condition, f: int, rows: int, most: int)
 
 def _validating(run: RunConfig) -> int:
     """Peers that validate in a step, at most (node/protocol/validators.py)."""
+    if run.topology != "butterfly":
+        return 0
     return min(run.validators, max(1, run.peers // 3))
 
 

@@ -61,7 +61,10 @@ class LastInstant(Behaviour):
         """Times the phase, and holds its message."""
         match output:
             case PhaseEntered(phase=phase):
-                self._entered, self._due, self._held = phase, False, None
+                self._entered = phase
+                # Its own peer, which heard the CLOSE, may be in the next step when the instant comes.
+                if phase == self._phase or self._phase in ("VIEW", "OUTCOME"):
+                    self._due, self._held = False, None
             case SetTimer(name=name, after_s=after_s) if self._times(name, view):
                 return (output, SetTimer(self.timer("release"), max(after_s - self._before_s, 0.0)))
             case Say(body=body) if body.slot.phase.name == self._phase:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, TypeAlias
 
+from node.attacks.behaviour import Behaviour
 from node.attacks.targets import permitted
 from node.config import Plugin, Role
 from node.errors import ConfigError
@@ -112,6 +113,23 @@ def bind(plugin: Plugin) -> BoundAttack:
         memory=int(values[str(remembers)]) if remembers is not None else 0,
         function=partial(entry.target, **plugin.parameters),
     )
+
+
+def check_topology(role: Role, topology: str) -> None:
+    """Refuse attacks on what comparison topologies do not have: there are gradients and data, and nothing else.
+
+    Raises:
+        ConfigError: an attack on aggregates, messages or the node.
+    """
+    for plugin in role.attacks:
+        entry = ATTACKS.get(plugin.name)
+        acts_on = entry.facts["acts_on"]
+        contributes = getattr(entry.target, "contributed", None) not in (None, Behaviour.contributed)
+        if acts_on not in ("gradient", "data") and not contributes and topology != "butterfly":
+            raise ConfigError(
+                f"attack {plugin.name!r} acts on {acts_on}, which --topology {topology} does not have; "
+                "use an attack on gradients or data"
+            )
 
 
 def bind_role(role: Role) -> tuple[BoundAttack, ...]:

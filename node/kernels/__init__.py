@@ -11,12 +11,15 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
 import torch
 from blake3 import blake3
 from torch import Tensor
+
+from node.kernels.memory import POOL
 
 _WIDTH = 256
 _SOURCE = Path(__file__).parent / "kernels.c"
@@ -70,6 +73,7 @@ def _declared(found: ctypes.CDLL) -> ctypes.CDLL:
     found.btard_update.argtypes = (address, address, address, size, number, number, address, address)
     for function in (found.btard_checksum, found.btard_gram, found.btard_combine, found.btard_update):
         function.restype = None
+    found.btard_squares.argtypes, found.btard_squares.restype = (address, size), ctypes.c_double
     return found
 
 
@@ -82,6 +86,12 @@ def sums(gradient_P: Tensor, aggregate_P: Tensor, direction_P: Tensor) -> tuple[
     addresses = (tensor.data_ptr() for tensor in (gradient_P, aggregate_P, direction_P))
     found.btard_checksum(*addresses, gradient_P.numel(), result)
     return result[0], result[1]
+
+
+def squares(values_P: Tensor) -> float | None:
+    """`sum v^2`, in the order of `node.protocol.checksums.squares`; float32 `[P]`."""
+    found = library()
+    return found.btard_squares(values_P.data_ptr(), values_P.numel()) if found is not None else None
 
 
 def gram(inputs_NP: Tensor, network: tuple[tuple[int, int], ...]) -> Tensor | None:
@@ -113,23 +123,32 @@ def combined(inputs_NP: Tensor, coefficients_N: Tensor, scale: float = 1.0) -> T
     if found is None:
         return None
     rows, columns = inputs_NP.shape
-    value_P = torch.empty(columns)
+    value_P = POOL.empty(columns)
     coefficients_N = coefficients_N.contiguous()
     found.btard_combine(_rows(inputs_NP), rows, columns, coefficients_N.data_ptr(), scale, value_P.data_ptr())
     return value_P
 
 
 def updated(
-    parameters_D: Tensor, state_D: Tensor, gradient_D: Tensor, momentum: float, rate: float
+    parameters_D: Tensor, state_D: Tensor, gradient: Sequence[Tensor], momentum: float, rate: float
 ) -> tuple[Tensor, Tensor] | None:
-    """A Nesterov step of float32 `[D]`, to the bit `node.training.optimiser`'s: new parameters and new state."""
+    """A Nesterov step of float32 `[D]`, to the bit `node.training.optimiser`'s: new parameters and new state.
+
+    Args:
+        parameters_D, state_D: as they are.
+        gradient: float32 `[P]` of each part, `[D]` together.
+    """
     found = library()
     if found is None:
         return None
-    results = torch.empty_like(parameters_D), torch.empty_like(state_D)
-    inputs = (tensor.data_ptr() for tensor in (parameters_D, state_D, gradient_D))
-    found.btard_update(*inputs, gradient_D.numel(), momentum, rate, *(result.data_ptr() for result in results))
-    return results
+    vectors = (parameters_D, state_D, *(POOL.empty(parameters_D.numel()) for _ in range(2)))
+    start = 0
+    for part_P in gradient:
+        x, u, x_next, u_next = (vector_D.data_ptr() + 4 * start for vector_D in vectors)
+        found.btard_update(x, u, part_P.data_ptr(), part_P.numel(), momentum, rate, x_next, u_next)
+        start += part_P.numel()
+    assert start == parameters_D.numel()
+    return vectors[2], vectors[3]
 
 
 def _rows(inputs_NP: Tensor) -> ctypes.Array[ctypes.c_void_p]:

@@ -44,6 +44,20 @@ CLONES void btard_checksum(const float *g, const float *v, const float *z, size_
     out[1] = products[0];
 }
 
+/* sum v^2, in the order of btard_checksum. */
+CLONES double btard_squares(const float *v, size_t count) {
+    double squares[LANES];
+    memset(squares, 0, sizeof squares);
+    for (size_t base = 0; base < count; base += LANES) {
+        size_t width = least(LANES, count - base);
+        const float *vb = v + base;
+        for (size_t lane = 0; lane < width; lane++) squares[lane] += (double)vb[lane] * (double)vb[lane];
+    }
+    for (size_t half = LANES / 2; half > 0; half /= 2)
+        for (size_t lane = 0; lane < half; lane++) squares[lane] += squares[lane + half];
+    return squares[0];
+}
+
 /* Median of each of `width` columns into `middle`, by the comparators of a selection network (pairs of wires). */
 static inline __attribute__((always_inline)) void median_tile(
     const float *const *rows, size_t count, size_t start, size_t width, const int *network, size_t steps,

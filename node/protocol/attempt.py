@@ -241,7 +241,7 @@ class Attempt:
         the part is recomputed anyway.
         """
         aggregate_P = self.aggregates[self.roster.active[part]]
-        truth = checksum(values_P, aggregate_P, self.z, self.clip_radius(part), self.tools.sums)
+        truth = checksum(values_P, aggregate_P, self.z, self.clip_radius(part), self.tools.arithmetic)
         # The norm is finite whenever the aggregate is and the part is usable, so this scan hardly ever runs.
         return truth if math.isfinite(truth.norm) or finite(aggregate_P) else Checksum(0.0, 0.0)
 

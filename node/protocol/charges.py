@@ -10,7 +10,7 @@ from typing import TypeAlias
 import msgspec
 
 from node.errors import WireError
-from node.protocol.attempt import Attempt, finite
+from node.protocol.attempt import Attempt
 from node.protocol.checksums import plausible, sums_to_zero, too_many_far
 from node.protocol.events import Accused
 from node.protocol.messages import (
@@ -183,9 +183,9 @@ def _averaging(attempt: Attempt, implausible: set[int]) -> Iterator[Averaging]:
 def _failed_check(attempt: Attempt, part: int, scale: float | None) -> str | None:
     column = [attempt.claim(owner, part) for owner in attempt.contributors]
     aggregate_P = attempt.aggregates[attempt.roster.active[part]]
-    if not finite(aggregate_P):
+    aggregate_norm = math.sqrt(attempt.tools.arithmetic.squares(aggregate_P))
+    if not math.isfinite(aggregate_norm):
         return "V0"
-    aggregate_norm = float(aggregate_P.double().norm())
     rule, settings = attempt.tools.rule, attempt.settings
     if rule.audited:
         return "audit" if happens(attempt.r, "audit", part, settings.audit_share) else None

@@ -7,7 +7,7 @@ tolerances: PROTOCOL section 8.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -35,10 +35,6 @@ class Checksum:
     norm: float
 
 
-Sums = Callable[[Tensor, Tensor, Tensor], tuple[float, float]]
-"""(gradient, aggregate, direction) -> (sum of squares, product): `sums`, or a faster function with the same bits."""
-
-
 def sums(gradient_P: Tensor, aggregate_P: Tensor, direction_P: Tensor) -> tuple[float, float]:
     """`(||g - v||^2, <g - v, z>)` in float64, in one stated order: equal inputs give equal bits on every machine.
 
@@ -51,20 +47,50 @@ def sums(gradient_P: Tensor, aggregate_P: Tensor, direction_P: Tensor) -> tuple[
         direction_P: float32, at least as long.
     """
     totals = torch.zeros(2, _LANES, dtype=torch.float64)
-    for start in range(0, gradient_P.numel(), _LANES):
-        block = slice(start, min(start + _LANES, gradient_P.numel()))
+    for block in _blocks(gradient_P):
         difference = gradient_P[block].double().sub_(aggregate_P[block])
         width = difference.numel()
         totals[0, :width].add_(difference * difference)
         totals[1, :width].add_(difference.mul_(direction_P[block]))
+    folded = _fold(totals)
+    return float(folded[0]), float(folded[1])
+
+
+def squares(values_P: Tensor) -> float:
+    """`||v||^2` in float64, in the order of `sums`; finite exactly if every entry is (float32)."""
+    totals = torch.zeros(1, _LANES, dtype=torch.float64)
+    for block in _blocks(values_P):
+        doubled = values_P[block].double()
+        totals[0, : doubled.numel()].add_(doubled * doubled)
+    return float(_fold(totals)[0])
+
+
+def _blocks(values_P: Tensor) -> Iterator[slice]:
+    for start in range(0, values_P.numel(), _LANES):
+        yield slice(start, min(start + _LANES, values_P.numel()))
+
+
+def _fold(totals: Tensor) -> Tensor:
     while totals.shape[1] > 1:
         half = totals.shape[1] // 2
         totals = totals[:, :half] + totals[:, half:]
-    return float(totals[0, 0]), float(totals[1, 0])
+    return totals[:, 0]
+
+
+@dataclass(frozen=True, slots=True)
+class Arithmetic:
+    """The passes over whole vectors: the functions of this module, or faster ones with the same bits."""
+
+    sums: Callable[[Tensor, Tensor, Tensor], tuple[float, float]] = sums
+    squares: Callable[[Tensor], float] = squares
 
 
 def checksum(
-    gradient_P: Tensor, aggregate_P: Tensor, direction_P: Tensor, radius: float, summed: Sums = sums
+    gradient_P: Tensor,
+    aggregate_P: Tensor,
+    direction_P: Tensor,
+    radius: float,
+    arithmetic: Arithmetic = Arithmetic(),
 ) -> Checksum:
     """The one function that sender, aggregator and judge use, so that equal inputs give equal bits.
 
@@ -73,10 +99,10 @@ def checksum(
         aggregate_P: the aggregate of that part, float32.
         direction_P: z, at least as long as the part, float32.
         radius: clipping radius tau_j (infinity for rules that do not clip).
-        summed: `sums`, or what takes its place.
+        arithmetic: how the sums are taken.
     """
-    squares, product = summed(gradient_P, aggregate_P, direction_P)
-    norm = math.sqrt(squares)
+    square, product = arithmetic.sums(gradient_P, aggregate_P, direction_P)
+    norm = math.sqrt(square)
     return Checksum(product if norm <= radius else product * (radius / norm), norm)
 
 

@@ -125,8 +125,3 @@ def remembering(verify: Verify) -> Verify:
         return True
 
     return check
-
-
-def hello_agrees(body: Hello, run: bytes, roster: bytes) -> bool:
-    """True if a HELLO is of our genesis."""
-    return body.genesis == run and body.slot.roster == roster and not body.prefix

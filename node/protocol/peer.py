@@ -17,7 +17,6 @@ from node.protocol.arbitration import Arbitration, outcome_timer
 from node.protocol.attempt import Attempt
 from node.protocol.charges import encode_equivocation
 from node.protocol.deadlines import laggards_s, outcome_s
-from node.protocol.digest import digest
 from node.protocol.dispute import round_timer
 from node.protocol.events import (
     Banned,
@@ -48,8 +47,9 @@ from node.protocol.events import (
 )
 from node.protocol.evidence import gather
 from node.protocol.gradients import Gradients
-from node.protocol.mailroom import Mailroom, Place, hello_agrees, remembering
-from node.protocol.messages import Endorsed, Hello, Outcome, Phase, Signed, Slot, View, encode
+from node.protocol.greeting import Greeting
+from node.protocol.mailroom import Mailroom, Place, remembering
+from node.protocol.messages import Close, Endorsed, Hello, Outcome, Phase, Signed, View, encode
 from node.protocol.outcome import Ending
 from node.protocol.randomness import share
 from node.protocol.resumption import Past, Resumption
@@ -82,7 +82,6 @@ class Peer:
         tools = replace(tools, verify=remembering(tools.verify))
         self.settings, self.tools, self.me = settings, tools, me
         self._secret_seed = secret_seed
-        self._genesis_digest = roster.digest
         optimiser_D = tools.optimiser.initial_state(settings.dimension)
         self.state = State(0, parameters_D, optimiser_D, genesis_randomness(settings.data_seed), roster)
         self.past: Attempt | None = None
@@ -93,7 +92,7 @@ class Peer:
         self._background: Arbitration | None = None
         self._mailroom = Mailroom(settings, tools, roster.keys)
         self._gradients = Gradients()
-        self._hellos: dict[int, tuple[Hello, Signed]] = {}
+        self._greeting = Greeting(settings, roster)
         self._proofs: list[bytes] = []
         self._certificate: tuple[Signed, ...] = ()
         self._out: list[Output] = []
@@ -223,10 +222,8 @@ class Peer:
         return self._drop(via, refused) if refused is not None else None
 
     def _hello(self, via: int | None, body: Hello, signed: Signed) -> None:
-        if self._round is not None or not hello_agrees(body, self.settings.run, self._genesis_digest):
-            return self._drop(via, "late")
-        self._hellos.setdefault(body.slot.sender, (body, signed))
-        return None
+        taken = self._round is None and self._greeting.take(body, signed)
+        return None if taken else self._drop(via, "late")
 
     def _bulk(self, via: int | None, key: BulkKey, values_P: Tensor) -> None:
         if self._round is None:
@@ -284,8 +281,10 @@ class Peer:
             case _ if name == FORWARD:
                 self._forward_certificate()
             case _ if name == HELLO:
-                missing = [peer for peer in self.state.roster.active if peer not in self._hellos]
-                self._halt(missing[0], f"no greeting from peers {missing} within the deadline")
+                self._greeting.overdue()
+                if not self._greeting.quorate:
+                    missing = self._greeting.missing
+                    self._halt(missing[0], f"no greeting from peers {list(missing)} within the deadline")
         return None
 
     def _silent(self) -> list[int]:
@@ -311,11 +310,9 @@ class Peer:
         return False
 
     def _greet(self) -> None:
-        roster = self.state.roster
-        slot = Slot(self.settings.run, self._genesis_digest, 0, 0, Phase.HELLO, self.me)
         self._out.append(PhaseEntered(0, 0, Phase.HELLO.name))
         self._out.append(SetTimer(HELLO, outcome_s(self.settings)))
-        self._out.append(Say(roster.active, Hello(slot, (), self.settings.run, self.settings.fingerprint)))
+        self._out.append(Say(self.state.roster.active, self._greeting.hello(self.me)))
 
     def _resume(self, before: Resumption) -> None:
         """Go on in the attempt in which we were stopped; the others may be in it, or one step ahead."""
@@ -327,23 +324,20 @@ class Peer:
         self._out.append(RequestTranscript(others, self.state.step, before.number))
 
     def _meet(self) -> bool:
-        """Start once everybody has said HELLO from an environment in which our gradients repeat."""
-        roster = self.state.roster
-        if len(self._hellos) < len(roster.active):
+        """Start once everybody has said HELLO; up to f odd or silent peers may be lying, and hold nobody up."""
+        greeting = self._greeting
+        if not greeting.complete:
             return False
-        prints = [self._hellos[peer][0].fingerprint for peer in roster.active]
-        odd = [peer for peer, found in zip(roster.active, prints, strict=True) if found != self.settings.fingerprint]
-        if odd and self.settings.recompute_tolerance == 0:
+        if len(greeting.odd) > self.state.roster.faults:
             text = (
                 "computes in another environment than this peer, so gradients would not repeat bit for bit; "
                 "use the same hardware and versions, or set --recompute-tolerance"
             )
-            self._halt(odd[0], text)
+            self._halt(greeting.odd[0], text)
             return False
-        # With mixed environments everyone may have been shown another one, and nothing depends on them.
-        mixed = self.settings.recompute_tolerance > 0
-        self.state = replace(self.state, fingerprints=b"" if mixed else digest("fingerprints", *prints))
-        self._certificate = tuple(signed for _, signed in self._hellos.values())
+        self._out += [Dropped(peer, "odd_environment") for peer in greeting.odd]
+        self.state = replace(self.state, fingerprints=greeting.fingerprints)
+        self._certificate = tuple(greeting.messages())
         self._out.append(CancelTimer(HELLO))
         self._begin(0)
         return True
@@ -466,12 +460,15 @@ class Peer:
 
     def _part(self, attempt: Attempt, ending: Ending) -> None:
         """We take no further part: nobody will be here to answer a laggard's SUSPECT with what ended the attempt, nor
-        to show it in a dispute that others are about to begin. Our view is in time: whoever froze before now told us
-        less than D ago."""
+        to show it in a dispute that others are about to begin, nor to say how that dispute ends. Our view is in time:
+        whoever froze before now told us less than D ago."""
         others = tuple(peer for peer in attempt.roster.active if peer != self.me)
         self._out.append(Forward(others, ending.certificate))
         if self._arbitration is None or not self._arbitration.begun:
             self._out.append(Say(others, View(attempt.slot(Phase.VIEW), (), ending.certificate)))
+            close = attempt.transcript.body(Phase.CLOSE, self.me)
+            if isinstance(close, Close):
+                self._out.append(Say(others, Outcome(attempt.slot(Phase.OUTCOME), (), close.value, ())))
         self._out.append(CancelTimer(FORWARD))
 
     def _drop(self, via: int | None, reason: str) -> None:

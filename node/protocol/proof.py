@@ -7,7 +7,7 @@ peer asserted is believed unless its signature, a certificate or a recomputation
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import msgspec
@@ -29,7 +29,18 @@ from node.protocol.charges import (
 )
 from node.protocol.digest import digest
 from node.protocol.evidence import Evidence, contradiction, decode, tensor_of
-from node.protocol.messages import Have, Judge, Outcome, Phase, Removal, Signed, Void, decode_body, decode_signed
+from node.protocol.messages import (
+    Close,
+    Have,
+    Judge,
+    Outcome,
+    Phase,
+    Removal,
+    Signed,
+    Void,
+    decode_body,
+    decode_signed,
+)
 from node.protocol.replay import Ground, Recompute, Replay, UnprovenError, require
 from node.protocol.sequence import LackingError, owed_aggregates, owed_parts, scarce, withheld
 from node.protocol.state import Ban, Summary, parameters_digest
@@ -217,11 +228,22 @@ class Verifier:
         """
         try:
             summary, certificate = msgspec.msgpack.decode(data, type=tuple[Summary, tuple[Signed, ...]])
-            self._replay.check_certificate(summary, certificate)
+            end = self._replay.check_certificate(summary, certificate)
         except (msgspec.MsgspecError, *_DAMAGE) as error:
             raise UnprovenError(f"the final certificate is damaged: {error}") from error
         require(parameters_digest(parameters_D) == summary.parameters, "the final parameters are not certified")
-        require(list(summary.bans) == self.proven, "the certified ban list differs from the bans proven here")
+        bans = (*summary.bans, *_added_by(end, summary))
+        require(list(bans) == self.proven, "the certified ban list differs from the bans proven here")
+
+
+def _added_by(end: Close | Outcome, summary: Summary) -> Iterator[Ban]:
+    """Bans by a dispute that let a step's value stand: its OUTCOMEs carry them, the value does not."""
+    if isinstance(end, Outcome):
+        out = {ban.peer for ban in summary.bans if ban.removed}
+        step, attempt = end.slot.step, end.slot.attempt
+        for removal in end.removals:
+            if removal.peer not in out:
+                yield Ban(step, attempt, removal.peer, removal.reason, removal.accuser, removed=True)
 
 
 def _bytes_guilt(charge: Withheld | Unusable, trial: Attempt) -> tuple[Removal, ...]:

@@ -141,13 +141,15 @@ class Replay:
         draw = Draw(before.validators, before.validator_count)
         return State(record.step, empty, empty, before.r, roster, draw=draw)
 
-    def check_certificate(self, summary: Summary, certificate: Sequence[Signed]) -> None:
-        """n equal CLOSEs over a state; the attempt they closed is the one their slots name."""
+    def check_certificate(self, summary: Summary, certificate: Sequence[Signed]) -> Close | Outcome:
+        """n equal CLOSEs (or a majority's OUTCOMEs) over a state, and one of them; the attempt they ended is the one
+        their slots name."""
         require(bool(certificate), "a certificate is missing")
         attempt = decode_body(certificate[0].body).slot.attempt
         roster = self.roster_at(summary.step - 1, attempt)
         close = self.closed(certificate, roster, summary.step - 1, attempt)
         require(close.value == summary.digest, "the certificate covers another state")
+        return close
 
 
 def require(condition: bool, problem: str) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from torch import Tensor
 
-from node.protocol.checksums import Sums, sums
+from node.protocol.checksums import Arithmetic
 from node.protocol.rule import Rule
 
 CROSS_PLATFORM_TOLERANCE = 1e-9
@@ -52,8 +52,10 @@ class Optimiser(Protocol):
     def initial_state(self, dimension: int) -> Tensor:
         """Optimiser state before step 0."""
 
-    def apply(self, parameters_D: Tensor, state_D: Tensor, gradient_D: Tensor, step: int) -> tuple[Tensor, Tensor]:
-        """(parameters, state) after a step with the aggregate `gradient_D`."""
+    def apply(
+        self, parameters_D: Tensor, state_D: Tensor, gradient: Sequence[Tensor], step: int
+    ) -> tuple[Tensor, Tensor]:
+        """(parameters, state) after a step with the aggregate, given in parts."""
 
 
 Verify = Callable[[bytes, bytes, bytes], bool]
@@ -62,9 +64,9 @@ Verify = Callable[[bytes, bytes, bytes], bool]
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """Functions given to a Peer: the aggregation rule, the update, the signature check and the checksums' sums."""
+    """Functions given to a Peer: the aggregation rule, the update, the signature check and the passes over vectors."""
 
     rule: Rule
     optimiser: Optimiser
     verify: Verify
-    sums: Sums = sums
+    arithmetic: Arithmetic = field(default_factory=Arithmetic)

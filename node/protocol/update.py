@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-import torch
-
 from node.protocol import edges
 from node.protocol.attempt import Attempt
 from node.protocol.state import State
@@ -23,8 +21,8 @@ def next_state(attempt: Attempt, judgement: Judgement) -> State:
     punished = state.punished(attempt.step, attempt.number, judgement.removals, settings.reform)
     parameters_D, optimiser_D, norms = state.parameters_D, state.optimiser_D, state.norms
     if attempt.contributors:
-        aggregate_D = torch.cat([attempt.aggregates[owner] for owner in attempt.roster.active])
-        parameters_D, optimiser_D = attempt.tools.optimiser.apply(parameters_D, optimiser_D, aggregate_D, attempt.step)
+        aggregate = [attempt.aggregates[owner] for owner in attempt.roster.active]
+        parameters_D, optimiser_D = attempt.tools.optimiser.apply(parameters_D, optimiser_D, aggregate, attempt.step)
         norms = norms.append(_scaled_norms(attempt))
     active = len(punished.roster.active)
     pairs = allowed_pairs(settings.validators, active, state.roster.genesis_faults, punished.removed_faults)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -37,22 +38,24 @@ class NesterovSgd:
         """The momentum buffer before the first step: zeros, float32 `[D]`."""
         return torch.zeros(dimension, dtype=torch.float32)
 
-    def apply(self, parameters_D: Tensor, state_D: Tensor, gradient_D: Tensor, step: int) -> tuple[Tensor, Tensor]:
+    def apply(
+        self, parameters_D: Tensor, state_D: Tensor, gradient: Sequence[Tensor], step: int
+    ) -> tuple[Tensor, Tensor]:
         """One update: `u' = momentum u + g`, `x' = x - lr_t (g + momentum u')`.
 
         Args:
             parameters_D: float32 `[D]`, left as it is (the protocol keeps it for two steps).
             state_D: float32 `[D]`, left as it is.
-            gradient_D: float32 `[D]`.
+            gradient: g in parts, float32 `[P]` each, `[D]` together.
             step: t, which sets the rate.
 
         Returns:
             New parameters and new state. Source: `torch.optim.SGD(nesterov=True)`; Sutskever et al. 2013.
         """
-        compiled = kernels.updated(parameters_D, state_D, gradient_D, self.momentum, self.rate(step))
-        if compiled is not None:
-            return compiled
-        return self.by_torch(parameters_D, state_D, gradient_D, step)
+        compiled = kernels.updated(parameters_D, state_D, gradient, self.momentum, self.rate(step))
+        return (
+            compiled if compiled is not None else self.by_torch(parameters_D, state_D, torch.cat(list(gradient)), step)
+        )
 
     def by_torch(self, parameters_D: Tensor, state_D: Tensor, gradient_D: Tensor, step: int) -> tuple[Tensor, Tensor]:
         """`apply` where there is no compiled kernel, and the oracle of the one there is."""

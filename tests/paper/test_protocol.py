@@ -39,8 +39,8 @@ def test_one_message_per_phase_to_each_peer() -> None:
     play(stage, ())
     phases = (Phase.COMMIT, Phase.AGG, Phase.REVEAL, Phase.CHECKSUMS, Phase.REPORT, Phase.CLOSE)
     steps = [(phase, step, to) for step in range(3) for phase in phases for to in range(5)]
-    # With the last step a peer leaves its view to those who may still have to dispute it.
-    steps += [(Phase.VIEW, 2, to) for to in (0, 1, 3, 4)]
+    # With the last step a peer leaves its view and its word to those who may still have to dispute it.
+    steps += [(phase, 2, to) for phase in (Phase.VIEW, Phase.OUTCOME) for to in (0, 1, 3, 4)]
     assert sorted(told, key=str) == sorted([*((Phase.HELLO, 0, to) for to in range(5)), *steps], key=str)
 
 

@@ -234,6 +234,13 @@ def test_a_crashed_node_is_gone(phase: str) -> None:
     assert story.removed == of("silent")
 
 
+@pytest.mark.parametrize(("phase", "to"), [("COMMIT", "one"), ("AGG", "half"), ("REPORT", "one"), ("CLOSE", "one")])
+def test_a_crash_between_signing_and_sending_convicts_nobody(phase: str, to: str) -> None:
+    """Who got the last message passes it on, nobody holds two of one slot, and the rest is silence."""
+    story = play([plugin("crash", phase=phase, to=to)], schedule=Schedule(start=START))
+    assert {row[1:] for row in story.removed} == {(5, "silent")}
+
+
 # --- all of them --------------------------------------------------------------------------------------------------
 
 EXAMPLES = [(entry.name, example) for entry in ATTACKS for example in entry.examples

@@ -1,20 +1,50 @@
-"""A hundred random runs, every promise checked after every step."""
+"""A hundred composed runs, and every seed that once broke a promise: all promises checked after every step."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from tests.simulation.checkers import PROMISES
-from tests.simulation.scenario import scenario
-from tests.simulation.stage import play
+from tests.simulation import soak
+from tests.simulation.composer import candidates, compose, described
+from tests.simulation.ledger import Played, table
+from tests.simulation.stage import Stage
 
-SEEDS = 100
+SEEDS = sorted({*range(100), *soak.regressions()})
 
 
-@pytest.mark.parametrize("seed", range(SEEDS))
+@pytest.mark.parametrize("seed", SEEDS)
 def test_every_promise_holds_after_every_step(seed: int) -> None:
-    try:
-        play(scenario(seed), PROMISES)
-    except BaseException as error:
-        error.add_note(f"replay: python -m tests.simulation.scenario {seed}")
-        raise
+    soak.hold(seed)
+
+
+def test_a_seed_composes_the_same_run_again() -> None:
+    assert described(compose(7)) == described(compose(7)) != described(compose(8))
+
+
+def test_the_composer_draws_every_attack() -> None:
+    stages: list[Stage] = [compose(seed) for seed in range(300)]
+    drawn = {plugin.name for stage in stages for role in stage.roles.values() for plugin in role.attacks}
+    assert drawn == {entry.name for entry in candidates()}
+
+
+def test_a_broken_promise_says_how_to_see_it_again(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(_: int) -> Stage:
+        stage = compose(3)
+        stage.simulation.nodes[stage.witness].peer.stopped = True
+        return stage
+
+    monkeypatch.setattr(soak, "compose", broken)
+    assert soak.main(["--seeds", "3..4"]) == 1
+    assert "python -m tests.simulation.soak --replay 3" in capsys.readouterr().out
+
+
+def test_the_sums_of_a_record(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    record = tmp_path / "record.jsonl"
+    assert soak.main(["--seeds", "0..2", "--record", str(record)]) == 0
+    assert soak.main(["--sum", str(record)]) == 0
+    assert "2 runs, 0 with a broken promise" in capsys.readouterr().out
+    assert "1 with a broken promise" in table([Played(1, "lost", 0.0, {})])

@@ -6,9 +6,19 @@ from tests.simulation.checkers.accountability import Accountability
 from tests.simulation.checkers.accuracy import Accuracy
 from tests.simulation.checkers.agreement import Agreement
 from tests.simulation.checkers.cost import Cost
+from tests.simulation.checkers.equivocation import Equivocations
 from tests.simulation.checkers.evidence import EvidenceHolds
 from tests.simulation.checkers.liveness import Liveness
 
-PROMISES = (Agreement, Accuracy, Accountability, Liveness, Cost, EvidenceHolds)
+PROMISES = (Agreement, Accuracy, Accountability, Equivocations, Liveness, Cost, EvidenceHolds)
 
-__all__ = ["PROMISES", "Accountability", "Accuracy", "Agreement", "Cost", "EvidenceHolds", "Liveness"]
+__all__ = [
+    "PROMISES",
+    "Accountability",
+    "Accuracy",
+    "Agreement",
+    "Cost",
+    "Equivocations",
+    "EvidenceHolds",
+    "Liveness",
+]

@@ -1,81 +1,128 @@
 """Accountability: whoever is caught at it is banned: at once for what the transcript shows, for a gradient whenever
-an honest validator examined it."""
+an honest validator examined it. What was done is read from the bytes themselves, whatever attack they come from."""
 
 from __future__ import annotations
 
+import torch
+from torch import Tensor
+
 from node.protocol.attempt import Attempt
 from node.protocol.events import Accused, Banned, Committed
+from node.protocol.messages import AccusationKind, Phase, Report
+from node.protocol.tribunal import gradient_fault
 from node.simulator import Observed
 from tests.simulation.stage import Stage
 
-_GRADIENT = frozenset({"sign_flip", "constant_direction", "noise"})
+_NOTABLE = 1e-2
+"""A shift of an aggregate that V2's random projection hardly ever misses, in units of the clipping radius."""
 
 
 class Accountability:
-    """Knows what each attacker did, and looks whether the step in which it shows ends with its ban."""
+    """Looks at every committed transcript with an eye for all bytes, and whether its step ended with the ban."""
 
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
         self._bans: dict[int, int] = {}
         self._audited: set[tuple[int, int | None]] = set()
+        self._steps: set[int] = set()
+        self._past: Attempt | None = None
 
     def see(self, seen: Observed) -> None:
-        if seen.node != self._stage.witness:
+        if seen.node not in self._stage.honest:
             return
         match seen.output:
             case Banned() as ban:
-                self._bans[ban.peer] = ban.step
+                self._bans.setdefault(ban.peer, ban.step)
             case Accused() as accused if accused.kind.startswith("averaging"):
                 self._audited.add((accused.step, accused.accused))
-            case Committed() as done:
+            case Committed() as done if done.step not in self._steps:
+                # The first honest peer that commits stands for all: Agreement compares them.
+                self._steps.add(done.step)
+                attempt = self._stage.simulation.nodes[seen.node].peer.past
+                assert attempt is not None
                 for peer in self._stage.roles:
-                    self._check_transcript(peer, done)
-                self._check_validated(done)
+                    if peer in done.active and not self._banned(peer, done.step):
+                        self._examine(peer, attempt, done)
+                self._past = attempt
 
     def end(self) -> None:
         pass
 
-    def _check_transcript(self, peer: int, done: Committed) -> None:
-        """What was visible in this step's transcript."""
-        if done.step not in self._stage.adversary(peer).attacked or self._banned_by(peer, done.step):
-            return
-        names = {plugin.name: plugin.parameters for plugin in self._stage.roles[peer].attacks}
-        accuses = names.get("false_accuse", {}).get("how", "verdict")
-        contributes = peer in done.contributors
-        caught = (
-            ("lie_checksum" in names and contributes)
-            or ("false_accuse" in names and (accuses == "bit" or peer in done.validators))
-            or ("shift_aggregate" in names and self._shift_shows(peer, done))
-        )
-        assert not caught, f"peer {peer} attacked by {sorted(names)} at step {done.step} and was not banned"
+    def _examine(self, peer: int, attempt: Attempt, done: Committed) -> None:
+        """A Byzantine peer that is still there after a step."""
+        wrongs = {
+            "claimed false checksums that an honest aggregator saw": self._false_claims(peer, attempt),
+            "called true checksums false": self._false_bits(peer, attempt),
+            "committed to a false aggregate": self._false_aggregate(peer, attempt),
+            "gave a false gradient that an honest validator examined": self._false_gradient(peer, attempt),
+            "accused a true gradient": self._false_verdict(peer, attempt),
+        }
+        shown = [wrong for wrong, found in wrongs.items() if found]
+        assert not shown, f"peer {peer} {' and '.join(shown)} at step {done.step}, and was not banned"
 
-    def _shift_shows(self, peer: int, done: Committed) -> bool:
-        if not done.contributors:
+    def _part(self, owner: int, part: int, attempt: Attempt) -> Tensor | None:
+        """The bytes that a contributor committed to, as its node holds them; None if it committed to others."""
+        theirs = self._stage.simulation.nodes[owner].peer
+        for held in (theirs.past, theirs.attempt):
+            same = held is not None and (held.step, held.number) == (attempt.step, attempt.number)
+            if same and held is not None and held.own_D is not None:
+                values_P = attempt.slice(held.own_D, part)
+                return values_P if attempt.part_matches(owner, part, values_P) else None
+        return None
+
+    def _lies(self, owner: int, part: int, attempt: Attempt) -> bool | None:
+        """True if a contributor's claim about a part is false, None if nobody can tell."""
+        values_P = self._part(owner, part, attempt)
+        return None if values_P is None else not attempt.claim_holds(owner, part, values_P)
+
+    def _false_claims(self, peer: int, attempt: Attempt) -> bool:
+        if peer not in attempt.contributors:
             return False
-        attempt = self._attempt()
-        if attempt.tools.rule.audited:
-            return (done.step, peer) in self._audited
-        part = attempt.roster.place(peer)
-        claims = [attempt.claim(owner, part) for owner in attempt.contributors]
-        return any(claim.norm <= attempt.clip_radius(part) for claim in claims)
+        honest = (place for place, owner in enumerate(attempt.roster.active) if owner in self._stage.honest)
+        return any(self._lies(peer, part, attempt) for part in honest)
 
-    def _check_validated(self, done: Committed) -> None:
-        """False gradients of the step before whose drawn validator is honest."""
-        for validator, target in done.validators.items():
-            if validator in self._stage.roles or target not in self._stage.roles:
-                continue
-            names = {plugin.name for plugin in self._stage.roles[target].attacks}
-            attacked = done.step - 1 in self._stage.adversary(target).attacked
-            if attacked and names & _GRADIENT:
-                assert self._banned_by(target, done.step), (
-                    f"validator {validator} examined the false gradient of peer {target} of step {done.step - 1}"
-                )
+    def _false_bits(self, peer: int, attempt: Attempt) -> bool:
+        report = attempt.transcript.body(Phase.REPORT, peer)
+        assert isinstance(report, Report)
+        honest = self._stage.honest
+        if any(owner in honest and not bit for owner, bit in zip(attempt.contributors, report.checks, strict=True)):
+            return True
+        here = (attempt.step, attempt.number)
+        for charge in report.accusations:
+            known = attempt.roster.active if charge.kind is AccusationKind.AGGREGATE else attempt.contributors
+            real = charge.kind is not AccusationKind.GRADIENT and 0 <= charge.part < attempt.split.count
+            if real and (charge.step, charge.attempt) == here and charge.accused in known and charge.accused in honest:
+                return True
+        return False
 
-    def _banned_by(self, peer: int, step: int) -> bool:
+    def _false_aggregate(self, peer: int, attempt: Attempt) -> bool:
+        """One that V2 is bound to see: far off, no claim about it false, somebody within the radius."""
+        part, owners = attempt.roster.place(peer), attempt.contributors
+        inputs = [values_P for owner in owners if (values_P := self._part(owner, part, attempt)) is not None]
+        if not owners or len(inputs) < len(owners) or any(self._lies(owner, part, attempt) for owner in owners):
+            return False
+        rule, radius, value_P = attempt.tools.rule, attempt.radius(part), attempt.aggregates[peer]
+        inputs_NP = torch.stack(inputs)
+        if rule.accepts(inputs_NP, value_P, radius):
+            return False
+        if rule.audited:
+            return (attempt.step, peer) in self._audited
+        error = float((rule.aggregate(inputs_NP, radius).value_P - value_P).double().norm())
+        near = any(attempt.claim(owner, part).norm <= attempt.clip_radius(part) for owner in owners)
+        return near and error > _NOTABLE * radius + 1e-4 * float(value_P.double().norm())
+
+    def _false_gradient(self, peer: int, attempt: Attempt) -> bool:
+        past = self._past
+        examined = any(target == peer and validator in self._stage.honest for validator, target in attempt.pairs)
+        if not examined or past is None or peer not in past.contributors or past.settings.recompute_tolerance > 0:
+            return False
+        true_D, _ = self._stage.simulation._compute(past.state.parameters_D, past.seed(peer), None)
+        return gradient_fault(past, peer, true_D) is not None
+
+    def _false_verdict(self, peer: int, attempt: Attempt) -> bool:
+        report = attempt.transcript.body(Phase.REPORT, peer)
+        assert isinstance(report, Report)
+        return any(not verdict.correct and verdict.target in self._stage.honest for verdict in report.verdicts)
+
+    def _banned(self, peer: int, step: int) -> bool:
         return self._bans.get(peer, step + 1) <= step
-
-    def _attempt(self) -> Attempt:
-        """The attempt that the witness has just committed."""
-        past = self._stage.simulation.nodes[self._stage.witness].peer.past
-        assert past is not None
-        return past

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from node.protocol.events import Banned, Committed, Voided
+from node.protocol.events import Banned, Committed, Expelled, Voided
 from node.protocol.state import parameters_digest
 from node.simulator import Observed
 from tests.simulation.stage import Stage
@@ -14,9 +14,10 @@ class Agreement:
     """Whatever one honest peer reports of an attempt, every other one reports in the same bits."""
 
     def __init__(self, stage: Stage) -> None:
+        self._kept = set(stage.honest)
         self._honest = stage.honest
         self._first: dict[tuple[object, ...], object] = {}
-        self._counts: dict[tuple[object, ...], int] = {}
+        self._by: dict[tuple[object, ...], set[int]] = {}
 
     def see(self, seen: Observed) -> None:
         if seen.node not in self._honest:
@@ -38,12 +39,17 @@ class Agreement:
                 self._compare(("banned", ban.step, ban.attempt, ban.peer), replace(ban, evidence=b""), seen.node)
             case Voided() as void:
                 self._compare(("voided", void.step, void.attempt), void.removals, seen.node)
+            case Expelled():
+                # One side of a mutual elimination: what it saw until then was the same, and it sees no more.
+                self._kept.discard(seen.node)
 
     def end(self) -> None:
-        for what, count in self._counts.items():
-            assert count == len(self._honest), f"{what} was seen by {count} of {len(self._honest)} honest peers"
+        for what, by in self._by.items():
+            assert by >= self._kept, f"{what} was not seen by honest peers {sorted(self._kept - by)}"
 
     def _compare(self, what: tuple[object, ...], said: object, node: int) -> None:
-        self._counts[what] = self._counts.get(what, 0) + 1
+        by = self._by.setdefault(what, set())
+        assert node not in by, f"peer {node} reports {what} twice"
+        by.add(node)
         first = self._first.setdefault(what, said)
         assert said == first, f"peer {node} disagrees on {what}: {said} instead of {first}"

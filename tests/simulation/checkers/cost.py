@@ -1,17 +1,38 @@
-"""Cost: `n-1` small messages a phase and `2 d (n-1)/n` floats a step and peer; publications only where judging asks."""
+"""Cost: `n-1` small messages a phase and `2 d (n-1)/n` floats a step and peer; publications only where judging asks;
+what disputes, suspicions and complaints cost beyond is bounded."""
 
 from __future__ import annotations
 
 from copy import copy
+from dataclasses import dataclass
 
 from node.protocol.deadlines import laggards_s
-from node.protocol.events import Accused, Committed, PhaseEntered, Voided
+from node.protocol.events import Accused, Banned, Committed, Disputed, PhaseEntered, Suspected, Voided
+from node.protocol.messages import Phase, Reveal
 from node.protocol.parts import Split
 from node.simulator import Observed, Traffic
 from tests.simulation.stage import Stage
 
 _BYTES_PER_PEER = 400
 """A message's size grows with n, never with d: bound per message, for each peer of the roster."""
+
+_JUDGED = ("RESEND", "PUBLISH")
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What a peer went through since its last attempt ended."""
+
+    phases: int = 0
+    slow: int = 0
+    publications: int = 0
+    suspicions: int = 0
+    disputes: int = 0
+    pulls: bool = False
+
+    @property
+    def calm(self) -> bool:
+        return not (self.publications or self.suspicions or self.disputes or self.pulls)
 
 
 class Cost:
@@ -20,62 +41,92 @@ class Cost:
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
         self._dimension = stage.task.dimension
+        self._patience_s = laggards_s(stage.ground().settings)
         self._before = {node: Traffic() for node in stage.honest}
-        self._phases = dict.fromkeys(stage.honest, 0)
-        self._slow = dict.fromkeys(stage.honest, 0)
-        self._expelled = dict.fromkeys(stage.honest, 0)
-        self._entered = dict.fromkeys(stage.honest, 0.0)
-        self._charges = dict.fromkeys(stage.honest, 0)
+        self._tallies = {node: _Tally() for node in stage.honest}
         self._active = dict.fromkeys(stage.honest, stage.run.peers)
+        self._entered: dict[int, float] = {}
+        self._disturbed = -2
+        """The last step with a suspicion, a dispute or a removal; its echoes reach into the next one."""
 
     def see(self, seen: Observed) -> None:
         node = seen.node
         if node not in self._before:
             return
-        if isinstance(seen.output, PhaseEntered | Voided | Committed):
-            self._slow[node] += seen.time_s - self._entered[node] >= laggards_s(self._stage.ground().settings)
-            self._entered[node] = seen.time_s
+        tally = self._tallies[node]
         match seen.output:
-            case PhaseEntered():
-                self._phases[node] += 1
+            case PhaseEntered(phase=phase):
+                self._slow(node, seen.time_s)
+                tally.phases += 1
+                tally.publications += phase in _JUDGED
             case Accused():
-                self._charges[node] += 1
+                tally.publications += 1
+            case Suspected(step=step):
+                self._disturbed = max(self._disturbed, step)
+                tally.suspicions += 1
+            case Disputed(step=step):
+                self._disturbed = max(self._disturbed, step)
+                tally.disputes += 1
+            case Banned(step=step):
+                # Whoever leaves is told why.
+                self._disturbed = max(self._disturbed, step)
             case Voided() as void:
-                peers = self._active[node]
+                self._slow(node, seen.time_s)
                 # All that this attempt can have sent: it had at most everyone as contributors.
-                self._check(node, Split(self._dimension, peers), None)
-                self._active[node] = peers - len(void.removals)
-                self._expelled[node] = len(void.removals)
+                self._check(node, void.step, Split(self._dimension, self._active[node]), None)
+                self._active[node] -= len(void.removals)
             case Committed() as done:
+                self._slow(node, seen.time_s)
                 place = done.active.index(node)
+                self._tallies[node].pulls = self._somebody_lacked_some(node)
                 split = Split(self._dimension, len(done.active))
                 own = self._dimension - split.size(place) if node in done.contributors else 0
                 aggregate = split.size(place) * (len(done.active) - 1) if done.contributors else 0
-                self._check(node, split, 4 * (own + aggregate))
-                banned = self._stage.simulation.nodes[node].peer.state.roster.active
-                self._active[node] = len(banned)
-                self._expelled[node] = len(done.active) - len(banned)
+                self._check(node, done.step, split, 4 * (own + aggregate))
+                self._active[node] = len(self._stage.simulation.nodes[node].peer.state.roster.active)
 
     def end(self) -> None:
         pass
 
-    def _check(self, node: int, split: Split, bulk_bytes: int | None) -> None:
+    def _slow(self, node: int, now_s: float) -> None:
+        """After 2 D in a phase a peer passes on the messages of the one before to those that it has not heard in it."""
+        self._tallies[node].slow += now_s - self._entered.get(node, now_s) >= self._patience_s
+        self._entered[node] = now_s
+
+    def _somebody_lacked_some(self, node: int) -> bool:
+        """Aggregates that the HAVE bits of REVEAL say are missing somewhere are sent again."""
+        attempt = self._stage.simulation.nodes[node].peer.past
+        assert attempt is not None
+        return not all(all(body.have) for body in attempt.transcript.of(Reveal, Phase.REVEAL).values())
+
+    def _check(self, node: int, step: int, split: Split, bulk_bytes: int | None) -> None:
         traffic, before = self._stage.simulation.traffic[node], self._before[node]
-        others = split.count - 1
+        peers, others, tally = self._stage.run.peers, split.count - 1, self._tallies[node]
+        calm = tally.calm and step > self._disturbed + 1
         messages = traffic.messages - before.messages
-        # What ended the phase before goes once more to peers that say nothing for 2 D, and what ended the attempt
-        # before to those it removed: n messages to each.
-        forwarded = messages - self._phases[node] * others
-        most = (self._slow[node] * others + self._expelled[node]) * self._stage.run.peers
-        assert 0 <= forwarded <= most, f"{messages} messages in {self._phases[node]} phases, {self._slow[node]} slow"
-        control = traffic.control_bytes - before.control_bytes
-        assert control <= messages * _BYTES_PER_PEER * self._stage.run.peers, f"{control} bytes in {messages} messages"
+        most = others * peers * tally.slow
+        if not calm:
+            # A suspicion per phase and peer, and its answers; per dispute trigger, view, relays, OUTCOME, majority.
+            most += 2 * others * peers * (1 + tally.phases) + 4 * others * peers * (1 + tally.disputes)
+        forwarded = messages - tally.phases * others
+        assert forwarded <= most, f"{messages} messages of peer {node} in {tally.phases} phases"
+        assert not calm or forwarded >= 0, f"{messages} messages of peer {node} in {tally.phases} phases"
+        if calm:
+            control = traffic.control_bytes - before.control_bytes
+            assert control <= messages * _BYTES_PER_PEER * peers, f"{control} bytes in {messages} messages"
+        self._check_tensors(node, split, bulk_bytes if calm else None, calm)
+        self._before[node], self._tallies[node] = copy(traffic), _Tally()
+
+    def _check_tensors(self, node: int, split: Split, bulk_bytes: int | None, calm: bool) -> None:
+        traffic, before, others = self._stage.simulation.traffic[node], self._before[node], split.count - 1
         bulk = traffic.bulk_bytes - before.bulk_bytes
         if bulk_bytes is not None:
             assert bulk == bulk_bytes, f"peer {node} sent {bulk} bytes of parts and aggregates instead of {bulk_bytes}"
-        assert bulk <= 8 * (self._dimension + split.count) * others / split.count + 8 * others
+        # Each of the others may pull every aggregate and every publication once.
+        pulled = 0 if calm else 4 * self._dimension * others
+        assert bulk <= 8 * (self._dimension + split.count) * others / split.count + 8 * others + pulled
         published = traffic.publication_bytes - before.publication_bytes
-        assert published <= 4 * 2 * self._dimension * others, f"peer {node} published {published} bytes"
-        assert not published or self._charges[node], f"peer {node} published {published} bytes and nobody was accused"
-        self._before[node] = copy(traffic)
-        self._phases[node] = self._charges[node] = self._slow[node] = 0
+        most = 2 * 4 * self._dimension * others
+        assert published <= most * (1 if calm else 1 + split.count), f"peer {node} published {published} bytes"
+        asked = self._tallies[node].publications
+        assert not published or asked or not calm, f"peer {node} published {published} bytes and nobody was accused"

@@ -3,7 +3,7 @@ certificate covers the final parameters."""
 
 from __future__ import annotations
 
-from node.protocol.events import Banned, Committed, Finished, Voided
+from node.protocol.events import Banned, Committed, Finished
 from node.protocol.proof import Verifier
 from node.protocol.state import Ban
 from node.simulator import Observed
@@ -11,30 +11,43 @@ from tests.simulation.stage import Stage
 
 
 class EvidenceHolds:
-    """Verifies what the witness writes down (agreement says that the others write the same bytes)."""
+    """Verifies what every honest peer writes down; what is the same in all bits is verified once."""
 
     def __init__(self, stage: Stage) -> None:
-        self._witness = stage.witness
-        self._verifier = Verifier(stage.ground())
-        self._together: list[Ban] = []
-        self._certificate = b""
+        self._honest = stage.honest
+        self._ground = stage.ground()
+        self._proven: dict[tuple[int, int], dict[int, Ban]] = {}
+        """By step and attempt: the bans that took effect together, in roster order."""
+        self._known: set[bytes] = set()
+        self._certificates: dict[int, bytes] = {}
+        self._checked: set[tuple[int, bytes]] = set()
 
     def see(self, seen: Observed) -> None:
-        if seen.node != self._witness:
+        if seen.node not in self._honest:
             return
         match seen.output:
-            case Banned() as ban:
-                proof = self._verifier.check(ban.evidence)
+            case Banned() as ban if ban.evidence not in self._known:
+                self._known.add(ban.evidence)
+                proof = self._verifier(before=(ban.step, ban.attempt)).check(ban.evidence)
                 named = (ban.step, ban.attempt, ban.peer, ban.reason, ban.accuser, ban.removed)
                 assert proof.ban == Ban(*named), f"the evidence proves {proof.ban}"
-                self._together.append(proof.ban)
-            case Voided() | Committed():
-                self._verifier.settle(self._together)
-                self._together = []
-                if isinstance(seen.output, Committed):
-                    self._certificate = seen.output.certificate
-            case Finished() as finished:
-                self._verifier.check_final(self._certificate, finished.parameters_D)
+                self._proven.setdefault((ban.step, ban.attempt), {})[ban.peer] = proof.ban
+            case Committed() as done:
+                self._certificates[seen.node] = done.certificate
+            case Finished(step=step, parameters_D=parameters_D):
+                # Which OUTCOMEs certify the last step may differ from peer to peer.
+                certificate = self._certificates[seen.node]
+                if (step, certificate) not in self._checked:
+                    self._checked.add((step, certificate))
+                    self._verifier(before=(step + 1, 0)).check_final(certificate, parameters_D)
 
     def end(self) -> None:
         pass
+
+    def _verifier(self, before: tuple[int, int]) -> Verifier:
+        """A third party that has been shown the bans of earlier attempts."""
+        verifier = Verifier(self._ground)
+        for when in sorted(self._proven):
+            if when < before:
+                verifier.settle(tuple(self._proven[when].values()))
+        return verifier

@@ -1,58 +1,85 @@
-"""Liveness: every step ends within the bound that the deadlines state, each new attempt removes somebody, and every
-honest peer reaches the end."""
+"""Liveness: every step ends within the bound that the deadlines state, each new attempt removes a faulty peer, a
+dispute ends within its rounds plus a fifth, and every honest peer reaches the end."""
 
 from __future__ import annotations
 
-from node.protocol.deadlines import deadline, dispute_round_s, outcome_s
-from node.protocol.events import Committed, Finished, Halted, PhaseEntered, Voided
-from node.protocol.messages import Phase
+from node.protocol.deadlines import dispute_round_s, outcome_s
+from node.protocol.events import Committed, Disputed, Expelled, Finished, Halted, PhaseEntered, Resolved, Voided
 from node.simulator import Observed
 from tests.simulation.stage import Stage
 
+MARGIN = 1.2
+"""What a dispute may take, in units of its bound."""
+
+
+def dispute_bound_s(stage: Stage, active: int) -> float:
+    """f + 1 rounds of 2 D, for starts D apart, and D for the OUTCOMEs."""
+    faults, delivery_s = (active + 1) // 2 - 1, stage.run.delivery_bound_s
+    return (faults + 1) * dispute_round_s(stage.ground().settings) + 2.0 * delivery_s
+
 
 class Liveness:
-    """Follows each honest peer from step to step."""
+    """Follows each honest peer from phase to phase; time stands still for a phase while an older step is disputed."""
 
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
         self._settings = stage.ground().settings
-        self._bounds = self._phase_bounds()
         self._next = dict.fromkeys(stage.honest, 0)
-        self._entered: dict[int, tuple[float, float]] = {}
-        self._finished: set[int] = set()
-
-    def _phase_bounds(self) -> dict[Phase, float]:
-        """The longest that a phase may take: its deadline, and a dispute if it ends in one."""
-        peers, settings = self._stage.run.peers, self._settings
-        dispute_s = (peers + 1) // 2 * dispute_round_s(settings) + outcome_s(settings) + 6 * settings.delivery_bound_s
-        return {phase: deadline(phase, settings, peers, 64, peers).message_s + dispute_s for phase in Phase}
+        self._began: dict[int, float] = {}
+        self._bounds: dict[int, float] = {}
+        self._disputed: dict[tuple[int, int, int], tuple[float, int]] = {}
+        self._done: set[int] = set()
 
     def see(self, seen: Observed) -> None:
-        node = seen.node
+        node, now_s = seen.node, seen.time_s
         if node not in self._next:
             return
         match seen.output:
             case Halted() as halted:
                 raise AssertionError(f"honest peer {node} halted: {halted.problem}")
-            case PhaseEntered() as phase:
-                self._within_bound(seen, None)
-                self._entered[node] = seen.time_s, self._bounds.get(Phase[phase.phase], self._bounds[Phase.CLOSE])
+            case PhaseEntered():
+                self._phase_over(node, now_s)
+                self._began[node] = now_s
+                round_ = self._stage.simulation.nodes[node].peer._round
+                if round_ is None:
+                    self._bounds[node] = outcome_s(self._settings)
+                else:
+                    # Those who entered last suspect last; until then f + 1 SUSPECTs may be lacking.
+                    self._bounds[node] = 2.0 * round_._clock._deadline().message_s
+            case Disputed() as disputed:
+                self._phase_over(node, now_s)
+                active = len(self._stage.simulation.nodes[node].peer.state.roster.active)
+                self._disputed[node, disputed.step, disputed.attempt] = now_s, active
+            case Resolved() as resolved:
+                self._dispute_over(node, now_s, (resolved.step, resolved.attempt))
             case Voided() as void:
-                assert void.removals, f"attempt {void.attempt} of step {void.step} ended without a removal"
+                assert set(void.removals) & set(self._stage.roles), f"{void} removed nobody who is faulty"
+                assert void.attempt < len(self._stage.roles), f"{void}: more attempts than faulty peers"
             case Committed() as done:
-                self._within_bound(seen, done)
+                self._phase_over(node, now_s)
                 assert done.step == self._next[node], f"peer {node} committed {done.step} after {self._next[node] - 1}"
                 self._next[node] += 1
             case Finished():
-                self._finished.add(node)
+                assert self._next[node] == self._stage.run.steps + 1
+                self._done.add(node)
+            case Expelled():
+                self._done.add(node)
 
     def end(self) -> None:
-        unfinished = set(self._next) - self._finished
+        unfinished = set(self._next) - self._done
         assert not unfinished, f"honest peers {sorted(unfinished)} never finished"
-        assert all(step == self._stage.run.steps + 1 for step in self._next.values())
 
-    def _within_bound(self, seen: Observed, done: Committed | None) -> None:
-        began_s, bound_s = self._entered.get(seen.node, (seen.time_s, 0.0))
-        assert seen.time_s - began_s <= bound_s, (
-            f"a phase took {seen.time_s - began_s} s, more than {bound_s} s; {done}"
-        )
+    def _phase_over(self, node: int, now_s: float) -> None:
+        if any(who == node for who, _, _ in self._disputed):
+            return
+        took_s, bound_s = now_s - self._began.get(node, now_s), self._bounds.get(node, 0.0)
+        assert took_s <= bound_s + 1e-6, f"a phase of peer {node} took {took_s} s until {now_s}, more than {bound_s} s"
+
+    def _dispute_over(self, node: int, now_s: float, which: tuple[int, int]) -> None:
+        self._began[node] = now_s
+        if (node, *which) not in self._disputed:
+            # A majority's OUTCOMEs reached a peer that had not begun: nothing to measure.
+            return
+        started_s, active = self._disputed.pop((node, *which))
+        took_s, bound_s = now_s - started_s, MARGIN * dispute_bound_s(self._stage, active)
+        assert took_s <= bound_s, f"the dispute of {which} took peer {node} {took_s} s, more than {bound_s} s"

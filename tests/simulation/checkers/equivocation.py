@@ -1,0 +1,54 @@
+"""Accountability of lies that differ from peer to peer: who signs two messages for one slot, and has two honest peers
+take one each, is out by the end of the next step."""
+
+from __future__ import annotations
+
+from node.protocol.events import Banned, Committed, Voided
+from node.protocol.messages import Phase, decode_body
+from node.simulator import Observed
+from tests.simulation.stage import Stage
+
+
+class Equivocations:
+    """Compares what honest peers hold of every attempt when it ends."""
+
+    def __init__(self, stage: Stage) -> None:
+        self._stage = stage
+        self._held: dict[tuple[int, int, Phase, int], bytes] = {}
+        self._split: dict[int, tuple[int, Phase]] = {}
+        """By sender: the first slot in which honest peers hold different messages."""
+        self._out: dict[int, int] = {}
+        self._last = 0
+
+    def see(self, seen: Observed) -> None:
+        if seen.node not in self._stage.honest:
+            return
+        match seen.output:
+            case Banned() as ban:
+                self._out.setdefault(ban.peer, ban.step)
+            case Voided() | Committed() as ended:
+                self._last = max(self._last, ended.step)
+                self._compare(seen.node, ended.step, ended.attempt)
+
+    def end(self) -> None:
+        for peer, (step, phase) in self._split.items():
+            due = step if phase is not Phase.CLOSE else step + 1
+            if due <= self._last:
+                out = self._out.get(peer)
+                assert out is not None and out <= due + 1, f"peer {peer} told two things in {phase.name} of step {step}"
+
+    def _compare(self, node: int, step: int, number: int) -> None:
+        peer = self._stage.simulation.nodes[node].peer
+        rounds = (peer._previous, peer._round)
+        attempts = [peer.past, *(round_.attempt for round_ in rounds if round_ is not None)]
+        for attempt in attempts:
+            if attempt is not None and (attempt.step, attempt.number) == (step, number):
+                for signed in attempt.transcript.everything():
+                    slot = decode_body(signed.body).slot
+                    self._note(step, number, slot.phase, slot.sender, signed.body)
+                return
+
+    def _note(self, step: int, number: int, phase: Phase, sender: int, body: bytes) -> None:
+        if phase is not Phase.SUSPECT and self._held.setdefault((step, number, phase, sender), body) != body:
+            assert sender in self._stage.roles, f"honest peer {sender} signed two messages in {phase.name}"
+            self._split.setdefault(sender, (step, phase))

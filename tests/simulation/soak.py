@@ -1,0 +1,138 @@
+"""Plays the composed runs of a range of seeds and holds each to every promise; a failing seed says how to replay it.
+
+python -m tests.simulation.soak --seeds 0..100 [--jobs 2] [--record FILE]
+python -m tests.simulation.soak --replay 17
+python -m tests.simulation.soak --sum FILE
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import multiprocessing
+import sys
+import time
+import traceback
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import msgspec
+
+from node.protocol.events import Dropped, PhaseEntered
+from node.training.environment import pin
+from tests.simulation.checkers import PROMISES
+from tests.simulation.composer import compose, described
+from tests.simulation.ledger import Ledger, Played, table
+from tests.simulation.stage import play
+
+REGRESSIONS = Path(__file__).parent / "regressions.txt"
+REPLAY = "python -m tests.simulation.soak --replay {}"
+
+
+def regressions() -> tuple[int, ...]:
+    """Seeds that once broke a promise: they are played whenever the tests run."""
+    lines = (line.partition("#")[0].strip() for line in REGRESSIONS.read_text(encoding="utf-8").splitlines())
+    return tuple(int(line) for line in lines if line)
+
+
+def hold(seed: int) -> Ledger:
+    """Play one seed under the eyes of all checkers.
+
+    Raises:
+        AssertionError: a promise is broken; the note says how to see it again.
+    """
+    stage = compose(seed)
+    ledger = Ledger(stage)
+    try:
+        play(stage, (*PROMISES, lambda _: ledger))
+    except BaseException as error:
+        error.add_note(f"{described(stage)}\nreplay: {REPLAY.format(seed)}")
+        raise
+    return ledger
+
+
+def played(seed: int) -> Played:
+    """Play one seed; a broken promise is part of the result."""
+    began_s = time.process_time()
+    try:
+        ledger, problem = hold(seed), ""
+    except Exception as error:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{Path(last.filename).name}:{last.lineno}"
+        ledger, problem = None, "\n".join((f"{type(error).__name__} at {where}: {error}", *error.__notes__))
+    return Played(seed, problem, time.process_time() - began_s, ledger.facts() if ledger is not None else {})
+
+
+def results(seeds: Iterable[int], jobs: int) -> Iterator[Played]:
+    """The outcome of each seed, in any order."""
+    if jobs == 1:
+        yield from map(played, seeds)
+        return
+    with multiprocessing.get_context("fork").Pool(jobs) as pool:
+        yield from pool.imap_unordered(played, seeds, chunksize=8)
+
+
+def soak(seeds: range, jobs: int, record: Path | None) -> int:
+    """Play a range, print each failure as it happens and the sums at the end; returns how many seeds failed."""
+    began_s, done = time.monotonic(), []
+    for result in results(seeds, jobs):
+        done.append(result)
+        if result.problem:
+            print(f"seed {result.seed}: {result.problem}\n", flush=True)
+        if record is not None:
+            with record.open("ab") as file:
+                file.write(msgspec.json.encode(result) + b"\n")
+    print(table(done))
+    print(f"seeds {seeds.start}..{seeds.stop} in {time.monotonic() - began_s:.0f} s with {jobs} jobs")
+    return sum(bool(result.problem) for result in done)
+
+
+def replay(seed: int) -> int:
+    """Print what every node of one seed reports, then hold it to the promises."""
+    stage = compose(seed)
+    print(described(stage), stage.run, sep="\n")
+
+    def show() -> None:
+        for peer in stage.roles:
+            print("attacked", peer, stage.adversary(peer).attacked)
+
+    try:
+        for found in stage.simulation.run():
+            if not isinstance(found.output, Dropped | PhaseEntered):
+                print(f"{found.time_s:9.3f} {found.node} {str(found.output)[:240]}")
+    finally:
+        show()
+    hold(seed)
+    print("all promises hold")
+    return 0
+
+
+def seeds_of(text: str) -> range:
+    """`A..B`: the seeds from A up to, without, B."""
+    first, _, last = text.partition("..")
+    return range(int(first), int(last))
+
+
+def main(arguments: list[str]) -> int:
+    """The command line; exit status 1 if a promise is broken."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--seeds", type=seeds_of)
+    what.add_argument("--replay", type=int)
+    what.add_argument("--sum", type=Path, help="print the sums of a file that --record wrote")
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--record", type=Path, help="append each result to this file, one JSON object a line")
+    given = parser.parse_args(arguments)
+    pin("cpu")
+    if given.replay is not None:
+        return replay(given.replay)
+    if given.sum is not None:
+        decode = functools.partial(msgspec.json.decode, type=Played)
+        known = [decode(line) for line in given.sum.read_bytes().splitlines()]
+        print(table(known))
+        return int(any(result.problem for result in known))
+    return int(soak(given.seeds, given.jobs, given.record) > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,120 @@
+"""What each safeguard of disputes is for: take it away, and some run breaks a promise that it keeps with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+
+from node.config import Plugin, Role, RunConfig, Schedule
+from node.links import Link, LinkModel
+from node.protocol import dispute
+from node.protocol.arbitration import Arbitration
+from node.protocol.outcome import Trigger
+from node.protocol.replay import UnprovenError
+from node.protocol.round import Round
+from node.protocol.settings import Settings
+from node.protocol.union import Union
+from tests.simulation.checkers import PROMISES
+from tests.simulation.stage import Stage, play, set_up
+
+BOUND_S = 0.5
+STEP = 2
+BOTH = (4, 5)
+BEGIN = Arbitration.begin
+
+
+def attacked(seed: int, links: LinkModel, attackers: tuple[int, ...], *attacks: Plugin, peers: int = 6) -> Stage:
+    """A short run in which some peers attack from step 2 on."""
+    run = RunConfig(peers=peers, task=Plugin("quadratic", {"dimension": 8}), steps=3, batch_size=1,
+                    delivery_bound_s=BOUND_S, gradient_bound_s=1.0)  # fmt: skip
+    role = Role(attacks, Schedule(start=STEP), attackers, attack_seed=seed)
+    return set_up(run, dict.fromkeys(attackers, role), seed, links)
+
+
+def last_close(before_s: float, to: str = "one") -> tuple[Plugin, ...]:
+    """CLOSE goes to few, so late that the others suspect its sender; who shows no certificate in the dispute."""
+    instant = Plugin("last_instant", {"phase": "CLOSE", "to": to, "before_s": before_s})
+    return instant, Plugin("stall", {"phase": "VIEW"})
+
+
+def a_close_after_the_freeze(seed: int) -> Stage:
+    """One CLOSE reaches half of the honest peers when the dispute about its absence is nearly over."""
+    links = LinkModel(delay_s=0.24, jitter_s=0.25, seed=seed)
+    return attacked(seed, links, (3,), *last_close(-4.0, to="half"), peers=7)
+
+
+def another_prefix(seed: int) -> Stage:
+    return attacked(seed, LinkModel(), (5,), Plugin("false_prefix", {"phase": "CLOSE"}))
+
+
+def starts_far_apart(seed: int, attackers: tuple[int, ...] = (5,)) -> Stage:
+    """The one peer that holds the certificate begins the dispute D after the others, and its view takes D to them."""
+    slow = {pair: Link(0.999 * BOUND_S) for other in range(6) for pair in ((2, other), (other, 2)) if other != 2}
+    links = LinkModel(delay_s=0.001, overrides=slow, seed=seed)
+    return attacked(seed, links, attackers, *last_close(0.6, to="@2"))
+
+
+def a_close_to_one(seed: int) -> Stage:
+    links = LinkModel(delay_s=0.01, jitter_s=0.02, seed=seed)
+    return attacked(seed, links, BOTH, *last_close(0.1))
+
+
+@dataclass(frozen=True, slots=True)
+class Mutation:
+    """A safeguard, what replaces it, and runs that need it, by seed."""
+
+    name: str
+    where: object
+    attributes: dict[str, object]
+    stage: Callable[[int], Stage]
+
+
+def nothing(*_: object) -> None:
+    return None
+
+
+def begin_without_a_freeze(self: Arbitration, trigger: Trigger) -> None:
+    """Show the view, and listen to step messages as before."""
+    BEGIN(self, trigger)
+    self.round.frozen, self.round.trigger = False, None
+    self.round._dispute = nothing  # type: ignore[method-assign]
+
+
+def no(*_: object) -> bool:
+    return False
+
+
+def half_as_long(settings: Settings) -> float:
+    return settings.delivery_bound_s
+
+
+MUTATIONS = (
+    Mutation("the freeze", Arbitration, {"begin": begin_without_a_freeze}, a_close_after_the_freeze),
+    Mutation("the prefix check", Round, {"_compare": nothing, "_unfit": no}, another_prefix),
+    Mutation("rounds of 2 D", dispute, {"dispute_round_s": half_as_long}, starts_far_apart),
+    Mutation("the certificate's priority", Union, {"_certificate": nothing}, a_close_to_one),
+)
+every_mutation = pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
+SEEDS = range(6)
+
+
+@every_mutation
+def test_with_the_safeguard_every_promise_holds(mutation: Mutation) -> None:
+    for seed in SEEDS:
+        play(mutation.stage(seed), PROMISES)
+
+
+@every_mutation
+def test_without_the_safeguard_some_seed_breaks_a_promise(mutation: Mutation, monkeypatch: pytest.MonkeyPatch) -> None:
+    for attribute, replacement in mutation.attributes.items():
+        monkeypatch.setattr(mutation.where, attribute, replacement, raising=False)
+    with pytest.raises((AssertionError, UnprovenError)):
+        for seed in SEEDS:
+            play(mutation.stage(seed), PROMISES)
+
+
+def test_who_leaves_with_the_last_certificate_counts_in_the_majority() -> None:
+    """Two silent attackers and one that is done: the other three of six are no majority without its word."""
+    play(starts_far_apart(0, BOTH), PROMISES)

@@ -1,0 +1,44 @@
+"""Memory of large vectors: used again once nobody holds it, and never before."""
+
+from __future__ import annotations
+
+import torch
+
+from node.kernels.memory import Pool
+
+SIZE = 1 << 17
+
+
+def test_memory_returns_when_the_last_view_is_gone() -> None:
+    pool = Pool()
+    first = pool.empty(SIZE)
+    address = first.data_ptr()
+    view = first[5:10].fill_(7.0)
+    array = first.numpy()
+    del first
+    assert pool.free(SIZE) == 0
+    del array
+    assert pool.free(SIZE) == 0
+    other = pool.empty(SIZE)
+    assert other.data_ptr() != address
+    assert view.tolist() == [7.0] * 5
+    del view
+    assert pool.free(SIZE) == 1
+    assert pool.empty(SIZE).data_ptr() == address
+
+
+def test_small_vectors_are_left_to_the_allocator() -> None:
+    pool = Pool()
+    small = pool.empty(100)
+    assert (small.shape, small.dtype) == ((100,), torch.float32)
+    del small
+    assert pool.free(100) == 0
+
+
+def test_a_new_size_lets_go_of_what_waits_in_others() -> None:
+    pool = Pool()
+    del_me = pool.empty(SIZE)
+    del del_me
+    assert pool.free(SIZE) == 1
+    held = pool.empty(SIZE + 1)
+    assert (pool.free(SIZE), held.numel()) == (0, SIZE + 1)

@@ -1,0 +1,155 @@
+"""CIFAR-10 in its authors' format, and ResNet-18 on it."""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from launcher import data
+from node.config import Plugin
+from node.errors import ConfigError, DataError
+from node.training.datasets import cifar10
+from node.training.datasets.prepare_cifar10 import prepare_cifar10
+from node.training.models import resnet
+from node.training.optimiser import NesterovSgd
+from node.training.registry import build_task
+from node.training.task import TaskContext
+
+SEED = bytes(range(32))
+
+
+def test_the_reader_sees_what_an_ordinary_unpickler_sees(cifar_directory: Path) -> None:
+    """torchvision reads the files by `pickle.load(file, encoding="latin1")`."""
+    loaded = cifar10.load(cifar_directory)
+    assert (loaded.train_images.shape, loaded.test_images.shape) == ((100, 3, 32, 32), (20, 3, 32, 32))
+    with (cifar10.raw_directory(cifar_directory) / "data_batch_2").open("rb") as file:
+        content = pickle.load(file, encoding="latin1")
+    assert torch.equal(loaded.train_images[20:40].view(20, -1), torch.from_numpy(content["data"]))
+    assert loaded.train_labels[20:40].tolist() == content["labels"]
+
+
+def test_a_missing_or_changed_file_is_named_with_the_repair(cifar_directory: Path) -> None:
+    path = cifar10.raw_directory(cifar_directory) / "data_batch_3"
+    path.write_bytes(path.read_bytes()[:-9] + b"x" * 9)
+    with pytest.raises(DataError, match=r"data_batch_3 is corrupt .* run `btard-launch data cifar10`"):
+        data.check("cifar10", cifar_directory)
+    path.unlink()
+    with pytest.raises(DataError, match=r"data_batch_3: No such file or directory; run `btard-launch data cifar10`"):
+        data.check("cifar10", cifar_directory)
+
+
+class Hostile:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return print, ("executed",)
+
+
+CONTENTS = [
+    ("code", Hostile(), "it asks for "),
+    ("a list", [1, 2], "is not a CIFAR-10 batch"),
+    ("no labels", {"data": None}, "is not a CIFAR-10 batch"),
+    ("no images", {"data": 3, "labels": [1]}, "do not belong together"),
+]
+
+
+@pytest.mark.parametrize(("content", "words"), [row[1:] for row in CONTENTS], ids=[row[0] for row in CONTENTS])
+def test_other_pickles_are_refused_unexecuted(
+    content: object, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import hashlib
+
+    path = tmp_path / "batch"
+    path.write_bytes(pickle.dumps(content, protocol=2))
+    with pytest.raises(DataError, match=words):
+        cifar10.read(path, cifar10.Batch("batch", hashlib.md5(path.read_bytes()).hexdigest()))
+    assert capsys.readouterr().out == ""
+
+
+def test_preparing_verifies_and_moves_what_a_source_delivers(cifar_directory: Path, tmp_path: Path) -> None:
+    assert not prepare_cifar10(cifar_directory), "it is there already"
+    elsewhere = tmp_path / "other"
+    assert prepare_cifar10(elsewhere, source=lambda scratch: cifar10.raw_directory(cifar_directory))
+    assert len(cifar10.load(elsewhere).train_labels) == 100
+    with pytest.raises(DataError, match=r"cannot get CIFAR-10 .* copy data_batch_1"):
+        prepare_cifar10(tmp_path / "third", source=lambda scratch: scratch)
+
+
+def test_the_papers_network_has_its_size() -> None:
+    layers = resnet.layout(64)
+    assert layers[-1].stop == 11_173_962
+    assert sum(len(layer.shape) == 4 for layer in layers) == 20
+
+
+def test_the_gradient_is_the_derivative_of_the_loss() -> None:
+    """Along three random directions, in float64, against central differences."""
+    layers = resnet.layout(2)
+    generator = torch.Generator().manual_seed(1)
+    parameters = resnet.initial(layers, generator).double()
+    images, labels = torch.randn(4, 3, 32, 32, generator=generator).double(), torch.tensor([1, 5, 0, 9])
+
+    def loss(at: Tensor) -> Tensor:
+        return functional.cross_entropy(resnet.logits(layers, at, images), labels)
+
+    (gradient,) = torch.autograd.grad(loss(parameters.requires_grad_()), parameters)
+    for _ in range(3):
+        along = torch.randn(len(parameters), generator=generator).double()
+        with torch.no_grad():
+            slope = (loss(parameters + 1e-8 * along) - loss(parameters - 1e-8 * along)) / 2e-8
+        assert float(slope) == pytest.approx(float(gradient @ along), rel=1e-3)
+
+
+def test_normalising_by_a_batchs_own_moments_is_what_training_does() -> None:
+    layers = resnet.layout(2)
+    generator = torch.Generator().manual_seed(2)
+    parameters, images = resnet.initial(layers, generator), torch.randn(6, 3, 32, 32, generator=generator)
+    moments = resnet.statistics(layers, parameters, images)
+    assert len(moments) == 20
+    torch.testing.assert_close(resnet.logits(layers, parameters, images, moments),
+                               resnet.logits(layers, parameters, images), rtol=1e-4, atol=1e-5)  # fmt: skip
+    alone = resnet.logits(layers, parameters, images[:1], moments)
+    torch.testing.assert_close(alone, resnet.logits(layers, parameters, images, moments)[:1], rtol=1e-4, atol=1e-5)
+
+
+def test_it_learns(cifar_directory: Path) -> None:
+    """Red tells the class: plain SGD, one worker, gets far above chance (0.1)."""
+    task = build_task(Plugin("cifar10_resnet18", {"width": 4}), TaskContext(cifar_directory, 24))
+    optimiser = NesterovSgd(0.05, 0.9, 40)
+    parameters, state = task.initial(0), optimiser.initial_state(task.dimension)
+    for step in range(40):
+        gradient, _ = task.gradient(parameters, step.to_bytes(32, "big"))
+        parameters, state = optimiser.apply(parameters, state, gradient, step)
+    assert task.evaluate(parameters, 0, 20) >= 8
+
+
+def test_batches_are_cropped_and_mirrored_images_with_their_labels(cifar_directory: Path) -> None:
+    task = build_task(Plugin("cifar10_resnet18", {"width": 1}), TaskContext(cifar_directory, 64))
+    seen: list[Tensor] = []
+
+    def keep(inputs_B: Tensor, targets_B: Tensor) -> tuple[Tensor, Tensor]:
+        seen.extend((inputs_B.clone(), targets_B.clone()))
+        return inputs_B, targets_B
+
+    task.gradient(task.initial(0), SEED, keep)
+    inputs_B, targets_B = seen
+    assert (inputs_B.shape, inputs_B.dtype, targets_B.dtype) == ((64, 3, 32, 32), torch.float32, torch.int64)
+    red_B = (25 * targets_B / 255 - cifar10.PIXEL_MEAN[0]) / cifar10.PIXEL_STD[0]
+    torch.testing.assert_close(inputs_B[:, 0, 16, 16], red_B)
+    assert (inputs_B[:, :, 0, :] == 0).all(dim=(1, 2)).any(), "padding shows at the upper edge of some"
+
+
+def test_a_width_below_one_is_refused(cifar_directory: Path) -> None:
+    with pytest.raises(ConfigError, match="width=0 is too small"):
+        build_task(Plugin("cifar10_resnet18", {"width": 0}), TaskContext(cifar_directory, 2))
+
+
+def test_no_worker_imports_torchvision() -> None:
+    code = "import sys, node.worker; from node.training.registry import TASKS; list(TASKS); "
+    code += "print('torchvision' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout.strip() == "False"
