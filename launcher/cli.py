@@ -67,9 +67,12 @@ def cli() -> None:
 @table_options
 @click.option("--dry-run", is_flag=True, help="check everything, print the plan, start nothing")
 @click.option("--show-config", is_flag=True, help="print each option's value and source, start nothing")
+@click.option("--tensorboard", is_flag=True, help="write TensorBoard event files into the run directory")
 @click.option("--json", "as_json", is_flag=True, help="summary.json on stdout, progress on stderr")
 @click.option("--grafana", metavar="URL", help="annotate attacks and bans there (GRAFANA_AUTH: token or USER:PASSWORD)")
-def run(dry_run: bool, show_config: bool, as_json: bool, grafana: str | None, **options: Any) -> None:
+def run(
+    dry_run: bool, show_config: bool, as_json: bool, tensorboard: bool, grafana: str | None, **options: Any
+) -> None:
     """Run a cluster (the default command)."""
     from launcher import cluster, expectations, plan
 
@@ -94,6 +97,10 @@ def run(dry_run: bool, show_config: bool, as_json: bool, grafana: str | None, **
     if result.summary.outcome == summary.FINISHED:
         from launcher.report import run_page
 
+        if tensorboard:
+            from launcher.export import command
+
+            command.write_logs(result.run_dir)
         console.print(f"report: {monitor.shown_path(run_page.write(result.run_dir))}", soft_wrap=True)
     if as_json:
         click.echo(summary.as_json(result.summary), nl=False)
@@ -279,7 +286,7 @@ def tasks(imports: Sequence[Path]) -> None:
     _catalogue(TASKS)
 
 
-for each in (studies.sweep, studies.report, studies.compare, pages.dashboards):
+for each in (studies.sweep, studies.report, studies.compare, studies.export, pages.dashboards):
     cli.add_command(each)
 
 

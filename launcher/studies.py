@@ -1,4 +1,4 @@
-"""The commands on many runs and on finished ones: sweep, report, compare."""
+"""The commands on many runs and on finished ones: sweep, report, compare, export."""
 
 from __future__ import annotations
 
@@ -66,3 +66,15 @@ def compare(a: Path, b: Path, out: Path) -> None:
     from launcher.report import command
 
     command.show_comparison(Console(highlight=False), a, b, out)
+
+
+@click.command()
+@click.argument("run_dir", metavar="RUN", type=click.Path(path_type=Path))
+@click.option("--onnx", is_flag=True, help="model.onnx, for Netron (the default)")
+@click.option("--tensorboard", is_flag=True, help="TensorBoard event files")
+def export(run_dir: Path, onnx: bool, tensorboard: bool) -> None:
+    """Write a finished run's model or curves for other programs."""
+    from launcher.export import command
+
+    for path in command.export(run_dir, onnx or not tensorboard, tensorboard):
+        click.echo(f"written: {path}")

@@ -1,0 +1,67 @@
+"""`btard-launch export`: writes the formats that were asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from launcher import rundir
+from launcher.files import write_atomically
+from launcher.report import run_data
+from node.errors import BackendError, ConfigError, DataError
+
+ONNX, LOGS = "model.onnx", "tensorboard"
+
+
+def export(run_dir: Path, onnx: bool, tensorboard: bool) -> Iterator[Path]:
+    """Write them into the run directory; yields each path.
+
+    Raises:
+        ConfigError: no finished run, or its task has no ONNX form.
+        BackendError: a package is missing, or nothing can be written.
+        DataError: a file of the run is damaged.
+    """
+    if onnx:
+        yield _onnx(run_dir)
+    if tensorboard:
+        yield write_logs(run_dir)
+
+
+def write_logs(run_dir: Path) -> Path:
+    """TensorBoard's event files; returns their directory."""
+    try:
+        from launcher.export import tensorboard_logs
+    except ImportError as error:
+        raise BackendError("TensorBoard files need the package tensorboard; run `pip install tensorboard`") from error
+    target = run_dir / LOGS
+    tensorboard_logs.write(run_data.load(run_dir), target)
+    return target
+
+
+def _onnx(run_dir: Path) -> Path:
+    import torch
+
+    record = rundir.read_record(run_dir)
+    graphs = _graphs()
+    task = record.run.task.name
+    if task not in graphs:
+        raise ConfigError(f"task {task!r} has no ONNX form; only {', '.join(graphs)} has one")
+    file = run_dir / "model.pt"
+    try:
+        tensors = torch.load(file, weights_only=True)
+    except (OSError, RuntimeError) as error:
+        raise DataError(f"cannot read {file}: {error}; has the run finished?") from error
+    parameters_D = torch.cat([tensor.flatten() for tensor in tensors.values()])
+    try:
+        model = graphs[task](parameters_D)
+    except ImportError as error:
+        raise BackendError("ONNX files need the package onnx; run `pip install onnx`") from error
+    write_atomically(run_dir / ONNX, model.SerializeToString())
+    return run_dir / ONNX
+
+
+def _graphs() -> dict[str, Callable[[Any], Any]]:
+    from launcher.export import lenet_onnx
+
+    return {"mnist_cnn": lenet_onnx.graph}
