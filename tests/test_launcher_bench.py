@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 
+import msgspec
 import pytest
 from click.testing import CliRunner
 
-from launcher.bench import measure, show
+from launcher.bench import measure, show, training
 from launcher.bench.clocks import Sample
 from launcher.bench.kinds import KINDS, REST, THREADS
 from launcher.bench.measure import Figures
@@ -83,6 +84,18 @@ def test_the_command_prints_json() -> None:
     made = json.loads(result.output)
     assert {"cpu_ratio", "wall_ratio", "mean_cpu_ratio", "bytes_ratio", "phases"} <= made.keys()
     assert made["size"] == 1000
+
+
+@pytest.mark.sockets
+def test_the_protocols_share_of_a_task_is_told_from_the_journals_of_a_run() -> None:
+    result = CliRunner().invoke(cli, ["bench", "--task", "quadratic", "--peers", "2", "--steps", "3", "--json"])
+    assert result.exit_code == 0, result.output
+    made = json.loads(result.output)
+    assert (made["task"], made["peers"], made["steps"]) == ("quadratic", 2, 3)
+    assert made["protocol_share"] == pytest.approx(made["protocol_cpu_ms"] / made["gradient_cpu_ms"])
+    assert min(made["protocol_cpu_ms"], made["step_ms"], made["ready_s"], made["torch_import_s"]) > 0
+    told = list(show.share_lines(msgspec.convert(made, training.Share)))
+    assert told[0] == "quadratic, 2 peers, 3 honest steps, all peers together:"
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,7 @@ def share_lines(found: Share) -> Iterator[str]:
     yield f"{found.task}, {found.peers} peers, {found.steps} honest steps, all peers together:"
     yield f"  gradients {found.gradient_cpu_ms:.1f} CPU-ms a step, protocol {found.protocol_cpu_ms:.1f} CPU-ms"
     yield f"  protocol over gradients {100 * found.protocol_share:.1f} %; a step takes {found.step_ms:.0f} ms"
+    yield f"  ready {found.ready_s:.1f} s after the start; importing torch alone took {found.torch_import_s:.1f} s"
 
 
 def _spread(figure: Spread, unit: str) -> str:

@@ -224,7 +224,8 @@ class Attempt:
         """Compute r from all reveals: only now, after every gradient and every aggregate is committed to."""
         reveals = self.transcript.of(Reveal, Phase.REVEAL)
         self.r = combine(self.step, self.number, [reveal.x for reveal in reveals.values()])
-        self.z = projection(self.r, self.split.largest)
+        if self.contributors:
+            self.z = projection(self.r, self.split.largest)
 
     def checksums(self) -> Checksums:
         """CHECKSUMS of our own gradient against every aggregate."""

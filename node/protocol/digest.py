@@ -12,15 +12,12 @@ if TYPE_CHECKING:  # message types must not cost an import of torch: `btard-laun
     from torch import Tensor
 
 DIGEST_BYTES = 32
+_LENGTH = struct.Struct("<Q")
 
 
 def digest(domain: str, *fields: bytes) -> bytes:
     """32-byte BLAKE3 of length-prefixed fields under a domain tag, so that no two inputs share a preimage."""
-    hasher = blake3()
-    for field in (domain.encode(), *fields):
-        hasher.update(struct.pack("<Q", len(field)))
-        hasher.update(field)
-    return hasher.digest()
+    return blake3(_framed(domain, *fields)).digest()
 
 
 def expand(domain: str, seed: bytes, length: int) -> bytes:
@@ -36,13 +33,15 @@ def tensor_bytes(values_P: Tensor) -> memoryview:
 
 def tensor_digest(domain: str, fields: Iterable[bytes], values_P: Tensor) -> bytes:
     """Digest of a tensor bound to the fields that say whose it is, and to its shape."""
-    hasher = blake3()
     shape = struct.pack(f"<{values_P.dim()}Q", *values_P.shape)
-    for field in (domain.encode(), *fields, shape):
-        hasher.update(struct.pack("<Q", len(field)))
-        hasher.update(field)
+    hasher = blake3(_framed(domain, *fields, shape))
     hasher.update(tensor_bytes(values_P))
     return hasher.digest()
+
+
+def _framed(domain: str, *fields: bytes) -> bytes:
+    """The domain and the fields, each after its length; in one piece, since hashing costs more by the call."""
+    return b"".join(_LENGTH.pack(len(field)) + field for field in (domain.encode(), *fields))
 
 
 def number(value: int) -> bytes:

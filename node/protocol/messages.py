@@ -43,6 +43,9 @@ class Phase(Enum):
     VIEW = 14
     OUTCOME = 15
 
+    # Enum's own hashes the name, in Python: a step looks some hundred messages up by their phase.
+    __hash__ = object.__hash__
+
 
 class Slot(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """Where a message belongs; two different bodies validly signed for one slot prove equivocation."""

@@ -99,7 +99,7 @@ class Transcript:
     def after(self, phase: Phase) -> list[Body]:
         """Messages of later phases that are here already, by phase and sender."""
         later = [
-            body for held in self._bodies.values() for body in held.values() if body.slot.phase.value > phase.value
+            body for held_in, held in self._bodies.items() if held_in.value > phase.value for body in held.values()
         ]
         return sorted(later, key=lambda body: (body.slot.phase.value, body.slot.sender))
 
