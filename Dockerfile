@@ -38,9 +38,9 @@ WORKDIR /build
 COPY pyproject.toml README.md LICENSE ./
 COPY node/ node/
 COPY launcher/ launcher/
-# What else the package carries is mounted where it is needed, or not needed here.
-RUN mkdir deploy dashboards \
- && pip install --quiet --no-deps --no-build-isolation --target /opt/btard .
+COPY deploy/ deploy/
+COPY dashboards/ dashboards/
+RUN pip install --quiet --no-deps --no-build-isolation --target /opt/btard .
 
 FROM ${BASE}
 # The directories that volumes are mounted on: a fresh volume takes over their owner.
@@ -60,5 +60,5 @@ ENV OMP_NUM_THREADS=1 MALLOC_ARENA_MAX=1 MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOL
 WORKDIR /btard
 USER 10001:10001
 # Healthy: sockets bound, keys loaded, every peer greeted. It imports neither torch nor anything else that is slow.
-HEALTHCHECK --interval=5s --timeout=5s --start-period=60s --retries=3 CMD ["python", "-S", "-m", "node.health"]
+HEALTHCHECK --interval=3s --timeout=5s --start-period=60s --retries=3 CMD ["python", "-S", "-m", "node.health"]
 CMD ["python", "-m", "node", "/btard/secrets/config.json"]

@@ -110,6 +110,26 @@ def run(
     raise SystemExit(exits.of_run(result.summary.outcome, result.signum, bool(problems)))
 
 
+@cli.command("resume")
+@click.argument("run_dir", metavar="RUN", type=click.Path(path_type=Path))
+@click.option("--timeout", metavar="TIME", help="stop the run after this time (exit 5)")
+@click.option("--json", "as_json", is_flag=True, help="summary.json on stdout, progress on stderr")
+def resume_run(run_dir: Path, timeout: str | None, as_json: bool) -> None:
+    """Go on with a run that was stopped or killed.
+
+    Each node goes on where it was; at most the step that was open is done again, with the same result.
+    """
+    from launcher import monitor, resume, summary, syntax, table
+
+    console = _console(stderr=as_json)
+    seconds = syntax.seconds(timeout) if timeout is not None else None
+    result = resume.resume(run_dir, monitor.Monitor(console), seconds)
+    table.show(console, result.summary, result.run_dir)
+    if as_json:
+        click.echo(summary.as_json(result.summary), nl=False)
+    raise SystemExit(exits.of_run(result.summary.outcome, result.signum, False))
+
+
 @cli.command("plan", cls=GroupedCommand)
 @table_options
 @click.option("--emit", type=click.Choice(["compose", "compose-gpu"]), help="write a file for so many peers instead")

@@ -87,6 +87,7 @@ class _Run:
     interrupts: Interrupts
     began: float = field(default_factory=time.monotonic)
     exits: dict[int, int] = field(default_factory=dict)
+    absent: frozenset[int] = frozenset()
 
 
 def run(
@@ -132,8 +133,9 @@ def run(
 
 
 def carry(
-    prepared: Plan, made: rundir.RunDirectory, backend: backends.Backend, observer: Observer, interrupts: Interrupts
-) -> Result:
+    prepared: Plan, made: rundir.RunDirectory, backend: backends.Backend, observer: Observer, interrupts: Interrupts,
+    again: bool = False,
+) -> Result:  # fmt: skip
     """Carry a prepared run through: start its workers, follow their journals to the end, score them.
 
     Args:
@@ -142,6 +144,7 @@ def carry(
         backend: starts and stops the workers.
         observer: who is told of the progress.
         interrupts: entered, and deferred.
+        again: the run was started before: its files are gone on with.
 
     Raises:
         BackendError: the disk is full.
@@ -150,6 +153,9 @@ def carry(
     watch = Watch(made.path, state)
     current = _Run(prepared, made.path, made.run_id, backend, state, watch, observer, interrupts)
     try:
+        if again:
+            watch.catch_up()
+            current.absent = frozenset(range(prepared.run.peers)) - {config.node for config in made.configs}
         with control.marked(made.path):
             outcome, problem = _carry_through(current, made)
             return _score(current, outcome, problem)
@@ -201,19 +207,19 @@ def _follow(current: _Run) -> tuple[str, str | None]:
     idle_since: float | None = None
     play = play_of(current.plan.conditions, current.backend, current.state, current.watch)
     pace_s = POLL_SECONDS if play is None else LOOK_SECONDS
-    while len(current.exits) < current.plan.run.peers:
+    while len(current.exits) + len(current.absent) < current.plan.run.peers:
         for ended in current.backend.poll(pace_s):
             current.exits[ended.node] = ended.exit_code
             current.observer.saw(current.watch.look())
             _name_dead(current, ended)
         current.observer.saw(current.watch.look())
-        if play is not None:
-            play.look()
+        for node in play.look() if play is not None else ():
+            current.exits.pop(node, None)
         early = _reason_to_stop(current)
         if early is not None:
             return early
         # A banned attacker's process owes us nothing, not even its end.
-        away = current.state.killed | current.state.paused
+        away = current.state.killed | current.state.paused | current.absent
         if all(node in current.exits or node in away for node in current.state.honest):
             idle_since = time.monotonic() if idle_since is None else idle_since
             if time.monotonic() - idle_since > ATTACKER_GRACE_SECONDS:
@@ -229,7 +235,7 @@ def _reason_to_stop(current: _Run) -> tuple[str, str] | None:
         return INTERRUPTED, f"stopped by signal {current.interrupts.signum} after step {current.state.step}"
     if limit is not None and elapsed > limit:
         return TIMEOUT, f"not finished after --timeout {limit:g} s, at step {current.state.step}"
-    missing = sorted(set(range(current.plan.run.peers)) - current.backend.bound)
+    missing = sorted(set(range(current.plan.run.peers)) - current.backend.bound - current.absent)
     if missing and any(node in current.exits for node in missing):
         return FAILED, _first_problem(current)
     if missing and elapsed > BIND_SECONDS:

@@ -33,7 +33,9 @@ def of(experiment: Experiment) -> Conditions | None:
         changed(QUIET, change.values)
     script = scenario(experiment)
     both = (*changes, *script.changes)
-    return Conditions(both, script.events, experiment.seeds.protocol) if both or script.events else None
+    if not (both or script.events or script.churn):
+        return None
+    return Conditions(both, script.events, experiment.seeds.protocol, script.churn)
 
 
 def scenario(experiment: Experiment) -> Script:

@@ -82,6 +82,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     bandwidth: float | None = None
     link: tuple[str, ...] = ()
     scenario: str | None = None
+    checkpoints: bool = True
     backend: str = "local"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     base_port: int = 0
@@ -158,15 +159,24 @@ def node_configs(
     Args:
         run_id: name of the run; every node learns it.
         directory: the run directory; node i lives in `directory/nodes/i`.
-        conditions: what the network is to be like.
+        conditions: what the network is to be like, and what happens to workers.
+
+    Raises:
+        ConfigError: peers are to be started again, and checkpoints are switched off.
     """
     fraction = 0.9 / run.peers if run.device == "cuda" else None
+    restarts = conditions is not None and conditions.restarts
+    if restarts and not experiment.checkpoints:
+        raise ConfigError("--no-checkpoints: the scenario starts peers again, which needs checkpoints; leave it out")
+    # Only local processes can be resumed; elsewhere peers are started again only by a scenario.
+    checkpoints = experiment.checkpoints and (experiment.backend == "local" or restarts)
     return tuple(
         NodeConfig(
             run_id=run_id, node=member.id, run=run, members=members, role=roles.get(member.id),
             secrets_file=str(directory / "nodes" / str(member.id) / "secrets.json"),
             directory=str(directory / "nodes" / str(member.id)), data_directory=str(data_directory),
             listen=listen(experiment.base_port, member.id), cuda_memory_fraction=fraction, conditions=conditions,
+            checkpoints=checkpoints,
             imports=tuple(str(directory / IMPORTS / Path(path).name) for path in experiment.imports),
             metrics="127.0.0.1:0" if experiment.monitor else None,
         )

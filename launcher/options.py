@@ -122,6 +122,8 @@ OPTIONS: tuple[Option, ...] = (
     Option("data_seed", _SEEDS, "mini-batches", "SEED", or_none(syntax.integer, "auto")),
     Option("attack_seed", _SEEDS, "attackers' randomness", "SEED", or_none(syntax.integer, "auto")),
     Option("protocol_seed", _SEEDS, "keys and the peers' secret randomness", "SEED", or_none(syntax.integer, "auto")),
+    Option("checkpoints", _PLACE, "keep nothing to resume from (saves the writing at each step)",
+           negated="--no-checkpoints"),
     Option("run_dir", _PLACE, "run directory (default: runs/<time>-<name>)", "DIR", or_none(str, "none")),
     Option("data_dir", _PLACE, "where data sets lie", "DIR", or_none(str, "none")),
     Option("download", _PLACE, "fail when the data set is missing instead of fetching it", negated="--no-download"),

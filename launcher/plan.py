@@ -65,10 +65,14 @@ def quick_check(experiment: Experiment) -> None:
     if len(set(names)) < len(names):
         raise ConfigError(f"--import names {', '.join(names)}: two files of one name; rename one of them")
     backends.check(experiment.backend)
-    if experiment.monitor and experiment.backend != "local":
+    if experiment.monitor and experiment.backend not in ("local", "compose"):
         raise ConfigError(
-            f"--monitor watches processes of this machine, which --backend {experiment.backend} has none of; "
-            "leave it out (a cluster in containers brings its own Prometheus)"
+            f"--monitor watches processes and containers; --backend {experiment.backend} has none: leave it out"
+        )
+    if experiment.imports and experiment.backend == "compose":
+        raise ConfigError(
+            f"--import {experiment.imports[0]}: the image of --backend compose holds no files of yours; "
+            "install a package in it, or use --backend local"
         )
     if experiment.topology != "butterfly" and experiment.backend != "simulated":
         raise ConfigError(

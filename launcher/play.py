@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
@@ -20,7 +21,7 @@ class Hands(Protocol):
     """A backend that can do to a worker what a scenario asks for."""
 
     def act(self, action: str, node: int) -> None:
-        """`kill`, `pause` or `continue` a worker; one that has ended is left alone."""
+        """`kill`, `pause` or `continue` a worker, unless it has ended; `restart` one that has."""
 
 
 class Play:
@@ -29,7 +30,8 @@ class Play:
     Args:
         conditions: of the run.
         hands: the backend.
-        state: the run's; time counts from when all nodes are ready.
+        state: the run's; time counts from when all nodes are ready. What happened in an earlier life of the run does
+            not happen again.
         watch: journals what happens.
         clock: seconds, monotonic.
     """
@@ -38,27 +40,32 @@ class Play:
         self, conditions: Conditions, hands: Hands, state: RunState, watch: Watch,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
-        self._director = Director(conditions)
+        done = Counter(event["text"] for event in state.happened if event["action"] not in ("begins", "ends"))
+        self._director = Director(conditions, done)
+        self._elapsed_s = max((float(event["at_s"]) for event in state.happened), default=0.0)
         self._hands, self._state, self._watch, self._clock = hands, state, watch, clock
         self._origin_s: float | None = None
 
-    def look(self) -> None:
-        """Do what is due.
+    def look(self) -> list[int]:
+        """Do what is due; returns the workers that were started again.
 
         Raises:
             BackendError: the disk is full.
         """
         if self._origin_s is None:
             if any(node.state in ("starting", "bound") for node in self._state.nodes.values()):
-                return
-            self._origin_s = self._clock()
+                return []
+            self._origin_s = self._clock() - self._elapsed_s
         at_s, step = self._clock() - self._origin_s, self._state.step + 1
+        again: list[int] = []
         for cue in self._director.due(at_s, step):
             for peer in cue.peers:
                 self._hands.act(cue.action, peer)
+            again += cue.peers if cue.action == "restart" else ()
             self._watch.note(
                 "scenario", action=cue.action, peers=list(cue.peers), text=cue.text, at_s=round(at_s, 3), step=step
             )
+        return again
 
 
 def play_of(conditions: Conditions | None, backend: object, state: RunState, watch: Watch) -> Play | None:

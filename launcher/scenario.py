@@ -9,7 +9,7 @@ at 95s pause 3 for 2s          # as under a debugger, or a machine that swaps
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
@@ -18,9 +18,12 @@ from typing import Literal
 from launcher import syntax
 from launcher.links import FIELDS, pairs
 from launcher.scanner import Line, Word, scan
-from node.conditions import Change, Event, Window
+from node.conditions import Change, Churn, Event, Window
 from node.errors import ConfigError
 from node.network import QUIET, changed
+
+Action = Literal["kill", "restart", "pause", "continue"]
+_ACTIONS: Mapping[str, Action] = {"kill": "kill", "restart": "restart", "pause": "pause", "continue": "continue"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,7 @@ class Script:
 
     changes: tuple[Change, ...] = ()
     events: tuple[Event, ...] = ()
+    churn: tuple[Churn, ...] = ()
     warnings: tuple[str, ...] = ()
 
 
@@ -67,7 +71,7 @@ def parse(text: str, source: str, peers: int, steps: int) -> Script:
         line = scan(source, number, code)
         if line.words:
             found.statement(line)
-    return Script(tuple(found.changes), tuple(found.events), tuple(found.warnings))
+    return Script(tuple(found.changes), tuple(found.events), tuple(found.churn), tuple(found.warnings))
 
 
 @dataclass(slots=True)
@@ -78,6 +82,7 @@ class _Parser:
     steps: int
     changes: list[Change] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
+    churn: list[Churn] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     gone: set[int] = field(default_factory=set)
     paused: set[int] = field(default_factory=set)
@@ -92,14 +97,16 @@ class _Parser:
                 self._partition(line, window, verb)
             case "cut":
                 self._change(line, window, {}, self._links(line), cut=True)
-            case "kill" | "pause" | "continue" if first.text == "at":
+            case "churn":
+                self._come_and_go(line, window, first)
+            case name if name in _ACTIONS and first.text == "at":
                 self._event(line, window, verb)
-            case "kill" | "pause" | "continue":
+            case name if name in _ACTIONS:
                 raise line.error(f"{verb.text} happens at one moment; write `at` instead of `from`", first)
             case name if name in FIELDS:
                 self._values(line, window, verb)
             case _:
-                known = ["partition", "cut", "kill", "pause", "continue", *FIELDS]
+                known = ["partition", "cut", *_ACTIONS, "churn", *FIELDS]
                 raise line.error(f"{verb.text!r} is none of {', '.join(known)}", verb)
         if line.peek() is not None:
             raise line.error(f"nothing may follow here, and {line.peek()!r} does")
@@ -228,24 +235,36 @@ class _Parser:
         peers = self._group(line, set())
         for word, peer in zip(line.words[begun::2], peers, strict=False):
             self._check(line, verb.text, word, peer)
-        action: Literal["kill", "pause", "continue"] = "kill"
-        match verb.text:
+        action = _ACTIONS[verb.text]
+        match action:
             case "kill":
                 self.gone.update(peers)
+            case "restart":
+                self.gone.difference_update(peers)
             case "pause":
-                action = "pause"
                 self.paused.update(peers)
-            case _:
-                action = "continue"
+            case "continue":
                 self.paused.difference_update(peers)
         self.events.append(Event(window, action, peers, line.text.strip()))
         if action == "pause" and line.skip("for"):
             self._until(line, window, peers)
         left = self.peers - len(self.gone | self.paused)
-        if left < self.peers // 2 + 1 and action != "continue":
+        if left < self.peers // 2 + 1 and action in ("kill", "pause"):
             self.warnings.append(
                 f"{line.source}:{line.number}: {left} of {self.peers} peers are left, which is no quorum: they halt"
             )
+
+    def _come_and_go(self, line: Line, window: Window, first: Word) -> None:
+        """`from step 50 churn 10%`."""
+        if window.unit != "step" or first.text != "from":
+            raise line.error("churn goes by steps; write `from step N churn SHARE`", first)
+        word = line.take("a share")
+        share = line.read(word, syntax.share)
+        # Whoever is away when the others commit the last step finds nobody to tell it.
+        stop = self.steps if window.stop is None else min(window.stop, self.steps)
+        if stop <= window.start:
+            raise line.error(f"there is no step left for it; the run's last is {self.steps}", first)
+        self.churn.append(Churn(Window("step", window.start, stop), share, self.peers, line.text.strip()))
 
     def _until(self, line: Line, window: Window, peers: tuple[int, ...]) -> None:
         """`pause 3 for 2s`."""
@@ -258,8 +277,9 @@ class _Parser:
         self.paused.difference_update(peers)
 
     def _check(self, line: Line, action: str, word: Word, peer: int) -> None:
-        if peer in self.gone:
-            raise line.error(f"peer {peer} has been killed by an earlier line", word)
+        if (peer in self.gone) != (action == "restart"):
+            how = "has been killed" if peer in self.gone else "has not been killed"
+            raise line.error(f"peer {peer} {how} by an earlier line", word)
         if action == "continue" and peer not in self.paused:
             raise line.error(f"peer {peer} is not paused by an earlier line", word)
         if action == "pause" and peer in self.paused:

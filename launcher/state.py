@@ -48,6 +48,10 @@ class Bytes:
     control: int = 0
     publication: int = 0
 
+    def plus(self, other: Bytes) -> Bytes:
+        """Both together."""
+        return Bytes(self.bulk + other.bulk, self.control + other.control, self.publication + other.publication)
+
     @property
     def total(self) -> int:
         """All of it."""
@@ -65,6 +69,7 @@ class NodeState:
     loss: float | None = None
     accuracy: float | None = None
     sent: Bytes = field(default_factory=Bytes)
+    sent_before: Bytes = field(default_factory=Bytes)
     problem: str | None = None
     finished: bool = False
     parameter_digest: str | None = None
@@ -125,6 +130,9 @@ class RunState:
                 node.state = "bound"
             case "greeted":
                 node.state = "ready"
+            case "resumed":
+                node.state, node.problem, node.exit_code = "ready", None, None
+                node.sent_before = node.sent
             case "committed":
                 self._commit(node, record)
             case "evaluated":
@@ -171,6 +179,8 @@ class RunState:
         match record["action"]:
             case "kill":
                 self.killed.update(record["peers"])
+            case "restart":
+                self.killed.difference_update(record["peers"])
             case "pause":
                 self.paused.update(record["peers"])
             case "continue":
@@ -178,7 +188,9 @@ class RunState:
             case _:
                 return
         for peer in record["peers"]:
-            self.nodes[peer].state = {"kill": "killed", "pause": "paused"}.get(record["action"], "training")
+            self.nodes[peer].state = {"kill": "killed", "pause": "paused", "restart": "starting"}.get(
+                record["action"], "training"
+            )
 
     def _commit(self, node: NodeState, record: Record) -> None:
         step = int(record["step"])
@@ -208,4 +220,5 @@ class RunState:
 
     @staticmethod
     def _count(node: NodeState, record: Record) -> None:
-        node.sent = Bytes(record["bulk_bytes"], record["control_bytes"], record["publication_bytes"])
+        own = Bytes(record["bulk_bytes"], record["control_bytes"], record["publication_bytes"])
+        node.sent = own.plus(node.sent_before)

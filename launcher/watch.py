@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -32,6 +33,23 @@ class Watch:
         self._noted: list[Record] = []
         self._events = _Lines(run_dir / "events.jsonl")
         self._metrics = _Lines(run_dir / "metrics.jsonl")
+
+    def catch_up(self) -> None:
+        """Fold what was collected in an earlier life of the run, and go on behind it.
+
+        Raises:
+            DataError: a file was damaged after it was written.
+        """
+        told: list[Record] = []
+        for lines in (self._events, self._metrics):
+            told += journal.read(lines.path)[0]
+        told.sort(key=lambda record: float(record["time"]))
+        for record in told:
+            self.state.apply(record)
+        seen = Counter(record["node"] for record in told)
+        for node, path in self._journals.items():
+            if path.exists():
+                self._offsets[node] = journal.offset_after(path, seen[node])
 
     def look(self) -> list[Record]:
         """All records journalled since the last look, in order of time.
@@ -76,7 +94,7 @@ class _Lines:
     """A file of JSON lines that holds whole ones only, whatever the disk does."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
         try:
             # Unbuffered: what a full disk refuses must not come up again when the file is closed.
             self._file = path.open("ab", buffering=0)
@@ -94,7 +112,7 @@ class _Lines:
         except OSError as error:
             with suppress(OSError):
                 self._file.truncate(end)
-            raise disk_error(error, self._path) from error
+            raise disk_error(error, self.path) from error
 
     def close(self) -> None:
         self._file.close()

@@ -22,6 +22,8 @@ from node.errors import BtardError, ConfigError, TransportError
 
 NAMES_S = 60.0
 """Longest wait until the names of all peers resolve."""
+MESH_S = 180.0
+"""Longest wait for all peers' greetings: nobody holds a worker back until all others have begun, as a launcher does."""
 _AGAIN_S = 0.2
 
 
@@ -78,7 +80,7 @@ def _work(config: NodeConfig) -> int:
     from node import worker  # torch loads here, after the lock and the health file are in place
 
     _say(f"node {config.node} of run {config.run_id}: looking for {len(config.members) - 1} peers")
-    code = worker.main(numeric(config, NAMES_S))
+    code = worker.main(numeric(config, NAMES_S), mesh_s=MESH_S)
     _say(f"node {config.node} ended with exit code {code}")
     return code
 

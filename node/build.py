@@ -17,6 +17,7 @@ from node.aggregation.built import build_rule
 from node.aggregation.requirement import check_strength
 from node.config import WIRE_VERSION, Member, NodeConfig, RunConfig, Secrets
 from node.errors import ConfigError
+from node.keeper import Keeper, Keeping
 from node.protocol.checksums import Arithmetic, squares, sums
 from node.protocol.digest import digest
 from node.protocol.events import BulkKey, ComputeGradient, GradientReady, Input, Output, Purpose
@@ -61,6 +62,7 @@ class Node:
         adversary: the filters around the peer, None for an honest node.
         signer: signs what the machine says.
         task: the model and its data.
+        keeper: where it notes what it needs after a crash, if anywhere.
     """
 
     id: int
@@ -69,6 +71,7 @@ class Node:
     adversary: Adversary | None
     signer: Signer
     task: Task
+    keeper: Keeper | None = None
 
     def compute(self, wanted: ComputeGradient, compute: Compute) -> GradientReady:
         """Carry out a ComputeGradient; an attack on the data concerns this node's own batch alone."""
@@ -81,6 +84,9 @@ class Node:
     def sign(self, body: Body) -> Signed:
         """A message as it goes out."""
         data = encode_body(body)
+        return self._signed(data) if self.keeper is None else self.keeper.sign(data, self._signed)
+
+    def _signed(self, data: bytes) -> Signed:
         return Signed(data, self.signer.sign(signing_bytes(data)))
 
     def endorse(self, endorsed: Endorsed) -> Endorsed:
@@ -172,7 +178,7 @@ ARITHMETIC = Arithmetic(_sums, _squares)
 
 def build_node(
     config: NodeConfig, secrets: Secrets, task: Task, fingerprint: bytes, check: Verify = verify,
-    compute: Compute | None = None,
+    compute: Compute | None = None, keeper: Keeper | None = None,
 ) -> Node:  # fmt: skip
     """Wire one node.
 
@@ -182,6 +188,7 @@ def build_node(
         fingerprint: of the environment its gradients are computed in.
         check: the signature check; a simulator shares one that remembers.
         compute: an attacker's means to recompute gradients; None: `task.gradient`.
+        keeper: where the node notes what it needs after a crash; None: nowhere.
 
     Raises:
         ConfigError: an unknown attack, rule or parameter.
@@ -196,7 +203,9 @@ def build_node(
     seed = bytes.fromhex(secrets.randomness_seed)
     knowledge.peer = peer = Peer(settings, tools, genesis_roster(config.members), me, seed, task.initial(run.init_seed))
     machine: Machine = adversary.around(peer) if adversary is not None else peer
-    return Node(me, peer, machine, adversary, Signer(bytes.fromhex(secrets.signing_seed)), task)
+    if keeper is not None:
+        machine = Keeping(machine, peer, keeper)
+    return Node(me, peer, machine, adversary, Signer(bytes.fromhex(secrets.signing_seed)), task, keeper)
 
 
 class _PublicKnowledge:

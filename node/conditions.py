@@ -59,15 +59,34 @@ class Event(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Args:
         window: when it is due; only its beginning counts.
-        action: `kill` ends a process at once, `pause` stops it where it is, `continue` lets it go on.
+        action: `kill` ends a process at once, `restart` starts it again where it was, `pause` stops it where it is,
+            `continue` lets it go on.
         peers: to whom.
         text: the line of the scenario that asks for it.
     """
 
     window: Window
-    action: Literal["kill", "pause", "continue"]
+    action: Literal["kill", "restart", "pause", "continue"]
     peers: tuple[int, ...]
     text: str = ""
+
+
+class Churn(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """At each step of a window a peer is killed with a probability, and started again soon after.
+
+    Args:
+        window: of steps.
+        share: the probability.
+        peers: how many peers there are to draw from.
+        text: the line of the scenario that asks for it.
+        down_s: how long a peer stays away.
+    """
+
+    window: Window
+    share: float
+    peers: int
+    text: str = ""
+    down_s: float = 0.5
 
 
 class Conditions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -76,9 +95,16 @@ class Conditions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Args:
         changes: of the links, in order.
         events: in the order of the scenario's lines.
+        churn: peers that come and go.
         seed: of every draw (jitter, loss, duplication).
     """
 
     changes: tuple[Change, ...] = ()
     events: tuple[Event, ...] = ()
     seed: int = 0
+    churn: tuple[Churn, ...] = ()
+
+    @property
+    def restarts(self) -> bool:
+        """True if peers are started again: they need checkpoints."""
+        return bool(self.churn) or any(event.action == "restart" for event in self.events)

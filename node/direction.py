@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
+from random import Random
 
-from node.conditions import Change, Conditions, Event
+from node.conditions import Change, Conditions, Event, Window
 
 _BEGINS, _ENDS = "begins", "ends"
 
@@ -15,8 +18,8 @@ class Cue:
     """One thing that happens now.
 
     Args:
-        action: `kill`, `pause` or `continue`, for `peers`; `begins` or `ends` for a change of links, which the nodes
-            carry out themselves.
+        action: `kill`, `restart`, `pause` or `continue`, for `peers`; `begins` or `ends` for a change of links, which
+            the nodes carry out themselves.
         text: the line of the scenario.
     """
 
@@ -30,10 +33,19 @@ class Director:
 
     Args:
         conditions: the run's; those without a text (options) are not announced.
+        done: how many events of each text have been played in an earlier life of the run.
     """
 
-    def __init__(self, conditions: Conditions) -> None:
-        self._events = list(conditions.events)
+    def __init__(self, conditions: Conditions, done: Mapping[str, int] | None = None) -> None:
+        left = Counter(done or {})
+        self._events = []
+        for event in conditions.events:
+            left[event.text] -= 1
+            if left[event.text] < 0:
+                self._events.append(event)
+        self._churn, self._seed = conditions.churn, conditions.seed
+        self._step = -1
+        self._down: set[int] = set()
         self._changes: list[tuple[Change, bool]] = [(change, False) for change in conditions.changes if change.text]
 
     def due(self, now_s: float, step: int) -> list[Cue]:
@@ -44,9 +56,11 @@ class Director:
             step: the step under way.
         """
         cues, waiting = [], []
+        self._draw(now_s, step)
         for event in self._events:
             if _begun(event, now_s, step):
                 cues.append(Cue(event.action, event.peers, event.text))
+                self._note(event)
             else:
                 waiting.append(event)
         self._events = waiting
@@ -59,6 +73,25 @@ class Director:
                 lasting.append((change, holds or open_))
         self._changes = lasting
         return cues + [Cue(what, (), text) for what, text in sorted(said)]
+
+    def _note(self, event: Event) -> None:
+        if event.action == "kill":
+            self._down.update(event.peers)
+        elif event.action == "restart":
+            self._down.difference_update(event.peers)
+
+    def _draw(self, now_s: float, step: int) -> None:
+        """Who is hit by churn at the steps that have begun since the last look: one peer at a time is away."""
+        first, self._step = max(self._step + 1, 0), max(self._step, step)
+        for each in range(first, self._step + 1):
+            for churn in self._churn:
+                dice = Random(f"{self._seed} churn {each} {churn.text}")
+                hit, peer = dice.random() < churn.share, dice.randrange(churn.peers)
+                if hit and not self._down and churn.window.holds(now_s, each):
+                    back = Window("s", now_s + churn.down_s)
+                    self._events.append(Event(Window("s", now_s), "kill", (peer,), churn.text))
+                    self._events.append(Event(back, "restart", (peer,), churn.text))
+                    self._down.add(peer)
 
     def next_s(self, now_s: float) -> float:
         """When something may be due next by the clock alone, infinite if nothing is."""

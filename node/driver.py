@@ -30,6 +30,7 @@ from node.protocol.events import (
     PhaseEntered,
     Purpose,
     RequestBulk,
+    RequestTranscript,
     Say,
     SendBulk,
     SetTimer,
@@ -117,6 +118,10 @@ class Driver:
             except WireError:
                 self.dropped["malformed"] += 1
 
+    def hear(self, inputs: Iterable[Input]) -> None:
+        """Queue inputs from an earlier life."""
+        self._inputs.extend(inputs)
+
     def _feed_all(self) -> None:
         while self._inputs and self.ending is None:
             self._feed(self._inputs.popleft())
@@ -168,6 +173,8 @@ class Driver:
                 self._control(to, seal(self.node.endorse(endorsed)))
             case RequestBulk(to=peer, key=key):
                 self._control((peer,), seal(key))
+            case RequestTranscript(to=to):
+                self._control(to, seal(output))
             case ComputeGradient():
                 self._gradients.append(output)
             case SetTimer(name=name, after_s=after_s):

@@ -1,9 +1,20 @@
-"""What a control message between two nodes is: a signed message, a relayed view, or a request for a tensor."""
+"""What a control message between two nodes is: a signed message, a relayed view, or a request for a tensor or for what
+was said."""
 
 from __future__ import annotations
 
+import struct
+
 from node.errors import WireError
-from node.protocol.events import BulkKey, BulkRequested, Input, MessageArrived, ViewArrived
+from node.protocol.events import (
+    BulkKey,
+    BulkRequested,
+    Input,
+    MessageArrived,
+    RequestTranscript,
+    TranscriptRequested,
+    ViewArrived,
+)
 from node.protocol.messages import (
     Endorsed,
     Signed,
@@ -15,10 +26,11 @@ from node.protocol.messages import (
     encode_signed,
 )
 
-_SIGNED, _ENDORSED, _REQUEST = b"\x00", b"\x01", b"\x02"
+_SIGNED, _ENDORSED, _REQUEST, _TRANSCRIPT = b"\x00", b"\x01", b"\x02", b"\x03"
+_PLACE = struct.Struct("<II")
 
 
-def seal(content: Signed | Endorsed | BulkKey) -> bytes:
+def seal(content: Signed | Endorsed | BulkKey | RequestTranscript) -> bytes:
     """The bytes of a control message: one for its kind, then the content."""
     match content:
         case Signed():
@@ -27,6 +39,8 @@ def seal(content: Signed | Endorsed | BulkKey) -> bytes:
             return _ENDORSED + encode_endorsed(content)
         case BulkKey():
             return _REQUEST + encode(content)
+        case RequestTranscript(step=step, attempt=attempt):
+            return _TRANSCRIPT + _PLACE.pack(step, attempt)
 
 
 def unseal(via: int, data: bytes) -> Input:
@@ -42,4 +56,6 @@ def unseal(via: int, data: bytes) -> Input:
         return ViewArrived(via, decode_endorsed(content))
     if kind == _REQUEST:
         return BulkRequested(via, decode_key(content))
+    if kind == _TRANSCRIPT and len(content) == _PLACE.size:
+        return TranscriptRequested(via, *_PLACE.unpack(content))
     raise WireError(f"a control message of unknown kind {kind!r}")

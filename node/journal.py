@@ -127,3 +127,16 @@ def read(path: Path, offset: int = 0) -> tuple[list[Record], int]:
             raise DataError(f"{path} is damaged at byte {offset}: {error}; run again from the start") from error
         offset += len(line)
     return records, offset
+
+
+def offset_after(path: Path, count: int) -> int:
+    """The offset behind the first `count` lines (the file's end if it has fewer).
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"cannot read the journal {path}: {error.strerror}; check the run directory") from error
+    return sum(len(line) for line in data.splitlines(keepends=True)[:count])

@@ -35,10 +35,10 @@ class LinkWatch:
         self._probed_s = self._reported_s = -math.inf
         self._step = -1
 
-    def begin(self) -> None:
-        """The first step is about to begin."""
-        if self._emulated is not None:
-            self._emulated.begin()
+    def begin(self, elapsed_s: float = 0.0) -> None:
+        """The first step is about to begin, or began `elapsed_s` ago; only the first call counts."""
+        if self._emulated is not None and self._reported_s == -math.inf:
+            self._emulated.begin(elapsed_s)
         self._reported_s = self._clock()
 
     def observe(self, output: Output) -> None:

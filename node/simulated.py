@@ -10,25 +10,28 @@ import contextlib
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import FrameType
 
 from node import comparison, extensions, keys, linkwatch
-from node.build import build_node, task_of
+from node.build import Node, build_node, task_of
 from node.conditions import Conditions
 from node.config import NodeConfig
 from node.direction import Cue, Director
 from node.errors import BtardError
 from node.journal import Journal
+from node.keeper import Keeper
 from node.links import LinkModel
 from node.network import Network
-from node.protocol.events import Dropped, Expelled, Finished, Halted, Output
+from node.protocol.events import Dropped, Expelled, Finished, Halted, Input, Output
 from node.recorder import Desk, Recorder
+from node.recovery import recover
 from node.signing import verify
 from node.simulator import Simulation, Stage, remembering, remembering_gradients
 from node.training.environment import fingerprint, pin
+from node.training.task import Task
 
 ATTACKER_GRACE_S = 10.0
 """How long, in virtual time, attackers may go on when all honest nodes have come to their end."""
@@ -104,6 +107,43 @@ def run(
             raise
 
 
+class _Workshop:
+    """Makes the nodes of a run, as their workers would: from where they were, those that are made again.
+
+    Args:
+        configs, journals: by node.
+        task: shared by all.
+    """
+
+    def __init__(self, configs: Mapping[int, NodeConfig], journals: Mapping[int, Journal], task: Task) -> None:
+        self._configs, self._journals, self._task = configs, journals, task
+        self._check = remembering(verify)
+        self.compute = remembering_gradients(task)
+        self._keepers: dict[int, Keeper] = {}
+
+    def make(self, node: int) -> tuple[Node, Sequence[Input]]:
+        """A node, and what it had heard before."""
+        if node in self._keepers:
+            self._keepers.pop(node).close()
+        config = self._configs[node]
+        environment = fingerprint(config.run.device)
+        recovery = recover(config, environment, self._journals[node])
+        keeper = recovery.keeper if recovery is not None else None
+        secrets = keys.load(Path(config.secrets_file))
+        made = build_node(config, secrets, self._task, environment, self._check, self.compute, keeper)
+        if recovery is None:
+            return made, ()
+        self._keepers[node] = recovery.keeper
+        if recovery.at is not None:
+            made.peer.restore(recovery.at)
+        return made, recovery.heard
+
+    def close(self) -> None:
+        """Nothing is made any more."""
+        for keeper in self._keepers.values():
+            keeper.close()
+
+
 def _simulate(
     configs: Sequence[NodeConfig],
     journals: dict[int, Journal],
@@ -115,13 +155,11 @@ def _simulate(
     pin(common.run.device, common.cuda_memory_fraction)
     extensions.load([Path(path) for path in common.imports])
     task = task_of(common.run, Path(common.data_directory))
-    check, environment, compute = remembering(verify), fingerprint(common.run.device), remembering_gradients(task)
-    nodes = {
-        config.node: build_node(config, keys.load(Path(config.secrets_file)), task, environment, check, compute)
-        for config in configs
-    }
+    workshop = _Workshop({config.node: config for config in configs}, journals, task)
+    nodes = {config.node: workshop.make(config.node)[0] for config in configs}
     network = Network(LinkModel(seed=common.run.data_seed), common.conditions)
-    simulation = Simulation(nodes, network, compute, stage=_stage(common.conditions, journals))
+    stage = _stage(common.conditions, journals, workshop.make)
+    simulation = Simulation(nodes, network, workshop.compute, stage=stage)
     desks = {node: Desk(simulation.counters[node]) for node in nodes}
     recorders = {
         config.node: Recorder(config, journals[config.node], task, desks[config.node], lambda: simulation.now_s)
@@ -155,9 +193,12 @@ def _simulate(
         for (sender, receiver), tally in sorted(network.tallies.items()):
             link = network.link(sender, receiver, simulation.now_s, simulation.step(sender))
             linkwatch.report(journals[sender], receiver, link, tally, None)
+    workshop.close()
 
 
-def _stage(conditions: Conditions | None, journals: dict[int, Journal]) -> Stage | None:
+def _stage(
+    conditions: Conditions | None, journals: dict[int, Journal], revive: Callable[[int], tuple[Node, Sequence[Input]]]
+) -> Stage | None:
     """The events of the run's scenario; who is hit by one journals it, the first node what concerns the links."""
     if conditions is None:
         return None
@@ -166,7 +207,7 @@ def _stage(conditions: Conditions | None, journals: dict[int, Journal]) -> Stage
         at = cue.peers[0] if cue.peers else min(journals)
         journals[at].append("scenario", action=cue.action, peers=list(cue.peers), text=cue.text, at_s=round(now_s, 6))
 
-    return Stage(Director(conditions), played)
+    return Stage(Director(conditions), played, revive)
 
 
 def _end(simulation: Simulation, recorders: dict[int, Recorder], node: int) -> None:

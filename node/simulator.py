@@ -14,7 +14,6 @@ from node.build import Compute, Node, build_node
 from node.conditions import Conditions
 from node.config import NodeConfig, Role, RunConfig
 from node.counters import Counters
-from node.direction import Cue, Director
 from node.envelope import seal
 from node.errors import LocalProtocolError
 from node.keys import generate
@@ -32,17 +31,20 @@ from node.protocol.events import (
     Forward,
     Input,
     MessageArrived,
-    Output,
     PhaseEntered,
     Purpose,
     RequestBulk,
+    RequestTranscript,
     Say,
     SendBulk,
     SetTimer,
     Start,
+    TranscriptRequested,
     ViewArrived,
 )
 from node.signing import verify
+from node.stage import Observed as Observed
+from node.stage import Stage as Stage
 from node.totals import Gradients
 from node.totals import Traffic as Traffic
 from node.training.environment import fingerprint
@@ -51,23 +53,6 @@ from node.training.task import Task
 _AFTERWARDS_S = 1e-9
 _HEALED = "links"
 """Name of the simulator's own timer, at which a window of the network's conditions opens or closes."""
-
-
-@dataclass(frozen=True, slots=True)
-class Observed:
-    """An output that the simulator does not perform itself, with the virtual time and the node it came from."""
-
-    time_s: float
-    node: int
-    output: Output
-
-
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """What is done to the nodes from outside: a scenario's events, and who is told of each, with the virtual time."""
-
-    director: Director
-    played: Callable[[float, Cue], None]
 
 
 @dataclass(order=True, slots=True)
@@ -135,11 +120,26 @@ class Simulation:
                 match cue.action:
                     case "kill":
                         self.stop(peer)
+                    case "restart":
+                        self._revive(stage, peer)
                     case "pause":
                         self._parked.setdefault(peer, [])
                     case _:
                         self._unpark(peer)
             stage.played(self.now_s, cue)
+
+    def _revive(self, stage: Stage, node: int) -> None:
+        """A killed node begins anew: nothing that was under way to its old self counts, and no timer of it."""
+        if stage.revive is None:
+            raise LocalProtocolError(f"node {node} is to start again, and nothing was kept of it")
+        self.nodes[node], heard = stage.revive(node)
+        self._queue = [event for event in self._queue if event.node != node]
+        heapq.heapify(self._queue)
+        self._timers = {timer: number for timer, number in self._timers.items() if timer[0] != node}
+        self._held[node] = []
+        self._stopped.discard(node)
+        for event in (Start(), *heard):
+            self._push(0.0, node, event)
 
     def _unpark(self, node: int) -> None:
         """A paused node goes on: what came meanwhile is heard before any deadline, as by a real driver."""
@@ -205,6 +205,8 @@ class Simulation:
                     self._control(node, to, ViewArrived(node, more), seal(more))
                 case RequestBulk(to=peer, key=key):
                     self._control(node, (peer,), BulkRequested(node, key), seal(key))
+                case RequestTranscript(to=to, step=step, attempt=attempt):
+                    self._control(node, to, TranscriptRequested(node, step, attempt), seal(output))
                 case ComputeGradient():
                     self._gradient(node, output)
                 case SetTimer(name=name, after_s=after_s):

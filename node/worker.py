@@ -11,8 +11,7 @@ import signal
 import sys
 import time
 import traceback
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import FrameType
@@ -22,22 +21,21 @@ from node.build import Node, build_node, task_of
 from node.config import Endpoint, NodeConfig, Secrets
 from node.driver import Driver
 from node.emulation import EmulatedTransport
-from node.errors import BackendError, BtardError, TransportError
+from node.errors import BackendError, BtardError
 from node.journal import Journal
 from node.linkwatch import LinkWatch
+from node.mesh import mesh
 from node.monitoring import Monitoring
-from node.protocol.events import Halted, Output
+from node.protocol.events import Halted, Input, Output
 from node.quota import Credits
 from node.recorder import Recorder
+from node.recovery import elapsed_s, recover
 from node.training.environment import fingerprint, pin
 from node.transport import Arrival, Transport
 from node.wire import Limits
 
 MESH_S = 60.0
 """Longest wait for all peers' greetings: six processes may still be importing torch."""
-
-_EARLY_PER_PEER = 8
-"""Messages kept from a peer whose mesh is complete before ours is: an honest one sends a single HELLO."""
 
 
 class _Stop:
@@ -160,7 +158,7 @@ def _run(config: NodeConfig, journal: Journal, pipe: Connection | None, stop: _S
     limits = Limits.for_run(run.peers, task.dimension)
     credits = Credits.for_run(run.peers, task.dimension, run.delivery_bound_s, run.minimum_rate)
     transport = _transport(config, secrets, limits, credits)
-    monitored = Monitoring()
+    monitored, recovery = Monitoring(), None
     recorder = Recorder(config, journal, task, transport)
     try:
         monitored = monitoring.start(config, transport, journal)
@@ -170,15 +168,21 @@ def _run(config: NodeConfig, journal: Journal, pipe: Connection | None, stop: _S
         if pipe is not None:
             with contextlib.suppress(BrokenPipeError):  # `stop` notices that the launcher is gone
                 pipe.send(("bound", transport.bound))
-        node = build_node(config, secrets, task, fingerprint(run.device))
+        recovery = recover(config, fingerprint(run.device), journal)
+        node = build_node(config, secrets, task, fingerprint(run.device), keeper=recovery.keeper if recovery else None)
         transport.accept_bulk = node.expects
+        links = LinkWatch(transport, journal)
+        if recovery is not None and recovery.at is not None:
+            node.peer.restore(recovery.at)
+            links.begin(elapsed_s(config, time.time()))
         gc.freeze()  # what is here now stays: the collector need not visit it again and again
         early: list[Arrival] = []
-        if not _mesh(config, transport, stop, early, mesh_s):
+        if not mesh(config, transport, stop, early, mesh_s, recovery):
             recorder.end()
             return stop.exit_code
         journal.append("greeted", peers=sorted(transport.greeted))
-        return _drive(node, transport, recorder, LinkWatch(transport, journal), monitored, early, stop)
+        heard = recovery.heard if recovery is not None else ()
+        return _drive(node, transport, recorder, links, monitored, heard, early, stop)
     except BtardError:
         with contextlib.suppress(BackendError):  # the first error is the one to report
             recorder.end()
@@ -186,6 +190,8 @@ def _run(config: NodeConfig, journal: Journal, pipe: Connection | None, stop: _S
     finally:
         transport.close()
         monitored.end(stop.wait)
+        if recovery is not None:
+            recovery.keeper.close()
 
 
 def _transport(config: NodeConfig, secrets: Secrets, limits: Limits, credits: Credits) -> Transport:
@@ -198,7 +204,7 @@ def _transport(config: NodeConfig, secrets: Secrets, limits: Limits, credits: Cr
 
 def _drive(
     node: Node, transport: Transport, recorder: Recorder, links: LinkWatch, monitored: Monitoring,
-    early: list[Arrival], stop: _Stop,
+    heard: Sequence[Input], early: list[Arrival], stop: _Stop,
 ) -> int:  # fmt: skip
     """Run the protocol to its end and journal the totals."""
 
@@ -209,6 +215,7 @@ def _drive(
     driver = Driver(node, transport, observe, monitored.observe)
     recorder.attach(driver)
     monitored.attach(driver)
+    driver.hear(heard)
     driver.receive(early)
     links.begin()
     ending = driver.run(stop)
@@ -217,51 +224,6 @@ def _drive(
         recorder.attacked(node.adversary.attacked)
     recorder.end()
     return _exit_code(ending, stop)
-
-
-def _mesh(config: NodeConfig, transport: Transport, stop: _Stop, early: list[Arrival], mesh_s: float) -> bool:
-    """Connect to all peers and wait until each has greeted us.
-
-    Args:
-        early: receives what peers whose mesh is already complete sent us meanwhile.
-        mesh_s: how long to wait.
-
-    Returns:
-        False if the worker was told to stop meanwhile.
-
-    Raises:
-        TransportError: a peer did not greet in time; the message names it and why, if it said.
-    """
-    addresses: Mapping[int, Endpoint] | None = {int(peer): where for peer, where in config.addresses.items()} or None
-    others = {member.id for member in config.members} - {config.node}
-    deadline = time.monotonic() + mesh_s
-    kept: Counter[int] = Counter()
-    connected = False
-    while transport.greeted < others or not connected:
-        if stop():
-            return False
-        addresses = addresses or stop.addresses
-        if addresses is not None and not connected:
-            transport.connect(addresses)
-            connected = True
-        left_s = deadline - time.monotonic()
-        if left_s <= 0:
-            raise TransportError(_who_is_missing(transport, others, mesh_s))
-        for arrival in transport.poll(left_s):
-            kept[arrival.via] += 1
-            if kept[arrival.via] <= _EARLY_PER_PEER:
-                early.append(arrival)
-            else:
-                transport.counters.dropped["early"] += 1
-    return True
-
-
-def _who_is_missing(transport: Transport, others: set[int], mesh_s: float) -> str:
-    missing = sorted(others - transport.greeted)
-    said = "".join(f"; peer {peer}: {transport.refusals[peer]}" for peer in missing if peer in transport.refusals)
-    who = ", ".join(map(str, missing))
-    advice = "check that they run, their addresses and their keys"
-    return f"no greeting from peer{'s' if len(missing) > 1 else ''} {who} within {mesh_s:.0f} s{said}; {advice}"
 
 
 def _exit_code(ending: Output | None, stop: _Stop) -> int:

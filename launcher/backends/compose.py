@@ -34,6 +34,8 @@ DRAIN_SECONDS = 5.0
 _SIGNALLED = {134: -6, 137: -9, 139: -11}
 """Codes by which an engine says that a signal killed a process; a worker that ends by itself has none of them."""
 _WAITING = 4096
+_ERASE = "\x1b[2K"
+"""Compose puts it before every line of a log, also where nothing is a terminal."""
 
 
 class ComposeBackend:
@@ -241,7 +243,7 @@ class ComposeBackend:
             return
         with suppress(BackendError):
             text = self._project.run("logs", "--no-color", "--no-log-prefix", places.service(node), within_s=30.0)
-            write_atomically(self._run_dir / "logs" / f"node-{node}.log", text.encode())
+            write_atomically(self._run_dir / "logs" / f"node-{node}.log", text.replace(_ERASE, "").encode())
 
 
 def _check_page_ports() -> None:

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 import types
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
@@ -19,6 +19,8 @@ from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+import msgspec
 
 from launcher.backends import Exited
 from node.config import Endpoint, NodeConfig
@@ -43,6 +45,7 @@ ENVIRONMENT = {
 }
 PRELOAD = ["launcher.backends.preload", "launcher.backends.local"]
 _SIGNALS = {"kill": signal.SIGKILL, "pause": signal.SIGSTOP, "continue": signal.SIGCONT}
+_NOWHERE = Endpoint("tcp://127.0.0.1:9", "tcp://127.0.0.1:9")
 KIND_SECONDS = 5.0
 # Starting a process changes this one's environment and modules for a moment: one thread at a time.
 _STARTING = threading.RLock()
@@ -57,6 +60,7 @@ class LocalBackend:
         self._processes: dict[int, BaseProcess] = {}
         self._pipes: dict[int, Connection] = {}
         self._endpoints: dict[int, Endpoint] = {}
+        self._configs: dict[int, NodeConfig] = {}
         self._told = False
 
     def warm_up(self) -> None:
@@ -71,14 +75,18 @@ class LocalBackend:
     def start(self, configs: Sequence[NodeConfig]) -> None:
         """Start one worker per configuration and return; `poll` carries the start-up on."""
         for config in configs:
-            ours, theirs = self._context.Pipe()
-            process: BaseProcess = self._context.Process(
-                target=_work, args=(config, theirs), name=f"btard-node-{config.node}", daemon=True
-            )
-            with server_environment(), without_main():
-                process.start()
-            theirs.close()
-            self._processes[config.node], self._pipes[config.node] = process, ours
+            self._configs[config.node] = config
+            self._launch(config)
+
+    def _launch(self, config: NodeConfig) -> None:
+        ours, theirs = self._context.Pipe()
+        process: BaseProcess = self._context.Process(
+            target=_work, args=(config, theirs), name=f"btard-node-{config.node}", daemon=True
+        )
+        with server_environment(), without_main():
+            process.start()
+        theirs.close()
+        self._processes[config.node], self._pipes[config.node] = process, ours
 
     def poll(self, timeout_s: float) -> list[Exited]:
         """Wait for a worker to bind or to end; see `Backend.poll`."""
@@ -96,12 +104,29 @@ class LocalBackend:
         """Workers that have bound their sockets."""
         return frozenset(self._endpoints)
 
+    def leave_out(self, nodes: Iterable[int]) -> None:
+        """Nodes that are not started, though others may still speak to them: nobody listens there."""
+        self._endpoints.update(dict.fromkeys(nodes, _NOWHERE))
+
     def act(self, action: str, node: int) -> None:
-        """Send a worker the signal that a scenario asks for; one that has ended is left alone."""
+        """Send a worker the signal that a scenario asks for, or start one again that has ended."""
         process = self._processes.get(node)
+        if action == "restart":
+            if process is not None:
+                process.kill()
+                self._reap(node)
+            self._again(node)
+            return
         if process is not None and process.pid is not None:
             with suppress(ProcessLookupError):
                 os.kill(process.pid, _SIGNALS[action])
+
+    def _again(self, node: int) -> None:
+        """Start a worker where it was: at its addresses, so that the others' lines find it."""
+        endpoint = self._endpoints[node]
+        self._launch(msgspec.structs.replace(self._configs[node], listen=endpoint))
+        with suppress(OSError):
+            self._pipes[node].send(("addresses", dict(self._endpoints)))
 
     def stop(self) -> None:
         """End every worker: "stop" on its pipe and SIGTERM, then SIGKILL; returns when none is left."""
@@ -130,7 +155,7 @@ class LocalBackend:
             self._endpoints[node] = endpoint
 
     def _exchange(self) -> None:
-        if self._told or not self._processes or set(self._endpoints) != set(self._pipes):
+        if self._told or not self._processes or not set(self._pipes) <= set(self._endpoints):
             return
         for pipe in self._pipes.values():
             with suppress(OSError):

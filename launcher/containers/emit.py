@@ -7,7 +7,9 @@ from launcher.options import OPTIONS
 
 PROMETHEUS_IMAGE, GRAFANA_IMAGE = "prom/prometheus:v2.53.3", "grafana/grafana:11.6.1"
 MONITORING = ("prometheus", "grafana")
-_FIXED = frozenset({"peers", "backend", "base_port", "run_dir", "data_dir", "download", "expect", "timeout", "monitor"})
+_FIXED = frozenset(
+    {"peers", "backend", "base_port", "run_dir", "data_dir", "download", "expect", "timeout", "monitor", "imports"}
+)
 """Options that the compose file decides, or that concern a launcher outside."""
 
 _HEAD = """\
@@ -56,8 +58,10 @@ _SERVICES_AROUND = """\
   observer:
     <<: *btard
     command: [python, -m, launcher.containers.observer]
+    cpu_shares: 256  # the nodes go first
     healthcheck: {disable: true}
     networks: [watch]
+    dns_opt: ["timeout:1", "attempts:1"]  # it asks for Grafana's name, which may not be there
     depends_on:
       keys: {condition: service_completed_successfully}
     stop_grace_period: 30s
@@ -67,6 +71,7 @@ _SERVICES_AROUND = """\
     volumes:
       - truth:/btard/truth:ro
       - runs:/btard/runs
+      - grafana-password:/btard/grafana:ro
 @observed@
 
   prometheus:
@@ -76,7 +81,6 @@ _SERVICES_AROUND = """\
       - --config.file=/etc/prometheus/prometheus.yml
       - --storage.tsdb.path=/prometheus
       - --storage.tsdb.retention.time=15d
-      - --web.enable-lifecycle=false
     networks: [mesh, watch]
     ports: ["127.0.0.1:${PROMETHEUS_PORT:-9090}:9090"]
     depends_on:

@@ -18,6 +18,7 @@ MINIMUM = (2, 20)
 ANSWER_S = 30.0
 START_S = 180.0
 BUILD_S = 1800.0
+_REMOVALS = (("container", ("--all",), ("--force",)), ("network", (), ()), ("volume", (), ()))
 _USE_LOCAL = "or use --backend local"
 
 
@@ -143,17 +144,15 @@ class Project:
         Raises:
             BackendError: something could not be removed; the message says how to.
         """
-        by_hand = f"run `docker compose -p {self.name} down -v --remove-orphans`"
-        try:
-            # Compose leaves alone what it started by `run`, and with it the volumes that it holds.
-            for container in self.left("container", "--all"):
-                _asked(["docker", "rm", "--force", container], None)
-            self.run("down", "--volumes", "--remove-orphans", "--timeout", "10")
-        except BackendError as error:
-            raise BackendError(f"{error}; containers may be left: {by_hand}") from error
-        left = [name for kind in ("container", "volume", "network") for name in self.left(kind)]
+        # By label and not by `compose down`: that needs the files that made the project, which may be gone, and it
+        # leaves alone what was started by `compose run`, and with it the volumes that such a container holds.
+        for kind, listing, removal in _REMOVALS:
+            for name in self.left(kind, *listing):
+                _asked(["docker", kind, "rm", *removal, name], None)
+        left = [name for kind, listing, _ in _REMOVALS for name in self.left(kind, *listing)]
         if left:
-            raise BackendError(f"the engine still holds {', '.join(left)}; {by_hand}")
+            by_hand = f"docker compose -p {self.name} down -v --remove-orphans"
+            raise BackendError(f"the engine still holds {', '.join(left)}; run `{by_hand}`")
 
     def left(self, kind: str, *options: str) -> list[str]:
         """The project's containers, volumes or networks that are there.

@@ -8,6 +8,7 @@ files as a line of JSON, for a launcher outside.
 from __future__ import annotations
 
 import signal
+import socket
 import sys
 import time
 from pathlib import Path
@@ -17,14 +18,23 @@ from rich.console import Console
 
 from launcher import cluster, exits, plan, table
 from launcher.containers import mirror, places
+from launcher.containers.bundle import PASSWORD_FILE
 from launcher.containers.volumes import Volumes
+from launcher.exporter import Exporter
 from launcher.interrupts import Interrupts
 from launcher.monitor import Monitor
 from launcher.plan import Plan
 from launcher.rundir import RunDirectory, RunRecord, read_record
 from node.errors import BtardError, ConfigError
 
+GRAFANA, GRAFANA_PORT = "grafana", 3000
 _LOOK_S = 0.2
+
+
+class _Truth(Exporter):
+    """The live view, with the ground truth served beside it."""
+
+    last_scrapes = 2  # one sample alone falls between the points at which a graph asks
 
 
 def main(arguments: list[str], root: Path = places.ROOT) -> int:
@@ -53,17 +63,24 @@ def observe(record: RunRecord, root: Path) -> int:
         chosen = _plan(record)
         backend = Volumes(record.run.peers, root, directory.path)
         console = Console(highlight=False, width=120)
-        result = cluster.carry(chosen, directory, backend, _exported(Monitor(console)), interrupts)
+        seen = _annotated(_Truth(Monitor(console), f"0.0.0.0:{places.TRUTH_PORT}"), root)
+        result = cluster.carry(chosen, directory, backend, seen, interrupts)
     table.show(console, result.summary, result.run_dir)
     console.print(f"docker compose cp observer:{result.run_dir} runs/", soft_wrap=True)
     return exits.of_run(result.summary.outcome, result.signum, violated=False)
 
 
-def _exported(inner: cluster.Observer) -> cluster.Observer:
-    """The live view, with the ground truth served beside it."""
-    from launcher.exporter import Exporter
+def _annotated(inner: cluster.Observer, root: Path) -> cluster.Observer:
+    """The same with attacks and bans written to Grafana, where one was started."""
+    password = places.grafana(root) / PASSWORD_FILE
+    try:
+        socket.gethostbyname(GRAFANA)  # it may still be starting: the first annotation comes later
+        auth = f"admin:{password.read_text()}"
+    except OSError:
+        return inner
+    from launcher.grafana import Annotator
 
-    return Exporter(inner, f"0.0.0.0:{places.TRUTH_PORT}")
+    return Annotator(inner, f"http://{GRAFANA}:{GRAFANA_PORT}", auth)
 
 
 def stream(peers: int, root: Path) -> int:

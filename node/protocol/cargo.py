@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from torch import Tensor
 
 from node.protocol.attempt import Attempt
@@ -107,23 +109,41 @@ class Cargo:
                 return active and (current or (earlier and attempt.settings.recompute_tolerance > 0))
 
     def _size(self, key: BulkKey) -> int | None:
-        for attempt in (self._attempt, self._past):
-            if attempt is not None and (key.step, key.attempt) == (attempt.step, attempt.number):
-                return attempt.split.size(key.part) if 0 <= key.part < attempt.split.count else None
-        return None
+        attempt = self._named(key)
+        return attempt.split.size(key.part) if attempt is not None and 0 <= key.part < attempt.split.count else None
 
     # --- out --------------------------------------------------------------------------------------------------
 
     def find(self, key: BulkKey) -> Tensor | None:
         """A tensor that others may ask for, if we hold it."""
-        attempt = self._attempt
+        attempt = self._named(key)
         match key.kind:
-            case BulkKind.AGGREGATE if (key.step, key.attempt) == (attempt.step, attempt.number):
-                return attempt.aggregates.get(key.owner)
             case BulkKind.PUBLICATION:
-                return attempt.publications.get((key.step, key.attempt, key.owner, key.part))
+                return self._attempt.publications.get((key.step, key.attempt, key.owner, key.part))
+            case BulkKind.AGGREGATE if attempt is not None:
+                return attempt.aggregates.get(key.owner)
+            case BulkKind.PART if attempt is not None and attempt.own_D is not None and key.owner == attempt.me:
+                # Its aggregator may have been started again and have lost it.
+                return attempt.slice(attempt.own_D, key.part) if 0 <= key.part < attempt.split.count else None
             case _:
                 return None
+
+    def lost(self, kind: BulkKind, owners: Iterable[int]) -> list[RequestBulk]:
+        """After a new start in the midst of the attempt: ask owners for the tensors they sent before."""
+        attempt = self._attempt
+        held = attempt.parts if kind is BulkKind.PART else attempt.aggregates
+        place = attempt.roster.place
+        return [
+            RequestBulk(owner, attempt.key(kind, owner, attempt.place if kind is BulkKind.PART else place(owner)))
+            for owner in owners
+            if owner != attempt.me and owner not in held
+        ]
+
+    def _named(self, key: BulkKey) -> Attempt | None:
+        for attempt in (self._attempt, self._past):
+            if attempt is not None and (key.step, key.attempt) == (attempt.step, attempt.number):
+                return attempt
+        return None
 
     def serve(self, via: int, key: BulkKey) -> Tensor | None:
         """What an active neighbour asks for, if we hold it; each may ask once for each."""

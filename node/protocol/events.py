@@ -83,7 +83,25 @@ class DeadlinePassed:
     name: str
 
 
-Input: TypeAlias = Start | MessageArrived | BulkArrived | ViewArrived | BulkRequested | GradientReady | DeadlinePassed
+@dataclass(frozen=True, slots=True)
+class TranscriptRequested:
+    """A neighbour that was started again lacks what was said in an attempt."""
+
+    via: int
+    step: int
+    attempt: int
+
+
+Input: TypeAlias = (
+    Start
+    | MessageArrived
+    | BulkArrived
+    | ViewArrived
+    | BulkRequested
+    | TranscriptRequested
+    | GradientReady
+    | DeadlinePassed
+)
 
 # --- outputs --------------------------------------------------------------------------------------------------
 
@@ -131,6 +149,15 @@ class RequestBulk:
 
     to: int
     key: BulkKey
+
+
+@dataclass(frozen=True, slots=True)
+class RequestTranscript:
+    """Ask peers for everything that was said in an attempt: we were started again in the midst of it."""
+
+    to: tuple[int, ...]
+    step: int
+    attempt: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,6 +313,7 @@ Output: TypeAlias = (
     | Endorse
     | SendBulk
     | RequestBulk
+    | RequestTranscript
     | ComputeGradient
     | SetTimer
     | CancelTimer

@@ -7,6 +7,7 @@ between peers goes to a dispute (node/protocol/arbitration.py), whose OUTCOME do
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
 from torch import Tensor
@@ -36,9 +37,11 @@ from node.protocol.events import (
     Output,
     PhaseEntered,
     Purpose,
+    RequestTranscript,
     Say,
     SetTimer,
     Start,
+    TranscriptRequested,
     ViewArrived,
     Voided,
 )
@@ -46,17 +49,20 @@ from node.protocol.evidence import gather
 from node.protocol.gradients import Gradients
 from node.protocol.greeting import Greeting
 from node.protocol.mailroom import Mailroom, Place, remembering
-from node.protocol.messages import Close, Endorsed, Hello, Outcome, Phase, Signed, View, encode
+from node.protocol.messages import Close, Endorsed, Hello, Outcome, Phase, Signed, View, decode_body, encode
 from node.protocol.outcome import Ending
 from node.protocol.randomness import share
+from node.protocol.resumption import Past, Resumption
 from node.protocol.roster import Roster
 from node.protocol.round import Round
 from node.protocol.settings import Settings, Tools
 from node.protocol.state import State, genesis_randomness
 from node.protocol.tribunal import Guilt, Judgement
 
+_FROM_PEERS = (MessageArrived, ViewArrived, BulkRequested, TranscriptRequested)
 HELLO, FORWARD = "hello", "forward"
-_FROM_PEERS = (MessageArrived, ViewArrived, BulkRequested)
+_RECALLS = 3
+"""How often one peer may ask during one attempt of ours: it can be started again more than once within a deadline."""
 
 
 class Peer:
@@ -90,6 +96,19 @@ class Peer:
         self._proofs: list[bytes] = []
         self._certificate: tuple[Signed, ...] = ()
         self._out: list[Output] = []
+        self._resumed: Resumption | None = None
+        self._recalled: Counter[int] = Counter()
+
+    def restore(self, resumption: Resumption) -> None:
+        """Before Start: go on where `snapshot` was taken, instead of greeting."""
+        self._resumed = resumption
+
+    def snapshot(self) -> Resumption:
+        """What `restore` needs, at the beginning of an attempt."""
+        assert self._round is not None
+        past = Past.of(self.past) if self.past is not None else None
+        proofs = (*self._round.proofs, *self._proofs)
+        return Resumption(self.state, self._round.attempt.number, past, self._certificate, proofs)
 
     @property
     def attempt(self) -> Attempt | None:
@@ -104,7 +123,7 @@ class Peer:
             return [Dropped(event.via, "removed_line")]
         match event:
             case Start():
-                self._greet()
+                self._greet() if self._resumed is None else self._resume(self._resumed)
             case MessageArrived(via, signed):
                 self._message(via, signed)
             case ViewArrived(via, endorsed):
@@ -113,6 +132,8 @@ class Peer:
                 self._bulk(via, key, values_P)
             case BulkRequested(via, key):
                 self._request(via, key)
+            case TranscriptRequested(via, step, attempt):
+                self._recall(via, step, attempt)
             case GradientReady():
                 self._gradient(event)
             case DeadlinePassed(name):
@@ -215,6 +236,20 @@ class Peer:
                 return round_.request(via, key)
         return self._drop(via, "unserved_request")
 
+    def _recall(self, via: int, step: int, number: int) -> None:
+        """A neighbour was started again: tell it what was said in its attempt, or what ended that one."""
+        self._recalled[via] += 1
+        if self._recalled[via] > _RECALLS:
+            return self._drop(via, "recalled_too_often")
+        held = (*(round_.attempt for round_ in (self._round, self._previous) if round_ is not None), self.past)
+        for attempt in held:
+            if attempt is not None and (attempt.step, attempt.number) == (step, number):
+                self._out.append(Forward((via,), tuple(attempt.transcript.everything())))
+                break
+        if self._round is None or (step, number) != (self._round.attempt.step, self._round.attempt.number):
+            self._out.append(Forward((via,), self._certificate))
+        return None
+
     def _gradient(self, event: GradientReady) -> None:
         past = self.past.step if self.past is not None else None
         current = event.step == (self.state.step if event.purpose is Purpose.OWN else past)
@@ -279,6 +314,15 @@ class Peer:
         self._out.append(SetTimer(HELLO, outcome_s(self.settings)))
         self._out.append(Say(self.state.roster.active, self._greeting.hello(self.me)))
 
+    def _resume(self, before: Resumption) -> None:
+        """Go on in the attempt in which we were stopped; the others may be in it, or one step ahead."""
+        self.state, self._certificate, self._proofs = before.state, before.certificate, list(before.proofs)
+        if before.past is not None:
+            self.past = before.past.attempt(self.settings, self.tools, self.me, self._secret_seed)
+        self._begin(before.number)
+        others = tuple(peer for peer in self.state.roster.active if peer != self.me)
+        self._out.append(RequestTranscript(others, self.state.step, before.number))
+
     def _meet(self) -> bool:
         """Start once everybody has said HELLO; up to f odd or silent peers may be lying, and hold nobody up."""
         greeting = self._greeting
@@ -304,8 +348,12 @@ class Peer:
         attempt = Attempt(self.settings, self.tools, self.state, number, self.me, own_share)
         proofs, self._proofs = tuple(self._proofs[:4]), self._proofs[4:]
         self._previous, self._background = self._round, self._arbitration
-        self._arbitration = None
-        self._round = Round(attempt, self.past, self._gradients, self._out, proofs)
+        self._arbitration, self._recalled = None, Counter()
+        again = self._resumed is not None and (self._resumed.state.step, self._resumed.number) == (
+            self.state.step,
+            number,
+        )
+        self._round = Round(attempt, self.past, self._gradients, self._out, proofs, again)
         if self._previous is not None:
             # An honest peer that was eliminated may not know why: nobody tells it anything from here on.
             left = tuple(peer for peer in self._previous.attempt.roster.active if peer not in attempt.roster.active)
@@ -418,9 +466,9 @@ class Peer:
         self._out.append(Forward(others, ending.certificate))
         if self._arbitration is None or not self._arbitration.begun:
             self._out.append(Say(others, View(attempt.slot(Phase.VIEW), (), ending.certificate)))
-            close = attempt.transcript.body(Phase.CLOSE, self.me)
-            if isinstance(close, Close):
-                self._out.append(Say(others, Outcome(attempt.slot(Phase.OUTCOME), (), close.value, ())))
+            last = decode_body(ending.certificate[0].body)
+            if isinstance(last, Close):
+                self._out.append(Say(others, Outcome(attempt.slot(Phase.OUTCOME), (), last.value, ())))
         self._out.append(CancelTimer(FORWARD))
 
     def _drop(self, via: int | None, reason: str) -> None:

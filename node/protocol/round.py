@@ -64,11 +64,12 @@ class Round:
         gradients: of this step, kept from attempt to attempt.
         out: where outputs are appended.
         proofs: encoded equivocations of earlier attempts, for our REPORT.
+        again: we were started again in the midst of this attempt, and ask for the tensors that we have lost.
     """
 
     def __init__(
         self, attempt: Attempt, past: Attempt | None, gradients: Gradients, out: list[Output],
-        proofs: tuple[bytes, ...] = (),
+        proofs: tuple[bytes, ...] = (), again: bool = False,
     ) -> None:  # fmt: skip
         self.attempt, self.past = attempt, past
         self.cargo = Cargo(attempt, past)
@@ -78,7 +79,7 @@ class Round:
         self.ending: Ending | None = None
         self.verdict: tuple[Judgement, State] | None = None
         self.frozen = False
-        self._gradients, self._out, self._proofs = gradients, out, proofs
+        self._gradients, self._out, self.proofs, self._again = gradients, out, proofs, again
         self._clock = waits.Clock(attempt.settings, len(attempt.roster.active), out)
         self._void: Judgement | None = None
         self._early: set[tuple[Phase, int]] = set()
@@ -169,8 +170,9 @@ class Round:
             self._out.append(Forward(quiet, tuple(transcript.signed(transcript.finished[-1]).values())))
 
     def bulk_overdue(self) -> None:
-        """The wait for bulk is over: say what is missing instead."""
-        self._overdue = True
+        """The wait for bulk is over: say what is missing instead. After a new start our AGG may have been said already,
+        with the parts that we have lost since: they are waited for as long as the others wait for us."""
+        self._overdue = not (self._again and self.phase is Phase.AGG)
 
     def overdue(self) -> None:
         """The wait for messages is over: suspect whoever is missing (a local timeout never bans)."""
@@ -231,7 +233,7 @@ class Round:
         """Our message of the current phase, None while something it needs is not here."""
         if self.phase is Phase.CLOSE:
             return self._close()
-        known = Knowledge(self.attempt, self.past, self.trial, self._gradients, self._proofs, self._overdue)
+        known = Knowledge(self.attempt, self.past, self.trial, self._gradients, self.proofs, self._overdue)
         return message(self.phase, known)
 
     def _close(self) -> Close | None:
@@ -311,8 +313,10 @@ class Round:
         match phase:
             case Phase.COMMIT:
                 self._send_parts()
+                self._out += self.cargo.lost(BulkKind.PART, attempt.contributors if self._again else ())
             case Phase.AGG | Phase.AGG2:
                 self._send_aggregate()
+                self._out += self.cargo.lost(BulkKind.AGGREGATE, attempt.aggregators if self._again else ())
             case Phase.HELD:
                 self._pull(BulkKind.PUBLICATION, Phase.HELD, owed_parts(attempt))
             case Phase.REVEAL:

@@ -1,0 +1,75 @@
+"""A worker's way back: what it finds of an earlier life, and how it goes on from there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from node import journal
+from node.build import genesis_digest, genesis_roster
+from node.config import NodeConfig
+from node.journal import Journal
+from node.keeper import Keeper
+from node.protocol.events import Input
+from node.protocol.resumption import Resumption
+
+MEMORY = "state"
+"""Folder of a node's directory that holds checkpoints and ledgers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """What a node was doing when it was stopped.
+
+    Args:
+        keeper: its memory.
+        at: where to go on; None: at the start.
+        heard: what it had heard since.
+    """
+
+    keeper: Keeper
+    at: Resumption | None
+    heard: tuple[Input, ...]
+
+    def awaited(self, config: NodeConfig) -> frozenset[int]:
+        """Peers whose greeting is worth waiting for: those that were in the roster."""
+        active = self.at.state.roster.active if self.at is not None else tuple(range(len(config.members)))
+        return frozenset(active) - {config.node}
+
+
+def recover(config: NodeConfig, fingerprint: bytes, log: Journal) -> Recovery | None:
+    """Open a node's memory, if it is to have one, and journal what is found there.
+
+    Args:
+        config: of the node.
+        fingerprint: of the environment its gradients are computed in.
+        log: its journal.
+
+    Raises:
+        BackendError: the memory cannot be used, or another process uses it.
+        CheckpointError: there are checkpoints, and none can be used.
+    """
+    if not config.checkpoints:
+        return None
+    run = genesis_digest(config.run_id, config.run, config.members)
+    keeper = Keeper(Path(config.directory) / MEMORY, run, config.node, fingerprint)
+    at = keeper.newest(genesis_roster(config.members))
+    heard = tuple(keeper.recall(at.state.step if at is not None else 0))
+    for problem in keeper.problems:
+        log.append("checkpoint_refused", problem=problem)
+    if at is not None:
+        log.append("resumed", step=at.state.step, attempt=at.number, heard=len(heard))
+    return Recovery(keeper, at, heard)
+
+
+def elapsed_s(config: NodeConfig, now_s: float) -> float:
+    """Seconds since this node first greeted, by its journal; 0 if it never did.
+
+    Args:
+        config: of the node.
+        now_s: seconds since the epoch.
+    """
+    for record in journal.read(Path(config.directory) / "journal.jsonl")[0]:
+        if record["event"] == "greeted":
+            return max(0.0, now_s - float(record["time"]))
+    return 0.0

@@ -1,0 +1,1 @@
+"""Real containers: the committed compose file on whatever engine answers. Run by `pytest -m containers`."""

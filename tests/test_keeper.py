@@ -1,0 +1,174 @@
+"""What a node keeps for after a crash: whole files or none, one message a slot, a clear line where it cannot go on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from node.build import Node, build_node, genesis_digest, genesis_roster, task_of
+from node.config import NodeConfig, Plugin, RunConfig
+from node.errors import BackendError, CheckpointError
+from node.keeper import Keeper
+from node.keys import generate
+from node.ledger import HEARD, SIGNED, Ledger, read
+from node.links import LinkModel
+from node.memory import remembering_gradients
+from node.network import Network
+from node.protocol.events import Committed, MessageArrived
+from node.protocol.messages import Hello, Phase, Signed, Slot, Suspect, encode_body
+from node.protocol.state import parameters_digest
+from node.simulator import Simulation
+from node.training.environment import fingerprint
+
+RUN = RunConfig(peers=4, task=Plugin("quadratic"), steps=6, batch_size=4)
+MEMBERS, SECRETS = generate(0, RUN.peers)
+GENESIS = genesis_digest("run", RUN, MEMBERS)
+PRINT = fingerprint("cpu")
+
+
+def keeper(where: Path, node: int = 0, run: bytes = GENESIS, print_: bytes = PRINT) -> Keeper:
+    return Keeper(where / str(node), run, node, print_)
+
+
+def played(where: Path, steps: int) -> list[Node]:
+    """Four nodes, each with a memory under `where`, until node 0 has committed a step."""
+    task = task_of(RUN, Path("unused"))
+    configs = [NodeConfig("run", me, RUN, MEMBERS, "", "", "") for me in range(RUN.peers)]
+    nodes = {
+        config.node: build_node(config, SECRETS[config.node], task, PRINT, keeper=keeper(where, config.node))
+        for config in configs
+    }
+    simulation = Simulation(nodes, Network(LinkModel()), remembering_gradients(task))
+    for seen in simulation.run():
+        if seen.node == 0 and isinstance(seen.output, Committed) and seen.output.step == steps:
+            break
+    for node in nodes.values():
+        assert node.keeper is not None
+        node.keeper.close()
+    return list(nodes.values())
+
+
+# --- the ledger -----------------------------------------------------------------------------------------------
+
+
+def test_a_torn_record_is_dropped_and_written_over(tmp_path: Path) -> None:
+    path = tmp_path / "1.ledger"
+    first = Ledger(path)
+    first.append(SIGNED, 0, b"one")
+    first.append(HEARD, 2, b"two")
+    first.close()
+    path.write_bytes(path.read_bytes()[:-1])
+    assert read(path) == [(SIGNED, 0, b"one")]
+    again = Ledger(path)
+    again.append(HEARD, 3, b"three")
+    again.close()
+    assert read(path) == [(SIGNED, 0, b"one"), (HEARD, 3, b"three")]
+    assert read(tmp_path / "none.ledger") == []
+
+
+def test_a_slot_in_which_it_has_spoken_gets_the_same_message_again(tmp_path: Path) -> None:
+    """A restarted peer composes something else: what it says is what it said, byte for byte."""
+    slot = Slot(GENESIS, b"r" * 32, 0, 0, Phase.HELLO, 0)
+    said, other = Hello(slot, (), b"g", b"before"), Hello(slot, (), b"g", b"after")
+    suspect = Slot(GENESIS, b"r" * 32, 0, 0, Phase.SUSPECT, 0)
+    first = keeper(tmp_path)
+    kept = first.sign(encode_body(said), lambda body: Signed(body, b"s" * 64))
+    first.sign(encode_body(Suspect(suspect, (), Phase.AGG, 1)), lambda body: Signed(body, b"t" * 64))
+    first.close()
+    again = keeper(tmp_path)
+    assert again.recall(0) == []
+    assert again.sign(encode_body(other), _never) == kept
+    assert again.sign(encode_body(Suspect(suspect, (), Phase.AGG, 1)), _never).signature == b"t" * 64
+    fresh = again.sign(encode_body(Suspect(suspect, (), Phase.AGG, 2)), lambda body: Signed(body, b"u" * 64))
+    assert fresh.signature == b"u" * 64, "a suspicion of another slot is another message"
+    again.close()
+
+
+def _never(body: bytes) -> Signed:
+    raise AssertionError("it signed a second message for a slot")
+
+
+# --- checkpoints ----------------------------------------------------------------------------------------------
+
+
+def test_a_node_goes_on_from_its_newest_checkpoint_with_what_it_had_heard(tmp_path: Path) -> None:
+    node = played(tmp_path, 3)[0]
+    kept = keeper(tmp_path)
+    at = kept.newest(genesis_roster(MEMBERS))
+    assert at is not None
+    assert (at.state.step, at.number) == (4, 0)
+    assert parameters_digest(at.state.parameters_D) == parameters_digest(node.peer.state.parameters_D)
+    assert at.state.summary == node.peer.state.summary
+    assert at.past is not None
+    assert at.past.state.step == 3
+    restored = at.past.attempt(node.peer.settings, node.peer.tools, 0, b"")
+    assert node.peer.past is not None
+    assert restored.transcript.digest == node.peer.past.transcript.digest
+    assert restored.z.equal(node.peer.past.z)
+    heard = kept.recall(4)
+    assert heard
+    assert all(isinstance(event, MessageArrived) and event.via not in (None, 0) for event in heard)
+    assert len(list((tmp_path / "0").glob("*.checkpoint"))) == 3, "older ones are removed"
+    kept.close()
+
+
+def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_serves(tmp_path: Path) -> None:
+    played(tmp_path, 3)
+    *_, before, newest = sorted((tmp_path / "0").glob("*.checkpoint"))
+    data = bytearray(newest.read_bytes())
+    data[len(data) // 2] ^= 1
+    newest.write_bytes(data)
+    kept = keeper(tmp_path)
+    at = kept.newest(genesis_roster(MEMBERS))
+    assert at is not None
+    assert f"{at.state.step:08d}-{at.number:03d}" == before.stem
+    assert kept.problems == [f"{newest} is damaged: its content does not match its digest"]
+    assert newest.with_suffix(".damaged").read_bytes() == data, "nothing is lost"
+    kept.close()
+
+
+DAMAGE = {
+    "empty": (lambda data: b"", "is damaged: it does not begin as a checkpoint does"),
+    "cut": (lambda data: data[:-1], "is damaged: its content does not match its digest"),
+    "another format": (lambda data: data[:17] + b"\x63" + data[18:], "is a checkpoint of format 99"),
+}
+
+
+@pytest.mark.parametrize(("change", "words"), DAMAGE.values(), ids=DAMAGE)
+def test_where_no_checkpoint_can_be_used_there_is_one_line_and_nothing_changes(
+    change: object, words: str, tmp_path: Path
+) -> None:
+    assert callable(change)
+    played(tmp_path, 3)
+    files = sorted((tmp_path / "0").glob("*.checkpoint"))
+    for path in files:
+        path.write_bytes(change(path.read_bytes()))
+    kept = keeper(tmp_path)
+    with pytest.raises(CheckpointError, match="no checkpoint can be used") as refused:
+        kept.newest(genesis_roster(MEMBERS))
+    assert words in str(refused.value)
+    assert "\n" not in str(refused.value)
+    assert sorted((tmp_path / "0").glob("*.checkpoint")) == files
+    kept.close()
+
+
+def test_another_runs_and_another_environments_checkpoints_are_refused(tmp_path: Path) -> None:
+    played(tmp_path, 2)
+    for kept, words in (
+        (lambda: keeper(tmp_path, run=b"x" * 32), "belongs to another run or node"),
+        (lambda: keeper(tmp_path, print_=b"y" * 32), "was written in another environment"),
+    ):
+        opened = kept()
+        with pytest.raises(CheckpointError, match=words):
+            opened.newest(genesis_roster(MEMBERS))
+        opened.close()
+
+
+def test_one_process_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("node.keeper._PATIENCE_S", 0.0)
+    first = keeper(tmp_path)
+    with pytest.raises(BackendError, match="in use: node 0 of this run is running; stop it first"):
+        keeper(tmp_path)
+    first.close()
+    keeper(tmp_path).close()
