@@ -63,7 +63,9 @@ def tell(run_dir: Path, nodes: Sequence[int]) -> Iterator[str]:
     events: dict[tuple[int, int], dict[str, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
     for node in nodes:
         for record in journal.read(run_dir / "nodes" / str(node) / "journal.jsonl")[0]:
-            if record["event"] in _EVENTS or "HELD" in record.get("phases", ()):
+            # A retried step's phases are those of all its attempts: no telling which of them had the complaint.
+            complained = record.get("attempt") == 0 and "HELD" in record.get("phases", ())
+            if record["event"] in _EVENTS or complained:
                 events[(record["step"], record.get("attempt", 0))][record["event"]].append(record)
     if not events:
         yield "nothing was disputed and nobody was accused"

@@ -217,19 +217,20 @@ def _check_file(verifier: Verifier, path: Path, record: dict[str, Any]) -> Proof
 
 
 def _check_summary(run_dir: Path, bans: dict[tuple[int, int, int], list[dict[str, Any]]]) -> Iterator[Finding]:
-    """summary.json lists exactly the bans that the nodes recorded."""
+    """summary.json lists exactly the removals that the nodes recorded."""
     path = run_dir / "summary.json"
     if not path.exists():
         return
     try:
-        listed = msgspec.json.decode(path.read_bytes())["bans"]
+        summary = msgspec.json.decode(path.read_bytes())
+        listed = [row for standing_ in ("bans", "gone", "eliminated") for row in summary.get(standing_, ())]
         rows = sorted((row["step"], row["peer"], row["reason"], row["accuser"]) for row in listed)
-    except (msgspec.MsgspecError, KeyError, TypeError) as error:
+    except (msgspec.MsgspecError, AttributeError, KeyError, TypeError) as error:
         yield Finding("summary.json", False, "damage", f"it cannot be read: {error}")
         return
     recorded = sorted((r[0]["step"], r[0]["peer"], r[0]["reason"], r[0]["accuser"]) for r in bans.values())
     same = rows == recorded
-    text = f"it lists the {len(rows)} bans of the journals" if same else "its bans differ from the journals'"
+    text = f"it lists the {len(rows)} removals of the journals" if same else "its removals differ from the journals'"
     yield Finding("summary.json", same, "summary" if same else "damage", text)
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from node.aggregation.registry import rule
-from node.aggregation.rows import check_rows, combine_float32
+from node.aggregation.rows import all_finite, check_rows, check_shape, combine_float32
 
 
 @rule(
@@ -30,7 +30,11 @@ def mean(inputs_NP: Tensor) -> Tensor:
 
     Source: Gorbunov et al. 2021 (arXiv 2106.11257), section 4: plain All-Reduce SGD, the baseline.
     """
-    check_rows(inputs_NP)
+    check_shape(inputs_NP)
     rows = inputs_NP.shape[0]
     # Scaled after the sum: outliers that cancel each other leave no trace.
-    return combine_float32(inputs_NP, torch.ones(rows, dtype=torch.float64), 1.0 / rows)
+    value_P = combine_float32(inputs_NP, torch.ones(rows, dtype=torch.float64), 1.0 / rows)
+    # A float64 sum is finite exactly if all of its float32 terms are: looking at the result reads N times less.
+    if not all_finite(value_P):
+        check_rows(inputs_NP)
+    return value_P

@@ -137,6 +137,7 @@ CLONES void btard_combine(const float *const *rows, size_t count, size_t columns
         for (size_t row = 0; row < count; row++) {
             const float *values = rows[row] + start;
             double weight = weights[row];
+            if (weight == 0.0) continue; /* rows are finite: they would add nothing */
             for (size_t column = 0; column < width; column++) sums[column] += weight * (double)values[column];
         }
         for (size_t column = 0; column < width; column++) result[start + column] = (float)(scale * sums[column]) + 0.0f;

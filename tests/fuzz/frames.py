@@ -2,7 +2,8 @@
 
 With atheris (an optional development dependency) the bytes follow the coverage; without it, or with `--random`, they
 are drawn at random from the same corpus. An input that raises, accuses an honest peer or stops the peer is a crash;
-one crash, or memory that grows by 10 MB, ends the run with exit code 1 and leaves the input in a file.
+one crash, or memory that grows by 10 MB, ends the run with exit code 1. A crash leaves what the peer was told since
+it started in a file; `python -m tests.fuzz.frames --replay FILE` does it again.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 from time import process_time
 from typing import Any
 
+import msgspec
 import psutil
 
 try:
@@ -23,6 +25,7 @@ except ImportError:
     atheris = None
 
 CORPUS = Path(__file__).parent / "corpus"
+STORY = Path("crash-story")
 LARGEST = 600
 GROWTH_MB = 10.0
 _WARM_UP = 50_000
@@ -58,6 +61,7 @@ class Fuzz:
         self._warm_up = min(_WARM_UP, runs // 2)
         self._arena: Any = None
         self._places = self._left = 0
+        self._told: list[tuple[int, bytes]] = []
         self._process = psutil.Process()
 
     @property
@@ -75,6 +79,27 @@ class Fuzz:
         if self._arena is None or self.count % _RENEW == 0:
             self._renew()
         self.count += 1
+        self._told.append((self.count, data))
+        try:
+            self._feed(data)
+        except BaseException:
+            STORY.write_bytes(msgspec.msgpack.encode((self._places, self._told)))
+            print(f"crash at input {self.count}; what led to it is left in the file {STORY}", flush=True)
+            raise
+        if self.count == self._warm_up:
+            self._first_mb = self._rss_mb()
+        if self.count % max(1, self._runs // 10) == 0:
+            self._report()
+
+    def replay(self, story: Path) -> None:
+        """Do again what led to a crash."""
+        place, told = msgspec.msgpack.decode(story.read_bytes(), type=tuple[int, list[tuple[int, bytes]]])
+        self._places = place - 1
+        self._renew()
+        for self.count, data in told:
+            self._feed(data)
+
+    def _feed(self, data: bytes) -> None:
         self._decode(data)
         arena = self._arena
         arena.strike(self._arenas.Source(data))
@@ -85,13 +110,10 @@ class Fuzz:
             self._arena = None  # it would hear no more of the attacker
         elif self.count % 8 == 0:
             arena.go_on(1, self.count % 16 == 0)
-        if self.count == self._warm_up:
-            self._first_mb = self._rss_mb()
-        if self.count % max(1, self._runs // 10) == 0:
-            self._report()
 
     def _renew(self) -> None:
         scene, self._places, self._left = self._places % len(self._arenas.SCENES), self._places + 1, _AFTER_BAN
+        self._told = []
         self._arena = self._arenas.Arena(scene, 37 * self._places % len(self._arenas.recorded(scene)))
 
     def _report(self) -> None:
@@ -128,19 +150,14 @@ def at_random(fuzz: Fuzz, runs: int, seed: int = 0) -> None:
     """Feed `runs` inputs: seeds of the corpus with up to seven bytes changed, or bytes drawn at random.
 
     Raises:
-        Exception: what the input raised that crashed it; the input is left in the file `crash-random`.
+        Exception: what the input raised that crashed it.
     """
     known, drawn = seeds(), random.Random(seed)
     for _ in range(runs):
         data = bytearray(drawn.choice(known) if drawn.random() < 0.5 else drawn.randbytes(drawn.randrange(LARGEST)))
         for _ in range(drawn.randrange(8) if data else 0):
             data[drawn.randrange(len(data))] = drawn.randrange(256)
-        try:
-            fuzz(bytes(data))
-        except BaseException:
-            Path("crash-random").write_bytes(data)
-            print(f"crash at input {fuzz.count}, left in the file crash-random", flush=True)
-            raise
+        fuzz(bytes(data))
 
 
 def main(runs: int, guided: bool) -> None:
@@ -157,5 +174,8 @@ def main(runs: int, guided: bool) -> None:
 
 
 if __name__ == "__main__":
+    if "--replay" in sys.argv:
+        Fuzz(1, guided=False).replay(Path(sys.argv[sys.argv.index("--replay") + 1]))
+        raise SystemExit("it did not crash")
     numbers = [int(argument) for argument in sys.argv[1:] if argument.isdecimal()]
     main(numbers[0] if numbers else 1_000_000, atheris is not None and "--random" not in sys.argv)

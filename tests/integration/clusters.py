@@ -32,11 +32,13 @@ Relay = Callable[[ExitStack, Mapping[int, Endpoint]], Mapping[int, Mapping[int, 
 
 @dataclass(frozen=True, slots=True)
 class Attacker:
-    """One attacker: what it does, from step `start` to `stop` (exclusive; None: to the end)."""
+    """One attacker: what it does, from step `start` to `stop` (exclusive; None: to the end), and whether it does so
+    `alone`, without a word to the others."""
 
     attacks: tuple[Plugin, ...]
     start: int = 1
     stop: int | None = None
+    alone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +130,8 @@ class Cluster:
             attacker = plan.attackers.get(config.node)
             if attacker is not None:
                 schedule = Schedule(start=attacker.start, stop=attacker.stop)
-                config = changed(config, role=Role(attacker.attacks, schedule, accomplices))
+                known = (config.node,) if attacker.alone else accomplices
+                config = changed(config, role=Role(attacker.attacks, schedule, known))
             configs.append(config)
         genesis = Genesis(1, WIRE_VERSION, configs[0].run_id, plan.run, configs[0].members)
         (self._where / "genesis.json").write_bytes(msgspec.json.encode(genesis))

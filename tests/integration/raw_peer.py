@@ -17,6 +17,7 @@ import zmq
 from nacl.signing import SigningKey
 
 HELLO, COMMIT, SUSPECT, VIEW, OUTCOME = 0, 1, 13, 14, 15
+OVERSIZE_BYTES = 4 << 20
 ZMTP_GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x01NULL" + bytes(16) + b"\x00" + bytes(31)
 ZMTP_READY = b"\x04\x1a\x05READY\x0bSocket-Type\x00\x00\x00\x04PUSH"
 
@@ -35,6 +36,7 @@ class RawPeer:
         run_id: name of the run.
         signing_seed, transport_secret: its own secret keys.
         transport_keys: public CURVE keys of the others.
+        claimed: the routing id that its connections claim: somebody else's.
     """
 
     me: int
@@ -42,6 +44,7 @@ class RawPeer:
     signing_seed: bytes
     transport_secret: bytes
     transport_keys: Mapping[int, bytes]
+    claimed: bytes = b"\x00\x00\x00\x00\x01"
     run: bytes = b""
     roster: bytes = b""
     fingerprint: bytes = b""
@@ -56,6 +59,7 @@ class RawPeer:
         self.inbox.curve_secretkey = self.transport_secret
         self.tensors = self._socket(zmq.PULL)
         self.lines: dict[int, zmq.Socket[bytes]] = {}
+        self.spare: dict[int, zmq.Socket[bytes]] = {}
         self.bulk: dict[int, zmq.Socket[bytes]] = {}
 
     def _socket(self, kind: int) -> zmq.Socket[bytes]:
@@ -66,12 +70,14 @@ class RawPeer:
     def connect(self, addresses: Mapping[int, tuple[str, str]]) -> None:
         """Lines to the others, and a greeting on each."""
         for peer, (control, bulk) in addresses.items():
-            self.lines[peer] = line = self._socket(zmq.PUSH)
-            line.curve_secretkey = self.transport_secret
-            line.curve_publickey = zmq.curve_public(self.transport_secret)
-            line.curve_serverkey = self.transport_keys[peer]
-            line.connect(control)
-            line.send(b"\x02" + b"\x01" + pack([self.run_id, self.token]))
+            for lines in (self.lines, self.spare):
+                lines[peer] = line = self._socket(zmq.PUSH)
+                line.curve_secretkey = self.transport_secret
+                line.curve_publickey = zmq.curve_public(self.transport_secret)
+                line.curve_serverkey = self.transport_keys[peer]
+                line.routing_id = self.claimed
+                line.connect(control)
+            self.lines[peer].send(b"\x02" + b"\x01" + pack([self.run_id, self.token]))
             self.bulk[peer] = self._socket(zmq.PUSH)
             self.bulk[peer].connect(bulk)
 
@@ -152,6 +158,11 @@ class RawPeer:
             yield [b""]
             yield [bytes(1), bytes(1), bytes(1), bytes(1)]
             yield [pack([self.token, [0, 0, "part", self.me, 0]]), bytes(largest), bytes(largest)]
+
+    def oversized(self) -> Iterator[list[bytes]]:
+        """Beyond the largest control message: the receiver cuts the connection, and we open it again."""
+        while True:
+            yield [b"\x01\x00" + bytes(OVERSIZE_BYTES)]
 
     def suspicions(self) -> Iterator[bytes]:
         """Valid SUSPECTs of everyone in every phase."""

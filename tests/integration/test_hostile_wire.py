@@ -171,6 +171,7 @@ def attack(cluster: Cluster, act: Callable[[], None]) -> None:
 
 
 def test_a_member_that_attacks_with_everything_is_all_that_is_removed(stack: ExitStack, tmp_path: Path) -> None:
+    """Its connections claim another's routing id; what it says counts under its own key all the same."""
     cluster = Cluster(tmp_path, RUN, 3)
     stack.callback(cluster.close)
     secrets = cluster.secrets[3]
@@ -190,7 +191,7 @@ def test_a_member_that_attacks_with_everything_is_all_that_is_removed(stack: Exi
         line.send(raw.hello())
         for frame in raw.suspicions():
             line.send(frame)
-    control = {peer: raw.control_attacks() for peer in others}
+    control, oversized = {peer: raw.control_attacks() for peer in others}, raw.oversized()
     bulk = {peer: raw.bulk_attacks(4 * 1024) for peer in others}
     lines = Endless([cluster.addresses[peer].bulk for peer in others])
     stack.callback(lines.close)
@@ -199,6 +200,7 @@ def test_a_member_that_attacks_with_everything_is_all_that_is_removed(stack: Exi
         raw.listen()
         for peer in others:
             push_all(raw.lines[peer], control[peer], 200)
+            push_all(raw.spare[peer], oversized, 1)
             push_all(raw.bulk[peer], bulk[peer], 50)
         lines.push(64)
 

@@ -29,8 +29,10 @@ CUT_BYTES = 300_000
 """Beyond the greetings and the first steps of a partitioned cluster."""
 
 
-def attacker(start: int, name: str, *more: Plugin, stop: int | None = None, **parameters: object) -> Attacker:
-    return Attacker((Plugin(name, parameters), *more), start, stop)
+def attacker(
+    start: int, name: str, *more: Plugin, stop: int | None = None, alone: bool = False, **parameters: object
+) -> Attacker:
+    return Attacker((Plugin(name, parameters), *more), start, stop, alone)
 
 
 def run(peers: int = 6, steps: int = 4) -> RunConfig:
@@ -39,9 +41,9 @@ def run(peers: int = 6, steps: int = 4) -> RunConfig:
 
 PLANS = {
     "silence": Plan({
-        4: attacker(3, "last_instant", phase="COMMIT"),
-        5: attacker(2, "stall", phase="REVEAL", to="two", stop=3),
-        6: attacker(1, "stall", phase="AGG"),
+        4: attacker(3, "last_instant", phase="COMMIT", alone=True),
+        5: attacker(2, "stall", phase="REVEAL", to="two", stop=3, alone=True),
+        6: attacker(1, "stall", phase="AGG", alone=True),
     }, run(7)),
     "a partition 3/3": Plan(relay=Partition(between((0, 1, 2), (3, 4, 5)), CUT_BYTES), run=run(steps=10_000)),
     "a partition 4/2": Plan(relay=Partition(between((0, 1, 2, 3), (4, 5)), CUT_BYTES), run=run(steps=60)),
@@ -53,8 +55,8 @@ PLANS = {
         5: attacker(1, "silent_validator"),
     }, run(steps=6)),
     "reveals": Plan({
-        4: attacker(2, "withhold_reveal", biased=True),
-        5: attacker(1, "withhold_reveal"),
+        4: attacker(2, "withhold_reveal", biased=True, alone=True),
+        5: attacker(1, "withhold_reveal", alone=True),
     }, run(steps=10)),
     "crashes": Plan({5: attacker(1, "crash", phase="AGG")}, run(steps=5), kill=4),
     "equivocation": Plan({
@@ -150,7 +152,7 @@ def test_a_part_is_published_or_its_sender_removed(ends: Ends) -> None:
     """Never published: removed. Wrong, then published; or published to one, and pulled from there: an edge."""
     end = kept(ends("parts"), [(1, 6, "withheld")])
     asked = {record["step"] for record in end.said(end.witness, "committed") if "HELD" in record["phases"]}
-    assert asked == {3, 4}
+    assert asked == {1, 3, 4}
     assert not end.steps("disputed")
 
 
@@ -177,7 +179,11 @@ def test_a_small_covered_shift_falls_to_a_validator(ends: Ends) -> None:
 
 
 def test_a_reveal_withheld_costs_an_attacker_each(ends: Ends) -> None:
-    end = kept(ends("reveals"), [(1, 5, "silent"), (7, 4, "silent")])
+    """Peer 4 goes on as if it had opened its randomness: others notice that, or its silence, whichever comes first."""
+    end = ends("reveals")
+    keeps_the_promises(end)
+    assert [row[:2] for row in end.removed] == [(1, 5), (7, 4)]
+    assert {reason for _, _, reason in end.removed} <= {"silent", "incomplete"}
     assert end.steps("voided") == {1, 7}
 
 
