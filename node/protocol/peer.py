@@ -49,7 +49,7 @@ from node.protocol.evidence import gather
 from node.protocol.gradients import Gradients
 from node.protocol.greeting import Greeting
 from node.protocol.mailroom import Mailroom, Place, remembering
-from node.protocol.messages import Close, Endorsed, Hello, Outcome, Phase, Signed, View, encode
+from node.protocol.messages import Close, Endorsed, Hello, Outcome, Phase, Signed, View, decode_body, encode
 from node.protocol.outcome import Ending
 from node.protocol.randomness import share
 from node.protocol.resumption import Past, Resumption
@@ -466,9 +466,9 @@ class Peer:
         self._out.append(Forward(others, ending.certificate))
         if self._arbitration is None or not self._arbitration.begun:
             self._out.append(Say(others, View(attempt.slot(Phase.VIEW), (), ending.certificate)))
-            close = attempt.transcript.body(Phase.CLOSE, self.me)
-            if isinstance(close, Close):
-                self._out.append(Say(others, Outcome(attempt.slot(Phase.OUTCOME), (), close.value, ())))
+            last = decode_body(ending.certificate[0].body)
+            if isinstance(last, Close):
+                self._out.append(Say(others, Outcome(attempt.slot(Phase.OUTCOME), (), last.value, ())))
         self._out.append(CancelTimer(FORWARD))
 
     def _drop(self, via: int | None, reason: str) -> None:

@@ -78,7 +78,7 @@ class Cost:
             case Committed() as done:
                 self._slow(node, seen.time_s)
                 place = done.active.index(node)
-                self._tallies[node].pulls = self._somebody_lacked_some(node)
+                self._tallies[node].pulls = self._was_asked(node)
                 split = Split(self._dimension, len(done.active))
                 own = self._dimension - split.size(place) if node in done.contributors else 0
                 aggregate = split.size(place) * (len(done.active) - 1) if done.contributors else 0
@@ -93,11 +93,13 @@ class Cost:
         self._tallies[node].slow += now_s - self._entered.get(node, now_s) >= self._patience_s
         self._entered[node] = now_s
 
-    def _somebody_lacked_some(self, node: int) -> bool:
-        """Aggregates that the HAVE bits of REVEAL say are missing somewhere are sent again."""
+    def _was_asked(self, node: int) -> bool:
+        """Aggregates that the HAVE bits of REVEAL say are missing somewhere are sent again, and whoever suspects
+        somebody, be it without cause, is answered once."""
         attempt = self._stage.simulation.nodes[node].peer.past
         assert attempt is not None
-        return not all(all(body.have) for body in attempt.transcript.of(Reveal, Phase.REVEAL).values())
+        complete = all(all(body.have) for body in attempt.transcript.of(Reveal, Phase.REVEAL).values())
+        return bool(attempt.transcript.suspects) or not complete
 
     def _check(self, node: int, step: int, split: Split, bulk_bytes: int | None) -> None:
         traffic, before = self._stage.simulation.traffic[node], self._before[node]
