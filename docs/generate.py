@@ -1,4 +1,5 @@
-"""Writes docs/protocol.md and docs/catalogue.md from the message types and the registries: `make docs`."""
+"""Writes docs/protocol.md, docs/catalogue.md and docs/metrics.md from the message types, the registries and the
+declared metrics: `make docs`."""
 
 from __future__ import annotations
 
@@ -15,6 +16,7 @@ from node.aggregation.registry import PRE_AGGREGATIONS, RULES
 from node.aggregation.strength import Condition
 from node.attacks.registry import ATTACKS
 from node.config import WIRE_VERSION
+from node.metrics import METRICS, PEER_LABEL_LIMIT, Group
 from node.protocol import charges, events, evidence, messages, shapes, state, tribunal
 from node.registry import Entry, Registry
 from node.training.registry import TASKS
@@ -200,6 +202,30 @@ def _condition(entry: Entry[Any]) -> tuple[str, ...]:
     return (f"condition: {condition.words}",) if isinstance(condition, Condition) else ()
 
 
+# --- docs/metrics.md ------------------------------------------------------------------------------------------
+
+_METRICS = """\
+# Metrics
+
+Every worker serves these on `/metrics`; the group *truth* is served by the launcher, or by the observer of a cluster
+in containers, alone: nothing in a node knows who attacks. Scrapes add the labels `run_id` and `node` (`launcher` for
+the truth). A step is never a label. Above {limit} nodes the label `peer` is dropped, for it would make n^2 series; the
+truth then tells the peers' states. `process_*` come from prometheus-client. [Monitoring](monitoring.md) says how to
+see them.
+"""
+
+
+def metrics() -> str:
+    """The page on metrics."""
+    blocks = [NOTICE + _METRICS.format(limit=PEER_LABEL_LIMIT)]
+    for group in Group:
+        rows = ((f"`{each.full_name}`", each.kind.value, ", ".join(f"`{label}`" for label in each.labels),
+                 each.help + (f" (with {each.waiting})" if each.waiting else ""))
+                for each in METRICS if each.group is group)  # fmt: skip
+        blocks += [f"## {group.value}", _table(("name", "kind", "labels", "meaning"), rows)]
+    return _page(blocks)
+
+
 def _described(target: object) -> dict[str, str]:
     """Parameter descriptions of a docstring's `Args:` section, on one line each."""
     text = inspect.getdoc(target) or ""
@@ -261,7 +287,7 @@ def _page(blocks: list[str]) -> str:
     return "\n".join(block.rstrip("\n") + "\n" for block in blocks)
 
 
-PAGES: Mapping[str, Callable[[], str]] = {"protocol.md": protocol, "catalogue.md": catalogue}
+PAGES: Mapping[str, Callable[[], str]] = {"protocol.md": protocol, "catalogue.md": catalogue, "metrics.md": metrics}
 """The generated pages and what writes them."""
 
 if __name__ == "__main__":

@@ -5,18 +5,37 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from time import monotonic
 
 import msgspec
 import pytest
+import torch
+from prometheus_client import generate_latest
 
-from node import metrics
+from node import keys, metrics
 from node.config import Plugin, Role, Schedule
 from node.errors import ConfigError
+from node.exposition import text
+from node.meter import Meter
 from node.metrics import METRICS, Group
+from node.protocol.events import (
+    Accused,
+    Banned,
+    Committed,
+    Dropped,
+    Output,
+    PhaseEntered,
+    Resolved,
+    Say,
+    Voided,
+)
+from node.protocol.messages import Phase, Report, Slot, Verdict
+from node.transport import Transport
 from tests.launching import environment
-from tests.scraping import Values, scrape, with_labels
+from tests.scraping import Values, parse, scrape, with_labels
 from tests.workers import QUADRATIC, WATCHDOG_S, Worker, changed, introduce, roster, workers
 
 LOCAL = "127.0.0.1:0"
@@ -100,6 +119,96 @@ def test_an_address_in_use_is_one_clear_line(tmp_path: Path) -> None:
             assert second.exit_code() == 1
             assert f"cannot serve metrics on {taken}: Address already in use" in second.log
             assert second.log.count("\n") == 1
+
+
+# --- fed by hand ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def meter(tmp_path: Path) -> Iterator[Meter]:
+    config = roster(tmp_path, msgspec.structs.replace(QUADRATIC, peers=4))[0]
+    secrets = keys.load(Path(config.secrets_file))
+    with closing(Transport(0, secrets, config.members, config.listen, run_id="run")) as transport:
+        transport.counters.drop("stranger")
+        transport.counters.drop("queue_full_bulk", 2)
+        yield Meter(config, transport)
+
+
+def committed(step: int, active: tuple[int, ...] = (0, 1, 2, 3), validators: Mapping[int, int] | None = None) -> Output:
+    return Committed(step=step, attempt=0, contributors=active, active=active, validators=validators or {},
+                     parameters_D=torch.zeros(4), state_digest=b"", certificate=b"", clip_iterations=7)  # fmt: skip
+
+
+def report(checks: tuple[bool, ...], *verdicts: Verdict) -> Output:
+    return Say((0, 1), Report(Slot(b"", b"", 0, 0, Phase.REPORT, 0), (), checks, verdicts, ()))
+
+
+def banned(peer: int, reason: str) -> Output:
+    return Banned(step=1, attempt=0, peer=peer, reason=reason, accuser=0, removed=True, evidence=b"")
+
+
+BEGUN = PhaseEntered(0, 0, "COMMIT")
+TOSSED = PhaseEntered(0, 0, "CHECKSUMS")
+CHARGED = Accused(step=0, attempt=0, kind="averaging:sum", accused=2, part=2, accuser=None)
+STATE = "btard_peer_state"
+FED: list[tuple[str, list[Output], str, dict[str, str], float]] = [
+    ("nobody has begun", [], STATE, {"peer": "1"}, 0),
+    ("all are active", [BEGUN], STATE, {"peer": "1"}, 1),
+    ("a charge is judged", [BEGUN, CHARGED], STATE, {"peer": "2"}, 2),
+    ("it was false", [BEGUN, CHARGED, committed(0)], STATE, {"peer": "2"}, 1),
+    ("and is counted", [BEGUN, CHARGED, committed(0)], "btard_accusations_total",
+     {"kind": "averaging", "verdict": "cleared"}, 1),
+    ("it was true", [BEGUN, CHARGED, banned(2, "aggregate"), committed(0)], STATE, {"peer": "2"}, 3),
+    ("and is counted as such", [BEGUN, CHARGED, banned(2, "aggregate"), committed(0)], "btard_accusations_total",
+     {"kind": "averaging", "verdict": "guilty"}, 1),
+    ("a ban by reason", [banned(2, "aggregate")], "btard_bans_total", {"reason": "aggregate"}, 1),
+    ("silence is no ban", [banned(2, "silent")], "btard_bans_total", {"reason": "silent"}, 0),
+    ("but gone", [banned(2, "silent")], STATE, {"peer": "2"}, 4),
+    ("removed by a dispute", [Resolved(0, 0, "retry", (3,))], STATE, {"peer": "3"}, 4),
+    ("a dispute by outcome", [Resolved(0, 0, "retry", (3,))], "btard_disputes_total", {"outcome": "retry"}, 1),
+    ("a ban outlasts a removal", [banned(3, "gradient"), Voided(0, 0, (3,))], STATE, {"peer": "3"}, 3),
+    ("a void toss", [BEGUN, Voided(0, 0, (3,))], "btard_mprng_rounds_total", {"result": "void"}, 1),
+    ("a toss that was over before", [BEGUN, TOSSED, Voided(0, 0, ())], "btard_mprng_rounds_total",
+     {"result": "void"}, 0),
+    ("a toss", [BEGUN, TOSSED, committed(0)], "btard_mprng_rounds_total", {"result": "ok"}, 1),
+    ("verdicts", [report((True,), Verdict(1, True), Verdict(2, False))], "btard_verifications_total",
+     {"result": "false"}, 1),
+    ("false claims", [report((True, False, False))], "btard_checksum_mismatches_total", {}, 2),
+    ("drawn", [committed(3, validators={0: 1})], "btard_validator", {}, 1),
+    ("drawn no more", [committed(3, validators={0: 1}), committed(4, validators={1: 0})], "btard_validator", {}, 0),
+    ("the roster", [committed(3, active=(0, 1, 3))], "btard_active_peers", {}, 3),
+    ("iterations", [committed(3)], "btard_centered_clip_iterations", {}, 7),
+    ("late", [Dropped(1, "late")], "btard_late_messages_total", {"kind": "control"}, 1),
+    ("twice", [Dropped(1, "duplicate")], "btard_duplicate_messages_total", {"kind": "control"}, 1),
+    ("refused", [Dropped(1, "wrong_slot")], "btard_dropped_messages_total", {"peer": "1", "reason": "wrong_slot"}, 1),
+    ("a full queue", [], "btard_dropped_messages_total", {"peer": "2", "reason": "queue_full_bulk"}, 1),
+    ("a stranger", [], "btard_dropped_messages_total", {"peer": "unknown", "reason": "stranger"}, 1),
+    ("two attempts", [BEGUN, Voided(0, 0, ()), PhaseEntered(0, 1, "COMMIT"), committed(0)],
+     "btard_step_duration_seconds_count", {}, 1),
+    ("each phase", [BEGUN, TOSSED, committed(0), PhaseEntered(1, 0, "COMMIT")], "btard_phase_duration_seconds_count",
+     {"phase": "CHECKSUMS"}, 1),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("outputs", "name", "labels", "value"), [row[1:] for row in FED], ids=[row[0] for row in FED])
+def test_an_output_moves_its_metric(
+    meter: Meter, outputs: list[Output], name: str, labels: dict[str, str], value: float
+) -> None:
+    for output in outputs:
+        meter.observe(output)
+    found = parse(generate_latest(meter.registry).decode())[name]
+    assert sum(with_labels(found, **labels)) == value
+
+
+def test_the_text_says_what_the_clients_own_encoder_says(meter: Meter) -> None:
+    for output in (BEGUN, TOSSED, report((False,), Verdict(1, False)), committed(0), banned(2, "gradient")):
+        meter.observe(output)
+    meter.board.gauge("run_info", task='quo"te', rule="back\\slash", peers="new\nline", steps="1", on_ban="").set(1e21)
+    ours, theirs = (parse(data.decode()) for data in (text(meter.registry), generate_latest(meter.registry)))
+    moving = {name for name in ours if name.startswith("process_")}
+    assert ours.keys() == theirs.keys()
+    for name in ours.keys() - moving:
+        assert str(ours[name]) == str(theirs[name]), name  # as text: NaN differs from itself
 
 
 @pytest.mark.parametrize("address", ["9464", "localhost", ":9464", "host:port", "host:65536", "host:-1", "a:٣"])

@@ -28,7 +28,10 @@ def draw(
     turned = any(7 * len(name) > cell_width for name in columns)
     head = (18 if column_label else 0) + (8 + int(5.2 * max(map(len, columns), default=0)) if turned else 22)
     side = 28
-    width, height = left + cell_width * len(columns) + (60 if turned else 12), head + side * len(rows) + 10
+    width, height = (
+        left + cell_width * len(columns) + (5 * max(map(len, columns)) if turned else 12),
+        head + side * len(rows) + 10,
+    )
     parts = []
     if column_label:
         parts.append(svg.text(left + cell_width * len(columns) / 2, 13, column_label, anchor="middle", kind="ink"))
