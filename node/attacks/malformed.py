@@ -42,7 +42,7 @@ _SIGNATURE_BYTES = 64
 @attack(
     "malformed",
     acts_on="outputs",
-    source="PROTOCOL section 3; issue 3 (hardening)",
+    source="PROTOCOL section 3 (a signed message that fits no rule)",
     examples=({}, {"how": "garbage", "instead": False}),
     choices={"how": _HOW, "phase": tuple(phase.name for phase in Phase if phase is not Phase.HELLO)},
 )
