@@ -126,7 +126,9 @@ def charges(attempt: Attempt) -> tuple[Charge, ...]:
     bounds = tuple(_out_of_bounds(attempt))
     averaging = tuple(_averaging(attempt, {charge.part for charge in bounds}))
     covered = {charge.part for charge in averaging}
-    checksums = tuple(charge for charge in _false_checksums(attempt) if charge.part not in covered)
+    checksums = tuple(
+        charge for charge in _false_checksums(attempt) if charge.part not in covered or not _is_bit(charge, attempt)
+    )
     proofs = dict.fromkeys(_equivocations(attempt))
     silences = dict.fromkeys(_silences(attempt))
     return (*proofs, *silences, *bounds, *averaging, *dict.fromkeys(checksums), *_false_gradients(attempt))
@@ -221,6 +223,12 @@ def _false_checksums(attempt: Attempt) -> Iterator[FalseChecksum]:
             in_range = accusation.accused in attempt.contributors and 0 <= accusation.part < attempt.split.count
             if accusation.kind is AccusationKind.CHECKSUM and current and in_range:
                 yield FalseChecksum(accusation.accused, accusation.part, peer)
+
+
+def _is_bit(charge: FalseChecksum, attempt: Attempt) -> bool:
+    """True for an aggregator's own V1 bit: where the part is recomputed anyway, that judges the bit too. Everyone
+    else that accuses answers for itself."""
+    return charge.accuser == attempt.roster.active[charge.part] and not attempt.check_of(charge.accuser, charge.accused)
 
 
 def _false_gradients(attempt: Attempt) -> Iterator[FalseGradient]:

@@ -123,6 +123,12 @@ def test_a_false_accusation_bans_the_accuser_in_its_step(how: str) -> None:
     assert not story.voided
 
 
+def test_a_false_accusation_is_judged_though_its_part_is_recomputed_anyway() -> None:
+    """Found by a random adversary, where the rule has its parts audited."""
+    run = configuration(rule=Plugin("median"), audit_share=1.0)
+    assert play([plugin("false_accuse", how="checksum")], run=run).removed == of("false_accusation")
+
+
 def test_a_false_verdict_bans_the_validator() -> None:
     story = play([plugin("false_accuse", how="verdict")], schedule=EARLY, run=configuration(steps=16))
     ((step, peer, reason),) = story.removed
