@@ -28,7 +28,7 @@ REASONS: Mapping[str, str] = {
     "gradient": "its gradient is not the one that its public seed gives",
     "false_report": "as aggregator it passed a false checksum as true",
     "false_accusation": "what it accused proved true on recomputation",
-    "silent": "f + 1 peers missed its message at their deadlines: gone, not banned",
+    "silent": "f + 1 peers missed its message at their deadlines, or its view in the dispute: gone, not banned",
     "edges": "complaints tie it to more peers than can be faulty",
     "eliminated": "the fourth complaint of this pair: one of the two is faulty, both leave",
 }

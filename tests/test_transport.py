@@ -166,7 +166,7 @@ BAD_CONTROL = {
     "two frames": ([wire.encode_control(b"a"), b"b"], "control_malformed"),
     "many frames": ([b""] * 1000, "control_malformed"),
     "other version": ([b"\x02\x63whatever"], "control_malformed"),
-    "garbage greeting": ([b"\x02\x01\xc1\xc1"], "control_malformed"),
+    "garbage greeting": ([b"\x02\x02\xc1\xc1"], "control_malformed"),
     "short token": ([wire.encode_greeting(wire.Greeting("run", b"x"))], "control_malformed"),
     "long greeting": ([wire.encode_greeting(wire.Greeting("r" * 2000, TOKEN))], "control_malformed"),
     "another run": ([wire.encode_greeting(wire.Greeting("older", TOKEN))], "greeting_of_another_run"),

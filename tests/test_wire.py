@@ -50,7 +50,7 @@ def test_any_bytes_as_control_give_a_message_or_a_wire_error(frame: bytes) -> No
 @given(st.binary(max_size=200))
 def test_any_bytes_as_a_greeting_give_one_or_a_wire_error(tail: bytes) -> None:
     try:
-        content = wire.decode_control(memoryview(b"\x02\x01" + tail), 1000)
+        content = wire.decode_control(memoryview(b"\x02\x02" + tail), 1000)
     except WireError:
         return
     assert isinstance(content, wire.Greeting)

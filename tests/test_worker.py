@@ -226,7 +226,7 @@ def test_a_disk_that_fills_up_while_journalling_is_one_line(tmp_path: Path) -> N
 
 KEY = BulkKey(step=3, attempt=0, kind=BulkKind.PART, owner=2, part=0)
 MEMBER_FRAMES = {
-    "control_malformed": [[b""], [b"\x07x"], [b"\x01a", b"b"], [b""] * 500, [b"\x02\x63v"], [b"\x02\x01\xc1"]],
+    "control_malformed": [[b""], [b"\x07x"], [b"\x01a", b"b"], [b""] * 500, [b"\x02\x63v"], [b"\x02\x02\xc1"]],
     "malformed": [[wire.encode_control(data)] for data in (b"\xc1", b"\x92\xc4\x01a", b"x" * 100_000)],
     "greeting_of_another_run": [[wire.encode_greeting(wire.Greeting("older", TOKEN))]],
 }

@@ -117,7 +117,7 @@ class Arbitration:
             self._out.append(SetTimer(outcome_timer(attempt.step, attempt.number), outcome_s(attempt.settings)))
         self._tried = held
         doubles = {owner: self._dispute.double_of(owner) for owner in self._dispute.doubles}
-        self._union = Union(self._dispute.union(), doubles, attempt, self.round.past)
+        self._union = Union(self._dispute.union(), self._dispute.heard, doubles, attempt, self.round.past)
         try:
             self._decision = self._union.decide()
         except LackingError:

@@ -94,6 +94,11 @@ class Dispute:
             self._set_timer()
 
     @property
+    def heard(self) -> tuple[int, ...]:
+        """Owners of the views that count."""
+        return tuple(peer for peer in self._roster.active if len(self._views.get(peer, ())) == 1)
+
+    @property
     def doubles(self) -> tuple[int, ...]:
         """Owners with two accepted views."""
         return tuple(peer for peer in self._roster.active if len(self._views.get(peer, ())) >= MAX_VIEWS)

@@ -65,7 +65,7 @@ def testimony(ban: Ban, charge: Charge, trial: Attempt, signers: Sequence[int]) 
 
 def _rule(ban: Ban) -> str:
     return {
-        "silent": "f + 1 peers missed its message at their deadlines",
+        "silent": "f + 1 peers missed its message at their deadlines, or its view in the dispute",
         "prefix": "the history that it signed is not that of the messages",
         "malformed": "it signed a message that fits no rule",
         "incomplete": "it signed for a phase before the phase before it was complete",

@@ -43,6 +43,7 @@ class Union:
 
     Args:
         messages: of all views.
+        heard: owners of these views.
         doubles: owners of two views, with both.
         attempt: this peer's own record of the attempt, whose tensors complete phases need.
         past: the committed attempt before it.
@@ -51,6 +52,7 @@ class Union:
     def __init__(
         self,
         messages: Iterable[Signed],
+        heard: Iterable[int],
         doubles: dict[int, tuple[Signed, Signed]],
         attempt: Attempt,
         past: Attempt | None,
@@ -58,7 +60,7 @@ class Union:
         self._shadow = copy.copy(attempt)
         self._shadow.transcript = Transcript(attempt.roster.active)
         self._past = past
-        self._doubles = doubles
+        self._heard, self._doubles = frozenset(heard), doubles
         self._reached = Phase.COMMIT
         self._trial: Trial | None = None
         seen: set[bytes] = set()
@@ -133,7 +135,8 @@ class Union:
 
     def _misconduct(self) -> Decision | None:
         """Signers of malformed messages, of prefixes unlike the union's, and of messages whose earlier phases are
-        incomplete in the union: an honest signer's view would have held them."""
+        incomplete in the union: an honest signer's view would have held them. Whose view did not arrive may have been
+        cut off after it had heard them: gone, not banned."""
         shadow = self._shadow
         guilty: dict[int, str] = {}
         phase, walking = Phase.COMMIT, True
@@ -155,9 +158,9 @@ class Union:
             return self._convict(guilty)
         for later in Phase:
             if later not in visited and later not in _DISPUTE:
-                reason = "incomplete" if later.value > phase.value else "malformed"
                 for sender, _ in self._bodies(later):
-                    guilty.setdefault(sender, reason)
+                    ahead = "incomplete" if sender in self._heard else "silent"
+                    guilty.setdefault(sender, ahead if later.value > phase.value else "malformed")
         for (named, peer), by in shadow.transcript.suspects.items():
             for sender, signed in by.items():
                 body = decode_body(signed.body)

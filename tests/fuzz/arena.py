@@ -248,12 +248,14 @@ class Arena:
                 self._queue.append(MessageArrived(peer, said))
 
     def _held_by_others(self, view: View) -> Iterator[Signed]:
-        """Whoever signed a message of a phase has held all of the phases before, and its own."""
+        """Whichever honest peer signed a message of a phase has held all of the phases before; an attacker can sign the
+        last word of a step at its beginning."""
         at = (view.slot.step, view.slot.attempt)
         bodies = [(decode_body(signed.body), signed) for signed in self.words]
         here = [body for body, _ in bodies if (body.slot.step, body.slot.attempt) == at]
         held = {signed.body for signed in view.messages}
-        latest = max((body.slot.phase.value for body in here if encode_body(body) in held), default=0)
+        honest = [body for body in here if body.slot.sender != ATTACKER and encode_body(body) in held]
+        latest = max((body.slot.phase.value for body in honest), default=0)
         for body, signed in bodies:
             if body in here and body.slot.phase.value < latest:
                 yield signed

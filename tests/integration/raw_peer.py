@@ -77,7 +77,7 @@ class RawPeer:
                 line.curve_serverkey = self.transport_keys[peer]
                 line.routing_id = self.claimed
                 line.connect(control)
-            self.lines[peer].send(b"\x02" + b"\x01" + pack([self.run_id, self.token]))
+            self.lines[peer].send(b"\x02\x02" + pack([self.run_id, self.token]))
             self.bulk[peer] = self._socket(zmq.PUSH)
             self.bulk[peer].connect(bulk)
 
@@ -127,7 +127,7 @@ class RawPeer:
             yield [b"\x01"]
             yield [b"\x07" + noise]
             yield [b"\x01\x09" + noise]
-            yield [b"\x02\x01" + pack([self.run_id, os.urandom(32)])]
+            yield [b"\x02\x02" + pack([self.run_id, os.urandom(32)])]
             yield [b"\x02\x09" + noise]
             yield [b"\x01\x00" + noise, noise, noise]
             yield [b"\x01\x00" + b"\x91" * 4000]

@@ -52,3 +52,11 @@ def test_accomplices_that_vouch_for_a_lie_fall_with_the_liar() -> None:
     assert (START, "averaging:V2") in story.charges
     assert {row[:2] for row in story.removed} == {(START, 4), (START, 5)}
     assert {reason for _, _, reason in story.removed} <= {"checksum", "false_report"}
+
+
+def test_whoever_goes_on_alone_and_shows_no_view_is_gone() -> None:
+    """Peer 5 keeps its REVEAL to itself, goes on, and says nothing in the dispute: from outside it looks like a peer
+    that was cut off in between, and may not be called a liar for it."""
+    attacks = [Plugin("withhold_reveal", {"biased": True}), Plugin("stall", {"phase": "VIEW"})]
+    story = play(attacks, schedule=Schedule(start=1), run=configuration(steps=6), seed=2)
+    assert story.removed == [(2, 5, "silent")]
