@@ -107,6 +107,9 @@ class Cost:
         calm = tally.calm and step > self._disturbed + 1
         messages = traffic.messages - before.messages
         most = others * peers * tally.slow
+        if step == self._stage.run.steps:
+            # Whoever has left left its OUTCOME; whoever was behind passes a majority of them on, once.
+            most += others * peers
         if not calm:
             # A suspicion per phase and peer, and its answers; per dispute trigger, view, relays, OUTCOME, majority.
             most += 2 * others * peers * (1 + tally.phases) + 4 * others * peers * (1 + tally.disputes)
