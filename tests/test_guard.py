@@ -40,7 +40,20 @@ def listen(stack: ExitStack, share: Share) -> tuple[zmq.Socket[bytes], int, Guar
 def stranger(stack: ExitStack, port: int) -> tcp.socket:
     line = stack.enter_context(tcp.create_connection(("127.0.0.1", port), timeout=WATCHDOG_S))
     line.sendall(GREETING + READY)
+    # A frame that comes before libzmq has answered the handshake would be an unexpected command to it.
+    exactly(line, len(GREETING))
+    _, size = exactly(line, 2)
+    exactly(line, size)
     return line
+
+
+def exactly(line: tcp.socket, size: int) -> bytes:
+    data = b""
+    while len(data) < size:
+        more = line.recv(size - len(data))
+        assert more, "the connection ended"
+        data += more
+    return data
 
 
 def test_a_message_that_never_ends_is_cut_off(stack: ExitStack) -> None:
