@@ -410,7 +410,8 @@ class Peer:
         assert self._round is not None
         attempt = self._round.attempt
         if self._arbitration is not None:
-            self._arbitration.settled = True
+            # Its dispute may still come, in the background, and then has to let the next attempt go on.
+            self._arbitration.settled = self._arbitration.resolved is not None
         self._out += [CancelTimer(name) for name in waits.OF_AN_ATTEMPT]
         self._certificate = ending.certificate
         if not more:
