@@ -51,5 +51,4 @@ def main(before: str, after: str, pairs: int, options: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    trees = [str(Path(tree).resolve()) for tree in sys.argv[1:3]]
-    main(*trees, int(sys.argv[3]), sys.argv[4:])
+    main(str(Path(sys.argv[1]).resolve()), str(Path(sys.argv[2]).resolve()), int(sys.argv[3]), sys.argv[4:])
