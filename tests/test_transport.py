@@ -193,7 +193,7 @@ def test_a_wrong_version_or_run_is_remembered_in_words(stack: ExitStack) -> None
     for me, frame in ((1, b"\x02\x63x"), (2, wire.encode_greeting(wire.Greeting("older", TOKEN)))):
         raw_peer(stack, node, SECRETS[me].transport_secret).send(frame)
     pump([node], lambda _: len(node.refusals) == 2)
-    assert "wire version 99 and we speak 1" in node.refusals[1]
+    assert "wire version 99 and we speak 2" in node.refusals[1]
     assert node.refusals[2] == "it belongs to run 'older' and we to 'run'"
 
 

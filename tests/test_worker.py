@@ -72,7 +72,8 @@ def test_workers_started_by_hand_need_no_launcher(tmp_path: Path) -> None:
         processes.append(subprocess.Popen([sys.executable, "-m", "node", str(path)], env=environment(),
                                           stderr=subprocess.PIPE, text=True))  # fmt: skip
     ended = [(process.communicate(timeout=WATCHDOG_S)[1], process.returncode) for process in processes]
-    assert ended == [("", 0), ("", 0)]
+    words = "node {0} of run {1}: looking for 1 peers\nnode {0} ended with exit code 0\n"
+    assert ended == [(words.format(each.node, each.run_id), 0) for each in made]
 
 
 @pytest.mark.parametrize("moment", ["bound", "greeting", "training"])
