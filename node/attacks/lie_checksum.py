@@ -72,6 +72,8 @@ def lie_checksum(
 
 
 def _accomplices_part(view: View) -> int:
-    """The part of the first accomplice, of one's own if there is no other."""
-    others = [place for place, peer in enumerate(view.active) if peer in view.accomplices and peer != view.me]
-    return next(iter(others), view.active.index(view.me))
+    """The part of the first accomplice, of one's own if there is no other (or the first: what is said last before a
+    removal is filtered when the roster is already without us)."""
+    places = {peer: place for place, peer in enumerate(view.active) if peer in view.accomplices}
+    others = [place for peer, place in places.items() if peer != view.me]
+    return next(iter(others), places.get(view.me, 0))
