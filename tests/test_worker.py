@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from time import monotonic
 
@@ -267,7 +267,9 @@ def throw(stack: ExitStack, target: Endpoint, member: Member, key: str) -> None:
     for frames in (frames for rows in BULK_FRAMES.values() for frames in rows):
         bulk.send_multipart(frames)
     for outsider in (stranger, naked):
-        outsider.send(wire.encode_control(b"let me in"))
+        # Turned away already, it has no line that a message could wait on.
+        with suppress(zmq.Again):
+            outsider.send(wire.encode_control(b"let me in"), zmq.NOBLOCK)
     oversized = push(stack, target.control, member, key)
     oversized.send(bytes(5 << 20))
 
