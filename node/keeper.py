@@ -6,7 +6,7 @@ import contextlib
 import fcntl
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -98,7 +98,7 @@ class Keeper:
         found = sorted(self._directory.glob("*.checkpoint"), reverse=True)
         for path in found:
             try:
-                saved = checkpoint.load(path, self._run, self._node)
+                saved = checkpoint.load(path, self._run, self._node, roster)
             except CheckpointError as error:
                 self.problems.append(str(error))
                 continue
@@ -108,7 +108,7 @@ class Keeper:
                     f"{path} was written in another environment, in which gradients have other bits; "
                     "resume on the same hardware and versions"
                 )
-            return saved.resumption(roster)
+            return saved.at
         if found:
             raise CheckpointError(f"no checkpoint can be used: {self.problems[0]}; nothing was changed")
         return None
@@ -164,12 +164,12 @@ class Keeper:
         """A new attempt begins."""
         path = self._directory / f"{at.state.step:08d}-{at.number:03d}.checkpoint"
         if not path.exists():
-            checkpoint.save(path, Checkpoint.of(self._run, self._node, self._fingerprint, at))
+            old = sorted(self._directory.glob("*.checkpoint"))[: 1 - _KEPT]
+            over = old.pop() if old else None
+            checkpoint.save(path, Checkpoint(self._run, self._node, self._fingerprint, at), over)
+            _remove(old)
         self._open(at.state.step)
-        for old in sorted(self._directory.glob("*.checkpoint"))[:-_KEPT]:
-            old.unlink(missing_ok=True)
-        for old in sorted(self._directory.glob("*.ledger"))[:-_KEPT]:
-            old.unlink(missing_ok=True)
+        _remove(sorted(self._directory.glob("*.ledger"))[:-_KEPT])
 
     def _open(self, step: int) -> None:
         if self._ledger is not None:
@@ -199,6 +199,11 @@ class Keeping:
         if any(isinstance(output, PhaseEntered) and output.phase == Phase.COMMIT.name for output in outputs):
             self._keeper.save(self._peer.snapshot())
         return outputs
+
+
+def _remove(paths: Sequence[Path]) -> None:
+    for path in paths:
+        path.unlink(missing_ok=True)
 
 
 def _key(body: bytes) -> Key | None:

@@ -122,7 +122,7 @@ def _in_place(record: Record, held: Held) -> bool:
     return here and held.owner in record.active and record.active.index(held.owner) == held.part
 
 
-def tensor_of(values: bytes) -> Tensor:
+def tensor_of(values: bytes | memoryview) -> Tensor:
     """A float32 vector from raw little-endian bytes."""
     if len(values) % 4:
         raise WireError(f"{len(values)} bytes are not float32 values")
