@@ -48,6 +48,19 @@ class BanRow(msgspec.Struct, frozen=True):
     byzantine: bool
 
 
+class UndoRow(msgspec.Struct, frozen=True):
+    """One undo step: whose contributions were recomputed, which (step, peer) were false, before which step's parameters
+    stand again (None: nothing was undone), how many steps with gradients that costs, and whether the first lie may be
+    older than the window."""
+
+    step: int
+    suspects: tuple[int, ...]
+    lies: tuple[tuple[int, int], ...]
+    to_step: int | None
+    lost: int
+    older: bool
+
+
 class Failure(msgspec.Struct, frozen=True):
     """A node that did not end well: its exit code, what it said, and the end of its log."""
 
@@ -133,6 +146,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     model: str | None
     links: list[LinkRow] = []
     scenario: list[Happened] = []
+    undone: list[UndoRow] = []
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +195,8 @@ def summarise(run_id: str, state: RunState, roles: Mapping[int, Role], ending: E
         links=[_link(pair, state.links[pair]) for pair in sorted(state.links)],
         scenario=[Happened(event["action"], tuple(event["peers"]), event["at_s"], event["text"])
                   for event in state.happened],
+        undone=[UndoRow(each.step, each.suspects, each.lies, each.to_step, each.lost, each.older)
+                for _, each in sorted(state.undone.items())],
     )  # fmt: skip
 
 

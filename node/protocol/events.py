@@ -22,6 +22,7 @@ class Purpose(Enum):
     OWN = "own"
     VALIDATE = "validate"
     JUDGE = "judge"
+    UNDO = "undo"
 
 
 # --- inputs ---------------------------------------------------------------------------------------------------
@@ -274,6 +275,28 @@ class Committed:
 
 
 @dataclass(frozen=True, slots=True)
+class Undone:
+    """A committed undo step: contributions of `suspects` were recomputed.
+
+    Args:
+        step, attempt: of the undo step.
+        suspects: removed peers.
+        lies: (step, peer) of the contributions that are false, ascending.
+        to_step: the parameters before this step stand again; None: nothing was false.
+        lost: steps with gradients that no longer count.
+        older: the first lie may be older than the window.
+    """
+
+    step: int
+    attempt: int
+    suspects: tuple[int, ...]
+    lies: tuple[tuple[int, int], ...]
+    to_step: int | None
+    lost: int
+    older: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Dropped:
     """An input was refused without any effect; `reason` is a short constant for counting."""
 
@@ -325,6 +348,7 @@ Output: TypeAlias = (
     | Disputed
     | Resolved
     | Committed
+    | Undone
     | Dropped
     | Finished
     | Expelled

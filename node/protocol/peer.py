@@ -58,6 +58,7 @@ from node.protocol.round import Round
 from node.protocol.settings import Settings, Tools
 from node.protocol.state import State, genesis_randomness
 from node.protocol.tribunal import Guilt, Judgement
+from node.protocol.undo import undone
 
 _FROM_PEERS = (MessageArrived, ViewArrived, BulkRequested, TranscriptRequested)
 HELLO, FORWARD = "hello", "forward"
@@ -253,7 +254,7 @@ class Peer:
     def _gradient(self, event: GradientReady) -> None:
         past = self.past.step if self.past is not None else None
         current = event.step == (self.state.step if event.purpose is Purpose.OWN else past)
-        if not current or not self._gradients.take(event):
+        if not (current or event.purpose is Purpose.UNDO) or not self._gradients.take(event):
             return self._drop(None, "unwanted_gradient")
         if self._round is not None and event.purpose is Purpose.OWN:
             self._round.take_own()
@@ -432,12 +433,12 @@ class Peer:
     def _commit(self, attempt: Attempt, ending: Ending, more: tuple[Guilt, ...]) -> None:
         state = replace(ending.state, certificate=ending.certificate)
         self._announce(attempt, ending, more, state)
-        self._out.append(_committed(attempt, state))
+        self._out += [_committed(attempt, state), *undone(attempt, state)]
         attempt.parts = {}
         self.past, self.state, self._gradients = attempt, state, Gradients()
         if not self._still_in(attempt, ending):
             return
-        if state.step > self.settings.steps:
+        if state.step > self.settings.steps and not state.window.due:
             self._part(attempt, ending)
             self.stopped = True
             self._out.append(Finished(attempt.step, state.parameters_D))

@@ -126,6 +126,9 @@ def _report_misfit(body: Report, attempt: Attempt) -> str | None:
         return f"REPORT must carry the verdicts on {list(due)}"
     if len(body.evidence) > MAX_PROOFS or body.joins:
         return f"REPORT carries more than {MAX_PROOFS} proofs, or a join request"
+    recomputed = len(attempt.shares.get(sender, ()))
+    if len(body.holds) != recomputed:
+        return f"REPORT must say of {recomputed} contributions whether they hold"
     if len(body.accusations) > MAX_ACCUSATIONS:
         return f"REPORT carries {len(body.accusations)} accusations, more than {MAX_ACCUSATIONS}"
     return None

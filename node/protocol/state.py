@@ -14,6 +14,7 @@ from node.protocol.digest import digest, number, tensor_digest
 from node.protocol.messages import Removal, Signed, encode
 from node.protocol.roster import Roster
 from node.protocol.validators import Draw
+from node.protocol.window import Contribution, Window
 
 
 class Ban(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -43,6 +44,9 @@ class Summary(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
     fingerprints: bytes
     complaints: tuple[tuple[int, int, int], ...] = ()
     probation: tuple[tuple[int, int], ...] = ()
+    window: bytes = b""
+    undo: tuple[Contribution, ...] = ()
+    undo_checkers: int = 0
 
     @property
     def digest(self) -> bytes:
@@ -79,6 +83,7 @@ class State:
         draw: validators of `step`.
         fingerprints: digest of all peers' environments, from HELLO.
         complaints: answered complaints by pair (node/protocol/edges.py).
+        window: what undo keeps.
         summary, certificate: what the CLOSEs of the last committed step signed, and those CLOSEs (empty at genesis).
     """
 
@@ -92,6 +97,7 @@ class State:
     draw: Draw = field(default_factory=Draw)
     fingerprints: bytes = b""
     complaints: tuple[tuple[int, int, int], ...] = ()
+    window: Window = field(default_factory=Window)
     summary: Summary | None = None
     certificate: tuple[Signed, ...] = ()
 
@@ -116,6 +122,9 @@ class State:
             norms=norms_digest(self.norms),
             fingerprints=self.fingerprints,
             complaints=self.complaints,
+            window=self.window.digest,
+            undo=self.window.due,
+            undo_checkers=self.window.checkers,
         )
 
     def punished(self, step: int, attempt: int, removals: Sequence[Removal], reform: bool) -> State:

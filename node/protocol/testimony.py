@@ -13,6 +13,7 @@ from node.protocol.charges import (
     Equivocation,
     FalseChecksum,
     FalseGradient,
+    FalseHistory,
     OutOfBounds,
     Ruled,
     Unusable,
@@ -59,6 +60,10 @@ def testimony(ban: Ban, charge: Charge, trial: Attempt, signers: Sequence[int]) 
             return f"recomputed from the published bytes, the checksum of part {part} {verdict}"
         case FalseGradient():
             return _gradient(ban, charge)
+        case FalseHistory(accused=accused, step=step):
+            word, truth = ("false", "true") if ban.reason == "false_accusation" else ("true", "false")
+            what = f"what peer {accused} contributed to step {step}"
+            return f"peer {peer} called {what} {word}; recomputed, it is {truth}"
         case _:
             assert_never(charge)
 

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import replace
 
 from node.protocol import edges
 from node.protocol.attempt import Attempt
 from node.protocol.state import State
 from node.protocol.tribunal import Judgement
+from node.protocol.undo import moved_on
 from node.protocol.validators import allowed_pairs, draw
+from node.protocol.window import Contribution
 
 
-def next_state(attempt: Attempt, judgement: Judgement) -> State:
+def next_state(attempt: Attempt, judgement: Judgement, lies: Collection[Contribution] = ()) -> State:
     """The state after an attempt that stands: update applied, verdicts carried out, validators drawn.
 
     Guilt found here left the aggregates valid, so the update uses them as they are.
+
+    Args:
+        attempt, judgement: what stands.
+        lies: after an undo step, the contributions that it found false.
     """
     settings, state = attempt.settings, attempt.state
     punished = state.punished(attempt.step, attempt.number, judgement.removals, settings.reform)
@@ -26,7 +33,7 @@ def next_state(attempt: Attempt, judgement: Judgement) -> State:
         norms = norms.append(_scaled_norms(attempt))
     active = len(punished.roster.active)
     pairs = allowed_pairs(settings.validators, active, state.roster.genesis_faults, punished.removed_faults)
-    return replace(
+    after = replace(
         punished,
         step=attempt.step + 1,
         parameters_D=parameters_D,
@@ -38,6 +45,7 @@ def next_state(attempt: Attempt, judgement: Judgement) -> State:
         summary=None,
         certificate=(),
     )
+    return moved_on(attempt, after, lies)
 
 
 def void_state(attempt: Attempt, judgement: Judgement) -> State:
