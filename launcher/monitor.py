@@ -24,7 +24,7 @@ from node.config import RunConfig
 REFRESH_SECONDS = 0.25
 _STYLES = {
     "starting": "dim", "bound": "dim", "ready": "cyan", "training": "green", "finished": "green", "banned": "red",
-    "gone": "yellow", "eliminated": "yellow",
+    "gone": "yellow", "eliminated": "yellow", "on probation": "cyan",
     "expelled": "red", "halted": "red", "failed": "bold red", "dead": "bold red",
 }  # fmt: skip
 
@@ -47,6 +47,7 @@ class Monitor:
         self._told_steps: set[int] = set()
         self._told_ready = False
         self._told_events = 0
+        self._told_returns: set[int] = set()
 
     def note(self, line: str) -> None:
         """One line, above the live table if there is one."""
@@ -95,6 +96,9 @@ class Monitor:
         for key in sorted(set(state.bans) - self._told_bans):
             self._told_bans.add(key)
             self.note(ban_line(state.bans[key], state.byzantine))
+        for peer in sorted(set(state.returned) - self._told_returns):
+            self._told_returns.add(peer)
+            self.note(f"step {state.returned[peer].step}: peer {peer} has served its probation and is back")
         for step, accuracy in state.accuracy() if self._live is None else ():
             # A step's slices arrive one by one; it is only told when the next step is on its way.
             if step not in self._told_steps and (state.step > step or step == plan.run.steps):

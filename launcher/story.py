@@ -12,7 +12,8 @@ from typing import Any
 
 from node import journal
 
-_EVENTS = ("suspected", "disputed", "accused", "voided", "resolved", "banned", "halted")
+_EVENTS = ("suspected", "disputed", "accused", "voided", "resolved", "banned", "halted", "rejoining", "probation",
+           "returned", "expelled")  # fmt: skip
 
 REASONS: Mapping[str, str] = {
     "equivocation": "it signed two different messages for one slot; the pair is the proof",
@@ -26,6 +27,7 @@ REASONS: Mapping[str, str] = {
     "bounds": "it claimed a checksum that no honest peer can have",
     "checksum": "its checksum is not what its committed bytes give",
     "gradient": "its gradient is not the one that its public seed gives",
+    "probation": "on probation it signed another digest than that of the gradient its public seed gives",
     "false_report": "as aggregator it passed a false checksum as true",
     "false_accusation": "what it accused proved true on recomputation",
     "silent": "f + 1 peers missed its message at their deadlines, or its view in the dispute: gone, not banned",
@@ -85,6 +87,7 @@ def _attempt(found: Mapping[str, list[dict[str, Any]]]) -> Iterator[str]:
     yield from _bans(found["banned"])
     if found["voided"]:
         yield "the attempt had no effect but the removals; the step started again with whoever was left"
+    yield from _returns(found)
     for record in found["halted"]:
         yield f"node {record['node']} stopped: {record['problem']}"
 
@@ -134,6 +137,18 @@ def _bans(records: list[dict[str, Any]]) -> Iterator[str]:
         verb = "was removed" if removed else "was banned but stays, honest from now on"
         why = REASONS.get(reason, reason)
         yield f"peer {peer} {verb} ({reason}): {why}; evidence {record['path']}"
+
+
+def _returns(found: Mapping[str, list[dict[str, Any]]]) -> Iterator[str]:
+    """Peers that were gone, on their way back."""
+    for record in found["rejoining"]:
+        yield f"peer {record['node']}, which was gone, has the state that a quorum told it, and follows on probation"
+    for peer, correct, needed in dict.fromkeys((r["peer"], r["correct"], r["needed"]) for r in found["probation"]):
+        yield f"everyone computed the gradient of peer {peer}, on probation, again: correct, {correct} of {needed}"
+    for peer in dict.fromkeys(record["peer"] for record in found["returned"]):
+        yield f"peer {peer} has served its probation and is in the roster from the next step on"
+    for record in found["expelled"]:
+        yield f"node {record['node']} took no further part: {REASONS.get(record['reason'], record['reason'])}"
 
 
 def _peers(ids: set[int]) -> str:

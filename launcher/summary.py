@@ -48,6 +48,15 @@ class BanRow(msgspec.Struct, frozen=True):
     byzantine: bool
 
 
+class ReturnRow(msgspec.Struct, frozen=True):
+    """A peer that was gone and served its probation; it is in the roster again after `step`."""
+
+    step: int
+    peer: int
+    evidence: str
+    byzantine: bool
+
+
 class Failure(msgspec.Struct, frozen=True):
     """A node that did not end well: its exit code, what it said, and the end of its log."""
 
@@ -133,6 +142,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     model: str | None
     links: list[LinkRow] = []
     scenario: list[Happened] = []
+    returned: list[ReturnRow] = []
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +191,8 @@ def summarise(run_id: str, state: RunState, roles: Mapping[int, Role], ending: E
         links=[_link(pair, state.links[pair]) for pair in sorted(state.links)],
         scenario=[Happened(event["action"], tuple(event["peers"]), event["at_s"], event["text"])
                   for event in state.happened],
+        returned=[ReturnRow(each.step, peer, each.evidence, peer in roles)
+                  for peer, each in sorted(state.returned.items())],
     )  # fmt: skip
 
 

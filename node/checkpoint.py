@@ -26,7 +26,7 @@ from node.protocol.roster import Roster
 from node.protocol.state import Ban, State, Summary
 from node.protocol.validators import Draw
 
-FORMAT = 2
+FORMAT = 3
 _MAGIC = b"BTARD checkpoint "
 _DIGEST_BYTES = 32
 
@@ -62,6 +62,8 @@ class _State(msgspec.Struct, frozen=True, array_like=True):
     validator_count: int
     fingerprints: bytes
     complaints: tuple[tuple[int, int, int], ...]
+    probation: tuple[tuple[int, int], ...]
+    returned: tuple[tuple[int, int], ...]
     summary: Summary | None
     certificate: tuple[Signed, ...]
 
@@ -171,8 +173,8 @@ def _header(checkpoint: Checkpoint, vectors: list[memoryview]) -> _Header:
     def saved(state: State) -> _State:
         return _State(
             state.step, place(state.parameters_D), place(state.optimiser_D), state.r, state.roster.active, state.bans,
-            state.norms.steps, state.draw.order, state.draw.count, state.fingerprints, state.complaints, state.summary,
-            state.certificate,
+            state.norms.steps, state.draw.order, state.draw.count, state.fingerprints, state.complaints,
+            state.probation, state.returned, state.summary, state.certificate,
         )  # fmt: skip
 
     at, past = checkpoint.at, None
@@ -196,7 +198,7 @@ def _resumption(header: _Header, content: memoryview, roster: Roster) -> Resumpt
         return State(
             saved.step, vectors[saved.parameters], vectors[saved.optimiser], saved.r, Roster(roster.keys, saved.active),
             saved.bans, NormWindow(saved.norms), Draw(saved.validators, saved.validator_count), saved.fingerprints,
-            saved.complaints, saved.summary, saved.certificate,
+            saved.complaints, saved.probation, saved.returned, saved.summary, saved.certificate,
         )  # fmt: skip
 
     past = None

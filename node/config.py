@@ -11,7 +11,7 @@ import msgspec
 from node.conditions import Conditions
 from node.errors import ConfigError
 
-WIRE_VERSION = 2
+WIRE_VERSION = 3
 
 Parameters = dict[str, Any]
 
@@ -79,6 +79,7 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     delta_max: float | None = None
     audit_share: float = 0.1
     on_ban: Literal["remove", "reform"] = "remove"
+    probation: int = 3
     init_seed: int = 0
     data_seed: int = 0
     delivery_bound_s: float = 2.0
@@ -97,6 +98,7 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """
         at_least = {"peers": (self.peers, 2), "steps": (self.steps, 1), "batch-size": (self.batch_size, 1),
                     "validators": (self.validators, 0), "validate-every": (self.validate_every, 1),
+                    "probation": (self.probation, 0),
                     "eval-every": (self.eval_every, 1)}  # fmt: skip
         for option, (value, low) in at_least.items():
             if value < low:

@@ -10,13 +10,16 @@ from torch import Tensor
 
 from node.errors import WireError
 from node.protocol.attempt import Attempt
-from node.protocol.charges import Averaging, Charge, FalseChecksum, FalseGradient, Unusable
+from node.protocol.charges import Averaging, Charge, FalseChecksum, FalseGradient, FalseProbation, Unusable
 from node.protocol.digest import tensor_bytes
 from node.protocol.messages import Phase, Signed, encode
 from node.protocol.state import Ban, State, Summary
 from node.protocol.tribunal import Guilt
 
-EVIDENCE_VERSION = 1
+EVIDENCE_VERSION = 2
+
+ABOUT_GRADIENTS = (FalseGradient, FalseProbation)
+"""Charges that are judged by computing a gradient of the step before again."""
 
 
 class Held(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -96,7 +99,7 @@ def decode(data: bytes) -> Evidence:
 def contradiction(evidence: Evidence) -> str | None:
     """What in an evidence file does not fit together, None if everything does; no signature is looked at."""
     ban, trial, past = evidence.ban, evidence.trial, evidence.past
-    about_gradient = isinstance(evidence.charge, FalseGradient)
+    about_gradient = isinstance(evidence.charge, ABOUT_GRADIENTS)
     if (ban.step, ban.attempt) != (trial.step, trial.attempt):
         return "the ban and the trial are of different attempts"
     if about_gradient != (past is not None):
@@ -142,7 +145,7 @@ def gather(
         after: the committed state, None if the attempt was void.
         certificate: the CLOSEs or OUTCOMEs that make the ban effective.
     """
-    about_gradient = isinstance(guilt.charge, FalseGradient) and past is not None
+    about_gradient = isinstance(guilt.charge, ABOUT_GRADIENTS) and past is not None
     evidence = Evidence(
         version=EVIDENCE_VERSION,
         run=trial.settings.run,
@@ -182,7 +185,7 @@ def _aggregates_needed(charge: Charge, trial: Attempt) -> tuple[int, ...]:
 
 def _past_aggregates_needed(guilt: Guilt, past: Attempt | None) -> tuple[int, ...]:
     """Checksums of the past step are judged unless the gradient itself is already wrong."""
-    if past is None or guilt.reason == "gradient":
+    if past is None or guilt.reason in ("gradient", "probation"):
         return ()
     return tuple(range(past.split.count))
 

@@ -8,6 +8,7 @@ between peers goes to a dispute (node/protocol/arbitration.py), whose OUTCOME do
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 
 from torch import Tensor
@@ -15,6 +16,9 @@ from torch import Tensor
 from node.protocol import waits
 from node.protocol.arbitration import Arbitration, outcome_timer
 from node.protocol.attempt import Attempt
+from node.protocol.candidate import ASK as ASK_STATE
+from node.protocol.candidate import PULL as PULL_STATE
+from node.protocol.candidate import Candidate
 from node.protocol.charges import encode_equivocation
 from node.protocol.deadlines import laggards_s, outcome_s
 from node.protocol.dispute import round_timer
@@ -33,11 +37,14 @@ from node.protocol.events import (
     GradientReady,
     Halted,
     Input,
+    LessonArrived,
     MessageArrived,
     Output,
     PhaseEntered,
+    Probed,
     Purpose,
     RequestTranscript,
+    Returned,
     Say,
     SetTimer,
     Start,
@@ -48,9 +55,12 @@ from node.protocol.events import (
 from node.protocol.evidence import gather
 from node.protocol.gradients import Gradients
 from node.protocol.greeting import Greeting
+from node.protocol.lesson import Lesson
 from node.protocol.mailroom import Mailroom, Place, remembering
 from node.protocol.messages import Close, Endorsed, Hello, Outcome, Phase, Signed, View, decode_body, encode
 from node.protocol.outcome import Ending
+from node.protocol.porch import Porch
+from node.protocol.probation import candidates_of
 from node.protocol.randomness import share
 from node.protocol.resumption import Past, Resumption
 from node.protocol.roster import Roster
@@ -59,6 +69,7 @@ from node.protocol.settings import Settings, Tools
 from node.protocol.state import State, genesis_randomness
 from node.protocol.tribunal import Guilt, Judgement
 
+_FromPeers = MessageArrived | ViewArrived | BulkRequested | TranscriptRequested
 _FROM_PEERS = (MessageArrived, ViewArrived, BulkRequested, TranscriptRequested)
 HELLO, FORWARD = "hello", "forward"
 _RECALLS = 3
@@ -96,12 +107,21 @@ class Peer:
         self._proofs: list[bytes] = []
         self._certificate: tuple[Signed, ...] = ()
         self._out: list[Output] = []
+        self._porch = Porch(settings, tools, roster.keys, self._out)
+        self._candidate: Candidate | None = None
+        self.comes_back = False
+        """Removed as gone, this peer asks to be let in again instead of ending."""
         self._resumed: Resumption | None = None
         self._recalled: Counter[int] = Counter()
 
     def restore(self, resumption: Resumption) -> None:
         """Before Start: go on where `snapshot` was taken, instead of greeting."""
-        self._resumed = resumption
+        self._resumed, self.comes_back = resumption, True
+
+    @property
+    def resumable(self) -> bool:
+        """There is an attempt to go on with: we are in the roster (one input may begin an attempt and end it)."""
+        return self._round is not None and self.me in self.state.roster.active
 
     def snapshot(self) -> Resumption:
         """What `restore` needs, at the beginning of an attempt."""
@@ -119,8 +139,8 @@ class Peer:
         """Take one input; return what follows from it, in the order in which it has to happen."""
         if self.stopped:
             return []
-        if isinstance(event, _FROM_PEERS) and not self._listens_to(event.via):
-            return [Dropped(event.via, "removed_line")]
+        if isinstance(event, _FROM_PEERS) and not self._listens_to(event):
+            return self._flush()
         match event:
             case Start():
                 self._greet() if self._resumed is None else self._resume(self._resumed)
@@ -134,31 +154,46 @@ class Peer:
                 self._request(via, key)
             case TranscriptRequested(via, step, attempt):
                 self._recall(via, step, attempt)
+            case LessonArrived(via, lesson):
+                self._learn(via, lesson)
             case GradientReady():
                 self._gradient(event)
             case DeadlinePassed(name):
                 self._deadline(name)
         while self._advance():
             pass
+        return self._flush()
+
+    def _flush(self) -> list[Output]:
         result = self._out.copy()
         self._out.clear()
         return result
 
     def expects(self, via: int, key: BulkKey, size_bytes: int) -> bool:
         """For the transport: would a tensor of this key and size be kept? Asked before memory is spent on it."""
+        if self._candidate is not None and self._candidate.expects(via, key, size_bytes // 4):
+            return True
         return self._round is not None and self._round.cargo.expects(via, key, size_bytes // 4)
 
-    def _listens_to(self, via: int | None) -> bool:
-        """A removed peer's line carries nothing that counts, but it could still make us work."""
-        round_ = self._previous or self._round
-        roster = round_.attempt.roster if round_ is not None else self.state.roster
-        return via is None or via in roster.active
+    def _listens_to(self, event: _FromPeers) -> bool:
+        """A removed peer's line carries nothing that counts, but it could still make us work; one that was only gone
+        may ask to come back."""
+        via = event.via
+        if via is None:
+            return True
+        heard = self._round is not None and self._porch.hears(event, self.state, self.past)
+        known = {*self.state.roster.active, *(self._previous.attempt.roster.active if self._previous else ())}
+        if via in known and (not heard or isinstance(event, TranscriptRequested)):
+            return True
+        if not heard:
+            self._drop(via, "removed_line")
+        return False
 
     # --- inputs -----------------------------------------------------------------------------------------------
 
     def _message(self, via: int | None, signed: Signed, nested: bool = False) -> None:
         """A signed message; `nested` ones come out of a view, where disputes' own messages have no business."""
-        admitted = self._mailroom.admit(signed, self._round, self._previous, self.state.step)
+        admitted = self._mailroom.admit(signed, self._round, self._previous, self._step)
         if isinstance(admitted, str):
             return self._drop(via, admitted)
         place, body = admitted
@@ -204,7 +239,7 @@ class Peer:
         """A view; before our own start of the dispute its contents are news like any other, and may be the start."""
         if any(known is not None and known.knows(endorsed.view) for known in (self._arbitration, self._background)):
             return self._drop(via, "duplicate")
-        admitted = self._mailroom.admit(endorsed.view, self._round, self._previous, self.state.step)
+        admitted = self._mailroom.admit(endorsed.view, self._round, self._previous, self._step)
         if isinstance(admitted, str):
             return self._drop(via, admitted)
         place, body = admitted
@@ -225,7 +260,53 @@ class Peer:
         taken = self._round is None and self._greeting.take(body, signed)
         return None if taken else self._drop(via, "late")
 
+    @property
+    def _step(self) -> int:
+        """The step that we are in, or about to be let into."""
+        waiting = self._candidate is not None and self._round is None
+        return self._candidate.step if self._candidate is not None and waiting else self.state.step
+
+    def _learn(self, via: int, lesson: Lesson) -> None:
+        """Somebody tells us a later state: we may have been removed while we were away."""
+        if self._candidate is None and (self.comes_back or self._round is None):
+            self._candidate = self._new_candidate()
+        if self._candidate is None:
+            return self._drop(via, "unasked_lesson")
+        return self._candidate.learn(via, lesson)
+
+    def _new_candidate(self) -> Candidate:
+        return Candidate(self.settings, self.tools, self.me, self._secret_seed, self.state, self._out)
+
+    def _leave(self) -> None:
+        """We are out of the roster: nothing of the attempt under way concerns us any more."""
+        self._round = self._previous = self._arbitration = self._background = None
+        self.past, self._gradients = None, Gradients()
+        self._out += [CancelTimer(name) for name in (*waits.OF_AN_ATTEMPT, FORWARD, HELLO)]
+
+    def _rejoin(self, candidate: Candidate) -> bool:
+        """Go on where a quorum lets us in; true if anything happened."""
+        if self._round is not None:
+            self._leave()
+            return True
+        if self.state is not candidate.state:
+            self.state = candidate.state
+            self._mailroom.forget(self.state.step)
+        if candidate.ended is not None:
+            self.stopped = True
+            self._out.append(Expelled(candidate.state.step, candidate.ended))
+        elif candidate.resumption is not None:
+            before, self._candidate = candidate.resumption, None
+            assert before.past is not None
+            self.state, self._certificate = before.state, before.certificate
+            self.past = before.past.attempt(self.settings, self.tools, self.me, self._secret_seed)
+            self._mailroom.forget(self.state.step)
+            self._begin(0)
+            return True
+        return False
+
     def _bulk(self, via: int | None, key: BulkKey, values_P: Tensor) -> None:
+        if self._candidate is not None and via is not None and self._candidate.expects(via, key, values_P.numel()):
+            return self._candidate.take(via, key, values_P)
         if self._round is None:
             return self._drop(via, "unexpected_bulk")
         return self._round.take_bulk(via, key, values_P)
@@ -251,6 +332,8 @@ class Peer:
         return None
 
     def _gradient(self, event: GradientReady) -> None:
+        if self._candidate is not None and self._round is None:
+            return self._candidate.computed(event)
         past = self.past.step if self.past is not None else None
         current = event.step == (self.state.step if event.purpose is Purpose.OWN else past)
         if not current or not self._gradients.take(event):
@@ -278,6 +361,9 @@ class Peer:
                 self._round.overdue()
             case waits.STALL:
                 self._halt(None, f"peers {self._silent()} do not answer, and no quorum removes them")
+            case _ if name in (PULL_STATE, ASK_STATE) and self._candidate is not None:
+                given_up = self._candidate.overdue(name)
+                return self._halt(None, given_up) if given_up is not None else None
             case _ if name == FORWARD:
                 self._forward_certificate()
             case _ if name == HELLO:
@@ -295,6 +381,8 @@ class Peer:
     def _advance(self) -> bool:
         if self.stopped:
             return False
+        if self._candidate is not None and self._candidate.convinced:
+            return self._rejoin(self._candidate)
         if self._round is None:
             return self._meet()
         if self._resolve():
@@ -353,7 +441,7 @@ class Peer:
             self.state.step,
             number,
         )
-        self._round = Round(attempt, self.past, self._gradients, self._out, proofs, again)
+        self._round = Round(attempt, self.past, self._gradients, self._out, proofs, again, self._porch)
         if self._previous is not None:
             # An honest peer that was eliminated may not know why: nobody tells it anything from here on.
             left = tuple(peer for peer in self._previous.attempt.roster.active if peer not in attempt.roster.active)
@@ -432,9 +520,10 @@ class Peer:
     def _commit(self, attempt: Attempt, ending: Ending, more: tuple[Guilt, ...]) -> None:
         state = replace(ending.state, certificate=ending.certificate)
         self._announce(attempt, ending, more, state)
-        self._out.append(_committed(attempt, state))
+        self._out += [_committed(attempt, state), *_probations(attempt, state)]
         attempt.parts = {}
         self.past, self.state, self._gradients = attempt, state, Gradients()
+        self._porch.teach(state, attempt)
         if not self._still_in(attempt, ending):
             return
         if state.step > self.settings.steps:
@@ -454,6 +543,11 @@ class Peer:
         if self.me in self.state.roster.active:
             return True
         self._part(attempt, ending)
+        if self.comes_back and self.me in candidates_of(self.settings, self.state):
+            self._candidate = self._new_candidate()
+            self._candidate.convinced = True
+            self._candidate.ask()
+            return False
         self.stopped = True
         reason = next(ban.reason for ban in reversed(self.state.bans) if ban.peer == self.me)
         self._out.append(Expelled(attempt.step, reason))
@@ -480,6 +574,19 @@ class Peer:
         phase = self._round.phase if self._round is not None else Phase.HELLO
         step, who = self.state.step, f"peer {peer} " if peer is not None else ""
         self._out.append(Halted(step, phase.name, peer, f"step {step}, phase {phase.name}: {who}{problem}"))
+
+
+def _probations(attempt: Attempt, state: State) -> Iterator[Probed | Returned]:
+    """What a committed step changed for peers that come back."""
+    before, needed = dict(attempt.state.probation), attempt.settings.probation
+    evidence = encode((state.summary, state.certificate))
+    for peer, since in state.returned[len(attempt.state.returned) :]:
+        yield Probed(attempt.step, attempt.number, peer, needed, needed)
+        yield Returned(attempt.step, attempt.number, peer, evidence)
+        assert since == state.step
+    for peer, correct in state.probation:
+        if before.get(peer) != correct:
+            yield Probed(attempt.step, attempt.number, peer, correct, needed)
 
 
 def _committed(attempt: Attempt, state: State) -> Committed:

@@ -19,6 +19,7 @@ from node.protocol.charges import (
     Broken,
     Equivocation,
     FalseGradient,
+    FalseProbation,
     Ruled,
     Unusable,
     Withheld,
@@ -41,6 +42,7 @@ from node.protocol.messages import (
     decode_body,
     decode_signed,
 )
+from node.protocol.probation import matches, requests
 from node.protocol.replay import Ground, Recompute, Replay, UnprovenError, require
 from node.protocol.sequence import LackingError, owed_aggregates, owed_parts, scarce, withheld
 from node.protocol.state import Ban, Summary, parameters_digest
@@ -77,7 +79,8 @@ class Verifier:
     def __init__(self, ground: Ground) -> None:
         self.ground = ground
         self.proven: list[Ban] = []
-        self._replay = Replay(ground, self.proven)
+        self.returned: list[tuple[int, int]] = []
+        self._replay = Replay(ground, self.proven, self.returned)
 
     def check(self, data: bytes) -> Proof:
         """Verify one evidence file; bans are given in the order in which they happened.
@@ -95,6 +98,30 @@ class Verifier:
     def settle(self, bans: Sequence[Ban]) -> None:
         """Count bans as proven: all that became effective together are checked against the roster before them."""
         self.proven += bans
+
+    def readmit(self, data: bytes) -> tuple[tuple[int, int], ...]:
+        """Count peers as let back by a certified state, once the bans before it are settled.
+
+        Args:
+            data: the state's summary and certificate.
+
+        Returns:
+            (peer, first step of which it is in the roster again), of those not known yet.
+
+        Raises:
+            UnprovenError: the certificate does not cover it.
+        """
+        try:
+            summary, certificate = msgspec.msgpack.decode(data, type=tuple[Summary, tuple[Signed, ...]])
+            self._replay.check_certificate(summary, certificate)
+        except (msgspec.MsgspecError, *_DAMAGE) as error:
+            raise UnprovenError(f"the certificate is damaged: {error}") from error
+        known = tuple(self.returned)
+        require(summary.returned[: len(known)] == known, "the certified state forgets a peer that was let back")
+        fresh = summary.returned[len(known) :]
+        require(all(since == summary.step for _, since in fresh), "peers were let back before, without a certificate")
+        self.returned += fresh
+        return fresh
 
     # --- the parts of a proof ---------------------------------------------------------------------------------
 
@@ -117,7 +144,7 @@ class Verifier:
                 return Proof(evidence.ban, "majority")
             case Equivocation(accused=accused, first=first, second=second):
                 return self._check_pair(evidence.ban, accused, first, second)
-            case Withheld() | Unusable():
+            case Withheld() | Unusable() | FalseProbation():
                 pass
             case charge:
                 require(raised(charge, trial), "nobody raised this charge, or not for this cause")
@@ -129,6 +156,8 @@ class Verifier:
             trial.publications[(held.step, held.attempt, held.owner, held.part)] = values_P
         if isinstance(evidence.charge, FalseGradient):
             return self._check_gradient(evidence, trial, past)
+        if isinstance(evidence.charge, FalseProbation):
+            return self._check_probation(evidence, trial, past)
         if isinstance(evidence.charge, Withheld | Unusable):
             return self._compare(evidence, _bytes_guilt(evidence.charge, trial), "transcript")
         found = judge((evidence.charge,), Bench(trial, past, {}))
@@ -163,6 +192,24 @@ class Verifier:
         recomputed_D = self.ground.recompute(parameters_D, past.seed(charge.accused))
         found = judge((charge,), Bench(trial, past, {charge.accused: recomputed_D}))
         return self._compare(evidence, found.removals, "recomputation")
+
+    def _check_probation(self, evidence: Evidence, trial: Attempt, past: Attempt | None) -> Proof:
+        charge = evidence.charge
+        assert isinstance(charge, FalseProbation)
+        if past is None:
+            raise UnprovenError("a gradient charge without the step it concerns")
+        joins = requests(trial).get(charge.accused, ())
+        require(joins == (charge.join,), "the REPORTs do not carry this JOIN")
+        require(evidence.ban.reason == "probation" and evidence.ban.peer == charge.accused, "it is another's ban")
+        parameters_D = tensor_of(evidence.parameters)
+        self._check_parameters(evidence, parameters_D)
+        if not self._same_environment(evidence):
+            text = "recomputation cannot decide here: this machine's environment differs from the run's"
+            return Proof(evidence.ban, "majority", f"signed by the whole roster; {text}")
+        recomputed_D = self.ground.recompute(parameters_D, past.seed(charge.accused))
+        wrong = not matches(charge.join, trial, past.step, recomputed_D)
+        require(wrong, f"judged again, peer {charge.accused} is not guilty of 'probation'")
+        return Proof(evidence.ban, "recomputation")
 
     def _same_environment(self, evidence: Evidence) -> bool:
         summary = evidence.summary or evidence.trial.before
@@ -234,6 +281,7 @@ class Verifier:
         require(parameters_digest(parameters_D) == summary.parameters, "the final parameters are not certified")
         bans = (*summary.bans, *_added_by(end, summary))
         require(list(bans) == self.proven, "the certified ban list differs from the bans proven here")
+        require(list(summary.returned) == self.returned, "the certified returns differ from those proven here")
 
 
 def _added_by(end: Close | Outcome, summary: Summary) -> Iterator[Ban]:

@@ -13,6 +13,7 @@ from node.protocol.charges import (
     Equivocation,
     FalseChecksum,
     FalseGradient,
+    FalseProbation,
     OutOfBounds,
     Ruled,
     Unusable,
@@ -59,6 +60,8 @@ def testimony(ban: Ban, charge: Charge, trial: Attempt, signers: Sequence[int]) 
             return f"recomputed from the published bytes, the checksum of part {part} {verdict}"
         case FalseGradient():
             return _gradient(ban, charge)
+        case FalseProbation():
+            return f"on probation, peer {peer} signed another digest than that of the gradient its public seed gives"
         case _:
             assert_never(charge)
 

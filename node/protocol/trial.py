@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from node.protocol import probation
 from node.protocol.attempt import Attempt
 from node.protocol.charges import (
     Averaging,
@@ -37,6 +38,8 @@ class Trial:
         self.publications: tuple[Publication, ...] = publications(self.charges, attempt, past)
         gradient = [charge for charge in self.charges if isinstance(charge, FalseGradient)]
         self.accused: tuple[int, ...] = tuple(dict.fromkeys(charge.accused for charge in gradient))
+        self.returning: tuple[int, ...] = probation.wanted(attempt)
+        """Peers on probation whose gradients everyone computes again."""
         self.mixed = attempt.settings.recompute_tolerance > 0
         self.judging: tuple[int, ...] = judged_peers(attempt) if self.mixed else ()
         self._wanted = {self._index(publication): publication for publication in self.publications}

@@ -7,15 +7,19 @@ from dataclasses import replace
 
 from node.protocol import edges
 from node.protocol.attempt import Attempt
+from node.protocol.probation import Review
 from node.protocol.state import State
 from node.protocol.tribunal import Judgement
 from node.protocol.validators import allowed_pairs, draw
 
 
-def next_state(attempt: Attempt, judgement: Judgement) -> State:
+def next_state(attempt: Attempt, judgement: Judgement, review: Review | None = None) -> State:
     """The state after an attempt that stands: update applied, verdicts carried out, validators drawn.
 
     Guilt found here left the aggregates valid, so the update uses them as they are.
+
+    Args:
+        review: what was found of peers on probation, whose guilt is in the judgement too.
     """
     settings, state = attempt.settings, attempt.state
     punished = state.punished(attempt.step, attempt.number, judgement.removals, settings.reform)
@@ -24,6 +28,8 @@ def next_state(attempt: Attempt, judgement: Judgement) -> State:
         aggregate = [attempt.aggregates[owner] for owner in attempt.roster.active]
         parameters_D, optimiser_D = attempt.tools.optimiser.apply(parameters_D, optimiser_D, aggregate, attempt.step)
         norms = norms.append(_scaled_norms(attempt))
+    if review is not None:
+        punished = review.applied(punished, attempt.step + 1, settings.probation)
     active = len(punished.roster.active)
     pairs = allowed_pairs(settings.validators, active, state.roster.genesis_faults, punished.removed_faults)
     return replace(
