@@ -72,6 +72,7 @@ class Porch:
             past: the attempt that led to it.
         """
         newcomers = tuple(peer for peer, since in state.returned if since == state.step)
+        self._told.update(newcomers)
         if newcomers:
             self._out.append(Teach(newcomers, lesson_of(state, past)))
         waiting = tuple(sorted(peer for peer in self._asking if peer not in newcomers))
