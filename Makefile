@@ -2,7 +2,7 @@
 PYTHON ?= python3
 export OMP_NUM_THREADS = 1
 
-.PHONY: help install check tools lint types layers test soak fuzz format compose docs
+.PHONY: help install check tools lint types layers test soak soak-sockets fuzz format compose docs
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -33,6 +33,10 @@ SEEDS ?= 0..10000
 JOBS ?= 2
 soak:            ## 10,000 simulated runs under a random adversary, every promise checked after every step
 	$(PYTHON) -m tests.simulation.soak --seeds $(SEEDS) --jobs $(JOBS)
+
+MINUTES ?= 30
+soak-sockets:    ## MINUTES of six real processes under kills, restarts, pauses, partitions, bad links and attacks
+	$(PYTHON) -m tests.integration.soak --minutes $(MINUTES)
 
 RUNS ?= 1000000
 fuzz:            ## feed RUNS mutated inputs to the decoders and to an honest peer (guided by coverage with atheris)

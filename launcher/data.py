@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from node.config import RunConfig
 from node.errors import ConfigError, DataError
+from node.nearest import nearest
 
 Report = Callable[[str], None]
 SETS = ("mnist", "cifar10")
@@ -71,5 +71,5 @@ def provide(run: RunConfig, where: Path, download: bool, report: Report) -> None
 
 def _known(name: str) -> None:
     if name not in SETS:
-        near = difflib.get_close_matches(name, SETS, n=1, cutoff=0.0)[0]
+        near = nearest(name, SETS)
         raise ConfigError(f"unknown data set {name!r}; did you mean {near!r}? There are {', '.join(SETS)}")

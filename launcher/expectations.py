@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import operator
 import re
@@ -14,6 +13,7 @@ import msgspec
 
 from launcher.summary import Summary
 from node.errors import ConfigError
+from node.nearest import nearest
 
 _OPERATORS: Mapping[str, Callable[[Any, Any], bool]] = {
     "==": operator.eq, "!=": operator.ne, "<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt,
@@ -60,7 +60,7 @@ def parse(text: str) -> Expectation:
         raise ConfigError(f"--expect {text!r} is not 'field op value'; write for example 'honest_banned==0'")
     path = tuple(match[1].split("."))
     if path[0] not in _FIELDS:
-        near = difflib.get_close_matches(path[0], _FIELDS, n=1, cutoff=0.0)[0]
+        near = nearest(path[0], _FIELDS)
         raise ConfigError(f"--expect {text!r}: summary.json has no field {path[0]!r}; did you mean {near!r}?")
     try:
         value: object = json.loads(match[3])

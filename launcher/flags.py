@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 
 import click
 
 from launcher.options import OPTIONS, Option
+from node.nearest import nearest
 
 
 class Launch(click.Group):
@@ -26,7 +26,7 @@ class Launch(click.Group):
         """The command that the first argument names."""
         names = self.list_commands(context)
         if args[0] not in names:
-            near = difflib.get_close_matches(args[0], names, n=1, cutoff=0.0)[0]
+            near = nearest(args[0], names)
             raise click.UsageError(f"unknown command {args[0]!r}; did you mean {near!r}?")
         return super().resolve_command(context, args)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import tomllib
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ import msgspec
 from launcher.experiment import Experiment
 from launcher.options import OPTIONS, Option
 from node.errors import ConfigError
+from node.nearest import nearest
 
 CONFIG_VARIABLE = "BTARD_CONFIG"
 _FIELDS = {field.name: field for field in msgspec.structs.fields(Experiment)}
@@ -81,7 +81,7 @@ def read_file(path: Path) -> dict[str, object]:
     for key, value in table.items():
         name = key.replace("-", "_")
         if name not in known:
-            raise ConfigError(f"--config {path}: unknown key {key!r}; did you mean {_nearest(name, known)!r}?")
+            raise ConfigError(f"--config {path}: unknown key {key!r}; did you mean {nearest(name, known)!r}?")
         if name in result:
             raise ConfigError(f"--config {path}: {name!r} is given twice")
         result[name] = value
@@ -150,8 +150,4 @@ def _unknown_variables(environment: Mapping[str, str]) -> tuple[str, ...]:
     """Other programs may own BTARD_ names, so a strange one is a warning and not an error."""
     known = [*(option.variable for option in OPTIONS), CONFIG_VARIABLE]
     strange = sorted(name for name in environment if name.startswith("BTARD_") and name not in known)
-    return tuple(f"{name} is no option and has no effect; did you mean {_nearest(name, known)}?" for name in strange)
-
-
-def _nearest(name: str, known: list[str]) -> str:
-    return difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+    return tuple(f"{name} is no option and has no effect; did you mean {nearest(name, known)}?" for name in strange)

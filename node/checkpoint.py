@@ -1,14 +1,15 @@
 """Checkpoints: a peer at the beginning of an attempt, in one file that is there as a whole or not at all.
 
 A file is a header and the vectors it names, as they lie in memory: a step has six of them, so nothing of them is copied
-on the way to the kernel. Checkpoints outlast the process, not a loss of power: nothing waits for the disk. A file that
-is damaged all the same is told by its digest, and the one before it serves.
+on the way to the kernel, and what the state's CLOSEs have digested already is not digested again. Checkpoints outlast
+the process, not a loss of power: nothing waits for the disk. A file that is damaged all the same is told by its
+digests, and the one before it serves.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from node.errors import BackendError, CheckpointError, WireError
 from node.protocol.checksums import NormWindow
-from node.protocol.digest import tensor_bytes
+from node.protocol.digest import tensor_bytes, tensor_digest
 from node.protocol.evidence import tensor_of
 from node.protocol.messages import Phase, Signed
 from node.protocol.resumption import Past, Resumption
@@ -28,7 +29,8 @@ from node.protocol.validators import Draw
 
 FORMAT = 3
 _MAGIC = b"BTARD checkpoint "
-_DIGEST_BYTES = 32
+_DIGEST_BYTES, _SIZE_BYTES = 32, 8
+_MISMATCH = "its content does not match its digest"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +83,16 @@ class _Past(msgspec.Struct, frozen=True, array_like=True):
     iterations: int
 
 
+class _Vector(msgspec.Struct, frozen=True, array_like=True):
+    """One vector after the header: its bytes, and its digest under a domain (as in `State.summarise`)."""
+
+    size: int
+    domain: str
+    digest: bytes
+
+
 class _Header(msgspec.Struct, frozen=True, array_like=True):
-    """What stands before the vectors; `sizes`: theirs, in bytes."""
+    """What stands before the vectors."""
 
     run: bytes
     node: int
@@ -92,7 +102,7 @@ class _Header(msgspec.Struct, frozen=True, array_like=True):
     past: _Past | None
     certificate: tuple[Signed, ...]
     proofs: tuple[bytes, ...]
-    sizes: tuple[int, ...]
+    vectors: tuple[_Vector, ...]
 
 
 def save(path: Path, checkpoint: Checkpoint, over: Path | None = None) -> None:
@@ -106,19 +116,17 @@ def save(path: Path, checkpoint: Checkpoint, over: Path | None = None) -> None:
     Raises:
         BackendError: the disk is full, or the directory cannot be written.
     """
-    vectors: list[memoryview] = []
+    vectors: list[Tensor] = []
     header = msgspec.msgpack.encode(_header(checkpoint, vectors))
-    content: tuple[bytes | memoryview, ...] = (len(header).to_bytes(8, "little"), header, *vectors)
-    hasher = blake3()
-    for piece in content:
-        hasher.update(piece)
+    size, digest = len(header).to_bytes(_SIZE_BYTES, "little"), blake3(header).digest()
     temporary = path.with_suffix(".tmp")
     try:
         if over is not None:
             over.replace(temporary)
         with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644), "wb") as file:
-            for piece in (_MAGIC, bytes((FORMAT,)), hasher.digest(), *content):
-                file.write(piece)
+            file.write(b"".join((_MAGIC, bytes((FORMAT,)), digest, size, header)))
+            for values_P in vectors:
+                file.write(tensor_bytes(values_P))
             file.truncate()
         temporary.replace(path)
     except OSError as error:
@@ -141,21 +149,22 @@ def load(path: Path, run: bytes, node: int, roster: Roster) -> Checkpoint:
         data = path.read_bytes()
     except OSError as error:
         raise CheckpointError(f"cannot read the checkpoint {path}: {error.strerror}; check the directory") from error
-    head, content = data[: len(_MAGIC) + 1], memoryview(data)[len(_MAGIC) + 1 + _DIGEST_BYTES :]
+    head, rest = data[: len(_MAGIC) + 1], memoryview(data)[len(_MAGIC) + 1 :]
     if not head.startswith(_MAGIC):
         raise CheckpointError(f"{path} is damaged: it does not begin as a checkpoint does")
     if head[-1] != FORMAT:
         raise CheckpointError(
             f"{path} is a checkpoint of format {head[-1]}, this program reads {FORMAT}; use the release that wrote it"
         )
-    if blake3(content).digest() != data[len(head) : len(head) + _DIGEST_BYTES]:
-        raise CheckpointError(f"{path} is damaged: its content does not match its digest")
-    size = int.from_bytes(content[:8], "little")
+    start = _DIGEST_BYTES + _SIZE_BYTES
+    end = start + int.from_bytes(rest[_DIGEST_BYTES:start], "little")
+    if blake3(rest[start:end]).digest() != rest[:_DIGEST_BYTES]:
+        raise CheckpointError(f"{path} is damaged: {_MISMATCH}")
     try:
-        header = msgspec.msgpack.decode(content[8 : 8 + size], type=_Header)
+        header = msgspec.msgpack.decode(rest[start:end], type=_Header)
         if header.run != run or header.node != node:
             raise CheckpointError(f"{path} belongs to another run or node; use the run directory as it was")
-        return Checkpoint(run, node, header.fingerprint, _resumption(header, content[8 + size :], roster))
+        return Checkpoint(run, node, header.fingerprint, _resumption(header, _cut(header, rest[end:]), roster))
     except (msgspec.MsgspecError, UnicodeDecodeError, WireError, IndexError) as error:
         raise CheckpointError(f"{path} is damaged: {error}") from error
 
@@ -163,16 +172,22 @@ def load(path: Path, run: bytes, node: int, roster: Roster) -> Checkpoint:
 # --- vectors by their places ------------------------------------------------------------------------------------
 
 
-def _header(checkpoint: Checkpoint, vectors: list[memoryview]) -> _Header:
+def _header(checkpoint: Checkpoint, vectors: list[Tensor]) -> _Header:
     """What stands before the vectors, which are put into the list."""
+    table: list[_Vector] = []
 
-    def place(values_P: Tensor) -> int:
-        vectors.append(tensor_bytes(values_P))
+    def place(values_P: Tensor, domain: str = "checkpoint", known: bytes | None = None) -> int:
+        digest = tensor_digest(domain, (), values_P) if known is None else known
+        table.append(_Vector(len(tensor_bytes(values_P)), domain, digest))
+        vectors.append(values_P)
         return len(vectors) - 1
 
     def saved(state: State) -> _State:
+        signed = state.summary
+        parameters = place(state.parameters_D, "parameters", signed.parameters if signed is not None else None)
+        optimiser = place(state.optimiser_D, "optimiser", signed.optimiser if signed is not None else None)
         return _State(
-            state.step, place(state.parameters_D), place(state.optimiser_D), state.r, state.roster.active, state.bans,
+            state.step, parameters, optimiser, state.r, state.roster.active, state.bans,
             state.norms.steps, state.draw.order, state.draw.count, state.fingerprints, state.complaints,
             state.probation, state.returned, state.summary, state.certificate,
         )  # fmt: skip
@@ -185,14 +200,12 @@ def _header(checkpoint: Checkpoint, vectors: list[memoryview]) -> _Header:
         own = place(before.own_D) if before.own_D is not None else None
         past = _Past(saved(before.state), before.number, before.messages, before.finished, held, own, before.r,
                      before.iterations)  # fmt: skip
-    sizes = tuple(len(values) for values in vectors)
     return _Header(checkpoint.run, checkpoint.node, checkpoint.fingerprint, state, at.number, past, at.certificate,
-                   at.proofs, sizes)  # fmt: skip
+                   at.proofs, tuple(table))  # fmt: skip
 
 
-def _resumption(header: _Header, content: memoryview, roster: Roster) -> Resumption:
-    """The other way round; every vector gets memory of its own."""
-    vectors = list(_cut(content, header.sizes))
+def _resumption(header: _Header, vectors: Sequence[Tensor], roster: Roster) -> Resumption:
+    """The other way round."""
 
     def restored(saved: _State) -> State:
         return State(
@@ -211,7 +224,19 @@ def _resumption(header: _Header, content: memoryview, roster: Roster) -> Resumpt
     return Resumption(restored(header.state), header.number, past, header.certificate, header.proofs)
 
 
-def _cut(content: memoryview, sizes: tuple[int, ...]) -> Iterator[Tensor]:
-    for size in sizes:
-        yield tensor_of(content[:size])
-        content = content[size:]
+def _cut(header: _Header, content: memoryview) -> list[Tensor]:
+    """The vectors, each in memory of its own.
+
+    Raises:
+        WireError: one is not what its digest says.
+    """
+    if sum(vector.size for vector in header.vectors) != len(content):
+        raise WireError(_MISMATCH)
+    found, start = [], 0
+    for vector in header.vectors:
+        values_P = tensor_of(content[start : start + vector.size])
+        if tensor_digest(vector.domain, (), values_P) != vector.digest:
+            raise WireError(_MISMATCH)
+        found.append(values_P)
+        start += vector.size
+    return found

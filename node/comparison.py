@@ -122,10 +122,11 @@ class Trainer:
             for sent in topologies.traffic(self._run, self._task.dimension, state.step):
                 desks[sent.sender].counters.sent(sent.receiver, sent.kind, sent.size_bytes)
         done = State(state.step + 1, parameters_D, optimiser_D, state.r, state.roster)
-        self._state = done
+        self._state, summary = done, done.summarise(b"")
         return Committed(
             step=state.step, attempt=0, contributors=attempt.contributors, active=state.roster.active, validators={},
-            parameters_D=parameters_D, state_digest=done.summarise(b"").digest, certificate=b"", clip_iterations=0,
+            parameters_D=parameters_D, state_digest=summary.digest, certificate=b"", clip_iterations=0,
+            parameter_digest=summary.parameters,
         )  # fmt: skip
 
     def _update(self, state: State, aggregate_D: Tensor) -> tuple[Tensor, Tensor]:

@@ -208,7 +208,7 @@ class Recorder:
             seconds=round(now - self._step_began, 6),
             phases={name: round(seconds, 6) for name, seconds in self._phases.items()},
             loss=driver.loss if driver is not None and self._config.node in done.contributors else None,
-            parameter_digest=parameters_digest(done.parameters_D).hex(),
+            parameter_digest=done.parameter_digest.hex(),
             state_digest=done.state_digest.hex(),
             clip_iterations=done.clip_iterations,
             gradient_seconds=round(driver.gradient_s, 6) if driver is not None else 0.0,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 import pkgutil
@@ -13,6 +12,7 @@ from typing import Generic, TypeVar
 
 from node.errors import ConfigError
 from node.extensions import load_installed
+from node.nearest import nearest
 
 T = TypeVar("T")
 
@@ -83,8 +83,8 @@ class Registry(Generic[T]):
         """
         self._load()
         if name not in self._entries:
-            near = difflib.get_close_matches(name, self._entries, n=1, cutoff=0.0)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
+            near = nearest(name, self._entries)
+            hint = f"; did you mean {near!r}?" if near else ""
             raise ConfigError(f"unknown {self.kind} {name!r}{hint} `btard-launch {self._listed_by}` lists them all")
         return self._entries[name]
 
@@ -97,8 +97,8 @@ class Registry(Generic[T]):
         known = self.get(name).parameters
         for key, value in parameters.items():
             if key not in known:
-                near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
-                hint = f"; did you mean {near[0]!r}?" if near else "; it takes none"
+                near = nearest(key, known)
+                hint = f"; did you mean {near!r}?" if near else "; it takes none"
                 raise ConfigError(f"{self.kind} {name!r} has no parameter {key!r}{hint}")
             default = known[key]
             kinds: tuple[type, ...] = (int, float, type(None)) if default is None else (type(default),)

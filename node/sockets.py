@@ -8,6 +8,7 @@ connection, and libzmq 4.3.5 aborts the process when a peer claims the id that t
 from __future__ import annotations
 
 import errno
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ _ZAP_FRAMES = 7
 _CURVE_OVERHEAD_BYTES = 64
 _RECONNECT_MS = 50
 _RECONNECT_MAX_MS = 1000
+_REDIAL_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +121,7 @@ class Channel:
         self._identity = identity
         self._bounds = bounds
         self._lines: dict[int, tuple[str, Socket]] = {}
+        self._redialled: dict[int, float] = {}
         self.dialled: Callable[[int, Socket], None] | None = None
         """Told (peer, line) of every new line before it connects."""
         self.socket = self._listen(endpoint)
@@ -168,6 +171,19 @@ class Channel:
             ) from error
         self._lines[peer] = endpoint, socket
         return True
+
+    def redial(self, peer: int, peer_key: bytes) -> None:
+        """Open a standing line anew: what waited on it was for a process that is no more.
+
+        Not more than once a second: a peer that keeps being somebody new must not keep us busy.
+        """
+        now_s = time.monotonic()
+        if now_s - self._redialled.get(peer, -_REDIAL_S) < _REDIAL_S:
+            return
+        self._redialled[peer] = now_s
+        endpoint, socket = self._lines.pop(peer)
+        socket.close(linger=0)
+        self.dial(peer, peer_key, endpoint)
 
     def has_line(self, peer: int) -> bool:
         """True if `dial` has opened a line to `peer`."""

@@ -4,8 +4,20 @@ from __future__ import annotations
 
 import secrets as system_random
 from collections.abc import Iterable
+from enum import Enum
 
 from node import wire
+
+
+class News(Enum):
+    """What a token says of the peer that greets with it."""
+
+    KNOWN = "known"
+    FIRST = "first"
+    CHANGED = "changed"
+    """It is another process than the one that greeted before."""
+    FOREIGN = "foreign"
+    """Another peer uses it."""
 
 
 class Tokens:
@@ -33,15 +45,15 @@ class Tokens:
         """Whose token this is, None if nobody's."""
         return self._senders.get(token)
 
-    def learn(self, peer: int, token: bytes) -> bool | None:
-        """A peer says which token it uses: true if it is new, None if it belongs to somebody else."""
+    def learn(self, peer: int, token: bytes) -> News:
+        """A peer says which token it uses; a foreign one is not taken."""
         if self._senders.get(token, peer) != peer:
-            return None
+            return News.FOREIGN
         known = self._of.get(peer)
         if known == token:
-            return False
+            return News.KNOWN
         if known is not None:
             del self._senders[known]
         self._of[peer] = token
         self._senders[token] = peer
-        return True
+        return News.FIRST if known is None else News.CHANGED

@@ -27,7 +27,7 @@ from node.protocol.events import BulkKey
 from node.quota import Credits, Quota
 from node.roundtrips import RoundTrips
 from node.sockets import Channel, Context, Gate, Identity, authenticated, descriptor
-from node.tokens import Tokens
+from node.tokens import News, Tokens
 
 
 class Transport:
@@ -254,12 +254,17 @@ class Transport:
         if greeting.run_id != self._run_id:
             self.refusals[via] = f"it belongs to run {greeting.run_id!r} and we to {self._run_id!r}"
             raise RefusedError("greeting_of_another_run", via)
-        new = self._tokens.learn(via, greeting.token)
-        if new is None:
+        news = self._tokens.learn(via, greeting.token)
+        if news is News.FOREIGN:
             raise RefusedError("greeting_with_a_foreign_token", via)
-        # A new token is a new process behind the peer's key. Our greeting may have reached the one before it.
-        if new and self._control.has_line(via):
-            self._greet(via)
+        if news is News.KNOWN or not self._control.has_line(via):
+            return
+        # A new process behind the peer's key: our greeting may have reached the one before it, and where that one's
+        # machine went with it, nothing has told us that our lines lead nowhere.
+        if news is News.CHANGED:
+            self._control.redial(via, self._keys[via])
+            self._bulk.redial(via, self._keys[via])
+        self._greet(via)
 
     def _take_probe(self, via: int, probe: wire.Probe) -> None:
         if probe.answer:

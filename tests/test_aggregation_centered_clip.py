@@ -206,3 +206,23 @@ def test_iterations_stay_few(kind, share_of_distance, at_most, record_property):
 def test_eps_out_of_range_is_refused(eps):
     with pytest.raises(ValueError, match="eps"):
         centered_clip(torch.ones(2, 2), eps=eps)
+
+
+def test_rows_that_lie_apart_give_the_same_bits() -> None:
+    inputs_NP = torch.randn(5, 3000, generator=torch.Generator().manual_seed(3)) * 4
+    together, apart = fixed_point(inputs_NP, radius=2.0), fixed_point([*inputs_NP.clone()], radius=2.0)
+    assert together.value_P.equal(apart.value_P) and together.iterations == apart.iterations
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("apart", [False, True])
+def test_a_row_that_is_not_finite_is_named(value: float, apart: bool) -> None:
+    inputs_NP = torch.ones(6, 700)
+    inputs_NP[3, 699] = value
+    with pytest.raises(ValueError, match="row 3 of the inputs is not finite"):
+        fixed_point([*inputs_NP] if apart else inputs_NP)
+
+
+def test_rows_that_lie_apart_must_be_of_one_length() -> None:
+    with pytest.raises(ValueError, match="pass float32 rows"):
+        fixed_point([torch.ones(3), torch.ones(4)])

@@ -1,4 +1,4 @@
-"""How often an honest step copies tensors: once per peer, into the matrix that its rule reads."""
+"""How often an honest step copies tensors: never, where the kernels are compiled."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Large(TorchDispatchMode):
 
 
 @pytest.mark.skipif(kernels.library() is None, reason="no C compiler here: torch needs temporaries")
-def test_an_honest_step_copies_its_inputs_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_honest_step_copies_nothing_of_a_parts_size(monkeypatch: pytest.MonkeyPatch) -> None:
     run = RunConfig(peers=PEERS, task=Plugin("quadratic", {"dimension": SIZE}), steps=STEPS, batch_size=1)
     stage = set_up(run, {}, 0)
     counted, honest = Large(), Peer.handle
@@ -49,5 +49,5 @@ def test_an_honest_step_copies_its_inputs_once(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(Peer, "handle", handle)
     assert len(list(stage.simulation.run())) > 0
     print(dict(counted.seen))
-    # Parts are stacked, z is made from the randomness (to float32, scaled in place); the last step moves nothing.
-    assert counted.seen == Counter(stack=PEERS * STEPS, _to_copy=PEERS * STEPS, mul_=PEERS * STEPS)
+    # z is made from the randomness (to float32, scaled in place); the last step moves nothing.
+    assert counted.seen == Counter(_to_copy=PEERS * STEPS, mul_=PEERS * STEPS)

@@ -113,11 +113,12 @@ def test_a_node_goes_on_from_its_newest_checkpoint_with_what_it_had_heard(tmp_pa
     kept.close()
 
 
-def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_serves(tmp_path: Path) -> None:
+@pytest.mark.parametrize("place", [60, 0.3, 0.6, -1], ids=["header", "messages", "vectors", "last byte"])
+def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_serves(place: float, tmp_path: Path) -> None:
     played(tmp_path, 3)
     *_, before, newest = sorted((tmp_path / "0").glob("*.checkpoint"))
     data = bytearray(newest.read_bytes())
-    data[len(data) // 2] ^= 1
+    data[int(len(data) * place) if isinstance(place, float) else place] ^= 1
     newest.write_bytes(data)
     kept = keeper(tmp_path)
     at = kept.newest(genesis_roster(MEMBERS))

@@ -136,7 +136,8 @@ def meter(tmp_path: Path) -> Iterator[Meter]:
 
 def committed(step: int, active: tuple[int, ...] = (0, 1, 2, 3), validators: Mapping[int, int] | None = None) -> Output:
     return Committed(step=step, attempt=0, contributors=active, active=active, validators=validators or {},
-                     parameters_D=torch.zeros(4), state_digest=b"", certificate=b"", clip_iterations=7)  # fmt: skip
+                     parameters_D=torch.zeros(4), state_digest=b"", certificate=b"", clip_iterations=7,
+                     parameter_digest=b"")  # fmt: skip
 
 
 def report(checks: tuple[bool, ...], *verdicts: Verdict) -> Output:

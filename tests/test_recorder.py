@@ -78,7 +78,8 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 
 
 def committed(step: int, active: tuple[int, ...] = (0, 1, 2), contributors: tuple[int, ...] = (0, 1)) -> Committed:
-    return Committed(step, 1, contributors, active, {2: 0}, PARAMETERS_D, b"\x01" * 32, b"certificate", 5)
+    return Committed(step, 1, contributors, active, {2: 0}, PARAMETERS_D, b"\x01" * 32, b"certificate", 5,
+                     parameters_digest(PARAMETERS_D))  # fmt: skip
 
 
 def test_a_committed_step(bench: Bench) -> None:

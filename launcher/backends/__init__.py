@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from node.config import NodeConfig
 from node.errors import ConfigError
+from node.nearest import nearest
 
 if TYPE_CHECKING:
     from launcher.plan import Plan
@@ -66,7 +66,7 @@ def check(name: str) -> None:
         ConfigError: no such backend.
     """
     if name not in _BACKENDS:
-        near = difflib.get_close_matches(name, _BACKENDS, n=1, cutoff=0.0)[0]
+        near = nearest(name, _BACKENDS)
         raise ConfigError(f"unknown backend {name!r}; did you mean {near!r}? There are {', '.join(_BACKENDS)}")
 
 

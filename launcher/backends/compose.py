@@ -12,6 +12,7 @@ import queue
 import subprocess
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -56,6 +57,8 @@ class ComposeBackend:
         self._sweeps = 0
         self._ended: dict[int, tuple[Exited, int]] = {}
         self._over: set[int] = set()
+        self._paused: set[int] = set()
+        self._unheard: Counter[int] = Counter()
         self._bound: set[int] = set()
 
     def warm_up(self) -> None:
@@ -144,6 +147,37 @@ class ComposeBackend:
         """Workers that have journalled something; the first thing is that their sockets are bound."""
         return frozenset(self._bound)
 
+    def act(self, action: str, node: int) -> None:
+        """Do to a node's container what a scenario asks for; its volumes stay, so a restarted node is where it was.
+
+        Raises:
+            BackendError: the engine refuses it.
+        """
+        assert self._project is not None
+        service = places.service(node)
+        running = self._project.running(service)
+        match action:
+            case "restart":
+                if running:
+                    self._project.tell("kill", service)
+                self._begin_again(node)
+                self._project.tell("start", service)
+            case "kill" if running:
+                self._project.tell("kill", service)
+            case "pause" if running and node not in self._paused:
+                self._project.tell("pause", service)
+                self._paused.add(node)
+            case "continue" if node in self._paused:
+                self._project.tell("unpause", service)
+                self._paused.discard(node)
+
+    def _begin_again(self, node: int) -> None:
+        """The end of its earlier life counts no more; the engine may not have told us of it yet."""
+        self._paused.discard(node)
+        if node not in self._over and self._ended.pop(node, None) is None:
+            self._unheard[node] += 1
+        self._over.discard(node)
+
     def stop(self) -> None:
         """Stop the nodes, fetch what is still missing, and remove everything. A second call does nothing.
 
@@ -154,6 +188,9 @@ class ComposeBackend:
         if project is None:
             return
         try:
+            for node in self._paused:  # one that is frozen would not hear
+                with suppress(BackendError):
+                    project.tell("unpause", places.service(node))
             with suppress(BackendError):
                 project.run("stop", "--timeout", str(KIND_SECONDS), *self._services)
                 self._drain()
@@ -213,7 +250,9 @@ class ComposeBackend:
         return Exited(node, _SIGNALLED.get(code, code))
 
     def _take(self, heard: Change | Exited) -> None:
-        if isinstance(heard, Exited):
+        if isinstance(heard, Exited) and self._unheard[heard.node]:
+            self._unheard[heard.node] -= 1
+        elif isinstance(heard, Exited):
             self._ended[heard.node] = heard, self._sweeps
         elif heard.path == mirror.SWEEP:
             self._sweeps += 1

@@ -129,6 +129,38 @@ class Project:
         """
         return spawn(self.command(*arguments))
 
+    def container(self, service: str, *filters: str) -> str:
+        """The id of a service's container, empty if there is none.
+
+        Args:
+            filters: of `docker ps`, beside the service.
+
+        Raises:
+            BackendError: the engine does not answer.
+        """
+        only = [f"label=com.docker.compose.service={service}", "label=com.docker.compose.oneoff=False", *filters]
+        return "".join(self.left("container", "--all", *(part for each in only for part in ("--filter", each))))
+
+    def running(self, service: str) -> bool:
+        """True if a service's container has a process.
+
+        Raises:
+            BackendError: the engine does not answer.
+        """
+        return bool(self.container(service, "status=running", "status=paused"))
+
+    def tell(self, what: str, service: str) -> None:
+        """`docker kill`, `pause`, `unpause` or `start` a service's container.
+
+        Not by Compose: its `start` looks at what the service depends on.
+
+        Raises:
+            BackendError: the engine refuses.
+        """
+        done = _asked(["docker", what, self.container(service)], None)
+        if done.returncode:
+            raise BackendError(f"`docker {what}` of {service} failed: {_last_line(done.stderr)}")
+
     def deaths(self) -> subprocess.Popen[bytes]:
         """A command that prints a line of JSON for each container of the project that ends.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ from launcher.options import OPTIONS
 from launcher.sweep import grid, plans
 from launcher.sweep.grid import Cell
 from node.errors import ConfigError
+from node.nearest import nearest
 
 _OWN_KEYS = ("name", "grid", "label")
 
@@ -68,7 +68,7 @@ def _read(which: str) -> tuple[list[plans.Block], str]:
     """Blocks of a file: keys at the top hold for all `[[grid]]` tables."""
     path = Path(which)
     if not path.exists() and not path.suffix:
-        near = difflib.get_close_matches(which, plans.PLANS, n=1, cutoff=0.0)[0]
+        near = nearest(which, plans.PLANS)
         raise ConfigError(f"unknown sweep {which!r}; did you mean {near!r}? (a file's name ends in .toml or .json)")
     try:
         data = path.read_bytes()
@@ -98,7 +98,7 @@ def _axes(table: Mapping[str, object], which: str) -> dict[str, Sequence[object]
         if key in _OWN_KEYS:
             continue
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+            near = nearest(name, known)
             raise ConfigError(f"sweep file {which}: unknown key {key!r}; did you mean {near!r}?")
         axes[name] = value if isinstance(value, list) else [value]
     return axes

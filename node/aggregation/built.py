@@ -21,7 +21,7 @@ from node.aggregation.rows import check_rows
 from node.aggregation.strength import Condition
 from node.config import Plugin
 from node.errors import ConfigError
-from node.protocol.rule import Aggregated, Rule
+from node.protocol.rule import Aggregated, Rows, Rule
 from node.registry import Entry, Registry
 
 _FLOAT32_ROUNDING = 2.0**-23
@@ -73,6 +73,7 @@ def build_rule(plugin: Plugin, pre: Sequence[Plugin] = (), *, allow_weak: bool =
         pre=tuple(_stage(PRE_AGGREGATIONS.get(each.name), each.parameters) for each in pre),
         kind=kind,
         allow_weak=allow_weak,
+        scattered=entry.facts["scattered"] is True,
     )
     try:
         made.aggregate(torch.zeros(1, 1), 1.0)
@@ -146,12 +147,16 @@ class _BuiltRule:
     pre: tuple[Stage, ...]
     kind: Residual
     allow_weak: bool
+    scattered: bool
+    """It takes rows where they lie; for the others they are copied beside one another."""
 
     @property
     def audited(self) -> bool:
         return self.kind is None
 
-    def aggregate(self, inputs_NP: Tensor, radius: float) -> Aggregated:
+    def aggregate(self, inputs_NP: Rows, radius: float) -> Aggregated:
+        if not isinstance(inputs_NP, Tensor) and (self.pre or not self.scattered):
+            inputs_NP = torch.stack(list(inputs_NP))
         for stage in self.pre:
             arguments = stage.arguments(len(inputs_NP), radius, self.stage.f, self.allow_weak)
             inputs_NP = stage.function(inputs_NP, **arguments)

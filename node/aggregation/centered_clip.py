@@ -8,25 +8,29 @@ from torch import Tensor
 from node.aggregation.clip_solver import solve
 from node.aggregation.gram import gram_about, gram_about_median, gram_rounding
 from node.aggregation.registry import rule
-from node.aggregation.rows import check_radius, check_rows, combine, combine_float32
-from node.protocol.rule import Aggregated
+from node.aggregation.rows import check_radius, check_rows, check_shape, combine, combine_float32
+from node.protocol.rule import Aggregated, Rows
 
 # Passes over the data: one nearly always; each later one is centred at the result of the one before.
 _PASSES = 6
 _SMALLEST_EPS = 1e-8
 
 
-def fixed_point(inputs_NP: Tensor, *, radius: float = 5.0, eps: float = 1e-6) -> Aggregated:
-    """`centered_clip` together with the number of iterations it took; same arguments, same errors."""
+def fixed_point(inputs_NP: Rows, *, radius: float = 5.0, eps: float = 1e-6) -> Aggregated:
+    """`centered_clip` together with the number of iterations it took; same arguments, same errors.
+
+    The rows may also be N tensors `[P]`, each where it lies.
+    """
     check_radius(radius)
     if not _SMALLEST_EPS <= eps < 1:
         raise ValueError(f"eps {eps} must lie in [{_SMALLEST_EPS}, 1)")
-    check_rows(inputs_NP)
-    rows, columns = inputs_NP.shape
+    rows, columns = check_shape(inputs_NP)
     if columns == 0:
         return Aggregated(torch.empty(0), 0)
     rounding = gram_rounding(rows, columns)
     gram_NN = gram_about_median(inputs_NP)
+    if not bool(torch.isfinite(gram_NN.diagonal()).all()):
+        check_rows(inputs_NP)  # an entry that is not finite leaves its mark there: no pass of its own is needed
     iterations = 0
     for _ in range(_PASSES):
         solution = solve(gram_NN, radius, eps, rounding)
@@ -45,6 +49,7 @@ def fixed_point(inputs_NP: Tensor, *, radius: float = 5.0, eps: float = 1e-6) ->
     source="Karimireddy et al. 2021; Gorbunov et al. 2021, algorithm 2 (per part: Butterfly Clip)",
     residual="clipped",
     counted=fixed_point,
+    scattered=True,
     examples=({}, {"eps": 1e-4}),
 )
 def centered_clip(inputs_NP: Tensor, *, radius: float = 5.0, eps: float = 1e-6) -> Tensor:

@@ -9,25 +9,26 @@ from torch import Tensor
 
 from node import kernels
 from node.aggregation.order import comparators, middle
-from node.aggregation.rows import block_columns, blocks
+from node.aggregation.rows import block_columns, blocks, joined
+from node.protocol.rule import Rows
 
 _FLOAT64_ROUNDING = 2.0**-53
 
 
-def gram_about_median(inputs_NP: Tensor) -> Tensor:
+def gram_about_median(inputs_NP: Rows) -> Tensor:
     """Gram matrix of the rows relative to their coordinate-wise median, in one pass.
 
     The median keeps outliers from drowning the honest rows' distances: uncentred, rows with a common offset and
     outliers 1000 times larger lose most of their digits.
 
     Args:
-        inputs_NP: float32 `[N, P]`, finite.
+        inputs_NP: float32 `[N, P]`, or N rows. The diagonal is not finite if a row holds NaN or an infinity.
 
     Returns:
         float64 `[N, N]`.
     """
-    compiled_NN = kernels.gram(inputs_NP.contiguous(), comparators(len(inputs_NP)))
-    return compiled_NN if compiled_NN is not None else gram_by_torch(inputs_NP)
+    compiled_NN = kernels.gram(inputs_NP, comparators(len(inputs_NP)))
+    return compiled_NN if compiled_NN is not None else gram_by_torch(joined(inputs_NP))
 
 
 def gram_by_torch(inputs_NP: Tensor) -> Tensor:
@@ -41,8 +42,9 @@ def gram_by_torch(inputs_NP: Tensor) -> Tensor:
     return gram_NN
 
 
-def gram_about(inputs_NP: Tensor, centre_P: Tensor) -> Tensor:
+def gram_about(inputs_NP: Rows, centre_P: Tensor) -> Tensor:
     """Gram matrix of the rows relative to `centre_P` (float64 `[P]`); float64 `[N, N]`."""
+    inputs_NP = joined(inputs_NP)
     rows, columns = inputs_NP.shape
     gram_NN = torch.zeros(rows, rows, dtype=torch.float64)
     for block in blocks(rows, columns):

@@ -28,6 +28,7 @@ def rule(
     counted: CountedFunction | None = None,
     condition: Condition | None = None,
     coordinatewise: bool = False,
+    scattered: bool = False,
     examples: tuple[Mapping[str, object], ...] = (),
 ) -> Callable[[Function], Function]:
     """Register an aggregation rule: a plain function `f(inputs_NP, *, ...) -> Tensor[P]`.
@@ -41,6 +42,7 @@ def rule(
         counted: the same rule with its iteration count; without it every call counts as one iteration.
         condition: on n and f, for a rule that takes `f` and `allow_weak`.
         coordinatewise: it treats every coordinate alone, so on parts it is what it is on the whole vector.
+        scattered: `counted` takes a sequence of rows as well, each where it arrived: no copy is made of them.
         examples: parameter sets that the shared test table runs.
 
     Raises:
@@ -48,7 +50,7 @@ def rule(
     """
     add = RULES.register(
         name, source=source, examples=examples, residual=residual, counted=counted, condition=condition,
-        coordinatewise=coordinatewise,
+        coordinatewise=coordinatewise, scattered=scattered,
     )  # fmt: skip
 
     def register(function: Function) -> Function:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from node.protocol.rule import Aggregated, Rule
+    from node.protocol.rule import Aggregated, Rows, Rule
 
 
 class FalseRule:
@@ -22,7 +22,7 @@ class FalseRule:
     def audited(self) -> bool:
         return self._rule.audited
 
-    def aggregate(self, inputs_NP: Tensor, radius: float) -> Aggregated:
+    def aggregate(self, inputs_NP: Rows, radius: float) -> Aggregated:
         return self._change(self._rule.aggregate(inputs_NP, radius))
 
     def clip_radius(self, radius: float) -> float:

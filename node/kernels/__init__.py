@@ -94,38 +94,40 @@ def squares(values_P: Tensor) -> float | None:
     return found.btard_squares(values_P.data_ptr(), values_P.numel()) if found is not None else None
 
 
-def gram(inputs_NP: Tensor, network: tuple[tuple[int, int], ...]) -> Tensor | None:
+def gram(inputs_NP: Tensor | Sequence[Tensor], network: tuple[tuple[int, int], ...]) -> Tensor | None:
     """Gram matrix, float64 `[N, N]`, of float32 rows `[N, P]` about their coordinate-wise median.
 
     Args:
-        inputs_NP: the rows.
+        inputs_NP: the rows, beside one another or apart.
         network: comparators that bring each column's middle values to the middle wires.
     """
     found = library()
     if found is None:
         return None
-    rows, columns = inputs_NP.shape
+    rows_N = _contiguous(inputs_NP)
+    rows, columns = len(rows_N), rows_N[0].numel()
     even = rows + rows % 2
     scratch = torch.empty(even * _WIDTH + 8 * even * even + rows * _WIDTH // 2 + 1, dtype=torch.float64)
     gram_NN = torch.empty(even, even, dtype=torch.float64)
     wires = [wire for comparator in network for wire in comparator]
     found.btard_gram(
-        _rows(inputs_NP), rows, columns, (ctypes.c_int * len(wires))(*wires), len(network), scratch.data_ptr(),
+        _addresses(rows_N), rows, columns, (ctypes.c_int * len(wires))(*wires), len(network), scratch.data_ptr(),
         gram_NN.data_ptr(),
     )  # fmt: skip
     lower_NN = gram_NN[:rows, :rows].tril()
     return lower_NN + lower_NN.tril(-1).T
 
 
-def combined(inputs_NP: Tensor, coefficients_N: Tensor, scale: float = 1.0) -> Tensor | None:
+def combined(inputs_NP: Tensor | Sequence[Tensor], coefficients_N: Tensor, scale: float = 1.0) -> Tensor | None:
     """`scale sum_i a_i x_i`, summed in float64, rounded to float32 once, -0 normalised; coefficients float64 `[N]`."""
     found = library()
     if found is None:
         return None
-    rows, columns = inputs_NP.shape
+    rows_N = _contiguous(inputs_NP)
+    rows, columns = len(rows_N), rows_N[0].numel()
     value_P = POOL.empty(columns)
     coefficients_N = coefficients_N.contiguous()
-    found.btard_combine(_rows(inputs_NP), rows, columns, coefficients_N.data_ptr(), scale, value_P.data_ptr())
+    found.btard_combine(_addresses(rows_N), rows, columns, coefficients_N.data_ptr(), scale, value_P.data_ptr())
     return value_P
 
 
@@ -151,7 +153,9 @@ def updated(
     return vectors[2], vectors[3]
 
 
-def _rows(inputs_NP: Tensor) -> ctypes.Array[ctypes.c_void_p]:
-    rows, columns = inputs_NP.shape
-    first, stride = inputs_NP.data_ptr(), 4 * columns
-    return (ctypes.c_void_p * rows)(*(first + row * stride for row in range(rows)))
+def _contiguous(inputs_NP: Tensor | Sequence[Tensor]) -> list[Tensor]:
+    return [row_P.contiguous() for row_P in inputs_NP]
+
+
+def _addresses(rows_N: Sequence[Tensor]) -> ctypes.Array[ctypes.c_void_p]:
+    return (ctypes.c_void_p * len(rows_N))(*(row_P.data_ptr() for row_P in rows_N))

@@ -178,7 +178,7 @@ class Attempt:
         """Run the rule on the parts and keep the result; returns its digest."""
         if not self.contributors:
             return b""
-        inputs_NP = torch.stack([self.parts[owner] for owner in self.contributors])
+        inputs_NP = [self.parts[owner] for owner in self.contributors]
         result = self.tools.rule.aggregate(inputs_NP, self.radius(self.place))
         self.iterations = result.iterations
         self.aggregates[self.me] = result.value_P

@@ -189,7 +189,7 @@ class Candidate:
         keys = [BulkKey(step, 0, BulkKind.STATE, 0, part) for part in (_PARAMETERS, _OPTIMISER)]
         if past is not None:
             if self.state.step != step - 1:
-                keys.append(BulkKey(step - 1, 0, BulkKind.STATE, 0, _PARAMETERS))
+                keys += [BulkKey(step - 1, 0, BulkKind.STATE, 0, part) for part in (_PARAMETERS, _OPTIMISER)]
             keys += [past.key(BulkKind.AGGREGATE, owner, past.roster.place(owner)) for owner in past.aggregators]
         return keys
 
@@ -212,10 +212,12 @@ class Candidate:
         summary, past = self._target.lesson.now.summary, self._target.past
         if key.kind is BulkKind.AGGREGATE:
             return past is not None and past.aggregate_matches(key.owner, values_P)
+        of = past.state.summary if past is not None and key.step == summary.step - 1 else summary
+        if of is None:
+            return False
         if key.part == _OPTIMISER:
-            return tensor_digest("optimiser", (), values_P) == summary.optimiser
-        before = past.state.summary if past is not None and key.step == summary.step - 1 else summary
-        return before is not None and parameters_digest(values_P) == before.parameters
+            return tensor_digest("optimiser", (), values_P) == of.optimiser
+        return parameters_digest(values_P) == of.parameters
 
     # --- everything is here -----------------------------------------------------------------------------------
 
@@ -267,9 +269,8 @@ class Candidate:
         assert past is not None and past.before is not None
         before = past.before.summary
         roster = self.state.roster.at(now.bans, now.returned, before.step, past.number)
-        parameters_D = self.state.parameters_D
         state = State(
-            before.step, parameters_D, parameters_D[:0], before.r, roster, before.bans, NormWindow(),
+            before.step, self.state.parameters_D, self.state.optimiser_D, before.r, roster, before.bans, NormWindow(),
             Draw(before.validators, before.validator_count), before.fingerprints, before.complaints, before.probation,
             before.returned, before, past.before.certificate,
         )  # fmt: skip
@@ -278,9 +279,12 @@ class Candidate:
 
     def _past(self, past: Attempt) -> Past:
         """The attempt before with the tensors that we have fetched."""
-        step = past.step
-        parameters_D = self._held.get(BulkKey(step, 0, BulkKind.STATE, 0, _PARAMETERS), self.state.parameters_D)
-        told = Past.of(past)
+        told, given = Past.of(past), (past.state.parameters_D, past.state.optimiser_D)
+        parameters_D, optimiser_D = (
+            self._held.get(BulkKey(past.step, 0, BulkKind.STATE, 0, part), given[part])
+            for part in (_PARAMETERS, _OPTIMISER)
+        )
         held = {owner: self._held[past.key(BulkKind.AGGREGATE, owner, past.roster.place(owner))]
                 for owner in past.aggregators}  # fmt: skip
-        return replace(told, state=replace(told.state, parameters_D=parameters_D), aggregates=held)
+        return replace(told, state=replace(told.state, parameters_D=parameters_D, optimiser_D=optimiser_D),
+                       aggregates=held)  # fmt: skip

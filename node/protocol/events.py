@@ -290,6 +290,7 @@ class Committed:
     state_digest: bytes
     certificate: bytes
     clip_iterations: int
+    parameter_digest: bytes
 
 
 @dataclass(frozen=True, slots=True)

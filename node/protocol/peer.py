@@ -601,4 +601,5 @@ def _committed(attempt: Attempt, state: State) -> Committed:
         state_digest=state.summary.digest,
         certificate=encode((state.summary, state.certificate)),
         clip_iterations=attempt.iterations,
+        parameter_digest=state.summary.parameters,
     )

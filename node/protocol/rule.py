@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from torch import Tensor
+
+Rows: TypeAlias = Tensor | Sequence[Tensor]
+"""Contributors' rows: float32 `[N, P]`, or N tensors `[P]` that lie where they arrived."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +27,8 @@ class Rule(Protocol):
     def audited(self) -> bool:
         """True if no residual exists that V2 could check: a share of parts drawn from r is audited instead."""
 
-    def aggregate(self, inputs_NP: Tensor, radius: float) -> Aggregated:
-        """The aggregate of the contributors' rows (float32 `[N, P]`, finite, roster order)."""
+    def aggregate(self, inputs_NP: Rows, radius: float) -> Aggregated:
+        """The aggregate of the contributors' rows (finite, roster order)."""
 
     def clip_radius(self, radius: float) -> float:
         """The radius at which the checksum s clips: `radius`, or infinity for rules that do not clip."""

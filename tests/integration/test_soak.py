@@ -1,0 +1,32 @@
+"""The soak over real sockets: a short one, and what its scenarios may hold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from launcher import scenario
+from node.attacks.registry import ATTACKS as KNOWN
+from tests.integration.soak import ATTACKS, PEERS, compose, play
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_every_scenario_can_be_played_and_leaves_a_quorum(seed: int) -> None:
+    episode = compose(seed, 200, 20.0)
+    script = scenario.parse(episode.scenario, "episode.scn", PEERS, episode.steps)
+    assert not script.warnings
+    assert episode.byzantine + (episode.killed is not None) <= 2
+    assert compose(seed, 200, 20.0) == episode
+
+
+def test_its_attacks_are_in_the_catalogue() -> None:
+    assert all(KNOWN.get(name) for name in ATTACKS)
+
+
+@pytest.mark.sockets
+def test_a_short_episode_holds(tmp_path: Path) -> None:
+    episode = compose(0, 60, 5.0)
+    result, _ = play(episode, tmp_path / "episode")
+    assert result.summary.steps == 60
+    assert result.summary.scenario, "nothing happened to it"
