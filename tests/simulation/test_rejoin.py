@@ -14,6 +14,7 @@ from node.protocol.events import Banned, Committed, Expelled, Finished, Halted, 
 from node.protocol.proof import UnprovenError, Verifier
 from node.protocol.state import Summary
 from node.simulator import Observed
+from tests.simulation.attacked import START, Story, configuration, play
 from tests.simulation.restarting import Cluster, digests
 
 RUN = RunConfig(
@@ -138,3 +139,55 @@ def test_attackers_meet_a_peer_that_comes_back(tmp_path: Path) -> None:
     assert {each.node for each in outputs(seen, Finished)} == {0, 1, 2, 3, 5}
     assert {each.node for each in outputs(seen, Expelled)} == {4}
     assert all(len(found) == 1 for found in digests(seen).values())
+
+
+# --- the attack `rejoin` ------------------------------------------------------------------------------------------
+
+ATTACKED = configuration(steps=20, probation=2)
+SILENT = (START, 5, "silent")
+
+
+def attacked(then: str) -> Story:
+    """Peer 5 falls silent in step 1, is gone, asks to come back, and then does what `then` says."""
+    return play([Plugin("rejoin", {"then": then})], schedule=Schedule(start=START), run=ATTACKED)
+
+
+def test_a_wrong_gradient_on_probation_ends_it_for_ever() -> None:
+    story = attacked("gradient")
+    silent, (step, peer, reason) = story.removed
+    assert silent == SILENT and (peer, reason) == (5, "probation") and step > START
+    assert not story.back and not story.probed
+
+
+def test_two_joins_for_one_step_are_proof() -> None:
+    story = attacked("equivocate")
+    silent, (_, peer, reason) = story.removed
+    assert silent == SILENT and (peer, reason) == (5, "equivocation")
+    assert not story.back and not story.probed
+
+
+def test_a_flood_of_questions_is_counted_and_lets_nobody_in_sooner() -> None:
+    """The answers are bounded: whoever has used them up learns no further state."""
+    story = attacked("flood")
+    assert story.removed == [SILENT]
+    assert story.dropped["asked_too_often"] > 100
+    assert len(story.probed) <= ATTACKED.probation
+
+
+def test_an_attack_after_the_return_is_found_as_any_other() -> None:
+    story = attacked("later")
+    silent, (step, peer, reason) = story.removed
+    assert silent == SILENT and (peer, reason) == (5, "gradient")
+    assert story.back == {5: max(step for step, _, _ in story.probed)} and step > story.back[5]
+
+
+def test_whoever_falls_silent_again_stays_gone() -> None:
+    story = attacked("silence")
+    assert [reason for _, _, reason in story.removed] == ["silent", "silent"]
+    assert set(story.back) == {5}
+
+
+def test_an_attacker_that_does_nothing_more_is_back_for_good() -> None:
+    story = attacked("nothing")
+    assert story.removed == [SILENT]
+    assert set(story.back) == {5}
