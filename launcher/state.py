@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+import msgspec
+
 Record: TypeAlias = Mapping[str, Any]
 """One journal line: time, node, event and the event's own fields."""
 
@@ -58,8 +60,7 @@ class Bytes:
         return self.bulk + self.control + self.publication
 
 
-@dataclass(frozen=True, slots=True)
-class Return:
+class Return(msgspec.Struct, frozen=True):
     """A peer that was gone is back after `step`, after its probation; `evidence` is the certificate's file."""
 
     step: int

@@ -12,7 +12,7 @@ import msgspec
 from launcher import traffic
 from launcher.files import write_atomically
 from launcher.roles import describe
-from launcher.state import Ban, Record, RunState
+from launcher.state import Ban, Record, Return, RunState
 from node.config import Role
 
 FORMAT = 1
@@ -45,15 +45,6 @@ class BanRow(msgspec.Struct, frozen=True):
     accuser: int | None
     evidence: str
     evidence_digest: str
-    byzantine: bool
-
-
-class ReturnRow(msgspec.Struct, frozen=True):
-    """A peer that was gone and served its probation; it is in the roster again after `step`."""
-
-    step: int
-    peer: int
-    evidence: str
     byzantine: bool
 
 
@@ -142,7 +133,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     model: str | None
     links: list[LinkRow] = []
     scenario: list[Happened] = []
-    returned: list[ReturnRow] = []
+    returned: list[Return] = []
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,8 +182,7 @@ def summarise(run_id: str, state: RunState, roles: Mapping[int, Role], ending: E
         links=[_link(pair, state.links[pair]) for pair in sorted(state.links)],
         scenario=[Happened(event["action"], tuple(event["peers"]), event["at_s"], event["text"])
                   for event in state.happened],
-        returned=[ReturnRow(each.step, peer, each.evidence, peer in roles)
-                  for peer, each in sorted(state.returned.items())],
+        returned=[state.returned[peer] for peer in sorted(state.returned)],
     )  # fmt: skip
 
 

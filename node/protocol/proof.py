@@ -14,7 +14,7 @@ import msgspec
 from torch import Tensor
 
 from node.errors import LocalProtocolError, WireError
-from node.protocol.attempt import Attempt, usable
+from node.protocol.attempt import Attempt
 from node.protocol.charges import (
     Broken,
     Equivocation,
@@ -32,10 +32,8 @@ from node.protocol.digest import digest
 from node.protocol.evidence import Evidence, contradiction, decode, tensor_of
 from node.protocol.messages import (
     Close,
-    Have,
     Judge,
     Outcome,
-    Phase,
     Removal,
     Signed,
     Void,
@@ -44,7 +42,7 @@ from node.protocol.messages import (
 )
 from node.protocol.probation import matches, requests
 from node.protocol.replay import Ground, Recompute, Replay, UnprovenError, require
-from node.protocol.sequence import LackingError, owed_aggregates, owed_parts, scarce, withheld
+from node.protocol.sequence import LackingError, bytes_guilt
 from node.protocol.state import Ban, Summary, parameters_digest
 from node.protocol.testimony import testimony
 from node.protocol.tribunal import Bench, judge
@@ -159,7 +157,7 @@ class Verifier:
         if isinstance(evidence.charge, FalseProbation):
             return self._check_probation(evidence, trial, past)
         if isinstance(evidence.charge, Withheld | Unusable):
-            return self._compare(evidence, _bytes_guilt(evidence.charge, trial), "transcript")
+            return self._compare(evidence, bytes_guilt(evidence.charge, trial), "transcript")
         found = judge((evidence.charge,), Bench(trial, past, {}))
         return self._compare(evidence, found.removals, "transcript")
 
@@ -292,24 +290,3 @@ def _added_by(end: Close | Outcome, summary: Summary) -> Iterator[Ban]:
         for removal in end.removals:
             if removal.peer not in out:
                 yield Ban(step, attempt, removal.peer, removal.reason, removal.accuser, removed=True)
-
-
-def _bytes_guilt(charge: Withheld | Unusable, trial: Attempt) -> tuple[Removal, ...]:
-    """Guilt of bytes that too few held, or that nobody can compute with."""
-    if isinstance(charge, Unusable):
-        index = (trial.step, trial.number, charge.accused, charge.part)
-        owed, found = trial.owes(charge.accused, charge.part), trial.publications.get(index)
-        guilty = owed and found is not None and not usable(found)
-        return (Removal(charge.accused, "unusable", None),) if guilty else ()
-    match charge.stage:
-        case "part":
-            items = scarce(trial, Phase.HELD, owed_parts(trial))
-        case "aggregate":
-            items = scarce(trial, Phase.REVEAL, owed_aggregates(trial))
-        case _:
-            # Which bit is whose follows from all charges, and those from norms that are no part of the evidence.
-            quorum, bits = trial.roster.faults + 1, trial.transcript.of(Have, Phase.HAVE).values()
-            columns = zip(*(body.have for body in bits), strict=True)
-            some = any(sum(column) < quorum for column in columns)
-            return (Removal(charge.accused, "withheld", None),) if some else ()
-    return tuple(guilt.removal for guilt in withheld(trial, items, charge.stage))
