@@ -119,11 +119,12 @@ class Peer(Settling):
     def _listens_to(self, event: _FromPeers) -> bool:
         """A removed peer's line carries nothing that counts, but it could still make us work; one that was only gone
         may ask to come back."""
-        via = event.via
-        if via is None:
+        via, active = event.via, self.state.roster.active
+        newcomer = any(peer == via and since == self.state.step for peer, since in self.state.returned)
+        if via is None or (via in active and not newcomer):
             return True
         heard = self._round is not None and self._porch.hears(event, self.state, self.past)
-        known = {*self.state.roster.active, *(self._previous.attempt.roster.active if self._previous else ())}
+        known = {*active, *(self._previous.attempt.roster.active if self._previous else ())}
         if via in known and (not heard or isinstance(event, TranscriptRequested)):
             return True
         if not heard:
@@ -132,11 +133,12 @@ class Peer(Settling):
 
     def _learn(self, via: int, lesson: Lesson) -> None:
         """Somebody tells us a later state: we may have been removed while we were away."""
-        if self._candidate is None and (self.comes_back or self._round is None):
-            self._candidate = self._new_candidate()
-        if self._candidate is None:
+        if not self.comes_back and self._round is not None:
             return self._drop(via, "unasked_lesson")
-        return self._candidate.learn(via, lesson)
+        candidate = self._candidate
+        if candidate is None or (not candidate.convinced and candidate.state is not self.state):
+            self._candidate = candidate = self._new_candidate()
+        return candidate.learn(via, lesson)
 
     def _leave(self) -> None:
         """We are out of the roster: nothing of the attempt under way concerns us any more."""

@@ -23,7 +23,7 @@ from node.protocol.events import (
     Teach,
     TranscriptRequested,
 )
-from node.protocol.lesson import lesson_of
+from node.protocol.lesson import Lesson, lesson_of
 from node.protocol.messages import Hello, Join, Phase, Signed, decode_body, encode_signed, signing_bytes
 from node.protocol.probation import candidates_of, join_slot, joins_fit
 from node.protocol.settings import Settings, Tools
@@ -54,6 +54,8 @@ class Porch:
     def hears(self, event: Input, state: State, past: Attempt | None) -> bool:
         """Take an input from a peer that is not active; false if it is none of our business."""
         match event:
+            case TranscriptRequested(via=via) if via in _newcomers(state):
+                self._tell(via, lesson_of(state, past))
             case TranscriptRequested(via=via, step=step) if via in candidates_of(self._settings, state):
                 self._ask(via, step, state)
             case MessageArrived(via=int(via), signed=signed) if via in candidates_of(self._settings, state):
@@ -71,7 +73,7 @@ class Porch:
             state: the new one.
             past: the attempt that led to it.
         """
-        newcomers = tuple(peer for peer, since in state.returned if since == state.step)
+        newcomers = _newcomers(state)
         self._told.update(newcomers)
         if newcomers:
             self._out.append(Teach(newcomers, lesson_of(state, past)))
@@ -94,14 +96,23 @@ class Porch:
         return tuple(data for data in held if joins_fit((data,), attempt))
 
     def _ask(self, via: int, step: int, state: State) -> None:
-        if self._told[via] >= _LESSONS * (self._settings.probation + 1):
-            return self._drop(via, "asked_too_often")
         if state.summary is not None and state.step > step:
-            self._told[via] += 1
-            self._out.append(Teach((via,), lesson_of(state, None)))
-        else:
+            return self._tell(via, lesson_of(state, None))
+        if self._patient(via):
             self._asking[via] = step
         return None
+
+    def _tell(self, via: int, lesson: Lesson) -> None:
+        if self._patient(via):
+            self._told[via] += 1
+            self._out.append(Teach((via,), lesson))
+
+    def _patient(self, via: int) -> bool:
+        """True while a peer has not used up its lessons."""
+        if self._told[via] < _LESSONS * (self._settings.probation + 1):
+            return True
+        self._drop(via, "asked_too_often")
+        return False
 
     def _message(self, via: int, signed: Signed, state: State) -> bool:
         """A JOIN, or the greeting of a process that knows nothing any more."""
@@ -131,8 +142,7 @@ class Porch:
 
     def _serve(self, via: int, key: BulkKey, state: State, past: Attempt | None) -> None:
         """A vector of the state before this step, or before the last one, once for each."""
-        newcomers = {peer for peer, since in state.returned if since == state.step}
-        welcome = via in newcomers or via in candidates_of(self._settings, state)
+        welcome = via in _newcomers(state) or via in candidates_of(self._settings, state)
         values_D = self._find(key, state, past)
         if not welcome or values_D is None or (via, key) in self._served:
             return self._drop(via, "unserved_request")
@@ -149,3 +159,8 @@ class Porch:
 
     def _drop(self, via: int, reason: str) -> None:
         self._out.append(Dropped(via, reason))
+
+
+def _newcomers(state: State) -> tuple[int, ...]:
+    """Who is in the roster again from this step on."""
+    return tuple(peer for peer, since in state.returned if since == state.step)
