@@ -13,7 +13,7 @@ from typing import Any
 from node import journal
 
 _EVENTS = ("suspected", "disputed", "accused", "voided", "resolved", "banned", "halted", "rejoining", "probation",
-           "returned", "expelled")  # fmt: skip
+           "returned")  # fmt: skip
 
 REASONS: Mapping[str, str] = {
     "equivocation": "it signed two different messages for one slot; the pair is the proof",
@@ -147,8 +147,6 @@ def _returns(found: Mapping[str, list[dict[str, Any]]]) -> Iterator[str]:
         yield f"everyone computed the gradient of peer {peer}, on probation, again: correct, {correct} of {needed}"
     for peer in dict.fromkeys(record["peer"] for record in found["returned"]):
         yield f"peer {peer} has served its probation and is in the roster from the next step on"
-    for record in found["expelled"]:
-        yield f"node {record['node']} took no further part: {REASONS.get(record['reason'], record['reason'])}"
 
 
 def _peers(ids: set[int]) -> str:
