@@ -143,7 +143,7 @@ REFUSED = [
     ("no run directory", remove("genesis.json"), "genesis.json"),
     ("a damaged genesis", edit("genesis.json", lambda text: text[:-2]), "damaged"),
     ("another wire version",
-     edit("genesis.json", lambda text: text.replace('"wire_version":2', '"wire_version":99')), "99"),
+     edit("genesis.json", lambda text: text.replace(f'"wire_version":{WIRE_VERSION}', '"wire_version":99')), "99"),
 ]  # fmt: skip
 
 
