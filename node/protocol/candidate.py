@@ -30,7 +30,7 @@ from node.protocol.events import (
     Say,
     SetTimer,
 )
-from node.protocol.lesson import Lesson, certified, finished_phases, signed_in
+from node.protocol.lesson import Lesson, after_dispute, certified, finished_phases, signed_in
 from node.protocol.messages import Join, Phase
 from node.protocol.probation import candidates_of, gradient_digest, join_slot
 from node.protocol.randomness import batch_seed
@@ -231,6 +231,7 @@ class Candidate:
             summary.bans, NormWindow(norms), Draw(summary.validators, summary.validator_count), summary.fingerprints,
             summary.complaints, summary.probation, summary.returned, summary, lesson.now.certificate,
         )  # fmt: skip
+        state = after_dispute(state)
         self._out += [CancelTimer(PULL), CancelTimer(ASK)]
         if past is not None:
             self.resumption = Resumption(state, 0, self._past(past), lesson.now.certificate, ())

@@ -87,6 +87,8 @@ def certified(told: Certified, known: Roster, settings: Settings, verify: Verify
             return False
         if not signed_in(signed, settings, roster, summary.step - 1, first.attempt, verify):
             return False
+    if len({encode(body.removals) for body in bodies if isinstance(body, Outcome)}) > 1:
+        return False
     signers = {body.slot.sender for body in bodies}
     whole = 2 * len(signers) > len(roster.active) if kind is Outcome else signers == set(roster.active)
     return whole and len(signers & set(known.active)) > known.faults
@@ -101,6 +103,15 @@ def signed_in(signed: Signed, settings: Settings, roster: Roster, step: int, att
     here = (slot.run, slot.roster, slot.step, slot.attempt) == (settings.run, roster.digest, step, attempt)
     known = here and slot.sender in roster.active
     return known and verify(roster.keys[slot.sender], signing_bytes(signed.body), signed.signature)
+
+
+def after_dispute(state: State) -> State:
+    """A certified state with what the OUTCOMEs that certify it add: its summary was fixed before the dispute."""
+    end = decode_body(state.certificate[0].body)
+    if not isinstance(end, Outcome):
+        return state
+    more = [removal for removal in end.removals if removal.peer in state.roster.active]
+    return state.punished(end.slot.step, end.slot.attempt, more, reform=False)
 
 
 def finished_phases(messages: Sequence[Signed]) -> tuple[Phase, ...]:

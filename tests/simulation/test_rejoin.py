@@ -141,6 +141,20 @@ def test_attackers_meet_a_peer_that_comes_back(tmp_path: Path) -> None:
     assert all(len(found) == 1 for found in digests(seen).values())
 
 
+def test_a_newcomer_hears_of_a_removal_that_only_the_outcomes_carry(tmp_path: Path) -> None:
+    """Somebody dies before its CLOSE of the very step that lets the peer in: the value stands, and the dispute's
+    removal is not part of it."""
+    _, seen = played(tmp_path / "calm", killed((5,), 3, 5))
+    (back,) = {each.output.step for each in seen if isinstance(each.output, Returned)}
+    role = Role((Plugin("crash", {"phase": "CLOSE"}),), Schedule(start=back), (4,))
+    cluster, seen = played(tmp_path / "stalled", killed((5,), 3, 5), roles={4: role})
+    assert removals(seen) == {(5, "silent"), (4, "silent")}
+    assert {each.node for each in outputs(seen, Finished)} == {0, 1, 2, 3, 5}
+    assert {each.output.step for each in seen if isinstance(each.output, Returned)} == {back}
+    assert all(len(found) == 1 for found in digests(seen).values())
+    verify(cluster, seen, witness=0)
+
+
 # --- the attack `rejoin` ------------------------------------------------------------------------------------------
 
 ATTACKED = configuration(steps=20, probation=2)
