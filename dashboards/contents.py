@@ -92,6 +92,10 @@ PROTOCOL = (
     Show("Disputes", "By outcome: the step stood, or was tried again.", (
         (f"max by (outcome) (btard_disputes_total{{{RUN}}})", "{{outcome}}"),
     )),
+    Show("Steps undone", "Steps with gradients that were taken back because a banned peer's contributions to them were "
+         "false (--undo).", (
+        (f"max(btard_steps_undone_total{{{RUN}}})", "steps"),
+    )),
     Show("Late and repeated messages", "A second; harmless, and frequent in a dispute.", (
         (f"sum by (kind) (rate(btard_late_messages_total{{{RUN}}}[{RATE}]))", "late {{kind}}"),
         (f"sum by (kind) (rate(btard_duplicate_messages_total{{{RUN}}}[{RATE}]))", "repeated {{kind}}"),

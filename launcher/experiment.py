@@ -66,6 +66,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     audit_share: float = _RUN.audit_share
     on_ban: Literal["remove", "reform"] = _RUN.on_ban
     probation: int = _RUN.probation
+    undo: int = _RUN.undo
     recompute_tolerance: float = _RUN.recompute_tolerance
     seed: int = 0
     init_seed: int | None = None
@@ -117,7 +118,8 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             steps=self.steps,
             batch_size=self.batch_size, lr=self.lr, momentum=self.momentum, tau=self.tau, validators=self.validators,
             validate_every=self.validate_every, delta_max=self.delta_max, audit_share=self.audit_share,
-            on_ban=self.on_ban, init_seed=seeds.init, data_seed=seeds.data, delivery_bound_s=self.delivery_bound,
+            on_ban=self.on_ban, undo=self.undo, init_seed=seeds.init, data_seed=seeds.data,
+            delivery_bound_s=self.delivery_bound,
             gradient_bound_s=_RUN.gradient_bound_s if self.gradient_bound is None else self.gradient_bound,
             minimum_rate=self.minimum_rate, recompute_tolerance=self.recompute_tolerance, probation=self.probation,
             device=device,

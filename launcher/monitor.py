@@ -15,7 +15,7 @@ from rich.text import Text
 from launcher import conditions, syntax
 from launcher.plan import Plan
 from launcher.roles import describe
-from launcher.state import Ban, NodeState, Record, RunState
+from launcher.state import Ban, NodeState, Record, RunState, undo_line
 from launcher.summary import Summary
 from launcher.traffic import human
 from node.conditions import Conditions
@@ -45,6 +45,7 @@ class Monitor:
         self._drawn = 0.0
         self._told_bans: set[tuple[int, int]] = set()
         self._told_steps: set[int] = set()
+        self._told_undone: set[int] = set()
         self._told_ready = False
         self._told_events = 0
         self._told_returns: set[int] = set()
@@ -99,6 +100,9 @@ class Monitor:
         for peer in sorted(set(state.returned) - self._told_returns):
             self._told_returns.add(peer)
             self.note(f"step {state.returned[peer].step}: peer {peer} has served its probation and is back")
+        for step in sorted(set(state.undone) - self._told_undone):
+            self._told_undone.add(step)
+            self.note(f"step {step}: {undo_line(state.undone[step])}")
         for step, accuracy in state.accuracy() if self._live is None else ():
             # A step's slices arrive one by one; it is only told when the next step is on its way.
             if step not in self._told_steps and (state.step > step or step == plan.run.steps):

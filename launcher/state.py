@@ -42,6 +42,18 @@ class Ban:
     evidence_digest: str
 
 
+@dataclass(frozen=True, slots=True)
+class Undoing:
+    """What an undo step came to; `lies` are (step, peer), `to_step` None: nothing was false."""
+
+    step: int
+    suspects: tuple[int, ...]
+    lies: tuple[tuple[int, int], ...]
+    to_step: int | None
+    lost: int
+    older: bool
+
+
 @dataclass(slots=True)
 class Bytes:
     """What one node has sent since it started."""
@@ -99,6 +111,7 @@ class RunState:
     `happened` lists the events of the scenario, `killed` and `paused` who is away because of it; `links` holds each
     direction's last figures where the network is modelled.
     `returned` holds the peers that were gone and have been let back, with the last step before that.
+    `undone` holds undo steps by their number.
     `bans` are keyed by (step, peer): under `--on-ban reform` a peer that stays may be banned again.
     """
 
@@ -111,6 +124,7 @@ class RunState:
     attacked: dict[int, frozenset[int]] = field(default_factory=dict)
     returned: dict[int, Return] = field(default_factory=dict)
     voided: int = 0
+    undone: dict[int, Undoing] = field(default_factory=dict)
     links: dict[tuple[int, int], Record] = field(default_factory=dict)
     happened: list[Record] = field(default_factory=list)
     killed: set[int] = field(default_factory=set)
@@ -166,6 +180,8 @@ class RunState:
                 node.state = "expelled"
             case "voided":
                 self.voided += node.node == self.honest[0] if self.honest else 0
+            case "undone" if node.node not in self.byzantine:
+                self.undone.setdefault(int(record["step"]), undoing(record))
             case "halted":
                 node.state, node.problem = "halted", str(record["problem"])
             case "failed":
@@ -252,3 +268,22 @@ class RunState:
     def _count(node: NodeState, record: Record) -> None:
         own = Bytes(record["bulk_bytes"], record["control_bytes"], record["publication_bytes"])
         node.sent = own.plus(node.sent_before)
+
+
+def undoing(record: Record) -> Undoing:
+    """An undo step from a node's journal."""
+    lies = tuple((int(step), int(peer)) for step, peer in record["lies"])
+    return Undoing(int(record["step"]), tuple(record["suspects"]), lies, record["to_step"], int(record["lost"]),
+                   bool(record["older"]))  # fmt: skip
+
+
+def undo_line(undone: Undoing) -> str:
+    """An undo step in words."""
+    peers = ", ".join(str(peer) for peer in undone.suspects)
+    text = f"what peer{'' if len(undone.suspects) == 1 else 's'} {peers} had contributed was recomputed: "
+    if undone.to_step is None:
+        return text + "nothing was false, and nothing is undone"
+    text += (
+        f"{len(undone.lies)} false; the parameters before step {undone.to_step} stand again, {undone.lost} steps lost"
+    )
+    return text + ("; the first lie may be older than the window" if undone.older else "")

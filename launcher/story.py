@@ -10,10 +10,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from launcher.state import undo_line, undoing
 from node import journal
 
-_EVENTS = ("suspected", "disputed", "accused", "voided", "resolved", "banned", "halted", "rejoining", "probation",
-           "returned")  # fmt: skip
+_EVENTS = ("suspected", "disputed", "accused", "voided", "resolved", "banned", "undone", "halted", "rejoining",
+           "probation", "returned")  # fmt: skip
 
 REASONS: Mapping[str, str] = {
     "equivocation": "it signed two different messages for one slot; the pair is the proof",
@@ -28,7 +29,7 @@ REASONS: Mapping[str, str] = {
     "checksum": "its checksum is not what its committed bytes give",
     "gradient": "its gradient is not the one that its public seed gives",
     "probation": "on probation it signed another digest than that of the gradient its public seed gives",
-    "false_report": "as aggregator it passed a false checksum as true",
+    "false_report": "it passed as true a checksum, or in an undo step a contribution, that is false",
     "false_accusation": "what it accused proved true on recomputation",
     "silent": "f + 1 peers missed its message at their deadlines, or its view in the dispute: gone, not banned",
     "edges": "complaints tie it to more peers than can be faulty",
@@ -45,6 +46,7 @@ _CHARGES: Mapping[str, str] = {
     "averaging:accusation": "the aggregate of peer {peer} is wrong",
     "checksum": "the checksum that peer {peer} claims is false (V1)",
     "gradient": "the gradient of peer {peer} is not the one of its public seed",
+    "history": "what peer {peer}, removed before, contributed to an earlier step is false (undo)",
     "withheld:part": "too few hold the part that peer {peer} owes",
     "withheld:aggregate": "too few hold the aggregate of peer {peer}",
     "withheld:publication": "too few hold what peer {peer} had to publish",
@@ -85,6 +87,7 @@ def _attempt(found: Mapping[str, list[dict[str, Any]]]) -> Iterator[str]:
     yield from _accusations(found["accused"], {record["peer"] for record in found["banned"]})
     yield from _resolutions(found["resolved"])
     yield from _bans(found["banned"])
+    yield from dict.fromkeys(undo_line(undoing(record)) for record in found["undone"])
     if found["voided"]:
         yield "the attempt had no effect but the removals; the step started again with whoever was left"
     yield from _returns(found)
@@ -114,6 +117,9 @@ def _accusations(records: list[dict[str, Any]], guilty: set[int]) -> Iterator[st
     for kind, accused, part, accuser in seen:
         about = f" for part {part}" if part is not None else ""
         who = f"peer {accuser} said that" if accuser is not None else "everyone saw that"
+        if kind == "history":
+            yield f"somebody said that {_CHARGES[kind].format(peer=accused)}; everyone recomputed it"
+            continue
         # Whoever is already out is judged all the same: guilt turns its `gone` into `banned`.
         verdict = "guilty" if accused in guilty else "not guilty"
         if accuser in guilty and accused not in guilty:

@@ -48,6 +48,19 @@ class BanRow(msgspec.Struct, frozen=True):
     byzantine: bool
 
 
+class UndoRow(msgspec.Struct, frozen=True):
+    """One undo step: whose contributions were recomputed, which (step, peer) were false, before which step's parameters
+    stand again (None: nothing was undone), how many steps with gradients that costs, and whether the first lie may be
+    older than the window."""
+
+    step: int
+    suspects: tuple[int, ...]
+    lies: tuple[tuple[int, int], ...]
+    to_step: int | None
+    lost: int
+    older: bool
+
+
 class Failure(msgspec.Struct, frozen=True):
     """A node that did not end well: its exit code, what it said, and the end of its log."""
 
@@ -134,6 +147,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     links: list[LinkRow] = []
     scenario: list[Happened] = []
     returned: list[Return] = []
+    undone: list[UndoRow] = []
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +197,8 @@ def summarise(run_id: str, state: RunState, roles: Mapping[int, Role], ending: E
         scenario=[Happened(event["action"], tuple(event["peers"]), event["at_s"], event["text"])
                   for event in state.happened],
         returned=[state.returned[peer] for peer in sorted(state.returned)],
+        undone=[UndoRow(each.step, each.suspects, each.lies, each.to_step, each.lost, each.older)
+                for _, each in sorted(state.undone.items())],
     )  # fmt: skip
 
 

@@ -137,6 +137,7 @@ def settings_of(run_id: str, run: RunConfig, members: Sequence[Member], dimensio
         minimum_rate=run.minimum_rate,
         recompute_tolerance=run.recompute_tolerance,
         probation=run.probation,
+        undo=run.undo,
     )
 
 

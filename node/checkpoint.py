@@ -3,34 +3,29 @@
 A file is a header and the vectors it names, as they lie in memory: a step has six of them, so nothing of them is copied
 on the way to the kernel, and what the state's CLOSEs have digested already is not digested again. Checkpoints outlast
 the process, not a loss of power: nothing waits for the disk. A file that is damaged all the same is told by its
-digests, and the one before it serves.
+digests, and the one before it serves. With `--undo` each step of the window has a file of its own, written once.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 from blake3 import blake3
-from torch import Tensor
 
 from node.errors import BackendError, CheckpointError, WireError
-from node.protocol.checksums import NormWindow
-from node.protocol.digest import tensor_bytes, tensor_digest
-from node.protocol.evidence import tensor_of
-from node.protocol.messages import Phase, Signed
-from node.protocol.resumption import Past, Resumption
+from node.protocol.digest import tensor_bytes
+from node.protocol.messages import Signed
+from node.protocol.resumption import Resumption
 from node.protocol.roster import Roster
-from node.protocol.state import Ban, State, Summary
-from node.protocol.validators import Draw
+from node.protocol.window import Layer
+from node.shelf import MISMATCH, SavedPast, SavedState, Shelf, Vector, cut, restored, restored_past
 
-FORMAT = 3
+FORMAT = 4
 _MAGIC = b"BTARD checkpoint "
 _DIGEST_BYTES, _SIZE_BYTES = 32, 8
-_MISMATCH = "its content does not match its digest"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,63 +45,33 @@ class Checkpoint:
     at: Resumption
 
 
-class _State(msgspec.Struct, frozen=True, array_like=True):
-    """A `State`, its roster by ids alone, its vectors by their places."""
-
-    step: int
-    parameters: int
-    optimiser: int
-    r: bytes
-    active: tuple[int, ...]
-    bans: tuple[Ban, ...]
-    norms: tuple[tuple[float, ...], ...]
-    validators: tuple[int, ...]
-    validator_count: int
-    fingerprints: bytes
-    complaints: tuple[tuple[int, int, int], ...]
-    probation: tuple[tuple[int, int], ...]
-    returned: tuple[tuple[int, int], ...]
-    summary: Summary | None
-    certificate: tuple[Signed, ...]
-
-
-class _Past(msgspec.Struct, frozen=True, array_like=True):
-    """A `Past`."""
-
-    state: _State
-    number: int
-    messages: tuple[Signed, ...]
-    finished: tuple[Phase, ...]
-    aggregates: dict[int, int]
-    own: int | None
-    r: bytes
-    iterations: int
-
-
-class _Vector(msgspec.Struct, frozen=True, array_like=True):
-    """One vector after the header: its bytes, and its digest under a domain (as in `State.summarise`)."""
-
-    size: int
-    domain: str
-    digest: bytes
-
-
 class _Header(msgspec.Struct, frozen=True, array_like=True):
     """What stands before the vectors."""
 
     run: bytes
     node: int
     fingerprint: bytes
-    state: _State
+    state: SavedState
     number: int
-    past: _Past | None
+    past: SavedPast | None
     certificate: tuple[Signed, ...]
     proofs: tuple[bytes, ...]
-    vectors: tuple[_Vector, ...]
+    vectors: tuple[Vector, ...]
+
+
+class _LayerHeader(msgspec.Struct, frozen=True, array_like=True):
+    """What stands before the vectors of a layer."""
+
+    run: bytes
+    node: int
+    past: SavedPast
+    contributors: tuple[int, ...]
+    digest: bytes
+    vectors: tuple[Vector, ...]
 
 
 def save(path: Path, checkpoint: Checkpoint, over: Path | None = None) -> None:
-    """Write a file in one piece.
+    """Write a file in one piece; layers are not part of it.
 
     Args:
         path: its name, under which it is whole.
@@ -116,25 +81,33 @@ def save(path: Path, checkpoint: Checkpoint, over: Path | None = None) -> None:
     Raises:
         BackendError: the disk is full, or the directory cannot be written.
     """
-    vectors: list[Tensor] = []
-    header = msgspec.msgpack.encode(_header(checkpoint, vectors))
-    size, digest = len(header).to_bytes(_SIZE_BYTES, "little"), blake3(header).digest()
-    temporary = path.with_suffix(".tmp")
-    try:
-        if over is not None:
-            over.replace(temporary)
-        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644), "wb") as file:
-            file.write(b"".join((_MAGIC, bytes((FORMAT,)), digest, size, header)))
-            for values_P in vectors:
-                file.write(tensor_bytes(values_P))
-            file.truncate()
-        temporary.replace(path)
-    except OSError as error:
-        raise BackendError(f"cannot write {path}: {error.strerror}; free the disk and resume") from error
+    shelf, at = Shelf(), checkpoint.at
+    state = shelf.state(at.state)
+    past = shelf.past(at.past) if at.past is not None else None
+    header = _Header(checkpoint.run, checkpoint.node, checkpoint.fingerprint, state, at.number, past, at.certificate,
+                     at.proofs, shelf.table)  # fmt: skip
+    _write(path, msgspec.msgpack.encode(header), shelf, over)
+
+
+def save_layer(path: Path, run: bytes, node: int, layer: Layer) -> None:
+    """Write a layer of the window of undo in one piece.
+
+    Args:
+        path: its name.
+        run, node: whose it is.
+        layer: what it holds.
+
+    Raises:
+        BackendError: the disk is full, or the directory cannot be written.
+    """
+    shelf = Shelf()
+    past = shelf.past(layer.past)
+    header = _LayerHeader(run, node, past, layer.contributors, layer.digest, shelf.table)
+    _write(path, msgspec.msgpack.encode(header), shelf, None)
 
 
 def load(path: Path, run: bytes, node: int, roster: Roster) -> Checkpoint:
-    """Read a file.
+    """Read a file, and the layers of the window of undo beside it.
 
     Args:
         path: of the file.
@@ -145,6 +118,61 @@ def load(path: Path, run: bytes, node: int, roster: Roster) -> Checkpoint:
     Raises:
         CheckpointError: it cannot be read, is damaged, of another version, another run or another node.
     """
+    head, content = _read(path)
+    try:
+        header = msgspec.msgpack.decode(head, type=_Header)
+        _check_owner(path, header, run, node)
+        vectors, named = cut(header.vectors, content), header.state.window.layers
+        layers = tuple(_load_layer(layer_path(path.parent, step), run, node, roster, digest) for step, digest in named)
+        past = restored_past(header.past, vectors, roster) if header.past is not None else None
+        state = restored(header.state, vectors, roster, layers)
+        at = Resumption(state, header.number, past, header.certificate, header.proofs)
+        return Checkpoint(run, node, header.fingerprint, at)
+    except (msgspec.MsgspecError, UnicodeDecodeError, WireError, IndexError) as error:
+        raise CheckpointError(f"{path} is damaged: {error}") from error
+
+
+def layer_path(directory: Path, step: int) -> Path:
+    """Where the layer of a step lies."""
+    return directory / f"{step:08d}.layer"
+
+
+def _load_layer(path: Path, run: bytes, node: int, roster: Roster, named: bytes) -> Layer:
+    head, content = _read(path)
+    try:
+        header = msgspec.msgpack.decode(head, type=_LayerHeader)
+        _check_owner(path, header, run, node)
+        if header.digest != named:
+            raise CheckpointError(f"{path} is not the layer that the checkpoint names; use the run directory as it was")
+        past = restored_past(header.past, cut(header.vectors, content), roster)
+        return Layer(past, header.contributors, header.digest)
+    except (msgspec.MsgspecError, UnicodeDecodeError, WireError, IndexError) as error:
+        raise CheckpointError(f"{path} is damaged: {error}") from error
+
+
+def _check_owner(path: Path, header: _Header | _LayerHeader, run: bytes, node: int) -> None:
+    if header.run != run or header.node != node:
+        raise CheckpointError(f"{path} belongs to another run or node; use the run directory as it was")
+
+
+def _write(path: Path, header: bytes, shelf: Shelf, over: Path | None) -> None:
+    size, digest = len(header).to_bytes(_SIZE_BYTES, "little"), blake3(header).digest()
+    temporary = path.with_suffix(".tmp")
+    try:
+        if over is not None:
+            over.replace(temporary)
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644), "wb") as file:
+            file.write(b"".join((_MAGIC, bytes((FORMAT,)), digest, size, header)))
+            for values_P in shelf.vectors:
+                file.write(tensor_bytes(values_P))
+            file.truncate()
+        temporary.replace(path)
+    except OSError as error:
+        raise BackendError(f"cannot write {path}: {error.strerror}; free the disk and resume") from error
+
+
+def _read(path: Path) -> tuple[memoryview, memoryview]:
+    """A file's header, which is whole, and the vectors behind it."""
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -159,84 +187,5 @@ def load(path: Path, run: bytes, node: int, roster: Roster) -> Checkpoint:
     start = _DIGEST_BYTES + _SIZE_BYTES
     end = start + int.from_bytes(rest[_DIGEST_BYTES:start], "little")
     if blake3(rest[start:end]).digest() != rest[:_DIGEST_BYTES]:
-        raise CheckpointError(f"{path} is damaged: {_MISMATCH}")
-    try:
-        header = msgspec.msgpack.decode(rest[start:end], type=_Header)
-        if header.run != run or header.node != node:
-            raise CheckpointError(f"{path} belongs to another run or node; use the run directory as it was")
-        return Checkpoint(run, node, header.fingerprint, _resumption(header, _cut(header, rest[end:]), roster))
-    except (msgspec.MsgspecError, UnicodeDecodeError, WireError, IndexError) as error:
-        raise CheckpointError(f"{path} is damaged: {error}") from error
-
-
-# --- vectors by their places ------------------------------------------------------------------------------------
-
-
-def _header(checkpoint: Checkpoint, vectors: list[Tensor]) -> _Header:
-    """What stands before the vectors, which are put into the list."""
-    table: list[_Vector] = []
-
-    def place(values_P: Tensor, domain: str = "checkpoint", known: bytes | None = None) -> int:
-        digest = tensor_digest(domain, (), values_P) if known is None else known
-        table.append(_Vector(len(tensor_bytes(values_P)), domain, digest))
-        vectors.append(values_P)
-        return len(vectors) - 1
-
-    def saved(state: State) -> _State:
-        signed = state.summary
-        parameters = place(state.parameters_D, "parameters", signed.parameters if signed is not None else None)
-        optimiser = place(state.optimiser_D, "optimiser", signed.optimiser if signed is not None else None)
-        return _State(
-            state.step, parameters, optimiser, state.r, state.roster.active, state.bans,
-            state.norms.steps, state.draw.order, state.draw.count, state.fingerprints, state.complaints,
-            state.probation, state.returned, state.summary, state.certificate,
-        )  # fmt: skip
-
-    at, past = checkpoint.at, None
-    state = saved(at.state)
-    if at.past is not None:
-        before = at.past
-        held = {owner: place(values_P) for owner, values_P in before.aggregates.items()}
-        own = place(before.own_D) if before.own_D is not None else None
-        past = _Past(saved(before.state), before.number, before.messages, before.finished, held, own, before.r,
-                     before.iterations)  # fmt: skip
-    return _Header(checkpoint.run, checkpoint.node, checkpoint.fingerprint, state, at.number, past, at.certificate,
-                   at.proofs, tuple(table))  # fmt: skip
-
-
-def _resumption(header: _Header, vectors: Sequence[Tensor], roster: Roster) -> Resumption:
-    """The other way round."""
-
-    def restored(saved: _State) -> State:
-        return State(
-            saved.step, vectors[saved.parameters], vectors[saved.optimiser], saved.r, Roster(roster.keys, saved.active),
-            saved.bans, NormWindow(saved.norms), Draw(saved.validators, saved.validator_count), saved.fingerprints,
-            saved.complaints, saved.probation, saved.returned, saved.summary, saved.certificate,
-        )  # fmt: skip
-
-    past = None
-    if header.past is not None:
-        before = header.past
-        held = {owner: vectors[place] for owner, place in before.aggregates.items()}
-        own_D = vectors[before.own] if before.own is not None else None
-        past = Past(restored(before.state), before.number, before.messages, before.finished, held, own_D, before.r,
-                    before.iterations)  # fmt: skip
-    return Resumption(restored(header.state), header.number, past, header.certificate, header.proofs)
-
-
-def _cut(header: _Header, content: memoryview) -> list[Tensor]:
-    """The vectors, each in memory of its own.
-
-    Raises:
-        WireError: one is not what its digest says.
-    """
-    if sum(vector.size for vector in header.vectors) != len(content):
-        raise WireError(_MISMATCH)
-    found, start = [], 0
-    for vector in header.vectors:
-        values_P = tensor_of(content[start : start + vector.size])
-        if tensor_digest(vector.domain, (), values_P) != vector.digest:
-            raise WireError(_MISMATCH)
-        found.append(values_P)
-        start += vector.size
-    return found
+        raise CheckpointError(f"{path} is damaged: {MISMATCH}")
+    return rest[start:end], rest[end:]

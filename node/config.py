@@ -57,6 +57,7 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     `pre` is what contributions go through before the rule; `allow_weak` lets a rule work where its condition fails;
     `topology` other than butterfly is a comparison run (node/comparison.py), which alone knows `worker_momentum`;
+    `undo` is how many steps back a ban's poison can be taken out again (0: off);
     `imports` names files with attacks, rules or tasks (node/extensions.py).
     Units: `tau`, `delta_max` are L2 norms of a part; bounds are seconds; `minimum_rate` is bytes per second.
     """
@@ -80,6 +81,7 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     audit_share: float = 0.1
     on_ban: Literal["remove", "reform"] = "remove"
     probation: int = 3
+    undo: int = 0
     init_seed: int = 0
     data_seed: int = 0
     delivery_bound_s: float = 2.0
@@ -117,6 +119,13 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ConfigError(f"--worker-momentum {self.worker_momentum} must lie in [0, 1)")
         if not 0 <= self.recompute_tolerance < 1:
             raise ConfigError(f"--recompute-tolerance {self.recompute_tolerance} must lie in [0, 1)")
+        if self.undo and not 2 <= self.undo <= 128:
+            raise ConfigError(f"--undo {self.undo} must be 0 (off) or lie between 2 and 128")
+        if self.undo and self.recompute_tolerance > 0:
+            raise ConfigError(
+                f"--undo {self.undo} recomputes gradients bit for bit; leave out --recompute-tolerance "
+                f"{self.recompute_tolerance}"
+            )
         if self.peers > 256:
             raise ConfigError(f"--peers {self.peers} is more than the 256 one roster holds")
 

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -13,7 +14,7 @@ from typing import Protocol
 import msgspec
 
 from node import checkpoint, ledger
-from node.checkpoint import Checkpoint
+from node.checkpoint import Checkpoint, layer_path
 from node.envelope import seal, unseal
 from node.errors import BackendError, CheckpointError, WireError
 from node.ledger import HEARD, SIGNED, Ledger
@@ -56,6 +57,7 @@ class Keeper:
         self.problems: list[str] = []
         """Checkpoints that could not be used, in words."""
         self._ledger: Ledger | None = None
+        self._layers: deque[frozenset[int]] = deque(maxlen=_KEPT)
         self._spoken: dict[Key, Signed] = {}
         try:
             directory.mkdir(parents=True, exist_ok=True)
@@ -164,12 +166,28 @@ class Keeper:
         """A new attempt begins."""
         path = self._directory / f"{at.state.step:08d}-{at.number:03d}.checkpoint"
         if not path.exists():
+            self._save_layers(at)
             old = sorted(self._directory.glob("*.checkpoint"))[: 1 - _KEPT]
             over = old.pop() if old else None
             checkpoint.save(path, Checkpoint(self._run, self._node, self._fingerprint, at), over)
             _remove(old)
         self._open(at.state.step)
         _remove(sorted(self._directory.glob("*.ledger"))[:-_KEPT])
+
+    def _save_layers(self, at: Resumption) -> None:
+        """Steps that are new in the window of undo, and an end to those that no checkpoint names any more."""
+        window = at.state.window
+        if not (window.layers or self._layers):
+            return
+        if not self._layers:  # checkpoints from before we were started again may name any of these
+            self._layers.append(frozenset(int(path.stem) for path in self._directory.glob("*.layer")))
+        held = frozenset().union(*self._layers)
+        for layer in window.layers:
+            if layer.step not in held:
+                checkpoint.save_layer(layer_path(self._directory, layer.step), self._run, self._node, layer)
+        self._layers.append(frozenset(layer.step for layer in window.layers))
+        forgotten = held - frozenset().union(*self._layers)
+        _remove([layer_path(self._directory, step) for step in sorted(forgotten)])
 
     def _open(self, step: int) -> None:
         if self._ledger is not None:

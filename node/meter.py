@@ -28,6 +28,7 @@ from node.protocol.events import (
     Resolved,
     Returned,
     Say,
+    Undone,
     Voided,
 )
 from node.protocol.messages import Phase, Report
@@ -83,6 +84,8 @@ class Meter:
                 self.board.counter("samples_total").inc(self._config.run.batch_size)
             case Dropped():
                 self._dropped(output)
+            case Accused(kind="history"):
+                pass  # of a peer that is out already; what came of it is an Undone
             case Accused(accused=accused):
                 self._charges.append(output)
                 if accused is not None and self._states.get(accused) == ACTIVE:
@@ -99,6 +102,8 @@ class Meter:
                 self._committed(output)
             case Returned(peer=peer):
                 self._mark(peer, JOINING)  # the next step's COMMIT makes it active
+            case Undone(lost=lost):
+                self.board.counter("steps_undone_total").inc(lost)
             case _:
                 pass
 
@@ -122,6 +127,7 @@ class Meter:
         ):
             for each in values:
                 board.counter(name, **{label: each})
+        board.counter("steps_undone_total")
         board.gauge("step").set(-1)
         board.gauge("active_peers").set(run.peers)
         for peer in self._states:

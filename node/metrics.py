@@ -97,6 +97,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("mprng_rounds_total", _C, Group.PROTOCOL, "Coin tosses: ok, or void with their attempt", ("result",)),
     Metric("centered_clip_iterations", _G, Group.PROTOCOL, "Iterations of the last aggregation of this node's part"),
     Metric("disputes_total", _C, Group.PROTOCOL, "Disputes that ended: commit or retry", ("outcome",)),
+    Metric("steps_undone_total", _C, Group.PROTOCOL, "Steps with gradients that undo took back"),
     Metric("late_messages_total", _C, Group.PROTOCOL, "Messages of a step or attempt that is over", ("kind",)),
     Metric("duplicate_messages_total", _C, Group.PROTOCOL, "Messages that were here already", ("kind",)),
     Metric("sent_bytes_total", _C, Group.NETWORK, "Bytes that a queue took", ("peer", "kind")),

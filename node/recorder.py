@@ -31,6 +31,7 @@ from node.protocol.events import (
     Resolved,
     Returned,
     Suspected,
+    Undone,
     Voided,
 )
 from node.protocol.messages import Phase
@@ -140,6 +141,8 @@ class Recorder:
                     part=output.part,
                     accuser=output.accuser,
                 )
+            case Undone():
+                self._journal.append("undone", **asdict(output))
             case Voided():
                 self._journal.append("voided", step=output.step, attempt=output.attempt, removals=list(output.removals))
             case Suspected() | Disputed() | Resolved():
@@ -223,7 +226,7 @@ class Recorder:
 
     def _evaluate(self, done: Committed) -> None:
         run = self._config.run
-        if done.step % run.eval_every and done.step != run.steps:
+        if done.step % run.eval_every and done.step < run.steps:
             return
         place, count = done.active.index(self._config.node), len(done.active)
         size = self._task.test_size

@@ -40,6 +40,8 @@ def check(run: RunConfig) -> None:
                 "use --topology parameter_server"
             )
         return
+    if run.undo:
+        raise ConfigError(f"--undo {run.undo}: nobody is banned under --topology {run.topology}; leave it out")
     if run.topology in ("ring", "none") and (run.rule.name != "mean" or run.pre):
         raise ConfigError(f"--topology {run.topology} has no defence: it averages; add --rule mean")
 

@@ -264,7 +264,8 @@ def test_examples_run_and_leave_their_inputs_alone(name: str, parameters: Mappin
             assert (sent_inputs.shape, sent_targets.shape) == (inputs_B.shape, targets_B.shape)
             assert sent_targets.tolist() != targets_B.tolist()
         case _:
-            bodies: list[Body] = [SUMS, AGG, report((Verdict(1, True), Verdict(5, False)))]
+            words = Report(report(()).slot, (), (), (), (), holds=(True, False))
+            bodies: list[Body] = [SUMS, AGG, report((Verdict(1, True), Verdict(5, False))), words]
             assert any(bound.function(body, VIEW) != body for body in bodies)
 
 

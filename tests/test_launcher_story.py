@@ -33,3 +33,17 @@ def test_a_dispute_is_told_in_order(tmp_path: Path) -> None:
     assert [any(words in line for line in lines) for words in order] == [True] * len(order)
     places = [next(place for place, line in enumerate(lines) if words in line) for words in order]
     assert places == sorted(places)
+
+
+def test_an_undo_step_is_told_once(tmp_path: Path) -> None:
+    for node in (0, 1):
+        with Journal(tmp_path / "nodes" / str(node) / "journal.jsonl", node) as journal:
+            journal.append("accused", step=5, attempt=0, kind="history", accused=4, part=None, accuser=None)
+            journal.append("undone", step=5, attempt=0, suspects=[4], lies=[[3, 4], [4, 4]], to_step=3, lost=2,
+                           older=True)  # fmt: skip
+    assert list(tell(tmp_path, [0, 1])) == [
+        "step 5: somebody said that what peer 4, removed before, contributed to an earlier step is false (undo); "
+        "everyone recomputed it",
+        "step 5: what peer 4 had contributed was recomputed: 2 false; the parameters before step 3 stand again, 2 "
+        "steps lost; the first lie may be older than the window",
+    ]

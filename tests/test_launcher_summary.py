@@ -11,6 +11,7 @@ import pytest
 from launcher import summary, traffic
 from launcher.state import Record, RunState
 from launcher.summary import Ending
+from launcher.table import rows
 from node.config import Plugin, Role, Schedule
 from node.errors import BackendError
 from node.protocol.tribunal import standing
@@ -96,6 +97,24 @@ def test_bans_are_scored_with_the_roles() -> None:
 def test_an_attackers_word_bans_nobody() -> None:
     made = score(state(banned(2, 5, 0), byzantine=(2,)))
     assert (made.bans, made.honest_banned, made.undetected_peers) == ([], 0, [2])
+
+
+def undone(node: int, step: int, lost: int) -> Record:
+    return {"time": 1.0, "node": node, "event": "undone", "step": step, "attempt": 0, "suspects": [3],
+            "lies": [[1, 3]] if lost else [], "to_step": 1 if lost else None, "lost": lost, "older": False}  # fmt: skip
+
+
+def test_undo_steps_are_listed_once_and_by_honest_words() -> None:
+    done = score(state(undone(3, 2, 9), undone(0, 5, 2), undone(1, 5, 2), undone(0, 8, 0), byzantine=(3,)))
+    assert done.undone == [
+        summary.UndoRow(5, (3,), ((1, 3),), 1, 2, older=False),
+        summary.UndoRow(8, (3,), (), None, 0, older=False),
+    ]
+    what = "what peer 3 had contributed was recomputed"
+    assert [text for _, text in rows(done) if text.startswith("step ")] == [
+        f"step 5: {what}: 1 false; the parameters before step 1 stand again, 2 steps lost",
+        f"step 8: {what}: nothing was false, and nothing is undone",
+    ]
 
 
 def test_a_peer_that_stays_may_be_banned_again() -> None:

@@ -30,6 +30,7 @@ from node.protocol.events import (
     PhaseEntered,
     Resolved,
     Say,
+    Undone,
     Voided,
 )
 from node.protocol.messages import Phase, Report, Slot, Verdict
@@ -168,6 +169,8 @@ FED: list[tuple[str, list[Output], str, dict[str, str], float]] = [
     ("removed by a dispute", [Resolved(0, 0, "retry", (3,))], STATE, {"peer": "3"}, 4),
     ("a dispute by outcome", [Resolved(0, 0, "retry", (3,))], "btard_disputes_total", {"outcome": "retry"}, 1),
     ("a ban outlasts a removal", [banned(3, "gradient"), Voided(0, 0, (3,))], STATE, {"peer": "3"}, 3),
+    ("steps undone", [Undone(5, 0, (3,), ((3, 3), (4, 3)), 3, 2, older=False)], "btard_steps_undone_total", {}, 2),
+    ("a word in an undo step", [Accused(5, 0, "history", 3, None, None)], "btard_steps_undone_total", {}, 0),
     ("a void toss", [BEGUN, Voided(0, 0, (3,))], "btard_mprng_rounds_total", {"result": "void"}, 1),
     ("a toss that was over before", [BEGUN, TOSSED, Voided(0, 0, ())], "btard_mprng_rounds_total",
      {"result": "void"}, 0),

@@ -80,9 +80,10 @@ def ban(peer: int, reason: str, step: int = 3, removed: bool = True) -> Ban:
         ((ban(1, "silent"), ban(1, "silent", 9)), ((1, 7),), {}, ()),
         ((ban(1, "silent"),), (), {"probation": 0}, ()),
         ((ban(1, "silent"),), (), {"recompute_tolerance": 1e-6}, ()),
+        ((ban(1, "silent"),), (), {"undo": 5}, ()),
     ],
     ids=["gone", "two", "banned", "eliminated", "edges", "withheld", "guilty later", "reformed", "failed", "twice",
-         "off", "mixed environments"],
+         "off", "mixed environments", "undo"],
 )  # fmt: skip
 def test_who_may_come_back(
     bans: tuple[Ban, ...], returned: tuple[tuple[int, int], ...], changes: dict[str, int], wanted: tuple[int, ...]

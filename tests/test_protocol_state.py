@@ -16,6 +16,7 @@ from node.protocol.state import Ban, State, Summary, genesis_randomness, norms_d
 from node.protocol.tribunal import Judgement
 from node.protocol.update import next_state, void_state
 from node.protocol.validators import Draw
+from node.protocol.window import Contribution
 from tests.protocol_attempts import complete
 
 SIX = Roster.genesis(bytes([peer]) * 32 for peer in range(6))
@@ -48,7 +49,8 @@ def test_the_digest_covers_the_transcript_and_nothing_else() -> None:
 
 def test_every_field_of_a_summary_counts() -> None:
     summary = STATE.summarise(b"t")
-    filled = msgspec.structs.replace(summary, bans=(BAN,), complaints=((1, 2, 3),), probation=((1, 2),))
+    filled = msgspec.structs.replace(summary, bans=(BAN,), complaints=((1, 2, 3),), probation=((1, 2),),
+                                      undo=(Contribution(3, 0, 5),))  # fmt: skip
     digests = {filled.digest}
     for name in Summary.__struct_fields__:
         value = getattr(filled, name)

@@ -72,10 +72,10 @@ def test_it_publishes_what_it_committed_to() -> None:
 def test_the_verdict_waits_for_recomputation() -> None:
     round_, target = accusing()
     trial = Trial(round_.attempt, round_.past)
-    assert trial.verdict({}, (), ()) is None
+    assert trial.verdict({}, (), (), {}) is None
     assert round_.past is not None
     true_D = six().task.gradient(round_.past.state.parameters_D, round_.past.seed(target))[0]
-    judgement = trial.verdict({target: true_D}, (), ())
+    judgement = trial.verdict({target: true_D}, (), (), {})
     assert judgement is not None
     assert [removal.reason for removal in judgement.removals] == ["false_accusation"]
 
@@ -90,7 +90,7 @@ def test_across_environments_most_of_the_active_roster_decides(guilty: int, reas
         attempt.transcript.add(body, Signed(encode_body(body), bytes(64)))
     for item in trial.publications:
         attempt.publications[(item.step, item.attempt, item.owner, item.part)] = torch.zeros(1)
-    judgement = trial.verdict({}, (), ())
+    judgement = trial.verdict({}, (), (), {})
     assert judgement is not None
     assert [(removal.peer == target, removal.reason) for removal in judgement.removals] == [
         (reason == "gradient", reason)

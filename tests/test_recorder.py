@@ -25,6 +25,7 @@ from node.protocol.events import (
     Halted,
     Output,
     PhaseEntered,
+    Undone,
     Voided,
 )
 from node.protocol.state import parameters_digest
@@ -141,6 +142,10 @@ OTHERS: dict[str, tuple[Output, dict[str, object]]] = {
         {"step": 3, "attempt": 0, "kind": "gradient", "accused": 2, "part": None, "accuser": 1},
     ),
     "voided": (Voided(3, 0, (2,)), {"step": 3, "attempt": 0, "removals": [2]}),
+    "undone": (
+        Undone(5, 0, (2,), ((3, 2), (4, 2)), 3, 2, older=False),
+        {"step": 5, "attempt": 0, "suspects": [2], "lies": [[3, 2], [4, 2]], "to_step": 3, "lost": 2, "older": False},
+    ),
     "expelled": (Expelled(3, "gradient"), {"step": 3, "reason": "gradient"}),
     "halted": (
         Halted(3, "AGG", 2, "peer 2 is silent"),

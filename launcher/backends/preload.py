@@ -4,13 +4,8 @@ from __future__ import annotations
 
 import gc
 
-import torch
-
 import node.worker  # noqa: F401
 from node import kernels
-
-# The first call imports some 900 modules of torch, about 2 s: six workers at once would take ten times that.
-torch.use_deterministic_algorithms(True)
 
 # Compiled once, not by each worker.
 kernels.library()

@@ -72,6 +72,8 @@ class Attempt:
         self.split = Split(settings.dimension, len(self.roster.active))
         self.pairs = state.draw.pairs(self.roster.active)
         self.contributors = self._contributors()
+        self.shares = state.window.shares(self.roster.active, state.r)
+        """In an undo step: who recomputes which contributions."""
         self.place = self.roster.place(me)
         self.transcript = Transcript(self.roster.active)
         self.own_D: Tensor | None = None
@@ -84,7 +86,7 @@ class Attempt:
         self._roster_digest = self.roster.digest
 
     def _contributors(self) -> tuple[int, ...]:
-        if self.step >= self.settings.steps:
+        if self.step >= self.settings.steps or self.state.window.due:
             return ()
         validating = {validator for validator, _ in self.pairs}
         return tuple(peer for peer in self.roster.active if peer not in validating)
@@ -121,6 +123,12 @@ class Attempt:
     def targets(self) -> tuple[int, ...]:
         """Whom this peer validates in this attempt."""
         return tuple(target for validator, target in self.pairs if validator == self.me)
+
+    @property
+    def burden(self) -> int:
+        """Most gradients that one peer recomputes for its REPORT in an undo step; 0 in any other."""
+        most = max((len(share) for share in self.shares.values()), default=0)
+        return most + len(self.pairs) if most else 0
 
     # --- commitments ------------------------------------------------------------------------------------------
 

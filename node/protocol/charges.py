@@ -28,6 +28,7 @@ from node.protocol.messages import (
 from node.protocol.randomness import happens
 from node.protocol.settings import Verify
 from node.protocol.silence import Silent, silence
+from node.protocol.window import Contribution
 
 MAX_PROOFS = 4
 """Proofs of equivocation that one REPORT carries."""
@@ -66,6 +67,14 @@ class FalseGradient(msgspec.Struct, frozen=True, array_like=True, tag="gradient"
 
     accused: int
     accuser: int
+
+
+class FalseHistory(msgspec.Struct, frozen=True, array_like=True, tag="history", forbid_unknown_fields=True):
+    """In an undo step somebody disowns what the accused contributed to an earlier step; everyone recomputes it."""
+
+    accused: int
+    step: int
+    attempt: int
 
 
 class Withheld(msgspec.Struct, frozen=True, array_like=True, tag="withheld", forbid_unknown_fields=True):
@@ -119,6 +128,7 @@ Charge: TypeAlias = (
     | Averaging
     | FalseChecksum
     | FalseGradient
+    | FalseHistory
     | Withheld
     | Unusable
     | Broken
@@ -139,7 +149,8 @@ def charges(attempt: Attempt) -> tuple[Charge, ...]:
     )
     proofs = dict.fromkeys(_equivocations(attempt))
     silences = dict.fromkeys(_silences(attempt))
-    return (*proofs, *silences, *bounds, *averaging, *dict.fromkeys(checksums), *_false_gradients(attempt))
+    histories = (FalseHistory(item.owner, item.step, item.attempt) for item in disowned(attempt))
+    return (*proofs, *silences, *bounds, *averaging, *dict.fromkeys(checksums), *_false_gradients(attempt), *histories)
 
 
 def raised(charge: Charge, attempt: Attempt) -> bool:
@@ -154,6 +165,8 @@ def raised(charge: Charge, attempt: Attempt) -> bool:
             return charge in _false_checksums(attempt)
         case FalseGradient():
             return charge in _false_gradients(attempt)
+        case FalseHistory(accused=accused, step=step, attempt=number):
+            return Contribution(step, number, accused) in disowned(attempt)
         case Silent():
             return charge in _silences(attempt)
         case Averaging(part=part, cause="accusation", accuser=int(accuser)):
@@ -245,6 +258,20 @@ def _false_gradients(attempt: Attempt) -> Iterator[FalseGradient]:
         for verdict in report.verdicts:
             if not verdict.correct:
                 yield FalseGradient(verdict.target, peer)
+
+
+def words(attempt: Attempt) -> dict[Contribution, dict[int, bool]]:
+    """In an undo step: what each checker says of each contribution in question, true if it holds."""
+    said: dict[Contribution, dict[int, bool]] = {item: {} for item in attempt.state.window.due}
+    for peer, report in _reports(attempt).items():
+        for item, holds in zip(attempt.shares.get(peer, ()), report.holds, strict=True):
+            said[item][peer] = holds
+    return said
+
+
+def disowned(attempt: Attempt) -> tuple[Contribution, ...]:
+    """Contributions that at least one checker calls false."""
+    return tuple(item for item, by in words(attempt).items() if not all(by.values()))
 
 
 def _equivocations(attempt: Attempt) -> Iterator[Equivocation]:
@@ -345,6 +372,8 @@ def accusation_of(attempt: Attempt, charge: Charge) -> Accused:
             return Accused(step, number, "checksum", accused, part, accuser)
         case FalseGradient(accused=accused, accuser=accuser):
             return Accused(step, number, "gradient", accused, None, accuser)
+        case FalseHistory(accused=accused):
+            return Accused(step, number, "history", accused, None, None)
         case Withheld(accused=accused, stage=stage, part=part):
             return Accused(step, number, f"withheld:{stage}", accused, part, None)
         case Unusable(accused=accused, part=part):

@@ -44,13 +44,15 @@ def deadline(phase: Phase, settings: Settings, active: int, tensors: int, recomp
         settings: D, T_g and the minimum rate.
         active: size of the roster; everyone may send, or pull from everyone, at once.
         tensors: vectors of full length that move before this phase's message (0: none).
-        recomputed: gradients that every peer recomputes for judging.
+        recomputed: gradients that every peer recomputes for judging; before that, those which an undo step asks of one
+            peer for its REPORT: between two of them it listens and speaks.
     """
     judging = recomputed if phase in _JUDGING else 0
     busy_s = max(1, judging) * settings.gradient_bound_s
     lag_s = laggards_s(settings) + busy_s + 3.0 * settings.delivery_bound_s
     bulk_s = lag_s + 4.0 * settings.dimension * tensors * active / settings.minimum_rate if tensors else 0.0
-    computes = judging if phase in _JUDGING else _COMPUTES.get(phase, 0)
+    earlier = recomputed if phase is Phase.REPORT else min(recomputed, 1)
+    computes = judging if phase in _JUDGING else max(_COMPUTES.get(phase, 0), earlier)
     return Deadline(bulk_s, lag_s + bulk_s + computes * settings.gradient_bound_s)
 
 

@@ -23,6 +23,7 @@ class Purpose(Enum):
     OWN = "own"
     VALIDATE = "validate"
     JUDGE = "judge"
+    UNDO = "undo"
 
 
 # --- inputs ---------------------------------------------------------------------------------------------------
@@ -316,6 +317,28 @@ class Returned:
 
 
 @dataclass(frozen=True, slots=True)
+class Undone:
+    """A committed undo step: contributions of `suspects` were recomputed.
+
+    Args:
+        step, attempt: of the undo step.
+        suspects: removed peers.
+        lies: (step, peer) of the contributions that are false, ascending.
+        to_step: the parameters before this step stand again; None: nothing was false.
+        lost: steps with gradients that no longer count.
+        older: the first lie may be older than the window.
+    """
+
+    step: int
+    attempt: int
+    suspects: tuple[int, ...]
+    lies: tuple[tuple[int, int], ...]
+    to_step: int | None
+    lost: int
+    older: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Dropped:
     """An input was refused without any effect; `reason` is a short constant for counting."""
 
@@ -370,6 +393,7 @@ Output: TypeAlias = (
     | Committed
     | Probed
     | Returned
+    | Undone
     | Dropped
     | Finished
     | Expelled

@@ -10,16 +10,26 @@ from torch import Tensor
 
 from node.errors import WireError
 from node.protocol.attempt import Attempt
-from node.protocol.charges import Averaging, Charge, FalseChecksum, FalseGradient, FalseProbation, Unusable
+from node.protocol.charges import (
+    Averaging,
+    Charge,
+    FalseChecksum,
+    FalseGradient,
+    FalseHistory,
+    FalseProbation,
+    Unusable,
+)
 from node.protocol.digest import tensor_bytes
 from node.protocol.messages import Phase, Signed, encode
 from node.protocol.state import Ban, State, Summary
 from node.protocol.tribunal import Guilt
+from node.protocol.undo import earlier
+from node.protocol.window import Contribution
 
 EVIDENCE_VERSION = 2
 
-ABOUT_GRADIENTS = (FalseGradient, FalseProbation)
-"""Charges that are judged by computing a gradient of the step before again."""
+ABOUT_GRADIENTS = (FalseGradient, FalseHistory, FalseProbation)
+"""Charges that are judged by computing a gradient of an earlier step again."""
 
 
 class Held(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -104,8 +114,8 @@ def contradiction(evidence: Evidence) -> str | None:
         return "the ban and the trial are of different attempts"
     if about_gradient != (past is not None):
         return "the step before belongs to the evidence of a gradient charge, and to no other"
-    if past is not None and past.step != trial.step - 1:
-        return "the step judged is not the one before"
+    if past is not None and (past.step, past.attempt) != _step_judged(evidence.charge, trial, past):
+        return "the step judged is not the one of the charge"
     if not about_gradient and (evidence.parameters or evidence.judges):
         return "parameters or JUDGE messages without a gradient charge"
     records = (trial, past) if past is not None else (trial,)
@@ -117,6 +127,13 @@ def contradiction(evidence: Evidence) -> str | None:
            for held in evidence.publications):  # fmt: skip
         return "a published part is of another attempt"
     return None
+
+
+def _step_judged(charge: Charge, trial: Record, past: Record) -> tuple[int, int]:
+    """(step, attempt) of the contribution in question; which attempt stood, a gradient's charge does not say."""
+    if isinstance(charge, FalseHistory):
+        return charge.step, charge.attempt
+    return trial.step - 1, past.attempt
 
 
 def _in_place(record: Record, held: Held) -> bool:
@@ -145,6 +162,9 @@ def gather(
         after: the committed state, None if the attempt was void.
         certificate: the CLOSEs or OUTCOMEs that make the ban effective.
     """
+    if isinstance(guilt.charge, FalseHistory):
+        charge = guilt.charge
+        past = earlier(trial, Contribution(charge.step, charge.attempt, charge.accused))
     about_gradient = isinstance(guilt.charge, ABOUT_GRADIENTS) and past is not None
     evidence = Evidence(
         version=EVIDENCE_VERSION,

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from node.protocol.attempt import Attempt
 from node.protocol.events import ComputeGradient, GradientReady, Purpose
+from node.protocol.undo import Rechecks
 
 
 class Gradients:
@@ -17,6 +18,7 @@ class Gradients:
     def __init__(self) -> None:
         self.own_D: Tensor | None = None
         self.recomputed: dict[int, Tensor] = {}
+        self.rechecks = Rechecks()
         self._asked: set[tuple[Purpose, int]] = set()
 
     def want_own(self, attempt: Attempt) -> list[ComputeGradient]:
@@ -31,6 +33,8 @@ class Gradients:
 
     def take(self, ready: GradientReady) -> bool:
         """Keep an answer; false if nobody asked for it."""
+        if ready.purpose is Purpose.UNDO:
+            return self.rechecks.take(ready)
         if (ready.purpose, ready.peer) not in self._asked:
             return False
         if ready.purpose is Purpose.OWN:

@@ -150,13 +150,15 @@ class Accusation(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fi
 
 class Report(Message, frozen=True, array_like=True, tag="report", forbid_unknown_fields=True):
     """An aggregator's V1 bits (one per contributor, roster order), a validator's verdicts, accusations,
-    evidence of older misconduct and join requests."""
+    evidence of older misconduct, join requests, and in an undo step one bit for each contribution that the sender had
+    to recompute: it is true."""
 
     checks: tuple[bool, ...]
     verdicts: tuple[Verdict, ...]
     accusations: tuple[Accusation, ...]
     evidence: tuple[bytes, ...] = ()
     joins: tuple[bytes, ...] = ()
+    holds: tuple[bool, ...] = ()
 
 
 class Publish(Message, frozen=True, array_like=True, tag="publish", forbid_unknown_fields=True):

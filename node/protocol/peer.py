@@ -199,7 +199,7 @@ class Peer(Settling):
             return self._candidate.computed(event)
         past = self.past.step if self.past is not None else None
         current = event.step == (self.state.step if event.purpose is Purpose.OWN else past)
-        if not current or not self._gradients.take(event):
+        if not (current or event.purpose is Purpose.UNDO) or not self._gradients.take(event):
             return self._drop(None, "unwanted_gradient")
         if self._round is not None and event.purpose is Purpose.OWN:
             self._round.take_own()

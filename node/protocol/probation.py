@@ -43,9 +43,10 @@ def candidates(
 ) -> tuple[int, ...]:
     """Who may come back: peers that were only ever removed as gone, and have not come back before.
 
-    Nobody where environments differ: there a digest proves nothing, and nobody holds the bytes.
+    Nobody where environments differ: there a digest proves nothing, and nobody holds the bytes. Nor where steps can be
+    taken back: who has not been there holds nothing of them.
     """
-    if settings.probation == 0 or settings.recompute_tolerance > 0:
+    if settings.probation == 0 or settings.recompute_tolerance > 0 or settings.undo > 0:
         return ()
     out = {ban.peer for ban in bans} - {peer for peer, _ in returned} - set(active)
     guilty = {ban.peer for ban in bans if standing(ban.reason) != "gone"}

@@ -19,6 +19,7 @@ from node.protocol.charges import (
     Broken,
     Equivocation,
     FalseGradient,
+    FalseHistory,
     FalseProbation,
     Ruled,
     Unusable,
@@ -45,7 +46,8 @@ from node.protocol.replay import Ground, Recompute, Replay, UnprovenError, requi
 from node.protocol.sequence import LackingError, bytes_guilt
 from node.protocol.state import Ban, Summary, parameters_digest
 from node.protocol.testimony import testimony
-from node.protocol.tribunal import Bench, judge
+from node.protocol.tribunal import Bench, gradient_fault, judge
+from node.protocol.window import Contribution
 
 __all__ = ["Ground", "Proof", "Recompute", "UnprovenError", "Verifier"]
 
@@ -152,7 +154,7 @@ class Verifier:
             fits = source is not None and source.part_matches(held.owner, held.part, values_P)
             require(fits, f"the published part {held.part} of peer {held.owner} is not what it committed to")
             trial.publications[(held.step, held.attempt, held.owner, held.part)] = values_P
-        if isinstance(evidence.charge, FalseGradient):
+        if isinstance(evidence.charge, FalseGradient | FalseHistory):
             return self._check_gradient(evidence, trial, past)
         if isinstance(evidence.charge, FalseProbation):
             return self._check_probation(evidence, trial, past)
@@ -177,7 +179,7 @@ class Verifier:
 
     def _check_gradient(self, evidence: Evidence, trial: Attempt, past: Attempt | None) -> Proof:
         charge = evidence.charge
-        assert isinstance(charge, FalseGradient)
+        assert isinstance(charge, FalseGradient | FalseHistory)
         if past is None:
             raise UnprovenError("a gradient charge without the step it concerns")
         parameters_D = tensor_of(evidence.parameters)
@@ -188,7 +190,9 @@ class Verifier:
             text = "recomputation cannot decide here: this machine's environment differs from the run's"
             return Proof(evidence.ban, "majority", f"signed by the whole roster; {text}")
         recomputed_D = self.ground.recompute(parameters_D, past.seed(charge.accused))
-        found = judge((charge,), Bench(trial, past, {charge.accused: recomputed_D}))
+        item = Contribution(past.step, past.number, charge.accused)
+        fault = gradient_fault(past, charge.accused, recomputed_D)
+        found = judge((charge,), Bench(trial, past, {charge.accused: recomputed_D}, faults={item: fault}))
         return self._compare(evidence, found.removals, "recomputation")
 
     def _check_probation(self, evidence: Evidence, trial: Attempt, past: Attempt | None) -> Proof:

@@ -29,6 +29,7 @@ from node.protocol.shapes import misfit
 from node.protocol.state import Ban, State, Summary, genesis_randomness
 from node.protocol.transcript import Added
 from node.protocol.validators import Draw
+from node.protocol.window import Window
 
 Recompute = Callable[[Tensor, bytes], Tensor]
 """(parameters_D, xi) -> gradient_D on this machine."""
@@ -136,8 +137,9 @@ class Replay:
         require(before.step == record.step, "the certified state is of another step")
         self.check_certificate(before, record.certificate)
         draw = Draw(before.validators, before.validator_count)
+        window = Window(due=before.undo, checkers=before.undo_checkers)
         return State(record.step, empty, empty, before.r, roster, before.bans, draw=draw, probation=before.probation,
-                     returned=before.returned, summary=before)  # fmt: skip
+                     returned=before.returned, window=window, summary=before)  # fmt: skip
 
     def check_certificate(self, summary: Summary, certificate: Sequence[Signed]) -> Close | Outcome:
         """n equal CLOSEs (or a majority's OUTCOMEs) over a state, and one of them; the attempt they ended is the one

@@ -94,6 +94,8 @@ class Round:
         if past is not None:
             for target in attempt.targets:
                 out += gradients.want_past(Purpose.VALIDATE, past, target)
+        for item in attempt.shares.get(attempt.me, ()):
+            out += gradients.rechecks.want(attempt, item)
         self._enter(Phase.COMMIT)
 
     # --- inputs -----------------------------------------------------------------------------------------------
@@ -230,7 +232,9 @@ class Round:
         self.phase, self._said, self._overdue = phase, False, False
         self._out.append(PhaseEntered(attempt.step, attempt.number, phase.name))
         trial = self.trial
-        work = (len(trial.publications), len(trial.accused) + len(trial.returning)) if trial is not None else (0, 0)
+        work = (0, self.attempt.burden)
+        if trial is not None:
+            work = len(trial.publications), len(trial.accused) + len(trial.disowned) + len(trial.returning)
         self._clock.enter(phase, *work)
 
     def _compose(self) -> Body | None:
@@ -256,7 +260,8 @@ class Round:
             out = frozenset(guilt.peer for guilt in judgement.guilts)
             order = (*attempt.roster.active, *probation.eligible(attempt))
             judgement = judgement.joined((*edges.broken(attempt, out), *review.guilts), False, order)
-            state = next_state(attempt, judgement, review)
+            lies = self.trial.lies(self._gradients.rechecks.faults) if self.trial is not None else ()
+            state = next_state(attempt, judgement, lies, review)
             summary = state.summarise(attempt.transcript.digest)
             state, value = replace(state, summary=summary), summary.digest
         self.verdict = judgement, state
@@ -267,7 +272,8 @@ class Round:
         if trial is None:
             return None
         lacking = scarce(attempt, Phase.HAVE, trial.publications)
-        return trial.verdict(self._gradients.recomputed, lacking, withheld(attempt, lacking, "publication"))
+        found, owed = self._gradients, withheld(attempt, lacking, "publication")
+        return trial.verdict(found.recomputed, lacking, owed, found.rechecks.faults)
 
     def _finish(self) -> bool:
         """Everyone's message of the phase is here: fix its hash, do what follows, enter the next phase."""
@@ -370,6 +376,8 @@ class Round:
         if self.past is not None:
             for peer in (*trial.accused, *trial.returning):
                 self._out += self._gradients.want_past(Purpose.JUDGE, self.past, peer)
+        for item in trial.disowned:
+            self._out += self._gradients.rechecks.want(self.attempt, item)
 
     def _publish(self) -> None:
         """With our RESEND or PUBLISH, the bytes that we owe to all."""

@@ -82,7 +82,8 @@ def _held(known: Knowledge) -> Held | None:
 def _report(known: Knowledge) -> Report | None:
     """REPORT, once our targets' gradients are recomputed: our word on every claim about our part, and verdicts."""
     attempt, past, recomputed = known.attempt, known.past, known.gradients.recomputed
-    if any(target not in recomputed for target in attempt.targets):
+    share, faults = attempt.shares.get(attempt.me, ()), known.gradients.rechecks.faults
+    if any(target not in recomputed for target in attempt.targets) or any(item not in faults for item in share):
         return None
     verdicts = tuple(
         Verdict(target, not suspicious(past, target, recomputed[target]))
@@ -90,4 +91,5 @@ def _report(known: Knowledge) -> Report | None:
         if past is not None
     )
     slot, prefix = attempt.slot(Phase.REPORT), attempt.transcript.prefix
-    return Report(slot, prefix, attempt.checks(), verdicts, (), known.proofs, known.joins)
+    holds = tuple(faults[item] is None for item in share)
+    return Report(slot, prefix, attempt.checks(), verdicts, (), known.proofs, known.joins, holds)

@@ -40,6 +40,7 @@ class Settings:
     minimum_rate: float
     recompute_tolerance: float
     probation: int = 0
+    undo: int = 0
 
     @property
     def claim_tolerance(self) -> float:

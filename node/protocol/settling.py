@@ -35,6 +35,7 @@ from node.protocol.round import Round
 from node.protocol.seat import FORWARD
 from node.protocol.state import State
 from node.protocol.tribunal import Guilt, Judgement
+from node.protocol.undo import undone
 
 
 class Settling(Disputing):
@@ -122,13 +123,13 @@ class Settling(Disputing):
     def _commit(self, attempt: Attempt, ending: Ending, more: tuple[Guilt, ...]) -> None:
         state = replace(ending.state, certificate=ending.certificate)
         self._announce(attempt, ending, more, state)
-        self._out += [_committed(attempt, state), *_probations(attempt, state)]
+        self._out += [_committed(attempt, state), *_probations(attempt, state), *undone(attempt, state)]
         attempt.parts = {}
         self.past, self.state, self._gradients = attempt, state, Gradients()
         self._porch.teach(state, attempt)
         if not self._still_in(attempt, ending):
             return
-        if state.step > self.settings.steps:
+        if state.step > self.settings.steps and not state.window.due:
             self._part(attempt, ending)
             self.stopped = True
             self._out.append(Finished(attempt.step, state.parameters_D))

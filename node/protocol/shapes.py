@@ -132,6 +132,9 @@ def _report_misfit(body: Report, attempt: Attempt) -> str | None:
         return f"REPORT carries more than {MAX_PROOFS} proofs"
     if not joins_fit(body.joins, attempt):
         return "REPORT carries a join request that nobody can have made, or too many"
+    recomputed = len(attempt.shares.get(sender, ()))
+    if len(body.holds) != recomputed:
+        return f"REPORT must say of {recomputed} contributions whether they hold"
     if len(body.accusations) > MAX_ACCUSATIONS:
         return f"REPORT carries {len(body.accusations)} accusations, more than {MAX_ACCUSATIONS}"
     return None

@@ -14,6 +14,7 @@ from node.protocol.digest import digest, number, tensor_digest
 from node.protocol.messages import Removal, Signed, encode
 from node.protocol.roster import Roster
 from node.protocol.validators import Draw
+from node.protocol.window import Contribution, Window
 
 
 class Ban(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -44,6 +45,9 @@ class Summary(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
     complaints: tuple[tuple[int, int, int], ...] = ()
     probation: tuple[tuple[int, int], ...] = ()
     returned: tuple[tuple[int, int], ...] = ()
+    window: bytes = b""
+    undo: tuple[Contribution, ...] = ()
+    undo_checkers: int = 0
 
     @property
     def digest(self) -> bytes:
@@ -82,6 +86,7 @@ class State:
         complaints: answered complaints by pair (node/protocol/edges.py).
         probation: (peer, gradients found correct) of peers on probation, ascending (node/protocol/probation.py).
         returned: (peer, first step of which it is in the roster again), in the order in which they came back.
+        window: what undo keeps.
         summary, certificate: what the CLOSEs of the last committed step signed, and those CLOSEs (empty at genesis).
     """
 
@@ -97,6 +102,7 @@ class State:
     complaints: tuple[tuple[int, int, int], ...] = ()
     probation: tuple[tuple[int, int], ...] = ()
     returned: tuple[tuple[int, int], ...] = ()
+    window: Window = field(default_factory=Window)
     summary: Summary | None = None
     certificate: tuple[Signed, ...] = ()
 
@@ -126,6 +132,9 @@ class State:
             complaints=self.complaints,
             probation=self.probation,
             returned=self.returned,
+            window=self.window.digest,
+            undo=self.window.due,
+            undo_checkers=self.window.checkers,
         )
 
     def punished(self, step: int, attempt: int, removals: Sequence[Removal], reform: bool) -> State:

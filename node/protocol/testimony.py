@@ -13,6 +13,7 @@ from node.protocol.charges import (
     Equivocation,
     FalseChecksum,
     FalseGradient,
+    FalseHistory,
     FalseProbation,
     OutOfBounds,
     Ruled,
@@ -62,6 +63,10 @@ def testimony(ban: Ban, charge: Charge, trial: Attempt, signers: Sequence[int]) 
             return _gradient(ban, charge)
         case FalseProbation():
             return f"on probation, peer {peer} signed another digest than that of the gradient its public seed gives"
+        case FalseHistory(accused=accused, step=step):
+            word, truth = ("false", "true") if ban.reason == "false_accusation" else ("true", "false")
+            what = f"what peer {accused} contributed to step {step}"
+            return f"peer {peer} called {what} {word}; recomputed, it is {truth}"
         case _:
             assert_never(charge)
 

@@ -13,6 +13,7 @@ from node.protocol.charges import (
     Averaging,
     Charge,
     FalseGradient,
+    FalseHistory,
     Publication,
     charges,
     judged_peers,
@@ -20,7 +21,8 @@ from node.protocol.charges import (
 )
 from node.protocol.events import BulkKey, BulkKind
 from node.protocol.messages import Have, Judge, Phase, Publish
-from node.protocol.tribunal import Bench, Guilt, Judgement, far_from, judge
+from node.protocol.tribunal import Bench, Fault, Guilt, Judgement, far_from, judge
+from node.protocol.window import Contribution
 
 
 class Trial:
@@ -40,6 +42,11 @@ class Trial:
         self.accused: tuple[int, ...] = tuple(dict.fromkeys(charge.accused for charge in gradient))
         self.returning: tuple[int, ...] = probation.wanted(attempt)
         """Peers on probation whose gradients everyone computes again."""
+        self.disowned: tuple[Contribution, ...] = tuple(
+            Contribution(charge.step, charge.attempt, charge.accused)
+            for charge in self.charges
+            if isinstance(charge, FalseHistory)
+        )
         self.mixed = attempt.settings.recompute_tolerance > 0
         self.judging: tuple[int, ...] = judged_peers(attempt) if self.mixed else ()
         self._wanted = {self._index(publication): publication for publication in self.publications}
@@ -123,7 +130,11 @@ class Trial:
         return not claims_hold or far_from(torch.cat(list(published.values())), recomputed_D, tolerance)
 
     def verdict(
-        self, recomputed: Mapping[int, Tensor], scarce: tuple[Publication, ...], withheld: tuple[Guilt, ...]
+        self,
+        recomputed: Mapping[int, Tensor],
+        scarce: tuple[Publication, ...],
+        withheld: tuple[Guilt, ...],
+        faults: Mapping[Contribution, Fault | None],
     ) -> Judgement | None:
         """The outcome, once everything it needs is here.
 
@@ -132,16 +143,23 @@ class Trial:
             scarce: publications that too few hold. What they would have decided stays undecided, and an aggregate
                 that cannot be checked does not count.
             withheld: their owners' guilt.
+            faults: what recomputation found of contributions to earlier steps.
         """
+        if any(item not in faults for item in self.disowned):
+            return None
         if not self.mixed and any(peer not in recomputed for peer in self.accused):
             return None
         if any(item not in scarce for item in self.missing()):
             return None
         decidable = tuple(charge for charge in self.charges if not self._needs(charge, scarce))
         majority = self._majority() if self.mixed else None
-        judgement = judge(decidable, Bench(self.attempt, self.past, recomputed, majority))
+        judgement = judge(decidable, Bench(self.attempt, self.past, recomputed, majority, faults))
         unchecked = any(isinstance(charge, Averaging) for charge in self.charges if charge not in decidable)
         return judgement.joined(withheld, unchecked, self.attempt.roster.active)
+
+    def lies(self, faults: Mapping[Contribution, Fault | None]) -> tuple[Contribution, ...]:
+        """Contributions in question that are false: nobody judged what all its checkers, one of them honest, pass."""
+        return tuple(item for item in self.disowned if faults[item] is not None)
 
     def _needs(self, charge: Charge, scarce: tuple[Publication, ...]) -> bool:
         """True if judging a charge needs one of the scarce publications."""

@@ -8,16 +8,27 @@ Source: Gorbunov et al. 2021, section 3.2 and Algorithm 4 (CheckAveraging, Accus
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from node.protocol.attempt import Attempt, usable
-from node.protocol.charges import Averaging, Charge, Equivocation, FalseChecksum, FalseGradient, OutOfBounds, Ruled
+from node.protocol.charges import (
+    Averaging,
+    Charge,
+    Equivocation,
+    FalseChecksum,
+    FalseGradient,
+    FalseHistory,
+    OutOfBounds,
+    Ruled,
+    words,
+)
 from node.protocol.checksums import V0_FACTOR
 from node.protocol.messages import Removal
 from node.protocol.silence import Silent
+from node.protocol.window import Contribution
 
 REASONS = (
     "equivocation",
@@ -101,12 +112,14 @@ class Bench:
         past: the committed attempt of the step before.
         recomputed: gradients of the step before by peer, recomputed from their public seeds.
         majority: with mixed environments, the accused peers whom most JUDGE messages find guilty; else None.
+        faults: in an undo step, what recomputation found of contributions (None: they hold).
     """
 
     attempt: Attempt
     past: Attempt | None
     recomputed: Mapping[int, Tensor]
     majority: frozenset[int] | None = None
+    faults: Mapping[Contribution, Fault | None] = field(default_factory=dict)
 
 
 def judge(found: tuple[Charge, ...], bench: Bench) -> Judgement:
@@ -138,6 +151,8 @@ def _decide(charge: Charge, bench: Bench) -> Iterator[Guilt]:
             yield _check_claim(charge, bench.attempt)
         case FalseGradient():
             yield from _check_gradient(charge, bench)
+        case FalseHistory():
+            yield from _check_history(charge, bench)
         case Equivocation(accused=accused):
             yield Guilt(accused, "equivocation", None, charge)
         case Silent(accused=accused):
@@ -207,6 +222,15 @@ def _check_gradient(charge: FalseGradient, bench: Bench) -> Iterator[Guilt]:
         aggregator = past.roster.active[part]
         if aggregator != charge.accused and past.check_of(aggregator, charge.accused):
             yield Guilt(aggregator, "false_report", charge.accuser, charge)
+
+
+def _check_history(charge: FalseHistory, bench: Bench) -> Iterator[Guilt]:
+    """Its owner is out already: what is judged is the word of those who recomputed a contribution."""
+    item = Contribution(charge.step, charge.attempt, charge.accused)
+    holds = bench.faults[item] is None
+    for peer, said in words(bench.attempt)[item].items():
+        if said != holds:
+            yield Guilt(peer, "false_accusation" if holds else "false_report", None, charge)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import replace
 
 from node.protocol import edges
@@ -10,15 +11,21 @@ from node.protocol.attempt import Attempt
 from node.protocol.probation import Review
 from node.protocol.state import State
 from node.protocol.tribunal import Judgement
+from node.protocol.undo import moved_on
 from node.protocol.validators import allowed_pairs, draw
+from node.protocol.window import Contribution
 
 
-def next_state(attempt: Attempt, judgement: Judgement, review: Review | None = None) -> State:
+def next_state(
+    attempt: Attempt, judgement: Judgement, lies: Collection[Contribution] = (), review: Review | None = None
+) -> State:
     """The state after an attempt that stands: update applied, verdicts carried out, validators drawn.
 
     Guilt found here left the aggregates valid, so the update uses them as they are.
 
     Args:
+        attempt, judgement: what stands.
+        lies: after an undo step, the contributions that it found false.
         review: what was found of peers on probation, whose guilt is in the judgement too.
     """
     settings, state = attempt.settings, attempt.state
@@ -32,7 +39,7 @@ def next_state(attempt: Attempt, judgement: Judgement, review: Review | None = N
         punished = review.applied(punished, attempt.step + 1, settings.probation)
     active = len(punished.roster.active)
     pairs = allowed_pairs(settings.validators, active, state.roster.genesis_faults, punished.removed_faults)
-    return replace(
+    after = replace(
         punished,
         step=attempt.step + 1,
         parameters_D=parameters_D,
@@ -44,6 +51,7 @@ def next_state(attempt: Attempt, judgement: Judgement, review: Review | None = N
         summary=None,
         certificate=(),
     )
+    return moved_on(attempt, after, lies)
 
 
 def void_state(attempt: Attempt, judgement: Judgement) -> State:

@@ -35,7 +35,8 @@ class Clock:
         Args:
             phase: the phase.
             publications: parts published for judging, each to every peer.
-            recomputed: gradients that every peer recomputes for judging; whoever is at it says nothing meanwhile.
+            recomputed: gradients that every peer recomputes for judging, or at most for its REPORT in an undo step;
+                whoever is at one says nothing meanwhile.
         """
         self._phase = phase
         judging = phase in (Phase.HAVE, Phase.JUDGE, Phase.CLOSE)

@@ -53,7 +53,8 @@ def pin(device: str, memory_fraction: float | None = None) -> None:
         torch.set_num_interop_threads(1)
     # cuBLAS reads this when its first handle is made: without a fixed workspace its sums are not reproducible.
     os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
-    torch.use_deterministic_algorithms(True)
+    # As use_deterministic_algorithms(True), which imports torch's compiler along the way: 1.5 s and 70 MB a process.
+    torch.set_deterministic_debug_mode("error")
     # Otherwise deterministic mode fills every fresh tensor with NaN, which costs time and guards nothing we use.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.set_float32_matmul_precision("highest")

@@ -25,6 +25,7 @@ from node.protocol.events import (
     Probed,
     Returned,
     Suspected,
+    Undone,
     Voided,
 )
 from node.protocol.proof import Ground, Verifier
@@ -69,6 +70,7 @@ class Story:
     charges: set[tuple[int, str]] = field(default_factory=set)
     validators: dict[int, dict[int, int]] = field(default_factory=dict)
     attacked: dict[int, list[int]] = field(default_factory=dict)
+    undone: dict[int, Undone] = field(default_factory=dict)
 
     def watch(self, seen: Observed) -> None:
         """Take one output."""
@@ -101,6 +103,8 @@ class Story:
                 self.causes.append(disputed.cause)
             case Suspected() as suspected:
                 self.suspected.add((suspected.step, suspected.phase, suspected.peer))
+            case Undone() as undone:
+                assert self.undone.setdefault(undone.step, undone) == undone
             case Voided() as voided:
                 self.voided.add((voided.step, voided.attempt))
 
@@ -159,7 +163,7 @@ def check_promises(story: Story, run: RunConfig, honest_lost: int) -> None:
         wanted = Expelled if peer in story.lost else Finished
         assert isinstance(story.ends.get(peer), wanted), (peer, story.ends.get(peer), story.removed)
     kept = set(story.honest) - set(story.lost)
-    assert set(story.digests) == set(range(run.steps + 1))
+    assert set(story.digests) == {*range(run.steps + 1), *story.undone}
     for step, digests in story.digests.items():
         assert kept <= set(digests), f"step {step} was not committed by all"
         assert len(set(digests.values())) == 1, f"step {step}: honest peers hold different states"

@@ -10,6 +10,7 @@ from random import Random
 
 import msgspec
 from blake3 import blake3
+from msgspec.structs import replace
 
 from node.attacks.registry import ATTACKS
 from node.attacks.targets import TARGETS
@@ -75,6 +76,8 @@ def compose(seed: int) -> Stage:
         delivery_bound_s=BOUND_S,
         gradient_bound_s=GRADIENT_BOUND_S,
     )
+    if run.recompute_tolerance == 0.0:
+        run = replace(run, undo=dice_of(seed, "undo 16").choices((0, 2, 3, 8), (5, 1, 1, 1))[0])
     attackers = tuple(sorted(dice.sample(range(peers), _how_many(dice, (peers + 1) // 2 - 1))))
     known = bool(dice.random() < 0.8)
     roles = {peer: _role(seed, peer, run, attackers if known else (peer,)) for peer in attackers}
@@ -151,7 +154,8 @@ def described(stage: Stage) -> str:
         f"{peer}: {', '.join(_words(plugin) for plugin in role.attacks)} from {role.schedule.start}"
         for peer, role in stage.roles.items()
     )
-    return f"n={stage.run.peers} steps={stage.run.steps} {roles or 'nobody attacks'}"
+    undo = f" undo={stage.run.undo}" if stage.run.undo else ""
+    return f"n={stage.run.peers} steps={stage.run.steps}{undo} {roles or 'nobody attacks'}"
 
 
 def _words(plugin: Plugin) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from node.protocol.events import Banned, Committed, Disputed, Resolved, Suspected, Voided
+from node.protocol.events import Banned, Committed, Disputed, Resolved, Suspected, Undone, Voided
 from node.simulator import Observed
 from tests.simulation.checkers.liveness import dispute_bound_s
 from tests.simulation.stage import Stage
@@ -39,6 +39,11 @@ class Ledger:
         match seen.output:
             case Committed(step=step):
                 self._count("steps", step)
+            case Undone() as undone:
+                self._count("undo steps", undone.step)
+                self._count(
+                    "undo steps that restored something" if undone.lies else "undo steps without a lie", undone.step
+                )
             case Voided(step=step, attempt=attempt):
                 self._count("void attempts", step, attempt)
             case Banned() as ban:

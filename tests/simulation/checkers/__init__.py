@@ -9,8 +9,9 @@ from tests.simulation.checkers.cost import Cost
 from tests.simulation.checkers.equivocation import Equivocations
 from tests.simulation.checkers.evidence import EvidenceHolds
 from tests.simulation.checkers.liveness import Liveness
+from tests.simulation.checkers.undo import Undoing
 
-PROMISES = (Agreement, Accuracy, Accountability, Equivocations, Liveness, Cost, EvidenceHolds)
+PROMISES = (Agreement, Accuracy, Accountability, Equivocations, Liveness, Cost, EvidenceHolds, Undoing)
 
 __all__ = [
     "PROMISES",
@@ -21,4 +22,5 @@ __all__ = [
     "Equivocations",
     "EvidenceHolds",
     "Liveness",
+    "Undoing",
 ]

@@ -91,7 +91,7 @@ class Accountability:
             return True
         here = (attempt.step, attempt.number)
         for charge in report.accusations:
-            known = attempt.roster.active if charge.kind is AccusationKind.AGGREGATE else attempt.contributors
+            known = attempt.aggregators if charge.kind is AccusationKind.AGGREGATE else attempt.contributors
             real = charge.kind is not AccusationKind.GRADIENT and 0 <= charge.part < attempt.split.count
             if real and (charge.step, charge.attempt) == here and charge.accused in known and charge.accused in honest:
                 return True

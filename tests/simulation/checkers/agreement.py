@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from node.protocol.events import Banned, Committed, Expelled, Voided
+from node.protocol.events import Banned, Committed, Expelled, Undone, Voided
 from node.protocol.state import parameters_digest
 from node.simulator import Observed
 from tests.simulation.stage import Stage
@@ -37,6 +37,8 @@ class Agreement:
             case Banned() as ban:
                 # Which majority of OUTCOMEs an evidence file holds may differ; each is checked by itself.
                 self._compare(("banned", ban.step, ban.attempt, ban.peer), replace(ban, evidence=b""), seen.node)
+            case Undone() as undone:
+                self._compare(("undone", undone.step), undone, seen.node)
             case Voided() as void:
                 self._compare(("voided", void.step, void.attempt), void.removals, seen.node)
             case Expelled():

@@ -110,7 +110,7 @@ class Cost:
         calm = tally.calm and step > self._disturbed + 1 and not lessons
         messages = traffic.messages - before.messages
         most = others * peers * tally.slow + lessons
-        if step == self._stage.run.steps:
+        if step >= self._stage.run.steps:
             # Whoever has left left its OUTCOME; whoever was behind passes a majority of them on, once.
             most += others * peers
         if not calm:

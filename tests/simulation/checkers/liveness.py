@@ -4,7 +4,7 @@ dispute ends within its rounds plus a fifth, and every honest peer reaches the e
 from __future__ import annotations
 
 from node.protocol.deadlines import dispute_round_s, outcome_s
-from node.protocol.events import Committed, Disputed, Expelled, Finished, Halted, PhaseEntered, Resolved, Voided
+from node.protocol.events import Committed, Disputed, Expelled, Finished, Halted, PhaseEntered, Resolved, Undone, Voided
 from node.simulator import Observed
 from tests.simulation.stage import Stage
 
@@ -25,6 +25,8 @@ class Liveness:
         self._stage = stage
         self._settings = stage.ground().settings
         self._next = dict.fromkeys(stage.honest, 0)
+        self._further = dict.fromkeys(stage.honest, 0)
+        """Undo steps after the last one."""
         self._began: dict[int, float] = {}
         self._bounds: dict[int, float] = {}
         self._disputed: dict[tuple[int, int, int], tuple[float, int]] = {}
@@ -59,8 +61,10 @@ class Liveness:
                 self._phase_over(node, now_s)
                 assert done.step == self._next[node], f"peer {node} committed {done.step} after {self._next[node] - 1}"
                 self._next[node] += 1
+            case Undone() as undone:
+                self._further[node] += undone.step > self._stage.run.steps
             case Finished():
-                assert self._next[node] == self._stage.run.steps + 1
+                assert self._next[node] == self._stage.run.steps + 1 + self._further[node]
                 self._done.add(node)
             case Expelled():
                 self._done.add(node)

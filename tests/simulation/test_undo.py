@@ -1,0 +1,165 @@
+"""Undo under every kind of liar: removed peers leave no trace within the window, whoever lies about them follows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import pytest
+
+from node.config import Plugin, Role, RunConfig, Schedule
+from node.links import LinkModel
+from node.protocol import update
+from node.protocol.attempt import Attempt
+from node.protocol.events import Banned, Committed, Finished, Output, Undone
+from node.protocol.state import State, parameters_digest
+from node.protocol.undo import moved_on
+from node.simulator import Observed
+from tests.simulation.checkers import PROMISES
+from tests.simulation.checkers.undo import Undoing
+from tests.simulation.stage import Stage, play, set_up
+
+TWO = (4, 5)
+LINKS = LinkModel(delay_s=0.01, jitter_s=0.02)
+Attacks = Sequence[Plugin]
+
+
+def stage_of(attacks: Attacks | Mapping[int, Attacks], seed: int, *, window: int = 8, steps: int = 16, stop: int | None
+             = None, start: int = 3, **more: object) -> Stage:  # fmt: skip
+    run = RunConfig(peers=6, task=Plugin("quadratic", {"dimension": 19}), steps=steps, batch_size=1, undo=window,
+                    delivery_bound_s=0.5, gradient_bound_s=1.0, **more)  # type: ignore[arg-type]  # fmt: skip
+    each = attacks if isinstance(attacks, Mapping) else dict.fromkeys(TWO, attacks)
+    roles = {peer: Role(tuple(own), Schedule(start, 1, stop), tuple(each), seed) for peer, own in each.items()}
+    return set_up(run, roles, seed, LINKS)
+
+
+def told(seen: Sequence[Observed], kind: type[Output], node: int = 0) -> list[Output]:
+    """What one honest peer reported of a kind."""
+    return [each.output for each in seen if each.node == node and isinstance(each.output, kind)]
+
+
+def undone(seen: Sequence[Observed]) -> list[Undone]:
+    return [each for each in told(seen, Undone) if isinstance(each, Undone)]
+
+
+def bans(seen: Sequence[Observed]) -> list[tuple[int, int, str]]:
+    return [(ban.step, ban.peer, ban.reason) for ban in told(seen, Banned) if isinstance(ban, Banned)]
+
+
+def steps(seen: Sequence[Observed]) -> list[int]:
+    return [done.step for done in told(seen, Committed) if isinstance(done, Committed)]
+
+
+KINDS = [
+    pytest.param([Plugin("sign_flip")], id="sign_flip"),
+    pytest.param([Plugin("noise", {"variant": "small"})], id="noise"),
+    pytest.param([Plugin("constant_direction")], id="constant_direction"),
+    pytest.param([Plugin("cancelling_shift", {"scale": 0.05, "relative": False})], id="a covered aggregate"),
+]
+
+LIES = [("pass", "false_report"), ("disown", "false_accusation"), ("one", "false_accusation")]
+
+
+@pytest.mark.parametrize("attacks", KINDS)
+@pytest.mark.parametrize("seed", range(2))
+def test_a_banned_attacker_leaves_no_trace(attacks: Attacks, seed: int) -> None:
+    """The checkers recompute every contribution in question, and compare parameters before and after."""
+    seen = play(stage_of(attacks, seed), PROMISES)
+    restored = [each for each in undone(seen) if each.to_step is not None]
+    assert restored
+    for each in restored:
+        assert each.to_step == each.lies[0][0]
+        assert each.lost >= 1
+        assert not each.older
+
+
+def test_steps_go_on_and_what_is_lost_is_told() -> None:
+    """Peer 4 lies in steps 3 and 4 and is banned in 4, peer 5 in 6 and 7: two steps of two gradients each are lost."""
+    seen = play(stage_of([Plugin("sign_flip")], 0), PROMISES)
+    assert bans(seen) == [(4, 4, "gradient"), (7, 5, "gradient")]
+    assert undone(seen) == [
+        Undone(5, 0, (4,), ((3, 4), (4, 4)), 3, 2, older=False),
+        Undone(8, 0, (5,), ((6, 5), (7, 5)), 6, 2, older=False),
+    ]
+    assert steps(seen) == list(range(17))
+
+
+@pytest.mark.parametrize(("how", "reason"), LIES, ids=[how for how, _ in LIES])
+def test_whoever_lies_about_a_recomputation_follows(how: str, reason: str) -> None:
+    """Passing an accomplice's poison, or disowning what is true: both are judged by everyone, and undo stays right."""
+    attacks = {4: [Plugin("sign_flip")], 5: [Plugin("false_recheck", {"how": how})]}
+    seen = play(stage_of(attacks, 0), PROMISES)
+    assert bans(seen) == [(4, 4, "gradient"), (5, 5, reason)]
+    assert [(each.step, each.to_step) for each in undone(seen)] == [(5, 3), (6, None)]
+
+
+def test_an_attacker_that_disowns_what_is_true_costs_no_step_but_its_own_examination() -> None:
+    attacks = {4: [Plugin("equivocate", {"phase": "CHECKSUMS", "to": "one"})],
+               5: [Plugin("false_recheck", {"how": "disown"})]}  # fmt: skip
+    seen = play(stage_of(attacks, 0, steps=7), PROMISES)
+    assert [reason for _, _, reason in bans(seen)] == ["equivocation", "false_accusation"]
+    assert [(each.suspects, each.lost) for each in undone(seen)] == [((4,), 0), ((5,), 0)]
+
+
+def test_a_ban_during_an_undo_step_is_followed_by_another() -> None:
+    """The verdict on step 13 falls in the undo step 14, and the run goes on beyond its last step to examine it."""
+    seen = play(stage_of([Plugin("sign_flip")], 0, start=12, steps=14), PROMISES)
+    assert bans(seen) == [(13, 4, "gradient"), (14, 5, "gradient")]
+    assert [(each.step, each.suspects, each.to_step) for each in undone(seen)] == [(14, (4,), 12), (15, (5,), None)]
+    assert steps(seen)[-1] == 15
+
+
+def test_two_bans_at_once_are_examined_together() -> None:
+    attacks = [Plugin("equivocate", {"phase": "CHECKSUMS", "to": "one"})]
+    seen = play(stage_of({4: [*attacks], 5: [Plugin("shift_aggregate")]}, 0, steps=7), PROMISES)
+    assert sorted(peer for _, peer, _ in bans(seen)) == [4, 5]
+    assert [each.suspects for each in undone(seen)] == [(4, 5)]
+
+
+def test_silence_does_not_save_the_poison() -> None:
+    """Peer 4 dies with its poison committed: the value stands, it is gone and not banned; the step is taken back."""
+    attacks = {4: [Plugin("noise", {"variant": "small"}), Plugin("crash", {"phase": "CLOSE"})]}
+    seen = play(stage_of(attacks, 0, steps=8, validators=0), PROMISES)
+    assert bans(seen) == [(3, 4, "silent")]
+    assert undone(seen) == [Undone(5, 0, (4,), ((3, 4),), 3, 2, older=False)]
+
+
+def test_a_window_that_is_too_small_goes_back_as_far_as_it_can() -> None:
+    seen = play(stage_of([Plugin("sign_flip")], 1, window=2), PROMISES)
+    assert [(each.step, each.to_step, each.lost, each.older) for each in undone(seen)] == [
+        (8, 6, 2, True),
+        (13, 11, 2, True),
+    ]
+
+
+def test_a_reformed_peer_stays_and_its_lies_do_not() -> None:
+    seen = play(stage_of([Plugin("sign_flip")], 0, on_ban="reform"), PROMISES)
+    assert [(each.step, each.to_step) for each in undone(seen)] == [(5, 3), (8, 6)]
+    assert next(done for done in reversed(told(seen, Committed)) if isinstance(done, Committed)).active == tuple(
+        range(6)
+    )
+
+
+def test_while_nobody_attacks_nothing_changes() -> None:
+    def digests(window: int) -> list[bytes]:
+        seen = play(stage_of({}, 0, window=window, steps=6), PROMISES)
+        assert not undone(seen)
+        done = [each for each in told(seen, Committed) if isinstance(each, Committed)]
+        assert isinstance(seen[-1].output, Finished)
+        return [parameters_digest(each.parameters_D) for each in done]
+
+    assert digests(0) == digests(2) == digests(128)
+
+
+def test_with_one_checker_an_accomplice_keeps_the_poison(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Mutation: c = 1 instead of one more than there can be liars."""
+
+    def lonely(attempt: Attempt, after: State, lies: object) -> State:
+        state = moved_on(attempt, after, lies)  # type: ignore[arg-type]
+        return replace(state, window=replace(state.window, checkers=min(state.window.checkers, 1)))
+
+    monkeypatch.setattr(update, "moved_on", lonely)
+    attacks = {4: [Plugin("sign_flip")], 5: [Plugin("false_recheck")]}
+    with pytest.raises(AssertionError, match=r"was not banned|did not restore"):
+        for seed in range(12):
+            play(stage_of(attacks, seed, steps=10), (Undoing,))
