@@ -96,7 +96,7 @@ def _rejoining(seed: int, run: RunConfig, roles: dict[int, Role]) -> tuple[RunCo
     plugin = Plugin("rejoin", {"then": dice.choice(choices["then"])})
     role = Role((plugin,), Schedule(start=dice.randint(0, 2)), roles[first].accomplices, attack_seed=seed)
     steps, probation = dice.randint(10, 16), dice.randint(1, 2)
-    run = msgspec.structs.replace(run, steps=steps, probation=probation, recompute_tolerance=0.0)
+    run = msgspec.structs.replace(run, steps=steps, probation=probation, recompute_tolerance=0.0, undo=0)
     return run, {**roles, first: role}
 
 
