@@ -12,7 +12,7 @@ import msgspec
 from launcher import traffic
 from launcher.files import write_atomically
 from launcher.roles import describe
-from launcher.state import Ban, Record, RunState
+from launcher.state import Ban, Record, Return, RunState
 from node.config import Role
 
 FORMAT = 1
@@ -146,6 +146,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     model: str | None
     links: list[LinkRow] = []
     scenario: list[Happened] = []
+    returned: list[Return] = []
     undone: list[UndoRow] = []
 
 
@@ -195,6 +196,7 @@ def summarise(run_id: str, state: RunState, roles: Mapping[int, Role], ending: E
         links=[_link(pair, state.links[pair]) for pair in sorted(state.links)],
         scenario=[Happened(event["action"], tuple(event["peers"]), event["at_s"], event["text"])
                   for event in state.happened],
+        returned=[state.returned[peer] for peer in sorted(state.returned)],
         undone=[UndoRow(each.step, each.suspects, each.lies, each.to_step, each.lost, each.older)
                 for _, each in sorted(state.undone.items())],
     )  # fmt: skip

@@ -23,7 +23,7 @@ from node.protocol.roster import Roster
 from node.protocol.window import Layer
 from node.shelf import MISMATCH, SavedPast, SavedState, Shelf, Vector, cut, restored, restored_past
 
-FORMAT = 3
+FORMAT = 4
 _MAGIC = b"BTARD checkpoint "
 _DIGEST_BYTES, _SIZE_BYTES = 32, 8
 

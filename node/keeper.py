@@ -215,7 +215,8 @@ class Keeping:
         """As the machine's."""
         self._keeper.heard(event)
         outputs = self._machine.handle(event)
-        if any(isinstance(output, PhaseEntered) and output.phase == Phase.COMMIT.name for output in outputs):
+        begun = any(isinstance(output, PhaseEntered) and output.phase == Phase.COMMIT.name for output in outputs)
+        if begun and self._peer.resumable:
             self._keeper.save(self._peer.snapshot())
         return outputs
 
