@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -162,15 +163,18 @@ def test_delay_rate_and_loss_hold_in_their_own_direction(able: Kernel) -> None:
             met_s, sent_s = json.loads(spaces[0].run(sys.executable, "-I", "-S", "-c", CLIENT))
             server.communicate()
             shaper.check()
-            chain = spaces[1].run("iptables", "-nvxL", "BTARD").splitlines()
+            counted = spaces[1].run("iptables", "-nvxL").splitlines()
         finally:
             shaper.end()
     print(f"connected after {met_s * 1000:.1f} ms, 300 kB in {sent_s:.3f} s")
     assert met_s >= 0.030, "there and back, once"
     assert sent_s >= 0.95 * 300_000 / 1e6, "8 Mbit/s, but for a burst at the beginning"
-    (dropped,) = [int(line.split()[0]) for line in chain if " DROP " in line]
-    # At least 2000 datagrams and the connection's few hundred packets: six standard deviations around a fifth.
-    assert 2000 * 0.2 - 6 * 18 <= dropped <= 2600 * 0.2 + 6 * 21, chain
+    dropped, arrived = (
+        next(int(line.split()[0]) for line in counted if f" {target} " in line) for target in ("DROP", "BTARD")
+    )
+    # Some of the 2000 datagrams may still be queued for their rate. Six standard deviations around a fifth.
+    assert arrived > 1500 and abs(dropped - 0.2 * arrived) < 6 * math.sqrt(0.16 * arrived), counted
+    print(f"{dropped} of {arrived} packets dropped")
 
 
 def test_a_kernel_that_cannot_is_told_before_anything_starts(tmp_path: Path) -> None:
