@@ -158,9 +158,9 @@ def _acknowledged(answer: bytes) -> None:
 
 def serve(netlink: socket.socket, waiting: Waiting, until: int) -> None:
     """Delay packets until the descriptor `until` is at its end."""
+    watched: list[int | socket.socket] = [netlink, until]
     while True:
-        ready: list[int | socket.socket]
-        ready, _, _ = select.select([netlink, until], [], [], waiting.wait_s(time.monotonic()))
+        ready, _, _ = select.select(watched, [], [], waiting.wait_s(time.monotonic()))
         if until in ready and not os.read(until, 4096):
             return
         if netlink in ready:
