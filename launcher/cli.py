@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from launcher import exits, pages, studies
+from launcher import exits, listing, pages, studies
 from launcher.flags import GroupedCommand, Launch, table_options
 from node import extensions
 from node.errors import BackendError, BtardError, ConfigError, DataError
@@ -248,45 +248,8 @@ def bench(peers: int, size: float, pairs: int, task: str | None, steps: int, sca
         click.echo(line)
 
 
-_import_option = click.option(
-    "--import", "imports", metavar="FILE.py", multiple=True, type=click.Path(path_type=Path),
-    help="file with own attacks, rules or tasks (repeatable)",
-)  # fmt: skip
-
-
-@cli.command()
-@_import_option
-def attacks(imports: Sequence[Path]) -> None:
-    """List the attacks with their parameters."""
-    extensions.load(imports)
-    from node.attacks.registry import ATTACKS
-
-    _catalogue(ATTACKS)
-
-
-@cli.command()
-@_import_option
-def rules(imports: Sequence[Path]) -> None:
-    """List the aggregation rules and pre-aggregations with their parameters."""
-    extensions.load(imports)
-    from node.aggregation.registry import PRE_AGGREGATIONS, RULES
-
-    _catalogue(RULES)
-    click.echo("    pre-aggregations, in front of a rule, joined by '+' (--rule nnm+krum):")
-    _catalogue(PRE_AGGREGATIONS)
-
-
-@cli.command()
-@_import_option
-def tasks(imports: Sequence[Path]) -> None:
-    """List the training tasks with their parameters."""
-    extensions.load(imports)
-    from node.training.registry import TASKS
-
-    _catalogue(TASKS)
-
-
-for each in (studies.sweep, studies.report, studies.compare, studies.export, pages.dashboards):
+for each in (studies.sweep, studies.report, studies.compare, studies.export, pages.dashboards,
+             listing.attacks, listing.rules, listing.tasks):  # fmt: skip
     cli.add_command(each)
 
 
@@ -299,20 +262,6 @@ def _version(context: click.Context) -> None:
         version = "not installed: running from its source"
     click.echo(f"btard-launch {version}")
     context.exit()
-
-
-def _catalogue(entries: Any) -> None:
-    for entry in entries:
-        acts_on = entry.facts.get("acts_on")
-        click.echo(f"{entry.name}{f' (on {acts_on})' if acts_on else ''}: {entry.summary}")
-        condition = entry.facts.get("condition")
-        if condition is not None:
-            click.echo(f"    needs {condition.words}")
-        if entry.facts.get("coordinatewise") is False:
-            click.echo("    on parts it differs from the rule on the whole vector: each aggregator chooses for itself")
-        if entry.parameters:
-            click.echo("    " + ", ".join(f"{name}={default}" for name, default in entry.parameters.items()))
-        click.echo(f"    source: {entry.source}")
 
 
 def _show_config(resolved: Settings) -> None:

@@ -65,6 +65,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     delta_max: float | None = _RUN.delta_max
     audit_share: float = _RUN.audit_share
     on_ban: Literal["remove", "reform"] = _RUN.on_ban
+    probation: int = _RUN.probation
     undo: int = _RUN.undo
     recompute_tolerance: float = _RUN.recompute_tolerance
     seed: int = 0
@@ -121,7 +122,8 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             on_ban=self.on_ban, undo=self.undo, init_seed=seeds.init, data_seed=seeds.data,
             delivery_bound_s=self.delivery_bound,
             gradient_bound_s=_RUN.gradient_bound_s if self.gradient_bound is None else self.gradient_bound,
-            minimum_rate=self.minimum_rate, recompute_tolerance=self.recompute_tolerance, device=device,
+            minimum_rate=self.minimum_rate, recompute_tolerance=self.recompute_tolerance, probation=self.probation,
+            device=device,
             encrypt_bulk=self.encrypt_bulk, eval_every=self.eval_every,
         )  # fmt: skip
 

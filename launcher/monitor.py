@@ -24,7 +24,7 @@ from node.config import RunConfig
 REFRESH_SECONDS = 0.25
 _STYLES = {
     "starting": "dim", "bound": "dim", "ready": "cyan", "training": "green", "finished": "green", "banned": "red",
-    "gone": "yellow", "eliminated": "yellow",
+    "gone": "yellow", "eliminated": "yellow", "on probation": "cyan",
     "expelled": "red", "halted": "red", "failed": "bold red", "dead": "bold red",
 }  # fmt: skip
 
@@ -48,6 +48,7 @@ class Monitor:
         self._told_undone: set[int] = set()
         self._told_ready = False
         self._told_events = 0
+        self._told_returns: set[int] = set()
 
     def note(self, line: str) -> None:
         """One line, above the live table if there is one."""
@@ -96,6 +97,9 @@ class Monitor:
         for key in sorted(set(state.bans) - self._told_bans):
             self._told_bans.add(key)
             self.note(ban_line(state.bans[key], state.byzantine))
+        for peer in sorted(set(state.returned) - self._told_returns):
+            self._told_returns.add(peer)
+            self.note(f"step {state.returned[peer].step}: peer {peer} has served its probation and is back")
         for step in sorted(set(state.undone) - self._told_undone):
             self._told_undone.add(step)
             self.note(f"step {step}: {undo_line(state.undone[step])}")

@@ -106,6 +106,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("audit_share", _DEFENCE, "share of parts recomputed under rules without a residual", "SHARE",
            syntax.number),
     Option("on_ban", _DEFENCE, "what a ban does", "remove|reform", str),
+    Option("probation", _DEFENCE, "correct gradients that let a `gone` peer back; 0: never", "K", syntax.integer),
     Option("undo", _DEFENCE, "steps that can be taken back when a peer is banned; 0: off", "W", syntax.integer),
     Option("recompute_tolerance", _DEFENCE, "relative L2 error a recomputed gradient may have", "TOL", syntax.number),
     Option("delay", _NETWORK, "delay of every message, on top of the real network's", "TIME", syntax.seconds),

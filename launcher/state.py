@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+import msgspec
+
 Record: TypeAlias = Mapping[str, Any]
 """One journal line: time, node, event and the event's own fields."""
 
@@ -70,6 +72,14 @@ class Bytes:
         return self.bulk + self.control + self.publication
 
 
+class Return(msgspec.Struct, frozen=True):
+    """A peer that was gone is back after `step`, after its probation; `evidence` is the certificate's file."""
+
+    step: int
+    peer: int
+    evidence: str
+
+
 @dataclass(slots=True)
 class NodeState:
     """One row of the live view; `out` is the standing of a node outside the roster, whatever its process still does."""
@@ -100,6 +110,7 @@ class RunState:
     `attacked` holds the steps at which attackers say they acted: they score themselves, they decide nothing.
     `happened` lists the events of the scenario, `killed` and `paused` who is away because of it; `links` holds each
     direction's last figures where the network is modelled.
+    `returned` holds the peers that were gone and have been let back, with the last step before that.
     `undone` holds undo steps by their number.
     `bans` are keyed by (step, peer): under `--on-ban reform` a peer that stays may be banned again.
     """
@@ -111,6 +122,7 @@ class RunState:
     slices: dict[int, dict[int, tuple[int, int]]] = field(default_factory=dict)
     bans: dict[tuple[int, int], Ban] = field(default_factory=dict)
     attacked: dict[int, frozenset[int]] = field(default_factory=dict)
+    returned: dict[int, Return] = field(default_factory=dict)
     voided: int = 0
     undone: dict[int, Undoing] = field(default_factory=dict)
     links: dict[tuple[int, int], Record] = field(default_factory=dict)
@@ -154,6 +166,12 @@ class RunState:
                 self.slices.setdefault(record["step"], {})[node.node] = (record["correct"], record["count"])
             case "banned":
                 self._ban(node, record)
+            case "probation" if node.node not in self.byzantine:
+                self._probation(record)
+            case "returned" if node.node not in self.byzantine:
+                self._return(record)
+            case "rejoining":
+                node.state, node.step = "on probation", int(record["step"]) - 1
             case "links":
                 self.links[node.node, int(record["peer"])] = record
             case "attacked":
@@ -227,6 +245,18 @@ class RunState:
                                     record["standing"], record["path"], record["evidence"])  # fmt: skip
         if peer in self.nodes and record["removed"]:
             self.nodes[peer].out = record["standing"]
+
+    def _probation(self, record: Record) -> None:
+        """An honest node's word that a gradient of a peer that was gone is the right one."""
+        node = self.nodes.get(int(record["peer"]))
+        if node is not None and node.out == "gone":
+            node.out = "on probation"
+
+    def _return(self, record: Record) -> None:
+        peer = int(record["peer"])
+        if peer in self.nodes and peer not in self.returned:
+            self.returned[peer] = Return(int(record["step"]), peer, record["path"])
+            self.nodes[peer].out = None
 
     def _finish(self, node: NodeState, record: Record) -> None:
         node.finished = True

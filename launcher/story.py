@@ -13,7 +13,8 @@ from typing import Any
 from launcher.state import undo_line, undoing
 from node import journal
 
-_EVENTS = ("suspected", "disputed", "accused", "voided", "resolved", "banned", "undone", "halted")
+_EVENTS = ("suspected", "disputed", "accused", "voided", "resolved", "banned", "undone", "halted", "rejoining",
+           "probation", "returned")  # fmt: skip
 
 REASONS: Mapping[str, str] = {
     "equivocation": "it signed two different messages for one slot; the pair is the proof",
@@ -27,6 +28,7 @@ REASONS: Mapping[str, str] = {
     "bounds": "it claimed a checksum that no honest peer can have",
     "checksum": "its checksum is not what its committed bytes give",
     "gradient": "its gradient is not the one that its public seed gives",
+    "probation": "on probation it signed another digest than that of the gradient its public seed gives",
     "false_report": "it passed as true a checksum, or in an undo step a contribution, that is false",
     "false_accusation": "what it accused proved true on recomputation",
     "silent": "f + 1 peers missed its message at their deadlines, or its view in the dispute: gone, not banned",
@@ -88,6 +90,7 @@ def _attempt(found: Mapping[str, list[dict[str, Any]]]) -> Iterator[str]:
     yield from dict.fromkeys(undo_line(undoing(record)) for record in found["undone"])
     if found["voided"]:
         yield "the attempt had no effect but the removals; the step started again with whoever was left"
+    yield from _returns(found)
     for record in found["halted"]:
         yield f"node {record['node']} stopped: {record['problem']}"
 
@@ -140,6 +143,16 @@ def _bans(records: list[dict[str, Any]]) -> Iterator[str]:
         verb = "was removed" if removed else "was banned but stays, honest from now on"
         why = REASONS.get(reason, reason)
         yield f"peer {peer} {verb} ({reason}): {why}; evidence {record['path']}"
+
+
+def _returns(found: Mapping[str, list[dict[str, Any]]]) -> Iterator[str]:
+    """Peers that were gone, on their way back."""
+    for record in found["rejoining"]:
+        yield f"peer {record['node']}, which was gone, has the state that a quorum told it, and follows on probation"
+    for peer, correct, needed in dict.fromkeys((r["peer"], r["correct"], r["needed"]) for r in found["probation"]):
+        yield f"everyone computed the gradient of peer {peer}, on probation, again: correct, {correct} of {needed}"
+    for peer in dict.fromkeys(record["peer"] for record in found["returned"]):
+        yield f"peer {peer} has served its probation and is in the roster from the next step on"
 
 
 def _peers(ids: set[int]) -> str:

@@ -35,6 +35,10 @@ def rows(summary: Summary) -> list[tuple[str, str]]:
     result += _many("banned", [_ban(ban, summary) for ban in summary.bans])
     result += _many("gone", [_ban(ban, summary) for ban in summary.gone]) if summary.gone else []
     result += _many("eliminated", [_ban(ban, summary) for ban in summary.eliminated]) if summary.eliminated else []
+    if summary.returned:
+        back = [f"peer {row.peer} after step {row.step}, on probation until then; evidence {row.evidence}"
+                for row in summary.returned]  # fmt: skip
+        result += _many("gone and back", back)
     result += _many("undone", [f"step {row.step}: {_undone(row)}" for row in summary.undone]) if summary.undone else []
     if summary.byzantine:
         result += _many("attackers not found", [f"peer {peer}" for peer in summary.undetected_peers])

@@ -22,8 +22,8 @@ HONEST = "none"
 """The attack of a peer that has none."""
 
 _STATES = {"banned": 3, "gone": 4, "eliminated": 4}
-_EVENTS = ("attack_started", "attack_stopped", "banned", "gone", "eliminated", "voided", "disputed", "halted", "failed",
-           "finished")  # fmt: skip
+_EVENTS = ("attack_started", "attack_stopped", "banned", "gone", "eliminated", "returned", "voided", "disputed",
+           "halted", "failed", "finished")  # fmt: skip
 _JOURNALLED = frozenset({"voided", "disputed", "halted", "failed"})
 
 
@@ -70,6 +70,7 @@ class Truth:
         self._out: set[int] = set()
         self._seen: set[tuple[object, ...]] = set()
         self._banned: set[int] = set()
+        self._back: set[int] = set()
         self._counted = -1
         self._expected = 0
         self._start()
@@ -169,6 +170,13 @@ class Truth:
             yield Event(ban.standing, when_s, str(peer), text, self._since_s.get(peer))
 
     def _others(self, records: Sequence[Record]) -> Iterable[Event]:
+        for peer in self._state.returned.keys() - self._back:
+            self._back.add(peer)
+            self._out.discard(peer)
+            if self._crowded:
+                self._board.gauge("peer_state", peer=str(peer)).set(1)
+            now_s = float(records[-1]["time"])
+            yield Event("returned", now_s, str(peer), f"peer {peer} back after step {self._state.returned[peer].step}")
         for record in records:
             name = str(record["event"])
             if name == "scenario":

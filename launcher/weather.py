@@ -54,7 +54,8 @@ def _fate(summary: Summary, peer: int) -> str:
                ("eliminated", summary.eliminated)) for row in rows if row.peer == peer]  # fmt: skip
     if removed:
         step, kind = min(removed)
-        return f"peer {peer} is {kind} from step {step}"
+        back = next((f", back after step {row.step}" for row in summary.returned if row.peer == peer), "")
+        return f"peer {peer} is {kind} from step {step}{back}"
     return f"peer {peer} stays in the roster"
 
 

@@ -53,6 +53,9 @@ _LARGEST_MEMORY = 4 << 30
 class Machine(Protocol):
     """The surface of a Peer."""
 
+    comes_back: bool
+    """Removed as gone, it asks to be let in again."""
+
     @property
     def attempt(self) -> Attempt | None:
         """The attempt under way."""
@@ -125,6 +128,8 @@ class Adversary:
     def around(self, peer: Machine) -> Adversary:
         """This adversary around `peer`, with the surface of a peer."""
         self._peer = peer
+        if any(behaviour.comes_back for behaviour in self._behaviours):
+            peer.comes_back = True
         return self
 
     # --- the surface ------------------------------------------------------------------------------------------

@@ -27,6 +27,9 @@ from node.protocol.tribunal import standing
 from node.training.environment import fingerprint, pin
 from node.training.task import Task
 
+Records = dict[tuple[int, int, int], list[dict[str, Any]]]
+"""What the nodes journalled of one ban or return, by step, attempt and peer."""
+
 
 class Genesis(msgspec.Struct, frozen=True):
     """genesis.json: the public half of a run."""
@@ -73,16 +76,19 @@ def check_run(run_dir: Path, data_directory: Path | None = None) -> list[Finding
     pin(genesis.run.device)
     task = task_of(genesis.run, data_directory or _data_of(run_dir))
     ground = _ground(genesis, task)
-    bans: dict[tuple[int, int, int], list[dict[str, Any]]] = {}
+    bans: Records = {}
+    returns: Records = {}
     finished: list[dict[str, Any]] = []
     for member in genesis.members:
         for record in read(run_dir / "nodes" / str(member.id) / "journal.jsonl")[0]:
             if record["event"] == "banned":
                 bans.setdefault((record["step"], record["attempt"], record["peer"]), []).append(record)
+            elif record["event"] == "returned":
+                returns.setdefault((record["step"], record["attempt"], record["peer"]), []).append(record)
             elif record["event"] == "finished":
                 finished.append(record)
     verifier = Verifier(ground)
-    findings = list(_check_bans(verifier, run_dir, bans))
+    findings = list(_check_roster(verifier, run_dir, bans, returns))
     findings += list(_check_summary(run_dir, bans))
     findings += [_check_final(verifier, run_dir, record) for record in finished]
     return findings
@@ -173,15 +179,37 @@ def _ground(genesis: Genesis, task: Task) -> Ground:
     )
 
 
-def _check_bans(
-    verifier: Verifier, run_dir: Path, bans: dict[tuple[int, int, int], list[dict[str, Any]]]
-) -> Iterator[Finding]:
-    """Every evidence file of every node; bans that took effect together are settled together."""
+def _check_roster(verifier: Verifier, run_dir: Path, bans: Records, returns: Records) -> Iterator[Finding]:
+    """Every evidence file of every node; bans that took effect together are settled together, and before the returns
+    of the same step."""
+    for where in sorted({key[:2] for key in (*bans, *returns)}):
+        of_attempt = {key: records for key, records in bans.items() if key[:2] == where}
+        yield from _check_bans(verifier, run_dir, of_attempt)
+        for key in sorted(key for key in returns if key[:2] == where):
+            yield from _check_return(verifier, run_dir, key[2], returns[key])
+
+
+def _check_return(verifier: Verifier, run_dir: Path, peer: int, records: list[dict[str, Any]]) -> Iterator[Finding]:
+    """A peer is back because the certified state says so: everybody found its gradients on probation correct."""
+    subject, good = f"return of peer {peer} after step {records[0]['step']}", 0
+    for record in records:
+        try:
+            data = (run_dir / record["path"]).read_bytes()
+            verifier.readmit(data)
+            if (peer, record["step"] + 1) not in verifier.returned or blake3(data).hexdigest() != record["evidence"]:
+                raise UnprovenError("it certifies another return than the journal names")
+            good += 1
+        except (OSError, UnprovenError) as problem:
+            yield Finding(f"{subject}, {record['path']}", False, "damage", str(problem))
+    if good:
+        text = f"the certified state says that it served its probation ({_files(good)})"
+        yield Finding(subject, True, "certificate", text)
+
+
+def _check_bans(verifier: Verifier, run_dir: Path, bans: Records) -> Iterator[Finding]:
+    """The evidence of all bans of one attempt."""
     together: list[Ban] = []
     for step, attempt, peer in sorted(bans):
-        if together and (together[0].step, together[0].attempt) != (step, attempt):
-            verifier.settle(together)
-            together = []
         after = standing(bans[(step, attempt, peer)][0]["reason"])
         what = "ban" if after == "banned" else f"removal ({after})"
         subject = f"{what} of peer {peer} at step {step}"
@@ -216,7 +244,7 @@ def _check_file(verifier: Verifier, path: Path, record: dict[str, Any]) -> Proof
     return proof
 
 
-def _check_summary(run_dir: Path, bans: dict[tuple[int, int, int], list[dict[str, Any]]]) -> Iterator[Finding]:
+def _check_summary(run_dir: Path, bans: Records) -> Iterator[Finding]:
     """summary.json lists exactly the removals that the nodes recorded."""
     path = run_dir / "summary.json"
     if not path.exists():

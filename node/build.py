@@ -136,6 +136,7 @@ def settings_of(run_id: str, run: RunConfig, members: Sequence[Member], dimensio
         gradient_bound_s=run.gradient_bound_s,
         minimum_rate=run.minimum_rate,
         recompute_tolerance=run.recompute_tolerance,
+        probation=run.probation,
         undo=run.undo,
     )
 

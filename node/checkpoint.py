@@ -23,7 +23,7 @@ from node.protocol.roster import Roster
 from node.protocol.window import Layer
 from node.shelf import MISMATCH, SavedPast, SavedState, Shelf, Vector, cut, restored, restored_past
 
-FORMAT = 3
+FORMAT = 4
 _MAGIC = b"BTARD checkpoint "
 _DIGEST_BYTES, _SIZE_BYTES = 32, 8
 
@@ -89,13 +89,14 @@ def save(path: Path, checkpoint: Checkpoint, over: Path | None = None) -> None:
     _write(path, msgspec.msgpack.encode(header), shelf, over)
 
 
-def save_layer(path: Path, run: bytes, node: int, layer: Layer) -> None:
+def save_layer(path: Path, run: bytes, node: int, layer: Layer, over: Path | None = None) -> None:
     """Write a layer of the window of undo in one piece.
 
     Args:
         path: its name.
         run, node: whose it is.
         layer: what it holds.
+        over: a layer that is no longer wanted, as for `save`.
 
     Raises:
         BackendError: the disk is full, or the directory cannot be written.
@@ -103,7 +104,7 @@ def save_layer(path: Path, run: bytes, node: int, layer: Layer) -> None:
     shelf = Shelf()
     past = shelf.past(layer.past)
     header = _LayerHeader(run, node, past, layer.contributors, layer.digest, shelf.table)
-    _write(path, msgspec.msgpack.encode(header), shelf, None)
+    _write(path, msgspec.msgpack.encode(header), shelf, over)
 
 
 def load(path: Path, run: bytes, node: int, roster: Roster) -> Checkpoint:

@@ -182,6 +182,7 @@ class _Inner:
 
     def __init__(self) -> None:
         self.attempt: Attempt | None = None
+        self.comes_back = False
         self.sent_D = torch.empty(0)
 
     def handle(self, event: Input, /) -> list[Output]:

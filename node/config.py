@@ -80,6 +80,7 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     delta_max: float | None = None
     audit_share: float = 0.1
     on_ban: Literal["remove", "reform"] = "remove"
+    probation: int = 3
     undo: int = 0
     init_seed: int = 0
     data_seed: int = 0
@@ -99,6 +100,7 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """
         at_least = {"peers": (self.peers, 2), "steps": (self.steps, 1), "batch-size": (self.batch_size, 1),
                     "validators": (self.validators, 0), "validate-every": (self.validate_every, 1),
+                    "probation": (self.probation, 0),
                     "eval-every": (self.eval_every, 1)}  # fmt: skip
         for option, (value, low) in at_least.items():
             if value < low:

@@ -35,6 +35,7 @@ from node.protocol.events import (
     SendBulk,
     SetTimer,
     Start,
+    Teach,
 )
 from node.transport import Arrival, BulkArrival, Transport
 
@@ -175,6 +176,8 @@ class Driver:
                 self._control((peer,), seal(key))
             case RequestTranscript(to=to):
                 self._control(to, seal(output))
+            case Teach(to=to, lesson=lesson):
+                self._control(to, seal(lesson))
             case ComputeGradient():
                 self._gradients.append(output)
             case SetTimer(name=name, after_s=after_s):

@@ -1,5 +1,5 @@
-"""What a control message between two nodes is: a signed message, a relayed view, or a request for a tensor or for what
-was said."""
+"""What a control message between two nodes is: a signed message, a relayed view, a request for a tensor or for what
+was said, or the agreed state for a peer that comes back."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from node.protocol.events import (
     BulkKey,
     BulkRequested,
     Input,
+    LessonArrived,
     MessageArrived,
     RequestTranscript,
     TranscriptRequested,
     ViewArrived,
 )
+from node.protocol.lesson import Lesson, decode_lesson
 from node.protocol.messages import (
     Endorsed,
     Signed,
@@ -26,11 +28,11 @@ from node.protocol.messages import (
     encode_signed,
 )
 
-_SIGNED, _ENDORSED, _REQUEST, _TRANSCRIPT = b"\x00", b"\x01", b"\x02", b"\x03"
+_SIGNED, _ENDORSED, _REQUEST, _TRANSCRIPT, _LESSON = b"\x00", b"\x01", b"\x02", b"\x03", b"\x04"
 _PLACE = struct.Struct("<II")
 
 
-def seal(content: Signed | Endorsed | BulkKey | RequestTranscript) -> bytes:
+def seal(content: Signed | Endorsed | BulkKey | RequestTranscript | Lesson) -> bytes:
     """The bytes of a control message: one for its kind, then the content."""
     match content:
         case Signed():
@@ -39,6 +41,8 @@ def seal(content: Signed | Endorsed | BulkKey | RequestTranscript) -> bytes:
             return _ENDORSED + encode_endorsed(content)
         case BulkKey():
             return _REQUEST + encode(content)
+        case Lesson():
+            return _LESSON + encode(content)
         case RequestTranscript(step=step, attempt=attempt):
             return _TRANSCRIPT + _PLACE.pack(step, attempt)
 
@@ -58,4 +62,6 @@ def unseal(via: int, data: bytes) -> Input:
         return BulkRequested(via, decode_key(content))
     if kind == _TRANSCRIPT and len(content) == _PLACE.size:
         return TranscriptRequested(via, *_PLACE.unpack(content))
+    if kind == _LESSON:
+        return LessonArrived(via, decode_lesson(content))
     raise WireError(f"a control message of unknown kind {kind!r}")

@@ -181,13 +181,14 @@ class Keeper:
             return
         if not self._layers:  # checkpoints from before we were started again may name any of these
             self._layers.append(frozenset(int(path.stem) for path in self._directory.glob("*.layer")))
-        held = frozenset().union(*self._layers)
+        held = frozenset[int]().union(*self._layers)
+        self._layers.append(frozenset(layer.step for layer in window.layers))
+        old = [layer_path(self._directory, step) for step in sorted(held.difference(*self._layers))]
         for layer in window.layers:
             if layer.step not in held:
-                checkpoint.save_layer(layer_path(self._directory, layer.step), self._run, self._node, layer)
-        self._layers.append(frozenset(layer.step for layer in window.layers))
-        forgotten = held - frozenset().union(*self._layers)
-        _remove([layer_path(self._directory, step) for step in sorted(forgotten)])
+                over = old.pop() if old else None
+                checkpoint.save_layer(layer_path(self._directory, layer.step), self._run, self._node, layer, over)
+        _remove(old)
 
     def _open(self, step: int) -> None:
         if self._ledger is not None:
@@ -214,7 +215,8 @@ class Keeping:
         """As the machine's."""
         self._keeper.heard(event)
         outputs = self._machine.handle(event)
-        if any(isinstance(output, PhaseEntered) and output.phase == Phase.COMMIT.name for output in outputs):
+        begun = any(isinstance(output, PhaseEntered) and output.phase == Phase.COMMIT.name for output in outputs)
+        if begun and self._peer.resumable:
             self._keeper.save(self._peer.snapshot())
         return outputs
 

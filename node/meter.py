@@ -26,6 +26,7 @@ from node.protocol.events import (
     PhaseEntered,
     Purpose,
     Resolved,
+    Returned,
     Say,
     Undone,
     Voided,
@@ -39,7 +40,7 @@ from node.transport import Transport
 JOINING, ACTIVE, ACCUSED, BANNED, GONE = range(5)
 _LATE = {"late": "control", "late_view": "view"}
 _DUPLICATE = {"duplicate": "control"}
-_KINDS = ("bounds", "averaging", "checksum", "gradient", "withheld", "unusable", "edges", "equivocation")
+_KINDS = ("bounds", "averaging", "checksum", "gradient", "probation", "withheld", "unusable", "edges", "equivocation")
 
 
 class Meter:
@@ -99,6 +100,8 @@ class Meter:
                 self._close_attempt()
             case Committed():
                 self._committed(output)
+            case Returned(peer=peer):
+                self._mark(peer, JOINING)  # the next step's COMMIT makes it active
             case Undone(lost=lost):
                 self.board.counter("steps_undone_total").inc(lost)
             case _:

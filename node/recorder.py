@@ -27,16 +27,20 @@ from node.protocol.events import (
     Halted,
     Output,
     PhaseEntered,
+    Probed,
     Resolved,
+    Returned,
     Suspected,
     Undone,
     Voided,
 )
+from node.protocol.messages import Phase
 from node.protocol.state import parameters_digest
 from node.protocol.tribunal import standing
 from node.training.task import Task
 
 _BULK_KINDS = ("part", "aggregate")
+_RARE_KINDS = ("publication", "state")
 
 
 class Sender(Protocol):
@@ -121,6 +125,8 @@ class Recorder:
         match output:
             case PhaseEntered():
                 self._enter(output.phase)
+                if output.phase == Phase.JOIN.name:
+                    self._journal.append("rejoining", step=output.step)
             case Committed():
                 self._committed(output)
             case Banned():
@@ -141,6 +147,10 @@ class Recorder:
                 self._journal.append("voided", step=output.step, attempt=output.attempt, removals=list(output.removals))
             case Suspected() | Disputed() | Resolved():
                 self._journal.append(type(output).__name__.lower(), **asdict(output))
+            case Probed():
+                self._journal.append("probation", **asdict(output))
+            case Returned():
+                self._returned(output)
             case Expelled():
                 self._journal.append("expelled", step=output.step, reason=output.reason)
             case Halted():
@@ -158,7 +168,7 @@ class Recorder:
         for (_, kind), sent in self._transport.counters.sent_bytes.items():
             if kind in _BULK_KINDS:
                 kinds["bulk_bytes"] += sent
-            elif kind == "publication":
+            elif kind in _RARE_KINDS:
                 kinds["publication_bytes"] += sent
             else:
                 kinds["control_bytes"] += sent
@@ -241,6 +251,14 @@ class Recorder:
             evidence=blake3(ban.evidence).hexdigest(),
             path=self._relative(path),
         )
+
+    def _returned(self, back: Returned) -> None:
+        path = self._directory / "evidence" / f"return-{back.step}-{back.peer}.certificate"
+        write_atomically(path, back.evidence)
+        self._journal.append(
+            "returned", step=back.step, attempt=back.attempt, peer=back.peer,
+            evidence=blake3(back.evidence).hexdigest(), path=self._relative(path),
+        )  # fmt: skip
 
     def _finished(self, done: Finished) -> None:
         path = self._directory / "parameters.f32"

@@ -45,6 +45,8 @@ class SavedState(msgspec.Struct, frozen=True, array_like=True):
     validator_count: int
     fingerprints: bytes
     complaints: tuple[tuple[int, int, int], ...]
+    probation: tuple[tuple[int, int], ...]
+    returned: tuple[tuple[int, int], ...]
     window: SavedWindow
     summary: Summary | None
     certificate: tuple[Signed, ...]
@@ -104,8 +106,8 @@ class Shelf:
         saved = SavedWindow(layers, window.forgotten, window.examined, window.due, window.checkers)
         return SavedState(
             state.step, parameters, optimiser, state.r, state.roster.active, state.bans, state.norms.steps,
-            state.draw.order, state.draw.count, state.fingerprints, state.complaints, saved, state.summary,
-            state.certificate,
+            state.draw.order, state.draw.count, state.fingerprints, state.complaints, state.probation, state.returned,
+            saved, state.summary, state.certificate,
         )  # fmt: skip
 
     def past(self, past: Past) -> SavedPast:
@@ -129,8 +131,8 @@ def restored(saved: SavedState, vectors: Sequence[Tensor], roster: Roster, layer
     return State(
         saved.step, vectors[saved.parameters], vectors[saved.optimiser], saved.r, Roster(roster.keys, saved.active),
         saved.bans, NormWindow(saved.norms), Draw(saved.validators, saved.validator_count), saved.fingerprints,
-        saved.complaints, Window(layers, kept.forgotten, kept.examined, kept.due, kept.checkers), saved.summary,
-        saved.certificate,
+        saved.complaints, saved.probation, saved.returned,
+        Window(layers, kept.forgotten, kept.examined, kept.due, kept.checkers), saved.summary, saved.certificate,
     )  # fmt: skip
 
 

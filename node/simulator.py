@@ -30,6 +30,7 @@ from node.protocol.events import (
     Endorse,
     Forward,
     Input,
+    LessonArrived,
     MessageArrived,
     PhaseEntered,
     Purpose,
@@ -39,6 +40,7 @@ from node.protocol.events import (
     SendBulk,
     SetTimer,
     Start,
+    Teach,
     TranscriptRequested,
     ViewArrived,
 )
@@ -207,6 +209,8 @@ class Simulation:
                     self._control(node, (peer,), BulkRequested(node, key), seal(key))
                 case RequestTranscript(to=to, step=step, attempt=attempt):
                     self._control(node, to, TranscriptRequested(node, step, attempt), seal(output))
+                case Teach(to=to, lesson=lesson):
+                    self._control(node, to, LessonArrived(node, lesson), seal(lesson))
                 case ComputeGradient():
                     self._gradient(node, output)
                 case SetTimer(name=name, after_s=after_s):

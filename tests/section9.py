@@ -14,6 +14,8 @@ HOSTILE = "tests/simulation/test_hostile_messages.py::"
 TABLE = "tests/integration/test_section9.py::"
 WIRE = "tests/integration/test_hostile_wire.py::"
 PARTITIONS = "tests/simulation/test_protocol_partitions.py::"
+REJOIN = "tests/simulation/test_rejoin.py::"
+BACK = "tests/integration/test_rejoin.py::"
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,8 +202,10 @@ ROWS = (
             PARTITIONS + "test_peers_that_are_heard_by_nobody_are_gone",
             PARTITIONS + "test_peers_that_hear_nobody_are_gone",
             PARTITIONS + "test_single_links_are_bridged_by_the_others",
+            REJOIN + "test_two_peers_come_out_of_a_partition_and_are_back",
         ),
         sockets=(
+            BACK + "test_a_killed_process_is_gone_and_back_after_its_probation",
             TABLE + "test_a_partition_into_halves_halts_both_sides",
             TABLE + "test_a_partition_four_to_two_goes_on_without_the_two",
             TABLE + "test_peers_that_nobody_hears_are_gone",
@@ -213,7 +217,18 @@ ROWS = (
         simulator=(
             DISPUTES + "test_a_crashed_node_is_gone",
             DISPUTES + "test_a_crash_between_signing_and_sending_convicts_nobody",
+            REJOIN + "test_a_crashed_peer_is_gone_serves_probation_and_is_back",
+            REJOIN + "test_a_peer_comes_back_once",
+            REJOIN + "test_a_wrong_gradient_on_probation_ends_it_for_ever",
+            REJOIN + "test_two_joins_for_one_step_are_proof",
+            REJOIN + "test_a_flood_of_questions_is_counted_and_lets_nobody_in_sooner",
+            REJOIN + "test_an_attack_after_the_return_is_found_as_any_other",
+            REJOIN + "test_whoever_falls_silent_again_stays_gone",
         ),
-        sockets=(TABLE + "test_a_crashed_and_a_killed_process_are_gone",),
+        sockets=(
+            TABLE + "test_a_crashed_and_a_killed_process_are_gone",
+            TABLE + "test_whoever_comes_back_with_a_wrong_gradient_is_banned",
+            BACK + "test_a_killed_process_is_gone_and_back_after_its_probation",
+        ),
     ),
 )

@@ -24,6 +24,7 @@ from node.protocol.messages import (
     Have,
     Held,
     Hello,
+    Join,
     Judge,
     Message,
     Missing,
@@ -75,6 +76,7 @@ BODIES: dict[str, Body] = {
     "suspect": Suspect(slot(Phase.SUSPECT), (), Phase.AGG, 2),
     "view": View(slot(Phase.VIEW), (), (Signed(b"body", b"s" * 64),)),
     "outcome": Outcome(slot(Phase.OUTCOME), (), b"v" * 32, (Removal(2, "silent", None),)),
+    "join": Join(slot(Phase.JOIN), (), b"g" * 32),
     "retry": Outcome(slot(Phase.OUTCOME), (), None, (Removal(2, "equivocation", None),)),
     "void": Close(slot(Phase.CLOSE), PREFIX, Void((Removal(2, "aggregate", None), Removal(3, "checksum", 1)))),
 }  # fmt: skip

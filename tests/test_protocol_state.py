@@ -34,6 +34,8 @@ COVERED = [
     ("draw", replace(STATE, draw=Draw((2, 1, 3), 1))),
     ("number of pairs", replace(STATE, draw=Draw((1, 2, 3), 0))),
     ("fingerprints", replace(STATE, fingerprints=b"other")),
+    ("probation", replace(STATE, probation=((5, 1),))),
+    ("returns", replace(STATE, returned=((5, 4),))),
 ]
 
 
@@ -50,6 +52,7 @@ def test_the_digest_covers_the_transcript_and_nothing_else() -> None:
 def test_every_field_of_a_summary_counts() -> None:
     summary = STATE.summarise(b"t")
     filled = msgspec.structs.replace(summary, bans=(BAN,), complaints=((1, 2, 3),), probation=((1, 2),),
+                                      returned=((1, 9),),
                                       undo=(Contribution(3, 0, 5),))  # fmt: skip
     digests = {filled.digest}
     for name in Summary.__struct_fields__:

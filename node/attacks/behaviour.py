@@ -24,6 +24,9 @@ class Behaviour:
     lasting = False
     """Set by what cannot be undone: `said` and `aggregated` are then called at every step."""
 
+    comes_back = False
+    """True: removed as gone, the peer inside asks to be let in again (as a process does that is started again)."""
+
     def heard(self, event: Input, view: View) -> Sequence[Output]:
         """Called with every input, scheduled or not, after the peer has taken it.
 

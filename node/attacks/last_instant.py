@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from node.attacks.view import View
     from node.protocol.events import Output
 
-_PHASES = tuple(phase.name for phase in Phase if phase not in (Phase.HELLO, Phase.SUSPECT))
+_PHASES = tuple(phase.name for phase in Phase if phase not in (Phase.HELLO, Phase.SUSPECT, Phase.JOIN))
 
 
 @attack(

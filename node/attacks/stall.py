@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     acts_on="outputs",
     source="PROTOCOL section 4",
     examples=({}, {"phase": "AGG", "to": "half"}),
-    choices={"phase": tuple(phase.name for phase in Phase if phase is not Phase.HELLO), "to": TARGETS},
+    choices={"phase": tuple(phase.name for phase in Phase if phase not in (Phase.HELLO, Phase.JOIN)), "to": TARGETS},
 )
 def stall(
     output: Output, view: View, *, phase: str = "CHECKSUMS", to: str = "all", apart: bool = False

@@ -20,6 +20,8 @@ _SUSPECT_BYTES = 256
 _SIGNED_BYTES = 80
 """A signature and the framing around it, or an endorsement."""
 _PROOFS = 4
+_JOIN_BYTES = 320
+"""A JOIN and its signature."""
 
 
 def plain_bytes(peers: int) -> int:
@@ -37,11 +39,16 @@ def evidence_bytes(peers: int) -> int:
     return 2 * _PROOFS * (plain_bytes(peers) + _SIGNED_BYTES) + 2 * _bits(peers)
 
 
+def join_bytes(peers: int) -> int:
+    """Most join requests that one REPORT carries: two of each peer that is not in the roster."""
+    return 2 * peers * _JOIN_BYTES
+
+
 @cache
 def view_bytes(peers: int) -> int:
     """Largest body of a VIEW: two messages in every slot and all SUSPECTs."""
     plain = plain_bytes(peers) + _SIGNED_BYTES
-    in_slots = 2 * peers * (_STEP_PHASES * plain + 2 * _bits(peers) + evidence_bytes(peers))
+    in_slots = 2 * peers * (_STEP_PHASES * plain + 2 * _bits(peers) + evidence_bytes(peers) + join_bytes(peers))
     return _FIXED_BYTES + in_slots + _STEP_PHASES * peers * peers * _SUSPECT_BYTES
 
 
@@ -50,7 +57,7 @@ def body_bytes(phase: Phase, peers: int) -> int:
     """Largest body of a message of `phase` among `peers` genesis peers."""
     match phase:
         case Phase.REPORT:
-            return plain_bytes(peers) + evidence_bytes(peers)
+            return plain_bytes(peers) + evidence_bytes(peers) + join_bytes(peers)
         case Phase.HELD | Phase.HAVE:
             return plain_bytes(peers) + _bits(peers)
         case Phase.VIEW:

@@ -81,6 +81,8 @@ class Cargo:
                 return True
             case BulkKind.PUBLICATION:
                 return self._publication(key, values_P, trial)
+            case BulkKind.STATE:
+                return False
 
     def _publication(self, key: BulkKey, values_P: Tensor, trial: Trial | None) -> bool | None:
         attempt = self._attempt
@@ -107,6 +109,8 @@ class Cargo:
                     return False
                 earlier = past is not None and (key.step, key.attempt) == (past.step, past.number)
                 return active and (current or (earlier and attempt.settings.recompute_tolerance > 0))
+            case BulkKind.STATE:
+                return False
 
     def _size(self, key: BulkKey) -> int | None:
         attempt = self._named(key)

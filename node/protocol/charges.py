@@ -109,6 +109,13 @@ class Equivocation(msgspec.Struct, frozen=True, array_like=True, tag="equivocati
     second: bytes
 
 
+class FalseProbation(msgspec.Struct, frozen=True, array_like=True, tag="probation", forbid_unknown_fields=True):
+    """On probation the accused signed another digest than its gradient of the step before has (the JOIN, encoded)."""
+
+    accused: int
+    join: bytes
+
+
 class Ruled(msgspec.Struct, frozen=True, array_like=True, tag="ruled", forbid_unknown_fields=True):
     """The union of views of a dispute convicts the accused; the majority's OUTCOMEs carry it."""
 
@@ -128,6 +135,7 @@ Charge: TypeAlias = (
     | Equivocation
     | Ruled
     | Silent
+    | FalseProbation
 )
 
 
@@ -376,5 +384,7 @@ def accusation_of(attempt: Attempt, charge: Charge) -> Accused:
             return Accused(step, number, "edges", accused, None, None)
         case Equivocation(accused=accused):
             return Accused(step, number, "equivocation", accused, None, None)
+        case FalseProbation(accused=accused):
+            return Accused(step, number, "probation", accused, None, None)
         case Ruled(accused=accused, rule=rule):
             return Accused(step, number, rule, accused, None, None)

@@ -56,6 +56,12 @@ def deadline(phase: Phase, settings: Settings, active: int, tensors: int, recomp
     return Deadline(bulk_s, lag_s + bulk_s + computes * settings.gradient_bound_s)
 
 
+def fetching_s(settings: Settings, active: int) -> float:
+    """How long a peer may take to fetch a state from everyone at once: two vectors of it, two of the one before it and
+    the aggregates in between, after a question and its answer."""
+    return 2.0 * settings.delivery_bound_s + 5.0 * 4.0 * settings.dimension * active / settings.minimum_rate
+
+
 def laggards_s(settings: Settings) -> float:
     """How long after its entry into a phase a peer tells those who are silent there what ended the phase before."""
     return 2.0 * settings.delivery_bound_s

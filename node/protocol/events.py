@@ -13,6 +13,7 @@ from node.protocol.bulk import BulkKey as BulkKey
 from node.protocol.bulk import BulkKind as BulkKind
 
 if TYPE_CHECKING:
+    from node.protocol.lesson import Lesson
     from node.protocol.messages import Body, Endorsed, Signed
 
 
@@ -93,6 +94,14 @@ class TranscriptRequested:
     attempt: int
 
 
+@dataclass(frozen=True, slots=True)
+class LessonArrived:
+    """A neighbour tells us the agreed state, since we asked for it; `via` is the neighbour."""
+
+    via: int
+    lesson: Lesson
+
+
 Input: TypeAlias = (
     Start
     | MessageArrived
@@ -100,6 +109,7 @@ Input: TypeAlias = (
     | ViewArrived
     | BulkRequested
     | TranscriptRequested
+    | LessonArrived
     | GradientReady
     | DeadlinePassed
 )
@@ -154,11 +164,20 @@ class RequestBulk:
 
 @dataclass(frozen=True, slots=True)
 class RequestTranscript:
-    """Ask peers for everything that was said in an attempt: we were started again in the midst of it."""
+    """Ask peers for everything that was said in an attempt: we were started again in the midst of it. If they have
+    removed us since, they answer with a lesson as soon as there is a newer state than the one before that attempt."""
 
     to: tuple[int, ...]
     step: int
     attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Teach:
+    """Tell peers that were removed as gone the agreed state."""
+
+    to: tuple[int, ...]
+    lesson: Lesson
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,6 +295,28 @@ class Committed:
 
 
 @dataclass(frozen=True, slots=True)
+class Probed:
+    """A committed step found a gradient of a peer on probation correct: `correct` of the `needed` so far."""
+
+    step: int
+    attempt: int
+    peer: int
+    correct: int
+    needed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """A peer is let back: it is in the roster from the step after this one on. `evidence`: the state that says so,
+    with its certificate."""
+
+    step: int
+    attempt: int
+    peer: int
+    evidence: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Undone:
     """A committed undo step: contributions of `suspects` were recomputed.
 
@@ -338,6 +379,7 @@ Output: TypeAlias = (
     | SendBulk
     | RequestBulk
     | RequestTranscript
+    | Teach
     | ComputeGradient
     | SetTimer
     | CancelTimer
@@ -349,6 +391,8 @@ Output: TypeAlias = (
     | Disputed
     | Resolved
     | Committed
+    | Probed
+    | Returned
     | Undone
     | Dropped
     | Finished

@@ -10,7 +10,15 @@ from torch import Tensor
 
 from node.errors import WireError
 from node.protocol.attempt import Attempt
-from node.protocol.charges import Averaging, Charge, FalseChecksum, FalseGradient, FalseHistory, Unusable
+from node.protocol.charges import (
+    Averaging,
+    Charge,
+    FalseChecksum,
+    FalseGradient,
+    FalseHistory,
+    FalseProbation,
+    Unusable,
+)
 from node.protocol.digest import tensor_bytes
 from node.protocol.messages import Phase, Signed, encode
 from node.protocol.state import Ban, State, Summary
@@ -18,7 +26,10 @@ from node.protocol.tribunal import Guilt
 from node.protocol.undo import earlier
 from node.protocol.window import Contribution
 
-EVIDENCE_VERSION = 1
+EVIDENCE_VERSION = 2
+
+ABOUT_GRADIENTS = (FalseGradient, FalseHistory, FalseProbation)
+"""Charges that are judged by computing a gradient of an earlier step again."""
 
 
 class Held(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -98,7 +109,7 @@ def decode(data: bytes) -> Evidence:
 def contradiction(evidence: Evidence) -> str | None:
     """What in an evidence file does not fit together, None if everything does; no signature is looked at."""
     ban, trial, past = evidence.ban, evidence.trial, evidence.past
-    about_gradient = isinstance(evidence.charge, FalseGradient | FalseHistory)
+    about_gradient = isinstance(evidence.charge, ABOUT_GRADIENTS)
     if (ban.step, ban.attempt) != (trial.step, trial.attempt):
         return "the ban and the trial are of different attempts"
     if about_gradient != (past is not None):
@@ -154,7 +165,7 @@ def gather(
     if isinstance(guilt.charge, FalseHistory):
         charge = guilt.charge
         past = earlier(trial, Contribution(charge.step, charge.attempt, charge.accused))
-    about_gradient = isinstance(guilt.charge, FalseGradient | FalseHistory) and past is not None
+    about_gradient = isinstance(guilt.charge, ABOUT_GRADIENTS) and past is not None
     evidence = Evidence(
         version=EVIDENCE_VERSION,
         run=trial.settings.run,
@@ -194,7 +205,7 @@ def _aggregates_needed(charge: Charge, trial: Attempt) -> tuple[int, ...]:
 
 def _past_aggregates_needed(guilt: Guilt, past: Attempt | None) -> tuple[int, ...]:
     """Checksums of the past step are judged unless the gradient itself is already wrong."""
-    if past is None or guilt.reason == "gradient":
+    if past is None or guilt.reason in ("gradient", "probation"):
         return ()
     return tuple(range(past.split.count))
 

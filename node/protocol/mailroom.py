@@ -99,6 +99,12 @@ class Mailroom:
         held[signed.body] = signed
         return True
 
+    def forget(self, step: int) -> None:
+        """Nothing of the steps before this one counts any more (a peer that comes back has not been there)."""
+        self._ahead = {place: held for place, held in self._ahead.items() if place[0] >= step}
+        slots = [decode_body(signed.body).slot for held in self._ahead.values() for signed in held.values()]
+        self._counts = Counter((slot.sender, slot.phase) for slot in slots)
+
     def release(self) -> tuple[Signed, ...]:
         """All that waits: to be admitted again, now that an attempt has begun."""
         held = tuple(signed for attempt in self._ahead.values() for signed in attempt.values())

@@ -23,7 +23,7 @@ class Phase(Enum):
     """The phases of an attempt, in order.
 
     RESEND to AGG2 only run when an AGG complains, PUBLISH to JUDGE only when judging needs them. SUSPECT, VIEW and
-    OUTCOME are slots of a dispute, outside the order.
+    OUTCOME are slots of a dispute, outside the order; so is JOIN, of a peer on probation, which is in no roster.
     """
 
     HELLO = 0
@@ -42,6 +42,7 @@ class Phase(Enum):
     SUSPECT = 13
     VIEW = 14
     OUTCOME = 15
+    JOIN = 16
 
     # Enum's own hashes the name, in Python: a step looks some hundred messages up by their phase.
     __hash__ = object.__hash__
@@ -226,6 +227,12 @@ class Outcome(Message, frozen=True, array_like=True, tag="outcome", forbid_unkno
     removals: tuple[Removal, ...]
 
 
+class Join(Message, frozen=True, array_like=True, tag="join", forbid_unknown_fields=True):
+    """From a peer on probation: the digest of its gradient of the slot's step. The slot names the genesis roster."""
+
+    gradient: bytes
+
+
 Body: TypeAlias = (
     Hello
     | Commit
@@ -243,6 +250,7 @@ Body: TypeAlias = (
     | Suspect
     | View
     | Outcome
+    | Join
 )
 
 PHASE_OF: dict[type[Message], Phase] = {
@@ -262,6 +270,7 @@ PHASE_OF: dict[type[Message], Phase] = {
     Suspect: Phase.SUSPECT,
     View: Phase.VIEW,
     Outcome: Phase.OUTCOME,
+    Join: Phase.JOIN,
 }
 
 

@@ -14,12 +14,13 @@ import msgspec
 from torch import Tensor
 
 from node.errors import LocalProtocolError, WireError
-from node.protocol.attempt import Attempt, usable
+from node.protocol.attempt import Attempt
 from node.protocol.charges import (
     Broken,
     Equivocation,
     FalseGradient,
     FalseHistory,
+    FalseProbation,
     Ruled,
     Unusable,
     Withheld,
@@ -32,18 +33,17 @@ from node.protocol.digest import digest
 from node.protocol.evidence import Evidence, contradiction, decode, tensor_of
 from node.protocol.messages import (
     Close,
-    Have,
     Judge,
     Outcome,
-    Phase,
     Removal,
     Signed,
     Void,
     decode_body,
     decode_signed,
 )
+from node.protocol.probation import matches, requests
 from node.protocol.replay import Ground, Recompute, Replay, UnprovenError, require
-from node.protocol.sequence import LackingError, owed_aggregates, owed_parts, scarce, withheld
+from node.protocol.sequence import LackingError, bytes_guilt
 from node.protocol.state import Ban, Summary, parameters_digest
 from node.protocol.testimony import testimony
 from node.protocol.tribunal import Bench, gradient_fault, judge
@@ -79,7 +79,8 @@ class Verifier:
     def __init__(self, ground: Ground) -> None:
         self.ground = ground
         self.proven: list[Ban] = []
-        self._replay = Replay(ground, self.proven)
+        self.returned: list[tuple[int, int]] = []
+        self._replay = Replay(ground, self.proven, self.returned)
 
     def check(self, data: bytes) -> Proof:
         """Verify one evidence file; bans are given in the order in which they happened.
@@ -97,6 +98,30 @@ class Verifier:
     def settle(self, bans: Sequence[Ban]) -> None:
         """Count bans as proven: all that became effective together are checked against the roster before them."""
         self.proven += bans
+
+    def readmit(self, data: bytes) -> tuple[tuple[int, int], ...]:
+        """Count peers as let back by a certified state, once the bans before it are settled.
+
+        Args:
+            data: the state's summary and certificate.
+
+        Returns:
+            (peer, first step of which it is in the roster again), of those not known yet.
+
+        Raises:
+            UnprovenError: the certificate does not cover it.
+        """
+        try:
+            summary, certificate = msgspec.msgpack.decode(data, type=tuple[Summary, tuple[Signed, ...]])
+            self._replay.check_certificate(summary, certificate)
+        except (msgspec.MsgspecError, *_DAMAGE) as error:
+            raise UnprovenError(f"the certificate is damaged: {error}") from error
+        known = tuple(self.returned)
+        require(summary.returned[: len(known)] == known, "the certified state forgets a peer that was let back")
+        fresh = summary.returned[len(known) :]
+        require(all(since == summary.step for _, since in fresh), "peers were let back before, without a certificate")
+        self.returned += fresh
+        return fresh
 
     # --- the parts of a proof ---------------------------------------------------------------------------------
 
@@ -119,7 +144,7 @@ class Verifier:
                 return Proof(evidence.ban, "majority")
             case Equivocation(accused=accused, first=first, second=second):
                 return self._check_pair(evidence.ban, accused, first, second)
-            case Withheld() | Unusable():
+            case Withheld() | Unusable() | FalseProbation():
                 pass
             case charge:
                 require(raised(charge, trial), "nobody raised this charge, or not for this cause")
@@ -131,8 +156,10 @@ class Verifier:
             trial.publications[(held.step, held.attempt, held.owner, held.part)] = values_P
         if isinstance(evidence.charge, FalseGradient | FalseHistory):
             return self._check_gradient(evidence, trial, past)
+        if isinstance(evidence.charge, FalseProbation):
+            return self._check_probation(evidence, trial, past)
         if isinstance(evidence.charge, Withheld | Unusable):
-            return self._compare(evidence, _bytes_guilt(evidence.charge, trial), "transcript")
+            return self._compare(evidence, bytes_guilt(evidence.charge, trial), "transcript")
         found = judge((evidence.charge,), Bench(trial, past, {}))
         return self._compare(evidence, found.removals, "transcript")
 
@@ -167,6 +194,24 @@ class Verifier:
         fault = gradient_fault(past, charge.accused, recomputed_D)
         found = judge((charge,), Bench(trial, past, {charge.accused: recomputed_D}, faults={item: fault}))
         return self._compare(evidence, found.removals, "recomputation")
+
+    def _check_probation(self, evidence: Evidence, trial: Attempt, past: Attempt | None) -> Proof:
+        charge = evidence.charge
+        assert isinstance(charge, FalseProbation)
+        if past is None:
+            raise UnprovenError("a gradient charge without the step it concerns")
+        joins = requests(trial).get(charge.accused, ())
+        require(joins == (charge.join,), "the REPORTs do not carry this JOIN")
+        require(evidence.ban.reason == "probation" and evidence.ban.peer == charge.accused, "it is another's ban")
+        parameters_D = tensor_of(evidence.parameters)
+        self._check_parameters(evidence, parameters_D)
+        if not self._same_environment(evidence):
+            text = "recomputation cannot decide here: this machine's environment differs from the run's"
+            return Proof(evidence.ban, "majority", f"signed by the whole roster; {text}")
+        recomputed_D = self.ground.recompute(parameters_D, past.seed(charge.accused))
+        wrong = not matches(charge.join, trial, past.step, recomputed_D)
+        require(wrong, f"judged again, peer {charge.accused} is not guilty of 'probation'")
+        return Proof(evidence.ban, "recomputation")
 
     def _same_environment(self, evidence: Evidence) -> bool:
         summary = evidence.summary or evidence.trial.before
@@ -238,6 +283,7 @@ class Verifier:
         require(parameters_digest(parameters_D) == summary.parameters, "the final parameters are not certified")
         bans = (*summary.bans, *_added_by(end, summary))
         require(list(bans) == self.proven, "the certified ban list differs from the bans proven here")
+        require(list(summary.returned) == self.returned, "the certified returns differ from those proven here")
 
 
 def _added_by(end: Close | Outcome, summary: Summary) -> Iterator[Ban]:
@@ -248,24 +294,3 @@ def _added_by(end: Close | Outcome, summary: Summary) -> Iterator[Ban]:
         for removal in end.removals:
             if removal.peer not in out:
                 yield Ban(step, attempt, removal.peer, removal.reason, removal.accuser, removed=True)
-
-
-def _bytes_guilt(charge: Withheld | Unusable, trial: Attempt) -> tuple[Removal, ...]:
-    """Guilt of bytes that too few held, or that nobody can compute with."""
-    if isinstance(charge, Unusable):
-        index = (trial.step, trial.number, charge.accused, charge.part)
-        owed, found = trial.owes(charge.accused, charge.part), trial.publications.get(index)
-        guilty = owed and found is not None and not usable(found)
-        return (Removal(charge.accused, "unusable", None),) if guilty else ()
-    match charge.stage:
-        case "part":
-            items = scarce(trial, Phase.HELD, owed_parts(trial))
-        case "aggregate":
-            items = scarce(trial, Phase.REVEAL, owed_aggregates(trial))
-        case _:
-            # Which bit is whose follows from all charges, and those from norms that are no part of the evidence.
-            quorum, bits = trial.roster.faults + 1, trial.transcript.of(Have, Phase.HAVE).values()
-            columns = zip(*(body.have for body in bits), strict=True)
-            some = any(sum(column) < quorum for column in columns)
-            return (Removal(charge.accused, "withheld", None),) if some else ()
-    return tuple(guilt.removal for guilt in withheld(trial, items, charge.stage))

@@ -63,20 +63,17 @@ class Replay:
     Args:
         ground: what is known beforehand.
         proven: the bans proven so far, from which rosters follow; its owner appends to it.
+        returned: (peer, first step) of the peers let back so far, likewise.
     """
 
-    def __init__(self, ground: Ground, proven: list[Ban]) -> None:
+    def __init__(self, ground: Ground, proven: list[Ban], returned: list[tuple[int, int]]) -> None:
         self.ground = ground
         self.proven = proven
+        self.returned = returned
 
     def roster_at(self, step: int, attempt: int) -> Roster:
-        """The active roster of an attempt, by the bans proven so far."""
-        out = {
-            ban.peer
-            for ban in self.proven
-            if ban.removed and (ban.step < step or (ban.step == step and ban.attempt < attempt))
-        }
-        return Roster.genesis(self.ground.keys).without(out)
+        """The active roster of an attempt, by the bans and returns proven so far."""
+        return Roster.genesis(self.ground.keys).at(self.proven, self.returned, step, attempt)
 
     def closed(self, certificate: Sequence[Signed], roster: Roster, step: int, attempt: int) -> Close | Outcome:
         """What ended an attempt: one of n CLOSEs that are equal in value and prefix, or one of the equal OUTCOMEs that
@@ -141,7 +138,8 @@ class Replay:
         self.check_certificate(before, record.certificate)
         draw = Draw(before.validators, before.validator_count)
         window = Window(due=before.undo, checkers=before.undo_checkers)
-        return State(record.step, empty, empty, before.r, roster, draw=draw, window=window)
+        return State(record.step, empty, empty, before.r, roster, before.bans, draw=draw, probation=before.probation,
+                     returned=before.returned, window=window, summary=before)  # fmt: skip
 
     def check_certificate(self, summary: Summary, certificate: Sequence[Signed]) -> Close | Outcome:
         """n equal CLOSEs (or a majority's OUTCOMEs) over a state, and one of them; the attempt they ended is the one

@@ -50,7 +50,9 @@ class Past:
     def attempt(self, settings: Settings, tools: Tools, me: int, secret_seed: bytes) -> Attempt:
         """The attempt again."""
         own_share = share(secret_seed, self.state.step, self.number)
-        attempt = Attempt(settings, tools, self.state, self.number, me, own_share)
+        # A peer that has been let back since was in no place of it: it sees it as any other would.
+        active = self.state.roster.active
+        attempt = Attempt(settings, tools, self.state, self.number, me if me in active else active[0], own_share)
         add(attempt, self.messages)
         for phase in self.finished:
             attempt.transcript.finish(phase)

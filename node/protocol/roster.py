@@ -4,9 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from node.errors import LocalProtocolError
 from node.protocol.digest import digest, number
+
+
+class Barred(Protocol):
+    """A verdict, as far as it concerns rosters."""
+
+    @property
+    def step(self) -> int:
+        """In which it was found."""
+
+    @property
+    def attempt(self) -> int:
+        """At that step."""
+
+    @property
+    def peer(self) -> int:
+        """Whom it hits."""
+
+    @property
+    def removed(self) -> bool:
+        """False for a reformed peer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +73,22 @@ class Roster:
             return self.active.index(peer)
         except ValueError as error:
             raise LocalProtocolError(f"peer {peer} is not active: {self.active}") from error
+
+    def at(self, bans: Iterable[Barred], returned: Iterable[tuple[int, int]], step: int, attempt: int) -> Roster:
+        """The roster of an attempt, by the verdicts that took effect before it and the peers let back until then.
+
+        Args:
+            bans: verdicts.
+            returned: (peer, the first step of which it is in the roster again).
+            step, attempt: of the attempt.
+        """
+        back = {peer: since for peer, since in returned if since <= step}
+        out = (
+            ban.peer
+            for ban in bans
+            if ban.removed and (ban.step, ban.attempt) < (step, attempt) and ban.step >= back.get(ban.peer, 0)
+        )
+        return Roster.genesis(self.keys).without(out)
 
     def without(self, removed: Iterable[int]) -> Roster:
         """The roster after removals."""

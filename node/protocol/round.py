@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from node.protocol import edges, waits
+from node.protocol import edges, probation, waits
 from node.protocol.attempt import Attempt
 from node.protocol.cargo import Cargo
 from node.protocol.charges import Publication, accusation_of
@@ -37,6 +37,7 @@ from node.protocol.messages import (
     decode_body,
 )
 from node.protocol.outcome import Ending, Trigger
+from node.protocol.porch import Porch
 from node.protocol.saying import Knowledge, message
 from node.protocol.sequence import (
     LackingError,
@@ -64,12 +65,13 @@ class Round:
         gradients: of this step, kept from attempt to attempt.
         out: where outputs are appended.
         proofs: encoded equivocations of earlier attempts, for our REPORT.
+        porch: holds the JOINs of the step before, for our REPORT.
         again: we were started again in the midst of this attempt, and ask for the tensors that we have lost.
     """
 
     def __init__(
         self, attempt: Attempt, past: Attempt | None, gradients: Gradients, out: list[Output],
-        proofs: tuple[bytes, ...] = (), again: bool = False,
+        proofs: tuple[bytes, ...] = (), again: bool = False, porch: Porch | None = None,
     ) -> None:  # fmt: skip
         self.attempt, self.past = attempt, past
         self.cargo = Cargo(attempt, past)
@@ -80,7 +82,9 @@ class Round:
         self.verdict: tuple[Judgement, State] | None = None
         self.frozen = False
         self._gradients, self._out, self.proofs, self._again = gradients, out, proofs, again
-        self._clock = waits.Clock(attempt.settings, len(attempt.roster.active), out)
+        self._porch = porch
+        newcomers = any(since == attempt.step for _, since in attempt.state.returned)
+        self._clock = waits.Clock(attempt.settings, len(attempt.roster.active), out, newcomers)
         self._void: Judgement | None = None
         self._early: set[tuple[Phase, int]] = set()
         self._said = self._overdue = False
@@ -230,14 +234,15 @@ class Round:
         trial = self.trial
         work = (0, self.attempt.burden)
         if trial is not None:
-            work = len(trial.publications), len(trial.accused) + len(trial.disowned)
+            work = len(trial.publications), len(trial.accused) + len(trial.disowned) + len(trial.returning)
         self._clock.enter(phase, *work)
 
     def _compose(self) -> Body | None:
         """Our message of the current phase, None while something it needs is not here."""
         if self.phase is Phase.CLOSE:
             return self._close()
-        known = Knowledge(self.attempt, self.past, self.trial, self._gradients, self.proofs, self._overdue)
+        joins = self._porch.joins(self.attempt) if self._porch is not None and self.phase is Phase.REPORT else ()
+        known = Knowledge(self.attempt, self.past, self.trial, self._gradients, self.proofs, self._overdue, joins)
         return message(self.phase, known)
 
     def _close(self) -> Close | None:
@@ -249,10 +254,14 @@ class Round:
         if judgement.void:
             state, value = void_state(attempt, judgement), Void(judgement.removals)
         else:
+            review = probation.review(attempt, self.past, self._gradients.recomputed)
+            if review is None:
+                return None
             out = frozenset(guilt.peer for guilt in judgement.guilts)
-            judgement = judgement.joined(edges.broken(attempt, out), False, attempt.roster.active)
+            order = (*attempt.roster.active, *probation.eligible(attempt))
+            judgement = judgement.joined((*edges.broken(attempt, out), *review.guilts), False, order)
             lies = self.trial.lies(self._gradients.rechecks.faults) if self.trial is not None else ()
-            state = next_state(attempt, judgement, lies)
+            state = next_state(attempt, judgement, lies, review)
             summary = state.summarise(attempt.transcript.digest)
             state, value = replace(state, summary=summary), summary.digest
         self.verdict = judgement, state
@@ -365,7 +374,7 @@ class Round:
         self.trial = trial = Trial(self.attempt, self.past)
         self._out += [accusation_of(self.attempt, charge) for charge in trial.charges]
         if self.past is not None:
-            for peer in trial.accused:
+            for peer in (*trial.accused, *trial.returning):
                 self._out += self._gradients.want_past(Purpose.JUDGE, self.past, peer)
         for item in trial.disowned:
             self._out += self._gradients.rechecks.want(self.attempt, item)

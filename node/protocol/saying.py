@@ -23,6 +23,7 @@ class Knowledge:
         gradients: of this step and, recomputed, of the step before, as far as they are there.
         proofs: encoded equivocations of earlier attempts, for our REPORT.
         overdue: the wait for bulk is over.
+        joins: encoded JOINs of the step before, for our REPORT.
     """
 
     attempt: Attempt
@@ -31,6 +32,7 @@ class Knowledge:
     gradients: Gradients
     proofs: tuple[bytes, ...]
     overdue: bool
+    joins: tuple[bytes, ...] = ()
 
 
 def message(phase: Phase, known: Knowledge) -> Body | None:
@@ -90,4 +92,4 @@ def _report(known: Knowledge) -> Report | None:
     )
     slot, prefix = attempt.slot(Phase.REPORT), attempt.transcript.prefix
     holds = tuple(faults[item] is None for item in share)
-    return Report(slot, prefix, attempt.checks(), verdicts, (), known.proofs, holds=holds)
+    return Report(slot, prefix, attempt.checks(), verdicts, (), known.proofs, known.joins, holds)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from node.protocol.attempt import Attempt, usable
 from node.protocol.charges import Publication, Unusable, Withheld
-from node.protocol.messages import Have, Held, Phase, Reveal
+from node.protocol.messages import Have, Held, Phase, Removal, Reveal
 from node.protocol.trial import Trial
 from node.protocol.tribunal import Guilt, Judgement
 
@@ -97,3 +97,24 @@ def following(attempt: Attempt, phase: Phase, trial: Trial | None) -> tuple[Phas
             return trial.phase_after(phase), None
         case _:
             return _PLAIN[phase], None
+
+
+def bytes_guilt(charge: Withheld | Unusable, trial: Attempt) -> tuple[Removal, ...]:
+    """For a third party: guilt of bytes that too few held, or that nobody can compute with."""
+    if isinstance(charge, Unusable):
+        index = (trial.step, trial.number, charge.accused, charge.part)
+        owed, found = trial.owes(charge.accused, charge.part), trial.publications.get(index)
+        guilty = owed and found is not None and not usable(found)
+        return (Removal(charge.accused, "unusable", None),) if guilty else ()
+    match charge.stage:
+        case "part":
+            items = scarce(trial, Phase.HELD, owed_parts(trial))
+        case "aggregate":
+            items = scarce(trial, Phase.REVEAL, owed_aggregates(trial))
+        case _:
+            # Which bit is whose follows from all charges, and those from norms that are no part of the evidence.
+            quorum, bits = trial.roster.faults + 1, trial.transcript.of(Have, Phase.HAVE).values()
+            columns = zip(*(body.have for body in bits), strict=True)
+            some = any(sum(column) < quorum for column in columns)
+            return (Removal(charge.accused, "withheld", None),) if some else ()
+    return tuple(guilt.removal for guilt in withheld(trial, items, charge.stage))

@@ -39,6 +39,7 @@ class Settings:
     gradient_bound_s: float
     minimum_rate: float
     recompute_tolerance: float
+    probation: int = 0
     undo: int = 0
 
     @property

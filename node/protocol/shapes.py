@@ -17,6 +17,7 @@ from node.protocol.messages import (
     Have,
     Held,
     Hello,
+    Join,
     Judge,
     Missing,
     Outcome,
@@ -29,6 +30,7 @@ from node.protocol.messages import (
     View,
     Void,
 )
+from node.protocol.probation import joins_fit
 from node.protocol.randomness import Share, opens
 
 MAX_ACCUSATIONS = 8
@@ -73,6 +75,8 @@ def misfit(body: Body, attempt: Attempt, publications: int | None, gradient_char
             return None if fits else "AGG2 must carry a digest exactly after a complaint"
         case View() | Outcome():
             return "a message of a dispute inside an attempt"
+        case Join():
+            return "a JOIN of an active peer"
         case Reveal():
             aggregates = len(attempt.roster.active) if attempt.contributors else 0
             if not _digests(body.x, body.salt) or len(body.have) != aggregates:
@@ -124,8 +128,10 @@ def _report_misfit(body: Report, attempt: Attempt) -> str | None:
     due = tuple(target for validator, target in attempt.pairs if validator == sender)
     if tuple(verdict.target for verdict in body.verdicts) != due:
         return f"REPORT must carry the verdicts on {list(due)}"
-    if len(body.evidence) > MAX_PROOFS or body.joins:
-        return f"REPORT carries more than {MAX_PROOFS} proofs, or a join request"
+    if len(body.evidence) > MAX_PROOFS:
+        return f"REPORT carries more than {MAX_PROOFS} proofs"
+    if not joins_fit(body.joins, attempt):
+        return "REPORT carries a join request that nobody can have made, or too many"
     recomputed = len(attempt.shares.get(sender, ()))
     if len(body.holds) != recomputed:
         return f"REPORT must say of {recomputed} contributions whether they hold"

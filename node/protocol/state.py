@@ -44,6 +44,7 @@ class Summary(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
     fingerprints: bytes
     complaints: tuple[tuple[int, int, int], ...] = ()
     probation: tuple[tuple[int, int], ...] = ()
+    returned: tuple[tuple[int, int], ...] = ()
     window: bytes = b""
     undo: tuple[Contribution, ...] = ()
     undo_checkers: int = 0
@@ -83,6 +84,8 @@ class State:
         draw: validators of `step`.
         fingerprints: digest of all peers' environments, from HELLO.
         complaints: answered complaints by pair (node/protocol/edges.py).
+        probation: (peer, gradients found correct) of peers on probation, ascending (node/protocol/probation.py).
+        returned: (peer, first step of which it is in the roster again), in the order in which they came back.
         window: what undo keeps.
         summary, certificate: what the CLOSEs of the last committed step signed, and those CLOSEs (empty at genesis).
     """
@@ -97,14 +100,19 @@ class State:
     draw: Draw = field(default_factory=Draw)
     fingerprints: bytes = b""
     complaints: tuple[tuple[int, int, int], ...] = ()
+    probation: tuple[tuple[int, int], ...] = ()
+    returned: tuple[tuple[int, int], ...] = ()
     window: Window = field(default_factory=Window)
     summary: Summary | None = None
     certificate: tuple[Signed, ...] = ()
 
     @property
     def removed_faults(self) -> int:
-        """Removals that count against f_0: an eliminated pair holds at least one faulty peer, so it counts one."""
-        single = sum(ban.removed and ban.reason != "eliminated" for ban in self.bans)
+        """Removals that count against f_0: an eliminated pair holds at least one faulty peer, so it counts one; the
+        removal of a peer that was let back counts no longer."""
+        back = dict(self.returned)
+        standing = (ban for ban in self.bans if ban.step >= back.get(ban.peer, 0))
+        single = sum(ban.removed and ban.reason != "eliminated" for ban in standing)
         return single + sum(ban.reason == "eliminated" for ban in self.bans) // 2
 
     def summarise(self, transcript: bytes) -> Summary:
@@ -122,6 +130,8 @@ class State:
             norms=norms_digest(self.norms),
             fingerprints=self.fingerprints,
             complaints=self.complaints,
+            probation=self.probation,
+            returned=self.returned,
             window=self.window.digest,
             undo=self.window.due,
             undo_checkers=self.window.checkers,
@@ -138,5 +148,6 @@ class State:
             first = all(ban.peer != removal.peer for ban in bans)
             removed = not (reform and first and removal.reason == "gradient")
             bans.append(Ban(step, attempt, removal.peer, removal.reason, removal.accuser, removed))
-        out = [ban.peer for ban in bans if ban.removed]
+        back = dict(self.returned)
+        out = [ban.peer for ban in bans if ban.removed and ban.step >= back.get(ban.peer, 0)]
         return replace(self, bans=tuple(bans), roster=self.roster.without(out))

@@ -14,6 +14,7 @@ from node.protocol.charges import (
     FalseChecksum,
     FalseGradient,
     FalseHistory,
+    FalseProbation,
     OutOfBounds,
     Ruled,
     Unusable,
@@ -60,6 +61,8 @@ def testimony(ban: Ban, charge: Charge, trial: Attempt, signers: Sequence[int]) 
             return f"recomputed from the published bytes, the checksum of part {part} {verdict}"
         case FalseGradient():
             return _gradient(ban, charge)
+        case FalseProbation():
+            return f"on probation, peer {peer} signed another digest than that of the gradient its public seed gives"
         case FalseHistory(accused=accused, step=step):
             word, truth = ("false", "true") if ban.reason == "false_accusation" else ("true", "false")
             what = f"what peer {accused} contributed to step {step}"

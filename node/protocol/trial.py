@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from node.protocol import probation
 from node.protocol.attempt import Attempt
 from node.protocol.charges import (
     Averaging,
@@ -39,6 +40,8 @@ class Trial:
         self.publications: tuple[Publication, ...] = publications(self.charges, attempt, past)
         gradient = [charge for charge in self.charges if isinstance(charge, FalseGradient)]
         self.accused: tuple[int, ...] = tuple(dict.fromkeys(charge.accused for charge in gradient))
+        self.returning: tuple[int, ...] = probation.wanted(attempt)
+        """Peers on probation whose gradients everyone computes again."""
         self.disowned: tuple[Contribution, ...] = tuple(
             Contribution(charge.step, charge.attempt, charge.accused)
             for charge in self.charges

@@ -42,6 +42,7 @@ REASONS = (
     "bounds",
     "checksum",
     "gradient",
+    "probation",
     "false_report",
     "false_accusation",
     "silent",

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from node.protocol import edges
 from node.protocol.attempt import Attempt
+from node.protocol.probation import Review
 from node.protocol.state import State
 from node.protocol.tribunal import Judgement
 from node.protocol.undo import moved_on
@@ -15,7 +16,9 @@ from node.protocol.validators import allowed_pairs, draw
 from node.protocol.window import Contribution
 
 
-def next_state(attempt: Attempt, judgement: Judgement, lies: Collection[Contribution] = ()) -> State:
+def next_state(
+    attempt: Attempt, judgement: Judgement, lies: Collection[Contribution] = (), review: Review | None = None
+) -> State:
     """The state after an attempt that stands: update applied, verdicts carried out, validators drawn.
 
     Guilt found here left the aggregates valid, so the update uses them as they are.
@@ -23,6 +26,7 @@ def next_state(attempt: Attempt, judgement: Judgement, lies: Collection[Contribu
     Args:
         attempt, judgement: what stands.
         lies: after an undo step, the contributions that it found false.
+        review: what was found of peers on probation, whose guilt is in the judgement too.
     """
     settings, state = attempt.settings, attempt.state
     punished = state.punished(attempt.step, attempt.number, judgement.removals, settings.reform)
@@ -31,6 +35,8 @@ def next_state(attempt: Attempt, judgement: Judgement, lies: Collection[Contribu
         aggregate = [attempt.aggregates[owner] for owner in attempt.roster.active]
         parameters_D, optimiser_D = attempt.tools.optimiser.apply(parameters_D, optimiser_D, aggregate, attempt.step)
         norms = norms.append(_scaled_norms(attempt))
+    if review is not None:
+        punished = review.applied(punished, attempt.step + 1, settings.probation)
     active = len(punished.roster.active)
     pairs = allowed_pairs(settings.validators, active, state.roster.genesis_faults, punished.removed_faults)
     after = replace(

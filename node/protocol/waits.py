@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from node.protocol.deadlines import Deadline, deadline, laggards_s, outcome_s
+from dataclasses import replace
+
+from node.protocol.deadlines import Deadline, deadline, fetching_s, laggards_s, outcome_s
 from node.protocol.events import CancelTimer, Output, SetTimer
 from node.protocol.messages import Phase
 from node.protocol.settings import Settings
@@ -20,11 +22,12 @@ class Clock:
         settings: the bounds.
         active: size of the roster.
         out: where outputs are appended.
+        newcomers: a peer was let back for this step: it has to fetch the state before its first COMMIT.
     """
 
-    def __init__(self, settings: Settings, active: int, out: list[Output]) -> None:
+    def __init__(self, settings: Settings, active: int, out: list[Output], newcomers: bool = False) -> None:
         self._settings, self._active, self._out = settings, active, out
-        self._phase, self._tensors, self._recomputed = Phase.COMMIT, 0, 0
+        self._phase, self._tensors, self._recomputed, self._newcomers = Phase.COMMIT, 0, 0, newcomers
 
     def enter(self, phase: Phase, publications: int, recomputed: int) -> None:
         """A phase begins.
@@ -56,4 +59,7 @@ class Clock:
         self._out.append(SetTimer(STALL, self._deadline().message_s + outcome_s(self._settings)))
 
     def _deadline(self) -> Deadline:
-        return deadline(self._phase, self._settings, self._active, self._tensors, self._recomputed)
+        waits = deadline(self._phase, self._settings, self._active, self._tensors, self._recomputed)
+        if self._newcomers and self._phase is Phase.COMMIT:
+            return replace(waits, message_s=waits.message_s + fetching_s(self._settings, self._active))
+        return waits

@@ -1,7 +1,9 @@
-"""Compares the CPU of an honest step in two source trees, in alternating pairs; prints ratios, gates nothing.
+"""Compares the CPU of an honest step in two source trees, in alternating pairs; prints ratios, gates nothing. Options
+after a second `--` are the second tree's alone: one tree can so be compared with itself.
 
     git worktree add /tmp/before c0352f2
     python -m tests.integration.paired_cpu /tmp/before . 9 --task quadratic:dimension=100000 --batch-size 1 --steps 80
+    python -m tests.integration.paired_cpu . . 9 --steps 60 -- --undo 40
 
 User and system time of all workers and all their threads, as each worker journals it with every committed step, from
 step 10 on, so that start-up does not count.
@@ -41,12 +43,14 @@ def _of_worker(journal: Path) -> float:
 
 def main(before: str, after: str, pairs: int, options: Sequence[str]) -> None:
     """Print each pair and the median ratio."""
+    split = options.index("--") if "--" in options else len(options)
+    sides = {"before": (before, options[:split]), "after": (after, [*options[:split], *options[split + 1 :]])}
     ratios = []
     for pair in range(pairs):
-        order = (before, after) if pair % 2 == 0 else (after, before)
-        found = {tree: 1000 * step_cpu_s(tree, options) for tree in order}
-        ratios.append(found[after] / found[before])
-        print(f"before {found[before]:.1f} ms, after {found[after]:.1f} ms, ratio {ratios[-1]:.3f}", flush=True)
+        order = ("before", "after") if pair % 2 == 0 else ("after", "before")
+        found = {side: 1000 * step_cpu_s(*sides[side]) for side in order}
+        ratios.append(found["after"] / found["before"])
+        print(f"before {found['before']:.1f} ms, after {found['after']:.1f} ms, ratio {ratios[-1]:.3f}", flush=True)
     print(f"median {statistics.median(ratios):.3f}, from {min(ratios):.3f} to {max(ratios):.3f}, {pairs} pairs")
 
 

@@ -58,6 +58,7 @@ PLANS = {
         4: attacker(2, "withhold_reveal", biased=True, alone=True),
         5: attacker(1, "withhold_reveal", alone=True),
     }, run(steps=10)),
+    "a wrong gradient on probation": Plan({3: attacker(1, "rejoin")}, run(peers=4, steps=100)),
     "crashes": Plan({5: attacker(1, "crash", phase="AGG")}, run(steps=5), kill=4),
     "equivocation": Plan({
         4: attacker(3, "equivocate", phase="COMMIT", to="@0@1"),
@@ -234,6 +235,15 @@ def test_a_crashed_and_a_killed_process_are_gone(ends: Ends) -> None:
     """Peer 4 is killed in the middle of the dispute about peer 5."""
     end = kept(ends("crashes"), [(1, 4, "silent"), (1, 5, "silent")])
     assert end.codes[4] == -9
+
+
+def test_whoever_comes_back_with_a_wrong_gradient_is_banned(ends: Ends) -> None:
+    end = ends("a wrong gradient on probation")
+    keeps_the_promises(end)
+    silent, (step, peer, reason) = end.removed
+    assert silent == (1, 3, "silent")
+    assert (peer, reason) == (3, "probation") and step > 1
+    assert not end.said(end.witness, "returned")
 
 
 def test_a_partition_into_halves_halts_both_sides(ends: Ends) -> None:

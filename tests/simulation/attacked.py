@@ -22,6 +22,8 @@ from node.protocol.events import (
     Halted,
     Output,
     PhaseEntered,
+    Probed,
+    Returned,
     Suspected,
     Undone,
     Voided,
@@ -54,6 +56,9 @@ class Story:
     bans: dict[tuple[int, int, int], set[tuple[str, bool]]] = field(default_factory=dict)
     evidence: dict[tuple[int, int, int], set[bytes]] = field(default_factory=dict)
     reporters: dict[tuple[int, int, int], set[int]] = field(default_factory=dict)
+    returns: dict[tuple[int, int], set[bytes]] = field(default_factory=dict)
+    back: dict[int, int] = field(default_factory=dict)
+    probed: set[tuple[int, int, int]] = field(default_factory=set)
     digests: dict[int, dict[int, bytes]] = field(default_factory=dict)
     ends: dict[int, Output] = field(default_factory=dict)
     dropped: Counter[str] = field(default_factory=Counter)
@@ -77,6 +82,11 @@ class Story:
                 self.bans.setdefault(key, set()).add((ban.reason, ban.removed))
                 self.evidence.setdefault(key, set()).add(ban.evidence)
                 self.reporters.setdefault(key, set()).add(seen.node)
+            case Returned() as returned:
+                self.returns.setdefault((returned.step, returned.attempt), set()).add(returned.evidence)
+                self.back[returned.peer] = returned.step
+            case Probed() as probed:
+                self.probed.add((probed.step, probed.peer, probed.correct))
             case Committed() as committed:
                 self.digests.setdefault(committed.step, {})[seen.node] = committed.state_digest
                 self.validators[committed.step] = dict(committed.validators)
@@ -170,11 +180,17 @@ def check_evidence(story: Story, run: RunConfig, task: Task, seed: int) -> None:
     initial_D = task.initial(run.init_seed)
     ground = Ground(settings, tools_of(run), keys, initial_D, lambda p_D, xi: task.gradient(p_D, xi)[0])
     verifier = Verifier(ground)
+    for when in sorted({*(key[:2] for key in story.evidence), *story.returns}):
+        verifier.settle(_proven(story, verifier, when))
+        for data in sorted(story.returns.get(when, ())):
+            verifier.readmit(data)
+    assert dict(verifier.returned) == {peer: step + 1 for peer, step in story.back.items()}
+
+
+def _proven(story: Story, verifier: Verifier, when: tuple[int, int]) -> list[Ban]:
+    """The bans of one attempt, each shown by every honest peer's file."""
     together: list[Ban] = []
-    for key in sorted(story.evidence):
-        if together and (together[0].step, together[0].attempt) != key[:2]:
-            verifier.settle(together)
-            together = []
+    for key in sorted(key for key in story.evidence if key[:2] == when):
         proofs = [verifier.check(data) for data in sorted(story.evidence[key])]
         bans = {proof.ban for proof in proofs}
         assert len(bans) == 1
@@ -182,3 +198,4 @@ def check_evidence(story: Story, run: RunConfig, task: Task, seed: int) -> None:
         assert (ban.step, ban.attempt, ban.peer) == key
         assert {(ban.reason, ban.removed)} == story.bans[key]
         together.append(ban)
+    return together

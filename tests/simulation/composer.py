@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from random import Random
 
+import msgspec
 from blake3 import blake3
 from msgspec.structs import replace
 
@@ -38,6 +39,8 @@ NUMBERS: Mapping[str, tuple[object, ...]] = {
 
 GRADIENT = frozenset({"gradient", "data"})
 _TARGETS_BY_NAME = TARGETS[-1]
+_REJOINS = 0.06
+"""Share of runs in which an attacker falls silent and comes back."""
 
 
 def candidates() -> tuple[Entry, ...]:
@@ -78,9 +81,23 @@ def compose(seed: int) -> Stage:
     attackers = tuple(sorted(dice.sample(range(peers), _how_many(dice, (peers + 1) // 2 - 1))))
     known = bool(dice.random() < 0.8)
     roles = {peer: _role(seed, peer, run, attackers if known else (peer,)) for peer in attackers}
+    if attackers and peers <= 9 and dice_of(seed, "back").random() < _REJOINS:
+        run, roles = _rejoining(seed, run, roles)
     stage = set_up(run, roles, seed, network(dice, peers, BOUND_S))
     stage.simulation._gradient_s = dice.choice((0.0, 0.05, 0.9)) * GRADIENT_BOUND_S
     return stage
+
+
+def _rejoining(seed: int, run: RunConfig, roles: dict[int, Role]) -> tuple[RunConfig, dict[int, Role]]:
+    """The same run, long enough for its first attacker to fall silent and come back."""
+    dice, first = dice_of(seed, "back", "how"), min(roles)
+    choices = ATTACKS.get("rejoin").facts["choices"]
+    assert isinstance(choices, Mapping)
+    plugin = Plugin("rejoin", {"then": dice.choice(choices["then"])})
+    role = Role((plugin,), Schedule(start=dice.randint(0, 2)), roles[first].accomplices, attack_seed=seed)
+    steps, probation = dice.randint(10, 16), dice.randint(1, 2)
+    run = msgspec.structs.replace(run, steps=steps, probation=probation, recompute_tolerance=0.0, undo=0)
+    return run, {**roles, first: role}
 
 
 def _how_many(dice: Random, most: int) -> int:

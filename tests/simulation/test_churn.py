@@ -6,72 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from node.build import Node, build_node, genesis_digest, genesis_roster, task_of
 from node.conditions import Churn, Conditions, Event, Window
-from node.config import NodeConfig, Plugin, Role, RunConfig, Schedule
-from node.direction import Cue, Director
-from node.keeper import Keeper
-from node.keys import generate
-from node.links import LinkModel
-from node.memory import remembering, remembering_gradients
-from node.network import Network
-from node.protocol.events import Banned, Committed, Finished, Input, Suspected
-from node.signing import verify
-from node.simulator import Observed, Simulation, Stage
-from node.training.environment import fingerprint
-from tests.simulation.checkers import PROMISES
-from tests.simulation.checkers.cost import Cost
-from tests.simulation.stage import RUN_ID, play
-from tests.simulation.stage import Stage as Watched
+from node.config import Plugin, Role, Schedule
+from node.protocol.events import Banned, Finished, Suspected
+from tests.simulation.restarting import RUN, Cluster, digests
 
-RUN = RunConfig(peers=6, task=Plugin("quadratic"), steps=16, batch_size=4)
 ATTACK = Role((Plugin("sign_flip"),), Schedule(start=2), (4, 5), attack_seed=3)
-KEPT = tuple(promise for promise in PROMISES if promise is not Cost)
-"""A peer that starts again says and asks more than a step's share of messages."""
-
-
-class Cluster:
-    """A simulated cluster whose nodes keep what they need to start again."""
-
-    def __init__(self, where: Path, conditions: Conditions, roles: dict[int, Role], seed: int) -> None:
-        self.members, self.secrets = generate(seed, RUN.peers)
-        self.task = task_of(RUN, Path("unused"))
-        self.where, self.roles, self.played = where, roles, list[Cue]()
-        self.check, self.compute = remembering(verify), remembering_gradients(self.task)
-        self.keepers: dict[int, Keeper] = {}
-        nodes = {me: self.make(me)[0] for me in range(RUN.peers)}
-        network = Network(LinkModel(jitter_s=0.02, seed=seed), conditions)
-        stage = Stage(Director(conditions), lambda now_s, cue: self.played.append(cue), self.make)
-        simulation = Simulation(nodes, network, self.compute, stage=stage)
-        self.watched = Watched(RUN, roles, seed, self.task, simulation)
-
-    def make(self, me: int) -> tuple[Node, list[Input]]:
-        """A node, from where it was if it is made again."""
-        if me in self.keepers:
-            self.keepers[me].close()
-        print_ = fingerprint(RUN.device)
-        keeper = self.keepers[me] = Keeper(self.where / str(me), genesis_digest(RUN_ID, RUN, self.members), me, print_)
-        config = NodeConfig(RUN_ID, me, RUN, self.members, "", "", "", role=self.roles.get(me))
-        node = build_node(config, self.secrets[me], self.task, print_, self.check, self.compute, keeper)
-        at = keeper.newest(genesis_roster(self.members))
-        if at is not None:
-            node.peer.restore(at)
-        return node, keeper.recall(at.state.step if at is not None else 0)
-
-    def play(self, promises: tuple[type, ...] = KEPT) -> list[Observed]:
-        """To the end, under the eyes of the checkers."""
-        seen = play(self.watched, promises)
-        for keeper in self.keepers.values():
-            keeper.close()
-        return seen
-
-
-def digests(seen: list[Observed]) -> dict[int, set[bytes]]:
-    found: dict[int, set[bytes]] = {}
-    for each in seen:
-        if isinstance(each.output, Committed):
-            found.setdefault(each.output.step, set()).add(each.output.state_digest)
-    return found
 
 
 @pytest.mark.parametrize("seed", range(2))

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from node.protocol.attempt import Attempt
-from node.protocol.events import Accused, Banned, Committed
+from node.protocol.events import Accused, Banned, Committed, Returned
 from node.protocol.messages import AccusationKind, Phase, Report
 from node.protocol.tribunal import gradient_fault
 from node.simulator import Observed
@@ -33,6 +33,8 @@ class Accountability:
         match seen.output:
             case Banned() as ban:
                 self._bans.setdefault(ban.peer, ban.step)
+            case Returned(peer=peer):
+                self._bans.pop(peer, None)
             case Accused() as accused if accused.kind.startswith("averaging"):
                 self._audited.add((accused.step, accused.accused))
             case Committed() as done if done.step not in self._steps:

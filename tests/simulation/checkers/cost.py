@@ -45,6 +45,8 @@ class Cost:
         self._before = {node: Traffic() for node in stage.honest}
         self._tallies = {node: _Tally() for node in stage.honest}
         self._active = dict.fromkeys(stage.honest, stage.run.peers)
+        self._lessons = dict.fromkeys(stage.honest, (0, 0))
+        """Lessons that a peer has given until its last two steps were committed."""
         self._entered: dict[int, float] = {}
         self._disturbed = -2
         """The last step with a suspicion, a dispute or a removal; its echoes reach into the next one."""
@@ -104,9 +106,10 @@ class Cost:
     def _check(self, node: int, step: int, split: Split, bulk_bytes: int | None) -> None:
         traffic, before = self._stage.simulation.traffic[node], self._before[node]
         peers, others, tally = self._stage.run.peers, split.count - 1, self._tallies[node]
-        calm = tally.calm and step > self._disturbed + 1
+        lessons = self._taught(node)
+        calm = tally.calm and step > self._disturbed + 1 and not lessons
         messages = traffic.messages - before.messages
-        most = others * peers * tally.slow
+        most = others * peers * tally.slow + lessons
         if step >= self._stage.run.steps:
             # Whoever has left left its OUTCOME; whoever was behind passes a majority of them on, once.
             most += others * peers
@@ -121,6 +124,12 @@ class Cost:
             assert control <= messages * _BYTES_PER_PEER * peers, f"{control} bytes in {messages} messages"
         self._check_tensors(node, split, bulk_bytes if calm else None, calm)
         self._before[node], self._tallies[node] = copy(traffic), _Tally()
+
+    def _taught(self, node: int) -> int:
+        """Lessons to peers that come back, in this step or the one before: each is a message, its peer has tensors."""
+        told = sum(self._stage.simulation.nodes[node].peer._porch._told.values())
+        before, self._lessons[node] = self._lessons[node], (self._lessons[node][1], told)
+        return told - before[0]
 
     def _check_tensors(self, node: int, split: Split, bulk_bytes: int | None, calm: bool) -> None:
         traffic, before, others = self._stage.simulation.traffic[node], self._before[node], split.count - 1

@@ -3,7 +3,7 @@ take one each, is out by the end of the next step."""
 
 from __future__ import annotations
 
-from node.protocol.events import Banned, Committed, Voided
+from node.protocol.events import Banned, Committed, Returned, Voided
 from node.protocol.messages import Phase, decode_body
 from node.simulator import Observed
 from tests.simulation.stage import Stage
@@ -26,6 +26,8 @@ class Equivocations:
         match seen.output:
             case Banned() as ban:
                 self._out.setdefault(ban.peer, ban.step)
+            case Returned(peer=peer):
+                self._out.pop(peer, None)
             case Voided() | Committed() as ended:
                 self._last = max(self._last, ended.step)
                 self._compare(seen.node, ended.step, ended.attempt)

@@ -3,7 +3,7 @@ certificate covers the final parameters."""
 
 from __future__ import annotations
 
-from node.protocol.events import Banned, Committed, Finished
+from node.protocol.events import Banned, Committed, Finished, Returned
 from node.protocol.proof import Verifier
 from node.protocol.state import Ban
 from node.simulator import Observed
@@ -18,6 +18,7 @@ class EvidenceHolds:
         self._ground = stage.ground()
         self._proven: dict[tuple[int, int], dict[int, Ban]] = {}
         """By step and attempt: the bans that took effect together, in roster order."""
+        self._returns: dict[tuple[int, int], bytes] = {}
         self._known: set[bytes] = set()
         self._certificates: dict[int, bytes] = {}
         self._checked: set[tuple[int, bytes]] = set()
@@ -32,6 +33,9 @@ class EvidenceHolds:
                 named = (ban.step, ban.attempt, ban.peer, ban.reason, ban.accuser, ban.removed)
                 assert proof.ban == Ban(*named), f"the evidence proves {proof.ban}"
                 self._proven.setdefault((ban.step, ban.attempt), {})[ban.peer] = proof.ban
+            case Returned() as back:
+                self._verifier(before=(back.step, back.attempt + 1)).readmit(back.evidence)
+                self._returns.setdefault((back.step, back.attempt), back.evidence)
             case Committed() as done:
                 self._certificates[seen.node] = done.certificate
             case Finished(step=step, parameters_D=parameters_D):
@@ -47,7 +51,9 @@ class EvidenceHolds:
     def _verifier(self, before: tuple[int, int]) -> Verifier:
         """A third party that has been shown the bans of earlier attempts."""
         verifier = Verifier(self._ground)
-        for when in sorted(self._proven):
+        for when in sorted({*self._proven, *self._returns}):
             if when < before:
-                verifier.settle(tuple(self._proven[when].values()))
+                verifier.settle(tuple(self._proven.get(when, {}).values()))
+                if when in self._returns:
+                    verifier.readmit(self._returns[when])
         return verifier

@@ -1,0 +1,85 @@
+"""What arrives signed: messages and views go to the attempt that they belong to, and what is wrong begins a dispute."""
+
+from __future__ import annotations
+
+from node.protocol import waits
+from node.protocol.arbitration import Arbitration
+from node.protocol.events import (
+    CancelTimer,
+)
+from node.protocol.mailroom import Place
+from node.protocol.messages import Endorsed, Hello, Outcome, Signed, View
+from node.protocol.seat import Seat
+
+
+class Disputing(Seat):
+    """The second layer of a peer: signed messages, and the disputes that they begin."""
+
+    def _message(self, via: int | None, signed: Signed, nested: bool = False) -> None:
+        """A signed message; `nested` ones come out of a view, where disputes' own messages have no business."""
+        admitted = self._mailroom.admit(signed, self._round, self._previous, self._step)
+        if isinstance(admitted, str):
+            return self._drop(via, admitted)
+        place, body = admitted
+        if nested and isinstance(body, (Hello, View, Outcome)):
+            return self._drop(via, "nested")
+        if isinstance(body, Hello):
+            return self._hello(via, body, signed)
+        if place is Place.AHEAD:
+            return None if self._mailroom.keep(body, signed) else self._drop(via, "too_many_ahead")
+        if isinstance(body, View):
+            return self._view(via, Endorsed(signed, ()))
+        arbitration = self._arbitrate(place is Place.CURRENT)
+        if isinstance(body, Outcome):
+            return arbitration.take_outcome(body, signed)
+        round_ = arbitration.round
+        if round_.frozen:
+            return self._drop(via, "frozen")
+        round_.take(via, body, signed)
+        return self._check_trigger(arbitration)
+
+    def _hello(self, via: int | None, body: Hello, signed: Signed) -> None:
+        taken = self._round is None and self._greeting.take(body, signed)
+        return None if taken else self._drop(via, "late")
+
+    def _check_trigger(self, arbitration: Arbitration) -> None:
+        """A dispute begins. One about the attempt before suspends this one: its laggards cannot follow."""
+        trigger = arbitration.round.trigger
+        if trigger is None or arbitration.begun:
+            return
+        if arbitration is self._arbitration:
+            # Whoever has not begun this attempt could not follow its dispute.
+            self._forward_certificate()
+        arbitration.begin(trigger)
+        self._out += [CancelTimer(name) for name in waits.OF_AN_ATTEMPT]
+
+    def _arbitrate(self, current: bool) -> Arbitration:
+        """The arbitration of the current or the previous attempt, made on first use."""
+        if current:
+            assert self._round is not None
+            self._arbitration = self._arbitration or Arbitration(self._round, self._out)
+            return self._arbitration
+        assert self._previous is not None
+        self._background = self._background or Arbitration(self._previous, self._out)
+        return self._background
+
+    def _view(self, via: int | None, endorsed: Endorsed) -> None:
+        """A view; before our own start of the dispute its contents are news like any other, and may be the start."""
+        if any(known is not None and known.knows(endorsed.view) for known in (self._arbitration, self._background)):
+            return self._drop(via, "duplicate")
+        admitted = self._mailroom.admit(endorsed.view, self._round, self._previous, self._step)
+        if isinstance(admitted, str):
+            return self._drop(via, admitted)
+        place, body = admitted
+        if not isinstance(body, View):
+            return self._drop(via, "unexpected_view")
+        if place is Place.AHEAD:
+            return None if self._mailroom.keep(body, endorsed.view) else self._drop(via, "too_many_ahead")
+        arbitration = self._arbitrate(place is Place.CURRENT)
+        if not arbitration.begun and arbitration.hears(body.slot.sender):
+            for signed in body.messages:
+                self._message(via, signed, nested=True)
+                if arbitration.begun:
+                    break
+        refused = arbitration.take_view(endorsed)
+        return self._drop(via, refused) if refused is not None else None

@@ -1,0 +1,134 @@
+"""What active peers tell a peer that comes back: the state that the last certificate covers, and for its first step
+in the roster what it would know if it had been there. Unsigned: certificates, digests and a quorum bind all of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from node.errors import WireError
+from node.protocol.attempt import Attempt
+from node.protocol.messages import Close, Outcome, Phase, Signed, decode_body, encode, signing_bytes
+from node.protocol.roster import Roster
+from node.protocol.settings import Settings, Verify
+from node.protocol.state import State, Summary
+
+
+class Certified(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """A state's summary and what ended the step before it."""
+
+    summary: Summary
+    certificate: tuple[Signed, ...]
+
+
+class Past(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """The committed attempt of the step before: its number, the state it started from (None: genesis), its messages
+    up to CLOSE, and the norm window after it."""
+
+    number: int
+    before: Certified | None
+    messages: tuple[Signed, ...]
+    norms: tuple[tuple[float, ...], ...]
+
+
+class Lesson(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """The agreed state, and for a peer that it lets back the step before it."""
+
+    now: Certified
+    past: Past | None = None
+
+    @property
+    def word(self) -> bytes:
+        """What all honest peers tell alike: the states, not the signatures that each of them happens to hold."""
+        past = self.past
+        before = past.before.summary.digest if past is not None and past.before is not None else b""
+        return encode((self.now.summary.digest, past.number if past is not None else -1, before))
+
+
+def lesson_of(state: State, past: Attempt | None) -> Lesson:
+    """What to tell.
+
+    Args:
+        state: committed, with its summary.
+        past: the attempt that led to it, for a peer that it lets back.
+    """
+    assert state.summary is not None
+    now = Certified(state.summary, state.certificate)
+    if past is None:
+        return Lesson(now)
+    before = Certified(past.state.summary, past.state.certificate) if past.state.summary is not None else None
+    finished = (phase for phase in past.transcript.finished)
+    messages = tuple(signed for phase in finished for signed in past.transcript.signed(phase).values())
+    return Lesson(now, Past(past.number, before, messages, state.norms.steps))
+
+
+def certified(told: Certified, known: Roster, settings: Settings, verify: Verify) -> bool:
+    """True if the roster before signed this state, and more than f of the peers that we know to be active among them:
+    one of them is honest, and an honest peer signs for its own roster only.
+
+    Args:
+        told: a state with its certificate.
+        known: the roster that we have seen last.
+        settings, verify: of the run.
+    """
+    summary = told.summary
+    try:
+        bodies = [decode_body(signed.body) for signed in told.certificate]
+    except WireError:
+        return False
+    if not bodies or summary.step < 1:
+        return False
+    first = bodies[0].slot
+    roster = known.at(summary.bans, summary.returned, summary.step - 1, first.attempt)
+    kind = Outcome if isinstance(bodies[0], Outcome) else Close
+    for body, signed in zip(bodies, told.certificate, strict=True):
+        if not isinstance(body, kind) or body.value != summary.digest:
+            return False
+        if not signed_in(signed, settings, roster, summary.step - 1, first.attempt, verify):
+            return False
+    if len({encode(body.removals) for body in bodies if isinstance(body, Outcome)}) > 1:
+        return False
+    signers = {body.slot.sender for body in bodies}
+    whole = 2 * len(signers) > len(roster.active) if kind is Outcome else signers == set(roster.active)
+    return whole and len(signers & set(known.active)) > known.faults
+
+
+def signed_in(signed: Signed, settings: Settings, roster: Roster, step: int, attempt: int, verify: Verify) -> bool:
+    """True for a message of an attempt that an active peer signed."""
+    try:
+        slot = decode_body(signed.body).slot
+    except WireError:
+        return False
+    here = (slot.run, slot.roster, slot.step, slot.attempt) == (settings.run, roster.digest, step, attempt)
+    known = here and slot.sender in roster.active
+    return known and verify(roster.keys[slot.sender], signing_bytes(signed.body), signed.signature)
+
+
+def after_dispute(state: State) -> State:
+    """A certified state with what the OUTCOMEs that certify it add: its summary was fixed before the dispute."""
+    end = decode_body(state.certificate[0].body)
+    if not isinstance(end, Outcome):
+        return state
+    more = [removal for removal in end.removals if removal.peer in state.roster.active]
+    return state.punished(end.slot.step, end.slot.attempt, more, reform=False)
+
+
+def finished_phases(messages: Sequence[Signed]) -> tuple[Phase, ...]:
+    """The phases of an attempt's messages, in order."""
+    return tuple(sorted({decode_body(signed.body).slot.phase for signed in messages}, key=lambda phase: phase.value))
+
+
+_decoder = msgspec.msgpack.Decoder(Lesson)
+
+
+def decode_lesson(data: bytes) -> Lesson:
+    """The lesson in `data`.
+
+    Raises:
+        WireError: not a lesson.
+    """
+    try:
+        return _decoder.decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise WireError(f"not a lesson: {error}") from error

@@ -1,0 +1,104 @@
+"""What a peer holds, whatever it is doing: the agreed state, the attempt under way and the one before, what it says.
+
+`Peer` is built in layers, each a class of its own: `Seat` holds, `Disputing` takes in messages and views, `Settling`
+ends one attempt and begins the next, and `Peer` (node/protocol/peer.py) is what a driver sees.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+from torch import Tensor
+
+from node.protocol.arbitration import Arbitration
+from node.protocol.attempt import Attempt
+from node.protocol.candidate import Candidate
+from node.protocol.events import (
+    Dropped,
+    Forward,
+    Halted,
+    Output,
+)
+from node.protocol.gradients import Gradients
+from node.protocol.greeting import Greeting
+from node.protocol.mailroom import Mailroom, remembering
+from node.protocol.messages import Phase, Signed
+from node.protocol.porch import Porch
+from node.protocol.resumption import Resumption
+from node.protocol.roster import Roster
+from node.protocol.round import Round
+from node.protocol.settings import Settings, Tools
+from node.protocol.state import State, genesis_randomness
+
+HELLO, FORWARD = "hello", "forward"
+
+
+class Seat:
+    """The first layer of a peer.
+
+    Args:
+        settings, tools: see there.
+        roster: the genesis roster.
+        me: this peer's genesis id.
+        secret_seed: seed of its randomness shares, known to nobody else.
+        parameters_D: initial parameters, float32.
+    """
+
+    def __init__(
+        self, settings: Settings, tools: Tools, roster: Roster, me: int, secret_seed: bytes, parameters_D: Tensor
+    ) -> None:
+        tools = replace(tools, verify=remembering(tools.verify))
+        self.settings, self.tools, self.me = settings, tools, me
+        self._secret_seed = secret_seed
+        optimiser_D = tools.optimiser.initial_state(settings.dimension)
+        self.state = State(0, parameters_D, optimiser_D, genesis_randomness(settings.data_seed), roster)
+        self.past: Attempt | None = None
+        self.stopped = False
+        self._round: Round | None = None
+        self._previous: Round | None = None
+        self._arbitration: Arbitration | None = None
+        self._background: Arbitration | None = None
+        self._mailroom = Mailroom(settings, tools, roster.keys)
+        self._gradients = Gradients()
+        self._greeting = Greeting(settings, roster)
+        self._proofs: list[bytes] = []
+        self._certificate: tuple[Signed, ...] = ()
+        self._out: list[Output] = []
+        self._porch = Porch(settings, tools, roster.keys, self._out)
+        self._candidate: Candidate | None = None
+        self.comes_back = False
+        """Removed as gone, this peer asks to be let in again instead of ending."""
+        self._resumed: Resumption | None = None
+        self._recalled: Counter[int] = Counter()
+
+    @property
+    def attempt(self) -> Attempt | None:
+        """The attempt under way, None before all peers have greeted."""
+        return self._round.attempt if self._round is not None else None
+
+    @property
+    def _step(self) -> int:
+        """The step that we are in, or about to be let into."""
+        waiting = self._candidate is not None and self._round is None
+        return self._candidate.step if self._candidate is not None and waiting else self.state.step
+
+    def _silent(self) -> list[int]:
+        return list(self._round.attempt.transcript.missing(self._round.phase)) if self._round is not None else []
+
+    def _forward_certificate(self) -> None:
+        """What ended the attempt before goes to peers of whom we have heard nothing since."""
+        if self._round is not None and self._certificate:
+            transcript = self._round.attempt.transcript
+            quiet = tuple(peer for peer in transcript.missing(Phase.COMMIT) if peer != self.me)
+            if quiet:
+                self._out.append(Forward(quiet, self._certificate))
+
+    def _drop(self, via: int | None, reason: str) -> None:
+        self._out.append(Dropped(via, reason))
+
+    def _halt(self, peer: int | None, problem: str) -> None:
+        self.stopped = True
+        phase = self._round.phase if self._round is not None else Phase.HELLO
+        step, who = self.state.step, f"peer {peer} " if peer is not None else ""
+        self._out.append(Halted(step, phase.name, peer, f"step {step}, phase {phase.name}: {who}{problem}"))
