@@ -44,6 +44,7 @@ def examine(data_directory: Path, run_dir: Path, base_port: int = 0, peers: int 
     yield _ports(base_port, peers)
     yield _data(data_directory)
     yield _containers()
+    yield _shaping()
     yield _monitoring()
 
 
@@ -143,15 +144,26 @@ def _data(data_directory: Path) -> Check:
 
 def _containers() -> Check:
     """Only `--backend compose` needs an engine, so that a missing one is no failure."""
-    from launcher.containers import engine
+    from launcher.containers import engine, ports
 
     try:
         found = engine.find()
     except BtardError as error:
         problem, _, advice = str(error).partition("; ")
         return Check("engine", "warn", problem, f"only --backend compose needs it: {advice}")
-    busy = [port for port in engine.page_ports(os.environ) if bind_problem(port) is not None]
+    busy = [port for port in ports.of(os.environ) if bind_problem(port) is not None]
     if busy:
         advice = "--monitor with --backend compose cannot start; set PROMETHEUS_PORT or GRAFANA_PORT"
         return Check("engine", "warn", f"in use: {', '.join(map(str, busy))}", advice)
     return Check("engine", "ok", f"Docker {found.engine}, Compose {found.compose}")
+
+
+def _shaping() -> Check:
+    """Only `--shaping kernel` asks the kernel for anything, so that what lacks is no failure."""
+    from launcher.containers import kernel
+
+    try:
+        return Check("shaping", "ok", str(kernel.examine()))
+    except BtardError as error:
+        problem, _, advice = str(error).partition("; ")
+        return Check("shaping", "ok", problem, advice)

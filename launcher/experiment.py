@@ -84,6 +84,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     bandwidth: float | None = None
     link: tuple[str, ...] = ()
     scenario: str | None = None
+    shaping: Literal["process", "kernel"] = "process"
     checkpoints: bool = True
     backend: str = "local"
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -180,6 +181,7 @@ def node_configs(
             secrets_file=str(directory / "nodes" / str(member.id) / "secrets.json"),
             directory=str(directory / "nodes" / str(member.id)), data_directory=str(data_directory),
             listen=listen(experiment.base_port, member.id), cuda_memory_fraction=fraction, conditions=conditions,
+            shaped=experiment.shaping == "kernel",
             checkpoints=checkpoints,
             imports=tuple(str(directory / IMPORTS / Path(path).name) for path in experiment.imports),
             metrics="127.0.0.1:0" if experiment.monitor else None,

@@ -119,6 +119,8 @@ OPTIONS: tuple[Option, ...] = (
            "FROM->TO:...", str, many=True),
     Option("scenario", _NETWORK, "what happens to links and processes, and when (docs/faults.md)", "FILE",
            or_none(str, "none")),
+    Option("shaping", _NETWORK, "who does that to the links: each process, or the kernel of --backend compose",
+           "process|kernel", str),
     Option("seed", _SEEDS, "seed that the others are derived from", "SEED", syntax.integer),
     Option("init_seed", _SEEDS, "initial parameters", "SEED", or_none(syntax.integer, "auto")),
     Option("data_seed", _SEEDS, "mini-batches", "SEED", or_none(syntax.integer, "auto")),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from launcher import backends, data, expectations, traffic
+from launcher import backends, data, expectations, shaping, traffic
 from launcher import conditions as network
 from launcher.experiment import Experiment, listen
 from node import extensions
@@ -79,6 +79,7 @@ def quick_check(experiment: Experiment) -> None:
             f"--topology {experiment.topology} is a comparison run, which takes one process; add --backend simulated"
         )
     expectations.parse_all(experiment.expect)
+    shaping.check(experiment)
     if network.of(experiment) is not None and experiment.topology != "butterfly":
         raise ConfigError(
             f"--topology {experiment.topology} has no links to model; leave out what concerns the network"

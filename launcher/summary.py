@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import msgspec
 
 from launcher import traffic
 from launcher.files import write_atomically
+from launcher.pace import StepSeconds, step_seconds
 from launcher.roles import describe
 from launcher.state import Ban, Record, Return, RunState
 from node.config import Role
@@ -27,13 +28,6 @@ class Sent(msgspec.Struct, frozen=True):
     bulk: int
     control: int
     publication: int
-
-
-class StepSeconds(msgspec.Struct, frozen=True):
-    """Duration of a step at its slowest honest node."""
-
-    median: float | None
-    p95: float | None
 
 
 class BanRow(msgspec.Struct, frozen=True):
@@ -189,7 +183,7 @@ def summarise(run_id: str, state: RunState, roles: Mapping[int, Role], ending: E
         bytes_sent=Sent(sum(b.total for b in sent), sum(b.bulk for b in sent), sum(b.control for b in sent),
                         sum(b.publication for b in sent)),
         bytes_expected=None if ending.dimension is None else bytes_expected(state, ending.dimension),
-        wall_seconds=round(ending.wall_seconds, 3), step_seconds=_step_seconds(state),
+        wall_seconds=round(ending.wall_seconds, 3), step_seconds=step_seconds(state),
         detection_steps={str(peer): attacked_steps(state, peer, role, first[peer])
                          for peer, role in sorted(roles.items()) if peer in first},
         voided_attempts=state.voided, failures=list(ending.failures), model=ending.model,
@@ -295,20 +289,3 @@ def _final_digests(state: RunState) -> dict[str, str]:
         if digest is not None:
             digests[str(node.node)] = digest
     return digests
-
-
-def _step_seconds(state: RunState) -> StepSeconds:
-    slowest = []
-    for views in state.commits.values():
-        honest = [view.seconds for node, view in views.items() if node not in state.byzantine and view.contributors]
-        slowest += [max(honest)] if honest else []
-    if not slowest:
-        return StepSeconds(None, None)
-    return StepSeconds(round(statistics.median(slowest), 6), round(percentile(slowest, 0.95), 6))
-
-
-def percentile(values: Sequence[float], share: float) -> float:
-    """The smallest value that at least `share` of the values do not exceed."""
-    ordered = sorted(values)
-    place = max(0, -(-round(share * len(ordered) * 1e9) // 10**9) - 1)
-    return ordered[min(place, len(ordered) - 1)]

@@ -18,6 +18,14 @@ def weather(links: Sequence[LinkRow]) -> list[str]:
             f"delay asked {_ms(fmean(asked for asked, _ in delays))}, measured "
             f"{_ms(fmean(found for _, found in delays))} (mean of {len(delays)} directions, worst off by {_ms(worst)})"
         )
+    trips = [(link.requested_delay_s, link.rtt_s) for link in links if link.measured_delay_s is None]
+    known = [(asked, rtt_s) for asked, rtt_s in trips if asked is not None and rtt_s is not None]
+    if known:
+        lines.append(
+            f"delay asked {_ms(fmean(asked for asked, _ in known))}, shortest round trips "
+            f"{_ms(min(rtt_s for _, rtt_s in known))} to {_ms(max(rtt_s for _, rtt_s in known))} (by the kernel, "
+            f"{len(known)} directions; rate and loss of its packets are not measured)"
+        )
     losses = _pairs(links, lambda link: (link.requested_loss, link.measured_loss))
     if any(asked > 0 for asked, _ in losses):
         asked, found = (fmean(each[place] for each in losses) for place in (0, 1))

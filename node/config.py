@@ -158,6 +158,7 @@ class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         listen: endpoints to bind (port 0 or `*`: the system chooses).
         addresses: where all peers listen, by id; empty when the launcher hands them over after binding.
         conditions: what the network is to be like; None: as it is.
+        shaped: the kernel sees to the links, from outside; this process only measures them.
         checkpoints: note at each step what is needed to go on after a crash, and go on from there if it is found.
         imports: paths of the files that `run.imports` names.
         metrics: HOST:PORT to serve `/metrics` on (port 0: the system chooses); None: no monitoring.
@@ -175,6 +176,7 @@ class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     role: Role | None = None
     cuda_memory_fraction: float | None = None
     conditions: Conditions | None = None
+    shaped: bool = False
     checkpoints: bool = False
     imports: tuple[str, ...] = ()
     metrics: str | None = None

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
+from node import network
+from node.config import NodeConfig
 from node.emulation import EmulatedTransport
 from node.journal import Journal
 from node.links import Link
@@ -26,10 +29,18 @@ class LinkWatch:
     Args:
         transport: the node's; an `EmulatedTransport` if links are modelled.
         journal: where `links` lines go: one per peer, totals since the start.
+        shaped: what the kernel makes of the link to each peer, from outside; empty: nothing.
         clock: seconds, monotonic.
     """
 
-    def __init__(self, transport: Transport, journal: Journal, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        journal: Journal,
+        shaped: Mapping[int, Link] = MappingProxyType({}),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._shaped = shaped
         self._transport, self._journal, self._clock = transport, journal, clock
         self._emulated = transport if isinstance(transport, EmulatedTransport) else None
         self._probed_s = self._reported_s = -math.inf
@@ -64,13 +75,33 @@ class LinkWatch:
             self._reported_s = now_s
 
     def _report(self) -> None:
-        """One line per peer on a modelled network; without one the links are what they are, and only probes tell."""
+        """One line per peer on a modelled or shaped network; without one only probes tell."""
         transport = self._emulated
         if transport is None:
+            self._report_shaped()
             return
         for (me, peer), tally in sorted(transport.network.tallies.items()):
             link = transport.network.link(me, peer, transport.now_s, self._step)
             report(self._journal, peer, link, tally, transport.round_trips.shortest_s(peer))
+
+    def _report_shaped(self) -> None:
+        """What the kernel was asked for, and the round trip: nothing here sees one packet lost or late by itself."""
+        for peer, link in sorted(self._shaped.items()):
+            now = describe(link, Tally())
+            told = {**now, "requested_delay_s": now["delay_s_now"], "requested_loss": link.loss,
+                    "requested_rate": now["rate_now"]}  # fmt: skip
+            self._journal.append(
+                "links", peer=peer, **told, rtt_s=_rounded(self._transport.round_trips.shortest_s(peer))
+            )
+
+
+def shaped_links(config: NodeConfig) -> dict[int, Link]:
+    """What the kernel was asked to make of a node's links, by receiver; empty if it was asked for nothing."""
+    if config.conditions is None or not config.shaped:
+        return {}
+    asked = network.of(config.conditions)
+    others = (member.id for member in config.members if member.id != config.node)
+    return {peer: asked.link(config.node, peer, 0.0, 0) or QUIET for peer in others}
 
 
 def report(journal: Journal, peer: int, link: Link | None, tally: Tally, rtt_s: float | None) -> None:
@@ -83,7 +114,11 @@ def report(journal: Journal, peer: int, link: Link | None, tally: Tally, rtt_s: 
         tally: since the start.
         rtt_s: shortest answer to a probe, None if there is none.
     """
-    journal.append("links", peer=peer, **describe(link, tally), rtt_s=None if rtt_s is None else round(rtt_s, 6))
+    journal.append("links", peer=peer, **describe(link, tally), rtt_s=_rounded(rtt_s))
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 6)
 
 
 def describe(link: Link | None, tally: Tally) -> dict[str, float | int | bool | None]:

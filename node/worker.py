@@ -23,7 +23,7 @@ from node.driver import Driver
 from node.emulation import EmulatedTransport
 from node.errors import BackendError, BtardError
 from node.journal import Journal
-from node.linkwatch import LinkWatch
+from node.linkwatch import LinkWatch, shaped_links
 from node.mesh import mesh
 from node.monitoring import Monitoring
 from node.protocol.events import Halted, Input, Output
@@ -171,7 +171,7 @@ def _run(config: NodeConfig, journal: Journal, pipe: Connection | None, stop: _S
         recovery = recover(config, fingerprint(run.device), journal)
         node = build_node(config, secrets, task, fingerprint(run.device), keeper=recovery.keeper if recovery else None)
         transport.accept_bulk = node.expects
-        links = LinkWatch(transport, journal)
+        links = LinkWatch(transport, journal, shaped_links(config))
         if recovery is not None and recovery.at is not None:
             node.peer.restore(recovery.at)
             links.begin(elapsed_s(config, time.time()))
@@ -197,7 +197,7 @@ def _run(config: NodeConfig, journal: Journal, pipe: Connection | None, stop: _S
 def _transport(config: NodeConfig, secrets: Secrets, limits: Limits, credits: Credits) -> Transport:
     """The sockets, with a modelled network in front of them where one is asked for."""
     shared = (config.node, secrets, config.members, config.listen, config.run.encrypt_bulk, limits, credits)
-    if config.conditions is None:
+    if config.conditions is None or config.shaped:
         return Transport(*shared, run_id=config.run_id)
     return EmulatedTransport(*shared, run_id=config.run_id, network=network.of(config.conditions))
 

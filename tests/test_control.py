@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from launcher import control
-from launcher.containers import engine
+from launcher.containers import engine, ports
 from launcher.rundir import read_record
 from node.errors import BackendError, ConfigError
 from tests.launching import LAUNCH, PATIENCE_S, environment, launched, read_until
@@ -108,5 +108,5 @@ def test_what_compose_complains_of_comes_with_advice(said: str, advice: str) -> 
 @pytest.mark.parametrize("value", ["abc", "70000", "-1"])
 def test_a_port_that_is_none(value: str) -> None:
     with pytest.raises(BackendError, match=r"PROMETHEUS_PORT=.* is no port"):
-        engine.page_ports({"PROMETHEUS_PORT": value})
-    assert engine.page_ports({"GRAFANA_PORT": "0"}) == (9090, 0)
+        ports.of({"PROMETHEUS_PORT": value})
+    assert ports.of({"GRAFANA_PORT": "0"}) == (9090, 0)

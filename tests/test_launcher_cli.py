@@ -118,7 +118,7 @@ def test_catalogues(command: str, names: list[str], capsys: pytest.CaptureFixtur
 def test_the_doctor_names_each_thing(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = launch(capsys, "doctor", "--data-dir", "nothing", "--peers", "2")
     lines = {line.split()[1]: line.split()[0] for line in out.splitlines()}
-    assert {"python", "torch", "msgspec", "gpu", "cores", "disk", "/dev/shm", "ports", "mnist"} <= set(lines)
+    assert {"python", "torch", "msgspec", "gpu", "cores", "disk", "/dev/shm", "ports", "mnist", "shaping"} <= set(lines)
     assert lines["mnist"] == "warn"
     assert code == (exits.PREFLIGHT if "fail" in lines.values() else exits.OK)
 

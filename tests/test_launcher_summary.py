@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher import summary, traffic
+from launcher import pace, summary, traffic
 from launcher.state import Record, RunState
 from launcher.summary import Ending
 from launcher.table import rows
@@ -174,7 +174,7 @@ def test_records_of_strangers_change_nothing() -> None:
 
 @pytest.mark.parametrize(("count", "share", "expected"), [(100, 0.95, 95), (1, 0.95, 1), (20, 0.95, 19), (3, 0.5, 2)])
 def test_percentiles(count: int, share: float, expected: int) -> None:
-    assert summary.percentile(range(1, count + 1), share) == expected
+    assert pace.percentile(range(1, count + 1), share) == expected
 
 
 def test_writing_to_a_place_that_is_gone(tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ nodes write comes back as a stream. So it does not matter where the engine runs.
 from __future__ import annotations
 
 import json
-import os
 import queue
 import subprocess
 import threading
@@ -19,13 +18,14 @@ from pathlib import Path
 
 import msgspec
 
-from launcher import assets
+from launcher import assets, shaping
 from launcher.backends import Exited, Note
-from launcher.containers import bundle, emit, engine, mirror, places
+from launcher.containers import bundle, emit, engine, kernel, mirror, places, ports
 from launcher.containers.engine import Project
 from launcher.containers.mirror import Change
+from launcher.containers.shaper import Shaper
 from launcher.files import write_atomically
-from launcher.plan import Plan, bind_problem
+from launcher.plan import Plan
 from launcher.rundir import RunDirectory
 from node.config import NodeConfig
 from node.errors import BackendError
@@ -60,6 +60,7 @@ class ComposeBackend:
         self._paused: set[int] = set()
         self._unheard: Counter[int] = Counter()
         self._bound: set[int] = set()
+        self._shaper: Shaper | None = None
 
     def warm_up(self) -> None:
         """Look for the engine, so that a machine without one says so at once.
@@ -70,17 +71,21 @@ class ComposeBackend:
         engine.find()
 
     def prepare(self, plan: Plan) -> None:
-        """Check for a GPU and free ports where they are asked for, and build the image or find it.
+        """Check for a GPU, free ports and the kernel's shaping where they are asked for; build the image or find it.
 
         Raises:
-            BackendError: no GPU for containers, a port in use, no image and no clone to build it from, or the build
-                failed.
+            BackendError: no GPU for containers, a port in use, a kernel that cannot shape, no image and no clone to
+                build it from, or the build failed.
         """
+        if plan.experiment.shaping == "kernel" and plan.conditions is not None:
+            found = kernel.examine()
+            found.refuse_lack(shaping.wanted(plan.conditions, plan.run.peers))
+            self._shaper = Shaper(plan.conditions, found, self._note)
         device = plan.run.device
         if device == "cuda":
             engine.check_gpu()
         if plan.experiment.monitor:
-            _check_page_ports()
+            ports.check()
         image = emit.image(device)
         root = assets.root()
         if not (root / "Dockerfile").exists():
@@ -109,6 +114,8 @@ class ComposeBackend:
         self._listen(self._events, self._took_event)
         beside = ["observer", *(["prometheus"] if monitored else [])]
         project.run("up", "--detach", "--no-deps", "--no-build", *self._services, *beside)
+        if self._shaper is not None:
+            self._shaper.apply(project, self._services)
         if monitored:
             self._show_pages(project)
         self._stream = project.spawn(
@@ -122,8 +129,10 @@ class ComposeBackend:
         An end is told once everything that the worker had written by then is here.
 
         Raises:
-            BackendError: the connection to the containers broke.
+            BackendError: the connection to the containers broke, or their links are not shaped any more.
         """
+        if self._shaper is not None:
+            self._shaper.check()
         deadline = time.monotonic() + timeout_s
         while (left_s := deadline - time.monotonic()) > 0:
             try:
@@ -204,6 +213,8 @@ class ComposeBackend:
                     # Not a signal that asks: Compose's own `run` waits for its container whatever it is told.
                     process.kill()
                     process.wait()
+            if self._shaper is not None:
+                self._shaper.end()
             project.down()
 
     def _show_pages(self, project: Project) -> None:
@@ -283,18 +294,6 @@ class ComposeBackend:
         with suppress(BackendError):
             text = self._project.run("logs", "--no-color", "--no-log-prefix", places.service(node), within_s=30.0)
             write_atomically(self._run_dir / "logs" / f"node-{node}.log", text.replace(_ERASE, "").encode())
-
-
-def _check_page_ports() -> None:
-    """Refuse ports of the pages that something listens on here; a remote engine says so itself.
-
-    Raises:
-        BackendError: a port is in use, or is none.
-    """
-    for name, port in zip(("PROMETHEUS_PORT", "GRAFANA_PORT"), engine.page_ports(os.environ), strict=True):
-        problem = bind_problem(port)
-        if problem is not None:
-            raise BackendError(f"port {port} cannot be bound ({problem}); set {name} to a free one, or 0 for any")
 
 
 def project_name(run_id: str) -> str:

@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,6 +82,14 @@ def has_image(name: str) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """Where a container is: its first process, as the engine's machine numbers it, and its IPv4 address."""
+
+    pid: int
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
 class Project:
     """One Compose project.
 
@@ -148,6 +156,19 @@ class Project:
             BackendError: the engine does not answer.
         """
         return bool(self.container(service, "status=running", "status=paused"))
+
+    def place(self, service: str) -> Place:
+        """Where a service's running container is, in the first of its networks.
+
+        Raises:
+            BackendError: it is not running, or the engine does not answer.
+        """
+        form = "{{.State.Pid}} {{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}"
+        answer = _asked(["docker", "container", "inspect", "--format", form, self.container(service)], None)
+        words = answer.stdout.split()
+        if answer.returncode or len(words) < 2 or words[0] == "0":
+            raise BackendError(f"{service} is not running: {_last_line(answer.stderr)}; see its log")
+        return Place(int(words[0]), words[1])
 
     def tell(self, what: str, service: str) -> None:
         """`docker kill`, `pause`, `unpause` or `start` a service's container.
@@ -248,21 +269,3 @@ def _asked(command: list[str], given: dict[str, str] | None) -> subprocess.Compl
 def _last_line(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1].removeprefix("Error response from daemon: ") if lines else "it said nothing"
-
-
-def page_ports(environment: Mapping[str, str]) -> tuple[int, int]:
-    """The ports on this machine that Prometheus and Grafana are published on (0: the engine chooses).
-
-    Raises:
-        BackendError: one of the variables is no port.
-    """
-    return _port(environment, "PROMETHEUS_PORT", 9090), _port(environment, "GRAFANA_PORT", 3000)
-
-
-def _port(environment: Mapping[str, str], name: str, default: int) -> int:
-    text = environment.get(name, "")
-    if not text:
-        return default
-    if not (text.isascii() and text.isdecimal() and int(text) < 65536):
-        raise BackendError(f"{name}={text} is no port; use 0 to 65535, 0 for any")
-    return int(text)

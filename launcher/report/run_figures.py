@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator, Sequence
 from launcher.figures import bars, chart, matrix, svg, timeline
 from launcher.figures.chart import Axis, Band, Mark, Series
 from launcher.figures.svg import Figure
+from launcher.pace import percentile
 from launcher.report import detection
 from launcher.report.run_data import RunData
-from launcher.summary import percentile
 from launcher.traffic import human
 
 _PHASES = ("HELLO", "COMMIT", "AGG", "REVEAL", "CHECKSUMS", "REPORT", "PUBLISH", "HAVE", "JUDGE", "AGG2", "CLOSE")

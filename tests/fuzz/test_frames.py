@@ -7,7 +7,7 @@ from contextlib import suppress
 from node import wire
 from node.envelope import unseal
 from node.errors import WireError
-from node.protocol.events import BulkRequested, MessageArrived, ViewArrived
+from node.protocol.events import BulkRequested, LessonArrived, MessageArrived, TranscriptRequested, ViewArrived
 from node.protocol.messages import Phase, decode_body
 from tests.fuzz.frames import GROWTH_MB, LARGEST, Fuzz, at_random, seeds
 
@@ -34,4 +34,4 @@ def test_the_corpus_holds_every_kind_of_message() -> None:
                     if isinstance(arrived, MessageArrived)
                     else type(arrived)
                 )
-    assert found == {*Phase, ViewArrived, BulkRequested}
+    assert found == {*Phase, ViewArrived, BulkRequested, TranscriptRequested, LessonArrived}
