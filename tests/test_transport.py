@@ -16,7 +16,7 @@ import torch
 import zmq
 
 from node import keys, wire
-from node.config import Endpoint
+from node.config import WIRE_VERSION, Endpoint
 from node.errors import LocalProtocolError, TransportError
 from node.protocol.events import BulkKey, BulkKind
 from node.transport import Arrival, BulkArrival, ControlArrival, Transport
@@ -193,7 +193,7 @@ def test_a_wrong_version_or_run_is_remembered_in_words(stack: ExitStack) -> None
     for me, frame in ((1, b"\x02\x63x"), (2, wire.encode_greeting(wire.Greeting("older", TOKEN)))):
         raw_peer(stack, node, SECRETS[me].transport_secret).send(frame)
     pump([node], lambda _: len(node.refusals) == 2)
-    assert "wire version 99 and we speak 2" in node.refusals[1]
+    assert f"wire version 99 and we speak {WIRE_VERSION}" in node.refusals[1]
     assert node.refusals[2] == "it belongs to run 'older' and we to 'run'"
 
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import msgspec
-import pytest
 
 from node.conditions import Conditions, Event, Window
 from node.protocol.events import Finished, PhaseEntered, Undone
 from node.simulator import Observed
-from tests.simulation import test_churn
-from tests.simulation.test_churn import ATTACK, RUN, Cluster, digests
+from tests.simulation.restarting import RUN, Cluster, digests
+from tests.simulation.test_churn import ATTACK
 
 HONEST = (0, 1, 2, 3)
 """A checker asks attackers what they did: they stay."""
@@ -21,10 +20,10 @@ def undone(seen: list[Observed]) -> list[Undone]:
     return [each.output for each in seen if each.node == 0 and isinstance(each.output, Undone)]
 
 
-def test_an_undo_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(test_churn, "RUN", msgspec.structs.replace(RUN, undo=6, steps=10))
+def test_an_undo_goes_on_where_it_was(tmp_path: Path) -> None:
+    run = msgspec.structs.replace(RUN, undo=6, steps=10)
     roles = dict.fromkeys((4, 5), ATTACK)
-    calm = Cluster(tmp_path / "calm", Conditions(), roles, 1).play()
+    calm = Cluster(tmp_path / "calm", Conditions(), roles, 1, run).play()
     first = undone(calm)[0]
     assert first.to_step is not None
     begun = PhaseEntered(first.step, 0, "COMMIT")
@@ -33,7 +32,7 @@ def test_an_undo_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.Monkey
         Event(Window("s", all_in_s + 1e-6), "kill", HONEST, "kill"),
         Event(Window("s", 12.0), "restart", HONEST, "restart"),
     )
-    killed = Cluster(tmp_path / "killed", Conditions(events=hits), roles, 1)
+    killed = Cluster(tmp_path / "killed", Conditions(events=hits), roles, 1, run)
     seen = killed.play()
     assert [cue.action for cue in killed.played] == ["kill", "restart"]
     assert undone(seen) == undone(calm)
