@@ -16,7 +16,7 @@ import msgspec
 import zmq
 from nacl.signing import SigningKey
 
-HELLO, COMMIT, SUSPECT, VIEW, OUTCOME = 0, 1, 13, 14, 15
+HELLO, COMMIT, SUSPECT, VIEW, OUTCOME, JOIN = 0, 1, 13, 14, 15, 16
 OVERSIZE_BYTES = 4 << 20
 ZMTP_GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x01NULL" + bytes(16) + b"\x00" + bytes(31)
 ZMTP_READY = b"\x04\x1a\x05READY\x0bSocket-Type\x00\x00\x00\x04PUSH"
@@ -77,7 +77,7 @@ class RawPeer:
                 line.curve_serverkey = self.transport_keys[peer]
                 line.routing_id = self.claimed
                 line.connect(control)
-            self.lines[peer].send(b"\x02\x02" + pack([self.run_id, self.token]))
+            self.lines[peer].send(b"\x02\x03" + pack([self.run_id, self.token]))
             self.bulk[peer] = self._socket(zmq.PUSH)
             self.bulk[peer].connect(bulk)
 
@@ -127,7 +127,7 @@ class RawPeer:
             yield [b"\x01"]
             yield [b"\x07" + noise]
             yield [b"\x01\x09" + noise]
-            yield [b"\x02\x02" + pack([self.run_id, os.urandom(32)])]
+            yield [b"\x02\x03" + pack([self.run_id, os.urandom(32)])]
             yield [b"\x02\x09" + noise]
             yield [b"\x01\x00" + noise, noise, noise]
             yield [b"\x01\x00" + b"\x91" * 4000]
@@ -144,6 +144,10 @@ class RawPeer:
             yield [b"\x01\x01" + pack([self.signed([*view, []]), [[peer, bytes(64)] for peer in range(500)]])]
             yield [b"\x01\x02" + pack([0, 0, "aggregate", 0, 0])]
             yield [b"\x01\x02" + pack([2**63, -(2**62), "publication", 2**63, -1])]
+            yield [b"\x01\x03" + bytes(8)]
+            yield [b"\x01\x04" + noise]
+            yield [b"\x01\x04" + pack([[[], []], [0, None, [[noise, bytes(64)]] * 50, []]])]
+            yield [self.message(["join", self.slot(JOIN, step=1), [], noise[:32]])]
             yield from ([frame] for frame in self.heard)
 
     def bulk_attacks(self, largest: int) -> Iterator[list[bytes]]:
