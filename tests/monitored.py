@@ -14,6 +14,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -123,8 +124,13 @@ class Patient(LocalBackend):
 
     def _up(self) -> int:
         query = urllib.parse.urlencode({"query": "count(up == 1)"})
-        with urllib.request.urlopen(f"{self._notes.url}/api/v1/query?{query}", timeout=PATIENCE_S) as answer:
-            found = json.load(answer)["data"]["result"]
+        try:
+            with urllib.request.urlopen(f"{self._notes.url}/api/v1/query?{query}", timeout=PATIENCE_S) as answer:
+                found = json.load(answer)["data"]["result"]
+        except urllib.error.HTTPError as error:
+            if error.code != HTTPStatus.SERVICE_UNAVAILABLE:  # it is still starting
+                raise
+            return 0
         return int(found[0]["value"][1]) if found else 0
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from node.aggregation.clip_solver import solve
+from node.aggregation.gram import gram_about_median
 
 ROUNDING = 1e-13
 
@@ -64,3 +65,13 @@ def test_repeats_bit_for_bit():
     first, second = (solve(rows_NP @ rows_NP.T, 0.01, 1e-6, ROUNDING) for _ in range(2))
     assert torch.equal(first.coefficients_N, second.coefficients_N)
     assert first.iterations == second.iterations
+
+
+def test_converges_between_two_groups_that_pull_alike():
+    """Three against three, each beyond the other's radius: the objective is nearly flat from the one to the other."""
+    rows_NP = torch.tensor([
+        [41.953, -91.713], [0.399, 1.207], [0.317, 1.124], [42.382, -92.65], [42.114, -92.066], [0.712, 1.075],
+    ])  # fmt: skip
+    solution = solve(gram_about_median(rows_NP), 19.32, 1e-6, ROUNDING)
+    assert solution.certain
+    assert solution.iterations <= 60

@@ -128,10 +128,10 @@ def test_a_line_opened_anew_carries_nothing_old_and_not_twice_in_a_moment(contex
         address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
     channel.dial(0, b"", address)
     assert [channel.send(0, b"old") for _ in range(5)] == [True] * 4 + [False], "nobody listens: it waits in the queue"
-    again = Channel(context, None, BOUNDS, address)
     channel.redial(0, b"")
     line = channel._lines[0][1]
     channel.redial(0, b"")
     assert channel._lines[0][1] is line
     assert channel.send(0, b"new")
+    again = Channel(context, None, BOUNDS, address)
     assert [frame.bytes for frame in receive(again)] == [b"new"]

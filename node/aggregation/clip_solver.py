@@ -20,8 +20,9 @@ _PLAIN_STEPS = 8
 _STEPS_LIMIT = 1000
 # Every so many steps: does rounding in G still let the iteration end? If not, the caller centres it anew.
 _PATIENCE = 16
-# A Newton step that does not beat the plain one is halved so many times.
-_HALVINGS = 6
+# A Newton step that does not descend as far as the plain one is halved so many times: between two equally large groups
+# out of each other's reach the objective is nearly flat, and a step ends where a row comes within the radius.
+_HALVINGS = 40
 # Shares of the tolerance: for the iteration's end, and for what rounding in G can hide.
 _RESIDUAL_SHARE = 0.5
 _ROUNDING_SHARE = 0.25

@@ -6,6 +6,7 @@ from __future__ import annotations
 from copy import copy
 from dataclasses import dataclass
 
+from node.protocol.attempt import Attempt
 from node.protocol.deadlines import laggards_s
 from node.protocol.events import Accused, Banned, Committed, Disputed, PhaseEntered, Suspected, Voided
 from node.protocol.messages import Phase, Reveal
@@ -48,6 +49,9 @@ class Cost:
         self._lessons = dict.fromkeys(stage.honest, (0, 0))
         """Lessons that a peer has given until its last two steps were committed."""
         self._entered: dict[int, float] = {}
+        self._pasts: dict[int, Attempt] = {}
+        self._company: dict[int, int] = {}
+        """Other peers in the step before."""
         self._disturbed = -2
         """The last step with a suspicion, a dispute or a removal; its echoes reach into the next one."""
 
@@ -97,15 +101,19 @@ class Cost:
 
     def _was_asked(self, node: int) -> bool:
         """Aggregates that the HAVE bits of REVEAL say are missing somewhere are sent again, and whoever suspects
-        somebody, be it without cause, is answered once."""
-        attempt = self._stage.simulation.nodes[node].peer.past
+        somebody, be it without cause, is answered once: in this step, or in the next one if it asks that late."""
+        attempt, before = self._stage.simulation.nodes[node].peer.past, self._pasts.get(node)
         assert attempt is not None
+        self._pasts[node] = attempt
+        late = before is not None and bool(before.transcript.suspects)
         complete = all(all(body.have) for body in attempt.transcript.of(Reveal, Phase.REVEAL).values())
-        return bool(attempt.transcript.suspects) or not complete
+        return bool(attempt.transcript.suspects) or late or not complete
 
     def _check(self, node: int, step: int, split: Split, bulk_bytes: int | None) -> None:
         traffic, before = self._stage.simulation.traffic[node], self._before[node]
         peers, others, tally = self._stage.run.peers, split.count - 1, self._tallies[node]
+        # Whoever was removed in the step before is told why, and may be many more than are left.
+        company, self._company[node] = max(others, self._company.get(node, 0)), others
         lessons = self._taught(node)
         calm = tally.calm and step > self._disturbed + 1 and not lessons
         messages = traffic.messages - before.messages
@@ -115,7 +123,7 @@ class Cost:
             most += others * peers
         if not calm:
             # A suspicion per phase and peer, and its answers; per dispute trigger, view, relays, OUTCOME, majority.
-            most += 2 * others * peers * (1 + tally.phases) + 4 * others * peers * (1 + tally.disputes)
+            most += 2 * company * peers * (1 + tally.phases) + 4 * company * peers * (1 + tally.disputes)
         forwarded = messages - tally.phases * others
         assert forwarded <= most, f"{messages} messages of peer {node} in {tally.phases} phases"
         assert not calm or forwarded >= 0, f"{messages} messages of peer {node} in {tally.phases} phases"
