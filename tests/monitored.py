@@ -127,8 +127,9 @@ class Patient(LocalBackend):
         try:
             with urllib.request.urlopen(f"{self._notes.url}/api/v1/query?{query}", timeout=PATIENCE_S) as answer:
                 found = json.load(answer)["data"]["result"]
-        except urllib.error.HTTPError as error:
-            if error.code != HTTPStatus.SERVICE_UNAVAILABLE:  # it is still starting
+        except OSError as error:
+            # It is still starting: nobody listens yet, or it does not answer queries yet. The run's own limit ends the wait.
+            if isinstance(error, urllib.error.HTTPError) and error.code != HTTPStatus.SERVICE_UNAVAILABLE:
                 raise
             return 0
         return int(found[0]["value"][1]) if found else 0
