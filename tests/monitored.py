@@ -128,7 +128,7 @@ class Patient(LocalBackend):
             with urllib.request.urlopen(f"{self._notes.url}/api/v1/query?{query}", timeout=PATIENCE_S) as answer:
                 found = json.load(answer)["data"]["result"]
         except OSError as error:
-            # It is still starting: nobody listens yet, or it does not answer queries yet. The run's own limit ends the wait.
+            # It is starting: nobody listens, or answers queries, yet. The run's own limit ends the wait.
             if isinstance(error, urllib.error.HTTPError) and error.code != HTTPStatus.SERVICE_UNAVAILABLE:
                 raise
             return 0
