@@ -101,13 +101,13 @@ def test_metrics_stay_open_until_scraped_once_more_and_a_stop_ends_that(tmp_path
     with workers([changed(each, metrics=LOCAL) for each in made]) as (scraped, stopped):
         introduce((scraped, stopped))
         assert last_values(scraped)["btard_step"] == {(): 3}
-        assert scraped.exit_code() == 0
-        with pytest.raises(OSError, match="refused"):
-            scrape(scraped.said("metrics")[0]["address"])
-        stopped.pipe.send(("stop",))
+        stopped.pipe.send(("stop",))  # at once: it waits for a scrape for 15 s and no longer
         begun = monotonic()
         assert stopped.exit_code() == 0
         assert monotonic() - begun < 10, "well before the 15 s that it would have waited for a scrape"
+        assert scraped.exit_code() == 0
+        with pytest.raises(OSError, match="refused"):
+            scrape(scraped.said("metrics")[0]["address"])
 
 
 @pytest.mark.sockets
