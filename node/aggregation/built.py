@@ -17,7 +17,7 @@ from node.aggregation.registry import (
     RuleFunction,
 )
 from node.aggregation.residual import residual
-from node.aggregation.rows import check_rows
+from node.aggregation.rows import check_rows, joined
 from node.aggregation.strength import Condition
 from node.config import Plugin
 from node.errors import ConfigError
@@ -155,8 +155,8 @@ class _BuiltRule:
         return self.kind is None
 
     def aggregate(self, inputs_NP: Rows, radius: float) -> Aggregated:
-        if not isinstance(inputs_NP, Tensor) and (self.pre or not self.scattered):
-            inputs_NP = torch.stack(list(inputs_NP))
+        if self.pre or not self.scattered:
+            inputs_NP = joined(inputs_NP)
         for stage in self.pre:
             arguments = stage.arguments(len(inputs_NP), radius, self.stage.f, self.allow_weak)
             inputs_NP = stage.function(inputs_NP, **arguments)

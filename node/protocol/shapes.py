@@ -45,10 +45,7 @@ def misfit(body: Body, attempt: Attempt, publications: int | None, gradient_char
     """
     sender = body.slot.sender
     if isinstance(body, Suspect):
-        another = body.peer in attempt.roster.active and body.peer != sender
-        in_step = Phase.COMMIT.value <= body.named.value <= Phase.CLOSE.value
-        fits = another and in_step and not body.prefix
-        return None if fits else "a SUSPECT names a phase of the step and another active peer, and carries no prefix"
+        return _suspect_misfit(body, attempt)
     contributes = sender in attempt.contributors
     parts = attempt.split.count if contributes else 0
     match body:
@@ -97,6 +94,13 @@ def misfit(body: Body, attempt: Attempt, publications: int | None, gradient_char
             return None if fits else "CLOSE must carry a digest"
         case _:
             assert_never(body)
+
+
+def _suspect_misfit(body: Suspect, attempt: Attempt) -> str | None:
+    another = body.peer in attempt.roster.active and body.peer != body.slot.sender
+    in_step = Phase.COMMIT.value <= body.named.value <= Phase.CLOSE.value
+    fits = another and in_step and not body.prefix
+    return None if fits else "a SUSPECT names a phase of the step and another active peer, and carries no prefix"
 
 
 def _complaint_misfit(missing: Missing, attempt: Attempt) -> str | None:
