@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from prometheus_client import CollectorRegistry
 
 from launcher import traffic
-from launcher.state import Record, RunState
+from launcher.state import Ban, Record, RunState
 from node import metrics
 from node.board import Board
 from node.config import Role
@@ -25,6 +25,7 @@ _STATES = {"banned": 3, "gone": 4, "eliminated": 4}
 _EVENTS = ("attack_started", "attack_stopped", "banned", "gone", "eliminated", "returned", "voided", "disputed",
            "halted", "failed", "finished")  # fmt: skip
 _JOURNALLED = frozenset({"voided", "disputed", "halted", "failed"})
+_OF_STEPS = frozenset({"committed", "banned", "voided", "disputed"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ class Truth:
 
     Args:
         roles: who attacks, and how, by id.
-        state: the run's, already folded when `saw` is called.
+        state: the run's, already folded when `saw` is called; it knows the run's earlier life, if there was one.
         dimension: D, for the bytes that the formula expects; None where it is unknown.
     """
 
@@ -63,14 +64,15 @@ class Truth:
         self._board = Board(self.registry, (*metrics.of(Group.TRUTH), *states), 0)
         self._crowded = crowded
         self._names = {peer: attack_name(role) for peer, role in roles.items()}
-        self._under_way: set[str] = set()
+        self._under_way: set[str] | None = None  # before the first step
         self._since_s: dict[int, float] = {}
         self._windows: dict[str, float] = {}
-        self._step = -1
-        self._out: set[int] = set()
+        # What an earlier life of the run has told is told as metrics, and is no event again.
+        self._step = state.step
+        self._out: set[int] = set(state.first_bans) - set(state.returned)
         self._seen: set[tuple[object, ...]] = set()
-        self._banned: set[int] = set()
-        self._back: set[int] = set()
+        self._banned: set[int] = set(state.first_bans)
+        self._back: set[int] = set(state.returned)
         self._counted = -1
         self._expected = 0
         self._start()
@@ -111,7 +113,7 @@ class Truth:
 
     def _start(self) -> None:
         board = self._board
-        board.gauge("run_step").set(-1)
+        board.gauge("run_step").set(self._state.step)
         board.gauge("expected_bytes").set(0)
         for name in _EVENTS:
             board.counter("scenario_event_total", event=name)
@@ -120,22 +122,33 @@ class Truth:
             board.gauge("peer_byzantine", peer=str(peer), attack=name).set(peer in self._roles)
             if self._crowded:
                 board.gauge("peer_state", peer=str(peer)).set(1)
+        for peer in self._out:
+            self._removed(peer, self._state.first_bans[peer])
         for name in {HONEST, *self._names.values()}:
             board.gauge("attack_active", attack=name).set(0)
+            board.counter("attack_steps_total", attack=name)
 
     def _attacks(self, records: Sequence[Record]) -> Iterable[Event]:
         """Attacks whose schedule is on at the step under way, at a peer that is still in; record by record, since
         many steps may have passed since the last look."""
         for record in records:
-            if record["node"] in self._state.byzantine:
+            what, now_s = record["event"], float(record["time"])
+            if record["node"] in self._state.byzantine or what not in _OF_STEPS:
                 continue
-            if record["event"] == "committed" and record["step"] > self._step:
+            if self._under_way is None:
+                yield from self._step_begins(now_s)
+            if what == "committed" and record["step"] > self._step:
                 self._step = int(record["step"])
-            elif record["event"] == "banned":
+                yield from self._step_begins(now_s)
+            elif what == "banned":
                 self._out.add(int(record["peer"]))
-            else:
-                continue
-            yield from self._changes(float(record["time"]))
+                yield from self._changes(now_s)
+
+    def _step_begins(self, now_s: float) -> Iterable[Event]:
+        yield from self._changes(now_s)
+        for name in self._under_way or ():
+            # A scrape may miss an attack that is caught within a second; a counter keeps it.
+            self._board.counter("attack_steps_total", attack=name).inc()
 
     def _changes(self, now_s: float) -> Iterable[Event]:
         step = self._step + 1
@@ -143,7 +156,7 @@ class Truth:
         for peer in attacking:
             self._since_s.setdefault(peer, now_s)
         current = {self._names[peer] for peer in attacking}
-        for name in sorted(current ^ self._under_way):
+        for name in sorted(current ^ (self._under_way or set())):
             started = name in current
             self._board.gauge("attack_active", attack=name).set(started)
             what = "started" if started else "stopped"
@@ -159,15 +172,18 @@ class Truth:
             self._banned.add(peer)
             times = [float(each["time"]) for each in records if each["event"] == "banned" and each["peer"] == peer]
             when_s = min(times, default=float(records[-1]["time"]))
-            if ban.standing == "banned":
-                self._board.gauge("peer_banned_step", peer=str(peer), reason=ban.reason).set(ban.step)
-                if peer in self._since_s:
-                    self._board.gauge("time_to_ban_seconds", peer=str(peer)).set(when_s - self._since_s[peer])
-            if self._crowded:
-                self._board.gauge("peer_state", peer=str(peer)).set(_STATES[ban.standing])
+            self._removed(peer, ban)
+            if ban.standing == "banned" and peer in self._since_s:
+                self._board.gauge("time_to_ban_seconds", peer=str(peer)).set(when_s - self._since_s[peer])
             who = "attacker" if peer in self._roles else "honest peer"
             text = f"{who} {peer} {ban.standing} at step {ban.step}: {ban.reason}"
             yield Event(ban.standing, when_s, str(peer), text, self._since_s.get(peer))
+
+    def _removed(self, peer: int, ban: Ban) -> None:
+        if ban.standing == "banned":
+            self._board.gauge("peer_banned_step", peer=str(peer), reason=ban.reason).set(ban.step)
+        if self._crowded:
+            self._board.gauge("peer_state", peer=str(peer)).set(_STATES[ban.standing])
 
     def _others(self, records: Sequence[Record]) -> Iterable[Event]:
         for peer in self._state.returned.keys() - self._back:

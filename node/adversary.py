@@ -11,10 +11,8 @@ and the driver asks `node.transform(step)` before it computes an OWN gradient.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from types import MappingProxyType
 from typing import Protocol, TypeAlias
 
 import msgspec
@@ -22,32 +20,22 @@ import torch
 from torch import Tensor
 
 from node.attacks.behaviour import Behaviour
-from node.attacks.commits import Commits
 from node.attacks.false_rule import FalseRule
+from node.attacks.memory import Memory
 from node.attacks.registry import BoundAttack, bind_role
 from node.attacks.view import Span, View, generator
 from node.config import Role
 from node.errors import ConfigError, LocalProtocolError
 from node.protocol.attempt import Attempt
-from node.protocol.events import (
-    Banned,
-    DeadlinePassed,
-    GradientReady,
-    Input,
-    MessageArrived,
-    Output,
-    PhaseEntered,
-    Purpose,
-    Say,
-)
+from node.protocol.events import DeadlinePassed, GradientReady, Input, MessageArrived, Output, Purpose, Say
 from node.protocol.messages import Body
+from node.protocol.notices import Banned, PhaseEntered
 from node.protocol.rule import Aggregated, Rule
 
 BatchTransform: TypeAlias = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 _OWN_TIMER = "attack "
-_LARGEST_MEMORY = 4 << 30
 
 
 class Machine(Protocol):
@@ -75,7 +63,8 @@ class Adversary:
         combine: what the rule makes of contributions `[N, D]` in the current attempt; None: this attacker cannot.
 
     Raises:
-        ConfigError: an unknown attack or parameter, or an attack on labels where the task has none.
+        ConfigError: an unknown attack or parameter, an attack on labels where the task has none, or one that remembers
+            more than a node should hold.
     """
 
     def __init__(
@@ -96,7 +85,8 @@ class Adversary:
         for attack in self._attacks:
             if attack.needs_classes and classes < 2:
                 raise ConfigError(f"attack {attack.name!r} needs a task with labels; use --task mnist_cnn")
-        self._base = View(
+        self._me = me
+        base = View(
             step=0,
             me=me,
             accomplices=role.accomplices or (me,),
@@ -107,14 +97,10 @@ class Adversary:
             recompute=recompute,
             combine=combine,
         )
+        self._memory = Memory(base, 1 + max(attack.memory for attack in self._attacks))
         self._peer: Machine | None = None
         self._honest = False
         self._step = -1
-        self._commits = Commits()
-        memory = 1 + max(attack.memory for attack in self._attacks)
-        _check_memory(memory, dimension)
-        self._history: deque[tuple[int, Tensor]] = deque(maxlen=memory)
-        self._aggregates: deque[tuple[int, Tensor]] = deque(maxlen=memory)
         self._behaviours: list[Behaviour] = [attack.function() for attack in self._of("node")]
         for place, behaviour in enumerate(self._behaviours):
             behaviour.label = f"{_OWN_TIMER}{place} "
@@ -172,25 +158,16 @@ class Adversary:
             return False
         if schedule.probability >= 1.0:
             return True
-        coin = generator(self._base.attack_seed, "schedule", self._base.me, step)
+        coin = generator(self._role.attack_seed, "schedule", self._me, step)
         return float(torch.rand((), dtype=torch.float64, generator=coin)) < schedule.probability
 
     def view(self, step: int) -> View:
         """What this attacker knows at `step`."""
-        active, contributors = self._commits.heard(step)
-        return replace(
-            self._base,
-            step=step,
-            active=active,
-            contributors=contributors,
-            history=MappingProxyType(dict(self._history)),
-            aggregates=MappingProxyType(dict(self._aggregates)),
-            attempt=self._peer.attempt if self._peer is not None else None,
-        )
+        return self._memory.view(step, self._peer.attempt if self._peer is not None else None)
 
     def aggregate(self, honest: Aggregated) -> Aggregated:
         """What the peer is told that its rule found for its own part of the current step."""
-        self._aggregates.append((self._step, honest.value_P))
+        self._memory.aggregated(self._step, honest.value_P)
         view, value_P = self.view(self._step), honest.value_P
         for attack in self._firing("aggregate", self._step):
             value_P = attack.function(value_P, view)
@@ -206,9 +183,9 @@ class Adversary:
     def _filter_input(self, event: Input) -> Input:
         match event:
             case MessageArrived():
-                self._commits.listen(event)
+                self._memory.hear(event)
             case GradientReady(purpose=Purpose.OWN):
-                self._history.append((event.step, event.gradient_D))
+                self._memory.computed(event.step, event.gradient_D)
                 return self._contribution(event)
         return event
 
@@ -229,7 +206,7 @@ class Adversary:
         match output:
             case PhaseEntered():
                 self._step = output.step
-            case Banned() if output.peer == self._base.me and not output.removed:
+            case Banned() if output.peer == self._me and not output.removed:
                 # The report's rule 2: a banned worker that stays behaves from now on.
                 self._honest = True
             case Say():
@@ -293,20 +270,6 @@ class Adversary:
     def _mark(self, step: int) -> None:
         if not self.attacked or self.attacked[-1] != step:
             self.attacked.append(step)
-
-
-def _check_memory(steps: int, dimension: int) -> None:
-    """Refuse an attack that would keep more gradients than a node should hold.
-
-    Raises:
-        ConfigError: the memory it would take.
-    """
-    needed = 8 * steps * dimension  # gradients and aggregates
-    if needed > _LARGEST_MEMORY:
-        raise ConfigError(
-            f"an attack that looks {steps - 1} steps back needs {needed / 2**30:.1f} GiB with {dimension} parameters; "
-            f"use a delay of at most {_LARGEST_MEMORY // (8 * dimension) - 1}"
-        )
 
 
 def _finished(output: Output) -> bool:

@@ -17,19 +17,13 @@ from node.aggregation.built import build_rule
 from node.aggregation.requirement import check_strength
 from node.config import WIRE_VERSION, Member, NodeConfig, RunConfig, Secrets
 from node.errors import ConfigError
-from node.keeper import Keeper, Keeping
+from node.keeper import Keeper
+from node.keeping import Keeping
 from node.protocol.checksums import Arithmetic, squares, sums
 from node.protocol.digest import digest
+from node.protocol.encoding import decode_body, encode_body, endorsement_bytes, signing_bytes
 from node.protocol.events import BulkKey, ComputeGradient, GradientReady, Input, Output, Purpose
-from node.protocol.messages import (
-    Body,
-    Endorsed,
-    Signed,
-    decode_body,
-    encode_body,
-    endorsement_bytes,
-    signing_bytes,
-)
+from node.protocol.messages import Body, Endorsed, Signed
 from node.protocol.peer import Peer
 from node.protocol.roster import Roster
 from node.protocol.rule import Rule
@@ -72,6 +66,17 @@ class Node:
     signer: Signer
     task: Task
     keeper: Keeper | None = None
+
+    def take(self, event: Input) -> list[Output]:
+        """Handle an input and keep what has begun, for whoever has nothing to do in between."""
+        outputs = self.machine.handle(event)
+        self.keep()
+        return outputs
+
+    def keep(self) -> None:
+        """Keep what an input has begun, before anything that it led to is sent (`Keeping`)."""
+        if isinstance(self.machine, Keeping):
+            self.machine.keep()
 
     def compute(self, wanted: ComputeGradient, compute: Compute) -> GradientReady:
         """Carry out a ComputeGradient; an attack on the data concerns this node's own batch alone."""

@@ -1,29 +1,34 @@
 """Checkpoints: a peer at the beginning of an attempt, in one file that is there as a whole or not at all.
 
-A file is a header and the vectors it names, as they lie in memory: a step has six of them, so nothing of them is copied
-on the way to the kernel, and what the state's CLOSEs have digested already is not digested again. Checkpoints outlast
+A file is a header and the vectors it names, as they lie in memory: a step has four of them, so nothing is copied on the
+way to the kernel, and what the state's CLOSEs have digested already is not digested again. Checkpoints outlast
 the process, not a loss of power: nothing waits for the disk. A file that is damaged all the same is told by its
-digests, and the one before it serves. With `--undo` each step of the window has a file of its own, written once.
+digests, and the one before it serves. What an attempt holds of others when its end is about to be said has a file of
+its own, and a checkpoint names the files that hold what it needs already: that one, and the checkpoint of the step
+before for the model of that time. The window of undo is in the checkpoints of its steps.
 """
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
 from blake3 import blake3
+from torch import Tensor
 
 from node.errors import BackendError, CheckpointError, WireError
 from node.protocol.digest import tensor_bytes
+from node.protocol.events import BulkKey
 from node.protocol.messages import Signed
-from node.protocol.resumption import Resumption
+from node.protocol.resumption import Past, Resumption
 from node.protocol.roster import Roster
-from node.protocol.window import Layer
+from node.protocol.window import Layer, Window
 from node.shelf import MISMATCH, SavedPast, SavedState, Shelf, Vector, cut, restored, restored_past
 
-FORMAT = 4
+FORMAT = 6
 _MAGIC = b"BTARD checkpoint "
 _DIGEST_BYTES, _SIZE_BYTES = 32, 8
 
@@ -54,61 +59,99 @@ class _Header(msgspec.Struct, frozen=True, array_like=True):
     state: SavedState
     number: int
     past: SavedPast | None
+    contributors: tuple[int, ...]
+    """Of the step before, if that is a layer of the window of undo."""
+    layer: bytes
+    """Its digest there, or nothing."""
     certificate: tuple[Signed, ...]
     proofs: tuple[bytes, ...]
     vectors: tuple[Vector, ...]
 
 
-class _LayerHeader(msgspec.Struct, frozen=True, array_like=True):
-    """What stands before the vectors of a layer."""
+class _TensorsHeader(msgspec.Struct, frozen=True, array_like=True):
+    """What stands before the tensors of an attempt."""
 
     run: bytes
     node: int
-    past: SavedPast
-    contributors: tuple[int, ...]
-    digest: bytes
+    keys: tuple[BulkKey, ...]
     vectors: tuple[Vector, ...]
 
 
-def save(path: Path, checkpoint: Checkpoint, over: Path | None = None) -> None:
-    """Write a file in one piece; layers are not part of it.
+def save(
+    path: Path, checkpoint: Checkpoint, over: Path | None = None, *, apart: bool = False, before: int | None = None
+) -> None:
+    """Write a file in one piece.
 
     Args:
         path: its name, under which it is whole.
-        checkpoint: what it holds.
+        checkpoint: what it holds; of the window of undo no more than the step before.
         over: a file that is no longer wanted: memory that the kernel holds for it already serves again.
+        apart: what the step before held of others has been saved by `save_tensors`.
+        before: a checkpoint of the step before, by its attempt, that has the model of that time.
 
     Raises:
         BackendError: the disk is full, or the directory cannot be written.
     """
     shelf, at = Shelf(), checkpoint.at
     state = shelf.state(at.state)
-    past = shelf.past(at.past) if at.past is not None else None
-    header = _Header(checkpoint.run, checkpoint.node, checkpoint.fingerprint, state, at.number, past, at.certificate,
-                     at.proofs, shelf.table)  # fmt: skip
+    past = shelf.past(at.past, apart, before) if at.past is not None else None
+    last = at.state.window.layers[-1] if at.state.window.layers else None
+    known = last is not None and at.past is not None and last.step == at.past.state.step
+    contributors, layer = (last.contributors, last.digest) if last is not None and known else ((), b"")
+    header = _Header(checkpoint.run, checkpoint.node, checkpoint.fingerprint, state, at.number, past, contributors,
+                     layer, at.certificate, at.proofs, shelf.table)  # fmt: skip
     _write(path, msgspec.msgpack.encode(header), shelf, over)
 
 
-def save_layer(path: Path, run: bytes, node: int, layer: Layer, over: Path | None = None) -> None:
-    """Write a layer of the window of undo in one piece.
+def save_tensors(path: Path, run: bytes, node: int, tensors: Mapping[BulkKey, Tensor], over: Path | None) -> None:
+    """Write what an attempt holds of others in one piece.
 
     Args:
         path: its name.
         run, node: whose it is.
-        layer: what it holds.
-        over: a layer that is no longer wanted, as for `save`.
+        tensors: aggregates and publications.
+        over: a file of this kind that is no longer wanted, as for `save`.
 
     Raises:
         BackendError: the disk is full, or the directory cannot be written.
     """
     shelf = Shelf()
-    past = shelf.past(layer.past)
-    header = _LayerHeader(run, node, past, layer.contributors, layer.digest, shelf.table)
-    _write(path, msgspec.msgpack.encode(header), shelf, over)
+    for values_P in tensors.values():
+        shelf.place(values_P)
+    _write(path, msgspec.msgpack.encode(_TensorsHeader(run, node, tuple(tensors), shelf.table)), shelf, over)
+
+
+def load_tensors(path: Path, run: bytes, node: int) -> dict[BulkKey, Tensor]:
+    """Read what an attempt held of others.
+
+    Args:
+        path: of the file.
+        run, node: whose it must be.
+
+    Raises:
+        CheckpointError: it cannot be read, is damaged, of another version, another run or another node.
+    """
+    head, content = _read(path)
+    try:
+        header = msgspec.msgpack.decode(head, type=_TensorsHeader)
+        _check_owner(path, header, run, node)
+        return dict(zip(header.keys, cut(header.vectors, content), strict=True))
+    except (msgspec.MsgspecError, UnicodeDecodeError, WireError, ValueError) as error:
+        raise CheckpointError(f"{path} is damaged: {error}") from error
+
+
+def checkpoint_path(directory: Path, step: int, number: int) -> Path:
+    """Where the checkpoint of an attempt lies."""
+    return directory / f"{step:08d}-{number:03d}.checkpoint"
+
+
+def tensors_path(directory: Path, step: int, number: int) -> Path:
+    """Where what an attempt holds of others lies."""
+    return directory / f"{step:08d}-{number:03d}.tensors"
 
 
 def load(path: Path, run: bytes, node: int, roster: Roster) -> Checkpoint:
-    """Read a file, and the layers of the window of undo beside it.
+    """Read a file, and what it needs of those beside it.
 
     Args:
         path: of the file.
@@ -119,39 +162,60 @@ def load(path: Path, run: bytes, node: int, roster: Roster) -> Checkpoint:
     Raises:
         CheckpointError: it cannot be read, is damaged, of another version, another run or another node.
     """
+    header, vectors = _open(path, run, node)
+    try:
+        named = header.state.window.layers
+        layers = tuple(_load_layer(path, step, digest, run, node, roster) for step, digest in named)
+        state = restored(header.state, vectors, roster, layers)
+        at = Resumption(state, header.number, _past(path, header, vectors, roster), header.certificate, header.proofs)
+    except (WireError, IndexError) as error:
+        raise CheckpointError(f"{path} is damaged: {error}") from error
+    return Checkpoint(run, node, header.fingerprint, at)
+
+
+def _open(path: Path, run: bytes, node: int) -> tuple[_Header, list[Tensor]]:
+    """A checkpoint's header and vectors, all of them whole."""
     head, content = _read(path)
     try:
         header = msgspec.msgpack.decode(head, type=_Header)
         _check_owner(path, header, run, node)
-        vectors, named = cut(header.vectors, content), header.state.window.layers
-        layers = tuple(_load_layer(layer_path(path.parent, step), run, node, roster, digest) for step, digest in named)
-        past = restored_past(header.past, vectors, roster) if header.past is not None else None
-        state = restored(header.state, vectors, roster, layers)
-        at = Resumption(state, header.number, past, header.certificate, header.proofs)
-        return Checkpoint(run, node, header.fingerprint, at)
-    except (msgspec.MsgspecError, UnicodeDecodeError, WireError, IndexError) as error:
+        return header, cut(header.vectors, content)
+    except (msgspec.MsgspecError, UnicodeDecodeError, WireError) as error:
         raise CheckpointError(f"{path} is damaged: {error}") from error
 
 
-def layer_path(directory: Path, step: int) -> Path:
-    """Where the layer of a step lies."""
-    return directory / f"{step:08d}.layer"
+def _past(path: Path, header: _Header, vectors: list[Tensor], roster: Roster) -> Past | None:
+    """The step before, with what other files have of it."""
+    saved = header.past
+    if saved is None:
+        return None
+    step = saved.state.step
+    apart = load_tensors(tensors_path(path.parent, step, saved.number), header.run, header.node) if saved.apart else {}
+    model = None
+    if saved.before is not None:
+        earlier, held = _open(checkpoint_path(path.parent, step, saved.before), header.run, header.node)
+        model = held[earlier.state.parameters], held[earlier.state.optimiser]
+    return restored_past(saved, vectors, roster, apart, model)
 
 
-def _load_layer(path: Path, run: bytes, node: int, roster: Roster, named: bytes) -> Layer:
-    head, content = _read(path)
-    try:
-        header = msgspec.msgpack.decode(head, type=_LayerHeader)
-        _check_owner(path, header, run, node)
-        if header.digest != named:
-            raise CheckpointError(f"{path} is not the layer that the checkpoint names; use the run directory as it was")
-        past = restored_past(header.past, cut(header.vectors, content), roster)
-        return Layer(past, header.contributors, header.digest)
-    except (msgspec.MsgspecError, UnicodeDecodeError, WireError, IndexError) as error:
-        raise CheckpointError(f"{path} is damaged: {error}") from error
+def _load_layer(beside: Path, step: int, named: bytes, run: bytes, node: int, roster: Roster) -> Layer:
+    """A layer of the window that a checkpoint names, from any checkpoint of the step after it."""
+    problem = CheckpointError(f"{beside} needs a checkpoint of step {step + 1}; use the run directory as it was")
+    for path in sorted(beside.parent.glob(f"{step + 1:08d}-*.checkpoint")):
+        try:
+            header, vectors = _open(path, run, node)
+            past = _past(path, header, vectors, roster)
+        except CheckpointError as error:
+            problem = error
+            continue
+        if past is not None and header.layer == named:
+            past = replace(past, state=replace(past.state, window=Window()), own_D=None, publications={})
+            return Layer(past, header.contributors, header.layer)
+        problem = CheckpointError(f"{path} is not of the steps that {beside} names; use the run directory as it was")
+    raise problem
 
 
-def _check_owner(path: Path, header: _Header | _LayerHeader, run: bytes, node: int) -> None:
+def _check_owner(path: Path, header: _Header | _TensorsHeader, run: bytes, node: int) -> None:
     if header.run != run or header.node != node:
         raise CheckpointError(f"{path} belongs to another run or node; use the run directory as it was")
 

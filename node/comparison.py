@@ -21,7 +21,8 @@ from node.build import genesis_roster, settings_of, task_of, tools_of
 from node.config import NodeConfig, RunConfig
 from node.journal import Journal
 from node.protocol.attempt import Attempt
-from node.protocol.events import Committed, Finished, GradientReady, Input, Output, Purpose
+from node.protocol.events import GradientReady, Input, Output, Purpose
+from node.protocol.notices import Committed, Finished
 from node.protocol.randomness import share
 from node.protocol.state import State, genesis_randomness
 from node.recorder import Desk, Recorder

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from random import Random
 
@@ -34,9 +34,12 @@ class Director:
     Args:
         conditions: the run's; those without a text (options) are not announced.
         done: how many events of each text have been played in an earlier life of the run.
+        begun: texts of changes that began in an earlier life and had not ended.
     """
 
-    def __init__(self, conditions: Conditions, done: Mapping[str, int] | None = None) -> None:
+    def __init__(
+        self, conditions: Conditions, done: Mapping[str, int] | None = None, begun: Collection[str] = ()
+    ) -> None:
         left = Counter(done or {})
         self._events = []
         for event in conditions.events:
@@ -46,7 +49,9 @@ class Director:
         self._churn, self._seed = conditions.churn, conditions.seed
         self._step = -1
         self._down: set[int] = set()
-        self._changes: list[tuple[Change, bool]] = [(change, False) for change in conditions.changes if change.text]
+        self._changes: list[tuple[Change, bool]] = [
+            (change, change.text in begun) for change in conditions.changes if change.text
+        ]
 
     def due(self, now_s: float, step: int) -> list[Cue]:
         """What has become due since the last look.

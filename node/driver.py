@@ -8,7 +8,9 @@ from __future__ import annotations
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
+from typing import assert_never
 
+from node.arrivals import Arrival, BulkArrival
 from node.build import Node
 from node.envelope import seal, unseal
 from node.errors import WireError
@@ -18,16 +20,13 @@ from node.protocol.events import (
     ComputeGradient,
     DeadlinePassed,
     Dropped,
+    Effect,
     Endorse,
-    Expelled,
-    Finished,
     Forward,
     GradientReady,
-    Halted,
     Input,
     MessageArrived,
     Output,
-    PhaseEntered,
     Purpose,
     RequestBulk,
     RequestTranscript,
@@ -37,10 +36,11 @@ from node.protocol.events import (
     Start,
     Teach,
 )
-from node.transport import Arrival, BulkArrival, Transport
+from node.protocol.notices import Ending, Expelled, Finished, Halted, Notice, PhaseEntered
+from node.transport import Transport
 
 Observe = Callable[[Output], None]
-"""Told of every output that the driver does not perform itself, at once (the journal, the metrics)."""
+"""Told of every notice before an effect is performed (the journal, the metrics), and of how it ends."""
 
 _POLL_S = 60.0
 """Longest wait; what should end it sooner makes a descriptor readable that the transport watches."""
@@ -66,7 +66,7 @@ class Driver:
     def __init__(self, node: Node, transport: Transport, observe: Observe, meter: Observe | None = None) -> None:
         self.node = node
         self.transport = transport
-        self.ending: Output | None = None
+        self.ending: Ending | None = None
         self.dropped: Counter[str] = Counter()
         self.gradient_s = self.gradient_cpu_s = 0.0
         self.loss = float("nan")
@@ -77,7 +77,7 @@ class Driver:
         self._gradients: deque[ComputeGradient] = deque()
         self._timers: dict[str, float] = {}
 
-    def run(self, stopping: Callable[[], bool]) -> Output | None:
+    def run(self, stopping: Callable[[], bool]) -> Ending | None:
         """Drive to the end.
 
         Args:
@@ -156,12 +156,23 @@ class Driver:
         return ready
 
     def _feed(self, event: Input) -> None:
-        for output in self.node.machine.handle(event):
+        outputs = self.node.machine.handle(event)
+        for output in outputs:
             if self._meter is not None:
                 self._meter(output)
-            self._perform(output)
+            if isinstance(output, Notice):
+                self._note(output)
+        self.node.keep()
+        for output in outputs:
+            if not isinstance(output, Notice):
+                self._perform(output)
 
-    def _perform(self, output: Output) -> None:
+    def _note(self, output: Notice) -> None:
+        if isinstance(output, PhaseEntered):
+            self.transport.progress()
+        self._observe(output)
+
+    def _perform(self, output: Effect | Ending) -> None:
         match output:
             case Say():
                 self._say(output)
@@ -190,9 +201,7 @@ class Driver:
                 self._observe(output)
                 self.ending = output
             case _:
-                if isinstance(output, PhaseEntered):
-                    self.transport.progress()
-                self._observe(output)
+                assert_never(output)
 
     def _say(self, say: Say) -> None:
         signed = self.node.sign(say.body)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import struct
 
 from node.errors import WireError
+from node.protocol.encoding import decode_endorsed, decode_key, decode_signed, encode, encode_endorsed, encode_signed
 from node.protocol.events import (
     BulkKey,
     BulkRequested,
@@ -17,16 +18,7 @@ from node.protocol.events import (
     ViewArrived,
 )
 from node.protocol.lesson import Lesson, decode_lesson
-from node.protocol.messages import (
-    Endorsed,
-    Signed,
-    decode_endorsed,
-    decode_key,
-    decode_signed,
-    encode,
-    encode_endorsed,
-    encode_signed,
-)
+from node.protocol.messages import Endorsed, Signed
 
 _SIGNED, _ENDORSED, _REQUEST, _TRANSCRIPT, _LESSON = b"\x00", b"\x01", b"\x02", b"\x03", b"\x04"
 _PLACE = struct.Struct("<II")

@@ -95,6 +95,8 @@ class Guard:
         self._shares = dict(shares)
         self._lines: dict[int, dict[Far, _Line]] = {port: {} for port in shares}
         self._known: dict[int, _Known] = {}
+        self._shut: set[tuple[int, Far]] = set()
+        """Connections that we have shut down and that libzmq still holds."""
         self._delivered: set[int] = set()
         self._stop = Event()
         self._thread = Thread(target=self._watch, name="guard", daemon=True)
@@ -129,7 +131,8 @@ class Guard:
                     del lines[far]
                 for far in _condemned(lines, share):
                     del lines[far]
-                    self._close(seen[port][far])
+                    self._close(port, far, seen[port][far])
+            self._shut &= {(port, far) for port, lines in seen.items() for far in lines}
         finally:
             for at_port in seen.values():
                 for line in at_port.values():
@@ -141,13 +144,15 @@ class Guard:
         if delivers:
             line.base, line.delivers = received, True
 
-    def _close(self, line: socket.socket) -> None:
-        """End a connection under libzmq's hands: it reads an end of file and frees what it held."""
+    def _close(self, port: int, far: Far, line: socket.socket) -> None:
+        """End a connection under libzmq's hands: it reads an end of file and frees what it held, maybe after our next
+        look."""
         try:
             line.shutdown(socket.SHUT_RDWR)
         except OSError:
             return  # it has ended by itself
-        self.closed += 1
+        self.closed += (port, far) not in self._shut
+        self._shut.add((port, far))
 
     def _watch(self) -> None:
         least_bytes, idle = _resident_bytes(), 0

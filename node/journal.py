@@ -15,6 +15,8 @@ from node.errors import BackendError, DataError, LocalProtocolError
 
 Record = dict[str, Any]
 _TAIL_BYTES = 1 << 16
+_WHAT = ("event", "step", "attempt", "peer", "kind", "part", "accused", "accuser")
+"""Fields that tell agreed facts from each other."""
 
 
 class Journal:
@@ -27,6 +29,7 @@ class Journal:
 
     Raises:
         BackendError: the file cannot be opened.
+        DataError: it holds what is no record.
     """
 
     def __init__(self, path: Path, node: int, clock: Callable[[], float] = time.time) -> None:
@@ -34,13 +37,31 @@ class Journal:
         self._node = node
         self._clock = clock
         self._file = -1
+        self._told: frozenset[tuple[object, ...]] = frozenset()
+        """What an earlier life has written."""
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
-            self._cut_torn_line()
+            cut_torn_line(self._file)
+            lived = os.fstat(self._file).st_size > 0
         except OSError as error:
             self.close()
             raise self._failure(error) from error
+        try:
+            self._told = frozenset(map(_fact, read(path)[0] if lived else ()))
+        except DataError:
+            self.close()
+            raise
+
+    def append_once(self, event: str, **fields: object) -> None:
+        """As `append`, unless an earlier life of this node has written it: a step that was journalled, but not kept, is
+        gone through again.
+
+        Args:
+            event, fields: a fact that all honest nodes agree on, so that it comes out the same.
+        """
+        if _fact({"event": event, **fields}) not in self._told:
+            self.append(event, **fields)
 
     def append(self, event: str, **fields: object) -> None:
         """Write `{"time", "node", "event", **fields}` as one line; it has reached the kernel on return.
@@ -80,27 +101,39 @@ class Journal:
     ) -> None:
         self.close()
 
-    def _cut_torn_line(self) -> None:
-        """Drop what a crash left of a last line: no reader has consumed it, and a new line must not join it."""
-        end = os.fstat(self._file).st_size
-        while end > 0:
-            start = max(0, end - _TAIL_BYTES)
-            newline = os.pread(self._file, end - start, start).rfind(b"\n")
-            if newline >= 0:
-                end = start + newline + 1
-                break
-            end = start
-        if end < os.fstat(self._file).st_size:
-            os.ftruncate(self._file, end)
-
     def _cut_after_failure(self) -> None:
         try:
-            self._cut_torn_line()
+            cut_torn_line(self._file)
         except OSError:
             return  # readers tolerate a torn line; the caller hears of the first error
 
     def _failure(self, error: OSError) -> BackendError:
         return BackendError(f"cannot write the journal {self._path}: {error.strerror}; free the disk and run again")
+
+
+def cut_torn_line(file: int) -> None:
+    """Drop what a crash left of a last line: no reader has consumed it, and a new line must not join it.
+
+    Args:
+        file: the descriptor of a file of lines, open for reading and writing.
+
+    Raises:
+        OSError: the file cannot be read or cut.
+    """
+    size = end = os.fstat(file).st_size
+    while end > 0:
+        start = max(0, end - _TAIL_BYTES)
+        newline = os.pread(file, end - start, start).rfind(b"\n")
+        if newline >= 0:
+            end = start + newline + 1
+            break
+        end = start
+    if end < size:
+        os.ftruncate(file, end)
+
+
+def _fact(record: Record) -> tuple[object, ...]:
+    return tuple(map(record.get, _WHAT))
 
 
 def read(path: Path, offset: int = 0) -> tuple[list[Record], int]:

@@ -6,37 +6,29 @@ import contextlib
 import fcntl
 import os
 import time
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
+from functools import cached_property
 from pathlib import Path
-from typing import Protocol
 
 import msgspec
+from torch import Tensor
 
 from node import checkpoint, ledger
-from node.checkpoint import Checkpoint, layer_path
+from node.checkpoint import Checkpoint, tensors_path
 from node.envelope import seal, unseal
 from node.errors import BackendError, CheckpointError, WireError
+from node.folder import Folder, name_of
 from node.ledger import HEARD, SIGNED, Ledger
-from node.protocol.events import Input, MessageArrived, Output, PhaseEntered, ViewArrived
-from node.protocol.messages import Message, Phase, Signed, Slot, Suspect, decode_body, decode_signed, encode_signed
-from node.protocol.peer import Peer
+from node.protocol.encoding import decode_body, decode_signed, encode_signed
+from node.protocol.events import BulkArrived, BulkKey, Input, MessageArrived, ViewArrived
+from node.protocol.messages import Message, Phase, Signed, Slot, Suspect
 from node.protocol.resumption import Resumption
 from node.protocol.roster import Roster
-
-_KEPT = 3
-"""Checkpoints and ledgers kept: the newest, one that serves if it is damaged, and the step before that."""
+from node.protocol.state import State
 
 _PATIENCE_S, _LOOK_S = 8.0, 0.05
 
 Key = tuple[Slot, Phase | None, int]
-
-
-class Machine(Protocol):
-    """What inputs go to."""
-
-    def handle(self, event: Input, /) -> list[Output]:
-        """Outputs that answer an input."""
 
 
 class Keeper:
@@ -57,7 +49,10 @@ class Keeper:
         self.problems: list[str] = []
         """Checkpoints that could not be used, in words."""
         self._ledger: Ledger | None = None
-        self._layers: deque[frozenset[int]] = deque(maxlen=_KEPT)
+        self._models: dict[int, tuple[int, State]] = {}
+        """By step, the last two: the attempt whose checkpoint has the state's vectors, and the state."""
+        self._held: tuple[int, int, frozenset[BulkKey]] | None = None
+        """The attempt whose tensors were saved last, and which they are."""
         self._spoken: dict[Key, Signed] = {}
         try:
             directory.mkdir(parents=True, exist_ok=True)
@@ -97,7 +92,9 @@ class Keeper:
         Raises:
             CheckpointError: there are checkpoints, and none can be used; or they are of another environment.
         """
-        found = sorted(self._directory.glob("*.checkpoint"), reverse=True)
+        # Where the ledgers do not reach, this node could sign a second message for a slot.
+        oldest = min(map(name_of, self._directory.glob("*.ledger")), default=(0, 0))
+        found = [path for path in sorted(self._directory.glob("*.checkpoint"), reverse=True) if name_of(path) >= oldest]
         for path in found:
             try:
                 saved = checkpoint.load(path, self._run, self._node, roster)
@@ -120,11 +117,15 @@ class Keeper:
         for path in damaged:
             path.replace(path.with_suffix(".damaged"))
 
-    def recall(self, step: int) -> list[Input]:
-        """What was heard since the step before, to be heard again; what was said since then, `sign` says again."""
+    def recall(self, step: int, number: int = 0) -> list[Input]:
+        """What was heard since the step before, to be heard again; what was said since then, `sign` says again.
+
+        Args:
+            step, number: the attempt to go on with; tensors that were kept of it are among what was heard.
+        """
         heard: list[Input] = []
         for path in sorted(self._directory.glob("*.ledger")):
-            if int(path.stem) < step - 1:
+            if name_of(path) < (step - 1, 0):
                 continue
             for kind, via, content in ledger.read(path):
                 if kind == SIGNED:
@@ -132,10 +133,26 @@ class Keeper:
                     key = _key(signed.body)
                     if key is not None:
                         self._spoken.setdefault(key, signed)
+                        if _of_attempt(key[0], step, number):  # what we said may have ended it for the others
+                            heard.append(MessageArrived(None, signed))
                 elif kind == HEARD:
                     with contextlib.suppress(WireError):  # it was as malformed when it came
                         heard.append(unseal(via, content))
-        return heard
+        return heard + self._recall_tensors(tensors_path(self._directory, step, number))
+
+    def _recall_tensors(self, path: Path) -> list[Input]:
+        if not path.exists():
+            return []
+        try:
+            tensors = checkpoint.load_tensors(path, self._run, self._node)
+        except CheckpointError as error:  # the others may have them still
+            self.problems.append(str(error))
+            return []
+        return [BulkArrived(None, key, values_P) for key, values_P in tensors.items()]
+
+    def has_said(self, phase: Phase, step: int, attempt: int) -> bool:
+        """True if this node has signed a message of a phase of an attempt, as far as `recall` has looked."""
+        return any((slot.step, slot.attempt, slot.phase) == (step, attempt, phase) for slot, _, _ in self._spoken)
 
     # --- on the way ---------------------------------------------------------------------------------------------
 
@@ -164,66 +181,56 @@ class Keeper:
 
     def save(self, at: Resumption) -> None:
         """A new attempt begins."""
-        path = self._directory / f"{at.state.step:08d}-{at.number:03d}.checkpoint"
-        if not path.exists():
-            self._save_layers(at)
-            old = sorted(self._directory.glob("*.checkpoint"))[: 1 - _KEPT]
-            over = old.pop() if old else None
-            checkpoint.save(path, Checkpoint(self._run, self._node, self._fingerprint, at), over)
-            _remove(old)
-        self._open(at.state.step)
-        _remove(sorted(self._directory.glob("*.ledger"))[:-_KEPT])
+        step = at.state.step
+        place = self._folder.checkpoint(step, at.number, (layer.step for layer in at.state.window.layers))
+        if place is not None:
+            path, over = place
+            saved = Checkpoint(self._run, self._node, self._fingerprint, at)
+            checkpoint.save(path, saved, over, apart=self._is_apart(at), before=self._before(at))
+            self._models = {kept: self._models[kept] for kept in self._models if kept == step - 1}
+            self._models[step] = at.number, at.state
+        self._open(step)
 
-    def _save_layers(self, at: Resumption) -> None:
-        """Steps that are new in the window of undo, and an end to those that no checkpoint names any more."""
-        window = at.state.window
-        if not (window.layers or self._layers):
+    def hold(self, step: int, number: int, tensors: Mapping[BulkKey, Tensor]) -> None:
+        """The end of an attempt is about to be said: keep what it depends on and nobody may owe us afterwards."""
+        held = step, number, frozenset(tensors)
+        if not tensors or held == self._held:
             return
-        if not self._layers:  # checkpoints from before we were started again may name any of these
-            self._layers.append(frozenset(int(path.stem) for path in self._directory.glob("*.layer")))
-        held = frozenset[int]().union(*self._layers)
-        self._layers.append(frozenset(layer.step for layer in window.layers))
-        old = [layer_path(self._directory, step) for step in sorted(held.difference(*self._layers))]
-        for layer in window.layers:
-            if layer.step not in held:
-                over = old.pop() if old else None
-                checkpoint.save_layer(layer_path(self._directory, layer.step), self._run, self._node, layer, over)
-        _remove(old)
+        path, over = self._folder.tensors(step, number)
+        checkpoint.save_tensors(path, self._run, self._node, tensors, over)
+        self._held = held
+
+    @cached_property
+    def _folder(self) -> Folder:
+        """What is in the directory once it is known where to go on."""
+        return Folder(self._directory)
+
+    def _is_apart(self, at: Resumption) -> bool:
+        """True if what the step before held of others has been saved, all of it."""
+        if at.past is None or self._held is None:
+            return False
+        step, number, keys = self._held
+        count = len(at.past.aggregates) + len(at.past.publications)
+        return (step, number) == (at.past.state.step, at.past.number) and len(keys) == count
+
+    def _before(self, at: Resumption) -> int | None:
+        """The attempt of the step before whose checkpoint has the model of that time; None: none of this life has."""
+        if at.past is None or at.past.state.step not in self._models:
+            return None
+        number, state = self._models[at.past.state.step]
+        then = at.past.state
+        same = state.parameters_D is then.parameters_D and state.optimiser_D is then.optimiser_D
+        return number if same else None
 
     def _open(self, step: int) -> None:
         if self._ledger is not None:
             self._ledger.close()
-        self._ledger = Ledger(self._path(step))
-
-    def _path(self, step: int) -> Path:
-        return self._directory / f"{step:08d}.ledger"
+        self._ledger = Ledger(self._folder.ledger(step))
 
 
-class Keeping:
-    """A machine whose messages are noted and whose attempts are saved, before anything of them leaves.
-
-    Args:
-        machine: takes the inputs.
-        peer: the honest peer inside it.
-        keeper: where to.
-    """
-
-    def __init__(self, machine: Machine, peer: Peer, keeper: Keeper) -> None:
-        self._machine, self._peer, self._keeper = machine, peer, keeper
-
-    def handle(self, event: Input) -> list[Output]:
-        """As the machine's."""
-        self._keeper.heard(event)
-        outputs = self._machine.handle(event)
-        begun = any(isinstance(output, PhaseEntered) and output.phase == Phase.COMMIT.name for output in outputs)
-        if begun and self._peer.resumable:
-            self._keeper.save(self._peer.snapshot())
-        return outputs
-
-
-def _remove(paths: Sequence[Path]) -> None:
-    for path in paths:
-        path.unlink(missing_ok=True)
+def _of_attempt(slot: Slot, step: int, number: int) -> bool:
+    """True for what is said in the phases of an attempt; disputes begin again by themselves."""
+    return (slot.step, slot.attempt) == (step, number) and Phase.COMMIT.value <= slot.phase.value <= Phase.CLOSE.value
 
 
 def _key(body: bytes) -> Key | None:

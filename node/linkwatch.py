@@ -13,7 +13,8 @@ from node.emulation import EmulatedTransport
 from node.journal import Journal
 from node.links import Link
 from node.network import QUIET, Tally
-from node.protocol.events import Committed, Output, PhaseEntered
+from node.protocol.events import Output
+from node.protocol.notices import Committed, PhaseEntered
 from node.transport import Transport
 
 PROBE_S = 1.0

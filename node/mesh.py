@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from typing import Protocol
 
+from node.arrivals import Arrival
 from node.config import Endpoint, NodeConfig
 from node.errors import TransportError
 from node.recovery import Recovery
-from node.transport import Arrival, Transport
+from node.transport import Transport
 
 _EARLY_PER_PEER = 8
 """Messages kept from a peer whose mesh is complete before ours is: an honest one sends a single HELLO."""

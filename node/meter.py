@@ -16,22 +16,9 @@ from node.board import Board
 from node.config import NodeConfig
 from node.driver import Driver
 from node.metrics import Group
-from node.protocol.events import (
-    Accused,
-    Banned,
-    Committed,
-    ComputeGradient,
-    Dropped,
-    Output,
-    PhaseEntered,
-    Purpose,
-    Resolved,
-    Returned,
-    Say,
-    Undone,
-    Voided,
-)
+from node.protocol.events import ComputeGradient, Dropped, Output, Purpose, Say
 from node.protocol.messages import Phase, Report
+from node.protocol.notices import Accused, Banned, Committed, PhaseEntered, Resolved, Returned, Undone, Voided
 from node.protocol.tribunal import standing
 from node.readings import Readings
 from node.training.optimiser import NesterovSgd

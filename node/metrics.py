@@ -126,6 +126,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("run_info", _G, Group.INFO, "Always 1; what the run is", ("task", "rule", "peers", "steps", "on_ban")),
     Metric("peer_byzantine", _G, Group.TRUTH, "1 if the peer attacks, 0 if it is honest", ("peer", "attack")),
     Metric("attack_active", _G, Group.TRUTH, "1 while the schedule of the attack is on", ("attack",)),
+    Metric("attack_steps_total", _C, Group.TRUTH, "Steps that began while the attack was on", ("attack",)),
     Metric("scenario_event_total", _C, Group.TRUTH, "Events of the run as the launcher sees them", ("event",)),
     Metric("run_step", _G, Group.TRUTH, "Last step that an honest node committed"),
     Metric("run_accuracy_ratio", _G, Group.TRUTH, "Accuracy on all test items: the nodes' slices added up"),

@@ -17,7 +17,9 @@ from node.counters import Counters
 from node.errors import BackendError
 from node.journal import Journal
 from node.protocol.digest import tensor_bytes
-from node.protocol.events import (
+from node.protocol.events import Output
+from node.protocol.messages import Phase
+from node.protocol.notices import (
     Accused,
     Banned,
     Committed,
@@ -25,7 +27,6 @@ from node.protocol.events import (
     Expelled,
     Finished,
     Halted,
-    Output,
     PhaseEntered,
     Probed,
     Resolved,
@@ -34,7 +35,6 @@ from node.protocol.events import (
     Undone,
     Voided,
 )
-from node.protocol.messages import Phase
 from node.protocol.state import parameters_digest
 from node.protocol.tribunal import standing
 from node.training.task import Task
@@ -132,7 +132,7 @@ class Recorder:
             case Banned():
                 self._banned(output)
             case Accused():
-                self._journal.append(
+                self._journal.append_once(
                     "accused",
                     step=output.step,
                     attempt=output.attempt,
@@ -142,13 +142,13 @@ class Recorder:
                     accuser=output.accuser,
                 )
             case Undone():
-                self._journal.append("undone", **asdict(output))
+                self._journal.append_once("undone", **asdict(output))
             case Voided():
-                self._journal.append("voided", step=output.step, attempt=output.attempt, removals=list(output.removals))
+                self._journal.append_once("voided", **asdict(output))
             case Suspected() | Disputed() | Resolved():
                 self._journal.append(type(output).__name__.lower(), **asdict(output))
             case Probed():
-                self._journal.append("probation", **asdict(output))
+                self._journal.append_once("probation", **asdict(output))
             case Returned():
                 self._returned(output)
             case Expelled():
@@ -201,7 +201,7 @@ class Recorder:
         now = self._clock()
         driver = self._driver
         self._certificate = done.certificate
-        self._journal.append(
+        self._journal.append_once(
             "committed",
             step=done.step,
             attempt=done.attempt,
@@ -232,14 +232,14 @@ class Recorder:
         size = self._task.test_size
         start, stop = place * size // count, (place + 1) * size // count
         correct = self._task.evaluate(done.parameters_D, start, stop)
-        self._journal.append("evaluated", step=done.step, correct=correct, count=stop - start)
+        self._journal.append_once("evaluated", step=done.step, correct=correct, count=stop - start)
         self.evaluated(correct, stop - start)
 
     def _banned(self, ban: Banned) -> None:
         name = f"ban-{ban.step}-{ban.attempt}-{ban.peer}.evidence"
         path = self._directory / "evidence" / name
         write_atomically(path, ban.evidence)
-        self._journal.append(
+        self._journal.append_once(
             "banned",
             step=ban.step,
             attempt=ban.attempt,
@@ -255,7 +255,7 @@ class Recorder:
     def _returned(self, back: Returned) -> None:
         path = self._directory / "evidence" / f"return-{back.step}-{back.peer}.certificate"
         write_atomically(path, back.evidence)
-        self._journal.append(
+        self._journal.append_once(
             "returned", step=back.step, attempt=back.attempt, peer=back.peer,
             evidence=blake3(back.evidence).hexdigest(), path=self._relative(path),
         )  # fmt: skip

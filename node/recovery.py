@@ -8,9 +8,12 @@ from pathlib import Path
 from node import journal
 from node.build import genesis_digest, genesis_roster
 from node.config import NodeConfig
+from node.errors import WireError
 from node.journal import Journal
 from node.keeper import Keeper
-from node.protocol.events import Input
+from node.protocol.encoding import decode_body
+from node.protocol.events import BulkArrived, Input, MessageArrived, ViewArrived
+from node.protocol.messages import Message, Phase, Suspect, View
 from node.protocol.resumption import Resumption
 
 MEMORY = "state"
@@ -54,12 +57,59 @@ def recover(config: NodeConfig, fingerprint: bytes, log: Journal) -> Recovery | 
     run = genesis_digest(config.run_id, config.run, config.members)
     keeper = Keeper(Path(config.directory) / MEMORY, run, config.node, fingerprint)
     at = keeper.newest(genesis_roster(config.members))
-    heard = tuple(keeper.recall(at.state.step if at is not None else 0))
+    heard = tuple(keeper.recall(*((at.state.step, at.number) if at is not None else (0, 0))))
+    if at is not None and _gave_up(config):
+        heard = without_dispute(keeper, at, heard)
     for problem in keeper.problems:
         log.append("checkpoint_refused", problem=problem)
     if at is not None:
         log.append("resumed", step=at.state.step, attempt=at.number, heard=len(heard))
     return Recovery(keeper, at, heard)
+
+
+def _gave_up(config: NodeConfig) -> bool:
+    """True if the node's last life ended for want of a quorum."""
+    last = None
+    for record in journal.read(Path(config.directory) / "journal.jsonl")[0]:
+        if record["event"] in ("greeted", "resumed", "halted"):
+            last = record["event"]
+    return last == "halted"
+
+
+def without_dispute(keeper: Keeper, at: Resumption, heard: tuple[Input, ...]) -> tuple[Input, ...]:
+    """What a node that halted hears again, unless it has signed how the dispute ended: its attempt, but no SUSPECTs and
+    no views of it. They were of a network that was cut, and where they still matter the others tell them again.
+
+    Args:
+        keeper: its memory, which has recalled `heard`; what was signed stays signed.
+        at: where it goes on.
+        heard: what it had heard.
+    """
+    step, number = at.state.step, at.number
+    if keeper.has_said(Phase.OUTCOME, step, number):
+        return heard
+    # The tensors that the dispute found are for its end. Before REPORT we need the parts as well, and ask for both.
+    reported = keeper.has_said(Phase.REPORT, step, number)
+    return tuple(
+        event for event in heard
+        if not _of_dispute(event, step, number) and (reported or not isinstance(event, BulkArrived))
+    )  # fmt: skip
+
+
+def _of_dispute(event: Input, step: int, attempt: int) -> bool:
+    """A SUSPECT or a view of an attempt."""
+    match event:
+        case ViewArrived(endorsed=endorsed):
+            signed = endorsed.view
+        case MessageArrived(signed=signed):
+            pass
+        case _:
+            return False
+    try:
+        body: Message = decode_body(signed.body)
+    except WireError:  # as malformed as when it came
+        return False
+    return isinstance(body, Suspect | View) and (body.slot.step, body.slot.attempt) == (step, attempt)
 
 
 def elapsed_s(config: NodeConfig, now_s: float) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 from torch import Tensor
@@ -10,6 +10,7 @@ from torch import Tensor
 from node.errors import WireError
 from node.protocol.checksums import NormWindow
 from node.protocol.digest import tensor_bytes, tensor_digest
+from node.protocol.events import BulkKey, BulkKind
 from node.protocol.evidence import tensor_of
 from node.protocol.messages import Phase, Signed
 from node.protocol.resumption import Past
@@ -18,11 +19,14 @@ from node.protocol.state import Ban, State, Summary
 from node.protocol.validators import Draw
 from node.protocol.window import Contribution, Layer, Window
 
+_ELSEWHERE = -1
+"""The place of a vector that another file has."""
+
 MISMATCH = "its content does not match its digest"
 
 
 class SavedWindow(msgspec.Struct, frozen=True, array_like=True):
-    """A `Window`, its layers by step and digest: each is a file of its own."""
+    """A `Window`, its layers by step and digest: the checkpoints of the steps after them hold them."""
 
     layers: tuple[tuple[int, bytes], ...]
     forgotten: bool
@@ -63,6 +67,11 @@ class SavedPast(msgspec.Struct, frozen=True, array_like=True):
     own: int | None
     r: bytes
     iterations: int
+    publications: dict[tuple[int, int, int, int], int]
+    apart: bool
+    """Its tensors from others are in a file of their own."""
+    before: int | None
+    """Of the checkpoint of its step that has its model, the attempt; None: the model is here."""
 
 
 class Vector(msgspec.Struct, frozen=True, array_like=True):
@@ -97,11 +106,15 @@ class Shelf:
         self.vectors.append(values_P)
         return len(self.vectors) - 1
 
-    def state(self, state: State) -> SavedState:
-        """A state with its vectors on the shelf."""
-        signed, window = state.summary, state.window
-        parameters = self.place(state.parameters_D, "parameters", signed.parameters if signed is not None else None)
-        optimiser = self.place(state.optimiser_D, "optimiser", signed.optimiser if signed is not None else None)
+    def state(self, state: State, *, elsewhere: bool = False) -> SavedState:
+        """A state with its vectors on the shelf.
+
+        Args:
+            state: the state.
+            elsewhere: its vectors are not wanted here.
+        """
+        parameters, optimiser = self._model(state) if not elsewhere else (_ELSEWHERE, _ELSEWHERE)
+        window = state.window
         layers = tuple((layer.step, layer.digest) for layer in window.layers)
         saved = SavedWindow(layers, window.forgotten, window.examined, window.due, window.checkers)
         return SavedState(
@@ -110,15 +123,37 @@ class Shelf:
             saved, state.summary, state.certificate,
         )  # fmt: skip
 
-    def past(self, past: Past) -> SavedPast:
-        """A committed attempt with its vectors on the shelf."""
-        held = {owner: self.place(values_P) for owner, values_P in past.aggregates.items()}
+    def _model(self, state: State) -> tuple[int, int]:
+        """Places of its parameters and its optimiser state, with the digests that CLOSE has signed."""
+        signed = state.summary
+        parameters = self.place(state.parameters_D, "parameters", signed.parameters if signed is not None else None)
+        return parameters, self.place(state.optimiser_D, "optimiser", signed.optimiser if signed is not None else None)
+
+    def past(self, past: Past, apart: bool = False, before: int | None = None) -> SavedPast:
+        """A committed attempt with its vectors on the shelf.
+
+        Args:
+            past: the attempt.
+            apart: its tensors from others lie elsewhere.
+            before: of the checkpoint in which its parameters and its optimiser state lie, the attempt.
+        """
+        held, published = ({}, {}) if apart else (past.aggregates, past.publications)
+        aggregates = {owner: self.place(values_P) for owner, values_P in held.items()}
+        publications = {index: self.place(values_P) for index, values_P in published.items()}
         own = self.place(past.own_D) if past.own_D is not None else None
-        return SavedPast(self.state(past.state), past.number, past.messages, past.finished, held, own, past.r,
-                         past.iterations)  # fmt: skip
+        state = self.state(past.state, elsewhere=before is not None)
+        return SavedPast(state, past.number, past.messages, past.finished, aggregates, own, past.r, past.iterations,
+                         publications, apart, before)  # fmt: skip
 
 
-def restored(saved: SavedState, vectors: Sequence[Tensor], roster: Roster, layers: tuple[Layer, ...] = ()) -> State:
+Model = tuple[Tensor, Tensor]
+"""Parameters `[D]` and optimiser state `[D]`."""
+
+
+def restored(
+    saved: SavedState, vectors: Sequence[Tensor], roster: Roster, layers: tuple[Layer, ...] = (),
+    model: Model | None = None,
+) -> State:  # fmt: skip
     """The state again.
 
     Args:
@@ -126,22 +161,41 @@ def restored(saved: SavedState, vectors: Sequence[Tensor], roster: Roster, layer
         vectors: those behind it.
         roster: of the genesis.
         layers: those that the window names; what is over needs none.
+        model: parameters and optimiser state, if they lie elsewhere.
     """
     kept = saved.window
+    parameters_D, optimiser_D = model if model is not None else (vectors[saved.parameters], vectors[saved.optimiser])
     return State(
-        saved.step, vectors[saved.parameters], vectors[saved.optimiser], saved.r, Roster(roster.keys, saved.active),
+        saved.step, parameters_D, optimiser_D, saved.r, Roster(roster.keys, saved.active),
         saved.bans, NormWindow(saved.norms), Draw(saved.validators, saved.validator_count), saved.fingerprints,
         saved.complaints, saved.probation, saved.returned,
         Window(layers, kept.forgotten, kept.examined, kept.due, kept.checkers), saved.summary, saved.certificate,
     )  # fmt: skip
 
 
-def restored_past(saved: SavedPast, vectors: Sequence[Tensor], roster: Roster) -> Past:
-    """The committed attempt again."""
-    held = {owner: vectors[place] for owner, place in saved.aggregates.items()}
+def restored_past(
+    saved: SavedPast, vectors: Sequence[Tensor], roster: Roster, apart: Mapping[BulkKey, Tensor], model: Model | None
+) -> Past:
+    """The committed attempt again.
+
+    Args:
+        saved: what the header says.
+        vectors: those behind it.
+        roster: of the genesis.
+        apart: its tensors from others, if they lie elsewhere.
+        model: its parameters and its optimiser state, if they lie elsewhere.
+    """
+    aggregates = {owner: vectors[place] for owner, place in saved.aggregates.items()}
+    publications = {index: vectors[place] for index, place in saved.publications.items()}
+    for key, values_P in apart.items():
+        if key.kind is BulkKind.AGGREGATE:
+            aggregates[key.owner] = values_P
+        else:
+            publications[(key.step, key.attempt, key.owner, key.part)] = values_P
     own_D = vectors[saved.own] if saved.own is not None else None
-    return Past(restored(saved.state, vectors, roster), saved.number, saved.messages, saved.finished, held, own_D,
-                saved.r, saved.iterations)  # fmt: skip
+    state = restored(saved.state, vectors, roster, model=model)
+    return Past(state, saved.number, saved.messages, saved.finished, aggregates, own_D, saved.r, saved.iterations,
+                publications)  # fmt: skip
 
 
 def cut(table: Sequence[Vector], content: memoryview) -> list[Tensor]:

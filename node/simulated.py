@@ -25,7 +25,8 @@ from node.journal import Journal
 from node.keeper import Keeper
 from node.links import LinkModel
 from node.network import Network
-from node.protocol.events import Dropped, Expelled, Finished, Halted, Input, Output
+from node.protocol.events import Dropped, Input, Output
+from node.protocol.notices import Expelled, Finished, Halted
 from node.recorder import Desk, Recorder
 from node.recovery import recover
 from node.signing import verify

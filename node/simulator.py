@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import heapq
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from node.build import Compute, Node, build_node
@@ -32,7 +32,6 @@ from node.protocol.events import (
     Input,
     LessonArrived,
     MessageArrived,
-    PhaseEntered,
     Purpose,
     RequestBulk,
     RequestTranscript,
@@ -44,6 +43,7 @@ from node.protocol.events import (
     TranscriptRequested,
     ViewArrived,
 )
+from node.protocol.notices import PhaseEntered
 from node.signing import verify
 from node.stage import Observed as Observed
 from node.stage import Stage as Stage
@@ -191,7 +191,7 @@ class Simulation:
         return self._sequence
 
     def _feed(self, node: int, event: Input) -> Iterator[Observed]:
-        for output in self.nodes[node].machine.handle(event):
+        for output in self.nodes[node].take(event):
             match output:
                 case Say():
                     self._say(node, output)
@@ -297,7 +297,3 @@ def cluster(
         config = NodeConfig(run_id, member.id, run, members, "", "", "", role=role)
         nodes[member.id] = build_node(config, secret, task, print_, check, compute)
     return Simulation(nodes, Network(links or LinkModel(), conditions), compute)
-
-
-Checker = Callable[[Observed], None]
-"""Watches a simulated run; raises AssertionError when a promise is broken."""

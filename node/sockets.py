@@ -8,6 +8,7 @@ connection, and libzmq 4.3.5 aborts the process when a peer claims the id that t
 from __future__ import annotations
 
 import errno
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -208,8 +209,12 @@ class Channel:
             return False
         return True
 
-    def arrived(self, most: int) -> Iterator[list[zmq.Frame]]:
-        """At most `most` messages that are there; one with too many frames keeps one too many, to be told by."""
+    def arrived(self, most: int, most_bytes: float = math.inf) -> Iterator[list[zmq.Frame]]:
+        """At most `most` messages that are there, and none after the one with which they hold `most_bytes`.
+
+        One with too many frames keeps one too many, to be told by.
+        """
+        left = most_bytes
         for _ in range(most):
             frames: list[zmq.Frame] = []
             more = True
@@ -221,7 +226,10 @@ class Channel:
                 if len(frames) <= self._bounds.frames:
                     frames.append(frame)
                 more = frame.more
+            left -= sum(len(frame) for frame in frames)
             yield frames
+            if left <= 0:
+                return
 
     def close(self, linger_ms: int) -> None:
         """Stop listening; what waits on the lines may still leave for `linger_ms` while the context ends."""

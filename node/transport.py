@@ -13,11 +13,7 @@ import zmq
 from torch import Tensor
 
 from node import wire
-from node.arrivals import AcceptBulk as AcceptBulk
-from node.arrivals import Arrival as Arrival
-from node.arrivals import BulkArrival as BulkArrival
-from node.arrivals import ControlArrival as ControlArrival
-from node.arrivals import RefusedError, accept_any
+from node.arrivals import AcceptBulk, Arrival, BulkArrival, ControlArrival, RefusedError, accept_any
 from node.channels import bulk_bounds, control_bounds, guard_of
 from node.config import Endpoint, Member, Secrets
 from node.counters import Counters
@@ -206,9 +202,7 @@ class Transport:
     def _drain(
         self, channel: Channel, take: Callable[[list[zmq.Frame]], Arrival | None], arrivals: list[Arrival]
     ) -> None:
-        left = self.limits.drain_bytes
-        for frames in channel.arrived(self.limits.drain):
-            left -= sum(len(frame) for frame in frames)
+        for frames in channel.arrived(self.limits.drain, self.limits.drain_bytes):
             try:
                 arrival = take(frames)
             except RefusedError as refused:
@@ -217,8 +211,6 @@ class Transport:
                 self._guard.delivered(descriptor(frames[0]))
                 if arrival is not None:
                     arrivals.append(arrival)
-            if left <= 0:
-                break
 
     def _count_closed(self) -> None:
         if self._guard.closed:

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import FrameType
 
 from node import extensions, keys, monitoring, network
+from node.arrivals import Arrival
 from node.build import Node, build_node, task_of
 from node.config import Endpoint, NodeConfig, Secrets
 from node.driver import Driver
@@ -26,12 +27,13 @@ from node.journal import Journal
 from node.linkwatch import LinkWatch, shaped_links
 from node.mesh import mesh
 from node.monitoring import Monitoring
-from node.protocol.events import Halted, Input, Output
+from node.protocol.events import Input, Output
+from node.protocol.notices import Halted
 from node.quota import Credits
 from node.recorder import Recorder
 from node.recovery import elapsed_s, recover
 from node.training.environment import fingerprint, pin
-from node.transport import Arrival, Transport
+from node.transport import Transport
 from node.wire import Limits
 
 MESH_S = 60.0

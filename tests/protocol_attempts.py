@@ -8,7 +8,8 @@ import msgspec
 
 from node.config import Plugin, RunConfig
 from node.protocol.attempt import Attempt
-from node.protocol.messages import PHASE_OF, Body, Message, Signed, encode_body
+from node.protocol.encoding import encode_body
+from node.protocol.messages import PHASE_OF, Body, Message, Signed
 from node.protocol.round import Round
 from tests.simulation.stage import Stage, run_until, set_up
 

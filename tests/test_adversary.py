@@ -2,42 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import pytest
 import torch
 from torch import Tensor
 
 from node.adversary import Adversary
-from node.attacks.registry import ATTACKS, attack
-from node.attacks.view import View
 from node.config import Plugin, Role, Schedule
 from node.errors import ConfigError, LocalProtocolError
+from node.protocol.encoding import encode_body
 from node.protocol.events import (
-    Banned,
     BulkKey,
     BulkKind,
     GradientReady,
     Input,
     MessageArrived,
     Output,
-    PhaseEntered,
     Purpose,
     Say,
     SendBulk,
     Start,
 )
-from node.protocol.messages import (
-    Body,
-    Checksums,
-    Commit,
-    Phase,
-    Report,
-    Signed,
-    Slot,
-    Verdict,
-    encode_body,
-)
+from node.protocol.messages import Checksums, Commit, Phase, Report, Signed, Slot, Verdict
+from node.protocol.notices import Banned, PhaseEntered
 from node.protocol.rule import Aggregated, Rule
 
 ME = 2
@@ -282,53 +270,3 @@ def test_the_coin_falls_once_per_step_and_attacker() -> None:
     assert drawn != [other.attacks_at(step) for step in range(4_000)]
     # 4,000 draws: a deviation of 0.03 is more than four standard deviations.
     assert sum(drawn) / 4_000 == pytest.approx(0.3, abs=0.03)
-
-
-# --- attacks to come: one file each ----------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def registered() -> Iterator[None]:
-    """Two attacks as a newcomer would add them; gone again after the test."""
-    list(ATTACKS)
-
-    @attack("test_delayed", acts_on="gradient", source="test", remembers="delay")
-    def delayed(gradient_D: Tensor, view: View, *, delay: int = 2) -> Tensor:
-        return view.history.get(view.step - delay, gradient_D)
-
-    @attack("test_equivocate", acts_on="outputs", source="test")
-    def equivocate(output: Output, view: View) -> Sequence[Output]:
-        if not isinstance(output, Say):
-            return (output,)
-        return (Say(output.to[:1], output.body), Say(output.to[1:], other_body(output.body)))
-
-    yield
-    for name in ("test_delayed", "test_equivocate"):
-        del ATTACKS._entries[name]
-
-
-def other_body(body: Body) -> Body:
-    assert isinstance(body, Checksums)
-    return Checksums(body.slot, body.prefix, body.s[::-1], body.norms)
-
-
-@pytest.mark.usefixtures("registered")
-def test_an_attack_may_look_back() -> None:
-    adversary, script = surrounded(plugin("test_delayed", delay=1), schedule=Schedule(start=0))
-    for step in range(4):
-        adversary.handle(GradientReady(Purpose.OWN, step, ME, torch.full((4,), float(step)), 0.0))
-    sent = [float(event.gradient_D[0]) for event in script.heard if isinstance(event, GradientReady)]
-    assert sent == [0.0, 0.0, 1.0, 2.0]
-    assert sorted(adversary.view(3).history) == [2, 3]
-
-
-@pytest.mark.usefixtures("registered")
-def test_an_attack_may_split_outputs() -> None:
-    adversary, script = surrounded(plugin("test_equivocate"))
-    assert passed(adversary, script, PhaseEntered(2, 0, "CHECKSUMS"), sums(2))[1:] == [sums(2)]
-    entered, first, second = passed(adversary, script, PhaseEntered(3, 0, "CHECKSUMS"), sums(3))
-    assert entered == PhaseEntered(3, 0, "CHECKSUMS")
-    assert isinstance(first, Say) and isinstance(second, Say)
-    assert (first.to, second.to) == ((0,), (1, 2))
-    assert first.body != second.body
-    assert adversary.attacked == [3]

@@ -6,8 +6,10 @@ import pytest
 
 from node.config import Schedule
 from node.errors import WireError
-from node.protocol.events import DeadlinePassed, MessageArrived, PhaseEntered, Say, SetTimer
-from node.protocol.messages import Commit, Phase, Signed, decode_body, encode_body
+from node.protocol.encoding import decode_body, encode_body
+from node.protocol.events import DeadlinePassed, MessageArrived, Say, SetTimer
+from node.protocol.messages import Commit, Phase, Signed
+from node.protocol.notices import PhaseEntered
 from node.protocol.waits import MESSAGES
 from tests.test_adversary import passed, plugin, slot, sums, surrounded
 

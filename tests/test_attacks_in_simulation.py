@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from launcher.detection import Setting, detection_distribution
 from node.config import Plugin, Role, RunConfig, Schedule
-from node.protocol.events import Banned, Committed, Finished, Halted
-from node.protocol.law import Setting, detection_distribution
+from node.protocol.notices import Banned, Committed, Finished, Halted
 from node.simulator import Observed, Simulation, cluster
 from node.training.registry import build_task
 from node.training.task import TaskContext

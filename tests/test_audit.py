@@ -18,7 +18,7 @@ from node.errors import ConfigError, DataError
 from node.journal import Journal
 from node.keys import generate
 from node.protocol.digest import tensor_bytes
-from node.protocol.events import Banned, Committed, Finished
+from node.protocol.notices import Banned, Committed, Finished
 from node.protocol.state import parameters_digest
 from tests.simulation.stage import RUN_ID, play, set_up
 

@@ -11,7 +11,7 @@ from node.config import Plugin, RunConfig
 from node.direction import Cue, Director
 from node.links import LinkModel
 from node.network import Network
-from node.protocol.events import Banned, Committed, Finished, Halted
+from node.protocol.notices import Banned, Committed, Finished, Halted
 from node.simulator import Observed, Simulation, Stage, cluster
 from tests.simulation.checkers import PROMISES
 from tests.simulation.stage import Stage as Watched
@@ -36,6 +36,11 @@ def test_changes_of_links_are_announced_when_they_begin_and_end() -> None:
     assert [director.due(now, 0) for now in (0.5, 1.0, 2.0, 3.0, 4.0)] == [
         [], [Cue("begins", (), "cut")], [], [Cue("ends", (), "cut")], []
     ]  # fmt: skip
+
+
+def test_what_began_in_an_earlier_life_is_not_announced_again() -> None:
+    director = Director(Conditions((Change(Window("s", 1.0, 3.0), cut=True, text="cut"),)), begun=("cut",))
+    assert [director.due(now, 0) for now in (2.0, 3.0, 4.0)] == [[], [Cue("ends", (), "cut")], []]
 
 
 def simulated(conditions: Conditions) -> tuple[Watched, list[tuple[float, Cue]]]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 
@@ -15,8 +16,14 @@ import torch
 from node.build import Node, build_node, task_of
 from node.config import Endpoint, NodeConfig, Plugin, Role, RunConfig, Schedule
 from node.driver import Driver
+from node.keeper import Keeper
+from node.keeping import Keeping
 from node.keys import generate
-from node.protocol.events import Banned, Committed, Expelled, Finished, Halted, Output
+from node.protocol.encoding import decode_body
+from node.protocol.events import Output
+from node.protocol.messages import Phase, Signed
+from node.protocol.notices import Banned, Committed, Expelled, Finished, Halted
+from node.protocol.resumption import Resumption
 from node.simulator import cluster
 from node.training.environment import fingerprint
 from node.transport import Transport
@@ -27,12 +34,6 @@ ANYWHERE = Endpoint("tcp://127.0.0.1:*", "tcp://127.0.0.1:*")
 RUN = RunConfig(peers=6, task=Plugin("quadratic"), steps=30, batch_size=4)
 ROLE = Role((Plugin("sign_flip"),), Schedule(start=2), (4, 5), attack_seed=3)
 WATCHDOG_S = 60.0
-
-
-@pytest.fixture
-def stack() -> Iterator[ExitStack]:
-    with ExitStack() as stack:
-        yield stack
 
 
 def nodes(run: RunConfig, roles: Mapping[int, Role], run_id: str) -> list[Node]:
@@ -91,6 +92,49 @@ def test_the_same_seed_gives_the_same_bans_and_digests_in_both_drivers(stack: Ex
     assert {peer for kind, *rest in story(real[0]) if kind == "banned" for peer in rest[1:2]} == {4, 5}
     for me in range(RUN.peers):
         assert story(real[me]) == story(simulated[me]), f"node {me}"
+
+
+def test_what_has_happened_is_told_before_the_next_attempt_is_kept_and_that_before_it_is_said(
+    stack: ExitStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A crash in between finds the end of the step still to come, not a step of which nobody can tell."""
+    run, order = msgspec.structs.replace(RUN, steps=3), list[tuple[str, int]]()
+    keepers = [Keeper(tmp_path / str(me), b"r" * 32, me, b"f") for me in range(run.peers)]
+    made = [replace(node, keeper=kept) for node, kept in zip(nodes(run, {}, "run"), keepers, strict=True)]
+    made[0] = replace(made[0], machine=Keeping(made[0].machine, made[0].peer, keepers[0]))
+    save, sign = keepers[0].save, keepers[0].sign
+
+    def saved(at: Resumption) -> None:
+        order.append(("kept", at.state.step))
+        save(at)
+
+    def signed(body: bytes, how: Callable[[bytes], Signed]) -> Signed:
+        slot = decode_body(body).slot
+        if slot.phase is Phase.COMMIT:
+            order.append(("said", slot.step))
+        return sign(body, how)
+
+    def told(output: Output) -> None:
+        if isinstance(output, Committed):
+            order.append(("told", output.step))
+
+    monkeypatch.setattr(keepers[0], "save", saved)
+    monkeypatch.setattr(keepers[0], "sign", signed)
+    drivers = []
+    for node, transport in zip(made, transports(stack, run.peers), strict=True):
+        transport.accept_bulk = node.expects
+        drivers.append(Driver(node, transport, told if node.id == 0 else _unheard))
+    end = monotonic() + WATCHDOG_S
+    with ThreadPoolExecutor(run.peers) as pool:
+        list(pool.map(lambda driver: driver.run(lambda: monotonic() > end), drivers))
+    for keeper in keepers:
+        keeper.close()
+    expected = [(kind, step) for step in range(run.steps) for kind in ("kept", "said", "told")]
+    assert order[: len(expected)] == expected
+
+
+def _unheard(output: Output) -> None:
+    """Of nodes that the test does not look at."""
 
 
 def alone(stack: ExitStack, **changes: float) -> tuple[Driver, list[Transport], list[Output]]:

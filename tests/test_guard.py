@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket as tcp
 import struct
-from collections.abc import Iterator
 from contextlib import ExitStack
 from time import monotonic
 
@@ -20,12 +19,6 @@ WATCHDOG_S = 30.0
 MEGABYTE = 1 << 20
 GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x01NULL" + bytes(16) + b"\x00" + bytes(31)
 READY = b"\x04\x1a\x05READY\x0bSocket-Type\x00\x00\x00\x04PUSH"
-
-
-@pytest.fixture
-def stack() -> Iterator[ExitStack]:
-    with ExitStack() as stack:
-        yield stack
 
 
 def listen(stack: ExitStack, share: Share) -> tuple[zmq.Socket[bytes], int, Guard]:
@@ -74,6 +67,24 @@ def test_a_message_that_never_ends_is_cut_off(stack: ExitStack) -> None:
     assert guard.closed == 1
     assert sent < 64 * MEGABYTE
     assert psutil.Process().memory_info().rss - before < 64 * MEGABYTE
+
+
+def test_a_connection_that_is_given_up_late_is_counted_once(stack: ExitStack) -> None:
+    """A busy process still holds what the guard has shut down when the guard looks again."""
+    server = stack.enter_context(tcp.create_server(("127.0.0.1", 0)))
+    port = server.getsockname()[1]
+    guard = Guard({port: Share(MEGABYTE, MEGABYTE, 1)})
+    for count in (1, 2):
+        line = stack.enter_context(tcp.create_connection(("127.0.0.1", port), timeout=WATCHDOG_S))
+        held, _ = server.accept()
+        for _ in range(20):
+            line.sendall(bytes(MEGABYTE // 10))
+            held.recv(MEGABYTE)
+        guard.check()
+        guard.check()
+        assert guard.closed == count
+        held.close()
+        guard.check()
 
 
 def test_what_delivers_stays_whatever_it_has_sent(stack: ExitStack) -> None:

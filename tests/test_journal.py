@@ -29,6 +29,26 @@ def test_a_line_per_event(tmp_path: Path) -> None:
     )
 
 
+def test_what_an_earlier_life_has_written_is_not_written_again(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    for digest in ("first", "again"):
+        with Journal(path, 3) as journal:
+            journal.append_once("committed", step=4, attempt=0, digest=digest)
+            journal.append_once("banned", step=4, attempt=0, peer=1)
+            journal.append_once("banned", step=4, attempt=0, peer=2)
+            journal.append("resumed", step=4)
+    with Journal(path, 3) as journal:
+        journal.append_once("committed", step=4, attempt=1)
+        journal.append_once("committed", step=5, attempt=0)
+        journal.append_once("committed", step=5, attempt=0)
+    told = [(record["event"], record["step"], record.get("attempt"), record.get("peer")) for record in read(path)[0]]
+    assert told == [
+        ("committed", 4, 0, None), ("banned", 4, 0, 1), ("banned", 4, 0, 2), ("resumed", 4, None, None),
+        ("resumed", 4, None, None), ("committed", 4, 1, None), ("committed", 5, 0, None), ("committed", 5, 0, None),
+    ]  # fmt: skip
+    assert read(path)[0][0]["digest"] == "first"
+
+
 def test_reading_goes_on_where_it_stopped(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
     assert read(path) == ([], 0)

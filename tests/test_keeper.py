@@ -15,8 +15,10 @@ from node.ledger import HEARD, SIGNED, Ledger, read
 from node.links import LinkModel
 from node.memory import remembering_gradients
 from node.network import Network
-from node.protocol.events import Committed, MessageArrived
-from node.protocol.messages import Hello, Phase, Signed, Slot, Suspect, encode_body
+from node.protocol.encoding import encode_body
+from node.protocol.events import BulkArrived, MessageArrived
+from node.protocol.messages import Hello, Phase, Signed, Slot, Suspect
+from node.protocol.notices import Committed
 from node.protocol.state import parameters_digest
 from node.simulator import Simulation
 from node.training.environment import fingerprint
@@ -109,7 +111,38 @@ def test_a_node_goes_on_from_its_newest_checkpoint_with_what_it_had_heard(tmp_pa
     heard = kept.recall(4)
     assert heard
     assert all(isinstance(event, MessageArrived) and event.via not in (None, 0) for event in heard)
-    assert len(list((tmp_path / "0").glob("*.checkpoint"))) == 3, "older ones are removed"
+    steps = [path.stem for path in sorted((tmp_path / "0").glob("*.checkpoint"))]
+    assert steps == [f"{step:08d}-000" for step in range(1, 5)], "three, and the one whose model the oldest names"
+    kept.close()
+
+
+def test_tensors_of_an_attempt_are_written_before_its_end_is_said_and_are_heard_again(tmp_path: Path) -> None:
+    node = played(tmp_path, 4)[0]
+    kept, files = keeper(tmp_path), sorted((tmp_path / "0").glob("*.tensors"))
+    assert [path.stem for path in files] == [f"{step:08d}-000" for step in range(1, 5)], "older ones are removed"
+    assert node.peer.past is not None
+    held = {event.key.owner: event.values_P for event in kept.recall(4) if isinstance(event, BulkArrived)}
+    assert held.keys() == node.peer.past.aggregates.keys()
+    assert all(held[owner].equal(values_P) for owner, values_P in node.peer.past.aggregates.items())
+    at = kept.newest(genesis_roster(MEMBERS))
+    assert at is not None
+    assert at.past is not None
+    assert at.past.aggregates.keys() == held.keys(), "the checkpoint of step 5 names the file of step 4"
+    kept.close()
+
+
+def test_damaged_tensors_of_the_attempt_under_way_are_left_out_and_told(tmp_path: Path) -> None:
+    played(tmp_path, 3)
+    path = tmp_path / "0" / "00000003-000.tensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    kept = keeper(tmp_path)
+    assert not [event for event in kept.recall(3) if isinstance(event, BulkArrived)]
+    assert kept.problems == [f"{path} is damaged: its content does not match its digest"]
+    at = kept.newest(genesis_roster(MEMBERS))
+    assert at is not None
+    assert at.state.step == 3, "the checkpoint of step 4 needs that file; the one before serves"
     kept.close()
 
 
@@ -126,6 +159,23 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_serves(place: floa
     assert f"{at.state.step:08d}-{at.number:03d}" == before.stem
     assert kept.problems == [f"{newest} is damaged: its content does not match its digest"]
     assert newest.with_suffix(".damaged").read_bytes() == data, "nothing is lost"
+    kept.close()
+
+
+def test_a_checkpoint_whose_model_of_the_step_before_is_damaged_does_not_serve(tmp_path: Path) -> None:
+    played(tmp_path, 4)
+    *_, serves, damaged, newest = sorted((tmp_path / "0").glob("*.checkpoint"))
+    data = bytearray(damaged.read_bytes())
+    data[-1] ^= 1
+    damaged.write_bytes(data)
+    kept = keeper(tmp_path)
+    at = kept.newest(genesis_roster(MEMBERS))
+    assert at is not None
+    assert f"{at.state.step:08d}-{at.number:03d}" == serves.stem
+    assert at.past is not None
+    assert parameters_digest(at.past.state.parameters_D) != parameters_digest(at.state.parameters_D)
+    assert kept.problems == [f"{damaged} is damaged: its content does not match its digest"] * 2
+    assert {path.stem for path in (tmp_path / "0").glob("*.damaged")} == {damaged.stem, newest.stem}
     kept.close()
 
 

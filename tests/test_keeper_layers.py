@@ -1,4 +1,4 @@
-"""The window of undo on disk: each step's layer is written once, named by the checkpoints, and gone with the last."""
+"""The window of undo on disk: its steps are in their own checkpoints, kept as long as a newer one names them."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from node import checkpoint
 from node.config import Plugin
 from node.errors import CheckpointError
 from node.keeper import Keeper
 from node.protocol.attempt import Attempt
-from node.protocol.events import PhaseEntered
+from node.protocol.notices import PhaseEntered, Undone
 from node.protocol.peer import Peer
 from node.protocol.randomness import Share
 from node.protocol.roster import Roster
@@ -62,44 +63,58 @@ def test_an_undo_step_goes_on_from_disk_as_from_memory(tmp_path: Path) -> None:
         assert (fault is not None) == (item.step in (3, 4)), item
 
 
-def test_layers_are_written_once_and_removed_with_the_last_checkpoint_that_names_them(tmp_path: Path) -> None:
-    kept(tmp_path, 9)
-    steps = sorted(int(path.stem) for path in tmp_path.glob("*.layer"))
-    opened = keeper(tmp_path)
-    at = opened.newest(Roster.genesis(stage_of({}, 0).ground().keys))
-    opened.close()
-    assert at is not None
-    assert {layer.step for layer in at.state.window.layers} <= set(steps)
-    assert len(steps) <= WINDOW + 2, "two checkpoints before the newest may name one more each"
-    assert 5 not in steps, "an undo step has no gradients, so no layer"
+def test_every_checkpoint_that_is_kept_has_all_it_names(tmp_path: Path) -> None:
+    """At the beginning of each attempt, through an undo step, void attempts and two bans."""
+    stage = stage_of({4: [Plugin("sign_flip")], 5: [Plugin("stall")]}, 0, window=WINDOW)
+    saving, peer = keeper(tmp_path), stage.simulation.nodes[0].peer
+    roster, attempts, undone = Roster.genesis(peer.state.roster.keys), set(), 0
+    for seen in stage.simulation.run():
+        output = seen.output
+        undone += seen.node == 0 and isinstance(output, Undone)
+        if seen.node != 0 or not isinstance(output, PhaseEntered) or output.phase != "COMMIT":
+            continue
+        saving.hold(*(peer.holdings() or (0, 0, {})))
+        saving.save(peer.snapshot())
+        attempts.add((output.step, output.attempt))
+        files = sorted(tmp_path.glob("*.checkpoint"))
+        at = [checkpoint.load(path, b"r" * 32, 0, roster).at for path in files[-3:]]
+        assert at[-1].state.summarise(b"t").digest == peer.state.summarise(b"t").digest
+        assert at[-1].state.window.digest == peer.state.window.digest
+        named = {layer.step for each in at for layer in each.state.window.layers}
+        newest = {each.state.step for each in at}
+        kept = {int(path.stem.split("-")[0]) for path in files}
+        assert kept <= newest | {step - 1 for step in newest} | named | {step + 1 for step in named}, "or it is removed"
+    saving.close()
+    assert undone
+    assert any(number for _, number in attempts), "an attempt was void"
+    assert max(attempts) > (2 * WINDOW, 0)
 
 
 def test_a_damaged_layer_is_one_clear_line(tmp_path: Path) -> None:
     _, peer, roster = kept(tmp_path, 5)
-    path = tmp_path / f"{peer.state.window.layers[-1].step:08d}.layer"
+    path = tmp_path / f"{peer.state.window.layers[0].step + 1:08d}-000.checkpoint"
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
     opened = keeper(tmp_path)
-    at = opened.newest(roster)
-    assert at is not None
-    assert at.state.step == 4, "the checkpoint before does not name it"
-    assert opened.problems == [f"{path} is damaged: its content does not match its digest"]
+    with pytest.raises(CheckpointError, match="no checkpoint can be used") as refused:
+        opened.newest(roster)
     opened.close()
-    for layer in tmp_path.glob("*.layer"):
-        layer.unlink()
+    assert f"{path} is damaged: its content does not match its digest" in str(refused.value)
+    path.unlink()
     opened = keeper(tmp_path)
-    with pytest.raises(CheckpointError, match=r"no checkpoint can be used: cannot read the checkpoint .*\.layer"):
+    with pytest.raises(CheckpointError, match=f"needs a checkpoint of step {int(path.stem[:8])}; use the run"):
         opened.newest(roster)
     opened.close()
 
 
-def test_a_layer_of_another_run_is_refused(tmp_path: Path) -> None:
+def test_a_layer_of_other_steps_is_refused(tmp_path: Path) -> None:
     _, peer, roster = kept(tmp_path, 5)
-    first, *others = sorted(tmp_path.glob("*.layer"))
-    others[0].write_bytes(first.read_bytes())
+    step = peer.state.window.layers[0].step + 1
+    first, second = (tmp_path / f"{number:08d}-000.checkpoint" for number in (step, step + 1))
+    first.write_bytes(second.read_bytes())
     opened = keeper(tmp_path)
-    with pytest.raises(CheckpointError, match="is not the layer that the checkpoint names"):
+    with pytest.raises(CheckpointError, match="is not of the steps that"):
         opened.newest(roster)
     opened.close()
     assert torch.isfinite(peer.state.parameters_D).all()

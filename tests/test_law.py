@@ -9,12 +9,12 @@ from itertools import permutations
 import pytest
 import torch
 
+from launcher.detection import law, markov
+from launcher.detection.law import Detection, Setting, detection_distribution, per_step_probability
+from launcher.detection.waiting import Waiting
 from node.errors import ConfigError
-from node.protocol import law
 from node.protocol.digest import digest, number
-from node.protocol.law import Detection, Setting, detection_distribution, per_step_probability
 from node.protocol.validators import Draw, allowed_pairs, draw
-from node.protocol.waiting import Waiting
 
 LEVEL = 1e-3
 """Probability that one of the chi-square tests below rejects a true law, were its seed not fixed."""
@@ -225,6 +225,14 @@ def test_nobody_validates_nobody_is_caught() -> None:
     assert detection.last_steps.survival[-1] == 1.0
     with pytest.raises(ConfigError, match="beyond the horizon of 50"):
         detection.last_steps.quantile(0.5)
+
+
+def test_a_chain_by_hand() -> None:
+    """It idles one step, then works until a fair coin ends it: P(more than k steps of work) is 2^-k."""
+    moves = {"idle": (("work", 1.0),), "work": (("work", 0.5), (None, 0.5))}
+    coin = markov.chain({"idle": 1.0}, lambda place: moves[place])
+    assert markov.absorbed(coin, lambda place: place == "work", 4).survival == (1.0, 0.5, 0.25, 0.125, 0.125)
+    assert markov.absorbed(coin, lambda place: True, 4).survival == (1.0, 1.0, 0.5, 0.25, 0.125)
 
 
 def test_waiting_figures_by_hand() -> None:

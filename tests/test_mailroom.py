@@ -9,24 +9,13 @@ import msgspec
 import pytest
 
 from node.protocol.bounds import body_bytes, control_bytes, evidence_bytes, plain_bytes, view_bytes
-from node.protocol.events import Disputed, Dropped, MessageArrived, Output, ViewArrived
+from node.protocol.encoding import encode_endorsed, encode_signed
+from node.protocol.events import Dropped, MessageArrived, Output, ViewArrived
 from node.protocol.mailroom import Mailroom, Place, remembering
-from node.protocol.messages import (
-    Close,
-    Commit,
-    Endorsed,
-    Phase,
-    Removal,
-    Report,
-    Signed,
-    Slot,
-    Suspect,
-    View,
-    Void,
-    encode_endorsed,
-    encode_signed,
-)
-from tests.fuzz.arena import ATTACKER, PEERS, Arena, recorded
+from node.protocol.messages import Close, Commit, Endorsed, Phase, Removal, Report, Signed, Slot, Suspect, View, Void
+from node.protocol.notices import Disputed
+from tests.fuzz.arena import Arena
+from tests.fuzz.scenes import ATTACKER, PEERS, recorded
 
 DIGEST = bytes(32)
 

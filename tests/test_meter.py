@@ -21,19 +21,9 @@ from node.errors import ConfigError
 from node.exposition import text
 from node.meter import Meter
 from node.metrics import METRICS, Group
-from node.protocol.events import (
-    Accused,
-    Banned,
-    Committed,
-    Dropped,
-    Output,
-    PhaseEntered,
-    Resolved,
-    Say,
-    Undone,
-    Voided,
-)
+from node.protocol.events import Dropped, Output, Say
 from node.protocol.messages import Phase, Report, Slot, Verdict
+from node.protocol.notices import Accused, Banned, Committed, PhaseEntered, Resolved, Undone, Voided
 from node.transport import Transport
 from tests.launching import environment
 from tests.scraping import Values, parse, scrape, with_labels

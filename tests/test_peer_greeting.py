@@ -5,10 +5,13 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from node.protocol.events import DeadlinePassed, Dropped, Halted, MessageArrived, Output, PhaseEntered, Start
-from node.protocol.messages import Hello, Phase, decode_body
+from node.protocol.encoding import decode_body
+from node.protocol.events import DeadlinePassed, Dropped, MessageArrived, Output, Start
+from node.protocol.messages import Hello, Phase
+from node.protocol.notices import Halted, PhaseEntered
 from node.protocol.peer import HELLO
-from tests.fuzz.arena import ATTACKER, Arena, recorded
+from tests.fuzz.arena import Arena
+from tests.fuzz.scenes import ATTACKER, recorded
 
 GREETINGS = [event for event in recorded(0)[:3] if isinstance(event, MessageArrived)]
 

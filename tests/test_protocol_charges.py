@@ -15,12 +15,9 @@ from node.protocol.charges import (
     OutOfBounds,
     Publication,
     accusation_of,
-    charges,
-    judged_peers,
-    publications,
-    raised,
 )
 from node.protocol.checksums import NormWindow
+from node.protocol.indictment import charges, judged_peers, publications, raised
 from node.protocol.messages import Accusation, AccusationKind, Checksums, Report, Verdict
 from tests.protocol_attempts import changed, complete, replace_state, said
 

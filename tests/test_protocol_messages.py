@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from node.errors import WireError
-from node.protocol import messages
+from node.protocol import encoding, messages
+from node.protocol.encoding import body_digest, decode_body, decode_signed, encode_body, encode_signed, signing_bytes
 from node.protocol.messages import (
     Accusation,
     AccusationKind,
@@ -41,12 +42,6 @@ from node.protocol.messages import (
     Verdict,
     View,
     Void,
-    body_digest,
-    decode_body,
-    decode_signed,
-    encode_body,
-    encode_signed,
-    signing_bytes,
 )
 
 PREFIX = (bytes(32), b"\x01" * 32)
@@ -130,7 +125,7 @@ def other_encodings() -> list[tuple[str, bytes]]:
         ("a nested bomb", b"\x91" * 5000),
         ("text that is not UTF-8", data.replace(b"have", b"h\xffve", 1)),
         ("nothing", b""),
-        ("too large", bytes(messages.MAX_MESSAGE_BYTES + 1)),
+        ("too large", bytes(encoding.MAX_MESSAGE_BYTES + 1)),
     ]
 
 

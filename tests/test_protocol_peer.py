@@ -11,8 +11,8 @@ import torch
 
 from node.config import Plugin, Role, Schedule
 from node.keys import generate
+from node.protocol.encoding import encode_body, signing_bytes
 from node.protocol.events import (
-    Banned,
     BulkArrived,
     BulkKey,
     BulkKind,
@@ -20,33 +20,17 @@ from node.protocol.events import (
     ComputeGradient,
     DeadlinePassed,
     Dropped,
-    Expelled,
-    Finished,
     GradientReady,
-    Halted,
     MessageArrived,
     Output,
-    PhaseEntered,
     Purpose,
     Say,
     SendBulk,
     SetTimer,
     Start,
 )
-from node.protocol.messages import (
-    Agg,
-    Body,
-    Close,
-    Commit,
-    Hello,
-    Missing,
-    Phase,
-    Reveal,
-    Signed,
-    Void,
-    encode_body,
-    signing_bytes,
-)
+from node.protocol.messages import Agg, Body, Close, Commit, Hello, Missing, Phase, Reveal, Signed, Void
+from node.protocol.notices import Banned, Expelled, Finished, Halted, PhaseEntered
 from node.protocol.peer import HELLO, Peer
 from node.signing import Signer
 from tests.protocol_attempts import PEERS, said, six, stopped

@@ -15,6 +15,7 @@ from node.config import Plugin, Role, RunConfig, Schedule
 from node.protocol import candidate as rejoining
 from node.protocol.bulk import BulkKey, BulkKind
 from node.protocol.candidate import Candidate
+from node.protocol.encoding import decode_body, encode_body
 from node.protocol.events import (
     BulkRequested,
     ComputeGradient,
@@ -22,7 +23,6 @@ from node.protocol.events import (
     GradientReady,
     MessageArrived,
     Output,
-    PhaseEntered,
     Purpose,
     RequestBulk,
     Say,
@@ -31,7 +31,8 @@ from node.protocol.events import (
     TranscriptRequested,
 )
 from node.protocol.lesson import Certified, Lesson, certified, lesson_of
-from node.protocol.messages import Close, Hello, Join, Outcome, Phase, Signed, decode_body, encode_body
+from node.protocol.messages import Close, Hello, Join, Outcome, Phase, Signed
+from node.protocol.notices import PhaseEntered
 from node.protocol.probation import candidates, gradient_digest, join_slot, joins_fit
 from node.protocol.roster import Roster
 from node.protocol.settings import Settings

@@ -12,8 +12,8 @@ import torch
 from node.config import Plugin, RunConfig
 from node.protocol import evidence as files
 from node.protocol.charges import Averaging, FalseChecksum, FalseGradient
+from node.protocol.encoding import encode
 from node.protocol.evidence import Evidence
-from node.protocol.messages import encode
 from node.protocol.proof import UnprovenError, Verifier
 from node.protocol.replay import Ground
 from tests.simulation.cases import CASES, Case, filed, verifier_for

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable
 import pytest
 
 from node.protocol.attempt import Attempt
-from node.protocol.messages import Phase, Signed, Slot, Suspect, encode, encode_body, signing_bytes
+from node.protocol.encoding import encode, encode_body, signing_bytes
+from node.protocol.messages import Phase, Signed, Slot, Suspect
 from node.protocol.silence import Silent, encode_silences, silence
 from node.protocol.transcript import Transcript
 from node.signing import Signer
@@ -76,7 +77,7 @@ def test_garbage_proves_nothing(attempt: Attempt, data: bytes) -> None:
 
 
 def test_what_a_transcript_holds_is_what_a_report_carries(attempt: Attempt, signers: list[Signer]) -> None:
-    from node.protocol.messages import decode_body
+    from node.protocol.encoding import decode_body
 
     transcript = Transcript(attempt.roster.active)
     for signed in suspects(attempt, signers, (3, 1, 0, 2)):
@@ -85,3 +86,16 @@ def test_what_a_transcript_holds_is_what_a_report_carries(attempt: Attempt, sign
         transcript.add(decode_body(signed.body), signed)
     (data,) = encode_silences(transcript, attempt.roster.faults)
     assert silence(data, attempt) == Silent(ACCUSED, Phase.CLOSE), "only two peers suspect peer 4"
+
+
+def test_more_than_f_silent_peers_are_a_network_that_was_cut(attempt: Attempt, signers: list[Signer]) -> None:
+    """Each half of the roster suspects the other: no charge against anybody."""
+    from node.protocol.encoding import decode_body
+
+    transcript = Transcript(attempt.roster.active)
+    for one, other in (((0, 1, 2), (3, 4, 5)), ((3, 4, 5), (0, 1, 2))):
+        for peer in other:
+            for signed in suspects(attempt, signers, one, peer=peer):
+                transcript.add(decode_body(signed.body), signed)
+    assert len(transcript.silent(attempt.roster.faults + 1)) == 6
+    assert encode_silences(transcript, attempt.roster.faults) == []

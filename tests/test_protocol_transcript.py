@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from node.protocol.messages import Body, Commit, Have, Judge, Phase, Publish, Signed, Slot, encode_body
+from node.protocol.encoding import encode_body
+from node.protocol.messages import Body, Commit, Have, Judge, Phase, Publish, Signed, Slot
 from node.protocol.transcript import Added, Transcript
 
 ACTIVE = (0, 2, 5)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from node.protocol.encoding import encode_body
 from node.protocol.events import BulkKey, BulkKind
-from node.protocol.messages import Judge, Phase, Report, Signed, Verdict, encode_body
+from node.protocol.messages import Judge, Phase, Report, Signed, Verdict
 from node.protocol.round import Round
 from node.protocol.trial import Trial
 from tests.protocol_attempts import changed, complete, six

@@ -10,10 +10,12 @@ import torch
 
 from node.config import Plugin, RunConfig
 from node.errors import ConfigError
-from node.protocol.charges import FalseHistory, disowned, raised, words
+from node.protocol.charges import FalseHistory
+from node.protocol.encoding import encode
 from node.protocol.events import GradientReady, Purpose
 from node.protocol.evidence import contradiction, decode
-from node.protocol.messages import Report, encode
+from node.protocol.indictment import disowned, raised, words
+from node.protocol.messages import Report
 from node.protocol.proof import UnprovenError, Verifier
 from node.protocol.round import Round
 from node.protocol.shapes import misfit

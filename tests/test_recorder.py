@@ -16,18 +16,8 @@ from node.driver import Driver
 from node.errors import BackendError
 from node.journal import Journal
 from node.keys import generate
-from node.protocol.events import (
-    Accused,
-    Banned,
-    Committed,
-    Expelled,
-    Finished,
-    Halted,
-    Output,
-    PhaseEntered,
-    Undone,
-    Voided,
-)
+from node.protocol.events import Output
+from node.protocol.notices import Accused, Banned, Committed, Expelled, Finished, Halted, PhaseEntered, Undone, Voided
 from node.protocol.state import parameters_digest
 from node.recorder import Recorder, write_atomically
 from node.training.environment import fingerprint

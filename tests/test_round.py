@@ -5,9 +5,12 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from node.protocol.events import Committed, Disputed, MessageArrived, Output
-from node.protocol.messages import Close, Have, Held, Phase, Reveal, decode_body
-from tests.fuzz.arena import ATTACKER, SCENES, Arena, recorded
+from node.protocol.encoding import decode_body
+from node.protocol.events import MessageArrived, Output
+from node.protocol.messages import Close, Have, Held, Phase, Reveal
+from node.protocol.notices import Committed, Disputed
+from tests.fuzz.arena import Arena
+from tests.fuzz.scenes import ATTACKER, SCENES, recorded
 
 COMPLAINT = next(place for place, attacks in enumerate(SCENES) if attacks and attacks[0].name == "complain")
 LIE = next(place for place, attacks in enumerate(SCENES) if attacks and attacks[0].name == "lie_checksum")

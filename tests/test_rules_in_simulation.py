@@ -8,7 +8,7 @@ import pytest
 
 from node.aggregation.registry import RULES
 from node.config import Plugin, Role, RunConfig, Schedule
-from node.protocol.events import Banned, Finished, Halted
+from node.protocol.notices import Banned, Finished, Halted
 from node.simulator import cluster
 from node.training.registry import build_task
 from node.training.task import TaskContext

@@ -8,7 +8,7 @@ import torch
 from node.config import Plugin, Role, RunConfig, Schedule
 from node.errors import LocalProtocolError
 from node.links import LinkModel
-from node.protocol.events import Committed, Finished
+from node.protocol.notices import Committed, Finished
 from node.protocol.state import parameters_digest
 from node.simulator import Observed, Simulation, remembering, remembering_gradients
 from tests.simulation.stage import Stage, set_up

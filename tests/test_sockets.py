@@ -91,6 +91,17 @@ def test_a_server_with_another_key_hears_nothing(context: Context) -> None:
     member._lines[0][1].disable_monitor()
 
 
+def test_a_reading_ends_with_the_message_that_holds_enough_bytes(context: Context) -> None:
+    server = Channel(context, None, BOUNDS, ANYWHERE)
+    sender = Channel(context, None, BOUNDS, ANYWHERE)
+    sender.dial(0, b"", server.bound)
+    assert all(sender.send(0, bytes(100)) for _ in range(4))
+    for _ in range(4):
+        assert server.socket.poll(WATCHDOG_MS)
+        assert [len(frames) for frames in server.arrived(4, most_bytes=100)] == [1]
+    assert not list(server.arrived(4, most_bytes=100))
+
+
 def test_no_claimed_identity_can_stop_the_process(context: Context) -> None:
     """A ROUTER aborts when a peer claims the id it would generate next; PULL does not look at them."""
     server = Channel(context, None, BOUNDS, ANYWHERE)

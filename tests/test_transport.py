@@ -1,93 +1,34 @@
-"""The transport over real sockets: what honest peers get, and what strangers and liars do not."""
+"""The transport over real sockets: what honest peers get, and how it opens and closes."""
 
 from __future__ import annotations
 
 import gc
 import os
-import socket as tcp
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from time import monotonic
-from typing import Any
 
 import pytest
 import torch
-import zmq
 
-from node import keys, wire
-from node.config import WIRE_VERSION, Endpoint
+from node import wire
+from node.arrivals import BulkArrival
+from node.config import Endpoint
 from node.errors import LocalProtocolError, TransportError
-from node.protocol.events import BulkKey, BulkKind
-from node.transport import Arrival, BulkArrival, ControlArrival, Transport
+from node.transport import Transport
+from tests.transports import (
+    ANYWHERE,
+    KEY,
+    MEMBERS,
+    SECRETS,
+    WATCHDOG_S,
+    controls,
+    mesh,
+    pump,
+    start,
+)
 
-MEMBERS, SECRETS = keys.generate(0, 3)
-ANYWHERE = Endpoint("tcp://127.0.0.1:*", "tcp://127.0.0.1:*")
-KEY = BulkKey(step=3, attempt=0, kind=BulkKind.PART, owner=1, part=2)
-WATCHDOG_S = 30.0  # ends a test that hangs; no test depends on how long anything takes
 HAS_PROC = Path("/proc/self/fd").exists()
-
-
-@pytest.fixture
-def stack() -> Iterator[ExitStack]:
-    with ExitStack() as stack:
-        yield stack
-
-
-def start(stack: ExitStack, me: int, listen: Endpoint = ANYWHERE, **options: Any) -> Transport:
-    transport = Transport(me, SECRETS[me], MEMBERS, listen, **{"run_id": "run", **options})
-    stack.callback(transport.close, 0)
-    return transport
-
-
-def pump(nodes: Sequence[Transport], done: Callable[[list[list[Arrival]]], bool]) -> list[list[Arrival]]:
-    """Poll all nodes until `done` of what each has received; fails if that never comes."""
-    seen: list[list[Arrival]] = [[] for _ in nodes]
-    end = monotonic() + WATCHDOG_S
-    while not done(seen):
-        assert monotonic() < end, [(node.counters, node.refusals) for node in nodes]
-        for node, arrivals in zip(nodes, seen, strict=True):
-            arrivals += node.poll(0.01)
-    return seen
-
-
-def mesh(stack: ExitStack, peers: int = 2, **options: Any) -> list[Transport]:
-    nodes = [start(stack, me, **options) for me in range(peers)]
-    addresses = {node.me: node.bound for node in nodes}
-    for node in nodes:
-        node.connect(addresses)
-    pump(nodes, lambda _: all(len(node.greeted) == peers - 1 for node in nodes))
-    return nodes
-
-
-def raw_peer(stack: ExitStack, target: Transport, key: str | None, routing_id: bytes = b"") -> zmq.Socket[bytes]:
-    """A hand-written peer on the control port: a PUSH socket with any CURVE secret, or with none."""
-    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    stack.callback(context.destroy, linger=0)
-    socket = context.socket(zmq.PUSH)
-    stack.callback(socket.close, 0)  # also keeps it: a socket that nobody holds is closed by the collector
-    if routing_id:
-        socket.routing_id = routing_id
-    if key is not None:
-        socket.curve_secretkey = key.encode()
-        socket.curve_publickey = zmq.curve_public(key.encode())
-        socket.curve_serverkey = MEMBERS[target.me].transport_key.encode()
-    socket.connect(target.bound.control)
-    return socket
-
-
-def raw_bulk(stack: ExitStack, target: Transport) -> zmq.Socket[bytes]:
-    """A stranger on the plain bulk port."""
-    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    stack.callback(context.destroy, linger=0)
-    socket = context.socket(zmq.PUSH)
-    stack.callback(socket.close, 0)  # also keeps it: a socket that nobody holds is closed by the collector
-    socket.connect(target.bound.bulk)
-    return socket
-
-
-def controls(arrivals: list[Arrival]) -> list[tuple[int, bytes]]:
-    return [(arrival.via, arrival.data) for arrival in arrivals if isinstance(arrival, ControlArrival)]
 
 
 def test_control_messages_reach_each_peer_under_the_senders_id(stack: ExitStack) -> None:
@@ -125,155 +66,6 @@ def test_a_slice_of_a_gradient_needs_no_copy(stack: ExitStack) -> None:
     (arrival,) = pump(nodes, lambda seen: len(seen[1]) == 1)[1]
     assert isinstance(arrival, BulkArrival)
     assert torch.equal(arrival.tensor, torch.arange(30_001, 70_001, dtype=torch.float32))
-
-
-@pytest.mark.parametrize("key", [zmq.curve_keypair()[1].decode(), None], ids=["unknown key", "no key"])
-def test_strangers_do_not_get_in(stack: ExitStack, key: str | None) -> None:
-    nodes = mesh(stack)
-    stranger = raw_peer(stack, nodes[0], key)
-    stranger.send(wire.encode_control(b"let me in"))
-    if key is not None:
-        pump(nodes, lambda _: nodes[0].counters.dropped["stranger"] > 0)
-    nodes[1].send_control(0, b"honest")
-    seen = pump(nodes, lambda seen: len(seen[0]) > 0)
-    assert controls(seen[0]) == [(1, b"honest")]
-
-
-@pytest.mark.parametrize("claimed", [b"1", b"peer-1", MEMBERS[1].transport_key.encode()], ids=["id", "name", "key"])
-def test_a_member_that_claims_anothers_routing_id_speaks_under_its_own_key(stack: ExitStack, claimed: bytes) -> None:
-    nodes = mesh(stack)
-    liar = raw_peer(stack, nodes[0], SECRETS[2].transport_secret, routing_id=claimed)
-    liar.send(wire.encode_control(b"I am 1"))
-    seen = pump(nodes, lambda seen: len(seen[0]) > 0)
-    nodes[1].send_control(0, b"so am I")
-    seen[0] += pump(nodes, lambda seen: len(seen[0]) > 0)[0]
-    assert controls(seen[0]) == [(2, b"I am 1"), (1, b"so am I")]
-
-
-def test_two_connections_under_one_key_and_routing_id_are_both_heard(stack: ExitStack) -> None:
-    nodes = mesh(stack)
-    for word in (b"first", b"second"):
-        raw_peer(stack, nodes[0], SECRETS[2].transport_secret, routing_id=b"same").send(wire.encode_control(word))
-    seen = pump(nodes, lambda seen: len(seen[0]) == 2)
-    assert sorted(controls(seen[0])) == [(2, b"first"), (2, b"second")]
-
-
-TOKEN = bytes(range(32))
-BAD_CONTROL = {
-    "empty": ([b""], "control_malformed"),
-    "kind only": ([b"\x01"], "control_malformed"),
-    "unknown kind": ([b"\x07hello"], "control_malformed"),
-    "two frames": ([wire.encode_control(b"a"), b"b"], "control_malformed"),
-    "many frames": ([b""] * 1000, "control_malformed"),
-    "other version": ([b"\x02\x63whatever"], "control_malformed"),
-    "garbage greeting": ([b"\x02\x02\xc1\xc1"], "control_malformed"),
-    "short token": ([wire.encode_greeting(wire.Greeting("run", b"x"))], "control_malformed"),
-    "long greeting": ([wire.encode_greeting(wire.Greeting("r" * 2000, TOKEN))], "control_malformed"),
-    "another run": ([wire.encode_greeting(wire.Greeting("older", TOKEN))], "greeting_of_another_run"),
-    "a byte too long": ([wire.encode_control(bytes(4001))], "control_malformed"),
-}
-
-
-@pytest.mark.parametrize(("frames", "reason"), BAD_CONTROL.values(), ids=BAD_CONTROL)
-def test_bad_control_frames_of_a_member_are_counted_and_nothing_else(
-    stack: ExitStack, frames: list[bytes], reason: str
-) -> None:
-    nodes = mesh(stack, limits=wire.Limits(control_bytes=4000))
-    liar = raw_peer(stack, nodes[0], SECRETS[2].transport_secret)
-    liar.send_multipart(frames)
-    liar.send(wire.encode_control(b"still here"))
-    seen = pump(nodes, lambda seen: len(seen[0]) > 0)
-    assert controls(seen[0]) == [(2, b"still here")]
-    assert nodes[0].counters.dropped == {reason: 1}
-    assert nodes[0].greeted == {1}
-
-
-def test_a_wrong_version_or_run_is_remembered_in_words(stack: ExitStack) -> None:
-    node = start(stack, 0)
-    for me, frame in ((1, b"\x02\x63x"), (2, wire.encode_greeting(wire.Greeting("older", TOKEN)))):
-        raw_peer(stack, node, SECRETS[me].transport_secret).send(frame)
-    pump([node], lambda _: len(node.refusals) == 2)
-    assert f"wire version 99 and we speak {WIRE_VERSION}" in node.refusals[1]
-    assert node.refusals[2] == "it belongs to run 'older' and we to 'run'"
-
-
-def test_a_frame_beyond_the_limit_ends_its_connection_unread(stack: ExitStack) -> None:
-    nodes = mesh(stack, limits=wire.Limits(control_bytes=1000))
-    liar = raw_peer(stack, nodes[0], SECRETS[2].transport_secret)
-    liar.send(bytes(1_000_000))
-    # libzmq reconnects the liar, which loses what it had sent; the later message shows that the node lives on.
-    end = monotonic() + WATCHDOG_S
-    heard: list[tuple[int, bytes]] = []
-    while not heard:
-        assert monotonic() < end
-        liar.send(wire.encode_control(b"small"))
-        heard += controls(nodes[0].poll(0.01))
-    assert set(heard) == {(2, b"small")}
-
-
-def header(token: bytes = TOKEN, key: BulkKey = KEY) -> bytes:
-    return wire.encode_bulk_header(token, key)
-
-
-BAD_BULK = {
-    "garbage header": ([b"\xc1\xc1", bytes(8)], "bulk_malformed"),
-    "empty header": ([b"", bytes(8)], "bulk_malformed"),
-    "long header": ([bytes(500), bytes(8)], "bulk_malformed"),
-    "one frame": ([header()], "bulk_malformed"),
-    "three frames": ([header(), bytes(8), bytes(8)], "bulk_malformed"),
-    "half a float": ([header(), bytes(6)], "bulk_malformed"),
-    "negative step": ([header(key=BulkKey(-1, 0, BulkKind.PART, 1, 2)), bytes(8)], "bulk_malformed"),
-    "huge part": ([header(key=BulkKey(1, 0, BulkKind.PART, 1, 2**31)), bytes(8)], "bulk_malformed"),
-    "unknown token": ([header(bytes(32)), bytes(8)], "bulk_unknown_token"),
-    "not expected": ([header(), bytes(12)], "bulk_unexpected"),
-    "too large": ([header(), bytes(2004)], "bulk_unexpected"),
-}
-
-
-@pytest.mark.parametrize(("frames", "reason"), BAD_BULK.values(), ids=BAD_BULK)
-def test_bad_bulk_is_counted_and_nothing_else(stack: ExitStack, frames: list[bytes], reason: str) -> None:
-    nodes = mesh(stack, limits=wire.Limits(bulk_bytes=2000))
-    nodes[0].accept_bulk = lambda via, key, size_bytes: size_bytes != 12
-    member = raw_peer(stack, nodes[0], SECRETS[2].transport_secret)
-    member.send(wire.encode_greeting(wire.Greeting("run", TOKEN)))
-    pump(nodes, lambda _: nodes[0].greeted == {1, 2})
-    bulk = raw_bulk(stack, nodes[0])
-    bulk.send_multipart(frames)
-    bulk.send_multipart([header(), bytes(8)])
-    (arrival,) = pump(nodes, lambda seen: len(seen[0]) > 0)[0]
-    assert isinstance(arrival, BulkArrival)
-    assert (arrival.via, arrival.tensor.tolist()) == (2, [0.0, 0.0])
-    assert nodes[0].counters.dropped == {reason: 1}
-
-
-def test_a_token_belongs_to_whoever_brought_it_first(stack: ExitStack) -> None:
-    node = start(stack, 0)
-    greeting = wire.encode_greeting(wire.Greeting("run", TOKEN))
-    for me in (1, 2):
-        raw_peer(stack, node, SECRETS[me].transport_secret).send(greeting)
-        pump([node], lambda _: bool(node.greeted))
-    pump([node], lambda _: node.counters.dropped["greeting_with_a_foreign_token"] == 1)
-    assert node.greeted == {1}
-
-
-def test_encrypted_bulk_takes_a_token_from_its_owner_only(stack: ExitStack) -> None:
-    node, other = start(stack, 0, encrypt_bulk=True), start(stack, 1, encrypt_bulk=True)
-    raw_peer(stack, node, SECRETS[2].transport_secret).send(wire.encode_greeting(wire.Greeting("run", TOKEN)))
-    pump([node], lambda _: node.greeted == {2})
-    other._tokens._to[0] = TOKEN  # peer 1 has stolen the token that peer 2 shares with peer 0
-    other.connect({0: node.bound})
-    other.send_bulk(0, KEY, torch.zeros(4))
-    pump([node, other], lambda _: node.counters.dropped["bulk_foreign_token"] == 1)
-
-
-def test_bytes_that_are_not_zeromq_disturb_nobody(stack: ExitStack) -> None:
-    nodes = mesh(stack)
-    for endpoint in (nodes[0].bound.control, nodes[0].bound.bulk):
-        scanner = tcp.create_connection(("127.0.0.1", int(endpoint.rsplit(":", 1)[1])))
-        stack.callback(scanner.close)
-        scanner.sendall(b"GET / HTTP/1.1\r\n\r\n" + bytes(10_000))
-    nodes[1].send_control(0, b"honest")
-    assert controls(pump(nodes, lambda seen: len(seen[0]) > 0)[0]) == [(1, b"honest")]
 
 
 def test_a_restarted_peer_is_greeted_again_and_its_new_token_counts(stack: ExitStack) -> None:
@@ -345,7 +137,8 @@ def test_the_last_messages_leave_before_close_returns(stack: ExitStack) -> None:
 
 @pytest.mark.skipif(not HAS_PROC, reason="counts open files in /proc")
 def test_close_leaves_no_socket(stack: ExitStack) -> None:
-    mesh(stack)[0].close()  # pyzmq keeps descriptors of its own after the first zero-copy message
+    for node in mesh(stack):  # pyzmq keeps descriptors of its own after the first zero-copy message
+        node.close()  # each of them: one left open drops its connection and dials again while we count
     gc.collect()
     before = len(list(Path("/proc/self/fd").iterdir()))
     nodes = mesh(stack)

@@ -16,13 +16,15 @@ from launcher.bench.baselines import Board, Gloo, MeanButterfly
 from launcher.bench.clocks import PATIENCE_S, Sample, Stopwatch
 from launcher.bench.kinds import Kinds
 from launcher.bench.vectors import POOL, Vectors
+from node.arrivals import Arrival
 from node.build import build_node
 from node.config import Endpoint, NodeConfig, Secrets
 from node.driver import Driver
-from node.protocol.events import Committed, Output, PhaseEntered
+from node.protocol.events import Output
+from node.protocol.notices import Committed, PhaseEntered
 from node.quota import Credits
 from node.training.environment import fingerprint, pin
-from node.transport import Arrival, Transport
+from node.transport import Transport
 from node.wire import Limits
 
 PROTOCOL, GLOO, MEAN = "protocol", "gloo", "mean"

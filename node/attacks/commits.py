@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from node.errors import WireError
+from node.protocol.encoding import decode_body
 from node.protocol.events import MessageArrived
-from node.protocol.messages import Commit, decode_body
+from node.protocol.messages import Commit
 
 
 class Commits:

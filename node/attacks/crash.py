@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from node.attacks.behaviour import Behaviour
 from node.attacks.registry import attack
 from node.attacks.targets import TARGETS, chosen
-from node.protocol.events import Endorse, Forward, PhaseEntered, RequestBulk, Say, SendBulk
+from node.protocol.events import Endorse, Forward, RequestBulk, Say, SendBulk
+from node.protocol.notices import PhaseEntered
 
 if TYPE_CHECKING:
     from node.attacks.view import View

@@ -10,8 +10,9 @@ from node.attacks.registry import attack
 from node.attacks.targets import TARGETS, chosen, told_apart
 from node.protocol import waits
 from node.protocol.dispute import round_timer
-from node.protocol.events import Forward, PhaseEntered, Say, SetTimer
+from node.protocol.events import Forward, Say, SetTimer
 from node.protocol.messages import Phase
+from node.protocol.notices import PhaseEntered
 
 if TYPE_CHECKING:
     from node.attacks.view import View

@@ -9,7 +9,8 @@ from node.attacks.behaviour import Behaviour
 from node.attacks.registry import attack
 from node.attacks.targets import TARGETS, chosen
 from node.protocol import waits
-from node.protocol.events import BulkKind, PhaseEntered, SendBulk, SetTimer
+from node.protocol.events import BulkKind, SendBulk, SetTimer
+from node.protocol.notices import PhaseEntered
 
 if TYPE_CHECKING:
     from node.attacks.view import View

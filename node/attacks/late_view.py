@@ -10,8 +10,10 @@ from node.attacks.registry import attack
 from node.attacks.targets import TARGETS, chosen, told_apart
 from node.errors import WireError
 from node.protocol.dispute import round_timer
-from node.protocol.events import Disputed, Endorse, Say, SetTimer
-from node.protocol.messages import View, decode_body
+from node.protocol.encoding import decode_body
+from node.protocol.events import Endorse, Say, SetTimer
+from node.protocol.messages import View
+from node.protocol.notices import Disputed
 
 if TYPE_CHECKING:
     from node.attacks.view import View as Knowledge

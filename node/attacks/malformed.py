@@ -12,9 +12,9 @@ from node.attacks.registry import attack
 from node.attacks.targets import chosen, shuffled, told_apart
 from node.protocol.bounds import view_bytes
 from node.protocol.digest import digest, expand
+from node.protocol.encoding import MAX_MESSAGE_BYTES, encode_body
 from node.protocol.events import Forward, Say
 from node.protocol.messages import (
-    MAX_MESSAGE_BYTES,
     Agg,
     Agg2,
     Body,
@@ -28,7 +28,6 @@ from node.protocol.messages import (
     Report,
     Reveal,
     Signed,
-    encode_body,
 )
 
 if TYPE_CHECKING:

@@ -9,16 +9,9 @@ from msgspec.structs import replace
 
 from node.attacks.behaviour import Behaviour
 from node.attacks.registry import attack
-from node.protocol.events import (
-    Endorse,
-    Forward,
-    PhaseEntered,
-    RequestBulk,
-    RequestTranscript,
-    Say,
-    SendBulk,
-)
+from node.protocol.events import Endorse, Forward, RequestBulk, RequestTranscript, Say, SendBulk
 from node.protocol.messages import Join, Phase
+from node.protocol.notices import PhaseEntered
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -12,7 +12,8 @@ from node.attacks.behaviour import Behaviour
 from node.attacks.registry import attack
 from node.attacks.targets import chosen, shuffled
 from node.protocol.digest import digest
-from node.protocol.events import Forward, MessageArrived, PhaseEntered, Say, SendBulk
+from node.protocol.events import Forward, MessageArrived, Say, SendBulk
+from node.protocol.notices import PhaseEntered
 
 if TYPE_CHECKING:
     from node.attacks.view import View

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from node.attacks.registry import attack
 from node.attacks.targets import chosen, shuffled
-from node.protocol.events import PhaseEntered, Say
+from node.protocol.events import Say
 from node.protocol.messages import Outcome, Phase, Removal, Suspect, View
+from node.protocol.notices import PhaseEntered
 
 if TYPE_CHECKING:
     from node.attacks.view import View as Knowledge

@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from node.protocol.charges import encode_equivocation
 from node.protocol.deadlines import outcome_s
 from node.protocol.dispute import MAX_VIEWS, Dispute
-from node.protocol.events import CancelTimer, Disputed, Forward, Output, Resolved, Say, SetTimer
-from node.protocol.messages import Body, Endorsed, Outcome, Phase, Signed, decode_body
+from node.protocol.encoding import decode_body
+from node.protocol.events import CancelTimer, Forward, Output, Say, SetTimer
+from node.protocol.messages import Body, Endorsed, Outcome, Phase, Signed
+from node.protocol.notices import Disputed, Resolved
 from node.protocol.outcome import Trigger
 from node.protocol.round import Round
 from node.protocol.sequence import LackingError
@@ -116,6 +118,10 @@ class Arbitration:
         if self._tried is None:
             self._out.append(SetTimer(outcome_timer(attempt.step, attempt.number), outcome_s(attempt.settings)))
         self._tried = held
+        if 2 * len(self._dispute.heard) <= len(attempt.roster.active):
+            # While synchrony holds all honest views are here, which are more. What a minority signed would stand for
+            # ever, and with the OUTCOMEs of two halves the attempt could never end: we halt, and can be resumed.
+            return
         doubles = {owner: self._dispute.double_of(owner) for owner in self._dispute.doubles}
         self._union = Union(self._dispute.union(), self._dispute.heard, doubles, attempt, self.round.past)
         try:
@@ -151,8 +157,9 @@ class Arbitration:
 
     @property
     def unheard(self) -> tuple[int, ...]:
-        """Active peers whose OUTCOME is not here."""
-        return tuple(peer for peer in self._attempt.roster.active if peer not in self._outcomes)
+        """Active peers whose OUTCOME is not here; where we could say none ourselves, those whose view is not."""
+        heard = self._outcomes if self._said else {*self._outcomes, *self._dispute.heard}
+        return tuple(peer for peer in self._attempt.roster.active if peer not in heard)
 
     def proofs(self) -> list[bytes]:
         """Equivocations and silence in our record of the attempt, for the next REPORT."""

@@ -207,13 +207,16 @@ class Attempt:
         agg = self.transcript.body(Phase.AGG, self.roster.active[part])
         return isinstance(agg, Agg) and isinstance(agg.aggregate, Missing) and owner in agg.aggregate.owners
 
-    def agg2(self) -> Agg2:
-        """AGG2: the aggregate of a peer that had complained, now that the parts are published."""
+    def agg2(self) -> Agg2 | None:
+        """AGG2: the aggregate of a peer that had complained, now that the parts are published; None while one is not
+        here (after a new start in the midst of the attempt)."""
         complained = False
         for aggregator, owner in self.complaints():
             if aggregator == self.me:
                 self.parts[owner] = self.publications[(self.step, self.number, owner, self.place)]
                 complained = True
+        if complained and any(owner not in self.parts for owner in self.contributors):
+            return None
         return Agg2(self.slot(Phase.AGG2), self.transcript.prefix, self._aggregate() if complained else b"")
 
     @property

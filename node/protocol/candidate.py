@@ -23,7 +23,6 @@ from node.protocol.events import (
     Dropped,
     GradientReady,
     Output,
-    PhaseEntered,
     Purpose,
     RequestBulk,
     RequestTranscript,
@@ -32,6 +31,7 @@ from node.protocol.events import (
 )
 from node.protocol.lesson import Lesson, after_dispute, certified, finished_phases, signed_in
 from node.protocol.messages import Join, Phase
+from node.protocol.notices import PhaseEntered
 from node.protocol.probation import candidates_of, gradient_digest, join_slot
 from node.protocol.randomness import batch_seed
 from node.protocol.resumption import Past, Resumption
@@ -94,6 +94,10 @@ class Candidate:
         others = tuple(peer for peer in self.state.roster.active if peer != self._me)
         self._out.append(RequestTranscript(others, self.state.step, 0))
         self._out.append(SetTimer(ASK, 3.0 * outcome_s(self._settings)))
+
+    def ask_soon(self) -> None:
+        """Ask once the others know that we are out: what told us reaches each of them within D."""
+        self._out.append(SetTimer(ASK, 2.0 * self._settings.delivery_bound_s))
 
     # --- inputs -----------------------------------------------------------------------------------------------
 

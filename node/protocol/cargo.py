@@ -123,7 +123,9 @@ class Cargo:
         attempt = self._named(key)
         match key.kind:
             case BulkKind.PUBLICATION:
-                return self._attempt.publications.get((key.step, key.attempt, key.owner, key.part))
+                index = (key.step, key.attempt, key.owner, key.part)
+                held = (known.publications.get(index) for known in (self._attempt, self._past) if known is not None)
+                return next((values_P for values_P in held if values_P is not None), None)
             case BulkKind.AGGREGATE if attempt is not None:
                 return attempt.aggregates.get(key.owner)
             case BulkKind.PART if attempt is not None and attempt.own_D is not None and key.owner == attempt.me:
@@ -142,6 +144,17 @@ class Cargo:
             for owner in owners
             if owner != attempt.me and owner not in held
         ]
+
+    def held(self) -> dict[BulkKey, Tensor]:
+        """Tensors from others that the end of this attempt depends on: once its CLOSEs are said, nobody owes them."""
+        attempt = self._attempt
+        kept = {
+            attempt.key(BulkKind.AGGREGATE, owner, attempt.roster.place(owner)): values_P
+            for owner, values_P in attempt.aggregates.items()
+        }
+        for (step, number, owner, part), values_P in attempt.publications.items():
+            kept[BulkKey(step, number, BulkKind.PUBLICATION, owner, part)] = values_P
+        return kept
 
     def _named(self, key: BulkKey) -> Attempt | None:
         for attempt in (self._attempt, self._past):

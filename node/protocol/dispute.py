@@ -13,17 +13,9 @@ from collections.abc import Iterator
 
 from node.errors import WireError
 from node.protocol.deadlines import dispute_round_s
+from node.protocol.encoding import decode_body, endorsement_bytes, signing_bytes
 from node.protocol.events import Endorse, Output, Say, SetTimer
-from node.protocol.messages import (
-    Endorsed,
-    Phase,
-    Signed,
-    Slot,
-    View,
-    decode_body,
-    endorsement_bytes,
-    signing_bytes,
-)
+from node.protocol.messages import Endorsed, Phase, Signed, Slot, View
 from node.protocol.roster import Roster
 from node.protocol.settings import Settings, Tools
 

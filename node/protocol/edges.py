@@ -6,6 +6,8 @@ Source: Gorbunov et al. 2021, section 3.2 (ELIMINATE(i, j)); PROTOCOL section 5.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from node.protocol.attempt import Attempt
 from node.protocol.charges import Broken
 from node.protocol.tribunal import Guilt
@@ -20,12 +22,17 @@ Complaints = tuple[tuple[int, int, int], ...]
 def after(attempt: Attempt) -> Complaints:
     """The counters after a committed attempt: each answered complaint counts for its pair.
 
-    One about one's own part is a pair of its own: it costs everyone three phases, and must not be free for ever.
+    One about one's own part is a pair of its own: it costs everyone three phases, and must not be free for ever. None
+    counts where they would tie more than f_0 peers to more than f_0 others each: that many cannot be faulty, and honest
+    peers share no edge while synchrony holds. The network was cut, and all would remove each other.
     """
     counts = {(low, high): count for low, high, count in attempt.state.complaints}
     for aggregator, owner in attempt.complaints():
         pair = (min(aggregator, owner), max(aggregator, owner))
         counts[pair] = counts.get(pair, 0) + 1
+    most = attempt.roster.genesis_faults
+    if sum(len(_tied(peer, counts)) > most for peer in attempt.roster.active) > most:
+        return attempt.state.complaints
     return tuple((low, high, count) for (low, high), count in sorted(counts.items()))
 
 
@@ -44,7 +51,7 @@ def broken(attempt: Attempt, out: frozenset[int]) -> tuple[Guilt, ...]:
     gone = set(out)
     guilts = []
     for peer in attempt.roster.active:
-        edges = {other for low, high, _ in counts if peer in (low, high) for other in (low, high) if other != peer}
+        edges = _tied(peer, ((low, high) for low, high, _ in counts))
         if peer not in gone and len(edges) > attempt.roster.genesis_faults:
             gone.add(peer)
             guilts.append(Guilt(peer, "edges", None, Broken(peer, None)))
@@ -60,3 +67,8 @@ def broken(attempt: Attempt, out: frozenset[int]) -> tuple[Guilt, ...]:
                 Guilt(high, "eliminated", None, Broken(high, low)),
             ]
     return tuple(guilts)
+
+
+def _tied(peer: int, pairs: Iterable[tuple[int, int]]) -> set[int]:
+    """The other peers of all pairs that this one is in."""
+    return {other for pair in pairs if peer in pair for other in pair if other != peer}

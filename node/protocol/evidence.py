@@ -20,7 +20,8 @@ from node.protocol.charges import (
     Unusable,
 )
 from node.protocol.digest import tensor_bytes
-from node.protocol.messages import Phase, Signed, encode
+from node.protocol.encoding import decoded, encode
+from node.protocol.messages import Phase, Signed
 from node.protocol.state import Ban, State, Summary
 from node.protocol.tribunal import Guilt
 from node.protocol.undo import earlier
@@ -95,10 +96,7 @@ def decode(data: bytes) -> Evidence:
     Raises:
         WireError: not evidence, not canonical, or of another version.
     """
-    try:
-        evidence = _decoder.decode(data)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise WireError(f"not an evidence file: {error}") from error
+    evidence = decoded(_decoder, data, "an evidence file")
     if evidence.version != EVIDENCE_VERSION:
         raise WireError(f"evidence of version {evidence.version}; this program reads version {EVIDENCE_VERSION}")
     if encode(evidence) != data:

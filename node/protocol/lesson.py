@@ -9,7 +9,8 @@ import msgspec
 
 from node.errors import WireError
 from node.protocol.attempt import Attempt
-from node.protocol.messages import Close, Outcome, Phase, Signed, decode_body, encode, signing_bytes
+from node.protocol.encoding import decode_body, decoded, encode, signing_bytes
+from node.protocol.messages import Close, Outcome, Phase, Signed
 from node.protocol.roster import Roster
 from node.protocol.settings import Settings, Verify
 from node.protocol.state import State, Summary
@@ -128,7 +129,4 @@ def decode_lesson(data: bytes) -> Lesson:
     Raises:
         WireError: not a lesson.
     """
-    try:
-        return _decoder.decode(data)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise WireError(f"not a lesson: {error}") from error
+    return decoded(_decoder, data, "a lesson")

@@ -10,7 +10,8 @@ from blake3 import blake3
 
 from node.errors import WireError
 from node.protocol.bounds import body_bytes, view_bytes
-from node.protocol.messages import Body, Hello, Phase, Signed, decode_body, signing_bytes
+from node.protocol.encoding import decode_body, signing_bytes
+from node.protocol.messages import Body, Hello, Phase, Signed
 from node.protocol.round import Round
 from node.protocol.settings import Settings, Tools, Verify
 

@@ -1,8 +1,4 @@
-"""The signed messages of a step and their canonical bytes: the one place that encodes them.
-
-A body is a MessagePack array with a type tag; `decode_body` refuses every encoding but the one `encode_body`
-makes, so equality of bodies is equality of bytes, and hashes and slots concern bodies without signatures.
-"""
+"""The signed messages of a step, as structures; node/protocol/encoding.py makes bytes of them."""
 
 from __future__ import annotations
 
@@ -10,13 +6,6 @@ from enum import Enum
 from typing import TypeAlias
 
 import msgspec
-
-from node.errors import WireError
-from node.protocol.bulk import BulkKey
-from node.protocol.digest import digest
-
-MAX_MESSAGE_BYTES = 32 << 20
-"""Whatever the roster; node/protocol/bounds.py has the bounds that follow from its size."""
 
 
 class Phase(Enum):
@@ -282,104 +271,3 @@ class Endorsed(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fiel
 
     view: Signed
     endorsements: tuple[tuple[int, bytes], ...]
-
-
-_encoder = msgspec.msgpack.Encoder()
-_body_decoder: msgspec.msgpack.Decoder[Body] = msgspec.msgpack.Decoder(Body)
-_signed_decoder = msgspec.msgpack.Decoder(Signed)
-_key_decoder = msgspec.msgpack.Decoder(BulkKey)
-_endorsed_decoder = msgspec.msgpack.Decoder(Endorsed)
-
-
-def encode(value: msgspec.Struct | tuple[object, ...] | list[object]) -> bytes:
-    """Canonical bytes of any structure of the protocol."""
-    return _encoder.encode(value)
-
-
-def encode_body(body: Body) -> bytes:
-    """Canonical bytes of a message body: what is signed, hashed and compared."""
-    return _encoder.encode(body)
-
-
-def decode_body(data: bytes) -> Body:
-    """The body that `data` is the canonical encoding of.
-
-    Raises:
-        WireError: too large, not a body, not canonical, or the type does not match the slot's phase.
-    """
-    if len(data) > MAX_MESSAGE_BYTES:
-        raise WireError(f"a message body of {len(data)} bytes exceeds {MAX_MESSAGE_BYTES}")
-    try:
-        body = _body_decoder.decode(data)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise WireError(f"not a message body: {error}") from error
-    if _encoder.encode(body) != data:
-        raise WireError("a message body is not in its canonical encoding")
-    if PHASE_OF[type(body)] is not body.slot.phase:
-        raise WireError(f"a {type(body).__name__} in a slot of phase {body.slot.phase.name}")
-    return body
-
-
-def encode_signed(signed: Signed) -> bytes:
-    """Wire bytes of a signed message."""
-    return _encoder.encode(signed)
-
-
-def decode_signed(data: bytes) -> Signed:
-    """The signed message in `data`; the body inside stays opaque until `decode_body`.
-
-    Raises:
-        WireError: too large or not a signed message.
-    """
-    if len(data) > MAX_MESSAGE_BYTES:
-        raise WireError(f"a signed message of {len(data)} bytes exceeds {MAX_MESSAGE_BYTES}")
-    try:
-        return _signed_decoder.decode(data)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise WireError(f"not a signed message: {error}") from error
-
-
-def encode_endorsed(endorsed: Endorsed) -> bytes:
-    """Wire bytes of a relayed view."""
-    return _encoder.encode(endorsed)
-
-
-def decode_endorsed(data: bytes) -> Endorsed:
-    """The relayed view in `data`.
-
-    Raises:
-        WireError: too large or not a relayed view.
-    """
-    if len(data) > MAX_MESSAGE_BYTES:
-        raise WireError(f"a relayed view of {len(data)} bytes exceeds {MAX_MESSAGE_BYTES}")
-    try:
-        return _endorsed_decoder.decode(data)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise WireError(f"not a relayed view: {error}") from error
-
-
-def decode_key(data: bytes) -> BulkKey:
-    """The name of a tensor that a neighbour asks for.
-
-    Raises:
-        WireError: not a tensor's name.
-    """
-    try:
-        return _key_decoder.decode(data)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise WireError(f"not a tensor's name: {error}") from error
-
-
-def endorsement_bytes(view: bytes, owner: int, before: tuple[int, ...]) -> bytes:
-    """What an endorser signs: the view's body digest, its owner and the endorsers before it."""
-    return b"btard/1/endorse\x00" + digest("endorse", view, _encoder.encode((owner, before)))
-
-
-def body_digest(body: bytes) -> bytes:
-    """Digest of canonical body bytes, as it enters the prefix hash of its phase."""
-    return digest("body", body)
-
-
-def signing_bytes(body: bytes) -> bytes:
-    """What the signature covers: the body under the protocol's own domain."""
-    return b"btard/1/message\x00" + body

@@ -25,14 +25,12 @@ from node.protocol.events import (
     CancelTimer,
     DeadlinePassed,
     Dropped,
-    Expelled,
     Forward,
     GradientReady,
     Input,
     LessonArrived,
     MessageArrived,
     Output,
-    PhaseEntered,
     Purpose,
     RequestTranscript,
     Say,
@@ -44,6 +42,7 @@ from node.protocol.events import (
 from node.protocol.gradients import Gradients
 from node.protocol.lesson import Lesson
 from node.protocol.messages import Phase
+from node.protocol.notices import Expelled, PhaseEntered
 from node.protocol.resumption import Past, Resumption
 from node.protocol.seat import FORWARD, HELLO
 from node.protocol.settling import Settling
@@ -75,6 +74,13 @@ class Peer(Settling):
         past = Past.of(self.past) if self.past is not None else None
         proofs = (*self._round.proofs, *self._proofs)
         return Resumption(self.state, self._round.attempt.number, past, self._certificate, proofs)
+
+    def holdings(self) -> tuple[int, int, dict[BulkKey, Tensor]] | None:
+        """Step and number of the attempt under way, and the tensors that its end depends on; None if there is none."""
+        if self._round is None:
+            return None
+        attempt = self._round.attempt
+        return attempt.step, attempt.number, self._round.cargo.held()
 
     def handle(self, event: Input) -> list[Output]:
         """Take one input; return what follows from it, in the order in which it has to happen."""

@@ -11,6 +11,7 @@ from torch import Tensor
 from node.errors import WireError
 from node.protocol.attempt import Attempt
 from node.protocol.bounds import body_bytes
+from node.protocol.encoding import decode_body, encode_signed, signing_bytes
 from node.protocol.events import (
     BulkKey,
     BulkKind,
@@ -24,7 +25,7 @@ from node.protocol.events import (
     TranscriptRequested,
 )
 from node.protocol.lesson import Lesson, lesson_of
-from node.protocol.messages import Hello, Join, Phase, Signed, decode_body, encode_signed, signing_bytes
+from node.protocol.messages import Hello, Join, Phase, Signed
 from node.protocol.probation import candidates_of, join_slot, joins_fit
 from node.protocol.settings import Settings, Tools
 from node.protocol.state import State

@@ -19,16 +19,8 @@ from node.errors import WireError
 from node.protocol.attempt import Attempt
 from node.protocol.charges import Equivocation, FalseProbation
 from node.protocol.digest import DIGEST_BYTES, number, tensor_digest
-from node.protocol.messages import (
-    Join,
-    Phase,
-    Report,
-    Slot,
-    decode_body,
-    decode_signed,
-    encode,
-    signing_bytes,
-)
+from node.protocol.encoding import decode_body, decode_signed, encode, signing_bytes
+from node.protocol.messages import Join, Phase, Report, Slot
 from node.protocol.roster import Roster
 from node.protocol.settings import Settings
 from node.protocol.state import Ban, State, Summary

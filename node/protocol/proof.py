@@ -26,21 +26,12 @@ from node.protocol.charges import (
     Withheld,
     encode_equivocation,
     equivocation,
-    judged_peers,
-    raised,
 )
 from node.protocol.digest import digest
+from node.protocol.encoding import decode_body, decode_signed
 from node.protocol.evidence import Evidence, contradiction, decode, tensor_of
-from node.protocol.messages import (
-    Close,
-    Judge,
-    Outcome,
-    Removal,
-    Signed,
-    Void,
-    decode_body,
-    decode_signed,
-)
+from node.protocol.indictment import judged_peers, raised
+from node.protocol.messages import Close, Judge, Outcome, Removal, Signed, Void
 from node.protocol.probation import matches, requests
 from node.protocol.replay import Ground, Recompute, Replay, UnprovenError, require
 from node.protocol.sequence import LackingError, bytes_guilt

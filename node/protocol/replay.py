@@ -12,16 +12,9 @@ import torch
 from torch import Tensor
 
 from node.protocol.attempt import Attempt
+from node.protocol.encoding import decode_body, signing_bytes
 from node.protocol.evidence import Record, tensor_of
-from node.protocol.messages import (
-    Body,
-    Close,
-    Outcome,
-    Phase,
-    Signed,
-    decode_body,
-    signing_bytes,
-)
+from node.protocol.messages import Body, Close, Outcome, Phase, Signed
 from node.protocol.randomness import Share
 from node.protocol.roster import Roster
 from node.protocol.settings import Settings, Tools

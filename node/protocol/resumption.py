@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
 from node.protocol.attempt import Attempt
-from node.protocol.messages import Phase, Signed, decode_body
+from node.protocol.encoding import decode_body
+from node.protocol.messages import Phase, Signed
 from node.protocol.randomness import projection, share
 from node.protocol.settings import Settings, Tools
 from node.protocol.state import State
@@ -27,6 +28,7 @@ class Past:
         own_D: this peer's gradient, None if it computed none.
         r: the randomness that it fixed.
         iterations: of its own aggregation.
+        publications: the parts that were published in it, by step, attempt, owner and part.
     """
 
     state: State
@@ -37,6 +39,7 @@ class Past:
     own_D: Tensor | None
     r: bytes
     iterations: int
+    publications: dict[tuple[int, int, int, int], Tensor] = field(default_factory=dict)
 
     @classmethod
     def of(cls, attempt: Attempt) -> Past:
@@ -44,7 +47,7 @@ class Past:
         transcript = attempt.transcript
         return cls(
             attempt.state, attempt.number, tuple(transcript.everything()), transcript.finished, attempt.aggregates,
-            attempt.own_D, attempt.r, attempt.iterations,
+            attempt.own_D, attempt.r, attempt.iterations, attempt.publications,
         )  # fmt: skip
 
     def attempt(self, settings: Settings, tools: Tools, me: int, secret_seed: bytes) -> Attempt:
@@ -56,7 +59,7 @@ class Past:
         add(attempt, self.messages)
         for phase in self.finished:
             attempt.transcript.finish(phase)
-        attempt.aggregates = dict(self.aggregates)
+        attempt.aggregates, attempt.publications = dict(self.aggregates), dict(self.publications)
         attempt.own_D, attempt.r, attempt.iterations = self.own_D, self.r, self.iterations
         if self.r:
             attempt.z = projection(self.r, attempt.split.largest)

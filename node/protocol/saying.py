@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from node.protocol.attempt import Attempt
 from node.protocol.gradients import Gradients
-from node.protocol.messages import Body, Held, Phase, Report, Resend, Verdict
+from node.protocol.messages import Agg, Agg2, Body, Held, Missing, Phase, Report, Resend, Verdict
 from node.protocol.sequence import owed_parts
 from node.protocol.trial import Trial
 from node.protocol.tribunal import suspicious
@@ -24,6 +24,7 @@ class Knowledge:
         proofs: encoded equivocations of earlier attempts, for our REPORT.
         overdue: the wait for bulk is over.
         joins: encoded JOINs of the step before, for our REPORT.
+        again: we were started again in the midst of this attempt.
     """
 
     attempt: Attempt
@@ -33,6 +34,7 @@ class Knowledge:
     proofs: tuple[bytes, ...]
     overdue: bool
     joins: tuple[bytes, ...] = ()
+    again: bool = False
 
 
 def message(phase: Phase, known: Knowledge) -> Body | None:
@@ -43,6 +45,9 @@ def message(phase: Phase, known: Knowledge) -> Body | None:
         known: what we hold.
     """
     attempt, trial = known.attempt, known.trial
+    standing = _standing(phase, attempt) if known.again else None
+    if standing is not None:
+        return standing
     match phase:
         case Phase.COMMIT:
             return attempt.commit()
@@ -66,6 +71,22 @@ def message(phase: Phase, known: Knowledge) -> Body | None:
             return trial.have(known.overdue)
         case Phase.JUDGE if trial is not None:
             return trial.judge(known.gradients.recomputed)
+        case _:
+            return None
+
+
+def _standing(phase: Phase, attempt: Attempt) -> Body | None:
+    """After a new start: what we said in a phase, where that needs parts of others and they are not needed any more.
+
+    Whoever sent them may have been banned in this very attempt by somebody who has left it, and owes nobody anything.
+    An aggregate that nobody has kept is made again, from parts that are asked for again.
+    """
+    body = attempt.transcript.body(phase, attempt.me)
+    match body:
+        case Agg(aggregate=Missing()) | Report():
+            return body
+        case Agg() | Agg2() if attempt.me in attempt.aggregates:
+            return body
         case _:
             return None
 

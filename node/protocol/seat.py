@@ -14,16 +14,12 @@ from torch import Tensor
 from node.protocol.arbitration import Arbitration
 from node.protocol.attempt import Attempt
 from node.protocol.candidate import Candidate
-from node.protocol.events import (
-    Dropped,
-    Forward,
-    Halted,
-    Output,
-)
+from node.protocol.events import Dropped, Forward, Output
 from node.protocol.gradients import Gradients
 from node.protocol.greeting import Greeting
 from node.protocol.mailroom import Mailroom, remembering
 from node.protocol.messages import Phase, Signed
+from node.protocol.notices import Halted
 from node.protocol.porch import Porch
 from node.protocol.resumption import Resumption
 from node.protocol.roster import Roster

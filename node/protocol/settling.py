@@ -12,22 +12,12 @@ from node.protocol.candidate import Candidate
 from node.protocol.charges import encode_equivocation
 from node.protocol.deadlines import laggards_s
 from node.protocol.disputing import Disputing
-from node.protocol.events import (
-    Banned,
-    CancelTimer,
-    Committed,
-    Expelled,
-    Finished,
-    Forward,
-    Probed,
-    Returned,
-    Say,
-    SetTimer,
-    Voided,
-)
+from node.protocol.encoding import decode_body, encode
+from node.protocol.events import CancelTimer, Forward, Say, SetTimer
 from node.protocol.evidence import gather
 from node.protocol.gradients import Gradients
-from node.protocol.messages import Close, Outcome, Phase, View, decode_body, encode
+from node.protocol.messages import Close, Outcome, Phase, View
+from node.protocol.notices import Banned, Committed, Expelled, Finished, Probed, Returned, Voided
 from node.protocol.outcome import Ending
 from node.protocol.probation import candidates_of
 from node.protocol.randomness import share
@@ -86,7 +76,7 @@ class Settling(Disputing):
             return True
         verdict = round_.conclude(arbitration.messages())
         if verdict is None:
-            return False
+            return self._is_out(round_.attempt, outcome)
         judgement, state = verdict
         self._proofs += arbitration.proofs() if not outcome.removals else []
         # Who is banned by the value that stands is not removed a second time.
@@ -94,6 +84,17 @@ class Settling(Disputing):
         removals = tuple(guilt.removal for guilt in more)
         state = state.punished(round_.attempt.step, round_.attempt.number, removals, reform=False)
         self._settle(Ending(judgement, state, messages), more)
+        return True
+
+    def _is_out(self, attempt: Attempt, outcome: Outcome) -> bool:
+        """Started again inside the dispute that removes us: what the step comes to is for those who are left, and they
+        send us no tensors of it any more. True if we have gone to wait outside."""
+        if not self.comes_back or all(removal.peer != self.me for removal in outcome.removals):
+            return False
+        after = attempt.state.punished(attempt.step, attempt.number, outcome.removals, reform=False)
+        candidate = self._outside(attempt.step, after)
+        if candidate is not None:
+            candidate.ask_soon()
         return True
 
     def _settle(self, ending: Ending, more: tuple[Guilt, ...] = ()) -> None:
@@ -146,15 +147,21 @@ class Settling(Disputing):
         if self.me in self.state.roster.active:
             return True
         self._part(attempt, ending)
-        if self.comes_back and self.me in candidates_of(self.settings, self.state):
+        candidate = self._outside(attempt.step, self.state)
+        if candidate is not None:
+            candidate.ask()
+        return False
+
+    def _outside(self, step: int, state: State) -> Candidate | None:
+        """We are removed in a state: the way back that we take, None if this is our end."""
+        if self.comes_back and self.me in candidates_of(self.settings, state):
             self._candidate = self._new_candidate()
             self._candidate.convinced = True
-            self._candidate.ask()
-            return False
+            return self._candidate
         self.stopped = True
-        reason = next(ban.reason for ban in reversed(self.state.bans) if ban.peer == self.me)
-        self._out.append(Expelled(attempt.step, reason))
-        return False
+        reason = next(ban.reason for ban in reversed(state.bans) if ban.peer == self.me)
+        self._out.append(Expelled(step, reason))
+        return None
 
     def _part(self, attempt: Attempt, ending: Ending) -> None:
         """We take no further part: nobody will be here to answer a laggard's SUSPECT with what ended the attempt, nor

@@ -11,7 +11,8 @@ import msgspec
 
 from node.errors import WireError
 from node.protocol.attempt import Attempt
-from node.protocol.messages import Phase, Signed, Suspect, decode_body, encode, signing_bytes
+from node.protocol.encoding import decode_body, encode, signing_bytes
+from node.protocol.messages import Phase, Signed, Suspect
 from node.protocol.transcript import Transcript
 
 Pair = tuple[bytes, bytes]
@@ -28,13 +29,13 @@ def encode_silences(transcript: Transcript, faults: int) -> list[bytes]:
     """Every slot that more than f peers suspect, as it travels in REPORT: their SUSPECTs.
 
     A few more than f + 1 of them: some of their senders may be removed before the REPORT. No more than a pair of
-    messages may take (node/protocol/bounds.py).
+    messages may take (node/protocol/bounds.py). Nothing where more than f peers were suspected: the network was cut.
     """
+    silent = transcript.silent(faults + 1)
+    if len({peer for _, peer in silent}) > faults:
+        return []
     most = len(transcript.active) // 2 + 8
-    return [
-        encode(tuple(signed for _, signed in sorted(transcript.suspects[slot].items())[:most]))
-        for slot in transcript.silent(faults + 1)
-    ]
+    return [encode(tuple(signed for _, signed in sorted(transcript.suspects[slot].items())[:most])) for slot in silent]
 
 
 def silence(data: bytes, attempt: Attempt) -> Silent | None:

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from node.protocol.checksums import NormWindow
 from node.protocol.digest import digest, number, tensor_digest
-from node.protocol.messages import Removal, Signed, encode
+from node.protocol.encoding import encode
+from node.protocol.messages import Removal, Signed
 from node.protocol.roster import Roster
 from node.protocol.validators import Draw
 from node.protocol.window import Contribution, Window

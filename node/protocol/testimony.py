@@ -20,7 +20,8 @@ from node.protocol.charges import (
     Unusable,
     Withheld,
 )
-from node.protocol.messages import Phase, decode_body, decode_signed
+from node.protocol.encoding import decode_body, decode_signed
+from node.protocol.messages import Phase
 from node.protocol.sequence import claimers, owed_aggregates, owed_parts
 from node.protocol.silence import Silent
 from node.protocol.state import Ban

@@ -7,7 +7,8 @@ from enum import Enum
 from typing import TypeVar
 
 from node.protocol.digest import digest
-from node.protocol.messages import Body, Message, Phase, Signed, Suspect, body_digest
+from node.protocol.encoding import body_digest
+from node.protocol.messages import Body, Message, Phase, Signed, Suspect
 
 M = TypeVar("M", bound=Message)
 

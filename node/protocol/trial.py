@@ -9,17 +9,9 @@ from torch import Tensor
 
 from node.protocol import probation
 from node.protocol.attempt import Attempt
-from node.protocol.charges import (
-    Averaging,
-    Charge,
-    FalseGradient,
-    FalseHistory,
-    Publication,
-    charges,
-    judged_peers,
-    publications,
-)
+from node.protocol.charges import Averaging, Charge, FalseGradient, FalseHistory, Publication
 from node.protocol.events import BulkKey, BulkKind
+from node.protocol.indictment import charges, judged_peers, publications
 from node.protocol.messages import Have, Judge, Phase, Publish
 from node.protocol.tribunal import Bench, Fault, Guilt, Judgement, far_from, judge
 from node.protocol.window import Contribution

@@ -23,9 +23,9 @@ from node.protocol.charges import (
     FalseHistory,
     OutOfBounds,
     Ruled,
-    words,
 )
 from node.protocol.checksums import V0_FACTOR
+from node.protocol.indictment import words
 from node.protocol.messages import Removal
 from node.protocol.silence import Silent
 from node.protocol.window import Contribution

@@ -10,7 +10,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 from node.protocol.attempt import Attempt
-from node.protocol.events import ComputeGradient, GradientReady, Purpose, Undone
+from node.protocol.events import ComputeGradient, GradientReady, Purpose
+from node.protocol.notices import Undone
 from node.protocol.resumption import Past
 from node.protocol.state import State
 from node.protocol.tribunal import Fault, gradient_fault
@@ -83,7 +84,7 @@ def moved_on(attempt: Attempt, after: State, lies: Collection[Contribution]) -> 
 def _layer(attempt: Attempt) -> Layer:
     """What is kept of a committed attempt; tensors by reference."""
     state = replace(attempt.state, window=Window())
-    past = replace(Past.of(attempt), state=state, own_D=None)
+    past = replace(Past.of(attempt), state=state, own_D=None, publications={})
     return Layer(past, attempt.contributors, layer_digest(past, attempt.transcript.digest))
 
 

@@ -15,7 +15,8 @@ from node.protocol.attempt import Attempt
 from node.protocol.bounds import body_bytes
 from node.protocol.bulk import BulkKind
 from node.protocol.charges import Equivocation, Publication, Ruled
-from node.protocol.messages import Body, Close, Phase, Signed, Void, decode_body, encode, signing_bytes
+from node.protocol.encoding import decode_body, encode, signing_bytes
+from node.protocol.messages import Body, Close, Phase, Signed, Void
 from node.protocol.sequence import LackingError, claimers, following, owed_aggregates, owed_parts, scarce
 from node.protocol.shapes import misfit
 from node.protocol.transcript import Transcript
@@ -172,11 +173,12 @@ class Union:
         return self._retry({peer: Guilt(peer, rule, None, Ruled(peer, rule)) for peer, rule in guilty.items()})
 
     def _silence(self) -> Decision | None:
-        """f + 1 SUSPECTs on one slot: silent, even if its message appears."""
+        """f + 1 SUSPECTs on one slot: silent, even if its message appears. More than f silent peers are no faults: the
+        network was cut, and nobody is removed for it."""
         shadow = self._shadow
         slots = shadow.transcript.silent(shadow.roster.faults + 1)
         guilts = {peer: Guilt(peer, "silent", None, Ruled(peer, f"silent in {phase.name}")) for phase, peer in slots}
-        if not guilts:
+        if not guilts or len(guilts) > shadow.roster.faults:
             return None
         if self._reached is Phase.CLOSE:
             value = self._value()

@@ -99,6 +99,8 @@ class Window:
     def of(self, peers: Iterable[int]) -> tuple[Contribution, ...]:
         """All contributions of some peers that are kept, ascending."""
         wanted = frozenset(peers)
+        if not wanted:  # as in almost every step
+            return ()
         return tuple(
             Contribution(layer.step, layer.past.number, owner)
             for layer in self.layers

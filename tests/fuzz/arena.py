@@ -1,4 +1,4 @@
-"""An honest Peer alone with an attacker: recorded runs to start from, and everything that bytes can be turned into.
+"""An honest Peer alone with an attacker: everything that bytes can be turned into.
 
 The other honest peers are their recorded messages; in a dispute they say what synchrony lets them say: views with
 everything that they must have held, and the OUTCOME that this peer signs.
@@ -9,31 +9,20 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
-from copy import deepcopy
-from dataclasses import replace
-from functools import cache
-from pathlib import Path
-from typing import Any, TypeAlias
 
 import msgspec
 import torch
 
-from node.build import Node, build_node
-from node.config import NodeConfig, Plugin, Role, RunConfig, Schedule
 from node.envelope import unseal
 from node.errors import WireError
-from node.keys import generate
+from node.protocol.encoding import decode_body, encode_body, endorsement_bytes, signing_bytes
 from node.protocol.events import (
-    Banned,
     BulkArrived,
-    BulkKey,
-    BulkKind,
     BulkRequested,
     ComputeGradient,
     DeadlinePassed,
     Endorse,
     GradientReady,
-    Halted,
     Input,
     MessageArrived,
     Output,
@@ -43,111 +32,15 @@ from node.protocol.events import (
     Start,
     ViewArrived,
 )
-from node.protocol.messages import (
-    Body,
-    Endorsed,
-    Outcome,
-    Phase,
-    Signed,
-    Slot,
-    Suspect,
-    View,
-    decode_body,
-    encode_body,
-    endorsement_bytes,
-    signing_bytes,
-)
+from node.protocol.messages import Body, Endorsed, Outcome, Phase, Signed, Slot, Suspect, View
+from node.protocol.notices import Banned, Halted
 from node.signing import Signer
-from node.simulator import Simulation, cluster
-from node.training.environment import fingerprint
-from node.training.registry import build_task
-from node.training.task import TaskContext
-
-PEERS, ATTACKER, STEPS = 4, 3, 3
-RUN = RunConfig(peers=PEERS, task=Plugin("quadratic", {"dimension": 16}), steps=STEPS, batch_size=1)
-SCENES: tuple[tuple[Plugin, ...], ...] = ((), (Plugin("complain"),), (Plugin("lie_checksum"),))
-
-
-Told: TypeAlias = MessageArrived | BulkArrived
-
-
-class Source:
-    """Choices out of bytes; an exhausted source always chooses the first."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data, self._at = data, 0
-
-    def __bool__(self) -> bool:
-        return self._at < len(self._data)
-
-    def pick(self, count: int) -> int:
-        """A number below `count` (at most 65536)."""
-        return int.from_bytes(self.take(1 if count <= 256 else 2), "little") % max(count, 1)
-
-    def take(self, size: int) -> bytes:
-        """The next bytes, as many as are left."""
-        taken = self._data[self._at : self._at + size]
-        self._at += size
-        return taken
+from tests.fuzz.mutations import Source, flipped, key_of, mutate
+from tests.fuzz.scenes import ATTACKER, PEERS, Told, fresh, recorded, words, world
 
 
 def _place(slot: Slot) -> tuple[int, int, int]:
     return slot.step, slot.attempt, slot.phase.value
-
-
-class _Listening:
-    """A machine that writes down what it is told."""
-
-    def __init__(self, inner: Any, heard: list[Input]) -> None:
-        self._inner, self._heard = inner, heard
-
-    def handle(self, event: Input) -> list[Output]:
-        self._heard.append(event)
-        outputs: list[Output] = self._inner.handle(event)
-        return outputs
-
-
-@cache
-def world() -> tuple[Any, Any, Any]:
-    """(task, members, secrets) of every scene."""
-    task = build_task(RUN.task, TaskContext(Path("unused"), RUN.batch_size))
-    return (task, *generate(0, PEERS))
-
-
-@cache
-def recorded(scene: int) -> tuple[Told, ...]:
-    """What others tell peer 0 in a whole run of the scene; its own words and gradients it makes anew."""
-    role = Role(SCENES[scene], Schedule(start=1), (ATTACKER,)) if SCENES[scene] else None
-    roles = {ATTACKER: role} if role is not None else {}
-    simulation: Simulation = cluster(RUN, world()[0], roles, run_id=f"scene {scene}")
-    heard: list[Input] = []
-    node = simulation.nodes[0]
-    simulation.nodes[0] = replace(node, machine=_Listening(node.machine, heard))
-    for _ in simulation.run(max_events=200_000):
-        pass
-    return tuple(event for event in heard if isinstance(event, MessageArrived | BulkArrived) and _told(event))
-
-
-def _told(event: Told) -> bool:
-    """Views and OUTCOMEs of the others are made anew too: a second one would convict its owner. And nobody can pass on
-    what we have not said yet."""
-    if isinstance(event, MessageArrived):
-        body = decode_body(event.signed.body)
-        return event.via not in (0, None) and body.slot.sender != 0 and not isinstance(body, View | Outcome)
-    return event.via not in (0, None)
-
-
-@cache
-def words(scene: int) -> tuple[Signed, ...]:
-    """Every message that the others say in a scene."""
-    return tuple(dict.fromkeys(event.signed for event in recorded(scene) if isinstance(event, MessageArrived)))
-
-
-def fresh(scene: int) -> Node:
-    """Peer 0 before its run."""
-    task, members, secrets = world()
-    config = NodeConfig(f"scene {scene}", 0, RUN, members, "", "", "")
-    return build_node(config, secrets[0], task, fingerprint("cpu"))
 
 
 class Arena:
@@ -277,7 +170,7 @@ class Arena:
             case 0:
                 self.frame(source.take(64))
             case 1:
-                self.frame(b"\x00" + _flipped(msgspec.msgpack.encode(self._word(source)), source))
+                self.frame(b"\x00" + flipped(msgspec.msgpack.encode(self._word(source)), source))
             case 2 | 3 | 4:
                 self.feed(MessageArrived(ATTACKER, self._forged(source)))
             case 5:
@@ -287,9 +180,9 @@ class Arena:
             case 8:
                 self.feed(ViewArrived(ATTACKER, self._endorsed(source)))
             case 9:
-                self.feed(BulkRequested(ATTACKER, _key(source)))
+                self.feed(BulkRequested(ATTACKER, key_of(source)))
             case 10:
-                key, size = _key(source), (4, 3, 16, 0)[source.pick(4)]
+                key, size = key_of(source), (4, 3, 16, 0)[source.pick(4)]
                 value = (1.0, float("nan"), 1e38, -0.0)[source.pick(4)]
                 self.feed(BulkArrived(ATTACKER, key, torch.full((size,), value)))
             case _:
@@ -322,7 +215,7 @@ class Arena:
                 body[2] = list(attempt.transcript.prefix)
         body[1][5] = ATTACKER
         for _ in range(source.pick(3)):
-            _mutate(body, source)
+            mutate(body, source)
         try:
             data = msgspec.msgpack.encode(body)
         except (OverflowError, ValueError):
@@ -349,49 +242,3 @@ class Arena:
             data = endorsement_bytes(view.body, source.pick(4), before)
             chain.append((peer, self.signers[ATTACKER].sign(data)))
         return Endorsed(view, tuple(chain))
-
-
-def _flipped(data: bytes, source: Source) -> bytes:
-    changed = bytearray(data)
-    for _ in range(1 + source.pick(4)):
-        changed[source.pick(65536) % len(changed)] = source.pick(256)
-    return bytes(changed)
-
-
-_VALUES: tuple[Any, ...] = (
-    0, 1, -1, 3, 4, 2**31, 2**63, -(2**63), 2**64 - 1, None, True, b"", bytes(32), b"x" * 300, "", "void", "gradient",
-    [], [[]], 0.0, 1e308, float("nan"), float("inf"), {}, ["missing", [0, 1, 2]], ["void", [[0, "silent", None]]],
-)  # fmt: skip
-
-
-def _value(source: Source) -> Any:
-    return deepcopy(_VALUES[source.pick(len(_VALUES))])
-
-
-def _mutate(value: list[Any], source: Source) -> None:
-    """Change one place of a decoded body: replace, drop, repeat or descend."""
-    if not value:
-        value.append(_value(source))
-        return
-    place = source.pick(len(value))
-    match source.pick(5):
-        case 0:
-            value[place] = _value(source)
-        case 1:
-            del value[place]
-        case 2:
-            value[place : place + 1] = [value[place]] * (2 + source.pick(40))
-        case _ if isinstance(value[place], list):
-            _mutate(value[place], source)
-        case _ if isinstance(value[place], bytes):
-            value[place] = source.take(32).ljust(len(value[place]), b"\0")
-        case _:
-            value[place] = _value(source)
-
-
-def _key(source: Source) -> BulkKey:
-    kind = tuple(BulkKind)[source.pick(3)]
-    numbers = [source.pick(6) - 1 for _ in range(4)]
-    if source.pick(8) == 0:
-        numbers[source.pick(4)] = 2**62
-    return BulkKey(numbers[0], numbers[1], kind, numbers[2], numbers[3])

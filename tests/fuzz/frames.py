@@ -36,14 +36,14 @@ _AFTER_BAN = 8
 """Inputs that still come after the attacker is banned."""
 
 
-def _imported(guided: bool) -> Any:
-    """The program under test, instrumented if coverage guides."""
+def _imported(guided: bool) -> tuple[Any, Any, Any]:
+    """Arenas, mutations and scenes, with the program under test: instrumented if coverage guides."""
     if not guided:
-        from tests.fuzz import arena
+        from tests.fuzz import arena, mutations, scenes
     else:
         with atheris.instrument_imports(include=["node.wire", "node.envelope", "node.protocol"]):
-            from tests.fuzz import arena
-    return arena
+            from tests.fuzz import arena, mutations, scenes
+    return arena, mutations, scenes
 
 
 class Fuzz:
@@ -56,7 +56,7 @@ class Fuzz:
 
     def __init__(self, runs: int, guided: bool) -> None:
         self.count = 0
-        self._arenas = _imported(guided)
+        self._arenas, self._mutations, self._scenes = _imported(guided)
         self._runs, self._first_mb = runs, 0.0
         self._warm_up = min(_WARM_UP, runs // 2)
         self._arena: Any = None
@@ -102,8 +102,8 @@ class Fuzz:
     def _feed(self, data: bytes) -> None:
         self._decode(data)
         arena = self._arena
-        arena.strike(self._arenas.Source(data))
-        assert arena.accused <= {self._arenas.ATTACKER}, f"honest peers are blamed: {arena.accused}"
+        arena.strike(self._mutations.Source(data))
+        assert arena.accused <= {self._scenes.ATTACKER}, f"honest peers are blamed: {arena.accused}"
         assert not arena.halted, f"the honest peer stops: {arena.halted}"
         self._left -= 1 if arena.accused else 0
         if arena.refused or arena.node.peer.stopped or not self._left:
@@ -112,9 +112,9 @@ class Fuzz:
             arena.go_on(1, self.count % 16 == 0)
 
     def _renew(self) -> None:
-        scene, self._places, self._left = self._places % len(self._arenas.SCENES), self._places + 1, _AFTER_BAN
+        scene, self._places, self._left = self._places % len(self._scenes.SCENES), self._places + 1, _AFTER_BAN
         self._told = []
-        self._arena = self._arenas.Arena(scene, 37 * self._places % len(self._arenas.recorded(scene)))
+        self._arena = self._arenas.Arena(scene, 37 * self._places % len(self._scenes.recorded(scene)))
 
     def _report(self) -> None:
         seconds = process_time()

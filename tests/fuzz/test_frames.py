@@ -7,8 +7,9 @@ from contextlib import suppress
 from node import wire
 from node.envelope import unseal
 from node.errors import WireError
+from node.protocol.encoding import decode_body
 from node.protocol.events import BulkRequested, LessonArrived, MessageArrived, TranscriptRequested, ViewArrived
-from node.protocol.messages import Phase, decode_body
+from node.protocol.messages import Phase
 from tests.fuzz.frames import GROWTH_MB, LARGEST, Fuzz, at_random, seeds
 
 RUNS = 3000

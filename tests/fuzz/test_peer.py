@@ -5,7 +5,9 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.fuzz.arena import ATTACKER, SCENES, Arena, Source, recorded
+from tests.fuzz.arena import Arena
+from tests.fuzz.mutations import Source
+from tests.fuzz.scenes import ATTACKER, SCENES, recorded
 
 
 @settings(max_examples=150, deadline=None)

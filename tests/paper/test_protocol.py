@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from node.config import Plugin, Role, RunConfig, Schedule
-from node.protocol.events import Banned, Committed, Output, PhaseEntered, Say, SendBulk, Voided
+from node.protocol.events import Output, Say, SendBulk
 from node.protocol.messages import Close, Commit, Phase, Reveal, Void
+from node.protocol.notices import Banned, Committed, PhaseEntered, Voided
 from node.protocol.randomness import share
 from tests.protocol_attempts import complete, said
 from tests.simulation.checkers import PROMISES

@@ -10,8 +10,8 @@ import torch
 from node.aggregation import centered_clip
 from node.config import Plugin, Role, RunConfig, Schedule
 from node.protocol.checksums import checksum
-from node.protocol.events import Banned, Committed
 from node.protocol.messages import Report
+from node.protocol.notices import Banned, Committed
 from node.protocol.randomness import projection
 from node.protocol.roster import Roster
 from tests.protocol_attempts import complete, said

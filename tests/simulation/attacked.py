@@ -11,16 +11,15 @@ from node.build import settings_of, tools_of
 from node.config import Plugin, Role, RunConfig, Schedule
 from node.keys import generate
 from node.links import LinkModel
-from node.protocol.events import (
+from node.protocol.events import Dropped, Output
+from node.protocol.notices import (
     Accused,
     Banned,
     Committed,
     Disputed,
-    Dropped,
     Expelled,
     Finished,
     Halted,
-    Output,
     PhaseEntered,
     Probed,
     Returned,

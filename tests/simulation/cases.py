@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from node.config import Plugin, Role, RunConfig, Schedule
-from node.protocol.events import Banned, Committed, Voided
+from node.protocol.notices import Banned, Committed, Voided
 from node.protocol.proof import Verifier
 from node.protocol.state import Ban
 from tests.simulation.stage import Stage, play, set_up

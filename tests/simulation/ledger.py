@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from node.protocol.events import Banned, Committed, Disputed, Resolved, Suspected, Undone, Voided
+from node.protocol.notices import Banned, Committed, Disputed, Resolved, Suspected, Undone, Voided
 from node.simulator import Observed
 from tests.simulation.checkers.liveness import dispute_bound_s
 from tests.simulation.stage import Stage

@@ -13,7 +13,8 @@ from node.keys import generate
 from node.links import LinkModel
 from node.memory import remembering, remembering_gradients
 from node.network import Network
-from node.protocol.events import Committed, Input
+from node.protocol.events import Input
+from node.protocol.notices import Committed
 from node.signing import verify
 from node.simulator import Observed, Simulation, Stage
 from node.training.environment import fingerprint
@@ -57,7 +58,7 @@ class Cluster:
         at = keeper.newest(genesis_roster(self.members))
         if at is not None:
             node.peer.restore(at)
-        return node, keeper.recall(at.state.step if at is not None else 0)
+        return node, keeper.recall(*((at.state.step, at.number) if at is not None else (0, 0)))
 
     def play(self, promises: tuple[type, ...] = KEPT) -> list[Observed]:
         """To the end, under the eyes of the checkers."""

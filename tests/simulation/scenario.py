@@ -10,7 +10,7 @@ from random import Random
 
 from node.config import Plugin, Role, RunConfig, Schedule
 from node.links import LinkModel
-from node.protocol.events import PhaseEntered
+from node.protocol.notices import PhaseEntered
 from node.training.environment import pin
 from tests.simulation.checkers import PROMISES
 from tests.simulation.stage import Stage, play, set_up

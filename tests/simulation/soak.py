@@ -18,7 +18,8 @@ from pathlib import Path
 
 import msgspec
 
-from node.protocol.events import Dropped, PhaseEntered
+from node.protocol.events import Dropped
+from node.protocol.notices import PhaseEntered
 from node.training.environment import pin
 from tests.simulation.checkers import PROMISES
 from tests.simulation.composer import compose, described

@@ -12,7 +12,7 @@ from node.build import genesis_roster, settings_of, tools_of
 from node.config import Role, RunConfig
 from node.keys import generate
 from node.links import LinkModel
-from node.protocol.events import PhaseEntered
+from node.protocol.notices import PhaseEntered
 from node.protocol.proof import Ground
 from node.protocol.round import Round
 from node.simulator import Observed, Simulation, cluster

@@ -8,7 +8,7 @@ import pytest
 
 from node.conditions import Churn, Conditions, Event, Window
 from node.config import Plugin, Role, Schedule
-from node.protocol.events import Banned, Finished, Suspected
+from node.protocol.notices import Banned, Finished, Suspected
 from tests.simulation.restarting import RUN, Cluster, digests
 
 ATTACK = Role((Plugin("sign_flip"),), Schedule(start=2), (4, 5), attack_seed=3)

@@ -8,8 +8,9 @@ import msgspec
 import pytest
 
 from node.config import Plugin, Role, RunConfig, Schedule
-from node.protocol.events import Banned, Finished, Output, Say
+from node.protocol.events import Output, Say
 from node.protocol.messages import Hello
+from node.protocol.notices import Banned, Finished
 from tests.simulation.hostile import interpose
 from tests.simulation.stage import play, set_up
 

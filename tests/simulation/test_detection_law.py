@@ -1,4 +1,4 @@
-"""Detection times of whole simulated clusters fit the exact law of node/protocol/law.py.
+"""Detection times of whole simulated clusters fit the exact law of launcher/detection/law.py.
 
 tests/test_law.py holds the law against the draw alone, tests/test_attacks_in_simulation.py against the report's six
 peers; here against other sizes, with validation at random steps, with several pairs, and with attackers anywhere.
@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import pytest
 
+from launcher.detection import Detection, Setting, detection_distribution
 from node.config import Plugin, Role, RunConfig, Schedule
-from node.protocol.events import Banned, Halted
-from node.protocol.law import Detection, Setting, detection_distribution
+from node.protocol.notices import Banned, Halted
 from tests.simulation.stage import set_up
 from tests.test_law import LEVEL, chi_square_p
 

@@ -13,21 +13,8 @@ from hypothesis import strategies as st
 
 from node.config import Plugin, Role, RunConfig, Schedule
 from node.keys import generate
-from node.protocol.events import (
-    Banned,
-    BulkArrived,
-    BulkKey,
-    BulkKind,
-    Disputed,
-    Dropped,
-    Expelled,
-    Finished,
-    Halted,
-    MessageArrived,
-    Output,
-    PhaseEntered,
-    Say,
-)
+from node.protocol.encoding import encode_body, signing_bytes
+from node.protocol.events import BulkArrived, BulkKey, BulkKind, Dropped, MessageArrived, Output, Say
 from node.protocol.messages import (
     Accusation,
     AccusationKind,
@@ -48,9 +35,8 @@ from node.protocol.messages import (
     Signed,
     Verdict,
     Void,
-    encode_body,
-    signing_bytes,
 )
+from node.protocol.notices import Banned, Disputed, Expelled, Finished, Halted, PhaseEntered
 from node.signing import Signer
 from tests.simulation.checkers import Accuracy
 from tests.simulation.hostile import interpose, let_drift

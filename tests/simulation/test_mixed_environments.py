@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from node.config import Plugin, Role, RunConfig, Schedule
-from node.protocol.events import Banned, Halted, Output, PhaseEntered, Say
+from node.protocol.events import Output, Say
 from node.protocol.messages import Checksums, Commit, Report
+from node.protocol.notices import Banned, Halted, PhaseEntered
 from node.protocol.tribunal import far_from
 from node.training.tasks.quadratic import Quadratic
 from tests.simulation.checkers import PROMISES, EvidenceHolds

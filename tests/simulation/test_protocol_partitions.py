@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from node.links import Link, LinkModel
-from node.protocol.events import Banned, Committed, Expelled, Finished, Halted
+from node.protocol.notices import Banned, Committed, Disputed, Expelled, Finished, Halted
 from node.simulator import Simulation, cluster
 from node.training.registry import build_task
 from node.training.task import TaskContext
@@ -64,8 +64,9 @@ class Aftermath:
         return {peer for peer, end in self.ends.items() if isinstance(end, kind)}
 
 
-def partitioned(cut: Iterable[tuple[int, int]], steps: int = 6) -> Aftermath:
-    """Six honest peers; once step `CUT_AFTER` is committed the links of `cut` carry nothing any more."""
+def partitioned(cut: Iterable[tuple[int, int]], steps: int = 6, heals: bool = False) -> Aftermath:
+    """Six honest peers; once step `CUT_AFTER` is committed the links of `cut` carry nothing any more, or nothing until
+    somebody begins a dispute."""
     run = configuration(steps=steps)
     simulation: Simulation = cluster(
         run, build_task(run.task, TaskContext(Path("unused"), run.batch_size)), links=LINKS
@@ -78,6 +79,8 @@ def partitioned(cut: Iterable[tuple[int, int]], steps: int = 6) -> Aftermath:
                 after.digests.setdefault(step, {})[seen.node] = digest
                 if step == CUT_AFTER:
                     simulation.network.model = broken
+            case Disputed() if heals:
+                simulation.network.model = LINKS
             case Banned(peer=peer, reason=reason):
                 after.reasons.add(reason)
                 after.removed.setdefault(seen.node, set()).add(peer)
@@ -96,6 +99,14 @@ def between(one: Iterable[int], other: Iterable[int]) -> list[tuple[int, int]]:
 
 def test_a_partition_into_halves_halts_both() -> None:
     after = partitioned(between((0, 1, 2), (3, 4, 5)))
+    assert after.peers(Halted) == set(range(6))
+    assert not after.reasons
+    assert max(after.digests) <= CUT_AFTER + 1
+
+
+def test_halves_that_meet_again_in_their_dispute_do_not_remove_each_other() -> None:
+    """Each half's suspicions are enough to remove the other: both together would leave nobody."""
+    after = partitioned(between((0, 1, 2), (3, 4, 5)), heals=True)
     assert after.peers(Halted) == set(range(6))
     assert not after.reasons
     assert max(after.digests) <= CUT_AFTER + 1

@@ -11,9 +11,20 @@ import pytest
 from node.conditions import Change, Conditions, Event, Window
 from node.config import Plugin, Role, RunConfig, Schedule
 from node.protocol.charges import FalseProbation
-from node.protocol.events import Banned, Committed, Expelled, Finished, Halted, Probed, Returned
+from node.protocol.encoding import decode_body, decode_signed, encode, encode_body
 from node.protocol.evidence import decode
-from node.protocol.messages import Signed, decode_body, decode_signed, encode, encode_body
+from node.protocol.messages import Signed
+from node.protocol.notices import (
+    Banned,
+    Committed,
+    Disputed,
+    Expelled,
+    Finished,
+    Halted,
+    PhaseEntered,
+    Probed,
+    Returned,
+)
 from node.protocol.proof import UnprovenError, Verifier
 from node.protocol.state import Summary
 from node.simulator import Observed
@@ -235,3 +246,24 @@ def test_an_attacker_that_does_nothing_more_is_back_for_good() -> None:
     story = attacked("nothing")
     assert story.removed == [SILENT]
     assert set(story.back) == {5}
+
+
+@pytest.mark.parametrize("phase", ["CHECKSUMS", "REPORT", "CLOSE"])
+def test_a_peer_that_starts_again_inside_the_dispute_that_removes_it_comes_back(phase: str, tmp_path: Path) -> None:
+    """What the step comes to may need tensors that nobody sends to it any more: it is for those who are left."""
+    calm = played(tmp_path / "calm", ())[1]
+    entered = next(
+        each.time_s for each in outputs(calm, PhaseEntered) if (each.node, name_of(each)) == (5, (3, phase))
+    )  # fmt: skip
+    kill = Event(Window("s", entered + 1e-4), "kill", (5,), "kill")
+    disputed = outputs(played(tmp_path / "away", [kill])[1], Disputed)[0].time_s
+    again = Event(Window("s", disputed + RUN.delivery_bound_s), "restart", (5,), "restart")
+    seen = played(tmp_path / "back", [kill, again])[1]
+    assert removals(seen) == {(5, "silent")}
+    assert {each.node for each in outputs(seen, Finished)} == set(range(6))
+    assert all(len(found) == 1 for found in digests(seen).values())
+
+
+def name_of(seen: Observed) -> tuple[int, str]:
+    assert isinstance(seen.output, PhaseEntered)
+    return seen.output.step, seen.output.phase

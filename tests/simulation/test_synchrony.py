@@ -6,7 +6,7 @@ import pytest
 
 from node.config import Plugin, Role, RunConfig, Schedule
 from node.links import LinkModel
-from node.protocol.events import Banned, Halted, Voided
+from node.protocol.notices import Banned, Halted, Voided
 from tests.simulation.checkers import PROMISES
 from tests.simulation.stage import play, set_up
 

@@ -11,7 +11,8 @@ from node.config import Plugin, Role, RunConfig, Schedule
 from node.links import LinkModel
 from node.protocol import update
 from node.protocol.attempt import Attempt
-from node.protocol.events import Banned, Committed, Finished, Output, Undone
+from node.protocol.events import Output
+from node.protocol.notices import Banned, Committed, Finished, Undone
 from node.protocol.state import State, parameters_digest
 from node.protocol.undo import moved_on
 from node.simulator import Observed

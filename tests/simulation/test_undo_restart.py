@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 
 from node.conditions import Conditions, Event, Window
-from node.protocol.events import Finished, PhaseEntered, Undone
+from node.protocol.notices import Finished, PhaseEntered, Undone
 from node.simulator import Observed
 from tests.simulation.restarting import RUN, Cluster, digests
 from tests.simulation.test_churn import ATTACK

@@ -11,24 +11,21 @@ from pathlib import Path
 
 from node.config import Plugin, Role, RunConfig, Schedule
 from node.links import LinkModel
-from node.protocol.events import (
+from node.protocol.encoding import decode_body
+from node.protocol.events import Dropped, Endorse, Forward, Output, Say
+from node.protocol.messages import Body, Close, Outcome, Signed, Suspect, View, Void
+from node.protocol.notices import (
     Banned,
     Committed,
     Disputed,
-    Dropped,
-    Endorse,
     Expelled,
     Finished,
-    Forward,
     Halted,
-    Output,
     PhaseEntered,
     Resolved,
-    Say,
     Suspected,
     Voided,
 )
-from node.protocol.messages import Body, Close, Outcome, Signed, Suspect, View, Void, decode_body
 from node.training.environment import pin
 from tests.simulation.hostile import interpose
 from tests.simulation.stage import Stage, set_up

@@ -41,6 +41,7 @@ TRAIN_IMAGES = IdxFile("train-images-idx3-ubyte", (60_000, 28, 28), "6bbc9ace898
 TRAIN_LABELS = IdxFile("train-labels-idx1-ubyte", (60_000,), "a25bea736e30d166cdddb491f175f624")
 TEST_IMAGES = IdxFile("t10k-images-idx3-ubyte", (10_000, 28, 28), "2646ac647ad5339dbf082846283269ea")
 TEST_LABELS = IdxFile("t10k-labels-idx1-ubyte", (10_000,), "27ae3e4e09519cfbb04c329615203637")
+_DIGESTS: dict[tuple[object, ...], str] = {}
 FILES = (TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS)
 
 
@@ -89,12 +90,20 @@ def verify(path: Path, file: IdxFile) -> npt.NDArray[np.uint8]:
     """
     expected = len(file.header) + prod(file.shape)
     try:
-        size = path.stat().st_size
-        if size != expected:
-            raise DataError(f"{path} has {size} bytes instead of {expected}: truncated or not MNIST; {REPAIR}")
+        found = path.stat()
+        if found.st_size != expected:
+            raise DataError(f"{path} has {found.st_size} bytes instead of {expected}: truncated or not MNIST; {REPAIR}")
         values = np.memmap(path, dtype=np.uint8, mode="c")
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}; {REPAIR}") from error
-    if hashlib.md5(values.data, usedforsecurity=False).hexdigest() != file.md5:
+    # A sweep builds the task of hundreds of cells in one process: the same file is digested once.
+    if _md5(values.data, path, found.st_ino, found.st_mtime_ns) != file.md5:
         raise DataError(f"{path} is corrupt (its MD5 is not {file.md5}); {REPAIR}")
     return np.asarray(values[len(file.header) :]).reshape(file.shape)
+
+
+def _md5(content: memoryview, *known_by: object) -> str:
+    """The MD5 of a file's content, remembered by what tells that the file is still the same."""
+    if known_by not in _DIGESTS:
+        _DIGESTS[known_by] = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    return _DIGESTS[known_by]

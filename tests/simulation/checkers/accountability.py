@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 
 from node.protocol.attempt import Attempt
-from node.protocol.events import Accused, Banned, Committed, Returned
 from node.protocol.messages import AccusationKind, Phase, Report
+from node.protocol.notices import Accused, Committed
 from node.protocol.tribunal import gradient_fault
 from node.simulator import Observed
+from tests.simulation.checkers.testimony import Bans, Commits
 from tests.simulation.stage import Stage
 
 _NOTABLE = 1e-2
@@ -22,30 +23,23 @@ class Accountability:
 
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
-        self._bans: dict[int, int] = {}
+        self._bans, self._commits = Bans(), Commits(stage)
         self._audited: set[tuple[int, int | None]] = set()
-        self._steps: set[int] = set()
         self._past: Attempt | None = None
 
     def see(self, seen: Observed) -> None:
         if seen.node not in self._stage.honest:
             return
-        match seen.output:
-            case Banned() as ban:
-                self._bans.setdefault(ban.peer, ban.step)
-            case Returned(peer=peer):
-                self._bans.pop(peer, None)
-            case Accused() as accused if accused.kind.startswith("averaging"):
-                self._audited.add((accused.step, accused.accused))
-            case Committed() as done if done.step not in self._steps:
-                # The first honest peer that commits stands for all: Agreement compares them.
-                self._steps.add(done.step)
-                attempt = self._stage.simulation.nodes[seen.node].peer.past
-                assert attempt is not None
-                for peer in self._stage.roles:
-                    if peer in done.active and not self._banned(peer, done.step):
-                        self._examine(peer, attempt, done)
-                self._past = attempt
+        self._bans.see(seen)
+        accused = seen.output
+        if isinstance(accused, Accused) and accused.kind.startswith("averaging"):
+            self._audited.add((accused.step, accused.accused))
+        if (fresh := self._commits.fresh(seen)) is not None:
+            done, attempt = fresh
+            for peer in self._stage.roles:
+                if peer in done.active and not self._bans.out(peer, done.step):
+                    self._examine(peer, attempt, done)
+            self._past = attempt
 
     def end(self) -> None:
         pass
@@ -125,6 +119,3 @@ class Accountability:
         report = attempt.transcript.body(Phase.REPORT, peer)
         assert isinstance(report, Report)
         return any(not verdict.correct and verdict.target in self._stage.honest for verdict in report.verdicts)
-
-    def _banned(self, peer: int, step: int) -> bool:
-        return self._bans.get(peer, step + 1) <= step

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from node.protocol.events import Banned, Committed, Expelled, Suspected, Voided
+from node.protocol.notices import Banned, Committed, Expelled, Suspected, Voided
 from node.simulator import Observed
 from tests.simulation.stage import Stage
 

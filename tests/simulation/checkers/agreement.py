@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from node.protocol.events import Banned, Committed, Expelled, Undone, Voided
+from node.protocol.notices import Banned, Committed, Expelled, Undone, Voided
 from node.protocol.state import parameters_digest
 from node.simulator import Observed
 from tests.simulation.stage import Stage

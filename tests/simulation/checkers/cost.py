@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from node.protocol.attempt import Attempt
 from node.protocol.deadlines import laggards_s
-from node.protocol.events import Accused, Banned, Committed, Disputed, PhaseEntered, Suspected, Voided
 from node.protocol.messages import Phase, Reveal
+from node.protocol.notices import Accused, Banned, Committed, Disputed, PhaseEntered, Suspected, Voided
 from node.protocol.parts import Split
 from node.simulator import Observed, Traffic
 from tests.simulation.stage import Stage

@@ -3,9 +3,11 @@ take one each, is out by the end of the next step."""
 
 from __future__ import annotations
 
-from node.protocol.events import Banned, Committed, Returned, Voided
-from node.protocol.messages import Phase, decode_body
+from node.protocol.encoding import decode_body
+from node.protocol.messages import Phase
+from node.protocol.notices import Committed, Voided
 from node.simulator import Observed
+from tests.simulation.checkers.testimony import Bans
 from tests.simulation.stage import Stage
 
 
@@ -17,27 +19,23 @@ class Equivocations:
         self._held: dict[tuple[int, int, Phase, int], bytes] = {}
         self._split: dict[int, tuple[int, Phase]] = {}
         """By sender: the first slot in which honest peers hold different messages."""
-        self._out: dict[int, int] = {}
+        self._bans = Bans()
         self._last = 0
 
     def see(self, seen: Observed) -> None:
         if seen.node not in self._stage.honest:
             return
-        match seen.output:
-            case Banned() as ban:
-                self._out.setdefault(ban.peer, ban.step)
-            case Returned(peer=peer):
-                self._out.pop(peer, None)
-            case Voided() | Committed() as ended:
-                self._last = max(self._last, ended.step)
-                self._compare(seen.node, ended.step, ended.attempt)
+        self._bans.see(seen)
+        ended = seen.output
+        if isinstance(ended, Voided | Committed):
+            self._last = max(self._last, ended.step)
+            self._compare(seen.node, ended.step, ended.attempt)
 
     def end(self) -> None:
         for peer, (step, phase) in self._split.items():
             due = step if phase is not Phase.CLOSE else step + 1
             if due <= self._last:
-                out = self._out.get(peer)
-                assert out is not None and out <= due + 1, f"peer {peer} told two things in {phase.name} of step {step}"
+                assert self._bans.out(peer, due + 1), f"peer {peer} told two things in {phase.name} of step {step}"
 
     def _compare(self, node: int, step: int, number: int) -> None:
         peer = self._stage.simulation.nodes[node].peer

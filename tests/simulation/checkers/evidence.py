@@ -3,7 +3,7 @@ certificate covers the final parameters."""
 
 from __future__ import annotations
 
-from node.protocol.events import Banned, Committed, Finished, Returned
+from node.protocol.notices import Banned, Committed, Finished, Returned
 from node.protocol.proof import Verifier
 from node.protocol.state import Ban
 from node.simulator import Observed

@@ -4,7 +4,17 @@ dispute ends within its rounds plus a fifth, and every honest peer reaches the e
 from __future__ import annotations
 
 from node.protocol.deadlines import dispute_round_s, outcome_s
-from node.protocol.events import Committed, Disputed, Expelled, Finished, Halted, PhaseEntered, Resolved, Undone, Voided
+from node.protocol.notices import (
+    Committed,
+    Disputed,
+    Expelled,
+    Finished,
+    Halted,
+    PhaseEntered,
+    Resolved,
+    Undone,
+    Voided,
+)
 from node.simulator import Observed
 from tests.simulation.stage import Stage
 

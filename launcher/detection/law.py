@@ -46,16 +46,16 @@ Source: Gorbunov et al. 2021, Algorithm 7 (validators); PROTOCOL sections 3 and 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
-from itertools import accumulate
+from functools import lru_cache
 from math import comb
-from typing import Literal, NamedTuple, TypeAlias, TypeVar
+from typing import Literal, NamedTuple, TypeAlias
 
+from launcher.detection.markov import Chain, absorbed, chain
+from launcher.detection.waiting import Waiting
 from node.errors import ConfigError
 from node.protocol.validators import allowed_pairs
-from node.protocol.waiting import Waiting
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,11 +135,13 @@ def detection_distribution(setting: Setting, horizon: int) -> Detection:
         setting: the run.
         horizon: protocol steps after the first attacked one; what lasts longer is the tail of each Waiting.
     """
+    before = _before_attack(setting)
+    last, tagged = _last(setting, before), _tagged(setting, before)
     return Detection(
-        last_steps=_last(setting, horizon, lambda state: 1),
-        last_attacked=_last(setting, horizon, lambda state: int(state.active > state.serving_byzantine)),
-        tagged_steps=_tagged(setting, horizon, lambda tagged: 1),
-        tagged_contributed=_tagged(setting, horizon, lambda tagged: int(tagged.role != "serving")),
+        last_steps=absorbed(last, lambda state: True, horizon),
+        last_attacked=absorbed(last, lambda state: state.active > state.serving_byzantine, horizon),
+        tagged_steps=absorbed(tagged, lambda tagged: True, horizon),
+        tagged_contributed=absorbed(tagged, lambda tagged: tagged.role != "serving", horizon),
     )
 
 
@@ -165,9 +167,6 @@ class _Tagged(NamedTuple):
     role: _Role
 
 
-_K = TypeVar("_K", _State, _Tagged)
-
-
 def _hypergeometric(population: int, marked: int, drawn: int) -> Iterator[tuple[int, float]]:
     """(marked ones among the drawn, probability)."""
     for hit in range(max(0, drawn - (population - marked)), min(marked, drawn) + 1):
@@ -181,7 +180,7 @@ def _pairs(setting: Setting, active_byzantine: int) -> int:
     return allowed_pairs(setting.validators, setting.peers - removed, faults, removed)
 
 
-@cache
+@lru_cache(maxsize=4096)
 def _transitions(setting: Setting, state: _State, attacking: bool) -> tuple[tuple[_State, float], ...]:
     """Next states with their probabilities; `attacking`: the gradients of this step are false."""
     honest = (setting.peers - setting.byzantine) - (state.serving - state.serving_byzantine)
@@ -230,42 +229,20 @@ def _before_attack(setting: Setting) -> dict[_State, float]:
 # --- waiting times --------------------------------------------------------------------------------------------
 
 
-def _absorbed(
-    law: Mapping[_K, float],
-    moves: Callable[[_K], Iterable[tuple[_K | None, float]]],
-    counts: Callable[[_K], int],
-    horizon: int,
-) -> Waiting:
-    """Law of the sum of `counts` over the steps before a chain ends (moves to None), within `horizon` steps."""
-    at = {(place, 0): probability for place, probability in law.items() if probability}
-    ends = [0.0] * (horizon + 1)
-    for _ in range(horizon):
-        following: dict[tuple[_K, int], float] = defaultdict(float)
-        for (place, counted), probability in at.items():
-            total = counted + counts(place)
-            for after, chance in moves(place):
-                if after is None:
-                    ends[total] += probability * chance
-                else:
-                    following[after, total] += probability * chance
-        at = following
-    return Waiting(tuple(max(0.0, 1.0 - done) for done in accumulate(ends)))
-
-
-def _last(setting: Setting, horizon: int, counts: Callable[[_State], int]) -> Waiting:
-    """Law of the sum of `counts` over the steps with an active attacker."""
+def _last(setting: Setting, before: Mapping[_State, float]) -> Chain[_State]:
+    """The chain while any attacker is active, from the law of the state in step `start`."""
 
     def moves(state: _State) -> Iterator[tuple[_State | None, float]]:
         for after, chance in _transitions(setting, state, True):
             yield (after if after.active else None), chance
 
-    return _absorbed(_before_attack(setting), moves, counts, horizon)
+    return chain(before, moves)
 
 
-def _tagged(setting: Setting, horizon: int, counts: Callable[[_Tagged], int]) -> Waiting:
-    """Law of the sum of `counts` over the steps in which one given attacker is active."""
+def _tagged(setting: Setting, before: Mapping[_State, float]) -> Chain[_Tagged]:
+    """The chain while one given attacker is active, from the law of the state in step `start`."""
     law: dict[_Tagged, float] = {}
-    for state, probability in _before_attack(setting).items():
+    for state, probability in before.items():
         serves = state.serving_byzantine / state.active
         law |= {_Tagged(state, "serving"): probability * serves, _Tagged(state, "free"): probability * (1 - serves)}
 
@@ -277,7 +254,8 @@ def _tagged(setting: Setting, horizon: int, counts: Callable[[_Tagged], int]) ->
             for role, share in _next_roles(tagged, after):
                 yield _Tagged(after, role), chance * share
 
-    return _absorbed(law, moves, counts, horizon)
+    law = {place: probability for place, probability in law.items() if probability}
+    return chain(law, moves)
 
 
 def _next_roles(tagged: _Tagged, after: _State) -> tuple[tuple[_Role, float], ...]:

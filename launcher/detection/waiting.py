@@ -1,4 +1,4 @@
-"""The distribution of a waiting time in whole steps: what node/protocol/law.py answers with."""
+"""The distribution of a waiting time in whole steps: what launcher/detection/law.py answers with."""
 
 from __future__ import annotations
 

@@ -1,0 +1,57 @@
+"""When a node writes to its memory: messages at once, tensors before the end is said, attempts as they begin, once what
+came before is in the journal."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from node.keeper import Keeper
+from node.protocol.events import Input, Output
+from node.protocol.messages import Phase
+from node.protocol.notices import Disputed, PhaseEntered
+from node.protocol.peer import Peer
+
+
+class Machine(Protocol):
+    """What inputs go to."""
+
+    def handle(self, event: Input, /) -> list[Output]:
+        """Outputs that answer an input."""
+
+
+class Keeping:
+    """A machine whose messages are noted and whose attempts are saved, before anything of them leaves.
+
+    Whoever drives it calls `keep` after each `handle`, once it has journalled what the outputs say has happened. After
+    a crash in between the end of the step is gone through again; the other way round, nobody could tell what happened.
+
+    Args:
+        machine: takes the inputs.
+        peer: the honest peer inside it.
+        keeper: where to.
+    """
+
+    def __init__(self, machine: Machine, peer: Peer, keeper: Keeper) -> None:
+        self._machine, self._peer, self._keeper = machine, peer, keeper
+        self._begun = False
+
+    def handle(self, event: Input) -> list[Output]:
+        """As the machine's."""
+        self._keeper.heard(event)
+        outputs = self._machine.handle(event)
+        held = self._peer.holdings() if any(map(_nears_end, outputs)) else None
+        if held is not None:
+            self._keeper.hold(*held)
+        self._begun = any(isinstance(output, PhaseEntered) and output.phase == Phase.COMMIT.name for output in outputs)
+        return outputs
+
+    def keep(self) -> None:
+        """Save the attempt that has begun, if one has."""
+        if self._begun and self._peer.resumable:
+            self._keeper.save(self._peer.snapshot())
+        self._begun = False
+
+
+def _nears_end(output: Output) -> bool:
+    """True where an attempt is about to be closed, or frozen by a dispute."""
+    return isinstance(output, Disputed) or (isinstance(output, PhaseEntered) and output.phase == Phase.CLOSE.name)

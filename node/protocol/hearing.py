@@ -1,0 +1,181 @@
+"""What one attempt takes in from others: messages, suspicions, tensors, and what is missing when a wait is over."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from node.protocol import waits
+from node.protocol.attempt import Attempt
+from node.protocol.cargo import Cargo
+from node.protocol.events import BulkKey, Dropped, Forward, Output, Purpose, Say, SendBulk
+from node.protocol.gradients import Gradients
+from node.protocol.messages import (
+    Body,
+    Phase,
+    Signed,
+    Suspect,
+)
+from node.protocol.notices import PhaseEntered, Suspected
+from node.protocol.outcome import Ending, Trigger
+from node.protocol.porch import Porch
+from node.protocol.shapes import misfit
+from node.protocol.state import State
+from node.protocol.transcript import Added
+from node.protocol.trial import Trial
+from node.protocol.tribunal import Judgement
+
+
+class Hearing:
+    """The first layer of a round (node/protocol/round.py): what it holds, and its inputs.
+
+    Args:
+        attempt: fresh.
+        past: the committed attempt of the step before, None in step 0.
+        gradients: of this step, kept from attempt to attempt.
+        out: where outputs are appended.
+        proofs: encoded equivocations of earlier attempts, for our REPORT.
+        porch: holds the JOINs of the step before, for our REPORT.
+        again: we were started again in the midst of this attempt, and ask for the tensors that we have lost.
+    """
+
+    def __init__(
+        self, attempt: Attempt, past: Attempt | None, gradients: Gradients, out: list[Output],
+        proofs: tuple[bytes, ...] = (), again: bool = False, porch: Porch | None = None,
+    ) -> None:  # fmt: skip
+        self.attempt, self.past = attempt, past
+        self.cargo = Cargo(attempt, past)
+        self.trial: Trial | None = None
+        self.phase = Phase.COMMIT
+        self.trigger: Trigger | None = None
+        self.ending: Ending | None = None
+        self.verdict: tuple[Judgement, State] | None = None
+        self.frozen = False
+        self._gradients, self._out, self.proofs, self._again = gradients, out, proofs, again
+        self._porch = porch
+        newcomers = any(since == attempt.step for _, since in attempt.state.returned)
+        self._clock = waits.Clock(attempt.settings, len(attempt.roster.active), out, newcomers)
+        self._void: Judgement | None = None
+        self._early: set[tuple[Phase, int]] = set()
+        self._said = self._overdue = False
+        attempt.own_D = gradients.own_D
+        if attempt.me in attempt.contributors:
+            out += gradients.want_own(attempt)
+        if past is not None:
+            for target in attempt.targets:
+                out += gradients.want_past(Purpose.VALIDATE, past, target)
+        for item in attempt.shares.get(attempt.me, ()):
+            out += gradients.rechecks.want(attempt, item)
+        self._enter(Phase.COMMIT)
+
+    # --- inputs -----------------------------------------------------------------------------------------------
+
+    def take(self, via: int | None, body: Body, signed: Signed) -> None:
+        """A message of this attempt with a valid signature from an active sender."""
+        attempt, slot = self.attempt, body.slot
+        wrong = self._misfit(body)
+        if wrong is not None:
+            return self._dispute(f"peer {slot.sender}, {slot.phase.name}: {wrong}", signed)
+        match attempt.transcript.add(body, signed):
+            case Added.DUPLICATE:
+                return self._drop(via, "duplicate")
+            case Added.CONFLICT:
+                pair = attempt.transcript.conflicts[(slot.phase, slot.sender)]
+                return self._dispute(f"peer {slot.sender} equivocates in {slot.phase.name}", *pair)
+            case Added.NEW if isinstance(body, Suspect):
+                return self._suspected(body)
+            case Added.NEW if slot.phase.value < self.phase.value and slot.phase not in attempt.transcript.finished:
+                return self._dispute(f"peer {slot.sender} speaks in {slot.phase.name}, which does not exist", signed)
+            case Added.NEW:
+                if slot.phase is not self.phase:
+                    self._early.add((slot.phase, slot.sender))
+                waiting = tuple(attempt.transcript.suspects.get((slot.phase, slot.sender), ()))
+                if waiting:
+                    self._out.append(Forward(tuple(peer for peer in waiting if peer != attempt.me), (signed,)))
+        return self._compare()
+
+    def _compare(self) -> None:
+        split = self.attempt.transcript.split
+        if split is not None:
+            self._dispute("prefixes differ: not everybody has seen the same messages", *split)
+
+    def _misfit(self, body: Body) -> str | None:
+        trial = self.trial
+        known = (len(trial.publications), len(trial.judging)) if trial is not None else (None, None)
+        return misfit(body, self.attempt, *known)
+
+    def _suspected(self, body: Suspect) -> None:
+        """Answer a suspicion with the message if we hold it; f + 1 suspicions of one slot start a dispute."""
+        attempt = self.attempt
+        held = attempt.transcript.signed(body.named).get(body.peer)
+        if held is not None and body.slot.sender != attempt.me:
+            self._out.append(Forward((body.slot.sender,), (held,)))
+        by = attempt.transcript.suspects[(body.named, body.peer)]
+        if len(by) > attempt.roster.faults:
+            self._dispute(f"peer {body.peer} is silent in {body.named.name}", *by.values())
+
+    def take_bulk(self, via: int | None, key: BulkKey, values_P: Tensor) -> None:
+        """A tensor from a neighbour (None: ourselves)."""
+        if not self.cargo.expects(via, key, values_P.numel()):
+            return self._drop(via, "unexpected_bulk")
+        self.cargo.take(via, key, values_P)
+        return self.settle_cargo()
+
+    def holds(self, key: BulkKey) -> bool:
+        """True if we could send a tensor of this key again."""
+        return self.cargo.find(key) is not None
+
+    def request(self, via: int, key: BulkKey) -> None:
+        """A neighbour asks for a tensor again."""
+        values_P = self.cargo.serve(via, key)
+        if values_P is None:
+            return self._drop(via, "unserved_request")
+        self._out.append(SendBulk(via, key, values_P))
+        return None
+
+    def take_own(self) -> None:
+        """Our own gradient is ready."""
+        self.attempt.own_D = self._gradients.own_D
+
+    def remind(self) -> None:
+        """Whoever says nothing in this phase may lack what ended the one before: a faulty peer can have sent its last
+        message of it to us alone."""
+        transcript = self.attempt.transcript
+        quiet = tuple(peer for peer in transcript.missing(self.phase) if peer != self.attempt.me)
+        if quiet and transcript.finished and not self.frozen:
+            self._out.append(Forward(quiet, tuple(transcript.signed(transcript.finished[-1]).values())))
+
+    def bulk_overdue(self) -> None:
+        """The wait for bulk is over: say what is missing instead. After a new start our AGG may have been said already,
+        with the parts that we have lost since: they are waited for as long as the others wait for us."""
+        self._overdue = not (self._again and self.phase is Phase.AGG)
+
+    def overdue(self) -> None:
+        """The wait for messages is over: suspect whoever is missing (a local timeout never bans)."""
+        attempt = self.attempt
+        for peer in attempt.transcript.missing(self.phase):
+            if peer != attempt.me:
+                self._out.append(Suspected(attempt.step, attempt.number, self.phase.name, peer))
+                self._out.append(Say(attempt.roster.active, Suspect(attempt.slot(Phase.SUSPECT), (), self.phase, peer)))
+        self._clock.stall()
+
+    def settle_cargo(self) -> None:
+        """Place tensors whose digest is known by now."""
+        for via in self.cargo.settle(self.trial):
+            self._drop(via, "bulk_digest")
+
+    def _enter(self, phase: Phase) -> None:
+        attempt = self.attempt
+        self.phase, self._said, self._overdue = phase, False, False
+        self._out.append(PhaseEntered(attempt.step, attempt.number, phase.name))
+        trial = self.trial
+        work = (0, self.attempt.burden)
+        if trial is not None:
+            work = len(trial.publications), len(trial.accused) + len(trial.disowned) + len(trial.returning)
+        self._clock.enter(phase, *work)
+
+    def _drop(self, via: int | None, reason: str) -> None:
+        self._out.append(Dropped(via, reason))
+
+    def _dispute(self, cause: str, *messages: Signed) -> None:
+        if self.trigger is None:
+            self.trigger = Trigger(cause, messages)

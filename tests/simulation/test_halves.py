@@ -1,0 +1,70 @@
+"""A network cut into halves at any instant of a step: all halt; started again in a whole one, they end as if nothing
+had happened."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from node.build import Node, genesis_roster
+from node.conditions import Change, Conditions, Event, Window
+from node.protocol.events import Input
+from node.protocol.notices import Banned, Committed, Finished, Halted, PhaseEntered
+from node.recovery import without_dispute
+from node.simulator import Observed
+from tests.simulation.restarting import Cluster, digests
+
+SIDES = (0, 1, 2), (3, 4, 5)
+CUT = tuple(pair for a in SIDES[0] for b in SIDES[1] for pair in ((a, b), (b, a)))
+STEP, PHASES = 5, ("COMMIT", "AGG", "REVEAL", "CHECKSUMS", "REPORT", "CLOSE")
+LASTING_S = 3600.0
+
+
+class Halves(Cluster):
+    """Nodes that are started again as those that halted are."""
+
+    def make(self, me: int) -> tuple[Node, list[Input]]:
+        again = me in self.keepers
+        node, heard = super().make(me)
+        at = self.keepers[me].newest(genesis_roster(self.members)) if again else None
+        return node, heard if at is None else list(without_dispute(self.keepers[me], at, tuple(heard)))
+
+
+def parameters(seen: list[Observed]) -> dict[int, set[bytes]]:
+    """Digests of the parameters after each step, over all nodes and lives."""
+    found: dict[int, set[bytes]] = {}
+    for each in seen:
+        if isinstance(each.output, Committed):
+            found.setdefault(each.output.step, set()).add(each.output.parameter_digest)
+    return found
+
+
+@pytest.fixture(scope="module")
+def calm(tmp_path_factory: pytest.TempPathFactory) -> list[Observed]:
+    """The run in a whole network."""
+    return Cluster(tmp_path_factory.mktemp("calm"), Conditions(), {}, 1).play()
+
+
+@pytest.mark.parametrize("late", [0.0, 0.5])
+@pytest.mark.parametrize("phase", PHASES)
+def test_halves_end_as_if_they_had_never_been_cut(
+    phase: str, late: float, calm: list[Observed], tmp_path: Path
+) -> None:
+    """Cut when the first peer enters a phase, or half-way to when the last one does."""
+    entered = sorted(each.time_s for each in calm if each.output == PhaseEntered(STEP, 0, phase))
+    cut_s = entered[0] + late * (entered[-1] - entered[0])
+    whole_s = cut_s + LASTING_S
+    conditions = Conditions(
+        changes=(Change(Window("s", cut_s, whole_s), {}, CUT, cut=True),),
+        events=(Event(Window("s", whole_s + 1.0), "restart", tuple(range(6)), "restart"),),
+    )
+    seen = Halves(tmp_path / "cut", conditions, {}, 1).play(())
+    assert {each.node for each in seen if isinstance(each.output, Halted)} == set(range(6))
+    assert not [each for each in seen if isinstance(each.output, Banned)]
+    assert {each.node for each in seen if isinstance(each.output, Finished)} == set(range(6))
+    found, expected = digests(seen), digests(calm)
+    assert all(len(each) == 1 for each in found.values())
+    # What was said of tensors that were late stands in the transcript of the step, and changes nothing else.
+    assert parameters(seen) == parameters(calm)
+    assert found | {STEP: set()} == expected | {STEP: set()}

@@ -1,0 +1,109 @@
+"""What a running worker endures: foreign frames, floods."""
+
+from __future__ import annotations
+
+import os
+import signal
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from time import monotonic
+
+import msgspec
+import pytest
+import zmq
+
+from node import keys, wire
+from node.config import Endpoint, Member
+from node.protocol.events import BulkKey, BulkKind
+from node.transport import Transport
+from tests.test_worker import TOKEN, under_way
+from tests.workers import ENDLESS, WATCHDOG_S, introduce, push, roster, workers
+
+pytestmark = pytest.mark.sockets
+KEY = BulkKey(step=3, attempt=0, kind=BulkKind.PART, owner=2, part=0)
+MEMBER_FRAMES = {
+    "control_malformed": [[b""], [b"\x07x"], [b"\x01a", b"b"], [b""] * 500, [b"\x02\x63v"], [b"\x02\x02\xc1"]],
+    "malformed": [[wire.encode_control(data)] for data in (b"\xc1", b"\x92\xc4\x01a", b"x" * 100_000)],
+    "greeting_of_another_run": [[wire.encode_greeting(wire.Greeting("older", TOKEN))]],
+}
+BULK_FRAMES = {
+    "bulk_malformed": [[b""], [b"\xc1", b"1234"], [wire.encode_bulk_header(TOKEN, KEY), b"123", b"4"], [b"a"] * 500],
+    "bulk_unknown_token": [[wire.encode_bulk_header(TOKEN, KEY), bytes(8)]],
+}
+
+
+def test_malformed_and_foreign_frames_do_not_stop_running_workers(tmp_path: Path, stack: ExitStack) -> None:
+    """A hand-written peer with a member's key, one with a stranger's, one without, and bytes on the bulk port."""
+    made = roster(tmp_path, ENDLESS)
+    with workers(made) as started:
+        addresses = introduce(started)
+        under_way(started)
+        target, member = addresses[0], made[0].members[0]
+        throw(stack, target, member, keys.load(Path(made[2].secrets_file)).transport_secret)
+        mark = started[0].said("committed")[-1]["step"]
+        under_way(started, mark + 20)
+        os.kill(started[0].process.pid or 0, signal.SIGTERM)
+        assert started[0].exit_code() == 143
+        drops = started[0].drops
+        assert {reason: drops.get(reason) for reason in (*MEMBER_FRAMES, *BULK_FRAMES)} == {
+            reason: len(frames) for reason, frames in (*MEMBER_FRAMES.items(), *BULK_FRAMES.items())
+        }
+        assert drops["stranger"] >= 1
+        assert not started[0].said("banned")
+
+
+def throw(stack: ExitStack, target: Endpoint, member: Member, key: str) -> None:
+    """Send everything that is wrong, each time followed by what shows that it has been read."""
+    liar = push(stack, target.control, member, key)
+    stranger = push(stack, target.control, member, zmq.curve_keypair()[1].decode())
+    naked, bulk = push(stack, target.control), push(stack, target.bulk)
+    for frames in (frames for rows in MEMBER_FRAMES.values() for frames in rows):
+        liar.send_multipart(frames)
+    for frames in (frames for rows in BULK_FRAMES.values() for frames in rows):
+        bulk.send_multipart(frames)
+    for outsider in (stranger, naked):
+        # Turned away already, it has no line that a message could wait on.
+        with suppress(zmq.Again):
+            outsider.send(wire.encode_control(b"let me in"), zmq.NOBLOCK)
+    oversized = push(stack, target.control, member, key)
+    oversized.send(bytes(5 << 20))
+
+
+def test_a_flood_of_a_member_neither_stops_a_step_nor_a_deadline(tmp_path: Path, stack: ExitStack) -> None:
+    """Peer 2 is only a flood: it greets, then repeats junk. The others' deadlines still come, and it is gone."""
+    bounds = {"delivery_bound_s": 0.5, "gradient_bound_s": 0.5}
+    made = roster(tmp_path, msgspec.structs.replace(ENDLESS, **bounds))
+    with workers(made[:2]) as started:
+        secrets = keys.load(Path(made[2].secrets_file))
+        peer = Transport(2, secrets, made[2].members, made[2].listen, run_id="run")
+        stack.callback(peer.close, 0)
+        peer.connect(introduce(started, {2: peer.bound}))
+        end = monotonic() + WATCHDOG_S
+        while not all(each.said("banned") for each in started):
+            assert monotonic() < end
+            for _ in range(100):
+                for each in started:
+                    peer.send_control(each.config.node, b"\x92\xc4\x01a\xc4\x01b")
+            peer.poll(0.0)
+        for each in started:
+            os.kill(each.process.pid or 0, signal.SIGTERM)
+        assert [each.exit_code() for each in started] == [143, 143]
+        for each in started:
+            assert [(ban["peer"], ban["standing"]) for ban in each.said("banned")] == [(2, "gone")]
+            assert each.drops["malformed"] > 0
+
+
+def test_a_flood_before_the_start_is_kept_to_a_few_messages(tmp_path: Path, stack: ExitStack) -> None:
+    """Peer 2 talks at once while peer 1 is still awaited: what it says meanwhile must not pile up."""
+    made = roster(tmp_path)
+    with workers(made[:1], mesh_s=4.0) as (alone,):
+        peer = Transport(2, keys.load(Path(made[2].secrets_file)), made[2].members, made[2].listen, run_id="run")
+        stack.callback(peer.close, 0)
+        nowhere = Endpoint("tcp://127.0.0.1:1", "tcp://127.0.0.1:1")
+        peer.connect(introduce([alone], {1: nowhere, 2: peer.bound}))
+        for _ in range(20):
+            peer.send_control(0, b"hello")
+        while alone.process.exitcode is None:
+            peer.poll(0.1)
+        assert "no greeting from peer 1 within" in alone.log
+        assert alone.drops["early"] == 12
