@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dashboards.parts import STATES, YES_NO, Show
+from dashboards.parts import STATES, YES_NO, Show, attacked
 
 RUN = 'run_id="$run_id"'
 COMPARED = 'run_id="$compare_run"'
@@ -38,7 +38,7 @@ OVERVIEW = (
         (f"max by (peer) (btard_peer_state{{{RUN}}})", "peer {{peer}}"),
     ), "states", names=STATES, label="peer"),
     Show("Ground truth", "Who attacks, and when: only the launcher knows.", (
-        (f'btard_attack_active{{{RUN}, attack!="none"}}', "{{attack}}"),
+        (attacked("> bool 0"), "{{attack}}"),
         (f"max by (peer) (btard_peer_byzantine{{{RUN}}})", "peer {{peer}} is Byzantine"),
     ), "states", names=YES_NO, label="peer"),
     Show("Alerts", "Those that wait or fire, by Prometheus's rules.", (

@@ -84,8 +84,18 @@ def frame(name: str) -> dashboard.Dashboard:
     return made.annotation(regions.target(target))
 
 
+def attacked(comparison: str) -> str:
+    """True where an attack is on, or where it was on between two scrapes or before the first: attackers may be caught
+    within less than a second. `comparison` is for the steps that it has gained."""
+    chosen = '{run_id="$run_id", attack!="none"}'
+    steps = f"btard_attack_steps_total{chosen}"
+    # One series for each attack: `or` alone would give two, one with the metric's name.
+    gained = f"{steps} - ({steps} offset 3s or 0 * {steps})"
+    return f"max by (attack) (btard_attack_active{chosen} == 1 or {gained} {comparison})"
+
+
 ANNOTATIONS = (
-    ("Attack", "orange", 'btard_attack_active{run_id="$run_id", attack!="none"} == 1', "{{attack}}"),
+    ("Attack", "orange", attacked("> 0"), "{{attack}}"),
     ("Ban", "red", 'changes(run_id_peer:btard_banned:max{run_id="$run_id"}[5s]) > 0', "peer {{peer}}"),
 )
 """Name, colour, expression and text; samples that follow each other make one region."""

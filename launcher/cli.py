@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from launcher import exits, listing, pages, studies
+from launcher import exits, listing, oversight, pages, studies
 from launcher.flags import GroupedCommand, Launch, table_options
-from node import extensions
 from node.errors import BackendError, BtardError, ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -147,54 +146,6 @@ def show_plan(emit: str | None, **options: Any) -> None:
     click.echo((files.compose if emit == "compose" else files.gpu)(experiment.peers), nl=False)
 
 
-@cli.command()
-@click.argument("run_dir", metavar="RUN", type=click.Path(path_type=Path))
-@click.option("--data-dir", metavar="DIR", type=click.Path(path_type=Path), help="where data sets lie [the run's]")
-@click.option("--import", "imports", metavar="FILE.py", multiple=True, type=click.Path(path_type=Path),
-              help="file that the run was made with, if you trust it (repeatable)")  # fmt: skip
-@click.option("--explain", is_flag=True, help="tell the story of every ban and dispute in words")
-def verify(run_dir: Path, data_dir: Path | None, imports: Sequence[Path], explain: bool) -> None:
-    """Check the ban evidence of a finished run.
-
-    Public keys and public data suffice; whoever received the directory can do it.
-    """
-    from launcher import verification
-
-    extensions.load(imports)
-    raise SystemExit(verification.show(_console(), run_dir, data_dir, explain))
-
-
-@cli.command()
-@click.argument("run_dir", metavar="[RUN]", required=False, type=click.Path(path_type=Path))
-def status(run_dir: Path | None) -> None:
-    """Show how a run stands, whatever its backend [the latest under runs/]."""
-    from launcher import control
-
-    for line in control.status(run_dir or control.latest()):
-        click.echo(line)
-
-
-@cli.command()
-@click.argument("run_dir", metavar="[RUN]", required=False, type=click.Path(path_type=Path))
-@click.option("--node", metavar="ID", type=int, help="only this node's")
-@click.option("--lines", metavar="N", type=click.IntRange(1), default=40, show_default=True, help="of each node")
-def logs(run_dir: Path | None, node: int | None, lines: int) -> None:
-    """Show the ends of the workers' logs, whatever the backend [the latest run under runs/]."""
-    from launcher import control
-
-    for line in control.logs(run_dir or control.latest(), node, lines):
-        click.echo(line)
-
-
-@cli.command()
-@click.argument("run_dir", metavar="[RUN]", required=False, type=click.Path(path_type=Path))
-def stop(run_dir: Path | None) -> None:
-    """End a run in order; remove what a killed launcher left [the latest run under runs/]."""
-    from launcher import control
-
-    control.stop(run_dir or control.latest(), click.echo)
-
-
 @cli.command("data")
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @click.option("--data-dir", metavar="DIR", help="where data sets lie [~/.cache/btard/data]")
@@ -248,8 +199,9 @@ def bench(peers: int, size: float, pairs: int, task: str | None, steps: int, sca
         click.echo(line)
 
 
-for each in (studies.sweep, studies.report, studies.compare, studies.export, pages.dashboards,
-             listing.attacks, listing.rules, listing.tasks):  # fmt: skip
+for each in (oversight.verify, oversight.status, oversight.logs, oversight.stop, studies.sweep, studies.report,
+             studies.compare, studies.export, pages.dashboards, listing.attacks, listing.rules,
+             listing.tasks):  # fmt: skip
     cli.add_command(each)
 
 

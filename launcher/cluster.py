@@ -9,21 +9,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from launcher import backends, control, data, plan, rundir, scoring, summary
+from launcher import backends, control, data, ending, plan, rundir, scoring, summary
 from launcher.experiment import Experiment
-from launcher.files import last_lines
 from launcher.interrupts import Interrupts
 from launcher.plan import Plan
 from launcher.play import LOOK_SECONDS, play_of
 from launcher.state import Record, RunState
-from launcher.summary import FAILED, FINISHED, INTERRUPTED, TIMEOUT, Ending, Failure, Summary
+from launcher.summary import FAILED, FINISHED, INTERRUPTED, TIMEOUT, Ending, Summary
 from launcher.watch import Watch
 from node.errors import BackendError, BtardError
 
 POLL_SECONDS = 0.2
 BIND_SECONDS = 120.0
 ATTACKER_GRACE_SECONDS = 10.0
-LOG_LINES = 8
 
 
 class Observer(Protocol):
@@ -197,8 +195,8 @@ def _carry_through(current: _Run, made: rundir.RunDirectory) -> tuple[str, str |
         with suppress(BtardError):
             current.observer.saw(current.watch.look())
         current.observer.ended()
-    if outcome == FINISHED and not _all_finished(current):
-        outcome, problem = FAILED, _first_problem(current)
+    if outcome == FINISHED and not ending.all_finished(current.state):
+        outcome, problem = FAILED, ending.first_problem(current.directory, current.state, current.exits)
     return outcome, problem
 
 
@@ -237,7 +235,7 @@ def _reason_to_stop(current: _Run) -> tuple[str, str] | None:
         return TIMEOUT, f"not finished after --timeout {limit:g} s, at step {current.state.step}"
     missing = sorted(set(range(current.plan.run.peers)) - current.backend.bound - current.absent)
     if missing and any(node in current.exits for node in missing):
-        return FAILED, _first_problem(current)
+        return FAILED, ending.first_problem(current.directory, current.state, current.exits)
     if missing and elapsed > BIND_SECONDS:
         names = ", ".join(map(str, missing))
         return (
@@ -260,43 +258,8 @@ def _name_dead(current: _Run, ended: backends.Exited) -> None:
         node.state = "dead"
     elif node.node in current.plan.roles:
         return  # an attacker that halts has been cut off; the verdict may be on its way in the others' journals
-    for line in scoring.obituary(node, last_lines(_log(current, ended.node), LOG_LINES)):
+    for line in ending.obituary(node, ending.last_words(current.directory, ended.node)):
         current.observer.note(line)
-
-
-def _all_finished(current: _Run) -> bool:
-    honest = [current.state.nodes[node] for node in current.state.honest]
-    away = current.state.killed | current.state.paused
-    return all(node.finished or node.out is not None or node.node in away for node in honest) and any(
-        node.finished for node in honest
-    )
-
-
-def _first_problem(current: _Run) -> str:
-    """The first honest node that did not finish, in words."""
-    for failure in _failures(current):
-        if failure.node in current.state.honest:
-            said = failure.problem or (failure.log[-1] if failure.log else "it left no word")
-            return f"node {failure.node} {scoring.how_it_ended(failure.exit_code)}: {said}"
-    return "a node did not finish"
-
-
-def _failures(current: _Run) -> tuple[Failure, ...]:
-    """Nodes that did not end as the protocol lets them: finished, or removed and told so."""
-    found = []
-    for node in current.state.nodes.values():
-        removed = node.out is not None and current.exits.get(node.node) == 0
-        if node.finished or removed or node.out == "banned" or node.node not in current.exits:
-            continue
-        if node.node in current.state.killed:
-            continue
-        log = last_lines(_log(current, node.node), LOG_LINES)
-        found.append(Failure(node.node, current.exits[node.node], node.problem, log))
-    return tuple(found)
-
-
-def _log(current: _Run, node: int) -> Path:
-    return current.directory / "logs" / f"node-{node}.log"
 
 
 def _score(current: _Run, outcome: str, problem: str | None) -> Result:
@@ -308,10 +271,9 @@ def _score(current: _Run, outcome: str, problem: str | None) -> Result:
             final = scoring.final_figures(current.plan, current.directory, current.state)
         except BtardError as error:
             outcome, problem = FAILED, str(error)
-    ending = Ending(
-        outcome, wall, problem, final.test_accuracy, current.plan.dimension, _failures(current), final.model
-    )
-    score = summary.summarise(current.run_id, current.state, current.plan.roles, ending)
+    failed = ending.failures(current.directory, current.state, current.exits)
+    how = Ending(outcome, wall, problem, final.test_accuracy, current.plan.dimension, failed, final.model)
+    score = summary.summarise(current.run_id, current.state, current.plan.roles, how)
     summary.write(score, current.directory)
     with suppress(BackendError):  # a full disk; `problem` says so already
         current.watch.note("ended", outcome=outcome, problem=problem)

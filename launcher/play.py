@@ -15,6 +15,8 @@ from node.direction import Director
 LOOK_SECONDS = 0.05
 """How often to look for what is due."""
 
+_OF_LINKS = ("begins", "ends")
+
 
 @runtime_checkable
 class Hands(Protocol):
@@ -40,8 +42,10 @@ class Play:
         self, conditions: Conditions, hands: Hands, state: RunState, watch: Watch,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
-        done = Counter(event["text"] for event in state.happened if event["action"] not in ("begins", "ends"))
-        self._director = Director(conditions, done)
+        done = Counter(event["text"] for event in state.happened if event["action"] not in _OF_LINKS)
+        said = {what: {event["text"] for event in state.happened if event["action"] == what} for what in _OF_LINKS}
+        begun = said["begins"] - said["ends"]
+        self._director = Director(conditions, done, begun)
         self._elapsed_s = max((float(event["at_s"]) for event in state.happened), default=0.0)
         self._hands, self._state, self._watch, self._clock = hands, state, watch, clock
         self._origin_s: float | None = None

@@ -56,7 +56,10 @@ def _configs(run_dir: Path, record: RunRecord) -> tuple[NodeConfig, ...]:
             f"has {rundir.FORMAT} and {WIRE_VERSION}); resume it with the release that made it"
         )
     if record.experiment.backend != "local":
-        raise ConfigError(f"{run_dir} ran on the backend {record.experiment.backend!r}; only local runs are resumed")
+        raise ConfigError(
+            f"{run_dir} ran on the backend {record.experiment.backend!r}; only local runs are resumed, the others keep "
+            "nothing after their end: start it again with `btard-launch run`"
+        )
     if control.worker(run_dir) is not None:
         raise ConfigError(f"{run_dir} is still running; stop it first")
     configs = tuple(node_config.load(path) for path in sorted(run_dir.glob("nodes/*/config.json")))

@@ -86,6 +86,8 @@ class _Parser:
     warnings: list[str] = field(default_factory=list)
     gone: set[int] = field(default_factory=set)
     paused: set[int] = field(default_factory=set)
+    doubtful: set[int] = field(default_factory=set)
+    """Peers that may have ended by themselves: cut off from a quorum, or paused for a while."""
 
     def statement(self, line: Line) -> None:
         """One line."""
@@ -214,6 +216,7 @@ class _Parser:
             raise line.error(f"peer {missing[0]} is on no side of this partition; name it", verb)
         cut = [(a, b) for one, other in combinations(sides, 2) for a in one for b in other]
         self._quorum(line, window, verb, max(map(len, sides)))
+        self.doubtful.update(peer for side in sides for peer in side if 2 * len(side) <= self.peers)
         self._change(line, window, {}, tuple(sorted([*cut, *((b, a) for a, b in cut)])), cut=True)
 
     def _quorum(self, line: Line, window: Window, verb: Word, largest: int) -> None:
@@ -244,7 +247,7 @@ class _Parser:
             case "pause":
                 self.paused.update(peers)
             case "continue":
-                self.paused.difference_update(peers)
+                self._continue(peers)
         self.events.append(Event(window, action, peers, line.text.strip()))
         if action == "pause" and line.skip("for"):
             self._until(line, window, peers)
@@ -274,12 +277,17 @@ class _Parser:
             problem = "must be positive" if window.unit == "s" else "needs a pause at a time, not at a step"
             raise line.error(f"`for {word.text}` {problem}", word)
         self.events.append(Event(Window("s", window.start + lasting_s), "continue", peers, line.text.strip()))
+        self._continue(peers)
+
+    def _continue(self, peers: tuple[int, ...]) -> None:
         self.paused.difference_update(peers)
+        self.doubtful.update(peers)
 
     def _check(self, line: Line, action: str, word: Word, peer: int) -> None:
-        if (peer in self.gone) != (action == "restart"):
-            how = "has been killed" if peer in self.gone else "has not been killed"
-            raise line.error(f"peer {peer} {how} by an earlier line", word)
+        if action == "restart" and peer not in self.gone | self.doubtful:
+            raise line.error(f"peer {peer} has not been killed by an earlier line, nor paused or cut off", word)
+        if action != "restart" and peer in self.gone:
+            raise line.error(f"peer {peer} has been killed by an earlier line", word)
         if action == "continue" and peer not in self.paused:
             raise line.error(f"peer {peer} is not paused by an earlier line", word)
         if action == "pause" and peer in self.paused:

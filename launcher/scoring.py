@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import signal
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from launcher.plan import Plan
-from launcher.state import NodeState, RunState
+from launcher.state import RunState
 
 MODEL = "model.pt"
 
@@ -49,22 +47,3 @@ def agreed_parameters(state: RunState) -> str | None:
         return None
     digest, _ = Counter(node.parameter_digest for node in ends).most_common(1)[0]
     return next(node.parameters_file for node in ends if node.parameter_digest == digest)
-
-
-def obituary(node: NodeState, log: Sequence[str]) -> list[str]:
-    """What to tell people of a worker that died: one line, and the end of its log."""
-    said = f": {node.problem}" if node.problem else ""
-    head = f"node {node.node} {how_it_ended(node.exit_code)} at step {node.step + 1}{said}"
-    return [head, *(f"  node {node.node} | {line}" for line in log)]
-
-
-def how_it_ended(exit_code: int | None) -> str:
-    """An exit code in words."""
-    if exit_code is None:
-        return "was stopped"
-    if exit_code >= 0:
-        return f"ended with exit code {exit_code}"
-    try:
-        return f"was killed by {signal.Signals(-exit_code).name}"
-    except ValueError:
-        return f"was killed by signal {-exit_code}"

@@ -42,9 +42,10 @@ class Ban:
     evidence_digest: str
 
 
-@dataclass(frozen=True, slots=True)
-class Undoing:
-    """What an undo step came to; `lies` are (step, peer), `to_step` None: nothing was false."""
+class Undoing(msgspec.Struct, frozen=True):
+    """One undo step: whose contributions were recomputed, which (step, peer) were false, before which step's parameters
+    stand again (None: nothing was undone), how many steps with gradients that costs, and whether the first lie may be
+    older than the window."""
 
     step: int
     suspects: tuple[int, ...]

@@ -13,7 +13,7 @@ from launcher import traffic
 from launcher.files import write_atomically
 from launcher.pace import StepSeconds, step_seconds
 from launcher.roles import describe
-from launcher.state import Ban, Record, Return, RunState
+from launcher.state import Ban, Record, Return, RunState, Undoing
 from node.config import Role
 
 FORMAT = 1
@@ -40,19 +40,6 @@ class BanRow(msgspec.Struct, frozen=True):
     evidence: str
     evidence_digest: str
     byzantine: bool
-
-
-class UndoRow(msgspec.Struct, frozen=True):
-    """One undo step: whose contributions were recomputed, which (step, peer) were false, before which step's parameters
-    stand again (None: nothing was undone), how many steps with gradients that costs, and whether the first lie may be
-    older than the window."""
-
-    step: int
-    suspects: tuple[int, ...]
-    lies: tuple[tuple[int, int], ...]
-    to_step: int | None
-    lost: int
-    older: bool
 
 
 class Failure(msgspec.Struct, frozen=True):
@@ -141,7 +128,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     links: list[LinkRow] = []
     scenario: list[Happened] = []
     returned: list[Return] = []
-    undone: list[UndoRow] = []
+    undone: list[Undoing] = []
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,8 +178,7 @@ def summarise(run_id: str, state: RunState, roles: Mapping[int, Role], ending: E
         scenario=[Happened(event["action"], tuple(event["peers"]), event["at_s"], event["text"])
                   for event in state.happened],
         returned=[state.returned[peer] for peer in sorted(state.returned)],
-        undone=[UndoRow(each.step, each.suspects, each.lies, each.to_step, each.lost, each.older)
-                for _, each in sorted(state.undone.items())],
+        undone=[state.undone[step] for step in sorted(state.undone)],
     )  # fmt: skip
 
 

@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.text import Text
 
 from launcher.monitor import shown_path
-from launcher.state import Undoing, undo_line
-from launcher.summary import FINISHED, BanRow, Summary, UndoRow
+from launcher.state import undo_line
+from launcher.summary import FINISHED, BanRow, Summary
 from launcher.traffic import human
 from launcher.weather import events, weather
 
@@ -39,7 +39,8 @@ def rows(summary: Summary) -> list[tuple[str, str]]:
         back = [f"peer {row.peer} after step {row.step}, on probation until then; evidence {row.evidence}"
                 for row in summary.returned]  # fmt: skip
         result += _many("gone and back", back)
-    result += _many("undone", [f"step {row.step}: {_undone(row)}" for row in summary.undone]) if summary.undone else []
+    undone = [f"step {row.step}: {undo_line(row)}" for row in summary.undone]
+    result += _many("undone", undone) if undone else []
     if summary.byzantine:
         result += _many("attackers not found", [f"peer {peer}" for peer in summary.undetected_peers])
     result += _many("honest peers banned", [f"peer {peer}" for peer in summary.honest_banned_peers])
@@ -64,10 +65,6 @@ def _ban(ban: BanRow, summary: Summary) -> str:
     steps = summary.detection_steps.get(str(ban.peer))
     after = f", after {steps} attacked step{'' if steps == 1 else 's'}" if steps is not None else ""
     return f"peer {ban.peer} at step {ban.step} for {ban.reason}, {by}{after}; evidence {ban.evidence}"
-
-
-def _undone(row: UndoRow) -> str:
-    return undo_line(Undoing(row.step, row.suspects, row.lies, row.to_step, row.lost, row.older))
 
 
 def _bytes(summary: Summary) -> str:

@@ -97,7 +97,8 @@ class _Lines:
         self.path = path
         try:
             # Unbuffered: what a full disk refuses must not come up again when the file is closed.
-            self._file = path.open("ab", buffering=0)
+            self._file = path.open("ab+", buffering=0)
+            journal.cut_torn_line(self._file.fileno())
         except OSError as error:
             raise disk_error(error, path) from error
 

@@ -15,7 +15,7 @@ import yaml
 from launcher import cli
 from launcher.backends import Exited
 from launcher.backends.local import ENVIRONMENT
-from launcher.containers import bundle, emit, keys, mirror, observer, places
+from launcher.containers import bundle, emit, engine, keys, mirror, observer, places
 from launcher.containers.mirror import Change
 from launcher.containers.volumes import Volumes
 from launcher.rundir import read_record
@@ -219,6 +219,20 @@ def test_names_become_addresses_once_all_resolve(made: bundle.Bundle) -> None:
 def test_workers_in_containers_have_the_environment_of_local_ones() -> None:
     text = (ROOT / "Dockerfile").read_text()
     assert [f"{name}={value}" for name, value in ENVIRONMENT.items() if f" {name}={value}" not in text] == []
+
+
+@pytest.mark.parametrize(
+    ("facts", "heard"),
+    [
+        ({"com.docker.compose.service": "node-2", "exitCode": "137"}, ("node-2", -9)),
+        ({"com.docker.compose.service": "node-0", "exitCode": "1"}, ("node-0", 1)),
+        ({"com.docker.compose.service": "keys", "com.docker.compose.oneoff": "True", "exitCode": "0"}, None),
+    ],
+    ids=["killed", "failed", "compose run"],
+)
+def test_an_engines_word_of_a_death(facts: dict[str, str], heard: tuple[str, int] | None) -> None:
+    line = msgspec.json.encode({"Type": "container", "Actor": {"ID": "x", "Attributes": facts}})
+    assert engine.Project.death(line) == heard
 
 
 def test_an_unreadable_bundle_is_one_clear_error() -> None:

@@ -15,6 +15,7 @@ from grafana_foundation_sdk.models.dashboard import Dashboard
 from dashboards.build import HERE, text
 from dashboards.contents import CONTENTS
 from dashboards.exempt import EXEMPT, GPU, LINK, Asked, annotations, expressions, replaced
+from dashboards.parts import attacked
 from launcher.assets import asset
 from node.metrics import METRICS
 from tests.monitored import Monitored, promtool
@@ -91,6 +92,25 @@ def test_every_declared_metric_is_on_some_dashboard() -> None:
     assert forgotten == []
 
 
+def test_an_attack_is_marked_where_no_scrape_saw_it_active(tmp_path: Path) -> None:
+    """One that ends between two scrapes, one that lasts, one that was over before the first scrape."""
+    labels = 'run_id="RUN", node="launcher", attack='
+    series = {"short": ("0x20", "0x9 3x11"), "long": ("0x9 1x11", "0x9 1x11"), "early": ("_x5 0x15", "_x5 2x15"),
+              "none": ("0x20", "0x20")}  # fmt: skip
+    inputs = [{"series": f'{name}{{{labels}"{attack}"}}', "values": values[place]}
+              for attack, values in series.items()
+              for place, name in enumerate(("btard_attack_active", "btard_attack_steps_total"))]  # fmt: skip
+    query = replaced(attacked("> 0"), ANY_RUN)
+    marked = {4: {}, 6: {"early": 2}, 11: {"short": 3, "long": 1}, 19: {"long": 1}}
+    asked = [{"expr": query, "eval_time": f"{at}s",
+              "exp_samples": [{"labels": f'{{attack="{name}"}}', "value": value} for name, value in found.items()]}
+             for at, found in marked.items()]  # fmt: skip
+    tests = [{"interval": "1s", "input_series": inputs, "promql_expr_test": asked}]
+    (tmp_path / "attacks.yml").write_text(yaml.safe_dump({"evaluation_interval": "1s", "tests": tests}))
+    code, output = promtool("test", "rules", tmp_path / "attacks.yml")
+    assert code == 0, output
+
+
 @pytest.mark.sockets
 def test_every_panel_has_data_from_a_real_attacked_run(monitored: Monitored) -> None:
     """The run has ended: its last minutes are asked for, as Grafana would."""
@@ -100,6 +120,13 @@ def test_every_panel_has_data_from_a_real_attacked_run(monitored: Monitored) -> 
     exempt = [asked for asked in every if asked.needs is not None]
     assert len(exempt) == len(EXEMPT), "each exemption is for one expression that is there"
     assert [asked for asked in exempt if asked.needs == GPU and data(monitored, asked)] == []
+
+
+@pytest.mark.sockets
+def test_the_ground_truth_shows_one_line_for_an_attack(monitored: Monitored) -> None:
+    found = monitored.ask(replaced(attacked("> bool 0"), {"run_id": monitored.run_id}))
+    assert [each["metric"] for each in found] == [{"attack": "noise"}]
+    assert {1} <= {float(value) for _, value in found[0]["values"]} <= {0, 1}
 
 
 def data(monitored: Monitored, asked: Asked) -> bool:
@@ -117,7 +144,7 @@ def test_an_exemption_is_for_one_expression_of_a_panel() -> None:
 
 def metrics_of(expression: str) -> set[str]:
     """The names of metrics in an expression."""
-    bare = re.sub(r"\{[^}]*\}|\[[^\]]*\]|\b(by|on|without|group_left)\s*\([^)]*\)", " ", expression)
+    bare = re.sub(r"\{[^}]*\}|\[[^\]]*\]|\boffset \d+s\b|\b(by|on|without|group_left)\s*\([^)]*\)", " ", expression)
     words = set(re.findall(r"[a-zA-Z_:][\w:]*(?!\w*\s*\()", bare))
     calls = set(re.findall(r"([a-zA-Z_]\w*)\s*\(", bare))
     return words - calls - {"by", "on", "group_left", "bool", "and", "unless", "or", "sum", "max", "avg"}

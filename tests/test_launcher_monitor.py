@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from launcher import plan, scoring, table
+from launcher import ending, plan, table
 from launcher.experiment import Experiment
 from launcher.monitor import Monitor
 from launcher.state import NodeState, RunState
@@ -114,11 +114,11 @@ def test_bad_news_is_said_plainly() -> None:
     ],
 )
 def test_how_a_worker_ended(code: int | None, words: str) -> None:
-    assert scoring.how_it_ended(code) == words
+    assert ending.how_it_ended(code) == words
 
 
 def test_an_obituary_quotes_the_log() -> None:
     node = NodeState(3, step=41, problem="no space", exit_code=1)
-    assert scoring.obituary(node, ["a", "b"]) == [
+    assert ending.obituary(node, ["a", "b"]) == [
         "node 3 ended with exit code 1 at step 42: no space", "  node 3 | a", "  node 3 | b"
     ]  # fmt: skip

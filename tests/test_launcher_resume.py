@@ -54,18 +54,19 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({}, "only local runs are resumed"),
+        ({}, "only local runs are resumed, the others keep nothing after their end: start it again with"),
+        ({"backend": "compose"}, "ran on the backend 'compose'; only local runs are resumed"),
         ({"wire_version": 99}, "was made by another version (format 1, wire 99"),
         ({"format": 0}, "was made by another version (format 0"),
-        ({"local": True}, "holds no checkpoint to resume from; start it again"),
+        ({"backend": "local"}, "holds no checkpoint to resume from; start it again"),
     ],
     ids=str,
 )
-def test_what_cannot_be_resumed_is_refused_in_one_line(change: dict[str, int], words: str, finished: Path) -> None:
+def test_what_cannot_be_resumed_is_refused_in_one_line(change: dict[str, object], words: str, finished: Path) -> None:
     record = json.loads((finished / "run.json").read_bytes())
-    altered = {**record, **{key: value for key, value in change.items() if key != "local"}}
-    if "local" in change:
-        altered["experiment"] = {**record["experiment"], "backend": "local"}
+    altered = {**record, **{key: value for key, value in change.items() if key != "backend"}}
+    if "backend" in change:
+        altered["experiment"] = {**record["experiment"], "backend": change["backend"]}
     (finished / "run.json").write_bytes(msgspec.json.encode(altered))
     with pytest.raises(ConfigError) as refused:
         resume(finished)

@@ -57,7 +57,15 @@ def test_lines_about_processes_comments_and_blanks() -> None:
     assert not script.changes
 
 
+def test_peers_that_were_cut_off_or_paused_may_be_started_again() -> None:
+    """They may have ended by themselves: halted without a quorum, or found themselves gone."""
+    script = read("from 1s to 9s partition 0,1,2,3 | 4,5\nat 10s restart 4,5\nat 11s pause 0 for 5s\nat 20s restart 0")
+    assert [event.peers for event in script.events if event.action == "restart"] == [(4, 5), (0,)]
+
+
 MISTAKES = {
+    "at 1s restart 5": (15, "peer 5 has not been killed by an earlier line, nor paused or cut off"),
+    "at 1s partition 0,1,2,3 | 4,5\nat 9s restart 3": (15, "peer 3 has not been killed by an earlier line, nor"),
     "kill 5": (1, "a line begins with `at` or `from`, not with 'kill'"),
     "at": (3, "the line ends where a time or a step is expected"),
     "at 90s": (7, "the line ends where what happens is expected"),

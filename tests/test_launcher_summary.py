@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from launcher import pace, summary, traffic
-from launcher.state import Record, RunState
+from launcher.state import Record, RunState, Undoing
 from launcher.summary import Ending
 from launcher.table import rows
 from node.config import Plugin, Role, Schedule
@@ -107,8 +107,8 @@ def undone(node: int, step: int, lost: int) -> Record:
 def test_undo_steps_are_listed_once_and_by_honest_words() -> None:
     done = score(state(undone(3, 2, 9), undone(0, 5, 2), undone(1, 5, 2), undone(0, 8, 0), byzantine=(3,)))
     assert done.undone == [
-        summary.UndoRow(5, (3,), ((1, 3),), 1, 2, older=False),
-        summary.UndoRow(8, (3,), (), None, 0, older=False),
+        Undoing(5, (3,), ((1, 3),), 1, 2, older=False),
+        Undoing(8, (3,), (), None, 0, older=False),
     ]
     what = "what peer 3 had contributed was recomputed"
     assert [text for _, text in rows(done) if text.startswith("step ")] == [

@@ -66,6 +66,45 @@ def test_an_attack_is_active_from_its_start_to_its_stop(state: RunState) -> None
     assert values(truth)["btard_expected_bytes"][()] == 5 * 4 * (4 * 30 + 3 * 40)
 
 
+def attack_steps(truth: Truth) -> dict[str, float]:
+    return {dict(labels)["attack"]: value for labels, value in values(truth)["btard_attack_steps_total"].items()}
+
+
+def test_an_attack_that_ends_between_two_looks_is_counted(state: RunState) -> None:
+    truth = Truth({3: FLIP}, state)
+    assert attack_steps(truth) == {"none": 0, "sign_flip+lie_checksum": 0}
+    events = tell(truth, state, *map(committed, range(5)))
+    assert [event.name for event in events] == ["attack_started", "attack_stopped"]
+    assert attack_steps(truth) == {"none": 0, "sign_flip+lie_checksum": 2}
+    assert tell(truth, state, committed(4, node=1)) == []
+    assert sum(attack_steps(truth).values()) == 2, "another node's word of the same step"
+
+
+def test_an_attacker_banned_in_the_first_step_has_attacked(state: RunState) -> None:
+    truth = Truth({3: Role((Plugin("equivocate"),), Schedule(start=0))}, state)
+    events = tell(truth, state, banned(3, 0, step=0), banned(3, 1, step=0), committed(0))
+    assert [event.name for event in events] == ["attack_started", "attack_stopped", "banned"]
+    assert attack_steps(truth)["equivocate"] == 1
+    assert "btard_time_to_ban_seconds" in values(truth)
+
+
+def test_a_run_that_goes_on_does_not_tell_its_earlier_life_again(state: RunState) -> None:
+    for record in (committed(0), committed(1), committed(2), banned(3, 0, step=3), committed(3)):
+        state.apply(record)
+    truth = Truth({3: Role((Plugin("noise"),), Schedule(start=2))}, state)
+    assert values(truth)["btard_peer_banned_step"] == {(("peer", "3"), ("reason", "gradient")): 3}
+    assert tell(truth, state, committed(4)) == []
+    assert attack_steps(truth)["noise"] == 0
+
+
+def test_an_attack_goes_on_in_a_run_that_goes_on(state: RunState) -> None:
+    state.apply(committed(3))
+    truth = Truth({3: Role((Plugin("noise"),), Schedule(start=2))}, state)
+    (event,) = tell(truth, state, committed(4))
+    assert event.text == "attack noise started at step 4"
+    assert attack_steps(truth)["noise"] == 2
+
+
 def test_a_removed_attacker_attacks_no_more_and_is_told_once(state: RunState) -> None:
     truth = Truth({3: FLIP}, state)
     tell(truth, state, committed(0), committed(1))

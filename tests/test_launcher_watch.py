@@ -51,6 +51,25 @@ def test_half_a_line_waits_for_its_rest(tmp_path: Path) -> None:
     watch.close()
 
 
+@pytest.mark.parametrize("left", [0, 1, 20, 40])
+def test_a_line_that_the_launcher_did_not_finish_is_collected_again(tmp_path: Path, left: int) -> None:
+    """It was killed in the middle of a write; what it has collected is read again by the one that resumes."""
+    with Journal(tmp_path / "nodes/0/journal.jsonl", 0, lambda: 1.0) as told:
+        told.append("greeted", peers=[1])
+        told.append("bound", control="c", bulk="b")
+    first = Watch(tmp_path, RunState(1))
+    first.look()
+    first.close()
+    collected = tmp_path / "events.jsonl"
+    whole = collected.read_bytes()
+    collected.write_bytes(whole[: whole.index(b"\n") + 1 + left])
+    second = Watch(tmp_path, RunState(1))
+    second.catch_up()
+    assert [record["event"] for record in second.look()] == ["bound"]
+    second.close()
+    assert collected.read_bytes() == whole
+
+
 def test_a_directory_that_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(BackendError, match="cannot write"):
         Watch(tmp_path / "gone", RunState(1))

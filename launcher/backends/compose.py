@@ -6,7 +6,6 @@ nodes write comes back as a stream. So it does not matter where the engine runs.
 
 from __future__ import annotations
 
-import json
 import queue
 import subprocess
 import threading
@@ -32,8 +31,6 @@ from node.errors import BackendError
 
 KIND_SECONDS = 10
 DRAIN_SECONDS = 5.0
-_SIGNALLED = {134: -6, 137: -9, 139: -11}
-"""Codes by which an engine says that a signal killed a process; a worker that ends by itself has none of them."""
 _WAITING = 4096
 _ERASE = "\x1b[2K"
 """Compose puts it before every line of a log, also where nothing is a terminal."""
@@ -253,12 +250,11 @@ class ComposeBackend:
         return msgspec.json.decode(line, type=Change)
 
     def _took_event(self, line: bytes) -> Exited | None:
-        facts = json.loads(line)["Actor"]["Attributes"]
-        node = self._services.get(facts.get("com.docker.compose.service", ""))
-        if node is None or facts.get("com.docker.compose.oneoff") == "True":
+        death = Project.death(line)
+        if death is None or death[0] not in self._services:
             return None
-        code = int(facts["exitCode"])
-        return Exited(node, _SIGNALLED.get(code, code))
+        service, code = death
+        return Exited(self._services[service], code)
 
     def _take(self, heard: Change | Exited) -> None:
         if isinstance(heard, Exited) and self._unheard[heard.node]:

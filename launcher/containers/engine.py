@@ -18,6 +18,8 @@ MINIMUM = (2, 20)
 ANSWER_S = 30.0
 START_S = 180.0
 BUILD_S = 1800.0
+_SIGNALLED = {134: -6, 137: -9, 139: -11}
+"""Codes by which an engine says that a signal killed a process; a worker that ends by itself has none of them."""
 _REMOVALS = (("container", ("--all",), ("--force",)), ("network", (), ()), ("volume", (), ()))
 _USE_LOCAL = "or use --backend local"
 
@@ -190,6 +192,15 @@ class Project:
         """
         labels = f"label=com.docker.compose.project={self.name}"
         return spawn(["docker", "events", "--format", "{{json .}}", "--filter", labels, "--filter", "event=die"])
+
+    @staticmethod
+    def death(line: bytes) -> tuple[str, int] | None:
+        """Service and exit code (minus the signal that killed it) in a line of `deaths`; None for a `compose run`."""
+        facts = json.loads(line)["Actor"]["Attributes"]
+        if facts.get("com.docker.compose.oneoff") == "True":
+            return None
+        code = int(facts["exitCode"])
+        return facts.get("com.docker.compose.service", ""), _SIGNALLED.get(code, code)
 
     def down(self) -> None:
         """Remove containers, networks and volumes; images stay.

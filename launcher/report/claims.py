@@ -8,9 +8,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from launcher.report.statistics import Sample, signed
-from launcher.report.sweep_data import SweepData
+from launcher.report.sweep_data import SweepData, final
 from launcher.sweep.plans import AGGRESSIVE, ATTACKS, CLEAN, MILD
-from launcher.sweep.rows import Row
 
 HOLDS, FAILS, OPEN = "holds here", "does not hold here", "not decided"
 NEAR = 0.005
@@ -110,7 +109,7 @@ def _label_flip(sweep: SweepData) -> Claim | None:
 
 
 def _constant(sweep: SweepData) -> Claim | None:
-    finals = {attack: sweep.over(sweep.select(AGGRESSIVE, attack), _final_of) for attack in ATTACKS}
+    finals = {attack: sweep.over(sweep.select(AGGRESSIVE, attack), final) for attack in ATTACKS}
     medians = {attack: values.median for attack, values in finals.items() if values is not None}
     own = medians.pop("constant_direction", None)
     if own is None or not medians:
@@ -160,10 +159,6 @@ def _small(sweep: SweepData) -> Claim:
         "`--attack noise:variant=small` is one."
     )
     return Claim("illustrate how a small variation of the parameters impacts the loss", "5.4", FAILS, words)
-
-
-def _final_of(row: Row) -> float | None:
-    return row.final_test_accuracy
 
 
 def _list(values: Mapping[str, float]) -> str:

@@ -146,7 +146,7 @@ def _sweeps(a: SweepData, b: SweepData) -> tuple[list[Line], str]:
     lines: list[Line] = [
         ("runs", str(len(ours)), str(len(theirs)), f"{len(theirs) - len(ours):+d}"),
         ("of the same configuration", str(len(both)), str(len(both)), ""),
-        ("final accuracy, mean", *_means(a.rows, b.rows, lambda row: row.final_test_accuracy)),
+        ("final accuracy, mean", *_means(a.rows, b.rows, sweep_data.final)),
         ("the same, equal configurations", "", "", "" if apart is None else _spread(apart)),
         ("attackers free", *_counts(a, b, lambda row: row.undetected)),
         ("honest banned", *_counts(a, b, lambda row: row.honest_banned)),

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
+from functools import lru_cache
 
+from launcher.detection import Setting, detection_distribution, per_step_probability
 from node.config import Role, RunConfig
-from node.protocol.law import Setting, detection_distribution, per_step_probability
 
 HORIZON = 400
 
@@ -14,8 +14,8 @@ HORIZON = 400
 def law_of(run: RunConfig, roles: Mapping[int, Role]) -> tuple[dict[int, float], str]:
     """Probability of each count of attacked contributions until conviction, and in words which law it is.
 
-    Attackers that strike in every step follow the exact chain of node/protocol/law.py for removal; those that strike
-    every K-th step meet a fresh draw each time, and follow the plain geometric law. No law: an empty mapping.
+    Attackers that strike in every step follow the exact chain of launcher/detection/law.py for removal; those that
+    strike every K-th step meet a fresh draw each time, and follow the plain geometric law. No law: an empty mapping.
     """
     if not roles or run.validators == 0:
         return {}, ""
@@ -49,7 +49,7 @@ def quantile_of(law: Mapping[int, float], level: float) -> int | None:
     return None
 
 
-@cache
+@lru_cache(maxsize=256)
 def _chain(setting: Setting) -> tuple[tuple[int, float], ...]:
     """One given attacker's contributions; the last one, on the way out, is not counted by the score."""
     waiting = detection_distribution(setting, HORIZON).tagged_contributed

@@ -106,6 +106,14 @@ def table(header: Sequence[str], body: Iterable[Sequence[object]], numbers: Iter
     return f'<div class="wide"><table><thead><tr>{cells("th", header)}</tr></thead><tbody>{lines}</tbody></table></div>'
 
 
+def claim(mood: str, quote: str, section: str, verdict: str, words: str) -> str:
+    """A sentence of somebody's, the section it stands in, and what we say of it; `mood` is good, bad or open."""
+    return (
+        f'<div class="claim {mood}"><q>{escape(quote)}</q> <small>(section {section})</small><br>'
+        f'<strong class="{mood}">{verdict}.</strong> {escape(words)}</div>'
+    )
+
+
 def paragraph(words: str) -> str:
     """A paragraph of text."""
     return f"<p>{escape(words)}</p>"

@@ -101,6 +101,11 @@ def load(path: Path) -> SweepData:
     return SweepData(path, record.name, record.argv, len(record.cells), finished)
 
 
+def final(row: Row) -> float | None:
+    """The measure that most tables show: accuracy on the whole test set at the end."""
+    return row.final_test_accuracy
+
+
 def attack_of(row: Row) -> str:
     """The attack of a row as a user wrote it; roles count as one."""
     if row.options.get("role"):

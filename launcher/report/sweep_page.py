@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterator, Sequence
-from html import escape
 from pathlib import Path
 
 from launcher.files import write_atomically
@@ -13,7 +12,7 @@ from launcher.report.claims import FAILS, HOLDS, Claim
 from launcher.report.published import ABOUT_BANS, FINALS
 from launcher.report.run_page import NAME
 from launcher.report.statistics import Sample, signed
-from launcher.report.sweep_data import NO_ATTACK, SEEDS, SweepData, attack_of, grouped
+from launcher.report.sweep_data import NO_ATTACK, SEEDS, SweepData, attack_of, final, grouped
 from launcher.sweep.plans import AGGRESSIVE, ATTACKS, CLEAN, MILD
 from launcher.sweep.progress import duration
 from launcher.sweep.rows import Row
@@ -86,10 +85,7 @@ def _standing(sweep: SweepData) -> str:
 
 def _claim(claim: Claim) -> str:
     mood = {HOLDS: "good", FAILS: "bad"}.get(claim.verdict, "open")
-    return (
-        f'<div class="claim {mood}"><q>{escape(claim.quote)}</q> <small>(section {claim.section})</small><br>'
-        f'<strong class="{mood}">{claim.verdict}.</strong> {escape(claim.words)}</div>'
-    )
+    return page.claim(mood, claim.quote, claim.section, claim.verdict, claim.words)
 
 
 def _finals(sweep: SweepData) -> str:
@@ -102,7 +98,7 @@ def _final_rows(sweep: SweepData, control: str = "") -> Iterator[Sequence[object
     for scheme in (AGGRESSIVE, MILD):
         for attack in (NO_ATTACK, *ATTACKS):
             rows = sweep.select(CLEAN if attack == NO_ATTACK else scheme, attack, control)
-            finals = sweep.over(rows, _final)
+            finals = sweep.over(rows, final)
             if finals is None:
                 continue
             apart = None if attack == NO_ATTACK else sweep.over(rows, sweep.difference)
@@ -142,7 +138,7 @@ def _groups(sweep: SweepData) -> str:
 
 
 def _group(sweep: SweepData, rows: Sequence[Row]) -> tuple[object, ...]:
-    finals, apart = sweep.over(rows, _final), sweep.over(rows, sweep.difference)
+    finals, apart = sweep.over(rows, final), sweep.over(rows, sweep.difference)
     best = sweep.over(rows, lambda row: row.best_test_accuracy)
     attacked = any(row.byzantine_peers for row in rows)
     return (
@@ -173,10 +169,6 @@ def _run(sweep: SweepData, row: Row, names: Sequence[str]) -> tuple[object, ...]
         "" if apart is None else signed(apart), bans, " ".join(map(str, row.detection_steps)),
         row.honest_banned, checked, f"{row.wall_seconds:.0f}", f"{row.cpu_seconds:.0f}",
     )  # fmt: skip
-
-
-def _final(row: Row) -> float | None:
-    return row.final_test_accuracy
 
 
 def _phrase(values: Sample | None) -> str:

@@ -11,6 +11,11 @@ from dataclasses import dataclass
 
 ATTACKS = ("noise", "label_shuffle", "sign_flip", "label_flip", "constant_direction")
 AGGRESSIVE, MILD, CLEAN = "aggressive", "mild", "clean"
+WATCHING = ("mimic",)
+"""Attacks on gradients that have to see what the others send, and so act on a node."""
+
+REPEATS = (101, 102, 103)
+"""Protocol seeds of the three repeats: other keys and coins, so other draws and batches, from the same parameters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +34,9 @@ class Block:
 def paper(quick: bool) -> list[Block]:
     """The report's plan: a baseline and five attacks, aggressive and mild, three seeds, three protocol seeds each.
 
-    `reform` is the report's rule 2; `remove` and the other controls stand beside it. The quick form is one seed of the
-    report's own setting: 11 runs.
+    `reform` is the report's rule 2; `remove` and the other controls stand beside it. Repeats come one after the other,
+    the report's own setting first, then what stands beside it, seed by seed, so that a sweep that is stopped has whole
+    repeats. The quick form is the first 11 of these runs: one seed, one protocol seed.
     """
     schemes: dict[str, dict[str, Sequence[object]]] = {
         AGGRESSIVE: {"attack": ATTACKS, "byzantine": [2], "attack_every": [1]},
@@ -38,40 +44,52 @@ def paper(quick: bool) -> list[Block]:
     }
     fixed: dict[str, Sequence[object]] = {"tau": [5.0], "steps": [900], "attack_start": [100], "on_ban": ["reform"]}
     if quick:
-        once: dict[str, Sequence[object]] = {**fixed, "seed": [0]}
-        return [
-            Block({**once, "byzantine": [0]}, {"scheme": CLEAN}),
-            *(Block({**once, **axes}, {"scheme": scheme}) for scheme, axes in schemes.items()),
-        ]
-    seeds: dict[str, Sequence[object]] = {**fixed, "seed": ["0..2"]}
-    repeats: dict[str, Sequence[object]] = {**seeds, "protocol_seed": ["101..103"]}
-    blocks = [Block({**repeats, "byzantine": [0]}, {"scheme": CLEAN})]
-    blocks += [Block({**repeats, **axes}, {"scheme": scheme}) for scheme, axes in schemes.items()]
-    blocks += [
-        Block({**repeats, **axes, "on_ban": ["remove"]}, {"scheme": scheme, "control": "remove"})
+        return _repeat({**fixed, "seed": [0], "protocol_seed": REPEATS[:1]}, schemes)
+    first, *others = ([{**fixed, "seed": [seed], "protocol_seed": [repeat]} for seed in range(3)] for repeat in REPEATS)
+    blocks = [block for each in (*first, *itertools.chain(*others)) for block in _repeat(each, schemes)]
+    for each in first:
+        blocks += [*_removed(each, schemes), *_controls(each, schemes)]
+    return blocks + [block for each in itertools.chain(*others) for block in _removed(each, schemes)]
+
+
+def _repeat(
+    setting: Mapping[str, Sequence[object]],
+    schemes: Mapping[str, Mapping[str, Sequence[object]]],
+    labels: Mapping[str, str] | None = None,
+) -> list[Block]:
+    """Clean runs and all attacks, in one setting."""
+    more = labels or {}
+    return [
+        Block({**setting, "byzantine": [0]}, {"scheme": CLEAN, **more}),
+        *(Block({**setting, **axes}, {"scheme": scheme, **more}) for scheme, axes in schemes.items()),
+    ]
+
+
+def _removed(
+    setting: Mapping[str, Sequence[object]], schemes: Mapping[str, Mapping[str, Sequence[object]]]
+) -> list[Block]:
+    """The attacks, where a ban is for ever."""
+    return [
+        Block({**setting, **axes, "on_ban": ["remove"]}, {"scheme": scheme, "control": "remove"})
         for scheme, axes in schemes.items()
     ]
-    return blocks + _controls(seeds, schemes)
 
 
 def _controls(
-    seeds: Mapping[str, Sequence[object]], schemes: Mapping[str, Mapping[str, Sequence[object]]]
+    setting: Mapping[str, Sequence[object]], schemes: Mapping[str, Mapping[str, Sequence[object]]]
 ) -> list[Block]:
-    """What the report lacks: no defence, clipping alone, other radii; one protocol seed each."""
-    blocks = []
+    """What the report lacks: no defence, clipping alone, other radii."""
     changed: dict[str, dict[str, Sequence[object]]] = {
         "undefended mean": {"rule": ["mean"], "validators": [0]},
         "clipping without bans": {"validators": [0]},
         "tau 1": {"tau": [1.0]},
         "tau 10": {"tau": [10.0]},
     }
-    for control, change in changed.items():
-        common = {**seeds, **change, "protocol_seed": [101]}
-        blocks.append(Block({**common, "byzantine": [0]}, {"scheme": CLEAN, "control": control}))
-        blocks += [
-            Block({**common, **axes}, {"scheme": scheme, "control": control}) for scheme, axes in schemes.items()
-        ]
-    return blocks
+    return [
+        block
+        for control, change in changed.items()
+        for block in _repeat({**setting, **change}, schemes, {"control": control})
+    ]
 
 
 def rules(quick: bool) -> list[Block]:
@@ -83,7 +101,10 @@ def rules(quick: bool) -> list[Block]:
     from node.aggregation.registry import RULES
     from node.attacks.registry import ATTACKS as KNOWN
 
-    on_batch = [entry.name for entry in KNOWN if entry.facts.get("acts_on") in ("gradient", "data")]
+    on_batch = [
+        entry.name for entry in KNOWN
+        if entry.facts.get("acts_on") in ("gradient", "data") or entry.name in WATCHING
+    ]  # fmt: skip
     chosen = ["sign_flip", "label_flip", "alie:z=1.5", "ipm", "min_max", "noise"] if quick else on_batch
     behind = ["nnm+krum", "nnm+trimmed_mean", "bucketing+median", "arc+median", "clipping+mean"]
     axes: dict[str, Sequence[object]] = {

@@ -108,12 +108,6 @@ def _free_ports(count: int) -> list[int]:
         return [line.getsockname()[1] for line in lines]
 
 
-@pytest.fixture
-def stack() -> Iterator[ExitStack]:
-    with ExitStack() as stack:
-        yield stack
-
-
 def unhurt(cluster: Cluster, honest: int, removable: set[int]) -> None:
     """All honest workers finished with the same parameters and removed nobody but the attacker."""
     assert [process.returncode for process in cluster.processes] == [0] * honest, [

@@ -15,7 +15,7 @@ from launcher.rundir import read_record
 from node.audit import check_run, read_genesis
 from node.build import task_of
 from node.journal import read
-from node.protocol.events import Banned, Committed, Finished, Voided
+from node.protocol.notices import Banned, Committed, Finished, Voided
 from node.protocol.state import parameters_digest
 from node.simulator import cluster
 

@@ -1,0 +1,60 @@
+"""The commands on one run that is there already: verify, status, logs, stop."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from node import extensions
+
+
+@click.command()
+@click.argument("run_dir", metavar="RUN", type=click.Path(path_type=Path))
+@click.option("--data-dir", metavar="DIR", type=click.Path(path_type=Path), help="where data sets lie [the run's]")
+@click.option("--import", "imports", metavar="FILE.py", multiple=True, type=click.Path(path_type=Path),
+              help="file that the run was made with, if you trust it (repeatable)")  # fmt: skip
+@click.option("--explain", is_flag=True, help="tell the story of every ban and dispute in words")
+def verify(run_dir: Path, data_dir: Path | None, imports: Sequence[Path], explain: bool) -> None:
+    """Check the ban evidence of a finished run.
+
+    Public keys and public data suffice; whoever received the directory can do it.
+    """
+    from rich.console import Console
+
+    from launcher import verification
+
+    extensions.load(imports)
+    raise SystemExit(verification.show(Console(highlight=False), run_dir, data_dir, explain))
+
+
+@click.command()
+@click.argument("run_dir", metavar="[RUN]", required=False, type=click.Path(path_type=Path))
+def status(run_dir: Path | None) -> None:
+    """Show how a run stands, whatever its backend [the latest under runs/]."""
+    from launcher import control
+
+    for line in control.status(run_dir or control.latest()):
+        click.echo(line)
+
+
+@click.command()
+@click.argument("run_dir", metavar="[RUN]", required=False, type=click.Path(path_type=Path))
+@click.option("--node", metavar="ID", type=int, help="only this node's")
+@click.option("--lines", metavar="N", type=click.IntRange(1), default=40, show_default=True, help="of each node")
+def logs(run_dir: Path | None, node: int | None, lines: int) -> None:
+    """Show the ends of the workers' logs, whatever the backend [the latest run under runs/]."""
+    from launcher import control
+
+    for line in control.logs(run_dir or control.latest(), node, lines):
+        click.echo(line)
+
+
+@click.command()
+@click.argument("run_dir", metavar="[RUN]", required=False, type=click.Path(path_type=Path))
+def stop(run_dir: Path | None) -> None:
+    """End a run in order; remove what a killed launcher left [the latest run under runs/]."""
+    from launcher import control
+
+    control.stop(run_dir or control.latest(), click.echo)
