@@ -17,7 +17,7 @@ from node.aggregation.strength import Condition
 from node.attacks.registry import ATTACKS
 from node.config import WIRE_VERSION
 from node.metrics import METRICS, PEER_LABEL_LIMIT, Group
-from node.protocol import charges, events, evidence, messages, shapes, state, tribunal
+from node.protocol import charges, encoding, events, evidence, messages, shapes, state, tribunal
 from node.registry import Entry, Registry
 from node.training.registry import TASKS
 
@@ -102,7 +102,7 @@ def _frames() -> Iterator[str]:
     yield _table(
         ("what", "at most"),
         (
-            ("a message body, and a signed message", f"{messages.MAX_MESSAGE_BYTES} bytes"),
+            ("a message body, and a signed message", f"{encoding.MAX_MESSAGE_BYTES} bytes"),
             ("accusations in one REPORT", str(shapes.MAX_ACCUSATIONS)),
             ("a control frame's content", f"{limits.control_bytes} bytes"),
             ("a greeting", f"{wire.GREETING_LIMIT_BYTES} bytes"),

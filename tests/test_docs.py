@@ -17,7 +17,7 @@ from node.aggregation.built import build_rule
 from node.aggregation.registry import RULES
 from node.attacks.registry import ATTACKS
 from node.config import Plugin, Role, RunConfig, Schedule
-from node.protocol.events import Banned
+from node.protocol.notices import Banned
 from node.registry import Registry
 from node.simulator import cluster
 from node.training.registry import TASKS, build_task

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import ExitStack
 from statistics import fmean
 from time import monotonic
@@ -10,25 +9,19 @@ from time import monotonic
 import pytest
 import torch
 
+from node.arrivals import Arrival, BulkArrival, ControlArrival
 from node.conditions import Change, Conditions, Window
 from node.config import Endpoint
 from node.emulation import EmulatedTransport
 from node.keys import generate
 from node.network import of
 from node.protocol.events import BulkKey, BulkKind
-from node.transport import Arrival, BulkArrival, ControlArrival
 
 pytestmark = pytest.mark.sockets
 
 ANYWHERE = Endpoint("tcp://127.0.0.1:*", "tcp://127.0.0.1:*")
 WATCHDOG_S = 60.0
 KEY = BulkKey(0, 0, BulkKind.PART, 0, 1)
-
-
-@pytest.fixture
-def stack() -> Iterator[ExitStack]:
-    with ExitStack() as stack:
-        yield stack
 
 
 class Pair:

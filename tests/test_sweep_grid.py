@@ -78,6 +78,10 @@ def test_the_paper_plan() -> None:
     full = spec.make("paper", False, BASE, {}).cells
     main = [cell for cell in full if "control" not in cell.labels]
     assert len(main) == 9 + 2 * len(ATTACKS) * 9
+    assert list(full[: len(main)]) == main, "the report's own setting comes first"
+    assert full[: len(quick)] == quick, "a quick sweep is the beginning of the full one"
+    seeds = [(cell.experiment.protocol_seed, cell.experiment.seed) for cell in main[:: len(quick)]]
+    assert seeds == [(repeat, seed) for repeat in (101, 102, 103) for seed in range(3)], "one repeat after the other"
     controls = {cell.labels["control"] for cell in full if "control" in cell.labels}
     assert controls == {"remove", "undefended mean", "clipping without bans", "tau 1", "tau 10"}
 
@@ -96,6 +100,7 @@ def test_every_plan_that_ships_can_be_run() -> None:
     assert "nnm+krum" in everything
     attacked = {cell.experiment.attack for cell in spec.make("rules", False, BASE, {}).cells}
     assert {entry.name for entry in KNOWN if entry.facts["acts_on"] in ("gradient", "data")} <= attacked
+    assert "mimic" in attacked
 
 
 def test_options_replace_what_a_plan_says() -> None:
