@@ -18,14 +18,15 @@ from launcher.flags import GroupedCommand, table_options
 @click.option("--quick", is_flag=True, help="the plan's short form")
 @click.option("--out", metavar="DIR", help="the sweep's directory [sweeps/NAME]")
 @click.option("--cores", metavar="N", type=click.IntRange(1), help="cores to keep busy [all]")
+@click.option("--only", metavar="FILE", help="run the cells that it lists, as --dry-run does; -: standard input")
 @click.option("--limit", metavar="N", type=click.IntRange(1), help="stop after N runs")
 @click.option("--retry-failed", is_flag=True, help="run cells again that failed")
 @click.option("--slim", is_flag=True, help="keep of each run only what tables and figures need")
 @click.option("--no-check", is_flag=True, help="do not verify the evidence of every run")
 @click.option("--dry-run", is_flag=True, help="list the cells, start nothing")
 def sweep(
-    which: str | None, quick: bool, out: str | None, cores: int | None, limit: int | None, retry_failed: bool,
-    slim: bool, no_check: bool, dry_run: bool, **options: Any,
+    which: str | None, quick: bool, out: str | None, cores: int | None, only: str | None, limit: int | None,
+    retry_failed: bool, slim: bool, no_check: bool, dry_run: bool, **options: Any,
 ) -> None:  # fmt: skip
     """Run a grid of clusters; go on where it stopped.
 
@@ -41,7 +42,7 @@ def sweep(
     config = options.pop("config", None)
     given = {name: value for name, value in options.items() if value is not None and value != ()}
     base = settings.resolve({}, os.environ, config).experiment
-    asked = command.Asked(which, given, quick, out, cores, limit, retry_failed, slim, not no_check, dry_run)
+    asked = command.Asked(which, given, quick, out, cores, only, limit, retry_failed, slim, not no_check, dry_run)
     raise SystemExit(command.run(asked, base, Console(highlight=False), sys.argv))
 
 

@@ -11,6 +11,7 @@ from launcher.experiment import Experiment
 from launcher.options import OPTIONS
 from launcher.sweep import grid, plans, spec
 from launcher.sweep.plans import ATTACKS
+from launcher.sweep.spec import Sweep
 from node.aggregation.registry import RULES
 from node.attacks.registry import ATTACKS as KNOWN
 from node.errors import ConfigError
@@ -137,6 +138,33 @@ def test_a_file_that_cannot_be_read(tmp_path: Path, text: str, words: str) -> No
     file.write_text(text)
     with pytest.raises(ConfigError, match=words):
         spec.make(str(file), False, BASE, {})
+
+
+def test_a_list_of_cells_is_a_part_of_a_sweep(tmp_path: Path) -> None:
+    sweep = spec.make("paper", True, BASE, {})
+    listed = tmp_path / "part.txt"
+    listed.write_text(
+        "".join(f"{cell.id}  what it is\n\n" for cell in (sweep.cells[7], sweep.cells[2], sweep.cells[7]))
+    )
+    part = spec.only(sweep, str(listed))
+    assert part == Sweep("paper-quick", (sweep.cells[2], sweep.cells[7])), "in the sweep's order, each once"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"\n", "names none"),
+        (b"0123456789abcdef clean\n", "line 1: '0123456789abcdef' is no cell of this sweep; `--dry-run` lists them"),
+        (b"\xff", "is no text"),
+        (None, "cannot be read: No such file"),
+    ],
+)
+def test_a_list_of_cells_that_cannot_be_used(tmp_path: Path, content: bytes | None, words: str) -> None:
+    listed = tmp_path / "part.txt"
+    if content is not None:
+        listed.write_bytes(content)
+    with pytest.raises(ConfigError, match=words):
+        spec.only(spec.make("paper", True, BASE, {}), str(listed))
 
 
 def test_an_unknown_plan_gives_the_nearest() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -129,6 +130,28 @@ def _under_way(sweep: Path, finished: int) -> bool:
         return any("committed" in path.read_text() for path in sweep.glob("work/*/nodes/0/journal.jsonl"))
     except OSError:
         return False
+
+
+@pytest.mark.sockets
+def test_a_sweep_is_shared_by_several_machines(tmp_path: Path) -> None:
+    """Each runs the cells of its list; their directories, copied together, are one sweep, and nothing is run again."""
+    arguments = (*GRID[:-4], "--steps", "6", "--seed", "0..2", "--slim")
+
+    def launch(*more: str, given: str | None = None) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run([*LAUNCH, *arguments, *more], cwd=tmp_path, env=environment(), input=given,
+                              capture_output=True, text=True)  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done
+
+    listed = launch("--dry-run")
+    assert listed.stderr == "3 cells\n"
+    lines = listed.stdout.splitlines(keepends=True)
+    (tmp_path / "first.txt").write_text(lines[1])
+    launch("--out", "a", "--only", "first.txt")
+    launch("--out", "b", "--only", "-", given=lines[0] + lines[2])
+    shutil.copytree(tmp_path / "a" / "cells", tmp_path / "b" / "cells", dirs_exist_ok=True)
+    assert "3 finished before" in launch("--out", "b").stdout
+    assert [row["seed"] for row in _table(tmp_path / "b" / "results.csv")] == ["0", "2", "1"]
 
 
 @pytest.mark.sockets

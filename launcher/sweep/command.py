@@ -29,6 +29,7 @@ class Asked:
         given: options, field to text.
         out: the sweep's directory; None: `sweeps/NAME`.
         cores: the budget; None: all that this process may use.
+        only: a file of cells to run; None: all.
     """
 
     which: str | None
@@ -36,6 +37,7 @@ class Asked:
     quick: bool = False
     out: str | None = None
     cores: int | None = None
+    only: str | None = None
     limit: int | None = None
     retry_failed: bool = False
     slim: bool = False
@@ -51,6 +53,8 @@ def run(asked: Asked, base: Experiment, console: Console, argv: Sequence[str]) -
         BackendError: the directory cannot be written.
     """
     sweep = spec.make(asked.which, asked.quick, base, asked.given)
+    if asked.only is not None:
+        sweep = spec.only(sweep, asked.only)
     _check_all(sweep.cells)
     out = Path(asked.out) if asked.out else Path("sweeps") / sweep.name
     cores = asked.cores or len(os.sched_getaffinity(0))
@@ -58,7 +62,7 @@ def run(asked: Asked, base: Experiment, console: Console, argv: Sequence[str]) -
     if asked.dry_run:
         for cell in sweep.cells:
             click.echo(f"{cell.id}  {describe(cell, names)}")
-        click.echo(f"{len(sweep.cells)} cells")
+        click.echo(f"{len(sweep.cells)} cells", err=True)  # the list itself is what --only reads
         return exits.OK
     store = Store(out)
     store.enlist(sweep.name, sweep.cells, argv)

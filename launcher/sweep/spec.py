@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -58,6 +59,34 @@ def make(which: str | None, quick: bool, base: Experiment, given: Mapping[str, o
         axes = {key: grid.axis(key, value, f"{name}: {key}") for key, value in block.axes.items()}
         found += grid.cells(base, {**axes, **over}, block.labels)
     return Sweep(name, tuple(grid.unique(found)))
+
+
+def only(sweep: Sweep, source: str) -> Sweep:
+    """The part of a sweep that a list names: the first word of each line is a cell, as `--dry-run` writes them.
+
+    Args:
+        source: a file, or `-` for standard input.
+
+    Raises:
+        ConfigError: it cannot be read, names no cell, or one that the sweep does not have.
+    """
+    what = "standard input" if source == "-" else source
+    try:
+        text = sys.stdin.read() if source == "-" else Path(source).read_text()
+    except OSError as error:
+        raise ConfigError(f"list of cells {what} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"list of cells {what} is no text: {error}") from error
+    wanted: set[str] = set()
+    known = {cell.id for cell in sweep.cells}
+    for number, words in enumerate((line.split() for line in text.splitlines()), start=1):
+        if words and words[0] not in known:
+            raise ConfigError(f"list of cells {what}, line {number}: {words[0]!r} is no cell of this sweep; "
+                              "`--dry-run` lists them")  # fmt: skip
+        wanted.update(words[:1])
+    if not wanted:
+        raise ConfigError(f"list of cells {what} names none; `--dry-run` lists them")
+    return Sweep(sweep.name, tuple(cell for cell in sweep.cells if cell.id in wanted))
 
 
 def _flag(name: str) -> str:
