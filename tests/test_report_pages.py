@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -91,6 +92,15 @@ def test_the_page_of_a_sweep(swept: Path, tmp_path: Path) -> None:
     assert {f"matrix-{axis}-{kind}" for axis in ("attack", "attackers") for kind in kinds} <= set(seen.figures)
     assert "curves" in seen.figures
     assert "detection-2-1-remove" in seen.figures
+
+
+def test_attackers_that_nobody_looks_for_are_counted_apart(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    cells = grid.cells(BASE, {"byzantine": [2], "attack": ["zero"], "validators": [0, 1], "steps": [60]})
+    store.enlist("validators", cells, ["btard-launch", "sweep"])
+    engine.run(store, cells, Wish(cores=2), Nobody())
+    facts = re.sub("<[^>]+>", " ", sweep_page.write(store.path).read_text())
+    assert re.search(r"attackers banned\s+2 of 2\s+where nobody validates\s+0 of 2\s+honest peers banned\s+0", facts)
 
 
 @pytest.mark.mnist

@@ -59,11 +59,13 @@ def render(sweep: SweepData) -> str:
 
 def _facts(sweep: SweepData) -> list[tuple[str, str]]:
     rows = sweep.rows
-    attackers = sum(row.byzantine_peers for row in rows)
+    watched = [row for row in rows if row.options["validators"]]
+    others = [row for row in rows if not row.options["validators"] and row.byzantine_peers]
     checked = [row for row in rows if row.findings is not None]
     return [
         ("runs", f"{len(rows)} of {sweep.wanted}"),
-        ("attackers banned", f"{attackers - sum(row.undetected for row in rows)} of {attackers}"),
+        ("attackers banned", _banned(watched)),
+        *([("where nobody validates", _banned(others))] if others else []),
         ("honest peers banned", str(sum(row.honest_banned for row in rows))),
         ("agreement broken", f"{sum(not row.agreement for row in rows)} runs"),
         ("evidence checked", f"{len(checked)} runs, {sum(row.findings_wrong or 0 for row in checked)} wrong"),
@@ -71,6 +73,11 @@ def _facts(sweep: SweepData) -> list[tuple[str, str]]:
         ("median run", f"{statistics.median(row.wall_seconds for row in rows):.0f} s"),
         ("bytes sent", human(sum(row.bytes_sent for row in rows))),
     ]
+
+
+def _banned(rows: Sequence[Row]) -> str:
+    attackers = sum(row.byzantine_peers for row in rows)
+    return f"{attackers - sum(row.undetected for row in rows)} of {attackers}"
 
 
 def _standing(sweep: SweepData) -> str:
