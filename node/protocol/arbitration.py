@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from node.protocol.charges import encode_equivocation
+from node.protocol.charges import encode_equivocations
 from node.protocol.deadlines import outcome_s
 from node.protocol.dispute import MAX_VIEWS, Dispute
 from node.protocol.encoding import decode_body
@@ -164,8 +164,7 @@ class Arbitration:
     def proofs(self) -> list[bytes]:
         """Equivocations and silence in our record of the attempt, for the next REPORT."""
         transcript = self._attempt.transcript
-        silences = encode_silences(transcript, self._attempt.roster.faults)
-        return [encode_equivocation(*pair) for pair in transcript.conflicts.values()] + silences
+        return encode_equivocations(transcript) + encode_silences(transcript, self._attempt.roster.faults)
 
     def _resolve(self, body: Outcome, messages: tuple[Signed, ...]) -> None:
         self.resolved = (body, messages)

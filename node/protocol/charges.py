@@ -14,6 +14,7 @@ from node.protocol.messages import Body, Phase, Signed, Slot, Suspect
 from node.protocol.notices import Accused
 from node.protocol.settings import Verify
 from node.protocol.silence import Silent
+from node.protocol.transcript import Transcript
 
 MAX_PROOFS = 4
 """Proofs of equivocation that one REPORT carries."""
@@ -167,6 +168,11 @@ def accusation_of(attempt: Attempt, charge: Charge) -> Accused:
 def encode_equivocation(first: Signed, second: Signed) -> bytes:
     """Two messages for one slot as they travel in REPORT."""
     return encode((first, second))
+
+
+def encode_equivocations(transcript: Transcript) -> list[bytes]:
+    """Every pair of messages for one slot that a transcript holds, as it travels in REPORT."""
+    return [encode_equivocation(*pair) for pair in transcript.conflicts.values()]
 
 
 def equivocation(data: bytes, run: bytes, keys: tuple[bytes, ...], verify: Verify) -> Equivocation | None:

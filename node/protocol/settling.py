@@ -9,7 +9,7 @@ from dataclasses import replace
 from node.protocol import waits
 from node.protocol.attempt import Attempt
 from node.protocol.candidate import Candidate
-from node.protocol.charges import encode_equivocation
+from node.protocol.charges import MAX_PROOFS, encode_equivocations
 from node.protocol.deadlines import laggards_s
 from node.protocol.disputing import Disputing
 from node.protocol.encoding import decode_body, encode
@@ -35,7 +35,7 @@ class Settling(Disputing):
         """Start an attempt at the current step; messages that came early are taken up."""
         own_share = share(self._secret_seed, self.state.step, number)
         attempt = Attempt(self.settings, self.tools, self.state, number, self.me, own_share)
-        proofs, self._proofs = tuple(self._proofs[:4]), self._proofs[4:]
+        proofs, self._proofs = tuple(self._proofs[:MAX_PROOFS]), self._proofs[MAX_PROOFS:]
         self._previous, self._background = self._round, self._arbitration
         self._arbitration, self._recalled = None, Counter()
         again = self._resumed is not None and (self._resumed.state.step, self._resumed.number) == (
@@ -107,7 +107,7 @@ class Settling(Disputing):
         self._out += [CancelTimer(name) for name in waits.OF_AN_ATTEMPT]
         self._certificate = ending.certificate
         if not more:
-            self._proofs += [encode_equivocation(*pair) for pair in attempt.transcript.conflicts.values()]
+            self._proofs += encode_equivocations(attempt.transcript)
         if ending.judgement.void:
             self._void(attempt, ending, more)
         else:
