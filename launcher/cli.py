@@ -73,7 +73,7 @@ def run(
     dry_run: bool, show_config: bool, as_json: bool, tensorboard: bool, grafana: str | None, **options: Any
 ) -> None:
     """Run a cluster (the default command)."""
-    from launcher import cluster, expectations, plan
+    from launcher import cluster, plan
 
     resolved = _resolved(options)
     if show_config:
@@ -83,7 +83,7 @@ def run(
     if dry_run:
         _show_plan(plan.make(resolved.experiment))
         return
-    from launcher import monitor, summary, table
+    from launcher import closing, monitor
 
     console = _console(stderr=as_json)
     observer: cluster.Observer = monitor.Monitor(console)
@@ -92,21 +92,7 @@ def run(
 
         observer = Annotator(observer, grafana, os.environ.get(AUTH_VARIABLE))
     result = cluster.run(resolved.experiment, observer, argv=sys.argv, sources=resolved.sources)
-    table.show(console, result.summary, result.run_dir)
-    if result.summary.outcome == summary.FINISHED:
-        from launcher.report import run_page
-
-        if tensorboard:
-            from launcher.export import command
-
-            command.write_logs(result.run_dir)
-        console.print(f"report: {monitor.shown_path(run_page.write(result.run_dir))}", soft_wrap=True)
-    if as_json:
-        click.echo(summary.as_json(result.summary), nl=False)
-    problems = expectations.violations(expectations.parse_all(resolved.experiment.expect), result.summary)
-    for problem in problems:
-        click.echo(f"expectation not met: {problem}", err=True)
-    raise SystemExit(exits.of_run(result.summary.outcome, result.signum, bool(problems)))
+    raise SystemExit(closing.close(console, result, resolved.experiment, as_json=as_json, tensorboard=tensorboard))
 
 
 @cli.command("resume")
@@ -116,20 +102,19 @@ def run(
 def resume_run(run_dir: Path, timeout: str | None, as_json: bool) -> None:
     """Go on with a run that was stopped or killed.
 
-    Each node goes on where it was; at most the step that was open is done again, with the same result.
+    Each node goes on where it was; at most the step that was open is done again, with the same result. What the run
+    was expected to show (`--expect`) is checked at its end.
     """
-    from launcher import monitor, resume, summary, syntax, table
+    from launcher import closing, monitor, resume, rundir, syntax
 
     console = _console(stderr=as_json)
     seconds = syntax.seconds(timeout) if timeout is not None else None
     result = resume.resume(run_dir, monitor.Monitor(console), seconds)
-    table.show(console, result.summary, result.run_dir)
-    if as_json:
-        click.echo(summary.as_json(result.summary), nl=False)
-    raise SystemExit(exits.of_run(result.summary.outcome, result.signum, False))
+    asked = rundir.read_record(result.run_dir).experiment
+    raise SystemExit(closing.close(console, result, asked, as_json=as_json))
 
 
-@cli.command("plan", cls=GroupedCommand)
+@cli.command("plan", cls=GroupedCommand, short_help="Show what a run would do, or write its compose file.")
 @table_options
 @click.option("--emit", type=click.Choice(["compose", "compose-gpu"]), help="write a file for so many peers instead")
 def show_plan(emit: str | None, **options: Any) -> None:
@@ -146,7 +131,7 @@ def show_plan(emit: str | None, **options: Any) -> None:
     click.echo((files.compose if emit == "compose" else files.gpu)(experiment.peers), nl=False)
 
 
-@cli.command("data")
+@cli.command("data", short_help="Fetch and check data sets.")
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @click.option("--data-dir", metavar="DIR", help="where data sets lie [~/.cache/btard/data]")
 @click.option("--check", is_flag=True, help="only check what is there")
@@ -164,7 +149,7 @@ def prepare_data(names: Sequence[str], data_dir: str | None, check: bool) -> Non
         click.echo(f"{name}: {'prepared' if fresh else 'complete and intact'} in {where}")
 
 
-@cli.command()
+@cli.command(short_help="Say what this machine lacks for a run.")
 @click.option("--data-dir", metavar="DIR", help="where data sets lie [~/.cache/btard/data]")
 @click.option("--run-dir", metavar="DIR", default="runs", show_default=True, help="where runs are to be written")
 @click.option("--base-port", metavar="PORT", type=click.IntRange(0, 65535), default=0, help="first of 2N local ports")
@@ -183,7 +168,7 @@ def doctor(data_dir: str | None, run_dir: str, base_port: int, peers: int) -> No
     raise SystemExit(exits.PREFLIGHT if failed else exits.OK)
 
 
-@cli.command()
+@cli.command(short_help="Measure a step against gloo and a plain mean.")
 @click.option("--peers", "-n", metavar="N", type=click.IntRange(2, 64), default=6, show_default=True, help="workers")
 @click.option("--size", metavar="D", type=float, default=1e7, show_default=True, help="floats in a vector")
 @click.option("--pairs", metavar="K", type=click.IntRange(1), default=9, show_default=True, help="alternations")
@@ -233,6 +218,8 @@ def _show_plan(chosen: Any) -> None:
     for node, endpoint in enumerate(chosen.listens):
         role = "attacker" if node in chosen.roles else "honest"
         click.echo(f"node {node}  {role:8}  control {endpoint.control}  bulk {endpoint.bulk}")
+    if chosen.run.topology != "butterfly":
+        return  # the formula is the butterfly's
     expected = chosen.bytes_expected
     known = "unknown until the data set is there" if expected is None else traffic.human(expected)
     click.echo(f"expected bulk bytes: {known}")

@@ -272,7 +272,8 @@ def _score(current: _Run, outcome: str, problem: str | None) -> Result:
         except BtardError as error:
             outcome, problem = FAILED, str(error)
     failed = ending.failures(current.directory, current.state, current.exits)
-    how = Ending(outcome, wall, problem, final.test_accuracy, current.plan.dimension, failed, final.model)
+    dimension = current.plan.dimension if current.plan.run.topology == "butterfly" else None  # the formula is its own
+    how = Ending(outcome, wall, problem, final.test_accuracy, dimension, failed, final.model)
     score = summary.summarise(current.run_id, current.state, current.plan.roles, how)
     summary.write(score, current.directory)
     with suppress(BackendError):  # a full disk; `problem` says so already

@@ -79,11 +79,12 @@ def status(run_dir: Path) -> list[str]:
         for each in journal.read(run_dir / "nodes" / str(place) / "journal.jsonl")[0]:
             state.apply(each)
     head = f"run {record.run_id} ({record.experiment.backend}) in {run_dir}: {_standing(run_dir, record)}"
-    rows = [f"step {state.step} of {record.run.steps}"]
+    rows = [f"step {state.step} of {record.run.steps}" if state.step >= 0 else "no step yet"]
     for node in state.nodes.values():
         accuracy = "" if node.accuracy is None else f"  accuracy {node.accuracy:.4f}"
         role = "attacker" if node.node in roles else "honest"
-        rows.append(f"node {node.node}  {role:8}  {node.out or node.state:9}  step {node.step}{accuracy}")
+        step = f"step {node.step}" if node.step >= 0 else "no step yet"
+        rows.append(f"node {node.node}  {role:8}  {node.out or node.state:9}  {step}{accuracy}")
     return [head, *rows]
 
 
@@ -103,8 +104,10 @@ def logs(run_dir: Path, node: int | None, count: int) -> list[str]:
 
         names = [emit.nodes(record.run.peers)[each] for each in nodes]
         return _project(record).run("logs", "--no-color", "--tail", str(count), *names).splitlines()
-    return [f"node {each} | {line}" for each in nodes
-            for line in last_lines(run_dir / "logs" / f"node-{each}.log", count)]  # fmt: skip
+    found = [f"node {each} | {line}" for each in nodes
+             for line in last_lines(run_dir / "logs" / f"node-{each}.log", count)]  # fmt: skip
+    whose = "N" if node is None else node
+    return found or [f"the workers wrote nothing; their journals are {run_dir}/nodes/{whose}/journal.jsonl"]
 
 
 def stop(run_dir: Path, say: Say) -> None:

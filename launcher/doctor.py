@@ -137,8 +137,8 @@ def _data(data_directory: Path) -> Check:
     try:
         data.check("mnist", data_directory)
     except (BtardError, ImportError, OSError) as error:
-        advice = "run `btard-launch data mnist` (a run fetches it by itself)"
-        return Check("mnist", "warn", str(error).split(";")[0], advice)
+        found, _, advice = str(error).partition("; ")
+        return Check("mnist", "warn", found, f"{advice} (a run fetches it by itself)".lstrip())
     return Check("mnist", "ok", str(data_directory))
 
 

@@ -40,7 +40,7 @@ class GroupedCommand(click.Command):
         sections: dict[str, list[tuple[str, str]]] = {group: [] for group in groups.values()}
         for parameter in self.get_params(context):
             record = parameter.get_help_record(context)
-            if record is not None:
+            if record is not None and record[1]:  # an argument has no help of its own; the usage line names it
                 sections.setdefault(groups.get(parameter.name or "", "General"), []).append(record)
         for group, records in sections.items():
             with formatter.section(group):
@@ -62,6 +62,9 @@ def table_options(command: Callable[..., None]) -> Callable[..., None]:
 
 def _help(option: Option) -> str:
     default = option.default
+    word = option.metavar.partition("|")[0]
+    if default is None and word in ("auto", "none"):
+        return f"{option.help} [{word}]"
     if default is None or isinstance(default, bool) or default == ():
         return option.help
     text = f"{default:g}" if isinstance(default, float) else str(default)

@@ -26,7 +26,7 @@ def attacks(imports: Sequence[Path]) -> None:
     _catalogue(ATTACKS)
 
 
-@click.command()
+@click.command(short_help="List the aggregation rules.")
 @_import_option
 def rules(imports: Sequence[Path]) -> None:
     """List the aggregation rules and pre-aggregations with their parameters."""

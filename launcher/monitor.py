@@ -42,6 +42,7 @@ class Monitor:
         self._plan: Plan | None = None
         self._state: RunState | None = None
         self._began = 0.0
+        self._from_step = 0
         self._drawn = 0.0
         self._told_bans: set[tuple[int, int]] = set()
         self._told_steps: set[int] = set()
@@ -55,8 +56,15 @@ class Monitor:
         self._console.print(Text(line), soft_wrap=True)
 
     def began(self, plan: Plan, run_dir: Path, state: RunState) -> None:
-        """Show what is about to run, and open the live table on a terminal."""
+        """Show what is about to run, and open the live table on a terminal.
+
+        What the state of a resumed run holds already was told before.
+        """
         self._plan, self._state, self._began = plan, state, time.monotonic()
+        self._from_step = max(state.step, 0)
+        self._told_bans, self._told_events = set(state.bans), len(state.happened)
+        self._told_returns, self._told_undone = set(state.returned), set(state.undone)
+        self._told_steps = {step for step, _ in state.accuracy() if state.step > step}
         for line in headline(plan):
             self.note(line)
         self.note(f"run directory {shown_path(run_dir)}")
@@ -111,7 +119,7 @@ class Monitor:
 
     def _pace(self) -> str:
         elapsed = time.monotonic() - self._began
-        step = self._state.step if self._state else -1
+        step = self._state.step - self._from_step if self._state else -1
         return f"{elapsed:.0f} s" + (f", {1000 * elapsed / step:.0f} ms a step" if step > 0 else "")
 
     def _view(self) -> RenderableType:
@@ -153,9 +161,10 @@ def _rule(run: RunConfig) -> str:
 def headline(plan: Plan) -> list[str]:
     """What runs, in one line, and who attacks, one line each."""
     run = plan.run
+    watched = f"{run.validators} validator{'' if run.validators == 1 else 's'}"
     lines = [
         f"{run.peers} peers, {run.task.name}, {run.steps} steps, batch {run.batch_size}, rule {_rule(run)}, "
-        f"tau {run.tau:g}, {run.validators} validator{'' if run.validators == 1 else 's'}, on {run.device}"
+        f"tau {run.tau:g}, {watched if run.topology == 'butterfly' else f'topology {run.topology}'}, on {run.device}"
     ]
     for peer, role in sorted(plan.roles.items()):
         lines.append(f"peer {peer} attacks: {describe(role)}")

@@ -29,7 +29,7 @@ def verify(run_dir: Path, data_dir: Path | None, imports: Sequence[Path], explai
     raise SystemExit(verification.show(Console(highlight=False), run_dir, data_dir, explain))
 
 
-@click.command()
+@click.command(short_help="Show how a run stands.")
 @click.argument("run_dir", metavar="[RUN]", required=False, type=click.Path(path_type=Path))
 def status(run_dir: Path | None) -> None:
     """Show how a run stands, whatever its backend [the latest under runs/]."""
@@ -39,7 +39,7 @@ def status(run_dir: Path | None) -> None:
         click.echo(line)
 
 
-@click.command()
+@click.command(short_help="Show the ends of the workers' logs.")
 @click.argument("run_dir", metavar="[RUN]", required=False, type=click.Path(path_type=Path))
 @click.option("--node", metavar="ID", type=int, help="only this node's")
 @click.option("--lines", metavar="N", type=click.IntRange(1), default=40, show_default=True, help="of each node")
@@ -51,7 +51,7 @@ def logs(run_dir: Path | None, node: int | None, lines: int) -> None:
         click.echo(line)
 
 
-@click.command()
+@click.command(short_help="End a run in order.")
 @click.argument("run_dir", metavar="[RUN]", required=False, type=click.Path(path_type=Path))
 def stop(run_dir: Path | None) -> None:
     """End a run in order; remove what a killed launcher left [the latest run under runs/]."""

@@ -142,7 +142,9 @@ def read_record(run_dir: Path) -> RunRecord:
     try:
         return msgspec.json.decode(path.read_bytes(), type=RunRecord)
     except OSError as error:
-        raise ConfigError(f"{run_dir} is not a run directory: {path.name} cannot be read ({error.strerror})") from error
+        raise ConfigError(
+            f"{run_dir} is not a run directory: {path.name} cannot be read ({error.strerror}); name one below runs/"
+        ) from error
     except msgspec.MsgspecError as error:
         raise ConfigError(f"{path} is not readable by this version: {error}") from error
 

@@ -284,7 +284,6 @@ def undo_line(undone: Undoing) -> str:
     text = f"what peer{'' if len(undone.suspects) == 1 else 's'} {peers} had contributed was recomputed: "
     if undone.to_step is None:
         return text + "nothing was false, and nothing is undone"
-    text += (
-        f"{len(undone.lies)} false; the parameters before step {undone.to_step} stand again, {undone.lost} steps lost"
-    )
+    lost = f"{undone.lost} step{'' if undone.lost == 1 else 's'} lost"
+    text += f"{len(undone.lies)} false; the parameters before step {undone.to_step} stand again, {lost}"
     return text + ("; the first lie may be older than the window" if undone.older else "")

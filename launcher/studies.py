@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from launcher.flags import GroupedCommand, table_options
+from node.errors import ConfigError
 
 
 @click.command(cls=GroupedCommand)
@@ -41,12 +42,16 @@ def sweep(
 
     config = options.pop("config", None)
     given = {name: value for name, value in options.items() if value is not None and value != ()}
+    if which is None and not given and config is None and not quick:
+        from launcher.sweep.plans import PLANS
+
+        raise ConfigError(f"nothing to sweep; name a plan ({', '.join(PLANS)}), a file, or an option with its values")
     base = settings.resolve({}, os.environ, config).experiment
     asked = command.Asked(which, given, quick, out, cores, only, limit, retry_failed, slim, not no_check, dry_run)
     raise SystemExit(command.run(asked, base, Console(highlight=False), sys.argv))
 
 
-@click.command()
+@click.command(short_help="Write report.html of a run or a sweep.")
 @click.argument("path", metavar="RUN|SWEEP", type=click.Path(path_type=Path))
 def report(path: Path) -> None:
     """Write report.html of a run or a sweep: one self-contained page."""

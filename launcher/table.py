@@ -7,6 +7,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
+from launcher.experiment import Experiment
 from launcher.monitor import shown_path
 from launcher.state import undo_line
 from launcher.summary import FINISHED, BanRow, Summary
@@ -16,16 +17,20 @@ from launcher.weather import events, weather
 _WIDTH = 22
 
 
-def show(console: Console, summary: Summary, run_dir: Path) -> None:
-    """Print how a run ended, and the command that checks it."""
+_LOCAL = Experiment()
+
+
+def show(console: Console, summary: Summary, run_dir: Path, experiment: Experiment = _LOCAL) -> None:
+    """Print how a run ended, and the command that checks it, unless it is a comparison run without evidence."""
     console.print()
-    for label, text in rows(summary):
+    for label, text in rows(summary, experiment):
         line = Text.assemble((f"{label:{_WIDTH}}", "bold"), (text, _style(label, summary)))
         console.print(line, soft_wrap=True)
-    console.print(Text(f"\ncheck the evidence with: btard-launch verify {shown_path(run_dir)}"), soft_wrap=True)
+    if experiment.topology == "butterfly":
+        console.print(Text(f"\ncheck the evidence with: btard-launch verify {shown_path(run_dir)}"), soft_wrap=True)
 
 
-def rows(summary: Summary) -> list[tuple[str, str]]:
+def rows(summary: Summary, experiment: Experiment = _LOCAL) -> list[tuple[str, str]]:
     """Label and text of each line; a label is empty where it would repeat."""
     result = [("outcome", summary.outcome + (f": {summary.problem}" if summary.problem else ""))]
     result.append(("steps", str(summary.steps)))
@@ -46,12 +51,16 @@ def rows(summary: Summary) -> list[tuple[str, str]]:
     result += _many("honest peers banned", [f"peer {peer}" for peer in summary.honest_banned_peers])
     result += _many("scenario", events(summary)) if summary.scenario else []
     result += _many("links", weather(summary.links)) if summary.links else []
-    equal = "equal digests at all honest peers after every step"
+    equal = (
+        "equal digests at all honest peers after every step" if summary.parameter_digest else "no step was committed"
+    )
     result.append(("agreement", equal if summary.agreement else "BROKEN: honest peers hold different parameters"))
     result.append(("bytes", _bytes(summary)))
     pace = summary.step_seconds
     if pace.median is not None and pace.p95 is not None:
-        result.append(("seconds per step", f"median {pace.median:.3f}, 95th percentile {pace.p95:.3f}"))
+        modelled = experiment.backend == "simulated" and experiment.topology == "butterfly"
+        virtual = " (virtual)" if modelled else ""
+        result.append(("seconds per step", f"median {pace.median:.3f}, 95th percentile {pace.p95:.3f}{virtual}"))
     result.append(("wall time", f"{summary.wall_seconds:.1f} s"))
     return result
 

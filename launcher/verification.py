@@ -32,5 +32,6 @@ def show(console: Console, run_dir: Path, data_directory: Path | None = None, ex
             Text.assemble(mark, f"  {finding.subject}: {finding.kind}: {finding.explanation}"), soft_wrap=True
         )
     wrong = sum(not finding.ok for finding in findings)
-    console.print(f"{len(findings)} findings, {wrong} wrong" if findings else "no bans: nothing to verify")
+    count = f"{len(findings)} finding{'' if len(findings) == 1 else 's'}"
+    console.print(f"{count}, {wrong} wrong" if findings else "no bans: nothing to verify")
     return exits.FAILED if wrong else exits.OK

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
 from collections import Counter
 from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 
-from launcher import Experiment, Result, run
+from launcher import Experiment, Result, monitor, plan, run, table
+from launcher.report import run_page
+from launcher.rundir import read_record
 from node import audit, topologies
 from node.aggregation import krum, trimmed_mean
 from node.aggregation.built import build_rule
@@ -157,6 +161,22 @@ def test_a_comparison_run_is_scored_like_any_other(attacked: Result) -> None:
     assert made.final_test_accuracy == made.accuracy[-1][1]
     assert made.agreement
     assert made.bytes_sent.bulk == 20 * 6 * 4 * 64
+
+
+@pytest.mark.sockets
+def test_nothing_is_said_of_validators_evidence_or_the_formula(attacked: Result) -> None:
+    console = Console(file=io.StringIO(), width=200)
+    experiment = read_record(attacked.run_dir).experiment
+    made = plan.make(experiment)
+    (head, *_) = monitor.headline(made)
+    assert "validator" not in head and "topology parameter_server" in head
+    table.show(console, attacked.summary, attacked.run_dir, experiment)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "outcome" in text
+    assert "verify" not in text and "formula" not in text
+    assert attacked.summary.bytes_expected is None
+    page = run_page.write(attacked.run_dir).read_text()
+    assert "Repeat it" in page and "verify" not in page
 
 
 @pytest.mark.sockets

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from launcher import control
+from launcher import Experiment, control, run
 from launcher.containers import engine, ports
 from launcher.rundir import read_record
 from node.errors import BackendError, ConfigError
@@ -51,6 +51,22 @@ def test_a_note_of_another_process_with_the_same_number_is_not_believed(tmp_path
     with control.marked(tmp_path):
         assert control.worker(tmp_path) is not None
     assert not (tmp_path / control.NOTE).exists()
+
+
+def test_a_run_without_a_step_and_without_a_word_says_so(tmp_path: Path) -> None:
+    where = tmp_path / "run"
+    experiment = Experiment(peers=3, task="quadratic", batch_size=4, steps=3, backend="simulated", run_dir=str(where))
+    run(experiment)
+    assert control.logs(where, None, 5) == [
+        f"the workers wrote nothing; their journals are {where}/nodes/N/journal.jsonl"
+    ]
+    assert control.logs(where, 1, 5)[0].endswith("/nodes/1/journal.jsonl")
+    assert "step 3 of 3" in control.status(where)
+    for journal in where.glob("nodes/*/journal.jsonl"):
+        journal.write_text("")
+    lines = control.status(where)
+    assert lines[1] == "no step yet"
+    assert [line.rpartition("  ")[2] for line in lines[2:]] == ["no step yet"] * 3
 
 
 def test_without_a_run_the_error_names_the_place(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher import cli, exits
+from launcher import backends, cli, exits
 from tests.launching import LAUNCH, environment
 
 QUICK = ["--task", "quadratic", "--device", "cpu"]
@@ -50,12 +50,21 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["--validators", "5"], 2, "--validators 5 of 6 leaves too few contributors; use at most 2"),
         (["--run-dir", "full"], 2, "--run-dir full exists and is not empty"),
         (["--run-dir", "full/file/run"], 3, "use another --run-dir"),
-        (["--task", "mnist_cnn", "--data-dir", "nothing", "--no-download"], 3, "run `btard-launch data mnist`"),
+        (
+            ["--task", "mnist_cnn", "--data-dir", "nothing", "--no-download"],
+            3,
+            "run `btard-launch data mnist --data-dir ",
+        ),
         (["plan", "--peers", "1"], 2, "--peers 1 is too small"),
         (["verify", "."], 2, "is not a run directory: it has no genesis.json"),
         (["verify"], 2, "Missing argument 'RUN'"),
+        (["resume", "."], 2, "run.json cannot be read (No such file or directory); name one below runs/"),
+        (["status", "."], 2, "run.json cannot be read (No such file or directory); name one below runs/"),
+        (["export", "."], 2, "name one below runs/"),
+        (["sweep"], 2, "nothing to sweep; name a plan (paper, rules, starts, mixed, aggregation, sixteen), a file, or"),
+        (["sweep", "--quick"], 2, "--quick belongs to a plan"),
         (["data", "cifar"], 2, "unknown data set 'cifar'; did you mean"),
-        (["data", "--check", "--data-dir", "nothing"], 3, "run `btard-launch data mnist`"),
+        (["data", "--check", "--data-dir", "nothing"], 3, "run `btard-launch data mnist --data-dir "),
         (["doctor", "--peers", "1"], 2, "1 is not in the range 2<=x<=256"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
@@ -131,6 +140,32 @@ def test_help_lists_every_command_and_every_group(capsys: pytest.CaptureFixture[
     out = launch(capsys, "run", "--help")[1]
     groups = [line[:-1] for line in out.splitlines() if line.endswith(":") and not line.startswith(" ")]
     assert groups == ["Cluster", "Attack", "Training", "Defence", "Network", "Seeds", "Where it runs", "General"]
+
+
+def test_no_summary_of_a_command_is_cut_short(capsys: pytest.CaptureFixture[str]) -> None:
+    listed = launch(capsys, "--help")[1].partition("Commands:")[2].partition("Examples:")[0]
+    summaries = [line for line in listed.splitlines() if line.strip()]
+    assert len(summaries) == len(cli.cli.commands)
+    assert [line for line in summaries if not line.endswith(".") or line.endswith("...")] == []
+
+
+def test_help_shows_defaults_that_are_worked_out_and_the_backends(capsys: pytest.CaptureFixture[str]) -> None:
+    out = " ".join(launch(capsys, "run", "--help")[1].split())
+    for flag in (
+        "--gradient-bound auto|TIME",
+        "--delta-max auto|NORM",
+        "--bandwidth none|RATE",
+        "--init-seed auto|SEED",
+    ):
+        word = flag.partition(" ")[2].partition("|")[0]
+        assert out.partition(flag)[2].partition(" --")[0].endswith(f"[{word}]"), flag
+    assert f"--backend {'|'.join(backends.NAMES)} " in out
+
+
+def test_the_help_of_sweep_has_no_line_without_words(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = launch(capsys, "sweep", "--help")[1].splitlines()
+    assert lines[0].endswith("[PLAN|FILE]")
+    assert not [line for line in lines if line.strip() == "[PLAN|FILE]"]
 
 
 def test_help_and_show_config_load_neither_torch_nor_the_live_view() -> None:

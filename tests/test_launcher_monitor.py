@@ -66,6 +66,26 @@ def test_a_live_table_on_a_terminal(colour: bool, monkeypatch: pytest.MonkeyPatc
     assert ("\x1b[33m" in text) is colour
 
 
+def test_what_a_resumed_run_holds_already_is_not_told_again() -> None:
+    console = Console(file=io.StringIO(), force_terminal=False, width=200)
+    state = RunState(3, frozenset({2}))
+    for node in range(3):
+        for step in (50, 100):
+            state.apply({"time": 0.0, "node": node, "event": "evaluated", "step": step, "correct": 9, "count": 10})
+        state.apply(committed(node, 100))
+    state.apply(banned(0, 60, 2))
+    monitor = Monitor(console)
+    monitor.began(plan.make(ATTACKED), Path("/tmp/run"), state)
+    monitor.saw([])
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert [line for line in lines if line.startswith("step ")] == [], "told in the run's earlier life"
+    state.apply(committed(0, 101))
+    state.apply(banned(0, 101, 1))
+    monitor.saw([])
+    told = [line for line in console.file.getvalue().splitlines() if line.startswith("step ")]  # type: ignore[attr-defined]
+    assert [line.split("  ")[0].split(" (")[0] for line in told] == ["step 101: HONEST peer 1 banned", "step 100/200"]
+
+
 def test_an_attack_that_starts_too_late_is_pointed_out() -> None:
     console = Console(file=io.StringIO(), width=200)
     made = plan.make(Experiment(task="quadratic", device="cpu", steps=50, attack="noise", byzantine=1))

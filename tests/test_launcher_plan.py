@@ -51,7 +51,7 @@ def test_errors_of_the_disk_in_one_line(number: int, message: str) -> None:
 def test_missing_data_leaves_the_bytes_unknown(tmp_path: Path) -> None:
     made = plan.make(Experiment(device="cpu", data_dir=str(tmp_path)))
     assert (made.dimension, made.bytes_expected) == (None, None)
-    with pytest.raises(DataError, match="btard-launch data mnist"):
+    with pytest.raises(DataError, match="btard-launch data mnist --data-dir"):
         data.provide(made.run, made.data_directory, download=False, report=lambda line: None)
 
 

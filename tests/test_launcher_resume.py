@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from launcher import Experiment, run
+from launcher import Experiment, exits, run
 from launcher.resume import resume
+from launcher.summary import Summary
 from node.errors import ConfigError
 from tests.launching import launched, read_until, session
+from tests.test_control import command
 
 OPTIONS = ("--peers", "4", "--task", "quadratic", "--batch-size", "4", "--steps", "24", "--eval-every", "8",
            "--delivery-bound", "1s", "--gradient-bound", "1s")  # fmt: skip
@@ -21,7 +24,7 @@ OPTIONS = ("--peers", "4", "--task", "quadratic", "--batch-size", "4", "--steps"
 
 @pytest.mark.sockets
 def test_a_run_whose_processes_are_all_killed_is_resumed(tmp_path: Path) -> None:
-    with launched(tmp_path, *OPTIONS, "--run-dir", "run") as process:
+    with launched(tmp_path, *OPTIONS, "--run-dir", "run", "--expect", "steps==1") as process:
         seen = read_until(process, "step 8/24")
         assert "error" not in seen
         for pid in session(process.pid):
@@ -29,7 +32,13 @@ def test_a_run_whose_processes_are_all_killed_is_resumed(tmp_path: Path) -> None
         process.wait()
     where = tmp_path / "run"
     assert not (where / "summary.json").exists()
-    score = resume(where).summary
+    ended = command(tmp_path, "resume", "run")
+    assert ended.returncode == exits.EXPECTATION, ended.stderr
+    assert "expectation not met: steps==1: it is 24" in ended.stderr
+    assert "report: run/report.html" in ended.stdout.splitlines()
+    assert (where / "report.html").is_file()
+    assert not re.search(r"^step [08]/24", ended.stdout, re.MULTILINE), "told before it was killed"
+    score = msgspec.json.decode((where / "summary.json").read_bytes(), type=Summary)
     assert (score.outcome, score.steps, score.agreement, score.bans, score.gone) == ("finished", 24, True, [], [])
     resumed = [json.loads(line) for line in (where / "events.jsonl").read_text().splitlines()]
     assert {record["node"] for record in resumed if record["event"] == "resumed"} == {0, 1, 2, 3}

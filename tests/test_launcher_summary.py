@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from launcher import pace, summary, traffic
-from launcher.state import Record, RunState, Undoing
+from launcher.experiment import Experiment
+from launcher.state import Record, RunState, Undoing, undo_line
 from launcher.summary import Ending
 from launcher.table import rows
 from node.config import Plugin, Role, Schedule
@@ -115,6 +116,27 @@ def test_undo_steps_are_listed_once_and_by_honest_words() -> None:
         f"step 5: {what}: 1 false; the parameters before step 1 stand again, 2 steps lost",
         f"step 8: {what}: nothing was false, and nothing is undone",
     ]
+
+
+def test_one_step_is_one_step() -> None:
+    (undo,) = score(state(undone(0, 5, 1), byzantine=(3,))).undone
+    assert undo_line(undo).endswith("stand again, 1 step lost")
+
+
+def test_a_run_without_a_step_claims_no_agreement() -> None:
+    assert dict(rows(score(state())))["agreement"] == "no step was committed"
+    assert dict(rows(score(state(committed(0, 0)))))["agreement"].startswith("equal digests")
+
+
+@pytest.mark.parametrize(
+    ("options", "ending"),
+    [({}, "0.100"), ({"backend": "simulated"}, "0.100 (virtual)"),
+     ({"backend": "simulated", "topology": "ring"}, "0.100")],
+    ids=["real", "virtual", "a comparison run is timed, not modelled"],
+)  # fmt: skip
+def test_virtual_seconds_are_called_so(options: dict[str, str], ending: str) -> None:
+    made = score(state(committed(0, 0), committed(0, 1), committed(0, 2)))
+    assert dict(rows(made, Experiment(**options)))["seconds per step"].endswith(ending)  # type: ignore[arg-type]
 
 
 def test_a_peer_that_stays_may_be_banned_again() -> None:

@@ -10,6 +10,7 @@ import io
 import os
 import pickle
 import resource
+import shlex
 import shutil
 import subprocess
 import sys
@@ -83,8 +84,9 @@ def test_reads_all_images_and_labels(mnist_directory: Path) -> None:
 @pytest.mark.parametrize("damage", [truncate, flip_a_bit, Path.unlink, make_a_directory])
 def test_a_damaged_file_is_named_with_the_repair(copy: Path, name: str, damage: Callable[[Path], None]) -> None:
     damage(mnist.raw_directory(copy) / name)
-    with pytest.raises(DataError, match=rf"{name}.*run `btard-launch data mnist`") as problem:
+    with pytest.raises(DataError, match=rf"{name}.*run `btard-launch data mnist --data-dir") as problem:
         mnist.check(copy)
+    assert str(problem.value).endswith(f"--data-dir {shlex.quote(str(copy))}`"), "another directory would be filled"
     assert "\n" not in str(problem.value)
 
 

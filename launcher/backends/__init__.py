@@ -102,3 +102,4 @@ def _compose(note: Note) -> Backend:
 
 
 _BACKENDS: dict[str, Callable[[Note], Backend]] = {"local": _local, "simulated": _simulated, "compose": _compose}
+NAMES = tuple(_BACKENDS)

@@ -41,13 +41,19 @@ def render(run: RunData) -> str:
         page.facts(_facts(run)),
         *(page.show(figure) for figure in figures),
         page.section("Bans", _bans(run), page.folded("The story of every ban and dispute", _story(run))),
-        page.section("Repeat it", page.command(repeat(run.record.experiment)), page.paragraph(
-            "Check the evidence of every ban, from public keys and public data alone:"),
-            page.command(["btard-launch", "verify", run.path.name])),
-        page.section("Score", page.table(("", ""), summary_rows(made))),
+        page.section("Repeat it", page.command(repeat(run.record.experiment)), *_check(run)),
+        page.section("Score", page.table(("", ""), summary_rows(made, run.record.experiment))),
         page.section("Configuration", _configuration(run)),
     ]  # fmt: skip
     return page.render(f"Run {run.path.name}", f"{run.record.started}; {who}", body)
+
+
+def _check(run: RunData) -> tuple[str, ...]:
+    """The command that checks the evidence; a comparison run has none."""
+    if run.record.run.topology != "butterfly":
+        return ()
+    return (page.paragraph("Check the evidence of every ban, from public keys and public data alone:"),
+            page.command(["btard-launch", "verify", run.path.name]))  # fmt: skip
 
 
 def repeat(experiment: Experiment) -> list[str]:

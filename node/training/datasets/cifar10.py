@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from node.errors import DataError
+from node.training.datasets import repair
 from node.training.datasets.arrays_pickle import load_arrays
 
-REPAIR = "run `btard-launch data cifar10`"
 CLASSES = 10
 PIXEL_MEAN = (0.4914, 0.4822, 0.4465)  # of the training images scaled to [0, 1], by channel
 PIXEL_STD = (0.2470, 0.2435, 0.2616)
@@ -65,7 +65,10 @@ def load(data_directory: Path) -> Cifar10:
         DataError: a file is missing or corrupt; the message names it and the repair command.
     """
     directory = raw_directory(data_directory)
-    train, test = (_join([read(directory / batch.name, batch) for batch in part]) for part in (TRAIN, TEST))
+    try:
+        train, test = (_join([read(directory / batch.name, batch) for batch in part]) for part in (TRAIN, TEST))
+    except DataError as error:
+        raise DataError(f"{error}; {repair('cifar10', data_directory)}") from error
     return Cifar10(*train, *test)
 
 
@@ -88,11 +91,11 @@ def read(path: Path, batch: Batch) -> tuple[Tensor, Tensor]:
         with path.open("rb") as file:
             found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
             if found != batch.md5:
-                raise DataError(f"{path} is corrupt (its MD5 is not {batch.md5}); {REPAIR}")
+                raise DataError(f"{path} is corrupt (its MD5 is not {batch.md5})")
             file.seek(0)
             content = load_arrays(file)
     except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror or error}; {REPAIR}") from error
+        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
     return _tensors(content, path)
 
 
@@ -103,7 +106,7 @@ def _tensors(content: Any, path: Path) -> tuple[Tensor, Tensor]:
         if not fits or len(labels) == 0 or labels.min() < 0 or labels.max() >= CLASSES:
             raise ValueError("images and labels do not belong together")
     except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{path} is not a CIFAR-10 batch: {error}; {REPAIR}") from error
+        raise DataError(f"{path} is not a CIFAR-10 batch: {error}") from error
     return torch.from_numpy(images.copy()).view(-1, *_SHAPE), torch.from_numpy(labels.astype(np.uint8))
 
 

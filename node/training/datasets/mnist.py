@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from node.errors import DataError
+from node.training.datasets import repair
 
-REPAIR = "run `btard-launch data mnist`"
 PIXEL_MEAN, PIXEL_STD = 0.1307, 0.3081  # of the training images scaled to [0, 1]
 CLASSES = 10
 
@@ -70,7 +70,10 @@ def load(data_directory: Path) -> Mnist:
         DataError: a file is missing, truncated or corrupt; the message names it and the repair command.
     """
     directory = raw_directory(data_directory)
-    return Mnist(*(torch.from_numpy(verify(directory / file.name, file)) for file in FILES))
+    try:
+        return Mnist(*(torch.from_numpy(verify(directory / file.name, file)) for file in FILES))
+    except DataError as error:
+        raise DataError(f"{error}; {repair('mnist', data_directory)}") from error
 
 
 def check(data_directory: Path) -> None:
@@ -92,13 +95,13 @@ def verify(path: Path, file: IdxFile) -> npt.NDArray[np.uint8]:
     try:
         found = path.stat()
         if found.st_size != expected:
-            raise DataError(f"{path} has {found.st_size} bytes instead of {expected}: truncated or not MNIST; {REPAIR}")
+            raise DataError(f"{path} has {found.st_size} bytes instead of {expected}: truncated or not MNIST")
         values = np.memmap(path, dtype=np.uint8, mode="c")
     except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror or error}; {REPAIR}") from error
+        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
     # A sweep builds the task of hundreds of cells in one process: the same file is digested once.
     if _md5(values.data, path, found.st_ino, found.st_mtime_ns) != file.md5:
-        raise DataError(f"{path} is corrupt (its MD5 is not {file.md5}); {REPAIR}")
+        raise DataError(f"{path} is corrupt (its MD5 is not {file.md5})")
     return np.asarray(values[len(file.header) :]).reshape(file.shape)
 
 

@@ -1,0 +1,45 @@
+"""The end of a run on the command line: its table, its page, its score, its exit code."""
+
+from __future__ import annotations
+
+import click
+from rich.console import Console
+
+from launcher import exits, expectations, summary, table
+from launcher.cluster import Result
+from launcher.experiment import Experiment
+from launcher.monitor import shown_path
+
+
+def close(
+    console: Console, result: Result, experiment: Experiment, *, as_json: bool = False, tensorboard: bool = False
+) -> int:
+    """Show how a run ended, write the page of one that finished, and check what was expected of it.
+
+    Args:
+        console: for the table; the summary as JSON goes to stdout, what was not met to stderr.
+        result: the run.
+        experiment: what was asked for, expectations included.
+        tensorboard: write event files, too.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        BackendError: page or event files cannot be written.
+    """
+    table.show(console, result.summary, result.run_dir, experiment)
+    if result.summary.outcome == summary.FINISHED:
+        from launcher.report import run_page
+
+        if tensorboard:
+            from launcher.export import command
+
+            command.write_logs(result.run_dir)
+        console.print(f"report: {shown_path(run_page.write(result.run_dir))}", soft_wrap=True)
+    if as_json:
+        click.echo(summary.as_json(result.summary), nl=False)
+    problems = expectations.violations(expectations.parse_all(experiment.expect), result.summary)
+    for problem in problems:
+        click.echo(f"expectation not met: {problem}", err=True)
+    return exits.of_run(result.summary.outcome, result.signum, bool(problems))
