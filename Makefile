@@ -50,5 +50,5 @@ compose:         ## compose.yaml and the GPU overlay from launcher/containers/em
 	$(PYTHON) -m launcher.cli plan -n 6 --emit compose > compose.yaml
 	$(PYTHON) -m launcher.cli plan -n 6 --emit compose-gpu > deploy/compose.gpu.yaml
 
-docs:            ## docs/protocol.md and docs/catalogue.md from the message types and the registries
+docs:            ## docs/protocol.md, docs/catalogue.md and docs/metrics.md from message types, registries and declared metrics
 	$(PYTHON) -m docs.generate

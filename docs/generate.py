@@ -46,6 +46,27 @@ one canonical way: equal bodies are equal bytes, so hashes, slots and signatures
 the wire).
 """
 
+_SPECIFICATION = """\
+Sources and comments that say *PROTOCOL section N* mean the specification that this project was built from. It is not
+part of the repository; these pages tell what has become of each section:
+"""
+
+_SECTIONS = (
+    ("1", "who takes part, what is assumed of the network, and what is promised",
+     "[security](security.md), Model, Promises"),
+    ("2", "the words: rosters, slots, prefixes, certificates", "this page"),
+    ("3", "a step without disputes: its phases, and the checks V0 to V3", "this page; [security](security.md)"),
+    ("4", "disputes: deadlines, suspicions, views, outcomes", "[security](security.md), Disputes"),
+    ("5", "parts that are withheld or are not what was committed to", "[security](security.md); ADR 15"),
+    ("6", "accusations, and who is banned for a false one", "this page, Charges and bans"),
+    ("7", "what a ban does, and how a peer that was gone comes back", "[faults](faults.md), Recovery; ADR 13, 30"),
+    ("8", "numbers: formats, tolerances, CenteredClip, the rate of detection",
+     "[rules](rules.md); [detection](detection.md); ADR 5, 6"),
+    ("9", "what the tests have to show, attack by attack",
+     "[security](security.md), How it is tested; `tests/section9.py`"),
+)  # fmt: skip
+"""Number, subject and page of each section of the specification."""
+
 
 def protocol() -> str:
     """The page about messages, frames and evidence."""
@@ -68,6 +89,7 @@ def protocol() -> str:
     blocks += ["## Inside messages\n", *map(_struct, inside), _enum(messages.AccusationKind)]
     blocks += ["## Charges and bans\n", _charges(), "## Evidence\n", *map(_struct, _EVIDENCE)]
     blocks += ["## Frames\n", *_frames()]
+    blocks += ["## The specification\n", _SPECIFICATION, _table(("section", "about", "where"), _SECTIONS)]
     return _page(blocks)
 
 
@@ -119,6 +141,7 @@ _CATALOGUE = """\
 
 What this version knows, as `btard-launch attacks`, `rules` and `tasks` list it. Parameters are written behind a
 colon: `--attack noise:variant=small,fraction=0.5`. [extending.md](extending.md) tells how to add one of your own.
+Sources that say PROTOCOL are sections of the specification; [protocol.md](protocol.md) lists them at its end.
 """
 
 

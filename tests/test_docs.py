@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from docs.generate import PAGES
 from launcher.cli import cli
 from launcher.options import OPTIONS
 from node.aggregation.built import build_rule
-from node.aggregation.registry import RULES
+from node.aggregation.registry import PRE_AGGREGATIONS, RULES
 from node.attacks.registry import ATTACKS
 from node.config import Plugin, Role, RunConfig, Schedule
 from node.protocol.notices import Banned
@@ -31,6 +32,35 @@ WRITTEN = sorted(path for path in [ROOT / "README.md", ROOT / "CHANGELOG.md", *D
 @pytest.mark.parametrize("name", PAGES)
 def test_a_generated_page_is_current(name: str) -> None:
     assert (DOCS / name).read_text(encoding="utf-8") == PAGES[name](), "run `make docs`"
+
+
+def test_every_summary_is_a_whole_sentence() -> None:
+    registries: tuple[Registry[Any], ...] = (ATTACKS, RULES, PRE_AGGREGATIONS, TASKS)
+    entries = [entry for registry in registries for entry in registry]
+    assert len(entries) > 50
+    assert [entry.name for entry in entries if not entry.summary.endswith(".")] == []
+
+
+def test_every_section_that_a_source_names_is_listed() -> None:
+    """And no source names a document that readers do not have."""
+    sources = " ".join(entry.source for entry in ATTACKS)
+    named = set(re.findall(r"PROTOCOL section (\d)", sources))
+    listed = (DOCS / "protocol.md").read_text(encoding="utf-8").partition("## The specification")[2]
+    assert named and named <= set(re.findall(r"^\| (\d) \|", listed, re.MULTILINE))
+    assert "CATALOGUE" not in sources
+
+
+def test_commits_named_in_the_pages_exist() -> None:
+    """What a figure was measured at can be looked up, where the whole history is there."""
+    git = ["git", "-C", str(ROOT)]
+    if subprocess.run([*git, "rev-parse", "--is-shallow-repository"], capture_output=True).stdout != b"false\n":
+        pytest.skip("no whole history here")
+    history = subprocess.run([*git, "log", "--format=%H"], capture_output=True, text=True, check=True)
+    for page in WRITTEN:
+        for name in re.findall(
+            r"\b(?:commit|worktree of|worktree add \w+)\s+([0-9a-f]{7,40})\b", page.read_text("utf-8")
+        ):
+            assert re.search(rf"^{name}", history.stdout, re.MULTILINE), f"{page.name}: {name}"
 
 
 @pytest.mark.parametrize("page", WRITTEN, ids=lambda page: str(page.relative_to(ROOT)))

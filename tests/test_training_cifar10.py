@@ -38,10 +38,12 @@ def test_the_reader_sees_what_an_ordinary_unpickler_sees(cifar_directory: Path) 
 def test_a_missing_or_changed_file_is_named_with_the_repair(cifar_directory: Path) -> None:
     path = cifar10.raw_directory(cifar_directory) / "data_batch_3"
     path.write_bytes(path.read_bytes()[:-9] + b"x" * 9)
-    with pytest.raises(DataError, match=r"data_batch_3 is corrupt .* run `btard-launch data cifar10`"):
+    with pytest.raises(DataError, match=r"data_batch_3 is corrupt .* run `btard-launch data cifar10 --data-dir"):
         data.check("cifar10", cifar_directory)
     path.unlink()
-    with pytest.raises(DataError, match=r"data_batch_3: No such file or directory; run `btard-launch data cifar10`"):
+    with pytest.raises(
+        DataError, match=r"data_batch_3: No such file or directory; run `btard-launch data cifar10 --data-dir"
+    ):
         data.check("cifar10", cifar_directory)
 
 

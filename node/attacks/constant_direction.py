@@ -27,8 +27,8 @@ def constant_direction(gradient_D: Tensor, view: View, *, scale: float = 1000.0)
         scale: amplification; u is Gaussian, normalised per tensor, from the attackers' shared seed.
 
     Source: report, section 5.4: "all send large vectors, amplified by 1000, in the same arbitrary direction. The
-    random seed is drawn and passed to all malicious workers just at the start of the training"; per tensor as in
-    CATALOGUE section 1.
+    random seed is drawn and passed to all malicious workers just at the start of the training"; per tensor is
+    this project's.
     """
     shared = view.shared_random("constant_direction")
     result = gradient_D.clone()

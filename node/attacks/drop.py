@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from node.attacks.view import View
 
 
-@attack("drop", acts_on="gradient", source="CATALOGUE section 1 (partial)", examples=({}, {"share": 0.01}))
+@attack("drop", acts_on="gradient", source="this project (partial)", examples=({}, {"share": 0.01}))
 def drop(gradient_D: Tensor, view: View, *, share: float = 0.5) -> Tensor:
     """Entries of the gradient are left out.
 
@@ -20,7 +20,7 @@ def drop(gradient_D: Tensor, view: View, *, share: float = 0.5) -> Tensor:
         gradient_D: own honest gradient, float32.
         share: probability of each entry to become zero; one entry at least does.
 
-    Source: CATALOGUE section 1; the digests are those of another vector, so the validator's recomputation finds it.
+    Source: this project; the digests are those of another vector, so the validator's recomputation finds it.
     """
     own = view.random("drop")
     lots_D = gradient_D.new_empty(gradient_D.shape).uniform_(generator=own)

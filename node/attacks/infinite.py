@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from node.attacks.view import View
 
 
-@attack("infinite", acts_on="gradient", source="CATALOGUE section 1", examples=({}, {"value": -1e30, "entries": 1}))
+@attack("infinite", acts_on="gradient", source="this project", examples=({}, {"value": -1e30, "entries": 1}))
 def infinite(gradient_D: Tensor, view: View, *, value: float = math.inf, entries: int = 3) -> Tensor:
     """Some entries of the gradient are infinite, or so large that the arithmetic of others would overflow.
 

@@ -28,8 +28,10 @@ if TYPE_CHECKING:
     choices={"to": TARGETS},
 )
 class LateView(Behaviour):
-    """In a dispute attackers show their views to each other alone; whoever relays one does so at the last instant of
-    the latest round in which its chain of signatures still counts, to a chosen few.
+    """In a dispute attackers keep their views among themselves until the last instant at which these still count.
+
+    Whoever relays one does so at the end of the latest round in which its chain of signatures is long enough, to a
+    chosen few.
 
     Args:
         to: who gets it.

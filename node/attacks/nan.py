@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from node.attacks.view import View
 
 
-@attack("nan", acts_on="gradient", source="CATALOGUE section 1", examples=({}, {"entries": 1}))
+@attack("nan", acts_on="gradient", source="this project", examples=({}, {"entries": 1}))
 def nan(gradient_D: Tensor, view: View, *, entries: int = 3) -> Tensor:
     """Some entries of the gradient are NaN: one of them would make every mean, norm and product NaN.
 

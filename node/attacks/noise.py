@@ -33,7 +33,7 @@ def noise(
         fraction: of the gradient's own standard deviation, for `small`.
 
     Source: report, section 5.4: "add random noise to every other parameter p drawn from a Gaussian distribution
-    with mu = p and sigma = 100"; the variants: CATALOGUE section 1.
+    with mu = p and sigma = 100"; the variants: this project.
     """
     own = view.random("noise")
     result = gradient_D.clone()

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from node.attacks.view import View
 
 
-@attack("random", acts_on="gradient", source="CATALOGUE section 1", examples=({}, {"scale": 100.0}))
+@attack("random", acts_on="gradient", source="this project", examples=({}, {"scale": 100.0}))
 def random(gradient_D: Tensor, view: View, *, scale: float = 1.0) -> Tensor:
     """A Gaussian vector instead of the gradient, fresh at each step and attacker.
 
@@ -21,6 +21,6 @@ def random(gradient_D: Tensor, view: View, *, scale: float = 1.0) -> Tensor:
         gradient_D: own honest gradient, float32.
         scale: length of the vector, in units of ||g||: at 1 its norm gives nothing away.
 
-    Source: CATALOGUE section 1; the validator's recomputation finds it.
+    Source: this project; the validator's recomputation finds it.
     """
     return direction(gradient_D, view.random("random")).mul_(scale * float(gradient_D.norm()))

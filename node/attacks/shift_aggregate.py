@@ -26,7 +26,7 @@ def shift_aggregate(value_P: Tensor, view: View, *, scale: float = 1.0, relative
         value_P: the true aggregate of this attacker's part, float32.
         scale: length of delta: in units of ||v|| (`relative`), else an L2 norm.
 
-    Source: CATALOGUE section 1, "shift_aggregate v + delta"; PROTOCOL section 9, "a wrong aggregate to all": V2 finds
+    Source: this project; PROTOCOL section 9, "a wrong aggregate to all": V2 finds
     it, because the clipped differences no longer sum to zero.
     """
     length = scale * float(value_P.norm()) if relative else scale

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 @attack(
     "stale_aggregate",
     acts_on="aggregate",
-    source="report, section 7 (aggregation attacks); CATALOGUE section 1",
+    source="report, section 7 (aggregation attacks); this project",
     examples=({}, {"delay": 2}),
     remembers="delay",
 )
@@ -26,7 +26,7 @@ def stale_aggregate(value_P: Tensor, view: View, *, delay: int = 1) -> Tensor:
         value_P: the true aggregate of this attacker's part, float32.
         delay: steps; where no aggregate of that step and size is at hand, the true one is reported.
 
-    Source: CATALOGUE section 1; V2 finds it, because the clipped differences no longer sum to zero.
+    Source: this project; V2 finds it, because the clipped differences no longer sum to zero.
     """
     old_P = view.aggregates.get(view.step - delay)
     return value_P if old_P is None or old_P.shape != value_P.shape else old_P

@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     from node.attacks.view import View
 
 
-@attack("zero", acts_on="gradient", source="CATALOGUE section 1", examples=({},))
+@attack("zero", acts_on="gradient", source="this project", examples=({},))
 def zero(gradient_D: Tensor, view: View) -> Tensor:
     """The attacker contributes nothing: a gradient of zeros, without the work of computing one.
 
     Args:
         gradient_D: own honest gradient, float32.
 
-    Source: CATALOGUE section 1; the validator's recomputation finds it.
+    Source: this project; the validator's recomputation finds it.
     """
     return gradient_D.new_zeros(gradient_D.shape)

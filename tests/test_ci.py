@@ -1,0 +1,50 @@
+"""What CI finds on the machine that it runs on."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ENGINE = Path(__file__).parent.parent / ".ci" / "engine"
+
+
+def script(path: Path, *lines: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(["#!/bin/sh", *lines, ""]))
+    path.chmod(0o755)
+
+
+@pytest.mark.parametrize(
+    ("own", "docker", "code", "said"),
+    [
+        ("echo export DOCKER_HOST=unix:///own", "exit 1", 0, "export DOCKER_HOST=unix:///own\n"),
+        ("exit 7", "exit 0", 7, ""),
+        (None, '[ "$1" = info ] || exit 1', 0, ""),
+        (None, "exit 1", 1, ""),
+        (None, None, 1, ""),
+    ],
+    ids=["the workplace's", "the workplace's fails", "whatever answers", "none answers", "no docker"],
+)
+def test_an_engine_is_found_or_its_absence_is_said(
+    own: str | None, docker: str | None, code: int, said: str, tmp_path: Path
+) -> None:
+    place = tmp_path / "project" / ".ci" / "engine"
+    place.parent.mkdir(parents=True)
+    shutil.copy(ENGINE, place)
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name in ("bash", "dirname", "sh"):
+        (programs / name).symlink_to(str(shutil.which(name)))
+    if own is not None:
+        script(tmp_path / "shared" / "machine" / "container-engine", own)
+    if docker is not None:
+        script(programs / "docker", docker)
+    found = subprocess.run(
+        [programs / "bash", place], env={"PATH": str(programs)}, capture_output=True, text=True, timeout=30
+    )
+    assert (found.returncode, found.stdout) == (code, said)
+    assert ("no container engine" in found.stderr) is (code == 1)
+    assert found.stderr.count("\n") == (code == 1)
