@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 import subprocess
 from itertools import islice
@@ -11,8 +12,11 @@ from typing import Any
 import pytest
 import torch
 
+from docs import terminal
 from docs.generate import PAGES
+from launcher import Experiment
 from launcher.cli import cli
+from launcher.cluster import run as launched
 from launcher.options import OPTIONS
 from node.aggregation.built import build_rule
 from node.aggregation.registry import PRE_AGGREGATIONS, RULES
@@ -61,6 +65,37 @@ def test_commits_named_in_the_pages_exist() -> None:
             r"\b(?:commit|worktree of|worktree add \w+)\s+([0-9a-f]{7,40})\b", page.read_text("utf-8")
         ):
             assert re.search(rf"^{name}", history.stdout, re.MULTILINE), f"{page.name}: {name}"
+
+
+def test_the_picture_of_the_end_is_what_the_program_prints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawn anew from another run it has the same lines, but for what was run and what came out."""
+    monkeypatch.setattr(terminal, "FIGURE", tmp_path / "run-end.svg")
+    where = tmp_path / "run"
+    asked = Experiment(task="quadratic", batch_size=2, steps=40, attack="noise", byzantine=2, attack_start=2,
+                       backend="simulated", run_dir=str(where))  # fmt: skip
+    launched(asked, argv=("btard-launch", "--steps", "40"))
+    terminal.main(where)
+    shown, drawn = (words(path) for path in (DOCS / "figures" / "run-end.svg", terminal.FIGURE))
+    assert "$ btard-launch --steps 40" in drawn
+    assert labels(shown) == labels(drawn)
+    assert {"outcome", "banned", "check", "report", "ok"} <= set(labels(drawn))
+
+
+def words(figure: Path) -> list[str]:
+    """The lines of a drawn terminal."""
+    texts = re.findall(r'<text class="run-end-r[^>]* x="([\d.]+)" y="([\d.]+)"[^>]*>(.*?)</text>', figure.read_text())
+    lines: dict[float, list[tuple[float, str]]] = {}
+    for x, y, text in texts:
+        lines.setdefault(float(y), []).append((float(x), html.unescape(text).replace("\xa0", " ")))
+    # Blanks in front are not drawn: what does not begin at the edge continues the line above.
+    whole = ((min(lines[y])[0], "".join(text for _, text in sorted(lines[y]))) for y in sorted(lines))
+    return [(" " if edge > 0 else "") + text.rstrip() for edge, text in whole]
+
+
+def labels(lines: list[str]) -> list[str]:
+    """What the lines begin with, each once."""
+    starts = (re.split(r"  +|: | the ", line)[0] for line in lines if line[:1].isalpha())
+    return list(dict.fromkeys(starts))
 
 
 @pytest.mark.parametrize("page", WRITTEN, ids=lambda page: str(page.relative_to(ROOT)))
