@@ -89,10 +89,11 @@ class Node:
     def sign(self, body: Body) -> Signed:
         """A message as it goes out."""
         data = encode_body(body)
-        return self._signed(data) if self.keeper is None else self.keeper.sign(data, self._signed)
 
-    def _signed(self, data: bytes) -> Signed:
-        return Signed(data, self.signer.sign(signing_bytes(data)))
+        def signed(data: bytes) -> Signed:
+            return Signed(data, self.signer.sign(signing_bytes(body, data)))
+
+        return signed(data) if self.keeper is None else self.keeper.sign(data, signed)
 
     def endorse(self, endorsed: Endorsed) -> Endorsed:
         """A relayed view with this node's signature added."""

@@ -11,7 +11,7 @@ import msgspec
 from node.conditions import Conditions
 from node.errors import ConfigError
 
-WIRE_VERSION = 3
+WIRE_VERSION = 4
 
 Parameters = dict[str, Any]
 

@@ -12,7 +12,16 @@ from hypothesis import strategies as st
 
 from node.errors import WireError
 from node.protocol import encoding, messages
-from node.protocol.encoding import body_digest, decode_body, decode_signed, encode_body, encode_signed, signing_bytes
+from node.protocol.encoding import (
+    body_digest,
+    decode_body,
+    decode_signed,
+    encode_body,
+    encode_signed,
+    signing_bytes,
+    stub,
+    stub_bytes,
+)
 from node.protocol.messages import (
     Accusation,
     AccusationKind,
@@ -158,8 +167,19 @@ def test_a_signed_message_keeps_its_body_opaque() -> None:
     assert decode_signed(encode_signed(signed)) == signed
 
 
-def test_a_signature_covers_the_body_under_the_protocols_own_domain() -> None:
+@pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
+def test_a_signature_covers_place_and_body_under_the_protocols_own_domain(body: Body) -> None:
+    data = encode_body(body)
+    covered = signing_bytes(body, data)
+    assert covered.startswith(b"btard/2/message\x00")
+    assert len(covered) == 16 + 32
+    made = stub(Signed(data, b"s" * 64))
+    assert stub_bytes(made.place, made.body) == covered, "a stub has all that the signature is about"
+    elsewhere = msgspec.structs.replace(body, slot=msgspec.structs.replace(body.slot, step=body.slot.step + 1))
+    assert signing_bytes(elsewhere, data) != covered
+    assert signing_bytes(body, data + b"\x00") != covered
+
+
+def test_digests_of_bodies_differ() -> None:
     data = encode_body(BODIES["close"])
-    assert signing_bytes(data) != data
-    assert signing_bytes(data).endswith(data)
     assert body_digest(data) != body_digest(data + b"\x00")

@@ -50,6 +50,9 @@ class Disputing(Seat):
         if arbitration is self._arbitration:
             # Whoever has not begun this attempt could not follow its dispute.
             self._forward_certificate()
+        else:
+            # The certificate will win: whoever is to blame is charged in a REPORT, also where we do not see the end.
+            self._proofs += arbitration.proofs()
         arbitration.begin(trigger)
         self._out += [CancelTimer(name) for name in waits.OF_AN_ATTEMPT]
 

@@ -98,12 +98,13 @@ def certified(told: Certified, known: Roster, settings: Settings, verify: Verify
 def signed_in(signed: Signed, settings: Settings, roster: Roster, step: int, attempt: int, verify: Verify) -> bool:
     """True for a message of an attempt that an active peer signed."""
     try:
-        slot = decode_body(signed.body).slot
+        body = decode_body(signed.body)
     except WireError:
         return False
+    slot = body.slot
     here = (slot.run, slot.roster, slot.step, slot.attempt) == (settings.run, roster.digest, step, attempt)
     known = here and slot.sender in roster.active
-    return known and verify(roster.keys[slot.sender], signing_bytes(signed.body), signed.signature)
+    return known and verify(roster.keys[slot.sender], signing_bytes(body, signed.body), signed.signature)
 
 
 def after_dispute(state: State) -> State:

@@ -67,7 +67,7 @@ class Mailroom:
         round_ = current if place is Place.CURRENT else previous if place is Place.PREVIOUS else None
         if round_ is not None and round_.attempt.transcript.knows(slot.phase, slot.sender, signed.body):
             return "duplicate"
-        if not self._tools.verify(self._keys[slot.sender], signing_bytes(signed.body), signed.signature):
+        if not self._tools.verify(self._keys[slot.sender], signing_bytes(body, signed.body), signed.signature):
             return "bad_signature"
         return place, body
 

@@ -15,7 +15,7 @@ from node.protocol.attempt import Attempt
 from node.protocol.bounds import body_bytes
 from node.protocol.bulk import BulkKind
 from node.protocol.charges import Equivocation, Publication, Ruled
-from node.protocol.encoding import decode_body, encode, signing_bytes
+from node.protocol.encoding import decode_body, encode, signing_bytes, stub
 from node.protocol.messages import Body, Close, Phase, Signed, Void
 from node.protocol.sequence import LackingError, claimers, following, owed_aggregates, owed_parts, scarce
 from node.protocol.shapes import misfit
@@ -87,7 +87,7 @@ class Union:
         if len(signed.body) > body_bytes(slot.phase, len(shadow.roster.keys)):
             return None
         key = shadow.roster.keys[slot.sender]
-        return body if shadow.tools.verify(key, signing_bytes(signed.body), signed.signature) else None
+        return body if shadow.tools.verify(key, signing_bytes(body, signed.body), signed.signature) else None
 
     def admitted(self) -> Iterator[tuple[Body, Signed]]:
         """Every message that counts."""
@@ -129,7 +129,7 @@ class Union:
         for (_, sender), pair in self._shadow.transcript.conflicts.items():
             pairs.setdefault(sender, pair)
         guilts = {
-            peer: Guilt(peer, "equivocation", None, Equivocation(peer, encode(first), encode(second)))
+            peer: Guilt(peer, "equivocation", None, Equivocation(peer, stub(first), stub(second)))
             for peer, (first, second) in pairs.items()
         }
         return self._retry(guilts)
