@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -47,7 +48,7 @@ def test_values_of_an_option(name: str, text: str, values: list[object]) -> None
         ("byzantine", "two", "--byzantine: 'two' is not a whole number"),
         ("on_ban", "remove,forgive", "use remove, reform"),
         ("run_dir", "here", "use --out"),
-        ("expect", "a==1", "no meaning in a sweep"),
+        ("expect", "a==1", "no meaning in a sweep; leave it out"),
     ],
 )
 def test_values_that_cannot_be_read(name: str, text: str, words: str) -> None:
@@ -129,14 +130,18 @@ def test_a_file_holds_grids(tmp_path: Path) -> None:
     [
         ("stepz = 3", "did you mean 'steps'"),
         ("steps = ", "not valid"),
-        ("grid = 3", r"\[\[grid\]\]"),
+        ("grid = 3", "grids are written as [[grid]] tables"),
         ('steps = "many"', "not a whole number"),
+        ("grid = []", "'grid' is empty; add a [[grid]] table"),
+        ('label = "clean"', "'label' names one grid; write it into a [[grid]] table"),
+        ('[[grid]]\nname = "mine"', "'name' has no meaning in a [[grid]] table; write it at the top"),
+        ("[[grid]]\nseed = 1\n[[grid]]\n[[grid.grid]]", "'grid' has no meaning in a [[grid]] table"),
     ],
 )
 def test_a_file_that_cannot_be_read(tmp_path: Path, text: str, words: str) -> None:
     file = tmp_path / "bad.toml"
     file.write_text(text)
-    with pytest.raises(ConfigError, match=words):
+    with pytest.raises(ConfigError, match=re.escape(words)):
         spec.make(str(file), False, BASE, {})
 
 
@@ -172,3 +177,10 @@ def test_an_unknown_plan_gives_the_nearest() -> None:
         spec.make("papr", False, BASE, {})
     with pytest.raises(ConfigError, match="--quick belongs to a plan"):
         spec.make(None, True, BASE, {})
+
+
+def test_only_plans_have_a_short_form(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text("steps = 3")
+    with pytest.raises(ConfigError, match=r"--quick belongs to a plan that ships; leave it out for the file .*mine"):
+        spec.make(str(file), True, BASE, {})

@@ -19,7 +19,10 @@ from node.errors import ConfigError
 
 PLACE = ("run_dir", "data_dir", "download", "base_port", "timeout", "expect")
 """Options that do not change what a run computes, and so are no part of a cell's identity."""
-_NOT_SWEPT = ("run_dir", "expect")
+_NOT_SWEPT = {
+    "run_dir": "use --out for the sweep's directory",
+    "expect": "leave it out, and read results.csv, which has one row per run",
+}
 _RANGE = re.compile(r"\s*(-?\d+)\s*\.\.\s*(-?\d+)\s*")
 # A comma before `key=` goes on with a plug-in's parameters; any other one separates two values.
 _COMMA = re.compile(r",(?!\s*[A-Za-z_]\w*\s*=)")
@@ -95,7 +98,7 @@ def axis(name: str, given: object, where: str) -> list[object]:
     """
     option = _OPTIONS[name]
     if name in _NOT_SWEPT:
-        raise ConfigError(f"{option.flag} has no meaning in a sweep; use --out for the sweep's directory")
+        raise ConfigError(f"{option.flag} has no meaning in a sweep; {_NOT_SWEPT[name]}")
     values: list[object] = []
     for item in given if isinstance(given, list | tuple) else [given]:
         if not isinstance(item, str):
