@@ -134,8 +134,10 @@ def _median_loss(sweep: SweepData, rows: Sequence[Row], width: int = 15, every: 
     if not losses:
         return []
     length = min(map(len, losses))
-    middle = chart.smooth([statistics.median(loss[step] for loss in losses) for step in range(length)], width)
-    return [(float(step), middle[step]) for step in range(0, length, every)]
+    by_step = [[value for loss in losses if (value := loss[step]) is not None] for step in range(length)]
+    known = [step for step, values in enumerate(by_step) if values]
+    middle = chart.smooth([statistics.median(by_step[step]) for step in known], width)
+    return [(float(step), value) for step, value in zip(known, middle, strict=True) if step % every == 0]
 
 
 def _caption(kind: str) -> str:

@@ -28,12 +28,12 @@ class Curves(msgspec.Struct, frozen=True):
     """A run over its steps.
 
     Args:
-        loss: mean training loss of the honest contributors, by step.
+        loss: mean training loss of the honest contributors, by step; None where no honest loss is a number.
         accuracy: (step, test accuracy).
         active: peers in the roster, by step.
     """
 
-    loss: list[float]
+    loss: list[float | None]
     accuracy: list[tuple[int, float]]
     active: list[int]
 
@@ -86,7 +86,7 @@ def score(cell: Cell, run_dir: Path, summary: Summary, findings: tuple[int, int]
         DataError: the run's metrics cannot be read.
     """
     roles = {int(peer): role for peer, role in read_record(run_dir).roles.items()}
-    curves, cpu_seconds = _curves(run_dir, summary, roles)
+    curves, cpu_seconds = _curves(run_dir, summary, roles, cell.experiment.steps)
     start = min((role.schedule.start for role in roles.values()), default=None)
     after = [value for step, value in summary.accuracy if start is not None and step >= start]
     first = [ban.step for ban in summary.bans if ban.byzantine]
@@ -113,8 +113,8 @@ def options(cell: Cell) -> dict[str, Any]:
     return {name: getattr(cell.experiment, name) for name in names}
 
 
-def _curves(run_dir: Path, summary: Summary, roles: Mapping[int, Role]) -> tuple[Curves, float]:
-    """Curves, and the CPU seconds of all processes together."""
+def _curves(run_dir: Path, summary: Summary, roles: Mapping[int, Role], steps: int) -> tuple[Curves, float]:
+    """Curves, and the CPU seconds of all processes together; the step after the last, `steps`, trains nothing."""
     records, _ = read(run_dir / "metrics.jsonl")
     losses: dict[int, list[float]] = {}
     active: dict[int, int] = {}
@@ -126,7 +126,8 @@ def _curves(run_dir: Path, summary: Summary, roles: Mapping[int, Role]) -> tuple
         active[record["step"]] = len(record["active"])
         if record["node"] not in roles and record["loss"] is not None:
             losses.setdefault(record["step"], []).append(record["loss"])
-    mean = [round(statistics.fmean(losses[step]), 6) for step in sorted(losses)]
+    mean = [round(statistics.fmean(losses[step]), 6) if step in losses else None
+            for step in range(min(steps, max(active, default=-1) + 1))]  # fmt: skip
     shared = (run_dir / "logs" / "simulation.log").exists()
     seconds = max(cpu.values(), default=0.0) if shared else sum(cpu.values())
     return Curves(mean, list(summary.accuracy), [active[step] for step in sorted(active)]), round(seconds, 3)
