@@ -103,6 +103,20 @@ def test_attackers_that_nobody_looks_for_are_counted_apart(tmp_path: Path) -> No
     assert re.search(r"attackers banned\s+2 of 2\s+where nobody validates\s+0 of 2\s+honest peers banned\s+0", facts)
 
 
+def test_nobody_looks_for_attackers_in_a_comparison_run(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    cells = [
+        *grid.cells(BASE, {"byzantine": [2], "attack": ["zero"], "steps": [60]}),
+        *grid.cells(BASE, {"byzantine": [1], "attack": ["zero"], "topology": ["parameter_server"]}),
+        *grid.cells(BASE, {"topology": ["ring"], "rule": ["mean"]}),
+    ]
+    store.enlist("topologies", cells, ["btard-launch", "sweep"])
+    engine.run(store, cells, Wish(cores=2), Nobody())
+    facts = re.sub("<[^>]+>", " ", sweep_page.write(store.path).read_text())
+    assert re.search(r"attackers banned\s+2 of 2\s+where nobody validates\s+0 of 1\s+honest peers banned\s+0", facts)
+    assert re.search(r"evidence checked\s+1 runs, 0 wrong", facts)
+
+
 @pytest.mark.mnist
 def test_the_page_of_the_papers_plan(paper: Path, tmp_path: Path) -> None:
     page = paper / "report.html"

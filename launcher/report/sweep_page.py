@@ -59,8 +59,8 @@ def render(sweep: SweepData) -> str:
 
 def _facts(sweep: SweepData) -> list[tuple[str, str]]:
     rows = sweep.rows
-    watched = [row for row in rows if row.options["validators"]]
-    others = [row for row in rows if not row.options["validators"] and row.byzantine_peers]
+    watched = [row for row in rows if row.options["validators"] and row.options.get("topology") in (None, "butterfly")]
+    others = [row for row in rows if row not in watched and row.byzantine_peers]
     checked = [row for row in rows if row.findings is not None]
     return [
         ("runs", f"{len(rows)} of {sweep.wanted}"),
