@@ -71,9 +71,7 @@ def test_any_whole_number_will_do(name: str) -> None:
 
 
 def test_the_stage_at_fault_is_named() -> None:
-    with pytest.raises(
-        ConfigError, match=r"^pre-aggregation 'bucketing': s=0 must be at least 1; `btard-launch"
-    ):
+    with pytest.raises(ConfigError, match=r"^pre-aggregation 'bucketing': s=0 must be at least 1; `btard-launch"):
         build_rule(Plugin("median"), (Plugin("nnm"), Plugin("bucketing", {"s": 0})))
     with pytest.raises(ConfigError, match=r"^rule 'geometric_median': smoothing -1 must be a positive, finite number"):
         build_rule(Plugin("geometric_median", {"smoothing": -1}))
