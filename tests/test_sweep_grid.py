@@ -64,6 +64,37 @@ def test_the_product_holds_one_clean_cell_per_seed() -> None:
     assert grid.varied(cells) == ["attack", "byzantine", "seed"]
 
 
+@pytest.mark.parametrize(
+    ("which", "given", "words"),
+    [
+        (
+            None,
+            {"seed": "0..3000000"},
+            "--seed 0..3000000 makes 3000001 cells, and a sweep has 100000 at most; use fewer",
+        ),
+        (None, {"seed": "0..60000,100000..160000"}, "--seed 100000..160000 makes 120002 cells"),
+        (None, {"seed": "0..999", "steps": "1..101"}, "sweep 'options' makes 101000 cells"),
+        ("paper", {"data_seed": "0..999"}, "sweep 'paper' makes 321000 cells"),
+    ],
+    ids=["one range", "two ranges", "a product", "blocks of a plan, each of them small enough"],
+)
+def test_too_many_cells_are_refused_before_any_is_made(
+    which: str | None, given: dict[str, str], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grid, "Cell", None)
+    with pytest.raises(ConfigError) as caught:
+        spec.make(which, False, BASE, given)
+    assert words in str(caught.value)
+    with pytest.raises(ConfigError, match="--seed x --steps makes 100001 cells"):
+        grid.cells(BASE, {"seed": range(100_001), "steps": [1]})
+
+
+def test_as_many_cells_as_a_sweep_may_have() -> None:
+    assert len(grid.axis("seed", "1..100000", "--seed")) == grid.MOST_CELLS
+    assert grid.size({"seed": range(1000), "steps": range(100)}) == grid.MOST_CELLS
+    grid.check_size(grid.MOST_CELLS, "this")
+
+
 def test_identity_is_what_is_computed_and_not_where() -> None:
     there = Experiment(run_dir="x", data_dir="y", timeout=3.0, base_port=5000, download=False)
     assert grid.identity(there) == grid.identity(BASE)

@@ -44,7 +44,7 @@ def make(which: str | None, quick: bool, base: Experiment, given: Mapping[str, o
         given: options of the command line, field to text; they replace what plan or file says.
 
     Raises:
-        ConfigError: an unknown plan, an unreadable file, a value that cannot be read.
+        ConfigError: an unknown plan, an unreadable file, a value that cannot be read, or too many cells.
     """
     over = {name: grid.axis(name, value, _flag(name)) for name, value in given.items()}
     if which is None:
@@ -57,10 +57,12 @@ def make(which: str | None, quick: bool, base: Experiment, given: Mapping[str, o
         blocks, name = _read(which)
         if quick:
             raise ConfigError(f"--quick belongs to a plan that ships; leave it out for the file {which}")
-    found: list[Cell] = []
-    for block in blocks:
-        axes = {key: grid.axis(key, value, f"{name}: {key}") for key, value in block.axes.items()}
-        found += grid.cells(base, {**axes, **over}, block.labels)
+    products = [
+        ({**{key: grid.axis(key, value, f"{name}: {key}") for key, value in block.axes.items()}, **over}, block.labels)
+        for block in blocks
+    ]
+    grid.check_size(sum(grid.size(axes) for axes, _ in products), f"sweep {name!r}")
+    found = [cell for axes, labels in products for cell in grid.cells(base, axes, labels)]
     return Sweep(name, tuple(grid.unique(found)))
 
 
