@@ -9,7 +9,7 @@ from launcher.figures import chart, svg
 from launcher.figures.chart import Axis, Band, Dot, Series
 from launcher.figures.svg import Figure
 from launcher.report.published import FINALS
-from launcher.report.sweep_data import NO_ATTACK, SEEDS, SweepData, attack_of, grouped
+from launcher.report.sweep_data import NO_ATTACK, SEEDS, SweepData, grouped
 from launcher.sweep.plans import AGGRESSIVE, ATTACKS, CLEAN, MILD
 from launcher.sweep.rows import Row
 

@@ -17,7 +17,6 @@ WATCHING = ("mimic",)
 REPEATS = (101, 102, 103)
 """Protocol seeds of the three repeats: other keys and coins, so other draws and batches, from the same parameters."""
 
-
 REPORT: Mapping[str, Sequence[object]] = {"tau": [5.0], "steps": [900], "attack_start": [100], "on_ban": ["reform"]}
 """The setting of the report's runs."""
 
@@ -49,7 +48,9 @@ def paper(quick: bool) -> list[Block]:
     }
     if quick:
         return _repeat({**REPORT, "seed": [0], "protocol_seed": REPEATS[:1]}, schemes)
-    first, *others = ([{**REPORT, "seed": [seed], "protocol_seed": [repeat]} for seed in range(3)] for repeat in REPEATS)
+    first, *others = (
+        [{**REPORT, "seed": [seed], "protocol_seed": [repeat]} for seed in range(3)] for repeat in REPEATS
+    )
     blocks = [block for each in (*first, *itertools.chain(*others)) for block in _repeat(each, schemes)]
     for each in first:
         blocks += [*_removed(each, schemes), *_controls(each, schemes)]
@@ -142,11 +143,12 @@ def mixed(quick: bool) -> list[Block]:
 def aggregation(quick: bool) -> list[Block]:
     """The report's future work: Butterfly Clip under attacks on the aggregation, alone and with an accomplice."""
     attacks = ("shift_aggregate", "cancelling_shift", "stale_aggregate", "split_aggregate")
-    return [_clean(quick)] + [
-        Block({**_short(quick), "attack": [attack], "byzantine": [count]},
-              {"chart": f"{count} attacker{'s' * (count > 1)}", "label": f"{count} attacker{'s' * (count > 1)}, {attack}"})
-        for attack in attacks for count in (1, 2)
-    ]  # fmt: skip
+    blocks = [_clean(quick)]
+    for attack, count in itertools.product(attacks, (1, 2)):
+        many = f"{count} attacker{'s' * (count > 1)}"
+        axes = {**_short(quick), "attack": [attack], "byzantine": [count]}
+        blocks.append(Block(axes, {"chart": many, "label": f"{many}, {attack}"}))
+    return blocks
 
 
 def sixteen(quick: bool) -> list[Block]:
