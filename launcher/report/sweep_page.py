@@ -60,6 +60,7 @@ def _paper(sweep: SweepData) -> list[str]:
         figures = sweep_figures.report_figures(sweep)
         body += [page.section("Finals beside the report's", _finals(sweep))]
         body += [page.section("The report's Figures 3 to 6", *map(page.show, figures))] if figures else []
+    if judged:
         body += [page.section("Bans: coin tosses there, evidence here", page.paragraph(ABOUT_BANS))]
     return body + _controls(sweep)
 
