@@ -156,6 +156,12 @@ def test_words_name_what_is_missing() -> None:
     assert "all attacks" in claim(paper(without=("clean",)), FINAL).words
 
 
+def test_attackers_that_are_left_had_time_or_had_not() -> None:
+    left = {"noise (mild)": FREE}
+    assert "1 of the runs with attackers left went on for longer" in claim(paper(given=left), BANS).words
+    assert "too short" in claim(paper(given=left, options={"steps": "130"}), BANS).words
+
+
 def test_numbers_follow_the_options() -> None:
     assert "10.1 on average and 29 in 99 of 100" in claim(paper(), BANS).words
     other = claim(paper(options={"validate_every": "2"}), BANS).words

@@ -30,7 +30,9 @@ def bans(sweep: SweepData) -> Claim:
     lacking = missing((name_of(row.labels["scheme"], attack_of(row)) for row in rows), "a finished run")
     words = f"In {len(rows)} attacked runs {attackers - free} of {attackers} attackers were banned and {wronged} "
     words += "honest peers. " + _waits(fast, len(late))
-    if free and not escaped:
+    if escaped:
+        words += f"{len(escaped)} of the runs with attackers left went on for longer than 99 of 100 take by the law. "
+    elif free:
         words += "The runs were too short for the attackers that are left. "
     refuted = bool(wronged or escaped or late)
     return Claim(_QUOTE, "6.1", verdict(refuted, not (free or lacking or unjudged)), words + lacking)

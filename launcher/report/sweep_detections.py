@@ -63,7 +63,7 @@ def _waits(row: Row) -> list[int]:
 def _others(rows: Sequence[Row], shown: int) -> str:
     """Who is not in the histogram: leaving them out in silence would make attackers look short-lived."""
     attackers, free = sum(row.byzantine_peers for row in rows), sum(row.undetected for row in rows)
-    elsewhere = attackers - free - shown
+    elsewhere = max(0, attackers - free - shown)
     if not free and not elsewhere:
         return ""
     words = [f"{free} never caught"] if free else []
