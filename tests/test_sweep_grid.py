@@ -136,6 +136,21 @@ def test_every_plan_that_ships_can_be_run() -> None:
     assert "mimic" in attacked
 
 
+@pytest.mark.parametrize(
+    ("name", "quick", "full"), [("starts", 5, 3 * 21), ("mixed", 5, 3 * 11), ("aggregation", 9, 3 * 9)]
+)
+def test_future_work_has_the_reports_setting_and_begins_with_a_clean_run(name: str, quick: int, full: int) -> None:
+    for short, count in ((True, quick), (False, full)):
+        made = spec.make(name, short, BASE, {}).cells
+        assert len(made) == count
+        assert made[0].labels == {"label": "clean"}
+        clean = [cell for cell in made if not cell.experiment.roles()]
+        assert [cell.experiment.seed for cell in clean] == sorted({cell.experiment.seed for cell in made})
+        setting = {(cell.experiment.tau, cell.experiment.steps, cell.experiment.attack_start, cell.experiment.on_ban)
+                   for cell in made}  # fmt: skip
+        assert setting == {(5.0, 300 if short else 900, 100, "reform")}
+
+
 def test_options_replace_what_a_plan_says() -> None:
     cells = spec.make("paper", True, BASE, {"steps": "20", "seed": "3..4", "backend": "simulated"}).cells
     assert len(cells) == 22

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import os
 import shutil
 import signal
@@ -71,6 +72,28 @@ def test_cells_run_once_and_failed_ones_on_demand(tmp_path: Path) -> None:
 
     curves = rows.load_curves(store.cell(good[0].id))
     assert [len(curves.loss), [step for step, _ in curves.accuracy]] == [6, [0, 3, 6]]
+
+
+def test_a_row_tells_false_gradients_from_other_misconduct(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    found = cells(BASE, {"attack": ["noise", "shift_aggregate"], "byzantine": [1], "steps": [60]})
+    store.enlist("test", found, [])
+    engine.run(store, found, Wish(cores=2), Listener())
+    gradient, aggregate = (rows.load(store.cell(cell.id)) for cell in found)
+    assert gradient.gradient_steps == gradient.detection_steps != []
+    assert (aggregate.bans, aggregate.gradient_steps, len(aggregate.detection_steps)) == (1, [], 1)
+
+
+def test_a_row_of_an_earlier_version_can_be_read(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    (cell,) = cells(BASE, {})
+    store.enlist("test", [cell], [])
+    engine.run(store, [cell], Wish(cores=1), Listener())
+    file = store.cell(cell.id) / rows.ROW
+    fields = json.loads(file.read_text())
+    assert fields.pop("gradient_steps") == []
+    file.write_text(json.dumps(fields))
+    assert rows.load(store.cell(cell.id)).gradient_steps is None
 
 
 def test_a_slim_cell_keeps_what_figures_need(tmp_path: Path) -> None:

@@ -41,7 +41,8 @@ class Curves(msgspec.Struct, frozen=True):
 class Row(msgspec.Struct, frozen=True, kw_only=True):
     """What a finished cell is worth; the fields, after the options, are the columns of results.csv.
 
-    `first_ban`, `last_ban`: steps. `detection_steps`: attacked steps of each banned attacker until its ban.
+    `first_ban`, `last_ban`: steps. `detection_steps`: attacked steps of each banned attacker until its ban;
+    `gradient_steps`: those of the attackers banned for a false gradient, None in rows of earlier versions.
     `attacked_from`: the first step that any attacker was scheduled to attack. `findings_wrong`: of the evidence check;
     None: not checked.
     """
@@ -74,6 +75,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     bytes_published: int
     wall_seconds: float
     cpu_seconds: float
+    gradient_steps: list[int] | None = None
 
 
 def score(cell: Cell, run_dir: Path, summary: Summary, findings: tuple[int, int] | None) -> tuple[Row, Curves]:
@@ -90,6 +92,7 @@ def score(cell: Cell, run_dir: Path, summary: Summary, findings: tuple[int, int]
     start = min((role.schedule.start for role in roles.values()), default=None)
     after = [value for step, value in summary.accuracy if start is not None and step >= start]
     first = [ban.step for ban in summary.bans if ban.byzantine]
+    convicted = {str(ban.peer) for ban in summary.bans if ban.byzantine and ban.reason == "gradient"}
     row = Row(
         cell=cell.id, labels=dict(cell.labels), options=options(cell), outcome=summary.outcome,
         problem=summary.problem, final_test_accuracy=summary.final_test_accuracy,
@@ -103,6 +106,7 @@ def score(cell: Cell, run_dir: Path, summary: Summary, findings: tuple[int, int]
         bytes_sent=summary.bytes_sent.total, bytes_bulk=summary.bytes_sent.bulk,
         bytes_control=summary.bytes_sent.control, bytes_published=summary.bytes_sent.publication,
         wall_seconds=summary.wall_seconds, cpu_seconds=cpu_seconds,
+        gradient_steps=[steps for peer, steps in summary.detection_steps.items() if peer in convicted],
     )  # fmt: skip
     return row, curves
 
