@@ -14,6 +14,7 @@ from typing import Any, TypeAlias, get_args
 from node import wire
 from node.aggregation.registry import PRE_AGGREGATIONS, RULES
 from node.aggregation.strength import Condition
+from node.aggregation.subsets import MOST_SUBSETS
 from node.attacks.registry import ATTACKS
 from node.config import WIRE_VERSION
 from node.metrics import METRICS, PEER_LABEL_LIMIT, Group
@@ -193,6 +194,7 @@ def _attack_facts(entry: Entry[Any]) -> tuple[str, ...]:
 def _rule_facts(entry: Entry[Any]) -> tuple[str, ...]:
     facts = [f"residual: {entry.facts['residual'] or 'none, so parts are audited'}"]
     facts += _condition(entry)
+    facts += [f"looks at every subset of n - f rows, {MOST_SUBSETS} at most"] if entry.facts["exhaustive"] else []
     facts += [] if entry.facts["coordinatewise"] else ["on parts it differs from the rule on the whole vector"]
     return tuple(facts)
 

@@ -59,20 +59,22 @@ class Finding:
     explanation: str
 
 
-def check_run(run_dir: Path, data_directory: Path | None = None) -> list[Finding]:
+def check_run(run_dir: Path, data_directory: Path | None = None, imports: Sequence[Path] = ()) -> list[Finding]:
     """Check every ban of every node and the certified final state.
 
     Args:
         run_dir: the run directory.
         data_directory: the public data; None: where the run had it.
+        imports: files that the run was made with, if the caller trusts them; they are loaded first.
 
     Raises:
-        ConfigError: no run directory of this version.
+        ConfigError: no run directory of this version, or one made with files that are not loaded.
         DataError: the public data is missing.
     """
     genesis = read_genesis(run_dir)
     if genesis.run.topology != "butterfly":
         raise ConfigError(f"{run_dir} is a comparison run ({genesis.run.topology}): nothing in it is signed or banned")
+    extensions.load(imports)
     pin(genesis.run.device)
     task = task_of(genesis.run, data_directory or _data_of(run_dir))
     ground = _ground(genesis, task)
