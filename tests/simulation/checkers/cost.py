@@ -18,8 +18,8 @@ _BYTES_PER_PEER = 400
 """A message's size grows with n, never with d: bound per message, for each peer of the roster."""
 
 _DISPUTES_EACH = 3
-"""What a faulty peer can start: what convicts it in a dispute or in the REPORT after one does so once, and a silence that
-a certificate hides costs one dispute more."""
+"""What a faulty peer can start: what convicts it in a dispute or in the REPORT after one does so once, and a silence
+that a certificate hides costs one dispute more."""
 
 _JUDGED = ("RESEND", "PUBLISH")
 
