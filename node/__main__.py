@@ -23,7 +23,9 @@ from node.errors import BtardError, ConfigError, TransportError
 NAMES_S = 60.0
 """Longest wait until the names of all peers resolve."""
 MESH_S = 180.0
-"""Longest wait for all peers' greetings: nobody holds a worker back until all others have begun, as a launcher does."""
+"""Longest wait for greetings: nobody holds a worker back until all others have begun, as a launcher does."""
+GRACE_S = 60.0
+"""Wait for the last f peers: their machines may still be fetching the image."""
 _AGAIN_S = 0.2
 
 
@@ -80,7 +82,7 @@ def _work(config: NodeConfig) -> int:
     from node import worker  # torch loads here, after the lock and the health file are in place
 
     _say(f"node {config.node} of run {config.run_id}: looking for {len(config.members) - 1} peers")
-    code = worker.main(numeric(config, NAMES_S), mesh_s=MESH_S)
+    code = worker.main(numeric(config, NAMES_S), mesh_s=MESH_S, grace_s=GRACE_S)
     _say(f"node {config.node} ended with exit code {code}")
     return code
 

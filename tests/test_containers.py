@@ -181,7 +181,7 @@ def test_health_follows_this_process_and_not_an_earlier_one(tmp_path: Path) -> N
     assert health.problem(note) == "it has not bound its sockets"
     with Journal(path, 0) as journal:
         journal.append("bound")
-        assert health.problem(note) == "not every peer has greeted it"
+        assert health.problem(note) == "not enough peers have greeted it"
         journal.append("greeted", peers=[1])
         assert health.problem(note) is None
         health.begin(path, note)
