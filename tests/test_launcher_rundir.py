@@ -89,9 +89,16 @@ def test_a_failed_start_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monke
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(("content", "message"), [(None, "is not a run directory"), ("{}", "is not readable by this")])
-def test_another_directory_is_no_run(tmp_path: Path, content: str | None, message: str) -> None:
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "is not a run directory"),
+        (b"{}", "is not readable by this"),
+        (b'{"run_id":"\xff"}', "run.json is not readable"),
+    ],
+)
+def test_another_directory_is_no_run(tmp_path: Path, content: bytes | None, message: str) -> None:
     if content is not None:
-        (tmp_path / "run.json").write_text(content)
+        (tmp_path / "run.json").write_bytes(content)
     with pytest.raises(ConfigError, match=message):
         rundir.read_record(tmp_path)
