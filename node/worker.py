@@ -121,9 +121,7 @@ class _Stop:
             self._pipe = None
 
 
-def main(
-    config: NodeConfig, pipe: Connection | None = None, mesh_s: float = MESH_S, grace_s: float = GRACE_S
-) -> int:
+def main(config: NodeConfig, pipe: Connection | None = None, mesh_s: float = MESH_S, grace_s: float = GRACE_S) -> int:
     """Run one worker to its end.
 
     Args:

@@ -18,6 +18,7 @@ from node.errors import TransportError
 from node.keys import generate
 from node.network import of
 from node.protocol.events import BulkKey, BulkKind
+from node.readings import modelled
 from node.sockets import Channel
 
 pytestmark = pytest.mark.sockets
@@ -101,6 +102,11 @@ def test_a_tensor_takes_the_time_that_its_bytes_need(stack: ExitStack) -> None:
     assert last_s - begun >= 0.1, "twice 50,000 bytes at 1 MB/s"
     tally = pair.ends[0].network.tally((0, 1))
     assert tally.transferred_bytes / tally.transfer_s == pytest.approx(1e6, rel=0.1)
+    rates = {name: each for name, each in modelled(pair.ends[0].network).items() if "rate_bytes" in name}
+    assert rates.keys() == {"emulated_rate_bytes_per_second", "measured_rate_bytes_per_second"}
+    assert rates["emulated_rate_bytes_per_second"] == {1: pytest.approx(1e6)}
+    assert rates["measured_rate_bytes_per_second"] == {1: tally.transferred_bytes / tally.transfer_s}
+    assert modelled(pair.ends[1].network).keys().isdisjoint(rates), "nothing is asked of that direction"
 
 
 def test_a_partition_holds_messages_until_it_ends(stack: ExitStack) -> None:
