@@ -17,6 +17,7 @@ from node import keys
 from node.config import Endpoint, NodeConfig, Plugin
 from node.transport import Transport
 from tests.launching import environment
+from tests.waiting import until
 from tests.workers import ENDLESS, QUADRATIC, WATCHDOG_S, Worker, changed, configs, introduce, roster, workers
 
 pytestmark = pytest.mark.sockets
@@ -28,11 +29,9 @@ SILENT_ONE = msgspec.structs.replace(HASTY, peers=4)
 
 def under_way(started: list[Worker], step: int = 1) -> None:
     """Wait until every worker has committed a step."""
-    end = monotonic() + WATCHDOG_S
-    while any(not each.said("committed") or each.said("committed")[-1]["step"] < step for each in started):
-        assert monotonic() < end, [each.log for each in started]
-        assert all(each.process.exitcode is None for each in started), [each.log for each in started]
-        started[0].process.join(0.02)
+    until(
+        started, lambda: all(each.said("committed") and each.said("committed")[-1]["step"] >= step for each in started)
+    )
 
 
 # --- endings --------------------------------------------------------------------------------------------------
@@ -116,7 +115,7 @@ def test_a_waiting_worker_does_not_spin(tmp_path: Path) -> None:
         while used != (now := cpu_ticks(alone)):
             assert monotonic() < end
             used = now
-            alone.process.join(0.3)
+            alone.process.join(0.3)  # not a wait for an event: that nothing happens shows over a time only
 
 
 def cpu_ticks(worker: Worker) -> int:
