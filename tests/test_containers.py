@@ -6,6 +6,7 @@ import os
 import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -212,8 +213,28 @@ def test_names_become_addresses_once_all_resolve(made: bundle.Bundle) -> None:
     def never(host: str) -> str:
         raise OSError("no such name")
 
-    with pytest.raises(TransportError, match="'node-0' of a peer does not resolve"):
+    with pytest.raises(TransportError, match=r"peers' names 'node-0', 'node-1', .* do not resolve .no such name.; are"):
         worker_main.numeric(config, -1.0, never)
+
+
+def test_up_to_f_peers_may_be_without_a_name(made: bundle.Bundle) -> None:
+    """A container that is stopped has none: a worker that starts again must not wait for it, nor end without it."""
+    config = made.parcels[0].config
+    assert len(config.members) == 4, "f is 1"
+
+    def without(*stopped: str) -> Callable[[str], str]:
+        def look_up(host: str) -> str:
+            if host in stopped:
+                raise OSError("no such name")
+            return "10.0.0." + host[-1]
+
+        return look_up
+
+    found = worker_main.numeric(config, 600.0, without("node-3"), grace_s=-1.0).addresses
+    assert found["2"].control == "tcp://10.0.0.2:7400"
+    assert found["3"] == Endpoint("tcp://127.0.0.1:1", "tcp://127.0.0.1:1")
+    with pytest.raises(TransportError, match="'node-2', 'node-3' do not resolve"):
+        worker_main.numeric(config, -1.0, without("node-2", "node-3"), grace_s=-1.0)
 
 
 def test_workers_in_containers_have_the_environment_of_local_ones() -> None:
