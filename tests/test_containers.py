@@ -6,7 +6,6 @@ import os
 import stat
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -20,10 +19,9 @@ from launcher.containers import bundle, emit, engine, keys, mirror, observer, pl
 from launcher.containers.mirror import Change
 from launcher.containers.volumes import Volumes
 from launcher.rundir import read_record
-from node import __main__ as worker_main
 from node import health, liveness
 from node.config import Endpoint, NodeConfig, load
-from node.errors import BackendError, ConfigError, TransportError, WireError
+from node.errors import BackendError, ConfigError, WireError
 from node.journal import Journal
 
 ROOT = Path(__file__).parent.parent
@@ -194,47 +192,6 @@ def test_the_health_check_loads_nothing_slow(tmp_path: Path) -> None:
     environment = {"PYTHONPATH": str(ROOT), "HEALTH_NOTE": str(tmp_path / "none")}
     done = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True, env=environment)
     assert done.stdout == "no worker has begun\n1 False False\n"
-
-
-def test_names_become_addresses_once_all_resolve(made: bundle.Bundle) -> None:
-    config = made.parcels[0].config
-    answers = iter([OSError("not yet"), "10.0.0.9"])
-
-    def look_up(host: str) -> str:
-        answer = next(answers) if host == "node-2" else "10.0.0." + host[-1]
-        if isinstance(answer, OSError):
-            raise answer
-        return answer
-
-    found = worker_main.numeric(config, 30.0, look_up).addresses
-    assert found["2"] == Endpoint("tcp://10.0.0.9:7400", "tcp://10.0.0.9:7401")
-    assert found["1"] == Endpoint("tcp://10.0.0.1:7400", "tcp://10.0.0.1:7401")
-
-    def never(host: str) -> str:
-        raise OSError("no such name")
-
-    with pytest.raises(TransportError, match=r"peers' names 'node-0', 'node-1', .* do not resolve .no such name.; are"):
-        worker_main.numeric(config, -1.0, never)
-
-
-def test_up_to_f_peers_may_be_without_a_name(made: bundle.Bundle) -> None:
-    """A container that is stopped has none: a worker that starts again must not wait for it, nor end without it."""
-    config = made.parcels[0].config
-    assert len(config.members) == 4, "f is 1"
-
-    def without(*stopped: str) -> Callable[[str], str]:
-        def look_up(host: str) -> str:
-            if host in stopped:
-                raise OSError("no such name")
-            return "10.0.0." + host[-1]
-
-        return look_up
-
-    found = worker_main.numeric(config, 600.0, without("node-3"), grace_s=-1.0).addresses
-    assert found["2"].control == "tcp://10.0.0.2:7400"
-    assert found["3"] == Endpoint("tcp://127.0.0.1:1", "tcp://127.0.0.1:1")
-    with pytest.raises(TransportError, match="'node-2', 'node-3' do not resolve"):
-        worker_main.numeric(config, -1.0, without("node-2", "node-3"), grace_s=-1.0)
 
 
 def test_workers_in_containers_have_the_environment_of_local_ones() -> None:
