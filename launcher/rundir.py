@@ -143,7 +143,7 @@ def read_record(run_dir: Path) -> RunRecord:
         return msgspec.json.decode(path.read_bytes(), type=RunRecord)
     except OSError as error:
         raise ConfigError(f"{run_dir} is not a run directory: {path.name} cannot be read ({error.strerror})") from error
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not readable by this version: {error}") from error
 
 

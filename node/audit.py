@@ -165,7 +165,7 @@ def _data_of(run_dir: Path) -> Path:
     try:
         record = msgspec.json.decode((run_dir / "run.json").read_bytes())
         return Path(record["data_directory"])
-    except (OSError, msgspec.MsgspecError, KeyError, TypeError):
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, KeyError, TypeError):
         return run_dir / "data"
 
 
@@ -255,7 +255,7 @@ def _check_summary(run_dir: Path, bans: Records) -> Iterator[Finding]:
         summary = msgspec.json.decode(path.read_bytes())
         listed = [row for standing_ in ("bans", "gone", "eliminated") for row in summary.get(standing_, ())]
         rows = sorted((row["step"], row["peer"], row["reason"], row["accuser"]) for row in listed)
-    except (msgspec.MsgspecError, AttributeError, KeyError, TypeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, AttributeError, KeyError, TypeError) as error:
         yield Finding("summary.json", False, "damage", f"it cannot be read: {error}")
         return
     recorded = sorted((r[0]["step"], r[0]["peer"], r[0]["reason"], r[0]["accuser"]) for r in bans.values())

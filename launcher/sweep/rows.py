@@ -158,7 +158,7 @@ def load_curves(cell_dir: Path) -> Curves:
 def _decode(path: Path, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(path.read_bytes(), type=kind)
-    except (OSError, msgspec.MsgspecError) as error:
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read ({error}); delete its directory and run the sweep again") from error
 
 

@@ -208,7 +208,7 @@ def read(path: Path) -> Record:
         return msgspec.json.decode(file.read_bytes(), type=Record)
     except OSError as error:
         raise ConfigError(f"{path} is not a sweep: {file.name} cannot be read ({error.strerror})") from error
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file} is not readable by this version: {error}") from error
 
 
