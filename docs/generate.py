@@ -44,8 +44,8 @@ _PROTOCOL = """\
 Every step runs through the phases below. In each of them every active peer sends exactly one signed message to every
 other; a phase ends when all of them are there. Messages are MessagePack arrays with a type tag in front, encoded in
 one canonical way: equal bodies are equal bytes, so hashes, slots and signatures concern bytes (version {version} of
-the wire). A signature covers a message's place (its slot and prefix, and what a SUSPECT names) and the digest of its body,
-so two of them prove a contradiction without the bodies ([decision 36](adr/0036-contradictions-are-short.md)).
+the wire). A signature covers a message's place (its slot and prefix, and what a SUSPECT names) and the digest of its
+body, so two of them prove a contradiction without the bodies ([decision 36](adr/0036-contradictions-are-short.md)).
 """
 
 
