@@ -104,7 +104,7 @@ def _frames() -> Iterator[str]:
     yield _table(
         ("what", "at most"),
         (
-            ("a message body, and a signed message", f"{encoding.MAX_MESSAGE_BYTES} bytes"),
+            ("a message body, and a signed message, of the largest roster", f"{encoding.MAX_MESSAGE_BYTES} bytes"),
             ("accusations in one REPORT", str(shapes.MAX_ACCUSATIONS)),
             ("a control frame's content", f"{limits.control_bytes} bytes"),
             ("a greeting", f"{wire.GREETING_LIMIT_BYTES} bytes"),

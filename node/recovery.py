@@ -45,7 +45,7 @@ def recover(config: NodeConfig, fingerprint: bytes, log: Journal) -> Recovery | 
 
     Raises:
         BackendError: the memory cannot be used, or another process uses it.
-        CheckpointError: there are checkpoints, and none can be used.
+        CheckpointError: there are checkpoints, and none can be used; or what was signed since cannot be read.
     """
     if not config.checkpoints:
         return None

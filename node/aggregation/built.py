@@ -19,15 +19,16 @@ from node.aggregation.registry import (
 from node.aggregation.residual import residual
 from node.aggregation.rows import check_rows, joined
 from node.aggregation.strength import Condition
-from node.config import MOST_PEERS, Plugin
+from node.config import Plugin
 from node.errors import ConfigError
+from node.protocol.bounds import MAX_PEERS
 from node.protocol.rule import Aggregated, Rows, Rule
 from node.registry import Entry, Registry
 
 _FLOAT32_ROUNDING = 2.0**-23
 # A float64 sum of rows loses at most N 2^-53 of them: 2^-40 holds for thousands of contributors.
 _SUMMATION = 2.0**-40
-_MOST_ROWS = MOST_PEERS**2
+_MOST_ROWS = MAX_PEERS**2
 
 
 def check_names(plugin: Plugin, pre: Sequence[Plugin] = ()) -> None:

@@ -9,8 +9,9 @@ from node.aggregation.built import build_rule, rows_after
 from node.aggregation.registry import RULES
 from node.aggregation.strength import Condition
 from node.aggregation.subsets import MOST_SUBSETS
-from node.config import MOST_PEERS, RunConfig
+from node.config import RunConfig
 from node.errors import ConfigError
+from node.protocol.bounds import MAX_PEERS
 from node.protocol.rule import Rule
 
 
@@ -113,7 +114,7 @@ def _validating(run: RunConfig) -> int:
 
 def _peers_for(run: RunConfig, condition: Condition, f: int) -> str:
     """The fewest peers whose rows satisfy the condition, as an option; empty if there are never enough."""
-    for contributors in range(1, MOST_PEERS - _validating(run) + 1):
+    for contributors in range(1, MAX_PEERS - _validating(run) + 1):
         if rows_after(run.pre, contributors) >= condition.rows(f):
             return f"--peers {contributors + _validating(run)}"
     return ""

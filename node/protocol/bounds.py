@@ -11,6 +11,8 @@ from functools import cache
 
 from node.protocol.messages import Phase
 
+MAX_PEERS = 256
+"""Of one roster; node/config.py refuses more."""
 _STEP_PHASES = 12
 _FIXED_BYTES = 1024
 """Slot, twelve prefix hashes, a HELLO's fingerprint, eight accusations."""
@@ -42,6 +44,13 @@ def evidence_bytes(peers: int) -> int:
 def join_bytes(peers: int) -> int:
     """Most join requests that one REPORT carries: two of each peer that is not in the roster."""
     return 2 * peers * _JOIN_BYTES
+
+
+@cache
+def view_messages(peers: int) -> int:
+    """Most messages that an honest VIEW holds: two in every slot, and of each peer a SUSPECT of every slot but its own;
+    those that nobody sends of itself leave room for the one message that may have begun the dispute."""
+    return 2 * _STEP_PHASES * peers + _STEP_PHASES * peers * peers
 
 
 @cache

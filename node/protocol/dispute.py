@@ -100,14 +100,14 @@ class Dispute:
         first, second = self._views[owner]
         return first, second
 
-    def union(self) -> Iterator[Signed]:
-        """All messages of all views that count, by owner; the same set at every honest peer."""
+    def union(self) -> Iterator[tuple[Signed, ...]]:
+        """The messages of each view that counts, by owner; the same at every honest peer."""
         for owner in self._roster.active:
             views = self._views.get(owner, [])
             if len(views) == 1:
                 body = decode_body(views[0].body)
                 if isinstance(body, View):
-                    yield from body.messages
+                    yield body.messages
 
     def _set_timer(self) -> None:
         name = round_timer(self.slot.step, self.slot.attempt)

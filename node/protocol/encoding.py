@@ -11,12 +11,14 @@ from typing import TypeVar
 import msgspec
 
 from node.errors import WireError
+from node.protocol.bounds import MAX_PEERS, control_bytes
 from node.protocol.bulk import BulkKey
 from node.protocol.digest import digest
 from node.protocol.messages import PHASE_OF, Body, Endorsed, Place, Signed, Stub, Suspect
 
-MAX_MESSAGE_BYTES = 32 << 20
-"""Whatever the roster; node/protocol/bounds.py has the bounds that follow from its size."""
+MAX_MESSAGE_BYTES = control_bytes(MAX_PEERS)
+"""Whatever the roster: a dispute among as many peers as one holds must be able to end. What a line carries, and what
+counts, is bounded by the size of the run's own roster (node/protocol/bounds.py) before it is decoded."""
 
 Decoded = TypeVar("Decoded")
 

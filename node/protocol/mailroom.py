@@ -9,9 +9,9 @@ from enum import Enum
 from blake3 import blake3
 
 from node.errors import WireError
-from node.protocol.bounds import body_bytes, view_bytes
+from node.protocol.bounds import body_bytes, view_bytes, view_messages
 from node.protocol.encoding import decode_body, signing_bytes
-from node.protocol.messages import Body, Hello, Phase, Signed
+from node.protocol.messages import Body, Hello, Phase, Signed, View
 from node.protocol.round import Round
 from node.protocol.settings import Settings, Tools, Verify
 
@@ -55,7 +55,8 @@ class Mailroom:
         except WireError:
             return "malformed"
         slot = body.slot
-        if len(signed.body) > body_bytes(slot.phase, peers):
+        crowded = isinstance(body, View) and len(body.messages) > view_messages(peers)
+        if crowded or len(signed.body) > body_bytes(slot.phase, peers):
             return "oversized"
         if slot.run != self._settings.run:
             return "foreign_run"
