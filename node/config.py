@@ -10,7 +10,7 @@ import msgspec
 
 from node.conditions import Conditions
 from node.errors import ConfigError
-from node.protocol.bounds import MAX_PEERS
+from node.limits import MAX_PEERS
 
 WIRE_VERSION = 4
 

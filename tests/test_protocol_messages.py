@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from node.config import RunConfig
 from node.errors import ConfigError, WireError
+from node.limits import MAX_PEERS
 from node.protocol import encoding, messages
-from node.protocol.bounds import MAX_PEERS, control_bytes, view_bytes
+from node.protocol.bounds import control_bytes, view_bytes
 from node.protocol.encoding import (
     body_digest,
     decode_body,

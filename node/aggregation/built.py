@@ -21,7 +21,7 @@ from node.aggregation.rows import check_rows, joined
 from node.aggregation.strength import Condition
 from node.config import Plugin
 from node.errors import ConfigError
-from node.protocol.bounds import MAX_PEERS
+from node.limits import MAX_PEERS
 from node.protocol.rule import Aggregated, Rows, Rule
 from node.registry import Entry, Registry
 

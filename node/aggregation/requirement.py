@@ -11,7 +11,7 @@ from node.aggregation.strength import Condition
 from node.aggregation.subsets import MOST_SUBSETS
 from node.config import RunConfig
 from node.errors import ConfigError
-from node.protocol.bounds import MAX_PEERS
+from node.limits import MAX_PEERS
 from node.protocol.rule import Rule
 
 

@@ -11,8 +11,6 @@ from functools import cache
 
 from node.protocol.messages import Phase
 
-MAX_PEERS = 256
-"""Of one roster; node/config.py refuses more."""
 _STEP_PHASES = 12
 _FIXED_BYTES = 1024
 """Slot, twelve prefix hashes, a HELLO's fingerprint, eight accusations."""

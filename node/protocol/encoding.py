@@ -11,7 +11,8 @@ from typing import TypeVar
 import msgspec
 
 from node.errors import WireError
-from node.protocol.bounds import MAX_PEERS, control_bytes
+from node.limits import MAX_PEERS
+from node.protocol.bounds import control_bytes
 from node.protocol.bulk import BulkKey
 from node.protocol.digest import digest
 from node.protocol.messages import PHASE_OF, Body, Endorsed, Place, Signed, Stub, Suspect
