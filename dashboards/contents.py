@@ -139,6 +139,10 @@ NETWORK = (
         (f"avg by (node) (btard_emulated_loss_ratio{{{RUN}}})", "requested by {{node}}"),
         (f"avg by (node) (btard_measured_loss_ratio{{{RUN}}})", "measured at {{node}}"),
     ), unit="percentunit", label="node"),
+    Show("Requested and measured rate", "Of long messages on links that have a rate, mean over the peers of a node.", (
+        (f"avg by (node) (btard_emulated_rate_bytes_per_second{{{RUN}}})", "requested by {{node}}"),
+        (f"avg by (node) (btard_measured_rate_bytes_per_second{{{RUN}}})", "measured at {{node}}"),
+    ), unit="Bps", label="node"),
     Show("Bytes that wait", "In the kernel, not yet confirmed by the peer; the longest queue of each node.", (
         (f"max by (node) (btard_send_queue_bytes{{{RUN}}})", "node {{node}}"),
     ), unit="decbytes", label="node"),

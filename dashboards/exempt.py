@@ -17,6 +17,8 @@ EXEMPT: dict[tuple[str, str, str], str] = {
     ("network", "Requested and measured delay", "btard_measured_delay_seconds"): LINK,
     ("network", "Requested and measured loss", "btard_emulated_loss_ratio"): LINK,
     ("network", "Requested and measured loss", "btard_measured_loss_ratio"): LINK,
+    ("network", "Requested and measured rate", "btard_emulated_rate_bytes_per_second"): LINK,
+    ("network", "Requested and measured rate", "btard_measured_rate_bytes_per_second"): LINK,
     ("node", "Memory", "btard_gpu_memory_bytes"): GPU,
 }
 """(dashboard, panel, metric): what a run needs to have data for it. Other expressions of the panel are not exempt."""

@@ -14,6 +14,7 @@ from typing import Any, TypeAlias, get_args
 from node import wire
 from node.aggregation.registry import PRE_AGGREGATIONS, RULES
 from node.aggregation.strength import Condition
+from node.aggregation.subsets import MOST_SUBSETS
 from node.attacks.registry import ATTACKS
 from node.config import WIRE_VERSION
 from node.metrics import METRICS, PEER_LABEL_LIMIT, Group
@@ -43,7 +44,8 @@ _PROTOCOL = """\
 Every step runs through the phases below. In each of them every active peer sends exactly one signed message to every
 other; a phase ends when all of them are there. Messages are MessagePack arrays with a type tag in front, encoded in
 one canonical way: equal bodies are equal bytes, so hashes, slots and signatures concern bytes (version {version} of
-the wire).
+the wire). A signature covers a message's place (its slot and prefix, and what a SUSPECT names) and the digest of its
+body, so two of them prove a contradiction without the bodies ([decision 36](adr/0036-contradictions-are-short.md)).
 """
 
 _SPECIFICATION = """\
@@ -124,7 +126,7 @@ def _frames() -> Iterator[str]:
     yield _table(
         ("what", "at most"),
         (
-            ("a message body, and a signed message", f"{encoding.MAX_MESSAGE_BYTES} bytes"),
+            ("a message body, and a signed message, of the largest roster", f"{encoding.MAX_MESSAGE_BYTES} bytes"),
             ("accusations in one REPORT", str(shapes.MAX_ACCUSATIONS)),
             ("a control frame's content", f"{limits.control_bytes} bytes"),
             ("a greeting", f"{wire.GREETING_LIMIT_BYTES} bytes"),
@@ -216,6 +218,7 @@ def _attack_facts(entry: Entry[Any]) -> tuple[str, ...]:
 def _rule_facts(entry: Entry[Any]) -> tuple[str, ...]:
     facts = [f"residual: {entry.facts['residual'] or 'none, so parts are audited'}"]
     facts += _condition(entry)
+    facts += [f"looks at every subset of n - f rows, {MOST_SUBSETS} at most"] if entry.facts["exhaustive"] else []
     facts += [] if entry.facts["coordinatewise"] else ["on parts it differs from the rule on the whole vector"]
     return tuple(facts)
 

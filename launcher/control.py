@@ -140,7 +140,7 @@ def worker(run_dir: Path) -> Running | None:
     """The launcher that works on the directory, if it is still there."""
     try:
         note = msgspec.json.decode((run_dir / NOTE).read_bytes(), type=Running)
-    except (OSError, msgspec.MsgspecError):
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
         return None
     return note if _began(note.pid) == note.started else None
 
@@ -150,7 +150,7 @@ def _standing(run_dir: Path, record: RunRecord) -> str:
         return "running"
     try:
         summary = msgspec.json.decode((run_dir / "summary.json").read_bytes(), type=Summary)
-    except (OSError, msgspec.MsgspecError):
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
         return "its launcher is gone; `btard-launch stop` removes what it left"
     return summary.outcome + (f", {summary.problem}" if summary.problem else "")
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from node.errors import BackendError
 
 
-def write_atomically(path: Path, content: bytes, mode: int = 0o644) -> None:
-    """Write a file through a temporary one beside it.
+def write_atomically(path: Path, content: bytes, mode: int = 0o644, option: str = "--run-dir") -> None:
+    """Write a file through a temporary one beside it; `option` is what a user would choose another place with.
 
     Raises:
         BackendError: the disk is full, or the directory cannot be written.
@@ -23,16 +23,16 @@ def write_atomically(path: Path, content: bytes, mode: int = 0o644) -> None:
         temporary.replace(path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise disk_error(error, path) from error
+        raise disk_error(error, path, option) from error
 
 
-def disk_error(error: OSError, path: Path) -> BackendError:
-    """An OSError as one line with what to do."""
+def disk_error(error: OSError, path: Path, option: str = "--run-dir") -> BackendError:
+    """An OSError as one line with what to do; `option` names the place."""
     if error.errno == errno.ENOSPC:
-        return BackendError(f"the disk is full: cannot write {path}; free some space, or use another --run-dir")
+        return BackendError(f"the disk is full: cannot write {path}; free some space, or use another {option}")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return BackendError(f"{path} is not writable ({error.strerror}); use another --run-dir")
-    return BackendError(f"cannot write {path}: {error.strerror}; use another --run-dir")
+        return BackendError(f"{path} is not writable ({error.strerror}); use another {option}")
+    return BackendError(f"cannot write {path}: {error.strerror}; use another {option}")
 
 
 def last_lines(path: Path, count: int) -> tuple[str, ...]:

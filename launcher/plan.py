@@ -98,11 +98,11 @@ def make(experiment: Experiment) -> Plan:
     extensions.load([Path(path) for path in experiment.imports])
     roles = experiment.roles()
     from node import topologies
-    from node.aggregation.requirement import check_strength
+    from node.aggregation.requirement import rule_for
     from node.attacks.registry import check_topology
     from node.training.registry import TASKS
 
-    check_strength(run, len(roles))
+    rule_for(run, len(roles))
     topologies.check(run)
     for role in roles.values():
         check_topology(role, run.topology)

@@ -145,7 +145,7 @@ def read_record(run_dir: Path) -> RunRecord:
         raise ConfigError(
             f"{run_dir} is not a run directory: {path.name} cannot be read ({error.strerror}); name one below runs/"
         ) from error
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not readable by this version: {error}") from error
 
 

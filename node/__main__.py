@@ -10,7 +10,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import msgspec
@@ -19,12 +19,18 @@ from node import config as configuration
 from node import health, liveness
 from node.config import Endpoint, NodeConfig
 from node.errors import BtardError, ConfigError, TransportError
+from node.protocol.roster import Roster
 
 NAMES_S = 60.0
-"""Longest wait until the names of all peers resolve."""
+"""Longest wait until the names of all peers resolve; then those of up to f may be missing."""
+NAMES_AGAIN_S = 10.0
+"""Wait for the last f of them where a worker is started again: the others wait for it."""
 MESH_S = 180.0
-"""Longest wait for all peers' greetings: nobody holds a worker back until all others have begun, as a launcher does."""
+"""Longest wait for greetings: nobody holds a worker back until all others have begun, as a launcher does."""
+GRACE_S = 60.0
+"""Wait for the last f peers: their machines may still be fetching the image."""
 _AGAIN_S = 0.2
+_NOBODY = "tcp://127.0.0.1:1"
 
 
 def main(arguments: list[str]) -> int:
@@ -45,42 +51,68 @@ def main(arguments: list[str]) -> int:
         return 2 if isinstance(error, ConfigError) else 1
 
 
-def numeric(config: NodeConfig, wait_s: float, look_up: Callable[[str], str] = socket.gethostbyname) -> NodeConfig:
+def numeric(
+    config: NodeConfig, wait_s: float, look_up: Callable[[str], str] = socket.gethostbyname, grace_s: float = NAMES_S
+) -> NodeConfig:
     """The configuration with every peer's host name replaced by its address.
 
+    Up to f peers may be without one, as they may be silent: a container that is stopped, or never came up, has no name.
+    They get an address at which nobody answers, and are not found by this process if they come later.
+
+    Args:
+        wait_s: how long to wait for the names.
+        look_up: an address of a name, or OSError.
+        grace_s: how much of that to wait for the last f.
+
     Raises:
-        TransportError: a name does not resolve within `wait_s` seconds.
+        TransportError: the names of more than f peers do not resolve within `wait_s` seconds.
     """
-    deadline = time.monotonic() + wait_s
+    hosts = {peer: [_host(url) for url in (at.control, at.bulk)] for peer, at in config.addresses.items()}
+    faults = Roster.genesis(member.signing_key.encode() for member in config.members).faults
     found: dict[str, str] = {}
-    addresses = {}
-    for peer, endpoint in config.addresses.items():
-        both = []
-        for url in (endpoint.control, endpoint.bulk):
-            host, _, port = url.removeprefix("tcp://").rpartition(":")
-            if host not in found:
-                found[host] = _resolved(host, deadline, look_up)
-            both.append(f"tcp://{found[host]}:{port}")
-        addresses[peer] = Endpoint(*both)
+    began = time.monotonic()
+    while True:
+        errors = _look_up(sorted({host for both in hosts.values() for host in both} - found.keys()), look_up, found)
+        enough = sum(any(host in errors for host in both) for both in hosts.values()) <= faults
+        if not errors or time.monotonic() - began > (min(wait_s, grace_s) if enough else wait_s):
+            break
+        time.sleep(_AGAIN_S)
+    if not enough:
+        names, error = ", ".join(map(repr, errors)), next(iter(errors.values()))
+        advice = "are their containers running, on the same network?"
+        raise TransportError(f"peers' names {names} do not resolve ({error}); {advice}") from error
+    addresses = {peer: Endpoint(_numeric(at.control, found), _numeric(at.bulk, found))
+                 for peer, at in config.addresses.items()}  # fmt: skip
     return msgspec.structs.replace(config, addresses=addresses)
 
 
-def _resolved(host: str, deadline: float, look_up: Callable[[str], str]) -> str:
-    while True:
+def _look_up(hosts: list[str], look_up: Callable[[str], str], found: dict[str, str]) -> dict[str, OSError]:
+    """Ask for each name once; returns the errors."""
+    errors = {}
+    for host in hosts:
         try:
-            return look_up(host)
+            found[host] = look_up(host)
         except OSError as error:
-            if time.monotonic() > deadline:
-                advice = "is its container running, on the same network?"
-                raise TransportError(f"the name {host!r} of a peer does not resolve ({error}); {advice}") from error
-            time.sleep(_AGAIN_S)
+            errors[host] = error
+    return errors
+
+
+def _host(url: str) -> str:
+    return url.removeprefix("tcp://").rpartition(":")[0]
+
+
+def _numeric(url: str, found: Mapping[str, str]) -> str:
+    host = _host(url)
+    return f"tcp://{found[host]}:{url.rpartition(':')[2]}" if host in found else _NOBODY
 
 
 def _work(config: NodeConfig) -> int:
     from node import worker  # torch loads here, after the lock and the health file are in place
 
     _say(f"node {config.node} of run {config.run_id}: looking for {len(config.members) - 1} peers")
-    code = worker.main(numeric(config, NAMES_S), mesh_s=MESH_S)
+    again = (Path(config.directory) / "journal.jsonl").exists()
+    named = numeric(config, NAMES_S, grace_s=NAMES_AGAIN_S if again else NAMES_S)
+    code = worker.main(named, mesh_s=MESH_S, grace_s=GRACE_S)
     _say(f"node {config.node} ended with exit code {code}")
     return code
 

@@ -15,7 +15,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Protocol, TypeAlias
 
-import msgspec
 import torch
 from torch import Tensor
 
@@ -220,7 +219,7 @@ class Adversary:
         ]
         for change in filters:
             view = self.view(self._step)
-            changed = [new for old in outputs for new in ((old,) if _finished(old) else change(old, view))]
+            changed = [new for old in outputs for new in change(old, view)]
             if len(changed) != len(outputs) or any(new is not old for new, old in zip(changed, outputs, strict=True)):
                 self._mark(self._step)
                 outputs = changed
@@ -270,11 +269,6 @@ class Adversary:
     def _mark(self, step: int) -> None:
         if not self.attacked or self.attacked[-1] != step:
             self.attacked.append(step)
-
-
-def _finished(output: Output) -> bool:
-    """Bytes that no further attack could read (node/attacks/malformed.py)."""
-    return isinstance(output, Say) and isinstance(output.body, msgspec.Raw)
 
 
 def _sendable(values: Tensor) -> Tensor:

@@ -59,20 +59,22 @@ class Finding:
     explanation: str
 
 
-def check_run(run_dir: Path, data_directory: Path | None = None) -> list[Finding]:
+def check_run(run_dir: Path, data_directory: Path | None = None, imports: Sequence[Path] = ()) -> list[Finding]:
     """Check every ban of every node and the certified final state.
 
     Args:
         run_dir: the run directory.
         data_directory: the public data; None: where the run had it.
+        imports: files that the run was made with, if the caller trusts them; they are loaded first.
 
     Raises:
-        ConfigError: no run directory of this version.
+        ConfigError: no run directory of this version, or one made with files that are not loaded.
         DataError: the public data is missing.
     """
     genesis = read_genesis(run_dir)
     if genesis.run.topology != "butterfly":
         raise ConfigError(f"{run_dir} is a comparison run ({genesis.run.topology}): nothing in it is signed or banned")
+    extensions.load(imports)
     pin(genesis.run.device)
     task = task_of(genesis.run, data_directory or _data_of(run_dir))
     ground = _ground(genesis, task)
@@ -163,7 +165,7 @@ def _data_of(run_dir: Path) -> Path:
     try:
         record = msgspec.json.decode((run_dir / "run.json").read_bytes())
         return Path(record["data_directory"])
-    except (OSError, msgspec.MsgspecError, KeyError, TypeError):
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, KeyError, TypeError):
         return run_dir / "data"
 
 
@@ -253,7 +255,7 @@ def _check_summary(run_dir: Path, bans: Records) -> Iterator[Finding]:
         summary = msgspec.json.decode(path.read_bytes())
         listed = [row for standing_ in ("bans", "gone", "eliminated") for row in summary.get(standing_, ())]
         rows = sorted((row["step"], row["peer"], row["reason"], row["accuser"]) for row in listed)
-    except (msgspec.MsgspecError, AttributeError, KeyError, TypeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, AttributeError, KeyError, TypeError) as error:
         yield Finding("summary.json", False, "damage", f"it cannot be read: {error}")
         return
     recorded = sorted((r[0]["step"], r[0]["peer"], r[0]["reason"], r[0]["accuser"]) for r in bans.values())

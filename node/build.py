@@ -13,8 +13,7 @@ from torch import Tensor
 
 from node import extensions, kernels
 from node.adversary import Adversary
-from node.aggregation.built import build_rule
-from node.aggregation.requirement import check_strength
+from node.aggregation.requirement import rule_for
 from node.config import WIRE_VERSION, Member, NodeConfig, RunConfig, Secrets
 from node.errors import ConfigError
 from node.keeper import Keeper
@@ -89,10 +88,11 @@ class Node:
     def sign(self, body: Body) -> Signed:
         """A message as it goes out."""
         data = encode_body(body)
-        return self._signed(data) if self.keeper is None else self.keeper.sign(data, self._signed)
 
-    def _signed(self, data: bytes) -> Signed:
-        return Signed(data, self.signer.sign(signing_bytes(data)))
+        def signed(data: bytes) -> Signed:
+            return Signed(data, self.signer.sign(signing_bytes(body, data)))
+
+        return signed(data) if self.keeper is None else self.keeper.sign(data, signed)
 
     def endorse(self, endorsed: Endorsed) -> Endorsed:
         """A relayed view with this node's signature added."""
@@ -161,10 +161,9 @@ def tools_of(run: RunConfig, check: Verify = verify) -> Tools:
     """The run's rule and update, with a signature check.
 
     Raises:
-        ConfigError: an unknown rule or parameter, or too few peers for the rule.
+        ConfigError: an unknown rule or parameter, or one that the run is no match for.
     """
-    check_strength(run)
-    rule = build_rule(run.rule, run.pre, allow_weak=run.allow_weak)
+    rule = rule_for(run)
     optimiser = NesterovSgd(run.lr, run.momentum, run.steps)
     return Tools(rule, optimiser, check, ARITHMETIC)
 

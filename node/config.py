@@ -10,8 +10,9 @@ import msgspec
 
 from node.conditions import Conditions
 from node.errors import ConfigError
+from node.limits import MAX_PEERS
 
-WIRE_VERSION = 3
+WIRE_VERSION = 4
 
 Parameters = dict[str, Any]
 
@@ -126,8 +127,8 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 f"--undo {self.undo} recomputes gradients bit for bit; leave out --recompute-tolerance "
                 f"{self.recompute_tolerance}"
             )
-        if self.peers > 256:
-            raise ConfigError(f"--peers {self.peers} is more than the 256 one roster holds")
+        if self.peers > MAX_PEERS:
+            raise ConfigError(f"--peers {self.peers} is more than the {MAX_PEERS} one roster holds")
 
 
 class Endpoint(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

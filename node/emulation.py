@@ -1,12 +1,14 @@
 """The transport of a node whose links are made worse: what is sent waits here, as long as the model says.
 
 It needs no privileges: messages are held between the driver and ZeroMQ. A thread of its own lets them go, since the
-driver's is busy while a gradient is computed; one lock covers whatever sends.
+driver's is busy while a gradient is computed. One lock covers whatever sends and whatever opens or closes a line: a
+ZeroMQ socket may be used by one thread at a time. If that thread fails, the driver is told, and the worker ends.
 """
 
 from __future__ import annotations
 
 import heapq
+import os
 import threading
 import time
 from collections import Counter
@@ -14,12 +16,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
+from node.arrivals import Arrival
 from node.config import Endpoint, Member, Secrets
+from node.errors import TransportError
 from node.links import Passage
 from node.network import Network
 from node.quota import Credits
 from node.transport import Transport
-from node.wire import Limits
+from node.wire import Greeting, Limits
 
 
 @dataclass(order=True, slots=True)
@@ -50,7 +54,8 @@ class EmulatedTransport(Transport):
         network: the model and its conditions.
         clock: seconds, monotonic.
 
-    The other arguments are `Transport`'s. Raises what it raises.
+    The other arguments are `Transport`'s. Raises what it raises; `poll` and whatever sends raise TransportError once
+    the links have failed.
     """
 
     def __init__(
@@ -78,7 +83,10 @@ class EmulatedTransport(Transport):
         self._counts: Counter[int] = Counter()
         self._changed = threading.Condition(threading.RLock())
         self._ends_s: float | None = None
-        self._thread = threading.Thread(target=self._serve, name="links", daemon=True)
+        self._failure: Exception | None = None
+        self._failed, self._fail = os.pipe()  # wakes a driver that waits in `poll`
+        self.watch(self._failed)
+        self._thread = threading.Thread(target=self._work, name="links", daemon=True)
         self._thread.start()
 
     # --- the run's time -----------------------------------------------------------------------------------------
@@ -110,12 +118,30 @@ class EmulatedTransport(Transport):
 
     def close(self, linger_s: float | None = None) -> None:
         """As `Transport.close`; what is on its way may still leave within the same time."""
+        if self._context.closed:
+            return
         if self._thread.is_alive():
             with self._changed:
                 self._ends_s = self._clock() + (self.limits.linger_s if linger_s is None else linger_s)
                 self._changed.notify()
             self._thread.join()
         super().close(linger_s)
+        os.close(self._failed)
+        os.close(self._fail)
+
+    def poll(self, timeout_s: float) -> list[Arrival]:
+        """As `Transport.poll`.
+
+        Raises:
+            TransportError: the thread that lets messages go has failed.
+        """
+        arrivals = super().poll(timeout_s)
+        self._check()
+        return arrivals
+
+    def _take_greeting(self, via: int, greeting: Greeting) -> None:
+        with self._changed:  # a new process behind a key: its lines are closed and opened anew
+            super()._take_greeting(via, greeting)
 
     def _send_frame(self, to: int, kind: str, frame: bytes) -> None:
         self._post(to, len(frame), partial(super()._send_frame, to, kind, frame))
@@ -128,6 +154,7 @@ class EmulatedTransport(Transport):
 
     def _post(self, to: int, size_bytes: int, send: Callable[[], None]) -> None:
         with self._changed:
+            self._check()
             if self._counts[to] >= self.limits.control_queue:
                 self.counters.dropped["emulated_queue_full"] += 1
                 return
@@ -156,6 +183,21 @@ class EmulatedTransport(Transport):
             self._counts[message.to] += 1
             if self._waiting[0] is waiting:
                 self._changed.notify()
+
+    def _check(self) -> None:
+        if self._failure is not None:
+            raise TransportError(
+                f"the emulated links failed ({type(self._failure).__name__}: {self._failure}) and let nothing go any "
+                "more; resume the run, and report this if it happens again"
+            ) from self._failure
+
+    def _work(self) -> None:
+        """The thread: without it the node would fall silent, so its failure is the driver's."""
+        try:
+            self._serve()
+        except Exception as error:
+            self._failure = error
+            os.write(self._fail, b"!")
 
     def _serve(self) -> None:
         with self._changed:

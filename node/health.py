@@ -1,5 +1,6 @@
 """`python -m node.health`: exit 0 if this container's worker has bound its sockets, loaded its keys and been greeted
-by every peer. It runs every few seconds beside the worker, so it imports nothing but the standard library's core.
+by every peer, or by all but the f that a run can do without. It runs every few seconds beside the worker, so it imports
+nothing but the standard library's core.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def problem(note: str) -> str | None:
         return "it has not bound its sockets"
     if _GREETED in said:
         return None
-    return "not every peer has greeted it" if b'"event":"bound"' in said else "it has not bound its sockets"
+    return "not enough peers have greeted it" if b'"event":"bound"' in said else "it has not bound its sockets"
 
 
 def main() -> int:

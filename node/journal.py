@@ -17,6 +17,8 @@ Record = dict[str, Any]
 _TAIL_BYTES = 1 << 16
 _WHAT = ("event", "step", "attempt", "peer", "kind", "part", "accused", "accuser")
 """Fields that tell agreed facts from each other."""
+_COMMON: dict[str, tuple[type, ...]] = {"time": (int, float), "node": (int, str), "event": (str,)}
+"""Fields that every record has; the launcher's own events have its name instead of a node's id."""
 
 
 class Journal:
@@ -155,11 +157,24 @@ def read(path: Path, offset: int = 0) -> tuple[list[Record], int]:
     records: list[Record] = []
     for line in data[: data.rfind(b"\n") + 1].splitlines(keepends=True):
         try:
-            records.append(msgspec.json.decode(line, type=Record))
+            records.append(_record(line))
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise DataError(f"{path} is damaged at byte {offset}: {error}; run again from the start") from error
         offset += len(line)
     return records, offset
+
+
+def _record(line: bytes) -> Record:
+    """A line's record, with what every record has.
+
+    Raises:
+        MsgspecError, UnicodeDecodeError: it is none.
+    """
+    record = msgspec.json.decode(line, type=Record)
+    for name, kinds in _COMMON.items():
+        if not isinstance(record.get(name), kinds):
+            raise msgspec.ValidationError(f"a record needs {name!r}, and this line has {record.get(name)!r}")
+    return record
 
 
 def offset_after(path: Path, count: int) -> int:

@@ -122,6 +122,9 @@ class Keeper:
 
         Args:
             step, number: the attempt to go on with; tensors that were kept of it are among what was heard.
+
+        Raises:
+            CheckpointError: a ledger is damaged before its end, or of another format.
         """
         heard: list[Input] = []
         for path in sorted(self._directory.glob("*.ledger")):

@@ -77,6 +77,7 @@ _PHASE_BUCKETS = (0.00025, 0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.0
 _STEP_BUCKETS = (0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.25, 2.5, 5.0, 10.0, 20.0, 60.0)
 _C, _G, _H = Kind.COUNTER, Kind.GAUGE, Kind.HISTOGRAM
 _LINK_MODEL = "an emulated link"
+_LIMITED_MODEL = "an emulated link with a limited rate"
 
 METRICS: tuple[Metric, ...] = (
     Metric("step", _G, Group.TRAINING, "Last committed step"),
@@ -120,6 +121,10 @@ METRICS: tuple[Metric, ...] = (
            ("peer",), waiting=_LINK_MODEL),
     Metric("measured_loss_ratio", _G, Group.NETWORK, "Share of transmissions that were lost and repeated", ("peer",),
            waiting=_LINK_MODEL),
+    Metric("emulated_rate_bytes_per_second", _G, Group.NETWORK, "Rate that the link model asks for, over the long "
+           "messages so far", ("peer",), waiting=_LIMITED_MODEL),
+    Metric("measured_rate_bytes_per_second", _G, Group.NETWORK, "Rate at which they crossed", ("peer",),
+           waiting=_LIMITED_MODEL),
     Metric("gpu_memory_bytes", _G, Group.RESOURCES, "Memory of the GPU held by this worker", ("type",),
            waiting="a GPU"),
     Metric("build_info", _G, Group.INFO, "Always 1; what runs", ("version", "python", "torch")),

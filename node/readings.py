@@ -111,6 +111,10 @@ def modelled(network: Network) -> dict[str, dict[int, float]]:
         if tally.transmissions:
             found.setdefault("emulated_loss_ratio", {})[peer] = tally.expected_lost / tally.transmissions
             found.setdefault("measured_loss_ratio", {})[peer] = tally.lost / tally.transmissions
+        if tally.planned_s > 0 and tally.transfer_s > 0:
+            transferred = tally.transferred_bytes
+            found.setdefault("emulated_rate_bytes_per_second", {})[peer] = transferred / tally.planned_s
+            found.setdefault("measured_rate_bytes_per_second", {})[peer] = transferred / tally.transfer_s
     return found
 
 

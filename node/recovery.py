@@ -34,11 +34,6 @@ class Recovery:
     at: Resumption | None
     heard: tuple[Input, ...]
 
-    def awaited(self, config: NodeConfig) -> frozenset[int]:
-        """Peers whose greeting is worth waiting for: those that were in the roster."""
-        active = self.at.state.roster.active if self.at is not None else tuple(range(len(config.members)))
-        return frozenset(active) - {config.node}
-
 
 def recover(config: NodeConfig, fingerprint: bytes, log: Journal) -> Recovery | None:
     """Open a node's memory, if it is to have one, and journal what is found there.
@@ -50,7 +45,7 @@ def recover(config: NodeConfig, fingerprint: bytes, log: Journal) -> Recovery | 
 
     Raises:
         BackendError: the memory cannot be used, or another process uses it.
-        CheckpointError: there are checkpoints, and none can be used.
+        CheckpointError: there are checkpoints, and none can be used; or what was signed since cannot be read.
     """
     if not config.checkpoints:
         return None

@@ -25,7 +25,7 @@ from node.emulation import EmulatedTransport
 from node.errors import BackendError, BtardError
 from node.journal import Journal
 from node.linkwatch import LinkWatch, shaped_links
-from node.mesh import mesh
+from node.mesh import GRACE_S, mesh, ungreeted
 from node.monitoring import Monitoring
 from node.protocol.events import Input, Output
 from node.protocol.notices import Halted
@@ -37,7 +37,7 @@ from node.transport import Transport
 from node.wire import Limits
 
 MESH_S = 60.0
-"""Longest wait for all peers' greetings: six processes may still be importing torch."""
+"""Longest wait for greetings: six processes may still be importing torch."""
 
 
 class _Stop:
@@ -121,13 +121,14 @@ class _Stop:
             self._pipe = None
 
 
-def main(config: NodeConfig, pipe: Connection | None = None, mesh_s: float = MESH_S) -> int:
+def main(config: NodeConfig, pipe: Connection | None = None, mesh_s: float = MESH_S, grace_s: float = GRACE_S) -> int:
     """Run one worker to its end.
 
     Args:
         config: everything it needs.
         pipe: to the launcher: ("bound", Endpoint) goes out; ("addresses", {id: Endpoint}) and ("stop",) come in.
-        mesh_s: seconds to wait for all peers' greetings.
+        mesh_s: seconds to wait for the peers' greetings.
+        grace_s: seconds of them to wait for the last f, which may be silent for ever.
 
     Returns:
         The exit status: 0 finished or expelled, 1 halted or failed, 128 + n ended by a signal.
@@ -139,7 +140,7 @@ def main(config: NodeConfig, pipe: Connection | None = None, mesh_s: float = MES
             _redirect(directory.parent.parent / "logs" / f"node-{config.node}.log")
         with Journal(directory / "journal.jsonl", config.node) as journal:
             try:
-                return _run(config, journal, pipe, stop, mesh_s)
+                return _run(config, journal, pipe, stop, (mesh_s, grace_s))
             except Exception as error:
                 _record_failure(journal, error)
                 raise
@@ -150,7 +151,9 @@ def main(config: NodeConfig, pipe: Connection | None = None, mesh_s: float = MES
     return 1
 
 
-def _run(config: NodeConfig, journal: Journal, pipe: Connection | None, stop: _Stop, mesh_s: float) -> int:
+def _run(
+    config: NodeConfig, journal: Journal, pipe: Connection | None, stop: _Stop, waits_s: tuple[float, float]
+) -> int:
     run = config.run
     secrets = keys.load(Path(config.secrets_file))
     pin(run.device, config.cuda_memory_fraction)
@@ -179,9 +182,11 @@ def _run(config: NodeConfig, journal: Journal, pipe: Connection | None, stop: _S
             links.begin(elapsed_s(config, time.time()))
         gc.freeze()  # what is here now stays: the collector need not visit it again and again
         early: list[Arrival] = []
-        if not mesh(config, transport, stop, early, mesh_s, recovery):
+        if not mesh(config, transport, stop, early, waits_s[0], recovery, grace_s=waits_s[1]):
             recorder.end()
             return stop.exit_code
+        if problem := ungreeted(config, transport):
+            journal.append("ungreeted", problem=problem)
         journal.append("greeted", peers=sorted(transport.greeted))
         heard = recovery.heard if recovery is not None else ()
         return _drive(node, transport, recorder, links, monitored, heard, early, stop)

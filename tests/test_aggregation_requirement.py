@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-import pytest
+from collections.abc import Callable, Mapping
 
-from node.aggregation.requirement import check_strength
+import pytest
+import torch
+
+from node.aggregation.registry import PRE_AGGREGATIONS, RULES, pre_aggregation
+from node.aggregation.requirement import rule_for
+from node.aggregation.strength import Condition
 from node.config import Plugin, RunConfig
 from node.errors import ConfigError
 
@@ -22,6 +27,8 @@ REFUSED = [
      "f=2 takes 7 rows, and --peers 11 with --validators 1 leaves 5; use f=1, --peers 14"),
     ("bulyan", RunConfig(rule=Plugin("bulyan")), 1,
      "withstands f=0 of n=5 rows, and 1 of the peers attack; use --peers 8"),
+    ("no roster is large enough", RunConfig(rule=Plugin("krum", {"f": 1000})), 0,
+     "f=1000 takes 2003 rows, and --peers 6 with --validators 1 leaves 5; use f=1, or --allow-weak"),
     ("an unknown name in front", RunConfig(pre=(Plugin("nm"),)), 0,
      "unknown pre-aggregation 'nm'; did you mean 'nnm'?"),
 ]  # fmt: skip
@@ -30,7 +37,7 @@ REFUSED = [
 @pytest.mark.parametrize(("run", "attackers", "words"), [row[1:] for row in REFUSED], ids=[row[0] for row in REFUSED])
 def test_a_run_that_the_rule_cannot_withstand_is_refused(run: RunConfig, attackers: int, words: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        check_strength(run, attackers)
+        rule_for(run, attackers)
     assert words in str(caught.value)
 
 
@@ -46,4 +53,81 @@ ALLOWED = [
 
 @pytest.mark.parametrize(("run", "attackers"), [row[1:] for row in ALLOWED], ids=[row[0] for row in ALLOWED])
 def test_a_run_that_it_withstands_is_not(run: RunConfig, attackers: int) -> None:
-    check_strength(run, attackers)
+    rule_for(run, attackers)
+
+
+SUBSETS = [
+    ("all peers contribute where nobody validates", RunConfig(peers=24, rule=Plugin("mda")), 0,
+     "rule 'mda' looks at all 2496144 subsets of 13 of 24 rows (f=11), more than the 200000 it may; use f=6, "
+     "--peers 20, or another rule"),
+    ("f given", RunConfig(peers=24, rule=Plugin("mda", {"f": 7})), 2,
+     "rule 'mda' looks at all 346104 subsets of 17 of 24 rows (f=7), more than the 200000 it may; use f=6, --peers 22, "
+     "or another rule"),
+    ("only another rule withstands so many", RunConfig(peers=24, rule=Plugin("smea")), 10,
+     "rule 'smea' looks at all 2496144 subsets of 13 of 24 rows (f=11), more than the 200000 it may; use another rule"),
+    ("weakness makes no subsets fewer", RunConfig(peers=24, rule=Plugin("smea"), allow_weak=True), 0,
+     "looks at all 2496144 subsets"),
+    ("rows after a pre-aggregation", RunConfig(peers=24, rule=Plugin("mda"), pre=(Plugin("nnm"),)), 0,
+     "looks at all 2496144 subsets"),
+    ("a number with many digits", RunConfig(peers=256, rule=Plugin("mda")), 0,
+     "looks at about 10^75 subsets of 129 of 256 rows (f=127), more than the 200000 it may; use f=2, --peers 20, or"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("run", "attackers", "words"), [row[1:] for row in SUBSETS], ids=[row[0] for row in SUBSETS])
+def test_more_subsets_than_can_be_looked_at_are_refused(run: RunConfig, attackers: int, words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        rule_for(run, attackers)
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["mda", "smea"])
+def test_what_a_refusal_suggests_is_accepted(name: str) -> None:
+    for smaller in (
+        RunConfig(peers=24, rule=Plugin(name, {"f": 6})),
+        RunConfig(peers=20, rule=Plugin(name)),
+        RunConfig(peers=40, rule=Plugin(name), pre=(Plugin("bucketing"),)),
+    ):
+        rule_for(smaller)
+
+
+def test_every_rule_with_such_a_limit_says_so() -> None:
+    """The limit itself is met by 24 rows, whoever asks: no other rule raises there."""
+    raising = set()
+    for entry in RULES:
+        try:
+            entry.target(torch.zeros(24, 1))
+        except ValueError as error:
+            assert "subsets" in str(error)
+            raising.add(entry.name)
+    assert raising == {entry.name for entry in RULES if entry.facts["exhaustive"]}
+
+
+CLAIMS = [
+    ("none", lambda rows, parameters: 0, "says that it makes 0 rows of 5, not 1 to 65536"),
+    ("fewer than none", lambda rows, parameters: -rows, "says that it makes -5 rows of 5"),
+    ("a flood", lambda rows, parameters: 10**12, "says that it makes 1000000000000 rows of 5"),
+    ("never more than one", lambda rows, parameters: 1,
+     "f=1 takes 5 rows, and --peers 6 with --validators 1 leaves 1; use --allow-weak"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("claim", "words"), [row[1:] for row in CLAIMS], ids=[row[0] for row in CLAIMS])
+def test_a_plug_in_may_say_anything_of_its_rows(
+    claim: Callable[[int, Mapping[str, object]], int], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PRE_AGGREGATIONS, "_entries", {entry.name: entry for entry in PRE_AGGREGATIONS})
+
+    @pre_aggregation("odd", source="this test", rows=claim)
+    def odd(inputs_NP: torch.Tensor) -> torch.Tensor:
+        return inputs_NP
+
+    with pytest.raises(ConfigError) as caught:
+        rule_for(RunConfig(rule=Plugin("krum", {"f": 1}), pre=(Plugin("odd"),)))
+    assert words in str(caught.value)
+
+
+def test_a_condition_that_always_holds_admits_no_more_than_all_rows() -> None:
+    always = Condition("n >= 0", lambda f: 0)
+    assert (always.most(5), always.lowered(None, 5, False), always.lowered(9, 5, False)) == (5, 5, 5)
+    assert always.lowered(None, 5, True) == 2

@@ -105,6 +105,13 @@ def edit(path: str, change: Callable[[str], str]) -> Callable[[Path], None]:
     return apply
 
 
+def overwrite(path: str, content: bytes) -> Callable[[Path], None]:
+    def apply(where: Path) -> None:
+        (where / path).write_bytes(content)
+
+    return apply
+
+
 def remove(path: str) -> Callable[[Path], None]:
     return lambda where: next(iter(sorted(where.glob(path)))).unlink()
 
@@ -128,6 +135,7 @@ DAMAGE = [
     ("another digest in a journal", edit("nodes/2/journal.jsonl", swap('"evidence":"', '"evidence":"0'))),
     ("a ban left out of the summary", edit("summary.json", only_the_first_ban)),
     ("a summary that is none", edit("summary.json", lambda text: text[:-3])),
+    ("a summary that is no text", overwrite("summary.json", b'{"bans":["\xff"]}')),
 ]  # fmt: skip
 
 
@@ -139,9 +147,16 @@ def test_one_change_is_noticed(damage: Callable[[Path], None], run_dir: Path) ->
     assert all(finding.explanation and finding.subject for finding in found)
 
 
+def test_a_record_that_is_no_text_does_not_keep_a_run_from_being_verified(run_dir: Path) -> None:
+    """It only says where the data were; evidence and certificates prove the rest."""
+    overwrite("run.json", b'{"data_directory":"\xff"}')(run_dir)
+    assert bad(check_run(run_dir)) == []
+
+
 REFUSED = [
     ("no run directory", remove("genesis.json"), "genesis.json"),
     ("a damaged genesis", edit("genesis.json", lambda text: text[:-2]), "damaged"),
+    ("a genesis that is no text", overwrite("genesis.json", b'{"run_id":"\xff"}'), "damaged"),
     ("another wire version",
      edit("genesis.json", lambda text: text.replace(f'"wire_version":{WIRE_VERSION}', '"wire_version":99')), "99"),
 ]  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import re
+import shlex
 import subprocess
 from itertools import islice
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from click.testing import CliRunner
 
 from docs import terminal
 from docs.generate import PAGES
@@ -190,6 +192,33 @@ def test_the_gradient_attack_and_the_task_run_and_are_caught() -> None:
         gradient_D, _ = made.gradient(parameters_D, step.to_bytes(32, "little"))
         parameters_D = parameters_D - 0.1 * gradient_D
     assert made.evaluate(parameters_D, 0, 8) == 8
+
+
+SWEEPS = [DOCS / "experiments.md", DOCS / "rules.md", ROOT / "README.md"]
+
+
+def swept(page: Path) -> list[str]:
+    """The commands of a page that sweep: lines of code blocks, and whole ones in the text."""
+    text = page.read_text(encoding="utf-8")
+    indented = re.findall(r"^(?:    )?(btard-launch sweep .*)$", text, re.MULTILINE)
+    return [*indented, *re.findall(r"`(btard-launch sweep [^`]+)`", text)]
+
+
+def test_the_sweeps_of_the_pages_can_be_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the order of the page, so that a list of cells is there when it is read; --dry-run starts nothing."""
+    monkeypatch.chdir(tmp_path)
+    (file,) = re.findall(r"```toml\n(name = \"mine\".*?)```", SWEEPS[0].read_text(encoding="utf-8"), re.DOTALL)
+    Path("mine.toml").write_text(file)
+    commands = [command for page in SWEEPS for command in swept(page)]
+    assert len(commands) >= 5
+    for command in commands:
+        line, _, reader = command.partition("|")
+        _, *arguments = shlex.split(line, comments=True)
+        done = CliRunner().invoke(cli, [*arguments, "--dry-run"])
+        assert done.exit_code == 0, f"{command}: {done.exception}"
+        assert done.stdout, command
+        if reader:
+            subprocess.run(reader, shell=True, input=done.stdout, text=True, check=True)
 
 
 def test_the_rules_are_plain_functions() -> None:

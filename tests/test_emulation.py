@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from statistics import fmean
+from threading import Thread
 from time import monotonic
 
 import pytest
@@ -13,9 +14,12 @@ from node.arrivals import Arrival, BulkArrival, ControlArrival
 from node.conditions import Change, Conditions, Window
 from node.config import Endpoint
 from node.emulation import EmulatedTransport
+from node.errors import TransportError
 from node.keys import generate
 from node.network import of
 from node.protocol.events import BulkKey, BulkKind
+from node.readings import modelled
+from node.sockets import Channel
 
 pytestmark = pytest.mark.sockets
 
@@ -24,18 +28,20 @@ WATCHDOG_S = 60.0
 KEY = BulkKey(0, 0, BulkKind.PART, 0, 1)
 
 
+def end(stack: ExitStack, me: int, *changes: Change, listen: Endpoint = ANYWHERE) -> EmulatedTransport:
+    members, secrets = generate(0, 2)
+    made = EmulatedTransport(me, secrets[me], members, listen, run_id="run", network=of(Conditions(changes)))
+    stack.callback(made.close, 0)
+    return made
+
+
 class Pair:
     """Two connected transports, served in turns."""
 
     def __init__(self, stack: ExitStack, *changes: Change) -> None:
-        members, secrets = generate(0, 2)
-        self.ends = [
-            EmulatedTransport(me, secrets[me], members, ANYWHERE, run_id="run", network=of(Conditions(changes)))
-            for me in range(2)
-        ]
+        self.ends = [end(stack, me, *changes) for me in range(2)]
         self.arrived: list[tuple[float, Arrival]] = []
         for each in self.ends:
-            stack.callback(each.close, 0)
             each.connect({other.me: other.bound for other in self.ends})
         self.serve(lambda: all(each.greeted for each in self.ends))
         for each in self.ends:
@@ -96,6 +102,11 @@ def test_a_tensor_takes_the_time_that_its_bytes_need(stack: ExitStack) -> None:
     assert last_s - begun >= 0.1, "twice 50,000 bytes at 1 MB/s"
     tally = pair.ends[0].network.tally((0, 1))
     assert tally.transferred_bytes / tally.transfer_s == pytest.approx(1e6, rel=0.1)
+    rates = {name: each for name, each in modelled(pair.ends[0].network).items() if "rate_bytes" in name}
+    assert rates.keys() == {"emulated_rate_bytes_per_second", "measured_rate_bytes_per_second"}
+    assert rates["emulated_rate_bytes_per_second"] == {1: pytest.approx(1e6)}
+    assert rates["measured_rate_bytes_per_second"] == {1: tally.transferred_bytes / tally.transfer_s}
+    assert modelled(pair.ends[1].network).keys().isdisjoint(rates), "nothing is asked of that direction"
 
 
 def test_a_partition_holds_messages_until_it_ends(stack: ExitStack) -> None:
@@ -164,3 +175,45 @@ def test_measured_delays_are_the_requested_ones(stack: ExitStack) -> None:
     assert min(took) == pytest.approx(0.03, rel=0.1, abs=0.002)
     tally = pair.ends[0].network.tally((0, 1))
     assert tally.measured_delay_s / tally.crossed <= fmean(took), "what the sender measured, the receiver saw"
+
+
+def test_lines_are_opened_anew_while_no_other_thread_sends(stack: ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A peer that was started again gets new lines: the thread of the links must not hold the old sockets meanwhile."""
+    pair, free, redial = Pair(stack), list[bool](), Channel.redial
+
+    def look() -> None:
+        free.append(pair.ends[0]._changed.acquire(blocking=False))
+        if free[-1]:
+            pair.ends[0]._changed.release()
+
+    def watched(channel: Channel, peer: int, peer_key: bytes) -> None:
+        other = Thread(target=look)
+        other.start()
+        other.join()
+        redial(channel, peer, peer_key)
+
+    monkeypatch.setattr(Channel, "redial", watched)
+    before = pair.ends[1]
+    before.close(0)
+    pair.ends[1] = end(stack, 1, listen=before.bound)
+    pair.ends[1].connect({0: pair.ends[0].bound})
+    pair.serve(lambda: len(free) == 2)
+    assert free == [False, False], "control and bulk: whoever else wants to send waits"
+
+
+def test_links_that_fail_end_the_wait_with_an_error(stack: ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their thread has nobody to tell but the driver, which may be waiting for something that will never come."""
+    pair = Pair(stack, Change(values={"delay_s": 0.001}, pairs=((0, 1),)))
+
+    def broken(*_: object) -> bool:
+        raise OSError("no such socket")
+
+    monkeypatch.setattr(pair.ends[0]._control, "send", broken)
+    pair.ends[0].send_control(1, b"lost")
+    with pytest.raises(
+        TransportError, match=r"^the emulated links failed \(OSError: no such socket\).*; resume the run"
+    ):
+        for _ in range(3):  # a handshake may end the first wait early
+            pair.ends[0].poll(WATCHDOG_S / 6)
+    with pytest.raises(TransportError, match="the emulated links failed"):
+        pair.ends[0].send_control(1, b"another")

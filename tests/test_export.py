@@ -29,12 +29,19 @@ def test_the_graph_computes_the_networks_logits(tmp_path: Path) -> None:
     torch.testing.assert_close(torch.from_numpy(logits), lenet.logits(parameters_D, images).t(), rtol=1e-4, atol=1e-5)
 
 
-def test_tensorboard_reads_the_curves_and_the_bans(tmp_path: Path) -> None:
+def test_tensorboard_reads_the_curves_and_the_bans_once_however_often_they_are_written(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    from launcher.export import tensorboard_logs
 
     made = run(Experiment(backend="simulated", task="quadratic", device="cpu", steps=40, eval_every=10, attack="noise",
                           byzantine=2, attack_start=3, run_dir=str(tmp_path / "run")))  # fmt: skip
-    (logs,) = command.export(made.run_dir, onnx=False, tensorboard=True)
+    foreign = made.run_dir / command.LOGS / "events.out.tfevents.1.elsewhere"
+    foreign.parent.mkdir()
+    foreign.touch()
+    for _ in range(2):
+        (logs,) = command.export(made.run_dir, onnx=False, tensorboard=True)
+        assert {file.name for file in logs.iterdir()} == {foreign.name, tensorboard_logs.NAME}
     seen = EventAccumulator(str(logs))
     seen.Reload()
     accuracy = [(event.step, event.value) for event in seen.Scalars("test/accuracy")]

@@ -84,7 +84,16 @@ def test_a_file_of_one_torn_line_starts_anew(tmp_path: Path, size: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", [b"nonsense\n", b"\xff\xfe\n", b"[1]\n", b"\n"], ids=["text", "bytes", "list", "empty"]
+    "line",
+    [
+        b"nonsense\n",
+        b"\xff\xfe\n",
+        b"[1]\n",
+        b"\n",
+        b'{"node": 1, "event": "bound"}\n',
+        b'{"time": "noon", "node": 1}\n',
+    ],
+    ids=["text", "bytes", "list", "empty", "no time", "words for a time"],
 )
 def test_a_damaged_line_is_named_with_its_place(tmp_path: Path, line: bytes) -> None:
     path = tmp_path / "journal.jsonl"

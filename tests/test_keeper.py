@@ -69,6 +69,75 @@ def test_a_torn_record_is_dropped_and_written_over(tmp_path: Path) -> None:
     assert read(tmp_path / "none.ledger") == []
 
 
+def ledger(path: Path, *contents: bytes) -> list[int]:
+    """Write one record for each content; where each of them begins."""
+    book, begins = Ledger(path), []
+    for content in contents:
+        begins.append(path.stat().st_size)
+        book.append(SIGNED, 0, content)
+    book.close()
+    return begins
+
+
+def test_wherever_a_record_is_cut_off_those_before_it_are_whole(tmp_path: Path) -> None:
+    path = tmp_path / "1.ledger"
+    first, second = ledger(path, b"one", b"two")
+    data = path.read_bytes()
+    for end in range(len(data)):
+        path.write_bytes(data[:end])
+        kept = [(SIGNED, 0, b"one")] if end >= second else []
+        assert read(path) == kept
+        ledger(path, b"three")
+        assert read(path) == [*kept, (SIGNED, 0, b"three")]
+    assert first < second
+
+
+@pytest.mark.parametrize("flip", [0x01, 0x80, 0xFF])
+def test_a_damaged_record_is_refused_wherever_the_damage_is(flip: int, tmp_path: Path) -> None:
+    """A length that is damaged used to hide all that came after it: the node could have signed in those slots again."""
+    path = tmp_path / "1.ledger"
+    begins = ledger(path, b"one", b"two", b"three")
+    data = path.read_bytes()
+    for place in range(begins[0], len(data)):
+        path.write_bytes(data[:place] + bytes([data[place] ^ flip]) + data[place + 1 :])
+        record = max(begin for begin in begins if begin <= place)
+        for use in (read, Ledger):
+            with pytest.raises(CheckpointError, match=f"1.ledger is damaged at byte {record}: .*from a copy"):
+                use(path)
+
+
+def test_a_node_whose_ledger_is_damaged_does_not_go_on(tmp_path: Path) -> None:
+    where = tmp_path / "0"
+    played(tmp_path, steps=2)
+    path = sorted(where.glob("*.ledger"))[-2]
+    whole = path.read_bytes()
+    assert len(read(path)) > 2
+    path.write_bytes(whole[:14] + b"\xff\xff\xff\x00" + whole[18:])
+    again = keeper(tmp_path)
+    at = again.newest(genesis_roster(MEMBERS))
+    assert at is not None
+    with pytest.raises(CheckpointError, match="is damaged at byte 14"):
+        again.recall(at.state.step, at.number)
+    again.close()
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"\x03\x00\x00\x00\x00\x00\x00\x00\x00one", "no ledger of format 2: of an earlier release"),
+        (b"BTARD ledger \x03whatever", "a ledger of format 3, this program reads 2"),
+    ],
+    ids=["earlier", "later"],
+)
+def test_a_ledger_of_another_format_is_refused(content: bytes, words: str, tmp_path: Path) -> None:
+    path = tmp_path / "1.ledger"
+    path.write_bytes(content)
+    for use in (read, Ledger):
+        with pytest.raises(CheckpointError, match=words):
+            use(path)
+    assert path.read_bytes() == content
+
+
 def test_a_slot_in_which_it_has_spoken_gets_the_same_message_again(tmp_path: Path) -> None:
     """A restarted peer composes something else: what it says is what it said, byte for byte."""
     slot = Slot(GENESIS, b"r" * 32, 0, 0, Phase.HELLO, 0)

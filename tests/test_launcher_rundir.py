@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from launcher import rundir
+from launcher import control, rundir
+from launcher.containers import bundle
 from launcher.experiment import Experiment
+from launcher.report import run_data
+from launcher.sweep import rows, store
 from node import keys
 from node.audit import read_genesis
 from node.errors import BackendError, BtardError, ConfigError
@@ -89,9 +93,45 @@ def test_a_failed_start_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monke
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(("content", "message"), [(None, "is not a run directory"), ("{}", "is not readable by this")])
-def test_another_directory_is_no_run(tmp_path: Path, content: str | None, message: str) -> None:
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "is not a run directory"),
+        (b"{}", "is not readable by this"),
+        (b'{"run_id":"\xff"}', "run.json is not readable"),
+    ],
+)
+def test_another_directory_is_no_run(tmp_path: Path, content: bytes | None, message: str) -> None:
     if content is not None:
-        (tmp_path / "run.json").write_text(content)
+        (tmp_path / "run.json").write_bytes(content)
     with pytest.raises(ConfigError, match=message):
         rundir.read_record(tmp_path)
+
+
+NO_TEXT = b'{"run_id":"\xff"}'
+READERS: dict[str, tuple[str, Callable[[Path], object], str]] = {
+    "summary.json, for a report": ("summary.json", run_data.summary_of, "summary.json is not readable by this version"),
+    "sweep.json": ("sweep.json", store.read, "sweep.json is not readable by this version"),
+    "row.json, of a sweep": (rows.ROW, rows.load, "cannot be read .*; delete its directory"),
+    "a bundle, of a cluster": (
+        "bundle",
+        lambda where: bundle.unpack((where / "bundle").read_bytes()),
+        "no bundle of a",
+    ),
+}
+
+
+@pytest.mark.parametrize(("name", "reader", "message"), READERS.values(), ids=READERS)
+def test_a_byte_that_is_no_text_is_one_clear_line(
+    name: str, reader: Callable[[Path], object], message: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(NO_TEXT)
+    with pytest.raises(BtardError, match=message):
+        reader(tmp_path)
+
+
+def test_the_status_of_a_run_whose_notes_are_no_text_is_still_told(tmp_path: Path) -> None:
+    made = create(Experiment(), tmp_path)
+    for name in (control.NOTE, "summary.json"):
+        (made.path / name).write_bytes(NO_TEXT)
+    assert control.status(made.path)[0].endswith("its launcher is gone; `btard-launch stop` removes what it left")

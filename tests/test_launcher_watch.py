@@ -9,7 +9,7 @@ import pytest
 
 from launcher.state import RunState
 from launcher.watch import Watch
-from node.errors import BackendError
+from node.errors import BackendError, DataError
 from node.journal import Journal
 
 
@@ -37,6 +37,19 @@ def test_records_are_collected_once_in_order_of_time(tmp_path: Path) -> None:
     assert [line["event"] for line in lines(tmp_path / "events.jsonl")] == ["bound", "greeted", "ended"]
     assert [line["event"] for line in lines(tmp_path / "metrics.jsonl")] == ["evaluated"]
     assert (state.nodes[0].state, state.nodes[1].accuracy) == ("ready", 0.5)
+
+
+def test_what_was_collected_and_then_damaged_is_one_clear_line(tmp_path: Path) -> None:
+    """A line without its time could not be put in order."""
+    (tmp_path / "events.jsonl").write_text(
+        '{"time": 1.0, "node": 0, "event": "bound"}\n{"node": 0, "event": "greeted"}\n'
+    )
+    watch = Watch(tmp_path, RunState(1))
+    with pytest.raises(
+        DataError, match=r"events.jsonl is damaged at byte 43: a record needs 'time', and .*; run again"
+    ):
+        watch.catch_up()
+    watch.close()
 
 
 def test_half_a_line_waits_for_its_rest(tmp_path: Path) -> None:

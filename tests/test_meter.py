@@ -27,7 +27,8 @@ from node.protocol.notices import Accused, Banned, Committed, PhaseEntered, Reso
 from node.transport import Transport
 from tests.launching import environment
 from tests.scraping import Values, parse, scrape, with_labels
-from tests.workers import QUADRATIC, WATCHDOG_S, Worker, changed, introduce, roster, workers
+from tests.waiting import until
+from tests.workers import QUADRATIC, Worker, changed, introduce, roster, workers
 
 LOCAL = "127.0.0.1:0"
 ATTACKED = msgspec.structs.replace(QUADRATIC, peers=4, steps=12, eval_every=4)
@@ -36,11 +37,7 @@ NODE_GROUPS = (Group.TRAINING, Group.PROTOCOL, Group.NETWORK, Group.INFO)
 
 def last_values(each: Worker) -> Values:
     """Wait for a worker's end, then take the scrape it stays for."""
-    end = monotonic() + WATCHDOG_S
-    while not each.said("finished") and not each.said("expelled"):
-        assert monotonic() < end, each.log
-        assert each.process.exitcode is None, each.log
-        each.process.join(0.02)
+    until([each], lambda: bool(each.said("finished") or each.said("expelled")))
     return scrape(each.said("metrics")[0]["address"])
 
 

@@ -10,9 +10,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from node.errors import WireError
+from node.config import RunConfig
+from node.errors import ConfigError, WireError
+from node.limits import MAX_PEERS
 from node.protocol import encoding, messages
-from node.protocol.encoding import body_digest, decode_body, decode_signed, encode_body, encode_signed, signing_bytes
+from node.protocol.bounds import control_bytes, view_bytes
+from node.protocol.encoding import (
+    body_digest,
+    decode_body,
+    decode_endorsed,
+    decode_signed,
+    encode_body,
+    encode_endorsed,
+    encode_signed,
+    signing_bytes,
+    stub,
+    stub_bytes,
+)
 from node.protocol.messages import (
     Accusation,
     AccusationKind,
@@ -22,6 +36,7 @@ from node.protocol.messages import (
     Checksums,
     Close,
     Commit,
+    Endorsed,
     Have,
     Held,
     Hello,
@@ -125,7 +140,6 @@ def other_encodings() -> list[tuple[str, bytes]]:
         ("a nested bomb", b"\x91" * 5000),
         ("text that is not UTF-8", data.replace(b"have", b"h\xffve", 1)),
         ("nothing", b""),
-        ("too large", bytes(encoding.MAX_MESSAGE_BYTES + 1)),
     ]
 
 
@@ -135,6 +149,35 @@ def test_other_encodings_are_refused(data: bytes) -> None:
         decode_body(data)
     with pytest.raises(WireError):
         decode_signed(data)
+
+
+def test_what_no_roster_can_send_is_refused_unread(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = encode_body(BODIES["have"])
+    word = encode_signed(Signed(data, bytes(64)))
+    assert decode_body(data) and decode_signed(word)
+    monkeypatch.setattr(encoding, "MAX_MESSAGE_BYTES", len(data) - 1)
+    for decode, content in ((decode_body, data), (decode_signed, word)):
+        with pytest.raises(WireError, match=f"of {len(content)} bytes exceeds {len(data) - 1}"):
+            decode(content)
+
+
+@pytest.mark.parametrize("peers", [63, 64, 80])
+def test_a_relayed_view_of_any_size_that_the_roster_allows_is_read(peers: int) -> None:
+    """It was refused from 64 peers on, although 256 may run together."""
+    place = slot(Phase.VIEW)
+    empty = len(encode_body(View(place, (), (Signed(b"", b""),))))
+    view = encode_body(View(place, (), (Signed(bytes(view_bytes(peers) - empty - 3), b""),)))
+    assert view_bytes(peers) - 8 <= len(view) <= view_bytes(peers)
+    endorsed = Endorsed(Signed(view, bytes(64)), tuple((peer, bytes(64)) for peer in range(peers)))
+    assert decode_endorsed(encode_endorsed(endorsed)) == endorsed
+    assert isinstance(decode_body(view), View)
+
+
+def test_the_largest_roster_is_the_largest_that_can_be_configured() -> None:
+    assert control_bytes(MAX_PEERS) <= encoding.MAX_MESSAGE_BYTES
+    assert RunConfig(peers=MAX_PEERS).peers == MAX_PEERS
+    with pytest.raises(ConfigError, match=f"--peers {MAX_PEERS + 1} is more than the {MAX_PEERS} one roster holds"):
+        RunConfig(peers=MAX_PEERS + 1)
 
 
 def test_a_single_precision_number_is_not_canonical() -> None:
@@ -158,8 +201,19 @@ def test_a_signed_message_keeps_its_body_opaque() -> None:
     assert decode_signed(encode_signed(signed)) == signed
 
 
-def test_a_signature_covers_the_body_under_the_protocols_own_domain() -> None:
+@pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
+def test_a_signature_covers_place_and_body_under_the_protocols_own_domain(body: Body) -> None:
+    data = encode_body(body)
+    covered = signing_bytes(body, data)
+    assert covered.startswith(b"btard/2/message\x00")
+    assert len(covered) == 16 + 32
+    made = stub(Signed(data, b"s" * 64))
+    assert stub_bytes(made.place, made.body) == covered, "a stub has all that the signature is about"
+    elsewhere = msgspec.structs.replace(body, slot=msgspec.structs.replace(body.slot, step=body.slot.step + 1))
+    assert signing_bytes(elsewhere, data) != covered
+    assert signing_bytes(body, data + b"\x00") != covered
+
+
+def test_digests_of_bodies_differ() -> None:
     data = encode_body(BODIES["close"])
-    assert signing_bytes(data) != data
-    assert signing_bytes(data).endswith(data)
     assert body_digest(data) != body_digest(data + b"\x00")

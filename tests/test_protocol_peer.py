@@ -44,7 +44,7 @@ BAD = 5
 def signed_by(peer: int, body: Body) -> Signed:
     _, secrets = generate(0, PEERS)
     data = encode_body(body)
-    return Signed(data, Signer(bytes.fromhex(secrets[peer].signing_seed)).sign(signing_bytes(data)))
+    return Signed(data, Signer(bytes.fromhex(secrets[peer].signing_seed)).sign(signing_bytes(body, data)))
 
 
 def fresh(node: int = 0, **more: object) -> Peer:

@@ -15,7 +15,7 @@ from node.config import Plugin, Role, RunConfig, Schedule
 from node.protocol import candidate as rejoining
 from node.protocol.bulk import BulkKey, BulkKind
 from node.protocol.candidate import Candidate
-from node.protocol.encoding import decode_body, encode_body
+from node.protocol.encoding import decode_body, encode_body, signing_bytes
 from node.protocol.events import (
     BulkRequested,
     ComputeGradient,
@@ -31,7 +31,7 @@ from node.protocol.events import (
     TranscriptRequested,
 )
 from node.protocol.lesson import Certified, Lesson, certified, lesson_of
-from node.protocol.messages import Close, Hello, Join, Outcome, Phase, Signed
+from node.protocol.messages import Body, Close, Hello, Join, Outcome, Phase, Signed
 from node.protocol.notices import PhaseEntered
 from node.protocol.probation import candidates, gradient_digest, join_slot, joins_fit
 from node.protocol.roster import Roster
@@ -114,6 +114,12 @@ def waiting(out: list[Output]) -> Candidate:
     return Candidate(stage.ground().settings, inner.tools, GONE, b"seed", inner.state, out)
 
 
+def signed_by(stage: Stage, peer: int, body: Body) -> Signed:
+    """A message under a node's key, past the memory of what it has said."""
+    data = encode_body(body)
+    return Signed(data, stage.simulation.nodes[peer].signer.sign(signing_bytes(body, data)))
+
+
 def lie(signers: tuple[int, ...]) -> Lesson:
     """Another state than the agreed one, in a certificate of those who sign it."""
     stage, state = stage_and_state()
@@ -124,8 +130,7 @@ def lie(signers: tuple[int, ...]) -> Lesson:
         body = decode_body(old.body)
         assert isinstance(body, Close | Outcome)
         if body.slot.sender in signers:
-            signed.append(stage.simulation.nodes[body.slot.sender]._signed(encode_body(
-                msgspec.structs.replace(body, value=false.digest))))  # fmt: skip
+            signed.append(signed_by(stage, body.slot.sender, msgspec.structs.replace(body, value=false.digest)))
         else:
             signed.append(Signed(encode_body(msgspec.structs.replace(body, value=false.digest)), old.signature))
     return Lesson(Certified(false, tuple(signed)))
@@ -227,7 +232,7 @@ def test_vectors_are_taken_by_their_digests_and_the_gradient_is_signed() -> None
 def join(node: Node, step: int, gradient: bytes = bytes(32), sender: int = GONE) -> Signed:
     """A JOIN of peer 5, which signs in `stage_and_state`'s run."""
     body = Join(join_slot(node.peer.settings, node.peer.state.roster.keys, step, sender), (), gradient)
-    return stage_and_state()[0].simulation.nodes[GONE]._signed(encode_body(body))
+    return signed_by(stage_and_state()[0], GONE, body)
 
 
 def test_who_is_gone_is_told_and_served_once_for_each(peer: tuple[Node, list[Output]]) -> None:
@@ -259,7 +264,7 @@ def test_who_is_banned_is_not_listened_to(peer: tuple[Node, list[Output]]) -> No
     machine = node.peer
     machine.state = replace(machine.state, bans=(*machine.state.bans, ban(GONE, "gradient")))
     hello = Hello(machine._greeting.hello(GONE).slot, (), machine.settings.run, machine.settings.fingerprint)
-    signed = stage_and_state()[0].simulation.nodes[GONE]._signed(encode_body(hello))
+    signed = signed_by(stage_and_state()[0], GONE, hello)
     for asked in (TranscriptRequested(GONE, 1, 0), MessageArrived(GONE, join(node, 3)), MessageArrived(GONE, signed)):
         assert machine.handle(asked) == [Dropped(GONE, "removed_line")]
 

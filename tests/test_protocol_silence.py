@@ -37,8 +37,9 @@ def suspects(
     made = []
     for sender in by:
         slot = Slot(run or attempt.settings.run, attempt.roster.digest, step, number, Phase.SUSPECT, sender)
-        body = encode_body(Suspect(slot, (), phase, peer))
-        made.append(Signed(body, signers[sender].sign(signing_bytes(body))))
+        body = Suspect(slot, (), phase, peer)
+        data = encode_body(body)
+        made.append(Signed(data, signers[sender].sign(signing_bytes(body, data))))
     return made
 
 

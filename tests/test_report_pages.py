@@ -7,9 +7,11 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+import click
 import pytest
 
-from launcher import Experiment, Result, run
+from launcher import Experiment, Result, run, settings
+from launcher.flags import table_options
 from launcher.report import command, compare, run_page, sweep_page
 from launcher.sweep import engine, grid
 from launcher.sweep.engine import Ended, Running, Wish
@@ -86,6 +88,38 @@ def test_the_page_of_a_run(attacked: Result, tmp_path: Path) -> None:
     assert len(text) < 500_000
 
 
+EXACT = [
+    {"lr": 0.0512345678, "momentum": 1 / 3, "tau": 1234567.0, "validate_every": 3},
+    {"lr": 1e-7, "momentum": 0.5, "minimum_rate": 123456.75, "recompute_tolerance": 1.234567890123456e-8},
+    {"delay": 0.0123456789, "jitter": 1e-05, "loss": 0.012345678901, "duplicate": 2 / 3, "bandwidth": 1234567.0,
+     "link": ("0->1:delay=50ms,loss=1%", "*<->2:loss=0.5%")},
+    {"delta_max": 12345678.5, "gradient_bound": 12.3456789, "delivery_bound": 1e-3 / 3, "attack_probability": 0.1 + 0.2,
+     "attack": "alie:z=1.2345678901", "byzantine": 2, "encrypt_bulk": True, "worker_momentum": 0.123456789},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("changed", EXACT, ids=lambda changed: ",".join(changed))
+def test_the_command_that_repeats_a_run_reads_back_as_the_same_run(changed: dict[str, object]) -> None:
+    experiment = Experiment(**changed)
+    words = run_page.repeat(experiment)
+    assert words[0] == "btard-launch"
+
+    @table_options
+    def reads(**options: object) -> None:
+        read.update(options)
+
+    read: dict[str, object] = {}
+    click.command()(reads).main(words[1:], standalone_mode=False)
+    flags = {name: value for name, value in read.items() if name != "config" and value not in (None, ())}
+    assert settings.resolve(flags, {}, None).experiment == experiment
+
+
+def test_the_command_has_no_digits_that_it_does_not_need() -> None:
+    assert run_page.repeat(Experiment(lr=0.1, tau=7.0, minimum_rate=2e6, delta_max=1234567.0)) == [
+        "btard-launch", "--minimum-rate", "2e+06", "--lr", "0.1", "--tau", "7", "--delta-max", "1234567"
+    ]  # fmt: skip
+
+
 def test_the_page_of_a_sweep(swept: Path, tmp_path: Path) -> None:
     seen = _looked(sweep_page.write(swept), tmp_path)
     kinds = ("final", "best", "latency", "bytes")
@@ -101,6 +135,20 @@ def test_attackers_that_nobody_looks_for_are_counted_apart(tmp_path: Path) -> No
     engine.run(store, cells, Wish(cores=2), Nobody())
     facts = re.sub("<[^>]+>", " ", sweep_page.write(store.path).read_text())
     assert re.search(r"attackers banned\s+2 of 2\s+where nobody validates\s+0 of 2\s+honest peers banned\s+0", facts)
+
+
+def test_nobody_looks_for_attackers_in_a_comparison_run(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    cells = [
+        *grid.cells(BASE, {"byzantine": [2], "attack": ["zero"], "steps": [60]}),
+        *grid.cells(BASE, {"byzantine": [1], "attack": ["zero"], "topology": ["parameter_server"]}),
+        *grid.cells(BASE, {"topology": ["ring"], "rule": ["mean"]}),
+    ]
+    store.enlist("topologies", cells, ["btard-launch", "sweep"])
+    engine.run(store, cells, Wish(cores=2), Nobody())
+    facts = re.sub("<[^>]+>", " ", sweep_page.write(store.path).read_text())
+    assert re.search(r"attackers banned\s+2 of 2\s+where nobody validates\s+0 of 1\s+honest peers banned\s+0", facts)
+    assert re.search(r"evidence checked\s+1 runs, 0 wrong", facts)
 
 
 @pytest.mark.mnist

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -47,7 +48,7 @@ def test_values_of_an_option(name: str, text: str, values: list[object]) -> None
         ("byzantine", "two", "--byzantine: 'two' is not a whole number"),
         ("on_ban", "remove,forgive", "use remove, reform"),
         ("run_dir", "here", "use --out"),
-        ("expect", "a==1", "no meaning in a sweep"),
+        ("expect", "a==1", "no meaning in a sweep; leave it out"),
     ],
 )
 def test_values_that_cannot_be_read(name: str, text: str, words: str) -> None:
@@ -61,6 +62,37 @@ def test_the_product_holds_one_clean_cell_per_seed() -> None:
     clean = [cell.experiment for cell in cells if cell.experiment.byzantine == 0]
     assert [(each.attack, each.seed) for each in clean] == [(None, 0), (None, 1)]
     assert grid.varied(cells) == ["attack", "byzantine", "seed"]
+
+
+@pytest.mark.parametrize(
+    ("which", "given", "words"),
+    [
+        (
+            None,
+            {"seed": "0..3000000"},
+            "--seed 0..3000000 makes 3000001 cells, and a sweep has 100000 at most; use fewer",
+        ),
+        (None, {"seed": "0..60000,100000..160000"}, "--seed 100000..160000 makes 120002 cells"),
+        (None, {"seed": "0..999", "steps": "1..101"}, "sweep 'options' makes 101000 cells"),
+        ("paper", {"data_seed": "0..999"}, "sweep 'paper' makes 321000 cells"),
+    ],
+    ids=["one range", "two ranges", "a product", "blocks of a plan, each of them small enough"],
+)
+def test_too_many_cells_are_refused_before_any_is_made(
+    which: str | None, given: dict[str, str], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grid, "Cell", None)
+    with pytest.raises(ConfigError) as caught:
+        spec.make(which, False, BASE, given)
+    assert words in str(caught.value)
+    with pytest.raises(ConfigError, match="--seed x --steps makes 100001 cells"):
+        grid.cells(BASE, {"seed": range(100_001), "steps": [1]})
+
+
+def test_as_many_cells_as_a_sweep_may_have() -> None:
+    assert len(grid.axis("seed", "1..100000", "--seed")) == grid.MOST_CELLS
+    assert grid.size({"seed": range(1000), "steps": range(100)}) == grid.MOST_CELLS
+    grid.check_size(grid.MOST_CELLS, "this")
 
 
 def test_identity_is_what_is_computed_and_not_where() -> None:
@@ -104,6 +136,21 @@ def test_every_plan_that_ships_can_be_run() -> None:
     assert "mimic" in attacked
 
 
+@pytest.mark.parametrize(
+    ("name", "quick", "full"), [("starts", 5, 3 * 21), ("mixed", 5, 3 * 11), ("aggregation", 9, 3 * 9)]
+)
+def test_future_work_has_the_reports_setting_and_begins_with_a_clean_run(name: str, quick: int, full: int) -> None:
+    for short, count in ((True, quick), (False, full)):
+        made = spec.make(name, short, BASE, {}).cells
+        assert len(made) == count
+        assert made[0].labels == {"label": "clean"}
+        clean = [cell for cell in made if not cell.experiment.roles()]
+        assert [cell.experiment.seed for cell in clean] == sorted({cell.experiment.seed for cell in made})
+        setting = {(cell.experiment.tau, cell.experiment.steps, cell.experiment.attack_start, cell.experiment.on_ban)
+                   for cell in made}  # fmt: skip
+        assert setting == {(5.0, 300 if short else 900, 100, "reform")}
+
+
 def test_options_replace_what_a_plan_says() -> None:
     cells = spec.make("paper", True, BASE, {"steps": "20", "seed": "3..4", "backend": "simulated"}).cells
     assert len(cells) == 22
@@ -129,14 +176,18 @@ def test_a_file_holds_grids(tmp_path: Path) -> None:
     [
         ("stepz = 3", "did you mean 'steps'"),
         ("steps = ", "not valid"),
-        ("grid = 3", r"\[\[grid\]\]"),
+        ("grid = 3", "grids are written as [[grid]] tables"),
         ('steps = "many"', "not a whole number"),
+        ("grid = []", "'grid' is empty; add a [[grid]] table"),
+        ('label = "clean"', "'label' names one grid; write it into a [[grid]] table"),
+        ('[[grid]]\nname = "mine"', "'name' has no meaning in a [[grid]] table; write it at the top"),
+        ("[[grid]]\nseed = 1\n[[grid]]\n[[grid.grid]]", "'grid' has no meaning in a [[grid]] table"),
     ],
 )
 def test_a_file_that_cannot_be_read(tmp_path: Path, text: str, words: str) -> None:
     file = tmp_path / "bad.toml"
     file.write_text(text)
-    with pytest.raises(ConfigError, match=words):
+    with pytest.raises(ConfigError, match=re.escape(words)):
         spec.make(str(file), False, BASE, {})
 
 
@@ -172,3 +223,10 @@ def test_an_unknown_plan_gives_the_nearest() -> None:
         spec.make("papr", False, BASE, {})
     with pytest.raises(ConfigError, match="--quick belongs to a plan"):
         spec.make(None, True, BASE, {})
+
+
+def test_only_plans_have_a_short_form(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text("steps = 3")
+    with pytest.raises(ConfigError, match=r"--quick belongs to a plan that ships; leave it out for the file .*mine"):
+        spec.make(str(file), True, BASE, {})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import os
 import shutil
 import signal
@@ -22,6 +23,7 @@ from launcher.sweep.grid import Cell, cells
 from launcher.sweep.progress import Clock, duration
 from launcher.sweep.store import Store
 from tests.launching import LAUNCH, PATIENCE_S, await_end, environment, launched, session
+from tests.test_docs import DOCS, example
 
 BASE = Experiment(backend="simulated", task="quadratic", device="cpu", steps=6, eval_every=3, attack_start=2)
 GRID = ("sweep", "--backend", "simulated", "--task", "quadratic", "--device", "cpu", "--out", "sweep", "--cores", "1")
@@ -62,6 +64,7 @@ def test_cells_run_once_and_failed_ones_on_demand(tmp_path: Path) -> None:
 
     again = engine.run(store, [*good, *halting], Wish(cores=2), Listener())
     assert [len(again.done), len(again.skipped), len(again.failed)] == [0, 4, 1]
+    assert again.failed[0].problem == f"failed before: {first.failed[0].problem}"
     retried = Listener()
     engine.run(store, halting, Wish(cores=2, retry_failed=True), retried)
     assert [ended.outcome for ended in retried.ends] == ["failed"]
@@ -71,6 +74,28 @@ def test_cells_run_once_and_failed_ones_on_demand(tmp_path: Path) -> None:
     assert [len(curves.loss), [step for step, _ in curves.accuracy]] == [6, [0, 3, 6]]
 
 
+def test_a_row_tells_false_gradients_from_other_misconduct(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    found = cells(BASE, {"attack": ["noise", "shift_aggregate"], "byzantine": [1], "steps": [60]})
+    store.enlist("test", found, [])
+    engine.run(store, found, Wish(cores=2), Listener())
+    gradient, aggregate = (rows.load(store.cell(cell.id)) for cell in found)
+    assert gradient.gradient_steps == gradient.detection_steps != []
+    assert (aggregate.bans, aggregate.gradient_steps, len(aggregate.detection_steps)) == (1, [], 1)
+
+
+def test_a_row_of_an_earlier_version_can_be_read(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    (cell,) = cells(BASE, {})
+    store.enlist("test", [cell], [])
+    engine.run(store, [cell], Wish(cores=1), Listener())
+    file = store.cell(cell.id) / rows.ROW
+    fields = json.loads(file.read_text())
+    assert fields.pop("gradient_steps") == []
+    file.write_text(json.dumps(fields))
+    assert rows.load(store.cell(cell.id)).gradient_steps is None
+
+
 def test_a_slim_cell_keeps_what_figures_need(tmp_path: Path) -> None:
     store = Store(tmp_path)
     (cell,) = cells(BASE, {})
@@ -78,6 +103,31 @@ def test_a_slim_cell_keeps_what_figures_need(tmp_path: Path) -> None:
     engine.run(store, [cell], Wish(cores=1, slim=True), Listener())
     kept = {path.name for path in store.cell(cell.id).iterdir()}
     assert kept == {"run.json", "genesis.json", "summary.json", "cell.json", "curves.json"}
+
+
+def test_comparison_runs_have_no_evidence_to_verify(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    topologies = ["parameter_server", "ring", "none", "byrdie"]
+    compared = cells(BASE, {"topology": topologies, "rule": ["mean"], "momentum": [0.0]})
+    store.enlist("test", compared, [])
+    outcome = engine.run(store, compared, Wish(cores=1), Listener())
+    assert [ended.problem for ended in outcome.failed] == []
+    found = _table(tmp_path / "results.csv")
+    assert [(row["topology"], row["findings"], row["findings_wrong"]) for row in found] == [
+        (name, "", "") for name in topologies
+    ]
+
+
+@pytest.mark.sockets
+def test_a_cell_made_with_a_file_is_verified_with_it(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(example(DOCS / "extending.md", "def overshoot"))
+    arguments = (*GRID, "--import", "mine.py", "--attack", "overshoot", "--byzantine", "1",
+                 "--attack-start", "3", "--steps", "40")  # fmt: skip
+    done = subprocess.run([*LAUNCH, *arguments], cwd=tmp_path, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (row,) = _table(tmp_path / "sweep" / "results.csv")
+    assert (row["bans"], row["findings_wrong"]) == ("1", "0")
+    assert int(row["findings"]) > 1
 
 
 def test_an_attempt_that_died_before_its_rename_counts_for_nothing(tmp_path: Path) -> None:

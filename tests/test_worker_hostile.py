@@ -16,8 +16,8 @@ from node import keys, wire
 from node.config import Endpoint, Member
 from node.protocol.events import BulkKey, BulkKind
 from node.transport import Transport
-from tests.test_worker import TOKEN, under_way
-from tests.workers import ENDLESS, WATCHDOG_S, introduce, push, roster, workers
+from tests.test_worker import NOWHERE, TOKEN, under_way
+from tests.workers import ENDLESS, QUADRATIC, WATCHDOG_S, introduce, push, roster, workers
 
 pytestmark = pytest.mark.sockets
 KEY = BulkKey(step=3, attempt=0, kind=BulkKind.PART, owner=2, part=0)
@@ -94,16 +94,15 @@ def test_a_flood_of_a_member_neither_stops_a_step_nor_a_deadline(tmp_path: Path,
 
 
 def test_a_flood_before_the_start_is_kept_to_a_few_messages(tmp_path: Path, stack: ExitStack) -> None:
-    """Peer 2 talks at once while peer 1 is still awaited: what it says meanwhile must not pile up."""
-    made = roster(tmp_path)
+    """Peer 2 talks at once while too few others are there: what it says meanwhile must not pile up."""
+    made = roster(tmp_path, msgspec.structs.replace(QUADRATIC, peers=4))
     with workers(made[:1], mesh_s=4.0) as (alone,):
         peer = Transport(2, keys.load(Path(made[2].secrets_file)), made[2].members, made[2].listen, run_id="run")
         stack.callback(peer.close, 0)
-        nowhere = Endpoint("tcp://127.0.0.1:1", "tcp://127.0.0.1:1")
-        peer.connect(introduce([alone], {1: nowhere, 2: peer.bound}))
+        peer.connect(introduce([alone], {1: NOWHERE, 2: peer.bound, 3: NOWHERE}))
         for _ in range(20):
             peer.send_control(0, b"hello")
         while alone.process.exitcode is None:
             peer.poll(0.1)
-        assert "no greeting from peer 1 within" in alone.log
+        assert "no greeting from peers 1, 3 within" in alone.log
         assert alone.drops["early"] == 12

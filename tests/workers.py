@@ -18,6 +18,7 @@ import zmq
 from launcher.backends.local import context, server_environment
 from node import journal, keys, worker
 from node.config import Endpoint, Member, NodeConfig, Plugin, RunConfig, Secrets
+from node.mesh import GRACE_S
 
 WATCHDOG_S = 60.0  # ends a test that hangs; no test depends on how long anything takes
 QUADRATIC = RunConfig(peers=3, task=Plugin("quadratic"), steps=3, batch_size=4, eval_every=2)
@@ -91,19 +92,20 @@ def roster(where: Path, run: RunConfig = QUADRATIC) -> tuple[NodeConfig, ...]:
 
 @contextmanager
 def workers(
-    chosen: Sequence[NodeConfig], mesh_s: float = WATCHDOG_S, file_bytes: int | None = None
+    chosen: Sequence[NodeConfig], mesh_s: float = WATCHDOG_S, file_bytes: int | None = None, grace_s: float = GRACE_S
 ) -> Iterator[list[Worker]]:
     """One process per configuration; none is left afterwards.
 
     Args:
         mesh_s: how long they wait for greetings.
         file_bytes: the largest file they can write: beyond it a write fails as on a full disk.
+        grace_s: how long of `mesh_s` for the last f.
     """
     with ExitStack() as stack:
         started = []
         for config in chosen:
             ours, theirs = context().Pipe()
-            process = context().Process(target=_work, args=(config, theirs, mesh_s, file_bytes), daemon=True)
+            process = context().Process(target=_work, args=(config, theirs, mesh_s, file_bytes, grace_s), daemon=True)
             with server_environment():
                 process.start()
             theirs.close()
@@ -140,10 +142,10 @@ def changed(config: NodeConfig, **fields: Any) -> NodeConfig:
     return msgspec.structs.replace(config, **fields)
 
 
-def _work(config: NodeConfig, pipe: Any, mesh_s: float, file_bytes: int | None) -> None:
+def _work(config: NodeConfig, pipe: Any, mesh_s: float, file_bytes: int | None, grace_s: float) -> None:
     if file_bytes is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
-    sys.exit(worker.main(config, pipe, mesh_s))
+    sys.exit(worker.main(config, pipe, mesh_s, grace_s))
 
 
 def _end(process: BaseProcess) -> None:

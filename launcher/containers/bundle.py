@@ -57,7 +57,7 @@ def unpack(data: bytes) -> Bundle:
     """
     try:
         return msgspec.json.decode(data, type=Bundle)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise ConfigError(f"what came on standard input is no bundle of a run: {error}") from error
 
 

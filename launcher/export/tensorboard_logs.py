@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import statistics
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from tensorboard.compat.proto.event_pb2 import Event
@@ -10,23 +12,45 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.text.summary_v2 import text_pb
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
+from launcher.files import disk_error, write_atomically
 from launcher.report.run_data import RunData
 from launcher.report.run_figures import honest_loss
+
+NAME = "events.out.tfevents.btard"
+"""Always the same: TensorBoard adds up the files of a directory, so a second one would double every point."""
 
 
 def write(run: RunData, target: Path) -> None:
     """Write one event file: accuracy, loss, step time, roster and clipping by step, and each ban as text.
 
+    It takes the place of the one that an earlier call wrote; other files of the directory stay.
+
     Args:
         run: a finished one.
         target: the log directory; `tensorboard --logdir` on a folder of runs compares them.
+
+    Raises:
+        BackendError: the disk is full, or the directory is not writable.
     """
-    writer = EventFileWriter(str(target))
+    try:
+        target.mkdir(exist_ok=True)
+        # The writer chooses a name of its own, after the time and the process.
+        with tempfile.TemporaryDirectory() as made:
+            writer = EventFileWriter(made)
+            _add(run, writer.add_event)
+            writer.close()
+            (file,) = Path(made).iterdir()
+            write_atomically(target / NAME, file.read_bytes())
+    except OSError as error:
+        raise disk_error(error, target) from error
+
+
+def _add(run: RunData, add_event: Callable[[Event], None]) -> None:
     started = min((view["time"] for views in run.commits.values() for view in views.values()), default=0.0)
 
     def add(step: int, tag: str, value: float, when: float = started) -> None:
         summary = Summary(value=[Summary.Value(tag=tag, simple_value=value)])
-        writer.add_event(Event(wall_time=when, step=step, summary=summary))
+        add_event(Event(wall_time=when, step=step, summary=summary))
 
     for at, accuracy in run.summary.accuracy:
         add(at, "test/accuracy", accuracy, run.view(at)["time"] if at in run.commits else started)
@@ -43,5 +67,4 @@ def write(run: RunData, target: Path) -> None:
     for ban in run.summary.bans:
         words = f"peer {ban.peer} banned for {ban.reason}; accuser {ban.accuser}; evidence {ban.evidence}"
         text = text_pb(f"bans/peer_{ban.peer}", words)
-        writer.add_event(Event(wall_time=run.view(ban.step)["time"], step=ban.step, summary=text))
-    writer.close()
+        add_event(Event(wall_time=run.view(ban.step)["time"], step=ban.step, summary=text))

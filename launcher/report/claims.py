@@ -3,168 +3,157 @@
 from __future__ import annotations
 
 import math
-import statistics
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
+from launcher.report.ban_claim import bans
+from launcher.report.claim import FAILS, KINDS, OPEN, SCHEMES, Claim, listed, missing, name_of, span, verdict
 from launcher.report.statistics import Sample, signed
 from launcher.report.sweep_data import SweepData, final
-from launcher.sweep.plans import AGGRESSIVE, ATTACKS, CLEAN, MILD
+from launcher.sweep.plans import AGGRESSIVE, ATTACKS, MILD
+from launcher.sweep.rows import Row
 
-HOLDS, FAILS, OPEN = "holds here", "does not hold here", "not decided"
 NEAR = 0.005
 """How far a mild run may end from its clean run and still be called nearly indistinguishable: three times the largest
 difference between the report's own mild and clean figures."""
+_CLEAR = 0.01
+"""A difference of accuracy that the report speaks of."""
 _LATE = 2
-"""Evaluations (of 50 steps) more than 0.01 below clean that do not count as slower convergence yet."""
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """One sentence of the report.
-
-    Args:
-        quote: its words.
-        section: where they stand.
-        verdict: HOLDS, FAILS or OPEN.
-        words: why, with our numbers.
-    """
-
-    quote: str
-    section: str
-    verdict: str
-    words: str
+"""Evaluations more than 0.01 below clean that do not count as slower convergence yet."""
+_NEW = ("noise", "label_shuffle")
+"""The attacks that the report adds to the paper's."""
+_SIGMA, _DIMENSION = 100.0, 21840
+"""The report's noise (section 5.4), and the number of parameters of its network."""
 
 
 def judge(sweep: SweepData) -> list[Claim]:
-    """All claims that the finished runs of a paper sweep speak of; none if the report's own setting is not among
-    them."""
-    if not sweep.select(AGGRESSIVE) or not sweep.select(CLEAN):
+    """All claims of the report; none if no attacked run of the report's own setting is finished.
+
+    No verdict comes from nothing. Most claims speak of several attacks or schemes: one that contradicts is enough for
+    FAILS, HOLDS takes all of them, and anything less is OPEN, with what is missing.
+    """
+    if not sweep.select(AGGRESSIVE) + sweep.select(MILD):
         return []
-    return [claim for claim in (_bans(sweep), _speed(sweep), _final(sweep), _label_flip(sweep), _constant(sweep),
-                                _milder(sweep), _mild(sweep), _small(sweep)) if claim is not None]  # fmt: skip
+    return [ask(sweep) for ask in (bans, _speed, _final, _label_flip, _constant, _milder, _mild, _small)]
 
 
 def differences(sweep: SweepData, scheme: str, control: str = "") -> dict[str, Sample]:
-    """Final accuracy less the clean run's of the same seeds, by attack; attacks without finished runs are left out."""
+    """Final accuracy less the clean run's of the same seeds, by attack; attacks without one are left out."""
     found = {attack: sweep.over(sweep.select(scheme, attack, control), sweep.difference) for attack in ATTACKS}
     return {attack: values for attack, values in found.items() if values is not None}
 
 
-def _bans(sweep: SweepData) -> Claim:
-    rows = sweep.select(AGGRESSIVE) + sweep.select(MILD)
-    free, wronged = sum(row.undetected for row in rows), sum(row.honest_banned for row in rows)
-    last = [
-        row.last_ban - row.attacked_from + 1
-        for row in sweep.select(AGGRESSIVE)
-        if row.last_ban is not None and row.attacked_from is not None
-    ]
-    words = (
-        f"In {len(rows)} attacked runs {sum(row.byzantine_peers for row in rows) - free} of "
-        f"{sum(row.byzantine_peers for row in rows)} attackers were banned and {wronged} honest peers. "
-    )
-    if last:
-        words += (
-            f"With two attackers in every step, the second was out after {min(last)} to {max(last)} steps (median "
-            f"{statistics.median(last):g}); the law gives 10.1 on average and 29 in 99 of 100."
-        )
-    return Claim("BTARD bans all of them quickly", "6.1", HOLDS if free == wronged == 0 else FAILS, words)
+def _speed(sweep: SweepData) -> Claim:
+    """FAILS if the median run of any attack is below clean at more than `_LATE` evaluations; runs that have no more
+    evaluations than that decide nothing."""
 
+    def behind(row: Row) -> int | None:
+        return sweep.behind(row) if sweep.compared(row) > _LATE else None
 
-def _speed(sweep: SweepData) -> Claim | None:
-    late = {(scheme, attack): values for scheme in (AGGRESSIVE, MILD) for attack in ATTACKS
-            if (values := sweep.over(sweep.select(scheme, attack), sweep.behind)) is not None}  # fmt: skip
-    if not late:
-        return None
-    slow = [f"{attack} ({scheme}): {values.median:.0f}" for (scheme, attack), values in late.items()
-            if values.median > _LATE]  # fmt: skip
-    words = "Evaluations (one in 50 steps, 17 from step 100 on) more than 0.01 below the clean run of the same seed: "
-    words += f"{'; '.join(slow)}; at most {_LATE} for the others." if slow else f"at most {_LATE} for every attack."
-    return Claim("The speed of convergence is not worsened", "6", FAILS if slow else HOLDS, words)
+    late = {name_of(scheme, attack): values for scheme, attack in KINDS
+            if (values := sweep.over(sweep.select(scheme, attack), behind)) is not None}  # fmt: skip
+    slow = [f"{name}: {values.median:.0f}" for name, values in late.items() if values.median > _LATE]
+    words = ""
+    if late:
+        rows = [row for scheme, attack in KINDS for row in sweep.select(scheme, attack) if behind(row) is not None]
+        every, count = span(row.options["eval_every"] for row in rows), span(map(sweep.compared, rows))
+        words = f"Evaluations (one in {every} steps, {count} from the attack on) more than 0.01 below the clean run of "
+        words += "the same seed: "
+        words += f"{'; '.join(slow)}; at most {_LATE} for the others. " if slow else f"at most {_LATE} for every one. "
+    lacking = missing(late, "evaluations beside a clean run of the same seed")
+    return Claim("The speed of convergence is not worsened", "6", verdict(bool(slow), not lacking), words + lacking)
 
 
 def _final(sweep: SweepData) -> Claim:
-    found = {f"{attack} ({scheme})": values for scheme in (AGGRESSIVE, MILD)
-             for attack, values in differences(sweep, scheme).items()}  # fmt: skip
+    """FAILS if any attack's median is more than 0.01 below clean (that is not slightly), or if none is below at all;
+    HOLDS if none is that far and more than half of all are below; OPEN between, and where attacks are missing."""
+    found = _everywhere(sweep)
+    lacking = missing(found)
     lower = sum(values.median < 0 for values in found.values())
-    much = [f"{name} {signed(values.median)}" for name, values in found.items() if values.median < -0.01]
-    words = f"Median difference to clean: below zero for {lower} of {len(found)}"
-    words += f"; more than 0.01 below for {', '.join(much)}." if much else "; nowhere more than 0.01 below."
-    return Claim("the final accuracy is slightly lower", "6", FAILS if much else HOLDS, words)
+    much = [f"{name} {signed(values.median)}" for name, values in found.items() if values.median < -_CLEAR]
+    words = ""
+    if found:
+        words = f"Median difference to clean: below zero for {lower} of {len(found)}"
+        words += f"; more than {_CLEAR} below: {', '.join(much) or 'none'}. "
+    refuted = bool(much) or not (lacking or lower)
+    decided = verdict(refuted, not lacking and 2 * lower > len(found))
+    return Claim("the final accuracy is slightly lower", "6", decided, words + lacking)
 
 
-def _label_flip(sweep: SweepData) -> Claim | None:
-    parts, verdicts = [], []
-    for scheme in (AGGRESSIVE, MILD):
+def _label_flip(sweep: SweepData) -> Claim:
+    parts, worse = [], []
+    for scheme in SCHEMES:
         found = differences(sweep, scheme)
-        if "label_flip" not in found or "sign_flip" not in found:
-            continue
-        label, sign = found["label_flip"].median, found["sign_flip"].median
-        parts.append(f"{scheme}: label flip {signed(label)}, sign flip {signed(sign)}")
-        verdicts.append(label < sign)
-    if not parts:
-        return None
+        if "label_flip" in found and "sign_flip" in found:
+            label, sign = found["label_flip"].median, found["sign_flip"].median
+            parts.append(f"{scheme}: label flip {signed(label)}, sign flip {signed(sign)}")
+            worse.append(label < sign)
+    words = f"Median difference to clean, {'; '.join(parts)}. " if parts else ""
+    if len(parts) < len(SCHEMES):
+        words += "It takes both attacks in both schemes, each with a clean run of the same seed."
     quote = "label flipping being more impactful than sign flipping in both the aggressive and the mild attack schemes"
-    return Claim(quote, "6", HOLDS if all(verdicts) else FAILS, f"Median difference to clean, {'; '.join(parts)}.")
+    return Claim(quote, "6", verdict(not all(worse), len(parts) == len(SCHEMES)), words)
 
 
-def _constant(sweep: SweepData) -> Claim | None:
+def _constant(sweep: SweepData) -> Claim:
     finals = {attack: sweep.over(sweep.select(AGGRESSIVE, attack), final) for attack in ATTACKS}
     medians = {attack: values.median for attack, values in finals.items() if values is not None}
+    absent = [attack for attack in ATTACKS if attack not in medians]
     own = medians.pop("constant_direction", None)
+    quote = "the Constant Direction attack ... the test accuracy remains over 0.01 below all the others"
+    lacking = f"Without a final accuracy: {', '.join(absent)}." if absent else ""
     if own is None or not medians:
-        return None
+        return Claim(quote, "6.1", OPEN, lacking)
     worst = min(medians, key=lambda attack: medians[attack])
-    gap = medians[worst] - own
-    return Claim(
-        "the Constant Direction attack ... the test accuracy remains over 0.01 below all the others", "6.1",
-        HOLDS if gap > 0.01 else FAILS,
-        f"Median final accuracy {own:.4f}; the lowest of the others is {worst} with {medians[worst]:.4f}.",
-    )  # fmt: skip
+    words = f"Median final accuracy {own:.4f}; the lowest of the others is {worst} with {medians[worst]:.4f}. "
+    return Claim(quote, "6.1", verdict(medians[worst] - own <= _CLEAR, not absent), words + lacking)
 
 
-def _milder(sweep: SweepData) -> Claim | None:
-    found = differences(sweep, AGGRESSIVE)
-    new: dict[str, float] = {
-        attack: found.pop(attack).median for attack in ("noise", "label_shuffle") if attack in found
-    }
-    if not new or not found:
-        return None
-    old = {attack: values.median for attack, values in found.items()}
-    holds = max(map(abs, new.values())) < min(map(abs, old.values()))
-    return Claim(
-        "the newly added attacks ... cause smaller changes in loss and accuracy than the other attacks", "6",
-        HOLDS if holds else FAILS, f"Median difference to clean, aggressive: {_list(new)}; the others: {_list(old)}.",
-    )  # fmt: skip
+def _milder(sweep: SweepData) -> Claim:
+    found = {attack: values.median for attack, values in differences(sweep, AGGRESSIVE).items()}
+    new = {attack: value for attack, value in found.items() if attack in _NEW}
+    old = {attack: value for attack, value in found.items() if attack not in _NEW}
+    refuted = bool(new and old) and max(map(abs, new.values())) >= min(map(abs, old.values()))
+    words = f"Median difference to clean, aggressive: {listed(new)}; the others: {listed(old)}. " if new and old else ""
+    lacking = missing([name_of(AGGRESSIVE, attack) for attack in found], schemes=(AGGRESSIVE,))
+    quote = "the newly added attacks ... cause smaller changes in loss and accuracy than the other attacks"
+    return Claim(quote, "6", verdict(refuted, not lacking), words + lacking)
 
 
-def _mild(sweep: SweepData) -> Claim | None:
+def _mild(sweep: SweepData) -> Claim:
     found = differences(sweep, MILD)
-    if not found:
-        return None
     medians = {attack: values.median for attack, values in found.items()}
-    far = [attack for attack, value in medians.items() if abs(value) > NEAR]
-    outliers = sum(abs(value) > NEAR for values in found.values() for value in values.values)
-    words = f"Median difference to clean: {_list(medians)}; {outliers} of {sum(len(v.values) for v in found.values())} "
-    words += f"single runs end more than {NEAR} away."
-    return Claim("nearly indistinguishable from noise", "6.2", FAILS if far else HOLDS, words)
+    singles = [value for values in found.values() for value in values.values]
+    words = ""
+    if found:
+        outliers = sum(abs(value) > NEAR for value in singles)
+        words = f"Median difference to clean: {listed(medians)}; {outliers} of {len(singles)} single runs end more "
+        words += f"than {NEAR} away. "
+    lacking = missing([name_of(MILD, attack) for attack in found], schemes=(MILD,))
+    far = any(abs(value) > NEAR for value in medians.values())
+    return Claim("nearly indistinguishable from noise", "6.2", verdict(far, not lacking), words + lacking)
 
 
 def _small(sweep: SweepData) -> Claim:
-    norm = 100 * math.sqrt(21840 / 2)
+    """FAILS if the noise is longer than what clipping lets through of it, by the rows' radius and number of peers."""
+    quote = "illustrate how a small variation of the parameters impacts the loss"
+    rows = [row for scheme in SCHEMES for row in sweep.select(scheme, "noise")
+            if row.options["task"] == "mnist_cnn" and row.options["rule"] == "centered_clip"]  # fmt: skip
+    if not rows:
+        return Claim(quote, "5.4", OPEN, "It takes runs of `noise` on mnist_cnn under centered_clip.")
+    norm = _SIGMA * math.sqrt(_DIMENSION / 2)
+    # tau is the radius of one part of n, so the whole vector keeps sqrt(n) tau (node/protocol/parts.py).
+    radii = [row.options["tau"] * math.sqrt(row.options["peers"]) for row in rows]
     words = (
-        f"Noise of sigma 100 on every other of 21,840 parameters has a norm of about {norm:,.0f}, some "
-        f"{norm / 5:,.0f} times the clipping radius. What makes it mild is CenteredClip, which shortens it to the "
-        "radius, and its random direction, which averages out; it is no small variation. "
-        "`--attack noise:variant=small` is one."
+        f"Noise of sigma {_SIGMA:g} on every other of {_DIMENSION:,} parameters has a norm of about {norm:,.0f}; "
+        f"clipping (tau {span(row.options['tau'] for row in rows)}) leaves {span(map(round, radii))} of it. "
     )
-    return Claim("illustrate how a small variation of the parameters impacts the loss", "5.4", FAILS, words)
+    if max(radii) < norm:
+        words += "What makes it mild is CenteredClip, which shortens it, and its random direction, which averages out; "
+        words += "it is no small variation. `--attack noise:variant=small` is one."
+        return Claim(quote, "5.4", FAILS, words)
+    return Claim(quote, "5.4", OPEN, words + "Here clipping leaves it as it is, which says nothing of its size.")
 
 
-def _list(values: Mapping[str, float]) -> str:
-    return ", ".join(_each(values))
-
-
-def _each(values: Mapping[str, float]) -> Iterator[str]:
-    for name, value in values.items():
-        yield f"{name} {signed(value)}"
+def _everywhere(sweep: SweepData) -> dict[str, Sample]:
+    return {
+        name_of(scheme, attack): values for scheme in SCHEMES for attack, values in differences(sweep, scheme).items()
+    }

@@ -4,11 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
+from typing import Any
 
 from launcher.detection import Setting, detection_distribution, per_step_probability
-from node.config import Role, RunConfig
+from node.config import Role, RunConfig, Schedule
+from node.errors import ConfigError
 
 HORIZON = 400
+_FARTHEST = 2000
+
+
+def setting_of(options: Mapping[str, Any]) -> tuple[RunConfig, dict[int, Role]]:
+    """What the law depends on, of a row's options: attackers on one schedule, without `--role`."""
+    run = RunConfig(peers=options["peers"], validators=options["validators"],
+                    validate_every=options["validate_every"], on_ban=options["on_ban"])  # fmt: skip
+    schedule = Schedule(options["attack_start"], options["attack_every"], options["attack_stop"],
+                        options["attack_probability"])  # fmt: skip
+    return run, {run.peers - 1 - place: Role((), schedule) for place in range(options["byzantine"])}
 
 
 def law_of(run: RunConfig, roles: Mapping[int, Role]) -> tuple[dict[int, float], str]:
@@ -47,6 +59,31 @@ def quantile_of(law: Mapping[int, float], level: float) -> int | None:
         if total >= level:
             return count
     return None
+
+
+def last_ban_of(run: RunConfig, roles: Mapping[int, Role]) -> tuple[float, int] | None:
+    """When the last attacker is out, by the exact chain for removal.
+
+    Returns:
+        Mean and 99 % point, in protocol steps from the first attacked one to the last ban, both included; None where
+        the chain says nothing: no attackers, no validators, attackers that do not strike in every step, or a 99 %
+        point too far off to work out.
+    """
+    schedules = {(role.schedule.every, role.schedule.probability) for role in roles.values()}
+    starts = {role.schedule.start for role in roles.values()}
+    if schedules != {(1, 1.0)} or len(starts) > 1 or run.validators == 0:
+        return None
+    return _last_ban(Setting(run.peers, len(roles), run.validators, run.validate_every, min(starts)))
+
+
+@lru_cache(maxsize=256)
+def _last_ban(setting: Setting) -> tuple[float, int] | None:
+    horizon = min(_FARTHEST, HORIZON * setting.validate_every)
+    waiting = detection_distribution(setting, horizon).last_steps
+    try:
+        return waiting.mean, waiting.quantile(0.99)
+    except ConfigError:
+        return None
 
 
 @lru_cache(maxsize=256)

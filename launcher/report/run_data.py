@@ -77,5 +77,5 @@ def summary_of(path: Path) -> Summary:
         return msgspec.json.decode(file.read_bytes(), type=Summary)
     except OSError as error:
         raise ConfigError(f"{path} has no readable summary.json ({error.strerror}); has the run ended?") from error
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file} is not readable by this version: {error}") from error

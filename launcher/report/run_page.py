@@ -69,8 +69,14 @@ def repeat(experiment: Experiment) -> list[str]:
             for item in value:
                 words += [option.flag, str(item)]
         else:
-            words += [option.flag, f"{value:g}" if isinstance(value, float) else str(value)]
+            words += [option.flag, _exact(value) if isinstance(value, float) else str(value)]
     return words
+
+
+def _exact(value: float) -> str:
+    """Text that reads back as the same number, without digits that it does not need."""
+    short = f"{value:g}"
+    return short if float(short) == value else repr(value).removesuffix(".0")
 
 
 def _facts(run: RunData) -> list[tuple[str, str]]:

@@ -74,13 +74,22 @@ class SweepData:
         return row.final_test_accuracy - clean.final_test_accuracy
 
     def behind(self, row: Row, margin: float = 0.01) -> int | None:
-        """Evaluations after the attack's start that are more than `margin` below the clean run's at the same step."""
+        """Evaluations since the attack's start that are more than `margin` below the clean run's at the same step;
+        None: there is none to compare."""
+        pairs = self._beside_clean(row)
+        return sum(value < clean - margin for value, clean in pairs) if pairs else None
+
+    def compared(self, row: Row) -> int:
+        """Evaluations since the attack's start that the clean run of the same seeds has as well."""
+        return len(self._beside_clean(row))
+
+    def _beside_clean(self, row: Row) -> list[tuple[float, float]]:
         clean = self.clean_of(row)
         if clean is None or row.attacked_from is None:
-            return None
+            return []
         reference = dict(self.curves(clean).accuracy)
-        return sum(step >= row.attacked_from and step in reference and value < reference[step] - margin
-                   for step, value in self.curves(row).accuracy)  # fmt: skip
+        return [(value, reference[step]) for step, value in self.curves(row).accuracy
+                if step >= row.attacked_from and step in reference]  # fmt: skip
 
     def over(self, found: Sequence[Row], figure: Measure) -> Sample | None:
         """A quantity over some rows."""

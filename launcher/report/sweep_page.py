@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from launcher.files import write_atomically
-from launcher.report import claims, page, sweep_data, sweep_figures
-from launcher.report.claims import FAILS, HOLDS, Claim
+from launcher.report import claims, page, sweep_data, sweep_detections, sweep_figures, sweep_matrices
+from launcher.report.claim import FAILS, HOLDS, Claim
 from launcher.report.published import ABOUT_BANS, FINALS
 from launcher.report.run_page import NAME
 from launcher.report.statistics import Sample, signed
@@ -36,16 +36,11 @@ def write(path: Path) -> Path:
 def render(sweep: SweepData) -> str:
     """The page."""
     body = [page.facts(_facts(sweep))]
-    judged = claims.judge(sweep)
-    if judged:
-        body += [page.section("The report's claims", _standing(sweep), *map(_claim, judged)),
-                 page.section("Finals beside the report's", _finals(sweep)),
-                 page.section("The report's Figures 3 to 6", *map(page.show, sweep_figures.report_figures(sweep))),
-                 page.section("Bans: coin tosses there, evidence here", page.paragraph(ABOUT_BANS))]  # fmt: skip
-        body += _controls(sweep)
+    if any(row.labels.get("scheme") for row in sweep.rows):
+        body += _paper(sweep)
     else:
         body += [page.show(figure) for figure in sweep_figures.curves(sweep)]
-    figures = [*sweep_figures.matrices(sweep), *sweep_figures.detections(sweep)]
+    figures = [*sweep_matrices.matrices(sweep), *sweep_detections.detections(sweep)]
     body += [page.section("Detection and rules", *map(page.show, figures))] if figures else []
     body += [
         page.section("All groups", _groups(sweep)),
@@ -57,10 +52,23 @@ def render(sweep: SweepData) -> str:
     return page.render(f"Sweep {sweep.name}", lead, body)
 
 
+def _paper(sweep: SweepData) -> list[str]:
+    """What rows with the labels of the report's plan get, as far as they go."""
+    judged = claims.judge(sweep)
+    body = [page.section("The report's claims", _standing(sweep), *map(_claim, judged))] if judged else []
+    if any(not row.labels.get("control") for row in sweep.rows):
+        figures = sweep_figures.report_figures(sweep)
+        body += [page.section("Finals beside the report's", _finals(sweep))]
+        body += [page.section("The report's Figures 3 to 6", *map(page.show, figures))] if figures else []
+    if judged:
+        body += [page.section("Bans: coin tosses there, evidence here", page.paragraph(ABOUT_BANS))]
+    return body + _controls(sweep)
+
+
 def _facts(sweep: SweepData) -> list[tuple[str, str]]:
     rows = sweep.rows
-    watched = [row for row in rows if row.options["validators"]]
-    others = [row for row in rows if not row.options["validators"] and row.byzantine_peers]
+    watched = [row for row in rows if row.options["validators"] and row.options.get("topology") in (None, "butterfly")]
+    others = [row for row in rows if row not in watched and row.byzantine_peers]
     checked = [row for row in rows if row.findings is not None]
     return [
         ("runs", f"{len(rows)} of {sweep.wanted}"),
@@ -81,13 +89,22 @@ def _banned(rows: Sequence[Row]) -> str:
 
 
 def _standing(sweep: SweepData) -> str:
-    seeds = len({row.options["seed"] for row in sweep.rows})
-    if seeds > 1:
-        return page.paragraph(f"Medians over {seeds} seeds; differences are to the clean run of the same seeds.")
-    return page.paragraph(
-        "One seed: no spread is known, and a verdict here is that of one draw. Differences are to the clean run of the "
-        "same seed."
-    )
+    seeds, draws = len({row.options["seed"] for row in sweep.rows}), len(set(map(_draw, sweep.rows)))
+    words = f"{seeds} seed{'s' * (seeds > 1)} and {draws} protocol seed{'s' * (draws > 1)}, each one draw of validators"
+    if seeds == draws == 1:
+        words += ": no spread is known, and a verdict is that of one draw"
+    words += f". Medians are over all of them; differences are to the clean run of the same seed{'s' * (seeds > 1)}."
+    kinds = grouped(sweep.rows, ("scheme", "control", "attack")).values()
+    if any(len(set(map(_draw, rows))) < len(rows) for rows in kinds):
+        words += " Runs that share a protocol seed share the draw, so the \u00b1 intervals, which treat runs as "
+        words += "independent, are too narrow."
+    return page.paragraph(words)
+
+
+def _draw(row: Row) -> tuple[str, int]:
+    """What the draw of validators follows; without a protocol seed of its own a run derives it from its seed."""
+    own = row.options["protocol_seed"]
+    return ("seed", row.options["seed"]) if own is None else ("protocol_seed", own)
 
 
 def _claim(claim: Claim) -> str:
@@ -96,7 +113,7 @@ def _claim(claim: Claim) -> str:
 
 
 def _finals(sweep: SweepData) -> str:
-    header = ("scheme", "attack", "report", "ours, mean", "median", "to clean, median", "lowest after 100",
+    header = ("scheme", "attack", "report", "ours, mean", "median", "to clean, median", "lowest since the attack",
               "attacked steps until ban", "runs")  # fmt: skip
     return page.table(header, _final_rows(sweep), numbers=range(2, 9))
 
@@ -117,16 +134,18 @@ def _final_rows(sweep: SweepData, control: str = "") -> Iterator[Sequence[object
 
 def _waited(rows: Sequence[Row]) -> str:
     waited = [count for row in rows for count in row.detection_steps]
+    free, attackers = sum(row.undetected for row in rows), sum(row.byzantine_peers for row in rows)
     if not waited:
-        return "never" if any(row.undetected for row in rows) else ""
-    return f"{statistics.fmean(waited):.1f} (max {max(waited)})"
+        return "never" if free else ""
+    caught = f" ({attackers - free} of {attackers} caught)" if free else ""
+    return f"{statistics.fmean(waited):.1f} (max {max(waited)}){caught}"
 
 
 def _controls(sweep: SweepData) -> list[str]:
     names = list(dict.fromkeys(row.labels["control"] for row in sweep.rows if row.labels.get("control")))
     found = []
     for control in names:
-        header = ("scheme", "attack", "", "mean", "median", "to clean, median", "lowest after 100",
+        header = ("scheme", "attack", "", "mean", "median", "to clean, median", "lowest since the attack",
                   "attacked steps until ban", "runs")  # fmt: skip
         figures = [page.show(figure) for figure in sweep_figures.report_figures(sweep, control)
                    if figure.key.startswith("figure4")]  # fmt: skip

@@ -19,6 +19,9 @@ from launcher.sweep.progress import Bar
 from launcher.sweep.store import RESULTS, Store
 from node.errors import ConfigError
 
+_PASSING = ("--retry-failed", "--dry-run")
+_PASSING_VALUES = ("--only", "--limit")
+
 
 @dataclass(frozen=True, slots=True)
 class Asked:
@@ -65,10 +68,10 @@ def run(asked: Asked, base: Experiment, console: Console, argv: Sequence[str]) -
         click.echo(f"{len(sweep.cells)} cells", err=True)  # the list itself is what --only reads
         return exits.OK
     store = Store(out)
-    store.enlist(sweep.name, sweep.cells, argv)
+    store.enlist(sweep.name, sweep.cells, lasting(argv))
     wish = Wish(cores, asked.limit, asked.retry_failed, asked.slim, asked.check)
     console.print(f"sweep {sweep.name}: {len(sweep.cells)} runs in {out}, {cores} cores", highlight=False)
-    with Bar(console, [cell for cell in sweep.cells if not store.finished(cell.id)], cores) as bar:
+    with Bar(console, engine.due(store, sweep.cells, wish.retry_failed), cores, names) as bar:
         outcome = engine.run(store, sweep.cells, wish, bar)
     _tell(outcome, out, names, console)
     if store.rows() and outcome.signum is None:
@@ -78,6 +81,20 @@ def run(asked: Asked, base: Experiment, console: Console, argv: Sequence[str]) -
     if outcome.signum is not None:
         return exits.SIGNALLED + outcome.signum
     return exits.FAILED if outcome.failed else exits.OK
+
+
+def lasting(argv: Sequence[str]) -> list[str]:
+    """The command line that stands for the whole sweep: without the options that were meant for one call of it."""
+    kept: list[str] = []
+    words = iter(argv)
+    for word in words:
+        name, joined, _ = word.partition("=")
+        if name in _PASSING_VALUES:
+            if not joined:
+                next(words, None)
+        elif word not in _PASSING:
+            kept.append(word)
+    return kept
 
 
 def _check_all(cells: Sequence[Cell]) -> None:

@@ -7,21 +7,23 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Protocol
 
 import msgspec
 
-from launcher import cluster
+from launcher import cluster, plan
+from launcher.experiment import IMPORTS
 from launcher.files import write_atomically
 from launcher.interrupts import Interrupts
-from launcher.plan import Plan
+from launcher.plan import Device, Plan
 from launcher.state import RunState
 from launcher.summary import FINISHED, INTERRUPTED
 from launcher.sweep import rows
 from launcher.sweep.grid import Cell
 from launcher.sweep.rows import Row
-from launcher.sweep.store import Claim, Store
+from launcher.sweep.store import PROBLEM, Claim, Store
 from node.errors import BtardError
 
 DONE, WRONG, STOPPED = "done", "failed", "interrupted"
@@ -33,7 +35,7 @@ class Wish:
     """How a sweep is to be run.
 
     Args:
-        cores: how many may be kept busy; a simulated cluster takes one, another one per peer.
+        cores: how many may be kept busy; a simulated cluster takes one, another one per peer, any on a GPU all.
         limit: stop after this many cells; None: none.
         retry_failed: run cells again whose last attempt failed.
         slim: keep only what tables and figures need.
@@ -97,8 +99,24 @@ class Watcher(Protocol):
 
 
 def cost(cell: Cell, cores: int) -> int:
-    """Cores that a cell keeps busy; a cluster larger than the budget has it all for itself."""
+    """Cores that a cell keeps busy; a cluster larger than the budget has it all for itself, and so has one on a GPU,
+    of whose memory its workers may take nine tenths (`node_configs`)."""
+    device = cell.experiment.device
+    if device == "cuda" or (device == "auto" and _auto_device() == "cuda"):
+        return cores
     return 1 if cell.experiment.backend == "simulated" else min(cell.experiment.peers, cores)
+
+
+@cache
+def _auto_device() -> Device:
+    """What `--device auto` is on this machine; asked once, since the budget is counted all the time."""
+    return plan.device("auto")
+
+
+def due(store: Store, cells: Sequence[Cell], retry_failed: bool) -> list[Cell]:
+    """The cells that are still to be run: neither finished nor, unless they are to be tried again, failed."""
+    return [cell for cell in cells
+            if not store.finished(cell.id) and (retry_failed or store.failed(cell.id) is None)]  # fmt: skip
 
 
 def run(store: Store, cells: Sequence[Cell], wish: Wish, watcher: Watcher) -> Outcome:
@@ -109,14 +127,12 @@ def run(store: Store, cells: Sequence[Cell], wish: Wish, watcher: Watcher) -> Ou
     """
     skipped = [cell for cell in cells if store.finished(cell.id)]
     before = [cell for cell in cells if store.failed(cell.id) is not None and not wish.retry_failed]
-    known = {cell.id for cell in (*skipped, *before)}
-    waiting = [cell for cell in cells if cell.id not in known]
-    floor = _Floor(store, wish, watcher, waiting)
+    floor = _Floor(store, wish, watcher, due(store, cells, wish.retry_failed))
     with Interrupts() as interrupts:
         interrupts.deferred = True
         floor.work(interrupts)
     store.publish()
-    old = [Ended(cell, WRONG, problem="failed before", where=store.failed(cell.id)) for cell in before]
+    old = [Ended(cell, WRONG, problem=store.problem(cell.id), where=store.failed(cell.id)) for cell in before]
     return Outcome(
         tuple(floor.done), tuple(skipped), (*floor.failed, *old), tuple(floor.elsewhere),
         (*floor.waiting, *floor.stopped), interrupts.signum,
@@ -213,7 +229,7 @@ class _Attempt:
             return Ended(cell, STOPPED)
         if made.outcome != FINISHED:
             return self._rejected(cell, where, made.problem or made.outcome)
-        findings = _checked(where) if self._wish.check else None
+        findings = _checked(where, cell) if self._wish.check else None
         if findings is not None and findings[1]:
             return self._rejected(cell, where, f"verify found {findings[1]} of {findings[0]} things wrong")
         row, curves = rows.score(cell, where, made, findings)
@@ -222,7 +238,7 @@ class _Attempt:
 
     def _rejected(self, cell: Cell, where: Path, problem: str) -> Ended:
         where.mkdir(exist_ok=True)  # an attempt may fail before its directory is made
-        write_atomically(where / "problem.txt", problem.encode() + b"\n")
+        write_atomically(where / PROBLEM, problem.encode() + b"\n")
         return Ended(cell, WRONG, problem=problem, where=self._store.reject(where, cell.id))
 
 
@@ -237,10 +253,14 @@ class _Follower(cluster.Silent):
         self._running.state = state
 
 
-def _checked(run_dir: Path) -> tuple[int, int]:
-    """How many findings `verify` has, and how many are wrong."""
+def _checked(run_dir: Path, cell: Cell) -> tuple[int, int] | None:
+    """How many findings `verify` has, and how many are wrong; None for a comparison run, which has no evidence."""
+    if cell.experiment.topology != "butterfly":
+        return None
     from launcher.backends.local import call_aside
     from node import audit
 
-    findings = call_aside(audit.check_run, run_dir)
+    # The copies are what the workers loaded; the user may have gone on with the files themselves.
+    copies = [run_dir / IMPORTS / Path(name).name for name in cell.experiment.imports]
+    findings = call_aside(audit.check_run, run_dir, None, copies)
     return len(findings), sum(not finding.ok for finding in findings)

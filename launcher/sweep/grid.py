@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +20,12 @@ from node.errors import ConfigError
 
 PLACE = ("run_dir", "data_dir", "download", "base_port", "timeout", "expect")
 """Options that do not change what a run computes, and so are no part of a cell's identity."""
-_NOT_SWEPT = ("run_dir", "expect")
+_NOT_SWEPT = {
+    "run_dir": "use --out for the sweep's directory",
+    "expect": "leave it out, and read results.csv, which has one row per run",
+}
+MOST_CELLS = 100_000
+"""More are a typing mistake, and making them takes minutes in which nothing is to be seen."""
 _RANGE = re.compile(r"\s*(-?\d+)\s*\.\.\s*(-?\d+)\s*")
 # A comma before `key=` goes on with a plug-in's parameters; any other one separates two values.
 _COMMA = re.compile(r",(?!\s*[A-Za-z_]\w*\s*=)")
@@ -64,7 +70,11 @@ def identity(experiment: Experiment) -> str:
 
 def alternatives(option: Option, text: str) -> list[str]:
     """The values in a text: `a,b`, `0..4`, or `a|b` where values contain commas; a comma inside a plug-in's parameters
-    does not separate."""
+    does not separate.
+
+    Raises:
+        ConfigError: a range that is empty, or of more values than a sweep may have cells.
+    """
     if "|" in text:
         return [piece.strip() for piece in text.split("|")]
     if option.many:
@@ -78,6 +88,8 @@ def alternatives(option: Option, text: str) -> list[str]:
             low, high = int(bounds[1]), int(bounds[2])
             if high < low:
                 raise ConfigError(f"{option.flag} {piece.strip()} is an empty range; write {high}..{low}")
+            # Before it is written out: a typing mistake may stand for millions.
+            check_size(len(values) + high - low + 1, f"{option.flag} {piece.strip()}")
             values += [str(number) for number in range(low, high + 1)]
     return values
 
@@ -95,7 +107,7 @@ def axis(name: str, given: object, where: str) -> list[object]:
     """
     option = _OPTIONS[name]
     if name in _NOT_SWEPT:
-        raise ConfigError(f"{option.flag} has no meaning in a sweep; use --out for the sweep's directory")
+        raise ConfigError(f"{option.flag} has no meaning in a sweep; {_NOT_SWEPT[name]}")
     values: list[object] = []
     for item in given if isinstance(given, list | tuple) else [given]:
         if not isinstance(item, str):
@@ -109,11 +121,36 @@ def axis(name: str, given: object, where: str) -> list[object]:
     return values
 
 
+def size(axes: Axes) -> int:
+    """Cells of the product of all axes, doubles among them."""
+    return math.prod(len(values) for values in axes.values())
+
+
+def check_size(count: int, what: str) -> None:
+    """Refuse a sweep that is too large, before its cells are made.
+
+    Args:
+        count: cells, doubles among them.
+        what: makes so many.
+
+    Raises:
+        ConfigError: the number and the limit.
+    """
+    if count > MOST_CELLS:
+        raise ConfigError(
+            f"{what} makes {count} cells, and a sweep has {MOST_CELLS} at most; use fewer values, or several sweeps"
+        )
+
+
 def cells(base: Experiment, axes: Axes, labels: Mapping[str, str] | None = None) -> list[Cell]:
     """The product of all axes on top of `base`, in the order of the axes, without doubles.
 
     A cell without attackers has no attack either, so that `--byzantine 0..2 --attack noise,drop` holds one clean cell.
+
+    Raises:
+        ConfigError: they are more than a sweep may have.
     """
+    check_size(size(axes), " x ".join(_OPTIONS[name].flag for name in axes))
     made: dict[str, Cell] = {}
     for values in itertools.product(*axes.values()):
         chosen = dict(zip(axes, values, strict=True))

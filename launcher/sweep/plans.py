@@ -17,6 +17,9 @@ WATCHING = ("mimic",)
 REPEATS = (101, 102, 103)
 """Protocol seeds of the three repeats: other keys and coins, so other draws and batches, from the same parameters."""
 
+REPORT: Mapping[str, Sequence[object]] = {"tau": [5.0], "steps": [900], "attack_start": [100], "on_ban": ["reform"]}
+"""The setting of the report's runs."""
+
 
 @dataclass(frozen=True, slots=True)
 class Block:
@@ -24,7 +27,8 @@ class Block:
 
     Args:
         axes: field of `Experiment` to its values, as a sweep file would write them.
-        labels: `scheme` (clean, aggressive, mild, ...) and `control` (what differs from the report's setting).
+        labels: `scheme` (clean, aggressive, mild, ...) and `control` (what differs from the report's setting), or
+            `label` (of its curve) and `chart` (the figure that the curve is drawn in).
     """
 
     axes: Mapping[str, Sequence[object]]
@@ -42,10 +46,11 @@ def paper(quick: bool) -> list[Block]:
         AGGRESSIVE: {"attack": ATTACKS, "byzantine": [2], "attack_every": [1]},
         MILD: {"attack": ATTACKS, "byzantine": [1], "attack_every": [5]},
     }
-    fixed: dict[str, Sequence[object]] = {"tau": [5.0], "steps": [900], "attack_start": [100], "on_ban": ["reform"]}
     if quick:
-        return _repeat({**fixed, "seed": [0], "protocol_seed": REPEATS[:1]}, schemes)
-    first, *others = ([{**fixed, "seed": [seed], "protocol_seed": [repeat]} for seed in range(3)] for repeat in REPEATS)
+        return _repeat({**REPORT, "seed": [0], "protocol_seed": REPEATS[:1]}, schemes)
+    first, *others = (
+        [{**REPORT, "seed": [seed], "protocol_seed": [repeat]} for seed in range(3)] for repeat in REPEATS
+    )
     blocks = [block for each in (*first, *itertools.chain(*others)) for block in _repeat(each, schemes)]
     for each in first:
         blocks += [*_removed(each, schemes), *_controls(each, schemes)]
@@ -118,9 +123,9 @@ def rules(quick: bool) -> list[Block]:
 def starts(quick: bool) -> list[Block]:
     """The report's future work: attackers that start together, 100, 200 or 400 steps apart."""
     apart = [0, 100] if quick else [0, 100, 200, 400]
-    return [
+    return [_clean(quick)] + [
         Block({**_short(quick), "role": [f"4={attack}:start=100;5={attack}:start={100 + later}"]},
-              {"label": f"{attack}, {later} steps apart" if later else f"{attack}, together"})
+              {"chart": attack, "label": f"{attack}, {later} steps apart" if later else f"{attack}, together"})
         for attack in (("sign_flip", "label_flip") if quick else ATTACKS) for later in apart
     ]  # fmt: skip
 
@@ -128,36 +133,42 @@ def starts(quick: bool) -> list[Block]:
 def mixed(quick: bool) -> list[Block]:
     """The report's future work: attackers of different types in one run."""
     pairs = list(itertools.combinations(ATTACKS, 2))
-    return [
-        Block({**_short(quick), "role": [f"4={one};5={other}"]}, {"label": f"{one} with {other}"})
+    return [_clean(quick)] + [
+        Block({**_short(quick), "role": [f"4={one};5={other}"]},
+              {"chart": f"{one} with", "label": f"{one} with {other}"})
         for one, other in (pairs[:4] if quick else pairs)
-    ]
+    ]  # fmt: skip
 
 
 def aggregation(quick: bool) -> list[Block]:
     """The report's future work: Butterfly Clip under attacks on the aggregation, alone and with an accomplice."""
     attacks = ("shift_aggregate", "cancelling_shift", "stale_aggregate", "split_aggregate")
-    return [
-        Block({**_short(quick), "attack": [attack], "byzantine": [count]},
-              {"label": f"{attack}, {count} attacker{'s' * (count > 1)}"})
-        for attack in attacks for count in (1, 2)
-    ]  # fmt: skip
+    blocks = [_clean(quick)]
+    for attack, count in itertools.product(attacks, (1, 2)):
+        many = f"{count} attacker{'s' * (count > 1)}"
+        axes = {**_short(quick), "attack": [attack], "byzantine": [count]}
+        blocks.append(Block(axes, {"chart": many, "label": f"{many}, {attack}"}))
+    return blocks
 
 
 def sixteen(quick: bool) -> list[Block]:
     """More workers: 16 peers with 7 Byzantine, the setting of the paper's own experiments, simulated."""
     axes = {**_short(quick), "peers": [16], "backend": ["simulated"], "batch_size": [32 if quick else 256]}
-    clean = Block({**axes, "byzantine": [0]}, {"label": "clean"})
     attacked = [Block({**axes, "attack": [attack], "byzantine": [7]}, {"label": attack})
                 for attack in (ATTACKS[:3] if quick else ATTACKS)]  # fmt: skip
-    return [clean, *attacked]
+    return [Block({**axes, "byzantine": [0]}, {"label": "clean"}), *attacked]
+
+
+def _clean(quick: bool) -> Block:
+    """What the others are compared to."""
+    return Block({**_short(quick), "byzantine": [0]}, {"label": "clean"})
 
 
 def _short(quick: bool) -> dict[str, Sequence[object]]:
     """The report's setting; the quick form trains for 300 steps with batches of 64."""
     if not quick:
-        return {"seed": ["0..2"]}
-    return {"seed": [0], "steps": [300], "batch_size": [64]}
+        return {**REPORT, "seed": ["0..2"]}
+    return {**REPORT, "seed": [0], "steps": [300], "batch_size": [64]}
 
 
 PLANS: dict[str, Callable[[bool], list[Block]]] = {

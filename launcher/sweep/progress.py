@@ -10,7 +10,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.text import Text
 
 from launcher.sweep.engine import DONE, STOPPED, Ended, Running, cost
-from launcher.sweep.grid import Cell, describe, varied
+from launcher.sweep.grid import Cell, describe
 
 
 class Bar:
@@ -20,11 +20,11 @@ class Bar:
         console: where to.
         cells: all cells that are to be run now.
         cores: the budget, for the estimate of the time left.
+        names: options that tell the sweep's cells apart, those that are not run now included.
     """
 
-    def __init__(self, console: Console, cells: Sequence[Cell], cores: int) -> None:
-        self._console, self._cores = console, cores
-        self._names = varied(cells)
+    def __init__(self, console: Console, cells: Sequence[Cell], cores: int, names: Sequence[str]) -> None:
+        self._console, self._cores, self._names = console, cores, names
         self._total, self._over = len(cells), 0
         self._clock = Clock(cores)
         self._progress = Progress(

@@ -28,12 +28,12 @@ class Curves(msgspec.Struct, frozen=True):
     """A run over its steps.
 
     Args:
-        loss: mean training loss of the honest contributors, by step.
+        loss: mean training loss of the honest contributors, by step; None where no honest loss is a number.
         accuracy: (step, test accuracy).
         active: peers in the roster, by step.
     """
 
-    loss: list[float]
+    loss: list[float | None]
     accuracy: list[tuple[int, float]]
     active: list[int]
 
@@ -41,7 +41,8 @@ class Curves(msgspec.Struct, frozen=True):
 class Row(msgspec.Struct, frozen=True, kw_only=True):
     """What a finished cell is worth; the fields, after the options, are the columns of results.csv.
 
-    `first_ban`, `last_ban`: steps. `detection_steps`: attacked steps of each banned attacker until its ban.
+    `first_ban`, `last_ban`: steps. `detection_steps`: attacked steps of each banned attacker until its ban;
+    `gradient_steps`: those of the attackers banned for a false gradient, None in rows of earlier versions.
     `attacked_from`: the first step that any attacker was scheduled to attack. `findings_wrong`: of the evidence check;
     None: not checked.
     """
@@ -74,6 +75,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     bytes_published: int
     wall_seconds: float
     cpu_seconds: float
+    gradient_steps: list[int] | None = None
 
 
 def score(cell: Cell, run_dir: Path, summary: Summary, findings: tuple[int, int] | None) -> tuple[Row, Curves]:
@@ -86,10 +88,11 @@ def score(cell: Cell, run_dir: Path, summary: Summary, findings: tuple[int, int]
         DataError: the run's metrics cannot be read.
     """
     roles = {int(peer): role for peer, role in read_record(run_dir).roles.items()}
-    curves, cpu_seconds = _curves(run_dir, summary, roles)
+    curves, cpu_seconds = _curves(run_dir, summary, roles, cell.experiment.steps)
     start = min((role.schedule.start for role in roles.values()), default=None)
     after = [value for step, value in summary.accuracy if start is not None and step >= start]
     first = [ban.step for ban in summary.bans if ban.byzantine]
+    convicted = {str(ban.peer) for ban in summary.bans if ban.byzantine and ban.reason == "gradient"}
     row = Row(
         cell=cell.id, labels=dict(cell.labels), options=options(cell), outcome=summary.outcome,
         problem=summary.problem, final_test_accuracy=summary.final_test_accuracy,
@@ -103,6 +106,7 @@ def score(cell: Cell, run_dir: Path, summary: Summary, findings: tuple[int, int]
         bytes_sent=summary.bytes_sent.total, bytes_bulk=summary.bytes_sent.bulk,
         bytes_control=summary.bytes_sent.control, bytes_published=summary.bytes_sent.publication,
         wall_seconds=summary.wall_seconds, cpu_seconds=cpu_seconds,
+        gradient_steps=[steps for peer, steps in summary.detection_steps.items() if peer in convicted],
     )  # fmt: skip
     return row, curves
 
@@ -113,8 +117,8 @@ def options(cell: Cell) -> dict[str, Any]:
     return {name: getattr(cell.experiment, name) for name in names}
 
 
-def _curves(run_dir: Path, summary: Summary, roles: Mapping[int, Role]) -> tuple[Curves, float]:
-    """Curves, and the CPU seconds of all processes together."""
+def _curves(run_dir: Path, summary: Summary, roles: Mapping[int, Role], steps: int) -> tuple[Curves, float]:
+    """Curves, and the CPU seconds of all processes together; the step after the last, `steps`, trains nothing."""
     records, _ = read(run_dir / "metrics.jsonl")
     losses: dict[int, list[float]] = {}
     active: dict[int, int] = {}
@@ -126,7 +130,8 @@ def _curves(run_dir: Path, summary: Summary, roles: Mapping[int, Role]) -> tuple
         active[record["step"]] = len(record["active"])
         if record["node"] not in roles and record["loss"] is not None:
             losses.setdefault(record["step"], []).append(record["loss"])
-    mean = [round(statistics.fmean(losses[step]), 6) for step in sorted(losses)]
+    mean = [round(statistics.fmean(losses[step]), 6) if step in losses else None
+            for step in range(min(steps, max(active, default=-1) + 1))]  # fmt: skip
     shared = (run_dir / "logs" / "simulation.log").exists()
     seconds = max(cpu.values(), default=0.0) if shared else sum(cpu.values())
     return Curves(mean, list(summary.accuracy), [active[step] for step in sorted(active)]), round(seconds, 3)
@@ -153,7 +158,7 @@ def load_curves(cell_dir: Path) -> Curves:
 def _decode(path: Path, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(path.read_bytes(), type=kind)
-    except (OSError, msgspec.MsgspecError) as error:
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read ({error}); delete its directory and run the sweep again") from error
 
 

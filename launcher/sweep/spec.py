@@ -17,7 +17,8 @@ from launcher.sweep.grid import Cell
 from node.errors import ConfigError
 from node.nearest import nearest
 
-_OWN_KEYS = ("name", "grid", "label")
+_TOP_KEYS = ("name", "grid")
+_GRID_KEYS = ("label",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ def make(which: str | None, quick: bool, base: Experiment, given: Mapping[str, o
         given: options of the command line, field to text; they replace what plan or file says.
 
     Raises:
-        ConfigError: an unknown plan, an unreadable file, a value that cannot be read.
+        ConfigError: an unknown plan, an unreadable file, a value that cannot be read, or too many cells.
     """
     over = {name: grid.axis(name, value, _flag(name)) for name, value in given.items()}
     if which is None:
@@ -54,10 +55,14 @@ def make(which: str | None, quick: bool, base: Experiment, given: Mapping[str, o
         blocks, name = plans.PLANS[which](quick), f"{which}-quick" if quick else which
     else:
         blocks, name = _read(which)
-    found: list[Cell] = []
-    for block in blocks:
-        axes = {key: grid.axis(key, value, f"{name}: {key}") for key, value in block.axes.items()}
-        found += grid.cells(base, {**axes, **over}, block.labels)
+        if quick:
+            raise ConfigError(f"--quick belongs to a plan that ships; leave it out for the file {which}")
+    products = [
+        ({**{key: grid.axis(key, value, f"{name}: {key}") for key, value in block.axes.items()}, **over}, block.labels)
+        for block in blocks
+    ]
+    grid.check_size(sum(grid.size(axes) for axes, _ in products), f"sweep {name!r}")
+    found = [cell for axes, labels in products for cell in grid.cells(base, axes, labels)]
     return Sweep(name, tuple(grid.unique(found)))
 
 
@@ -108,23 +113,38 @@ def _read(which: str) -> tuple[list[plans.Block], str]:
         raise ConfigError(f"sweep file {which} is not valid: {error}") from error
     if not isinstance(table, dict):
         raise ConfigError(f"sweep file {which} must hold a table of options, not a {type(table).__name__}")
-    common = _axes(table, which)
-    grids = table.get("grid", [{}])
-    if not isinstance(grids, list) or not all(isinstance(each, dict) for each in grids):
-        raise ConfigError(f"sweep file {which}: grids are written as [[grid]] tables")
+    grids = _grids(table, which)
+    common = _axes(table, which, _TOP_KEYS)
     blocks = [
-        plans.Block({**common, **_axes(each, which)}, {"label": str(each["label"])} if "label" in each else {})
+        plans.Block(
+            {**common, **_axes(each, which, _GRID_KEYS)}, {"label": str(each["label"])} if "label" in each else {}
+        )
         for each in grids
     ]
     return blocks, str(table.get("name", path.stem))
 
 
-def _axes(table: Mapping[str, object], which: str) -> dict[str, Sequence[object]]:
+def _grids(table: Mapping[str, Any], which: str) -> list[dict[str, Any]]:
+    """The `[[grid]]` tables of a file; one without options where it has none."""
+    if "label" in table:
+        raise ConfigError(f"sweep file {which}: 'label' names one grid; write it into a [[grid]] table")
+    grids = table.get("grid", [{}])
+    if not isinstance(grids, list) or not all(isinstance(each, dict) for each in grids):
+        raise ConfigError(f"sweep file {which}: grids are written as [[grid]] tables")
+    if not grids:
+        raise ConfigError(f"sweep file {which}: 'grid' is empty; add a [[grid]] table, or leave 'grid' out")
+    for key in _TOP_KEYS:
+        if any(key in each for each in grids):
+            raise ConfigError(f"sweep file {which}: {key!r} has no meaning in a [[grid]] table; write it at the top")
+    return grids
+
+
+def _axes(table: Mapping[str, object], which: str, own: Sequence[str]) -> dict[str, Sequence[object]]:
     known = [option.field for option in OPTIONS]
     axes: dict[str, Sequence[object]] = {}
     for key, value in table.items():
         name = key.replace("-", "_")
-        if key in _OWN_KEYS:
+        if key in own:
             continue
         if name not in known:
             near = nearest(name, known)

@@ -27,6 +27,9 @@ from node.errors import ConfigError
 
 FORMAT = 1
 RESULTS = "results.csv"
+PROBLEM = "problem.txt"
+OPTION = "--out"
+"""What a user names a sweep's directory with."""
 _SLIM = ("nodes", "events.jsonl", "metrics.jsonl", "logs", "model.pt")
 
 
@@ -76,7 +79,7 @@ class Store:
             for name in ("cells", "work", "failed", "claims"):
                 (path / name).mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise disk_error(error, path) from error
+            raise disk_error(error, path, OPTION) from error
 
     def enlist(self, name: str, cells: Sequence[Cell], argv: Sequence[str]) -> None:
         """Add cells to sweep.json; those that it lists stay.
@@ -92,7 +95,8 @@ class Store:
             for cell in cells:
                 listed[cell.id] = Listed(cell.id, dict(cell.labels), cell.experiment)
             record = Record(FORMAT, name, list(argv), list(listed.values()))
-            write_atomically(self.path / "sweep.json", msgspec.json.format(msgspec.json.encode(record)) + b"\n")
+            write_atomically(self.path / "sweep.json", msgspec.json.format(msgspec.json.encode(record)) + b"\n",
+                             option=OPTION)  # fmt: skip
 
     def cell(self, cell_id: str) -> Path:
         """Where a finished cell lies."""
@@ -107,9 +111,17 @@ class Store:
         path = self.path / "failed" / cell_id
         return path if path.exists() and not self.finished(cell_id) else None
 
+    def problem(self, cell_id: str) -> str:
+        """Why the last attempt at a failed cell failed, in one line."""
+        try:
+            words = (self.path / "failed" / cell_id / PROBLEM).read_text(errors="replace").split()
+        except OSError:
+            words = []
+        return "failed before" + (f": {' '.join(words)}" if words else "")
+
     def claim(self, cell_id: str) -> Claim | None:
         """The right to run a cell, None if somebody else has it; attempts that died are cleared away."""
-        descriptor = os.open(self.path / "claims" / cell_id, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        descriptor = _open(self.path / "claims" / cell_id)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -128,8 +140,9 @@ class Store:
         """Make an attempt the finished cell, in one step."""
         if slim:
             _slim(attempt)
-        write_atomically(attempt / rows.CURVES, msgspec.json.encode(curves))
-        write_atomically(attempt / rows.ROW, msgspec.json.format(msgspec.json.encode(row), indent=1) + b"\n")
+        write_atomically(attempt / rows.CURVES, msgspec.json.encode(curves), option=OPTION)
+        write_atomically(attempt / rows.ROW, msgspec.json.format(msgspec.json.encode(row), indent=1) + b"\n",
+                         option=OPTION)  # fmt: skip
         attempt.rename(self.cell(row.cell))
         shutil.rmtree(self.path / "failed" / row.cell, ignore_errors=True)
 
@@ -162,18 +175,26 @@ class Store:
         """Write results.csv (and results.parquet where pyarrow is installed) from the finished cells."""
         with self._locked():
             found = self.rows()
-            write_atomically(self.path / RESULTS, rows.as_csv(found))
+            write_atomically(self.path / RESULTS, rows.as_csv(found), option=OPTION)
             rows.write_parquet(found, self.path / "results.parquet")
         return found
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        descriptor = os.open(self.path / "claims" / "sweep", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        descriptor = _open(self.path / "claims" / "sweep")
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield
         finally:
             os.close(descriptor)
+
+
+def _open(lock: Path) -> int:
+    """A descriptor to lock; the directory may be there and still not be ours to write."""
+    try:
+        return os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise disk_error(error, lock, OPTION) from error
 
 
 def read(path: Path) -> Record:
@@ -187,7 +208,7 @@ def read(path: Path) -> Record:
         return msgspec.json.decode(file.read_bytes(), type=Record)
     except OSError as error:
         raise ConfigError(f"{path} is not a sweep: {file.name} cannot be read ({error.strerror})") from error
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file} is not readable by this version: {error}") from error
 
 

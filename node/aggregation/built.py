@@ -21,12 +21,14 @@ from node.aggregation.rows import check_rows, joined
 from node.aggregation.strength import Condition
 from node.config import Plugin
 from node.errors import ConfigError
+from node.limits import MAX_PEERS
 from node.protocol.rule import Aggregated, Rows, Rule
 from node.registry import Entry, Registry
 
 _FLOAT32_ROUNDING = 2.0**-23
 # A float64 sum of rows loses at most N 2^-53 of them: 2^-40 holds for thousands of contributors.
 _SUMMATION = 2.0**-40
+_MOST_ROWS = MAX_PEERS**2
 
 
 def check_names(plugin: Plugin, pre: Sequence[Plugin] = ()) -> None:
@@ -75,11 +77,19 @@ def build_rule(plugin: Plugin, pre: Sequence[Plugin] = (), *, allow_weak: bool =
         allow_weak=allow_weak,
         scattered=entry.facts["scattered"] is True,
     )
-    try:
-        made.aggregate(torch.zeros(1, 1), 1.0)
-    except ValueError as error:
-        raise ConfigError(f"rule {plugin.name!r}: {error}; `btard-launch rules` lists the parameters") from error
+    _try(made)
     return made
+
+
+def _try(made: _BuiltRule) -> None:
+    """Every stage on one row of one number, so that a parameter out of range is refused here and not in a worker."""
+    row_NP = torch.zeros(1, 1)
+    for stage in (*made.pre, made.stage):
+        kind, run = (RULES.kind, made.run) if stage is made.stage else (PRE_AGGREGATIONS.kind, stage.function)
+        try:
+            run(row_NP, **stage.arguments(1, 1.0, None, made.allow_weak))
+        except (ValueError, ArithmeticError) as error:
+            raise ConfigError(f"{kind} {stage.name!r}: {error}; `btard-launch rules` lists the parameters") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,14 +119,9 @@ class Stage:
             arguments["radius"] = radius
         if self.condition is not None:
             wanted = self.f if self.f is not None else f
-            arguments["f"] = self._bounded(wanted, rows, allow_weak)
+            arguments["f"] = self.condition.lowered(wanted, rows, allow_weak)
             arguments["allow_weak"] = True
         return arguments
-
-    def _bounded(self, wanted: int | None, rows: int, allow_weak: bool) -> int:
-        assert self.condition is not None
-        most = (rows - 1) // 2 if allow_weak else max(0, self.condition.most(rows))
-        return most if wanted is None else min(wanted, most)
 
 
 def _stage(entry: Entry[RuleFunction], parameters: Mapping[str, object]) -> Stage:
@@ -125,16 +130,31 @@ def _stage(entry: Entry[RuleFunction], parameters: Mapping[str, object]) -> Stag
     condition = entry.facts["condition"] if "f" in known else None
     assert condition is None or isinstance(condition, Condition)
     if given is not None and not (isinstance(given, int) and given >= 0):
-        raise ConfigError(f"{entry.name!r}: f={given} must be a whole number of at least 0")
+        raise ConfigError(f"{entry.name!r}: f={given} must be a whole number of at least 0; leave it out for as many "
+                          "as the rows admit")  # fmt: skip
     return Stage(entry.name, entry.target, parameters, "radius" in known, given, condition)
 
 
 def rows_after(pre: Sequence[Plugin], rows: int) -> int:
-    """How many rows the pre-aggregations leave of `rows`."""
+    """How many rows the pre-aggregations leave of `rows`.
+
+    Args:
+        pre: with parameters that `build_rule` accepts.
+        rows: contributors, at least 1.
+
+    Raises:
+        ConfigError: a pre-aggregation says that it leaves none, or more than anybody could work with.
+    """
     for each in pre:
         count = PRE_AGGREGATIONS.get(each.name).facts["rows"]
         assert callable(count)
-        rows = int(count(rows, each.parameters))
+        left = int(count(rows, each.parameters))
+        if not 1 <= left <= _MOST_ROWS:
+            raise ConfigError(
+                f"pre-aggregation {each.name!r} says that it makes {left} rows of {rows}, not 1 to {_MOST_ROWS}; "
+                "correct `rows` where it is registered"
+            )
+        rows = left
     return rows
 
 

@@ -138,9 +138,8 @@ class _Problem:
         reach_N = self.norms_N + point.coefficients_N.abs() @ self.norms_N
         errors_N = self.rounding * reach_N.square()
         squares_N = point.distances_N.square()
-        touched_N = torch.where(
-            squares_N + errors_N > self.radius**2, errors_N / squares_N.clamp(min=self.radius**2), 0.0
-        )
+        square = self.radius * self.radius  # infinite for the largest radii, where a power would raise
+        touched_N = torch.where(squares_N + errors_N > square, errors_N / squares_N.clamp(min=square), 0.0)
         return float(touched_N.mean())
 
     def _newton(self, point: _Point) -> Tensor:

@@ -6,11 +6,13 @@ from torch import Tensor
 
 from node.aggregation.centered_clip import fixed_point
 from node.aggregation.registry import rule
+from node.aggregation.rows import check_radius
 from node.protocol.rule import Aggregated
 
 
 def counted(inputs_NP: Tensor, *, smoothing: float = 0.1, eps: float = 1e-6) -> Aggregated:
     """`geometric_median` together with the number of iterations it took; same arguments, same errors."""
+    check_radius(smoothing, "smoothing")
     return fixed_point(inputs_NP, radius=smoothing, eps=eps)
 
 

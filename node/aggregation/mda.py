@@ -12,7 +12,7 @@ from node.aggregation.subsets import mean_of, pair_squares, subsets
 
 
 @rule("mda", source="El Mhamdi et al. 2021 (minimum-diameter averaging)", residual=None, condition=MAJORITY,
-      examples=({}, {"f": 1}))  # fmt: skip
+      exhaustive=True, examples=({}, {"f": 1}))  # fmt: skip
 def mda(inputs_NP: Tensor, *, f: int | None = None, allow_weak: bool = False) -> Tensor:
     """Average of the n - f rows whose largest mutual distance is the smallest; of equal subsets, the first.
 

@@ -35,7 +35,7 @@ def multi_krum(inputs_NP: Tensor, *, f: int | None = None, m: int | None = None,
     check_rows(inputs_NP)
     rows = len(inputs_NP)
     withstood = faults("multi_krum", rows, f, CONDITION, allow_weak)
-    if m is not None and m < 1:
+    if m is not None and (type(m) is not int or m < 1):
         raise ValueError(f"m={m} must be a whole number of at least 1")
     count = rows - withstood if m is None else min(m, rows)
     return mean_of(inputs_NP, lowest(scores(pair_squares(inputs_NP), withstood), count))

@@ -29,6 +29,7 @@ def rule(
     condition: Condition | None = None,
     coordinatewise: bool = False,
     scattered: bool = False,
+    exhaustive: bool = False,
     examples: tuple[Mapping[str, object], ...] = (),
 ) -> Callable[[Function], Function]:
     """Register an aggregation rule: a plain function `f(inputs_NP, *, ...) -> Tensor[P]`.
@@ -43,6 +44,7 @@ def rule(
         condition: on n and f, for a rule that takes `f` and `allow_weak`.
         coordinatewise: it treats every coordinate alone, so on parts it is what it is on the whole vector.
         scattered: `counted` takes a sequence of rows as well, each where it arrived: no copy is made of them.
+        exhaustive: it looks at every subset of n - f rows; a run that would make too many is refused before it starts.
         examples: parameter sets that the shared test table runs.
 
     Raises:
@@ -50,7 +52,7 @@ def rule(
     """
     add = RULES.register(
         name, source=source, examples=examples, residual=residual, counted=counted, condition=condition,
-        coordinatewise=coordinatewise, scattered=scattered,
+        coordinatewise=coordinatewise, scattered=scattered, exhaustive=exhaustive,
     )  # fmt: skip
 
     def register(function: Function) -> Function:

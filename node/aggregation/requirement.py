@@ -1,33 +1,46 @@
-"""Does a rule withstand what a run may bring? Asked once, before the run."""
+"""Does a rule withstand what a run may bring, and can it be computed? Asked once, before the run."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+import math
 
-from node.aggregation.built import check_names, rows_after
+from node.aggregation.built import build_rule, rows_after
 from node.aggregation.registry import RULES
 from node.aggregation.strength import Condition
-from node.config import Plugin, RunConfig
+from node.aggregation.subsets import MOST_SUBSETS
+from node.config import RunConfig
 from node.errors import ConfigError
+from node.limits import MAX_PEERS
+from node.protocol.rule import Rule
 
 
-def check_strength(run: RunConfig, attackers: int = 0) -> None:
-    """Refuse a rule whose condition on n and f fails, unless the run allows that.
-
-    n is the number of contributors: peers without a step's validators, after what pre-aggregations make of them.
+def rule_for(run: RunConfig, attackers: int = 0) -> Rule:
+    """The rule of a run, unless it cannot be built or is no match for the run.
 
     Args:
-        run: with names and parameters that exist.
+        run: its rule, pre-aggregations, peers and validators.
         attackers: how many peers will attack; 0 where that is not known.
 
     Raises:
-        ConfigError: the condition, in words, with the numbers.
+        ConfigError: an unknown name or parameter, a value out of range, a condition on n and f that fails, or more
+            subsets of the rows than can be looked at; with the numbers.
     """
-    check_names(run.rule, run.pre)
-    condition = RULES.get(run.rule.name).facts["condition"]
+    # First of all: what follows computes with the parameters.
+    made = build_rule(run.rule, run.pre, allow_weak=run.allow_weak)
+    _check_strength(run, attackers)
+    _check_subsets(run, attackers)
+    return made
+
+
+def _check_strength(run: RunConfig, attackers: int) -> None:
+    """Refuse a rule whose condition on n and f fails, unless the run allows that.
+
+    n is the number of contributors: peers without a step's validators, after what pre-aggregations make of them.
+    """
+    condition = _condition(run)
     if run.allow_weak or condition is None:
         return
-    assert isinstance(condition, Condition)
     rows = rows_after(run.pre, run.peers - _validating(run))
     most = condition.most(rows)
     given = run.rule.parameters.get("f")
@@ -35,20 +48,61 @@ def check_strength(run: RunConfig, attackers: int = 0) -> None:
     if most < 0 or f > most:
         raise ConfigError(_too_few(run, condition, max(f, 0), rows, most))
     if attackers > f:
-        peers = _peers_for(run.pre, condition, attackers) + _validating(run)
+        use = _use(_peers_for(run, condition, attackers), "another rule", "or --allow-weak")
         raise ConfigError(
             f"rule {run.rule.name!r} ({condition.words}) withstands f={f} of n={rows} rows, and {attackers} of "
-            f"the peers attack; use --peers {peers}, another rule, or --allow-weak"
+            f"the peers attack; {use}"
         )
 
 
 def _too_few(run: RunConfig, condition: Condition, f: int, rows: int, most: int) -> str:
-    smaller = f"f={most}, " if most >= 0 else ""
-    peers = _peers_for(run.pre, condition, f) + _validating(run)
+    smaller = f"f={most}" if most >= 0 else ""
+    use = _use(smaller, _peers_for(run, condition, f), "or --allow-weak")
     return (
         f"rule {run.rule.name!r} needs {condition.words}: f={f} takes {condition.rows(f)} rows, and --peers "
-        f"{run.peers} with --validators {run.validators} leaves {rows}; use {smaller}--peers {peers}, or --allow-weak"
+        f"{run.peers} with --validators {run.validators} leaves {rows}; {use}"
     )
+
+
+def _check_subsets(run: RunConfig, attackers: int) -> None:
+    """Refuse a rule that would look at more subsets of its rows than its limit, in any step.
+
+    A step without validators has as many contributors as there are peers; later ones have fewer.
+    """
+    condition = _condition(run)
+    if condition is None or not RULES.get(run.rule.name).facts["exhaustive"]:
+        return
+    found = [_subsets(run, condition, contributors) for contributors in range(1, run.peers + 1)]
+    count, rows, f = max(found)
+    if count <= MOST_SUBSETS:
+        return
+    smaller = next(less for less in range(f, -1, -1) if math.comb(rows, less) <= MOST_SUBSETS)
+    peers = len(list(itertools.takewhile(lambda each: each[0] <= MOST_SUBSETS, found)))
+    left = peers - _validating(run)
+    enough = left > 0 and condition.rows(attackers) <= rows_after(run.pre, left)
+    use = _use(f"f={smaller}" if smaller >= attackers else "", f"--peers {peers}" if enough else "", "or another rule")
+    raise ConfigError(
+        f"rule {run.rule.name!r} looks at {_shown(count)} subsets of {rows - f} of {rows} rows (f={f}), more than "
+        f"the {MOST_SUBSETS} it may; {use}"
+    )
+
+
+def _subsets(run: RunConfig, condition: Condition, contributors: int) -> tuple[int, int, int]:
+    """Subsets that so many contributors make, the number of their rows, and f."""
+    rows = rows_after(run.pre, contributors)
+    f = condition.lowered(run.rule.parameters.get("f"), rows, run.allow_weak)
+    return math.comb(rows, f), rows, f
+
+
+def _shown(count: int) -> str:
+    """A number that may have thousands of digits."""
+    return f"all {count}" if count < 10**15 else f"about 10^{int(count.bit_length() * math.log10(2))}"
+
+
+def _condition(run: RunConfig) -> Condition | None:
+    condition = RULES.get(run.rule.name).facts["condition"]
+    assert condition is None or isinstance(condition, Condition)
+    return condition
 
 
 def _validating(run: RunConfig) -> int:
@@ -58,9 +112,15 @@ def _validating(run: RunConfig) -> int:
     return min(run.validators, max(1, run.peers // 3))
 
 
-def _peers_for(pre: Sequence[Plugin], condition: Condition, f: int) -> int:
-    """The fewest contributors whose rows satisfy the condition."""
-    contributors = 1
-    while rows_after(pre, contributors) < condition.rows(f):
-        contributors += 1
-    return contributors
+def _peers_for(run: RunConfig, condition: Condition, f: int) -> str:
+    """The fewest peers whose rows satisfy the condition, as an option; empty if there are never enough."""
+    for contributors in range(1, MAX_PEERS - _validating(run) + 1):
+        if rows_after(run.pre, contributors) >= condition.rows(f):
+            return f"--peers {contributors + _validating(run)}"
+    return ""
+
+
+def _use(*choices: str) -> str:
+    """What to do next: the choices that there are, the last one of them always."""
+    left = [choice for choice in choices if choice]
+    return "use " + (", ".join(left) if len(left) > 1 else left[0].removeprefix("or "))

@@ -66,14 +66,18 @@ def all_finite(values: Tensor) -> bool:
     return math.isfinite(low.item()) and math.isfinite(high.item())
 
 
-def check_radius(radius: float) -> None:
+def check_radius(radius: float, name: str = "radius") -> None:
     """Refuse a clipping radius that is not a positive, finite number.
+
+    Args:
+        radius: an L2 norm.
+        name: what the rule calls it.
 
     Raises:
         ValueError: the radius and its range.
     """
     if not (math.isfinite(radius) and radius > 0):
-        raise ValueError(f"radius {radius} must be a positive, finite number")
+        raise ValueError(f"{name} {radius} must be a positive, finite number")
 
 
 def blocks(rows: int, columns: int) -> Iterator[slice]:

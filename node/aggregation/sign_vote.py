@@ -8,6 +8,7 @@ from torch import Tensor
 from node.aggregation.order import middle
 from node.aggregation.registry import rule
 from node.aggregation.rows import blocks, check_rows, to_float32
+from node.protocol.attempt import LARGEST_MAGNITUDE
 
 
 @rule(
@@ -19,18 +20,21 @@ def sign_vote(inputs_NP: Tensor, *, scale: float | None = None) -> Tensor:
 
     Args:
         inputs_NP: float32 `[N, P]`, finite.
-        scale: the size; none: the average over the coordinates of the median of |x_i|, so that a step is about as
-            large as the gradients are. The paper's own 1 asks for a learning rate of its own.
+        scale: the size, positive and at most 2^40; none: the average over the coordinates of the median of |x_i|, so
+            that a step is about as large as the gradients are. The paper's own 1 asks for a learning rate of its own.
 
     Returns:
         float32 `[P]`, -0 normalised.
 
     Raises:
-        ValueError: not float32 `[N, P]`, or not finite.
+        ValueError: not float32 `[N, P]`, not finite, or a scale out of range.
 
     Source: Bernstein et al. 2019 (arXiv 1810.05291), algorithm 1.
     """
     check_rows(inputs_NP)
+    # A larger aggregate would be taken for misconduct of whoever computed it.
+    if scale is not None and not 0 < scale <= LARGEST_MAGNITUDE:
+        raise ValueError(f"scale {scale} must be positive and at most {LARGEST_MAGNITUDE:g}")
     rows, columns = inputs_NP.shape
     value_P = torch.empty(columns, dtype=torch.float32)
     total = 0.0

@@ -13,7 +13,7 @@ from node.aggregation.subsets import mean_of, subsets
 
 
 @rule("smea", source="Allouah et al. 2023 (privacy-robustness-utility trilemma)", residual=None, condition=MAJORITY,
-      examples=({}, {"f": 1}))  # fmt: skip
+      exhaustive=True, examples=({}, {"f": 1}))  # fmt: skip
 def smea(inputs_NP: Tensor, *, f: int | None = None, allow_weak: bool = False) -> Tensor:
     """Average of the n - f rows whose covariance has the smallest largest eigenvalue; of equal subsets, the first.
 

@@ -19,11 +19,22 @@ class Condition:
     rows: Callable[[int], int]
 
     def most(self, rows: int) -> int:
-        """The largest f that `rows` rows admit; -1 if they are too few even for f = 0."""
+        """The largest f up to `rows` that so many rows admit; -1 if they are too few even for f = 0."""
         f = -1
-        while self.rows(f + 1) <= rows:
+        while f < rows and self.rows(f + 1) <= rows:
             f += 1
         return f
+
+    def lowered(self, wanted: int | None, rows: int, allow_weak: bool) -> int:
+        """The f that a run works with on so many rows.
+
+        Args:
+            wanted: as the user gave it; None: as many as may be.
+            rows: n.
+            allow_weak: bounded by a majority of honest rows alone, and not by the condition.
+        """
+        most = (rows - 1) // 2 if allow_weak else max(0, self.most(rows))
+        return most if wanted is None else min(wanted, most)
 
 
 MAJORITY = Condition("n >= 2f + 1", lambda f: 2 * f + 1)

@@ -14,7 +14,7 @@ from node.aggregation.gram import gram_about_median
 from node.aggregation.residual import distances
 from node.aggregation.rows import combine_float32
 
-_MOST_SUBSETS = 200_000
+MOST_SUBSETS = 200_000
 
 
 def pair_squares(inputs_NP: Tensor) -> Tensor:
@@ -64,8 +64,8 @@ def subsets(name: str, rows: int, size: int) -> Iterator[tuple[int, ...]]:
         ValueError: there are too many of them.
     """
     count = math.comb(rows, size)
-    if count > _MOST_SUBSETS:
+    if count > MOST_SUBSETS:
         raise ValueError(
-            f"{name} looks at all {count} subsets of {size} of {rows} rows, more than {_MOST_SUBSETS}; use a smaller f"
+            f"{name} looks at all {count} subsets of {size} of {rows} rows, more than {MOST_SUBSETS}; use a smaller f"
         )
     return combinations(range(rows), size)

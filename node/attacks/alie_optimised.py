@@ -25,7 +25,7 @@ def alie_optimised(gradient_D: Tensor, view: View, *, evaluations: int = 20) -> 
 
     Args:
         gradient_D: own honest gradient, float32.
-        evaluations: how often the attacker tries the rule (see node/attacks/search.py).
+        evaluations: 10 octaves and the rounds of the search; the rule is computed 2 evaluations - 10 times at most.
 
     Source: Allouah et al. 2023 (arXiv 2302.01772), section 6: the factor of ALIE by a line search.
     """

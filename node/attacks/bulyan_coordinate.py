@@ -26,7 +26,8 @@ def bulyan_coordinate(gradient_D: Tensor, view: View, *, coordinate: int = -1, e
     Args:
         gradient_D: own honest gradient, float32.
         coordinate: j, modulo D; negative: drawn once from the attackers' common seed.
-        evaluations: how often the attacker tries the rule in use, to find the gamma that moves v_j farthest.
+        evaluations: 10 octaves and the rounds of the search for the gamma that moves v_j farthest; the rule is computed
+            2 evaluations - 10 times at most.
 
     Source: El Mhamdi, Guerraoui and Rouault 2018 (arXiv 1802.07927), section 3.2, with the finite norm p = 2.
     """

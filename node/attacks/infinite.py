@@ -20,11 +20,12 @@ def infinite(gradient_D: Tensor, view: View, *, value: float = math.inf, entries
     Args:
         gradient_D: own honest gradient, float32.
         value: of the entries.
-        entries: how many, spread evenly (at most all).
+        entries: how many, spread evenly (at least one, at most all).
 
     Source: PROTOCOL section 5: "content that does match its digest but is non-finite or exceeds 2^40 in magnitude is
     proof once published".
     """
     result = gradient_D.clone()
-    result[:: max(1, result.numel() // max(1, entries))] = value
+    apart = max(1, result.numel() // max(1, entries))
+    result[: max(1, entries) * apart : apart] = value
     return result

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
-import msgspec
 from msgspec.structs import replace
 
 from node.attacks.registry import attack
@@ -85,11 +84,11 @@ def _false(say: Say, view: View, how: str) -> Output | None:
             return Say(honest, kind(body.slot, body.prefix, b""))
         case "encoding":
             # The header of a short array in its long form: the same value, not the canonical bytes.
-            return Say(honest, _raw(b"\xdd\x00\x00\x00" + bytes([data[0] & 0x0F]) + data[1:]))
+            return _unread(honest, b"\xdd\x00\x00\x00" + bytes([data[0] & 0x0F]) + data[1:])
         case "oversized":
             # Beyond every bound of the roster by one byte: a line would still carry it.
             size = view_bytes(len(view.attempt.roster.keys)) + 1 if view.attempt is not None else MAX_MESSAGE_BYTES
-            return Say(honest, _raw(expand("oversized", data, size)))
+            return _unread(honest, expand("oversized", data, size))
         case "signature":
             return Forward(honest, (Signed(data, bytes(_SIGNATURE_BYTES)),))
         case "garbage":
@@ -100,9 +99,9 @@ def _false(say: Say, view: View, how: str) -> Output | None:
             return Say(honest, stolen) if stolen is not None else None
 
 
-def _raw(data: bytes) -> Body:
-    """Bytes that are signed and sent as they are: what a hand-written node could do."""
-    return cast(Body, msgspec.Raw(data))
+def _unread(honest: tuple[int, ...], data: bytes) -> Output:
+    """Bytes that are refused before anybody looks at their signature."""
+    return Forward(honest, (Signed(data, bytes(_SIGNATURE_BYTES)),))
 
 
 def _misshapen(body: Body) -> Body | None:

@@ -19,10 +19,11 @@ def nan(gradient_D: Tensor, view: View, *, entries: int = 3) -> Tensor:
 
     Args:
         gradient_D: own honest gradient, float32.
-        entries: how many, spread evenly (at most all).
+        entries: how many, spread evenly (at least one, at most all).
 
     Source: PROTOCOL section 5: "non-finite [content] is proof once published".
     """
     result = gradient_D.clone()
-    result[:: max(1, result.numel() // max(1, entries))] = math.nan
+    apart = max(1, result.numel() // max(1, entries))
+    result[: max(1, entries) * apart : apart] = math.nan
     return result

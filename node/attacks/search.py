@@ -25,7 +25,9 @@ def strongest(
 
     Args:
         craft: the gradient `[D]` for a factor.
-        evaluations: of the rule, at most; at least the octaves are tried.
+        evaluations: what the search may spend: each of the 10 octaves takes one, each round of the golden section
+            another. A round tries one or two new factors, so the rule is computed 2 evaluations - 10 times at most,
+            and never less than 10 times.
         entry: damage is the distance in this coordinate alone, not the L2 distance.
 
     Raises:

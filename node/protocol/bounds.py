@@ -45,6 +45,13 @@ def join_bytes(peers: int) -> int:
 
 
 @cache
+def view_messages(peers: int) -> int:
+    """Most messages that an honest VIEW holds: two in every slot, and of each peer a SUSPECT of every slot but its own;
+    those that nobody sends of itself leave room for the one message that may have begun the dispute."""
+    return 2 * _STEP_PHASES * peers + _STEP_PHASES * peers * peers
+
+
+@cache
 def view_bytes(peers: int) -> int:
     """Largest body of a VIEW: two messages in every slot and all SUSPECTs."""
     plain = plain_bytes(peers) + _SIGNED_BYTES

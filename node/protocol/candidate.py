@@ -29,7 +29,7 @@ from node.protocol.events import (
     Say,
     SetTimer,
 )
-from node.protocol.lesson import Lesson, after_dispute, certified, finished_phases, signed_in
+from node.protocol.lesson import Lesson, after_dispute, certified, complete, finished_phases
 from node.protocol.messages import Join, Phase
 from node.protocol.notices import PhaseEntered
 from node.protocol.probation import candidates_of, gradient_digest, join_slot
@@ -104,8 +104,9 @@ class Candidate:
     def learn(self, via: int, lesson: Lesson) -> None:
         """A neighbour tells a state."""
         known = self.state.roster
-        if via not in known.active or via == self._me or lesson.now.summary.step <= self.step:
-            if self._target is not None and lesson.word == self._target.lesson.word:
+        heard = via in known.active and via != self._me
+        if not heard or lesson.now.summary.step <= self.step:
+            if heard and self._target is not None and lesson.word == self._target.lesson.word:
                 return self._more(via)
             return self._out.append(Dropped(via, "old_lesson"))
         self._offers[via] = lesson
@@ -256,15 +257,13 @@ class Candidate:
         if not certified(lesson.now, roster, settings, verify):
             return False
         if (self._me, summary.step) not in summary.returned:
-            return True
+            return past is None  # nobody tells more to a peer that it does not let in
         if past is None or past.before is None or past.before.summary.step != summary.step - 1:
             return False
         then = roster.at(summary.bans, summary.returned, summary.step - 1, past.number)
         if not certified(past.before, roster, settings, verify):
             return False
-        if not all(
-            signed_in(signed, settings, then, summary.step - 1, past.number, verify) for signed in past.messages
-        ):
+        if not complete(past, settings, then, summary.step - 1, verify):
             return False
         right = norms_digest(NormWindow(past.norms)) == summary.norms
         return right and self._attempt_before(lesson).transcript.digest == summary.transcript

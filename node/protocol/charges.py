@@ -7,10 +7,9 @@ from typing import TypeAlias
 
 import msgspec
 
-from node.errors import WireError
 from node.protocol.attempt import Attempt
-from node.protocol.encoding import decode_body, encode, signing_bytes
-from node.protocol.messages import Body, Phase, Signed, Slot, Suspect
+from node.protocol.encoding import encode, stub, stub_bytes
+from node.protocol.messages import Phase, Slot, Stub
 from node.protocol.notices import Accused
 from node.protocol.settings import Verify
 from node.protocol.silence import Silent
@@ -19,7 +18,7 @@ from node.protocol.transcript import Transcript
 MAX_PROOFS = 4
 """Proofs of equivocation that one REPORT carries."""
 
-Pair = tuple[bytes, bytes]
+_pair_decoder = msgspec.msgpack.Decoder(tuple[Stub, Stub])
 
 
 class OutOfBounds(msgspec.Struct, frozen=True, array_like=True, tag="bounds", forbid_unknown_fields=True):
@@ -88,11 +87,11 @@ class Broken(msgspec.Struct, frozen=True, array_like=True, tag="broken", forbid_
 
 
 class Equivocation(msgspec.Struct, frozen=True, array_like=True, tag="equivocation", forbid_unknown_fields=True):
-    """Two different messages that the accused signed for one slot (their Signed, encoded)."""
+    """Two signatures of the accused of which no honest peer makes both (see `contradict`)."""
 
     accused: int
-    first: bytes
-    second: bytes
+    first: Stub
+    second: Stub
 
 
 class FalseProbation(msgspec.Struct, frozen=True, array_like=True, tag="probation", forbid_unknown_fields=True):
@@ -165,33 +164,49 @@ def accusation_of(attempt: Attempt, charge: Charge) -> Accused:
             return Accused(step, number, rule, accused, None, None)
 
 
-def encode_equivocation(first: Signed, second: Signed) -> bytes:
-    """Two messages for one slot as they travel in REPORT."""
+def encode_equivocation(first: Stub, second: Stub) -> bytes:
+    """Two messages that contradict each other as they travel in REPORT: their signatures, places and digests."""
     return encode((first, second))
 
 
 def encode_equivocations(transcript: Transcript) -> list[bytes]:
-    """Every pair of messages for one slot that a transcript holds, as it travels in REPORT."""
-    return [encode_equivocation(*pair) for pair in transcript.conflicts.values()]
+    """Every contradiction in a transcript, as it travels in REPORT: two messages for one slot; a message whose prefix
+    is not one of its sender's CLOSE."""
+    pairs = [(stub(first), stub(second)) for first, second in transcript.conflicts.values()]
+    closes = transcript.signed(Phase.CLOSE)
+    for odd in map(stub, transcript.split or ()):
+        close = closes.get(odd.place.slot.sender)
+        if close is not None and contradict(stub(close), odd):
+            pairs.append((stub(close), odd))
+    return [encode_equivocation(*pair) for pair in pairs]
+
+
+def contradict(first: Stub, second: Stub) -> bool:
+    """True if no honest peer signs both: two bodies for one slot, or two histories of one attempt. What an honest peer
+    has seen of an attempt only grows, and its CLOSE comes last."""
+    one, other = first.place, second.place
+    if (one.slot, one.named) == (other.slot, other.named):
+        return first.body != second.body
+    if _author(one.slot) != _author(other.slot):
+        return False
+    short, long = sorted((one, other), key=lambda place: len(place.prefix))
+    count = len(short.prefix)
+    return long.prefix[:count] != short.prefix or (len(long.prefix) > count and short.slot.phase is Phase.CLOSE)
+
+
+def _author(slot: Slot) -> tuple[bytes, bytes, int, int, int]:
+    return slot.run, slot.roster, slot.step, slot.attempt, slot.sender
 
 
 def equivocation(data: bytes, run: bytes, keys: tuple[bytes, ...], verify: Verify) -> Equivocation | None:
-    """The charge that a pair of signed messages proves, None if they prove nothing."""
+    """The charge that a pair of signatures proves, None if they prove nothing."""
     try:
-        first, second = (Signed(*pair) for pair in msgspec.msgpack.decode(data, type=tuple[Pair, Pair]))
-        slots = [_full_slot(decode_body(signed.body)) for signed in (first, second)]
-    except (msgspec.MsgspecError, UnicodeDecodeError, WireError, RecursionError):
+        first, second = _pair_decoder.decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
-    slot = slots[0][0]
-    if slots[0] != slots[1] or first.body == second.body or slot.run != run or not 0 <= slot.sender < len(keys):
+    slot = first.place.slot
+    if not contradict(first, second) or slot.run != run or not 0 <= slot.sender < len(keys):
         return None
     key = keys[slot.sender]
-    valid = all(verify(key, signing_bytes(signed.body), signed.signature) for signed in (first, second))
-    return Equivocation(slot.sender, encode(first), encode(second)) if valid else None
-
-
-def _full_slot(body: Body) -> tuple[Slot, Phase | None, int | None]:
-    """A message's slot; that of a SUSPECT includes the slot it names."""
-    if isinstance(body, Suspect):
-        return body.slot, body.named, body.peer
-    return body.slot, None, None
+    valid = all(verify(key, stub_bytes(each.place, each.body), each.signature) for each in (first, second))
+    return Equivocation(slot.sender, first, second) if valid else None

@@ -65,7 +65,7 @@ class Dispute:
             return None
         if 1 + len(endorsed.endorsements) < self._round:
             return "late_view"
-        if not self._valid_chain(endorsed, owner):
+        if not self._valid_chain(endorsed, body):
             return "bad_signature"
         known.append(endorsed.view)
         if len(endorsed.endorsements) < self._roster.faults and owner != self.slot.sender:
@@ -100,27 +100,28 @@ class Dispute:
         first, second = self._views[owner]
         return first, second
 
-    def union(self) -> Iterator[Signed]:
-        """All messages of all views that count, by owner; the same set at every honest peer."""
+    def union(self) -> Iterator[tuple[Signed, ...]]:
+        """The messages of each view that counts, by owner; the same at every honest peer."""
         for owner in self._roster.active:
             views = self._views.get(owner, [])
             if len(views) == 1:
                 body = decode_body(views[0].body)
                 if isinstance(body, View):
-                    yield from body.messages
+                    yield body.messages
 
     def _set_timer(self) -> None:
         name = round_timer(self.slot.step, self.slot.attempt)
         self._out.append(SetTimer(name, dispute_round_s(self._settings)))
 
-    def _valid_chain(self, endorsed: Endorsed, owner: int) -> bool:
+    def _valid_chain(self, endorsed: Endorsed, body: View) -> bool:
         """Distinct active endorsers, none of them the owner, each signing the view and those before it."""
+        owner = body.slot.sender
         peers = [peer for peer, _ in endorsed.endorsements]
         active = self._roster.active
         if len({owner, *peers}) != 1 + len(peers) or any(peer not in active for peer in peers):
             return False
         keys, view, verify = self._roster.keys, endorsed.view, self._tools.verify
-        if not verify(keys[owner], signing_bytes(view.body), view.signature):
+        if not verify(keys[owner], signing_bytes(body, view.body), view.signature):
             return False
         return all(
             verify(keys[peer], endorsement_bytes(view.body, owner, tuple(peers[:place])), signature)

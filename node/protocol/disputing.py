@@ -8,21 +8,19 @@ from node.protocol.events import (
     CancelTimer,
 )
 from node.protocol.mailroom import Place
-from node.protocol.messages import Endorsed, Hello, Outcome, Signed, View
+from node.protocol.messages import Body, Endorsed, Hello, Outcome, Signed, View
 from node.protocol.seat import Seat
 
 
 class Disputing(Seat):
     """The second layer of a peer: signed messages, and the disputes that they begin."""
 
-    def _message(self, via: int | None, signed: Signed, nested: bool = False) -> None:
-        """A signed message; `nested` ones come out of a view, where disputes' own messages have no business."""
+    def _message(self, via: int | None, signed: Signed) -> None:
+        """A signed message."""
         admitted = self._mailroom.admit(signed, self._round, self._previous, self._step)
         if isinstance(admitted, str):
             return self._drop(via, admitted)
         place, body = admitted
-        if nested and isinstance(body, (Hello, View, Outcome)):
-            return self._drop(via, "nested")
         if isinstance(body, Hello):
             return self._hello(via, body, signed)
         if place is Place.AHEAD:
@@ -32,6 +30,10 @@ class Disputing(Seat):
         arbitration = self._arbitrate(place is Place.CURRENT)
         if isinstance(body, Outcome):
             return arbitration.take_outcome(body, signed)
+        return self._hear(via, arbitration, body, signed)
+
+    def _hear(self, via: int | None, arbitration: Arbitration, body: Body, signed: Signed) -> None:
+        """A message of a step."""
         round_ = arbitration.round
         if round_.frozen:
             return self._drop(via, "frozen")
@@ -50,6 +52,9 @@ class Disputing(Seat):
         if arbitration is self._arbitration:
             # Whoever has not begun this attempt could not follow its dispute.
             self._forward_certificate()
+        else:
+            # The certificate will win: whoever is to blame is charged in a REPORT, also where we do not see the end.
+            self._proofs += arbitration.proofs()
         arbitration.begin(trigger)
         self._out += [CancelTimer(name) for name in waits.OF_AN_ATTEMPT]
 
@@ -77,9 +82,23 @@ class Disputing(Seat):
             return None if self._mailroom.keep(body, endorsed.view) else self._drop(via, "too_many_ahead")
         arbitration = self._arbitrate(place is Place.CURRENT)
         if not arbitration.begun and arbitration.hears(body.slot.sender):
-            for signed in body.messages:
-                self._message(via, signed, nested=True)
-                if arbitration.begun:
-                    break
+            self._look_into(via, body, place, arbitration)
         refused = arbitration.take_view(endorsed)
         return self._drop(via, refused) if refused is not None else None
+
+    def _look_into(self, via: int | None, view: View, place: Place, arbitration: Arbitration) -> None:
+        """Hear the messages of a view until a dispute begins, or until one that no honest view holds: what follows it
+        is a liar's, and each would cost us the check of a signature."""
+        for signed in view.messages:
+            admitted = self._mailroom.admit(signed, self._round, self._previous, self._step)
+            if admitted == "duplicate":
+                continue
+            if isinstance(admitted, str):
+                return self._drop(via, admitted)
+            where, body = admitted
+            if where is not place or isinstance(body, (View, Outcome)):
+                return self._drop(via, "nested")
+            self._hear(via, arbitration, body, signed)
+            if arbitration.begun:
+                return None
+        return None

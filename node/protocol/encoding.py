@@ -11,12 +11,15 @@ from typing import TypeVar
 import msgspec
 
 from node.errors import WireError
+from node.limits import MAX_PEERS
+from node.protocol.bounds import control_bytes
 from node.protocol.bulk import BulkKey
 from node.protocol.digest import digest
-from node.protocol.messages import PHASE_OF, Body, Endorsed, Signed
+from node.protocol.messages import PHASE_OF, Body, Endorsed, Place, Signed, Stub, Suspect
 
-MAX_MESSAGE_BYTES = 32 << 20
-"""Whatever the roster; node/protocol/bounds.py has the bounds that follow from its size."""
+MAX_MESSAGE_BYTES = control_bytes(MAX_PEERS)
+"""Whatever the roster: a dispute among as many peers as one holds must be able to end. What a line carries, and what
+counts, is bounded by the size of the run's own roster (node/protocol/bounds.py) before it is decoded."""
 
 Decoded = TypeVar("Decoded")
 
@@ -121,6 +124,30 @@ def body_digest(body: bytes) -> bytes:
     return digest("body", body)
 
 
-def signing_bytes(body: bytes) -> bytes:
-    """What the signature covers: the body under the protocol's own domain."""
-    return b"btard/1/message\x00" + body
+def place_of(body: Body) -> Place:
+    """Where a body belongs."""
+    return Place(body.slot, body.prefix, (body.named, body.peer) if isinstance(body, Suspect) else None)
+
+
+def signing_bytes(body: Body, data: bytes) -> bytes:
+    """What the signature of a message covers: its place and the digest of its bytes, under the protocol's own domain.
+
+    Args:
+        body: what `data` is the canonical encoding of.
+        data: the message's bytes.
+    """
+    return stub_bytes(place_of(body), body_digest(data))
+
+
+def stub_bytes(place: Place, body: bytes) -> bytes:
+    """The same, from the place and the body's digest."""
+    return b"btard/2/message\x00" + digest("message", _encoder.encode(place), body)
+
+
+def stub(signed: Signed) -> Stub:
+    """A signed message without its body.
+
+    Raises:
+        WireError: it holds none.
+    """
+    return Stub(place_of(decode_body(signed.body)), body_digest(signed.body), signed.signature)

@@ -27,7 +27,7 @@ from node.protocol.tribunal import Guilt
 from node.protocol.undo import earlier
 from node.protocol.window import Contribution
 
-EVIDENCE_VERSION = 2
+EVIDENCE_VERSION = 3
 
 ABOUT_GRADIENTS = (FalseGradient, FalseHistory, FalseProbation)
 """Charges that are judged by computing a gradient of an earlier step again."""

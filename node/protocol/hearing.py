@@ -70,9 +70,17 @@ class Hearing:
     # --- inputs -----------------------------------------------------------------------------------------------
 
     def take(self, via: int | None, body: Body, signed: Signed) -> None:
-        """A message of this attempt with a valid signature from an active sender."""
+        """A message of this attempt with a valid signature from an active sender.
+
+        What starts a dispute here has to be a contradiction in the eyes of those who have ended the attempt already,
+        and so a proof (`charges.contradict`): else its sender could start one in every step. A message of a phase that
+        we have not reached is judged when we enter it; one of a phase that this attempt does not have never is.
+        """
         attempt, slot = self.attempt, body.slot
-        wrong = self._misfit(body)
+        alone = attempt.transcript.body(slot.phase, slot.sender) is None
+        wrong = self._misfit(body) if alone and slot.phase in (self.phase, Phase.SUSPECT) else None
+        if wrong is not None and isinstance(body, Suspect):
+            return self._drop(via, "malformed")
         if wrong is not None:
             return self._dispute(f"peer {slot.sender}, {slot.phase.name}: {wrong}", signed)
         match attempt.transcript.add(body, signed):
@@ -83,8 +91,6 @@ class Hearing:
                 return self._dispute(f"peer {slot.sender} equivocates in {slot.phase.name}", *pair)
             case Added.NEW if isinstance(body, Suspect):
                 return self._suspected(body)
-            case Added.NEW if slot.phase.value < self.phase.value and slot.phase not in attempt.transcript.finished:
-                return self._dispute(f"peer {slot.sender} speaks in {slot.phase.name}, which does not exist", signed)
             case Added.NEW:
                 if slot.phase is not self.phase:
                     self._early.add((slot.phase, slot.sender))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import TypeVar
 
 from node.protocol.attempt import Attempt
 from node.protocol.charges import (
@@ -24,6 +25,8 @@ from node.protocol.randomness import happens
 from node.protocol.silence import Silent, silence
 from node.protocol.window import Contribution
 
+Kind = TypeVar("Kind", Equivocation, Silent)
+
 
 def charges(attempt: Attempt) -> tuple[Charge, ...]:
     """All charges of an attempt after REPORT, in an order that does not depend on arrival."""
@@ -33,8 +36,7 @@ def charges(attempt: Attempt) -> tuple[Charge, ...]:
     checksums = tuple(
         charge for charge in _false_checksums(attempt) if charge.part not in covered or not _is_bit(charge, attempt)
     )
-    proofs = dict.fromkeys(_equivocations(attempt))
-    silences = dict.fromkeys(_silences(attempt))
+    proofs, silences = tuple(_evidence(attempt, Equivocation)), tuple(_evidence(attempt, Silent))
     histories = (FalseHistory(item.owner, item.step, item.attempt) for item in disowned(attempt))
     return (*proofs, *silences, *bounds, *averaging, *dict.fromkeys(checksums), *_false_gradients(attempt), *histories)
 
@@ -54,7 +56,7 @@ def raised(charge: Charge, attempt: Attempt) -> bool:
         case FalseHistory(accused=accused, step=step, attempt=number):
             return Contribution(step, number, accused) in disowned(attempt)
         case Silent():
-            return charge in _silences(attempt)
+            return charge in _evidence(attempt, Silent)
         case Averaging(part=part, cause="accusation", accuser=int(accuser)):
             return (accuser, attempt.roster.active[part]) in _aggregate_accusations(attempt)
         case Averaging(part=part, cause=cause, accuser=None):
@@ -160,24 +162,23 @@ def disowned(attempt: Attempt) -> tuple[Contribution, ...]:
     return tuple(item for item, by in words(attempt).items() if not all(by.values()))
 
 
-def _equivocations(attempt: Attempt) -> Iterator[Equivocation]:
-    """Proofs of equivocation in any slot of the run, which never expire; what proves nothing is ignored."""
+def evidence_in(data: bytes, attempt: Attempt) -> Equivocation | Silent | None:
+    """The charge that a piece of evidence supports in an attempt: a contradiction anywhere in the run, which never
+    expires, or silence in an attempt before this one that ended without a removal. None if it proves nothing."""
+    charge = equivocation(data, attempt.settings.run, attempt.roster.keys, attempt.tools.verify)
+    if charge is None:
+        return silence(data, attempt)
+    return charge if charge.accused in attempt.roster.active else None
+
+
+def _evidence(attempt: Attempt, kind: type[Kind]) -> Iterator[Kind]:
+    """The charges of one kind that REPORTs bring evidence for, one against each peer; what proves nothing is
+    ignored."""
     accused: set[int] = set()
     for report in _reports(attempt).values():
         for data in report.evidence[:MAX_PROOFS]:
-            charge = equivocation(data, attempt.settings.run, attempt.roster.keys, attempt.tools.verify)
-            if charge is not None and charge.accused not in accused and charge.accused in attempt.roster.active:
-                accused.add(charge.accused)
-                yield charge
-
-
-def _silences(attempt: Attempt) -> Iterator[Silent]:
-    """Silence in an attempt before this one that ended without a removal."""
-    accused: set[int] = set()
-    for report in _reports(attempt).values():
-        for data in report.evidence[:MAX_PROOFS]:
-            charge = silence(data, attempt)
-            if charge is not None and charge.accused not in accused:
+            charge = evidence_in(data, attempt)
+            if isinstance(charge, kind) and charge.accused not in accused:
                 accused.add(charge.accused)
                 yield charge
 

@@ -9,11 +9,15 @@ import msgspec
 
 from node.errors import WireError
 from node.protocol.attempt import Attempt
+from node.protocol.bounds import body_bytes
 from node.protocol.encoding import decode_body, decoded, encode, signing_bytes
 from node.protocol.messages import Close, Outcome, Phase, Signed
 from node.protocol.roster import Roster
 from node.protocol.settings import Settings, Verify
 from node.protocol.state import State, Summary
+
+_PHASES = Phase.CLOSE.value - Phase.COMMIT.value
+"""Phases before CLOSE, all of them: more than any attempt goes through."""
 
 
 class Certified(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -74,6 +78,8 @@ def certified(told: Certified, known: Roster, settings: Settings, verify: Verify
         settings, verify: of the run.
     """
     summary = told.summary
+    if len(told.certificate) > len(known.keys):
+        return False
     try:
         bodies = [decode_body(signed.body) for signed in told.certificate]
     except WireError:
@@ -91,19 +97,49 @@ def certified(told: Certified, known: Roster, settings: Settings, verify: Verify
     if len({encode(body.removals) for body in bodies if isinstance(body, Outcome)}) > 1:
         return False
     signers = {body.slot.sender for body in bodies}
+    # A CLOSE that ends a step has the prefix of all others; of two by one peer no certificate holds more than one.
+    if len(signers) < len(bodies) or (kind is Close and len({body.prefix for body in bodies}) > 1):
+        return False
     whole = 2 * len(signers) > len(roster.active) if kind is Outcome else signers == set(roster.active)
     return whole and len(signers & set(known.active)) > known.faults
 
 
 def signed_in(signed: Signed, settings: Settings, roster: Roster, step: int, attempt: int, verify: Verify) -> bool:
-    """True for a message of an attempt that an active peer signed."""
+    """True for a message of an attempt that an active peer signed, no larger than honest peers pass on."""
     try:
-        slot = decode_body(signed.body).slot
+        body = decode_body(signed.body)
     except WireError:
+        return False
+    slot = body.slot
+    if len(signed.body) > body_bytes(slot.phase, len(roster.keys)):
         return False
     here = (slot.run, slot.roster, slot.step, slot.attempt) == (settings.run, roster.digest, step, attempt)
     known = here and slot.sender in roster.active
-    return known and verify(roster.keys[slot.sender], signing_bytes(signed.body), signed.signature)
+    return known and verify(roster.keys[slot.sender], signing_bytes(body, signed.body), signed.signature)
+
+
+def complete(past: Past, settings: Settings, roster: Roster, step: int, verify: Verify) -> bool:
+    """True if the messages are what honest peers tell of a committed attempt: in each of its phases before CLOSE one
+    of every active peer. Whatever else a liar has signed for the attempt (a SUSPECT, a second message for a slot) would
+    be no phase of it, or would hide what the others said.
+
+    Args:
+        past: what is told of it.
+        settings, verify: of the run.
+        roster: of the attempt.
+        step: of the attempt.
+    """
+    if not 0 < len(past.messages) <= _PHASES * len(roster.active):
+        return False
+    found: set[tuple[Phase, int]] = set()
+    for signed in past.messages:
+        if not signed_in(signed, settings, roster, step, past.number, verify):
+            return False
+        slot = decode_body(signed.body).slot
+        if not Phase.COMMIT.value <= slot.phase.value < Phase.CLOSE.value or (slot.phase, slot.sender) in found:
+            return False
+        found.add((slot.phase, slot.sender))
+    return len(found) == len({phase for phase, _ in found}) * len(roster.active)
 
 
 def after_dispute(state: State) -> State:

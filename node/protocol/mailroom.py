@@ -9,9 +9,9 @@ from enum import Enum
 from blake3 import blake3
 
 from node.errors import WireError
-from node.protocol.bounds import body_bytes, view_bytes
+from node.protocol.bounds import body_bytes, view_bytes, view_messages
 from node.protocol.encoding import decode_body, signing_bytes
-from node.protocol.messages import Body, Hello, Phase, Signed
+from node.protocol.messages import Body, Hello, Phase, Signed, View
 from node.protocol.round import Round
 from node.protocol.settings import Settings, Tools, Verify
 
@@ -55,7 +55,8 @@ class Mailroom:
         except WireError:
             return "malformed"
         slot = body.slot
-        if len(signed.body) > body_bytes(slot.phase, peers):
+        crowded = isinstance(body, View) and len(body.messages) > view_messages(peers)
+        if crowded or len(signed.body) > body_bytes(slot.phase, peers):
             return "oversized"
         if slot.run != self._settings.run:
             return "foreign_run"
@@ -67,7 +68,7 @@ class Mailroom:
         round_ = current if place is Place.CURRENT else previous if place is Place.PREVIOUS else None
         if round_ is not None and round_.attempt.transcript.knows(slot.phase, slot.sender, signed.body):
             return "duplicate"
-        if not self._tools.verify(self._keys[slot.sender], signing_bytes(signed.body), signed.signature):
+        if not self._tools.verify(self._keys[slot.sender], signing_bytes(body, signed.body), signed.signature):
             return "bad_signature"
         return place, body
 

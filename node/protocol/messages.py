@@ -197,8 +197,24 @@ class Suspect(Message, frozen=True, array_like=True, tag="suspect", forbid_unkno
 
 
 class Signed(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """Canonical body bytes and the sender's Ed25519 signature of them."""
+    """Canonical body bytes, and the sender's Ed25519 signature of their place and digest."""
 
+    body: bytes
+    signature: bytes
+
+
+class Place(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """What a signature says of where its body belongs: its slot (a SUSPECT's includes the one it names), its prefix."""
+
+    slot: Slot
+    prefix: tuple[bytes, ...]
+    named: tuple[Phase, int] | None
+
+
+class Stub(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """A signed message without its body: enough to check the signature, and as short whatever the body holds."""
+
+    place: Place
     body: bytes
     signature: bytes
 

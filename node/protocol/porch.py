@@ -135,7 +135,7 @@ class Porch:
         held = self._joins.setdefault((slot.step, via), {})
         if signed.body in held or len(held) >= _PER_STEP:
             self._drop(via, "duplicate")
-        elif not self._tools.verify(self._keys[via], signing_bytes(signed.body), signed.signature):
+        elif not self._tools.verify(self._keys[via], signing_bytes(body, signed.body), signed.signature):
             self._drop(via, "bad_signature")
         else:
             held[signed.body] = signed

@@ -19,7 +19,7 @@ from node.errors import WireError
 from node.protocol.attempt import Attempt
 from node.protocol.charges import Equivocation, FalseProbation
 from node.protocol.digest import DIGEST_BYTES, number, tensor_digest
-from node.protocol.encoding import decode_body, decode_signed, encode, signing_bytes
+from node.protocol.encoding import decode_body, decode_signed, encode, signing_bytes, stub
 from node.protocol.messages import Join, Phase, Report, Slot
 from node.protocol.roster import Roster
 from node.protocol.settings import Settings
@@ -90,7 +90,7 @@ def _opened(data: bytes, attempt: Attempt) -> Join | None:
     fits = slot == join_slot(attempt.settings, keys, attempt.step - 1, slot.sender) and not body.prefix
     if not fits or len(body.gradient) != DIGEST_BYTES:
         return None
-    valid = attempt.tools.verify(keys[slot.sender], signing_bytes(signed.body), signed.signature)
+    valid = attempt.tools.verify(keys[slot.sender], signing_bytes(body, signed.body), signed.signature)
     return body if valid else None
 
 
@@ -158,7 +158,8 @@ def review(attempt: Attempt, past: Attempt | None, recomputed: Mapping[int, Tens
     guilts, correct = [], []
     for peer, joins in asked.items():
         if len(joins) > 1:
-            guilts.append(Guilt(peer, "equivocation", None, Equivocation(peer, joins[0], joins[1])))
+            first, second = (stub(decode_signed(data)) for data in joins[:2])
+            guilts.append(Guilt(peer, "equivocation", None, Equivocation(peer, first, second)))
         elif matches(joins[0], attempt, past.step, recomputed[peer]):
             correct.append(peer)
         else:

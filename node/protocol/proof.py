@@ -28,7 +28,7 @@ from node.protocol.charges import (
     equivocation,
 )
 from node.protocol.digest import digest
-from node.protocol.encoding import decode_body, decode_signed
+from node.protocol.encoding import decode_body
 from node.protocol.evidence import Evidence, contradiction, decode, tensor_of
 from node.protocol.indictment import judged_peers, raised
 from node.protocol.messages import Close, Judge, Outcome, Removal, Signed, Void
@@ -134,7 +134,7 @@ class Verifier:
             case Ruled() | Broken():
                 return Proof(evidence.ban, "majority")
             case Equivocation(accused=accused, first=first, second=second):
-                return self._check_pair(evidence.ban, accused, first, second)
+                return self._check_pair(evidence.ban, accused, encode_equivocation(first, second))
             case Withheld() | Unusable() | FalseProbation():
                 pass
             case charge:
@@ -154,10 +154,9 @@ class Verifier:
         found = judge((evidence.charge,), Bench(trial, past, {}))
         return self._compare(evidence, found.removals, "transcript")
 
-    def _check_pair(self, ban: Ban, accused: int, first: bytes, second: bytes) -> Proof:
-        """Two different messages for one slot, both validly signed by the accused."""
+    def _check_pair(self, ban: Ban, accused: int, pair: bytes) -> Proof:
+        """Two messages that contradict each other, both validly signed by the accused."""
         settings, tools = self.ground.settings, self.ground.tools
-        pair = encode_equivocation(decode_signed(first), decode_signed(second))
         found = equivocation(pair, settings.run, self.ground.keys, tools.verify)
         require(found is not None and found.accused == accused == ban.peer, "the pair of messages proves nothing")
         return Proof(ban, "equivocation")

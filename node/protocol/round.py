@@ -142,10 +142,10 @@ class Round(Hearing):
         return True
 
     def _admissible(self, phase: Phase, upcoming: Phase) -> bool:
-        """Messages that came before we knew what they must look like, and whether they have a phase at all."""
+        """Messages that came before we knew what they must look like."""
         transcript = self.attempt.transcript
         for body in transcript.after(phase):
-            wrong = "this attempt has no such phase" if body.slot.phase.value < upcoming.value else self._misfit(body)
+            wrong = self._misfit(body) if body.slot.phase is upcoming else None
             if wrong is not None:
                 signed = transcript.signed(body.slot.phase)[body.slot.sender]
                 self._dispute(f"peer {body.slot.sender}, {body.slot.phase.name}: {wrong}", signed)

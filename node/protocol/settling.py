@@ -16,6 +16,7 @@ from node.protocol.encoding import decode_body, encode
 from node.protocol.events import CancelTimer, Forward, Say, SetTimer
 from node.protocol.evidence import gather
 from node.protocol.gradients import Gradients
+from node.protocol.indictment import evidence_in
 from node.protocol.messages import Close, Outcome, Phase, View
 from node.protocol.notices import Banned, Committed, Expelled, Finished, Probed, Returned, Voided
 from node.protocol.outcome import Ending
@@ -35,7 +36,7 @@ class Settling(Disputing):
         """Start an attempt at the current step; messages that came early are taken up."""
         own_share = share(self._secret_seed, self.state.step, number)
         attempt = Attempt(self.settings, self.tools, self.state, number, self.me, own_share)
-        proofs, self._proofs = tuple(self._proofs[:MAX_PROOFS]), self._proofs[MAX_PROOFS:]
+        proofs = self._take_proofs(attempt)
         self._previous, self._background = self._round, self._arbitration
         self._arbitration, self._recalled = None, Counter()
         again = self._resumed is not None and (self._resumed.state.step, self._resumed.number) == (
@@ -51,6 +52,18 @@ class Settling(Disputing):
         self._out.append(SetTimer(FORWARD, laggards_s(self.settings)))
         for signed in self._mailroom.release():
             self._message(None, signed)
+
+    def _take_proofs(self, attempt: Attempt) -> tuple[bytes, ...]:
+        """Evidence of earlier attempts for our REPORT: one piece against each peer, as much as a REPORT may carry. The
+        rest waits, but for what convicts nobody any more."""
+        found: dict[int, bytes] = {}
+        for data in self._proofs:
+            charge = evidence_in(data, attempt)
+            if charge is not None:
+                found.setdefault(charge.accused, data)
+        pieces = list(found.values())
+        self._proofs = pieces[MAX_PROOFS:]
+        return tuple(pieces[:MAX_PROOFS])
 
     def _resolve(self) -> bool:
         """Act on a dispute's OUTCOMEs."""
@@ -116,6 +129,8 @@ class Settling(Disputing):
     def _void(self, attempt: Attempt, ending: Ending, more: tuple[Guilt, ...]) -> None:
         self._announce(attempt, ending, more, None)
         self.state = ending.state
+        if self._round is not None:
+            self._proofs = [*self._round.proofs, *self._proofs]  # no REPORT of this attempt counts
         removed = tuple(peer for peer in attempt.roster.active if peer not in self.state.roster.active)
         self._out.append(Voided(attempt.step, attempt.number, removed))
         if self._still_in(attempt, ending):

@@ -65,7 +65,7 @@ def silence(data: bytes, attempt: Attempt) -> Silent | None:
         return None
     keys, verify = attempt.roster.keys, attempt.tools.verify
     valid = all(
-        verify(keys[body.slot.sender], signing_bytes(signed.body), signed.signature)
+        verify(keys[body.slot.sender], signing_bytes(body, signed.body), signed.signature)
         for body, signed in zip(bodies, messages, strict=True)
     )
     return Silent(first.peer, first.named) if valid else None

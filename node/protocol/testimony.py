@@ -20,8 +20,7 @@ from node.protocol.charges import (
     Unusable,
     Withheld,
 )
-from node.protocol.encoding import decode_body, decode_signed
-from node.protocol.messages import Phase
+from node.protocol.messages import Phase, Place
 from node.protocol.sequence import claimers, owed_aggregates, owed_parts
 from node.protocol.silence import Silent
 from node.protocol.state import Ban
@@ -41,7 +40,7 @@ def testimony(ban: Ban, charge: Charge, trial: Attempt, signers: Sequence[int]) 
         case Ruled() | Broken():
             return f"{_names(signers)}, more than half of the roster, signed the removal of peer {peer}: {_rule(ban)}"
         case Equivocation(first=first, second=second):
-            return f"peer {peer} signed two different messages for one slot: {_differences(first, second)}"
+            return f"peer {peer} signed {_differences(first.place, second.place)}"
         case Silent(phase=phase):
             return f"more than f peers signed that they missed the {phase.name} of peer {peer} in the step before"
         case Withheld(stage="part" | "aggregate" as stage):
@@ -110,12 +109,11 @@ def _shortage(ban: Ban, stage: str, part: int, trial: Attempt) -> str:
     return f"{held} of {len(trial.roster.active)} peers say that they hold {what}; {needed} had to"
 
 
-def _differences(first: bytes, second: bytes) -> str:
-    one, other = (decode_body(decode_signed(data).body) for data in (first, second))
-    slot = one.slot
-    fields = [name for name in one.__struct_fields__ if getattr(one, name) != getattr(other, name, None)]
-    where = f"{slot.phase.name} of step {slot.step}, attempt {slot.attempt + 1}"
-    return f"{where}; they differ in {' and '.join(fields)}"
+def _differences(first: Place, second: Place) -> str:
+    where = f"of step {first.slot.step}, attempt {first.slot.attempt + 1}"
+    if first.slot == second.slot:
+        return f"two different messages for one slot: {first.slot.phase.name} {where}"
+    return f"two histories {where}: its {first.slot.phase.name} and its {second.slot.phase.name} cannot both be true"
 
 
 def _names(peers: Sequence[int]) -> str:

@@ -7,6 +7,7 @@ is removed; a CLOSE unlike the others is banned.
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -15,8 +16,8 @@ from node.protocol.attempt import Attempt
 from node.protocol.bounds import body_bytes
 from node.protocol.bulk import BulkKind
 from node.protocol.charges import Equivocation, Publication, Ruled
-from node.protocol.encoding import decode_body, encode, signing_bytes
-from node.protocol.messages import Body, Close, Phase, Signed, Void
+from node.protocol.encoding import decode_body, encode, signing_bytes, stub
+from node.protocol.messages import Body, Close, Phase, Signed, Suspect, Void
 from node.protocol.sequence import LackingError, claimers, following, owed_aggregates, owed_parts, scarce
 from node.protocol.shapes import misfit
 from node.protocol.transcript import Transcript
@@ -24,6 +25,8 @@ from node.protocol.trial import Trial
 from node.protocol.tribunal import Guilt
 
 _DISPUTE = (Phase.SUSPECT, Phase.VIEW, Phase.OUTCOME, Phase.HELLO)
+_PER_SLOT = 2
+_Key = tuple[int, Phase, tuple[Phase, int] | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +42,16 @@ class Decision:
     guilts: tuple[Guilt, ...]
 
 
+def _key(body: Body) -> _Key:
+    """The slot of a message within its attempt; a SUSPECT's includes the one that it names."""
+    return body.slot.sender, body.slot.phase, (body.named, body.peer) if isinstance(body, Suspect) else None
+
+
 class Union:
     """The messages of all views that count, laid out as a transcript.
 
     Args:
-        messages: of all views.
+        views: the messages of each, in roster order of their owners.
         heard: owners of these views.
         doubles: owners of two views, with both.
         attempt: this peer's own record of the attempt, whose tensors complete phases need.
@@ -52,7 +60,7 @@ class Union:
 
     def __init__(
         self,
-        messages: Iterable[Signed],
+        views: Iterable[Iterable[Signed]],
         heard: Iterable[int],
         doubles: dict[int, tuple[Signed, Signed]],
         attempt: Attempt,
@@ -64,16 +72,29 @@ class Union:
         self._heard, self._doubles = frozenset(heard), doubles
         self._reached = Phase.COMMIT
         self._trial: Trial | None = None
-        seen: set[bytes] = set()
+        self._seen: dict[bytes, _Key] = {}
+        for messages in views:
+            self._read(messages)
+
+    def _read(self, messages: Iterable[Signed]) -> None:
+        """A view, up to the first message that no honest one holds: what comes after it counts for nothing, so that a
+        liar cannot have everyone check more signatures than there are slots. All honest peers stop at the same place.
+        """
+        counts: Counter[_Key] = Counter()
         for signed in messages:
-            if signed.body not in seen:
+            key = self._seen.get(signed.body)
+            if key is None:
                 body = self._admit(signed)
-                if body is not None:
-                    seen.add(signed.body)
-                    self._shadow.transcript.add(body, signed)
+                if body is None:
+                    return
+                key = self._seen[signed.body] = _key(body)
+                self._shadow.transcript.add(body, signed)
+            counts[key] += 1
+            if counts[key] > _PER_SLOT:
+                return
 
     def _admit(self, signed: Signed) -> Body | None:
-        """A message of this attempt with a valid signature; what is not one counts for nothing."""
+        """A message of this attempt with a valid signature, None for what is not one."""
         shadow = self._shadow
         try:
             body = decode_body(signed.body)
@@ -87,7 +108,7 @@ class Union:
         if len(signed.body) > body_bytes(slot.phase, len(shadow.roster.keys)):
             return None
         key = shadow.roster.keys[slot.sender]
-        return body if shadow.tools.verify(key, signing_bytes(signed.body), signed.signature) else None
+        return body if shadow.tools.verify(key, signing_bytes(body, signed.body), signed.signature) else None
 
     def admitted(self) -> Iterator[tuple[Body, Signed]]:
         """Every message that counts."""
@@ -129,7 +150,7 @@ class Union:
         for (_, sender), pair in self._shadow.transcript.conflicts.items():
             pairs.setdefault(sender, pair)
         guilts = {
-            peer: Guilt(peer, "equivocation", None, Equivocation(peer, encode(first), encode(second)))
+            peer: Guilt(peer, "equivocation", None, Equivocation(peer, stub(first), stub(second)))
             for peer, (first, second) in pairs.items()
         }
         return self._retry(guilts)

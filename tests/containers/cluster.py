@@ -86,6 +86,8 @@ class Cluster:
         deadline = time.monotonic() + seconds
         while not (answer := ready()):
             assert time.monotonic() < deadline, f"{what}: not within {seconds:.0f} s\n{self.states()}\n{self.story()}"
+            # The one pause in these tests. Most of what is awaited is an answer of Prometheus, which tells nobody when
+            # it changes; the engine has events, but for the states of containers only.
             time.sleep(0.5)
         return answer
 

@@ -160,7 +160,7 @@ class Arena:
     def signed(self, body: Body, peer: int) -> Signed:
         """A body under a peer's real key."""
         data = encode_body(body)
-        return Signed(data, self.signers[peer].sign(signing_bytes(data)))
+        return Signed(data, self.signers[peer].sign(signing_bytes(body, data)))
 
     # --- the attacker -----------------------------------------------------------------------------------------
 
@@ -222,7 +222,10 @@ class Arena:
             return self._word(source)
         if source.pick(16) == 0:
             return Signed(data, word.signature)
-        return Signed(data, self.signers[ATTACKER].sign(signing_bytes(data)))
+        try:
+            return Signed(data, self.signers[ATTACKER].sign(signing_bytes(decode_body(data), data)))
+        except WireError:  # nobody looks at the signature of what is no message
+            return Signed(data, word.signature)
 
     def _view(self, source: Source) -> Signed:
         messages = tuple(

@@ -36,14 +36,14 @@ _AFTER_BAN = 8
 """Inputs that still come after the attacker is banned."""
 
 
-def _imported(guided: bool) -> tuple[Any, Any, Any]:
-    """Arenas, mutations and scenes, with the program under test: instrumented if coverage guides."""
+def _imported(guided: bool) -> tuple[Any, Any, Any, Any]:
+    """Arenas, mutations, ways back and scenes, with the program under test: instrumented if coverage guides."""
     if not guided:
-        from tests.fuzz import arena, mutations, scenes
+        from tests.fuzz import arena, mutations, returning, scenes
     else:
         with atheris.instrument_imports(include=["node.wire", "node.envelope", "node.protocol"]):
-            from tests.fuzz import arena, mutations, scenes
-    return arena, mutations, scenes
+            from tests.fuzz import arena, mutations, returning, scenes
+    return arena, mutations, returning, scenes
 
 
 class Fuzz:
@@ -56,7 +56,7 @@ class Fuzz:
 
     def __init__(self, runs: int, guided: bool) -> None:
         self.count = 0
-        self._arenas, self._mutations, self._scenes = _imported(guided)
+        self._arenas, self._mutations, self._returning, self._scenes = _imported(guided)
         self._runs, self._first_mb = runs, 0.0
         self._warm_up = min(_WARM_UP, runs // 2)
         self._arena: Any = None
@@ -112,8 +112,12 @@ class Fuzz:
             arena.go_on(1, self.count % 16 == 0)
 
     def _renew(self) -> None:
-        scene, self._places, self._left = self._places % len(self._scenes.SCENES), self._places + 1, _AFTER_BAN
+        scenes = len(self._scenes.SCENES)
+        scene, self._places, self._left = self._places % (scenes + 1), self._places + 1, _AFTER_BAN
         self._told = []
+        if scene == scenes:
+            self._arena = self._returning.Returning(7 * self._places)
+            return
         self._arena = self._arenas.Arena(scene, 37 * self._places % len(self._scenes.recorded(scene)))
 
     def _report(self) -> None:

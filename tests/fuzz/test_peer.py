@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.fuzz.arena import Arena
 from tests.fuzz.mutations import Source
+from tests.fuzz.returning import Returning
 from tests.fuzz.scenes import ATTACKER, SCENES, recorded
+from tests.simulation.lies import LIES
 
 
 @settings(max_examples=150, deadline=None)
@@ -20,6 +23,29 @@ def test_a_peer_survives_and_blames_only_the_attacker(scene: int, start: int, da
         arena.go_on(source.pick(8), source.pick(2) == 1)
     assert arena.accused <= {ATTACKER}
     assert not arena.halted
+
+
+@settings(max_examples=150, deadline=None)
+@given(start=st.integers(110, 144), data=st.binary(min_size=8, max_size=400))
+def test_a_peer_on_its_way_back_survives_its_teachers_and_comes_back(start: int, data: bytes) -> None:
+    arena = Returning(start)
+    source = Source(data)
+    while source:
+        arena.strike(source)
+        arena.go_on(source.pick(3), source.pick(2) == 1)
+    arena.go_on(1000, with_attacker=False)
+    assert not arena.accused and not arena.halted
+    assert arena.back
+
+
+@pytest.mark.parametrize("name", sorted(LIES))
+def test_every_lie_before_every_lesson_keeps_nobody_out(name: str) -> None:
+    arena = Returning()
+    number = sorted(LIES).index(name)
+    while arena.position < len(arena.tape.told):
+        arena.strike(Source(bytes((6, number, 0))))
+        arena.go_on(1, with_attacker=False)
+    assert arena.back and not arena.halted
 
 
 def test_a_flood_leaves_a_peer_no_larger_than_an_attack_of_one_of_each() -> None:

@@ -1,4 +1,4 @@
-"""A peer that speaks the wire by hand: pyzmq, msgpack and Ed25519 alone, nothing of the program it attacks.
+"""A peer that speaks the wire by hand: pyzmq, msgpack, BLAKE3 and Ed25519 alone, nothing of the program it attacks.
 
 What it knows of the format is written down here once more, so that a change of the wire shows.
 """
@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 import zmq
+from blake3 import blake3
 from nacl.signing import SigningKey
 
 HELLO, COMMIT, SUSPECT, VIEW, OUTCOME, JOIN = 0, 1, 13, 14, 15, 16
@@ -25,6 +26,11 @@ ZMTP_READY = b"\x04\x1a\x05READY\x0bSocket-Type\x00\x00\x00\x04PUSH"
 def pack(value: object) -> bytes:
     """MessagePack."""
     return msgspec.msgpack.encode(value)
+
+
+def hashed(*fields: bytes) -> bytes:
+    """BLAKE3 of fields, each after its length."""
+    return blake3(b"".join(struct.pack("<Q", len(field)) + field for field in fields)).digest()
 
 
 @dataclass
@@ -77,7 +83,7 @@ class RawPeer:
                 line.curve_serverkey = self.transport_keys[peer]
                 line.routing_id = self.claimed
                 line.connect(control)
-            self.lines[peer].send(b"\x02\x03" + pack([self.run_id, self.token]))
+            self.lines[peer].send(b"\x02\x04" + pack([self.run_id, self.token]))
             self.bulk[peer] = self._socket(zmq.PUSH)
             self.bulk[peer].connect(bulk)
 
@@ -104,8 +110,10 @@ class RawPeer:
 
     def signed(self, body: Sequence[object]) -> list[bytes]:
         """A body and our signature."""
-        data = pack(body)
-        return [data, self.key.sign(b"btard/1/message\x00" + data).signature]
+        data, (tag, slot, prefix, *rest) = pack(body), body
+        place = pack([slot, prefix, rest[:2] if tag == "suspect" else None])
+        covered = b"btard/2/message\x00" + hashed(b"message", place, hashed(b"body", data))
+        return [data, self.key.sign(covered).signature]
 
     def message(self, body: Sequence[object]) -> bytes:
         """The control frame of a signed message."""
@@ -127,7 +135,7 @@ class RawPeer:
             yield [b"\x01"]
             yield [b"\x07" + noise]
             yield [b"\x01\x09" + noise]
-            yield [b"\x02\x03" + pack([self.run_id, os.urandom(32)])]
+            yield [b"\x02\x04" + pack([self.run_id, os.urandom(32)])]
             yield [b"\x02\x09" + noise]
             yield [b"\x01\x00" + noise, noise, noise]
             yield [b"\x01\x00" + b"\x91" * 4000]

@@ -51,7 +51,7 @@ def once(configs: list[NodeConfig], lives: int, dice: Random) -> None:
         wanted, end = before + dice.randint(1, 4), monotonic() + WATCHDOG_S
         while len(started[0].said("committed")) < wanted and started[0].process.exitcode is None:
             assert monotonic() < end, [each.log for each in started]
-            started[0].process.join(dice.uniform(0.001, 0.02))
+            started[0].process.join(dice.uniform(0.001, 0.02))  # the instant of the kill is drawn, not awaited
         for each in dice.sample(started, len(started)):
             if each.process.exitcode is None:
                 os.kill(each.process.pid or 0, signal.SIGKILL)
@@ -85,7 +85,7 @@ def test_a_peer_that_is_killed_and_started_again_at_once_is_missed_by_nobody(tmp
             wanted, end = len(latest.said("committed")) + dice.randint(1, 3), monotonic() + WATCHDOG_S
             while len(latest.said("committed")) < wanted and latest.process.exitcode is None:
                 assert monotonic() < end, latest.log
-                latest.process.join(dice.uniform(0.001, 0.02))
+                latest.process.join(dice.uniform(0.001, 0.02))  # as above
             if latest.process.exitcode is not None:
                 break
             os.kill(latest.process.pid or 0, signal.SIGKILL)

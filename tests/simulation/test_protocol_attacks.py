@@ -48,6 +48,25 @@ def test_two_closes_are_proof_in_the_next_report(to: str) -> None:
     assert not story.voided
 
 
+@pytest.mark.parametrize("hold", [False, True])
+@pytest.mark.parametrize("what", ["report", "fat", "close", "history", "strayed_history"])
+def test_whoever_says_something_else_about_a_step_that_is_over_does_it_once(what: str, hold: bool) -> None:
+    """The certificate wins the dispute; the two signatures that started it fit into any REPORT, however large their
+    messages are, and act at the end of the step whose REPORTs carry them."""
+    story = play([plugin("afterthought", what=what, hold=hold)], schedule=ALWAYS, run=configuration(steps=12))
+    (ban,) = story.removed
+    assert ban in [(step, 5, "equivocation") for step in (START + 1, START + 2)]
+    assert len(story.disputes) <= 2
+    assert not story.voided
+
+
+def test_a_message_of_a_phase_that_a_step_did_not_have_is_nobodys_business() -> None:
+    story = play([plugin("afterthought", what="stray", hold=False)], schedule=ALWAYS, run=configuration(steps=8))
+    assert not story.removed
+    assert not story.disputes
+    assert not story.suspected
+
+
 OPTIONAL = [("HELD", "withhold_part"), ("AGG2", "complain"), ("HAVE", "lie_checksum")]
 
 

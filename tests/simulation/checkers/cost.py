@@ -17,6 +17,10 @@ from tests.simulation.stage import Stage
 _BYTES_PER_PEER = 400
 """A message's size grows with n, never with d: bound per message, for each peer of the roster."""
 
+_DISPUTES_EACH = 3
+"""What a faulty peer can start: what convicts it in a dispute or in the REPORT after one does so once, and a silence
+that a certificate hides costs one dispute more."""
+
 _JUDGED = ("RESEND", "PUBLISH")
 
 
@@ -48,6 +52,7 @@ class Cost:
         self._active = dict.fromkeys(stage.honest, stage.run.peers)
         self._lessons = dict.fromkeys(stage.honest, (0, 0))
         """Lessons that a peer has given until its last two steps were committed."""
+        self._disputes: dict[int, set[tuple[int, int]]] = {node: set() for node in stage.honest}
         self._entered: dict[int, float] = {}
         self._pasts: dict[int, Attempt] = {}
         self._company: dict[int, int] = {}
@@ -70,9 +75,10 @@ class Cost:
             case Suspected(step=step):
                 self._disturbed = max(self._disturbed, step)
                 tally.suspicions += 1
-            case Disputed(step=step):
+            case Disputed(step=step, attempt=attempt):
                 self._disturbed = max(self._disturbed, step)
                 tally.disputes += 1
+                self._disputes[node].add((step, attempt))
             case Banned(step=step):
                 # Whoever leaves is told why.
                 self._disturbed = max(self._disturbed, step)
@@ -92,7 +98,9 @@ class Cost:
                 self._active[node] = len(self._stage.simulation.nodes[node].peer.state.roster.active)
 
     def end(self) -> None:
-        pass
+        most = _DISPUTES_EACH * len(self._stage.roles)
+        for node, disputes in self._disputes.items():
+            assert len(disputes) <= most, f"peer {node} went through disputes of {sorted(disputes)}"
 
     def _slow(self, node: int, now_s: float) -> None:
         """After 2 D in a phase a peer passes on the messages of the one before to those that it has not heard in it."""

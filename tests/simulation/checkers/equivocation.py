@@ -3,8 +3,11 @@ take one each, is out by the end of the next step."""
 
 from __future__ import annotations
 
-from node.protocol.encoding import decode_body
-from node.protocol.messages import Phase
+from itertools import combinations
+
+from node.protocol.charges import contradict
+from node.protocol.encoding import decode_body, stub
+from node.protocol.messages import Phase, Stub
 from node.protocol.notices import Committed, Voided
 from node.simulator import Observed
 from tests.simulation.checkers.testimony import Bans
@@ -43,10 +46,19 @@ class Equivocations:
         attempts = [peer.past, *(round_.attempt for round_ in rounds if round_ is not None)]
         for attempt in attempts:
             if attempt is not None and (attempt.step, attempt.number) == (step, number):
+                stubs: dict[int, list[Stub]] = {}
                 for signed in attempt.transcript.everything():
                     slot = decode_body(signed.body).slot
                     self._note(step, number, slot.phase, slot.sender, signed.body)
+                    stubs.setdefault(slot.sender, []).append(stub(signed))
+                self._check_histories(stubs)
                 return
+
+    def _check_histories(self, stubs: dict[int, list[Stub]]) -> None:
+        """What proves equivocation is never signed by an honest peer."""
+        for peer in stubs.keys() - self._stage.roles.keys():
+            for first, second in combinations(stubs[peer], 2):
+                assert not contradict(first, second), f"honest peer {peer} contradicts itself: {first}, {second}"
 
     def _note(self, step: int, number: int, phase: Phase, sender: int, body: bytes) -> None:
         if phase is not Phase.SUSPECT and self._held.setdefault((step, number, phase, sender), body) != body:

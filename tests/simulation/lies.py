@@ -1,0 +1,76 @@
+"""What a lying teacher can make of a lesson: each lie leaves the states as they are, so that the lesson is like those
+of honest peers, and changes what only the liar's own lesson holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from node.protocol.encoding import decode_body, encode_body, signing_bytes
+from node.protocol.lesson import Lesson, Past
+from node.protocol.messages import Body, Close, Commit, Hello, Join, Outcome, Phase, Signed, Slot, Suspect, View
+from node.signing import Signer
+
+Lie = Callable[[Lesson, Signer, int], Lesson]
+"""(what an honest peer tells, the liar's key, its id) -> what the liar tells."""
+
+DIGEST = bytes(32)
+
+
+def signed(body: Body, signer: Signer) -> Signed:
+    data = encode_body(body)
+    return Signed(data, signer.sign(signing_bytes(body, data)))
+
+
+def _past(lesson: Lesson, **changed: object) -> Lesson:
+    past = lesson.past if lesson.past is not None else Past(-1, None, (), ())
+    return msgspec.structs.replace(lesson, past=msgspec.structs.replace(past, **changed))
+
+
+def _messages(lesson: Lesson) -> tuple[Signed, ...]:
+    return lesson.past.messages if lesson.past is not None else ()
+
+
+def _adding(make: Callable[[Slot], Body], phase: Phase) -> Lie:
+    """One more message of the attempt, that the liar signs."""
+
+    def lie(lesson: Lesson, signer: Signer, liar: int) -> Lesson:
+        if not _messages(lesson):
+            return lesson
+        slot = decode_body(_messages(lesson)[0].body).slot
+        body = make(msgspec.structs.replace(slot, phase=phase, sender=liar))
+        return _past(lesson, messages=(*_messages(lesson), signed(body, signer)))
+
+    return lie
+
+
+def _repeated(lesson: Lesson, signer: Signer, liar: int) -> Lesson:
+    return msgspec.structs.replace(
+        lesson, now=msgspec.structs.replace(lesson.now, certificate=lesson.now.certificate * 20)
+    )
+
+
+def _unsigned(lesson: Lesson, signer: Signer, liar: int) -> Lesson:
+    return _past(lesson, messages=tuple(Signed(each.body, bytes(64)) for each in _messages(lesson)))
+
+
+LIES: dict[str, Lie] = {
+    "a SUSPECT": _adding(lambda slot: Suspect(slot, (), Phase.AGG, (slot.sender + 1) % 2), Phase.SUSPECT),
+    "a HELLO": _adding(lambda slot: Hello(slot, (), DIGEST, DIGEST), Phase.HELLO),
+    "a VIEW": _adding(lambda slot: View(slot, (), ()), Phase.VIEW),
+    "an OUTCOME": _adding(lambda slot: Outcome(slot, (), None, ()), Phase.OUTCOME),
+    "a JOIN": _adding(lambda slot: Join(slot, (), DIGEST), Phase.JOIN),
+    "a CLOSE": _adding(lambda slot: Close(slot, (), DIGEST), Phase.CLOSE),
+    "a second COMMIT": _adding(lambda slot: Commit(slot, (), (), DIGEST), Phase.COMMIT),
+    "a large COMMIT": _adding(lambda slot: Commit(slot, (), (DIGEST,) * 4096, DIGEST), Phase.COMMIT),
+    "no messages": lambda lesson, signer, liar: _past(lesson, messages=()),
+    "a message left out": lambda lesson, signer, liar: _past(lesson, messages=_messages(lesson)[:-1]),
+    "every message twice": lambda lesson, signer, liar: _past(lesson, messages=_messages(lesson) * 2),
+    "no message signed": _unsigned,
+    "other norms": lambda lesson, signer, liar: _past(lesson, norms=((1.0,) * 1000,) * 10),
+    "a certificate twenty times": _repeated,
+    "no certificate": lambda lesson, signer, liar: msgspec.structs.replace(
+        lesson, now=msgspec.structs.replace(lesson.now, certificate=())
+    ),
+}

@@ -1,0 +1,227 @@
+"""Figures and tables of a sweep's page, on hand-made rows: detections, matrices, curves, what the page says."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Mapping
+from typing import Any
+from xml.etree import ElementTree
+
+import msgspec
+import pytest
+
+from launcher.experiment import Experiment
+from launcher.figures.svg import Figure
+from launcher.report import detection, sweep_figures, sweep_page
+from launcher.report.sweep_data import SweepData
+from launcher.report.sweep_detections import detections
+from launcher.report.sweep_matrices import matrices
+from launcher.sweep.plans import ATTACKS, PLANS
+from launcher.sweep.rows import Row
+from tests.sweeping import plan, row, swept
+
+ATTACKED = Experiment(byzantine=2, attack="noise", steps=300)
+
+
+def _run(options: Mapping[str, Any] | None = None, labels: Mapping[str, str] | None = None, **given: Any) -> Row:
+    return row(msgspec.structs.replace(ATTACKED, **(options or {})), labels, **given)
+
+
+def _text(sweep: SweepData) -> str:
+    """The words of a page."""
+    body = re.sub("<style>.*?</style>", " ", sweep_page.render(sweep), flags=re.DOTALL)
+    return re.sub(r"\s+", " ", html.unescape(re.sub("<[^>]+>", " ", body)))
+
+
+def _key(figures: list[Figure], key: str) -> Figure:
+    (found,) = (figure for figure in figures if figure.key == key)
+    return found
+
+
+# --- detections -------------------------------------------------------------------------------------------------
+
+
+def test_what_varies_besides_the_law_makes_one_figure() -> None:
+    rows = [_run({"seed": seed, "attack": attack}, gradient_steps=[2, 6], detection_steps=[2, 6])
+            for seed in range(2) for attack in ("noise", "zero")]  # fmt: skip
+    (figure,) = detections(swept(rows))
+    assert figure.key == "detection-2-1-remove"
+    assert figure.title == "Detection: 2 attackers, every 1 step, remove"
+    assert "Mean seen 4.00, by the law " in figure.caption
+    assert "Not in the histogram" not in figure.caption
+    assert "seen (8)" in figure.svg
+
+
+def test_an_attack_on_the_aggregation_gives_no_figure() -> None:
+    rows = [_run({"attack": "shift_aggregate", "seed": seed}, gradient_steps=[], detection_steps=[1, 1])
+            for seed in range(2)]  # fmt: skip
+    assert detections(swept(rows)) == []
+    known = [msgspec.structs.replace(made, gradient_steps=[1, 1]) for made in rows]
+    assert len(detections(swept(known))) == 1
+
+
+def test_rows_of_earlier_versions_count_every_ban() -> None:
+    (figure,) = detections(swept([_run(gradient_steps=None, detection_steps=[5, 7])]))
+    assert "Mean seen 6.00" in figure.caption
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "keys", "words"),
+    [
+        ("validators", (0, 1, 2), ("validators1", "validators2"), "2 validating"),
+        ("validate_every", (1, 3), ("validate-every1", "validate-every3"), "a draw in 3 steps"),
+        ("peers", (6, 9), ("peers6", "peers9"), "9 peers"),
+        ("attack_start", (10, 100), ("attack-start10", "attack-start100"), "from step 100 on"),
+    ],
+)
+def test_what_the_law_depends_on_makes_figures_of_its_own(
+    name: str, values: tuple[int, ...], keys: tuple[str, ...], words: str
+) -> None:
+    found = detections(swept([_run({name: value}) for value in values]))
+    assert [figure.key for figure in found] == [f"detection-2-1-remove-{key}" for key in keys]
+    assert found[-1].title.endswith(f", remove, {words}")
+    for figure, value in zip(found, values[-2:], strict=True):
+        law, _ = detection.law_of(*detection.setting_of(_run({name: value}).options))
+        assert f"by the law {detection.mean_of(law):.2f}" in figure.caption
+
+
+def test_attackers_that_were_never_caught_are_told() -> None:
+    rows = [_run({"seed": 0}, gradient_steps=[8], detection_steps=[8], undetected=1),
+            _run({"seed": 1}, gradient_steps=[4], detection_steps=[4, 1])]  # fmt: skip
+    (figure,) = detections(swept(rows))
+    assert "Not in the histogram, of 4 attackers: 1 never caught, 1 banned or removed for something else." in (
+        figure.caption
+    )
+    assert "Mean seen 6.00" in figure.caption
+    assert "seen (2)" in figure.svg
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"role": ("5=noise",), "byzantine": 0, "attack": None},
+        {"attack_probability": 0.5},
+        {"validators": 0},
+        {"byzantine": 0, "attack": None},
+    ],
+    ids=["roles", "probability", "nobody validates", "nobody attacks"],
+)
+def test_what_the_law_does_not_speak_of_has_no_figure(options: dict[str, Any]) -> None:
+    assert detections(swept([_run(options)])) == []
+
+
+# --- matrices ---------------------------------------------------------------------------------------------------
+
+
+def test_each_matrix_has_a_caption_of_its_own() -> None:
+    rows = [_run({"rule": rule, "attack": attack}) for rule in ("mean", "median") for attack in ("noise", "zero")]
+    found = {figure.key: figure.caption for figure in matrices(swept(rows))}
+    assert list(found) == [f"matrix-attack-{kind}" for kind in ("final", "best", "latency", "bytes")]
+    assert found["matrix-attack-final"] == found["matrix-attack-best"]
+    assert "worst run" in found["matrix-attack-final"]
+    for kind in ("latency", "bytes"):
+        assert found[f"matrix-attack-{kind}"].startswith("Mean over")
+    assert "never caught" in found["matrix-attack-latency"]
+
+
+def test_a_mean_of_those_caught_says_that_others_were_not() -> None:
+    some = _run({"rule": "median"}, undetected=1, detection_steps=[7])
+    none = _run({"rule": "krum", "allow_weak": True}, undetected=2, detection_steps=[])
+    rows = [_run({"rule": "mean"}, detection_steps=[3, 6]), some, none, _run({"rule": "mean", "attack": "zero"})]
+    drawn = _key(matrices(swept(rows)), "matrix-attack-latency").svg
+    assert ">4.5<" in drawn
+    assert ">7.0+<" in drawn
+    assert ">free<" in drawn
+    assert "1 of 2 attackers caught" in drawn
+    assert "2 of 2 attackers caught" in drawn
+
+
+def test_controls_are_in_no_matrix() -> None:
+    assert matrices(swept(plan("paper", False))) == [], "only a control has another rule"
+    rows = [_run({"rule": rule, "attack": attack}, {"control": "c" if rule == "krum" else ""})
+            for rule in ("mean", "median", "krum") for attack in ("noise", "zero")]  # fmt: skip
+    for figure in matrices(swept(rows)):
+        assert ">median<" in figure.svg
+        assert ">krum<" not in figure.svg
+
+
+def test_matrices_of_runs_without_accuracies_and_of_many_attackers() -> None:
+    rows = [_run({"rule": rule, "byzantine": count, "peers": 24}, final_test_accuracy=None, best_test_accuracy=None)
+            for rule in ("mean", "median") for count in (10, 2)]  # fmt: skip
+    found = matrices(swept(rows))
+    latency = _key(found, "matrix-attackers-latency").svg
+    assert latency.index(">2<") < latency.index(">10<"), "by number"
+    assert latency.count(">4.0<") == 4
+    assert ">0." not in _key(found, "matrix-attackers-final").svg
+
+
+# --- plans ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_every_plan_has_figures(name: str) -> None:
+    sweep = swept(plan(name, False))
+    page = sweep_page.render(sweep)
+    drawn = re.findall("<svg.*?</svg>", page, flags=re.DOTALL)
+    assert len(drawn) == page.count("<figure ")
+    assert drawn
+    for figure in drawn:
+        assert len(list(ElementTree.fromstring(figure).iter())) > 5
+
+
+@pytest.mark.parametrize(
+    ("name", "keys"),
+    [
+        ("starts", [f"curves-{attack}" for attack in ATTACKS]),
+        ("mixed", [f"curves-{attack}-with" for attack in ATTACKS[:-1]]),
+        ("aggregation", ["curves-1-attacker", "curves-2-attackers"]),
+        ("sixteen", ["curves"]),
+    ],
+)
+def test_future_work_is_drawn_beside_a_clean_run(name: str, keys: list[str]) -> None:
+    sweep = swept(plan(name, False))
+    found = sweep_figures.curves(sweep)
+    assert [figure.key for figure in found] == keys
+    assert all("clean" in figure.svg for figure in found)
+    drawn = sum(figure.svg.count("<path") - 1 for figure in found)
+    assert drawn == len({made.labels["label"] for made in sweep.rows} - {"clean"}), "every kind of run, once"
+
+
+# --- the page ---------------------------------------------------------------------------------------------------
+
+
+def test_controls_are_shown_without_the_reports_own_runs() -> None:
+    only = [made for made in plan("paper", False) if made.labels.get("control") == "tau 1"]
+    text = _text(swept(only))
+    assert "Control: tau 1" in text
+    assert "Figure 4: test accuracy, aggressive, tau 1" in text
+    assert "The report's claims" not in text
+    assert "Finals beside the report's" not in text
+    clean = [made for made in plan("paper", True) if made.labels["scheme"] == "clean"]
+    assert "Control: tau 1" in _text(swept([*clean, *only]))
+
+
+def test_attackers_that_were_not_caught_stand_beside_the_mean() -> None:
+    rows = [_run({"seed": seed}, undetected=int(seed == 1), detection_steps=[4, 9][: 2 - seed]) for seed in range(2)]
+    assert "5.7 (max 9) (3 of 4 caught)" in _text(swept(rows))
+    assert "caught)" not in _text(swept(rows[:1]))
+    assert " never " in _text(swept([_run(undetected=2, detection_steps=[], gradient_steps=[])]))
+
+
+def test_the_page_says_how_many_draws_there_are() -> None:
+    text = _text(swept(plan("paper", False)))
+    assert "3 seeds and 3 protocol seeds, each one draw of validators. Medians are over all of them" in text
+    assert "share the draw, so the \u00b1 intervals, which treat runs as independent, are too narrow" in text
+    one = _text(swept(plan("paper", True)))
+    assert "1 seed and 1 protocol seed, each one draw of validators: no spread is known" in one
+    assert "too narrow" not in one, "no interval"
+    apart = plan("paper", True, seed="0..2", protocol_seed="7,8,9")
+    paired = [made for made in apart if made.options["seed"] + 7 == made.options["protocol_seed"]]
+    assert "too narrow" not in _text(swept(paired)), "a draw of its own for each run of a kind"
+
+
+def test_the_header_of_the_lowest_accuracy_holds_for_any_start() -> None:
+    text = _text(swept(plan("paper", True, attack_start="40", steps="300")))
+    assert "lowest since the attack" in text
+    assert "after 100" not in text

@@ -1,0 +1,108 @@
+"""The command around a sweep: what it counts, says and writes down."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from rich.console import Console
+
+from launcher import exits
+from launcher.cli import cli
+from launcher.experiment import Experiment
+from launcher.sweep import command, engine, spec
+from launcher.sweep.command import Asked
+from launcher.sweep.grid import cells
+from launcher.sweep.store import Store, read
+from node.errors import BackendError, ConfigError
+
+BASE = Experiment(backend="simulated", task="quadratic", device="cpu", steps=6, eval_every=3)
+
+
+@pytest.mark.parametrize(
+    ("retry", "said"),
+    [(False, ["[1/1] seed=1:", "1 run, 1 failed", "failed before: the disk is full: free some; see"]),
+     (True, ["[2/2] seed=", "2 run; table"])],
+)  # fmt: skip
+def test_failed_cells_are_explained_and_counted_only_where_they_are_run(
+    tmp_path: Path, retry: bool, said: list[str]
+) -> None:
+    out = tmp_path / "sweep"
+    first, _ = spec.make(None, False, BASE, {"seed": "0..1"}).cells
+    where = Store(out).attempt(first.id)
+    where.mkdir()
+    (where / "problem.txt").write_text("the disk is full:\nfree some\n")
+    Store(out).reject(where, first.id)
+    text = io.StringIO()
+    asked = Asked(None, {"seed": "0..1"}, out=str(out), cores=1, retry_failed=retry)
+    code = command.run(asked, BASE, Console(file=text, width=400), ["btard-launch", "sweep", "--limit=2"])
+    assert code == (exits.OK if retry else exits.FAILED)
+    for words in said:
+        assert words in text.getvalue()
+    assert read(out).argv == ["btard-launch", "sweep"]
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("paper --quick --slim --cores 2", "paper --quick --slim --cores 2"),
+        ("mine.toml --only part.aa --out there --retry-failed", "mine.toml --out there"),
+        ("--limit 3 --seed 0..2 --only=- --limit=1 --no-check", "--seed 0..2 --no-check"),
+        ("rules --dry-run", "rules"),
+    ],
+)
+def test_the_command_that_repeats_a_sweep_is_that_of_the_whole(given: str, kept: str) -> None:
+    assert command.lasting(["btard-launch", "sweep", *given.split()]) == ["btard-launch", "sweep", *kept.split()]
+
+
+def test_options_that_are_left_out_of_it_exist() -> None:
+    """And no other option of the command is meant for one call of it, or takes a value where none is skipped."""
+    own = {option.opts[0]: option.is_flag for option in cli.commands["sweep"].params if option.opts[0].startswith("--")}
+    assert {name: own[name] for name in command._PASSING} == dict.fromkeys(command._PASSING, True)
+    assert {name: own[name] for name in command._PASSING_VALUES} == dict.fromkeys(command._PASSING_VALUES, False)
+
+
+@pytest.mark.parametrize(
+    ("device", "auto", "backend", "wanted"),
+    [
+        ("cpu", "cuda", "local", 6),
+        ("cpu", "cuda", "simulated", 1),
+        ("auto", "cpu", "local", 6),
+        ("auto", "cpu", "simulated", 1),
+        ("auto", "cuda", "local", 16),
+        ("auto", "cuda", "simulated", 16),
+        ("cuda", "cpu", "local", 16),
+    ],
+)
+def test_a_gpu_holds_one_cluster_at_a_time(
+    monkeypatch: pytest.MonkeyPatch, device: str, auto: str, backend: str, wanted: int
+) -> None:
+    monkeypatch.setattr(engine, "_auto_device", lambda: auto)
+    (cell,) = cells(Experiment(), {"device": [device], "backend": [backend], "peers": [6]})
+    assert engine.cost(cell, 16) == wanted
+
+
+def test_what_has_no_meaning_in_a_sweep_names_what_has() -> None:
+    for arguments, words in {
+        ("--expect", "honest_banned==0"): "--expect has no meaning in a sweep; leave it out, and read results.csv",
+        ("--run-dir", "there"): "--run-dir has no meaning in a sweep; use --out",
+    }.items():
+        refused = CliRunner().invoke(cli, ["sweep", *arguments])
+        assert isinstance(refused.exception, ConfigError)
+        assert words in str(refused.exception)
+        assert ("--out" in str(refused.exception)) == (arguments[0] == "--run-dir")
+
+
+def test_a_directory_that_cannot_be_written_names_its_option(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BackendError, match=r"Not a directory; use another --out$"):
+        Store(tmp_path / "file" / "sweep")
+    store = Store(tmp_path / "sweep")
+    for name in ("sweep", "0"):  # not writable to root either
+        (tmp_path / "sweep" / "claims" / name).mkdir()
+    with pytest.raises(BackendError, match=r"claims/sweep: Is a directory; use another --out$"):
+        store.enlist("test", [], [])
+    with pytest.raises(BackendError, match=r"claims/0: Is a directory; use another --out$"):
+        store.claim("0")
