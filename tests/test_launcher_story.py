@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
+import pytest
+from rich.console import Console
+
+from launcher import verification
 from launcher.story import REASONS, tell
+from node import audit
 from node.journal import Journal
 from node.protocol.tribunal import REASONS as KNOWN
 
@@ -47,3 +53,22 @@ def test_an_undo_step_is_told_once(tmp_path: Path) -> None:
         "step 5: what peer 4 had contributed was recomputed: 2 false; the parameters before step 3 stand again, 2 "
         "steps lost; the first lie may be older than the window",
     ]
+
+
+@pytest.mark.parametrize(
+    ("fine", "said", "code"),
+    [
+        ((), "no bans: nothing to verify", 0),
+        ((True,), "1 finding, 0 wrong", 0),
+        ((True, False), "2 findings, 1 wrong", 1),
+    ],
+)
+def test_findings_are_counted(
+    fine: tuple[bool, ...], said: str, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "genesis.json").touch()
+    found = [audit.Finding("ban of peer 1", each, "transcript", "as peer 0 said") for each in fine]
+    monkeypatch.setattr(audit, "check_run", lambda *_: found)
+    console = Console(file=io.StringIO(), width=200)
+    assert verification.show(console, tmp_path) == code
+    assert console.file.getvalue().splitlines()[-1] == said  # type: ignore[attr-defined]

@@ -106,3 +106,10 @@ def test_a_directory_that_cannot_be_written_names_its_option(tmp_path: Path) -> 
         store.enlist("test", [], [])
     with pytest.raises(BackendError, match=r"claims/0: Is a directory; use another --out$"):
         store.claim("0")
+
+
+@pytest.mark.parametrize(("seeds", "said"), [("0", "1 cell\n"), ("0,1", "2 cells\n")])
+def test_one_cell_is_one_cell(seeds: str, said: str) -> None:
+    listed = CliRunner().invoke(cli, ["sweep", "--task", "quadratic", "--seed", seeds, "--dry-run"])
+    assert listed.stderr == said
+    assert len(listed.stdout.splitlines()) == len(seeds.split(","))

@@ -65,12 +65,13 @@ def run(asked: Asked, base: Experiment, console: Console, argv: Sequence[str]) -
     if asked.dry_run:
         for cell in sweep.cells:
             click.echo(f"{cell.id}  {describe(cell, names)}")
-        click.echo(f"{len(sweep.cells)} cells", err=True)  # the list itself is what --only reads
+        click.echo(_count(len(sweep.cells), "cell"), err=True)  # the list itself is what --only reads
         return exits.OK
     store = Store(out)
     store.enlist(sweep.name, sweep.cells, lasting(argv))
     wish = Wish(cores, asked.limit, asked.retry_failed, asked.slim, asked.check)
-    console.print(f"sweep {sweep.name}: {len(sweep.cells)} runs in {out}, {cores} cores", highlight=False)
+    runs = f"{_count(len(sweep.cells), 'run')} in {out}, {_count(cores, 'core')}"
+    console.print(f"sweep {sweep.name}: {runs}", highlight=False)
     with Bar(console, engine.due(store, sweep.cells, wish.retry_failed), cores, names) as bar:
         outcome = engine.run(store, sweep.cells, wish, bar)
     _tell(outcome, out, names, console)
@@ -111,6 +112,10 @@ def _check_all(cells: Sequence[Cell]) -> None:
             expectations.parse_all(cell.experiment.expect)
         except ConfigError as error:
             raise ConfigError(f"cell {describe(cell, names)!r}: {error}") from error
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _tell(outcome: Outcome, out: Path, names: Sequence[str], console: Console) -> None:
