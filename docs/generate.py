@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias, get_args
 
+from docs.specification import SECTIONS, WORDS
 from node import wire
 from node.aggregation.registry import PRE_AGGREGATIONS, RULES
 from node.aggregation.strength import Condition
@@ -48,27 +49,6 @@ the wire). A signature covers a message's place (its slot and prefix, and what a
 body, so two of them prove a contradiction without the bodies ([decision 36](adr/0036-contradictions-are-short.md)).
 """
 
-_SPECIFICATION = """\
-Sources and comments that say *PROTOCOL section N* mean the specification that this project was built from. It is not
-part of the repository; these pages tell what has become of each section:
-"""
-
-_SECTIONS = (
-    ("1", "who takes part, what is assumed of the network, and what is promised",
-     "[security](security.md), Model, Promises"),
-    ("2", "the words: rosters, slots, prefixes, certificates", "this page"),
-    ("3", "a step without disputes: its phases, and the checks V0 to V3", "this page; [security](security.md)"),
-    ("4", "disputes: deadlines, suspicions, views, outcomes", "[security](security.md), Disputes"),
-    ("5", "parts that are withheld or are not what was committed to", "[security](security.md); ADR 15"),
-    ("6", "accusations, and who is banned for a false one", "this page, Charges and bans"),
-    ("7", "what a ban does, and how a peer that was gone comes back", "[faults](faults.md), Recovery; ADR 13, 30"),
-    ("8", "numbers: formats, tolerances, CenteredClip, the rate of detection",
-     "[rules](rules.md); [detection](detection.md); ADR 5, 6"),
-    ("9", "what the tests have to show, attack by attack",
-     "[security](security.md), How it is tested; `tests/section9.py`"),
-)  # fmt: skip
-"""Number, subject and page of each section of the specification."""
-
 
 def protocol() -> str:
     """The page about messages, frames and evidence."""
@@ -91,7 +71,7 @@ def protocol() -> str:
     blocks += ["## Inside messages\n", *map(_struct, inside), _enum(messages.AccusationKind)]
     blocks += ["## Charges and bans\n", _charges(), "## Evidence\n", *map(_struct, _EVIDENCE)]
     blocks += ["## Frames\n", *_frames()]
-    blocks += ["## The specification\n", _SPECIFICATION, _table(("section", "about", "where"), _SECTIONS)]
+    blocks += ["## The specification\n", WORDS, _table(("section", "about", "where"), SECTIONS)]
     return _page(blocks)
 
 
