@@ -26,24 +26,22 @@ def script(path: Path, *lines: str) -> None:
         (None, "exit 1", 1, ""),
         (None, None, 1, ""),
     ],
-    ids=["the workplace's", "the workplace's fails", "whatever answers", "none answers", "no docker"],
+    ids=["its own", "its own fails", "whatever answers", "none answers", "no docker"],
 )
 def test_an_engine_is_found_or_its_absence_is_said(
     own: str | None, docker: str | None, code: int, said: str, tmp_path: Path
 ) -> None:
-    place = tmp_path / "project" / ".ci" / "engine"
-    place.parent.mkdir(parents=True)
-    shutil.copy(ENGINE, place)
+    starter = tmp_path / "starter"
     programs = tmp_path / "bin"
     programs.mkdir()
-    for name in ("bash", "dirname", "sh"):
+    for name in ("bash", "sh"):
         (programs / name).symlink_to(str(shutil.which(name)))
     if own is not None:
-        script(tmp_path / "shared" / "machine" / "container-engine", own)
+        script(starter, own)
     if docker is not None:
         script(programs / "docker", docker)
     found = subprocess.run(
-        [programs / "bash", place], env={"PATH": str(programs)}, capture_output=True, text=True, timeout=30
+        [programs / "bash", ENGINE, starter], env={"PATH": str(programs)}, capture_output=True, text=True, timeout=30
     )
     assert (found.returncode, found.stdout) == (code, said)
     assert ("no container engine" in found.stderr) is (code == 1)

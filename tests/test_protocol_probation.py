@@ -129,10 +129,9 @@ def lie(signers: tuple[int, ...]) -> Lesson:
     for old in state.certificate:
         body = decode_body(old.body)
         assert isinstance(body, Close | Outcome)
-        if body.slot.sender in signers:
-            signed.append(signed_by(stage, body.slot.sender, msgspec.structs.replace(body, value=false.digest)))
-        else:
-            signed.append(Signed(encode_body(msgspec.structs.replace(body, value=false.digest)), old.signature))
+        changed = msgspec.structs.replace(body, value=false.digest)
+        made = signed_by(stage, body.slot.sender, changed)
+        signed.append(made if body.slot.sender in signers else Signed(made.body, old.signature))
     return Lesson(Certified(false, tuple(signed)))
 
 
