@@ -60,7 +60,7 @@ class Afterthought(Behaviour):
             case Say(body=Report() as report) if self._what in ("report", "fat"):
                 false = _fat(report, b"\0", view) if self._what == "fat" else report
                 self._said = _fat(report, b"\1", view) if self._what == "fat" else other_version(report)
-                return (replace_body(output, false),)
+                return (Say(output.to, false),)
             case Say(body=Close() as close) if self._what not in ("report", "fat"):
                 self._said = _later(close, self._what)
             case Say(body=Commit()) if self._hold and self._ready is not None:
@@ -74,11 +74,6 @@ class Afterthought(Behaviour):
                 held, self._held = self._held, []
                 return (output, *held)
         return (output,)
-
-
-def replace_body(say: Say, body: Body) -> Say:
-    """The same message with another body."""
-    return Say(say.to, body)
 
 
 def _fat(report: Report, filler: bytes, view: View) -> Report:

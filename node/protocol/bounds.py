@@ -19,7 +19,8 @@ _PER_PEER_BYTES = 64
 _SUSPECT_BYTES = 256
 _SIGNED_BYTES = 80
 """A signature and the framing around it, or an endorsement."""
-_PROOFS = 4
+MAX_PROOFS = 4
+"""Pieces of evidence that one REPORT carries."""
 _JOIN_BYTES = 320
 """A JOIN and its signature."""
 
@@ -35,8 +36,9 @@ def _bits(peers: int) -> int:
 
 
 def evidence_bytes(peers: int) -> int:
-    """Most evidence that one REPORT carries: a few pairs of messages, one pair of them full of bits."""
-    return 2 * _PROOFS * (plain_bytes(peers) + _SIGNED_BYTES) + 2 * _bits(peers)
+    """Most evidence that one REPORT carries: as much as a few pairs of messages take, one of them full of bits.
+    Stubs and SUSPECTs take less."""
+    return 2 * MAX_PROOFS * (plain_bytes(peers) + _SIGNED_BYTES) + 2 * _bits(peers)
 
 
 def join_bytes(peers: int) -> int:

@@ -7,16 +7,14 @@ from typing import TypeAlias
 
 import msgspec
 
+from node.errors import WireError
 from node.protocol.attempt import Attempt
-from node.protocol.encoding import encode, stub, stub_bytes
-from node.protocol.messages import Phase, Slot, Stub
+from node.protocol.encoding import decoded, encode, stub, stub_bytes
+from node.protocol.messages import Phase, Stub
 from node.protocol.notices import Accused
 from node.protocol.settings import Verify
 from node.protocol.silence import Silent
 from node.protocol.transcript import Transcript
-
-MAX_PROOFS = 4
-"""Proofs of equivocation that one REPORT carries."""
 
 _pair_decoder = msgspec.msgpack.Decoder(tuple[Stub, Stub])
 
@@ -187,22 +185,18 @@ def contradict(first: Stub, second: Stub) -> bool:
     one, other = first.place, second.place
     if (one.slot, one.named) == (other.slot, other.named):
         return first.body != second.body
-    if _author(one.slot) != _author(other.slot):
+    if (one.slot.where, one.slot.sender) != (other.slot.where, other.slot.sender):
         return False
     short, long = sorted((one, other), key=lambda place: len(place.prefix))
     count = len(short.prefix)
     return long.prefix[:count] != short.prefix or (len(long.prefix) > count and short.slot.phase is Phase.CLOSE)
 
 
-def _author(slot: Slot) -> tuple[bytes, bytes, int, int, int]:
-    return slot.run, slot.roster, slot.step, slot.attempt, slot.sender
-
-
 def equivocation(data: bytes, run: bytes, keys: tuple[bytes, ...], verify: Verify) -> Equivocation | None:
     """The charge that a pair of signatures proves, None if they prove nothing."""
     try:
-        first, second = _pair_decoder.decode(data)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        first, second = decoded(_pair_decoder, data, "a pair of stubs")
+    except WireError:
         return None
     slot = first.place.slot
     if not contradict(first, second) or slot.run != run or not 0 <= slot.sender < len(keys):

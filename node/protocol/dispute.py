@@ -58,7 +58,7 @@ class Dispute:
         owner = body.slot.sender
         if not isinstance(body, View) or self.finished or owner not in self._roster.active:
             return "unexpected_view"
-        if body.slot != Slot(*_position(self.slot), Phase.VIEW, owner) or body.prefix:
+        if body.slot != Slot(*self.slot.where, Phase.VIEW, owner) or body.prefix:
             return "wrong_slot"
         known = self._views.setdefault(owner, [])
         if any(view.body == endorsed.view.body for view in known) or len(known) >= MAX_VIEWS:
@@ -127,7 +127,3 @@ class Dispute:
             verify(keys[peer], endorsement_bytes(view.body, owner, tuple(peers[:place])), signature)
             for place, (peer, signature) in enumerate(endorsed.endorsements)
         )
-
-
-def _position(slot: Slot) -> tuple[bytes, bytes, int, int]:
-    return slot.run, slot.roster, slot.step, slot.attempt

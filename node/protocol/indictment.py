@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from typing import TypeVar
 
 from node.protocol.attempt import Attempt
+from node.protocol.bounds import MAX_PROOFS
 from node.protocol.charges import (
-    MAX_PROOFS,
     Averaging,
     Charge,
     Equivocation,

@@ -113,7 +113,7 @@ def signed_in(signed: Signed, settings: Settings, roster: Roster, step: int, att
     slot = body.slot
     if len(signed.body) > body_bytes(slot.phase, len(roster.keys)):
         return False
-    here = (slot.run, slot.roster, slot.step, slot.attempt) == (settings.run, roster.digest, step, attempt)
+    here = slot.where == (settings.run, roster.digest, step, attempt)
     known = here and slot.sender in roster.active
     return known and verify(roster.keys[slot.sender], signing_bytes(body, signed.body), signed.signature)
 

@@ -47,6 +47,11 @@ class Slot(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=T
     phase: Phase
     sender: int
 
+    @property
+    def where(self) -> tuple[bytes, bytes, int, int]:
+        """Which attempt it is of: run, roster, step, number."""
+        return self.run, self.roster, self.step, self.attempt
+
 
 class Message(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """What every message carries: its slot and one hash per finished phase of the attempt."""

@@ -89,7 +89,7 @@ class Replay:
         body = decode_body(signed.body)
         slot = body.slot
         expected = (self.ground.settings.run, roster.digest, step, attempt)
-        require((slot.run, slot.roster, slot.step, slot.attempt) == expected, "a message is of another slot")
+        require(slot.where == expected, "a message is of another slot")
         require(slot.sender in roster.active, f"peer {slot.sender} was not active then")
         valid = self.ground.tools.verify(roster.keys[slot.sender], signing_bytes(body, signed.body), signed.signature)
         require(valid, f"a signature of peer {slot.sender} is not valid")

@@ -8,8 +8,9 @@ from dataclasses import replace
 
 from node.protocol import waits
 from node.protocol.attempt import Attempt
+from node.protocol.bounds import MAX_PROOFS
 from node.protocol.candidate import Candidate
-from node.protocol.charges import MAX_PROOFS, encode_equivocations
+from node.protocol.charges import encode_equivocations
 from node.protocol.deadlines import laggards_s
 from node.protocol.disputing import Disputing
 from node.protocol.encoding import decode_body, encode

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import assert_never
 
 from node.protocol.attempt import Attempt
-from node.protocol.charges import MAX_PROOFS
+from node.protocol.bounds import MAX_PROOFS
 from node.protocol.digest import DIGEST_BYTES
 from node.protocol.messages import (
     Agg,

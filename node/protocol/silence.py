@@ -11,11 +11,11 @@ import msgspec
 
 from node.errors import WireError
 from node.protocol.attempt import Attempt
-from node.protocol.encoding import decode_body, encode, signing_bytes
+from node.protocol.encoding import decode_body, decoded, encode, signing_bytes
 from node.protocol.messages import Phase, Signed, Suspect
 from node.protocol.transcript import Transcript
 
-Pair = tuple[bytes, bytes]
+_decoder = msgspec.msgpack.Decoder(tuple[Signed, ...])
 
 
 class Silent(msgspec.Struct, frozen=True, array_like=True, tag="silent", forbid_unknown_fields=True):
@@ -44,9 +44,9 @@ def silence(data: bytes, attempt: Attempt) -> Silent | None:
     They must be of one attempt of this step or the one before, and of more than f distinct active peers.
     """
     try:
-        messages = [Signed(*pair) for pair in msgspec.msgpack.decode(data, type=tuple[Pair, ...])]
+        messages = decoded(_decoder, data, "a list of signed messages")
         bodies = [decode_body(signed.body) for signed in messages]
-    except (msgspec.MsgspecError, UnicodeDecodeError, WireError, RecursionError):
+    except WireError:
         return None
     suspects = {body.slot.sender: body for body in bodies if isinstance(body, Suspect)}
     if len(suspects) != len(messages) or len(suspects) <= attempt.roster.faults:
