@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -15,6 +15,8 @@ from node.errors import BackendError, DataError, LocalProtocolError
 
 Record = dict[str, Any]
 _TAIL_BYTES = 1 << 16
+_REMEMBERED_STEPS = 256
+"""Of a node's earlier life: it goes on at one of its last three checkpoints."""
 _WHAT = ("event", "step", "attempt", "peer", "kind", "part", "accused", "accuser")
 """Fields that tell agreed facts from each other."""
 _COMMON: dict[str, tuple[type, ...]] = {"time": (int, float), "node": (int, str), "event": (str,)}
@@ -40,7 +42,7 @@ class Journal:
         self._clock = clock
         self._file = -1
         self._told: frozenset[tuple[object, ...]] = frozenset()
-        """What an earlier life has written."""
+        """What an earlier life has written last."""
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -50,7 +52,7 @@ class Journal:
             self.close()
             raise self._failure(error) from error
         try:
-            self._told = frozenset(map(_fact, read(path)[0] if lived else ()))
+            self._told = _newest_facts(path) if lived else frozenset()
         except DataError:
             self.close()
             raise
@@ -138,6 +140,35 @@ def _fact(record: Record) -> tuple[object, ...]:
     return tuple(map(record.get, _WHAT))
 
 
+def _newest_facts(path: Path) -> frozenset[tuple[object, ...]]:
+    """The facts of the newest steps that a journal tells of; a node that goes on tells none of earlier ones again."""
+    facts: dict[int, set[tuple[object, ...]]] = {}
+    for record in records(path):
+        step = record.get("step")
+        if isinstance(step, int):
+            facts.setdefault(step, set()).add(_fact(record))
+            while len(facts) > _REMEMBERED_STEPS:
+                del facts[min(facts)]
+    return frozenset().union(*facts.values())
+
+
+def records(path: Path) -> Iterator[Record]:
+    """The records of a journal, one at a time: a long run's do not fit into a worker beside its work.
+
+    A file that is not there yet has no records, and a torn last line is none.
+
+    Raises:
+        DataError: a whole line is not a record: the file was damaged after it was written.
+    """
+    try:
+        with path.open("rb") as file:
+            yield from _parsed(path, file, 0)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise DataError(f"cannot read the journal {path}: {error.strerror}; check the run directory") from error
+
+
 def read(path: Path, offset: int = 0) -> tuple[list[Record], int]:
     """The records from byte `offset` on, and the offset to go on from; a torn last line waits for its rest.
 
@@ -154,14 +185,20 @@ def read(path: Path, offset: int = 0) -> tuple[list[Record], int]:
         return [], offset
     except OSError as error:
         raise DataError(f"cannot read the journal {path}: {error.strerror}; check the run directory") from error
-    records: list[Record] = []
-    for line in data[: data.rfind(b"\n") + 1].splitlines(keepends=True):
+    whole = data[: data.rfind(b"\n") + 1]
+    return list(_parsed(path, whole.splitlines(keepends=True), offset)), offset + len(whole)
+
+
+def _parsed(path: Path, lines: Iterable[bytes], offset: int) -> Iterator[Record]:
+    """The records of lines that begin at byte `offset`, but for a torn last one."""
+    for line in lines:
+        if not line.endswith(b"\n"):
+            return
         try:
-            records.append(_record(line))
+            yield _record(line)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise DataError(f"{path} is damaged at byte {offset}: {error}; run again from the start") from error
         offset += len(line)
-    return records, offset
 
 
 def _record(line: bytes) -> Record:

@@ -65,7 +65,7 @@ def recover(config: NodeConfig, fingerprint: bytes, log: Journal) -> Recovery | 
 def _gave_up(config: NodeConfig) -> bool:
     """True if the node's last life ended for want of a quorum."""
     last = None
-    for record in journal.read(Path(config.directory) / "journal.jsonl")[0]:
+    for record in journal.records(Path(config.directory) / "journal.jsonl"):
         if record["event"] in ("greeted", "resumed", "halted"):
             last = record["event"]
     return last == "halted"
@@ -114,7 +114,7 @@ def elapsed_s(config: NodeConfig, now_s: float) -> float:
         config: of the node.
         now_s: seconds since the epoch.
     """
-    for record in journal.read(Path(config.directory) / "journal.jsonl")[0]:
+    for record in journal.records(Path(config.directory) / "journal.jsonl"):
         if record["event"] == "greeted":
             return max(0.0, now_s - float(record["time"]))
     return 0.0

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import enum
 import resource
+import tracemalloc
 from itertools import count
 from pathlib import Path
 
 import pytest
 
 from node.errors import BackendError, DataError, LocalProtocolError
-from node.journal import Journal, read
+from node.journal import Journal, read, records
 
 
 def write(path: Path, *events: str) -> None:
@@ -47,6 +48,35 @@ def test_what_an_earlier_life_has_written_is_not_written_again(tmp_path: Path) -
         ("resumed", 4, None, None), ("committed", 4, 1, None), ("committed", 5, 0, None), ("committed", 5, 0, None),
     ]  # fmt: skip
     assert read(path)[0][0]["digest"] == "first"
+
+
+def test_of_a_long_life_only_the_newest_steps_are_remembered(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    with Journal(path, 3) as journal:
+        for step in range(2000):
+            journal.append_once("committed", step=step, attempt=0, parameter_digest="ab" * 32)
+    tracemalloc.start()
+    try:
+        with Journal(path, 3) as journal:
+            kept, most = tracemalloc.get_traced_memory()
+            for step in (1997, 1998, 1999, 2000):
+                journal.append_once("committed", step=step, attempt=0)
+    finally:
+        tracemalloc.stop()
+    assert [record["step"] for record in records(path)] == list(range(2001))
+    assert kept < most < path.stat().st_size, "the whole journal was in memory"
+
+
+def test_records_come_one_by_one_up_to_the_damage(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    assert list(records(path)) == []
+    write(path, "a", "b")
+    whole = path.stat().st_size
+    path.write_bytes(path.read_bytes() + b"nonsense\n" + b'{"time": 1.0, "no')
+    found = records(path)
+    assert [next(found)["event"], next(found)["event"]] == ["a", "b"]
+    with pytest.raises(DataError, match=f"{path} is damaged at byte {whole}"):
+        next(found)
 
 
 def test_reading_goes_on_where_it_stopped(tmp_path: Path) -> None:

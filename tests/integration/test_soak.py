@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -30,3 +32,14 @@ def test_a_short_episode_holds(tmp_path: Path) -> None:
     result, _ = play(episode, tmp_path / "episode")
     assert result.summary.steps == 60
     assert result.summary.scenario, "nothing happened to it"
+
+
+def test_growth_is_measured_without_huge_pages() -> None:
+    # In a process of its own, for there is no way back; a worker is a grandchild of the soak.
+    code = (
+        "import subprocess, sys; from tests.integration.soak import no_huge_pages; no_huge_pages();"
+        "look = \"print([line for line in open('/proc/self/status') if line.startswith('THP_enabled')])\";"
+        "print(subprocess.run([sys.executable, '-c', look], capture_output=True, text=True, check=True).stdout)"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert told.split() == ["['THP_enabled:\\t0\\n']"]
