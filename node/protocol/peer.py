@@ -239,7 +239,9 @@ class Peer(Settling):
                 self._greeting.overdue()
                 if not self._greeting.quorate:
                     missing = self._greeting.missing
-                    self._halt(missing[0], f"no greeting from peers {list(missing)} within the deadline")
+                    who, most = ", ".join(map(str, missing)), self.state.roster.faults
+                    text = f"no HELLO from peers {who} within the deadline, and at most {most} may be missing"
+                    self._halt(missing[0], text)
         return None
 
     def _advance(self) -> bool:
