@@ -96,7 +96,9 @@ def test_a_missing_greeting_is_named_at_the_deadline() -> None:
     peer.handle(Start())
     halted = peer.handle(DeadlinePassed(HELLO))[-1]
     assert isinstance(halted, Halted)
-    assert halted.problem == "no HELLO from peers 0, 1, 2, 3, 4, 5 within the deadline, and at most 2 may be missing"
+    assert halted.problem == (
+        "step 0, phase HELLO: no HELLO from peers 0, 1, 2, 3, 4, 5 within the deadline, and at most 2 may be missing"
+    )
 
 
 def test_a_halted_peer_says_nothing_more() -> None:

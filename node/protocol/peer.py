@@ -241,7 +241,7 @@ class Peer(Settling):
                     missing = self._greeting.missing
                     who, most = ", ".join(map(str, missing)), self.state.roster.faults
                     text = f"no HELLO from peers {who} within the deadline, and at most {most} may be missing"
-                    self._halt(missing[0], text)
+                    self._halt(None, text)
         return None
 
     def _advance(self) -> bool:
