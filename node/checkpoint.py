@@ -78,7 +78,7 @@ class _TensorsHeader(msgspec.Struct, frozen=True, array_like=True):
 
 
 def save(
-    path: Path, checkpoint: Checkpoint, over: Path | None = None, *, apart: bool = False, before: int | None = None
+    path: str, checkpoint: Checkpoint, over: str | None = None, *, apart: bool = False, before: int | None = None
 ) -> None:
     """Write a file in one piece.
 
@@ -103,7 +103,7 @@ def save(
     _write(path, msgspec.msgpack.encode(header), shelf, over)
 
 
-def save_tensors(path: Path, run: bytes, node: int, tensors: Mapping[BulkKey, Tensor], over: Path | None) -> None:
+def save_tensors(path: str, run: bytes, node: int, tensors: Mapping[BulkKey, Tensor], over: str | None) -> None:
     """Write what an attempt holds of others in one piece.
 
     Args:
@@ -140,14 +140,14 @@ def load_tensors(path: Path, run: bytes, node: int) -> dict[BulkKey, Tensor]:
         raise CheckpointError(f"{path} is damaged: {error}") from error
 
 
-def checkpoint_path(directory: Path, step: int, number: int) -> Path:
-    """Where the checkpoint of an attempt lies."""
-    return directory / f"{step:08d}-{number:03d}.checkpoint"
+def checkpoint_path(directory: Path, step: int, number: int) -> str:
+    """Where the checkpoint of an attempt lies. No Path: those intern every name, and here are new ones in each step."""
+    return f"{directory}/{step:08d}-{number:03d}.checkpoint"
 
 
-def tensors_path(directory: Path, step: int, number: int) -> Path:
-    """Where what an attempt holds of others lies."""
-    return directory / f"{step:08d}-{number:03d}.tensors"
+def tensors_path(directory: Path, step: int, number: int) -> str:
+    """Where what an attempt holds of others lies; as `checkpoint_path`."""
+    return f"{directory}/{step:08d}-{number:03d}.tensors"
 
 
 def load(path: Path, run: bytes, node: int, roster: Roster) -> Checkpoint:
@@ -190,10 +190,12 @@ def _past(path: Path, header: _Header, vectors: list[Tensor], roster: Roster) ->
     if saved is None:
         return None
     step = saved.state.step
-    apart = load_tensors(tensors_path(path.parent, step, saved.number), header.run, header.node) if saved.apart else {}
+    beside = Path(tensors_path(path.parent, step, saved.number))
+    apart = load_tensors(beside, header.run, header.node) if saved.apart else {}
     model = None
     if saved.before is not None:
-        earlier, held = _open(checkpoint_path(path.parent, step, saved.before), header.run, header.node)
+        before = Path(checkpoint_path(path.parent, step, saved.before))
+        earlier, held = _open(before, header.run, header.node)
         model = held[earlier.state.parameters], held[earlier.state.optimiser]
     return restored_past(saved, vectors, roster, apart, model)
 
@@ -220,18 +222,18 @@ def _check_owner(path: Path, header: _Header | _TensorsHeader, run: bytes, node:
         raise CheckpointError(f"{path} belongs to another run or node; use the run directory as it was")
 
 
-def _write(path: Path, header: bytes, shelf: Shelf, over: Path | None) -> None:
+def _write(path: str, header: bytes, shelf: Shelf, over: str | None) -> None:
     size, digest = len(header).to_bytes(_SIZE_BYTES, "little"), blake3(header).digest()
-    temporary = path.with_suffix(".tmp")
+    temporary = f"{path}.tmp"
     try:
         if over is not None:
-            over.replace(temporary)
+            os.replace(over, temporary)
         with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644), "wb") as file:
             file.write(b"".join((_MAGIC, bytes((FORMAT,)), digest, size, header)))
             for values_P in shelf.vectors:
                 file.write(tensor_bytes(values_P))
             file.truncate()
-        temporary.replace(path)
+        os.replace(temporary, path)
     except OSError as error:
         raise BackendError(f"cannot write {path}: {error.strerror}; free the disk and resume") from error
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from bisect import insort
 from collections import deque
 from collections.abc import Callable, Collection, Iterable
@@ -31,15 +33,15 @@ class Folder:
         self._layers: deque[frozenset[int]] = deque([frozenset(step for step, _ in self._checkpoints.names)], _KEPT)
         """Steps whose checkpoints the newest ones need for their windows of undo."""
 
-    def ledger(self, step: int) -> Path:
+    def ledger(self, step: int) -> str:
         """The ledger of a step; those that nobody needs are removed."""
         path = self._ledgers.add((step, 0))
         over = self._ledgers.clear({of_step for of_step, _ in self._ledgers.names[-_KEPT:]})
         if over is not None:
-            over.unlink(missing_ok=True)
+            _remove(over)
         return path
 
-    def checkpoint(self, step: int, number: int, window: Iterable[int]) -> tuple[Path, Path | None] | None:
+    def checkpoint(self, step: int, number: int, window: Iterable[int]) -> tuple[str, str | None] | None:
         """Where a new checkpoint goes, and one to write it over; None if it is there already. Others that nobody needs
         are removed.
 
@@ -57,7 +59,7 @@ class Folder:
         needed = recent.union({step - 1 for step in recent}, *self._layers)
         return path, self._checkpoints.clear(needed)
 
-    def tensors(self, step: int, number: int) -> tuple[Path, Path | None]:
+    def tensors(self, step: int, number: int) -> tuple[str, str | None]:
         """Where the tensors of an attempt go, and a file to write them over; others that nobody needs are removed."""
         path = self._tensors.add((step, number))
         first = min(self._recent(), default=step) - 1
@@ -71,16 +73,16 @@ class Folder:
 class _Files:
     """Files of one kind, ascending."""
 
-    def __init__(self, directory: Path, suffix: str, path: Callable[[Path, int, int], Path]) -> None:
+    def __init__(self, directory: Path, suffix: str, path: Callable[[Path, int, int], str]) -> None:
         self._directory, self._path = directory, path
         self.names = sorted(name_of(found) for found in directory.glob(f"*.{suffix}"))
 
-    def add(self, name: Name) -> Path:
+    def add(self, name: Name) -> str:
         if name not in self.names:
             insort(self.names, name)
         return self._path(self._directory, *name)
 
-    def clear(self, needed: Collection[int]) -> Path | None:
+    def clear(self, needed: Collection[int]) -> str | None:
         """Forget the files of steps that are not needed, and remove them but for one, which is returned."""
         old = [name for name in self.names if name[0] not in needed]
         if not old:
@@ -88,12 +90,17 @@ class _Files:
         self.names = [name for name in self.names if name[0] in needed]
         over, *others = (self._path(self._directory, *name) for name in old)
         for path in others:
-            path.unlink(missing_ok=True)
+            _remove(path)
         return over
 
 
-def _ledger_path(directory: Path, step: int, _number: int) -> Path:
-    return directory / f"{step:08d}.ledger"
+def _remove(path: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+
+
+def _ledger_path(directory: Path, step: int, _number: int) -> str:
+    return f"{directory}/{step:08d}.ledger"
 
 
 def name_of(path: Path) -> Name:

@@ -141,7 +141,7 @@ class Keeper:
                 elif kind == HEARD:
                     with contextlib.suppress(WireError):  # it was as malformed when it came
                         heard.append(unseal(via, content))
-        return heard + self._recall_tensors(tensors_path(self._directory, step, number))
+        return heard + self._recall_tensors(Path(tensors_path(self._directory, step, number)))
 
     def _recall_tensors(self, path: Path) -> list[Input]:
         if not path.exists():

@@ -39,17 +39,22 @@ class Ledger:
         CheckpointError: what is in it already is damaged, or of another format.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path | str) -> None:
+        self._path, self._file = path, -1
         try:
-            whole = _whole(path, path.read_bytes()) if path.exists() else 0
-            self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            there = os.fstat(self._file).st_size
+            whole = _whole(path, os.pread(self._file, there, 0)) if there else 0
             os.ftruncate(self._file, whole)
             os.lseek(self._file, whole, os.SEEK_SET)
             if not whole:
                 self._write(_FIRST)
         except OSError as error:
+            self.close()
             raise self._failure(error) from error
+        except CheckpointError:
+            self.close()
+            raise
 
     def append(self, kind: int, via: int, content: bytes) -> None:
         """Add one record; the kernel has it on return.
@@ -69,8 +74,10 @@ class Ledger:
             written += os.write(self._file, data[written:])
 
     def close(self) -> None:
-        """Close the file."""
-        os.close(self._file)
+        """Close the file; a second call does nothing."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
 
     def _failure(self, error: OSError) -> BackendError:
         return BackendError(f"cannot write the ledger {self._path}: {error.strerror}; free the disk and resume")
@@ -98,7 +105,7 @@ def read(path: Path) -> list[Entry]:
     return found
 
 
-def _whole(path: Path, data: bytes) -> int:
+def _whole(path: Path | str, data: bytes) -> int:
     """Where the last whole record ends; 0 where not even the first line is whole.
 
     A process that is killed leaves the beginning of what it was writing. Anything else that is no record was damaged
@@ -126,14 +133,14 @@ def _whole(path: Path, data: bytes) -> int:
     return place
 
 
-def _damaged(path: Path, place: int) -> CheckpointError:
+def _damaged(path: Path | str, place: int) -> CheckpointError:
     return CheckpointError(
         f"{path} is damaged at byte {place}: what this node has signed may be lost, and it could convict itself; "
         "restore the file from a copy, or leave the node off (the others go on without it)"
     )
 
 
-def _unusable(path: Path, data: bytes) -> CheckpointError:
+def _unusable(path: Path | str, data: bytes) -> CheckpointError:
     if data.startswith(_MAGIC):
         found = data[len(_MAGIC)]
         return CheckpointError(
