@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Literal
 
 from launcher import data
-from launcher.plan import bind_problem, free_bytes
+from launcher.experiment import gpu_share
+from launcher.plan import bind_problem, driver_present, free_bytes
 from launcher.traffic import human
 from node.errors import BtardError
 
@@ -37,7 +38,7 @@ def examine(data_directory: Path, run_dir: Path, base_port: int = 0, peers: int 
     yield _python()
     yield from _packages()
     yield _torch()
-    yield _gpu()
+    yield _gpu(peers)
     yield _cores(peers)
     yield _disk(run_dir)
     yield _shared_memory()
@@ -76,14 +77,22 @@ def _torch() -> Check:
     )
 
 
-def _gpu() -> Check:
+def _gpu(peers: int) -> Check:
     try:
         import torch
     except (ImportError, OSError):
         return Check("gpu", "warn", "unknown without torch", "repair torch first")
     if not torch.cuda.is_available():
+        if driver_present():
+            found = f"a driver is here, but torch {torch.__version__} finds no usable GPU"
+            return Check("gpu", "warn", found, "gradients are computed on the CPU; install torch's CUDA build for it")
         return Check("gpu", "ok", "none: gradients are computed on the CPU")
-    return Check("gpu", "ok", torch.cuda.get_device_name())
+    try:
+        torch.ones(1, device="cuda").add_(1).item()
+    except RuntimeError as error:
+        return Check("gpu", "fail", str(error).splitlines()[0], "repair the driver, or use --device cpu")
+    memory = human(round(torch.cuda.get_device_properties(0).total_memory * gpu_share(peers)))
+    return Check("gpu", "ok", f"{torch.cuda.get_device_name()}, {memory} for each of {peers} workers")
 
 
 def _cores(peers: int) -> Check:

@@ -169,7 +169,7 @@ def node_configs(
     Raises:
         ConfigError: peers are to be started again, and checkpoints are switched off.
     """
-    fraction = 0.9 / run.peers if run.device == "cuda" else None
+    fraction = gpu_share(run.peers) if run.device == "cuda" else None
     restarts = conditions is not None and conditions.restarts
     if restarts and not experiment.checkpoints:
         raise ConfigError("--no-checkpoints: the scenario starts peers again, which needs checkpoints; leave it out")
@@ -201,3 +201,8 @@ def listen(base_port: int, node: int) -> Endpoint:
 def _derived(name: str, seed: int) -> int:
     """A 32-bit seed for one purpose, independent of the others'."""
     return int.from_bytes(blake3(str(seed).encode(), derive_key_context=f"btard {name} seed").digest(4), "little")
+
+
+def gpu_share(peers: int) -> float:
+    """The part of one GPU's memory that each of `peers` workers may take; a tenth is left to their contexts."""
+    return 0.9 / peers

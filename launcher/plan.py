@@ -123,7 +123,7 @@ def device(choice: str) -> Device:
     Raises:
         BackendError: cuda is asked for and torch finds no GPU.
     """
-    if choice == "cpu" or (choice == "auto" and not _driver_present()):
+    if choice == "cpu" or (choice == "auto" and not driver_present()):
         return "cpu"
     import torch
 
@@ -184,7 +184,8 @@ def _dimension(run: RunConfig, where: Path, roles: Mapping[int, Role]) -> int | 
     return task.dimension
 
 
-def _driver_present() -> bool:
+def driver_present() -> bool:
+    """True if this machine has a driver for NVIDIA's GPUs; torch need not be asked, which takes seconds."""
     return any(Path(path).exists() for path in ("/dev/nvidiactl", "/dev/dxg"))
 
 

@@ -24,7 +24,7 @@ from node.protocol.evidence import tensor_of
 from node.protocol.proof import Ground, Proof, UnprovenError, Verifier
 from node.protocol.state import Ban
 from node.protocol.tribunal import standing
-from node.training.environment import fingerprint, pin
+from node.training.environment import fingerprint, pin, usable
 from node.training.task import Task
 
 Records = dict[tuple[int, int, int], list[dict[str, Any]]]
@@ -62,6 +62,9 @@ class Finding:
 def check_run(run_dir: Path, data_directory: Path | None = None, imports: Sequence[Path] = ()) -> list[Finding]:
     """Check every ban of every node and the certified final state.
 
+    Where the run's device is missing, gradients have other bits: what only their recomputation could decide is then
+    found to be signed by the whole roster, and said so.
+
     Args:
         run_dir: the run directory.
         data_directory: the public data; None: where the run had it.
@@ -75,8 +78,8 @@ def check_run(run_dir: Path, data_directory: Path | None = None, imports: Sequen
     if genesis.run.topology != "butterfly":
         raise ConfigError(f"{run_dir} is a comparison run ({genesis.run.topology}): nothing in it is signed or banned")
     extensions.load(imports)
-    pin(genesis.run.device)
-    task = task_of(genesis.run, data_directory or _data_of(run_dir))
+    pin(usable(genesis.run.device))
+    task = _task_here(genesis.run, data_directory or _data_of(run_dir))
     ground = _ground(genesis, task)
     bans: Records = {}
     returns: Records = {}
@@ -123,9 +126,9 @@ def evaluate_final(run: RunConfig, data_directory: Path, parameters_file: Path, 
     Raises:
         DataError: the parameters or the data cannot be read.
     """
-    pin(run.device)
+    pin(usable(run.device))
     extensions.load(imports)
-    task = task_of(run, data_directory)
+    task = _task_here(run, data_directory)
     return task.evaluate(_parameters(parameters_file, task), 0, task.test_size) / task.test_size
 
 
@@ -139,7 +142,7 @@ def save_model(
         BackendError: the file cannot be written.
     """
     extensions.load(imports)
-    task = task_of(run, data_directory)
+    task = _task_here(run, data_directory)
     parameters_D = _parameters(parameters_file, task)
     tensors = {layer.name: parameters_D[layer.start : layer.stop].reshape(layer.shape).clone() for layer in task.layout}
     temporary = target.with_suffix(".tmp")
@@ -148,6 +151,10 @@ def save_model(
         temporary.replace(target)
     except (OSError, RuntimeError) as error:
         raise BackendError(f"cannot write the model {target}: {error}; free the disk and run again") from error
+
+
+def _task_here(run: RunConfig, data_directory: Path) -> Task:
+    return task_of(msgspec.structs.replace(run, device=usable(run.device)), data_directory)
 
 
 def _parameters(path: Path, task: Task) -> Tensor:
@@ -171,7 +178,7 @@ def _data_of(run_dir: Path) -> Path:
 
 def _ground(genesis: Genesis, task: Task) -> Ground:
     run = genesis.run
-    settings = settings_of(genesis.run_id, run, genesis.members, task.dimension, fingerprint(run.device))
+    settings = settings_of(genesis.run_id, run, genesis.members, task.dimension, fingerprint(usable(run.device)))
     return Ground(
         settings=settings,
         tools=tools_of(run),

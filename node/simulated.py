@@ -31,7 +31,7 @@ from node.recorder import Desk, Recorder
 from node.recovery import recover
 from node.signing import verify
 from node.simulator import Simulation, Stage, remembering, remembering_gradients
-from node.training.environment import fingerprint, pin
+from node.training.environment import fingerprint, named_problems, pin
 from node.training.task import Task
 
 ATTACKER_GRACE_S = 10.0
@@ -99,7 +99,8 @@ def run(
         }
         try:
             carry = _simulate if configs[0].run.topology == "butterfly" else comparison.train
-            carry(configs, journals, ended, bound, stopping)
+            with named_problems(configs[0].run.device):
+                carry(configs, journals, ended, bound, stopping)
         except Exception as error:
             text = str(error) if isinstance(error, BtardError) else f"{type(error).__name__}: {error}"
             for journal in journals.values():

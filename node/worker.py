@@ -32,7 +32,7 @@ from node.protocol.notices import Halted
 from node.quota import Credits
 from node.recorder import Recorder
 from node.recovery import elapsed_s, recover
-from node.training.environment import fingerprint, pin
+from node.training.environment import fingerprint, named_problems, pin
 from node.transport import Transport
 from node.wire import Limits
 
@@ -140,7 +140,8 @@ def main(config: NodeConfig, pipe: Connection | None = None, mesh_s: float = MES
             _redirect(directory.parent.parent / "logs" / f"node-{config.node}.log")
         with Journal(directory / "journal.jsonl", config.node) as journal:
             try:
-                return _run(config, journal, pipe, stop, (mesh_s, grace_s))
+                with named_problems(config.run.device):
+                    return _run(config, journal, pipe, stop, (mesh_s, grace_s))
             except Exception as error:
                 _record_failure(journal, error)
                 raise

@@ -72,11 +72,11 @@ def test_options_that_are_left_out_of_it_exist() -> None:
         ("auto", "cpu", "local", 6),
         ("auto", "cpu", "simulated", 1),
         ("auto", "cuda", "local", 16),
-        ("auto", "cuda", "simulated", 16),
+        ("auto", "cuda", "simulated", 3),
         ("cuda", "cpu", "local", 16),
     ],
 )
-def test_a_gpu_holds_one_cluster_at_a_time(
+def test_a_gpu_holds_one_cluster_of_workers_or_a_simulated_one_in_place_of_each(
     monkeypatch: pytest.MonkeyPatch, device: str, auto: str, backend: str, wanted: int
 ) -> None:
     monkeypatch.setattr(engine, "_auto_device", lambda: auto)

@@ -35,7 +35,7 @@ class Wish:
     """How a sweep is to be run.
 
     Args:
-        cores: how many may be kept busy; a simulated cluster takes one, another one per peer, any on a GPU all.
+        cores: how many may be kept busy; a simulated cluster takes one, another one per peer; on a GPU see `cost`.
         limit: stop after this many cells; None: none.
         retry_failed: run cells again whose last attempt failed.
         slim: keep only what tables and figures need.
@@ -99,11 +99,14 @@ class Watcher(Protocol):
 
 
 def cost(cell: Cell, cores: int) -> int:
-    """Cores that a cell keeps busy; a cluster larger than the budget has it all for itself, and so has one on a GPU,
-    of whose memory its workers may take nine tenths (`node_configs`)."""
+    """Cores that a cell keeps busy; a cluster larger than the budget has it all for itself.
+
+    On a GPU the budget is its memory: workers may take nine tenths of it together, a simulated cluster as much as one
+    worker (`gpu_share`).
+    """
     device = cell.experiment.device
     if device == "cuda" or (device == "auto" and _auto_device() == "cuda"):
-        return cores
+        return -(-cores // cell.experiment.peers) if cell.experiment.backend == "simulated" else cores
     return 1 if cell.experiment.backend == "simulated" else min(cell.experiment.peers, cores)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -66,6 +67,30 @@ def pin(device: str, memory_fraction: float | None = None) -> None:
             raise BackendError("--device cuda: torch finds no usable GPU here; use --device cpu")
         if memory_fraction is not None:
             torch.cuda.set_per_process_memory_fraction(memory_fraction)
+
+
+def usable(device: str) -> str:
+    """The device, or the CPU where there is no such device: for what may be computed with other bits."""
+    return device if device == "cpu" or torch.cuda.is_available() else "cpu"
+
+
+@contextlib.contextmanager
+def named_problems(device: str) -> Iterator[None]:
+    """What a full or broken GPU does to the work inside, in one line instead of torch's paragraphs.
+
+    Raises:
+        BackendError: the GPU's memory is full, or its driver reports an error.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        text = str(error).strip().splitlines()[0] if str(error).strip() else ""
+        if isinstance(error, torch.OutOfMemoryError):
+            remedy = "use a smaller --batch-size, fewer --peers or --device cpu"
+            raise BackendError(f"--device cuda: {text.partition('. GPU ')[0]}; {remedy}") from error
+        if device == "cuda" and text.startswith(("CUDA", "cuDNN", "cuBLAS")):
+            raise BackendError(f"--device cuda: {text}; use --device cpu") from error
+        raise
 
 
 def environment(device: str) -> Environment:

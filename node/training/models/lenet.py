@@ -31,6 +31,7 @@ DIMENSION = LAYOUT[-1].stop
 CHANNELS, HIDDEN = 20, 50  # what the two dropouts switch: channels of conv2, units of fc1
 KEEP = 0.5  # probability of being kept by a dropout
 CHUNK = 128  # images at once: their windows still fit the caches (measured best among 16 to 256)
+GPU_CHUNK = 1024  # a GPU waits for its launches: the fewer the better, up to some 100 MB of windows
 _PLANES1 = (10, 2, 2, 6, 6)  # conv1's pooled output as parity planes, before the batch axis
 _POSITIONS2 = 16  # 4x4 pooled positions of conv2
 
@@ -86,7 +87,8 @@ def initial(generator: torch.Generator) -> Tensor:
 def logits(parameters_D: Tensor, inputs_B: Tensor) -> Tensor:
     """Scores `[10, B]` of normalised images float32 `[B, 1, 28, 28]`, without dropout."""
     weights = _cut(parameters_D)
-    chunks = (inputs_B[start : start + CHUNK] for start in range(0, len(inputs_B), CHUNK))
+    size = _chunk(inputs_B)
+    chunks = (inputs_B[start : start + size] for start in range(0, len(inputs_B), size))
     return torch.cat([_forward(weights, _batch_last(chunk), None).logits for chunk in chunks], dim=1)
 
 
@@ -105,8 +107,9 @@ def gradient(parameters_D: Tensor, inputs_B: Tensor, targets_B: Tensor, dropout:
     sums = _cut(total_D)
     batch, loss = len(targets_B), 0.0
     classes = torch.arange(len(weights.bias4), device=targets_B.device)[:, None]
-    for start in range(0, batch, CHUNK):
-        items = slice(start, start + CHUNK)
+    size = _chunk(inputs_B)
+    for start in range(0, batch, size):
+        items = slice(start, start + size)
         kept = Dropout(dropout.channels[:, items], dropout.hidden[:, items])
         done = _forward(weights, _batch_last(inputs_B[items]), kept)
         wanted = (targets_B[items] == classes).float()
@@ -117,6 +120,10 @@ def gradient(parameters_D: Tensor, inputs_B: Tensor, targets_B: Tensor, dropout:
     conv1.view(total_D).copy_(pooled.kernel_gradient(sums.conv1, 1, planes=False))
     conv2.view(total_D).copy_(pooled.kernel_gradient(sums.conv2, 10, planes=True))
     return total_D, loss / batch
+
+
+def _chunk(inputs_B: Tensor) -> int:
+    return CHUNK if inputs_B.device.type == "cpu" else GPU_CHUNK
 
 
 def _cut(vector_D: Tensor) -> _Weights:
