@@ -89,7 +89,7 @@ def _gpu(peers: int) -> Check:
         return Check("gpu", "ok", "none: gradients are computed on the CPU")
     try:
         torch.ones(1, device="cuda").add_(1).item()
-    except RuntimeError as error:
+    except (RuntimeError, AssertionError) as error:  # the latter from a torch that was built without CUDA
         return Check("gpu", "fail", str(error).splitlines()[0], "repair the driver, or use --device cpu")
     memory = human(round(torch.cuda.get_device_properties(0).total_memory * gpu_share(peers)))
     return Check("gpu", "ok", f"{torch.cuda.get_device_name()}, {memory} for each of {peers} workers")

@@ -136,6 +136,10 @@ def cut_torn_line(file: int) -> None:
         os.ftruncate(file, end)
 
 
+def _unreadable(path: Path, error: OSError) -> DataError:
+    return DataError(f"cannot read the journal {path}: {error.strerror}; check the run directory")
+
+
 def _fact(record: Record) -> tuple[object, ...]:
     return tuple(map(record.get, _WHAT))
 
@@ -166,7 +170,7 @@ def records(path: Path) -> Iterator[Record]:
     except FileNotFoundError:
         return
     except OSError as error:
-        raise DataError(f"cannot read the journal {path}: {error.strerror}; check the run directory") from error
+        raise _unreadable(path, error) from error
 
 
 def read(path: Path, offset: int = 0) -> tuple[list[Record], int]:
@@ -184,7 +188,7 @@ def read(path: Path, offset: int = 0) -> tuple[list[Record], int]:
     except FileNotFoundError:
         return [], offset
     except OSError as error:
-        raise DataError(f"cannot read the journal {path}: {error.strerror}; check the run directory") from error
+        raise _unreadable(path, error) from error
     whole = data[: data.rfind(b"\n") + 1]
     return list(_parsed(path, whole.splitlines(keepends=True), offset)), offset + len(whole)
 
@@ -223,5 +227,5 @@ def offset_after(path: Path, count: int) -> int:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise DataError(f"cannot read the journal {path}: {error.strerror}; check the run directory") from error
+        raise _unreadable(path, error) from error
     return sum(len(line) for line in data.splitlines(keepends=True)[:count])

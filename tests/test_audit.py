@@ -186,6 +186,15 @@ def test_the_final_figure_and_the_model(intact: Path, tmp_path: Path) -> None:
     assert torch.equal(torch.cat([tensor.flatten() for tensor in tensors.values()]), raw)
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_the_final_figure_of_a_run_on_a_gpu_needs_none(intact: Path, tmp_path: Path) -> None:
+    run = read_genesis(intact).run
+    parameters = intact / "nodes" / "0" / "parameters.f32"
+    on_gpu = msgspec.structs.replace(run, device="cuda")
+    assert evaluate_final(on_gpu, tmp_path, parameters) == evaluate_final(run, tmp_path, parameters)
+    save_model(on_gpu, tmp_path, parameters, tmp_path / "model.pt")
+
+
 @pytest.mark.parametrize("content", [None, b"", b"abc", bytes(40)], ids=["missing", "empty", "odd", "short"])
 def test_unreadable_parameters_are_a_data_error(content: bytes | None, intact: Path, tmp_path: Path) -> None:
     path = tmp_path / "parameters.f32"

@@ -66,6 +66,39 @@ def test_a_missing_gpu_is_one_clear_line() -> None:
     assert "\n" not in str(problem.value)
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_what_may_have_other_bits_is_computed_on_the_cpu_where_there_is_no_gpu() -> None:
+    assert [environment.usable(device) for device in ("cpu", "cuda")] == ["cpu", "cpu"]
+
+
+FULL = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 8 GiB.\nSee the documentation"
+
+
+@pytest.mark.parametrize(
+    ("problem", "line"),
+    [
+        (torch.OutOfMemoryError(FULL),
+         "--device cuda: CUDA out of memory. Tried to allocate 2.00 GiB; use a smaller --batch-size, fewer --peers or "
+         "--device cpu"),
+        (RuntimeError("CUDA error: an illegal address\nFor debugging"),
+         "--device cuda: CUDA error: an illegal address; use --device cpu"),
+        (RuntimeError("cuDNN error: none"), "--device cuda: cuDNN error: none; use --device cpu"),
+    ],
+)  # fmt: skip
+def test_what_a_gpu_cannot_do_is_one_line(problem: RuntimeError, line: str) -> None:
+    with pytest.raises(BackendError) as caught, environment.named_problems("cuda"):
+        raise problem
+    assert (str(caught.value), caught.value.__cause__) == (line, problem)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_mistakes_of_our_own_keep_their_traces(device: str) -> None:
+    for mistake in (RuntimeError("a shape is wrong"), RuntimeError(), ValueError("CUDA")):
+        with pytest.raises(type(mistake)) as caught, environment.named_problems(device):
+            raise mistake
+        assert caught.value is mistake
+
+
 def test_a_gradient_loads_nothing_of_torchs_compiler() -> None:
     """It is 900 modules, 1.5 s and 70 MB for each worker."""
     compiler = "[name for name in sys.modules if name.startswith(('torch._dynamo', 'torch._inductor'))]"

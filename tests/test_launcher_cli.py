@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
-from launcher import backends, cli, exits
+from launcher import backends, cli, doctor, exits
 from tests.launching import LAUNCH, environment
 
 QUICK = ["--task", "quadratic", "--device", "cpu"]
@@ -134,6 +136,26 @@ def test_the_doctor_names_each_thing(capsys: pytest.CaptureFixture[str]) -> None
     assert {"python", "torch", "msgspec", "gpu", "cores", "disk", "/dev/shm", "ports", "mnist", "shaping"} <= set(lines)
     assert lines["mnist"] == "warn"
     assert code == (exits.PREFLIGHT if "fail" in lines.values() else exits.OK)
+
+
+@pytest.mark.parametrize(
+    ("driver", "usable", "level", "words"),
+    [
+        (False, False, "ok", "none: gradients are computed on the CPU"),
+        (True, False, "warn", "a driver is here, but torch .* finds no usable GPU"),
+        (True, True, "fail", ".*(CUDA|NVIDIA).*"),
+    ],
+    ids=["none", "torch has no use for it", "it does not compute"],
+)
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU: see tests/gpu")
+def test_the_doctor_tries_the_gpu(
+    driver: bool, usable: bool, level: str, words: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(doctor, "driver_present", lambda: driver)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: usable)
+    (found,) = (check for check in doctor.examine(tmp_path, tmp_path) if check.subject == "gpu")
+    assert found.level == level and re.fullmatch(words, found.found)
+    assert (found.advice != "") == (level != "ok")
 
 
 def test_help_lists_every_command_and_every_group(capsys: pytest.CaptureFixture[str]) -> None:
