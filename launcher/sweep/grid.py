@@ -178,7 +178,8 @@ def varied(found: Sequence[Cell]) -> list[str]:
 
 def describe(cell: Cell, names: Sequence[str]) -> str:
     """A cell in a few words: its labels and the values of the varied options."""
-    words = [value for value in cell.labels.values() if value]
+    # A curve's label says all that the name of its figure says.
+    words = [value for name, value in cell.labels.items() if value and (name != "chart" or "label" not in cell.labels)]
     for name in names:
         value = getattr(cell.experiment, name)
         if value not in (None, ()) and str(value) not in words:
