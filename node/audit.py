@@ -78,9 +78,10 @@ def check_run(run_dir: Path, data_directory: Path | None = None, imports: Sequen
     if genesis.run.topology != "butterfly":
         raise ConfigError(f"{run_dir} is a comparison run ({genesis.run.topology}): nothing in it is signed or banned")
     extensions.load(imports)
-    pin(usable(genesis.run.device))
-    task = _task_here(genesis.run, data_directory or _data_of(run_dir))
-    ground = _ground(genesis, task)
+    here = _here(genesis.run)
+    pin(here.device)
+    task = task_of(here, data_directory or _data_of(run_dir))
+    ground = _ground(genesis, task, fingerprint(here.device))
     bans: Records = {}
     returns: Records = {}
     finished: list[dict[str, Any]] = []
@@ -126,9 +127,10 @@ def evaluate_final(run: RunConfig, data_directory: Path, parameters_file: Path, 
     Raises:
         DataError: the parameters or the data cannot be read.
     """
-    pin(usable(run.device))
+    here = _here(run)
+    pin(here.device)
     extensions.load(imports)
-    task = _task_here(run, data_directory)
+    task = task_of(here, data_directory)
     return task.evaluate(_parameters(parameters_file, task), 0, task.test_size) / task.test_size
 
 
@@ -142,7 +144,7 @@ def save_model(
         BackendError: the file cannot be written.
     """
     extensions.load(imports)
-    task = _task_here(run, data_directory)
+    task = task_of(_here(run), data_directory)
     parameters_D = _parameters(parameters_file, task)
     tensors = {layer.name: parameters_D[layer.start : layer.stop].reshape(layer.shape).clone() for layer in task.layout}
     temporary = target.with_suffix(".tmp")
@@ -153,8 +155,9 @@ def save_model(
         raise BackendError(f"cannot write the model {target}: {error}; free the disk and run again") from error
 
 
-def _task_here(run: RunConfig, data_directory: Path) -> Task:
-    return task_of(msgspec.structs.replace(run, device=usable(run.device)), data_directory)
+def _here(run: RunConfig) -> RunConfig:
+    """The run, computed with what this machine has."""
+    return msgspec.structs.replace(run, device=usable(run.device))
 
 
 def _parameters(path: Path, task: Task) -> Tensor:
@@ -176,9 +179,9 @@ def _data_of(run_dir: Path) -> Path:
         return run_dir / "data"
 
 
-def _ground(genesis: Genesis, task: Task) -> Ground:
+def _ground(genesis: Genesis, task: Task, environment: bytes) -> Ground:
     run = genesis.run
-    settings = settings_of(genesis.run_id, run, genesis.members, task.dimension, fingerprint(usable(run.device)))
+    settings = settings_of(genesis.run_id, run, genesis.members, task.dimension, environment)
     return Ground(
         settings=settings,
         tools=tools_of(run),

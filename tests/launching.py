@@ -20,6 +20,12 @@ def environment() -> dict[str, str]:
     return {**kept, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
 
 
+def command(where: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """The command line run to its end, with environment variables of its own."""
+    return subprocess.run([*LAUNCH, *arguments], cwd=where, env={**environment(), **variables}, capture_output=True,
+                          text=True, timeout=PATIENCE_S)  # fmt: skip
+
+
 @contextmanager
 def launched(where: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
     """A launcher in a session of its own, stdout and stderr joined; whatever is left of the session is killed."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from pathlib import Path
 
 import msgspec
@@ -13,12 +12,7 @@ from launcher import Experiment, control, run
 from launcher.containers import engine, ports
 from launcher.rundir import read_record
 from node.errors import BackendError, ConfigError
-from tests.launching import LAUNCH, PATIENCE_S, environment, launched, read_until
-
-
-def command(where: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*LAUNCH, *arguments], cwd=where, env={**environment(), **variables}, capture_output=True,
-                          text=True, timeout=PATIENCE_S)  # fmt: skip
+from tests.launching import PATIENCE_S, command, launched, read_until
 
 
 @pytest.mark.sockets

@@ -143,11 +143,13 @@ def test_the_doctor_names_each_thing(capsys: pytest.CaptureFixture[str]) -> None
     [
         (False, False, "ok", "none: gradients are computed on the CPU"),
         (True, False, "warn", "a driver is here, but torch .* finds no usable GPU"),
-        (True, True, "fail", ".*(CUDA|NVIDIA).*"),
+        pytest.param(
+            True, True, "fail", ".*(CUDA|NVIDIA).*",
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="the GPU here computes: see tests/gpu"),
+        ),
     ],
     ids=["none", "torch has no use for it", "it does not compute"],
-)
-@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU: see tests/gpu")
+)  # fmt: skip
 def test_the_doctor_tries_the_gpu(
     driver: bool, usable: bool, level: str, words: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -84,7 +84,7 @@ def named_problems(device: str) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        text = str(error).strip().splitlines()[0] if str(error).strip() else ""
+        text = str(error).strip().partition("\n")[0]
         if isinstance(error, torch.OutOfMemoryError):
             remedy = "use a smaller --batch-size, fewer --peers or --device cpu"
             raise BackendError(f"--device cuda: {text.partition('. GPU ')[0]}; {remedy}") from error

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from launcher import data, syntax
 from launcher.backends.local import context, server_environment, without_main
+from launcher.experiment import gpu_share
 from node.build import task_of
 from node.config import RunConfig
 from node.training import environment
@@ -85,7 +86,7 @@ def _data(task: str) -> Iterator[Path]:
 
 def at_once(task: str, batch_size: int, device: str, processes: int, count: int) -> Sequence[Measured]:
     """The same in several processes at the same time, each with its share of the card's memory."""
-    share = 0.9 / PEERS if device == "cuda" else None
+    share = gpu_share(PEERS) if device == "cuda" else None
     with ExitStack() as stack:
         stack.enter_context(server_environment())
         stack.enter_context(without_main())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -11,8 +10,8 @@ from launcher import Experiment, run
 from launcher.backends.local import call_aside
 from node.audit import check_run
 from node.journal import read
-from tests.integration.test_same_bits import TIMEOUT_S, assert_same_bits
-from tests.launching import LAUNCH, environment, launched, read_until, session
+from tests.integration.test_same_bits import TIMEOUT_S, assert_same_bits, told_by_sockets
+from tests.launching import command, launched, read_until, session
 from tests.scraping import scrape
 
 pytestmark = pytest.mark.gpu
@@ -43,13 +42,10 @@ def test_a_transformer(tmp_path: Path) -> None:
 def test_where_there_is_no_gpu_a_run_on_one_is_verified_as_far_as_signatures_go(
     mnist_directory: Path, tmp_path: Path
 ) -> None:
-    made = subprocess.run([*LAUNCH, "--device", "cuda", "--steps", "8", *LIE, "--run-dir", "run"], cwd=tmp_path,
-                          env=environment(), capture_output=True, text=True, timeout=TIMEOUT_S)  # fmt: skip
+    made = command(tmp_path, "--device", "cuda", "--steps", "8", *LIE, "--run-dir", "run")
     assert made.returncode == 0, made.stdout + made.stderr
     assert {finding.kind for finding in call_aside(check_run, tmp_path / "run")} >= {"recomputation", "certificate"}
-    blind = {**environment(), "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run([*LAUNCH, "verify", "run"], cwd=tmp_path, env=blind, capture_output=True, text=True,
-                          timeout=TIMEOUT_S)  # fmt: skip
+    done = command(tmp_path, "verify", "run", CUDA_VISIBLE_DEVICES="")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "recomputation cannot decide here: this machine's environment differs from the run's" in done.stdout
     assert ", 0 wrong" in done.stdout
@@ -58,8 +54,7 @@ def test_where_there_is_no_gpu_a_run_on_one_is_verified_as_far_as_signatures_go(
 def test_a_full_card_is_one_clear_line(tmp_path: Path) -> None:
     """32 MB of scores for each window and block, times a batch of 4,096."""
     options = ("--device", "cuda", "--task", "transformer_lm:context_length=1400", "--batch-size", "4096")
-    done = subprocess.run([*LAUNCH, *options, "--steps", "3", "--run-dir", "run"], cwd=tmp_path, env=environment(),
-                          capture_output=True, text=True, timeout=TIMEOUT_S)  # fmt: skip
+    done = command(tmp_path, *options, "--steps", "3", "--run-dir", "run")
     assert done.returncode == 1
     logs = (tmp_path / "run" / "logs" / "node-0.log").read_text()
     assert "error: --device cuda: CUDA out of memory. Tried to allocate" in logs
@@ -69,14 +64,12 @@ def test_a_full_card_is_one_clear_line(tmp_path: Path) -> None:
 
 def test_a_killed_run_goes_on_with_the_bits_it_would_have_had(mnist_directory: Path, tmp_path: Path) -> None:
     options = ("--device", "cuda", "--steps", "40", "--eval-every", "10", *LIE)
-    whole = subprocess.run([*LAUNCH, *options, "--run-dir", "whole"], cwd=tmp_path, env=environment(),
-                           capture_output=True, text=True, timeout=TIMEOUT_S)  # fmt: skip
+    whole = command(tmp_path, *options, "--run-dir", "whole")
     assert whole.returncode == 0, whole.stdout + whole.stderr
     with launched(tmp_path, *options, "--run-dir", "cut") as process:
         read_until(process, "step 10/40")
         process.kill()
-    done = subprocess.run([*LAUNCH, "resume", "cut"], cwd=tmp_path, env=environment(), capture_output=True, text=True,
-                          timeout=TIMEOUT_S)  # fmt: skip
+    done = command(tmp_path, "resume", "cut")
     assert done.returncode == 0, done.stdout + done.stderr
     assert digests(tmp_path / "cut") == digests(tmp_path / "whole")
     assert len(digests(tmp_path / "cut")) == 41
@@ -85,10 +78,9 @@ def test_a_killed_run_goes_on_with_the_bits_it_would_have_had(mnist_directory: P
 def digests(run_dir: Path) -> dict[int, set[str]]:
     """Digests of the parameters after each step, of all honest nodes; a state's own digest names the run."""
     found: dict[int, set[str]] = {}
-    for node in range(4):
-        for record in read(run_dir / "nodes" / str(node) / "journal.jsonl")[0]:
-            if record["event"] == "committed":
-                found.setdefault(record["step"], set()).add(record["parameter_digest"])
+    for story in told_by_sockets(run_dir, 4):
+        for record in story.committed:
+            found.setdefault(record["step"], set()).add(record["parameter_digest"])
     return found
 
 

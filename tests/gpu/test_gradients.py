@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from launcher import doctor
+from launcher.experiment import gpu_share
 from node.errors import BackendError
 from node.training import environment
 from tests.gpu.gradients import CASES, PEERS, at_once, distance
@@ -30,7 +31,7 @@ def test_all_processes_on_one_card_compute_the_same_bits(task: str, batch_size: 
 
 def test_a_share_of_the_memory_is_kept_and_its_end_is_one_clear_line() -> None:
     (taken,) = at_once("mnist_cnn", 256, "cuda", 1, 4)
-    assert 0 < taken.peak_bytes < torch.cuda.get_device_properties(0).total_memory * 0.9 / PEERS
+    assert 0 < taken.peak_bytes < torch.cuda.get_device_properties(0).total_memory * gpu_share(PEERS)
     one_line = pytest.raises(BackendError, match=r"^--device cuda: CUDA out of memory.*; use a smaller --batch-size")
     with one_line, environment.named_problems("cuda"):
         torch.empty(1 << 50, device="cuda")
