@@ -28,7 +28,7 @@ from node.protocol.roster import Roster
 from node.protocol.window import Layer, Window
 from node.shelf import MISMATCH, SavedPast, SavedState, Shelf, Vector, cut, restored, restored_past
 
-FORMAT = 6
+FORMAT = 7
 _MAGIC = b"BTARD checkpoint "
 _DIGEST_BYTES, _SIZE_BYTES = 32, 8
 
@@ -65,6 +65,8 @@ class _Header(msgspec.Struct, frozen=True, array_like=True):
     """Its digest there, or nothing."""
     certificate: tuple[Signed, ...]
     proofs: tuple[bytes, ...]
+    attempt_before: SavedPast | None
+    """At the same step, void; its state has this one's model."""
     vectors: tuple[Vector, ...]
 
 
@@ -95,11 +97,12 @@ def save(
     shelf, at = Shelf(), checkpoint.at
     state = shelf.state(at.state)
     past = shelf.past(at.past, apart, before) if at.past is not None else None
+    attempt_before = shelf.past(at.before, before=at.number) if at.before is not None else None
     last = at.state.window.layers[-1] if at.state.window.layers else None
     known = last is not None and at.past is not None and last.step == at.past.state.step
     contributors, layer = (last.contributors, last.digest) if last is not None and known else ((), b"")
     header = _Header(checkpoint.run, checkpoint.node, checkpoint.fingerprint, state, at.number, past, contributors,
-                     layer, at.certificate, at.proofs, shelf.table)  # fmt: skip
+                     layer, at.certificate, at.proofs, attempt_before, shelf.table)  # fmt: skip
     _write(path, msgspec.msgpack.encode(header), shelf, over)
 
 
@@ -167,7 +170,10 @@ def load(path: Path, run: bytes, node: int, roster: Roster) -> Checkpoint:
         named = header.state.window.layers
         layers = tuple(_load_layer(path, step, digest, run, node, roster) for step, digest in named)
         state = restored(header.state, vectors, roster, layers)
-        at = Resumption(state, header.number, _past(path, header, vectors, roster), header.certificate, header.proofs)
+        past, before = _past(path, header, vectors, roster), header.attempt_before
+        model = state.parameters_D, state.optimiser_D
+        voided = restored_past(before, vectors, roster, {}, model) if before is not None else None
+        at = Resumption(state, header.number, past, header.certificate, header.proofs, voided)
     except (WireError, IndexError) as error:
         raise CheckpointError(f"{path} is damaged: {error}") from error
     return Checkpoint(run, node, header.fingerprint, at)

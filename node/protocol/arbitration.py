@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from node.protocol.charges import encode_equivocations
-from node.protocol.deadlines import outcome_s
+from node.protocol.deadlines import settled_s
 from node.protocol.dispute import MAX_VIEWS, Dispute
 from node.protocol.encoding import decode_body
 from node.protocol.events import CancelTimer, Forward, Output, Say, SetTimer
-from node.protocol.messages import Body, Endorsed, Outcome, Phase, Signed
+from node.protocol.messages import Body, Endorsed, Outcome, Phase, Signed, View
 from node.protocol.notices import Disputed, Resolved
 from node.protocol.outcome import Trigger
 from node.protocol.round import Round
@@ -30,15 +30,21 @@ class Arbitration:
     Args:
         round_: the attempt in question, under way or ended.
         out: where outputs are appended.
+        abstains: asked before an OUTCOME is signed: true where this peer may have missed some of the rounds.
     """
 
-    def __init__(self, round_: Round, out: list[Output]) -> None:
+    def __init__(self, round_: Round, out: list[Output], abstains: Callable[[], bool] = bool) -> None:
         self.round = round_
+        self.trigger: Trigger | None = None
+        """Why the attempt is frozen; its rounds begin once the attempt before is closed."""
         self.begun = False
+        self._abstains = abstains
         self.resolved: tuple[Outcome, tuple[Signed, ...]] | None = None
         """More than half of the roster's equal OUTCOMEs."""
         self.settled = False
         """The owner has acted on it."""
+        self.followed = False
+        """The wait for those who need bytes to follow it is over."""
         self._out = out
         attempt = round_.attempt
         self._attempt = attempt
@@ -52,21 +58,57 @@ class Arbitration:
 
     # --- inputs -----------------------------------------------------------------------------------------------
 
-    def begin(self, trigger: Trigger) -> None:
-        """Freeze the attempt, show everyone why, and broadcast our view."""
-        if self.begun:
-            return
-        self.begun = self.round.frozen = True
+    def freeze(self, trigger: Trigger) -> None:
+        """Say no more in the attempt, and show everyone why; what arrives still goes into our view."""
         attempt = self._attempt
+        self.trigger, self.round.frozen = trigger, True
         self._out.append(Disputed(attempt.step, attempt.number, trigger.cause))
         others = tuple(peer for peer in attempt.roster.active if peer != attempt.me)
         self._out.append(Forward(others, trigger.messages))
-        messages = dict.fromkeys((*attempt.transcript.everything(), *trigger.messages))
-        self._dispute.start(tuple(messages))
+
+    def begin(self) -> None:
+        """The rounds begin: sign our view, and broadcast it."""
+        assert self.trigger is not None and not self.begun
+        self.begun = self.round.sealed = True
+        self._dispute.start(tuple(dict.fromkeys((*self._attempt.transcript.everything(), *self.trigger.messages))))
         early, self._early = self._early, {}
         for views in early.values():
             for view in views:
                 self._dispute.take(Endorsed(view, ()))
+
+    def join(self, trigger: Trigger, endorsed: Endorsed) -> None:
+        """Take part, with the certificate in our view, in the dispute of an attempt that we have ended by it.
+
+        Args:
+            trigger: why somebody has begun it.
+            endorsed: the view that says so, with the chain that it came with: it is passed on with our signature.
+        """
+        attempt = self._attempt
+        self.trigger, self.round.frozen = trigger, True
+        self._out.append(Disputed(attempt.step, attempt.number, trigger.cause))
+        for signed in trigger.messages:
+            attempt.transcript.add(decode_body(signed.body), signed)
+        self.begin()
+        self._dispute.take(endorsed)
+
+    @property
+    def frozen(self) -> bool:
+        """There is a reason for a dispute."""
+        return self.trigger is not None
+
+    def proven_chain(self, endorsed: Endorsed, body: View) -> int:
+        """How many distinct active peers, its owner first, have signed a view; 0 if not all of it is in order."""
+        return self._dispute.chain(endorsed, body)
+
+    @property
+    def early(self) -> tuple[Signed, ...]:
+        """Views that came before the rounds began."""
+        return tuple(view for views in self._early.values() for view in views)
+
+    @property
+    def spoke(self) -> dict[int, Signed]:
+        """A view of each peer that has signed one; ours brings them to all others."""
+        return {decode_body(view.body).slot.sender: view for view in (*self.early, *self._dispute.accepted)}
 
     def take_view(self, endorsed: Endorsed) -> str | None:
         """A relayed view with its owner's valid signature; those that come before we begin wait, without their
@@ -116,7 +158,8 @@ class Arbitration:
         if self._tried == held:
             return
         if self._tried is None:
-            self._out.append(SetTimer(outcome_timer(attempt.step, attempt.number), outcome_s(attempt.settings)))
+            patience_s = settled_s(attempt.settings, len(attempt.roster.active))
+            self._out.append(SetTimer(outcome_timer(attempt.step, attempt.number), patience_s))
         self._tried = held
         if 2 * len(self._dispute.heard) <= len(attempt.roster.active):
             # While synchrony holds all honest views are here, which are more. What a minority signed would stand for
@@ -129,7 +172,7 @@ class Arbitration:
         except LackingError:
             self._catch_up(self._union)
             return
-        if self._decision is not None:
+        if self._decision is not None and not self._abstains():
             self._said = True
             removals = tuple(guilt.removal for guilt in self._decision.guilts)
             slot = attempt.slot(Phase.OUTCOME)

@@ -73,5 +73,12 @@ def dispute_round_s(settings: Settings) -> float:
 
 
 def outcome_s(settings: Settings) -> float:
-    """How long a peer waits for the roster's OUTCOMEs, or for a dispute that never starts, before it halts."""
+    """How long a peer waits for a dispute that never starts before it halts, and for greetings."""
     return 6.0 * settings.delivery_bound_s + 2.0 * settings.gradient_bound_s
+
+
+def settled_s(settings: Settings, active: int) -> float:
+    """How long after the OUTCOME of a dispute some may need to follow it: they pull aggregates and published parts, all
+    at once, and compute what judging needs. A peer without a majority of OUTCOMEs waits as long before it halts."""
+    tensors = 1 + active
+    return outcome_s(settings) + 4.0 * settings.dimension * tensors * active / settings.minimum_rate

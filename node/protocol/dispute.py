@@ -65,7 +65,7 @@ class Dispute:
             return None
         if 1 + len(endorsed.endorsements) < self._round:
             return "late_view"
-        if not self._valid_chain(endorsed, body):
+        if not self.chain(endorsed, body):
             return "bad_signature"
         known.append(endorsed.view)
         if len(endorsed.endorsements) < self._roster.faults and owner != self.slot.sender:
@@ -113,17 +113,24 @@ class Dispute:
         name = round_timer(self.slot.step, self.slot.attempt)
         self._out.append(SetTimer(name, dispute_round_s(self._settings)))
 
-    def _valid_chain(self, endorsed: Endorsed, body: View) -> bool:
-        """Distinct active endorsers, none of them the owner, each signing the view and those before it."""
+    @property
+    def accepted(self) -> tuple[Signed, ...]:
+        """Every accepted view."""
+        return tuple(view for views in self._views.values() for view in views)
+
+    def chain(self, endorsed: Endorsed, body: View) -> int:
+        """How many distinct active peers have signed a view, its owner first and each those before it; 0 if one of
+        the signatures is not what it should be."""
         owner = body.slot.sender
         peers = [peer for peer, _ in endorsed.endorsements]
         active = self._roster.active
         if len({owner, *peers}) != 1 + len(peers) or any(peer not in active for peer in peers):
-            return False
+            return 0
         keys, view, verify = self._roster.keys, endorsed.view, self._tools.verify
         if not verify(keys[owner], signing_bytes(body, view.body), view.signature):
-            return False
-        return all(
+            return 0
+        valid = all(
             verify(keys[peer], endorsement_bytes(view.body, owner, tuple(peers[:place])), signature)
             for place, (peer, signature) in enumerate(endorsed.endorsements)
         )
+        return 1 + len(peers) if valid else 0

@@ -11,6 +11,7 @@ from node.protocol.events import BulkKey, Dropped, Forward, Output, Purpose, Say
 from node.protocol.gradients import Gradients
 from node.protocol.messages import (
     Body,
+    Close,
     Phase,
     Signed,
     Suspect,
@@ -36,11 +37,12 @@ class Hearing:
         proofs: encoded equivocations of earlier attempts, for our REPORT.
         porch: holds the JOINs of the step before, for our REPORT.
         again: we were started again in the midst of this attempt, and ask for the tensors that we have lost.
+        patience_s: how long others may be in coming to this attempt, beyond what its first deadline allows for.
     """
 
     def __init__(
         self, attempt: Attempt, past: Attempt | None, gradients: Gradients, out: list[Output],
-        proofs: tuple[bytes, ...] = (), again: bool = False, porch: Porch | None = None,
+        proofs: tuple[bytes, ...] = (), again: bool = False, porch: Porch | None = None, patience_s: float = 0.0,
     ) -> None:  # fmt: skip
         self.attempt, self.past = attempt, past
         self.cargo = Cargo(attempt, past)
@@ -49,22 +51,26 @@ class Hearing:
         self.trigger: Trigger | None = None
         self.ending: Ending | None = None
         self.verdict: tuple[Judgement, State] | None = None
-        self.frozen = False
+        self.frozen = self.sealed = False
+        """Frozen, this peer says no more in the attempt; sealed, its view is signed and only the union counts."""
         self._gradients, self._out, self.proofs, self._again = gradients, out, proofs, again
         self._porch = porch
-        newcomers = any(since == attempt.step for _, since in attempt.state.returned)
-        self._clock = waits.Clock(attempt.settings, len(attempt.roster.active), out, newcomers)
+        self._clock = waits.Clock(attempt.settings, len(attempt.roster.active), out, patience_s)
         self._void: Judgement | None = None
         self._early: set[tuple[Phase, int]] = set()
         self._said = self._overdue = False
+
+    def begin(self) -> None:
+        """Ask for the gradients that this attempt needs of us, and enter its first phase."""
+        attempt, past, gradients = self.attempt, self.past, self._gradients
         attempt.own_D = gradients.own_D
         if attempt.me in attempt.contributors:
-            out += gradients.want_own(attempt)
+            self._out += gradients.want_own(attempt)
         if past is not None:
             for target in attempt.targets:
-                out += gradients.want_past(Purpose.VALIDATE, past, target)
+                self._out += gradients.want_past(Purpose.VALIDATE, past, target)
         for item in attempt.shares.get(attempt.me, ()):
-            out += gradients.rechecks.want(attempt, item)
+            self._out += gradients.rechecks.want(attempt, item)
         self._enter(Phase.COMMIT)
 
     # --- inputs -----------------------------------------------------------------------------------------------
@@ -77,6 +83,8 @@ class Hearing:
         we have not reached is judged when we enter it; one of a phase that this attempt does not have never is.
         """
         attempt, slot = self.attempt, body.slot
+        if self.sealed and not isinstance(body, Close):
+            return self._drop(via, "frozen")
         alone = attempt.transcript.body(slot.phase, slot.sender) is None
         wrong = self._misfit(body) if alone and slot.phase in (self.phase, Phase.SUSPECT) else None
         if wrong is not None and isinstance(body, Suspect):

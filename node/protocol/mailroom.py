@@ -101,6 +101,11 @@ class Mailroom:
         held[signed.body] = signed
         return True
 
+    def speakers(self, step: int, attempt: int, roster: bytes) -> frozenset[int]:
+        """Senders of the messages that wait for an attempt, in the roster with this digest."""
+        slots = (decode_body(body).slot for body in self._ahead.get((step, attempt), ()))
+        return frozenset(slot.sender for slot in slots if slot.roster == roster)
+
     def forget(self, step: int) -> None:
         """Nothing of the steps before this one counts any more (a peer that comes back has not been there)."""
         self._ahead = {place: held for place, held in self._ahead.items() if place[0] >= step}

@@ -13,11 +13,13 @@ from torch import Tensor
 
 from node.protocol import waits
 from node.protocol.arbitration import outcome_timer
+from node.protocol.before import Before
 from node.protocol.candidate import ASK as ASK_STATE
 from node.protocol.candidate import PULL as PULL_STATE
 from node.protocol.candidate import Candidate
 from node.protocol.deadlines import outcome_s
 from node.protocol.dispute import round_timer
+from node.protocol.encoding import decode_body
 from node.protocol.events import (
     BulkArrived,
     BulkKey,
@@ -41,10 +43,11 @@ from node.protocol.events import (
 )
 from node.protocol.gradients import Gradients
 from node.protocol.lesson import Lesson
-from node.protocol.messages import Phase
+from node.protocol.messages import Outcome, Phase
 from node.protocol.notices import Expelled, PhaseEntered
 from node.protocol.resumption import Past, Resumption
-from node.protocol.seat import FORWARD, HELLO
+from node.protocol.round import Round
+from node.protocol.seat import HELLO
 from node.protocol.settling import Settling
 
 _FromPeers = MessageArrived | ViewArrived | BulkRequested | TranscriptRequested
@@ -73,7 +76,9 @@ class Peer(Settling):
         assert self._round is not None
         past = Past.of(self.past) if self.past is not None else None
         proofs = (*self._round.proofs, *self._proofs)
-        return Resumption(self.state, self._round.attempt.number, past, self._certificate, proofs)
+        previous = self._previous.attempt if self._previous is not None else None
+        before = Past.of(previous) if previous is not None and previous is not self.past else None
+        return Resumption(self.state, self._round.attempt.number, past, self._certificate, proofs, before)
 
     def holdings(self) -> tuple[int, int, dict[BulkKey, Tensor]] | None:
         """Step and number of the attempt under way, and the tensors that its end depends on; None if there is none."""
@@ -148,9 +153,9 @@ class Peer(Settling):
 
     def _leave(self) -> None:
         """We are out of the roster: nothing of the attempt under way concerns us any more."""
-        self._round = self._previous = self._arbitration = self._background = None
-        self.past, self._gradients = None, Gradients()
-        self._out += [CancelTimer(name) for name in (*waits.OF_AN_ATTEMPT, FORWARD, HELLO)]
+        self._round = self._arbitration = None
+        self._before, self.past, self._gradients = Before(), None, Gradients()
+        self._out += [CancelTimer(name) for name in (*waits.OF_AN_ATTEMPT, waits.FORWARD, waits.BEFORE, HELLO)]
 
     def _rejoin(self, candidate: Candidate) -> bool:
         """Go on where a quorum lets us in; true if anything happened."""
@@ -169,7 +174,8 @@ class Peer(Settling):
             self.state, self._certificate = before.state, before.certificate
             self.past = before.past.attempt(self.settings, self.tools, self.me, self._secret_seed)
             self._mailroom.forget(self.state.step)
-            self._begin(0)
+            self._missed.add((self.state.step, 0))
+            self._begin(0, Before())
             return True
         return False
 
@@ -233,8 +239,12 @@ class Peer(Settling):
             case _ if name in (PULL_STATE, ASK_STATE) and self._candidate is not None:
                 given_up = self._candidate.overdue(name)
                 return self._halt(None, given_up) if given_up is not None else None
-            case _ if name == FORWARD:
-                self._forward_certificate()
+            case waits.FORWARD:
+                self._pass_on()
+            case waits.BEFORE if self._arbitration is not None and self._arbitration.resolved is not None:
+                self._arbitration.followed = True
+            case waits.BEFORE:
+                self._before_overdue()
             case _ if name == HELLO:
                 self._greeting.overdue()
                 if not self._greeting.quorate:
@@ -256,7 +266,9 @@ class Peer(Settling):
         if self._round.advance():
             return True
         if self._round.trigger is not None and not self._round.frozen:
-            self._check_trigger(self._arbitrate(current=True))
+            self._check_trigger()
+            return True
+        if self._ended_without_us():
             return True
         if self._round.ending is not None and not self._round.frozen:
             self._settle(self._round.ending)
@@ -273,9 +285,24 @@ class Peer(Settling):
         self.state, self._certificate, self._proofs = before.state, before.certificate, list(before.proofs)
         if before.past is not None:
             self.past = before.past.attempt(self.settings, self.tools, self.me, self._secret_seed)
-        self._begin(before.number)
+        self._begin(before.number, self._remembered(before))
         others = tuple(peer for peer in self.state.roster.active if peer != self.me)
         self._out.append(RequestTranscript(others, self.state.step, before.number))
+
+    def _remembered(self, before: Resumption) -> Before:
+        """The attempt before the one that we go on with, from what was kept: we answer its dispute, with this start as
+        the instant at which we ended it, and say nothing of how one ends that we may have missed a part of."""
+        self._missed.add((before.state.step, before.number))
+        attempt = self.past if before.number == 0 else None
+        if before.before is not None:
+            attempt = before.before.attempt(self.settings, self.tools, self.me, self._secret_seed)
+        if attempt is None or attempt.me != self.me:
+            return Before()
+        self._missed.add((attempt.step, attempt.number))
+        self._round = Round(attempt, None, Gradients(), self._out)
+        self._round.phase = Phase.CLOSE
+        last = decode_body(before.certificate[0].body)
+        return self._ended(last if isinstance(last, Outcome) else None)
 
     def _meet(self) -> bool:
         """Start once everybody has said HELLO; up to f odd or silent peers may be lying, and hold nobody up."""
@@ -293,5 +320,5 @@ class Peer(Settling):
         self.state = replace(self.state, fingerprints=greeting.fingerprints)
         self._certificate = tuple(greeting.messages())
         self._out.append(CancelTimer(HELLO))
-        self._begin(0)
+        self._begin(0, Before(closed=False))
         return True

@@ -76,6 +76,7 @@ class Resumption:
         past: the committed attempt of the step before, None in step 0.
         certificate: what ended the attempt before, for laggards.
         proofs: encoded equivocations that are still to be reported.
+        before: the attempt before, where it is not `past`: one at the same step, that was void.
     """
 
     state: State
@@ -83,6 +84,7 @@ class Resumption:
     past: Past | None
     certificate: tuple[Signed, ...]
     proofs: tuple[bytes, ...]
+    before: Past | None = None
 
 
 def add(attempt: Attempt, messages: Iterable[Signed]) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from node.protocol.arbitration import Arbitration
 from node.protocol.attempt import Attempt
+from node.protocol.before import Before
 from node.protocol.candidate import Candidate
 from node.protocol.events import Dropped, Forward, Output
 from node.protocol.gradients import Gradients
@@ -27,7 +28,7 @@ from node.protocol.round import Round
 from node.protocol.settings import Settings, Tools
 from node.protocol.state import State, genesis_randomness
 
-HELLO, FORWARD = "hello", "forward"
+HELLO = "hello"
 
 
 class Seat:
@@ -52,9 +53,8 @@ class Seat:
         self.past: Attempt | None = None
         self.stopped = False
         self._round: Round | None = None
-        self._previous: Round | None = None
         self._arbitration: Arbitration | None = None
-        self._background: Arbitration | None = None
+        self._before = Before()
         self._mailroom = Mailroom(settings, tools, roster.keys)
         self._gradients = Gradients()
         self._greeting = Greeting(settings, roster)
@@ -67,6 +67,18 @@ class Seat:
         """Removed as gone, this peer asks to be let in again instead of ending."""
         self._resumed: Resumption | None = None
         self._recalled: Counter[int] = Counter()
+        self._missed: set[tuple[int, int]] = set()
+        """Attempts (step, number) of which we may have missed a part of the dispute."""
+
+    @property
+    def _previous(self) -> Round | None:
+        """The attempt before the one under way."""
+        return self._before.round
+
+    @property
+    def _background(self) -> Arbitration | None:
+        """Its dispute."""
+        return self._before.arbitration
 
     @property
     def attempt(self) -> Attempt | None:
@@ -83,12 +95,12 @@ class Seat:
         return list(self._round.attempt.transcript.missing(self._round.phase)) if self._round is not None else []
 
     def _forward_certificate(self) -> None:
-        """What ended the attempt before goes to peers of whom we have heard nothing since."""
+        """What ended the attempt before goes to all, unless we have heard of all since."""
         if self._round is not None and self._certificate:
-            transcript = self._round.attempt.transcript
-            quiet = tuple(peer for peer in transcript.missing(Phase.COMMIT) if peer != self.me)
-            if quiet:
-                self._out.append(Forward(quiet, self._certificate))
+            attempt = self._round.attempt
+            if any(peer != self.me for peer in attempt.transcript.missing(Phase.COMMIT)):
+                others = tuple(peer for peer in attempt.roster.active if peer != self.me)
+                self._out.append(Forward(others, self._certificate))
 
     def _drop(self, via: int | None, reason: str) -> None:
         self._out.append(Dropped(via, reason))

@@ -8,23 +8,23 @@ from dataclasses import replace
 
 from node.protocol import waits
 from node.protocol.attempt import Attempt
+from node.protocol.before import Before
 from node.protocol.bounds import MAX_PROOFS
 from node.protocol.candidate import Candidate
 from node.protocol.charges import encode_equivocations
-from node.protocol.deadlines import laggards_s
+from node.protocol.deadlines import fetching_s, laggards_s, outcome_s, settled_s
 from node.protocol.disputing import Disputing
 from node.protocol.encoding import decode_body, encode
 from node.protocol.events import CancelTimer, Forward, Say, SetTimer
 from node.protocol.evidence import gather
 from node.protocol.gradients import Gradients
 from node.protocol.indictment import evidence_in
-from node.protocol.messages import Close, Outcome, Phase, View
+from node.protocol.messages import Close, Outcome, Phase, Signed, View
 from node.protocol.notices import Banned, Committed, Expelled, Finished, Probed, Returned, Voided
 from node.protocol.outcome import Ending
 from node.protocol.probation import candidates_of
 from node.protocol.randomness import share
 from node.protocol.round import Round
-from node.protocol.seat import FORWARD
 from node.protocol.state import State
 from node.protocol.tribunal import Guilt, Judgement
 from node.protocol.undo import undone
@@ -33,26 +33,53 @@ from node.protocol.undo import undone
 class Settling(Disputing):
     """The third layer of a peer: from one attempt to the next."""
 
-    def _begin(self, number: int) -> None:
-        """Start an attempt at the current step; messages that came early are taken up."""
+    def _begin(self, number: int, before: Before) -> None:
+        """Start an attempt at the current step; messages that came early are taken up.
+
+        Args:
+            number: of the attempt.
+            before: the attempt before it.
+        """
         own_share = share(self._secret_seed, self.state.step, number)
         attempt = Attempt(self.settings, self.tools, self.state, number, self.me, own_share)
         proofs = self._take_proofs(attempt)
-        self._previous, self._background = self._round, self._arbitration
-        self._arbitration, self._recalled = None, Counter()
+        self._before, self._arbitration, self._recalled = before, None, Counter()
         again = self._resumed is not None and (self._resumed.state.step, self._resumed.number) == (
             self.state.step,
             number,
         )
-        self._round = Round(attempt, self.past, self._gradients, self._out, proofs, again, self._porch)
-        if self._previous is not None:
+        self._round = Round(attempt, self.past, self._gradients, self._out, proofs, again, self._porch,
+                            self._patience_s(attempt))  # fmt: skip
+        self._round.begin()
+        if before.held:
+            self._out += [CancelTimer(name) for name in waits.OF_AN_ATTEMPT]
+        if before.round is not None:
             # An honest peer that was eliminated may not know why: nobody tells it anything from here on.
-            left = tuple(peer for peer in self._previous.attempt.roster.active if peer not in attempt.roster.active)
+            left = tuple(peer for peer in before.round.attempt.roster.active if peer not in attempt.roster.active)
             if left:
                 self._out.append(Forward(left, self._certificate))
-        self._out.append(SetTimer(FORWARD, laggards_s(self.settings)))
+        self._out.append(SetTimer(waits.FORWARD, laggards_s(self.settings)))
         for signed in self._mailroom.release():
             self._message(None, signed)
+        self._join_for_early_views()
+
+    def _patience_s(self, attempt: Attempt) -> float:
+        """How long others may be in coming to an attempt: those that we could not greet, those that were let back."""
+        if any(since == attempt.step for _, since in attempt.state.returned):
+            return fetching_s(self.settings, len(attempt.roster.active))
+        first = (attempt.step, attempt.number) == (0, 0)
+        return outcome_s(self.settings) if first and self._greeting.missing else 0.0
+
+    def _ended(self, by_outcome: Outcome | None) -> Before:
+        """The attempt under way, which has just ended, as the one before the next."""
+        round_, arbitration = self._round, self._arbitration
+        assert round_ is not None
+        if by_outcome is None:
+            return Before(round_, round_.attempt.roster.faults + 1, closed=False, arbitration=arbitration)
+        # An OUTCOME that removes somebody and lets a value stand leaves some without the bytes of that value.
+        at_once = by_outcome.value is None or not by_outcome.removals
+        closed = at_once or arbitration is None or arbitration.followed
+        return Before(round_, closed=closed, held=not closed, arbitration=arbitration, proof=self._certificate)
 
     def _take_proofs(self, attempt: Attempt) -> tuple[bytes, ...]:
         """Evidence of earlier attempts for our REPORT: one piece against each peer, as much as a REPORT may carry. The
@@ -71,9 +98,8 @@ class Settling(Disputing):
         background, arbitration = self._background, self._arbitration
         if background is not None and background.resolved is not None and not background.settled:
             background.settled = True
-            self._proofs += background.proofs()
-            if self._round is not None and not self._round.frozen:
-                self._round.resume()
+            self._charge(background)
+            self._heed(*background.resolved)
             return True
         if arbitration is None:
             return False
@@ -82,6 +108,10 @@ class Settling(Disputing):
             return False
         outcome, messages = arbitration.resolved
         round_ = arbitration.round
+        if outcome.value is not None and outcome.removals and not arbitration.settled:
+            arbitration.settled = True
+            patience_s = settled_s(self.settings, len(round_.attempt.roster.active))
+            self._out.append(SetTimer(waits.BEFORE, patience_s))
         if outcome.value is None:
             state = round_.attempt.state.punished(
                 round_.attempt.step, round_.attempt.number, outcome.removals, reform=False
@@ -118,16 +148,18 @@ class Settling(Disputing):
         if self._arbitration is not None:
             # Its dispute may still come, in the background, and then has to let the next attempt go on.
             self._arbitration.settled = self._arbitration.resolved is not None
+        last = decode_body(ending.certificate[0].body)
+        before = self._ended(last if isinstance(last, Outcome) else None)
         self._out += [CancelTimer(name) for name in waits.OF_AN_ATTEMPT]
         self._certificate = ending.certificate
         if not more:
             self._proofs += encode_equivocations(attempt.transcript)
         if ending.judgement.void:
-            self._void(attempt, ending, more)
+            self._void(attempt, ending, more, before)
         else:
-            self._commit(attempt, ending, more)
+            self._commit(attempt, ending, more, before)
 
-    def _void(self, attempt: Attempt, ending: Ending, more: tuple[Guilt, ...]) -> None:
+    def _void(self, attempt: Attempt, ending: Ending, more: tuple[Guilt, ...], before: Before) -> None:
         self._announce(attempt, ending, more, None)
         self.state = ending.state
         if self._round is not None:
@@ -135,9 +167,9 @@ class Settling(Disputing):
         removed = tuple(peer for peer in attempt.roster.active if peer not in self.state.roster.active)
         self._out.append(Voided(attempt.step, attempt.number, removed))
         if self._still_in(attempt, ending):
-            self._begin(attempt.number + 1)
+            self._begin(attempt.number + 1, before)
 
-    def _commit(self, attempt: Attempt, ending: Ending, more: tuple[Guilt, ...]) -> None:
+    def _commit(self, attempt: Attempt, ending: Ending, more: tuple[Guilt, ...], before: Before) -> None:
         state = replace(ending.state, certificate=ending.certificate)
         self._announce(attempt, ending, more, state)
         self._out += [_committed(attempt, state), *_probations(attempt, state), *undone(attempt, state)]
@@ -151,7 +183,73 @@ class Settling(Disputing):
             self.stopped = True
             self._out.append(Finished(attempt.step, state.parameters_D))
         else:
-            self._begin(0)
+            self._begin(0, before)
+
+    # --- after the end ----------------------------------------------------------------------------------------
+
+    def _heed(self, outcome: Outcome, messages: tuple[Signed, ...]) -> None:
+        """The OUTCOME of the attempt before: it outranks the certificate by which we ended it. While synchrony holds
+        they say the same; where they do not, we were cut off."""
+        previous, before = self._previous, self._before
+        assert previous is not None
+        ours = decode_body(self._certificate[0].body)
+        value = ours.value if isinstance(ours, Close | Outcome) else None
+        removed = ours.removals if isinstance(ours, Outcome) else ()
+        if outcome.value != value:
+            return self._cut_off()
+        if outcome.removals in ((), removed):
+            if isinstance(ours, Close):
+                before.proof = messages
+            return None if before.closed else self._close_before(before.proof)
+        return self._begin_anew(previous.attempt, outcome, messages)
+
+    def _begin_anew(self, attempt: Attempt, outcome: Outcome, messages: tuple[Signed, ...]) -> None:
+        """Cut off, we have missed what a dispute adds to the value that stands: it removes peers from the attempt under
+        way, which starts again without them."""
+        assert self._round is not None
+        number, round_ = self._round.attempt.number, self._before.round
+        guilts = tuple(Guilt.ruled(each) for each in outcome.removals if each.peer in self.state.roster.active)
+        removals = tuple(guilt.removal for guilt in guilts)
+        state = self.state.punished(attempt.step, attempt.number, removals, reform=False)
+        if state.step > attempt.step:
+            state = replace(state, certificate=messages)
+        ending = Ending(Judgement((), void=state.step == attempt.step), state, messages)
+        after = state if state.step > attempt.step else None
+        for guilt, ban in zip(guilts, state.bans[len(self.state.bans) :], strict=True):
+            evidence = gather(guilt, ban, attempt, round_.past if round_ is not None else None, after, messages)
+            self._out.append(Banned(ban.step, ban.attempt, ban.peer, ban.reason, ban.accuser, ban.removed, evidence))
+        self.state, self._certificate = state, messages
+        self._out += [CancelTimer(name) for name in waits.OF_AN_ATTEMPT]
+        if self._still_in(attempt, ending):
+            self._begin(number, Before(round_, proof=messages))
+
+    def _cut_off(self) -> None:
+        """A majority has ended the attempt before otherwise than its certificate says: the rest of the roster went on
+        without us, from another state. We sign nothing more, and return as a peer that was removed, if we may."""
+        if not self.comes_back:
+            text = "was cut off: the others ended the step before otherwise; start this peer again to let it return"
+            return self._halt(self.me, text)
+        self._candidate = self._new_candidate()
+        self._candidate.convinced = True
+        return self._candidate.ask()
+
+    def _ended_without_us(self) -> bool:
+        """We dispute an attempt whose certificate removes us, and all others are in the next one: that is our end."""
+        round_ = self._round
+        if round_ is None or not round_.frozen or round_.verdict is None:
+            return False
+        (judgement, after), attempt = round_.verdict, round_.attempt
+        closes = attempt.closed()
+        if self.me in after.roster.active or len(closes) < len(attempt.roster.active):
+            return False
+        if len({(encode((close.value,)), close.prefix) for close in closes.values()}) > 1:
+            return False
+        number = attempt.number + 1 if judgement.void else 0
+        there = self._mailroom.speakers(after.step, number, after.roster.digest)
+        if not there.issuperset(after.roster.active):
+            return False
+        self._settle(Ending(judgement, after, tuple(attempt.transcript.signed(Phase.CLOSE).values())))
+        return True
 
     def _announce(self, attempt: Attempt, ending: Ending, more: tuple[Guilt, ...], after: State | None) -> None:
         fresh = ending.state.bans[len(attempt.state.bans) :]
@@ -190,7 +288,7 @@ class Settling(Disputing):
             last = decode_body(ending.certificate[0].body)
             if isinstance(last, Close):
                 self._out.append(Say(others, Outcome(attempt.slot(Phase.OUTCOME), (), last.value, ())))
-        self._out.append(CancelTimer(FORWARD))
+        self._out.append(CancelTimer(waits.FORWARD))
 
     def _new_candidate(self) -> Candidate:
         return Candidate(self.settings, self.tools, self.me, self._secret_seed, self.state, self._out)

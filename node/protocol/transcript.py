@@ -33,6 +33,8 @@ class Transcript:
         """Two messages whose prefixes differ in a phase that both cover."""
         self.suspects: dict[tuple[Phase, int], dict[int, Signed]] = {}
         """Who suspects the sender of a phase's message, by (phase, sender)."""
+        self.spoke: dict[int, Signed] = {}
+        """The first message of each peer that has signed one of this attempt: it has ended the attempt before."""
         self._bodies: dict[Phase, dict[int, Body]] = {}
         self._signed: dict[Phase, dict[int, Signed]] = {}
         self._seen_prefix: list[tuple[bytes, Signed]] = []
@@ -42,6 +44,7 @@ class Transcript:
         if isinstance(body, Suspect):
             return self._add_suspect(body, signed)
         phase, sender = body.slot.phase, body.slot.sender
+        self.spoke.setdefault(sender, signed)
         held = self._signed.setdefault(phase, {})
         if sender not in held:
             held[sender] = signed
@@ -54,6 +57,7 @@ class Transcript:
         return Added.CONFLICT
 
     def _add_suspect(self, body: Suspect, signed: Signed) -> Added:
+        self.spoke.setdefault(body.slot.sender, signed)
         held = self.suspects.setdefault((body.named, body.peer), {})
         if body.slot.sender in held:
             return Added.DUPLICATE
@@ -66,6 +70,14 @@ class Transcript:
                 self._seen_prefix.append((value, signed))
             elif self._seen_prefix[place][0] != value and self.split is None:
                 self.split = (self._seen_prefix[place][1], signed)
+
+    def certified(self) -> Transcript:
+        """For an attempt that n CLOSEs ended: what their prefix fixes, and they; the same at every peer."""
+        copy = Transcript(self.active)
+        for phase in (*self.finished, Phase.CLOSE):
+            for sender, signed in self.signed(phase).items():
+                copy.add(self._bodies[phase][sender], signed)
+        return copy
 
     def of(self, kind: type[M], phase: Phase) -> dict[int, M]:
         """Bodies of a phase by sender, in roster order."""

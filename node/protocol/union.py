@@ -18,9 +18,10 @@ from node.protocol.bulk import BulkKind
 from node.protocol.charges import Equivocation, Publication, Ruled
 from node.protocol.encoding import decode_body, encode, signing_bytes, stub
 from node.protocol.messages import Body, Close, Phase, Signed, Suspect, Void
+from node.protocol.outcome import Trigger
 from node.protocol.sequence import LackingError, claimers, following, owed_aggregates, owed_parts, scarce
 from node.protocol.shapes import misfit
-from node.protocol.transcript import Transcript
+from node.protocol.transcript import Added, Transcript
 from node.protocol.trial import Trial
 from node.protocol.tribunal import Guilt
 
@@ -45,6 +46,51 @@ class Decision:
 def _key(body: Body) -> _Key:
     """The slot of a message within its attempt; a SUSPECT's includes the one that it names."""
     return body.slot.sender, body.slot.phase, (body.named, body.peer) if isinstance(body, Suspect) else None
+
+
+def opened(signed: Signed, attempt: Attempt) -> Body | None:
+    """A message of an attempt with a valid signature of an active peer, as a view may hold it; None for anything else:
+    a function of the bytes and the roster, whatever the attempt's transcript holds."""
+    try:
+        body = decode_body(signed.body)
+    except WireError:
+        return None
+    slot = body.slot
+    if slot.phase in _DISPUTE[1:] or slot.sender not in attempt.roster.active:
+        return None
+    if slot != attempt.slot(slot.phase, slot.sender) or len(signed.body) > body_bytes(
+        slot.phase, len(attempt.roster.keys)
+    ):
+        return None
+    key = attempt.roster.keys[slot.sender]
+    return body if attempt.tools.verify(key, signing_bytes(body, signed.body), signed.signature) else None
+
+
+def trigger_in(messages: Iterable[Signed], attempt: Attempt) -> Trigger | None:
+    """What a view proves of an attempt that n equal CLOSEs have ended; None: nothing.
+
+    Whoever froze the attempt saw something that contradicts its complete transcript, or f + 1 SUSPECTs, and its view
+    holds that. A function of the view and of what the CLOSEs cover, so that all peers which hold them find the same.
+    """
+    complete, counts = attempt.transcript.certified(), Counter[_Key]()
+    for signed in messages:
+        body = opened(signed, attempt)
+        if body is None:
+            return None
+        counts[_key(body)] += 1
+        if counts[_key(body)] > _PER_SLOT:
+            return None
+        slot = body.slot
+        if complete.add(body, signed) is Added.CONFLICT:
+            pair = complete.conflicts[(slot.phase, slot.sender)]
+            return Trigger(f"peer {slot.sender} equivocates in {slot.phase.name}", pair)
+        if complete.split is not None:
+            return Trigger("prefixes differ: not everybody has seen the same messages", complete.split)
+        if isinstance(body, Suspect):
+            by = complete.suspects[(body.named, body.peer)]
+            if len(by) > attempt.roster.faults:
+                return Trigger(f"peer {body.peer} is silent in {body.named.name}", tuple(by.values()))
+    return None
 
 
 class Union:
@@ -84,7 +130,7 @@ class Union:
         for signed in messages:
             key = self._seen.get(signed.body)
             if key is None:
-                body = self._admit(signed)
+                body = opened(signed, self._shadow)
                 if body is None:
                     return
                 key = self._seen[signed.body] = _key(body)
@@ -92,23 +138,6 @@ class Union:
             counts[key] += 1
             if counts[key] > _PER_SLOT:
                 return
-
-    def _admit(self, signed: Signed) -> Body | None:
-        """A message of this attempt with a valid signature, None for what is not one."""
-        shadow = self._shadow
-        try:
-            body = decode_body(signed.body)
-        except WireError:
-            return None
-        slot = body.slot
-        if slot.phase in _DISPUTE[1:] or slot.sender not in shadow.roster.active:
-            return None
-        if slot != shadow.slot(slot.phase, slot.sender):
-            return None
-        if len(signed.body) > body_bytes(slot.phase, len(shadow.roster.keys)):
-            return None
-        key = shadow.roster.keys[slot.sender]
-        return body if shadow.tools.verify(key, signing_bytes(body, signed.body), signed.signature) else None
 
     def admitted(self) -> Iterator[tuple[Body, Signed]]:
         """Every message that counts."""

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from node.protocol.deadlines import Deadline, deadline, fetching_s, laggards_s, outcome_s
+from node.protocol.deadlines import Deadline, deadline, laggards_s, outcome_s
 from node.protocol.events import CancelTimer, Output, SetTimer
 from node.protocol.messages import Phase
 from node.protocol.settings import Settings
 
 LAGGARDS, BULK, MESSAGES, STALL = "laggards", "bulk", "messages", "stall"
 OF_AN_ATTEMPT = (LAGGARDS, BULK, MESSAGES, STALL)
+FORWARD, BEFORE = "forward", "before"
+"""What ended the attempt before goes to all; a window in which its dispute can be joined is over."""
 
 _TENSORS = {Phase.AGG: 1, Phase.HELD: 1, Phase.AGG2: 1, Phase.REVEAL: 1, Phase.CHECKSUMS: 1}
 
@@ -22,12 +24,12 @@ class Clock:
         settings: the bounds.
         active: size of the roster.
         out: where outputs are appended.
-        newcomers: a peer was let back for this step: it has to fetch the state before its first COMMIT.
+        patience_s: how long others may be in coming to this attempt, beyond what its first deadline allows for.
     """
 
-    def __init__(self, settings: Settings, active: int, out: list[Output], newcomers: bool = False) -> None:
+    def __init__(self, settings: Settings, active: int, out: list[Output], patience_s: float = 0.0) -> None:
         self._settings, self._active, self._out = settings, active, out
-        self._phase, self._tensors, self._recomputed, self._newcomers = Phase.COMMIT, 0, 0, newcomers
+        self._phase, self._tensors, self._recomputed, self._patience_s = Phase.COMMIT, 0, 0, patience_s
 
     def enter(self, phase: Phase, publications: int, recomputed: int) -> None:
         """A phase begins.
@@ -60,6 +62,4 @@ class Clock:
 
     def _deadline(self) -> Deadline:
         waits = deadline(self._phase, self._settings, self._active, self._tensors, self._recomputed)
-        if self._newcomers and self._phase is Phase.COMMIT:
-            return replace(waits, message_s=waits.message_s + fetching_s(self._settings, self._active))
-        return waits
+        return replace(waits, message_s=waits.message_s + self._patience_s) if self._phase is Phase.COMMIT else waits
