@@ -8,6 +8,7 @@ from dataclasses import replace
 import msgspec
 import pytest
 
+from node.protocol.before import Before
 from node.protocol.bounds import body_bytes, control_bytes, evidence_bytes, plain_bytes, view_bytes
 from node.protocol.encoding import encode_endorsed, encode_signed
 from node.protocol.events import Dropped, MessageArrived, Output, ViewArrived
@@ -114,7 +115,7 @@ def test_a_removed_peer_is_not_listened_to() -> None:
     case = Case()
     state = case.peer.state
     case.peer.state = replace(state, roster=state.roster.without([ATTACKER]))
-    case.peer._round, case.peer._previous = None, None
+    case.peer._round, case.peer._before = None, Before()
     assert case.tell(case.signed(commit(case.slot(Phase.COMMIT)))) == [Dropped(ATTACKER, "removed_line")]
 
 

@@ -18,6 +18,9 @@ from node.protocol.silence import encode_silences
 from node.protocol.tribunal import Guilt
 from node.protocol.union import Decision, Union
 
+MAX_OUTCOMES = 4
+"""Of one sender that are kept: an honest one signs one."""
+
 
 def outcome_timer(step: int, attempt: int) -> str:
     """Name of the timer after which a peer without a quorum of OUTCOMEs halts."""
@@ -50,7 +53,7 @@ class Arbitration:
         self._attempt = attempt
         self._dispute = Dispute(attempt.settings, attempt.tools, attempt.roster, attempt.slot(Phase.VIEW), out)
         self._early: dict[int, list[Signed]] = {}
-        self._outcomes: dict[int, tuple[Outcome, Signed]] = {}
+        self._outcomes: dict[int, list[tuple[Outcome, Signed]]] = {}
         self._union: Union | None = None
         self._decision: Decision | None = None
         self._said = False
@@ -106,6 +109,11 @@ class Arbitration:
         return tuple(view for views in self._early.values() for view in views)
 
     @property
+    def views(self) -> tuple[Signed, ...]:
+        """Views that we have accepted, our own among them."""
+        return self._dispute.accepted
+
+    @property
     def spoke(self) -> dict[int, Signed]:
         """A view of each peer that has signed one; ours brings them to all others."""
         return {decode_body(view.body).slot.sender: view for view in (*self.early, *self._dispute.accepted)}
@@ -131,15 +139,17 @@ class Arbitration:
         return waiting or self._dispute.knows(view)
 
     def take_outcome(self, body: Outcome, signed: Signed) -> None:
-        """A signed OUTCOME of an active peer; the first of each counts."""
-        self._outcomes.setdefault(body.slot.sender, (body, signed))
-        equal = [
-            (known, message)
-            for known, message in self._outcomes.values()
-            if (known.value, known.removals) == (body.value, body.removals)
-        ]
+        """A signed OUTCOME of an active peer. A liar may sign several, and a majority may hold any of them: each
+        counts for what it says."""
+        told = self._outcomes.setdefault(body.slot.sender, [])
+        if len(told) >= MAX_OUTCOMES or any(known == body for known, _ in told):
+            return
+        told.append((body, signed))
+        content = body.value, body.removals
+        equal = [message for each in self._outcomes.values() for known, message in each
+                 if (known.value, known.removals) == content]  # fmt: skip
         if self.resolved is None and 2 * len(equal) > len(self._attempt.roster.active):
-            self._resolve(body, tuple(message for _, message in equal))
+            self._resolve(body, tuple(equal))
 
     def round_over(self) -> None:
         """A round's timer ran out."""
@@ -214,6 +224,11 @@ class Arbitration:
         attempt = self._attempt
         others = tuple(peer for peer in attempt.roster.active if peer != attempt.me)
         self._out.append(Forward(others, messages))
+        if not self._said and not self._abstains():
+            # What we act on we sign too: all honest ones are a majority, whatever the others' signatures are worth.
+            self._said = True
+            slot = attempt.slot(Phase.OUTCOME)
+            self._out.append(Say(attempt.roster.active, Outcome(slot, (), body.value, body.removals)))
         self._out.append(CancelTimer(outcome_timer(attempt.step, attempt.number)))
         kind = "retry" if body.value is None else "commit"
         removed = tuple(removal.peer for removal in body.removals)

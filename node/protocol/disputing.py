@@ -74,7 +74,7 @@ class Disputing(Seat):
             elif passed_on:
                 self._greeting.overdue()
             return None
-        if passed_on and self._before.round is None:
+        if passed_on and self._before.round is None and not self._before.passed_on:
             self._pass_on()
         return self._drop(via, "late")
 

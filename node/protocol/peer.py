@@ -204,6 +204,9 @@ class Peer(Settling):
                 break
         if self._round is None or (step, number) != (self._round.attempt.step, self._round.attempt.number):
             self._out.append(Forward((via,), self._certificate))
+        for arbitration in (self._arbitration, self._background):
+            if arbitration is not None and arbitration.begun:  # it may be back in time to show what it holds
+                self._out.append(Forward((via,), arbitration.views))
         return None
 
     def _gradient(self, event: GradientReady) -> None:

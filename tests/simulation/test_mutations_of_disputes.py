@@ -11,7 +11,6 @@ from node.config import Plugin, Role, RunConfig, Schedule
 from node.links import Link, LinkModel
 from node.protocol import dispute
 from node.protocol.arbitration import Arbitration
-from node.protocol.outcome import Trigger
 from node.protocol.replay import UnprovenError
 from node.protocol.round import Round
 from node.protocol.settings import Settings
@@ -49,16 +48,25 @@ def another_prefix(seed: int) -> Stage:
     return attacked(seed, LinkModel(), (5,), Plugin("false_prefix", {"phase": "CLOSE"}))
 
 
+def slow_for_one(seed: int) -> LinkModel:
+    """What peer 2 says and hears takes D."""
+    slow = {pair: Link(0.999 * BOUND_S) for other in range(6) for pair in ((2, other), (other, 2)) if other != 2}
+    return LinkModel(delay_s=0.001, overrides=slow, seed=seed)
+
+
 def starts_far_apart(seed: int, attackers: tuple[int, ...] = (5,)) -> Stage:
     """The one peer that holds the certificate begins the dispute D after the others, and its view takes D to them."""
-    slow = {pair: Link(0.999 * BOUND_S) for other in range(6) for pair in ((2, other), (other, 2)) if other != 2}
-    links = LinkModel(delay_s=0.001, overrides=slow, seed=seed)
-    return attacked(seed, links, attackers, *last_close(0.6, to="@2"))
+    return attacked(seed, slow_for_one(seed), attackers, *last_close(0.6, to="@2"))
 
 
-def a_close_to_one(seed: int) -> Stage:
+def a_certificate_beside_a_second_close(seed: int) -> Stage:
+    """The same, and the others have two CLOSEs of one peer to dispute."""
+    return attacked(seed, slow_for_one(seed), BOTH, Plugin("two_camps", {"to": "@2", "before_s": 0.6}))
+
+
+def two_closes_beside_a_certificate(seed: int) -> Stage:
     links = LinkModel(delay_s=0.01, jitter_s=0.02, seed=seed)
-    return attacked(seed, links, BOTH, *last_close(0.1))
+    return attacked(seed, links, BOTH, Plugin("two_camps", {"to": "one", "before_s": 0.1}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +83,10 @@ def nothing(*_: object) -> None:
     return None
 
 
-def begin_without_a_freeze(self: Arbitration, trigger: Trigger) -> None:
+def begin_without_a_freeze(self: Arbitration) -> None:
     """Show the view, and listen to step messages as before."""
-    BEGIN(self, trigger)
-    self.round.frozen, self.round.trigger = False, None
+    BEGIN(self)
+    self.round.frozen, self.round.sealed, self.round.trigger = False, False, None
     self.round._dispute = nothing  # type: ignore[method-assign]
 
 
@@ -93,8 +101,8 @@ def half_as_long(settings: Settings) -> float:
 MUTATIONS = (
     Mutation("the freeze", Arbitration, {"begin": begin_without_a_freeze}, a_close_after_the_freeze),
     Mutation("the prefix check", Round, {"_compare": nothing, "_unfit": no}, another_prefix),
-    Mutation("rounds of 2 D", dispute, {"dispute_round_s": half_as_long}, starts_far_apart),
-    Mutation("the certificate's priority", Union, {"_certificate": nothing}, a_close_to_one),
+    Mutation("rounds of 2 D", dispute, {"dispute_round_s": half_as_long}, a_certificate_beside_a_second_close),
+    Mutation("the certificate's priority", Union, {"_certificate": nothing}, two_closes_beside_a_certificate),
 )
 every_mutation = pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
 SEEDS = range(6)

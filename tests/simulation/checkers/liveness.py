@@ -22,10 +22,17 @@ MARGIN = 1.2
 """What a dispute may take, in units of its bound."""
 
 
-def dispute_bound_s(stage: Stage, active: int) -> float:
-    """f + 1 rounds of 2 D, for starts D apart, and D for the OUTCOMEs."""
+def dispute_bound_s(stage: Stage, active: int, waits: bool = False) -> float:
+    """f + 1 rounds of 2 D, for starts D apart, and D for the OUTCOMEs.
+
+    Args:
+        stage: of the run.
+        active: peers in the attempt.
+        waits: the attempt before may be disputed first: it can be joined for as many windows, and takes as long.
+    """
     faults, delivery_s = (active + 1) // 2 - 1, stage.run.delivery_bound_s
-    return (faults + 1) * dispute_round_s(stage.ground().settings) + 2.0 * delivery_s
+    rounds_s = (faults + 1) * dispute_round_s(stage.ground().settings) + 2.0 * delivery_s
+    return 3.0 * rounds_s if waits else rounds_s
 
 
 class Liveness:
@@ -39,7 +46,7 @@ class Liveness:
         """Undo steps after the last one."""
         self._began: dict[int, float] = {}
         self._bounds: dict[int, float] = {}
-        self._disputed: dict[tuple[int, int, int], tuple[float, int]] = {}
+        self._disputed: dict[tuple[int, int, int], tuple[float, int, bool]] = {}
         self._done: set[int] = set()
 
     def see(self, seen: Observed) -> None:
@@ -60,8 +67,10 @@ class Liveness:
                     self._bounds[node] = 2.0 * round_._clock._deadline().message_s
             case Disputed() as disputed:
                 self._phase_over(node, now_s)
-                active = len(self._stage.simulation.nodes[node].peer.state.roster.active)
-                self._disputed[node, disputed.step, disputed.attempt] = now_s, active
+                peer = self._stage.simulation.nodes[node].peer
+                waits = peer._arbitration is not None and peer._arbitration.frozen and not peer._arbitration.begun
+                active = len(peer.state.roster.active)
+                self._disputed[node, disputed.step, disputed.attempt] = now_s, active, waits
             case Resolved() as resolved:
                 self._dispute_over(node, now_s, (resolved.step, resolved.attempt))
             case Voided() as void:
@@ -94,6 +103,6 @@ class Liveness:
         if (node, *which) not in self._disputed:
             # A majority's OUTCOMEs reached a peer that had not begun: nothing to measure.
             return
-        started_s, active = self._disputed.pop((node, *which))
-        took_s, bound_s = now_s - started_s, MARGIN * dispute_bound_s(self._stage, active)
+        started_s, active, waits = self._disputed.pop((node, *which))
+        took_s, bound_s = now_s - started_s, MARGIN * dispute_bound_s(self._stage, active, waits)
         assert took_s <= bound_s, f"the dispute of {which} took peer {node} {took_s} s, more than {bound_s} s"
