@@ -32,6 +32,8 @@ class Before:
     held: bool = False
     arbitration: Arbitration | None = None
     """Its dispute: signs of one, or one that this peer has joined."""
+    age_s: float = 0.0
+    """How long it can have been passed on already: this peer was away."""
     window: int = 1
     """The window that runs, once what ended the attempt has been passed on."""
     passed_on: bool = False

@@ -214,7 +214,11 @@ class Disputing(Seat):
             return self._close_before(())
         newcomers = any(since == self.state.step for _, since in self.state.returned)
         more_s = fetching_s(self.settings, len(self.state.roster.active)) if newcomers else 0.0
-        return self._out.append(SetTimer(waits.BEFORE, dispute_round_s(self.settings) + more_s))
+        length_s = dispute_round_s(self.settings)
+        before.window += int(before.age_s / length_s)
+        if before.window > before.windows:
+            return self._close_before(())
+        return self._out.append(SetTimer(waits.BEFORE, length_s - before.age_s % length_s + more_s))
 
     def _before_overdue(self) -> None:
         """A window is over, or the wait for those who follow an OUTCOME."""

@@ -62,9 +62,14 @@ __all__ = ["HELLO", "Peer"]
 class Peer(Settling):
     """One honest peer, as a driver sees it (its arguments: see `Seat`)."""
 
-    def restore(self, resumption: Resumption) -> None:
-        """Before Start: go on where `snapshot` was taken, instead of greeting."""
-        self._resumed, self.comes_back = resumption, True
+    def restore(self, resumption: Resumption, away_s: float = 0.0) -> None:
+        """Before Start: go on where `snapshot` was taken, instead of greeting.
+
+        Args:
+            resumption: the snapshot.
+            away_s: how long ago it was taken: what others wait for in the attempt before has gone on meanwhile.
+        """
+        self._resumed, self._away_s, self.comes_back = resumption, away_s, True
 
     @property
     def resumable(self) -> bool:
@@ -226,6 +231,8 @@ class Peer(Settling):
                 step, number = arbitration.round.attempt.step, arbitration.round.attempt.number
                 if name == round_timer(step, number):
                     return arbitration.round_over()
+                if name == outcome_timer(step, number) and arbitration is self._background and self._missed:
+                    return self._close_before(())  # the others may have been through with it before we were back
                 if name == outcome_timer(step, number):
                     unheard = ", ".join(f"peer {peer}" for peer in arbitration.unheard) or "nobody"
                     problem = f"no majority of the roster agrees on how the dispute ended; missing: {unheard}"
@@ -305,7 +312,9 @@ class Peer(Settling):
         self._round = Round(attempt, None, Gradients(), self._out)
         self._round.phase = Phase.CLOSE
         last = decode_body(before.certificate[0].body)
-        return self._ended(last if isinstance(last, Outcome) else None)
+        ended = self._ended(last if isinstance(last, Outcome) else None)
+        ended.age_s = self._away_s
+        return ended
 
     def _meet(self) -> bool:
         """Start once everybody has said HELLO; up to f odd or silent peers may be lying, and hold nobody up."""

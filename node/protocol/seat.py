@@ -66,6 +66,7 @@ class Seat:
         self.comes_back = False
         """Removed as gone, this peer asks to be let in again instead of ending."""
         self._resumed: Resumption | None = None
+        self._away_s = 0.0
         self._recalled: Counter[int] = Counter()
         self._missed: set[tuple[int, int]] = set()
         """Attempts (step, number) of which we may have missed a part of the dispute."""

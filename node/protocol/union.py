@@ -119,6 +119,8 @@ class Union:
         self._reached = Phase.COMMIT
         self._trial: Trial | None = None
         self._seen: dict[bytes, _Key] = {}
+        self._said_closes: list[Close] = []
+        """All of them: a liar signs a third one so that the two which prove it hide the one of the certificate."""
         for messages in views:
             self._read(messages)
 
@@ -135,6 +137,8 @@ class Union:
                     return
                 key = self._seen[signed.body] = _key(body)
                 self._shadow.transcript.add(body, signed)
+                if isinstance(body, Close):
+                    self._said_closes.append(body)
             counts[key] += 1
             if counts[key] > _PER_SLOT:
                 return
@@ -159,16 +163,13 @@ class Union:
     # --- the rules --------------------------------------------------------------------------------------------
 
     def _certificate(self) -> Decision | None:
-        """n CLOSEs equal in value and prefix, from whichever of an equivocator's two messages: commit, nothing else."""
-        transcript = self._shadow.transcript
+        """n CLOSEs equal in value and prefix, from whichever of an equivocator's messages: commit, nothing else."""
         found: dict[tuple[bytes, ...], set[int]] = {}
         values: dict[tuple[bytes, ...], bytes | Void] = {}
-        for signed in transcript.everything():
-            body = decode_body(signed.body)
-            if isinstance(body, Close):
-                key = (encode((body.value,)), *body.prefix)
-                found.setdefault(key, set()).add(body.slot.sender)
-                values[key] = body.value
+        for body in self._said_closes:
+            key = (encode((body.value,)), *body.prefix)
+            found.setdefault(key, set()).add(body.slot.sender)
+            values[key] = body.value
         for key, senders in found.items():
             if len(senders) == len(self._shadow.roster.active):
                 return Decision(values[key], ())

@@ -73,6 +73,7 @@ PLANS = {
         4: attacker(2, "equivocate", phase="COMMIT"),
         5: attacker(1, "close_to_one", stop=3),
     }),
+    "two camps": Plan(dict.fromkeys((4, 5), attacker(1, "two_camps", stop=2)), run(steps=5)),
     "late views": Plan({
         4: attacker(1, "equivocate", Plugin("late_view"), phase="CHECKSUMS"),
         5: attacker(1, "false_prefix", Plugin("late_view", {"to": "half"}), phase="REPORT"),
@@ -198,6 +199,13 @@ def test_silence_is_gone_and_silence_toward_some_is_healed(ends: Ends) -> None:
 
 def test_a_certificate_that_one_peer_alone_holds_wins(ends: Ends) -> None:
     kept(ends("the certificate"), [(2, 4, "equivocation")])
+
+
+def test_two_camps_end_the_step_alike(ends: Ends) -> None:
+    """Each half has a dispute of its own, of two steps, and the attackers' signatures for what it decides."""
+    end = ends("two camps")
+    keeps_the_promises(end)
+    assert {peer for _, peer, _ in end.removed} == {4, 5}, end.log
 
 
 def test_views_at_the_last_instant_of_their_round_make_equal_unions(ends: Ends) -> None:

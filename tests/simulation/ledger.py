@@ -9,7 +9,7 @@ import msgspec
 
 from node.protocol.notices import Banned, Committed, Disputed, Resolved, Suspected, Undone, Voided
 from node.simulator import Observed
-from tests.simulation.checkers.liveness import dispute_bound_s
+from tests.simulation.checkers.liveness import awaits_another, dispute_bound_s
 from tests.simulation.stage import Stage
 
 
@@ -29,7 +29,7 @@ class Ledger:
         self._stage = stage
         self._once: set[tuple[object, ...]] = set()
         self._counts: Counter[str] = Counter()
-        self._began: dict[tuple[int, int, int], tuple[float, int]] = {}
+        self._began: dict[tuple[int, int, int], tuple[float, int, bool]] = {}
         self._slowest = 0.0
 
     def see(self, seen: Observed) -> None:
@@ -55,12 +55,12 @@ class Ledger:
             case Disputed(step=step, attempt=attempt):
                 self._count("disputes", step, attempt)
                 active = len(self._stage.simulation.nodes[seen.node].peer.state.roster.active)
-                self._began[seen.node, step, attempt] = seen.time_s, active
+                self._began[seen.node, step, attempt] = seen.time_s, active, awaits_another(self._stage, seen.node)
             case Resolved() as resolved:
                 self._count(f"disputes that end in {resolved.outcome}", resolved.step, resolved.attempt)
                 began = self._began.get((seen.node, resolved.step, resolved.attempt))
                 if began is not None:
-                    share = (seen.time_s - began[0]) / dispute_bound_s(self._stage, began[1])
+                    share = (seen.time_s - began[0]) / dispute_bound_s(self._stage, *began[1:])
                     self._slowest = max(self._slowest, share)
 
     def end(self) -> None:

@@ -35,6 +35,12 @@ def dispute_bound_s(stage: Stage, active: int, waits: bool = False) -> float:
     return 3.0 * rounds_s if waits else rounds_s
 
 
+def awaits_another(stage: Stage, node: int) -> bool:
+    """True while a peer is frozen and its rounds have not begun: the attempt before may still be disputed."""
+    arbitration = stage.simulation.nodes[node].peer._arbitration
+    return arbitration is not None and arbitration.frozen and not arbitration.begun
+
+
 class Liveness:
     """Follows each honest peer from phase to phase; time stands still for a phase while an older step is disputed."""
 
@@ -67,9 +73,8 @@ class Liveness:
                     self._bounds[node] = 2.0 * round_._clock._deadline().message_s
             case Disputed() as disputed:
                 self._phase_over(node, now_s)
-                peer = self._stage.simulation.nodes[node].peer
-                waits = peer._arbitration is not None and peer._arbitration.frozen and not peer._arbitration.begun
-                active = len(peer.state.roster.active)
+                waits = awaits_another(self._stage, node)
+                active = len(self._stage.simulation.nodes[node].peer.state.roster.active)
                 self._disputed[node, disputed.step, disputed.attempt] = now_s, active, waits
             case Resolved() as resolved:
                 self._dispute_over(node, now_s, (resolved.step, resolved.attempt))
