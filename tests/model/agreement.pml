@@ -389,10 +389,15 @@ inline tick() {
 
 
 #ifdef RESTART
+#ifdef RESETC
+#define LOSES(i) 1
+#else
+#define LOSES(i) (left[X(0,i)] > 0 || left[X(1,i)] > 0)  /* nothing else that the model has is lost */
+#endif
 #define RESTARTS \
-  :: !restarted -> CHOOSE(11, 0, 0) \
-  :: !restarted -> CHOOSE(11, 0, 1) \
-  :: !restarted -> CHOOSE(11, 0, 2)
+  :: !restarted && LOSES(0) -> CHOOSE(11, 0, 0) \
+  :: !restarted && LOSES(1) -> CHOOSE(11, 0, 1) \
+  :: !restarted && LOSES(2) -> CHOOSE(11, 0, 2)
 
 /* Rounds that were partly missed end without an OUTCOME of this peer. RESETC: the wait after the certificate begins anew. */
 inline forget(m, i) {

@@ -44,7 +44,7 @@ def search(folder: Path, *flags: str) -> tuple[str | None, int]:
 
 @pytest.mark.parametrize(
     ("flags", "least"),
-    [(("D=1",), 200_000), (("D=2",), 1_000_000), (("D=1", "RESTART"), 400_000)],
+    [(("D=1",), 200_000), (("D=2",), 1_000_000), (("D=1", "RESTART"), 500_000)],
     ids=["one tick", "two ticks", "a restart"],
 )
 def test_the_rules_hold_in_every_run_of_the_model(flags: tuple[str, ...], least: int, tmp_path: Path) -> None:
