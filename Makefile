@@ -2,7 +2,7 @@
 PYTHON ?= python3
 export OMP_NUM_THREADS = 1
 
-.PHONY: help install check tools lint types layers test gpu soak soak-sockets fuzz format compose docs
+.PHONY: help install check tools lint types layers test model gpu soak soak-sockets fuzz format compose docs
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -28,6 +28,9 @@ layers:          ## import-linter: dependencies point one way
 
 test:            ## unit, paper, property, simulation and multi-process tests
 	$(PYTHON) -m pytest
+
+model:           ## spin searches every run of the model of agreement, and refutes each weakened rule
+	$(PYTHON) -m pytest -s tests/model
 
 gpu:             ## what only a GPU can show: six processes on one card compute the same bits
 	GPU_REQUIRED=1 $(PYTHON) -m pytest -m gpu tests/gpu
