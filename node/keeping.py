@@ -1,4 +1,4 @@
-"""When a node writes to its memory: messages at once, tensors before the end is said, attempts as they begin, once what
+"""When a node writes to its memory: messages once they are admitted, tensors before the end is said, attempts as they begin, once what
 came before is in the journal."""
 
 from __future__ import annotations
@@ -37,8 +37,9 @@ class Keeping:
 
     def handle(self, event: Input) -> list[Output]:
         """As the machine's."""
-        self._keeper.heard(event)
         outputs = self._machine.handle(event)
+        if self._peer.admitted:
+            self._keeper.heard(event)  # before anything leaves that depends on it; what is refused costs no memory
         held = self._peer.holdings() if any(map(_nears_end, outputs)) else None
         if held is not None:
             self._keeper.hold(*held)

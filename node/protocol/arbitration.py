@@ -88,9 +88,11 @@ class Arbitration:
         waiting = any(known.body == view.body for views in self._early.values() for known in views)
         return waiting or self._dispute.knows(view)
 
-    def take_outcome(self, body: Outcome, signed: Signed) -> None:
-        """A signed OUTCOME of an active peer; the first of each counts."""
-        self._outcomes.setdefault(body.slot.sender, (body, signed))
+    def take_outcome(self, body: Outcome, signed: Signed) -> str | None:
+        """A signed OUTCOME of an active peer; the first of each counts, and the others are refused."""
+        if body.slot.sender in self._outcomes:
+            return "duplicate"
+        self._outcomes[body.slot.sender] = (body, signed)
         equal = [
             (known, message)
             for known, message in self._outcomes.values()
@@ -98,6 +100,7 @@ class Arbitration:
         ]
         if self.resolved is None and 2 * len(equal) > len(self._attempt.roster.active):
             self._resolve(body, tuple(message for _, message in equal))
+        return None
 
     def round_over(self) -> None:
         """A round's timer ran out."""

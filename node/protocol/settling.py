@@ -52,7 +52,9 @@ class Settling(Disputing):
                 self._out.append(Forward(left, self._certificate))
         self._out.append(SetTimer(FORWARD, laggards_s(self.settings)))
         for signed in self._mailroom.release():
-            self._message(None, signed)
+            refused = self._message(None, signed)
+            if refused is not None:
+                self._drop(None, refused)
 
     def _take_proofs(self, attempt: Attempt) -> tuple[bytes, ...]:
         """Evidence of earlier attempts for our REPORT: one piece against each peer, as much as a REPORT may carry. The
