@@ -13,8 +13,13 @@ import pytest
 import zmq
 
 from node import keys, wire
+from node.build import genesis_digest, genesis_roster
 from node.config import Endpoint, Member
+from node.envelope import seal
+from node.protocol.bounds import view_bytes
+from node.protocol.encoding import encode_body
 from node.protocol.events import BulkKey, BulkKind
+from node.protocol.messages import Phase, Signed, Slot, View
 from node.transport import Transport
 from tests.test_worker import NOWHERE, TOKEN, under_way
 from tests.workers import ENDLESS, QUADRATIC, WATCHDOG_S, introduce, push, roster, workers
@@ -106,3 +111,34 @@ def test_a_flood_before_the_start_is_kept_to_a_few_messages(tmp_path: Path, stac
             peer.poll(0.1)
         assert "no greeting from peers 1, 3 within" in alone.log
         assert alone.drops["early"] == 12
+
+
+def test_junk_of_a_member_costs_the_disk_nothing(tmp_path: Path, stack: ExitStack) -> None:
+    """Peer 2 floods with views of the attempt under way as large as they may be, whose signatures are false. They used
+    to be in the ledger before they were checked: 179 MB a step, as much as its credits let through."""
+    bounds = {"delivery_bound_s": 0.5, "gradient_bound_s": 0.5}
+    made = roster(tmp_path, msgspec.structs.replace(ENDLESS, **bounds))
+    with workers(made[:2]) as started:
+        secrets, members = keys.load(Path(made[2].secrets_file)), made[2].members
+        peer = Transport(2, secrets, members, made[2].listen, run_id="run")
+        stack.callback(peer.close, 0)
+        peer.connect(introduce(started, {2: peer.bound}))
+        slot = Slot(genesis_digest("run", made[2].run, members), genesis_roster(members).digest, 0, 0, Phase.VIEW, 2)
+        content = Signed(bytes(view_bytes(len(members)) - 1000), bytes(64))
+        junk = seal(Signed(encode_body(View(slot, (), (content,))), bytes(64)))
+        end = monotonic() + WATCHDOG_S
+        while not all(each.said("banned") for each in started):
+            assert monotonic() < end
+            for each in started:
+                peer.send_control(each.config.node, junk)
+            peer.poll(0.0)
+        for each in started:
+            os.kill(each.process.pid or 0, signal.SIGTERM)
+        assert [each.exit_code() for each in started] == [143, 143]
+        for each in started:
+            assert [(ban["peer"], ban["standing"]) for ban in each.said("banned")] == [(2, "gone")]
+            refused = each.drops["bad_signature"]
+            assert refused > 10
+            written = max(path.stat().st_size for path in Path(each.config.directory).glob("state/*.ledger"))
+            assert written < 10 * len(junk) < refused * len(junk)
+            assert Path(each.config.directory, "journal.jsonl").stat().st_size < len(junk)
