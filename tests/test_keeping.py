@@ -1,4 +1,4 @@
-"""What a node remembers of what it is told: what was admitted, before anything leaves that depends on it, and no more."""
+"""What a node remembers of what it is told: what was admitted, before anything leaves that depends on it."""
 
 from __future__ import annotations
 

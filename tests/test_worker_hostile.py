@@ -22,7 +22,7 @@ from node.protocol.events import BulkKey, BulkKind
 from node.protocol.messages import Phase, Signed, Slot, View
 from node.transport import Transport
 from tests.test_worker import NOWHERE, TOKEN, under_way
-from tests.workers import ENDLESS, QUADRATIC, WATCHDOG_S, introduce, push, roster, workers
+from tests.workers import ENDLESS, QUADRATIC, WATCHDOG_S, changed, introduce, push, roster, workers
 
 pytestmark = pytest.mark.sockets
 KEY = BulkKey(step=3, attempt=0, kind=BulkKind.PART, owner=2, part=0)
@@ -117,7 +117,7 @@ def test_junk_of_a_member_costs_the_disk_nothing(tmp_path: Path, stack: ExitStac
     """Peer 2 floods with views of the attempt under way as large as they may be, whose signatures are false. They used
     to be in the ledger before they were checked: 179 MB a step, as much as its credits let through."""
     bounds = {"delivery_bound_s": 0.5, "gradient_bound_s": 0.5}
-    made = roster(tmp_path, msgspec.structs.replace(ENDLESS, **bounds))
+    made = [changed(each, checkpoints=True) for each in roster(tmp_path, msgspec.structs.replace(ENDLESS, **bounds))]
     with workers(made[:2]) as started:
         secrets, members = keys.load(Path(made[2].secrets_file)), made[2].members
         peer = Transport(2, secrets, members, made[2].listen, run_id="run")
