@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import resource
+import select
 import signal
+import socket as tcp
+from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from time import monotonic
@@ -142,3 +146,59 @@ def test_junk_of_a_member_costs_the_disk_nothing(tmp_path: Path, stack: ExitStac
             written = max(path.stat().st_size for path in Path(each.config.directory).glob("state/*.ledger"))
             assert written < 10 * len(junk) < refused * len(junk)
             assert Path(each.config.directory, "journal.jsonl").stat().st_size < len(junk)
+
+
+@pytest.fixture
+def many_descriptors() -> Iterator[int]:
+    """As many descriptors for this process as it may have, and their number."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if before[1] < 4 * STRANGERS:
+        pytest.skip(f"this process may open {before[1]} descriptors; {4 * STRANGERS} are needed (ulimit -Hn)")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (before[1], before[1]))
+    yield before[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+STRANGERS = 1100
+
+
+@pytest.mark.parametrize("hard", [None, 1024], ids=["soft", "hard"])
+def test_more_idle_strangers_than_descriptors_cost_nobody_a_step(
+    hard: int | None, tmp_path: Path, stack: ExitStack, many_descriptors: int
+) -> None:
+    """930 of them used to end a worker: it could not open its own ledger. Here they come from the members' address."""
+    made = [changed(each, checkpoints=True) for each in roster(tmp_path, ENDLESS)]
+    with workers(made, descriptors=(1024, hard or many_descriptors)) as started:
+        addresses = introduce(started)
+        under_way(started)
+        knocking = select.poll()
+        lines = {}
+        for number in range(STRANGERS):
+            endpoint = addresses[0].bulk if number % 4 else addresses[1].control
+            where = ("127.0.0.1", int(endpoint.rsplit(":", 1)[1]))
+            line = stack.enter_context(tcp.create_connection(where, WATCHDOG_S))
+            lines[line.fileno()] = line
+            knocking.register(line, select.POLLIN)
+        shut = 0
+        end = monotonic() + WATCHDOG_S
+        while shut < STRANGERS - 2 * 60:
+            assert monotonic() < end, shut
+            for descriptor, _ in knocking.poll(100):
+                if not answer(lines[descriptor]):
+                    knocking.unregister(descriptor)
+                    shut += 1
+        under_way(started, started[0].said("committed")[-1]["step"] + 20)
+        for each in started:
+            os.kill(each.process.pid or 0, signal.SIGTERM)
+        assert [each.exit_code() for each in started] == [143] * 3, [each.log for each in started]
+        for each in started:
+            assert not each.said("banned") and not each.said("suspected") and not each.said("disputed")
+        assert sum(each.drops.get("connection_closed", 0) for each in started) >= shut
+
+
+def answer(line: tcp.socket) -> bytes:
+    """What has come on a connection; nothing once it was shut."""
+    try:
+        return line.recv(1 << 12)
+    except ConnectionError:
+        return b""
