@@ -18,13 +18,14 @@ import zmq
 
 from node import keys, wire
 from node.build import genesis_digest, genesis_roster
-from node.config import Endpoint, Member
+from node.config import Endpoint, Member, Plugin
 from node.envelope import seal
 from node.protocol.bounds import view_bytes
 from node.protocol.encoding import encode_body
 from node.protocol.events import BulkKey, BulkKind
 from node.protocol.messages import Phase, Signed, Slot, View
 from node.transport import Transport
+from tests.narrow import Narrow
 from tests.test_worker import NOWHERE, TOKEN, under_way
 from tests.workers import ENDLESS, QUADRATIC, WATCHDOG_S, changed, introduce, push, roster, workers
 
@@ -194,6 +195,42 @@ def test_more_idle_strangers_than_descriptors_cost_nobody_a_step(
         for each in started:
             assert not each.said("banned") and not each.said("suspected") and not each.said("disputed")
         assert sum(each.drops.get("connection_closed", 0) for each in started) >= shut
+
+
+def knock(stack: ExitStack, endpoint: str, count: int) -> None:
+    """Open connections that say nothing."""
+    where = ("127.0.0.1", int(endpoint.rsplit(":", 1)[1]))
+    for _ in range(count):
+        stack.enter_context(tcp.create_connection(where, WATCHDOG_S))
+
+
+def test_idle_strangers_do_not_end_a_tensor_that_trickles_in(tmp_path: Path, stack: ExitStack) -> None:
+    """At 1.5 MB/s a first tensor of 2 MB was cut off with its line, which had delivered nothing yet, and its sender was
+    removed in step 0."""
+    plugin = Plugin("quadratic", {"dimension": 1_500_000})
+    made = roster(tmp_path, msgspec.structs.replace(QUADRATIC, task=plugin, steps=2, eval_every=1000))
+    with workers(made) as started:
+        bound = {each.config.node: each.bound() for each in started}
+        ways = {peer: Narrow(("127.0.0.1", int(at.bulk.rsplit(":", 1)[1])), 1.5e6, 1_000_000) for peer, at in
+                bound.items()}  # fmt: skip
+        for way in ways.values():
+            stack.callback(way.close)
+        for at in bound.values():
+            knock(stack, at.bulk, 100)
+        for each in started:
+            each.pipe.send(
+                ("addresses", {peer: Endpoint(at.control, ways[peer].address) for peer, at in bound.items()})
+            )
+        for way in ways.values():
+            assert way.reached.wait(WATCHDOG_S)  # the first tensors are half way
+        assert not any(each.said("committed") for each in started)
+        for at in bound.values():
+            knock(stack, at.bulk, 100)
+        assert [each.exit_code() for each in started] == [0] * 3, [each.log for each in started]
+        for each in started:
+            assert [step["step"] for step in each.said("committed")] == [0, 1, 2]
+            assert not each.said("banned") and not each.said("suspected") and not each.said("disputed")
+            assert each.drops["connection_closed"] >= 200 - 2 * (2 * 2 + 16)
 
 
 def answer(line: tcp.socket) -> bytes:
