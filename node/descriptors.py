@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import resource
-from pathlib import Path
+from contextlib import suppress
 from threading import Lock
 from types import TracebackType
 
@@ -17,7 +17,7 @@ MOST = 1 << 16
 """More descriptors than these are of no use to a worker, and every one is memory."""
 RESERVE = 64
 
-_OPEN = Path("/proc/self/fd")
+_OPEN = "/proc/self/fd"
 
 
 def raise_limit() -> int:
@@ -39,11 +39,11 @@ def limit() -> int:
 
 def in_use() -> list[int]:
     """The descriptors that are open; where even looking them up takes one too many, all that there could be."""
-    try:
-        with reserve:
-            return [int(name) for name in os.listdir(_OPEN)]  # noqa: PTH208 (half the cost of Path.iterdir)
-    except OSError:
-        return list(range(min(limit(), MOST)))
+    with suppress(OSError):
+        return [*map(int, os.listdir(_OPEN))]  # noqa: PTH208 (half the cost of Path.iterdir)
+    with suppress(OSError), reserve:
+        return [*map(int, os.listdir(_OPEN))]  # noqa: PTH208
+    return list(range(min(limit(), MOST)))
 
 
 class _Reserve:

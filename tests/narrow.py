@@ -59,8 +59,14 @@ class Narrow:
                 self._resting.clear()
 
     def _join(self) -> None:
-        near, far = self._listener.accept()[0], socket.create_connection(self._there)
-        self._sockets += [near, far]
+        near = self._listener.accept()[0]
+        self._sockets.append(near)
+        try:
+            far = socket.create_connection(self._there)
+        except OSError:  # nobody listens there any more
+            near.shutdown(socket.SHUT_RDWR)
+            return
+        self._sockets.append(far)
         self._selector.register(near, selectors.EVENT_READ, (far, True))
         self._selector.register(far, selectors.EVENT_READ, (near, False))
 

@@ -163,26 +163,26 @@ def many_descriptors() -> Iterator[int]:
 STRANGERS = 1100
 
 
-@pytest.mark.parametrize("hard", [None, 1024], ids=["soft", "hard"])
+@pytest.mark.parametrize("few", [None, 256], ids=["ordinary", "few"])
 def test_more_idle_strangers_than_descriptors_cost_nobody_a_step(
-    hard: int | None, tmp_path: Path, stack: ExitStack, many_descriptors: int
+    few: int | None, tmp_path: Path, stack: ExitStack, many_descriptors: int
 ) -> None:
-    """930 of them used to end a worker: it could not open its own ledger. Here they come from the members' address."""
+    """They used to end a worker, which could not open its own ledger, once they had taken what it may have: the usual
+    soft limit of 1024, or, where that cannot be raised, so few that they are gone before anybody looks. They come from
+    the members' own address."""
     made = [changed(each, checkpoints=True) for each in roster(tmp_path, ENDLESS)]
-    with workers(made, descriptors=(1024, hard or many_descriptors)) as started:
+    with workers(made, descriptors=(few, few) if few else (1024, many_descriptors)) as started:
         addresses = introduce(started)
         under_way(started)
         knocking = select.poll()
-        lines = {}
-        for number in range(STRANGERS):
-            endpoint = addresses[0].bulk if number % 4 else addresses[1].control
-            where = ("127.0.0.1", int(endpoint.rsplit(":", 1)[1]))
+        where, lines = ("127.0.0.1", int(addresses[0].bulk.rsplit(":", 1)[1])), {}
+        for _ in range(STRANGERS):
             line = stack.enter_context(tcp.create_connection(where, WATCHDOG_S))
             lines[line.fileno()] = line
             knocking.register(line, select.POLLIN)
         shut = 0
         end = monotonic() + WATCHDOG_S
-        while shut < STRANGERS - 2 * 60:
+        while shut < STRANGERS - 60:
             assert monotonic() < end, shut
             for descriptor, _ in knocking.poll(100):
                 if not answer(lines[descriptor]):
@@ -194,7 +194,7 @@ def test_more_idle_strangers_than_descriptors_cost_nobody_a_step(
         assert [each.exit_code() for each in started] == [143] * 3, [each.log for each in started]
         for each in started:
             assert not each.said("banned") and not each.said("suspected") and not each.said("disputed")
-        assert sum(each.drops.get("connection_closed", 0) for each in started) >= shut
+        assert started[0].drops["connection_closed"] >= shut
 
 
 def knock(stack: ExitStack, endpoint: str, count: int) -> None:
@@ -205,13 +205,13 @@ def knock(stack: ExitStack, endpoint: str, count: int) -> None:
 
 
 def test_idle_strangers_do_not_end_a_tensor_that_trickles_in(tmp_path: Path, stack: ExitStack) -> None:
-    """At 1.5 MB/s a first tensor of 2 MB was cut off with its line, which had delivered nothing yet, and its sender was
-    removed in step 0."""
-    plugin = Plugin("quadratic", {"dimension": 1_500_000})
-    made = roster(tmp_path, msgspec.structs.replace(QUADRATIC, task=plugin, steps=2, eval_every=1000))
+    """At 1.5 MB/s a first tensor was cut off with its line, which had delivered nothing yet, and its sender was removed
+    in step 0."""
+    plugin = Plugin("quadratic", {"dimension": 2_000_000})
+    made = roster(tmp_path, msgspec.structs.replace(QUADRATIC, task=plugin, steps=1, eval_every=1000))
     with workers(made) as started:
         bound = {each.config.node: each.bound() for each in started}
-        ways = {peer: Narrow(("127.0.0.1", int(at.bulk.rsplit(":", 1)[1])), 1.5e6, 1_000_000) for peer, at in
+        ways = {peer: Narrow(("127.0.0.1", int(at.bulk.rsplit(":", 1)[1])), 1.5e6, 200_000) for peer, at in
                 bound.items()}  # fmt: skip
         for way in ways.values():
             stack.callback(way.close)
@@ -222,13 +222,14 @@ def test_idle_strangers_do_not_end_a_tensor_that_trickles_in(tmp_path: Path, sta
                 ("addresses", {peer: Endpoint(at.control, ways[peer].address) for peer, at in bound.items()})
             )
         for way in ways.values():
-            assert way.reached.wait(WATCHDOG_S)  # the first tensors are half way
+            assert way.reached.wait(WATCHDOG_S)  # the first tensors, of 2.7 MB, are on their way
         assert not any(each.said("committed") for each in started)
         for at in bound.values():
             knock(stack, at.bulk, 100)
         assert [each.exit_code() for each in started] == [0] * 3, [each.log for each in started]
         for each in started:
-            assert [step["step"] for step in each.said("committed")] == [0, 1, 2]
+            assert [step["step"] for step in each.said("committed")] == [0, 1]
+            assert not any("RESEND" in step["phases"] for step in each.said("committed")), "no tensor was lost"
             assert not each.said("banned") and not each.said("suspected") and not each.said("disputed")
             assert each.drops["connection_closed"] >= 200 - 2 * (2 * 2 + 16)
 
