@@ -175,7 +175,8 @@ def _run(
         if pipe is not None:
             with contextlib.suppress(BrokenPipeError):  # `stop` notices that the launcher is gone
                 pipe.send(("bound", transport.bound))
-        recovery = recover(config, fingerprint(run.device), journal)
+        with descriptors.reserve:
+            recovery = recover(config, fingerprint(run.device), journal)
         node = build_node(config, secrets, task, fingerprint(run.device), keeper=recovery.keeper if recovery else None)
         transport.accept_bulk = node.expects
         links = LinkWatch(transport, journal, shaped_links(config))
