@@ -35,7 +35,9 @@ def guard_of(channels: Iterable[tuple[Channel, Bounds]], peers: int) -> Guard:
     """Watches the connections of channels that `peers` others may use; to be started."""
     return Guard(
         {
-            port_of(channel.bound): Share.of(bounds.frame_bytes, bounds.backlog, bounds.buffer_bytes, peers)
+            port_of(channel.bound): Share.of(
+                bounds.frame_bytes, bounds.backlog, bounds.buffer_bytes, peers, channel.encrypted
+            )
             for channel, bounds in channels
         }
     )

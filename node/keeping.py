@@ -1,10 +1,11 @@
-"""When a node writes to its memory: messages at once, tensors before the end is said, attempts as they begin, once what
-came before is in the journal."""
+"""When a node writes to its memory: messages once they are admitted, tensors before the end is said, attempts as they
+begin, once what came before is in the journal."""
 
 from __future__ import annotations
 
 from typing import Protocol
 
+from node import descriptors
 from node.keeper import Keeper
 from node.protocol.events import Input, Output
 from node.protocol.messages import Phase
@@ -37,18 +38,21 @@ class Keeping:
 
     def handle(self, event: Input) -> list[Output]:
         """As the machine's."""
-        self._keeper.heard(event)
         outputs = self._machine.handle(event)
+        if self._peer.admitted:
+            self._keeper.heard(event)  # before anything leaves that depends on it; what is refused costs no memory
         held = self._peer.holdings() if any(map(_nears_end, outputs)) else None
         if held is not None:
-            self._keeper.hold(*held)
+            with descriptors.reserve:
+                self._keeper.hold(*held)
         self._begun = any(isinstance(output, PhaseEntered) and output.phase == Phase.COMMIT.name for output in outputs)
         return outputs
 
     def keep(self) -> None:
         """Save the attempt that has begun, if one has."""
         if self._begun and self._peer.resumable:
-            self._keeper.save(self._peer.snapshot())
+            with descriptors.reserve:
+                self._keeper.save(self._peer.snapshot())
         self._begun = False
 
 

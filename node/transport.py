@@ -208,11 +208,13 @@ class Transport:
             except RefusedError as refused:
                 self.counters.drop(refused.reason, refused.via)
             else:
-                self._guard.delivered(descriptor(frames[0]))
+                self._guard.delivered(descriptor(frames[0]), _whose(arrival, frames[0]))
                 if arrival is not None:
                     arrivals.append(arrival)
 
     def _count_closed(self) -> None:
+        if self._guard.failure is not None:
+            raise self._guard.failure  # our own mistake: nobody would see a flood any more
         if self._guard.closed:
             self.counters.dropped["connection_closed"] = self._guard.closed
 
@@ -296,3 +298,10 @@ class Transport:
             self._poller.register(socket, zmq.POLLIN)
         self._guard = guard_of(((self._control, control), (self._bulk, bulk)), len(self._keys))
         self._guard.start()
+
+
+def _whose(arrival: Arrival | None, frame: zmq.Frame) -> int:
+    """Whose message has been accepted (greetings and probes end here; their line has proved a key)."""
+    via = arrival.via if arrival is not None else authenticated(frame)
+    assert via is not None
+    return via

@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from types import FrameType
 
-from node import extensions, keys, monitoring, network
+from node import descriptors, extensions, keys, monitoring, network
 from node.arrivals import Arrival
 from node.build import Node, build_node, task_of
 from node.config import Endpoint, NodeConfig, Secrets
@@ -133,6 +133,7 @@ def main(config: NodeConfig, pipe: Connection | None = None, mesh_s: float = MES
     Returns:
         The exit status: 0 finished or expelled, 1 halted or failed, 128 + n ended by a signal.
     """
+    descriptors.raise_limit()
     stop = _Stop(pipe)
     directory = Path(config.directory)
     try:
@@ -174,7 +175,8 @@ def _run(
         if pipe is not None:
             with contextlib.suppress(BrokenPipeError):  # `stop` notices that the launcher is gone
                 pipe.send(("bound", transport.bound))
-        recovery = recover(config, fingerprint(run.device), journal)
+        with descriptors.reserve:
+            recovery = recover(config, fingerprint(run.device), journal)
         node = build_node(config, secrets, task, fingerprint(run.device), keeper=recovery.keeper if recovery else None)
         transport.accept_bulk = node.expects
         links = LinkWatch(transport, journal, shaped_links(config))
@@ -217,8 +219,9 @@ def _drive(
     """Run the protocol to its end and journal the totals."""
 
     def observe(output: Output) -> None:
-        links.observe(output)
-        recorder.observe(output)
+        with descriptors.reserve:  # evidence, parameters: files of our own, whoever has the other descriptors
+            links.observe(output)
+            recorder.observe(output)
 
     driver = Driver(node, transport, observe, monitored.observe)
     recorder.attach(driver)

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import resource
+import select
 import signal
+import socket as tcp
+from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from time import monotonic
@@ -13,11 +17,17 @@ import pytest
 import zmq
 
 from node import keys, wire
-from node.config import Endpoint, Member
+from node.build import genesis_digest, genesis_roster
+from node.config import Endpoint, Member, Plugin
+from node.envelope import seal
+from node.protocol.bounds import view_bytes
+from node.protocol.encoding import encode_body
 from node.protocol.events import BulkKey, BulkKind
+from node.protocol.messages import Phase, Signed, Slot, View
 from node.transport import Transport
+from tests.narrow import Narrow
 from tests.test_worker import NOWHERE, TOKEN, under_way
-from tests.workers import ENDLESS, QUADRATIC, WATCHDOG_S, introduce, push, roster, workers
+from tests.workers import ENDLESS, QUADRATIC, WATCHDOG_S, changed, introduce, push, roster, workers
 
 pytestmark = pytest.mark.sockets
 KEY = BulkKey(step=3, attempt=0, kind=BulkKind.PART, owner=2, part=0)
@@ -106,3 +116,127 @@ def test_a_flood_before_the_start_is_kept_to_a_few_messages(tmp_path: Path, stac
             peer.poll(0.1)
         assert "no greeting from peers 1, 3 within" in alone.log
         assert alone.drops["early"] == 12
+
+
+def test_junk_of_a_member_costs_the_disk_nothing(tmp_path: Path, stack: ExitStack) -> None:
+    """Peer 2 floods with views of the attempt under way as large as they may be, whose signatures are false. They used
+    to be in the ledger before they were checked: 179 MB a step, as much as its credits let through."""
+    bounds = {"delivery_bound_s": 0.5, "gradient_bound_s": 0.5}
+    made = [changed(each, checkpoints=True) for each in roster(tmp_path, msgspec.structs.replace(ENDLESS, **bounds))]
+    with workers(made[:2]) as started:
+        secrets, members = keys.load(Path(made[2].secrets_file)), made[2].members
+        peer = Transport(2, secrets, members, made[2].listen, run_id="run")
+        stack.callback(peer.close, 0)
+        peer.connect(introduce(started, {2: peer.bound}))
+        slot = Slot(genesis_digest("run", made[2].run, members), genesis_roster(members).digest, 0, 0, Phase.VIEW, 2)
+        content = Signed(bytes(view_bytes(len(members)) - 1000), bytes(64))
+        junk = seal(Signed(encode_body(View(slot, (), (content,))), bytes(64)))
+        end = monotonic() + WATCHDOG_S
+        while not all(each.said("banned") for each in started):
+            assert monotonic() < end
+            for each in started:
+                peer.send_control(each.config.node, junk)
+            peer.poll(0.0)
+        for each in started:
+            os.kill(each.process.pid or 0, signal.SIGTERM)
+        assert [each.exit_code() for each in started] == [143, 143]
+        for each in started:
+            assert [(ban["peer"], ban["standing"]) for ban in each.said("banned")] == [(2, "gone")]
+            refused = each.drops["bad_signature"]
+            assert refused > 10
+            written = max(path.stat().st_size for path in Path(each.config.directory).glob("state/*.ledger"))
+            assert written < 10 * len(junk) < refused * len(junk)
+            assert Path(each.config.directory, "journal.jsonl").stat().st_size < len(junk)
+
+
+@pytest.fixture
+def many_descriptors() -> Iterator[int]:
+    """As many descriptors for this process as it may have, and their number."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if before[1] < 4 * STRANGERS:
+        pytest.skip(f"this process may open {before[1]} descriptors; {4 * STRANGERS} are needed (ulimit -Hn)")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (before[1], before[1]))
+    yield before[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+STRANGERS = 1100
+
+
+@pytest.mark.parametrize("few", [None, 256], ids=["ordinary", "few"])
+def test_more_idle_strangers_than_descriptors_cost_nobody_a_step(
+    few: int | None, tmp_path: Path, stack: ExitStack, many_descriptors: int
+) -> None:
+    """They used to end a worker, which could not open its own ledger, once they had taken what it may have: the usual
+    soft limit of 1024, or, where that cannot be raised, so few that they are gone before anybody looks. They come from
+    the members' own address."""
+    made = [changed(each, checkpoints=True) for each in roster(tmp_path, ENDLESS)]
+    with workers(made, descriptors=(few, few) if few else (1024, many_descriptors)) as started:
+        addresses = introduce(started)
+        under_way(started)
+        knocking = select.poll()
+        where, lines = ("127.0.0.1", int(addresses[0].bulk.rsplit(":", 1)[1])), {}
+        for _ in range(STRANGERS):
+            line = stack.enter_context(tcp.create_connection(where, WATCHDOG_S))
+            lines[line.fileno()] = line
+            knocking.register(line, select.POLLIN)
+        shut = 0
+        end = monotonic() + WATCHDOG_S
+        while shut < STRANGERS - 60:
+            assert monotonic() < end, shut
+            for descriptor, _ in knocking.poll(100):
+                if not answer(lines[descriptor]):
+                    knocking.unregister(descriptor)
+                    shut += 1
+        under_way(started, started[0].said("committed")[-1]["step"] + 20)
+        for each in started:
+            os.kill(each.process.pid or 0, signal.SIGTERM)
+        assert [each.exit_code() for each in started] == [143] * 3, [each.log for each in started]
+        for each in started:
+            assert not each.said("banned") and not each.said("suspected") and not each.said("disputed")
+        assert started[0].drops["connection_closed"] >= shut
+
+
+def knock(stack: ExitStack, endpoint: str, count: int) -> None:
+    """Open connections that say nothing."""
+    where = ("127.0.0.1", int(endpoint.rsplit(":", 1)[1]))
+    for _ in range(count):
+        stack.enter_context(tcp.create_connection(where, WATCHDOG_S))
+
+
+def test_idle_strangers_do_not_end_a_tensor_that_trickles_in(tmp_path: Path, stack: ExitStack) -> None:
+    """At 1.5 MB/s a first tensor was cut off with its line, which had delivered nothing yet, and its sender was removed
+    in step 0."""
+    plugin = Plugin("quadratic", {"dimension": 2_000_000})
+    made = roster(tmp_path, msgspec.structs.replace(QUADRATIC, task=plugin, steps=1, eval_every=1000))
+    with workers(made) as started:
+        bound = {each.config.node: each.bound() for each in started}
+        ways = {peer: Narrow(("127.0.0.1", int(at.bulk.rsplit(":", 1)[1])), 1.5e6, 200_000) for peer, at in
+                bound.items()}  # fmt: skip
+        for way in ways.values():
+            stack.callback(way.close)
+        for at in bound.values():
+            knock(stack, at.bulk, 100)
+        for each in started:
+            each.pipe.send(
+                ("addresses", {peer: Endpoint(at.control, ways[peer].address) for peer, at in bound.items()})
+            )
+        for way in ways.values():
+            assert way.reached.wait(WATCHDOG_S)  # the first tensors, of 2.7 MB, are on their way
+        assert not any(each.said("committed") for each in started)
+        for at in bound.values():
+            knock(stack, at.bulk, 100)
+        assert [each.exit_code() for each in started] == [0] * 3, [each.log for each in started]
+        for each in started:
+            assert [step["step"] for step in each.said("committed")] == [0, 1]
+            assert not any("RESEND" in step["phases"] for step in each.said("committed")), "no tensor was lost"
+            assert not each.said("banned") and not each.said("suspected") and not each.said("disputed")
+            assert each.drops["connection_closed"] >= 200 - 2 * (2 * 2 + 16)
+
+
+def answer(line: tcp.socket) -> bytes:
+    """What has come on a connection; nothing once it was shut."""
+    try:
+        return line.recv(1 << 12)
+    except ConnectionError:
+        return b""

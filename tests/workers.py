@@ -92,20 +92,24 @@ def roster(where: Path, run: RunConfig = QUADRATIC) -> tuple[NodeConfig, ...]:
 
 @contextmanager
 def workers(
-    chosen: Sequence[NodeConfig], mesh_s: float = WATCHDOG_S, file_bytes: int | None = None, grace_s: float = GRACE_S
-) -> Iterator[list[Worker]]:
+    chosen: Sequence[NodeConfig], mesh_s: float = WATCHDOG_S, file_bytes: int | None = None, grace_s: float = GRACE_S,
+    descriptors: tuple[int, int] | None = None,
+) -> Iterator[list[Worker]]:  # fmt: skip
     """One process per configuration; none is left afterwards.
 
     Args:
         mesh_s: how long they wait for greetings.
         file_bytes: the largest file they can write: beyond it a write fails as on a full disk.
         grace_s: how long of `mesh_s` for the last f.
+        descriptors: how many they may open: the soft limit and the hard one.
     """
     with ExitStack() as stack:
         started = []
         for config in chosen:
             ours, theirs = context().Pipe()
-            process = context().Process(target=_work, args=(config, theirs, mesh_s, file_bytes, grace_s), daemon=True)
+            process = context().Process(
+                target=_work, args=(config, theirs, mesh_s, file_bytes, grace_s, descriptors), daemon=True
+            )
             with server_environment():
                 process.start()
             theirs.close()
@@ -142,7 +146,12 @@ def changed(config: NodeConfig, **fields: Any) -> NodeConfig:
     return msgspec.structs.replace(config, **fields)
 
 
-def _work(config: NodeConfig, pipe: Any, mesh_s: float, file_bytes: int | None, grace_s: float) -> None:
+def _work(
+    config: NodeConfig, pipe: Any, mesh_s: float, file_bytes: int | None, grace_s: float,
+    descriptors: tuple[int, int] | None,
+) -> None:  # fmt: skip
+    if descriptors is not None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, descriptors)
     if file_bytes is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
     sys.exit(worker.main(config, pipe, mesh_s, grace_s))

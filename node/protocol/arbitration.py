@@ -138,18 +138,21 @@ class Arbitration:
         waiting = any(known.body == view.body for views in self._early.values() for known in views)
         return waiting or self._dispute.knows(view)
 
-    def take_outcome(self, body: Outcome, signed: Signed) -> None:
+    def take_outcome(self, body: Outcome, signed: Signed) -> str | None:
         """A signed OUTCOME of an active peer. A liar may sign several, and a majority may hold any of them: each
-        counts for what it says."""
+        counts for what it says. Returns why it is refused."""
         told = self._outcomes.setdefault(body.slot.sender, [])
-        if len(told) >= MAX_OUTCOMES or any(known == body for known, _ in told):
-            return
+        if any(known == body for known, _ in told):
+            return "duplicate"
+        if len(told) >= MAX_OUTCOMES:
+            return "too_many_outcomes"
         told.append((body, signed))
         content = body.value, body.removals
         equal = [message for each in self._outcomes.values() for known, message in each
                  if (known.value, known.removals) == content]  # fmt: skip
         if self.resolved is None and 2 * len(equal) > len(self._attempt.roster.active):
             self._resolve(body, tuple(equal))
+        return None
 
     def round_over(self) -> None:
         """A round's timer ran out."""

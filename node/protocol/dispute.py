@@ -50,7 +50,7 @@ class Dispute:
         self._set_timer()
 
     def take(self, endorsed: Endorsed) -> str | None:
-        """A view with its endorsements; returns why it is refused, None if it is accepted or known."""
+        """A view with its endorsements; returns why it is refused, None if it is accepted."""
         try:
             body = decode_body(endorsed.view.body)
         except WireError:
@@ -61,8 +61,10 @@ class Dispute:
         if body.slot != Slot(*self.slot.where, Phase.VIEW, owner) or body.prefix:
             return "wrong_slot"
         known = self._views.setdefault(owner, [])
-        if any(view.body == endorsed.view.body for view in known) or len(known) >= MAX_VIEWS:
-            return None
+        if any(view.body == endorsed.view.body for view in known):
+            return "duplicate"
+        if len(known) >= MAX_VIEWS:
+            return "too_many_views"
         if 1 + len(endorsed.endorsements) < self._round:
             return "late_view"
         if not self.chain(endorsed, body):

@@ -23,60 +23,59 @@ class Disputing(Seat):
 
     # --- messages ---------------------------------------------------------------------------------------------
 
-    def _message(self, via: int | None, signed: Signed) -> None:
-        """A signed message."""
+    def _message(self, via: int | None, signed: Signed) -> str | None:
+        """A signed message; returns why it is refused without any effect, None if it has one."""
         admitted = self._mailroom.admit(signed, self._round, self._previous, self._step)
         if isinstance(admitted, str):
             if admitted == "duplicate":
                 self._told_again(via, signed)
-            return self._drop(via, admitted)
+            return admitted
         place, body = admitted
         if isinstance(body, Hello):
             return self._hello(via, body, signed)
         if place is Place.AHEAD:
-            return None if self._mailroom.keep(body, signed) else self._drop(via, "too_many_ahead")
+            return self._mailroom.keep(body, signed)
         if isinstance(body, View):
             return self._view(via, Endorsed(signed, ()))
         if isinstance(body, Outcome):
-            self._arbitrate(place is Place.CURRENT).take_outcome(body, signed)
-        elif place is Place.CURRENT:
-            self._hear(via, body, signed)
-        else:
-            self._hear_late(via, body, signed)
-        return self._look_at_those_here() if place is Place.CURRENT else None
+            return self._arbitrate(place is Place.CURRENT).take_outcome(body, signed)
+        return self._hear(body, signed) if place is Place.CURRENT else self._hear_late(body, signed)
 
-    def _hear(self, via: int | None, body: Body, signed: Signed) -> None:
+    def _hear(self, body: Body, signed: Signed) -> str | None:
         """A message of the attempt under way."""
         assert self._round is not None
-        self._round.take(via, body, signed)
+        refused = self._round.take(body, signed)
         self._check_trigger()
+        self._look_at_those_here()
+        return refused
 
-    def _hear_late(self, via: int | None, body: Body, signed: Signed) -> None:
+    def _hear_late(self, body: Body, signed: Signed) -> str | None:
         """A message of the attempt before: what is wrong with it is evidence. Its dispute is joined for a view only,
         which its owner's signature dates: all others can join it in time for the same view."""
         assert self._previous is not None
-        self._previous.take(via, body, signed)
+        refused = self._previous.take(body, signed)
         if self._previous.trigger is not None and not self._before.joined:
             self._previous.trigger = None
             self._charge(self._arbitrate(current=False))
+        return refused
 
     def _charge(self, arbitration: Arbitration) -> None:
         """What is known of an attempt that stands goes into a REPORT."""
         self._proofs += [proof for proof in arbitration.proofs() if proof not in self._proofs]
 
-    def _hello(self, via: int | None, body: Hello, signed: Signed) -> None:
+    def _hello(self, via: int | None, body: Hello, signed: Signed) -> str | None:
         """A greeting. One that another peer passes on says that the run has begun there: with the same greetings it
         begins here."""
         passed_on = via is not None and via != body.slot.sender
         if self._round is None:
-            if not self._greeting.take(body, signed):
-                self._drop(via, "late")
-            elif passed_on:
+            refused = self._greeting.take(body, signed)
+            if passed_on and refused in (None, "duplicate"):
                 self._greeting.overdue()
-            return None
+                return None
+            return refused
         if passed_on and self._before.round is None and not self._before.passed_on:
             self._pass_on()
-        return self._drop(via, "late")
+        return "late"
 
     def _told_again(self, via: int | None, signed: Signed) -> None:
         """A CLOSE that ended the attempt before, passed on by another than its sender: it counts as passed on from now,
@@ -117,62 +116,70 @@ class Disputing(Seat):
         self._before.arbitration = self._before.arbitration or self._new_arbitration(self._previous)
         return self._before.arbitration
 
-    def _view(self, via: int | None, endorsed: Endorsed) -> None:
-        """A view; before our own start of the dispute its contents are news like any other, and may be the start."""
+    def _view(self, via: int | None, endorsed: Endorsed) -> str | None:
+        """A view; before our own start of the dispute its contents are news like any other, and may be the start.
+        Returns why it is refused without any effect, None if it has one."""
         if any(known is not None and known.knows(endorsed.view) for known in (self._arbitration, self._background)):
-            return self._drop(via, "duplicate")
+            return "duplicate"
         admitted = self._mailroom.admit(endorsed.view, self._round, self._previous, self._step)
         if isinstance(admitted, str):
-            return self._drop(via, admitted)
+            return admitted
         place, body = admitted
         if not isinstance(body, View):
-            return self._drop(via, "unexpected_view")
+            return "unexpected_view"
         if place is Place.AHEAD:
-            return None if self._mailroom.keep(body, endorsed.view) else self._drop(via, "too_many_ahead")
+            return self._mailroom.keep(body, endorsed.view)
         if place is Place.PREVIOUS:
             return self._view_late(via, body, endorsed)
-        arbitration = self._arbitrate(current=True)
+        arbitration, news = self._arbitrate(current=True), False
         if not arbitration.begun and arbitration.hears(body.slot.sender):
-            self._look_into(via, body)
+            news = self._look_into(via, body)
         refused = arbitration.take_view(endorsed)
-        if refused is not None:
-            self._drop(via, refused)
-        return self._look_at_those_here()
+        self._look_at_those_here()
+        if refused is not None and news:
+            self._drop(via, refused)  # but what it brought counts
+            return None
+        return refused
 
-    def _look_into(self, via: int | None, view: View) -> None:
+    def _look_into(self, via: int | None, view: View) -> bool:
         """Hear the messages of a view until our rounds begin, or until one that no honest view holds: what follows it
-        is a liar's, and each would cost us the check of a signature."""
+        is a liar's, and each would cost us the check of a signature. True if any of them was news."""
         assert self._round is not None
+        news = False
         for signed in view.messages:
             admitted = self._mailroom.admit(signed, self._round, self._previous, self._step)
             if admitted == "duplicate":
                 continue
             if isinstance(admitted, str):
-                return self._drop(via, admitted)
+                self._drop(via, admitted)
+                return news
             where, body = admitted
             if where is not Place.CURRENT or isinstance(body, (View, Outcome)):
-                return self._drop(via, "nested")
-            self._hear(via, body, signed)
-            self._look_at_those_here()
+                self._drop(via, "nested")
+                return news
+            refused = self._hear(body, signed)
+            if refused is not None:
+                self._drop(via, refused)
+            news = news or refused is None
             if self._round.sealed:
-                return None
-        return None
+                return news
+        return news
 
     # --- the attempt before -----------------------------------------------------------------------------------
 
-    def _view_late(self, via: int | None, body: View, endorsed: Endorsed) -> None:
+    def _view_late(self, via: int | None, body: View, endorsed: Endorsed) -> str | None:
         """A view of the attempt before: it lets us join its dispute while it can be joined; after that its neighbour is
         told what closed it."""
         if self._before.closed:
-            self._drop(via, "late")
-            return self._answer(via)
+            self._answer(via)
+            return "late"
         arbitration = self._arbitrate(current=False)
         if not arbitration.begun and arbitration.hears(body.slot.sender):
             trigger = self._reason_to_join(body, endorsed)
             if trigger is not None:
-                return self._join(trigger, endorsed)
-        refused = arbitration.take_view(endorsed)
-        return self._drop(via, refused) if refused is not None else None
+                self._join(trigger, endorsed)
+                return None
+        return arbitration.take_view(endorsed)
 
     def _reason_to_join(self, body: View, endorsed: Endorsed) -> Trigger | None:
         """What a view proves, if enough peers have signed it for this window: all others can still join for it too."""

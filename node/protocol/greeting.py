@@ -33,13 +33,15 @@ class Greeting:
         slot = Slot(settings.run, self._roster.digest, 0, 0, Phase.HELLO, me)
         return Hello(slot, (), settings.run, settings.fingerprint)
 
-    def take(self, body: Hello, signed: Signed) -> bool:
-        """Keep a HELLO of our genesis, the first of each sender; false: it is of another one."""
+    def take(self, body: Hello, signed: Signed) -> str | None:
+        """Keep a HELLO of our genesis, the first of each sender; returns why it is refused, None if it is kept."""
         settings, roster = self._settings, self._roster
-        agrees = body.genesis == settings.run and body.slot.roster == roster.digest and not body.prefix
-        if agrees:
-            self._heard.setdefault(body.slot.sender, (body, signed))
-        return agrees
+        if body.genesis != settings.run or body.slot.roster != roster.digest or body.prefix:
+            return "late"
+        if body.slot.sender in self._heard:
+            return "duplicate"
+        self._heard[body.slot.sender] = (body, signed)
+        return None
 
     def overdue(self) -> None:
         """The wait for the last greetings is over: up to f silent peers hold nobody up any longer."""

@@ -75,8 +75,9 @@ class Hearing:
 
     # --- inputs -----------------------------------------------------------------------------------------------
 
-    def take(self, via: int | None, body: Body, signed: Signed) -> None:
-        """A message of this attempt with a valid signature from an active sender.
+    def take(self, body: Body, signed: Signed) -> str | None:
+        """A message of this attempt with a valid signature from an active sender; returns why it is refused without any
+        effect, None if it has one.
 
         What starts a dispute here has to be a contradiction in the eyes of those who have ended the attempt already,
         and so a proof (`charges.contradict`): else its sender could start one in every step. A message of a phase that
@@ -84,28 +85,32 @@ class Hearing:
         """
         attempt, slot = self.attempt, body.slot
         if self.sealed and not isinstance(body, Close):
-            return self._drop(via, "frozen")
+            return "frozen"
         alone = attempt.transcript.body(slot.phase, slot.sender) is None
         wrong = self._misfit(body) if alone and slot.phase in (self.phase, Phase.SUSPECT) else None
         if wrong is not None and isinstance(body, Suspect):
-            return self._drop(via, "malformed")
+            return "malformed"
         if wrong is not None:
-            return self._dispute(f"peer {slot.sender}, {slot.phase.name}: {wrong}", signed)
+            self._dispute(f"peer {slot.sender}, {slot.phase.name}: {wrong}", signed)
+            return None
         match attempt.transcript.add(body, signed):
             case Added.DUPLICATE:
-                return self._drop(via, "duplicate")
+                return "duplicate"
             case Added.CONFLICT:
                 pair = attempt.transcript.conflicts[(slot.phase, slot.sender)]
-                return self._dispute(f"peer {slot.sender} equivocates in {slot.phase.name}", *pair)
+                self._dispute(f"peer {slot.sender} equivocates in {slot.phase.name}", *pair)
+                return None
             case Added.NEW if isinstance(body, Suspect):
-                return self._suspected(body)
+                self._suspected(body)
+                return None
             case Added.NEW:
                 if slot.phase is not self.phase:
                     self._early.add((slot.phase, slot.sender))
                 waiting = tuple(attempt.transcript.suspects.get((slot.phase, slot.sender), ()))
                 if waiting:
                     self._out.append(Forward(tuple(peer for peer in waiting if peer != attempt.me), (signed,)))
-        return self._compare()
+        self._compare()
+        return None
 
     def _compare(self) -> None:
         split = self.attempt.transcript.split

@@ -87,19 +87,19 @@ class Mailroom:
             return Place.AHEAD
         return "late" if there < here else "too_early"
 
-    def keep(self, body: Body, signed: Signed) -> bool:
-        """Hold a message of an attempt we have not reached; false if its sender has too many there."""
+    def keep(self, body: Body, signed: Signed) -> str | None:
+        """Hold a message of an attempt we have not reached; returns why it is not held, None if it is."""
         slot = body.slot
         held = self._ahead.setdefault((slot.step, slot.attempt), {})
         if signed.body in held:
-            return True
+            return "duplicate"
         # Two attempts can be ahead of us; of the SUSPECTs of one peer an honest one needs at most one per peer.
         most = 2 * (len(self._keys) if slot.phase is Phase.SUSPECT else _PER_SLOT)
         if self._counts[slot.sender, slot.phase] >= most:
-            return False
+            return "too_many_ahead"
         self._counts[slot.sender, slot.phase] += 1
         held[signed.body] = signed
-        return True
+        return None
 
     def speakers(self, step: int, attempt: int, roster: bytes) -> frozenset[int]:
         """Senders of the messages that wait for an attempt, in the roster with this digest."""

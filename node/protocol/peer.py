@@ -94,17 +94,19 @@ class Peer(Settling):
 
     def handle(self, event: Input) -> list[Output]:
         """Take one input; return what follows from it, in the order in which it has to happen."""
+        self.admitted = False
         if self.stopped:
             return []
         if isinstance(event, _FROM_PEERS) and not self._listens_to(event):
+            self.admitted = isinstance(event, MessageArrived) and self._porch.holds(event.signed)
             return self._flush()
         match event:
             case Start():
                 self._greet() if self._resumed is None else self._resume(self._resumed)
             case MessageArrived(via, signed):
-                self._message(via, signed)
+                self._admit(via, self._message(via, signed))
             case ViewArrived(via, endorsed):
-                self._view(via, endorsed)
+                self._admit(via, self._view(via, endorsed))
             case BulkArrived(via, key, values_P):
                 self._bulk(via, key, values_P)
             case BulkRequested(via, key):
@@ -120,6 +122,11 @@ class Peer(Settling):
         while self._advance():
             pass
         return self._flush()
+
+    def _admit(self, via: int | None, refused: str | None) -> None:
+        self.admitted = refused is None
+        if refused is not None:
+            self._drop(via, refused)
 
     def _flush(self) -> list[Output]:
         result = self._out.copy()

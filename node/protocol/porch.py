@@ -67,6 +67,10 @@ class Porch:
                 return False
         return True
 
+    def holds(self, signed: Signed) -> bool:
+        """True if this very message is a JOIN that we keep."""
+        return any(signed is kept for of_peer in self._joins.values() for kept in of_peer.values())
+
     def teach(self, state: State, past: Attempt | None) -> None:
         """A step is committed: tell those who wait, and those whom it lets back what they have to know.
 

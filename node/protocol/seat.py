@@ -52,6 +52,9 @@ class Seat:
         self.state = State(0, parameters_D, optimiser_D, genesis_randomness(settings.data_seed), roster)
         self.past: Attempt | None = None
         self.stopped = False
+        self.admitted = False
+        """The last input was a signed message or view whose signature and place held, and which has an effect: only
+        such ones are worth remembering."""
         self._round: Round | None = None
         self._arbitration: Arbitration | None = None
         self._before = Before()

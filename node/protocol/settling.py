@@ -60,7 +60,9 @@ class Settling(Disputing):
                 self._out.append(Forward(left, self._certificate))
         self._out.append(SetTimer(waits.FORWARD, laggards_s(self.settings)))
         for signed in self._mailroom.release():
-            self._message(None, signed)
+            refused = self._message(None, signed)
+            if refused is not None:
+                self._drop(None, refused)
         self._join_for_early_views()
 
     def _patience_s(self, attempt: Attempt) -> float:
@@ -79,7 +81,7 @@ class Settling(Disputing):
         # An OUTCOME that removes somebody and lets a value stand leaves some without the bytes of that value.
         at_once = by_outcome.value is None or not by_outcome.removals
         closed = at_once or arbitration is None or arbitration.followed
-        return Before(round_, closed=closed, held=not closed, arbitration=arbitration, proof=self._certificate)
+        return Before(round_, closed=closed, held=not closed, arbitration=arbitration)
 
     def _take_proofs(self, attempt: Attempt) -> tuple[bytes, ...]:
         """Evidence of earlier attempts for our REPORT: one piece against each peer, as much as a REPORT may carry. The

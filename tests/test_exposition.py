@@ -1,0 +1,165 @@
+"""`/metrics` among clients that are slow, greedy or gone."""
+
+from __future__ import annotations
+
+import select
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
+from threading import enumerate as threads
+from time import monotonic
+
+import pytest
+from prometheus_client import CollectorRegistry, Gauge
+
+from node import exposition
+from node.config import split_address
+from node.exposition import HEAD_BYTES, THREADS, Exposition
+from tests.scraping import scrape
+
+WATCHDOG_S = 30.0
+REQUEST = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+@pytest.fixture
+def served() -> Iterator[Exposition]:
+    registry = CollectorRegistry()
+    Gauge("answer", "of everything", registry=registry).set(42)
+    with closing(Exposition("127.0.0.1:0", registry)) as served:
+        yield served
+
+
+def client(served: Exposition) -> socket.socket:
+    return socket.create_connection(split_address(served.address), WATCHDOG_S)
+
+
+def until(done: Callable[[], bool], nudge: Callable[[], object] = lambda: None) -> None:
+    end = monotonic() + WATCHDOG_S
+    while not done():
+        assert monotonic() < end
+        nudge()
+
+
+def busy() -> int:
+    return sum(thread.name == "scrape" for thread in threads())
+
+
+def answered(line: socket.socket) -> bytes:
+    data = b""
+    while more := line.recv(1 << 16):
+        data += more
+    return data
+
+
+def value(served: Exposition) -> float:
+    return scrape(served.address)["answer"][()]
+
+
+def test_a_scrape_succeeds_beside_more_clients_that_drip_than_there_are_threads(served: Exposition) -> None:
+    drips = [client(served) for _ in range(THREADS + 1)]
+    for line in drips:
+        line.sendall(b"GET /metrics HT")
+    until(lambda: busy() == THREADS)
+
+    def drip() -> None:
+        for line in drips:
+            with suppress(OSError):
+                line.send(b"x")
+
+    for _ in range(3):
+        drip()
+        assert value(served) == 42
+    assert busy() <= THREADS
+    for line in drips:
+        line.close()
+
+
+def test_clients_that_drip_for_ever_do_not_hold_up_the_end(served: Exposition) -> None:
+    drips = [client(served) for _ in range(THREADS + 1)]
+    for line in drips:
+        line.sendall(b"G")
+    until(lambda: busy() == THREADS)
+    served.end()
+    assert value(served) == 42
+    assert select.select([served.last_scrape], [], [], WATCHDOG_S)[0], "the last values were scraped"
+    began = monotonic()
+    served.close()
+    assert monotonic() - began < exposition.REQUEST_S, "nobody waited for the limit of a request"
+    until(lambda: busy() == 0)
+    for line in drips:
+        line.close()
+
+
+def test_a_request_has_one_limit_for_all_its_bytes(served: Exposition, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A byte now and then used to begin the wait anew."""
+    monkeypatch.setattr(exposition, "REQUEST_S", 0.3)
+    with client(served) as line:
+        line.setblocking(False)
+        ended = []
+
+        def drip() -> None:
+            with suppress(BlockingIOError):
+                try:
+                    line.send(b"x")
+                    if not line.recv(1):
+                        ended.append(True)
+                except ConnectionError:
+                    ended.append(True)
+            select.select([line], [], [], 0.02)
+
+        until(lambda: bool(ended), drip)
+    until(lambda: busy() == 0)
+
+
+def test_whoever_does_not_read_the_answer_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exposition, "REQUEST_S", 0.3)
+    monkeypatch.setattr(exposition, "text", lambda registry: bytes(64 << 20))
+    with closing(Exposition("127.0.0.1:0", CollectorRegistry())) as served, client(served) as line:
+        line.sendall(REQUEST)
+        until(lambda: busy() == 1)
+        until(lambda: busy() == 0)
+        assert not served.scraped_ever
+
+
+@pytest.mark.parametrize(
+    "request_", [b"GET /" + b"a" * 2 * HEAD_BYTES, b"GET /metrics HTTP/1.1\r\n" + b"a: b\r\n" * HEAD_BYTES],
+    ids=["line", "headers"],
+)  # fmt: skip
+def test_an_oversized_request_is_refused_unread(request_: bytes, served: Exposition) -> None:
+    with client(served) as line:
+        line.sendall(request_[: HEAD_BYTES + 1])
+        assert b" 431 " in answered(line).splitlines()[0]
+    assert value(served) == 42
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [(b"GET / HTTP/1.1\r\n\r\n", b"404"), (b"POST /metrics HTTP/1.1\r\n\r\n", b"501"), (b"\xff\xfe\r\n\r\n", b"400"),
+     (b"GET /metrics?name=x HTTP/1.0\n\n", b"200")],
+    ids=["elsewhere", "post", "no http", "bare"],
+)  # fmt: skip
+def test_what_is_answered(request_: bytes, status: bytes, served: Exposition) -> None:
+    with client(served) as line:
+        line.sendall(request_)
+        assert status in answered(line)
+
+
+def test_only_a_scrape_with_the_last_values_ends_the_wait(served: Exposition) -> None:
+    assert not served.scraped_ever
+    value(served)
+    until(lambda: served.scraped_ever)
+    served.end(2)
+    for _ in range(2):
+        assert not select.select([served.last_scrape], [], [], 0)[0]
+        value(served)
+    assert select.select([served.last_scrape], [], [], WATCHDOG_S)[0]
+
+
+def test_it_goes_on_after_clients_that_come_and_go(served: Exposition) -> None:
+    for _ in range(50):
+        client(served).close()
+    assert value(served) == 42
+    served.close()
+    served.close()
+    with pytest.raises(OSError, match="refused"):
+        client(served)
