@@ -3,7 +3,6 @@ dispute ends within its rounds plus a fifth, and every honest peer reaches the e
 
 from __future__ import annotations
 
-from node.protocol.deadlines import dispute_round_s, outcome_s
 from node.protocol.notices import (
     Committed,
     Disputed,
@@ -25,7 +24,29 @@ MARGIN = 1.2
 def dispute_bound_s(stage: Stage, active: int) -> float:
     """f + 1 rounds of 2 D, for starts D apart, and D for the OUTCOMEs."""
     faults, delivery_s = (active + 1) // 2 - 1, stage.run.delivery_bound_s
-    return (faults + 1) * dispute_round_s(stage.ground().settings) + 2.0 * delivery_s
+    return (faults + 1) * 2.0 * delivery_s + 2.0 * delivery_s
+
+
+def phase_bound_s(stage: Stage, node: int, phase: str) -> float:
+    """From a peer's entry into a phase until it suspects whoever is silent, by the law that docs/faults.md states.
+
+    Honest peers enter a phase at most 2 D and what keeps one busy apart; bulk moves at the minimum rate and everyone
+    may pull from everyone.
+    """
+    run, round_ = stage.run, stage.simulation.nodes[node].peer._round
+    delivery_s, gradient_s = run.delivery_bound_s, run.gradient_bound_s
+    if round_ is None:
+        return 3.0 * delivery_s + gradient_s
+    clock, active = round_._clock, len(round_.attempt.roster.active)
+    recomputed, judging = clock._recomputed, phase in ("PUBLISH", "HAVE", "JUDGE", "CLOSE")
+    apart_s = 5.0 * delivery_s + max(1, recomputed if judging else 0) * gradient_s
+    vector_s = 4.0 * stage.task.dimension * active / run.minimum_rate
+    bulk_s = apart_s + clock._tensors * vector_s if clock._tensors else 0.0
+    busy = recomputed if judging or phase == "REPORT" else min(1, recomputed)
+    own = 0 if judging else {"COMMIT": 1, "AGG": 1, "REPORT": 1}.get(phase, 0)
+    # Who was let back fetches five vectors before its first COMMIT, by a question and its answer.
+    fetched_s = 2.0 * delivery_s + 5.0 * vector_s if phase == "COMMIT" and clock._newcomers else 0.0
+    return apart_s + bulk_s + max(busy, own) * gradient_s + fetched_s
 
 
 class Liveness:
@@ -33,7 +54,6 @@ class Liveness:
 
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
-        self._settings = stage.ground().settings
         self._next = dict.fromkeys(stage.honest, 0)
         self._further = dict.fromkeys(stage.honest, 0)
         """Undo steps after the last one."""
@@ -49,15 +69,11 @@ class Liveness:
         match seen.output:
             case Halted() as halted:
                 raise AssertionError(f"honest peer {node} halted: {halted.problem}")
-            case PhaseEntered():
+            case PhaseEntered(phase=phase):
                 self._phase_over(node, now_s)
                 self._began[node] = now_s
-                round_ = self._stage.simulation.nodes[node].peer._round
-                if round_ is None:
-                    self._bounds[node] = outcome_s(self._settings)
-                else:
-                    # Those who entered last suspect last; until then f + 1 SUSPECTs may be lacking.
-                    self._bounds[node] = 2.0 * round_._clock._deadline().message_s
+                # Those who entered last suspect last; until then f + 1 SUSPECTs may be lacking.
+                self._bounds[node] = 2.0 * phase_bound_s(self._stage, node, phase)
             case Disputed() as disputed:
                 self._phase_over(node, now_s)
                 active = len(self._stage.simulation.nodes[node].peer.state.roster.active)
