@@ -34,7 +34,7 @@ BLIND = (
     Blindness("a sound gradient", (tribunal, undo), "gradient_fault", None, Plugin("sign_flip"), Accountability,
               "false gradient"),
     Blindness("no contradiction", (charges,), "contradict", False,
-              Plugin("two_faced", {"phase": "COMMIT"}), Equivocations, "two things"),
+              Plugin("equivocate", {"phase": "CLOSE", "to": "one"}), Equivocations, "two things"),
 )  # fmt: skip
 
 
