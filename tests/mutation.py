@@ -263,7 +263,7 @@ def warm(module: str, tests: Sequence[str]) -> None:
     for name in (*SHARED, module):
         importlib.import_module(name)
     os.chdir(ROOT)
-    with open(os.devnull, "w") as nothing, contextlib.redirect_stdout(nothing):
+    with Path(os.devnull).open("w") as nothing, contextlib.redirect_stdout(nothing):
         status = pytest.main(["-x", "-q", "-p", "no:cacheprovider", *tests])
     if status:
         raise SystemExit(f"{module}: its tests fail as it is; mend them first (pytest {' '.join(tests)})")
