@@ -28,6 +28,9 @@ from node.attacks.rop import rop
 from node.attacks.view import View
 from node.config import Plugin, Role
 from node.errors import ConfigError
+from node.protocol.attempt import Attempt
+from node.protocol.roster import Roster
+from node.protocol.state import State
 
 HONEST = {
     0: torch.tensor([1.0, 2.0, 0.0, 4.0]),
@@ -181,6 +184,86 @@ def test_fang_against_the_trimmed_mean_lies_just_beyond_the_wrong_extreme() -> N
         assert 1 <= sent[1] <= 2
         assert 1 <= sent[2] <= 2
         assert 2 <= sent[3] <= 4
+
+
+def fang_by_hand(rows: list[Tensor], attackers: int) -> float:
+    """Theorem 1's bound on lambda for m = H + c peers, halved until Krum picks the crafted row; in loops and floats."""
+    count, dimension = len(rows) + attackers, rows[0].numel()
+    apart = [[math.dist(one.tolist(), other.tolist()) for other in rows] for one in rows]
+    sums = [sum(sorted(distances)[1 : count - attackers - 2 + 1]) for distances in apart]
+    farthest = max(math.hypot(*row.tolist()) for row in rows)
+    factor = (min(sums) / (count - 2 * attackers - 1) + farthest) / math.sqrt(dimension)
+    sign = torch.stack(rows).mean(dim=0).sign()
+    while factor > 1e-5:
+        everybody = [*[-factor * sign] * attackers, *rows]
+        apart = [[math.dist(one.tolist(), other.tolist()) ** 2 for other in everybody] for one in everybody]
+        scores = [sum(sorted(distances)[1 : count - attackers - 2 + 1]) for distances in apart]
+        if min(range(count), key=scores.__getitem__) < attackers:
+            break
+        factor /= 2
+    return factor
+
+
+@pytest.mark.parametrize("shift", [0.05, 0.5, 2.0])
+@pytest.mark.parametrize(("honest", "attackers"), [(7, 2), (5, 1), (12, 4)])
+def test_fangs_lambda_is_the_papers(honest: int, attackers: int, shift: float) -> None:
+    spread = torch.randn(honest, 20, generator=torch.Generator().manual_seed(honest))
+    rows = dict(enumerate(spread + shift))
+    peers = tuple(range(honest + attackers))
+    view = replace(VIEW, dimension=20, accomplices=peers[honest:], contributors=peers, recompute=rows.__getitem__)
+    sent = fang(torch.zeros(20), view)
+    expected = fang_by_hand(list(rows.values()), attackers)
+    assert (sent * -torch.stack(list(rows.values())).mean(dim=0).sign()).tolist() == pytest.approx([expected] * 20)
+
+
+def test_fang_reaches_to_twice_or_half_of_the_extreme() -> None:
+    """Each coordinate's place between the two is the lot that the attackers draw."""
+    rows = {
+        0: torch.tensor([1.0, -1.0, -6.0, 2.0]),
+        1: torch.tensor([3.0, 5.0, -2.0, -8.0]),
+        2: torch.tensor([2.0] * 4),
+    }
+    view = replace(VIEW, recompute=rows.__getitem__)
+    near = torch.tensor(
+        [1.0, -1.0, 2.0, 2.0]
+    )  # means 2, 2, -2, -4/3: the minimum where it is positive, else the maximum
+    far = torch.tensor([0.5, -2.0, 4.0, 4.0])
+    lots = torch.empty(4).uniform_(generator=view.random("fang"))
+    assert fang(OWN, view, against="trimmed_mean").tolist() == pytest.approx((near + lots * (far - near)).tolist())
+    negative = replace(VIEW, recompute={peer: -row for peer, row in rows.items()}.__getitem__)
+    assert fang(OWN, negative, against="trimmed_mean").tolist() == pytest.approx((-near - lots * (far - near)).tolist())
+    below = {peer: torch.tensor([-1.0 - peer, -4.0, -4.0, -4.0]) for peer in range(3)}
+    sent = fang(OWN, replace(VIEW, recompute=below.__getitem__), against="trimmed_mean")
+    assert float(sent[0]) == pytest.approx(-1.0 + float(lots[0]) * 0.5), "above a negative maximum: up to half of it"
+
+
+def moved_by(momentum_D: Tensor) -> Attempt:
+    """As much of an attempt as the attack looks at."""
+    made = object.__new__(Attempt)
+    made.contributors, made.roster = VIEW.contributors, Roster((b"",) * 5, VIEW.active)
+    made.state = State(7, OWN, momentum_D, b"r", made.roster)
+    return made
+
+
+@pytest.mark.parametrize("relocation", [0.0, 0.25, 0.9])
+@pytest.mark.parametrize("angle_deg", [30.0, 60.0, 120.0])
+def test_rop_turns_from_a_reference_between_the_mean_and_the_past(angle_deg: float, relocation: float) -> None:
+    moved = torch.tensor([0.0, 0.0, 3.0, -4.0])
+    past = moved / 5.0 * MEAN.norm()
+    view = replace(VIEW, attempt=moved_by(moved))
+    reference = relocation * MEAN + (1 - relocation) * past
+    step = rop(OWN, view, angle_deg=angle_deg, relocation=relocation, scale=3.0) - reference
+    reach = 3.0 * max(float((row - MEAN).norm()) for row in ROWS)
+    assert float(step.norm()) == pytest.approx(reach, rel=1e-5)
+    along = float(step @ reference / reference.norm())
+    assert along == pytest.approx(reach * math.cos(math.radians(angle_deg)), rel=1e-4)
+
+
+def test_rop_without_a_move_so_far_refers_to_the_mean() -> None:
+    assert torch.equal(rop(OWN, replace(VIEW, attempt=moved_by(torch.zeros(4)))), rop(OWN, VIEW))
+    other = rop(OWN, replace(VIEW, attack_seed=VIEW.attack_seed + 1))
+    assert not torch.allclose(other, rop(OWN, VIEW)), "the way aside is drawn from the attackers' seed"
+    assert torch.equal(rop(OWN, replace(VIEW, me=3)), rop(OWN, VIEW)), "and all go the same way"
 
 
 def test_rop_steps_aside_from_its_reference() -> None:

@@ -87,6 +87,40 @@ def test_agreement_is_about_honest_active_peers(records: list[Record], byzantine
     assert score(state(*records, byzantine=byzantine)).agreement is agree
 
 
+@pytest.mark.parametrize("field", ["parameter_digest", "state_digest"])
+def test_agreement_takes_both_digests(field: str) -> None:
+    """Equal parameters in unequal states will part later; unequal parameters in one state are a broken digest."""
+    other = {**committed(1, 0), field: "bb"}
+    assert score(state(committed(0, 0), other)).agreement is False
+    assert score(state(committed(0, 0), other, byzantine=(1,))).agreement is True
+
+
+def test_detection_steps_count_what_was_attacked_until_the_ban() -> None:
+    """Attacked are steps 2, 4, 6: a ban of step 6 for a gradient speaks of step 5, any other of step 6 itself."""
+    steps = [committed(0, step, idle=(2,) if step == 4 else ()) for step in range(7)]
+
+    def counted(reason: str, role: Role = NOISE) -> int:
+        made = state(*steps, banned(0, 6, 2, reason), byzantine=(2,))
+        return score(made, role=role).detection_steps["2"]
+
+    always = Role((Plugin("noise"),), Schedule(start=2), (2,), 0)
+    assert counted("gradient") == 1, "step 2; it validated in step 4"
+    assert counted("checksum") == 3, "2, 4 and 6, a validator's other lies included"
+    assert counted("gradient", always) == 3, "2, 3 and 5: it validated in 4, and 6 is not judged yet"
+    assert counted("checksum", always) == 5
+    assert counted("checksum", Role((Plugin("noise"),), Schedule(start=6), (2,), 0)) == 1
+    assert counted("gradient", Role((Plugin("noise"),), Schedule(start=6), (2,), 0)) == 0
+
+
+def test_an_attackers_own_record_of_its_attacks_counts() -> None:
+    made = state(*(committed(0, step) for step in range(7)), banned(0, 6, 2), byzantine=(2,))
+    made.attacked[2] = {1, 5, 6, 7}
+    assert score(made).detection_steps == {"2": 2}, "1 and 5"
+    made = state(*(committed(0, step) for step in range(7)), banned(0, 6, 2, "checksum"), byzantine=(2,))
+    made.attacked[2] = {1, 5, 6, 7}
+    assert score(made).detection_steps == {"2": 3}, "1, 5 and 6"
+
+
 def test_bans_are_scored_with_the_roles() -> None:
     made = score(state(banned(0, 5, 2), banned(1, 5, 2), banned(0, 7, 1), byzantine=(2,)))
     assert [(ban.step, ban.peer, ban.byzantine) for ban in made.bans] == [(5, 2, True), (7, 1, False)]

@@ -3,22 +3,40 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
+from msgspec.structs import replace
 
 from node.protocol.attempt import Attempt
 from node.protocol.charges import (
     Averaging,
     Charge,
+    Equivocation,
     FalseChecksum,
     FalseGradient,
     OutOfBounds,
     Publication,
     accusation_of,
+    contradict,
+    encode_equivocation,
+    equivocation,
 )
 from node.protocol.checksums import NormWindow
+from node.protocol.encoding import encode, stub_bytes
 from node.protocol.indictment import charges, judged_peers, publications, raised
-from node.protocol.messages import Accusation, AccusationKind, Checksums, Report, Verdict
+from node.protocol.messages import (
+    Accusation,
+    AccusationKind,
+    Checksums,
+    Phase,
+    Place,
+    Report,
+    Slot,
+    Stub,
+    Verdict,
+)
+from node.signing import Signer, verify
 from tests.protocol_attempts import changed, complete, replace_state, said
 
 
@@ -196,3 +214,86 @@ NAMES = [
 def test_how_a_charge_is_reported(charge: Charge, named: tuple[object, ...]) -> None:
     said_ = accusation_of(attempt_of(), charge)
     assert (said_.kind, said_.accused, said_.part, said_.accuser) == named
+
+
+# --- proofs of equivocation -----------------------------------------------------------------------------------------
+
+SIGNERS = [Signer(bytes([peer]) * 32) for peer in range(3)]
+KEYS = tuple(signer.public for signer in SIGNERS)
+RUN = b"r" * 32
+
+
+def place_in(
+    phase: Phase = Phase.AGG, prefix: str = "a", named: tuple[Phase, int] | None = None, **slot: object
+) -> Place:
+    where = {"run": RUN, "roster": b"roster", "step": 3, "attempt": 0, "sender": 1, **slot}
+    return Place(Slot(phase=phase, **where), tuple(hash_.encode() for hash_ in prefix), named)  # type: ignore[arg-type]
+
+
+def stub_at(place: Place, body: bytes = b"one", by: int = 1) -> Stub:
+    return Stub(place, body, SIGNERS[by].sign(stub_bytes(place, body)))
+
+
+CLOSING = place_in(Phase.CLOSE, "abc")
+SUSPECTING = place_in(Phase.SUSPECT, "", (Phase.AGG, 2))
+PAIRS = [
+    ("one slot, two bodies", place_in(), place_in(), b"two", True),
+    ("one slot, one body", place_in(), place_in(), b"one", False),
+    ("one slot, two bodies, one more phase seen", place_in(), place_in(prefix="ab"), b"two", True),
+    ("two phases, one history", place_in(), place_in(Phase.REVEAL, "abc"), b"two", False),
+    ("two phases, another history", place_in(), place_in(Phase.REVEAL, "xbc"), b"two", True),
+    ("the other order", place_in(Phase.REVEAL, "xbc"), place_in(), b"two", True),
+    ("another history after the common part", place_in(prefix="ab"), place_in(Phase.REVEAL, "ax"), b"two", True),
+    ("CLOSE last", CLOSING, place_in(Phase.REPORT, "ab"), b"two", False),
+    ("CLOSE beside another's last", CLOSING, place_in(Phase.JUDGE, "abc"), b"two", False),
+    ("a phase after CLOSE", CLOSING, place_in(Phase.JUDGE, "abcd"), b"two", True),
+    ("a phase after CLOSE, the other order", place_in(Phase.JUDGE, "abcd"), CLOSING, b"two", True),
+    ("a later phase that is no CLOSE", place_in(Phase.REPORT, "ab"), place_in(Phase.JUDGE, "abcd"), b"two", False),
+    ("one peer suspects two", SUSPECTING, place_in(Phase.SUSPECT, "", (Phase.AGG, 0)), b"two", False),
+    ("one peer suspects in two phases", SUSPECTING, place_in(Phase.SUSPECT, "", (Phase.AGG2, 2)), b"two", False),
+    ("one suspicion, two bodies", SUSPECTING, SUSPECTING, b"two", True),
+    ("another step", place_in(), place_in(prefix="x", step=4), b"two", False),
+    ("another attempt", place_in(), place_in(prefix="x", attempt=1), b"two", False),
+    ("another roster", place_in(), place_in(prefix="x", roster=b"smaller"), b"two", False),
+    ("another run", place_in(), place_in(prefix="x", run=b"other"), b"two", False),
+    ("another sender", place_in(), place_in(prefix="x", sender=2), b"two", False),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "body", "proven"), [row[1:] for row in PAIRS], ids=[row[0] for row in PAIRS]
+)
+def test_what_no_honest_peer_signs_both_of(first: Place, second: Place, body: bytes, proven: bool) -> None:
+    assert contradict(stub_at(first), stub_at(second, body)) is proven
+    data = encode_equivocation(stub_at(first), stub_at(second, body))
+    charge = equivocation(data, RUN, KEYS, verify)
+    assert charge == (Equivocation(1, stub_at(first), stub_at(second, body)) if proven else None)
+
+
+def forged(stub_: Stub) -> Stub:
+    return replace(stub_, signature=SIGNERS[0].sign(b"something else"))
+
+
+UNPROVEN = [
+    ("the first signature is another's", lambda one, two: (stub_at(one, by=2), stub_at(two, b"two"))),
+    ("the second signature is another's", lambda one, two: (stub_at(one), stub_at(two, b"two", by=2))),
+    ("the first signature is of something else", lambda one, two: (forged(stub_at(one)), stub_at(two, b"two"))),
+    ("the second signature is of something else", lambda one, two: (stub_at(one), forged(stub_at(two, b"two")))),
+]
+
+
+@pytest.mark.parametrize("pair", [row[1] for row in UNPROVEN], ids=[row[0] for row in UNPROVEN])
+def test_both_signatures_have_to_be_the_accuseds(pair: Callable[[Place, Place], tuple[Stub, Stub]]) -> None:
+    assert equivocation(encode_equivocation(*pair(place_in(), place_in())), RUN, KEYS, verify) is None
+
+
+@pytest.mark.parametrize(("slot", "by"), [({"run": b"other"}, 1), ({"sender": 3}, 2), ({"sender": -1}, 2)], ids=str)
+def test_a_pair_of_another_run_or_of_nobody_proves_nothing(slot: dict[str, object], by: int) -> None:
+    place = place_in(**slot)  # type: ignore[arg-type]
+    data = encode_equivocation(stub_at(place, by=by), stub_at(place, b"two", by=by))
+    assert equivocation(data, RUN, KEYS, verify) is None
+
+
+@pytest.mark.parametrize("data", [b"", b"\x90", encode((1, 2))], ids=["nothing", "an empty list", "two numbers"])
+def test_rubbish_is_no_proof(data: bytes) -> None:
+    assert equivocation(data, RUN, KEYS, verify) is None

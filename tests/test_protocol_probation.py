@@ -15,6 +15,7 @@ from node.config import Plugin, Role, RunConfig, Schedule
 from node.protocol import candidate as rejoining
 from node.protocol.bulk import BulkKey, BulkKind
 from node.protocol.candidate import Candidate
+from node.protocol.charges import Equivocation, FalseProbation
 from node.protocol.encoding import decode_body, encode_body, signing_bytes
 from node.protocol.events import (
     BulkRequested,
@@ -31,12 +32,13 @@ from node.protocol.events import (
     TranscriptRequested,
 )
 from node.protocol.lesson import Certified, Lesson, certified, lesson_of
-from node.protocol.messages import Body, Close, Hello, Join, Outcome, Phase, Signed
+from node.protocol.messages import Body, Close, Hello, Join, Outcome, Phase, Report, Signed
 from node.protocol.notices import PhaseEntered
-from node.protocol.probation import candidates, gradient_digest, join_slot, joins_fit
+from node.protocol.probation import Review, candidates, gradient_digest, join_slot, joins_fit, review, wanted
 from node.protocol.roster import Roster
 from node.protocol.settings import Settings
 from node.protocol.state import Ban, State
+from tests.protocol_attempts import changed, complete
 from tests.simulation.stage import Stage, run_until, set_up
 
 GONE, OTHER = 5, 4
@@ -298,3 +300,50 @@ def test_what_a_report_may_carry(peer: tuple[Node, list[Output]]) -> None:
         assert not joins_fit((msgspec.msgpack.encode(wrong),), attempt)
     assert not joins_fit((b"?",), attempt)
     assert attempt.step == 3 and Phase.JOIN.value > Phase.OUTCOME.value
+
+
+# --- what REPORTs come to -----------------------------------------------------------------------------------------
+
+
+def test_correct_gradients_are_counted_until_they_are_enough() -> None:
+    _, state = stage_and_state()
+    out = state.roster.without((GONE, OTHER))
+    bans = (ban(GONE, "silent"), ban(OTHER, "silent"), ban(OTHER, "gradient"))
+    state = replace(state, bans=bans, roster=out, probation=((OTHER, 2), (GONE, 1)))
+    once = Review((), (OTHER, GONE)).applied(state, 4, 3)
+    assert (once.probation, once.returned, once.roster.active) == (((GONE, 2),), (), (0, 1, 2, 3)), (
+        "one is guilty since"
+    )
+    idle = Review().applied(once, 5, 3)
+    assert (idle.probation, idle.returned, idle.roster.active) == (((GONE, 2),), (), (0, 1, 2, 3))
+    back = Review((), (GONE,)).applied(idle, 6, 3)
+    assert (back.probation, back.returned, back.roster.active) == ((), ((GONE, 6),), (0, 1, 2, 3, GONE))
+
+
+def test_a_review_waits_for_what_it_compares_with() -> None:
+    round_ = complete()
+    attempt, past = round_.attempt, round_.past
+    assert past is not None
+    gradient_D = torch.arange(19.0)
+
+    def join_of(peer: int, digest: bytes) -> bytes:
+        slot = join_slot(attempt.settings, attempt.roster.keys, past.step, peer)
+        return msgspec.msgpack.encode(Signed(encode_body(Join(slot, (), digest)), bytes(64)))
+
+    assert review(attempt, past, {}) == Review()
+    right = join_of(GONE, gradient_digest(attempt.settings, past.step, GONE, gradient_D))
+    two = (join_of(OTHER, b"1" * 32), join_of(OTHER, b"2" * 32))
+    changed(attempt, Report, 0, joins=(right, two[0]))
+    changed(attempt, Report, 1, joins=(right, two[1]))
+    assert wanted(attempt) == (GONE,), "two different ones convict without"
+    assert review(attempt, None, {}) == Review(), "in step 0 there is nothing to have computed"
+    assert review(attempt, past, {OTHER: gradient_D}) is None
+    found = review(attempt, past, {GONE: gradient_D})
+    assert found is not None and found.correct == (GONE,)
+    (guilt,) = found.guilts
+    assert (guilt.peer, guilt.reason) == (OTHER, "equivocation") and isinstance(guilt.charge, Equivocation)
+    found = review(attempt, past, {GONE: gradient_D + 1})
+    assert found is not None and found.correct == ()
+    assert [(guilt.peer, guilt.reason, guilt.charge) for guilt in found.guilts] == [
+        (OTHER, "equivocation", guilt.charge), (GONE, "probation", FalseProbation(GONE, right)),
+    ]  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from node.protocol.encoding import encode_body
-from node.protocol.messages import Body, Commit, Have, Judge, Phase, Publish, Signed, Slot
+from node.protocol.messages import Body, Commit, Have, Judge, Phase, Publish, Signed, Slot, Suspect
 from node.protocol.transcript import Added, Transcript
 
 ACTIVE = (0, 2, 5)
@@ -94,3 +94,33 @@ def test_messages_of_later_phases_wait_in_order() -> None:
     later = [(body.slot.phase, body.slot.sender) for body in transcript.after(Phase.REPORT)]
     assert later == [(Phase.HAVE, 2), (Phase.HAVE, 5), (Phase.JUDGE, 0)]
     assert transcript.after(Phase.JUDGE) == []
+
+
+def suspect(sender: int, peer: int = 2, named: Phase = Phase.COMMIT) -> Suspect:
+    return Suspect(Slot(b"run", b"roster", 1, 0, Phase.SUSPECT, sender), (), named, peer)
+
+
+def test_suspicions_count_once_for_each_peer_and_slot() -> None:
+    transcript = filled()
+    first = suspect(0)
+    assert transcript.add(first, signed(first)) is Added.NEW
+    assert transcript.add(first, signed(first, b"another")) is Added.DUPLICATE
+    assert transcript.silent(2) == ()
+    for other in (suspect(5), suspect(0, named=Phase.AGG)):
+        assert transcript.add(other, signed(other)) is Added.NEW
+    assert transcript.silent(2) == ((Phase.COMMIT, 2),)
+    assert transcript.silent(1) == ((Phase.COMMIT, 2), (Phase.AGG, 2))
+
+
+def test_the_first_two_prefixes_that_differ_are_kept() -> None:
+    """A longer prefix is no contradiction; what differs in a phase that both cover is, and the first pair stays."""
+    transcript = Transcript(ACTIVE)
+    said = [commit(0, prefix=(b"a",)), commit(2, prefix=(b"a", b"b")), commit(5, prefix=(b"a", b"x"))]
+    for body in said[:2]:
+        transcript.add(body, signed(body))
+    assert transcript.split is None
+    transcript.add(said[2], signed(said[2]))
+    assert transcript.split == (signed(said[1]), signed(said[2]))
+    have = Have(Slot(b"run", b"roster", 1, 0, Phase.HAVE, 0), (b"y",), ())
+    transcript.add(have, signed(have))
+    assert transcript.split == (signed(said[1]), signed(said[2]))

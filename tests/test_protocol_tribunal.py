@@ -14,7 +14,7 @@ from node.protocol.charges import Averaging, Charge, FalseChecksum, FalseGradien
 from node.protocol.messages import Checksums, Removal, Report
 from node.protocol.round import Round
 from node.protocol.state import Ban
-from node.protocol.tribunal import Bench, far_from, gradient_fault, judge, suspicious
+from node.protocol.tribunal import Bench, Judgement, far_from, gradient_fault, judge, suspicious
 from tests.protocol_attempts import changed, complete, replace_state, said, six
 from tests.simulation.stage import Stage, run_until
 
@@ -234,3 +234,9 @@ FAR = [("near", [1.0, 0.0], False), ("far", [1.2, 0.0], True), ("nan", [math.nan
 @pytest.mark.parametrize(("published", "expected"), [row[1:] for row in FAR], ids=[row[0] for row in FAR])
 def test_far_from(published: list[float], expected: bool) -> None:
     assert far_from(torch.tensor(published), torch.tensor([1.0, 0.0]), 0.1) is expected
+
+
+def test_no_charge_voids_nothing() -> None:
+    attempt = complete().attempt
+    assert judge((), Bench(attempt, None, {})) == Judgement()
+    assert Judgement().removals == () and not Judgement().void

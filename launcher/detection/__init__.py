@@ -1,6 +1,17 @@
 """How long attackers stay: the law that the protocol's draws follow, which runs are compared with. No node needs it."""
 
 from launcher.detection.law import Detection, Setting, detection_distribution, per_step_probability
+from launcher.detection.variants import Buying, Lasted, bought_draws, reforming
 from launcher.detection.waiting import Waiting
 
-__all__ = ["Detection", "Setting", "Waiting", "detection_distribution", "per_step_probability"]
+__all__ = [
+    "Buying",
+    "Detection",
+    "Lasted",
+    "Setting",
+    "Waiting",
+    "bought_draws",
+    "detection_distribution",
+    "per_step_probability",
+    "reforming",
+]

@@ -40,6 +40,8 @@ Without doomed peers this is the plain formula of `per_step_probability`. A tagg
 exchangeability: given the transition, a free one serves next with probability W'/L, is doomed with Q'/L, else stays
 free; a serving one is free in the next step (it did not contribute, so it cannot be drawn); a doomed one is gone.
 
+Attackers that withhold a REVEAL when r would convict an accomplice, and `--on-ban reform`: variants.py beside this.
+
 Source: Gorbunov et al. 2021, Algorithm 7 (validators); PROTOCOL sections 3 and 8. Derived for this implementation.
 """
 

@@ -1,21 +1,24 @@
 """Accountability: whoever is caught at it is banned: at once for what the transcript shows, for a gradient whenever
-an honest validator examined it. What was done is read from the bytes themselves, whatever attack they come from."""
+an honest validator examined it. What was done is read from the bytes themselves, whatever attack they come from, and
+judged by the oracle, not by what peers judge with."""
 
 from __future__ import annotations
 
+import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
-from node.protocol.attempt import Attempt
-from node.protocol.messages import AccusationKind, Phase, Report
-from node.protocol.notices import Accused, Committed
-from node.protocol.tribunal import gradient_fault
+from node.protocol.notices import Accused
 from node.simulator import Observed
 from tests.simulation.checkers.testimony import Bans, Commits
+from tests.simulation.oracle import REPORT, Account
 from tests.simulation.stage import Stage
 
 _NOTABLE = 1e-2
 """A shift of an aggregate that V2's random projection hardly ever misses, in units of the clipping radius."""
+
+_ROUNDING = 1e-5
+"""Relative error of an aggregate that no audit takes for float32 rounding."""
 
 
 class Accountability:
@@ -25,7 +28,9 @@ class Accountability:
         self._stage = stage
         self._bans, self._commits = Bans(), Commits(stage)
         self._audited: set[tuple[int, int | None]] = set()
-        self._past: Attempt | None = None
+        self._parameters_D = stage.task.initial(stage.run.init_seed)
+        self._past: Account | None = None
+        self._past_parameters_D = self._parameters_D
 
     def see(self, seen: Observed) -> None:
         if seen.node not in self._stage.honest:
@@ -35,87 +40,94 @@ class Accountability:
         if isinstance(accused, Accused) and accused.kind.startswith("averaging"):
             self._audited.add((accused.step, accused.accused))
         if (fresh := self._commits.fresh(seen)) is not None:
-            done, attempt = fresh
+            done, account = fresh
+            for owner in account.aggregates:
+                assert account.aggregate_committed(owner), f"peer {seen.node} took another aggregate of peer {owner}"
             for peer in self._stage.roles:
                 if peer in done.active and not self._bans.out(peer, done.step):
-                    self._examine(peer, attempt, done)
-            self._past = attempt
+                    self._examine(peer, account)
+            self._past, self._past_parameters_D = account, self._parameters_D
+            self._parameters_D = done.parameters_D
 
     def end(self) -> None:
         pass
 
-    def _examine(self, peer: int, attempt: Attempt, done: Committed) -> None:
+    def _examine(self, peer: int, account: Account) -> None:
         """A Byzantine peer that is still there after a step."""
         wrongs = {
-            "claimed false checksums that an honest aggregator saw": self._false_claims(peer, attempt),
-            "called true checksums false": self._false_bits(peer, attempt),
-            "committed to a false aggregate": self._false_aggregate(peer, attempt),
-            "gave a false gradient that an honest validator examined": self._false_gradient(peer, attempt),
-            "accused a true gradient": self._false_verdict(peer, attempt),
+            "claimed false checksums that an honest aggregator saw": self._false_claims(peer, account),
+            "called true checksums false": self._false_bits(peer, account),
+            "committed to a false aggregate": self._false_aggregate(peer, account),
+            "gave a false gradient that an honest validator examined": self._false_gradient(peer, account),
+            "accused a true gradient": self._false_verdict(peer, account),
         }
         shown = [wrong for wrong, found in wrongs.items() if found]
-        assert not shown, f"peer {peer} {' and '.join(shown)} at step {done.step}, and was not banned"
+        assert not shown, f"peer {peer} {' and '.join(shown)} at step {account.step}, and was not banned"
 
-    def _part(self, owner: int, part: int, attempt: Attempt) -> Tensor | None:
+    def _part(self, owner: int, part: int, account: Account) -> NDArray[np.float32] | None:
         """The bytes that a contributor committed to, as its node holds them; None if it committed to others."""
         theirs = self._stage.simulation.nodes[owner].peer
+        start, stop = account.parts[part]
         for held in (theirs.past, theirs.attempt):
-            same = held is not None and (held.step, held.number) == (attempt.step, attempt.number)
+            same = held is not None and (held.step, held.number) == (account.step, account.number)
             if same and held is not None and held.own_D is not None:
-                values_P = attempt.slice(held.own_D, part)
-                return values_P if attempt.part_matches(owner, part, values_P) else None
+                values_P: NDArray[np.float32] = held.own_D[start:stop].numpy()
+                return values_P if account.part_committed(owner, part, values_P) else None
         return None
 
-    def _lies(self, owner: int, part: int, attempt: Attempt) -> bool | None:
+    def _lies(self, owner: int, part: int, account: Account) -> bool | None:
         """True if a contributor's claim about a part is false, None if nobody can tell."""
-        values_P = self._part(owner, part, attempt)
-        return None if values_P is None else not attempt.claim_holds(owner, part, values_P)
+        values_P = self._part(owner, part, account)
+        return None if values_P is None else account.lies(owner, part, values_P)
 
-    def _false_claims(self, peer: int, attempt: Attempt) -> bool:
-        if peer not in attempt.contributors:
+    def _false_claims(self, peer: int, account: Account) -> bool:
+        if peer not in account.contributors:
             return False
-        honest = (place for place, owner in enumerate(attempt.roster.active) if owner in self._stage.honest)
-        return any(self._lies(peer, part, attempt) for part in honest)
+        honest = (place for place, owner in enumerate(account.active) if owner in self._stage.honest)
+        return any(self._lies(peer, part, account) for part in honest)
 
-    def _false_bits(self, peer: int, attempt: Attempt) -> bool:
-        report = attempt.transcript.body(Phase.REPORT, peer)
-        assert isinstance(report, Report)
-        honest = self._stage.honest
-        if any(owner in honest and not bit for owner, bit in zip(attempt.contributors, report.checks, strict=True)):
+    def _false_bits(self, peer: int, account: Account) -> bool:
+        checks, _, accusations, *_ = account.fields(REPORT, peer)
+        assert isinstance(checks, list)
+        assert isinstance(accusations, list)
+        honest, contributors = self._stage.honest, account.contributors
+        if any(owner in honest and not bit for owner, bit in zip(contributors, checks, strict=True)):
             return True
-        here = (attempt.step, attempt.number)
-        for charge in report.accusations:
-            known = attempt.aggregators if charge.kind is AccusationKind.AGGREGATE else attempt.contributors
-            real = charge.kind is not AccusationKind.GRADIENT and 0 <= charge.part < attempt.split.count
-            if real and (charge.step, charge.attempt) == here and charge.accused in known and charge.accused in honest:
+        for kind, accused, step, attempt, part in accusations:
+            aggregators = account.active if contributors else ()
+            known = aggregators if kind == "aggregate" else contributors
+            real = kind != "gradient" and 0 <= part < len(account.active)
+            here = (step, attempt) == (account.step, account.number)
+            if real and here and accused in known and accused in honest:
                 return True
         return False
 
-    def _false_aggregate(self, peer: int, attempt: Attempt) -> bool:
+    def _false_aggregate(self, peer: int, account: Account) -> bool:
         """One that V2 is bound to see: far off, no claim about it false, somebody within the radius."""
-        part, owners = attempt.roster.place(peer), attempt.contributors
-        inputs = [values_P for owner in owners if (values_P := self._part(owner, part, attempt)) is not None]
-        if not owners or len(inputs) < len(owners) or any(self._lies(owner, part, attempt) for owner in owners):
+        part, owners = account.active.index(peer), account.contributors
+        inputs = [values_P for owner in owners if (values_P := self._part(owner, part, account)) is not None]
+        if not owners or len(inputs) < len(owners) or any(self._lies(owner, part, account) for owner in owners):
             return False
-        rule, radius, value_P = attempt.tools.rule, attempt.radius(part), attempt.aggregates[peer]
-        inputs_NP = torch.stack(inputs)
-        if rule.accepts(inputs_NP, value_P, radius):
-            return False
+        value_P = account.aggregates[peer].astype(np.float64)
+        radius, clip_radius = account.world.radius(value_P.size), account.world.clip_radius(value_P.size)
+        true_P = account.world.aggregate(np.stack(inputs).astype(np.float64), radius)
+        rule = self._stage.ground().tools.rule
+        if true_P is None:  # a rule whose definition tests/test_aggregation_byzfl.py holds
+            true_P = rule.aggregate(torch.from_numpy(np.stack(inputs)), radius).value_P.double().numpy()
+        error = float(np.linalg.norm(true_P - value_P))
         if rule.audited:
-            return (attempt.step, peer) in self._audited
-        error = float((rule.aggregate(inputs_NP, radius).value_P - value_P).double().norm())
-        near = any(attempt.claim(owner, part).norm <= attempt.clip_radius(part) for owner in owners)
-        return near and error > _NOTABLE * radius + 1e-4 * float(value_P.double().norm())
+            wrong = not error <= _ROUNDING * float(np.linalg.norm(true_P))
+            return wrong and (account.step, peer) in self._audited
+        near = any(account.claim(owner, part)[1] <= clip_radius for owner in owners)
+        return near and error > _NOTABLE * radius + 1e-4 * float(np.linalg.norm(value_P))
 
-    def _false_gradient(self, peer: int, attempt: Attempt) -> bool:
-        past = self._past
-        examined = any(target == peer and validator in self._stage.honest for validator, target in attempt.pairs)
-        if not examined or past is None or peer not in past.contributors or past.settings.recompute_tolerance > 0:
+    def _false_gradient(self, peer: int, account: Account) -> bool:
+        verdicts, past, honest = account.verdicts, self._past, self._stage.honest
+        examined = any(target == peer for validator in honest for target, _ in verdicts.get(validator, ()))
+        if not examined or past is None or peer not in past.contributors or self._stage.run.recompute_tolerance > 0:
             return False
-        true_D, _ = self._stage.simulation._compute(past.state.parameters_D, past.seed(peer), None)
-        return gradient_fault(past, peer, true_D) is not None
+        true_D, _ = self._stage.simulation._compute(self._past_parameters_D, past.batch_seed(peer), None)
+        return past.gradient_false(peer, true_D.numpy())
 
-    def _false_verdict(self, peer: int, attempt: Attempt) -> bool:
-        report = attempt.transcript.body(Phase.REPORT, peer)
-        assert isinstance(report, Report)
-        return any(not verdict.correct and verdict.target in self._stage.honest for verdict in report.verdicts)
+    def _false_verdict(self, peer: int, account: Account) -> bool:
+        return any(not correct and target in self._stage.honest for target, correct in account.verdicts[peer])

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 
 from node.protocol.notices import Banned, Committed, Expelled, Undone, Voided
-from node.protocol.state import parameters_digest
 from node.simulator import Observed
 from tests.simulation.stage import Stage
 
@@ -14,6 +14,8 @@ class Agreement:
     """Whatever one honest peer reports of an attempt, every other one reports in the same bits."""
 
     def __init__(self, stage: Stage) -> None:
+        self._stage = stage
+        self._states: dict[int, object] = {}
         self._kept = set(stage.honest)
         self._honest = stage.honest
         self._first: dict[tuple[object, ...], object] = {}
@@ -24,16 +26,17 @@ class Agreement:
             return
         match seen.output:
             case Committed() as done:
-                # The state digest covers roster, bans, randomness, parameters, optimiser, norms and transcript.
                 said = (
                     done.attempt,
                     done.state_digest,
-                    parameters_digest(done.parameters_D),
+                    done.parameter_digest,
+                    hashlib.sha256(done.parameters_D.numpy().tobytes()).digest(),
                     done.contributors,
                     done.active,
                     dict(done.validators),
                 )
                 self._compare(("committed", done.step), said, seen.node)
+                self._compare_state(done.step, seen.node)
             case Banned() as ban:
                 # Which majority of OUTCOMEs an evidence file holds may differ; each is checked by itself.
                 self._compare(("banned", ban.step, ban.attempt, ban.peer), replace(ban, evidence=b""), seen.node)
@@ -48,6 +51,19 @@ class Agreement:
     def end(self) -> None:
         for what, by in self._by.items():
             assert by >= self._kept, f"{what} was not seen by honest peers {sorted(self._kept - by)}"
+
+    def _compare_state(self, step: int, node: int) -> None:
+        """What the state digest is to cover, value by value: it could leave something out."""
+        state = self._stage.simulation.nodes[node].peer.state
+        if state.step != step + 1 or any(ban.step > step for ban in state.bans):  # it has gone on within one input
+            return
+        optimiser = hashlib.sha256(state.optimiser_D.numpy().tobytes()).digest()
+        values = (
+            state.r, state.roster.active, state.bans, optimiser, state.norms.steps, state.complaints, state.probation,
+            state.returned, state.draw, state.fingerprints, state.window.due,
+        )  # fmt: skip
+        first = self._states.setdefault(step, values)
+        assert values == first, f"peer {node} goes on from another state after step {step}: {values} instead of {first}"
 
     def _compare(self, what: tuple[object, ...], said: object, node: int) -> None:
         by = self._by.setdefault(what, set())

@@ -7,11 +7,9 @@ from copy import copy
 from dataclasses import dataclass
 
 from node.protocol.attempt import Attempt
-from node.protocol.deadlines import laggards_s
-from node.protocol.messages import Phase, Reveal
 from node.protocol.notices import Accused, Banned, Committed, Disputed, PhaseEntered, Suspected, Voided
-from node.protocol.parts import Split
 from node.simulator import Observed, Traffic
+from tests.simulation.oracle import REVEAL, bounds, told
 from tests.simulation.stage import Stage
 
 _BYTES_PER_PEER = 400
@@ -46,7 +44,7 @@ class Cost:
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
         self._dimension = stage.task.dimension
-        self._patience_s = laggards_s(stage.ground().settings)
+        self._patience_s = 2.0 * stage.run.delivery_bound_s
         self._before = {node: Traffic() for node in stage.honest}
         self._tallies = {node: _Tally() for node in stage.honest}
         self._active = dict.fromkeys(stage.honest, stage.run.peers)
@@ -85,16 +83,16 @@ class Cost:
             case Voided() as void:
                 self._slow(node, seen.time_s)
                 # All that this attempt can have sent: it had at most everyone as contributors.
-                self._check(node, void.step, Split(self._dimension, self._active[node]), None)
+                self._check(node, void.step, self._active[node], None)
                 self._active[node] -= len(void.removals)
             case Committed() as done:
                 self._slow(node, seen.time_s)
                 place = done.active.index(node)
                 self._tallies[node].pulls = self._was_asked(node)
-                split = Split(self._dimension, len(done.active))
-                own = self._dimension - split.size(place) if node in done.contributors else 0
-                aggregate = split.size(place) * (len(done.active) - 1) if done.contributors else 0
-                self._check(node, done.step, split, 4 * (own + aggregate))
+                start, stop = bounds(self._dimension, len(done.active))[place]
+                own = self._dimension - (stop - start) if node in done.contributors else 0
+                aggregate = (stop - start) * (len(done.active) - 1) if done.contributors else 0
+                self._check(node, done.step, len(done.active), 4 * (own + aggregate))
                 self._active[node] = len(self._stage.simulation.nodes[node].peer.state.roster.active)
 
     def end(self) -> None:
@@ -114,12 +112,13 @@ class Cost:
         assert attempt is not None
         self._pasts[node] = attempt
         late = before is not None and bool(before.transcript.suspects)
-        complete = all(all(body.have) for body in attempt.transcript.of(Reveal, Phase.REVEAL).values())
+        said = [told(signed.body) for signed in attempt.transcript.everything()]
+        complete = all(all(each.fields[2]) for each in said if each.phase == REVEAL)  # type: ignore[call-overload]
         return bool(attempt.transcript.suspects) or late or not complete
 
-    def _check(self, node: int, step: int, split: Split, bulk_bytes: int | None) -> None:
+    def _check(self, node: int, step: int, active: int, bulk_bytes: int | None) -> None:
         traffic, before = self._stage.simulation.traffic[node], self._before[node]
-        peers, others, tally = self._stage.run.peers, split.count - 1, self._tallies[node]
+        peers, others, tally = self._stage.run.peers, active - 1, self._tallies[node]
         # Whoever was removed in the step before is told why, and may be many more than are left.
         company, self._company[node] = max(others, self._company.get(node, 0)), others
         lessons = self._taught(node)
@@ -138,7 +137,7 @@ class Cost:
         if calm:
             control = traffic.control_bytes - before.control_bytes
             assert control <= messages * _BYTES_PER_PEER * peers, f"{control} bytes in {messages} messages"
-        self._check_tensors(node, split, bulk_bytes if calm else None, calm)
+        self._check_tensors(node, active, bulk_bytes if calm else None, calm)
         self._before[node], self._tallies[node] = copy(traffic), _Tally()
 
     def _taught(self, node: int) -> int:
@@ -147,16 +146,16 @@ class Cost:
         before, self._lessons[node] = self._lessons[node], (self._lessons[node][1], told)
         return told - before[0]
 
-    def _check_tensors(self, node: int, split: Split, bulk_bytes: int | None, calm: bool) -> None:
-        traffic, before, others = self._stage.simulation.traffic[node], self._before[node], split.count - 1
+    def _check_tensors(self, node: int, active: int, bulk_bytes: int | None, calm: bool) -> None:
+        traffic, before, others = self._stage.simulation.traffic[node], self._before[node], active - 1
         bulk = traffic.bulk_bytes - before.bulk_bytes
         if bulk_bytes is not None:
             assert bulk == bulk_bytes, f"peer {node} sent {bulk} bytes of parts and aggregates instead of {bulk_bytes}"
         # Each of the others may pull every aggregate and every publication once.
         pulled = 0 if calm else 4 * self._dimension * others
-        assert bulk <= 8 * (self._dimension + split.count) * others / split.count + 8 * others + pulled
+        assert bulk <= 8 * (self._dimension + active) * others / active + 8 * others + pulled
         published = traffic.publication_bytes - before.publication_bytes
         most = 2 * 4 * self._dimension * others
-        assert published <= most * (1 if calm else 1 + split.count), f"peer {node} published {published} bytes"
+        assert published <= most * (1 if calm else 1 + active), f"peer {node} published {published} bytes"
         asked = self._tallies[node].publications
         assert not published or asked or not calm, f"peer {node} published {published} bytes and nobody was accused"

@@ -5,12 +5,10 @@ from __future__ import annotations
 
 from itertools import combinations
 
-from node.protocol.charges import contradict
-from node.protocol.encoding import decode_body, stub
-from node.protocol.messages import Phase, Stub
 from node.protocol.notices import Committed, Voided
 from node.simulator import Observed
 from tests.simulation.checkers.testimony import Bans
+from tests.simulation.oracle import CLOSE, SUSPECT, Told, contradictory, told
 from tests.simulation.stage import Stage
 
 
@@ -19,8 +17,8 @@ class Equivocations:
 
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
-        self._held: dict[tuple[int, int, Phase, int], bytes] = {}
-        self._split: dict[int, tuple[int, Phase]] = {}
+        self._held: dict[tuple[int, int, int, int], bytes] = {}
+        self._split: dict[int, tuple[int, int]] = {}
         """By sender: the first slot in which honest peers hold different messages."""
         self._bans = Bans()
         self._last = 0
@@ -36,9 +34,9 @@ class Equivocations:
 
     def end(self) -> None:
         for peer, (step, phase) in self._split.items():
-            due = step if phase is not Phase.CLOSE else step + 1
+            due = step if phase != CLOSE else step + 1
             if due <= self._last:
-                assert self._bans.out(peer, due + 1), f"peer {peer} told two things in {phase.name} of step {step}"
+                assert self._bans.out(peer, due + 1), f"peer {peer} told two things in phase {phase} of step {step}"
 
     def _compare(self, node: int, step: int, number: int) -> None:
         peer = self._stage.simulation.nodes[node].peer
@@ -46,21 +44,22 @@ class Equivocations:
         attempts = [peer.past, *(round_.attempt for round_ in rounds if round_ is not None)]
         for attempt in attempts:
             if attempt is not None and (attempt.step, attempt.number) == (step, number):
-                stubs: dict[int, list[Stub]] = {}
+                said: dict[int, list[Told]] = {}
                 for signed in attempt.transcript.everything():
-                    slot = decode_body(signed.body).slot
-                    self._note(step, number, slot.phase, slot.sender, signed.body)
-                    stubs.setdefault(slot.sender, []).append(stub(signed))
-                self._check_histories(stubs)
+                    each = told(signed.body)
+                    self._note(step, number, each)
+                    said.setdefault(each.sender, []).append(each)
+                self._check_histories(said)
                 return
 
-    def _check_histories(self, stubs: dict[int, list[Stub]]) -> None:
+    def _check_histories(self, said: dict[int, list[Told]]) -> None:
         """What proves equivocation is never signed by an honest peer."""
-        for peer in stubs.keys() - self._stage.roles.keys():
-            for first, second in combinations(stubs[peer], 2):
-                assert not contradict(first, second), f"honest peer {peer} contradicts itself: {first}, {second}"
+        for peer in said.keys() - self._stage.roles.keys():
+            for first, second in combinations(said[peer], 2):
+                assert not contradictory(first, second), f"honest peer {peer} contradicts itself: {first}, {second}"
 
-    def _note(self, step: int, number: int, phase: Phase, sender: int, body: bytes) -> None:
-        if phase is not Phase.SUSPECT and self._held.setdefault((step, number, phase, sender), body) != body:
-            assert sender in self._stage.roles, f"honest peer {sender} signed two messages in {phase.name}"
-            self._split.setdefault(sender, (step, phase))
+    def _note(self, step: int, number: int, each: Told) -> None:
+        key = (step, number, each.phase, each.sender)
+        if each.phase != SUSPECT and self._held.setdefault(key, each.body) != each.body:
+            assert each.sender in self._stage.roles, f"honest peer {each.sender} signed two messages in {each.phase}"
+            self._split.setdefault(each.sender, (step, each.phase))

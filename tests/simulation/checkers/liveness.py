@@ -3,7 +3,6 @@ dispute ends within its rounds plus a fifth, and every honest peer reaches the e
 
 from __future__ import annotations
 
-from node.protocol.deadlines import dispute_round_s, outcome_s
 from node.protocol.notices import (
     Committed,
     Disputed,
@@ -31,7 +30,7 @@ def dispute_bound_s(stage: Stage, active: int, waits: bool = False) -> float:
         waits: the attempt before may be disputed first: it can be joined for as many windows, and takes as long.
     """
     faults, delivery_s = (active + 1) // 2 - 1, stage.run.delivery_bound_s
-    rounds_s = (faults + 1) * dispute_round_s(stage.ground().settings) + 2.0 * delivery_s
+    rounds_s = (faults + 1) * 2.0 * delivery_s + 2.0 * delivery_s
     return 3.0 * rounds_s if waits else rounds_s
 
 
@@ -41,12 +40,38 @@ def awaits_another(stage: Stage, node: int) -> bool:
     return arbitration is not None and arbitration.frozen and not arbitration.begun
 
 
+def phase_bound_s(stage: Stage, node: int, phase: str) -> float:
+    """From a peer's entry into a phase until it suspects whoever is silent, by the law that docs/faults.md states.
+
+    Honest peers enter a phase at most 2 D and what keeps one busy apart; bulk moves at the minimum rate and everyone
+    may pull from everyone.
+    """
+    run, round_ = stage.run, stage.simulation.nodes[node].peer._round
+    delivery_s, gradient_s = run.delivery_bound_s, run.gradient_bound_s
+    if round_ is None:
+        return 3.0 * delivery_s + gradient_s
+    clock, active = round_._clock, len(round_.attempt.roster.active)
+    recomputed, judging = clock._recomputed, phase in ("PUBLISH", "HAVE", "JUDGE", "CLOSE")
+    apart_s = 5.0 * delivery_s + max(1, recomputed if judging else 0) * gradient_s
+    vector_s = 4.0 * stage.task.dimension * active / run.minimum_rate
+    bulk_s = apart_s + clock._tensors * vector_s if clock._tensors else 0.0
+    busy = recomputed if judging or phase == "REPORT" else min(1, recomputed)
+    own = 0 if judging else {"COMMIT": 1, "AGG": 1, "REPORT": 1}.get(phase, 0)
+    attempt, late_s = round_.attempt, 0.0
+    if phase == "COMMIT" and any(since == attempt.step for _, since in attempt.state.returned):
+        # Who was let back fetches five vectors before its first COMMIT, by a question and its answer.
+        late_s = 2.0 * delivery_s + 5.0 * vector_s
+    elif phase == "COMMIT" and (attempt.step, attempt.number) == (0, 0):
+        # Who has not heard every greeting waits as long for the others.
+        late_s = 6.0 * delivery_s + 2.0 * gradient_s
+    return apart_s + bulk_s + max(busy, own) * gradient_s + late_s
+
+
 class Liveness:
     """Follows each honest peer from phase to phase; time stands still for a phase while an older step is disputed."""
 
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
-        self._settings = stage.ground().settings
         self._next = dict.fromkeys(stage.honest, 0)
         self._further = dict.fromkeys(stage.honest, 0)
         """Undo steps after the last one."""
@@ -62,15 +87,11 @@ class Liveness:
         match seen.output:
             case Halted() as halted:
                 raise AssertionError(f"honest peer {node} halted: {halted.problem}")
-            case PhaseEntered():
+            case PhaseEntered(phase=phase):
                 self._phase_over(node, now_s)
                 self._began[node] = now_s
-                round_ = self._stage.simulation.nodes[node].peer._round
-                if round_ is None:
-                    self._bounds[node] = outcome_s(self._settings)
-                else:
-                    # Those who entered last suspect last; until then f + 1 SUSPECTs may be lacking.
-                    self._bounds[node] = 2.0 * round_._clock._deadline().message_s
+                # Those who entered last suspect last; until then f + 1 SUSPECTs may be lacking.
+                self._bounds[node] = 2.0 * phase_bound_s(self._stage, node, phase)
             case Disputed() as disputed:
                 self._phase_over(node, now_s)
                 waits = awaits_another(self._stage, node)

@@ -1,0 +1,260 @@
+"""The law of detection where attackers buy draws, and where a conviction reforms: beside the plain one of law.py.
+
+**Bought draws** (PROTOCOL section 10 rule 7). Attackers see r before anybody acts on it: all gradients are committed,
+and whoever reveals last can withhold its REVEAL (or call aggregates missing by HAVE bits). Where r would convict an
+accomplice one of them does: it is removed as `gone`, the attempt starts again, and the new r draws anew. The price is
+one removal; a `gone` peer comes back once, so each attacker can be removed twice. What this adversary does is the best
+we know:
+
+1. A draw that dooms an attacker is voided, as long as somebody pays who has more to lose by the draw than by leaving:
+   first a peer that is doomed already (it leaves at the end of this step anyway and pays nothing); then, for one that
+   never was away, with `sacrifice` an accomplice that has come back and owes no validation, else the doomed itself.
+2. A peer that has come back and is doomed lets it happen: it would leave for good at once, and so it stays one step.
+3. A validator never pays: its pair would pass to another peer, perhaps an honest one.
+
+The state during a step:
+
+    (F never away, B back, V honest validators, W_F and W_B serving attackers, Q doomed, the absent's steps left)
+
+The contributors are H = n - b - V honest ones, F - W_F fresh, B - W_B - Q back and Q doomed. A draw is M validators and
+M targets of a uniform order of them, M as in law.py; a doomed validator is replaced by the next in the order that is
+not. Every attempt of a step draws from those who are left; the step ends with the first draw that is not voided. A peer
+that pays in step t is in the roster again from t + `away`: `--probation K` takes K + 1 steps at least.
+
+**Reform** (`--on-ban reform`). A convicted peer stays and is honest from the end of the next step on. Nobody leaves, so
+M never changes; a doomed peer that is drawn as validator serves as an honest one, and drawn as target costs a pair, for
+it is not punished twice. The state is (A attackers not yet reformed, V validators serving who are no attackers, W
+serving attackers, Q doomed).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
+
+from launcher.detection.law import Setting
+from launcher.detection.markov import absorbed, chain
+from launcher.detection.waiting import Waiting
+from node.errors import ConfigError
+from node.protocol.validators import allowed_pairs
+
+HONEST, FRESH, BACK, DOOMED = range(4)
+"""Kinds of contributors."""
+
+
+@dataclass(frozen=True, slots=True)
+class Buying:
+    """How attackers buy draws.
+
+    Args:
+        away: steps from the one in which a peer leaves to the first in which it is in the roster again; 0: none returns
+            (`--probation 0`).
+        sacrifice: accomplices that have come back pay for those that never were away.
+
+    Raises:
+        ConfigError: a negative number of steps.
+    """
+
+    away: int = 4
+    sacrifice: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse impossible numbers."""
+        if self.away < 0:
+            raise ConfigError(f"away={self.away}; use 0 (nobody returns) or the steps that a probation takes")
+
+
+@dataclass(frozen=True, slots=True)
+class Lasted:
+    """How long attackers last that buy draws, counted from the first attacked step.
+
+    Args:
+        steps: protocol steps until the last one is out for good, those in which the last are all away included.
+        present: those of them in which at least one attacker is in the roster.
+    """
+
+    steps: Waiting
+    present: Waiting
+
+
+def bought_draws(setting: Setting, buying: Buying, horizon: int) -> Lasted:
+    """The exact law of the docstring's first adversary.
+
+    Args:
+        setting: the run; `start` must be 0.
+        buying: what the attackers do.
+        horizon: protocol steps; what lasts longer is the tail of each Waiting.
+
+    Raises:
+        ConfigError: attackers that begin later.
+    """
+    _from_the_start(setting)
+    # Who cannot return is like one that is back: it pays only when it is doomed already.
+    whole = (setting.byzantine, 0) if buying.away else (0, setting.byzantine)
+    first = _Bought(*whole, 0, 0, 0, 0, ())
+
+    def moves(state: _Bought) -> Iterator[tuple[_Bought | None, float]]:
+        for after, chance in _after_bought(setting, buying, state):
+            yield (after if after.fresh or after.back or after.absent else None), chance
+
+    made = chain({first: 1.0}, moves)
+    return Lasted(
+        absorbed(made, lambda state: True, horizon),
+        absorbed(made, lambda state: state.fresh + state.back > 0, horizon),
+    )
+
+
+def reforming(setting: Setting, horizon: int) -> Waiting:
+    """Protocol steps until the last attacker is reformed (`--on-ban reform`), from the first attacked step.
+
+    Args:
+        setting: the run; `start` must be 0.
+        horizon: protocol steps; what lasts longer is the tail.
+
+    Raises:
+        ConfigError: attackers that begin later.
+    """
+    _from_the_start(setting)
+
+    def moves(state: _Reform) -> Iterator[tuple[_Reform | None, float]]:
+        for after, chance in _after_reform(setting, state):
+            yield (after if after.attackers else None), chance
+
+    return absorbed(chain({_Reform(setting.byzantine, 0, 0, 0): 1.0}, moves), lambda state: True, horizon)
+
+
+def _from_the_start(setting: Setting) -> None:
+    if setting.start:
+        raise ConfigError(f"start={setting.start}: this law begins with the run; use start=0")
+
+
+# --- draws ----------------------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=65536)
+def _orders(pool: tuple[int, ...], length: int) -> tuple[tuple[tuple[int, ...], float], ...]:
+    """Kinds of the first `length` of a uniform order of peers, of which the pool counts each kind."""
+    if length == 0:
+        return (((), 1.0),)
+    found, total = [], sum(pool)
+    for kind, count in enumerate(pool):
+        if count:
+            rest = (*pool[:kind], count - 1, *pool[kind + 1 :])
+            found += [((kind, *more), count / total * chance) for more, chance in _orders(rest, length - 1)]
+    return tuple(found)
+
+
+@lru_cache(maxsize=65536)
+def _served(pool: tuple[int, ...], count: int) -> tuple[tuple[tuple[tuple[int, int], ...], float], ...]:
+    """(validator, target) kinds of a draw of so many pairs; doomed validators are replaced while others are left."""
+    result: dict[tuple[tuple[int, int], ...], float] = defaultdict(float)
+    for kinds, chance in _orders(pool, 2 * count):
+        rest = tuple(many - kinds.count(kind) for kind, many in enumerate(pool))
+        targets = kinds[count:]
+        gone = [place for place in range(count) if kinds[place] == DOOMED]
+        spare = (*rest[:DOOMED], 0)
+        wanted = min(len(gone), sum(spare))
+        for more, likely in _orders(spare, wanted):
+            seat = dict(zip(gone, more, strict=False))
+            validators = [seat.get(place, kinds[place]) for place in range(count)]
+            pairs = [pair for pair in zip(validators, targets, strict=True) if pair[0] != DOOMED]
+            result[tuple(sorted(pairs))] += chance * likely
+    return tuple(result.items())
+
+
+# --- bought draws ---------------------------------------------------------------------------------------------
+
+
+class _Bought(NamedTuple):
+    """F, B, V, W_F, W_B, Q and the absent of the module's docstring; F and B count those that serve, B the doomed."""
+
+    fresh: int
+    back: int
+    serving: int
+    serving_fresh: int
+    serving_back: int
+    doomed: int
+    absent: tuple[int, ...]
+
+
+@lru_cache(maxsize=65536)
+def _after_bought(setting: Setting, buying: Buying, state: _Bought) -> tuple[tuple[_Bought, float], ...]:
+    """States of the next step with their probabilities."""
+    result: dict[_Bought, float] = defaultdict(float)
+    for after, chance in _attempts(setting, buying, state):
+        result[after] += chance
+    return tuple((after, chance) for after, chance in result.items() if chance > 0.0)
+
+
+def _attempts(setting: Setting, buying: Buying, state: _Bought) -> Iterator[tuple[_Bought, float]]:
+    """States of the next step, by the attempts of this one; `state` loses in each who pays."""
+    honest = setting.peers - setting.byzantine - state.serving
+    free = (state.fresh - state.serving_fresh, state.back - state.serving_back - state.doomed)
+    contributors = honest + sum(free) + state.doomed
+    absent = tuple(sorted(left - 1 for left in state.absent if left > 1))
+    returning = len(state.absent) - len(absent)
+    fresh, back = state.fresh, state.back - state.doomed + returning
+    missing = setting.byzantine - fresh - back
+    faults = (setting.peers + 1) // 2 - 1
+    pairs = allowed_pairs(setting.validators, setting.peers - missing, faults, missing)
+    count = min(pairs, contributors // 2)
+    happens = 1.0 / setting.validate_every if count else 0.0
+    yield _Bought(fresh, back, 0, 0, 0, 0, absent), 1.0 - happens
+    if not count:
+        return
+    for drawn, likely in _served((honest, *free, state.doomed), count):
+        chance = happens * likely
+        hit = [target for validator, target in drawn if validator == HONEST and target in (FRESH, BACK)]
+        left = _paid(buying, state, hit)
+        if left is not None:
+            yield from ((after, chance * further) for after, further in _after_bought(setting, buying, left))
+            continue
+        serving = [validator for validator, _ in drawn]
+        yield (
+            _Bought(fresh, back, serving.count(HONEST), serving.count(FRESH), serving.count(BACK), len(hit), absent),
+            chance,
+        )
+
+
+def _paid(buying: Buying, state: _Bought, hit: Sequence[int]) -> _Bought | None:
+    """The state without whoever voids the attempt, None if nobody does."""
+    if not hit:
+        return None
+    if state.doomed:
+        return state._replace(back=state.back - 1, doomed=state.doomed - 1)
+    if FRESH not in hit:
+        return None
+    if buying.sacrifice and state.back > state.serving_back:
+        return state._replace(back=state.back - 1)
+    return state._replace(fresh=state.fresh - 1, absent=tuple(sorted((*state.absent, buying.away))))
+
+
+# --- reform ---------------------------------------------------------------------------------------------------
+
+
+class _Reform(NamedTuple):
+    """A, V, W and Q of the module's docstring; A counts the doomed, who attack once more."""
+
+    attackers: int
+    serving: int
+    serving_attackers: int
+    doomed: int
+
+
+def _after_reform(setting: Setting, state: _Reform) -> Iterator[tuple[_Reform, float]]:
+    left = state.attackers - state.doomed
+    free = left - state.serving_attackers
+    honest = setting.peers - state.attackers - state.serving
+    contributors = honest + free + state.doomed
+    wanted = allowed_pairs(setting.validators, setting.peers, (setting.peers + 1) // 2 - 1, 0)
+    count = min(wanted, contributors // 2)
+    happens = 1.0 / setting.validate_every if count else 0.0
+    yield _Reform(left, 0, 0, 0), 1.0 - happens
+    for kinds, likely in _orders((honest, free, 0, state.doomed), 2 * count) if count else ():
+        validators, targets = kinds[:count], kinds[count:]
+        hit = sum(validator != FRESH and target == FRESH for validator, target in zip(validators, targets, strict=True))
+        serving = validators.count(FRESH)
+        yield _Reform(left, count - serving, serving, hit), happens * likely
