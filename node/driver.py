@@ -66,9 +66,14 @@ class Driver:
         transport: connected to all peers.
         observe: see `Observe`.
         meter: told of every output, before it is performed; None without monitoring.
+        computing: starts what computes gradients.
+        clock: seconds, monotonic.
     """
 
-    def __init__(self, node: Node, transport: Transport, observe: Observe, meter: Observe | None = None) -> None:
+    def __init__(
+        self, node: Node, transport: Transport, observe: Observe, meter: Observe | None = None, *,
+        computing: Callable[[], Computing] = Computing, clock: Callable[[], float] = time.monotonic,
+    ) -> None:  # fmt: skip
         self.node = node
         self.transport = transport
         self.ending: Ending | None = None
@@ -83,6 +88,7 @@ class Driver:
         self._leaving: list[Callable[[], None]] = []
         self._rests = False
         """Something that is to leave rests on what the node's memory has been told."""
+        self._start_computing, self._clock = computing, clock
         self._computing: Computing | None = None
 
     def run(self, stopping: Callable[[], bool]) -> Ending | None:
@@ -94,7 +100,7 @@ class Driver:
         Returns:
             Finished, Expelled or Halted; None if it was told to stop.
         """
-        self._computing = computing = Computing()
+        self._computing = computing = self._start_computing()
         self.transport.watch(computing.descriptor)
         try:
             self._inputs.appendleft(Start())
@@ -115,7 +121,7 @@ class Driver:
     def _wait_s(self) -> float:
         if self._inputs:
             return 0.0
-        due = min(self._timers.values(), default=float("inf")) - time.monotonic()
+        due = min(self._timers.values(), default=float("inf")) - self._clock()
         return min(max(due, 0.0), _POLL_S)
 
     def receive(self, arrivals: Iterable[Arrival]) -> None:
@@ -146,16 +152,16 @@ class Driver:
 
     def _last_look(self) -> None:
         """Take in what is already here; it may cancel the timers that are due."""
-        end = time.monotonic() + _LAST_LOOK_S
+        end = self._clock() + _LAST_LOOK_S
         for _ in range(_LOOKS):
-            arrivals = self.transport.poll(max(0.0, end - time.monotonic()))
+            arrivals = self.transport.poll(max(0.0, end - self._clock()))
             self.receive(arrivals)
             self._turn()
-            if self.ending is not None or (not arrivals and time.monotonic() >= end):
+            if self.ending is not None or (not arrivals and self._clock() >= end):
                 return
 
     def _overdue(self) -> list[str]:
-        now = time.monotonic()
+        now = self._clock()
         return [name for name, due in self._timers.items() if due <= now]
 
     def _expire(self) -> None:
@@ -211,7 +217,7 @@ class Driver:
             case ComputeGradient():
                 self._compute(output)
             case SetTimer(name=name, after_s=after_s):
-                self._timers[name] = time.monotonic() + after_s
+                self._timers[name] = self._clock() + after_s
             case CancelTimer(name=name):
                 self._timers.pop(name, None)
             case Dropped(reason=reason):
