@@ -460,8 +460,8 @@ def _task() -> Any:
     return task_of(RUN, Path("unused"))
 
 
-CALLS = 240
-"""More than the calls of an undisturbed history."""
+CALLS = 230
+"""As many as the longest undisturbed history has."""
 
 
 def trials(crashes: int, where: Path, first: int = 0, **how: Any) -> Iterator[Trial]:
