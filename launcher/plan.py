@@ -123,8 +123,8 @@ def _check_delay(asked: Conditions | None, run: RunConfig) -> None:
     delay_s = network.always_s(asked) if asked is not None else 0.0
     if delay_s >= run.delivery_bound_s:
         raise ConfigError(
-            f"--delay, --jitter or --link let a message take {delay_s:g} s, and --delivery-bound {run.delivery_bound_s:g} s is "
-            "to cover that and the time until it is handled; raise --delivery-bound"
+            f"--delay, --jitter or --link let a message take {delay_s:g} s, and --delivery-bound "
+            f"{run.delivery_bound_s:g} s is to cover that and the time until it is handled; raise --delivery-bound"
         )
 
 

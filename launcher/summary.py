@@ -91,8 +91,8 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     `honest_gone`, `honest_eliminated` and `undetected` (attackers never removed nor convicted) count peers, the
     `_peers` fields name them. `agreement` says that all honest active peers held equal digests at every committed
     step; `bytes_expected` is the formula's bulk for the committed steps; `detection_steps` counts, for each convicted
-    or removed attacker, the attacked steps until then. `durability`: whether nodes waited for the disk (grouped, none), or
-    kept nothing to go on from (null).
+    or removed attacker, the attacked steps until then. `durability`: whether nodes waited for the disk
+    (grouped, none), or kept nothing to go on from (null).
     """
 
     format: int = FORMAT

@@ -3,9 +3,9 @@
 A file is a header and the vectors it names, as they lie in memory: a step has four of them, so nothing is copied on the
 way to the kernel, and what the state's CLOSEs have digested already is not digested again. A file is synced before it
 gets its name, and its name before anything that rests on it leaves (`Keeper.secure`). One that is damaged all the same
-is told by its digests, and the one before it serves. What an attempt holds of others when its end is about to be said has a file of
-its own, and a checkpoint names the files that hold what it needs already: that one, and the checkpoint of the step
-before for the model of that time. The window of undo is in the checkpoints of its steps.
+is told by its digests, and the one before it serves. What an attempt holds of others when its end is about to be said
+has a file of its own, and a checkpoint names the files that hold what it needs already: that one, and the checkpoint of
+the step before for the model of that time. The window of undo is in the checkpoints of its steps.
 """
 
 from __future__ import annotations

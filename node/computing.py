@@ -14,6 +14,9 @@ import torch
 
 T = TypeVar("T")
 
+_MOST_SPARE = 64
+"""Pieces of spare work that may wait; from then on they go first, or their parameters would fill the memory."""
+
 _PATIENCE_S = 0.5
 """How long an end waits for the work under way; a gradient may take minutes, and nobody wants it any more."""
 
@@ -24,10 +27,12 @@ class _Job:
 
     work: Callable[[], Any]
     done: Callable[[Any], None]
+    spare: bool
 
 
 class Computing:
-    """One thread that does one piece of work after the other, in the order in which it was asked for.
+    """One thread that does one piece of work after the other, in the order in which it was asked for; spare work when
+    there is no other.
 
     Whoever runs the loop waits for `descriptor` and calls `collect`: outcomes are delivered there, and errors raised.
     The thread computes with the settings of the thread that made it: torch keeps the number of threads and the gradient
@@ -41,21 +46,26 @@ class Computing:
             os.set_blocking(end, False)
         self._changed = threading.Condition()
         self._wanted: deque[_Job] = deque()
+        self._spare: deque[_Job] = deque()
+        self.spare = 0
+        """Pieces of spare work that have been asked for and not been collected."""
         self._outcomes: deque[tuple[_Job, Any, BaseException | None]] = deque()
         self._ending = False
         self._threads, self._grad = torch.get_num_threads(), torch.is_grad_enabled()
         self._thread = threading.Thread(target=self._work, name="computing", daemon=True)
         self._thread.start()
 
-    def submit(self, work: Callable[[], T], done: Callable[[T], None]) -> None:
+    def submit(self, work: Callable[[], T], done: Callable[[T], None], spare: bool = False) -> None:
         """Have something computed.
 
         Args:
             work: called in the thread; it must not touch what the loop changes.
             done: called with its result by `collect`.
+            spare: nobody waits for it. It is not interrupted, so what takes long comes in pieces.
         """
+        self.spare += spare
         with self._changed:
-            self._wanted.append(_Job(work, done))
+            (self._spare if spare else self._wanted).append(_Job(work, done, spare))
             self._changed.notify()
 
     def collect(self) -> None:
@@ -70,6 +80,7 @@ class Computing:
             os.read(self.descriptor, 1 << 12)
         while self._outcomes:
             job, result, error = self._outcomes.popleft()
+            self.spare -= job.spare
             if error is not None:
                 raise error
             job.done(result)
@@ -99,9 +110,12 @@ class Computing:
 
     def _next(self) -> _Job | None:
         with self._changed:
-            while not self._wanted and not self._ending:
+            while not self._wanted and not self._spare and not self._ending:
                 self._changed.wait()
-            return None if self._ending else self._wanted.popleft()
+            if self._ending:
+                return None
+            first = self._wanted and len(self._spare) <= _MOST_SPARE
+            return self._wanted.popleft() if first else self._spare.popleft()
 
 
 def one_at_a_time(compute: Callable[..., T]) -> Callable[..., T]:

@@ -12,7 +12,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
-from typing import assert_never
+from typing import TypeVar, assert_never
 
 from node.arrivals import Arrival, BulkArrival
 from node.build import Node
@@ -43,6 +43,8 @@ from node.protocol.events import (
 )
 from node.protocol.notices import Ending, Expelled, Finished, Halted, Notice, PhaseEntered
 from node.transport import Transport
+
+T = TypeVar("T")
 
 Observe = Callable[[Output], None]
 """Told of every notice before an effect is performed (the journal, the metrics), and of how it ends."""
@@ -80,7 +82,8 @@ class Driver:
         self.dropped: Counter[str] = Counter()
         self.gradient_s = self.gradient_cpu_s = 0.0
         self.loss = float("nan")
-        self.publication_bytes = 0
+        self.longest_turn_s = 0.0
+        """The longest time that what arrived has waited for the loop: part of D, like the network's delay."""
         self._observe = observe
         self._meter = meter
         self._inputs: deque[Input] = deque()
@@ -113,10 +116,26 @@ class Driver:
                     self._last_look()
                     self._expire()
                     self._turn()
+            while isinstance(self.ending, Finished) and computing.spare and not stopping():
+                self.transport.poll(_POLL_S)
+                computing.collect()
         finally:
+            self._computing = None
             self.transport.unwatch(computing.descriptor)
             computing.close()
         return self.ending
+
+    def beside(self, work: Callable[[], T], done: Callable[[T], None]) -> None:
+        """Have something computed beside the loop that nobody waits for.
+
+        Args:
+            work: called in another thread.
+            done: called with its result between two turns of the loop.
+        """
+        if self._computing is None:
+            done(work())
+        else:
+            self._computing.submit(work, done, spare=True)
 
     def _wait_s(self) -> float:
         if self._inputs:
@@ -141,6 +160,7 @@ class Driver:
 
     def _turn(self) -> None:
         """Handle all that is here, then send what that led to."""
+        began_s = self._clock()
         while self._inputs and self.ending is None:
             self._feed(self._inputs.popleft())
         if self._rests:
@@ -149,6 +169,7 @@ class Driver:
         leaving, self._leaving = self._leaving, []
         for send in leaving:
             send()
+        self.longest_turn_s = max(self.longest_turn_s, self._clock() - began_s)
 
     def _last_look(self) -> None:
         """Take in what is already here; it may cancel the timers that are due."""

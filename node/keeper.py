@@ -51,9 +51,7 @@ class Keeper:
         BackendError: the directory cannot be used, or another process uses it.
     """
 
-    def __init__(
-        self, directory: Path, run: bytes, node: int, fingerprint: bytes, disk: Disk | None = None
-    ) -> None:
+    def __init__(self, directory: Path, run: bytes, node: int, fingerprint: bytes, disk: Disk | None = None) -> None:
         self.disk = disk or Disk()
         self._directory, self._run, self._node, self._fingerprint = directory, run, node, fingerprint
         self.problems: list[str] = []

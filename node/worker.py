@@ -20,6 +20,7 @@ from node import extensions, keys, monitoring, network
 from node.arrivals import Arrival
 from node.build import Node, build_node, task_of
 from node.config import Endpoint, NodeConfig, Secrets
+from node.disk import Disk
 from node.driver import Driver
 from node.emulation import EmulatedTransport
 from node.errors import BackendError, BtardError
@@ -228,6 +229,8 @@ def _drive(
     links.begin()
     ending = driver.run(stop)
     links.end()
+    disk = node.keeper.disk if node.keeper is not None else Disk(waits=False)
+    recorder.waited(driver.longest_turn_s, disk.syncs, disk.sync_s)
     if node.adversary is not None:
         recorder.attacked(node.adversary.attacked)
     recorder.end()

@@ -3,9 +3,9 @@ what it likes; that meets full disks and flipped bits; and that must never contr
 
     python -m tests.storage_faults --crashes 10000
 
-The node, its driver, its memory and its signatures are the real ones. Made up are the disk's contents after a crash, the
-clock, and the network: what the others say is played back from simulated runs, in each life from another one, so that a
-node that has forgotten what it said says something else. What has left is judged by code of this file alone.
+The node, its driver, its memory and its signatures are the real ones. Made up are the disk's contents after a crash,
+the clock, and the network: what the others say is played back from simulated runs, in each life from another one, so
+that a node that has forgotten what it said says something else. What has left is judged by code of this file alone.
 """
 
 from __future__ import annotations
@@ -342,10 +342,10 @@ class Inline(Computing):
     """Computes where it is asked to, so that a history repeats."""
 
     def __init__(self) -> None:
-        self.descriptor = -1
+        self.descriptor, self.spare = -1, 0
         self._done: list[tuple[Callable[[Any], None], Any]] = []
 
-    def submit(self, work: Callable[[], Any], done: Callable[[Any], None]) -> None:
+    def submit(self, work: Callable[[], Any], done: Callable[[Any], None], spare: bool = False) -> None:
         self._done.append((done, work()))
 
     def collect(self) -> None:
@@ -465,7 +465,7 @@ CALLS = 230
 
 
 def trials(crashes: int, where: Path, first: int = 0, **how: Any) -> Iterator[Trial]:
-    """Lives until so many crashes have happened: the first of each node at the next write in turn, others soon after."""
+    """Lives until so many crashes have happened: a node's first at the next write in turn, others soon after."""
     done, seed = 0, first
     while done < crashes:
         directory = where / f"trial-{seed}"

@@ -17,7 +17,6 @@ from node.build import task_of
 from node.computing import Computing, one_at_a_time, under_way
 from node.config import Plugin, RunConfig
 from node.training.environment import fingerprint
-from node.training.task import Task
 
 WATCHDOG_S = 30.0
 
@@ -39,7 +38,10 @@ def outcome(computing: Computing, work: Callable[[], Any]) -> Any:
     return found[0]
 
 
-TASKS = [Plugin("quadratic", {"dimension": 1000}), Plugin("transformer_lm", {"context_length": 16, "width": 16, "blocks": 1})]
+TASKS = [
+    Plugin("quadratic", {"dimension": 1000}),
+    Plugin("transformer_lm", {"context_length": 16, "width": 16, "blocks": 1}),
+]
 
 
 @pytest.mark.parametrize("plugin", TASKS, ids=lambda plugin: plugin.name)
@@ -86,6 +88,23 @@ def test_work_is_done_in_order_and_told_by_a_descriptor(computing: Computing) ->
     assert found == list(range(100))
     computing.collect()
     assert select.select([computing.descriptor], [], [], 0)[0] == [], "the loop may sleep again"
+
+
+def test_spare_work_comes_last_until_there_is_much_of_it(computing: Computing, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An evaluation delays a gradient by one piece at most; evaluations that never get their turn would pile up."""
+    monkeypatch.setattr("node.computing._MOST_SPARE", 2)
+    go_on, found = threading.Event(), list[str]()
+    computing.submit(lambda: go_on.wait(WATCHDOG_S), lambda done: None)
+    for number in range(4):
+        computing.submit(lambda name=f"spare {number}": name, found.append, spare=True)  # type: ignore[misc]
+        computing.submit(lambda name=f"wanted {number}": name, found.append)  # type: ignore[misc]
+    assert computing.spare == 4
+    go_on.set()
+    while len(found) < 8:
+        assert select.select([computing.descriptor], [], [], WATCHDOG_S)[0]
+        computing.collect()
+    assert computing.spare == 0
+    assert found == ["spare 0", "spare 1", *(f"wanted {number}" for number in range(4)), "spare 2", "spare 3"]
 
 
 def test_an_error_is_the_loops_with_where_it_came_from(computing: Computing) -> None:
@@ -138,7 +157,7 @@ _leave(7)
 
 def test_a_process_ends_in_the_midst_of_a_gradient() -> None:
     """An interpreter that takes itself down under a thread in the midst of torch may abort, or never come to an end."""
-    ended = subprocess.run([sys.executable, "-c", ENDS], capture_output=True, timeout=WATCHDOG_S, check=False)
+    ended = subprocess.run([sys.executable, "-c", ENDS], capture_output=True, timeout=10 * WATCHDOG_S, check=False)
     assert (ended.returncode, ended.stdout, ended.stderr) == (7, b"out\n", b"")
 
 

@@ -205,8 +205,8 @@ class Round(Hearing):
                 self._out.append(SendBulk(aggregator, key, attempt.slice(attempt.own_D, part)))
 
     def _send_aggregate(self) -> None:
-        """Once, when our digest stands in AGG or AGG2. Started again, we may have lost what we said it of, for good where
-        somebody does not send its part a second time."""
+        """Once, when our digest stands in AGG or AGG2. Started again, we may lack what it is of, for good where a peer
+        does not send its part a second time."""
         attempt = self.attempt
         if attempt.me not in attempt.aggregates:
             return
