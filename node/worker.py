@@ -228,6 +228,7 @@ def _drive(
     driver.receive(early)
     links.begin()
     ending = driver.run(stop)
+    node.secure()  # what was heard last led to nothing, and helps whoever resumes a run that halted or was stopped
     links.end()
     disk = node.keeper.disk if node.keeper is not None else Disk(waits=False)
     recorder.waited(driver.longest_turn_s, disk.syncs, disk.sync_s)
