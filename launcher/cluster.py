@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from launcher import backends, control, data, ending, plan, rundir, scoring, summary
-from launcher.experiment import Experiment
+from launcher.experiment import Experiment, kept
 from launcher.interrupts import Interrupts
 from launcher.plan import Plan
 from launcher.play import LOOK_SECONDS, play_of
@@ -273,7 +273,9 @@ def _score(current: _Run, outcome: str, problem: str | None) -> Result:
             outcome, problem = FAILED, str(error)
     failed = ending.failures(current.directory, current.state, current.exits)
     dimension = current.plan.dimension if current.plan.run.topology == "butterfly" else None  # the formula is its own
-    how = Ending(outcome, wall, problem, final.test_accuracy, dimension, failed, final.model)
+    experiment = current.plan.experiment
+    durability = experiment.durability if kept(experiment, current.plan.conditions) else None
+    how = Ending(outcome, wall, problem, final.test_accuracy, dimension, failed, final.model, durability)
     score = summary.summarise(current.run_id, current.state, current.plan.roles, how)
     summary.write(score, current.directory)
     with suppress(BackendError):  # a full disk; `problem` says so already

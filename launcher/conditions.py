@@ -92,6 +92,14 @@ def slowest_s(conditions: Conditions) -> float:
     return max(found)
 
 
+def always_s(conditions: Conditions) -> float:
+    """The longest delay and jitter that is asked for over the whole run; what a scenario does for a while is no part of
+    it."""
+    asked = (change for change in conditions.changes if not change.text and change.window.stop is None)
+    links = (changed(QUIET, change.values) for change in asked)
+    return max((link.delay_s + link.jitter_s for link in links), default=0.0)
+
+
 def _shown(directions: tuple[tuple[int, int], ...]) -> str:
     text = " ".join(f"{one}->{other}" for one, other in directions[:6])
     return f"{text} and {len(directions) - 6} more" if len(directions) > 6 else text

@@ -13,7 +13,7 @@ from launcher import syntax
 from launcher.roles import Attackers, assign
 from node import extensions
 from node.conditions import Conditions
-from node.config import Endpoint, Member, NodeConfig, Role, RunConfig, Schedule
+from node.config import Durability, Endpoint, Member, NodeConfig, Role, RunConfig, Schedule
 from node.errors import ConfigError
 
 IMPORTS = "imports"
@@ -86,6 +86,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     scenario: str | None = None
     shaping: Literal["process", "kernel"] = "process"
     checkpoints: bool = True
+    durability: Durability = "grouped"
     backend: str = "local"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     base_port: int = 0
@@ -173,8 +174,6 @@ def node_configs(
     restarts = conditions is not None and conditions.restarts
     if restarts and not experiment.checkpoints:
         raise ConfigError("--no-checkpoints: the scenario starts peers again, which needs checkpoints; leave it out")
-    # Only local processes can be resumed; elsewhere peers are started again only by a scenario.
-    checkpoints = experiment.checkpoints and (experiment.backend == "local" or restarts)
     return tuple(
         NodeConfig(
             run_id=run_id, node=member.id, run=run, members=members, role=roles.get(member.id),
@@ -182,12 +181,19 @@ def node_configs(
             directory=str(directory / "nodes" / str(member.id)), data_directory=str(data_directory),
             listen=listen(experiment.base_port, member.id), cuda_memory_fraction=fraction, conditions=conditions,
             shaped=experiment.shaping == "kernel",
-            checkpoints=checkpoints,
+            checkpoints=kept(experiment, conditions), durability=experiment.durability,
             imports=tuple(str(directory / IMPORTS / Path(path).name) for path in experiment.imports),
             metrics="127.0.0.1:0" if experiment.monitor else None,
         )
         for member in members
     )  # fmt: skip
+
+
+def kept(experiment: Experiment, conditions: Conditions | None) -> bool:
+    """True if nodes keep on disk what they need to be started again: only local processes can be resumed; elsewhere
+    peers are started again only by a scenario."""
+    restarts = conditions is not None and conditions.restarts
+    return experiment.checkpoints and (experiment.backend == "local" or restarts)
 
 
 def listen(base_port: int, node: int) -> Endpoint:

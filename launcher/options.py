@@ -130,6 +130,8 @@ OPTIONS: tuple[Option, ...] = (
            or_none(syntax.integer, "auto")),
     Option("checkpoints", _PLACE, "keep nothing to resume from (saves the writing at each step)",
            negated="--no-checkpoints"),
+    Option("durability", _PLACE, "wait until the disk has what a message rests on, or let a loss of power take it",
+           "grouped|none", str),
     Option("run_dir", _PLACE, "run directory [runs/<time>-<name>]", "DIR", or_none(str, "none")),
     Option("data_dir", _PLACE, "where data sets lie [~/.cache/btard/data]", "DIR", or_none(str, "none")),
     Option("download", _PLACE, "fail when the data set is missing instead of fetching it", negated="--no-download"),

@@ -108,8 +108,24 @@ def make(experiment: Experiment) -> Plan:
         check_topology(role, run.topology)
     TASKS.check(run.task.name, run.task.parameters)
     where = data.directory(experiment.data_dir)
-    return Plan(experiment, run, roles, where, _dimension(run, where, roles), network.of(experiment),
+    conditions = network.of(experiment)
+    _check_delay(conditions, run)
+    return Plan(experiment, run, roles, where, _dimension(run, where, roles), conditions,
                 network.scenario(experiment).warnings)  # fmt: skip
+
+
+def _check_delay(asked: Conditions | None, run: RunConfig) -> None:
+    """Refuse links on which messages cannot be handled within D, which counts from signing to handling.
+
+    Raises:
+        ConfigError: the network alone takes all of it.
+    """
+    delay_s = network.always_s(asked) if asked is not None else 0.0
+    if delay_s >= run.delivery_bound_s:
+        raise ConfigError(
+            f"--delay, --jitter or --link let a message take {delay_s:g} s, and --delivery-bound "
+            f"{run.delivery_bound_s:g} s is to cover that and the time until it is handled; raise --delivery-bound"
+        )
 
 
 def again(experiment: Experiment, run: RunConfig, roles: Mapping[int, Role], where: Path) -> Plan:

@@ -91,7 +91,8 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     `honest_gone`, `honest_eliminated` and `undetected` (attackers never removed nor convicted) count peers, the
     `_peers` fields name them. `agreement` says that all honest active peers held equal digests at every committed
     step; `bytes_expected` is the formula's bulk for the committed steps; `detection_steps` counts, for each convicted
-    or removed attacker, the attacked steps until then.
+    or removed attacker, the attacked steps until then. `durability`: whether nodes waited for the disk
+    (grouped, none), or kept nothing to go on from (null).
     """
 
     format: int = FORMAT
@@ -129,6 +130,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     scenario: list[Happened] = []
     returned: list[Return] = []
     undone: list[Undoing] = []
+    durability: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +144,7 @@ class Ending:
     dimension: int | None = None
     failures: tuple[Failure, ...] = ()
     model: str | None = None
+    durability: str | None = None
 
 
 def summarise(run_id: str, state: RunState, roles: Mapping[int, Role], ending: Ending) -> Summary:
@@ -179,6 +182,7 @@ def summarise(run_id: str, state: RunState, roles: Mapping[int, Role], ending: E
                   for event in state.happened],
         returned=[state.returned[peer] for peer in sorted(state.returned)],
         undone=[state.undone[step] for step in sorted(state.undone)],
+        durability=ending.durability,
     )  # fmt: skip
 
 

@@ -61,6 +61,8 @@ def rows(summary: Summary, experiment: Experiment = _LOCAL) -> list[tuple[str, s
         modelled = experiment.backend == "simulated" and experiment.topology == "butterfly"
         virtual = " (virtual)" if modelled else ""
         result.append(("seconds per step", f"median {pace.median:.3f}, 95th percentile {pace.p95:.3f}{virtual}"))
+    if summary.durability == "none":
+        result.append(("durability", "none: a loss of power could have made peers contradict what they had signed"))
     result.append(("wall time", f"{summary.wall_seconds:.1f} s"))
     return result
 

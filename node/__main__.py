@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import NoReturn
 
 import msgspec
 
@@ -121,5 +122,15 @@ def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)  # noqa: T201
 
 
+def _leave(code: int) -> NoReturn:
+    """End the process; a gradient that is still under way is dropped, not waited for."""
+    computing = sys.modules.get("node.computing")
+    if computing is not None and computing.under_way():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)  # a thread in the midst of torch would crash an interpreter that takes itself down
+    sys.exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    _leave(main(sys.argv[1:]))

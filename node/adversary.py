@@ -99,7 +99,7 @@ class Adversary:
         self._memory = Memory(base, 1 + max(attack.memory for attack in self._attacks))
         self._peer: Machine | None = None
         self._honest = False
-        self._step = -1
+        self._step = self._altered = -1
         self._behaviours: list[Behaviour] = [attack.function() for attack in self._of("node")]
         for place, behaviour in enumerate(self._behaviours):
             behaviour.label = f"{_OWN_TIMER}{place} "
@@ -137,15 +137,17 @@ class Adversary:
         return outputs
 
     def transform(self, step: int) -> BatchTransform | None:
-        """What this attacker does to the batch of its own gradient at `step`; None: nothing."""
+        """What this attacker does to the batch of its own gradient at `step`; None: nothing.
+
+        It may be called in another thread: what it knows is what this attacker knows now."""
         attacks = self._firing("data", step)
         if not attacks:
             return None
+        self._altered, view = step, self.view(step)
 
         def transformed(inputs_B: Tensor, targets_B: Tensor) -> tuple[Tensor, Tensor]:
-            self._mark(step)
             for attack in attacks:
-                inputs_B, targets_B = attack.function(inputs_B, targets_B, self.view(step))
+                inputs_B, targets_B = attack.function(inputs_B, targets_B, view)
             return inputs_B, targets_B
 
         return transformed
@@ -184,6 +186,8 @@ class Adversary:
             case MessageArrived():
                 self._memory.hear(event)
             case GradientReady(purpose=Purpose.OWN):
+                if event.step == self._altered:
+                    self._mark(event.step)
                 self._memory.computed(event.step, event.gradient_D)
                 return self._contribution(event)
         return event

@@ -14,6 +14,7 @@ from torch import Tensor
 from node import extensions, kernels
 from node.adversary import Adversary
 from node.aggregation.requirement import rule_for
+from node.computing import one_at_a_time
 from node.config import WIRE_VERSION, Member, NodeConfig, RunConfig, Secrets
 from node.errors import ConfigError
 from node.keeper import Keeper
@@ -56,6 +57,7 @@ class Node:
         signer: signs what the machine says.
         task: the model and its data.
         keeper: where it notes what it needs after a crash, if anywhere.
+        gradient: how it computes gradients; None: as the task does.
     """
 
     id: int
@@ -65,6 +67,7 @@ class Node:
     signer: Signer
     task: Task
     keeper: Keeper | None = None
+    gradient: Compute | None = None
 
     def take(self, event: Input) -> list[Output]:
         """Handle an input and keep what has begun, for whoever has nothing to do in between."""
@@ -77,13 +80,33 @@ class Node:
         if isinstance(self.machine, Keeping):
             self.machine.keep()
 
-    def compute(self, wanted: ComputeGradient, compute: Compute) -> GradientReady:
-        """Carry out a ComputeGradient; an attack on the data concerns this node's own batch alone."""
+    def secure(self) -> None:
+        """On return the disk has what this node needs to stand by all that it has signed; called before that leaves."""
+        if self.keeper is not None:
+            self.keeper.secure()
+
+    def computation(self, wanted: ComputeGradient, compute: Compute | None = None) -> Callable[[], GradientReady]:
+        """A ComputeGradient to be carried out, in any thread: what it needs of this node it has by now. An attack on
+        the data concerns this node's own batch alone.
+
+        Args:
+            wanted: what is asked for.
+            compute: computes gradients; None: this node's own.
+        """
+        compute = compute or self.gradient or self.task.gradient
         transform = None
         if self.adversary is not None and wanted.purpose is Purpose.OWN:
             transform = self.adversary.transform(wanted.step)
-        gradient_D, loss = compute(wanted.parameters_D, wanted.seed, transform)
-        return GradientReady(wanted.purpose, wanted.step, wanted.peer, gradient_D, loss)
+
+        def carried_out() -> GradientReady:
+            gradient_D, loss = compute(wanted.parameters_D, wanted.seed, transform)
+            return GradientReady(wanted.purpose, wanted.step, wanted.peer, gradient_D, loss)
+
+        return carried_out
+
+    def compute(self, wanted: ComputeGradient, compute: Compute) -> GradientReady:
+        """Carry out a ComputeGradient here and now."""
+        return self.computation(wanted, compute)()
 
     def sign(self, body: Body) -> Signed:
         """A message as it goes out."""
@@ -202,7 +225,10 @@ def build_node(
     run, me = config.run, config.node
     settings = settings_of(config.run_id, run, config.members, task.dimension, fingerprint)
     tools = tools_of(run, check)
-    knowledge = _PublicKnowledge(compute or task.gradient, tools.rule)
+    gradient = compute or task.gradient
+    if config.role is not None:
+        gradient = one_at_a_time(gradient)
+    knowledge = _PublicKnowledge(gradient, tools.rule)
     adversary = _adversary(config, task, knowledge)
     if adversary is not None:
         tools = replace(tools, rule=adversary.wrap_rule(tools.rule))
@@ -211,7 +237,7 @@ def build_node(
     machine: Machine = adversary.around(peer) if adversary is not None else peer
     if keeper is not None:
         machine = Keeping(machine, peer, keeper)
-    return Node(me, peer, machine, adversary, Signer(bytes.fromhex(secrets.signing_seed)), task, keeper)
+    return Node(me, peer, machine, adversary, Signer(bytes.fromhex(secrets.signing_seed)), task, keeper, gradient)
 
 
 class _PublicKnowledge:

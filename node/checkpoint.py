@@ -1,16 +1,15 @@
 """Checkpoints: a peer at the beginning of an attempt, in one file that is there as a whole or not at all.
 
 A file is a header and the vectors it names, as they lie in memory: a step has four of them, so nothing is copied on the
-way to the kernel, and what the state's CLOSEs have digested already is not digested again. Checkpoints outlast
-the process, not a loss of power: nothing waits for the disk. A file that is damaged all the same is told by its
-digests, and the one before it serves. What an attempt holds of others when its end is about to be said has a file of
-its own, and a checkpoint names the files that hold what it needs already: that one, and the checkpoint of the step
-before for the model of that time. The window of undo is in the checkpoints of its steps.
+way to the kernel, and what the state's CLOSEs have digested already is not digested again. A file is synced before it
+gets its name, and its name before anything that rests on it leaves (`Keeper.secure`). One that is damaged all the same
+is told by its digests, and the one before it serves. What an attempt holds of others when its end is about to be said
+has a file of its own, and a checkpoint names the files that hold what it needs already: that one, and the checkpoint of
+the step before for the model of that time. The window of undo is in the checkpoints of its steps.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +18,7 @@ import msgspec
 from blake3 import blake3
 from torch import Tensor
 
+from node.disk import Disk
 from node.errors import BackendError, CheckpointError, WireError
 from node.protocol.digest import tensor_bytes
 from node.protocol.events import BulkKey
@@ -80,13 +80,15 @@ class _TensorsHeader(msgspec.Struct, frozen=True, array_like=True):
 
 
 def save(
-    path: str, checkpoint: Checkpoint, over: str | None = None, *, apart: bool = False, before: int | None = None
-) -> None:
+    path: str, checkpoint: Checkpoint, disk: Disk, over: str | None = None, *, apart: bool = False,
+    before: int | None = None,
+) -> None:  # fmt: skip
     """Write a file in one piece.
 
     Args:
         path: its name, under which it is whole.
         checkpoint: what it holds; of the window of undo no more than the step before.
+        disk: that it is on; the name is durable once its directory has been synced.
         over: a file that is no longer wanted: memory that the kernel holds for it already serves again.
         apart: what the step before held of others has been saved by `save_tensors`.
         before: a checkpoint of the step before, by its attempt, that has the model of that time.
@@ -103,16 +105,19 @@ def save(
     contributors, layer = (last.contributors, last.digest) if last is not None and known else ((), b"")
     header = _Header(checkpoint.run, checkpoint.node, checkpoint.fingerprint, state, at.number, past, contributors,
                      layer, at.certificate, at.proofs, attempt_before, shelf.table)  # fmt: skip
-    _write(path, msgspec.msgpack.encode(header), shelf, over)
+    _write(path, msgspec.msgpack.encode(header), shelf, disk, over)
 
 
-def save_tensors(path: str, run: bytes, node: int, tensors: Mapping[BulkKey, Tensor], over: str | None) -> None:
+def save_tensors(
+    path: str, run: bytes, node: int, tensors: Mapping[BulkKey, Tensor], disk: Disk, over: str | None
+) -> None:
     """Write what an attempt holds of others in one piece.
 
     Args:
         path: its name.
         run, node: whose it is.
         tensors: aggregates and publications.
+        disk: that it is on, as for `save`.
         over: a file of this kind that is no longer wanted, as for `save`.
 
     Raises:
@@ -121,7 +126,7 @@ def save_tensors(path: str, run: bytes, node: int, tensors: Mapping[BulkKey, Ten
     shelf = Shelf()
     for values_P in tensors.values():
         shelf.place(values_P)
-    _write(path, msgspec.msgpack.encode(_TensorsHeader(run, node, tuple(tensors), shelf.table)), shelf, over)
+    _write(path, msgspec.msgpack.encode(_TensorsHeader(run, node, tuple(tensors), shelf.table)), shelf, disk, over)
 
 
 def load_tensors(path: Path, run: bytes, node: int) -> dict[BulkKey, Tensor]:
@@ -228,18 +233,26 @@ def _check_owner(path: Path, header: _Header | _TensorsHeader, run: bytes, node:
         raise CheckpointError(f"{path} belongs to another run or node; use the run directory as it was")
 
 
-def _write(path: str, header: bytes, shelf: Shelf, over: str | None) -> None:
+def _write(path: str, header: bytes, shelf: Shelf, disk: Disk, over: str | None) -> None:
     size, digest = len(header).to_bytes(_SIZE_BYTES, "little"), blake3(header).digest()
     temporary = f"{path}.tmp"
     try:
         if over is not None:
-            os.replace(over, temporary)
-        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644), "wb") as file:
-            file.write(b"".join((_MAGIC, bytes((FORMAT,)), digest, size, header)))
+            disk.replace(over, temporary)
+        file = disk.open(temporary, 0o644)
+        try:
+            head = b"".join((_MAGIC, bytes((FORMAT,)), digest, size, header))
+            disk.write(file, head)
+            length = len(head)
             for values_P in shelf.vectors:
-                file.write(tensor_bytes(values_P))
-            file.truncate()
-        os.replace(temporary, path)
+                content = tensor_bytes(values_P)
+                disk.write(file, content)
+                length += len(content)
+            disk.truncate(file, length)  # what is left of the file that it is written over
+            disk.sync(file)
+        finally:
+            disk.close(file)
+        disk.replace(temporary, path)
     except OSError as error:
         raise BackendError(f"cannot write {path}: {error.strerror}; free the disk and resume") from error
 

@@ -16,6 +16,8 @@ WIRE_VERSION = 4
 
 Parameters = dict[str, Any]
 
+Durability = Literal["grouped", "none"]
+
 
 class Plugin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A registered name with the keyword parameters to call it with."""
@@ -161,6 +163,8 @@ class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         conditions: what the network is to be like; None: as it is.
         shaped: the kernel sees to the links, from outside; this process only measures them.
         checkpoints: note at each step what is needed to go on after a crash, and go on from there if it is found.
+        durability: what of that is on the disk before anything that rests on it leaves: all of it, with one wait for
+            all that leaves at once (grouped), or what the kernel happens to have written (none).
         imports: paths of the files that `run.imports` names.
         metrics: HOST:PORT to serve `/metrics` on (port 0: the system chooses); None: no monitoring.
     """
@@ -179,6 +183,7 @@ class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     conditions: Conditions | None = None
     shaped: bool = False
     checkpoints: bool = False
+    durability: Durability = "grouped"
     imports: tuple[str, ...] = ()
     metrics: str | None = None
 

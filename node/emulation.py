@@ -1,7 +1,7 @@
 """The transport of a node whose links are made worse: what is sent waits here, as long as the model says.
 
 It needs no privileges: messages are held between the driver and ZeroMQ. A thread of its own lets them go, since the
-driver's is busy while a gradient is computed. One lock covers whatever sends and whatever opens or closes a line: a
+driver's is busy while it handles others. One lock covers whatever sends and whatever opens or closes a line: a
 ZeroMQ socket may be used by one thread at a time. If that thread fails, the driver is told, and the worker ends.
 """
 

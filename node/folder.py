@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from bisect import insort
 from collections import deque
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
 from node.checkpoint import checkpoint_path, tensors_path
+from node.disk import Disk
 
 _KEPT = 3
 """Checkpoints and ledgers kept: the newest, one that serves if it is damaged, and the step before that."""
@@ -23,12 +22,14 @@ class Folder:
 
     Args:
         directory: where they lie; looked through once.
+        disk: that they are on.
     """
 
-    def __init__(self, directory: Path) -> None:
-        self._checkpoints = _Files(directory, "checkpoint", checkpoint_path)
-        self._tensors = _Files(directory, "tensors", tensors_path)
-        self._ledgers = _Files(directory, "ledger", _ledger_path)
+    def __init__(self, directory: Path, disk: Disk) -> None:
+        self._disk = disk
+        self._checkpoints = _Files(directory, "checkpoint", checkpoint_path, disk)
+        self._tensors = _Files(directory, "tensors", tensors_path, disk)
+        self._ledgers = _Files(directory, "ledger", _ledger_path, disk)
         # Checkpoints from before we were started again may name any step that is here.
         self._layers: deque[frozenset[int]] = deque([frozenset(step for step, _ in self._checkpoints.names)], _KEPT)
         """Steps whose checkpoints the newest ones need for their windows of undo."""
@@ -38,7 +39,7 @@ class Folder:
         path = self._ledgers.add((step, 0))
         over = self._ledgers.clear({of_step for of_step, _ in self._ledgers.names[-_KEPT:]})
         if over is not None:
-            _remove(over)
+            self._disk.remove(over)
         return path
 
     def checkpoint(self, step: int, number: int, window: Iterable[int]) -> tuple[str, str | None] | None:
@@ -73,8 +74,8 @@ class Folder:
 class _Files:
     """Files of one kind, ascending."""
 
-    def __init__(self, directory: Path, suffix: str, path: Callable[[Path, int, int], str]) -> None:
-        self._directory, self._path = directory, path
+    def __init__(self, directory: Path, suffix: str, path: Callable[[Path, int, int], str], disk: Disk) -> None:
+        self._directory, self._path, self._disk = directory, path, disk
         self.names = sorted(name_of(found) for found in directory.glob(f"*.{suffix}"))
 
     def add(self, name: Name) -> str:
@@ -90,13 +91,8 @@ class _Files:
         self.names = [name for name in self.names if name[0] in needed]
         over, *others = (self._path(self._directory, *name) for name in old)
         for path in others:
-            _remove(path)
+            self._disk.remove(path)
         return over
-
-
-def _remove(path: str) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)
 
 
 def _ledger_path(directory: Path, step: int, _number: int) -> str:

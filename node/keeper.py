@@ -1,4 +1,7 @@
-"""Keeps what a node needs to go on after a crash: a checkpoint at each attempt, and a ledger of what was said since."""
+"""Keeps what a node needs to go on after a crash: a checkpoint at each attempt, and a ledger of what was said since.
+
+What is noted is on the disk once `secure` has returned: it is called before anything that was signed leaves.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ from torch import Tensor
 
 from node import checkpoint, ledger
 from node.checkpoint import Checkpoint, tensors_path
+from node.disk import Disk
 from node.envelope import seal, unseal
 from node.errors import BackendError, CheckpointError, WireError
 from node.folder import Folder, name_of
@@ -27,6 +31,8 @@ from node.protocol.roster import Roster
 from node.protocol.state import State
 
 _PATIENCE_S, _LOOK_S = 8.0, 0.05
+_ABOVE = 4
+"""Directories above a node's memory that are made for a run: the node's, all nodes', the run's, all runs'."""
 
 Key = tuple[Slot, Phase | None, int]
 
@@ -39,23 +45,31 @@ class Keeper:
         run: digest of the run's genesis.
         node: the node's id.
         fingerprint: of the environment its gradients are computed in.
+        disk: that it writes to; one that waits unless told otherwise.
 
     Raises:
         BackendError: the directory cannot be used, or another process uses it.
     """
 
-    def __init__(self, directory: Path, run: bytes, node: int, fingerprint: bytes) -> None:
+    def __init__(self, directory: Path, run: bytes, node: int, fingerprint: bytes, disk: Disk | None = None) -> None:
+        self.disk = disk or Disk()
         self._directory, self._run, self._node, self._fingerprint = directory, run, node, fingerprint
         self.problems: list[str] = []
         """Checkpoints that could not be used, in words."""
         self._ledger: Ledger | None = None
+        self._ledger_step = -1
         self._models: dict[int, tuple[int, State]] = {}
         """By step, the last two: the attempt whose checkpoint has the state's vectors, and the state."""
         self._held: tuple[int, int, frozenset[BulkKey]] | None = None
         """The attempt whose tensors were saved last, and which they are."""
         self._spoken: dict[Key, Signed] = {}
+        self._renamed = False
+        """The directory has names that the disk may not have."""
         try:
             directory.mkdir(parents=True, exist_ok=True)
+            for above in list(directory.parents)[:_ABOVE]:
+                with contextlib.suppress(OSError):  # some may be nobody's to sync: a container's mounts
+                    self.disk.sync_directory(above)
             self._lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise BackendError(f"cannot use {directory}: {error.strerror}; check the run directory") from error
@@ -78,7 +92,7 @@ class Keeper:
                 return True
 
     def close(self) -> None:
-        """Let another process in."""
+        """Let another process in; what was not made durable led to nothing, and is forgotten."""
         if self._ledger is not None:
             self._ledger.close()
             self._ledger = None
@@ -160,8 +174,8 @@ class Keeper:
     # --- on the way ---------------------------------------------------------------------------------------------
 
     def sign(self, body: bytes, sign: Callable[[bytes], Signed]) -> Signed:
-        """The signed message of a body: the one that was said in its slot in an earlier life, or a new one, which is in
-        the ledger before it is returned."""
+        """The signed message of a body: the one that was said in its slot in an earlier life, or a new one, which may
+        leave after `secure`."""
         if self._spoken:
             key = _key(body)
             if key in self._spoken:
@@ -189,7 +203,8 @@ class Keeper:
         if place is not None:
             path, over = place
             saved = Checkpoint(self._run, self._node, self._fingerprint, at)
-            checkpoint.save(path, saved, over, apart=self._is_apart(at), before=self._before(at))
+            checkpoint.save(path, saved, self.disk, over, apart=self._is_apart(at), before=self._before(at))
+            self._renamed = True
             self._models = {kept: self._models[kept] for kept in self._models if kept == step - 1}
             self._models[step] = at.number, at.state
         self._open(step)
@@ -200,13 +215,29 @@ class Keeper:
         if not tensors or held == self._held:
             return
         path, over = self._folder.tensors(step, number)
-        checkpoint.save_tensors(path, self._run, self._node, tensors, over)
+        checkpoint.save_tensors(path, self._run, self._node, tensors, self.disk, over)
+        self._renamed = True
         self._held = held
+
+    def secure(self) -> None:
+        """On return the disk has all that was noted: whatever rests on it may leave.
+
+        Raises:
+            BackendError: the disk is full, or fails.
+        """
+        if self._ledger is not None:
+            self._ledger.sync()
+        if self._renamed:
+            try:
+                self.disk.sync_directory(self._directory)
+            except OSError as error:
+                raise BackendError(f"cannot write {self._directory}: {error.strerror}; check the disk") from error
+            self._renamed = False
 
     @cached_property
     def _folder(self) -> Folder:
         """What is in the directory once it is known where to go on."""
-        return Folder(self._directory)
+        return Folder(self._directory, self.disk)
 
     def _is_apart(self, at: Resumption) -> bool:
         """True if what the step before held of others has been saved, all of it."""
@@ -227,8 +258,15 @@ class Keeper:
 
     def _open(self, step: int) -> None:
         if self._ledger is not None:
+            if self._ledger_step == step:
+                return
+            if self._ledger.said:
+                self._ledger.sync()
+            else:
+                self._ledger.write()  # heard only: the checkpoint has what mattered of it
             self._ledger.close()
-        self._ledger = Ledger(self._folder.ledger(step))
+        self._ledger, self._ledger_step = Ledger(self._folder.ledger(step), self.disk), step
+        self._renamed = True
 
 
 def _of_attempt(slot: Slot, step: int, number: int) -> bool:

@@ -1,7 +1,13 @@
 """The ledger of one step: what this node signed and what it heard, in the order in which it happened.
 
-Each record is on its way to the kernel before the message it holds leaves the process, so that a node that is started
-again says nothing else in a slot in which it has spoken.
+What is appended waits in memory until something is to leave the process that rests on it; then all of it is written at
+once, as one *batch*, and synced. So a node that is started again, after a kill or a loss of power, has heard and said
+all that anything it ever sent rests on, and says nothing else in a slot in which it has spoken.
+
+A batch begins at a sector, and each of its sectors begins with a byte that is not 0: a sector that the disk never got
+reads as zeros, or lies behind the file's end. Only the last batch can have such sectors, since the one before it was
+synced first; it is dropped then, and nothing that rested on it can have left. Any other difference is damage: what this
+node has signed may be in it, or behind it, and the ledger is refused.
 """
 
 from __future__ import annotations
@@ -11,17 +17,24 @@ import struct
 from pathlib import Path
 from zlib import crc32
 
+from node.disk import Disk
 from node.errors import BackendError, CheckpointError
 
-FORMAT = 2
-"""Ledgers of format 1 had neither this line nor checksums."""
+FORMAT = 3
+"""Ledgers of format 1 had no checksums, those of format 2 no batches."""
+SECTOR = 512
+"""Bytes that a disk writes as a whole or not at all."""
 _MAGIC = b"BTARD ledger "
-_FIRST = _MAGIC + bytes((FORMAT,))
-_HEAD = struct.Struct("<IBII")
-"""Length of the content, kind, the neighbour that it came from, and the content's CRC-32."""
-_CHECK = struct.Struct("<I")
-"""CRC-32 of the head: a length that is damaged must not pass for a record that was cut off."""
-_BEFORE = _HEAD.size + _CHECK.size
+_OPENING = (_MAGIC + bytes((FORMAT,))).ljust(SECTOR, b"\0")
+_LOST = bytes(SECTOR)
+_FIRST, _NEXT = 0xB5, 0xC6
+"""What the first sector of a batch begins with, and each further one."""
+_SHARE = SECTOR - 1
+_BATCH, _CHECK = struct.Struct("<II"), struct.Struct("<I")
+"""Length of a batch's records and their CRC-32; CRC-32 of these two: a damaged length must not pass for a cut."""
+_BEFORE = _BATCH.size + _CHECK.size
+_HEAD = struct.Struct("<IBI")
+"""Length of a record's content, its kind, the neighbour that it came from."""
 
 SIGNED, HEARD = 0, 1
 Entry = tuple[int, int, bytes]
@@ -32,23 +45,31 @@ class Ledger:
     """Appends records to one file.
 
     Args:
-        path: the file; appended to if it exists, after its last whole record.
+        path: the file; appended to if it exists, after its last whole batch.
+        disk: that it is on.
 
     Raises:
         BackendError: it cannot be opened.
         CheckpointError: what is in it already is damaged, or of another format.
     """
 
-    def __init__(self, path: Path | str) -> None:
-        self._path, self._file = path, -1
+    def __init__(self, path: Path | str, disk: Disk | None = None) -> None:
+        self._path, self._disk, self._file = path, disk or Disk(), -1
+        self._waiting: list[bytes] = []
+        self._written = self.said = False
+        """Since the last sync: something was written; something of our own was appended."""
         try:
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._file = self._disk.open(str(path))
             there = os.fstat(self._file).st_size
-            whole = _whole(path, os.pread(self._file, there, 0)) if there else 0
-            os.ftruncate(self._file, whole)
+            whole = _walk(path, os.pread(self._file, there, 0))[1]
+            if whole < there or not there:
+                # Synced at once: sectors of a torn batch must not show through the one that is written over it.
+                self._disk.truncate(self._file, whole)
+                self._disk.sync(self._file)
             os.lseek(self._file, whole, os.SEEK_SET)
             if not whole:
-                self._write(_FIRST)
+                self._disk.write(self._file, _OPENING)
+                self._written = True
         except OSError as error:
             self.close()
             raise self._failure(error) from error
@@ -57,26 +78,43 @@ class Ledger:
             raise
 
     def append(self, kind: int, via: int, content: bytes) -> None:
-        """Add one record; the kernel has it on return.
+        """Add one record, in memory; `write` or `sync` puts it into the file."""
+        self._waiting.append(_HEAD.pack(len(content), kind, via) + content)
+        self.said |= kind == SIGNED
+
+    def write(self) -> None:
+        """Give what waits to the kernel, for a ledger that gets no more and whose records nothing rests on.
 
         Raises:
             BackendError: the disk is full.
         """
-        head = _HEAD.pack(len(content), kind, via, crc32(content))
+        if not self._waiting:
+            return
+        batch, self._waiting = _sectors(b"".join(self._waiting)), []
         try:
-            self._write(head + _CHECK.pack(crc32(head)) + content)
+            self._disk.write(self._file, batch)
         except OSError as error:
             raise self._failure(error) from error
+        self._written = True
 
-    def _write(self, data: bytes) -> None:
-        written = os.write(self._file, data)
-        while written < len(data):
-            written += os.write(self._file, data[written:])
+    def sync(self) -> None:
+        """On return the disk has all records; does nothing if it has them.
+
+        Raises:
+            BackendError: the disk is full, or fails.
+        """
+        self.write()
+        if self._written:
+            try:
+                self._disk.sync(self._file)
+            except OSError as error:
+                raise self._failure(error) from error
+        self._written = self.said = False
 
     def close(self) -> None:
-        """Close the file; a second call does nothing."""
+        """Close the file, without what waits; a second call does nothing."""
         if self._file >= 0:
-            os.close(self._file)
+            self._disk.close(self._file)
             self._file = -1
 
     def _failure(self, error: OSError) -> BackendError:
@@ -84,11 +122,11 @@ class Ledger:
 
 
 def read(path: Path) -> list[Entry]:
-    """All whole records; a torn last one was of a message that never left. No file: none.
+    """All records of whole batches; what a torn last one held had led to nothing that left. No file: none.
 
     Raises:
         BackendError: it cannot be read.
-        CheckpointError: it is damaged before its end, or of another format.
+        CheckpointError: it is damaged, or of another format.
     """
     try:
         data = path.read_bytes()
@@ -96,41 +134,81 @@ def read(path: Path) -> list[Entry]:
         return []
     except OSError as error:
         raise BackendError(f"cannot read the ledger {path}: {error.strerror}; check the run directory") from error
-    found, place, end = [], len(_FIRST), _whole(path, data)
-    while place < end:
-        size, kind, via, _ = _HEAD.unpack_from(data, place)
-        place += _BEFORE
-        found.append((kind, via, data[place : place + size]))
-        place += size
+    found = []
+    for records in _walk(path, data)[0]:
+        place = 0
+        while place < len(records):
+            size, kind, via = _HEAD.unpack_from(records, place)
+            place += _HEAD.size
+            found.append((kind, via, records[place : place + size]))
+            place += size
     return found
 
 
-def _whole(path: Path | str, data: bytes) -> int:
-    """Where the last whole record ends; 0 where not even the first line is whole.
+def _sectors(records: bytes) -> bytes:
+    """A batch as it lies in the file."""
+    head = _BATCH.pack(len(records), crc32(records))
+    content = head + _CHECK.pack(crc32(head)) + records
+    tags = (bytes((_FIRST if not start else _NEXT,)) for start in range(0, len(content), _SHARE))
+    cut = (content[start : start + _SHARE] for start in range(0, len(content), _SHARE))
+    batch = b"".join(tag + share for tag, share in zip(tags, cut, strict=True))
+    return batch.ljust(-(-len(batch) // SECTOR) * SECTOR, b"\0")
 
-    A process that is killed leaves the beginning of what it was writing. Anything else that is no record was damaged
-    afterwards: what this node has signed may be in it, or behind it.
+
+def _walk(path: Path | str, data: bytes) -> tuple[list[bytes], int]:
+    """The records of each whole batch, and where the last of them ends; 0 where not even the opening is whole.
 
     Raises:
-        CheckpointError: there is such a thing, or the file is of another format.
+        CheckpointError: there is something else than whole batches and a torn one, or the file is of another format.
     """
-    if data[: len(_FIRST)] != _FIRST[: len(data)]:
-        raise _unusable(path, data)
-    if len(data) < len(_FIRST):
-        return 0
-    place = len(_FIRST)
-    while place + _BEFORE <= len(data):
-        head = data[place : place + _HEAD.size]
-        size, _, _, check = _HEAD.unpack(head)
-        start = place + _BEFORE
-        if _CHECK.unpack_from(data, place + _HEAD.size)[0] != crc32(head):
-            raise _damaged(path, place)
-        if start + size > len(data):
+    opening = data[:SECTOR]
+    if opening == _LOST[: len(opening)] or (len(opening) < SECTOR and opening == _OPENING[: len(opening)]):
+        if len(_begun(data, SECTOR)) > 1:  # the opening is synced with the first batch
+            raise _damaged(path, 0)
+        return [], 0
+    if opening != _OPENING:
+        raise _unusable(path, data) if data[: len(_MAGIC) + 1] != _OPENING[: len(_MAGIC) + 1] else _damaged(path, 0)
+    found: list[bytes] = []
+    place = SECTOR
+    while place < len(data):
+        batch = _batch(path, data, place)
+        if batch is None:
+            if _begun(data, place + SECTOR):
+                raise _damaged(path, place)
             break
-        if crc32(data[start : start + size]) != check:
-            raise _damaged(path, place)
-        place = start + size
-    return place
+        records, place = batch
+        found.append(records)
+    return found, place
+
+
+def _begun(data: bytes, start: int) -> list[int]:
+    """Where batches begin from `start` on."""
+    return [place for place in range(start, len(data), SECTOR) if data[place] == _FIRST]
+
+
+def _batch(path: Path | str, data: bytes, place: int) -> tuple[bytes, int] | None:
+    """The records of the batch at a place, and where it ends; None if some sector of it is not there.
+
+    Raises:
+        CheckpointError: it is damaged.
+    """
+    first = data[place : place + SECTOR]
+    if first == _LOST[: len(first)] or len(first) < 1 + _BEFORE:
+        return None
+    size, check = _BATCH.unpack_from(first, 1)
+    if first[0] != _FIRST or _CHECK.unpack_from(first, 1 + _BATCH.size)[0] != crc32(first[1 : 1 + _BATCH.size]):
+        raise _damaged(path, place)
+    end = place + -(-(_BEFORE + size) // _SHARE) * SECTOR
+    if end > len(data):
+        return None
+    further = [data[at : at + SECTOR] for at in range(place + SECTOR, end, SECTOR)]
+    if _LOST in further:
+        return None
+    content = b"".join(sector[1:] for sector in (first, *further))
+    records, padding = content[_BEFORE : _BEFORE + size], content[_BEFORE + size :]
+    if any(sector[0] != _NEXT for sector in further) or crc32(records) != check or any(padding):
+        raise _damaged(path, place)
+    return records, end
 
 
 def _damaged(path: Path | str, place: int) -> CheckpointError:

@@ -7,8 +7,9 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from blake3 import blake3
 
@@ -38,6 +39,11 @@ from node.protocol.notices import (
 from node.protocol.state import parameters_digest
 from node.protocol.tribunal import standing
 from node.training.task import Task
+
+T = TypeVar("T")
+
+_EVALUATED = 256
+"""Test items at once: a gradient that is wanted meanwhile waits for as many."""
 
 _BULK_KINDS = ("part", "aggregate")
 _RARE_KINDS = ("publication", "state")
@@ -70,6 +76,9 @@ class Worker(Protocol):
     def loss(self) -> float:
         """Of the last own gradient."""
 
+    def beside(self, work: Callable[[], T], done: Callable[[T], None]) -> None:
+        """Have something computed that nobody waits for."""
+
 
 class Desk:
     """What a recorder is told of a node in a process of many: the place of its transport and of its driver."""
@@ -79,6 +88,10 @@ class Desk:
         self.dropped: Counter[str] = Counter()
         self.gradient_s = self.gradient_cpu_s = 0.0
         self.loss = float("nan")
+
+    def beside(self, work: Callable[[], T], done: Callable[[T], None]) -> None:
+        """It has one thread for all: at once."""
+        done(work())
 
 
 class Recorder:
@@ -178,6 +191,12 @@ class Recorder:
         """The steps that this node's own attack struck, for the score; no other node can know them."""
         self._journal.append("attacked", steps=list(steps))
 
+    def waited(self, longest_turn_s: float, syncs: int, sync_s: float) -> None:
+        """What messages have waited for here: the longest turn of the loop, the disk's syncs and their time in all."""
+        self._journal.append(
+            "waited", longest_turn=round(longest_turn_s, 6), syncs=syncs, sync_seconds=round(sync_s, 6)
+        )
+
     def end(self) -> None:
         """The totals of everything that was sent, by receiver, and of everything that was refused."""
         sent: dict[str, dict[str, int]] = {}
@@ -231,9 +250,23 @@ class Recorder:
         place, count = done.active.index(self._config.node), len(done.active)
         size = self._task.test_size
         start, stop = place * size // count, (place + 1) * size // count
-        correct = self._task.evaluate(done.parameters_D, start, stop)
-        self._journal.append_once("evaluated", step=done.step, correct=correct, count=stop - start)
-        self.evaluated(correct, stop - start)
+        pieces = [(first, min(first + _EVALUATED, stop)) for first in range(start, stop, _EVALUATED)]
+        found: list[int] = []
+
+        def counted(correct: int) -> None:
+            found.append(correct)
+            if len(found) >= len(pieces):
+                self._journal.append_once("evaluated", step=done.step, correct=sum(found), count=stop - start)
+                self.evaluated(sum(found), stop - start)
+
+        if not pieces:
+            counted(0)
+        for first, last in pieces:
+            work = partial(self._task.evaluate, done.parameters_D, first, last)
+            if self._driver is None:
+                counted(work())
+            else:
+                self._driver.beside(work, counted)
 
     def _banned(self, ban: Banned) -> None:
         name = f"ban-{ban.step}-{ban.attempt}-{ban.peer}.evidence"

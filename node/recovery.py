@@ -8,6 +8,7 @@ from pathlib import Path
 from node import journal
 from node.build import genesis_digest, genesis_roster
 from node.config import NodeConfig
+from node.disk import Disk
 from node.errors import WireError
 from node.journal import Journal
 from node.keeper import Keeper
@@ -50,7 +51,8 @@ def recover(config: NodeConfig, fingerprint: bytes, log: Journal) -> Recovery | 
     if not config.checkpoints:
         return None
     run = genesis_digest(config.run_id, config.run, config.members)
-    keeper = Keeper(Path(config.directory) / MEMORY, run, config.node, fingerprint)
+    disk = Disk(waits=config.durability == "grouped")
+    keeper = Keeper(Path(config.directory) / MEMORY, run, config.node, fingerprint, disk)
     at = keeper.newest(genesis_roster(config.members))
     heard = tuple(keeper.recall(*((at.state.step, at.number) if at is not None else (0, 0))))
     if at is not None and _gave_up(config):

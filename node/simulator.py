@@ -200,16 +200,19 @@ class Simulation:
                     if to != node:
                         self.counters[node].sent(to, key.kind.value, 4 * values_P.numel())
                 case Forward(to=to, messages=messages):
+                    self.nodes[node].secure()
                     for signed in messages:
                         self._control(node, to, MessageArrived(node, signed), seal(signed))
                 case Endorse(to=to, endorsed=endorsed):
                     more = self.nodes[node].endorse(endorsed)
+                    self.nodes[node].secure()
                     self._control(node, to, ViewArrived(node, more), seal(more))
                 case RequestBulk(to=peer, key=key):
                     self._control(node, (peer,), BulkRequested(node, key), seal(key))
                 case RequestTranscript(to=to, step=step, attempt=attempt):
                     self._control(node, to, TranscriptRequested(node, step, attempt), seal(output))
                 case Teach(to=to, lesson=lesson):
+                    self.nodes[node].secure()
                     self._control(node, to, LessonArrived(node, lesson), seal(lesson))
                 case ComputeGradient():
                     self._gradient(node, output)
@@ -234,6 +237,7 @@ class Simulation:
 
     def _say(self, node: int, say: Say) -> None:
         signed = self.nodes[node].sign(say.body)
+        self.nodes[node].secure()
         self._control(node, say.to, MessageArrived(node, signed), seal(signed))
 
     def _control(self, node: int, to: tuple[int, ...], event: Input, frame: bytes) -> None:

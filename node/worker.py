@@ -20,6 +20,7 @@ from node import descriptors, extensions, keys, monitoring, network
 from node.arrivals import Arrival
 from node.build import Node, build_node, task_of
 from node.config import Endpoint, NodeConfig, Secrets
+from node.disk import Disk
 from node.driver import Driver
 from node.emulation import EmulatedTransport
 from node.errors import BackendError, BtardError
@@ -230,7 +231,10 @@ def _drive(
     driver.receive(early)
     links.begin()
     ending = driver.run(stop)
+    node.secure()  # what was heard last led to nothing, and helps whoever resumes a run that halted or was stopped
     links.end()
+    disk = node.keeper.disk if node.keeper is not None else Disk(waits=False)
+    recorder.waited(driver.longest_turn_s, disk.syncs, disk.sync_s)
     if node.adversary is not None:
         recorder.attacked(node.adversary.attacked)
     recorder.end()

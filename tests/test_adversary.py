@@ -140,6 +140,8 @@ def test_the_batch_is_transformed_at_scheduled_steps_in_order() -> None:
     assert adversary.attacked == [], "asked for, not yet used"
     _, targets_B = transform(torch.zeros(5, 1), torch.tensor([0, 1, 2, 3, 4]))
     assert sorted(targets_B.tolist()) == [5, 6, 7, 8, 9]
+    assert adversary.attacked == [], "computed, perhaps in another thread, and not yet contributed"
+    adversary.handle(GradientReady(Purpose.OWN, 3, ME, torch.zeros(4), 0.0))
     assert adversary.attacked == [3]
 
 

@@ -7,25 +7,32 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
 from time import monotonic
+from typing import cast
 
 import msgspec
 import pytest
 import torch
+from torch import Tensor
 
+from node.arrivals import Arrival, ControlArrival
 from node.build import Node, build_node, task_of
 from node.config import Endpoint, NodeConfig, Plugin, Role, RunConfig, Schedule
+from node.disk import Disk
 from node.driver import Driver
+from node.envelope import seal
 from node.keeper import Keeper
 from node.keeping import Keeping
 from node.keys import generate
 from node.protocol.encoding import decode_body
-from node.protocol.events import Output
+from node.protocol.events import Output, RequestTranscript
 from node.protocol.messages import Phase, Signed
 from node.protocol.notices import Banned, Committed, Expelled, Finished, Halted
 from node.protocol.resumption import Resumption
 from node.simulator import cluster
 from node.training.environment import fingerprint
+from node.training.task import Task
 from node.transport import Transport
 
 pytestmark = pytest.mark.sockets
@@ -162,6 +169,121 @@ def test_what_is_here_already_counts_before_any_deadline(stack: ExitStack) -> No
     ending = driver.run(lambda: False)
     assert isinstance(ending, Halted)
     assert ending.phase == "COMMIT", "past HELLO, whose deadline had passed before the first look"
+
+
+class Blocked:
+    """A task whose gradients take until they are let go."""
+
+    def __init__(self) -> None:
+        self.begun, self.go_on = Event(), Event()
+
+    def gradient(self, parameters_D: Tensor, seed: bytes, transform: object = None) -> tuple[Tensor, float]:
+        self.begun.set()
+        assert self.go_on.wait(WATCHDOG_S)
+        return torch.zeros_like(parameters_D), 0.0
+
+
+def blocked(stack: ExitStack, **changes: float) -> tuple[Driver, Driver, list[Transport], Blocked]:
+    """Two drivers; the gradients of the first take until they are let go."""
+    driver, pair, _ = alone(stack, **changes)
+    task = Blocked()
+    stack.callback(task.go_on.set)
+    driver.node = replace(driver.node, task=cast(Task, task), gradient=None)
+    run = msgspec.structs.replace(RUN, peers=2, **changes)
+    return driver, Driver(nodes(run, {}, "run")[1], pair[1], _unheard), pair, task
+
+
+def test_deadlines_do_not_wait_for_a_gradient(stack: ExitStack) -> None:
+    driver, other, _, task = blocked(stack, delivery_bound_s=0.2, gradient_bound_s=0.2)
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(driver.run, lambda: False)
+        assert isinstance(other.run(lambda: False), Halted), "it lacks our COMMIT"
+        assert isinstance(running.result(WATCHDOG_S), Halted)
+    assert task.begun.is_set()
+    assert not task.go_on.is_set()
+
+
+def test_messages_are_handled_while_a_gradient_is_under_way(stack: ExitStack) -> None:
+    """A peer in the midst of a gradient answers, forwards and disputes: D counts until a message is handled."""
+    driver, other, pair, task = blocked(stack)
+    over = Event()
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(driver.run, over.is_set)
+        other.run(lambda: task.begun.is_set() and not pair[1].poll(0.1))  # it has said what it has to say
+        pair[1].send_control(0, seal(RequestTranscript((0,), 0, 0)))
+        answered, end = list[Arrival](), monotonic() + WATCHDOG_S
+        while not answered and monotonic() < end:
+            answered = pair[1].poll(0.1)
+        assert [type(each) for each in answered[:1]] == [ControlArrival]
+        assert not task.go_on.is_set()
+        over.set()
+        pair[1].send_control(0, b"\xc1")  # wakes it
+        assert running.result(WATCHDOG_S) is None, "it ends in the midst of its gradient"
+
+
+def test_an_error_in_a_gradient_ends_the_driver(stack: ExitStack) -> None:
+    driver, pair, _ = alone(stack)
+
+    def fails(parameters_D: Tensor, seed: bytes, transform: object) -> tuple[Tensor, float]:
+        raise ZeroDivisionError("in the model")
+
+    driver.node = replace(driver.node, gradient=fails)
+    other = Driver(nodes(msgspec.structs.replace(RUN, peers=2), {}, "run")[1], pair[1], _unheard)
+    stop = Event()
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(other.run, stop.is_set)
+        with pytest.raises(ZeroDivisionError, match="in the model") as raised:
+            driver.run(lambda: False)
+        stop.set()
+        pair[0].send_control(1, b"\xc1")  # wakes it
+        running.result(WATCHDOG_S)
+    assert "fails" in [entry.name for entry in raised.traceback]
+
+
+def test_what_was_signed_is_on_the_disk_before_it_leaves_with_one_wait_for_a_turn(
+    stack: ExitStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, order = msgspec.structs.replace(RUN, steps=3), list[str]()
+    keepers = [Keeper(tmp_path / str(me), b"r" * 32, me, b"f", Disk(waits=me == 0)) for me in range(run.peers)]
+    made = [
+        replace(node, keeper=kept, machine=Keeping(node.machine, node.peer, kept))
+        for node, kept in zip(nodes(run, {}, "run"), keepers, strict=True)
+    ]
+    joined = transports(stack, run.peers)
+    sign, sync, send = keepers[0].sign, keepers[0].disk.sync, joined[0].send_control
+
+    def signed(body: bytes, how: Callable[[bytes], Signed]) -> Signed:
+        order.append("signed")
+        return sign(body, how)
+
+    def synced(file: int) -> None:
+        sync(file)
+        order.append("synced")
+
+    def sent(to: int, data: bytes) -> None:
+        order.append("sent")
+        send(to, data)
+
+    monkeypatch.setattr(keepers[0], "sign", signed)
+    monkeypatch.setattr(keepers[0].disk, "sync", synced)
+    monkeypatch.setattr(joined[0], "send_control", sent)
+    drivers = []
+    for node, transport in zip(made, joined, strict=True):
+        transport.accept_bulk = node.expects
+        drivers.append(Driver(node, transport, _unheard))
+    end = monotonic() + WATCHDOG_S
+    with ThreadPoolExecutor(run.peers) as pool:
+        assert all(isinstance(each, Finished) for each in pool.map(lambda d: d.run(lambda: monotonic() > end), drivers))
+    for keeper in keepers:
+        keeper.close()
+    unsynced = False
+    for event in order:
+        assert not (event == "sent" and unsynced)
+        unsynced = event == "signed" or (unsynced and event != "synced")
+    phases = order.count("signed")
+    assert 20 < phases <= order.count("synced") + 5, "messages of one turn share a wait"
+    # A step has its checkpoint, its tensors and the opening of its ledger beside its messages.
+    assert order.count("synced") <= phases + 4 * (run.steps + 2)
 
 
 def test_undecodable_messages_are_counted(stack: ExitStack) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from node.config import NodeConfig, Plugin, RunConfig
 from node.errors import BackendError, CheckpointError
 from node.keeper import Keeper
 from node.keys import generate
-from node.ledger import HEARD, SIGNED, Ledger, read
+from node.ledger import HEARD, SECTOR, SIGNED, Ledger, read
 from node.links import LinkModel
 from node.memory import remembering_gradients
 from node.network import Network
@@ -54,56 +55,108 @@ def played(where: Path, steps: int) -> list[Node]:
 # --- the ledger -----------------------------------------------------------------------------------------------
 
 
-def test_a_torn_record_is_dropped_and_written_over(tmp_path: Path) -> None:
+def test_a_torn_batch_is_dropped_and_written_over(tmp_path: Path) -> None:
     path = tmp_path / "1.ledger"
     first = Ledger(path)
     first.append(SIGNED, 0, b"one")
+    first.sync()
     first.append(HEARD, 2, b"two")
+    first.append(SIGNED, 0, b"three")
+    first.sync()
     first.close()
     path.write_bytes(path.read_bytes()[:-1])
     assert read(path) == [(SIGNED, 0, b"one")]
     again = Ledger(path)
     again.append(HEARD, 3, b"three")
+    again.sync()
+    again.append(HEARD, 3, b"led to nothing")
     again.close()
     assert read(path) == [(SIGNED, 0, b"one"), (HEARD, 3, b"three")]
     assert read(tmp_path / "none.ledger") == []
 
 
+LONG = bytes(1200)
+"""Three sectors of a batch, and zeros that must not pass for a sector that is not there."""
+
+
 def ledger(path: Path, *contents: bytes) -> list[int]:
-    """Write one record for each content; where each of them begins."""
+    """Write one batch for each content; where each of them begins."""
     book, begins = Ledger(path), []
     for content in contents:
         begins.append(path.stat().st_size)
         book.append(SIGNED, 0, content)
+        book.sync()
     book.close()
     return begins
 
 
-def test_wherever_a_record_is_cut_off_those_before_it_are_whole(tmp_path: Path) -> None:
+def test_wherever_a_batch_is_cut_off_those_before_it_are_whole(tmp_path: Path) -> None:
     path = tmp_path / "1.ledger"
-    first, second = ledger(path, b"one", b"two")
+    _, second = ledger(path, b"one", LONG)
     data = path.read_bytes()
-    for end in range(len(data)):
+    assert len(data) == 5 * SECTOR
+    for end in range(0, len(data), 7):
         path.write_bytes(data[:end])
         kept = [(SIGNED, 0, b"one")] if end >= second else []
         assert read(path) == kept
         ledger(path, b"three")
         assert read(path) == [*kept, (SIGNED, 0, b"three")]
-    assert first < second
+
+
+def lost(data: bytes, sectors: Iterable[int]) -> bytes:
+    """What a disk has that never got some sectors."""
+    holes = set(sectors)
+    return b"".join(
+        bytes(SECTOR) if place in holes else data[place * SECTOR : (place + 1) * SECTOR]
+        for place in range(len(data) // SECTOR)
+    )
+
+
+def test_sectors_that_the_disk_never_got_are_told_from_damage(tmp_path: Path) -> None:
+    """Power is lost between the writing of a batch and the end of its sync: any of its sectors may be missing. The same
+    in a batch that others follow was damage: those were written after it had been synced."""
+    path = tmp_path / "1.ledger"
+    ledger(path, b"one", LONG)
+    last = path.read_bytes()
+    for holes in ({2}, {3}, {4}, {2, 3}, {2, 4}, {3, 4}, {2, 3, 4}):
+        path.write_bytes(lost(last, holes))
+        assert read(path) == [(SIGNED, 0, b"one")]
+        ledger(path, b"two")
+        assert read(path) == [(SIGNED, 0, b"one"), (SIGNED, 0, b"two")]
+    path.unlink()
+    ledger(path, b"one", LONG, b"three")
+    followed = path.read_bytes()
+    for holes in ({0}, {1}, {2}, {3}, {2, 3, 4}, {0, 1}):
+        path.write_bytes(lost(followed, holes))
+        for use in (read, Ledger):
+            with pytest.raises(CheckpointError, match="is damaged at byte"):
+                use(path)
+
+
+def test_the_opening_may_be_missing_with_the_first_batch_alone(tmp_path: Path) -> None:
+    path = tmp_path / "1.ledger"
+    ledger(path, LONG)
+    data = path.read_bytes()
+    for holes in ({0}, {0, 1}, {0, 2}, {0, 1, 2, 3}):
+        path.write_bytes(lost(data, holes))
+        assert read(path) == []
+        ledger(path, b"again")
+        assert read(path) == [(SIGNED, 0, b"again")]
 
 
 @pytest.mark.parametrize("flip", [0x01, 0x80, 0xFF])
 def test_a_damaged_record_is_refused_wherever_the_damage_is(flip: int, tmp_path: Path) -> None:
     """A length that is damaged used to hide all that came after it: the node could have signed in those slots again."""
     path = tmp_path / "1.ledger"
-    begins = ledger(path, b"one", b"two", b"three")
+    begins = ledger(path, b"one", LONG, b"three")
     data = path.read_bytes()
-    for place in range(begins[0], len(data)):
+    for place in range(len(b"BTARD ledger ."), len(data)):
         path.write_bytes(data[:place] + bytes([data[place] ^ flip]) + data[place + 1 :])
-        record = max(begin for begin in begins if begin <= place)
-        for use in (read, Ledger):
-            with pytest.raises(CheckpointError, match=f"1.ledger is damaged at byte {record}: .*from a copy"):
-                use(path)
+        batch = max((begin for begin in begins if begin <= place), default=0)
+        with pytest.raises(CheckpointError, match=f"1.ledger is damaged at byte {batch}: .*from a copy"):
+            read(path)
+    with pytest.raises(CheckpointError, match=f"1.ledger is damaged at byte {begins[-1]}: .*from a copy"):
+        Ledger(path)
 
 
 def test_a_node_whose_ledger_is_damaged_does_not_go_on(tmp_path: Path) -> None:
@@ -112,11 +165,11 @@ def test_a_node_whose_ledger_is_damaged_does_not_go_on(tmp_path: Path) -> None:
     path = sorted(where.glob("*.ledger"))[-2]
     whole = path.read_bytes()
     assert len(read(path)) > 2
-    path.write_bytes(whole[:14] + b"\xff\xff\xff\x00" + whole[18:])
+    path.write_bytes(whole[:513] + b"\xff\xff\xff\x00" + whole[517:])
     again = keeper(tmp_path)
     at = again.newest(genesis_roster(MEMBERS))
     assert at is not None
-    with pytest.raises(CheckpointError, match="is damaged at byte 14"):
+    with pytest.raises(CheckpointError, match="is damaged at byte 512"):
         again.recall(at.state.step, at.number)
     again.close()
 
@@ -124,8 +177,8 @@ def test_a_node_whose_ledger_is_damaged_does_not_go_on(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"\x03\x00\x00\x00\x00\x00\x00\x00\x00one", "no ledger of format 2: of an earlier release"),
-        (b"BTARD ledger \x03whatever", "a ledger of format 3, this program reads 2"),
+        (b"\x03\x00\x00\x00\x00\x00\x00\x00\x00one", "no ledger of format 3: of an earlier release"),
+        (b"BTARD ledger \x02whatever", "a ledger of format 2, this program reads 3"),
     ],
     ids=["earlier", "later"],
 )
@@ -146,6 +199,7 @@ def test_a_slot_in_which_it_has_spoken_gets_the_same_message_again(tmp_path: Pat
     first = keeper(tmp_path)
     kept = first.sign(encode_body(said), lambda body: Signed(body, b"s" * 64))
     first.sign(encode_body(Suspect(suspect, (), Phase.AGG, 1)), lambda body: Signed(body, b"t" * 64))
+    first.secure()
     first.close()
     again = keeper(tmp_path)
     assert again.recall(0) == []

@@ -70,10 +70,19 @@ def test_what_cannot_be_is_refused_in_one_line(options: dict[str, Any], words: s
 
 
 def test_the_plan_says_what_is_asked_and_warns_of_delays_beyond_the_bound() -> None:
-    lines = monitor.headline(plan.make(Experiment(**TOY, delay=3.0, bandwidth=2e6, link=("0->1:loss=0.5%",))))
-    assert "all links: delay 3000 ms, bandwidth 2 MB/s" in lines
-    assert "links 0->1: loss 0.5%" in lines
+    lines = monitor.headline(plan.make(Experiment(**TOY, bandwidth=2e6, link=("0->1:delay=1.9s,loss=0.5%",))))
+    assert "all links: bandwidth 2 MB/s" in lines
+    assert "links 0->1: delay 1900 ms, loss 0.5%" in lines
     assert any("more than --delivery-bound 2 s" in line for line in lines)
+
+
+@pytest.mark.parametrize("options", [{"delay": 2.0}, {"delay": 1.5, "jitter": 0.5}, {"link": ("0->1:delay=3s",)}])
+def test_links_that_take_all_of_the_delivery_bound_are_refused(options: dict[str, Any]) -> None:
+    """D counts from signing to handling: on such links nothing would be left for the handling."""
+    with pytest.raises(ConfigError, match=r"a message take [23] s, and --delivery-bound 2 s .*; raise") as refused:
+        plan.make(Experiment(**TOY, **options))
+    assert "\n" not in str(refused.value)
+    plan.make(Experiment(**TOY, **options, delivery_bound=4.0))
 
 
 def test_the_summary_sets_what_was_asked_against_what_was_measured() -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
 from blake3 import blake3
+from torch import Tensor
 
 from node import journal
 from node.build import build_node, task_of
@@ -21,6 +24,7 @@ from node.protocol.notices import Accused, Banned, Committed, Expelled, Finished
 from node.protocol.state import parameters_digest
 from node.recorder import Recorder, write_atomically
 from node.training.environment import fingerprint
+from node.training.task import Task
 from node.transport import Transport
 
 RUN = RunConfig(peers=3, task=Plugin("quadratic"), steps=4, eval_every=2, batch_size=2)
@@ -35,7 +39,7 @@ class Bench:
         self.run_dir = where
         self.directory = where / "nodes" / "1"
         members, secrets = generate(0, RUN.peers)
-        config = NodeConfig("run", 1, RUN, members, "", str(self.directory), "")
+        self.config = config = NodeConfig("run", 1, RUN, members, "", str(self.directory), "")
         task = task_of(RUN, where)
         self.transport = Transport(
             1, secrets[1], members, Endpoint("tcp://127.0.0.1:*", "tcp://127.0.0.1:*"), run_id="run"
@@ -124,6 +128,41 @@ def test_the_slices_cover_every_item_once() -> None:
         edges = [place * 10_000 // count for place in range(count + 1)]
         assert (edges[0], edges[-1]) == (0, 10_000)
         assert sorted(edges) == edges
+
+
+def test_an_evaluation_is_made_of_pieces_that_are_all_told_at_once(bench: Bench) -> None:
+    pieces: list[tuple[int, int]] = []
+    works: list[tuple[Callable[[], int], Callable[[int], None]]] = []
+
+    class Later:
+        """A driver that computes when the test wants it to."""
+
+        def __init__(self) -> None:
+            self.dropped: Counter[str] = Counter()
+            self.gradient_s = self.gradient_cpu_s = self.loss = 0.0
+
+        def beside(self, work: Callable[[], int], done: Callable[[int], None]) -> None:
+            works.append((work, done))
+
+    class Large:
+        """A task with more test items than one piece holds."""
+
+        test_size = 2000
+
+        def evaluate(self, parameters_D: Tensor, start: int, stop: int) -> int:
+            pieces.append((start, stop))
+            return stop - start - 1
+
+    bench.recorder = Recorder(bench.config, bench.journal, cast(Task, Large()), bench.transport)
+    bench.recorder.attach(cast(Driver, Later()))
+    bench.recorder.observe(committed(0))
+    assert [record["event"] for record in bench.records()] == ["committed"]
+    for work, done in works:
+        assert [record["event"] for record in bench.records()] == ["committed"]
+        done(work())
+    assert pieces == [(666, 922), (922, 1178), (1178, 1333)]
+    last = bench.records()[-1]
+    assert (last["event"], last["step"], last["correct"], last["count"]) == ("evaluated", 0, 664, 667)
 
 
 OTHERS: dict[str, tuple[Output, dict[str, object]]] = {

@@ -205,8 +205,11 @@ class Round(Hearing):
                 self._out.append(SendBulk(aggregator, key, attempt.slice(attempt.own_D, part)))
 
     def _send_aggregate(self) -> None:
-        """Once, when our digest stands in AGG or AGG2."""
+        """Once, when our digest stands in AGG or AGG2. Started again, we may lack what it is of, for good where a peer
+        does not send its part a second time."""
         attempt = self.attempt
+        if attempt.me not in attempt.aggregates:
+            return
         complained = any(aggregator == attempt.me for aggregator, _ in attempt.complaints())
         if attempt.contributors and complained == (self.phase is Phase.AGG2):
             key = attempt.key(BulkKind.AGGREGATE, attempt.me, attempt.place)

@@ -8,6 +8,7 @@ from node.build import Node, build_node, genesis_digest, genesis_roster, task_of
 from node.conditions import Conditions
 from node.config import NodeConfig, Plugin, Role, RunConfig
 from node.direction import Cue, Director
+from node.disk import Disk
 from node.keeper import Keeper
 from node.keys import generate
 from node.links import LinkModel
@@ -52,7 +53,7 @@ class Cluster:
             self.keepers[me].close()
         print_ = fingerprint(self.run.device)
         genesis = genesis_digest(RUN_ID, self.run, self.members)
-        keeper = self.keepers[me] = Keeper(self.where / str(me), genesis, me, print_)
+        keeper = self.keepers[me] = Keeper(self.where / str(me), genesis, me, print_, Disk(waits=False))
         config = NodeConfig(RUN_ID, me, self.run, self.members, "", "", "", role=self.roles.get(me))
         node = build_node(config, self.secrets[me], self.task, print_, self.check, self.compute, keeper)
         at = keeper.newest(genesis_roster(self.members))

@@ -1,0 +1,36 @@
+"""A loss of power, a full disk or a flipped bit at any write: the node says nothing else than what has left it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.storage_faults import main, trials
+
+
+def test_wherever_the_power_goes_a_node_never_contradicts_itself(tmp_path: Path) -> None:
+    """Ten thousand: `python -m tests.storage_faults --crashes 10000`."""
+    lives = list(trials(400, tmp_path))
+    assert [trial.oracle.contradictions for trial in lives if trial.oracle.contradictions] == []
+    happened = sum((trial.counts for trial in lives), start=lives[0].counts.__class__())
+    assert min(happened[what] for what in ("power lost", "disk full", "bit flipped", "damage refused")) > 5
+    assert sum(trial.oracle.far[0] == 3 for trial in lives) > len(lives) // 2, "most come to the end of the run"
+
+
+@pytest.mark.parametrize("ignores", ["sync", "directory"])
+def test_on_a_disk_that_lies_about_what_it_has_nodes_do_contradict_themselves(ignores: str, tmp_path: Path) -> None:
+    """So the oracle sees it, and each of the two kinds of waiting is needed."""
+    assert any(trial.oracle.contradictions for trial in trials(60, tmp_path, ignores=ignores))
+
+
+def test_without_waiting_for_the_disk_nodes_contradict_themselves(tmp_path: Path) -> None:
+    """`--durability none`."""
+    assert any(trial.oracle.contradictions for trial in trials(60, tmp_path, waits=False))
+
+
+def test_the_command_counts_crashes_and_fails_on_a_contradiction(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--crashes", "3"]) == 0
+    assert "0 nodes contradicted themselves" in capsys.readouterr().out
+    assert main(["--crashes", "40", "--ignore", "sync"]) == 1
+    assert "contradicts itself in" in capsys.readouterr().out
