@@ -273,7 +273,8 @@ def _score(current: _Run, outcome: str, problem: str | None) -> Result:
             outcome, problem = FAILED, str(error)
     failed = ending.failures(current.directory, current.state, current.exits)
     dimension = current.plan.dimension if current.plan.run.topology == "butterfly" else None  # the formula is its own
-    how = Ending(outcome, wall, problem, final.test_accuracy, dimension, failed, final.model)
+    how = Ending(outcome, wall, problem, final.test_accuracy, dimension, failed, final.model,
+                 current.plan.experiment.seeds.protocol)  # fmt: skip
     score = summary.summarise(current.run_id, current.state, current.plan.roles, how)
     summary.write(score, current.directory)
     with suppress(BackendError):  # a full disk; `problem` says so already

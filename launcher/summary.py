@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -90,12 +91,14 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     `bans` holds proven guilt; `gone` peers fell silent, of an `eliminated` pair one is faulty. `honest_banned`,
     `honest_gone`, `honest_eliminated` and `undetected` (attackers never removed nor convicted) count peers, the
     `_peers` fields name them. `agreement` says that all honest active peers held equal digests at every committed
-    step; `bytes_expected` is the formula's bulk for the committed steps; `detection_steps` counts, for each convicted
-    or removed attacker, the attacked steps until then.
+    step; `keys` says where keys and coins come from: the system, or the protocol seed that run.json holds, so that
+    whoever has it can sign for every peer; `bytes_expected` is the formula's bulk for the committed steps;
+    `detection_steps` counts, for each convicted or removed attacker, the attacked steps until then.
     """
 
     format: int = FORMAT
     run_id: str
+    keys: Literal["system", "protocol-seed"] | None = None  # None: written by an earlier version
     outcome: str
     problem: str | None
     steps: int
@@ -142,6 +145,7 @@ class Ending:
     dimension: int | None = None
     failures: tuple[Failure, ...] = ()
     model: str | None = None
+    protocol_seed: int | None = None
 
 
 def summarise(run_id: str, state: RunState, roles: Mapping[int, Role], ending: Ending) -> Summary:
@@ -157,7 +161,8 @@ def summarise(run_id: str, state: RunState, roles: Mapping[int, Role], ending: E
     undetected = sorted(set(roles) - set(first))
     sent = [node.sent for node in state.nodes.values()]
     return Summary(
-        run_id=run_id, outcome=ending.outcome, problem=ending.problem, steps=_steps(state),
+        run_id=run_id, keys="system" if ending.protocol_seed is None else "protocol-seed",
+        outcome=ending.outcome, problem=ending.problem, steps=_steps(state),
         accuracy=state.accuracy(), final_test_accuracy=ending.final_test_accuracy,
         final_train_loss=_final_loss(state), byzantine=sorted(roles),
         attacks={str(peer): describe(role) for peer, role in sorted(roles.items())},

@@ -87,13 +87,18 @@ def test_each_node_gets_its_own_keys_and_role_alone(made: bundle.Bundle, tmp_pat
     assert [group["labels"]["node"] for group in targets] == ["0", "1", "2", "3", "launcher"]
 
 
-def test_keys_are_fresh_unless_a_seed_is_given_and_the_record_repeats_them(made: bundle.Bundle) -> None:
-    again = keys.from_environment(SMALL)
-    assert again.parcels[0].secrets != made.parcels[0].secrets
-    seeded = [keys.from_environment({**SMALL, "BTARD_SEED": "0"}) for _ in range(2)]
+def test_keys_come_from_the_system_unless_a_protocol_seed_is_given(made: bundle.Bundle) -> None:
+    assert made.record.seeds.protocol is None
+    for settings in (SMALL, {**SMALL, "BTARD_SEED": "0"}):
+        assert keys.from_environment(settings).parcels[0].secrets != made.parcels[0].secrets
+    seeded = [keys.from_environment({**SMALL, "BTARD_PROTOCOL_SEED": "7"}) for _ in range(2)]
     assert seeded[0].parcels[0].secrets == seeded[1].parcels[0].secrets
-    repeated = {**SMALL, "BTARD_PROTOCOL_SEED": str(made.record.seeds.protocol)}
-    assert keys.from_environment(repeated).parcels[0].secrets == made.parcels[0].secrets
+
+
+def test_containers_are_not_simulated() -> None:
+    """A simulation's keys derive from its public seed."""
+    with pytest.raises(ConfigError, match=r"^BTARD_BACKEND=simulated has no containers; leave it out, or"):
+        keys.from_environment({**SMALL, "BTARD_BACKEND": "simulated"})
 
 
 def test_keys_leaves_a_run_alone_whose_nodes_still_work(made: bundle.Bundle, tmp_path: Path) -> None:
