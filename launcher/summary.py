@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -93,7 +93,8 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     `_peers` fields name them. `agreement` says that all honest active peers held equal digests at every committed
     step; `keys` says where keys and coins come from: the system, or the protocol seed that run.json holds, so that
     whoever has it can sign for every peer; `bytes_expected` is the formula's bulk for the committed steps;
-    `detection_steps` counts, for each convicted or removed attacker, the attacked steps until then.
+    `refused_records` counts what was refused in each node's journal; `detection_steps` counts, for each convicted or
+    removed attacker, the attacked steps until then.
     """
 
     format: int = FORMAT
@@ -132,6 +133,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     scenario: list[Happened] = []
     returned: list[Return] = []
     undone: list[Undoing] = []
+    refused_records: dict[str, int] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +148,7 @@ class Ending:
     failures: tuple[Failure, ...] = ()
     model: str | None = None
     protocol_seed: int | None = None
+    refused: Mapping[int, int] = field(default_factory=dict)
 
 
 def summarise(run_id: str, state: RunState, roles: Mapping[int, Role], ending: Ending) -> Summary:
@@ -184,6 +187,7 @@ def summarise(run_id: str, state: RunState, roles: Mapping[int, Role], ending: E
                   for event in state.happened],
         returned=[state.returned[peer] for peer in sorted(state.returned)],
         undone=[state.undone[step] for step in sorted(state.undone)],
+        refused_records={str(node): count for node, count in sorted(ending.refused.items())},
     )  # fmt: skip
 
 

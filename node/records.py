@@ -13,7 +13,7 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
 from msgspec import Meta
@@ -33,9 +33,12 @@ _SHOWN = 200
 
 Peer: TypeAlias = Annotated[int, Meta(ge=0, lt=MAX_PEERS)]
 Step: TypeAlias = Annotated[int, Meta(ge=0, le=1 << 53)]
-Count: TypeAlias = Annotated[int, Meta(ge=0, le=1 << 62)]
+Count: TypeAlias = Annotated[int, Meta(ge=0, le=1 << 53)]
+Seconds: TypeAlias = Annotated[float, Meta(ge=0, le=1e11)]
 Word: TypeAlias = Annotated[str, Meta(max_length=256)]
 Text: TypeAlias = Annotated[str, Meta(max_length=1 << 16)]
+Standing: TypeAlias = Literal["banned", "gone", "eliminated"]
+Address: TypeAlias = Annotated[str, Meta(pattern=r"^[A-Za-z0-9.:\[\]-]{1,128}$")]
 Place: TypeAlias = Annotated[str, Meta(min_length=1, max_length=4096)]
 Digest: TypeAlias = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 Peers: TypeAlias = Annotated[tuple[Peer, ...], Meta(max_length=MAX_PEERS)]
@@ -44,7 +47,7 @@ Peers: TypeAlias = Annotated[tuple[Peer, ...], Meta(max_length=MAX_PEERS)]
 class Entry(msgspec.Struct, frozen=True):
     """What every record has; `node` is the genesis id of the node in whose folder it lies."""
 
-    time: float
+    time: Seconds
     node: Peer
 
 
@@ -64,8 +67,8 @@ class Committed(Sent, frozen=True):
     contributors: Peers
     active: Peers
     validators: dict[Word, Peer]
-    seconds: float
-    phases: dict[Word, float]
+    seconds: Seconds
+    phases: dict[Word, Seconds]
     loss: float | None
     parameter_digest: Digest
     state_digest: Digest
@@ -88,7 +91,7 @@ class Banned(Entry, frozen=True):
     reason: Word
     accuser: Peer | None
     removed: bool
-    standing: Word
+    standing: Standing
     evidence: Digest
     path: Place
 
@@ -226,7 +229,7 @@ class Scenario(Entry, frozen=True):
     action: Word
     peers: Peers
     text: Text
-    at_s: float
+    at_s: Seconds
 
 
 class Links(Entry, frozen=True):
@@ -244,10 +247,29 @@ class Links(Entry, frozen=True):
     rtt_s: float | None
 
 
+class Greeted(Entry, frozen=True):
+    """Enough peers have greeted this node."""
+
+    peers: Peers
+
+
+class Metrics(Entry, frozen=True):
+    """Where this node serves its metrics, as HOST:PORT."""
+
+    address: Address
+
+
+class Traffic(Entry, frozen=True):
+    """Bytes sent by receiver and kind."""
+
+    sent: Annotated[dict[Word, Annotated[dict[Word, Count], Meta(max_length=64)]], Meta(max_length=MAX_PEERS)]
+
+
 TYPES: dict[str, type[Entry]] = {
     each.__name__.lower(): each
     for each in (Committed, Evaluated, Banned, Returned, Finished, Accused, Undone, Voided, Suspected, Disputed,
-                 Resolved, Probation, Rejoining, Expelled, Halted, Failed, Resumed, Attacked, Scenario, Links)
+                 Resolved, Probation, Rejoining, Expelled, Halted, Failed, Resumed, Attacked, Scenario, Links,
+                 Greeted, Metrics, Traffic)
 }  # fmt: skip
 """The records that somebody reads, by their event; others need no more than every record has."""
 
@@ -324,7 +346,15 @@ class JournalReader:
             self._problem(str(error))
             return
         with os.fdopen(descriptor, "rb", buffering=0) as file:
+            if os.fstat(file.fileno()).st_size < self._offset:
+                self._over = True
+                self._problem(f"{self._name}: it has shrunk below what was read; nothing more of it is")
+                return
             yield from self._records(file.fileno())
+
+    def refuse(self, line: Line, problem: str) -> None:
+        """Count a record as refused after all, for its reader's own reasons."""
+        self._problem(f"{self._name}, record {line.number}: {problem}")
 
     def _records(self, descriptor: int) -> Iterator[Line]:
         for data in self._whole_lines(descriptor):
