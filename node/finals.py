@@ -12,8 +12,9 @@ from node.audit import read_genesis
 from node.build import genesis_roster, settings_of, task_of, tools_of
 from node.errors import DataError, WireError
 from node.protocol.evidence import tensor_of
+from node.protocol.messages import Signed
 from node.protocol.proof import Ground, UnprovenError, Verifier
-from node.protocol.state import Ban, parameters_digest
+from node.protocol.state import Ban, Summary, parameters_digest
 from node.records import read_regular
 
 _CERTIFICATE_BYTES = 1 << 26
@@ -47,13 +48,17 @@ def certified(
     verifier = Verifier(ground)
     verifier.settle(bans)
     verifier.returned += returned
-    return {node: _certified(verifier, run_dir, f"nodes/{node}", task.dimension) for node in nodes}
+    return {node: _certified(verifier, run_dir, f"nodes/{node}", genesis.run.steps) for node in nodes}
 
 
-def _certified(verifier: Verifier, run_dir: Path, folder: str, dimension: int) -> str | None:
+def _certified(verifier: Verifier, run_dir: Path, folder: str, last: int) -> str | None:
+    dimension = verifier.ground.settings.dimension
     try:
         parameters_D = tensor_of(read_regular(run_dir, f"{folder}/parameters.f32", 4 * dimension))
-        verifier.check_final(read_regular(run_dir, f"{folder}/certificate", _CERTIFICATE_BYTES), parameters_D)
+        certificate = read_regular(run_dir, f"{folder}/certificate", _CERTIFICATE_BYTES)
+        verifier.check_final(certificate, parameters_D)
+        summary, _ = msgspec.msgpack.decode(certificate, type=tuple[Summary, tuple[Signed, ...]])
     except (OSError, DataError, WireError, UnprovenError):
         return None
-    return parameters_digest(parameters_D).hex() if parameters_D.numel() == dimension else None
+    whole = parameters_D.numel() == dimension and summary.step == last + 1
+    return parameters_digest(parameters_D).hex() if whole else None
