@@ -148,7 +148,8 @@ def carry(
         BackendError: the disk is full.
     """
     state = RunState(prepared.run.peers, frozenset(prepared.roles))
-    watch = Watch(made.path, state)
+    simulated = prepared.experiment.backend == "simulated"
+    watch = Watch(made.path, state, prepared.run.steps, simulated=simulated)
     current = _Run(prepared, made.path, made.run_id, backend, state, watch, observer, interrupts)
     try:
         if again:
@@ -193,11 +194,19 @@ def _carry_through(current: _Run, made: rundir.RunDirectory) -> tuple[str, str |
     finally:
         current.backend.stop()
         with suppress(BtardError):
-            current.observer.saw(current.watch.look())
+            _look(current)
         current.observer.ended()
     if outcome == FINISHED and not ending.all_finished(current.state):
         outcome, problem = FAILED, ending.first_problem(current.directory, current.state, current.exits)
     return outcome, problem
+
+
+def _look(current: _Run) -> None:
+    """Take in what the nodes have journalled, and say what of it is refused."""
+    records = current.watch.look()
+    for problem in current.watch.problems():
+        current.observer.note(f"warning: {problem}")
+    current.observer.saw(records)
 
 
 def _follow(current: _Run) -> tuple[str, str | None]:
@@ -208,9 +217,9 @@ def _follow(current: _Run) -> tuple[str, str | None]:
     while len(current.exits) + len(current.absent) < current.plan.run.peers:
         for ended in current.backend.poll(pace_s):
             current.exits[ended.node] = ended.exit_code
-            current.observer.saw(current.watch.look())
+            _look(current)
             _name_dead(current, ended)
-        current.observer.saw(current.watch.look())
+        _look(current)
         for node in play.look() if play is not None else ():
             current.exits.pop(node, None)
         early = _reason_to_stop(current)
@@ -271,11 +280,13 @@ def _score(current: _Run, outcome: str, problem: str | None) -> Result:
             final = scoring.final_figures(current.plan, current.directory, current.state)
         except BtardError as error:
             outcome, problem = FAILED, str(error)
+    if final.problem is not None:
+        current.observer.note(f"warning: {final.problem}")
     failed = ending.failures(current.directory, current.state, current.exits)
     dimension = current.plan.dimension if current.plan.run.topology == "butterfly" else None  # the formula is its own
     experiment = current.plan.experiment
-    durability = experiment.durability if kept(experiment, current.plan.conditions) else None
-    how = Ending(outcome, wall, problem, final.test_accuracy, dimension, failed, final.model, durability)
+    how = Ending(outcome, wall, problem, final.test_accuracy, dimension, failed, final.model,
+                 experiment.durability if kept(experiment, current.plan.conditions) else None, experiment.seeds.protocol, current.watch.refused)  # fmt: skip
     score = summary.summarise(current.run_id, current.state, current.plan.roles, how)
     summary.write(score, current.directory)
     with suppress(BackendError):  # a full disk; `problem` says so already

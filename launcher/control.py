@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from launcher.files import last_lines, write_atomically
+from launcher.journals import NodeJournal
 from launcher.rundir import RunRecord, read_record
 from launcher.state import RunState
 from launcher.summary import Summary
-from node import journal
 from node.errors import BackendError, ConfigError
 
 if TYPE_CHECKING:
@@ -66,18 +66,20 @@ def latest(runs: Path = Path("runs")) -> Path:
 
 
 def status(run_dir: Path) -> list[str]:
-    """The run in lines: what it is, how it stands, and one line for each node.
+    """The run in lines: what it is, how it stands, and one line for each node and for each record that is refused.
 
     Raises:
         ConfigError: it is no run directory.
-        DataError: a journal is damaged.
     """
     record = read_record(run_dir)
     roles = {int(peer) for peer in record.roles}
     state = RunState(record.run.peers, frozenset(roles))
+    simulated, warnings = record.experiment.backend == "simulated", []
     for place in state.nodes:
-        for each in journal.read(run_dir / "nodes" / str(place) / "journal.jsonl")[0]:
+        told = NodeJournal(run_dir, place, state.peers, record.run.steps, plays=simulated)
+        for each in told.look():
             state.apply(each)
+        warnings += [f"warning: {problem}" for problem in told.problems()]
     head = f"run {record.run_id} ({record.experiment.backend}) in {run_dir}: {_standing(run_dir, record)}"
     rows = [f"step {state.step} of {record.run.steps}" if state.step >= 0 else "no step yet"]
     for node in state.nodes.values():
@@ -85,7 +87,7 @@ def status(run_dir: Path) -> list[str]:
         role = "attacker" if node.node in roles else "honest"
         step = f"step {node.step}" if node.step >= 0 else "no step yet"
         rows.append(f"node {node.node}  {role:8}  {node.out or node.state:9}  {step}{accuracy}")
-    return [head, *rows]
+    return [head, *rows, *warnings]
 
 
 def logs(run_dir: Path, node: int | None, count: int) -> list[str]:

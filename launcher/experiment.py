@@ -24,12 +24,15 @@ _SCHEDULE = Schedule()
 
 
 class Seeds(msgspec.Struct, frozen=True):
-    """The four seeds of a run: initial parameters, mini-batches, attackers, and keys with their randomness."""
+    """The four seeds of a run: initial parameters, mini-batches, attackers, and keys with their randomness.
+
+    `protocol` None: keys and protocol secrets come from the system, and no seed tells them.
+    """
 
     init: int
     data: int
     attack: int
-    protocol: int
+    protocol: int | None
 
 
 class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -99,10 +102,25 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     @property
     def seeds(self) -> Seeds:
-        """The four seeds: those given, the others derived from `seed`."""
-        given = {"init": self.init_seed, "data": self.data_seed, "attack": self.attack_seed,
-                 "protocol": self.protocol_seed}  # fmt: skip
-        return Seeds(**{name: _derived(name, self.seed) if own is None else own for name, own in given.items()})
+        """The four seeds: those given, the others derived from `seed`.
+
+        The protocol's is derived in a simulation alone: whoever knows it knows every key, and the default `seed` is
+        public.
+        """
+        given = {"init": self.init_seed, "data": self.data_seed, "attack": self.attack_seed}
+        shared = {name: _derived(name, self.seed) if own is None else own for name, own in given.items()}
+        protocol = self.protocol_seed
+        if protocol is None and self.backend == "simulated":
+            protocol = _derived("protocol", self.seed)
+        return Seeds(**shared, protocol=protocol)
+
+    @property
+    def network_seed(self) -> int:
+        """The seed of a modelled network's draws. Real nodes find it in their configuration, so theirs is not the
+        protocol's, which would tell each the others' keys."""
+        if self.backend == "simulated" and (protocol := self.seeds.protocol) is not None:
+            return protocol
+        return _derived("network", self.seed if self.protocol_seed is None else self.protocol_seed)
 
     def run_config(self, device: Literal["cpu", "cuda"]) -> RunConfig:
         """What all peers agree on.

@@ -86,7 +86,7 @@ def _prepare(record: RunRecord, timeout: float | None, observer: cluster.Observe
 def _removed(run_dir: Path, record: RunRecord) -> frozenset[int]:
     """Nodes that the others have removed; they would find nobody to speak to."""
     state = RunState(record.run.peers, frozenset(int(peer) for peer in record.roles))
-    watch = Watch(run_dir, state)
+    watch = Watch(run_dir, state, record.run.steps)
     try:
         watch.catch_up()
     finally:

@@ -12,6 +12,10 @@ Record: TypeAlias = Mapping[str, Any]
 """One journal line: time, node, event and the event's own fields."""
 
 
+_MOST_BYTES = 1 << 53
+"""What a node says of itself may be any number; sums of these fit into JSON."""
+
+
 @dataclass(frozen=True, slots=True)
 class Commit:
     """One node's view of one committed step."""
@@ -40,6 +44,7 @@ class Ban:
     standing: str
     evidence: str
     evidence_digest: str
+    attempt: int = 0
 
 
 class Undoing(msgspec.Struct, frozen=True):
@@ -65,7 +70,8 @@ class Bytes:
 
     def plus(self, other: Bytes) -> Bytes:
         """Both together."""
-        return Bytes(self.bulk + other.bulk, self.control + other.control, self.publication + other.publication)
+        kinds = (self.bulk + other.bulk, self.control + other.control, self.publication + other.publication)
+        return Bytes(*(min(count, _MOST_BYTES) for count in kinds))
 
     @property
     def total(self) -> int:
@@ -96,7 +102,6 @@ class NodeState:
     problem: str | None = None
     finished: bool = False
     parameter_digest: str | None = None
-    parameters_file: str | None = None
     exit_code: int | None = None
 
 
@@ -192,15 +197,22 @@ class RunState:
 
     def accuracy(self) -> list[tuple[int, float]]:
         """(step, test accuracy) of each evaluation whose slices cover the whole test set."""
-        totals = {step: (sum(c for c, _ in each.values()), sum(n for _, n in each.values()))
-                  for step, each in sorted(self.slices.items())}  # fmt: skip
+        slices = {step: self._plausible(each) for step, each in sorted(self.slices.items())}
+        totals = {step: (sum(c for c, _ in each), sum(n for _, n in each)) for step, each in slices.items() if each}
         whole = max((count for _, count in totals.values()), default=0)
         return [(step, correct / count) for step, (correct, count) in totals.items() if count == whole and count > 0]
 
+    def _plausible(self, slices: Mapping[int, tuple[int, int]]) -> list[tuple[int, int]]:
+        """An evaluation's slices. They differ by one at most, so an attacker's counts only where an honest node's is
+        as large; how many answers in it are correct is its own word."""
+        most = max((count for node, (_, count) in slices.items() if node not in self.byzantine), default=0) + 1
+        trusted = set(self.honest) or set(slices)
+        return [each for node, each in slices.items() if node in trusted or each[1] <= most]
+
     def commit(self, step: int) -> Commit | None:
-        """What the first honest node that committed `step` recorded (any node where none did)."""
+        """What the first honest node that committed `step` recorded; any node's where all attack."""
         views = self.commits.get(step, {})
-        known = [node for node in self.honest if node in views] or sorted(views)
+        known = [node for node in self.honest if node in views] or ([] if self.honest else sorted(views))
         return views[known[0]] if known else None
 
     @property
@@ -243,7 +255,8 @@ class RunState:
         if witness.node in self.byzantine or (step, peer) in self.bans:
             return
         self.bans[step, peer] = Ban(step, peer, record["reason"], record["accuser"], bool(record["removed"]),
-                                    record["standing"], record["path"], record["evidence"])  # fmt: skip
+                                    record["standing"], record["path"], record["evidence"],
+                                    int(record["attempt"]))  # fmt: skip
         if peer in self.nodes and record["removed"]:
             self.nodes[peer].out = record["standing"]
 
@@ -262,7 +275,7 @@ class RunState:
     def _finish(self, node: NodeState, record: Record) -> None:
         node.finished = True
         node.state = "finished"
-        node.parameter_digest, node.parameters_file = record["parameter_digest"], record["path"]
+        node.parameter_digest = record["parameter_digest"]
         self._count(node, record)
 
     @staticmethod

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -90,13 +91,16 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     `bans` holds proven guilt; `gone` peers fell silent, of an `eliminated` pair one is faulty. `honest_banned`,
     `honest_gone`, `honest_eliminated` and `undetected` (attackers never removed nor convicted) count peers, the
     `_peers` fields name them. `agreement` says that all honest active peers held equal digests at every committed
-    step; `bytes_expected` is the formula's bulk for the committed steps; `detection_steps` counts, for each convicted
-    or removed attacker, the attacked steps until then. `durability`: whether nodes waited for the disk
-    (grouped, none), or kept nothing to go on from (null).
+    step; `keys` says where keys and coins come from: the system, or the protocol seed that run.json holds, so that
+    whoever has it can sign for every peer; `bytes_expected` is the formula's bulk for the committed steps;
+    `refused_records` counts what was refused in each node's journal; `detection_steps` counts, for each convicted or
+    removed attacker, the attacked steps until then. `durability`: whether nodes waited for the disk (grouped, none), or
+    kept nothing to go on from (null).
     """
 
     format: int = FORMAT
     run_id: str
+    keys: Literal["system", "protocol-seed"] | None = None  # None: written by an earlier version
     outcome: str
     problem: str | None
     steps: int
@@ -131,6 +135,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     returned: list[Return] = []
     undone: list[Undoing] = []
     durability: str | None = None
+    refused_records: dict[str, int] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +150,8 @@ class Ending:
     failures: tuple[Failure, ...] = ()
     model: str | None = None
     durability: str | None = None
+    protocol_seed: int | None = None
+    refused: Mapping[int, int] = field(default_factory=dict)
 
 
 def summarise(run_id: str, state: RunState, roles: Mapping[int, Role], ending: Ending) -> Summary:
@@ -160,7 +167,8 @@ def summarise(run_id: str, state: RunState, roles: Mapping[int, Role], ending: E
     undetected = sorted(set(roles) - set(first))
     sent = [node.sent for node in state.nodes.values()]
     return Summary(
-        run_id=run_id, outcome=ending.outcome, problem=ending.problem, steps=_steps(state),
+        run_id=run_id, keys="system" if ending.protocol_seed is None else "protocol-seed",
+        outcome=ending.outcome, problem=ending.problem, steps=_steps(state),
         accuracy=state.accuracy(), final_test_accuracy=ending.final_test_accuracy,
         final_train_loss=_final_loss(state), byzantine=sorted(roles),
         attacks={str(peer): describe(role) for peer, role in sorted(roles.items())},
@@ -183,6 +191,7 @@ def summarise(run_id: str, state: RunState, roles: Mapping[int, Role], ending: E
         returned=[state.returned[peer] for peer in sorted(state.returned)],
         undone=[state.undone[step] for step in sorted(state.undone)],
         durability=ending.durability,
+        refused_records={str(node): count for node, count in sorted(ending.refused.items())},
     )  # fmt: skip
 
 

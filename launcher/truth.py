@@ -25,6 +25,7 @@ _STATES = {"banned": 3, "gone": 4, "eliminated": 4}
 _EVENTS = ("attack_started", "attack_stopped", "banned", "gone", "eliminated", "returned", "voided", "disputed",
            "halted", "failed", "finished")  # fmt: skip
 _JOURNALLED = frozenset({"voided", "disputed", "halted", "failed"})
+_OF_ATTEMPTS = frozenset({"voided", "disputed"})
 _OF_STEPS = frozenset({"committed", "banned", "voided", "disputed"})
 
 
@@ -202,7 +203,7 @@ class Truth:
             if name not in _JOURNALLED or record["node"] in self._state.byzantine:
                 continue
             # Every honest node reports the same attempt; each node halts or fails on its own.
-            where = (record["step"], record["attempt"]) if "attempt" in record else (record["node"],)
+            where = (record["step"], record["attempt"]) if name in _OF_ATTEMPTS else (record["node"],)
             if (name, *where) not in self._seen:
                 self._seen.add((name, *where))
                 yield Event(name, float(record["time"]), str(record["node"]), f"{name} at step {self._state.step + 1}")

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 
 from launcher.files import disk_error
+from launcher.journals import NodeJournal
 from launcher.state import Record, RunState
 from node import journal
 
@@ -24,12 +26,13 @@ class Watch:
     Args:
         run_dir: the run directory; the journal of node i is `nodes/i/journal.jsonl`.
         state: what the records are folded into.
+        steps: of the run.
+        simulated: the nodes journal the events of the scenario.
     """
 
-    def __init__(self, run_dir: Path, state: RunState) -> None:
+    def __init__(self, run_dir: Path, state: RunState, steps: int, *, simulated: bool = False) -> None:
         self.state = state
-        self._journals = {node: run_dir / "nodes" / str(node) / "journal.jsonl" for node in state.nodes}
-        self._offsets = dict.fromkeys(state.nodes, 0)
+        self._journals = {node: NodeJournal(run_dir, node, state.peers, steps, plays=simulated) for node in state.nodes}
         self._noted: list[Record] = []
         self._events = _Lines(run_dir / "events.jsonl")
         self._metrics = _Lines(run_dir / "metrics.jsonl")
@@ -47,9 +50,8 @@ class Watch:
         for record in told:
             self.state.apply(record)
         seen = Counter(record["node"] for record in told)
-        for node, path in self._journals.items():
-            if path.exists():
-                self._offsets[node] = journal.offset_after(path, seen[node])
+        for node, own in self._journals.items():
+            deque(islice(own.look(), seen[node]), maxlen=0)
 
     def look(self) -> list[Record]:
         """All records journalled since the last look, in order of time.
@@ -57,11 +59,7 @@ class Watch:
         Raises:
             BackendError: the disk is full.
         """
-        found: list[Record] = []
-        for node, path in self._journals.items():
-            if path.exists():
-                records, self._offsets[node] = journal.read(path, self._offsets[node])
-                found += records
+        found = [record for own in self._journals.values() for record in own.look()]
         found.sort(key=lambda record: float(record["time"]))
         for record in found:
             self.state.apply(record)
@@ -79,6 +77,15 @@ class Watch:
         self._write([record])
         self.state.apply(record)
         self._noted.append(record)
+
+    def problems(self) -> list[str]:
+        """A line for each record of a node that was refused since the last time that this was asked."""
+        return [line for own in self._journals.values() for line in own.problems()]
+
+    @property
+    def refused(self) -> dict[int, int]:
+        """How many records were refused, by node."""
+        return {node: own.refused for node, own in self._journals.items() if own.refused}
 
     def close(self) -> None:
         """Close both files."""

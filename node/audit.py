@@ -22,8 +22,9 @@ from node.errors import BackendError, ConfigError, DataError, WireError
 from node.journal import read
 from node.protocol.evidence import tensor_of
 from node.protocol.proof import Ground, Proof, UnprovenError, Verifier
-from node.protocol.state import Ban
+from node.protocol.state import Ban, parameters_digest
 from node.protocol.tribunal import standing
+from node.records import read_regular
 from node.training.environment import fingerprint, pin, usable
 from node.training.task import Task
 
@@ -121,8 +122,11 @@ def read_genesis(run_dir: Path) -> Genesis:
     return genesis
 
 
-def evaluate_final(run: RunConfig, data_directory: Path, parameters_file: Path, imports: Sequence[Path] = ()) -> float:
-    """Accuracy of saved parameters on all test items, between 0 and 1; `imports` are the run's own files.
+def evaluate_final(
+    run: RunConfig, data_directory: Path, parameters_file: Path, imports: Sequence[Path] = (), digest: str | None = None
+) -> float:
+    """Accuracy of saved parameters on all test items, between 0 and 1; `imports` are the run's own files, `digest` is
+    that of the parameters, whose file may have been changed since.
 
     Raises:
         DataError: the parameters or the data cannot be read.
@@ -131,13 +135,14 @@ def evaluate_final(run: RunConfig, data_directory: Path, parameters_file: Path, 
     pin(here.device)
     extensions.load(imports)
     task = task_of(here, data_directory)
-    return task.evaluate(_parameters(parameters_file, task), 0, task.test_size) / task.test_size
+    return task.evaluate(_parameters(parameters_file, task, digest), 0, task.test_size) / task.test_size
 
 
 def save_model(
-    run: RunConfig, data_directory: Path, parameters_file: Path, target: Path, imports: Sequence[Path] = ()
-) -> None:
-    """Save parameters as a state dictionary that `torch.load(weights_only=True)` reads.
+    run: RunConfig, data_directory: Path, parameters_file: Path, target: Path, imports: Sequence[Path] = (),
+    digest: str | None = None,
+) -> None:  # fmt: skip
+    """Save parameters as a state dictionary that `torch.load(weights_only=True)` reads; `digest` as above.
 
     Raises:
         DataError: the parameters cannot be read.
@@ -145,7 +150,7 @@ def save_model(
     """
     extensions.load(imports)
     task = task_of(_here(run), data_directory)
-    parameters_D = _parameters(parameters_file, task)
+    parameters_D = _parameters(parameters_file, task, digest)
     tensors = {layer.name: parameters_D[layer.start : layer.stop].reshape(layer.shape).clone() for layer in task.layout}
     temporary = target.with_suffix(".tmp")
     try:
@@ -160,11 +165,13 @@ def _here(run: RunConfig) -> RunConfig:
     return msgspec.structs.replace(run, device=usable(run.device))
 
 
-def _parameters(path: Path, task: Task) -> Tensor:
+def _parameters(path: Path, task: Task, digest: str | None = None) -> Tensor:
     try:
-        parameters_D = tensor_of(path.read_bytes())
-    except (OSError, WireError) as error:
+        parameters_D = tensor_of(read_regular(path.parent, path.name, 4 * task.dimension))
+    except (OSError, DataError, WireError) as error:
         raise DataError(f"cannot read the parameters {path}: {error}; run again") from error
+    if digest is not None and parameters_digest(parameters_D).hex() != digest:
+        raise DataError(f"{path} is not what it was when its certificate was checked; run again")
     if parameters_D.numel() != task.dimension:
         raise DataError(f"{path} holds {parameters_D.numel()} parameters instead of {task.dimension}; run again")
     return parameters_D

@@ -216,16 +216,3 @@ def _record(line: bytes) -> Record:
         if not isinstance(record.get(name), kinds):
             raise msgspec.ValidationError(f"a record needs {name!r}, and this line has {record.get(name)!r}")
     return record
-
-
-def offset_after(path: Path, count: int) -> int:
-    """The offset behind the first `count` lines (the file's end if it has fewer).
-
-    Raises:
-        DataError: it cannot be read.
-    """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise _unreadable(path, error) from error
-    return sum(len(line) for line in data.splitlines(keepends=True)[:count])

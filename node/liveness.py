@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -17,6 +18,9 @@ from node.errors import BackendError
 
 LOCK, EXIT = "alive", "exit"
 _ATTEMPTS, _BETWEEN_S = 50, 0.02
+_WORD_BYTES = 8
+_LOOK = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+"""How to open what a hostile worker may have put there: through no link, and without waiting for a FIFO's writer."""
 
 
 @contextmanager
@@ -66,7 +70,7 @@ def leave_word(directory: Path, exit_code: int) -> None:
 def alive(directory: Path) -> bool:
     """True while some process holds the directory."""
     try:
-        descriptor = os.open(directory / LOCK, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        descriptor = os.open(directory / LOCK, _LOOK)
     except OSError:
         return False
     try:
@@ -80,12 +84,19 @@ def alive(directory: Path) -> bool:
 
 def began(directory: Path) -> bool:
     """True once some process has held the directory."""
-    return (directory / LOCK).exists()
+    try:
+        return stat.S_ISREG((directory / LOCK).lstat().st_mode)
+    except OSError:
+        return False
 
 
 def last_word(directory: Path) -> int | None:
     """The exit code that the process left, None if it had no time to."""
     try:
-        return int((directory / EXIT).read_text())
+        descriptor = os.open(directory / EXIT, _LOOK)
+        try:
+            return int(os.read(descriptor, _WORD_BYTES))
+        finally:
+            os.close(descriptor)
     except (OSError, ValueError):
         return None

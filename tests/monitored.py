@@ -145,7 +145,7 @@ def monitored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Monitored]:
         patch.setattr(backends, "build", lambda *given: Patient(notes, targets=5))
         result = run(
             Experiment(task="quadratic", device="cpu", peers=4, steps=120, eval_every=20, monitor=True, timeout=100,
-                       role=("3=noise:start=20,probability=0.1",), delay=0.004, loss=0.002,
+                       role=("3=noise:start=20,probability=0.1",), protocol_seed=2, delay=0.004, loss=0.002,
                        link=("0->1:bandwidth=100kB/s",), run_dir=str(where)),
             notes,
         )  # fmt: skip

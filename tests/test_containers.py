@@ -6,6 +6,7 @@ import os
 import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -20,9 +21,10 @@ from launcher.containers.mirror import Change
 from launcher.containers.volumes import Volumes
 from launcher.rundir import read_record
 from node import health, liveness
-from node.config import Endpoint, NodeConfig, load
+from node.config import Endpoint, load
 from node.errors import BackendError, ConfigError, WireError
 from node.journal import Journal
+from tests.workers import on_this_machine
 
 ROOT = Path(__file__).parent.parent
 SMALL = {"BTARD_PEERS": "4", "BTARD_TASK": "quadratic", "BTARD_STEPS": "5", "BTARD_ATTACK": "noise",
@@ -87,13 +89,18 @@ def test_each_node_gets_its_own_keys_and_role_alone(made: bundle.Bundle, tmp_pat
     assert [group["labels"]["node"] for group in targets] == ["0", "1", "2", "3", "launcher"]
 
 
-def test_keys_are_fresh_unless_a_seed_is_given_and_the_record_repeats_them(made: bundle.Bundle) -> None:
-    again = keys.from_environment(SMALL)
-    assert again.parcels[0].secrets != made.parcels[0].secrets
-    seeded = [keys.from_environment({**SMALL, "BTARD_SEED": "0"}) for _ in range(2)]
+def test_keys_come_from_the_system_unless_a_protocol_seed_is_given(made: bundle.Bundle) -> None:
+    assert made.record.seeds.protocol is None
+    for settings in (SMALL, {**SMALL, "BTARD_SEED": "0"}):
+        assert keys.from_environment(settings).parcels[0].secrets != made.parcels[0].secrets
+    seeded = [keys.from_environment({**SMALL, "BTARD_PROTOCOL_SEED": "7"}) for _ in range(2)]
     assert seeded[0].parcels[0].secrets == seeded[1].parcels[0].secrets
-    repeated = {**SMALL, "BTARD_PROTOCOL_SEED": str(made.record.seeds.protocol)}
-    assert keys.from_environment(repeated).parcels[0].secrets == made.parcels[0].secrets
+
+
+def test_containers_are_not_simulated() -> None:
+    """A simulation's keys derive from its public seed."""
+    with pytest.raises(ConfigError, match=r"^BTARD_BACKEND=simulated has no containers; leave it out, or"):
+        keys.from_environment({**SMALL, "BTARD_BACKEND": "simulated"})
 
 
 def test_keys_leaves_a_run_alone_whose_nodes_still_work(made: bundle.Bundle, tmp_path: Path) -> None:
@@ -116,27 +123,135 @@ def test_keys_says_what_is_wrong(arguments: list[str], code: int, tmp_path: Path
     assert done.stderr.decode().startswith("error: ") and done.stderr.count(b"\n") == 1
 
 
+MOST = mirror.limits(steps=5, dimension=64)
+
+
+def mirrored(found: mirror.Mirror, copy: Path) -> tuple[dict[str, bytes], list[str]]:
+    """The files of a copy after one look, and what is not copied."""
+    changes = list(found.changes())
+    for change in changes:
+        mirror.apply(copy, change)
+    files = {path.relative_to(copy).as_posix(): path.read_bytes() for path in copy.rglob("*") if path.is_file()}
+    return files, [change.problem for change in changes if change.problem]
+
+
 def test_a_mirror_copies_what_grows_and_nothing_else(tmp_path: Path) -> None:
-    place, copy = tmp_path / "there", tmp_path / "here"
+    volume, copy = tmp_path / "there", tmp_path / "here"
+    place = volume / "nodes" / "3"
     (place / "evidence").mkdir(parents=True)
-    found = mirror.Mirror({3: place})
-    (place / "journal.jsonl").write_text('{"a":1}\n')
+    found = mirror.Mirror({3: volume}, MOST)
+    (place / "journal.jsonl").write_text('{"a":1}\n{"half')
     (place / "evidence" / "ban-1-0-2.evidence").write_bytes(b"proof")
+    (place / "evidence" / "return-4-1.certificate").write_bytes(b"proof of return")
     (place / "evidence" / "other").write_bytes(b"no")
     (place / "secrets.json").write_text("no")
     (tmp_path / "outside").write_text("no")
     (place / "parameters.f32").symlink_to(tmp_path / "outside")
     os.mkfifo(place / "certificate")
-    for change in found.changes():
-        mirror.apply(copy, change)
-    with (place / "journal.jsonl").open("a") as journal:
-        journal.write('{"a":2}\n')
+    expected = {"nodes/3/journal.jsonl": b'{"a":1}\n', "nodes/3/evidence/ban-1-0-2.evidence": b"proof",
+                "nodes/3/evidence/return-4-1.certificate": b"proof of return"}  # fmt: skip
+    assert mirrored(found, copy) == (expected, [])
+    # A node that starts again takes back what a crash has left of a line.
+    (place / "journal.jsonl").write_text('{"a":1}\n{"a":2}\n')
     again = list(found.changes())
     assert again == [Change("nodes/3/journal.jsonl", 8, b'{"a":2}\n')]
     for change in again * 2:
         mirror.apply(copy, change)
-    files = {path.relative_to(copy).as_posix(): path.read_bytes() for path in copy.rglob("*") if path.is_file()}
-    assert files == {"nodes/3/journal.jsonl": b'{"a":1}\n{"a":2}\n', "nodes/3/evidence/ban-1-0-2.evidence": b"proof"}
+    assert (copy / "nodes/3/journal.jsonl").read_bytes() == b'{"a":1}\n{"a":2}\n'
+
+
+def sparse(path: Path, size: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab") as file:
+        file.truncate(size)
+
+
+def many_files(place: Path) -> None:
+    for peer in range(6):
+        sparse(place / f"evidence/ban-1-0-{peer}.evidence", MOST.evidence)
+
+
+GIGABYTE = 1 << 30
+HOSTILE_FILES: dict[str, tuple[Callable[[Path], None], str]] = {
+    "a sparse journal of 10 GB": (
+        lambda place: sparse(place / "journal.jsonl", 10 * GIGABYTE),
+        f"nodes/3/journal.jsonl has {10 * GIGABYTE} bytes, more than the {MOST.journal} that it may have; no more of",
+    ),
+    "sparse evidence of 10 GB": (
+        lambda place: sparse(place / "evidence/ban-1-0-2.evidence", 10 * GIGABYTE),
+        f"nodes/3/evidence/ban-1-0-2.evidence has {10 * GIGABYTE} bytes, more than the {MOST.evidence} that it may",
+    ),
+    "parameters of another model": (
+        lambda place: sparse(place / "parameters.f32", 4 * 64 + 4),
+        "nodes/3/parameters.f32 has 260 bytes, more than the 256 that it may have",
+    ),
+    "an endless exit code": (
+        lambda place: sparse(place / "exit", GIGABYTE),
+        f"nodes/3/exit has {GIGABYTE} bytes, more than the 64 that it may have",
+    ),
+    "evidence that adds up": (
+        many_files,
+        f"node 3 has written more than {MOST.in_all} bytes; no more of it is copied",
+    ),
+}
+
+
+@pytest.mark.parametrize(("fill", "problem"), HOSTILE_FILES.values(), ids=HOSTILE_FILES)
+def test_no_node_fills_the_observers_disk(fill: Callable[[Path], None], problem: str, tmp_path: Path) -> None:
+    volume, copy = tmp_path / "there", tmp_path / "here"
+    fill(volume / "nodes" / "3")
+    found = mirror.Mirror({3: volume}, MOST)
+    changes = list(found.changes())
+    for change in changes:
+        mirror.apply(copy, change)
+    problems = [change.problem for change in changes if change.problem]
+    assert problems and problem in problems[0], problems
+    assert all("\n" not in line for line in problems)
+    blocks = sum(path.stat().st_blocks * 512 for path in copy.rglob("*"))
+    assert blocks < 1 << 20, "holes stay holes"
+    assert list(found.changes()) == [], "it is said once"
+
+
+def test_a_journal_that_shrinks_is_copied_no_further(tmp_path: Path) -> None:
+    volume, copy = tmp_path / "there", tmp_path / "here"
+    journal = volume / "nodes/3/journal.jsonl"
+    journal.parent.mkdir(parents=True)
+    found = mirror.Mirror({3: volume}, MOST)
+    journal.write_bytes(b"first line\nsecond line\n")
+    assert mirrored(found, copy)[1] == []
+    journal.write_bytes(b"another\n")
+    files, problems = mirrored(found, copy)
+    assert files == {"nodes/3/journal.jsonl": b"first line\nsecond line\n"}
+    assert problems == ["nodes/3/journal.jsonl has shrunk from 23 to 8 bytes; no more of it is copied"]
+
+
+@pytest.mark.parametrize("link", ["nodes", "nodes/3", "nodes/3/evidence"])
+def test_no_folder_is_reached_through_a_link(link: str, tmp_path: Path) -> None:
+    """The observer sees all volumes: a node could pass another's files, or its evidence, for its own."""
+    volume, elsewhere = tmp_path / "there", tmp_path / "elsewhere"
+    for part in ("nodes/3/evidence", "3/evidence", "evidence"):
+        (elsewhere / part).mkdir(parents=True)
+        (elsewhere / part / "ban-1-0-2.evidence").write_bytes(b"another's")
+    (volume / link).parent.mkdir(parents=True, exist_ok=True)
+    (volume / link).symlink_to(elsewhere / link.partition("/")[0] if link == "nodes" else elsewhere)
+    assert mirrored(mirror.Mirror({3: volume}, MOST), tmp_path / "here") == ({}, [])
+
+
+@pytest.mark.parametrize("name", [liveness.LOCK, liveness.EXIT])
+@pytest.mark.parametrize("kind", ["fifo", "link", "folder", "noise"])
+def test_a_hostile_lock_or_exit_code_holds_nobody_up(kind: str, name: str, tmp_path: Path) -> None:
+    match kind:
+        case "fifo":
+            os.mkfifo(tmp_path / name)
+        case "link":
+            (tmp_path / name).symlink_to("/dev/zero")
+        case "folder":
+            (tmp_path / name).mkdir()
+        case _:
+            sparse(tmp_path / name, 10 * GIGABYTE)
+    assert not liveness.alive(tmp_path)
+    assert liveness.began(tmp_path) is (kind == "noise" and name == liveness.LOCK)
+    assert liveness.last_word(tmp_path) is None
 
 
 @pytest.mark.parametrize("path", ["../x", "nodes/0/../../x", "run.json", "nodes/0/evidence/../exit", "/nodes/0/exit"])
@@ -146,7 +261,7 @@ def test_a_change_outside_a_nodes_files_is_refused(path: str, tmp_path: Path) ->
 
 
 def test_the_observer_notices_ends_and_deaths(tmp_path: Path) -> None:
-    backend = Volumes(3, tmp_path, tmp_path / "run")
+    backend = Volumes(3, tmp_path, tmp_path / "run", MOST, print)
     for node in range(3):
         Journal(places.written_by(tmp_path, node) / "journal.jsonl", node).append("bound")
     with liveness.held(places.written_by(tmp_path, 0)):
@@ -233,43 +348,9 @@ def test_workers_and_observer_on_one_machine(tmp_path: Path) -> None:
     """What the containers run, as processes: keys, two workers by `python -m node`, and the observer."""
     made = keys.from_environment({**CLEAN, "PATH": os.environ["PATH"]})
     bundle.lay_out(made, tmp_path)
-    ports = iter(_free_ports(4))
-    addresses = {str(node): Endpoint(*(f"tcp://localhost:{next(ports)}" for _ in range(2))) for node in range(2)}
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    workers = []
-    for node in range(2):
-        place = places.secrets_of(tmp_path, node)
-        config: NodeConfig = msgspec.structs.replace(
-            load(place / "config.json"), secrets_file=str(place / "secrets.json"),
-            directory=str(places.written_by(tmp_path, node)), listen=_local(addresses[str(node)]),
-            addresses=addresses, metrics=None,
-        )  # fmt: skip
-        (place / "config.json").write_bytes(msgspec.json.encode(config))
-        workers.append(subprocess.Popen([sys.executable, "-m", "node", str(place / "config.json")], env=environment,
-                                        stderr=subprocess.DEVNULL))  # fmt: skip
-    try:
+    with on_this_machine(tmp_path, range(2), 2) as workers:
         assert observer.main([], tmp_path) == 0
         assert [worker.wait(30) for worker in workers] == [0, 0]
-    finally:
-        for worker in workers:
-            worker.kill()
-            worker.wait()
     summary = msgspec.json.decode((places.runs(tmp_path) / made.genesis.run_id / "summary.json").read_bytes())
     assert summary["outcome"] == "finished" and summary["steps"] == 5 and summary["agreement"]
     assert summary["honest_banned"] == 0 and summary["byzantine"] == []
-
-
-def _local(endpoint: Endpoint) -> Endpoint:
-    return Endpoint(*(url.replace("localhost", "127.0.0.1") for url in (endpoint.control, endpoint.bulk)))
-
-
-def _free_ports(count: int) -> list[int]:
-    import socket
-
-    sockets = [socket.socket() for _ in range(count)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports

@@ -7,8 +7,9 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
-from launcher import plan
+from launcher import conditions, plan
 from launcher.experiment import Experiment, node_configs
 from node.config import Member, RunConfig
 from node.errors import ConfigError
@@ -20,11 +21,29 @@ def test_the_defaults_are_the_configurations_own() -> None:
 
 
 def test_seeds_are_derived_unless_given() -> None:
-    first, second = Experiment(seed=1).seeds, Experiment(seed=2, data_seed=7).seeds
+    simulated = Experiment(backend="simulated")
+    first, second = (replace(simulated, seed=1).seeds, replace(simulated, seed=2, data_seed=7).seeds)
     assert second.data == 7
     derived = [*msgspec.structs.astuple(first), second.init, second.attack, second.protocol]
     assert len(set(derived)) == len(derived)
-    assert Experiment(seed=1).seeds == first
+    assert replace(simulated, seed=1).seeds == first
+
+
+@pytest.mark.parametrize("backend", ["local", "compose"])
+def test_no_seed_but_the_protocols_own_tells_the_keys_of_real_processes(backend: str) -> None:
+    """The default seed is public, so whoever knows it could sign for everybody."""
+    real, simulated = Experiment(backend=backend), Experiment(backend="simulated")
+    assert real.seeds.protocol is None
+    assert replace(real, protocol_seed=7).seeds.protocol == replace(simulated, protocol_seed=7).seeds.protocol == 7
+    assert msgspec.structs.astuple(real.seeds)[:3] == msgspec.structs.astuple(simulated.seeds)[:3]
+
+
+def test_what_real_nodes_are_told_of_a_modelled_network_is_not_the_protocol_seed() -> None:
+    delayed = Experiment(delay=0.01, protocol_seed=7)
+    assert (real := conditions.of(delayed)) is not None
+    assert (simulated := conditions.of(replace(delayed, backend="simulated"))) is not None
+    assert simulated.seed == 7 != real.seed
+    assert real == conditions.of(delayed), "the network's draws repeat with the seed"
 
 
 @pytest.mark.parametrize(

@@ -27,14 +27,14 @@ def attacked(tmp_path_factory: pytest.TempPathFactory) -> Result:
     """One finished run with two attackers."""
     where = tmp_path_factory.mktemp("attacked") / "run"
     return run(Experiment(task="quadratic", device="cpu", steps=40, eval_every=20, attack="noise", byzantine=2,
-                          attack_start=3, run_dir=str(where), timeout=100))  # fmt: skip
+                          attack_start=3, protocol_seed=2, run_dir=str(where), timeout=100))  # fmt: skip
 
 
 def test_both_attackers_are_banned_and_nobody_else(attacked: Result) -> None:
     made = attacked.summary
     assert (made.outcome, made.problem, made.failures) == ("finished", None, [])
     assert (made.steps, made.byzantine, made.undetected, made.honest_banned) == (40, [4, 5], 0, 0)
-    assert made.agreement
+    assert (made.agreement, made.keys) == (True, "protocol-seed")
     assert len({made.parameter_digest[str(peer)] for peer in range(4)}) == 1
     assert [step for step, _ in made.accuracy] == [0, 20, 40]
     assert made.final_test_accuracy == made.accuracy[-1][1], "the slices add up to the launcher's own figure"
@@ -198,13 +198,17 @@ def test_a_script_needs_no_main_guard(tmp_path: Path) -> None:
     assert (done.stdout, done.stderr, done.returncode) == ("once\nfinished\n", "", 0)
 
 
-def test_the_same_seeds_give_the_same_parameters(tmp_path: Path) -> None:
-    def digests(name: str, seed: int = 0) -> set[str]:
+def test_the_same_seeds_give_the_same_parameters_with_the_protocols_own(tmp_path: Path) -> None:
+    """Without it keys and coins come from the system: the mini-batches that the coins draw differ from run to run."""
+
+    def ends(name: str, **seeds: int) -> set[str]:
         where = str(tmp_path / name)
-        made = run(Experiment(task="quadratic", device="cpu", peers=3, steps=3, run_dir=where, timeout=100, seed=seed))
+        made = run(Experiment(task="quadratic", device="cpu", peers=3, steps=3, run_dir=where, timeout=100, **seeds))
+        assert made.summary.keys == ("protocol-seed" if "protocol_seed" in seeds else "system")
         return set(made.summary.parameter_digest.values())
 
-    assert digests("a") == digests("b") != digests("c", seed=1)
+    assert ends("a", protocol_seed=7) == ends("b", protocol_seed=7) != ends("c", protocol_seed=7, seed=1)
+    assert ends("d") != ends("e")
 
 
 @pytest.mark.mnist

@@ -7,6 +7,7 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from launcher import control, rundir
@@ -60,6 +61,14 @@ def test_the_same_protocol_seed_gives_the_same_keys(tmp_path: Path) -> None:
     first, second, other = (create(Experiment(protocol_seed=seed), tmp_path) for seed in (1, 1, 2))
     assert first.path != second.path
     assert first.configs[0].members == second.configs[0].members != other.configs[0].members
+
+
+def test_without_it_two_runs_of_one_seed_have_other_keys(tmp_path: Path) -> None:
+    first, second = (create(Experiment(seed=1), tmp_path) for _ in range(2))
+    for one, other in zip(first.configs, second.configs, strict=True):
+        ours, theirs = (keys.load(Path(config.secrets_file)) for config in (one, other))
+        assert not set(msgspec.structs.astuple(ours)) & set(msgspec.structs.astuple(theirs))
+    assert rundir.read_record(first.path).seeds.protocol is None
 
 
 def test_an_empty_directory_may_be_named(tmp_path: Path) -> None:

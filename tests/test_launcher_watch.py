@@ -20,7 +20,7 @@ def lines(path: Path) -> list[dict[str, object]]:
 def test_records_are_collected_once_in_order_of_time(tmp_path: Path) -> None:
     times = iter([3.0, 1.0, 2.0])
     state = RunState(2)
-    watch = Watch(tmp_path, state)
+    watch = Watch(tmp_path, state, 9)
     assert watch.look() == [], "no journal is there yet"
     with (
         Journal(tmp_path / "nodes/0/journal.jsonl", 0, lambda: next(times)) as first,
@@ -44,7 +44,7 @@ def test_what_was_collected_and_then_damaged_is_one_clear_line(tmp_path: Path) -
     (tmp_path / "events.jsonl").write_text(
         '{"time": 1.0, "node": 0, "event": "bound"}\n{"node": 0, "event": "greeted"}\n'
     )
-    watch = Watch(tmp_path, RunState(1))
+    watch = Watch(tmp_path, RunState(1), 9)
     with pytest.raises(
         DataError, match=r"events.jsonl is damaged at byte 43: a record needs 'time', and .*; run again"
     ):
@@ -53,7 +53,7 @@ def test_what_was_collected_and_then_damaged_is_one_clear_line(tmp_path: Path) -
 
 
 def test_half_a_line_waits_for_its_rest(tmp_path: Path) -> None:
-    watch = Watch(tmp_path, RunState(1))
+    watch = Watch(tmp_path, RunState(1), 9)
     path = tmp_path / "nodes/0/journal.jsonl"
     path.parent.mkdir(parents=True)
     path.write_text('{"time": 1, "node": 0, "ev')
@@ -70,13 +70,13 @@ def test_a_line_that_the_launcher_did_not_finish_is_collected_again(tmp_path: Pa
     with Journal(tmp_path / "nodes/0/journal.jsonl", 0, lambda: 1.0) as told:
         told.append("greeted", peers=[1])
         told.append("bound", control="c", bulk="b")
-    first = Watch(tmp_path, RunState(1))
+    first = Watch(tmp_path, RunState(1), 9)
     first.look()
     first.close()
     collected = tmp_path / "events.jsonl"
     whole = collected.read_bytes()
     collected.write_bytes(whole[: whole.index(b"\n") + 1 + left])
-    second = Watch(tmp_path, RunState(1))
+    second = Watch(tmp_path, RunState(1), 9)
     second.catch_up()
     assert [record["event"] for record in second.look()] == ["bound"]
     second.close()
@@ -85,4 +85,4 @@ def test_a_line_that_the_launcher_did_not_finish_is_collected_again(tmp_path: Pa
 
 def test_a_directory_that_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(BackendError, match="cannot write"):
-        Watch(tmp_path / "gone", RunState(1))
+        Watch(tmp_path / "gone", RunState(1), 9)

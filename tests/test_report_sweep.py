@@ -211,14 +211,21 @@ def test_attackers_that_were_not_caught_stand_beside_the_mean() -> None:
 
 def test_the_page_says_how_many_draws_there_are() -> None:
     text = _text(swept(plan("paper", False)))
-    assert "3 seeds and 3 protocol seeds, each one draw of validators. Medians are over all of them" in text
+    assert "3 seeds and 3 draws of validators. Medians are over all of them" in text
     assert "share the draw, so the \u00b1 intervals, which treat runs as independent, are too narrow" in text
     one = _text(swept(plan("paper", True)))
-    assert "1 seed and 1 protocol seed, each one draw of validators: no spread is known" in one
+    assert "1 seed and 1 draw of validators: no spread is known" in one
     assert "too narrow" not in one, "no interval"
     apart = plan("paper", True, seed="0..2", protocol_seed="7,8,9")
     paired = [made for made in apart if made.options["seed"] + 7 == made.options["protocol_seed"]]
     assert "too narrow" not in _text(swept(paired)), "a draw of its own for each run of a kind"
+
+
+@pytest.mark.parametrize(("backend", "draws"), [("simulated", "1 draw of"), ("local", "11 draws of")])
+def test_real_processes_without_a_protocol_seed_share_no_draw(backend: str, draws: str) -> None:
+    rows = plan("paper", True, protocol_seed="auto", backend=backend)
+    assert len(rows) == 11
+    assert f"1 seed and {draws} validators" in _text(swept(rows))
 
 
 def test_the_header_of_the_lowest_accuracy_holds_for_any_start() -> None:

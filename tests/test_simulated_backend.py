@@ -15,7 +15,8 @@ from node import journal
 from tests.launching import PATIENCE_S, await_end, launched, read_until, session
 
 ATTACKED = Experiment(
-    task="quadratic", device="cpu", steps=40, eval_every=20, attack="noise", byzantine=2, attack_start=3, timeout=100,
+    task="quadratic", device="cpu", steps=40, eval_every=20, attack="noise", byzantine=2, attack_start=3,
+    protocol_seed=2, timeout=100,
 )  # fmt: skip
 
 

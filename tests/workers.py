@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import resource
+import socket
+import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -16,10 +19,12 @@ import msgspec
 import zmq
 
 from launcher.backends.local import context, server_environment
+from launcher.containers import places
 from node import journal, keys, worker
-from node.config import Endpoint, Member, NodeConfig, Plugin, RunConfig, Secrets
+from node.config import Endpoint, Member, NodeConfig, Plugin, RunConfig, Secrets, load
 from node.mesh import GRACE_S
 
+ROOT = Path(__file__).parent.parent
 WATCHDOG_S = 60.0  # ends a test that hangs; no test depends on how long anything takes
 QUADRATIC = RunConfig(peers=3, task=Plugin("quadratic"), steps=3, batch_size=4, eval_every=2)
 ENDLESS = msgspec.structs.replace(QUADRATIC, steps=1_000_000, eval_every=1_000_000)
@@ -161,3 +166,44 @@ def _end(process: BaseProcess) -> None:
     if process.exitcode is None:
         process.kill()
     process.join(WATCHDOG_S)
+
+
+@contextmanager
+def on_this_machine(root: Path, nodes: Sequence[int], peers: int) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """What containers run, as processes: the workers of a run that `keys` has laid out, by `python -m node`.
+
+    Args:
+        root: where the volumes lie.
+        nodes: which of them to start.
+        peers: of the run.
+    """
+    addresses = {str(node): Endpoint(*(f"tcp://localhost:{port}" for port in free_ports(2))) for node in range(peers)}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    workers = []
+    try:
+        for node in nodes:
+            place, own = places.secrets_of(root, node), addresses[str(node)]
+            config: NodeConfig = msgspec.structs.replace(
+                load(place / "config.json"), secrets_file=str(place / "secrets.json"),
+                directory=str(places.written_by(root, node)), addresses=addresses, metrics=None,
+                listen=Endpoint(*(url.replace("localhost", "127.0.0.1") for url in (own.control, own.bulk))),
+            )  # fmt: skip
+            (place / "config.json").write_bytes(msgspec.json.encode(config))
+            command = [sys.executable, "-m", "node", str(place / "config.json")]
+            workers.append(subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL))
+        yield workers
+    finally:
+        for worker in workers:
+            worker.kill()
+            worker.wait()
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on."""
+    sockets = [socket.socket() for _ in range(count)]
+    for each in sockets:
+        each.bind(("127.0.0.1", 0))
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports

@@ -58,6 +58,7 @@ class ComposeBackend:
         self._unheard: Counter[int] = Counter()
         self._bound: set[int] = set()
         self._shaper: Shaper | None = None
+        self._dimension = 0
 
     def warm_up(self) -> None:
         """Look for the engine, so that a machine without one says so at once.
@@ -78,6 +79,7 @@ class ComposeBackend:
             found = kernel.examine()
             found.refuse_lack(shaping.wanted(plan.conditions, plan.run.peers))
             self._shaper = Shaper(plan.conditions, found, self._note)
+        self._dimension = plan.dimension or 0
         device = plan.run.device
         if device == "cuda":
             engine.check_gpu()
@@ -115,9 +117,8 @@ class ComposeBackend:
             self._shaper.apply(project, self._services)
         if monitored:
             self._show_pages(project)
-        self._stream = project.spawn(
-            "run", "--rm", "-T", "--no-deps", "observer", "python", "-m", "launcher.containers.observer", "follow"
-        )
+        follow = ("observer", "python", "-m", "launcher.containers.observer", "follow", str(self._dimension))
+        self._stream = project.spawn("run", "--rm", "-T", "--no-deps", *follow)
         self._listen(self._stream, self._took_change)
 
     def poll(self, timeout_s: float) -> list[Exited]:
@@ -264,6 +265,8 @@ class ComposeBackend:
         elif heard.path == mirror.SWEEP:
             self._sweeps += 1
         else:
+            if heard.problem:
+                self._note(f"warning: {heard.problem}")
             mirror.apply(self._run_dir, heard)
             self._bound.add(int(heard.path.split("/")[1]))
 

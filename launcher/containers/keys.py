@@ -8,7 +8,6 @@ standard input.
 from __future__ import annotations
 
 import os
-import secrets as system_random
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -20,8 +19,6 @@ from launcher import exits
 from launcher.containers import bundle, places
 from launcher.containers.bundle import Bundle
 from node.errors import BtardError, ConfigError
-
-_SEED_BITS = 63
 
 
 def main(arguments: list[str], root: Path = places.ROOT) -> int:
@@ -42,27 +39,24 @@ def main(arguments: list[str], root: Path = places.ROOT) -> int:
 def from_environment(environment: Mapping[str, str]) -> Bundle:
     """The run that `BTARD_*` variables describe.
 
-    Keys and the peers' randomness are drawn fresh unless a seed is given: with the default seed every node could
-    compute the others' secrets. run.json keeps the drawn seed, so that the run can still be repeated.
+    Keys and the peers' randomness are drawn from the system unless `BTARD_PROTOCOL_SEED` is given.
 
     Raises:
-        ConfigError: an option that cannot be run.
+        ConfigError: an option that cannot be run, or another backend.
         BackendError: no such device here, or no space.
     """
     from launcher import plan, rundir, settings
 
     resolved = settings.resolve({}, environment, None)
-    experiment, sources = resolved.experiment, dict(resolved.sources)
-    if sources["seed"] == sources["protocol_seed"] == "default":
-        drawn = system_random.randbits(_SEED_BITS)
-        experiment = msgspec.structs.replace(experiment, protocol_seed=drawn)
-        sources["protocol_seed"] = "drawn by the keys service"
+    experiment = resolved.experiment
+    if experiment.backend == "simulated":  # whose keys would derive from its public seed
+        raise ConfigError("BTARD_BACKEND=simulated has no containers; leave it out, or use `btard-launch run`")
     chosen = plan.make(experiment)
     with tempfile.TemporaryDirectory() as scratch:
         experiment = msgspec.structs.replace(experiment, run_dir=f"{scratch}/run")
         made = rundir.create(
             experiment, chosen.run, chosen.roles, chosen.data_directory, argv=("docker", "compose", "up"),
-            sources=sources, conditions=chosen.conditions,
+            sources=resolved.sources, conditions=chosen.conditions,
         )  # fmt: skip
         return bundle.pack(made, monitored=True)
 

@@ -1,29 +1,61 @@
-"""Copies what nodes write, as it grows: journals, evidence, final parameters. Nothing else, and nothing through a link.
+"""Copies what nodes write, as it grows: journals, evidence, final parameters. Nothing else, nothing through a link, and
+no more than an honest node could need.
 
-A node's directory is its own to fill; whatever else an attacker puts there stays there.
+A node's volume is its own to fill; whatever else an attacker puts there stays there.
 """
 
 from __future__ import annotations
 
 import os
 import re
-import stat
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 
 import msgspec
 
 from launcher.files import disk_error
-from node.errors import WireError
+from node.errors import DataError, WireError
+from node.records import JOURNAL_BYTES, open_regular, shown
 
-_NAMES = re.compile(r"journal\.jsonl|parameters\.f32|certificate|exit|evidence/ban-\d+-\d+-\d+\.evidence")
-_PATHS = re.compile(rf"nodes/\d{{1,3}}/(?:{_NAMES.pattern})")
+JOURNAL = "journal.jsonl"
+_EVIDENCE = re.compile(r"ban-\d{1,19}-\d{1,19}-\d{1,3}\.evidence|return-\d{1,19}-\d{1,3}\.certificate")
+_PATHS = re.compile(
+    rf"nodes/\d{{1,3}}/(?:{re.escape(JOURNAL)}|parameters\.f32|certificate|exit|evidence/(?:{_EVIDENCE.pattern}))"
+)
 SWEEP = ""
 """The path of a change that changes nothing: all files have been looked at once more."""
 _CHUNK_BYTES = 1 << 20
-_MOST_BYTES = 1 << 31
-"""Of one file: more is not copied."""
+_WORD_BYTES = 64
+_MOST_ENTRIES = 4096
+"""Of an evidence folder: a run has far fewer bans."""
+_SMALL_BYTES = 1 << 26
+"""Of a certificate, and of evidence besides the vectors in it: messages of all peers."""
+_LARGEST_VECTOR = 1 << 31
+"""Bytes, where the model's size is not known."""
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """The most bytes of each kind of file, and of all files of one node together."""
+
+    journal: int
+    parameters: int
+    evidence: int
+    in_all: int
+
+
+def limits(steps: int, dimension: int | None) -> Limits:
+    """What an honest node stays far below.
+
+    Args:
+        steps: of the run.
+        dimension: D of its model; None: not known here.
+    """
+    vector = _LARGEST_VECTOR if dimension is None else 4 * dimension
+    journal = min(JOURNAL_BYTES, _SMALL_BYTES + (steps << 14))
+    evidence = _SMALL_BYTES + 16 * vector
+    return Limits(journal, vector, evidence, journal + 2 * vector + 4 * evidence)
 
 
 class Change(msgspec.Struct, frozen=True):
@@ -33,40 +65,82 @@ class Change(msgspec.Struct, frozen=True):
         path: relative to the run directory.
         offset: where the bytes belong.
         data: at most a megabyte.
+        problem: one line instead of data: the file is copied no further.
     """
 
     path: str
     offset: int
     data: bytes
+    problem: str = ""
 
 
 class Mirror:
     """Finds what is new since the last look.
 
     Args:
-        sources: each node's directory; it may appear later.
+        volumes: what each node writes to; in it, its files lie as in the run directory.
+        most: what may be copied.
     """
 
-    def __init__(self, sources: Mapping[int, Path]) -> None:
-        self._sources = sources
+    def __init__(self, volumes: Mapping[int, Path], most: Limits) -> None:
+        self._volumes, self._most = volumes, most
         self._seen: dict[str, int] = {}
+        self._copied = dict.fromkeys(volumes, 0)
+        self._refused: set[str] = set()
 
     def changes(self) -> Iterator[Change]:
         """Everything that was written since; a journal comes after the files that its new lines speak of."""
-        for node, directory in self._sources.items():
-            until = _size(directory / "journal.jsonl")
-            for name in _present(directory):
-                yield from self._grown(node, directory, name, _size(directory / name))
-            yield from self._grown(node, directory, "journal.jsonl", until)
+        for node, volume in self._volumes.items():
+            until = self._size(volume, f"nodes/{node}/{JOURNAL}")
+            for name in ("exit", "certificate", "parameters.f32", *_evidence(volume, f"nodes/{node}/evidence")):
+                path = f"nodes/{node}/{name}"
+                yield from self._grown(node, volume, path, self._size(volume, path))
+            yield from self._grown(node, volume, f"nodes/{node}/{JOURNAL}", until)
 
-    def _grown(self, node: int, directory: Path, name: str, until: int) -> Iterator[Change]:
-        path = f"nodes/{node}/{name}"
-        while (offset := self._seen.get(path, 0)) < until:
-            data = _read(directory / name, offset, min(_CHUNK_BYTES, until - offset))
+    def _size(self, volume: Path, path: str) -> int:
+        """Apparent bytes of a regular file, 0 for anything else: a sparse file counts in full."""
+        try:
+            descriptor = open_regular(volume, path)
+        except (FileNotFoundError, DataError):
+            return 0
+        try:
+            return os.fstat(descriptor).st_size
+        finally:
+            os.close(descriptor)
+
+    def _grown(self, node: int, volume: Path, path: str, until: int) -> Iterator[Change]:
+        seen = self._seen.get(path, 0)
+        shrunk = path.endswith(JOURNAL) and 0 < until < seen  # other files are written anew, and only once
+        if path in self._refused or not (until > seen or shrunk):
+            return
+        if problem := self._excess(node, path, until):
+            self._refused.add(path)
+            yield Change(path, seen, b"", problem)
+            return
+        while seen < until:
+            data = _read(volume, path, seen, min(_CHUNK_BYTES, until - seen))
+            whole = data.rfind(b"\n") + 1
+            if path.endswith(JOURNAL) and (whole or len(data) < _CHUNK_BYTES):
+                data = data[:whole]  # its writer may take half a line back
             if not data:
                 return
-            self._seen[path] = offset + len(data)
-            yield Change(path, offset, data)
+            yield Change(path, seen, data)
+            seen += len(data)
+            self._seen[path] = seen
+            self._copied[node] += len(data)
+
+    def _excess(self, node: int, path: str, size: int) -> str:
+        """Why a file of this size is not copied; empty: it is."""
+        seen, name = self._seen.get(path, 0), path.rpartition("/")[2]
+        most = {JOURNAL: self._most.journal, "parameters.f32": self._most.parameters, "certificate": _SMALL_BYTES,
+                "exit": _WORD_BYTES}.get(name, self._most.evidence)  # fmt: skip
+        if size < seen:
+            return f"{path} has shrunk from {seen} to {size} bytes; no more of it is copied"
+        if size > most:
+            return f"{path} has {size} bytes, more than the {most} that it may have; no more of it is copied"
+        if self._copied[node] + size - seen > self._most.in_all:
+            return f"{path}: node {node} has written more than {self._most.in_all} bytes; no more of it is copied"
+        return ""
 
 
 def apply(run_dir: Path, change: Change) -> None:
@@ -76,13 +150,19 @@ def apply(run_dir: Path, change: Change) -> None:
         WireError: the path is not one that nodes write.
         BackendError: the disk is full.
     """
-    if _PATHS.fullmatch(change.path) is None or not 0 <= change.offset <= _MOST_BYTES:
-        raise WireError(f"a node wrote {change.path[:80]!r}, which is no file of a run")
+    if _PATHS.fullmatch(change.path) is None or not 0 <= change.offset <= _LARGEST_VECTOR << 5:
+        raise WireError(f"a node wrote {shown(change.path)!r}, which is no file of a run")
+    if not change.data:
+        return
     target = run_dir / change.path
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
         try:
+            end = change.offset + len(change.data)
+            if change.data.count(0) == len(change.data) and os.fstat(descriptor).st_size <= change.offset:
+                os.ftruncate(descriptor, end)  # a hole stays a hole
+                return
             written = 0
             while written < len(change.data):
                 written += os.pwrite(descriptor, change.data[written:], change.offset + written)
@@ -92,29 +172,22 @@ def apply(run_dir: Path, change: Change) -> None:
         raise disk_error(error, target) from error
 
 
-def _present(directory: Path) -> list[str]:
-    """The files besides the journal that are there."""
-    names = ["exit", "certificate", "parameters.f32"]
-    with suppress(OSError):
-        names += [f"evidence/{entry.name}" for entry in sorted((directory / "evidence").iterdir())]
-    return [name for name in names if _NAMES.fullmatch(name)]
+def _evidence(volume: Path, folder: str) -> list[str]:
+    """The evidence files that are there; a folder of millions of entries is not gone through."""
+    names: list[str] = []
+    with suppress(OSError), os.scandir(volume / folder) as entries:
+        names = [entry.name for entry in islice(entries, _MOST_ENTRIES)]
+    return [f"evidence/{name}" for name in sorted(names) if _EVIDENCE.fullmatch(name)]
 
 
-def _size(path: Path) -> int:
-    """Bytes of a regular file, 0 for anything else."""
+def _read(volume: Path, path: str, offset: int, count: int) -> bytes:
     try:
-        found = path.lstat()
-    except OSError:
-        return 0
-    return min(found.st_size, _MOST_BYTES) if stat.S_ISREG(found.st_mode) else 0
-
-
-def _read(path: Path, offset: int, count: int) -> bytes:
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError:
+        descriptor = open_regular(volume, path)
+    except (FileNotFoundError, DataError):
         return b""
     try:
         return os.pread(descriptor, count, offset)
+    except OSError:
+        return b""
     finally:
         os.close(descriptor)

@@ -1,8 +1,9 @@
-"""The `observer` service: `python -m launcher.containers.observer [follow]`.
+"""The `observer` service: `python -m launcher.containers.observer [follow DIMENSION]`.
 
 It is the only service that knows who attacks. Without an argument it follows the nodes' journals to the end of the
 run and scores it, as the launcher does for processes of its own; with `follow` it prints every change of the nodes'
-files as a line of JSON, for a launcher outside.
+files as a line of JSON, for a launcher outside, which knows how many parameters the model has. Any node may be hostile:
+what its files say counts for itself alone.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from node.errors import BtardError, ConfigError
 
 GRAFANA, GRAFANA_PORT = "grafana", 3000
 _LOOK_S = 0.2
+_FOLLOW = 2
 
 
 class _Truth(Exporter):
@@ -40,11 +42,11 @@ class _Truth(Exporter):
 def main(arguments: list[str], root: Path = places.ROOT) -> int:
     """Follow the run; returns the exit code that the launcher would have had."""
     try:
-        if arguments not in ([], ["follow"]):
-            raise ConfigError(f"unknown arguments {' '.join(arguments)!r}; use none, or follow")
+        if arguments and not (arguments[0] == "follow" and len(arguments) == _FOLLOW and arguments[1].isdecimal()):
+            raise ConfigError(f"unknown arguments {' '.join(arguments)!r}; use none, or follow DIMENSION")
         record = read_record(places.truth(root))
         if arguments:
-            return stream(record.run.peers, root)
+            return stream(record.run.peers, root, mirror.limits(record.run.steps, int(arguments[1]) or None))
         return observe(record, root)
     except BtardError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
@@ -61,9 +63,11 @@ def observe(record: RunRecord, root: Path) -> int:
     with Interrupts() as interrupts:
         interrupts.deferred = True
         chosen = _plan(record)
-        backend = Volumes(record.run.peers, root, directory.path)
         console = Console(highlight=False, width=120)
-        seen = _annotated(_Truth(Monitor(console), f"0.0.0.0:{places.TRUTH_PORT}"), root)
+        monitor = Monitor(console)
+        most = mirror.limits(record.run.steps, chosen.dimension)
+        backend = Volumes(record.run.peers, root, directory.path, most, monitor.note)
+        seen = _annotated(_Truth(monitor, f"0.0.0.0:{places.TRUTH_PORT}"), root)
         result = cluster.carry(chosen, directory, backend, seen, interrupts)
     table.show(console, result.summary, result.run_dir)
     console.print(f"docker compose cp observer:{result.run_dir} runs/", soft_wrap=True)
@@ -83,9 +87,9 @@ def _annotated(inner: cluster.Observer, root: Path) -> cluster.Observer:
     return Annotator(inner, f"http://{GRAFANA}:{GRAFANA_PORT}", auth)
 
 
-def stream(peers: int, root: Path) -> int:
+def stream(peers: int, root: Path, most: mirror.Limits) -> int:
     """Print what nodes write, for ever: whoever reads it ends us."""
-    source = mirror.Mirror({node: places.written_by(root, node) for node in range(peers)})
+    source = mirror.Mirror({node: places.volume_of(root, node) for node in range(peers)}, most)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     encode = msgspec.json.Encoder().encode
     try:

@@ -7,8 +7,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from launcher.backends import Exited
+from launcher.backends import Exited, Note
 from launcher.containers import mirror, places
+from launcher.containers.mirror import Limits
 from launcher.plan import Plan
 from node import liveness
 from node.config import NodeConfig
@@ -21,12 +22,14 @@ class Volumes:
         peers: how many.
         root: where their volumes are mounted.
         run_dir: the run directory.
+        most: what may be copied of a node's files.
+        note: told of what is not.
     """
 
-    def __init__(self, peers: int, root: Path, run_dir: Path) -> None:
+    def __init__(self, peers: int, root: Path, run_dir: Path, most: Limits, note: Note) -> None:
         self._places = {node: places.written_by(root, node) for node in range(peers)}
-        self._mirror = mirror.Mirror(self._places)
-        self._run_dir = run_dir
+        self._mirror = mirror.Mirror({node: places.volume_of(root, node) for node in range(peers)}, most)
+        self._run_dir, self._note = run_dir, note
         self._over: set[int] = set()
         self._bound: set[int] = set()
 
@@ -48,6 +51,8 @@ class Volumes:
         gone = [node for node, place in self._places.items()
                 if node not in self._over and liveness.began(place) and not liveness.alive(place)]  # fmt: skip
         for change in self._mirror.changes():  # after the look at who is gone, so that nobody's last words are lost
+            if change.problem:
+                self._note(f"warning: {change.problem}")
             mirror.apply(self._run_dir, change)
             self._bound.add(int(change.path.split("/")[1]))
         self._over.update(gone)

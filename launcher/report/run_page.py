@@ -125,7 +125,8 @@ def _configuration(run: RunData) -> str:
     about = [("run", record.run_id), ("python", record.versions.python), ("platform", record.versions.platform),
              ("commit", commit), *versions]  # fmt: skip
     seeds = record.seeds
-    derived = [("init", seeds.init), ("data", seeds.data), ("attack", seeds.attack), ("protocol", seeds.protocol)]
+    protocol = "none: drawn from the system" if seeds.protocol is None else seeds.protocol
+    derived = [("init", seeds.init), ("data", seeds.data), ("attack", seeds.attack), ("protocol", protocol)]
     return (
         page.table(("option", "value", "from"), shown)
         + page.table(("seed of", "value"), derived, numbers=(1,))

@@ -90,7 +90,7 @@ def _banned(rows: Sequence[Row]) -> str:
 
 def _standing(sweep: SweepData) -> str:
     seeds, draws = len({row.options["seed"] for row in sweep.rows}), len(set(map(_draw, sweep.rows)))
-    words = f"{seeds} seed{'s' * (seeds > 1)} and {draws} protocol seed{'s' * (draws > 1)}, each one draw of validators"
+    words = f"{seeds} seed{'s' * (seeds > 1)} and {draws} draw{'s' * (draws > 1)} of validators"
     if seeds == draws == 1:
         words += ": no spread is known, and a verdict is that of one draw"
     words += f". Medians are over all of them; differences are to the clean run of the same seed{'s' * (seeds > 1)}."
@@ -101,10 +101,13 @@ def _standing(sweep: SweepData) -> str:
     return page.paragraph(words)
 
 
-def _draw(row: Row) -> tuple[str, int]:
-    """What the draw of validators follows; without a protocol seed of its own a run derives it from its seed."""
+def _draw(row: Row) -> tuple[str, object]:
+    """What the draw of validators follows; without a protocol seed a simulation derives it from its seed, and real
+    processes share no draw."""
     own = row.options["protocol_seed"]
-    return ("seed", row.options["seed"]) if own is None else ("protocol_seed", own)
+    if own is not None:
+        return "protocol_seed", own
+    return ("seed", row.options["seed"]) if row.options["backend"] == "simulated" else ("cell", row.cell)
 
 
 def _claim(claim: Claim) -> str:

@@ -34,8 +34,8 @@ def command(where: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_twelve_nodes_from_here_with_the_same_run_directory(tmp_path: Path) -> None:
     done = command(tmp_path, *SMALL, "-n", "12", "--attack", "sign_flip", "--byzantine", "2", "--attack-start", "5",
-                   "--steps", "60", "--run-dir", "run", "--json", "--expect", "honest_banned==0",
-                   "--expect", "undetected==0", "--expect", "agreement==true")  # fmt: skip
+                   "--steps", "60", "--protocol-seed", "2", "--run-dir", "run", "--json", "--expect",
+                   "honest_banned==0", "--expect", "undetected==0", "--expect", "agreement==true")  # fmt: skip
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout)
     assert summary["steps"] == 60 and summary["byzantine"] == [10, 11]

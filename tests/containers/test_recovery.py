@@ -50,6 +50,7 @@ def digests(where: Path, nodes: range) -> dict[int, set[str]]:
 def test_the_lies_of_a_banned_container_are_taken_back(tmp_path: Path) -> None:
     score = summary(
         tmp_path, "--undo", "40", "--attack", "sign_flip", "--byzantine", "1", "--attack-start", "5", "--steps", "30",
+        "--protocol-seed", "1",
         "--delivery-bound", "10s", "--expect", "undetected==0", "--expect", "honest_gone==0",
     )  # fmt: skip
     (ban,) = score["bans"]

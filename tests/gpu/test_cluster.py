@@ -15,7 +15,8 @@ from tests.launching import command, launched, read_until, session
 from tests.scraping import scrape
 
 pytestmark = pytest.mark.gpu
-LIE = ("--attack", "sign_flip", "--byzantine", "2", "--attack-start", "0", "--seed", "1")
+LIE = ("--attack", "sign_flip", "--byzantine", "2", "--attack-start", "0", "--seed", "1",
+       "--protocol-seed", "2")  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -26,7 +27,8 @@ def test_processes_and_simulator_end_every_step_in_the_same_bits(
 ) -> None:
     result = run(Experiment(
         task="mnist_cnn", batch_size=64, steps=8, eval_every=8, device="cuda", data_dir=str(mnist_directory),
-        attack=attack, byzantine=2, attack_start=0, seed=1, timeout=TIMEOUT_S, run_dir=str(tmp_path / "run"),
+        attack=attack, byzantine=2, attack_start=0, seed=1, protocol_seed=2, timeout=TIMEOUT_S,
+        run_dir=str(tmp_path / "run"),
     ))  # fmt: skip
     assert_same_bits(result, mnist_directory, {"gradient"})
 
@@ -34,7 +36,8 @@ def test_processes_and_simulator_end_every_step_in_the_same_bits(
 def test_a_transformer(tmp_path: Path) -> None:
     result = run(Experiment(
         task="transformer_lm", batch_size=16, steps=8, eval_every=8, device="cuda", attack="sign_flip", byzantine=2,
-        attack_start=0, seed=1, timeout=TIMEOUT_S, run_dir=str(tmp_path / "run"),
+        attack_start=0, seed=1, protocol_seed=2, timeout=TIMEOUT_S,
+        run_dir=str(tmp_path / "run"),
     ))  # fmt: skip
     assert_same_bits(result, tmp_path, {"gradient"})
 

@@ -152,8 +152,8 @@ def play(episode: Episode, where: Path) -> tuple[Result, list[float]]:
     experiment = Experiment(
         peers=PEERS, byzantine=episode.byzantine, attack=episode.attack, attack_start=episode.steps // 5,
         attack_probability=0.2, task="quadratic:dimension=2000", batch_size=4, steps=episode.steps, eval_every=1000,
-        seed=episode.seed, delivery_bound=DELIVERY_S, gradient_bound=2.0, scenario=str(scenario),
-        run_dir=str(where / "run"),
+        seed=episode.seed, protocol_seed=episode.seed, delivery_bound=DELIVERY_S, gradient_bound=2.0,
+        scenario=str(scenario), run_dir=str(where / "run"),
     )  # fmt: skip
     result = run(experiment, memory)
     hold(episode, result)
