@@ -285,8 +285,9 @@ def _score(current: _Run, outcome: str, problem: str | None) -> Result:
     failed = ending.failures(current.directory, current.state, current.exits)
     dimension = current.plan.dimension if current.plan.run.topology == "butterfly" else None  # the formula is its own
     experiment = current.plan.experiment
-    how = Ending(outcome, wall, problem, final.test_accuracy, dimension, failed, final.model,
-                 experiment.durability if kept(experiment, current.plan.conditions) else None, experiment.seeds.protocol, current.watch.refused)  # fmt: skip
+    durability = experiment.durability if kept(experiment, current.plan.conditions) else None
+    how = Ending(outcome, wall, problem, final.test_accuracy, dimension, failed, final.model, durability,
+                 experiment.seeds.protocol, current.watch.refused)  # fmt: skip
     score = summary.summarise(current.run_id, current.state, current.plan.roles, how)
     summary.write(score, current.directory)
     with suppress(BackendError):  # a full disk; `problem` says so already
