@@ -42,13 +42,14 @@ class TwoCamps(Behaviour):
     Args:
         to: the camp that commits.
         before_s: seconds before the others' deadline.
-        gap_s: seconds after that.
+        gap_s: from that deadline to the reasons to dispute the next step.
+        late_s: how long after the second CLOSE the first attacker hands over its own.
 
     Source: this project, docs/adr/0045-disputes-start-together.md.
     """
 
-    def __init__(self, *, to: str = "two", before_s: float = 0.05, gap_s: float = 0.3) -> None:
-        self._to, self._before_s, self._gap_s = to, before_s, gap_s
+    def __init__(self, *, to: str = "two", before_s: float = 0.05, gap_s: float = 0.3, late_s: float = 0.0) -> None:
+        self._to, self._before_s, self._gap_s, self._late_s = to, before_s, gap_s, late_s
         self._step = -1
         self._close: Say | None = None
         self._commit: Say | None = None
@@ -66,7 +67,8 @@ class TwoCamps(Behaviour):
                 self.lasting = False
             case SetTimer(name=waits.MESSAGES, after_s=after_s) if self._step == view.step and not self.lasting:
                 self.lasting = True
-                return (output, SetTimer(self.timer("now"), max(after_s - self._before_s, 0.0)))
+                now_s = after_s - self._before_s + (self._late_s if self._leads(view) else 0.0)
+                return (output, SetTimer(self.timer("now"), max(now_s, 0.0)))
             case Say(body=Close() as close) if close.slot.step == self._step:
                 self._close = output
                 return told_apart(output, None, chosen(view, "all")) if self._leads(view) else (output,)

@@ -24,17 +24,12 @@ BOTH = (4, 5)
 BEGIN = Arbitration.begin
 
 
-def attacked(seed: int, links: LinkModel, attackers: tuple[int, ...], *attacks: Plugin) -> Stage:
+def attacked(seed: int, links: LinkModel, attackers: tuple[int, ...], *attacks: Plugin, peers: int = 6) -> Stage:
     """A short run in which some peers attack from step 2 on."""
-    return played(seed, links, dict.fromkeys(attackers, attacks))
-
-
-def played(seed: int, links: LinkModel, attacks: dict[int, tuple[Plugin, ...]], peers: int = 6) -> Stage:
-    """The same, each with attacks of its own."""
     run = RunConfig(peers=peers, task=Plugin("quadratic", {"dimension": 8}), steps=3, batch_size=1,
                     delivery_bound_s=BOUND_S, gradient_bound_s=1.0)  # fmt: skip
-    roles = {peer: Role(own, Schedule(start=STEP), tuple(attacks), attack_seed=seed) for peer, own in attacks.items()}
-    return set_up(run, roles, seed, links)
+    role = Role(attacks, Schedule(start=STEP), attackers, attack_seed=seed)
+    return set_up(run, dict.fromkeys(attackers, role), seed, links)
 
 
 def last_close(before_s: float, to: str = "one") -> tuple[Plugin, ...]:
@@ -45,8 +40,7 @@ def last_close(before_s: float, to: str = "one") -> tuple[Plugin, ...]:
 
 def a_close_after_the_freeze(seed: int) -> Stage:
     """Two CLOSEs of one peer are disputed; the last CLOSE that was missing reaches half of the others meanwhile."""
-    second = Plugin("equivocate", {"phase": "CLOSE", "to": "one"})
-    return played(seed, LinkModel(delay_s=0.01), {4: last_close(2.0, to="half"), 5: (second,)})
+    return attacked(seed, LinkModel(delay_s=0.01), BOTH, Plugin("two_camps", {"to": "half", "late_s": 2.0}))
 
 
 def another_prefix(seed: int) -> Stage:
