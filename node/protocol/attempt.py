@@ -80,6 +80,8 @@ class Attempt:
         self.parts: dict[int, Tensor] = {}
         self.aggregates: dict[int, Tensor] = {}
         self.publications: dict[tuple[int, int, int, int], Tensor] = {}
+        self.refuted: set[BulkKey] = set()
+        """Tensors whose owner sent us others than it had committed to, over its own line: nothing to wait for."""
         self.iterations = 0
         self.r = b""
         self.z = torch.empty(0)
@@ -175,12 +177,23 @@ class Attempt:
         return tuple(owner for owner in self.contributors if owner not in self.parts or not usable(self.parts[owner]))
 
     def agg(self, overdue: bool) -> Agg | None:
-        """AGG, once every contributor's part is here; a complaint once the wait for them is over."""
-        if not overdue and any(owner not in self.parts for owner in self.contributors):
+        """AGG, once every contributor's part is here; a complaint once the wait for them is over, or needless."""
+        if not overdue and any(self._awaits(BulkKind.PART, owner, self.place) for owner in self.contributors):
             return None
         lacking = self.lacking_parts()
         value = Missing(lacking) if lacking else self._aggregate()
         return Agg(self.slot(Phase.AGG), self.transcript.prefix, value)
+
+    def _awaits(self, kind: BulkKind, owner: int, part: int) -> bool:
+        """True if a part or an aggregate is not here and may still come from its owner."""
+        held = self.parts if kind is BulkKind.PART else self.aggregates
+        return owner not in held and self.key(kind, owner, part) not in self.refuted
+
+    def awaits_publication(self, index: tuple[int, int, int, int]) -> bool:
+        """True if a published part (step, attempt, owner, part) is not here and may still come from its owner."""
+        step, number, owner, part = index
+        named = BulkKey(step, number, BulkKind.PUBLICATION, owner, part)
+        return index not in self.publications and named not in self.refuted
 
     def _aggregate(self) -> bytes:
         """Run the rule on the parts and keep the result; returns its digest."""
@@ -225,9 +238,10 @@ class Attempt:
         return self.roster.active if self.contributors else ()
 
     def reveal(self, overdue: bool) -> Reveal | None:
-        """REVEAL, once every aggregate is here, or with the bits of those that did not come in time."""
+        """REVEAL, once every aggregate is here, or with the bits of those that did not come in time or are false."""
         have = tuple(owner in self.aggregates for owner in self.aggregators)
-        if not all(have) and not overdue:
+        waits = (self._awaits(BulkKind.AGGREGATE, owner, part) for part, owner in enumerate(self.aggregators))
+        if not overdue and any(waits):
             return None
         return Reveal(self.slot(Phase.REVEAL), self.transcript.prefix, self.share.x, self.share.salt, have)
 

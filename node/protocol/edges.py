@@ -1,34 +1,37 @@
-"""Broken pairs: what answered complaints about parts add up to.
+"""Broken pairs: what answered complaints about parts and false HAVE bits add up to.
 
-A peer and an aggregator cannot prove to others which of them failed. An edge joins them; honest peers share none.
+A peer and the owner of bytes that it says it lacks cannot prove to others which of them failed. An edge joins them;
+honest peers share none: what an honest owner sends is what it committed to, and comes before the wait is over.
 Source: Gorbunov et al. 2021, section 3.2 (ELIMINATE(i, j)); PROTOCOL section 5.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 
 from node.protocol.attempt import Attempt
-from node.protocol.charges import Broken
+from node.protocol.charges import Broken, Publication
+from node.protocol.messages import Phase
+from node.protocol.sequence import deniers, owed_aggregates, owed_parts
 from node.protocol.tribunal import Guilt
 
 ELIMINATION = 4
 """The complaint of one pair that removes both."""
 
 Complaints = tuple[tuple[int, int, int], ...]
-"""(lower id, higher id, answered complaints between them), ascending."""
+"""(lower id, higher id, committed steps in which one lacked what the other owed it), ascending."""
 
 
-def after(attempt: Attempt) -> Complaints:
-    """The counters after a committed attempt: each answered complaint counts for its pair.
+def after(attempt: Attempt, published: Sequence[Publication] = ()) -> Complaints:
+    """The counters after a committed attempt: an answered complaint, or bytes that one lacks and enough others hold,
+    count once for their pair.
 
-    One about one's own part is a pair of its own: it costs everyone three phases, and must not be free for ever. None
+    What one lacks of oneself is a pair of its own: it costs everyone a pull, and must not be free for ever. None
     counts where they would tie more than f_0 peers to more than f_0 others each: that many cannot be faulty, and honest
     peers share no edge while synchrony holds. The network was cut, and all would remove each other.
     """
     counts = {(low, high): count for low, high, count in attempt.state.complaints}
-    for aggregator, owner in attempt.complaints():
-        pair = (min(aggregator, owner), max(aggregator, owner))
+    for pair in {(min(pair), max(pair)) for pair in _lacking(attempt, published)}:
         counts[pair] = counts.get(pair, 0) + 1
     most = attempt.roster.genesis_faults
     if sum(len(_tied(peer, counts)) > most for peer in attempt.roster.active) > most:
@@ -36,18 +39,29 @@ def after(attempt: Attempt) -> Complaints:
     return tuple((low, high, count) for (low, high), count in sorted(counts.items()))
 
 
-def broken(attempt: Attempt, out: frozenset[int]) -> tuple[Guilt, ...]:
+def _lacking(attempt: Attempt, published: Sequence[Publication]) -> Iterator[tuple[int, int]]:
+    """(who lacked bytes, whose they were), once for each item."""
+    yield from attempt.complaints()
+    for phase, items in (
+        (Phase.HELD, owed_parts(attempt)), (Phase.REVEAL, owed_aggregates(attempt)), (Phase.HAVE, published),
+    ):  # fmt: skip
+        for place, item in enumerate(items):
+            yield from ((peer, item.owner) for peer in deniers(attempt, phase, place))
+
+
+def broken(attempt: Attempt, out: frozenset[int], published: Sequence[Publication] = ()) -> tuple[Guilt, ...]:
     """Who is broken off after a committed attempt.
 
     Args:
         attempt: with its complaints answered.
         out: peers that its judgement removes anyway.
+        published: what was published for judging.
 
     Returns:
         First, each alone, peers with edges to more than f_0 distinct genesis peers; then both peers of every pair
         at its fourth complaint, in roster order, skipping pairs that have lost a member.
     """
-    counts = after(attempt)
+    counts = after(attempt, published)
     gone = set(out)
     guilts = []
     for peer in attempt.roster.active:

@@ -7,7 +7,7 @@ from torch import Tensor
 from node.protocol import waits
 from node.protocol.attempt import Attempt
 from node.protocol.cargo import Cargo
-from node.protocol.events import BulkKey, Dropped, Forward, Output, Purpose, Say, SendBulk
+from node.protocol.events import BulkKey, BulkKind, Dropped, Forward, Output, Purpose, Say, SendBulk
 from node.protocol.gradients import Gradients
 from node.protocol.messages import (
     Body,
@@ -165,9 +165,17 @@ class Hearing:
         self._clock.stall()
 
     def settle_cargo(self) -> None:
-        """Place tensors whose digest is known by now."""
-        for via in self.cargo.settle(self.trial):
+        """Place tensors whose digest is known by now.
+
+        Nobody but its owner can send bytes over its line, and an honest owner sends what it has committed to: whoever
+        sends others is not waited for. After a new start our AGG may stand already, and needs every part.
+        """
+        attempt = self.attempt
+        for via, key in self.cargo.settle(self.trial):
             self._drop(via, "bulk_digest")
+            sender = attempt.me if via is None else via
+            if sender == key.owner and not (self._again and key.kind is BulkKind.PART):
+                attempt.refuted.add(key)
 
     def _enter(self, phase: Phase) -> None:
         attempt = self.attempt

@@ -101,9 +101,10 @@ class Round(Hearing):
                 return None
             out = frozenset(guilt.peer for guilt in judgement.guilts)
             order = (*attempt.roster.active, *probation.eligible(attempt))
-            judgement = judgement.joined((*edges.broken(attempt, out), *review.guilts), False, order)
+            published = self.trial.publications if self.trial is not None else ()
+            judgement = judgement.joined((*edges.broken(attempt, out, published), *review.guilts), False, order)
             lies = self.trial.lies(self._gradients.rechecks.faults) if self.trial is not None else ()
-            state = next_state(attempt, judgement, lies, review)
+            state = next_state(attempt, judgement, lies, review, published)
             summary = state.summarise(attempt.transcript.digest)
             state, value = replace(state, summary=summary), summary.digest
         self.verdict = judgement, state

@@ -95,7 +95,8 @@ def _held(known: Knowledge) -> Held | None:
     attempt = known.attempt
     keys = [(item.step, item.attempt, item.owner, item.part) for item in owed_parts(attempt)]
     have = tuple(key in attempt.publications for key in keys)
-    if not all(have) and not known.overdue:
+    waits = (attempt.awaits_publication(key) for key in keys)
+    if not known.overdue and any(waits):
         return None
     return Held(attempt.slot(Phase.HELD), attempt.transcript.prefix, have)
 
