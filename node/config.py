@@ -12,7 +12,7 @@ from node.conditions import Conditions
 from node.errors import ConfigError
 from node.limits import MAX_PEERS
 
-WIRE_VERSION = 4
+WIRE_VERSION = 5
 
 Parameters = dict[str, Any]
 

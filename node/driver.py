@@ -35,6 +35,7 @@ from node.protocol.events import (
     SetTimer,
     Start,
     Teach,
+    TimePassed,
 )
 from node.protocol.notices import Ending, Expelled, Finished, Halted, Notice, PhaseEntered
 from node.transport import Transport
@@ -156,6 +157,7 @@ class Driver:
         return ready
 
     def _feed(self, event: Input) -> None:
+        self.node.machine.handle(TimePassed(time.monotonic()))
         outputs = self.node.machine.handle(event)
         for output in outputs:
             if self._meter is not None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from node.keeper import Keeper
-from node.protocol.events import Input, Output
+from node.protocol.events import Input, Output, TimePassed
 from node.protocol.messages import Phase
 from node.protocol.notices import Disputed, PhaseEntered
 from node.protocol.peer import Peer
@@ -37,6 +37,8 @@ class Keeping:
 
     def handle(self, event: Input) -> list[Output]:
         """As the machine's."""
+        if isinstance(event, TimePassed):
+            return self._machine.handle(event)
         self._keeper.heard(event)
         outputs = self._machine.handle(event)
         held = self._peer.holdings() if any(map(_nears_end, outputs)) else None

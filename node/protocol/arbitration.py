@@ -58,6 +58,7 @@ class Arbitration:
             return
         self.begun = self.round.frozen = True
         attempt = self._attempt
+        attempt.disputed = True
         self._out.append(Disputed(attempt.step, attempt.number, trigger.cause))
         others = tuple(peer for peer in attempt.roster.active if peer != attempt.me)
         self._out.append(Forward(others, trigger.messages))

@@ -10,7 +10,7 @@ from torch import Tensor
 from node.protocol.checksums import Checksum, checksum, same
 from node.protocol.digest import number, tensor_digest
 from node.protocol.events import BulkKey, BulkKind
-from node.protocol.messages import Agg, Agg2, Checksums, Close, Commit, Missing, Phase, Report, Reveal, Slot
+from node.protocol.messages import Agg, Agg2, Checksums, Close, Commit, Late, Missing, Phase, Report, Reveal, Slot
 from node.protocol.parts import Split, part_radius
 from node.protocol.randomness import Share, batch_seed, combine, commitment, projection
 from node.protocol.settings import Settings, Tools
@@ -82,6 +82,10 @@ class Attempt:
         self.publications: dict[tuple[int, int, int, int], Tensor] = {}
         self.refuted: set[BulkKey] = set()
         """Tensors whose owner sent us others than it had committed to, over its own line: nothing to wait for."""
+        self.late: list[Late] = []
+        """Whom we waited for beyond our budget, phase by phase (node/protocol/lateness.py)."""
+        self.disputed = self.shaken = False
+        """There was a dispute of it, or of the committed attempt before: lateness in it is nobody's fault."""
         self.iterations = 0
         self.r = b""
         self.z = torch.empty(0)

@@ -12,8 +12,8 @@ from functools import cache
 from node.protocol.messages import Phase
 
 _STEP_PHASES = 12
-_FIXED_BYTES = 1024
-"""Slot, twelve prefix hashes, a HELLO's fingerprint, eight accusations."""
+_FIXED_BYTES = 1280
+"""Slot, twelve prefix hashes, a HELLO's fingerprint, eight accusations, two waits in each phase."""
 _PER_PEER_BYTES = 64
 """A part's digest, a pair of checksums, a removal with its reason."""
 _SUSPECT_BYTES = 256

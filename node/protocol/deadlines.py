@@ -13,6 +13,14 @@ and the delivery. Hence, counted from phase entry, with D the delivery bound and
     T_p = L + 3 D + W_p + compute_p
 
 so that no honest peer ever suspects, or misses the bulk of, an honest one while synchrony holds.
+
+Nobody who sends just before these deadlines is ever suspected, so a wait has a smaller budget too, and whoever makes
+others wait longer gets late edges (node/protocol/lateness.py). Where gradients do not hold up the loop that forwards,
+an honest peer enters a phase at most 2 D and the delivery after us, sends what it owes at once, and says its message
+when it has what it is owed itself. So for an honest peer, that nobody keeps waiting, we wait at most
+
+    c_p = 4 D + bulk / minimum rate           for a tensor, from our entry,
+    b_p = 4 D + compute_p + c_p               for its message, from our own (c_p: 0 in phases without bulk).
 """
 
 from __future__ import annotations
@@ -30,7 +38,8 @@ _JUDGING = (Phase.PUBLISH, Phase.HAVE, Phase.JUDGE, Phase.CLOSE)
 
 @dataclass(frozen=True, slots=True)
 class Deadline:
-    """Seconds from phase entry: until bulk counts as missing (0: the phase waits for none), and until SUSPECT."""
+    """Seconds from phase entry: until bulk counts as missing (0: the phase waits for none), and until SUSPECT; of a
+    budget, see there."""
 
     bulk_s: float
     message_s: float
@@ -50,10 +59,32 @@ def deadline(phase: Phase, settings: Settings, active: int, tensors: int, recomp
     judging = recomputed if phase in _JUDGING else 0
     busy_s = max(1, judging) * settings.gradient_bound_s
     lag_s = laggards_s(settings) + busy_s + 3.0 * settings.delivery_bound_s
-    bulk_s = lag_s + 4.0 * settings.dimension * tensors * active / settings.minimum_rate if tensors else 0.0
+    bulk_s = lag_s + _transfer_s(settings, active, tensors) if tensors else 0.0
+    return Deadline(bulk_s, lag_s + bulk_s + _computing_s(phase, settings, recomputed))
+
+
+def budget(phase: Phase, settings: Settings, active: int, tensors: int, recomputed: int) -> Deadline:
+    """How long waits of a phase may take without anybody being called late (its arguments: see `deadline`).
+
+    Returns:
+        Seconds from phase entry for bulk (0: the phase waits for none), and from our own message for all others'.
+    """
+    lag_s = laggards_s(settings) + 2.0 * settings.delivery_bound_s
+    bulk_s = lag_s + _transfer_s(settings, active, tensors) if tensors else 0.0
+    return Deadline(bulk_s, lag_s + bulk_s + _computing_s(phase, settings, recomputed))
+
+
+def _transfer_s(settings: Settings, active: int, tensors: int) -> float:
+    """How long everyone's vectors take over one link."""
+    return 4.0 * settings.dimension * tensors * active / settings.minimum_rate
+
+
+def _computing_s(phase: Phase, settings: Settings, recomputed: int) -> float:
+    """Gradients that a peer may have to compute before it says its message."""
+    judging = recomputed if phase in _JUDGING else 0
     earlier = recomputed if phase is Phase.REPORT else min(recomputed, 1)
     computes = judging if phase in _JUDGING else max(_COMPUTES.get(phase, 0), earlier)
-    return Deadline(bulk_s, lag_s + bulk_s + computes * settings.gradient_bound_s)
+    return computes * settings.gradient_bound_s
 
 
 def fetching_s(settings: Settings, active: int) -> float:

@@ -11,12 +11,19 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from node.protocol.attempt import Attempt
 from node.protocol.charges import Broken, Publication
+from node.protocol.lateness import late_pairs
 from node.protocol.messages import Phase
 from node.protocol.sequence import deniers, owed_aggregates, owed_parts
 from node.protocol.tribunal import Guilt
 
 ELIMINATION = 4
 """The complaint of one pair that removes both."""
+
+LATE_STEPS, LATE_WINDOW = 10, 100
+"""A pair with late edges in more steps than this, of the last that were committed, is eliminated."""
+
+Late = tuple[tuple[int, int, tuple[int, ...]], ...]
+"""(lower id, higher id, steps of the window in which one kept the other waiting), ascending."""
 
 Complaints = tuple[tuple[int, int, int], ...]
 """(lower id, higher id, committed steps in which one lacked what the other owed it), ascending."""
@@ -49,6 +56,26 @@ def _lacking(attempt: Attempt, published: Sequence[Publication]) -> Iterator[tup
             yield from ((peer, item.owner) for peer in deniers(attempt, phase, place))
 
 
+def late_after(attempt: Attempt, active: Sequence[int]) -> Late:
+    """The late edges of the window after a committed attempt, whose REPORTs tell of the step before.
+
+    None of that step counts where they would tie more than f_0 peers to more than f_0 others each (see `after`).
+
+    Args:
+        attempt: complete.
+        active: who is left after it.
+    """
+    step, most = attempt.step - 1, attempt.roster.genesis_faults
+    fresh = late_pairs(attempt)
+    if sum(len(_tied(peer, fresh)) > most for peer in attempt.roster.active) > most:
+        fresh = frozenset()
+    steps = {(low, high): found for low, high, found in attempt.state.late}
+    for pair in fresh:
+        steps[pair] = (*steps.get(pair, ()), step)
+    left = {pair: tuple(when for when in found if when > step - LATE_WINDOW) for pair, found in steps.items()}
+    return tuple((*pair, found) for pair, found in sorted(left.items()) if found and set(pair) <= set(active))
+
+
 def broken(attempt: Attempt, out: frozenset[int], published: Sequence[Publication] = ()) -> tuple[Guilt, ...]:
     """Who is broken off after a committed attempt.
 
@@ -58,10 +85,12 @@ def broken(attempt: Attempt, out: frozenset[int], published: Sequence[Publicatio
         published: what was published for judging.
 
     Returns:
-        First, each alone, peers with edges to more than f_0 distinct genesis peers; then both peers of every pair
-        at its fourth complaint, in roster order, skipping pairs that have lost a member.
+        First, each alone, peers with edges to more than f_0 distinct genesis peers, or late too often towards as many;
+        then both peers of every pair at its fourth complaint, or that was late too often, in roster order, skipping
+        pairs that have lost a member.
     """
     counts = after(attempt, published)
+    slow = [(low, high) for low, high, steps in late_after(attempt, attempt.roster.active) if len(steps) > LATE_STEPS]
     gone = set(out)
     guilts = []
     for peer in attempt.roster.active:
@@ -69,7 +98,10 @@ def broken(attempt: Attempt, out: frozenset[int], published: Sequence[Publicatio
         if peer not in gone and len(edges) > attempt.roster.genesis_faults:
             gone.add(peer)
             guilts.append(Guilt(peer, "edges", None, Broken(peer, None)))
-    for low, high, count in counts:
+        elif peer not in gone and len(_tied(peer, slow)) > attempt.roster.genesis_faults:
+            gone.add(peer)
+            guilts.append(Guilt(peer, "late", None, Broken(peer, None)))
+    for low, high, count in (*counts, *((low, high, ELIMINATION) for low, high in slow)):
         if low == high and count >= ELIMINATION and low in attempt.roster.active and low not in gone:
             gone.add(low)
             guilts.append(Guilt(low, "edges", None, Broken(low, None)))

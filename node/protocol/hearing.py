@@ -9,6 +9,7 @@ from node.protocol.attempt import Attempt
 from node.protocol.cargo import Cargo
 from node.protocol.events import BulkKey, BulkKind, Dropped, Forward, Output, Purpose, Say, SendBulk
 from node.protocol.gradients import Gradients
+from node.protocol.lateness import Patience, Watch
 from node.protocol.messages import (
     Body,
     Phase,
@@ -36,11 +37,12 @@ class Hearing:
         proofs: encoded equivocations of earlier attempts, for our REPORT.
         porch: holds the JOINs of the step before, for our REPORT.
         again: we were started again in the midst of this attempt, and ask for the tensors that we have lost.
+        watch: what the driver says of the time.
     """
 
     def __init__(
         self, attempt: Attempt, past: Attempt | None, gradients: Gradients, out: list[Output],
-        proofs: tuple[bytes, ...] = (), again: bool = False, porch: Porch | None = None,
+        proofs: tuple[bytes, ...] = (), again: bool = False, porch: Porch | None = None, watch: Watch | None = None,
     ) -> None:  # fmt: skip
         self.attempt, self.past = attempt, past
         self.cargo = Cargo(attempt, past)
@@ -54,6 +56,7 @@ class Hearing:
         self._porch = porch
         newcomers = any(since == attempt.step for _, since in attempt.state.returned)
         self._clock = waits.Clock(attempt.settings, len(attempt.roster.active), out, newcomers)
+        self._patience = Patience(attempt, self._clock, watch or Watch())
         self._void: Judgement | None = None
         self._early: set[tuple[Phase, int]] = set()
         self._said = self._overdue = False
@@ -92,7 +95,9 @@ class Hearing:
             case Added.NEW if isinstance(body, Suspect):
                 return self._suspected(body)
             case Added.NEW:
-                if slot.phase is not self.phase:
+                if slot.phase is self.phase:
+                    self._patience.heard(slot.sender)
+                else:
                     self._early.add((slot.phase, slot.sender))
                 waiting = tuple(attempt.transcript.suspects.get((slot.phase, slot.sender), ()))
                 if waiting:
@@ -124,6 +129,7 @@ class Hearing:
         if not self.cargo.expects(via, key, values_P.numel()):
             return self._drop(via, "unexpected_bulk")
         self.cargo.take(via, key, values_P)
+        self._patience.got(key.owner)
         return self.settle_cargo()
 
     def holds(self, key: BulkKey) -> bool:
@@ -186,6 +192,7 @@ class Hearing:
         if trial is not None:
             work = len(trial.publications), len(trial.accused) + len(trial.disowned) + len(trial.returning)
         self._clock.enter(phase, *work)
+        self._patience.enter()
 
     def _drop(self, via: int | None, reason: str) -> None:
         self._out.append(Dropped(via, reason))

@@ -36,6 +36,7 @@ from node.protocol.events import (
     Say,
     SetTimer,
     Start,
+    TimePassed,
     TranscriptRequested,
     ViewArrived,
 )
@@ -84,6 +85,9 @@ class Peer(Settling):
 
     def handle(self, event: Input) -> list[Output]:
         """Take one input; return what follows from it, in the order in which it has to happen."""
+        if isinstance(event, TimePassed):
+            self._watch.now_s = event.now_s
+            return []
         if self.stopped:
             return []
         if isinstance(event, _FROM_PEERS) and not self._listens_to(event):

@@ -51,6 +51,7 @@ class Round(Hearing):
             if body is None:
                 return False
             self._said = True
+            self._patience.said(self.phase)
             self._out.append(Say(self.attempt.roster.active, body))
             self._publish()
             return True
@@ -123,6 +124,7 @@ class Round(Hearing):
         attempt, phase = self.attempt, self.phase
         if phase not in attempt.transcript.finished and self._unfit(phase):
             return False
+        self._patience.complete(phase)
         if phase is Phase.CLOSE:
             self._end()
             return False
@@ -240,6 +242,7 @@ class Round(Hearing):
     def _end(self) -> None:
         """n CLOSEs: equal values end the attempt."""
         assert self.verdict is not None
+        self.attempt.shaken = self.past is not None and self.past.disputed
         closes = self.attempt.closed()
         signed = self.attempt.transcript.signed(Phase.CLOSE)
         ours = closes[self.attempt.me].value

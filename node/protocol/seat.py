@@ -17,6 +17,7 @@ from node.protocol.candidate import Candidate
 from node.protocol.events import Dropped, Forward, Output
 from node.protocol.gradients import Gradients
 from node.protocol.greeting import Greeting
+from node.protocol.lateness import Watch
 from node.protocol.mailroom import Mailroom, remembering
 from node.protocol.messages import Phase, Signed
 from node.protocol.notices import Halted
@@ -67,6 +68,7 @@ class Seat:
         """Removed as gone, this peer asks to be let in again instead of ending."""
         self._resumed: Resumption | None = None
         self._recalled: Counter[int] = Counter()
+        self._watch = Watch()
 
     @property
     def attempt(self) -> Attempt | None:

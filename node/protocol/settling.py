@@ -44,7 +44,7 @@ class Settling(Disputing):
             self.state.step,
             number,
         )
-        self._round = Round(attempt, self.past, self._gradients, self._out, proofs, again, self._porch)
+        self._round = Round(attempt, self.past, self._gradients, self._out, proofs, again, self._porch, self._watch)
         if self._previous is not None:
             # An honest peer that was eliminated may not know why: nobody tells it anything from here on.
             left = tuple(peer for peer in self._previous.attempt.roster.active if peer not in attempt.roster.active)

@@ -50,6 +50,7 @@ def next_state(
         r=attempt.r,
         norms=norms,
         complaints=edges.after(attempt, published),
+        late=edges.late_after(attempt, punished.roster.active),
         draw=draw(attempt.r, attempt.contributors, pairs, settings.validate_every),
         summary=None,
         certificate=(),
