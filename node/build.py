@@ -138,6 +138,8 @@ def settings_of(run_id: str, run: RunConfig, members: Sequence[Member], dimensio
         reform=run.on_ban == "reform",
         data_seed=run.data_seed,
         delivery_bound_s=run.delivery_bound_s,
+        measure_delivery=run.measure_delivery,
+        measure_gradient=run.measure_gradient,
         gradient_bound_s=run.gradient_bound_s,
         minimum_rate=run.minimum_rate,
         recompute_tolerance=run.recompute_tolerance,

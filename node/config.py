@@ -87,6 +87,8 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     data_seed: int = 0
     delivery_bound_s: float = 2.0
     gradient_bound_s: float = 5.0
+    measure_delivery: bool = False
+    measure_gradient: bool = False
     minimum_rate: float = 1e6
     recompute_tolerance: float = 0.0
     device: Literal["cpu", "cuda"] = "cpu"

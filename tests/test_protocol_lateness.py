@@ -119,15 +119,15 @@ def patience(attempt: Attempt, phase: Phase) -> tuple[Patience, Watch, Clock]:
 
 Move = tuple[float, Callable[[Patience], None]]
 WAITS: list[tuple[str, Phase, Sequence[Move], tuple[Late, ...]]] = [
-    ("in time", AGG, [(0.9, lambda it: it.got(5)), (0.0, lambda it: it.said(AGG)), (0.9, lambda it: it.heard(4)),
+    ("in time", AGG, [(0.9, lambda it: it.got(5)), (0.0, lambda it: it.said(AGG)), (0.9, lambda it: it.heard(4, AGG)),
                       (0.0, lambda it: it.complete(AGG))], ()),
-    ("a tensor", AGG, [(1.1, lambda it: it.got(5)), (0.0, lambda it: it.said(AGG)), (0.9, lambda it: it.heard(4)),
+    ("a tensor", AGG, [(1.1, lambda it: it.got(5)), (0.0, lambda it: it.said(AGG)), (0.9, lambda it: it.heard(4, AGG)),
                        (0.0, lambda it: it.complete(AGG))], (Late(AGG, True, 5),)),
     ("our own", AGG, [(1.1, lambda it: it.got(0)), (0.0, lambda it: it.said(AGG))], ()),
-    ("a message", CLOSE, [(0.0, lambda it: it.said(CLOSE)), (0.5, lambda it: it.heard(3)),
-                          (0.6, lambda it: it.heard(5)), (0.0, lambda it: it.complete(CLOSE))],
+    ("a message", CLOSE, [(0.0, lambda it: it.said(CLOSE)), (0.5, lambda it: it.heard(3, CLOSE)),
+                          (0.6, lambda it: it.heard(5, CLOSE)), (0.0, lambda it: it.complete(CLOSE))],
      (Late(CLOSE, False, 5),)),
-    ("before we said ours", CLOSE, [(0.0, lambda it: it.heard(5)), (9.9, lambda it: it.said(CLOSE)),
+    ("before we said ours", CLOSE, [(0.0, lambda it: it.heard(5, CLOSE)), (9.9, lambda it: it.said(CLOSE)),
                                     (0.0, lambda it: it.complete(CLOSE))], ()),
 ]  # fmt: skip
 """What comes when, in budgets."""

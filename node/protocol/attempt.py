@@ -10,6 +10,7 @@ from torch import Tensor
 from node.protocol.checksums import Checksum, checksum, same
 from node.protocol.digest import number, tensor_digest
 from node.protocol.events import BulkKey, BulkKind
+from node.protocol.measures import bounded
 from node.protocol.messages import Agg, Agg2, Checksums, Close, Commit, Late, Missing, Phase, Report, Reveal, Slot
 from node.protocol.parts import Split, part_radius
 from node.protocol.randomness import Share, batch_seed, combine, commitment, projection
@@ -59,14 +60,8 @@ class Attempt:
     """
 
     def __init__(self, settings: Settings, tools: Tools, state: State, number: int, me: int, share: Share) -> None:
-        self.settings, self.tools, self.state, self.number, self.me, self.share = (
-            settings,
-            tools,
-            state,
-            number,
-            me,
-            share,
-        )
+        self.settings = bounded(settings, state.bounds)
+        self.tools, self.state, self.number, self.me, self.share = tools, state, number, me, share
         self.roster = state.roster
         self.step = state.step
         self.split = Split(settings.dimension, len(self.roster.active))
@@ -82,6 +77,8 @@ class Attempt:
         self.publications: dict[tuple[int, int, int, int], Tensor] = {}
         self.refuted: set[BulkKey] = set()
         """Tensors whose owner sent us others than it had committed to, over its own line: nothing to wait for."""
+        self.delivery_s = self.gradient_s = 0.0
+        """What this peer measured of the bounds so far."""
         self.late: list[Late] = []
         """Whom we waited for beyond our budget, phase by phase (node/protocol/lateness.py)."""
         self.disputed = self.shaken = False

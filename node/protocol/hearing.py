@@ -96,7 +96,7 @@ class Hearing:
                 return self._suspected(body)
             case Added.NEW:
                 if slot.phase is self.phase:
-                    self._patience.heard(slot.sender)
+                    self._patience.heard(slot.sender, slot.phase)
                 else:
                     self._early.add((slot.phase, slot.sender))
                 waiting = tuple(attempt.transcript.suspects.get((slot.phase, slot.sender), ()))
@@ -147,6 +147,7 @@ class Hearing:
     def take_own(self) -> None:
         """Our own gradient is ready."""
         self.attempt.own_D = self._gradients.own_D
+        self._patience.computed()
 
     def remind(self) -> None:
         """Whoever says nothing in this phase may lack what ended the one before: a faulty peer can have sent its last

@@ -37,10 +37,16 @@ class Patience:
         self._attempt, self._clock, self._watch = attempt, clock, watch
         self._since_s = 0.0
         self._last: int | None = None
+        self._spoken = False
+        self._quorum = len(attempt.roster.active) - attempt.roster.faults
 
     def enter(self) -> None:
         """A phase begins: its tensors are waited for."""
-        self._since_s, self._last = self._watch.now_s, None
+        self._since_s, self._last, self._spoken = self._watch.now_s, None, False
+
+    def computed(self) -> None:
+        """Our own gradient is ready."""
+        self._attempt.gradient_s = self._watch.now_s - self._since_s
 
     def got(self, owner: int) -> None:
         """A tensor of this owner is here."""
@@ -52,10 +58,14 @@ class Patience:
         if budget_s > 0:
             self._note(phase, True, budget_s)
         self.enter()
+        self._spoken = True
 
-    def heard(self, sender: int) -> None:
-        """A message of the phase is here."""
-        self._last = sender
+    def heard(self, sender: int, phase: Phase) -> None:
+        """A message of the phase is here. How long n - f of them take, no f peers can stretch."""
+        self._last, attempt = sender, self._attempt
+        held = len(attempt.roster.active) - len(attempt.transcript.missing(phase))
+        if self._spoken and phase is not Phase.COMMIT and held == self._quorum:
+            attempt.delivery_s = max(attempt.delivery_s, self._watch.now_s - self._since_s)
 
     def complete(self, phase: Phase) -> None:
         """Everyone's message of the phase is here."""

@@ -154,7 +154,8 @@ class Late(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=T
 class Report(Message, frozen=True, array_like=True, tag="report", forbid_unknown_fields=True):
     """An aggregator's V1 bits (one per contributor, roster order), a validator's verdicts, accusations,
     evidence of older misconduct, join requests, in an undo step one bit for each contribution that the sender had to
-    recompute (it is true), and whom it waited for too long in the step before."""
+    recompute (it is true), whom it waited for too long in the step before, and in step 0 the delivery and the gradient
+    that it measured, in milliseconds."""
 
     checks: tuple[bool, ...]
     verdicts: tuple[Verdict, ...]
@@ -163,6 +164,7 @@ class Report(Message, frozen=True, array_like=True, tag="report", forbid_unknown
     joins: tuple[bytes, ...] = ()
     holds: tuple[bool, ...] = ()
     late: tuple[Late, ...] = ()
+    measured: tuple[int, ...] = ()
 
 
 class Publish(Message, frozen=True, array_like=True, tag="publish", forbid_unknown_fields=True):

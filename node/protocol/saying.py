@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from node.protocol.attempt import Attempt
 from node.protocol.gradients import Gradients
 from node.protocol.lateness import waited
+from node.protocol.measures import measured
 from node.protocol.messages import Agg, Agg2, Body, Held, Missing, Phase, Report, Resend, Verdict
 from node.protocol.sequence import owed_parts
 from node.protocol.trial import Trial
@@ -116,4 +117,5 @@ def _report(known: Knowledge) -> Report | None:
     slot, prefix = attempt.slot(Phase.REPORT), attempt.transcript.prefix
     holds = tuple(faults[item] is None for item in share)
     late = waited(past, attempt) if past is not None else ()
-    return Report(slot, prefix, attempt.checks(), verdicts, (), known.proofs, known.joins, holds, late)
+    return Report(slot, prefix, attempt.checks(), verdicts, (), known.proofs, known.joins, holds, late,
+                  measured(attempt))  # fmt: skip

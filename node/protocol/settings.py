@@ -22,6 +22,7 @@ class Settings:
     Args:
         run: digest of the run's genesis, the first field of every slot.
         fingerprint: this machine's environment; peers compare it in HELLO.
+        delivery_bound_s, gradient_bound_s: D and T_g; where they are measured (`measure_...`), at most these.
     """
 
     run: bytes
@@ -41,6 +42,8 @@ class Settings:
     recompute_tolerance: float
     probation: int = 0
     undo: int = 0
+    measure_delivery: bool = False
+    measure_gradient: bool = False
 
     @property
     def claim_tolerance(self) -> float:

@@ -50,7 +50,7 @@ class Settling(Disputing):
             left = tuple(peer for peer in self._previous.attempt.roster.active if peer not in attempt.roster.active)
             if left:
                 self._out.append(Forward(left, self._certificate))
-        self._out.append(SetTimer(FORWARD, laggards_s(self.settings)))
+        self._out.append(SetTimer(FORWARD, laggards_s(attempt.settings)))
         for signed in self._mailroom.release():
             self._message(None, signed)
 

@@ -8,6 +8,7 @@ from typing import assert_never
 from node.protocol.attempt import Attempt
 from node.protocol.bounds import MAX_PROOFS
 from node.protocol.digest import DIGEST_BYTES
+from node.protocol.measures import measures_fit
 from node.protocol.messages import (
     Agg,
     Agg2,
@@ -148,6 +149,8 @@ def _report_misfit(body: Report, attempt: Attempt) -> str | None:
     recomputed = len(attempt.shares.get(sender, ()))
     if len(body.holds) != recomputed:
         return f"REPORT must say of {recomputed} contributions whether they hold"
+    if not measures_fit(body.measured, attempt):
+        return "REPORT must carry two measurements exactly in step 0, and where bounds are measured"
     if not _waits_fit(body, attempt):
         return "REPORT names waits of no phase, or not one by one, or for peers that are not active"
     if len(body.accusations) > MAX_ACCUSATIONS:

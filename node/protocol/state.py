@@ -50,6 +50,7 @@ class Summary(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
     undo: tuple[Contribution, ...] = ()
     undo_checkers: int = 0
     late: tuple[tuple[int, int, tuple[int, ...]], ...] = ()
+    bounds: tuple[int, ...] = ()
 
     @property
     def digest(self) -> bytes:
@@ -90,6 +91,7 @@ class State:
         returned: (peer, first step of which it is in the roster again), in the order in which they came back.
         window: what undo keeps.
         late: pairs with late edges, and the steps that gave them (node/protocol/edges.py).
+        bounds: D and T_g in milliseconds, once they are agreed on (node/protocol/measures.py).
         summary, certificate: what the CLOSEs of the last committed step signed, and those CLOSEs (empty at genesis).
     """
 
@@ -107,6 +109,7 @@ class State:
     returned: tuple[tuple[int, int], ...] = ()
     window: Window = field(default_factory=Window)
     late: tuple[tuple[int, int, tuple[int, ...]], ...] = ()
+    bounds: tuple[int, ...] = ()
     summary: Summary | None = None
     certificate: tuple[Signed, ...] = ()
 
@@ -140,6 +143,7 @@ class State:
             undo=self.window.due,
             undo_checkers=self.window.checkers,
             late=self.late,
+            bounds=self.bounds,
         )
 
     def punished(self, step: int, attempt: int, removals: Sequence[Removal], reform: bool) -> State:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from node.protocol import edges
 from node.protocol.attempt import Attempt
 from node.protocol.charges import Publication
+from node.protocol.measures import agreed
 from node.protocol.probation import Review
 from node.protocol.state import State
 from node.protocol.tribunal import Judgement
@@ -51,6 +52,7 @@ def next_state(
         norms=norms,
         complaints=edges.after(attempt, published),
         late=edges.late_after(attempt, punished.roster.active),
+        bounds=agreed(attempt),
         draw=draw(attempt.r, attempt.contributors, pairs, settings.validate_every),
         summary=None,
         certificate=(),
