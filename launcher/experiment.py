@@ -77,6 +77,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     delivery_bound: float | None = None
     gradient_bound: float | None = None
     measure_bounds: bool = False
+    tight_budgets: bool = False
     minimum_rate: float = _RUN.minimum_rate
     encrypt_bulk: bool = _RUN.encrypt_bulk
     delay: float = 0.0
@@ -126,6 +127,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
                 bounds.delivery_s(self.peers, self.minimum_rate) if self.delivery_bound is None else self.delivery_bound
             ),
             measure_delivery=self.measure_bounds and self.delivery_bound is None,
+            tight_budgets=self.tight_budgets,
             measure_gradient=self.measure_bounds and self.gradient_bound is None,
             gradient_bound_s=_RUN.gradient_bound_s if self.gradient_bound is None else self.gradient_bound,
             minimum_rate=self.minimum_rate, recompute_tolerance=self.recompute_tolerance, probation=self.probation,

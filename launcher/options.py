@@ -73,6 +73,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("gradient_bound", _CLUSTER, "longest time one gradient takes", "auto|TIME",
            or_none(syntax.seconds, "auto")),
     Option("measure_bounds", _CLUSTER, "lower bounds that are not given to what step 0 measures"),
+    Option("tight_budgets", _CLUSTER, "call peers late that are slower than step 0 was, not only than the bounds"),
     Option("minimum_rate", _CLUSTER, "slowest bulk transfer, bytes per second", "RATE", syntax.number),
     Option("encrypt_bulk", _CLUSTER, "encrypt tensors too (control always is)"),
     Option("attack", _ATTACK, "what attackers do; several joined by '+'", "NAME[:k=v,...]", or_none(str, "none")),

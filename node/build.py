@@ -140,6 +140,7 @@ def settings_of(run_id: str, run: RunConfig, members: Sequence[Member], dimensio
         delivery_bound_s=run.delivery_bound_s,
         measure_delivery=run.measure_delivery,
         measure_gradient=run.measure_gradient,
+        tight_budgets=run.tight_budgets,
         gradient_bound_s=run.gradient_bound_s,
         minimum_rate=run.minimum_rate,
         recompute_tolerance=run.recompute_tolerance,

@@ -89,6 +89,7 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     gradient_bound_s: float = 5.0
     measure_delivery: bool = False
     measure_gradient: bool = False
+    tight_budgets: bool = False
     minimum_rate: float = 1e6
     recompute_tolerance: float = 0.0
     device: Literal["cpu", "cuda"] = "cpu"

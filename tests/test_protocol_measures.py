@@ -6,9 +6,11 @@ import pytest
 
 from launcher.experiment import Experiment
 from node.config import Plugin, RunConfig, Schedule
+from node.links import LinkModel
 from node.protocol.bounds import delivery_s
+from node.protocol.deadlines import budget, deadline, laggards_s
 from node.protocol.measures import agreed
-from node.protocol.messages import Report
+from node.protocol.messages import Phase, Report
 from node.protocol.shapes import misfit
 from tests.protocol_attempts import changed, complete, said
 from tests.simulation.attacked import configuration, play
@@ -33,7 +35,7 @@ def test_what_is_agreed_on(measures: list[tuple[int, int]], which: dict[str, boo
     attempt = complete(0, **which).attempt
     for peer, measured in enumerate(measures):
         changed(attempt, Report, peer, measured=measured)
-    assert agreed(attempt) == bounds
+    assert agreed(attempt)[:2] == bounds
 
 
 SHAPES = [
@@ -61,7 +63,7 @@ def test_step_0_measures_and_later_steps_go_by_it() -> None:
     assert (later.settings.delivery_bound_s, later.settings.gradient_bound_s) == (0.25, 1.0)
     delivery_ms, gradient_ms = said(first, Report, 0).measured  # type: ignore[union-attr]
     assert 0 < delivery_ms < 10 and gradient_ms == 50
-    assert agreed(later) == later.state.bounds == (250, 1000)
+    assert agreed(later) == later.state.bounds == (250, 1000, 5, 100)
 
 
 def test_two_that_say_everything_at_the_last_moment_raise_no_bound() -> None:
@@ -69,12 +71,39 @@ def test_two_that_say_everything_at_the_last_moment_raise_no_bound() -> None:
     run = RunConfig(peers=6, steps=12, batch_size=2, task=TASK, **BOTH)
     found = pace((Plugin("just_in_time", {"until": "budget", "tensors": True}),), 12, 1, run)
     assert found.removed == ()
-    assert found.mean_s < 40 * 0.25 + 3 * 1.0 + 0.1
+    assert found.mean_s < 40 * 0.25 + 2 * 1.0 + 0.1
+
+
+def test_within_tight_budgets_a_step_takes_less_than_ten_honest_ones() -> None:
+    """With the default deadlines: from step 1 on, whoever takes longer is late, and reminded sooner."""
+    run = RunConfig(peers=6, steps=12, batch_size=2, task=TASK, tight_budgets=True)
+    honest = pace((), 12, 1, run)
+    attack = Plugin("just_in_time", {"until": "budget", "tensors": True, "before_s": 0.004})
+    found = pace((attack,), 12, 1, run)
+    assert found.removed == ()
+    assert 5 * honest.mean_s < found.mean_s < 10 * honest.mean_s
+
+
+def test_with_tight_budgets_deadlines_stay_and_reminders_come_sooner() -> None:
+    stated, tight = complete(1).attempt.settings, complete(1, tight_budgets=True).attempt.settings
+    assert deadline(Phase.REVEAL, tight, 6, 1, 0) == deadline(Phase.REVEAL, stated, 6, 1, 0)
+    assert (tight.budget_delivery_s, tight.budget_gradient_s) == (0.005, 0.1)
+    assert budget(Phase.COMMIT, tight, 6, 0, 0).message_s == pytest.approx(4 * 0.005 + 0.1)
+    assert laggards_s(tight) == 0.01 and laggards_s(stated) == 4.0
+
+
+def test_a_peer_that_another_one_starves_is_reminded_before_it_is_late() -> None:
+    """The attacker's message reaches all but peer 0, which everyone waits for: it answers for nothing."""
+    run = configuration(steps=20, delivery_bound_s=2.0, gradient_bound_s=5.0, tight_budgets=True)
+    attack = Plugin("last_instant", {"phase": "CHECKSUMS", "to": "all_but_one", "before_s": 1e6})
+    story = play([attack], schedule=Schedule(start=1), run=run, links=LinkModel(), honest_lost=1)
+    assert story.removed == [] and not story.suspected
 
 
 @pytest.mark.parametrize("attack", ["just_in_time", "stall", "split_aggregate"])
-def test_every_promise_holds_with_measured_bounds(attack: str) -> None:
-    run = configuration(steps=6, delivery_bound_s=2.0, gradient_bound_s=5.0, **BOTH)
+@pytest.mark.parametrize("bounds", [BOTH, {"tight_budgets": True}], ids=["measured", "tight"])
+def test_every_promise_holds_with_measured_bounds(attack: str, bounds: dict[str, bool]) -> None:
+    run = configuration(steps=6, delivery_bound_s=2.0, gradient_bound_s=5.0, **bounds)
     story = play([Plugin(attack)], schedule=Schedule(start=0), run=run, honest_lost=1)
     assert story.honest
 

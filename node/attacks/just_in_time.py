@@ -11,12 +11,14 @@ from msgspec import structs
 from node.attacks.behaviour import Behaviour
 from node.attacks.registry import attack
 from node.protocol import waits
-from node.protocol.events import BulkKind, Output, Say, SendBulk, SetTimer
+from node.protocol.deadlines import Deadline, budget
+from node.protocol.events import BulkKind, Say, SendBulk, SetTimer
 from node.protocol.messages import Phase, Report
 from node.protocol.notices import PhaseEntered
 
 if TYPE_CHECKING:
     from node.attacks.view import View
+    from node.protocol.events import Output
 
 _STEP = range(Phase.COMMIT.value, Phase.CLOSE.value + 1)
 _OWED = (BulkKind.PART, BulkKind.AGGREGATE)
@@ -44,7 +46,7 @@ class JustInTime(Behaviour):
 
     def __init__(self, *, until: str = "deadline", tensors: bool = False, before_s: float = 0.05) -> None:
         self._mindful, self._tensors, self._before_s = until == "budget", tensors, before_s
-        self._wait_s = 0.0
+        self._wait_s, self._phase = 0.0, Phase.HELLO
         self._bulky = self._due = self._bulk_due = False
         self._message: Say | None = None
         self._owed: list[Output] = []
@@ -53,16 +55,17 @@ class JustInTime(Behaviour):
     def said(self, output: Output, view: View) -> Sequence[Output]:
         """Times the waits of the phase, and holds what the others wait for."""
         match output:
-            case PhaseEntered():
+            case PhaseEntered(phase=phase):
+                self._phase = Phase[phase]
                 self._due = self._bulk_due = self._bulky = False
                 # Tensors are sent on leaving the phase before the one in which they are awaited.
                 left, self._owed, self._next = self._owed, self._next, []
                 return (output, *left)
             case SetTimer(name=waits.BULK, after_s=after_s):
                 self._bulky = True
-                return (output, *self._ring("owed", after_s - self._slack_s(view, 1)))
+                return (output, *self._ring("owed", self._budget(view).bulk_s if self._mindful else after_s))
             case SetTimer(name=waits.MESSAGES, after_s=after_s):
-                self._wait_s = after_s - self._slack_s(view, 2 if self._bulky else 1)
+                self._wait_s = self._budget(view).message_s if self._mindful else after_s
                 return (output,) if self._mindful else (output, *self._ring("message", self._wait_s))
             case Say(body=Report() as body) if body.late:
                 # Nobody is called late by the one who is.
@@ -89,9 +92,9 @@ class JustInTime(Behaviour):
     def _ring(self, name: str, wait_s: float) -> Sequence[Output]:
         return (SetTimer(self.timer(name), max(wait_s - self._before_s, 0.0)),)
 
-    def _slack_s(self, view: View, waits_in_a_row: int) -> float:
-        """By how much a budget is below the deadline."""
-        if not self._mindful or view.attempt is None:
-            return 0.0
-        settings = view.attempt.settings
-        return waits_in_a_row * (settings.delivery_bound_s + settings.gradient_bound_s)
+    def _budget(self, view: View) -> Deadline:
+        """What the others may wait for us in this phase, as long as nobody has to publish anything."""
+        attempt = view.attempt
+        if attempt is None:
+            return Deadline(0.0, 0.0)
+        return budget(self._phase, attempt.settings, len(attempt.roster.active), int(self._bulky), 0)

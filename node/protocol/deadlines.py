@@ -21,11 +21,13 @@ when it has what it is owed itself. So for an honest peer, that nobody keeps wai
 
     c_p = 4 D + bulk / minimum rate           for a tensor, from our entry,
     b_p = 4 D + compute_p + c_p               for its message, from our own (c_p: 0 in phases without bulk).
+
+With tight budgets these two, and the 2 D, go by a smaller D and T_g than the deadlines (node/protocol/measures.py).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from node.protocol.messages import Phase
 from node.protocol.settings import Settings
@@ -58,7 +60,7 @@ def deadline(phase: Phase, settings: Settings, active: int, tensors: int, recomp
     """
     judging = recomputed if phase in _JUDGING else 0
     busy_s = max(1, judging) * settings.gradient_bound_s
-    lag_s = laggards_s(settings) + busy_s + 3.0 * settings.delivery_bound_s
+    lag_s = busy_s + 5.0 * settings.delivery_bound_s
     bulk_s = lag_s + _transfer_s(settings, active, tensors) if tensors else 0.0
     return Deadline(bulk_s, lag_s + bulk_s + _computing_s(phase, settings, recomputed))
 
@@ -69,9 +71,14 @@ def budget(phase: Phase, settings: Settings, active: int, tensors: int, recomput
     Returns:
         Seconds from phase entry for bulk (0: the phase waits for none), and from our own message for all others'.
     """
-    lag_s = laggards_s(settings) + 2.0 * settings.delivery_bound_s
-    bulk_s = lag_s + _transfer_s(settings, active, tensors) if tensors else 0.0
-    return Deadline(bulk_s, lag_s + bulk_s + _computing_s(phase, settings, recomputed))
+    tight = replace(settings, delivery_bound_s=_budget_delivery_s(settings))
+    if settings.budget_gradient_s is not None:
+        tight = replace(tight, gradient_bound_s=settings.budget_gradient_s)
+    lag_s = laggards_s(settings) + 2.0 * tight.delivery_bound_s
+    bulk_s = lag_s + _transfer_s(tight, active, tensors) if tensors else 0.0
+    # Nothing in AGG waits for the gradients of validators: they are computed beside the loop.
+    computing_s = _computing_s(phase, tight, recomputed) if phase is not Phase.AGG else 0.0
+    return Deadline(bulk_s, lag_s + bulk_s + computing_s)
 
 
 def _transfer_s(settings: Settings, active: int, tensors: int) -> float:
@@ -95,7 +102,11 @@ def fetching_s(settings: Settings, active: int) -> float:
 
 def laggards_s(settings: Settings) -> float:
     """How long after its entry into a phase a peer tells those who are silent there what ended the phase before."""
-    return 2.0 * settings.delivery_bound_s
+    return 2.0 * _budget_delivery_s(settings)
+
+
+def _budget_delivery_s(settings: Settings) -> float:
+    return settings.delivery_bound_s if settings.budget_delivery_s is None else settings.budget_delivery_s
 
 
 def dispute_round_s(settings: Settings) -> float:

@@ -84,9 +84,9 @@ def waited(past: Attempt, attempt: Attempt) -> tuple[Late, ...]:
     Nothing where others had a reason to be late that is dealt with elsewhere: a dispute, an attempt that was void,
     bytes that somebody lacked.
     """
-    bits = (body.have for kind, phase in ((Reveal, Phase.REVEAL), (Have, Phase.HAVE))
-            for body in past.transcript.of(kind, phase).values())  # fmt: skip
-    if past.number > 0 or past.disputed or past.shaken or past.complaints() or not all(map(all, bits)):
+    held = [body.have for body in past.transcript.of(Reveal, Phase.REVEAL).values()]
+    held += [body.have for body in past.transcript.of(Have, Phase.HAVE).values()]
+    if past.number > 0 or past.disputed or past.shaken or past.complaints() or not all(map(all, held)):
         return ()
     return tuple(wait for wait in past.late if wait.peer in attempt.roster.active)
 

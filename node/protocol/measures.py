@@ -24,6 +24,9 @@ FLOOR_MS = (250, 1000)
 MARGIN = 8
 """How many times the measurement."""
 
+TIGHT_FLOOR_MS, TIGHT_MARGINS = (5, 50), (4, 2)
+"""The same of tight budgets. Being late now and then costs nothing, so they need no room for the rare stop."""
+
 _MOST_MS = 2**31
 
 
@@ -31,13 +34,18 @@ def bounded(settings: Settings, bounds: Sequence[int]) -> Settings:
     """The settings with the bounds that were agreed on, the stated ones before that."""
     if not bounds:
         return settings
-    delivery_ms, gradient_ms = bounds
-    return replace(settings, delivery_bound_s=delivery_ms / 1000, gradient_bound_s=gradient_ms / 1000)
+    delivery_s, gradient_s, budget_delivery_s, budget_gradient_s = (bound / 1000 for bound in bounds)
+    return replace(
+        settings, delivery_bound_s=delivery_s, gradient_bound_s=gradient_s,
+        budget_delivery_s=budget_delivery_s if settings.tight_budgets else None,
+        budget_gradient_s=budget_gradient_s if settings.tight_budgets else None,
+    )  # fmt: skip
 
 
 def measuring(attempt: Attempt) -> bool:
     """True if the REPORTs of this attempt carry measurements."""
-    return attempt.step == 0 and (attempt.settings.measure_delivery or attempt.settings.measure_gradient)
+    settings = attempt.settings
+    return attempt.step == 0 and (settings.measure_delivery or settings.measure_gradient or settings.tight_budgets)
 
 
 def measured(attempt: Attempt) -> tuple[int, ...]:
@@ -46,7 +54,7 @@ def measured(attempt: Attempt) -> tuple[int, ...]:
         return ()
     settings = attempt.settings
     found = ((attempt.delivery_s, settings.delivery_bound_s), (attempt.gradient_s, settings.gradient_bound_s))
-    return tuple(min(math.ceil(1000 * (seconds if seconds > 0 else stated_s)), _MOST_MS) for seconds, stated_s in found)
+    return tuple(min(_milliseconds(seconds if seconds > 0 else stated_s), _MOST_MS) for seconds, stated_s in found)
 
 
 def measures_fit(said: tuple[int, ...], attempt: Attempt) -> bool:
@@ -57,8 +65,8 @@ def measures_fit(said: tuple[int, ...], attempt: Attempt) -> bool:
 def agreed(attempt: Attempt) -> tuple[int, ...]:
     """The bounds after a committed attempt, in milliseconds: those before, but for step 0.
 
-    Rounded up to a power of two times the floor, so that runs of one kind agree on the same; never above what is
-    stated, and exactly that where it is not to be measured.
+    D and T_g, and the same for budgets, at most those. Rounded up to a power of two times the floor, so that runs of
+    one kind agree on the same; never above what is stated, and exactly that where it is not to be measured.
     """
     if not measuring(attempt):
         return attempt.state.bounds
@@ -66,13 +74,18 @@ def agreed(attempt: Attempt) -> tuple[int, ...]:
     stated = (settings.delivery_bound_s, settings.gradient_bound_s)
     wanted = (settings.measure_delivery, settings.measure_gradient)
     said = [report.measured for report in attempt.transcript.of(Report, Phase.REPORT).values()]
-    columns = [sorted(column, reverse=True) for column in zip(*said, strict=True)]
-    return tuple(
-        min(_rounded(MARGIN * column[attempt.roster.faults], floor), math.ceil(1000 * most_s))
-        if measure
-        else math.ceil(1000 * most_s)
-        for column, floor, most_s, measure in zip(columns, FLOOR_MS, stated, wanted, strict=True)
-    )
+    found = [sorted(column, reverse=True)[attempt.roster.faults] for column in zip(*said, strict=True)]
+    bounds = [_milliseconds(bound_s) for bound_s in stated]
+    for place, (value, floor, measure) in enumerate(zip(found, FLOOR_MS, wanted, strict=True)):
+        if measure:
+            bounds[place] = min(_rounded(MARGIN * value, floor), bounds[place])
+    tight = zip(found, TIGHT_FLOOR_MS, TIGHT_MARGINS, bounds, strict=True)
+    return (*bounds, *(min(_rounded(margin * value, floor), most) for value, floor, margin, most in tight))
+
+
+def _milliseconds(seconds: float) -> int:
+    """Rounded up, but for what a clock's differences are off by."""
+    return math.ceil(1000 * seconds - 1e-3)
 
 
 def _rounded(value: int, floor: int) -> int:

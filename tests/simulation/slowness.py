@@ -23,6 +23,9 @@ CASES: Mapping[str, tuple[Plugin, ...]] = {
     "just_in_time, tensors too": (Plugin("just_in_time", {"tensors": True}),),
     "just_in_time within budgets": (Plugin("just_in_time", {"until": "budget"}),),
     "just_in_time within budgets, tensors too": (Plugin("just_in_time", {"until": "budget", "tensors": True}),),
+    "just_in_time within tight budgets": (
+        Plugin("just_in_time", {"until": "budget", "tensors": True, "before_s": 0.004}),
+    ),
     "split_aggregate": (Plugin("split_aggregate"),),
     "split_aggregate to one": (Plugin("split_aggregate", {"to": "one"}),),
     "withhold_aggregate from one": (Plugin("withhold_aggregate", {"to": "one"}),),
@@ -75,13 +78,19 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=900, help="of each run (default: %(default)s)")
     parser.add_argument("--skipped", type=int, default=100, help="at its start (default: %(default)s)")
     parser.add_argument("--case", choices=tuple(CASES), action="append", help="this one alone (default: all)")
+    parser.add_argument("--measure-bounds", action="store_true", help="D and T_g as step 0 measures them")
+    parser.add_argument("--tight-budgets", action="store_true", help="budgets as step 0 measures them")
     args = parser.parse_args()
-    honest = pace((), args.steps, args.skipped)
+    run = RunConfig(
+        peers=6, steps=args.steps, batch_size=2, task=TASK, measure_delivery=args.measure_bounds,
+        measure_gradient=args.measure_bounds, tight_budgets=args.tight_budgets,
+    )  # fmt: skip
+    honest = pace((), args.steps, args.skipped, run)
     for name in args.case or CASES:
-        found = honest if name == "honest" else pace(CASES[name], args.steps, args.skipped)
+        found = honest if name == "honest" else pace(CASES[name], args.steps, args.skipped, run)
         ratio = found.mean_s / honest.mean_s
         print(f"{name}: {found.mean_s:.4f} s a step ({ratio:.1f} times the honest), the first {args.skipped}: "
-              f"{found.first_s:.4f} s; removed: {list(found.removed)}")  # fmt: skip
+              f"{found.first_s:.4f} s; removed: {list(found.removed)}", flush=True)  # fmt: skip
 
 
 if __name__ == "__main__":

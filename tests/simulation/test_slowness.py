@@ -29,10 +29,10 @@ def test_bytes_unlike_their_digest_cost_a_pull_and_then_their_sender(name: str) 
 
 
 def test_within_all_budgets_a_step_takes_what_the_documentation_states() -> None:
-    """40 D + 3 T_g: the worst that nobody answers for."""
+    """40 D + 2 T_g: the worst that nobody answers for."""
     run = RunConfig(peers=6, steps=12, batch_size=2, task=TASK)
     found = pace(CASES["just_in_time within budgets, tensors too"], 12, 0, run)
-    stated_s = 40 * run.delivery_bound_s + 3 * run.gradient_bound_s
+    stated_s = 40 * run.delivery_bound_s + 2 * run.gradient_bound_s
     assert found.removed == ()
     assert 0.95 * stated_s < found.mean_s < stated_s + HONEST_S
 
