@@ -15,6 +15,7 @@ from node import extensions
 from node.conditions import Conditions
 from node.config import Durability, Endpoint, Member, NodeConfig, Role, RunConfig, Schedule
 from node.errors import ConfigError
+from node.protocol import bounds
 
 IMPORTS = "imports"
 """Folder of a run directory with the files that the run was made with."""
@@ -76,8 +77,10 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     data_seed: int | None = None
     attack_seed: int | None = None
     protocol_seed: int | None = None
-    delivery_bound: float = _RUN.delivery_bound_s
+    delivery_bound: float | None = None
     gradient_bound: float | None = None
+    measure_bounds: bool = False
+    tight_budgets: bool = False
     minimum_rate: float = _RUN.minimum_rate
     encrypt_bulk: bool = _RUN.encrypt_bulk
     delay: float = 0.0
@@ -139,7 +142,12 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             batch_size=self.batch_size, lr=self.lr, momentum=self.momentum, tau=self.tau, validators=self.validators,
             validate_every=self.validate_every, delta_max=self.delta_max, audit_share=self.audit_share,
             on_ban=self.on_ban, undo=self.undo, init_seed=seeds.init, data_seed=seeds.data,
-            delivery_bound_s=self.delivery_bound,
+            delivery_bound_s=(
+                bounds.delivery_s(self.peers, self.minimum_rate) if self.delivery_bound is None else self.delivery_bound
+            ),
+            measure_delivery=self.measure_bounds and self.delivery_bound is None,
+            tight_budgets=self.tight_budgets,
+            measure_gradient=self.measure_bounds and self.gradient_bound is None,
             gradient_bound_s=_RUN.gradient_bound_s if self.gradient_bound is None else self.gradient_bound,
             minimum_rate=self.minimum_rate, recompute_tolerance=self.recompute_tolerance, probation=self.probation,
             device=device,

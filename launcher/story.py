@@ -33,7 +33,8 @@ REASONS: Mapping[str, str] = {
     "false_accusation": "what it accused proved true on recomputation",
     "silent": "f + 1 peers missed its message at their deadlines, or its view in the dispute: gone, not banned",
     "edges": "complaints tie it to more peers than can be faulty",
-    "eliminated": "the fourth complaint of this pair: one of the two is faulty, both leave",
+    "late": "it kept more peers waiting than can be faulty, in more than 10 of 100 steps each: gone, not banned",
+    "eliminated": "the fourth complaint of this pair, or waits in too many steps: one of the two is faulty, both leave",
 }
 
 

@@ -26,7 +26,7 @@ from node.attacks.view import Span, View, generator
 from node.config import Role
 from node.errors import ConfigError, LocalProtocolError
 from node.protocol.attempt import Attempt
-from node.protocol.events import DeadlinePassed, GradientReady, Input, MessageArrived, Output, Purpose, Say
+from node.protocol.events import DeadlinePassed, GradientReady, Input, MessageArrived, Output, Purpose, Say, TimePassed
 from node.protocol.messages import Body
 from node.protocol.notices import Banned, PhaseEntered
 from node.protocol.rule import Aggregated, Rule
@@ -127,6 +127,8 @@ class Adversary:
         """
         if self._peer is None:
             raise LocalProtocolError("an Adversary handles nothing before around(peer)")
+        if isinstance(event, TimePassed):
+            return self._peer.handle(event)
         if isinstance(event, DeadlinePassed) and event.name.startswith(_OWN_TIMER):
             return self._ring(event.name)
         outputs: list[Output] = []

@@ -12,7 +12,7 @@ from node.conditions import Conditions
 from node.errors import ConfigError
 from node.limits import MAX_PEERS
 
-WIRE_VERSION = 4
+WIRE_VERSION = 5
 
 Parameters = dict[str, Any]
 
@@ -89,6 +89,9 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     data_seed: int = 0
     delivery_bound_s: float = 2.0
     gradient_bound_s: float = 5.0
+    measure_delivery: bool = False
+    measure_gradient: bool = False
+    tight_budgets: bool = False
     minimum_rate: float = 1e6
     recompute_tolerance: float = 0.0
     device: Literal["cpu", "cuda"] = "cpu"

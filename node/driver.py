@@ -40,6 +40,7 @@ from node.protocol.events import (
     SetTimer,
     Start,
     Teach,
+    TimePassed,
 )
 from node.protocol.notices import Ending, Expelled, Finished, Halted, Notice, PhaseEntered
 from node.transport import Transport
@@ -108,11 +109,11 @@ class Driver:
         try:
             self._inputs.appendleft(Start())
             self._turn()
-            while self.ending is None and not stopping():
+            while not self._ended and not stopping():
                 self.receive(self.transport.poll(self._wait_s()))
                 computing.collect()
                 self._turn()
-                if self.ending is None and self._overdue():
+                if not self._ended and self._overdue():
                     self._last_look()
                     self._expire()
                     self._turn()
@@ -124,6 +125,10 @@ class Driver:
             self.transport.unwatch(computing.descriptor)
             computing.close()
         return self.ending
+
+    @property
+    def _ended(self) -> bool:
+        return self.ending is not None
 
     def beside(self, work: Callable[[], T], done: Callable[[T], None]) -> None:
         """Have something computed beside the loop that nobody waits for.
@@ -202,6 +207,7 @@ class Driver:
         self._inputs.append(computed.ready)
 
     def _feed(self, event: Input) -> None:
+        self.node.machine.handle(TimePassed(time.monotonic()))
         outputs = self.node.machine.handle(event)
         for output in outputs:
             if self._meter is not None:

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from node import descriptors
 from node.keeper import Keeper
-from node.protocol.events import Input, Output
+from node.protocol.events import Input, Output, TimePassed
 from node.protocol.messages import Phase
 from node.protocol.notices import Disputed, PhaseEntered
 from node.protocol.peer import Peer
@@ -38,6 +38,8 @@ class Keeping:
 
     def handle(self, event: Input) -> list[Output]:
         """As the machine's."""
+        if isinstance(event, TimePassed):
+            return self._machine.handle(event)
         outputs = self._machine.handle(event)
         if self._peer.admitted:
             self._keeper.heard(event)  # before anything leaves that depends on it; what is refused costs no memory

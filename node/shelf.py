@@ -52,6 +52,8 @@ class SavedState(msgspec.Struct, frozen=True, array_like=True):
     probation: tuple[tuple[int, int], ...]
     returned: tuple[tuple[int, int], ...]
     window: SavedWindow
+    late: tuple[tuple[int, int, tuple[int, ...]], ...]
+    bounds: tuple[int, ...]
     summary: Summary | None
     certificate: tuple[Signed, ...]
 
@@ -120,7 +122,7 @@ class Shelf:
         return SavedState(
             state.step, parameters, optimiser, state.r, state.roster.active, state.bans, state.norms.steps,
             state.draw.order, state.draw.count, state.fingerprints, state.complaints, state.probation, state.returned,
-            saved, state.summary, state.certificate,
+            saved, state.late, state.bounds, state.summary, state.certificate,
         )  # fmt: skip
 
     def _model(self, state: State) -> tuple[int, int]:
@@ -169,7 +171,8 @@ def restored(
         saved.step, parameters_D, optimiser_D, saved.r, Roster(roster.keys, saved.active),
         saved.bans, NormWindow(saved.norms), Draw(saved.validators, saved.validator_count), saved.fingerprints,
         saved.complaints, saved.probation, saved.returned,
-        Window(layers, kept.forgotten, kept.examined, kept.due, kept.checkers), saved.summary, saved.certificate,
+        Window(layers, kept.forgotten, kept.examined, kept.due, kept.checkers), saved.late, saved.bounds,
+        saved.summary, saved.certificate,
     )  # fmt: skip
 
 

@@ -40,6 +40,7 @@ from node.protocol.events import (
     SetTimer,
     Start,
     Teach,
+    TimePassed,
     TranscriptRequested,
     ViewArrived,
 )
@@ -191,6 +192,7 @@ class Simulation:
         return self._sequence
 
     def _feed(self, node: int, event: Input) -> Iterator[Observed]:
+        self.nodes[node].machine.handle(TimePassed(self.now_s))
         for output in self.nodes[node].take(event):
             match output:
                 case Say():

@@ -66,7 +66,7 @@ CATALOGUE = {
     "outputs": {"split_aggregate", "equivocate", "wrong_part", "withhold_part", "withhold_aggregate",
                 "silent_validator", "stall", "malformed", "false_prefix", "close_to_one", "spurious_dispute"},
     "node": {"cancelling_shift", "withhold_reveal", "replay", "crash", "copy_commitment", "last_instant", "late_view",
-             "mimic"},
+             "mimic", "just_in_time"},
 }  # fmt: skip
 
 

@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from node.protocol.cargo import Cargo
-from node.protocol.events import BulkArrived, BulkKey, BulkKind, Dropped
+from node.protocol.charges import Publication
+from node.protocol.events import BulkArrived, BulkKey, BulkKind, Dropped, Say
+from node.protocol.messages import Missing, Reveal
 from node.protocol.round import Round
 from tests.protocol_attempts import stopped
 
@@ -64,8 +66,55 @@ def test_one_buffer_per_sender_and_part() -> None:
     assert not cargo.expects(OWNER, key, SIZE)
 
 
-def test_what_does_not_match_its_digest_is_forgotten_and_the_wait_goes_on() -> None:
-    """A spoofer must not make an honest peer look faulty."""
+def wrong(round_: Round, kind: BulkKind, owner: int) -> tuple[BulkKey, torch.Tensor]:
+    """A tensor of the right name and size that its owner has not committed to."""
+    part = round_.attempt.place if kind is BulkKind.PART else round_.attempt.roster.place(owner)
+    return round_.attempt.key(kind, owner, part), torch.full((round_.attempt.split.size(part),), 7.0)
+
+
+def test_a_false_part_over_its_owners_line_is_complained_of_once_all_others_are_here() -> None:
+    stage, round_ = stopped(1, "AGG")
+    owner = next(peer for peer in round_.attempt.contributors if peer != 0)
+    round_.attempt.parts.pop(owner, None)
+    stage.simulation.nodes[0].peer.handle(BulkArrived(owner, *wrong(round_, BulkKind.PART, owner)))
+    assert round_.attempt.agg(overdue=False) is None, "others may still come"
+    for other in round_.attempt.contributors:
+        if other != owner:
+            gradient_D = stage.task.gradient(round_.attempt.state.parameters_D, round_.attempt.seed(other))[0]
+            round_.attempt.parts[other] = round_.attempt.slice(gradient_D, 0)
+    complaint = round_.attempt.agg(overdue=False)
+    assert complaint is not None and complaint.aggregate == Missing((owner,))
+
+
+@pytest.mark.parametrize("own_line", [True, False], ids=["its aggregator's line", "the line of a peer that was asked"])
+def test_a_false_aggregate_ends_the_wait_for_it_over_its_aggregators_line_alone(own_line: bool) -> None:
+    """Else a spoofer could make an honest peer look faulty."""
+    stage, round_ = stopped(1, "REVEAL")
+    attempt, owner, other = round_.attempt, 3, 4
+    attempt.aggregates = {peer: torch.zeros(0) for peer in attempt.aggregators if peer != owner}
+    key, values_P = wrong(round_, BulkKind.AGGREGATE, owner)
+    if not own_line:
+        round_.cargo.pull(BulkKind.AGGREGATE, Publication(key.step, key.attempt, owner, key.part), (other,))
+    assert attempt.reveal(overdue=False) is None
+    out = stage.simulation.nodes[0].peer.handle(BulkArrived(owner if own_line else other, key, values_P))
+    assert Dropped(owner if own_line else other, "bulk_digest") in out
+    bodies = [output.body for output in out if isinstance(output, Say)]
+    assert [body.have for body in bodies if isinstance(body, Reveal)] == (
+        [tuple(peer != owner for peer in attempt.aggregators)] if own_line else []
+    )
+
+
+def test_after_a_new_start_a_false_part_is_waited_for_like_a_missing_one() -> None:
+    """Our AGG may stand, and needs every part."""
+    _, round_ = stopped(1, "AGG")
+    owner = next(peer for peer in round_.attempt.contributors if peer != 0)
+    again = Round(round_.attempt, round_.past, round_._gradients, [], again=True)
+    again.attempt.parts.pop(owner, None)
+    again.take_bulk(owner, *wrong(again, BulkKind.PART, owner))
+    assert not again.attempt.refuted
+
+
+def test_what_does_not_match_its_digest_is_forgotten_and_the_true_bytes_are_taken() -> None:
     stage, _ = stopped(1, "AGG")
     peer = stage.simulation.nodes[0].peer
     assert peer.attempt is not None

@@ -53,7 +53,8 @@ def test_every_field_of_a_summary_counts() -> None:
     summary = STATE.summarise(b"t")
     filled = msgspec.structs.replace(summary, bans=(BAN,), complaints=((1, 2, 3),), probation=((1, 2),),
                                       returned=((1, 9),),
-                                      undo=(Contribution(3, 0, 5),))  # fmt: skip
+                                      undo=(Contribution(3, 0, 5),), late=((1, 2, (3,)),),
+                                          bounds=(1, 2))  # fmt: skip
     digests = {filled.digest}
     for name in Summary.__struct_fields__:
         value = getattr(filled, name)

@@ -65,6 +65,7 @@ class Arbitration:
         """Say no more in the attempt, and show everyone why; what arrives still goes into our view."""
         attempt = self._attempt
         self.trigger, self.round.frozen = trigger, True
+        attempt.disputed = True
         self._out.append(Disputed(attempt.step, attempt.number, trigger.cause))
         others = tuple(peer for peer in attempt.roster.active if peer != attempt.me)
         self._out.append(Forward(others, trigger.messages))
@@ -88,6 +89,7 @@ class Arbitration:
         """
         attempt = self._attempt
         self.trigger, self.round.frozen = trigger, True
+        attempt.disputed = True
         self._out.append(Disputed(attempt.step, attempt.number, trigger.cause))
         for signed in trigger.messages:
             attempt.transcript.add(decode_body(signed.body), signed)

@@ -10,7 +10,8 @@ from torch import Tensor
 from node.protocol.checksums import Checksum, checksum, same
 from node.protocol.digest import number, tensor_digest
 from node.protocol.events import BulkKey, BulkKind
-from node.protocol.messages import Agg, Agg2, Checksums, Close, Commit, Missing, Phase, Report, Reveal, Slot
+from node.protocol.measures import bounded
+from node.protocol.messages import Agg, Agg2, Checksums, Close, Commit, Late, Missing, Phase, Report, Reveal, Slot
 from node.protocol.parts import Split, part_radius
 from node.protocol.randomness import Share, batch_seed, combine, commitment, projection
 from node.protocol.settings import Settings, Tools
@@ -59,14 +60,8 @@ class Attempt:
     """
 
     def __init__(self, settings: Settings, tools: Tools, state: State, number: int, me: int, share: Share) -> None:
-        self.settings, self.tools, self.state, self.number, self.me, self.share = (
-            settings,
-            tools,
-            state,
-            number,
-            me,
-            share,
-        )
+        self.settings = bounded(settings, state.bounds)
+        self.tools, self.state, self.number, self.me, self.share = tools, state, number, me, share
         self.roster = state.roster
         self.step = state.step
         self.split = Split(settings.dimension, len(self.roster.active))
@@ -80,6 +75,14 @@ class Attempt:
         self.parts: dict[int, Tensor] = {}
         self.aggregates: dict[int, Tensor] = {}
         self.publications: dict[tuple[int, int, int, int], Tensor] = {}
+        self.refuted: set[BulkKey] = set()
+        """Tensors whose owner sent us others than it had committed to, over its own line: nothing to wait for."""
+        self.delivery_s = self.gradient_s = 0.0
+        """What this peer measured of the bounds so far."""
+        self.late: list[Late] = []
+        """Whom we waited for beyond our budget, phase by phase (node/protocol/lateness.py)."""
+        self.disputed = self.shaken = False
+        """There was a dispute of it, or of the committed attempt before: lateness in it is nobody's fault."""
         self.iterations = 0
         self.r = b""
         self.z = torch.empty(0)
@@ -175,12 +178,23 @@ class Attempt:
         return tuple(owner for owner in self.contributors if owner not in self.parts or not usable(self.parts[owner]))
 
     def agg(self, overdue: bool) -> Agg | None:
-        """AGG, once every contributor's part is here; a complaint once the wait for them is over."""
-        if not overdue and any(owner not in self.parts for owner in self.contributors):
+        """AGG, once every contributor's part is here; a complaint once the wait for them is over, or needless."""
+        if not overdue and any(self._awaits(BulkKind.PART, owner, self.place) for owner in self.contributors):
             return None
         lacking = self.lacking_parts()
         value = Missing(lacking) if lacking else self._aggregate()
         return Agg(self.slot(Phase.AGG), self.transcript.prefix, value)
+
+    def _awaits(self, kind: BulkKind, owner: int, part: int) -> bool:
+        """True if a part or an aggregate is not here and may still come from its owner."""
+        held = self.parts if kind is BulkKind.PART else self.aggregates
+        return owner not in held and self.key(kind, owner, part) not in self.refuted
+
+    def awaits_publication(self, index: tuple[int, int, int, int]) -> bool:
+        """True if a published part (step, attempt, owner, part) is not here and may still come from its owner."""
+        step, number, owner, part = index
+        named = BulkKey(step, number, BulkKind.PUBLICATION, owner, part)
+        return index not in self.publications and named not in self.refuted
 
     def _aggregate(self) -> bytes:
         """Run the rule on the parts and keep the result; returns its digest."""
@@ -225,9 +239,10 @@ class Attempt:
         return self.roster.active if self.contributors else ()
 
     def reveal(self, overdue: bool) -> Reveal | None:
-        """REVEAL, once every aggregate is here, or with the bits of those that did not come in time."""
+        """REVEAL, once every aggregate is here, or with the bits of those that did not come in time or are false."""
         have = tuple(owner in self.aggregates for owner in self.aggregators)
-        if not all(have) and not overdue:
+        waits = (self._awaits(BulkKind.AGGREGATE, owner, part) for part, owner in enumerate(self.aggregators))
+        if not overdue and any(waits):
             return None
         return Reveal(self.slot(Phase.REVEAL), self.transcript.prefix, self.share.x, self.share.salt, have)
 

@@ -7,13 +7,14 @@ that quote it too large for anyone to send.
 
 from __future__ import annotations
 
+import math
 from functools import cache
 
 from node.protocol.messages import Phase
 
 _STEP_PHASES = 12
-_FIXED_BYTES = 1024
-"""Slot, twelve prefix hashes, a HELLO's fingerprint, eight accusations."""
+_FIXED_BYTES = 1280
+"""Slot, twelve prefix hashes, a HELLO's fingerprint, eight accusations, two waits in each phase."""
 _PER_PEER_BYTES = 64
 """A part's digest, a pair of checksums, a removal with its reason."""
 _SUSPECT_BYTES = 256
@@ -23,6 +24,7 @@ MAX_PROOFS = 4
 """Pieces of evidence that one REPORT carries."""
 _JOIN_BYTES = 320
 """A JOIN and its signature."""
+_LEAST_DELIVERY_S, _LINK_RATE = 2.0, 12.5e6
 
 
 def plain_bytes(peers: int) -> int:
@@ -78,3 +80,15 @@ def body_bytes(phase: Phase, peers: int) -> int:
 def control_bytes(peers: int) -> int:
     """Largest control message: a view of the largest size with an endorsement of every peer."""
     return view_bytes(peers) + (peers + 2) * _SIGNED_BYTES
+
+
+def delivery_s(peers: int, rate: float) -> float:
+    """The delivery bound D where nobody states one: two seconds, or as long as a view of the largest size takes to
+    everyone over one link, rounded up to tenths.
+
+    Args:
+        peers: of the genesis roster.
+        rate: minimum rate of the links; they are taken to carry 100 Mbit/s at least.
+    """
+    views_s = (peers - 1) * control_bytes(peers) / max(_LINK_RATE, rate)
+    return max(_LEAST_DELIVERY_S, math.ceil(10 * views_s) / 10)

@@ -234,7 +234,8 @@ class Candidate:
         state = State(
             summary.step, vectors[0], vectors[1], summary.r, Roster(self.state.roster.keys, summary.active),
             summary.bans, NormWindow(norms), Draw(summary.validators, summary.validator_count), summary.fingerprints,
-            summary.complaints, summary.probation, summary.returned, summary=summary,
+            summary.complaints, summary.probation, summary.returned, late=summary.late,
+            bounds=summary.bounds, summary=summary,
             certificate=lesson.now.certificate,
         )  # fmt: skip
         state = after_dispute(state)
@@ -277,7 +278,8 @@ class Candidate:
         state = State(
             before.step, self.state.parameters_D, self.state.optimiser_D, before.r, roster, before.bans, NormWindow(),
             Draw(before.validators, before.validator_count), before.fingerprints, before.complaints, before.probation,
-            before.returned, summary=before, certificate=past.before.certificate,
+            before.returned, late=before.late, bounds=before.bounds, summary=before,
+            certificate=past.before.certificate,
         )  # fmt: skip
         told = Past(state, past.number, past.messages, finished_phases(past.messages), {}, None, now.r, 0)
         return told.attempt(self._settings, self._tools, self._me, self._secret_seed)

@@ -15,8 +15,8 @@ from node.protocol.trial import Trial
 class Cargo:
     """Holds one tensor per key until the digest its owner signed is known.
 
-    A tensor that matches no digest is forgotten and the wait goes on: a spoofer must not be able to make an honest
-    peer look faulty.
+    A tensor that matches no digest is forgotten. From anybody but its owner that changes nothing (a spoofer must not be
+    able to make an honest peer look faulty); over its owner's own line it ends the wait for the owner.
 
     Args:
         attempt: the current attempt; parts, aggregates and publications go into it.
@@ -42,15 +42,15 @@ class Cargo:
         """Keep an expected tensor."""
         self._waiting[(key, via)] = values_P
 
-    def settle(self, trial: Trial | None) -> list[int | None]:
-        """Move tensors whose digest is known into the attempt; returns who sent those that do not match it."""
+    def settle(self, trial: Trial | None) -> list[tuple[int | None, BulkKey]]:
+        """Move tensors whose digest is known into the attempt; returns those that do not match it, by their sender."""
         refused = []
         for (key, via), values_P in list(self._waiting.items()):
             verdict = self._verdict(key, values_P, trial)
             if verdict is not None:
                 del self._waiting[(key, via)]
             if verdict is False:
-                refused.append(via)
+                refused.append((via, key))
         return refused
 
     def pull(self, kind: BulkKind, item: Publication, holders: tuple[int, ...]) -> list[RequestBulk]:

@@ -78,7 +78,7 @@ class Unusable(msgspec.Struct, frozen=True, array_like=True, tag="unusable", for
 
 
 class Broken(msgspec.Struct, frozen=True, array_like=True, tag="broken", forbid_unknown_fields=True):
-    """Complaints broke the accused off: edges to more than f_0 peers, or the fourth complaint of one pair."""
+    """Edges broke the accused off: to more than f_0 peers, or the fourth of one pair; or late edges, as often."""
 
     accused: int
     other: int | None

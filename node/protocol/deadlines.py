@@ -13,11 +13,21 @@ and the delivery. Hence, counted from phase entry, with D the delivery bound and
     T_p = L + 3 D + W_p + compute_p
 
 so that no honest peer ever suspects, or misses the bulk of, an honest one while synchrony holds.
+
+Nobody who sends just before these deadlines is ever suspected, so a wait has a smaller budget too, and whoever makes
+others wait longer gets late edges (node/protocol/lateness.py). Where gradients do not hold up the loop that forwards,
+an honest peer enters a phase at most 2 D and the delivery after us, sends what it owes at once, and says its message
+when it has what it is owed itself. So for an honest peer, that nobody keeps waiting, we wait at most
+
+    c_p = 4 D + bulk / minimum rate           for a tensor, from our entry,
+    b_p = 4 D + compute_p + c_p               for its message, from our own (c_p: 0 in phases without bulk).
+
+With tight budgets these two, and the 2 D, go by a smaller D and T_g than the deadlines (node/protocol/measures.py).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from node.protocol.messages import Phase
 from node.protocol.settings import Settings
@@ -30,7 +40,8 @@ _JUDGING = (Phase.PUBLISH, Phase.HAVE, Phase.JUDGE, Phase.CLOSE)
 
 @dataclass(frozen=True, slots=True)
 class Deadline:
-    """Seconds from phase entry: until bulk counts as missing (0: the phase waits for none), and until SUSPECT."""
+    """Seconds from phase entry: until bulk counts as missing (0: the phase waits for none), and until SUSPECT; of a
+    budget, see there."""
 
     bulk_s: float
     message_s: float
@@ -49,11 +60,38 @@ def deadline(phase: Phase, settings: Settings, active: int, tensors: int, recomp
     """
     judging = recomputed if phase in _JUDGING else 0
     busy_s = max(1, judging) * settings.gradient_bound_s
-    lag_s = laggards_s(settings) + busy_s + 3.0 * settings.delivery_bound_s
-    bulk_s = lag_s + 4.0 * settings.dimension * tensors * active / settings.minimum_rate if tensors else 0.0
+    lag_s = busy_s + 5.0 * settings.delivery_bound_s
+    bulk_s = lag_s + _transfer_s(settings, active, tensors) if tensors else 0.0
+    return Deadline(bulk_s, lag_s + bulk_s + _computing_s(phase, settings, recomputed))
+
+
+def budget(phase: Phase, settings: Settings, active: int, tensors: int, recomputed: int) -> Deadline:
+    """How long waits of a phase may take without anybody being called late (its arguments: see `deadline`).
+
+    Returns:
+        Seconds from phase entry for bulk (0: the phase waits for none), and from our own message for all others'.
+    """
+    tight = replace(settings, delivery_bound_s=_budget_delivery_s(settings))
+    if settings.budget_gradient_s is not None:
+        tight = replace(tight, gradient_bound_s=settings.budget_gradient_s)
+    lag_s = laggards_s(settings) + 2.0 * tight.delivery_bound_s
+    bulk_s = lag_s + _transfer_s(tight, active, tensors) if tensors else 0.0
+    # Nothing in AGG waits for the gradients of validators: they are computed beside the loop.
+    computing_s = _computing_s(phase, tight, recomputed) if phase is not Phase.AGG else 0.0
+    return Deadline(bulk_s, lag_s + bulk_s + computing_s)
+
+
+def _transfer_s(settings: Settings, active: int, tensors: int) -> float:
+    """How long everyone's vectors take over one link."""
+    return 4.0 * settings.dimension * tensors * active / settings.minimum_rate
+
+
+def _computing_s(phase: Phase, settings: Settings, recomputed: int) -> float:
+    """Gradients that a peer may have to compute before it says its message."""
+    judging = recomputed if phase in _JUDGING else 0
     earlier = recomputed if phase is Phase.REPORT else min(recomputed, 1)
     computes = judging if phase in _JUDGING else max(_COMPUTES.get(phase, 0), earlier)
-    return Deadline(bulk_s, lag_s + bulk_s + computes * settings.gradient_bound_s)
+    return computes * settings.gradient_bound_s
 
 
 def fetching_s(settings: Settings, active: int) -> float:
@@ -64,7 +102,11 @@ def fetching_s(settings: Settings, active: int) -> float:
 
 def laggards_s(settings: Settings) -> float:
     """How long after its entry into a phase a peer tells those who are silent there what ended the phase before."""
-    return 2.0 * settings.delivery_bound_s
+    return 2.0 * _budget_delivery_s(settings)
+
+
+def _budget_delivery_s(settings: Settings) -> float:
+    return settings.delivery_bound_s if settings.budget_delivery_s is None else settings.budget_delivery_s
 
 
 def dispute_round_s(settings: Settings) -> float:

@@ -214,14 +214,15 @@ class Disputing(Seat):
         before = self._before
         if self._round is None or before.passed_on:
             return None
+        settings = self._round.attempt.settings
         before.passed_on = True
         if before.closed or before.held:
             return None
         if before.windows == 0:
             return self._close_before(())
         newcomers = any(since == self.state.step for _, since in self.state.returned)
-        more_s = fetching_s(self.settings, len(self.state.roster.active)) if newcomers else 0.0
-        length_s = dispute_round_s(self.settings)
+        more_s = fetching_s(settings, len(self.state.roster.active)) if newcomers else 0.0
+        length_s = self._window_s()
         before.window += int(before.age_s / length_s)
         if before.window > before.windows:
             return self._close_before(())
@@ -233,8 +234,13 @@ class Disputing(Seat):
         before.window += 1
         if before.held or before.window > before.windows:
             return self._close_before(before.proof)
-        self._out.append(SetTimer(waits.BEFORE, dispute_round_s(self.settings)))
+        self._out.append(SetTimer(waits.BEFORE, self._window_s()))
         return None
+
+    def _window_s(self) -> float:
+        """A round of the dispute of the attempt before."""
+        assert self._previous is not None
+        return dispute_round_s(self._previous.attempt.settings)
 
     def _look_at_those_here(self) -> None:
         """One message of this attempt from each of its peers: nobody honest is left in the one before."""

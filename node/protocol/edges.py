@@ -1,34 +1,44 @@
-"""Broken pairs: what answered complaints about parts add up to.
+"""Broken pairs: what answered complaints about parts and false HAVE bits add up to.
 
-A peer and an aggregator cannot prove to others which of them failed. An edge joins them; honest peers share none.
+A peer and the owner of bytes that it says it lacks cannot prove to others which of them failed. An edge joins them;
+honest peers share none: what an honest owner sends is what it committed to, and comes before the wait is over.
 Source: Gorbunov et al. 2021, section 3.2 (ELIMINATE(i, j)); PROTOCOL section 5.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 
 from node.protocol.attempt import Attempt
-from node.protocol.charges import Broken
+from node.protocol.charges import Broken, Publication
+from node.protocol.lateness import late_pairs
+from node.protocol.messages import Phase
+from node.protocol.sequence import deniers, owed_aggregates, owed_parts
 from node.protocol.tribunal import Guilt
 
 ELIMINATION = 4
 """The complaint of one pair that removes both."""
 
+LATE_STEPS, LATE_WINDOW = 10, 100
+"""A pair with late edges in more steps than this, of the last that were committed, is eliminated."""
+
+Late = tuple[tuple[int, int, tuple[int, ...]], ...]
+"""(lower id, higher id, steps of the window in which one kept the other waiting), ascending."""
+
 Complaints = tuple[tuple[int, int, int], ...]
-"""(lower id, higher id, answered complaints between them), ascending."""
+"""(lower id, higher id, committed steps in which one lacked what the other owed it), ascending."""
 
 
-def after(attempt: Attempt) -> Complaints:
-    """The counters after a committed attempt: each answered complaint counts for its pair.
+def after(attempt: Attempt, published: Sequence[Publication] = ()) -> Complaints:
+    """The counters after a committed attempt: an answered complaint, or bytes that one lacks and enough others hold,
+    count once for their pair.
 
-    One about one's own part is a pair of its own: it costs everyone three phases, and must not be free for ever. None
+    What one lacks of oneself is a pair of its own: it costs everyone a pull, and must not be free for ever. None
     counts where they would tie more than f_0 peers to more than f_0 others each: that many cannot be faulty, and honest
     peers share no edge while synchrony holds. The network was cut, and all would remove each other.
     """
     counts = {(low, high): count for low, high, count in attempt.state.complaints}
-    for aggregator, owner in attempt.complaints():
-        pair = (min(aggregator, owner), max(aggregator, owner))
+    for pair in {(min(pair), max(pair)) for pair in _lacking(attempt, published)}:
         counts[pair] = counts.get(pair, 0) + 1
     most = attempt.roster.genesis_faults
     if sum(len(_tied(peer, counts)) > most for peer in attempt.roster.active) > most:
@@ -36,18 +46,51 @@ def after(attempt: Attempt) -> Complaints:
     return tuple((low, high, count) for (low, high), count in sorted(counts.items()))
 
 
-def broken(attempt: Attempt, out: frozenset[int]) -> tuple[Guilt, ...]:
+def _lacking(attempt: Attempt, published: Sequence[Publication]) -> Iterator[tuple[int, int]]:
+    """(who lacked bytes, whose they were), once for each item."""
+    yield from attempt.complaints()
+    for phase, items in (
+        (Phase.HELD, owed_parts(attempt)), (Phase.REVEAL, owed_aggregates(attempt)), (Phase.HAVE, published),
+    ):  # fmt: skip
+        for place, item in enumerate(items):
+            yield from ((peer, item.owner) for peer in deniers(attempt, phase, place))
+
+
+def late_after(attempt: Attempt, active: Sequence[int]) -> Late:
+    """The late edges of the window after a committed attempt, whose REPORTs tell of the step before.
+
+    None of that step counts where they would tie more than f_0 peers to more than f_0 others each (see `after`).
+
+    Args:
+        attempt: complete.
+        active: who is left after it.
+    """
+    step, most = attempt.step - 1, attempt.roster.genesis_faults
+    fresh = late_pairs(attempt)
+    if sum(len(_tied(peer, fresh)) > most for peer in attempt.roster.active) > most:
+        fresh = frozenset()
+    steps = {(low, high): found for low, high, found in attempt.state.late}
+    for pair in fresh:
+        steps[pair] = (*steps.get(pair, ()), step)
+    left = {pair: tuple(when for when in found if when > step - LATE_WINDOW) for pair, found in steps.items()}
+    return tuple((*pair, found) for pair, found in sorted(left.items()) if found and set(pair) <= set(active))
+
+
+def broken(attempt: Attempt, out: frozenset[int], published: Sequence[Publication] = ()) -> tuple[Guilt, ...]:
     """Who is broken off after a committed attempt.
 
     Args:
         attempt: with its complaints answered.
         out: peers that its judgement removes anyway.
+        published: what was published for judging.
 
     Returns:
-        First, each alone, peers with edges to more than f_0 distinct genesis peers; then both peers of every pair
-        at its fourth complaint, in roster order, skipping pairs that have lost a member.
+        First, each alone, peers with edges to more than f_0 distinct genesis peers, or late too often towards as many;
+        then both peers of every pair at its fourth complaint, or that was late too often, in roster order, skipping
+        pairs that have lost a member.
     """
-    counts = after(attempt)
+    counts = after(attempt, published)
+    slow = [(low, high) for low, high, steps in late_after(attempt, attempt.roster.active) if len(steps) > LATE_STEPS]
     gone = set(out)
     guilts = []
     for peer in attempt.roster.active:
@@ -55,7 +98,10 @@ def broken(attempt: Attempt, out: frozenset[int]) -> tuple[Guilt, ...]:
         if peer not in gone and len(edges) > attempt.roster.genesis_faults:
             gone.add(peer)
             guilts.append(Guilt(peer, "edges", None, Broken(peer, None)))
-    for low, high, count in counts:
+        elif peer not in gone and len(_tied(peer, slow)) > attempt.roster.genesis_faults:
+            gone.add(peer)
+            guilts.append(Guilt(peer, "late", None, Broken(peer, None)))
+    for low, high, count in (*counts, *((low, high, ELIMINATION) for low, high in slow)):
         if low == high and count >= ELIMINATION and low in attempt.roster.active and low not in gone:
             gone.add(low)
             guilts.append(Guilt(low, "edges", None, Broken(low, None)))

@@ -36,6 +36,13 @@ class Start:
 
 
 @dataclass(frozen=True, slots=True)
+class TimePassed:
+    """The driver's clock, before the input that follows: seconds from any origin, never less than before."""
+
+    now_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class MessageArrived:
     """A signed message; `via` is the authenticated neighbour that delivered it (None: ourselves)."""
 
@@ -105,6 +112,7 @@ class LessonArrived:
 
 Input: TypeAlias = (
     Start
+    | TimePassed
     | MessageArrived
     | BulkArrived
     | ViewArrived

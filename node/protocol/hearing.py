@@ -7,8 +7,9 @@ from torch import Tensor
 from node.protocol import waits
 from node.protocol.attempt import Attempt
 from node.protocol.cargo import Cargo
-from node.protocol.events import BulkKey, Dropped, Forward, Output, Purpose, Say, SendBulk
+from node.protocol.events import BulkKey, BulkKind, Dropped, Forward, Output, Purpose, Say, SendBulk
 from node.protocol.gradients import Gradients
+from node.protocol.lateness import Patience, Watch
 from node.protocol.messages import (
     Body,
     Close,
@@ -38,11 +39,13 @@ class Hearing:
         porch: holds the JOINs of the step before, for our REPORT.
         again: we were started again in the midst of this attempt, and ask for the tensors that we have lost.
         patience_s: how long others may be in coming to this attempt, beyond what its first deadline allows for.
+        watch: what the driver says of the time.
     """
 
     def __init__(
         self, attempt: Attempt, past: Attempt | None, gradients: Gradients, out: list[Output],
         proofs: tuple[bytes, ...] = (), again: bool = False, porch: Porch | None = None, patience_s: float = 0.0,
+        watch: Watch | None = None,
     ) -> None:  # fmt: skip
         self.attempt, self.past = attempt, past
         self.cargo = Cargo(attempt, past)
@@ -56,6 +59,7 @@ class Hearing:
         self._gradients, self._out, self.proofs, self._again = gradients, out, proofs, again
         self._porch = porch
         self._clock = waits.Clock(attempt.settings, len(attempt.roster.active), out, patience_s)
+        self._patience = Patience(attempt, self._clock, watch or Watch())
         self._void: Judgement | None = None
         self._early: set[tuple[Phase, int]] = set()
         self._said = self._overdue = False
@@ -104,7 +108,9 @@ class Hearing:
                 self._suspected(body)
                 return None
             case Added.NEW:
-                if slot.phase is not self.phase:
+                if slot.phase is self.phase:
+                    self._patience.heard(slot.sender, slot.phase)
+                else:
                     self._early.add((slot.phase, slot.sender))
                 waiting = tuple(attempt.transcript.suspects.get((slot.phase, slot.sender), ()))
                 if waiting:
@@ -137,6 +143,7 @@ class Hearing:
         if not self.cargo.expects(via, key, values_P.numel()):
             return self._drop(via, "unexpected_bulk")
         self.cargo.take(via, key, values_P)
+        self._patience.got(key.owner)
         return self.settle_cargo()
 
     def holds(self, key: BulkKey) -> bool:
@@ -154,6 +161,7 @@ class Hearing:
     def take_own(self) -> None:
         """Our own gradient is ready."""
         self.attempt.own_D = self._gradients.own_D
+        self._patience.computed()
 
     def remind(self) -> None:
         """Whoever says nothing in this phase may lack what ended the one before: a faulty peer can have sent its last
@@ -178,9 +186,17 @@ class Hearing:
         self._clock.stall()
 
     def settle_cargo(self) -> None:
-        """Place tensors whose digest is known by now."""
-        for via in self.cargo.settle(self.trial):
+        """Place tensors whose digest is known by now.
+
+        Nobody but its owner can send bytes over its line, and an honest owner sends what it has committed to: whoever
+        sends others is not waited for. After a new start our AGG may stand already, and needs every part.
+        """
+        attempt = self.attempt
+        for via, key in self.cargo.settle(self.trial):
             self._drop(via, "bulk_digest")
+            sender = attempt.me if via is None else via
+            if sender == key.owner and not (self._again and key.kind is BulkKind.PART):
+                attempt.refuted.add(key)
 
     def _enter(self, phase: Phase) -> None:
         attempt = self.attempt
@@ -191,6 +207,7 @@ class Hearing:
         if trial is not None:
             work = len(trial.publications), len(trial.accused) + len(trial.disowned) + len(trial.returning)
         self._clock.enter(phase, *work)
+        self._patience.enter()
 
     def _drop(self, via: int | None, reason: str) -> None:
         self._out.append(Dropped(via, reason))

@@ -142,10 +142,20 @@ class Accusation(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fi
     part: int
 
 
+class Late(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """In a phase of the step before, the sender waited beyond its budget, for `peer` last: for a tensor that it was
+    owed (`bulk`), or for the phase's message."""
+
+    phase: Phase
+    bulk: bool
+    peer: int
+
+
 class Report(Message, frozen=True, array_like=True, tag="report", forbid_unknown_fields=True):
     """An aggregator's V1 bits (one per contributor, roster order), a validator's verdicts, accusations,
-    evidence of older misconduct, join requests, and in an undo step one bit for each contribution that the sender had
-    to recompute: it is true."""
+    evidence of older misconduct, join requests, in an undo step one bit for each contribution that the sender had to
+    recompute (it is true), whom it waited for too long in the step before, and in step 0 the delivery and the gradient
+    that it measured, in milliseconds."""
 
     checks: tuple[bool, ...]
     verdicts: tuple[Verdict, ...]
@@ -153,6 +163,8 @@ class Report(Message, frozen=True, array_like=True, tag="report", forbid_unknown
     evidence: tuple[bytes, ...] = ()
     joins: tuple[bytes, ...] = ()
     holds: tuple[bool, ...] = ()
+    late: tuple[Late, ...] = ()
+    measured: tuple[int, ...] = ()
 
 
 class Publish(Message, frozen=True, array_like=True, tag="publish", forbid_unknown_fields=True):

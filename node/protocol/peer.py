@@ -38,6 +38,7 @@ from node.protocol.events import (
     Say,
     SetTimer,
     Start,
+    TimePassed,
     TranscriptRequested,
     ViewArrived,
 )
@@ -94,6 +95,9 @@ class Peer(Settling):
 
     def handle(self, event: Input) -> list[Output]:
         """Take one input; return what follows from it, in the order in which it has to happen."""
+        if isinstance(event, TimePassed):
+            self._watch.now_s = event.now_s
+            return []
         self.admitted = False
         if self.stopped:
             return []

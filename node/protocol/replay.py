@@ -132,7 +132,7 @@ class Replay:
         draw = Draw(before.validators, before.validator_count)
         window = Window(due=before.undo, checkers=before.undo_checkers)
         return State(record.step, empty, empty, before.r, roster, before.bans, draw=draw, probation=before.probation,
-                     returned=before.returned, window=window, summary=before)  # fmt: skip
+                     returned=before.returned, window=window, bounds=before.bounds, summary=before)  # fmt: skip
 
     def check_certificate(self, summary: Summary, certificate: Sequence[Signed]) -> Close | Outcome:
         """n equal CLOSEs (or a majority's OUTCOMEs) over a state, and one of them; the attempt they ended is the one

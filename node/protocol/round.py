@@ -51,6 +51,7 @@ class Round(Hearing):
             if body is None:
                 return False
             self._said = True
+            self._patience.said(self.phase)
             self._out.append(Say(self.attempt.roster.active, body))
             self._publish()
             return True
@@ -101,9 +102,10 @@ class Round(Hearing):
                 return None
             out = frozenset(guilt.peer for guilt in judgement.guilts)
             order = (*attempt.roster.active, *probation.eligible(attempt))
-            judgement = judgement.joined((*edges.broken(attempt, out), *review.guilts), False, order)
+            published = self.trial.publications if self.trial is not None else ()
+            judgement = judgement.joined((*edges.broken(attempt, out, published), *review.guilts), False, order)
             lies = self.trial.lies(self._gradients.rechecks.faults) if self.trial is not None else ()
-            state = next_state(attempt, judgement, lies, review)
+            state = next_state(attempt, judgement, lies, review, published)
             summary = state.summarise(attempt.transcript.digest)
             state, value = replace(state, summary=summary), summary.digest
         self.verdict = judgement, state
@@ -122,6 +124,7 @@ class Round(Hearing):
         attempt, phase = self.attempt, self.phase
         if phase not in attempt.transcript.finished and self._unfit(phase):
             return False
+        self._patience.complete(phase)
         if phase is Phase.CLOSE:
             self._end()
             return False
@@ -242,6 +245,7 @@ class Round(Hearing):
     def _end(self) -> None:
         """n CLOSEs: equal values end the attempt."""
         assert self.verdict is not None
+        self.attempt.shaken = self.past is not None and self.past.disputed
         closes = self.attempt.closed()
         signed = self.attempt.transcript.signed(Phase.CLOSE)
         ours = closes[self.attempt.me].value

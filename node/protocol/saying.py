@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from node.protocol.attempt import Attempt
 from node.protocol.gradients import Gradients
+from node.protocol.lateness import waited
+from node.protocol.measures import measured
 from node.protocol.messages import Agg, Agg2, Body, Held, Missing, Phase, Report, Resend, Verdict
 from node.protocol.sequence import owed_parts
 from node.protocol.trial import Trial
@@ -95,7 +97,8 @@ def _held(known: Knowledge) -> Held | None:
     attempt = known.attempt
     keys = [(item.step, item.attempt, item.owner, item.part) for item in owed_parts(attempt)]
     have = tuple(key in attempt.publications for key in keys)
-    if not all(have) and not known.overdue:
+    waits = (attempt.awaits_publication(key) for key in keys)
+    if not known.overdue and any(waits):
         return None
     return Held(attempt.slot(Phase.HELD), attempt.transcript.prefix, have)
 
@@ -113,4 +116,6 @@ def _report(known: Knowledge) -> Report | None:
     )
     slot, prefix = attempt.slot(Phase.REPORT), attempt.transcript.prefix
     holds = tuple(faults[item] is None for item in share)
-    return Report(slot, prefix, attempt.checks(), verdicts, (), known.proofs, known.joins, holds)
+    late = waited(past, attempt) if past is not None else ()
+    return Report(slot, prefix, attempt.checks(), verdicts, (), known.proofs, known.joins, holds, late,
+                  measured(attempt))  # fmt: skip

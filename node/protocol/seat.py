@@ -18,6 +18,7 @@ from node.protocol.candidate import Candidate
 from node.protocol.events import Dropped, Forward, Output
 from node.protocol.gradients import Gradients
 from node.protocol.greeting import Greeting
+from node.protocol.lateness import Watch
 from node.protocol.mailroom import Mailroom, remembering
 from node.protocol.messages import Phase, Signed
 from node.protocol.notices import Halted
@@ -71,6 +72,7 @@ class Seat:
         self._resumed: Resumption | None = None
         self._away_s = 0.0
         self._recalled: Counter[int] = Counter()
+        self._watch = Watch()
         self._missed: set[tuple[int, int]] = set()
         """Attempts (step, number) of which we may have missed a part of the dispute."""
 

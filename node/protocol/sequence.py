@@ -46,6 +46,12 @@ def claimers(attempt: Attempt, phase: Phase, place: int) -> tuple[int, ...]:
     return tuple(peer for peer, body in bodies if isinstance(body, (Held, Reveal, Have)) and body.have[place])
 
 
+def deniers(attempt: Attempt, phase: Phase, place: int) -> tuple[int, ...]:
+    """Who says in HELD, REVEAL or HAVE that it lacks the item at `place`."""
+    bodies = ((peer, attempt.transcript.body(phase, peer)) for peer in attempt.roster.active)
+    return tuple(peer for peer, body in bodies if isinstance(body, (Held, Reveal, Have)) and not body.have[place])
+
+
 def scarce(attempt: Attempt, phase: Phase, owed: tuple[Publication, ...]) -> tuple[Publication, ...]:
     """Items that fewer than f + 1 peers say they hold in HELD, REVEAL or HAVE: perhaps no honest one does."""
     quorum = attempt.roster.faults + 1

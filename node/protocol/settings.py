@@ -22,6 +22,9 @@ class Settings:
     Args:
         run: digest of the run's genesis, the first field of every slot.
         fingerprint: this machine's environment; peers compare it in HELLO.
+        delivery_bound_s, gradient_bound_s: D and T_g; where they are measured (`measure_...`), at most these.
+        budget_delivery_s, budget_gradient_s: D and T_g as budgets and reminders go by them (None: as deadlines do);
+            agreed on after step 0 with `tight_budgets`.
     """
 
     run: bytes
@@ -41,6 +44,11 @@ class Settings:
     recompute_tolerance: float
     probation: int = 0
     undo: int = 0
+    measure_delivery: bool = False
+    measure_gradient: bool = False
+    tight_budgets: bool = False
+    budget_delivery_s: float | None = None
+    budget_gradient_s: float | None = None
 
     @property
     def claim_tolerance(self) -> float:

@@ -49,7 +49,7 @@ class Settling(Disputing):
             number,
         )
         self._round = Round(attempt, self.past, self._gradients, self._out, proofs, again, self._porch,
-                            self._patience_s(attempt))  # fmt: skip
+                            self._patience_s(attempt), self._watch)  # fmt: skip
         self._round.begin()
         if before.held:
             self._out += [CancelTimer(name) for name in waits.OF_AN_ATTEMPT]
@@ -58,7 +58,7 @@ class Settling(Disputing):
             left = tuple(peer for peer in before.round.attempt.roster.active if peer not in attempt.roster.active)
             if left:
                 self._out.append(Forward(left, self._certificate))
-        self._out.append(SetTimer(waits.FORWARD, laggards_s(self.settings)))
+        self._out.append(SetTimer(waits.FORWARD, laggards_s(attempt.settings)))
         for signed in self._mailroom.release():
             refused = self._message(None, signed)
             if refused is not None:
@@ -68,7 +68,7 @@ class Settling(Disputing):
     def _patience_s(self, attempt: Attempt) -> float:
         """How long others may be in coming to an attempt: those that we could not greet, those that were let back."""
         if any(since == attempt.step for _, since in attempt.state.returned):
-            return fetching_s(self.settings, len(attempt.roster.active))
+            return fetching_s(attempt.settings, len(attempt.roster.active))
         first = (attempt.step, attempt.number) == (0, 0)
         return outcome_s(self.settings) if first and self._greeting.missing else 0.0
 
@@ -112,7 +112,7 @@ class Settling(Disputing):
         round_ = arbitration.round
         if outcome.value is not None and outcome.removals and not arbitration.settled:
             arbitration.settled = True
-            patience_s = settled_s(self.settings, len(round_.attempt.roster.active))
+            patience_s = settled_s(round_.attempt.settings, len(round_.attempt.roster.active))
             self._out.append(SetTimer(waits.BEFORE, patience_s))
         if outcome.value is None:
             state = round_.attempt.state.punished(

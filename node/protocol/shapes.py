@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import assert_never
 
 from node.protocol.attempt import Attempt
 from node.protocol.bounds import MAX_PROOFS
 from node.protocol.digest import DIGEST_BYTES
+from node.protocol.measures import measures_fit
 from node.protocol.messages import (
     Agg,
     Agg2,
@@ -125,6 +127,14 @@ def _digests(*values: bytes) -> bool:
     return all(len(value) == DIGEST_BYTES for value in values)
 
 
+def _waits_fit(body: Report, attempt: Attempt) -> bool:
+    """True if each wait is named once, in order, and for another active peer."""
+    places = [(wait.phase.value, wait.bulk) for wait in body.late]
+    known = all(wait.peer in attempt.roster.active and wait.peer != body.slot.sender for wait in body.late)
+    within = all(Phase.COMMIT.value <= place <= Phase.CLOSE.value for place, _ in places)
+    return known and within and all(one < other for one, other in pairwise(places))
+
+
 def _report_misfit(body: Report, attempt: Attempt) -> str | None:
     sender = body.slot.sender
     if len(body.checks) != len(attempt.contributors):
@@ -139,6 +149,10 @@ def _report_misfit(body: Report, attempt: Attempt) -> str | None:
     recomputed = len(attempt.shares.get(sender, ()))
     if len(body.holds) != recomputed:
         return f"REPORT must say of {recomputed} contributions whether they hold"
+    if not measures_fit(body.measured, attempt):
+        return "REPORT must carry two measurements exactly in step 0, and where bounds are measured"
+    if not _waits_fit(body, attempt):
+        return "REPORT names waits of no phase, or not one by one, or for peers that are not active"
     if len(body.accusations) > MAX_ACCUSATIONS:
         return f"REPORT carries {len(body.accusations)} accusations, more than {MAX_ACCUSATIONS}"
     return None

@@ -49,6 +49,8 @@ class Summary(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
     window: bytes = b""
     undo: tuple[Contribution, ...] = ()
     undo_checkers: int = 0
+    late: tuple[tuple[int, int, tuple[int, ...]], ...] = ()
+    bounds: tuple[int, ...] = ()
 
     @property
     def digest(self) -> bytes:
@@ -88,6 +90,8 @@ class State:
         probation: (peer, gradients found correct) of peers on probation, ascending (node/protocol/probation.py).
         returned: (peer, first step of which it is in the roster again), in the order in which they came back.
         window: what undo keeps.
+        late: pairs with late edges, and the steps that gave them (node/protocol/edges.py).
+        bounds: D and T_g in milliseconds, once they are agreed on (node/protocol/measures.py).
         summary, certificate: what the CLOSEs of the last committed step signed, and those CLOSEs (empty at genesis).
     """
 
@@ -104,6 +108,8 @@ class State:
     probation: tuple[tuple[int, int], ...] = ()
     returned: tuple[tuple[int, int], ...] = ()
     window: Window = field(default_factory=Window)
+    late: tuple[tuple[int, int, tuple[int, ...]], ...] = ()
+    bounds: tuple[int, ...] = ()
     summary: Summary | None = None
     certificate: tuple[Signed, ...] = ()
 
@@ -136,6 +142,8 @@ class State:
             window=self.window.digest,
             undo=self.window.due,
             undo_checkers=self.window.checkers,
+            late=self.late,
+            bounds=self.bounds,
         )
 
     def punished(self, step: int, attempt: int, removals: Sequence[Removal], reform: bool) -> State:

@@ -79,7 +79,8 @@ def _rule(ban: Ban) -> str:
         "incomplete": "it signed for a phase before the phase before it was complete",
         "close": "it ended the step in another state",
         "edges": "complaints tie it to more peers than can be faulty",
-        "eliminated": "complaints between it and one other peer never ended",
+        "late": "it kept more peers waiting beyond their budgets, step after step, than can be faulty",
+        "eliminated": "complaints or waits between it and one other peer never ended",
     }.get(ban.reason, ban.reason)
 
 

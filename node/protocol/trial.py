@@ -97,7 +97,7 @@ class Trial:
 
     def have(self, overdue: bool) -> Have | None:
         """HAVE, once every publication is here, or with the bits of those that did not come in time."""
-        if self.missing() and not overdue:
+        if not overdue and any(map(self.attempt.awaits_publication, self._wanted)):
             return None
         bits = tuple(self._index(item) in self.attempt.publications for item in self.publications)
         return Have(self.attempt.slot(Phase.HAVE), self.attempt.transcript.prefix, bits)

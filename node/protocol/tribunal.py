@@ -47,13 +47,14 @@ REASONS = (
     "false_accusation",
     "silent",
     "edges",
+    "late",
     "eliminated",
 )
 """Why a peer is banned, the gravest first: a peer guilty of several is banned for the first."""
 
-STANDINGS = {"silent": "gone", "eliminated": "eliminated"}
-"""What a removed peer is where its guilt is not proven: silence needs no malice, one of an eliminated pair may be
-honest."""
+STANDINGS = {"silent": "gone", "late": "gone", "eliminated": "eliminated"}
+"""What a removed peer is where its guilt is not proven: silence and lateness need no malice, one of an eliminated pair
+may be honest."""
 
 VOIDING = frozenset({"aggregate", "unusable"})
 """Guilt that leaves no valid aggregate."""

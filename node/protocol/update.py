@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from node.protocol import edges
 from node.protocol.attempt import Attempt
+from node.protocol.charges import Publication
+from node.protocol.measures import agreed
 from node.protocol.probation import Review
 from node.protocol.state import State
 from node.protocol.tribunal import Judgement
@@ -17,8 +19,9 @@ from node.protocol.window import Contribution
 
 
 def next_state(
-    attempt: Attempt, judgement: Judgement, lies: Collection[Contribution] = (), review: Review | None = None
-) -> State:
+    attempt: Attempt, judgement: Judgement, lies: Collection[Contribution] = (), review: Review | None = None,
+    published: Sequence[Publication] = (),
+) -> State:  # fmt: skip
     """The state after an attempt that stands: update applied, verdicts carried out, validators drawn.
 
     Guilt found here left the aggregates valid, so the update uses them as they are.
@@ -27,6 +30,7 @@ def next_state(
         attempt, judgement: what stands.
         lies: after an undo step, the contributions that it found false.
         review: what was found of peers on probation, whose guilt is in the judgement too.
+        published: what was published for judging.
     """
     settings, state = attempt.settings, attempt.state
     punished = state.punished(attempt.step, attempt.number, judgement.removals, settings.reform)
@@ -46,7 +50,9 @@ def next_state(
         optimiser_D=optimiser_D,
         r=attempt.r,
         norms=norms,
-        complaints=edges.after(attempt),
+        complaints=edges.after(attempt, published),
+        late=edges.late_after(attempt, punished.roster.active),
+        bounds=agreed(attempt),
         draw=draw(attempt.r, attempt.contributors, pairs, settings.validate_every),
         summary=None,
         certificate=(),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from node.protocol.deadlines import Deadline, deadline, laggards_s, outcome_s
+from node.protocol.deadlines import Deadline, budget, deadline, laggards_s, outcome_s
 from node.protocol.events import CancelTimer, Output, SetTimer
 from node.protocol.messages import Phase
 from node.protocol.settings import Settings
@@ -60,6 +60,14 @@ class Clock:
         """We have suspected somebody: unless a message or a dispute follows, there is no quorum."""
         self._out.append(SetTimer(STALL, self._deadline().message_s + outcome_s(self._settings)))
 
+    @property
+    def budget(self) -> Deadline:
+        """What the phase's waits may take before anybody is called late."""
+        return self._longer(budget(self._phase, self._settings, self._active, self._tensors, self._recomputed))
+
     def _deadline(self) -> Deadline:
-        waits = deadline(self._phase, self._settings, self._active, self._tensors, self._recomputed)
+        return self._longer(deadline(self._phase, self._settings, self._active, self._tensors, self._recomputed))
+
+    def _longer(self, waits: Deadline) -> Deadline:
+        """With the time that others may need to come to this attempt, before their first COMMIT."""
         return replace(waits, message_s=waits.message_s + self._patience_s) if self._phase is Phase.COMMIT else waits

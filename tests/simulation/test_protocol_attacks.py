@@ -173,7 +173,7 @@ def test_an_impossible_checksum_falls_to_v0(variant: str) -> None:
     assert not story.voided
 
 
-HELD_BACK = [("all", of("withheld")), ("all_but_one", of("withheld")), ("half", []), ("one", [])]
+HELD_BACK = [("all", of("withheld")), ("all_but_one", of("withheld")), ("half", of("edges")), ("one", [])]
 
 
 @pytest.mark.parametrize("name", ["withhold_aggregate", "split_aggregate"])
@@ -181,15 +181,24 @@ HELD_BACK = [("all", of("withheld")), ("all_but_one", of("withheld")), ("half", 
 def test_an_aggregate_is_pulled_or_its_aggregator_removed(
     name: str, to: str, removed: list[tuple[int, int, str]]
 ) -> None:
+    """Each HAVE bit that says no is an edge: to more than f_0 peers, its aggregator is removed alone."""
     story = play([plugin(name, to=to)])
     assert story.removed == removed
-    assert bool(story.voided) == bool(removed)
+    assert bool(story.voided) == (removed == of("withheld"))
 
 
 def test_accomplices_that_claim_an_aggregate_make_nobody_believe_them() -> None:
-    """f accomplices and one honest claimer: f + 1 HAVE bits, and the honest one serves everybody."""
+    """f accomplices and one honest claimer: f + 1 HAVE bits, and the honest one serves everybody. The other three
+    honest peers each have an edge to both."""
     story = play([plugin("withhold_aggregate", to="all_but_one")], BOTH)
-    assert story.removed == []
+    assert story.removed == of("edges", peers=BOTH)
+    assert not story.voided
+
+
+@pytest.mark.parametrize("name", ["withhold_aggregate", "split_aggregate"])
+def test_the_fourth_aggregate_that_one_peer_lacks_costs_both_sides(name: str) -> None:
+    story = play([plugin(name, to="@0")], schedule=ALWAYS, run=configuration(steps=10), honest_lost=1)
+    assert story.removed == [(START + 3, 0, "eliminated"), (START + 3, 5, "eliminated")]
 
 
 # --- reveals ------------------------------------------------------------------------------------------------------
