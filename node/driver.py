@@ -109,11 +109,11 @@ class Driver:
         try:
             self._inputs.appendleft(Start())
             self._turn()
-            while not self._ended and not stopping():
+            while self.ending is None and not stopping():
                 self.receive(self.transport.poll(self._wait_s()))
                 computing.collect()
                 self._turn()
-                if not self._ended and self._overdue():
+                if self._overdue():
                     self._last_look()
                     self._expire()
                     self._turn()
@@ -125,10 +125,6 @@ class Driver:
             self.transport.unwatch(computing.descriptor)
             computing.close()
         return self.ending
-
-    @property
-    def _ended(self) -> bool:
-        return self.ending is not None
 
     def beside(self, work: Callable[[], T], done: Callable[[T], None]) -> None:
         """Have something computed beside the loop that nobody waits for.

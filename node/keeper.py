@@ -65,6 +65,8 @@ class Keeper:
         self._spoken: dict[Key, Signed] = {}
         self._renamed = False
         """The directory has names that the disk may not have."""
+        self._recalled: set[tuple[int, bytes]] = set()
+        """What is in the ledgers already: heard again, it is not noted again."""
         try:
             directory.mkdir(parents=True, exist_ok=True)
             for above in list(directory.parents)[:_ABOVE]:
@@ -153,6 +155,7 @@ class Keeper:
                         if _of_attempt(key[0], step, number):  # what we said may have ended it for the others
                             heard.append(MessageArrived(None, signed))
                 elif kind == HEARD:
+                    self._recalled.add((via, content))
                     with contextlib.suppress(WireError):  # it was as malformed when it came
                         heard.append(unseal(via, content))
         return heard + self._recall_tensors(Path(tensors_path(self._directory, step, number)))
@@ -193,8 +196,9 @@ class Keeper:
             return
         if event.via is None or event.via == self._node:
             return  # `sign` has noted it
-        content = event.signed if isinstance(event, MessageArrived) else event.endorsed
-        self._ledger.append(HEARD, event.via, seal(content))
+        content = seal(event.signed if isinstance(event, MessageArrived) else event.endorsed)
+        if (event.via, content) not in self._recalled:
+            self._ledger.append(HEARD, event.via, content)
 
     def save(self, at: Resumption) -> None:
         """A new attempt begins."""

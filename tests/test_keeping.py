@@ -149,3 +149,22 @@ def test_what_an_output_depends_on_is_in_the_ledger_before_the_output_is_handed_
     outputs = case.tell(proof)
     assert any(isinstance(output, Disputed) for output in outputs)
     assert case.heard == [seal(proof)]
+
+
+def test_what_a_restarted_node_hears_again_is_not_noted_again(tmp_path: Path) -> None:
+    """A worker that is started again and again in one step must not fill the disk."""
+    case = Remembering(tmp_path)
+    step = case.attempt.step
+    case.tell(case.commit(7, attempt=1))
+    case.show(case.view(8, attempt=1))
+    before = case.heard
+    case.keeper.close()
+    for _ in range(3):
+        keeper = Keeper(tmp_path, DIGEST, 0, DIGEST)
+        heard = keeper.recall(step)
+        keeper.save(case.peer.snapshot())
+        for event in heard:
+            keeper.heard(event)
+        assert case.heard == before
+        assert len(heard) == 2
+        keeper.close()

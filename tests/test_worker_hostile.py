@@ -18,14 +18,17 @@ import zmq
 
 from node import keys, wire
 from node.build import genesis_digest, genesis_roster
-from node.config import Endpoint, Member, Plugin
+from node.config import Endpoint, Member, Plugin, split_address
 from node.envelope import seal
+from node.exposition import THREADS
+from node.monitoring import LINGER_S
 from node.protocol.bounds import view_bytes
 from node.protocol.encoding import encode_body
 from node.protocol.events import BulkKey, BulkKind
 from node.protocol.messages import Phase, Signed, Slot, View
 from node.transport import Transport
 from tests.narrow import Narrow
+from tests.scraping import scrape
 from tests.test_worker import NOWHERE, TOKEN, under_way
 from tests.workers import ENDLESS, QUADRATIC, WATCHDOG_S, changed, introduce, push, roster, workers
 
@@ -240,3 +243,27 @@ def answer(line: tcp.socket) -> bytes:
         return line.recv(1 << 12)
     except ConnectionError:
         return b""
+
+
+def test_clients_of_metrics_that_drip_hold_up_neither_a_scrape_nor_the_end(tmp_path: Path, stack: ExitStack) -> None:
+    made = roster(tmp_path, ENDLESS)
+    with workers([changed(made[0], metrics="127.0.0.1:0"), *made[1:]]) as started:
+        introduce(started)
+        under_way(started)
+        (where,) = started[0].said("metrics")
+        drips = [
+            stack.enter_context(tcp.create_connection(split_address(where["address"]), WATCHDOG_S))
+            for _ in range(THREADS + 1)
+        ]
+        for line in drips:
+            line.sendall(b"GET /metrics HT")
+        for _ in range(2):
+            for line in drips:
+                with suppress(OSError):  # it was cut off
+                    line.send(b"T")
+            assert scrape(where["address"])["btard_step"][()] >= 0
+        began = monotonic()
+        for each in started:
+            os.kill(each.process.pid or 0, signal.SIGTERM)
+        assert [each.exit_code() for each in started] == [143] * 3
+        assert monotonic() - began < LINGER_S, "the end waited for no client"
