@@ -112,7 +112,7 @@ class Driver:
                 self.receive(self.transport.poll(self._wait_s()))
                 computing.collect()
                 self._turn()
-                if self.ending is None and self._overdue():
+                if self._overdue():
                     self._last_look()
                     self._expire()
                     self._turn()
@@ -182,6 +182,8 @@ class Driver:
                 return
 
     def _overdue(self) -> list[str]:
+        if self.ending is not None:
+            return []
         now = self._clock()
         return [name for name, due in self._timers.items() if due <= now]
 
