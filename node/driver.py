@@ -183,6 +183,8 @@ class Driver:
                 return
 
     def _overdue(self) -> list[str]:
+        if self.ending is not None:
+            return []
         now = self._clock()
         return [name for name, due in self._timers.items() if due <= now]
 

@@ -62,7 +62,7 @@ class Ledger:
             self._file = self._disk.open(str(path))
             there = os.fstat(self._file).st_size
             whole = _walk(path, os.pread(self._file, there, 0))[1]
-            if whole < there or not there:
+            if whole < there:
                 # Synced at once: sectors of a torn batch must not show through the one that is written over it.
                 self._disk.truncate(self._file, whole)
                 self._disk.sync(self._file)
