@@ -1,0 +1,138 @@
+"""A systematic adversary over the real Peer.
+
+python -m tests.adversary --n 4 --states 1000000 [--deviations 2] [--jobs 2]
+python -m tests.adversary --guided --n 5 6 --runs 200000 [--jobs 2] [--minutes 30]
+python -m tests.adversary --n 6 --replay near,c,@CLOSE1,hold:5:CLOSE:0123,...
+python -m tests.adversary --scenario NAME | --scenarios
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import sys
+import time
+from collections import Counter
+
+import torch
+
+from tests.adversary import moves
+from tests.adversary.cluster import Size
+from tests.adversary.explore import Found, explore, shrink
+from tests.adversary.guided import guide
+from tests.adversary.known import KNOWN, known
+from tests.adversary.play import play, story
+from tests.adversary.swift import swift
+
+STYLES = tuple((links, "c") for links in moves.LINKS)
+
+
+def attackers_of(peers: int) -> int:
+    """f_0."""
+    return (peers + 1) // 2 - 1
+
+
+def _explore(task: tuple[int, int, int, int, float, bool, int, int, bool]) -> tuple[Found, str]:
+    peers, steps, deviations, most, until, kills, which, jobs, first = task
+    whole = Found()
+    for style in STYLES:
+        found = explore(Size(peers, attackers_of(peers), steps), list(style), deviations, most - len(whole.states),
+                        until, kills, (which, jobs), first)  # fmt: skip
+        whole.states |= found.states
+        whole.runs, whole.events = whole.runs + found.runs, whole.events + found.events
+        whole.broken += found.broken
+        whole.complete &= found.complete
+        if not found.complete:
+            break
+    return whole, ""
+
+
+def _guide(task: tuple[int, int, int, int, float, bool, bool]) -> tuple[Found, str]:
+    peers, steps, seed, runs, until, kills, first = task
+    found, learner = guide(Size(peers, attackers_of(peers), steps), seed, runs, until, kills, first)
+    return found, f"n={peers} seed {seed}: {len(learner.covered)} joint situations, corpus of {len(learner.corpus)}"
+
+
+def main(arguments: list[str]) -> int:
+    """The command line; exit status 1 if a promise is broken."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--n", type=int, nargs="+", default=[4], help="peers; as many puppets as the model allows")
+    parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--states", type=int, default=1_000_000, help="stop after so many distinct states")
+    parser.add_argument("--deviations", type=int, default=2, help="most moves in one run of an exhaustive search")
+    parser.add_argument("--guided", action="store_true")
+    parser.add_argument("--runs", type=int, default=10_000)
+    parser.add_argument("--minutes", type=float, default=600.0)
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--kills", action="store_true", help="restarts of honest peers too")
+    parser.add_argument("--first", action="store_true", help="stop at the first broken promise")
+    parser.add_argument("--replay")
+    parser.add_argument("--shrink", action="store_true", help="with --replay: the shortest line that breaks as much")
+    parser.add_argument("--scenario")
+    parser.add_argument("--scenarios", action="store_true", help="all known attacks, a line each")
+    given = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    swift()
+    if given.replay is not None or given.scenario is not None:
+        named = known(given.scenario) if given.scenario else None
+        size = named.size if named else Size(given.n[0], attackers_of(given.n[0]), given.steps)
+        line = named.line if named else given.replay
+        played = play(size, line)
+        if given.shrink and played.broken is not None:
+            for shorter in shrink(size, line, played.broken.split(":")[0]):
+                print(shorter, flush=True)
+                line = shorter
+            played = play(size, line)
+        print(story(played))
+        return int(played.broken is not None)
+    if given.scenarios:
+        verdicts = {each.name: play(each.size, each.line).broken for each in KNOWN}
+        for name, broken in verdicts.items():
+            print(f"{name}: {broken or 'every promise held'}")
+        return int(any(verdicts.values()))
+    return _search(given)
+
+
+def _task(given: argparse.Namespace, peers: int, which: int) -> tuple[object, ...]:
+    until, jobs = time.monotonic() + 60.0 * given.minutes, given.jobs
+    if given.guided:
+        share = given.runs // (jobs * len(given.n))
+        return peers, given.steps, given.seed + which, share, until, given.kills, given.first
+    most = given.states // jobs
+    return peers, given.steps, given.deviations, most, until, given.kills, which, jobs, given.first
+
+
+def _search(given: argparse.Namespace) -> int:
+    began, cpu = time.monotonic(), time.process_time()
+    jobs = given.jobs
+    work = _guide if given.guided else _explore
+    tasks = [_task(given, peers, which) for peers in given.n for which in range(jobs)]
+    if jobs == 1:
+        done = [work(task) for task in tasks]  # type: ignore[arg-type]
+    else:
+        with multiprocessing.get_context("fork").Pool(jobs) as pool:
+            done = pool.map(work, tasks, chunksize=1)  # type: ignore[arg-type]
+    states, runs, events, broken = set[int](), 0, 0, list[tuple[int, str, str]]()
+    for task, (found, text) in zip(tasks, done, strict=True):
+        states |= found.states
+        runs, events = runs + found.runs, events + found.events
+        broken += [(int(str(task[0])), line, problem) for line, problem in found.broken]
+        if text:
+            print(text)
+    shown = Counter[str]()
+    for peers, line, problem in broken:
+        kind = f"n={peers} {problem.split(':')[0]}"
+        shown[kind] += 1
+        if shown[kind] <= 5:
+            print(f"n={peers}: {problem}\n  python -m tests.adversary --n {peers} --replay {line}")
+    complete = all(found.complete for found, _ in done)
+    print(f"{len(states)} distinct states, {runs} runs, {events} events, {len(broken)} broken "
+          f"({', '.join(f'{kind}: {count}' for kind, count in sorted(shown.items())) or 'none'}), "
+          f"{'complete' if complete and not given.guided else 'sampled'}, {time.monotonic() - began:.0f} s, "
+          f"{time.process_time() - cpu:.0f} s of CPU here")  # fmt: skip
+    return int(bool(broken))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
