@@ -25,7 +25,6 @@ SECOND = 1_000_000
 """Ticks of virtual time in a second: whole numbers, so that equal instants are equal."""
 
 D = 1 * SECOND
-T_G = SECOND // 2
 FINGERPRINT = b"adversary"
 
 
@@ -118,11 +117,13 @@ class Size:
         peers: n; the last `attackers` ids are puppets.
         attackers: at most f_0.
         steps: with gradients; one more without them ends a run.
+        gradient_ms: T_g.
     """
 
     peers: int
     attackers: int
     steps: int = 3
+    gradient_ms: int = 500
 
     @property
     def settings(self) -> Settings:
@@ -130,7 +131,7 @@ class Size:
         return Settings(
             run=blake3(b"adversary").digest(), fingerprint=FINGERPRINT, dimension=self.peers, steps=self.steps,
             tau=1.0, validators=1, validate_every=1, delta_max=None, audit_share=0.1, reform=False, data_seed=7,
-            delivery_bound_s=D / SECOND, gradient_bound_s=T_G / SECOND, minimum_rate=1e9, recompute_tolerance=0.0,
+            delivery_bound_s=D / SECOND, gradient_bound_s=self.gradient_ms / 1000, minimum_rate=1e9, recompute_tolerance=0.0,
         )  # fmt: skip
 
     def peer(self, me: int) -> Peer:

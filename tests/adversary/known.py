@@ -37,7 +37,18 @@ KNOWN = (
         "two_disputes_removal", Size(6, 2),
         _CAMPS.format("01", "23") + ",trip:5:01,fate:4:23:equivocation0", "removal",
     ),
-    Known("two_disputes_one_chosen", Size(6, 2), _CAMPS.format("0", "123") + ",trip:5:0,fate:4:123:equivocation0", "halt"),
+    Known(
+        "two_disputes_one_chosen", Size(6, 2),
+        _CAMPS.format("0", "123") + ",trip:5:0,fate:4:123:equivocation0", "halt",
+    ),
+    Known(
+        "restart_forgets_the_attempt_before", Size(6, 1),
+        "near,c,@CLOSE1,hold:5:CLOSE:01234,<Suspected,give:5:CLOSE:0,+1,kill:0:1800,+2,view:5:1234:1second", "fork",
+    ),
+    Known(
+        "gradient_longer_than_two_deliveries", Size(4, 1),
+        "near,c,tg2500,block0=2500,@CLOSE1,hold:3:CLOSE:012,<Suspected,give:3:CLOSE:0,@VIEW1,hold:3:VIEW:012", "halt",
+    ),
     Known(
         "two_outcomes_of_one_peer", Size(4, 1),
         "near,c,+13,view:3:01:1second,fate:3:12:equivocation,+4,fate:3:0:silent", "halt",

@@ -48,14 +48,14 @@ def style_of(words: list[str]) -> Style:
             style = changed(style, blocked=int(peer), busy=int(ms) * _MS)
         elif word in LINKS:
             style = changed(style, links=word)
-        else:
+        elif word[:2] != "tg":
             style = changed(style, outcomes=word)
     return style
 
 
 def is_style(word: str) -> bool:
     """True for words that describe a whole run."""
-    return word in LINKS or word in ("c", "r", "n") or word.startswith("block")
+    return word in LINKS or word in ("c", "r", "n") or word.startswith(("block", "tg"))
 
 
 def _digits(peers: tuple[int, ...]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from node.protocol.notices import Committed, PhaseEntered
 from tests.adversary.cluster import Size
@@ -36,6 +36,9 @@ def advance(world: World) -> str | None:
 
 def new(size: Size, words: list[str]) -> World:
     """A world in the style that a line gives."""
+    for word in words:
+        if word[:2] == "tg":
+            size = replace(size, gradient_ms=int(word[2:]))
     return World(size, style_of([word for word in words if is_style(word)]), any(word[:4] == "kill" for word in words))
 
 
