@@ -35,15 +35,14 @@ def attackers_of(peers: int) -> int:
 def _explore(task: tuple[int, int, int, int, float, bool, int, int, bool]) -> tuple[Found, str]:
     peers, steps, deviations, most, until, kills, which, jobs, first = task
     whole = Found()
-    for style in STYLES:
-        found = explore(Size(peers, attackers_of(peers), steps), list(style), deviations, most - len(whole.states),
-                        until, kills, (which, jobs), first)  # fmt: skip
+    for place, style in enumerate(STYLES):
+        deadline = time.monotonic() + (until - time.monotonic()) / (len(STYLES) - place)
+        found = explore(Size(peers, attackers_of(peers), steps), list(style), deviations, most // len(STYLES),
+                        deadline, kills, (which, jobs), first)  # fmt: skip
         whole.states |= found.states
         whole.runs, whole.events = whole.runs + found.runs, whole.events + found.events
         whole.broken += found.broken
         whole.complete &= found.complete
-        if not found.complete:
-            break
     return whole, ""
 
 

@@ -131,7 +131,8 @@ class Size:
         return Settings(
             run=blake3(b"adversary").digest(), fingerprint=FINGERPRINT, dimension=self.peers, steps=self.steps,
             tau=1.0, validators=1, validate_every=1, delta_max=None, audit_share=0.1, reform=False, data_seed=7,
-            delivery_bound_s=D / SECOND, gradient_bound_s=self.gradient_ms / 1000, minimum_rate=1e9, recompute_tolerance=0.0,
+            delivery_bound_s=D / SECOND, gradient_bound_s=self.gradient_ms / 1000, minimum_rate=1e9,
+            recompute_tolerance=0.0,
         )  # fmt: skip
 
     def peer(self, me: int) -> Peer:

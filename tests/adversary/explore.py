@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from random import Random
 
 from tests.adversary.cluster import Size
 from tests.adversary.moves import act, is_style, menu
-from tests.adversary.play import advance, new
+from tests.adversary.play import advance, after, new
 from tests.adversary.snapshot import Snapshot, names
 from tests.adversary.world import World
 
@@ -35,9 +36,9 @@ class Found:
     complete: bool = True
 
 
-def base(size: Size, style: list[str]) -> tuple[World, int]:
+def base(size: Size, style: list[str], kills: bool) -> tuple[World, int]:
     """A world just after its last honest peer has entered step FIRST, and how many instants that took."""
-    world, instants = new(size, style), 0
+    world, instants = new(size, style, kills), 0
     while not world.over and min(world.place[me][0] for me in world.honest) < FIRST:
         world.go()
         instants += 1
@@ -52,7 +53,7 @@ def line(style: list[str], trail: tuple[str, ...]) -> str:
         if word == "+1":
             waited += 1
             continue
-        if word[:1] == "+":
+        if word[:1] == "+" and word[1:].isdigit():
             waited += int(word[1:])
             continue
         words += [f"+{waited}"] if waited and word else []
@@ -68,7 +69,7 @@ def _within(world: World) -> bool:
 
 def explore(
     size: Size, style: list[str], deviations: int, most: int, until: float, kills: bool = False,
-    share: tuple[int, int] = (0, 1), stop_at_first: bool = False,
+    share: tuple[int, int] = (0, 1), stop_at_first: bool = False, prefix: str = "",
 ) -> Found:  # fmt: skip
     """Search.
 
@@ -80,10 +81,16 @@ def explore(
         kills: restarts are moves too.
         share: (which, of how many) parts of the first deviations: several processes share a search.
         stop_at_first: a broken promise ends it.
+        prefix: words that come first; deviations begin where they end.
     """
     found = Found()
     seen: dict[int, int] = {}
-    first, waited = base(size, style)
+    first, waited = base(size, style, kills)
+    begun = (f"+{waited}",)
+    if prefix:
+        words = prefix.split(",")
+        style, begun = [word for word in words if is_style(word)], tuple(word for word in words if not is_style(word))
+        first = after(size, words, kills)
     stack: list[tuple[Snapshot, str, int, tuple[str, ...]]] = []
     root = Snapshot.of(first)
     turn = 0
@@ -119,7 +126,8 @@ def explore(
                 found.broken.append((line(style, trail), broken))
                 return
 
-    walk(root.world(), deviations, (f"+{waited}",), "")
+    walk(root.world(), deviations, begun, "")
+    Random(0).shuffle(stack)
     while stack:
         if len(found.states) >= most or time.monotonic() > until or (stop_at_first and found.broken):
             found.complete = False

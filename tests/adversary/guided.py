@@ -43,7 +43,7 @@ class Guide:
     def _start(self, style: list[str]) -> tuple[World, int]:
         name = ",".join(style)
         if name not in self._bases:
-            world, waited = base(self.size, [*style, *(["kill"] if self.kills else [])])
+            world, waited = base(self.size, style, self.kills)
             self._bases[name] = Snapshot.of(world), waited
         snapshot, waited = self._bases[name]
         return snapshot.world(), waited

@@ -34,12 +34,29 @@ def advance(world: World) -> str | None:
     return violation(world, world.over) if news or world.over else None
 
 
-def new(size: Size, words: list[str]) -> World:
-    """A world in the style that a line gives."""
+def new(size: Size, words: list[str], kills: bool = False) -> World:
+    """A world in the style that a line gives; its peers keep what a restart needs if the line, or `kills`, asks it."""
     for word in words:
         if word[:2] == "tg":
             size = replace(size, gradient_ms=int(word[2:]))
-    return World(size, style_of([word for word in words if is_style(word)]), any(word[:4] == "kill" for word in words))
+    return World(
+        size, style_of([word for word in words if is_style(word)]), kills or any(word[:4] == "kill" for word in words)
+    )
+
+
+def after(size: Size, words: list[str], kills: bool = False) -> World:
+    """A world in which all words of a line have been done; none may make no sense.
+
+    Raises:
+        ValueError: one does not.
+    """
+    world = new(size, words, kills)
+    for word in words:
+        if is_wait(word):
+            world = wait(world, word)
+        elif not is_style(word) and not act(world, word):
+            raise ValueError(f"{word!r} makes no sense at {world.now / 1e6:.6f} s")
+    return world
 
 
 def play(size: Size, line: str) -> Played:

@@ -178,10 +178,18 @@ def names(world: World) -> tuple[int, int]:
         for time, _, _, node, event in world.heap
         if not isinstance(event, DeadlinePassed) and node in world.honest and not world.peers[node].stopped
     )
-    honest = tuple(namer.name(world.peers[node]) for node in world.honest)
+
+    def peer(node: int) -> int:
+        mark, known = world.named.get(node, (-1, 0))
+        if mark != world.marks[node]:
+            known = hash(namer.name(world.peers[node]))
+            world.named[node] = world.marks[node], known
+        return known
+
+    honest = tuple(peer(node) for node in world.honest)
     network = timers, flying, tuple(sorted((node, due - now) for node, due in world.busy.items() if due > now))
     first = hash((honest, network, tuple(sorted((node, due - now) for node, due in world.away.items()))))
-    puppets = tuple(namer.name(world.peers[node]) for node in world.puppets)
+    puppets = tuple(peer(node) for node in world.puppets)
     pool = tuple((said.sender, hash(said.signed), said.waiting, said.fresh) for said in world.pool)
     theirs = frozenset(
         (node, name, due - now) for (node, name), (due, _) in world.timers.items() if node in world.puppets

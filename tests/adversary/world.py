@@ -128,6 +128,9 @@ class World:
         self.disks: dict[int, Disk] = {me: Disk(me) for me in self.honest} if restarts else {}
         self.busy: dict[int, int] = {}
         self.away: dict[int, int] = {}
+        self.marks: dict[int, int] = dict.fromkeys(range(size.peers), 0)
+        self.named: dict[int, tuple[int, int]] = {}
+        """Names of peers' states (see `names`), by how much they had heard."""
         self.crash = ""
         self._over = False
         for me in range(size.peers):
@@ -212,6 +215,7 @@ class World:
     def feed(self, node: int, event: Input) -> None:
         """One input to one peer, and what follows."""
         self.events += 1
+        self.marks[node] = self.sequence = self.sequence + 1
         peer, disk = self.peers[node], self.disks.get(node)
         if disk is not None:
             disk.heard(event)
@@ -367,5 +371,6 @@ class World:
             if when <= self.now:
                 del self.away[node]
                 self.peers[node], heard = self.disks[node].revive(self.size)
+                self.named.pop(node, None)
                 for event in (Start(), *heard):
                     self.push(0, node, event)
