@@ -130,7 +130,8 @@ def menu(world: World, kills: bool = False, everything: bool = False) -> list[st
                     for chain in range(1, len(world.puppets) + 1):
                         words.append(f"view:{puppet}:{_digits(some)}:{chain}{content}{back}")
             if world.attempts[some[0]]:
-                words.append(f"susp:{puppet}:{_digits(some)}")
+                named = puppet if len(world.puppets) > 1 else next(peer for peer in world.honest if peer != some[0])
+                words.append(f"susp:{named}:{_digits(some)}")
                 words += [f"fate:{puppet}:{_digits(some)}:{reason}" for reason in REASONS]
     if kills:
         words += [f"kill:{some[0]}:{ms}" for some in sets(honest) if len(some) == 1 for ms in KILLS_MS]
@@ -228,10 +229,10 @@ def _suspect(world: World, peer: int, targets: tuple[int, ...]) -> bool:
     where, phase = _where(world, targets[0], False), world.place[targets[0]][2]
     if where is None or not Phase.COMMIT.value <= phase.value <= Phase.CLOSE.value:
         return False
-    for puppet in world.puppets:
-        if puppet != peer:
-            world.tell(puppet, targets, sign(puppet, craft.suspicion(where, puppet, phase, peer)))
-    return True
+    signers = [puppet for puppet in world.puppets if puppet != peer]
+    for puppet in signers:
+        world.tell(puppet, targets, sign(puppet, craft.suspicion(where, puppet, phase, peer)))
+    return bool(signers)
 
 
 def _fate(world: World, peer: int, targets: tuple[int, ...], reason: str) -> bool:

@@ -254,8 +254,8 @@ def test_what_is_not_needed_is_dropped_from_a_line() -> None:
     def broken(*_: object) -> None:
         raise KeyError("suspected")
 
-    text = "near,c,@CLOSE1,view:3:0:1full,susp:3:0,trip:3:1"
+    text = "near,c,@CLOSE1,view:5:0:1full,susp:5:0,trip:5:1"
     with without((("node.protocol.hearing.Hearing._suspected", lambda _: broken),)):
-        assert (play(Size(4, 1), text).broken or "").startswith("crash")
-        *_, shortest = shrink(Size(4, 1), text, "crash")
-    assert shortest == "near,c,@CLOSE1,susp:3:0"
+        assert (play(Size(6, 2), text).broken or "").startswith("crash")
+        *_, shortest = shrink(Size(6, 2), text, "crash")
+    assert shortest == "near,c,@CLOSE1,susp:5:0"
