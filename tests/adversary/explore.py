@@ -110,7 +110,7 @@ def explore(
                     if word <= last:
                         continue
                     turn += 1
-                    if budget == deviations and turn % share[1] != share[0]:
+                    if budget == deepest and turn % share[1] != share[0]:
                         continue
                     stack.append((here, word, budget, trail))
             last = ""
@@ -126,16 +126,18 @@ def explore(
                 found.broken.append((line(style, trail), broken))
                 return
 
-    walk(root.world(), deviations, begun, "")
-    Random(0).shuffle(stack)
-    while stack:
-        if len(found.states) >= most or time.monotonic() > until or (stop_at_first and found.broken):
-            found.complete = False
-            return found
-        here, word, budget, trail = stack.pop()
-        world = here.world()
-        if act(world, word):
-            walk(world, budget - 1, (*trail, word), word)
+    for deepest in range(min(1, deviations), deviations + 1):
+        # All runs with one deviation before any with two: a search that is cut short has seen something of everything.
+        walk(root.world(), deepest, begun, "")
+        Random(0).shuffle(stack)
+        while stack:
+            if len(found.states) >= most or time.monotonic() > until or (stop_at_first and found.broken):
+                found.complete = False
+                return found
+            here, word, budget, trail = stack.pop()
+            world = here.world()
+            if act(world, word):
+                walk(world, budget - 1, (*trail, word), word)
     return found
 
 

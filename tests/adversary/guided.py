@@ -8,8 +8,8 @@ from random import Random
 
 from tests.adversary.cluster import Size
 from tests.adversary.explore import Found, base, line
-from tests.adversary.moves import LINKS, act, menu
-from tests.adversary.play import advance
+from tests.adversary.moves import LINKS, act, is_style, menu
+from tests.adversary.play import advance, after
 from tests.adversary.snapshot import Snapshot
 from tests.adversary.world import World
 
@@ -28,29 +28,37 @@ class Guide:
         size: of the cluster.
         seed: of its choices.
         kills: restarts are moves too.
+        prefix: words that every run begins with.
     """
 
     size: Size
     seed: int
     kills: bool = False
+    prefix: str = ""
     corpus: list[tuple[list[str], list[Gene]]] = field(default_factory=list)
     covered: set[object] = field(default_factory=set)
-    _bases: dict[str, tuple[Snapshot, int]] = field(default_factory=dict)
+    _bases: dict[str, tuple[Snapshot, tuple[str, ...]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._dice = Random(self.seed)
 
-    def _start(self, style: list[str]) -> tuple[World, int]:
+    def _start(self, style: list[str]) -> tuple[World, tuple[str, ...]]:
         name = ",".join(style)
-        if name not in self._bases:
+        if name not in self._bases and self.prefix:
+            words = self.prefix.split(",")
+            world, begun = after(self.size, words, self.kills), tuple(word for word in words if not is_style(word))
+            self._bases[name] = Snapshot.of(world), begun
+        elif name not in self._bases:
             world, waited = base(self.size, style, self.kills)
-            self._bases[name] = Snapshot.of(world), waited
-        snapshot, waited = self._bases[name]
-        return snapshot.world(), waited
+            self._bases[name] = Snapshot.of(world), (f"+{waited}",)
+        snapshot, begun = self._bases[name]
+        return snapshot.world(), begun
 
     def _fresh(self) -> list[Gene]:
         """A line from nothing: any moves, or a message that comes late to some and what may follow from it."""
         dice = self._dice
+        if self.prefix:
+            return [(dice.choice((0, 0, 0, 1, 2, -1)), "") for _ in range(dice.randint(1, 4))]
         if dice.random() < 0.3:
             return [(self._gap(), "") for _ in range(dice.randint(2, 6))]
         phase = dice.choice(("CLOSE", "CLOSE", "CLOSE", "COMMIT", "AGG", "REVEAL", "REPORT", "CHECKSUMS"))
@@ -96,9 +104,11 @@ class Guide:
             genes = self._changed(genes)
         else:
             style, genes = list(dice.choice(_STYLES)), self._fresh()
-        world, waited = self._start(style)
+        if self.prefix:
+            style = [word for word in self.prefix.split(",") if is_style(word)]
+        world, begun = self._start(style)
         self._camp = set(dice.sample(world.honest, dice.randint(1, len(world.honest) - 1)))
-        trail, done, new = (f"+{waited}",), list[Gene](), False
+        trail, done, new = begun, list[Gene](), False
         broken: str | None = None
 
         def on() -> None:
@@ -178,7 +188,7 @@ def _situation(world: World) -> object:
 
 
 def guide(
-    size: Size, seed: int, runs: int, until: float, kills: bool = False, stop_at_first: bool = False
+    size: Size, seed: int, runs: int, until: float, kills: bool = False, stop_at_first: bool = False, prefix: str = ""
 ) -> tuple[Found, Guide]:
     """Runs up to a number or a time.
 
@@ -189,8 +199,9 @@ def guide(
         until: `time.monotonic()` at which to stop.
         kills: restarts are moves too.
         stop_at_first: a broken promise ends it.
+        prefix: words that every run begins with.
     """
-    found, learner = Found(), Guide(size, seed, kills)
+    found, learner = Found(), Guide(size, seed, kills, prefix)
     while found.runs < runs and time.monotonic() < until and not (stop_at_first and found.broken):
         learner.run(found)
     return found, learner

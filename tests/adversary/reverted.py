@@ -38,7 +38,7 @@ class Reverted:
     size: Size
     prefix: str = ""
     deviations: int = 0
-    most: int = 2_000
+    most: int = 500
     kills: bool = False
 
 
@@ -76,7 +76,7 @@ def search(which: Reverted, until: float) -> Found:
     if which.deviations:
         return explore(which.size, ["near", "c"], which.deviations, which.most, until, which.kills,
                        stop_at_first=True, prefix=which.prefix)  # fmt: skip
-    return guide(which.size, 1, which.most, until, which.kills, stop_at_first=True)[0]
+    return guide(which.size, 1, which.most, until, which.kills, stop_at_first=True, prefix=which.prefix)[0]
 
 
 def _nothing(_: object) -> object:
@@ -97,9 +97,9 @@ _LATE_CLOSE = "near,c,@CLOSE1,hold:3:CLOSE:012,<Suspected"
 
 REVERTED = (
     Reverted("a certificate outranks the rest", (("node.protocol.union.Union._certificate", _nothing),), Size(4, 1),
-             _LATE_CLOSE, 2, 3_000),
+             _LATE_CLOSE),
     Reverted("a dispute freezes its attempt", (("node.protocol.arbitration.Arbitration.begin", _deaf),), Size(4, 1),
-             _LATE_CLOSE, 3, 6_000),
+             _LATE_CLOSE),
     Reverted("equivocation is judged", (("node.protocol.union.Union._equivocation", _nothing),), Size(4, 1),
-             "near,c,@CLOSE1", 1, 3_000),
+             "near,c,@CLOSE1"),
 )  # fmt: skip

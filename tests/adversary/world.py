@@ -49,7 +49,7 @@ NEAR = 1_000
 EPSILON = 100
 """How long before a deadline `just before` is: less than any honest message takes."""
 LIMIT = 400 * D
-MOST_EVENTS = 60_000
+MOST_EVENTS = 15_000
 
 Where = tuple[bytes, bytes, int, int]
 
@@ -193,7 +193,7 @@ class World:
     def settle(self) -> None:
         """All that happens now."""
         heap = self.heap
-        while heap and not self.crash:
+        while heap and not self.crash and self.events <= MOST_EVENTS:
             self._prune()
             if not heap or heap[0][0] > self.now:
                 return
