@@ -83,12 +83,23 @@ def _nothing(_: object) -> object:
     return lambda *_: None
 
 
+def _hasty(original: object) -> object:
+    """`round_over` that counts two rounds."""
+
+    def round_over(self: object) -> None:
+        for _ in range(2):
+            if not self.finished:  # type: ignore[attr-defined]
+                original(self)  # type: ignore[operator]
+
+    return round_over
+
+
 def _deaf(original: object) -> object:
     """`begin` that does not freeze."""
 
     def begin(self: object, trigger: object) -> None:
         original(self, trigger)  # type: ignore[operator]
-        self.round.frozen = False  # type: ignore[attr-defined]
+        self.round.frozen, self.round.trigger = False, None  # type: ignore[attr-defined]
 
     return begin
 
@@ -100,6 +111,8 @@ REVERTED = (
              _LATE_CLOSE),
     Reverted("a dispute freezes its attempt", (("node.protocol.arbitration.Arbitration.begin", _deaf),), Size(4, 1),
              _LATE_CLOSE),
+    Reverted("a dispute has f + 1 rounds", (("node.protocol.dispute.Dispute.round_over", _hasty),), Size(5, 2),
+             "near,c,@CLOSE1"),
     Reverted("equivocation is judged", (("node.protocol.union.Union._equivocation", _nothing),), Size(4, 1),
              "near,c,@CLOSE1"),
 )  # fmt: skip

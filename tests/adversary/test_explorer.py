@@ -211,6 +211,17 @@ def test_an_exception_in_an_honest_peer_is_found() -> None:
     assert "KeyError" in found
 
 
+def test_a_peer_that_does_not_come_back_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    def endless(*_: object) -> bool:
+        return True
+
+    monkeypatch.setattr("tests.adversary.world.PATIENCE_S", 0.2)
+    with without((("node.protocol.round.Round.advance", lambda _: endless),)):
+        found = play(Size(4, 1), "near,c").broken
+    assert found is not None
+    assert "EndlessError" in found
+
+
 # --- searches ---------------------------------------------------------------------------------------------------------
 
 

@@ -7,6 +7,7 @@ who gets it, when, and what else. Everything that honest peers say is known to a
 from __future__ import annotations
 
 import heapq
+import signal
 import traceback
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -94,8 +95,16 @@ class Utterance:
     fresh: bool = True
 
 
-class CrashError(Exception):
-    """An honest peer raised an exception."""
+class EndlessError(Exception):
+    """A peer does not come back from one input."""
+
+
+PATIENCE_S = 20.0
+"""Of processor time, for all that happens at one instant."""
+
+
+def _endless(*_: object) -> None:
+    raise EndlessError(f"{PATIENCE_S:.0f} s of processor time and no end")
 
 
 class World:
@@ -188,7 +197,12 @@ class World:
             return
         self.now = then
         self._come_back()
-        self.settle()
+        signal.signal(signal.SIGVTALRM, _endless)
+        signal.setitimer(signal.ITIMER_VIRTUAL, PATIENCE_S)
+        try:
+            self.settle()
+        finally:
+            signal.setitimer(signal.ITIMER_VIRTUAL, 0.0)
 
     def settle(self) -> None:
         """All that happens now."""
