@@ -23,7 +23,9 @@ from tests.adversary.guided import guide
 from tests.adversary.known import KNOWN, known
 from tests.adversary.play import play, story
 from tests.adversary.swift import swift
+from tests.simulation.record import Entry, append, commit, today
 
+_SHOWN = 5
 STYLES = tuple((links, "c") for links in moves.LINKS)
 
 
@@ -39,10 +41,7 @@ def _explore(task: tuple[int, int, int, int, float, bool, int, int, bool]) -> tu
         deadline = time.monotonic() + (until - time.monotonic()) / (len(STYLES) - place)
         found = explore(Size(peers, attackers_of(peers), steps), list(style), deviations, most // len(STYLES),
                         deadline, kills, (which, jobs), first)  # fmt: skip
-        whole.states |= found.states
-        whole.runs, whole.events = whole.runs + found.runs, whole.events + found.events
-        whole.broken += found.broken
-        whole.complete &= found.complete
+        whole.merge(found)
     return whole, ""
 
 
@@ -66,6 +65,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--kills", action="store_true", help="restarts of honest peers too")
     parser.add_argument("--first", action="store_true", help="stop at the first broken promise")
+    parser.add_argument("--record", action="store_true", help="add a line to docs/reports/soak.csv")
     parser.add_argument("--replay")
     parser.add_argument("--shrink", action="store_true", help="with --replay: the shortest line that breaks as much")
     parser.add_argument("--scenario")
@@ -94,43 +94,56 @@ def main(arguments: list[str]) -> int:
 
 
 def _task(given: argparse.Namespace, peers: int, which: int) -> tuple[object, ...]:
-    until, jobs = time.monotonic() + 60.0 * given.minutes, given.jobs
+    """What one process does; the sizes come one after the other, each with its share of the time."""
+    share = (given.n.index(peers) + 1) / len(given.n)
+    until, jobs = time.monotonic() + 60.0 * given.minutes * share, given.jobs
     if given.guided:
-        share = given.runs // (jobs * len(given.n))
-        return peers, given.steps, given.seed + which, share, until, given.kills, given.first
+        runs = given.runs // (jobs * len(given.n))
+        return peers, given.steps, given.seed + which, runs, until, given.kills, given.first
     most = given.states // jobs
     return peers, given.steps, given.deviations, most, until, given.kills, which, jobs, given.first
 
 
 def _search(given: argparse.Namespace) -> int:
-    began, cpu = time.monotonic(), time.process_time()
-    jobs = given.jobs
-    work = _guide if given.guided else _explore
-    tasks = [_task(given, peers, which) for peers in given.n for which in range(jobs)]
-    if jobs == 1:
-        done = [work(task) for task in tasks]  # type: ignore[arg-type]
-    else:
-        with multiprocessing.get_context("fork").Pool(jobs) as pool:
-            done = pool.map(work, tasks, chunksize=1)  # type: ignore[arg-type]
-    states, runs, events, broken = set[int](), 0, 0, list[tuple[int, str, str]]()
-    for task, (found, text) in zip(tasks, done, strict=True):
-        states |= found.states
-        runs, events = runs + found.runs, events + found.events
-        broken += [(int(str(task[0])), line, problem) for line, problem in found.broken]
-        if text:
-            print(text)
-    shown = Counter[str]()
-    for peers, line, problem in broken:
-        kind = f"n={peers} {problem.split(':')[0]}"
-        shown[kind] += 1
-        if shown[kind] <= 5:
-            print(f"n={peers}: {problem}\n  python -m tests.adversary --n {peers} --replay {line}")
-    complete = all(found.complete for found, _ in done)
-    print(f"{len(states)} distinct states, {runs} runs, {events} events, {len(broken)} broken "
-          f"({', '.join(f'{kind}: {count}' for kind, count in sorted(shown.items())) or 'none'}), "
-          f"{'complete' if complete and not given.guided else 'sampled'}, {time.monotonic() - began:.0f} s, "
-          f"{time.process_time() - cpu:.0f} s of CPU here")  # fmt: skip
-    return int(bool(broken))
+    began, work = time.monotonic(), _guide if given.guided else _explore
+    broken = 0
+    tasks = [_task(given, peers, which) for peers in given.n for which in range(given.jobs)]
+    with multiprocessing.get_context("fork").Pool(given.jobs) as pool:
+        done = pool.map(work, tasks, chunksize=1)  # type: ignore[arg-type]
+    for place, peers in enumerate(given.n):
+        found, texts = Found(), list[str]()
+        for part, text in done[place * given.jobs : (place + 1) * given.jobs]:
+            found.merge(part)
+            texts += [text] if text else []
+        broken += len(found.broken)
+        print(*texts, _told(peers, found, given.guided), sep="\n", flush=True)
+        if given.record:
+            _record(given, peers, found)
+    print(f"{time.monotonic() - began:.0f} s with {given.jobs} jobs")
+    return int(broken > 0)
+
+
+def _told(peers: int, found: Found, guided: bool) -> str:
+    """The sums of a search; of each kind of broken promise the first lines."""
+    lines, kinds = list[str](), Counter[str]()
+    for line, problem in found.broken:
+        kind = problem.split(":")[0]
+        kinds[kind] += 1
+        if kinds[kind] <= _SHOWN:
+            lines.append(f"n={peers}: {problem}\n  python -m tests.adversary --n {peers} --replay {line}")
+    how = "guided" if guided else "complete" if found.complete else "cut short"
+    all_of_it = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items())) or "no promise broken"
+    states = "" if guided else f"{len(found.states)} distinct states, "
+    lines.append(f"n={peers}: {states}{found.runs} runs, {found.hostile} hostile steps, {found.events} events, "
+                 f"{found.cpu_s:.0f} s of CPU, {how}: {all_of_it}")  # fmt: skip
+    return "\n".join(lines)
+
+
+def _record(given: argparse.Namespace, peers: int, found: Found) -> None:
+    kind = f"guided n={peers}" if given.guided else f"explore n={peers} d={given.deviations}"
+    seeds = f"{given.seed}..{given.seed + given.jobs}" if given.guided else ""
+    append(Entry(today(), commit(), kind + (" kills" if given.kills else ""), seeds, found.runs, len(found.states),
+                 found.hostile, len(found.broken), round(found.cpu_s)))  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -25,6 +25,8 @@ class Found:
         states: names of distinct joint states of all honest peers and the network.
         runs: that came to their end.
         events: inputs to peers.
+        hostile: attempts in which the adversary deviated, of all runs.
+        cpu_s: processor time.
         broken: lines that break a promise, with the promise.
         complete: nothing was left out.
     """
@@ -32,8 +34,28 @@ class Found:
     states: set[int] = field(default_factory=set)
     runs: int = 0
     events: int = 0
+    hostile: int = 0
+    cpu_s: float = 0.0
     broken: list[tuple[str, str]] = field(default_factory=list)
     complete: bool = True
+
+    def add(self, world: World, text: str, broken: str | None) -> None:
+        """A run has ended, or broken a promise."""
+        self.runs += 1
+        self.events += world.events
+        self.hostile += len(world.deviated)
+        if broken is not None:
+            self.broken.append((text, broken))
+
+    def merge(self, other: Found) -> None:
+        """What another part of the search has seen."""
+        self.states |= other.states
+        self.runs += other.runs
+        self.events += other.events
+        self.hostile += other.hostile
+        self.cpu_s += other.cpu_s
+        self.broken += other.broken
+        self.complete &= other.complete
 
 
 def base(size: Size, style: list[str], kills: bool) -> tuple[World, int]:
@@ -83,7 +105,7 @@ def explore(
         stop_at_first: a broken promise ends it.
         prefix: words that come first; deviations begin where they end.
     """
-    found = Found()
+    found, began = Found(), time.process_time()
     seen: dict[int, int] = {}
     first, waited = base(size, style, kills)
     begun = (f"+{waited}",)
@@ -115,15 +137,12 @@ def explore(
                     stack.append((here, word, budget, trail))
             last = ""
             if world.over:
-                found.runs += 1
-                found.events += world.events
+                found.add(world, "", None)
                 return
             broken = advance(world)
             trail = (*trail, "+1")
             if broken is not None:
-                found.runs += 1
-                found.events += world.events
-                found.broken.append((line(style, trail), broken))
+                found.add(world, line(style, trail), broken)
                 return
 
     for deepest in range(min(1, deviations), deviations + 1):
@@ -133,11 +152,13 @@ def explore(
         while stack:
             if len(found.states) >= most or time.monotonic() > until or (stop_at_first and found.broken):
                 found.complete = False
+                found.cpu_s = time.process_time() - began
                 return found
             here, word, budget, trail = stack.pop()
             world = here.world()
             if act(world, word):
                 walk(world, budget - 1, (*trail, word), word)
+    found.cpu_s = time.process_time() - began
     return found
 
 

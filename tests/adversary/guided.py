@@ -134,11 +134,8 @@ class Guide:
                 done.append((passed, word))
         while broken is None and not world.over:
             on()
-        found.runs += 1
-        found.events += world.events
-        if broken is not None:
-            found.broken.append((line(style, trail), broken))
-        elif new:
+        found.add(world, line(style, trail) if broken else "", broken)
+        if broken is None and new:
             self.corpus.append((style, done))
         return new
 
@@ -201,7 +198,9 @@ def guide(
         stop_at_first: a broken promise ends it.
         prefix: words that every run begins with.
     """
+    began = time.process_time()
     found, learner = Found(), Guide(size, seed, kills, prefix)
     while found.runs < runs and time.monotonic() < until and not (stop_at_first and found.broken):
         learner.run(found)
+    found.cpu_s = time.process_time() - began
     return found, learner

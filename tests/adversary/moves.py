@@ -170,6 +170,7 @@ def act(world: World, word: str) -> bool:
         label = f"{verb}:{word.split(':')[1]}:{word.split(':')[2] if verb in ('hold', 'give', 'twin') else ''}"
         for target in targets:
             world.treated[target] = (*world.treated[target], label)
+            world.deviated.add(world.place[target][:2])
         world.settle()
     return done
 

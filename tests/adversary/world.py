@@ -134,6 +134,8 @@ class World:
         """Of honest peers: time, peer, notice."""
         self.treated: dict[int, tuple[str, ...]] = dict.fromkeys(range(size.peers), ())
         """What the adversary did to each honest peer: those treated alike are alike."""
+        self.deviated: set[tuple[int, int]] = set()
+        """Attempts of honest peers in which a puppet, or a restart, deviated."""
         self.disks: dict[int, Disk] = {me: Disk(me) for me in self.honest} if restarts else {}
         self.busy: dict[int, int] = {}
         self.away: dict[int, int] = {}
