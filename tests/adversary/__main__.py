@@ -34,12 +34,17 @@ def attackers_of(peers: int) -> int:
     return (peers + 1) // 2 - 1
 
 
+def size_of(peers: int, steps: int, kills: bool) -> Size:
+    """As many puppets as there may be faults; a peer that is away counts as one."""
+    return Size(peers, attackers_of(peers) - kills, steps)
+
+
 def _explore(task: tuple[int, int, int, int, float, bool, int, int, bool]) -> tuple[Found, str]:
     peers, steps, deviations, most, until, kills, which, jobs, first = task
     whole = Found()
     for place, style in enumerate(STYLES):
         deadline = time.monotonic() + (until - time.monotonic()) / (len(STYLES) - place)
-        found = explore(Size(peers, attackers_of(peers), steps), list(style), deviations, most // len(STYLES),
+        found = explore(size_of(peers, steps, kills), list(style), deviations, most // len(STYLES),
                         deadline, kills, (which, jobs), first)  # fmt: skip
         whole.merge(found)
     return whole, ""
@@ -47,7 +52,7 @@ def _explore(task: tuple[int, int, int, int, float, bool, int, int, bool]) -> tu
 
 def _guide(task: tuple[int, int, int, int, float, bool, bool]) -> tuple[Found, str]:
     peers, steps, seed, runs, until, kills, first = task
-    found, learner = guide(Size(peers, attackers_of(peers), steps), seed, runs, until, kills, first)
+    found, learner = guide(size_of(peers, steps, kills), seed, runs, until, kills, first)
     return found, f"n={peers} seed {seed}: {len(learner.covered)} joint situations, corpus of {len(learner.corpus)}"
 
 
@@ -63,10 +68,11 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--minutes", type=float, default=600.0)
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--kills", action="store_true", help="restarts of honest peers too")
+    parser.add_argument("--kills", action="store_true", help="one honest peer may be restarted, for one puppet less")
     parser.add_argument("--first", action="store_true", help="stop at the first broken promise")
     parser.add_argument("--record", action="store_true", help="add a line to docs/reports/soak.csv")
-    parser.add_argument("--replay")
+    parser.add_argument("--replay", metavar="LINE")
+    parser.add_argument("--puppets", type=int, help="with --replay, if not as many as the model allows")
     parser.add_argument("--shrink", action="store_true", help="with --replay: the shortest line that breaks as much")
     parser.add_argument("--scenario")
     parser.add_argument("--scenarios", action="store_true", help="all known attacks, a line each")
@@ -75,7 +81,8 @@ def main(arguments: list[str]) -> int:
     swift()
     if given.replay is not None or given.scenario is not None:
         named = known(given.scenario) if given.scenario else None
-        size = named.size if named else Size(given.n[0], attackers_of(given.n[0]), given.steps)
+        puppets = attackers_of(given.n[0]) if given.puppets is None else given.puppets
+        size = named.size if named else Size(given.n[0], puppets, given.steps)
         line = named.line if named else given.replay
         played = play(size, line)
         if given.shrink and played.broken is not None:
@@ -116,21 +123,22 @@ def _search(given: argparse.Namespace) -> int:
             found.merge(part)
             texts += [text] if text else []
         broken += len(found.broken)
-        print(*texts, _told(peers, found, given.guided), sep="\n", flush=True)
+        print(*texts, _told(given, peers, found), sep="\n", flush=True)
         if given.record:
             _record(given, peers, found)
     print(f"{time.monotonic() - began:.0f} s with {given.jobs} jobs")
     return int(broken > 0)
 
 
-def _told(peers: int, found: Found, guided: bool) -> str:
+def _told(given: argparse.Namespace, peers: int, found: Found) -> str:
     """The sums of a search; of each kind of broken promise the first lines."""
-    lines, kinds = list[str](), Counter[str]()
+    lines, kinds, guided = list[str](), Counter[str](), given.guided
+    more = f" --puppets {attackers_of(peers) - 1}" if given.kills else ""
     for line, problem in found.broken:
         kind = problem.split(":")[0]
         kinds[kind] += 1
         if kinds[kind] <= _SHOWN:
-            lines.append(f"n={peers}: {problem}\n  python -m tests.adversary --n {peers} --replay {line}")
+            lines.append(f"n={peers}: {problem}\n  python -m tests.adversary --n {peers}{more} --replay {line}")
     how = "guided" if guided else "complete" if found.complete else "cut short"
     all_of_it = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items())) or "no promise broken"
     states = "" if guided else f"{len(found.states)} distinct states, "

@@ -134,7 +134,9 @@ def menu(world: World, kills: bool = False, everything: bool = False) -> list[st
                 words.append(f"susp:{named}:{_digits(some)}")
                 words += [f"fate:{puppet}:{_digits(some)}:{reason}" for reason in REASONS]
     if kills:
-        words += [f"kill:{some[0]}:{ms}" for some in sets(honest) if len(some) == 1 for ms in KILLS_MS]
+        # Whoever is away counts as faulty: one peer of a run is.
+        once = tuple(peer for peer in honest if not world.killed or peer in world.killed)
+        words += [f"kill:{some[0]}:{ms}" for some in sets(once) if len(some) == 1 for ms in KILLS_MS]
     return words
 
 

@@ -142,6 +142,7 @@ class World:
         self.marks: dict[int, int] = dict.fromkeys(range(size.peers), 0)
         self.named: dict[int, tuple[int, int]] = {}
         """Names of peers' states (see `names`), by how much they had heard."""
+        self.killed: set[int] = set()
         self.crash = ""
         self._over = False
         for me in range(size.peers):
@@ -381,6 +382,7 @@ class World:
         self.timers = {timer: due for timer, due in self.timers.items() if timer[0] != node}
         self.busy.pop(node, None)
         self.away[node] = self.now + after
+        self.killed.add(node)
 
     def _come_back(self) -> None:
         for node, when in tuple(self.away.items()):
