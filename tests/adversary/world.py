@@ -201,7 +201,7 @@ class World:
         self.now = then
         self._come_back()
         signal.signal(signal.SIGVTALRM, _endless)
-        signal.setitimer(signal.ITIMER_VIRTUAL, PATIENCE_S)
+        signal.setitimer(signal.ITIMER_VIRTUAL, PATIENCE_S, PATIENCE_S)
         try:
             self.settle()
         finally:
