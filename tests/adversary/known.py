@@ -15,7 +15,7 @@ class Known:
         name: of the attack.
         size: of the cluster.
         line: what is done.
-        broke: the kind of promise that it broke, and how.
+        broke: the kind of promise that it broke; `draft`: in a draft of the rules, never in what was built.
     """
 
     name: str
@@ -52,6 +52,23 @@ KNOWN = (
     Known(
         "two_outcomes_of_one_peer", Size(4, 1),
         "near,c,+13,view:3:01:1second,fate:3:12:equivocation,+4,fate:3:0:silent", "halt",
+    ),
+)  # fmt: skip
+
+
+_DRAFTS = (
+    ("a_trigger_of_the_step_before_as_the_rounds_end", "near,c,@COMMIT2,+1,trip:{1}:{2},<OUTCOME,trip:{1}:0-"),
+    ("a_dispute_behind_a_frozen_peer", "near,c,@COMMIT2,+1,trip:{1}:0,+1,trip:{1}:{2}-"),
+)
+"""What halted or forked first drafts of the corrected rules; `{1}`: a puppet, `{2}`: all honest peers."""
+
+KNOWN = (
+    *KNOWN,
+    *(
+        Known(f"{name}_n{size.peers}", size,
+              line.format("", size.peers - 1, "".join(map(str, range(size.peers - size.attackers)))), "draft")
+        for name, line in _DRAFTS
+        for size in (Size(4, 1), Size(5, 2), Size(6, 2))
     ),
 )  # fmt: skip
 

@@ -291,11 +291,12 @@ def wait(world: World, word: str) -> World:
             world.go()
         return world
     before, name = word[0] == "<", word[1:]
+    name = f"says {name}" if name.isupper() else name
     while not world.over:
         seen = len(world.notices)
         last = Snapshot.of(world) if before else None
         world.go()
-        if any(type(notice).__name__ == name for _, _, notice in world.notices[seen:]):
+        if any(name in (type(notice).__name__, notice) for _, _, notice in world.notices[seen:]):
             return last.world() if last is not None else world
     return world
 

@@ -30,7 +30,7 @@ def advance(world: World) -> str | None:
     """One instant on; the promise that it broke, if any."""
     seen = len(world.notices)
     world.go()
-    news = any(not isinstance(notice, PhaseEntered) for _, _, notice in world.notices[seen:])
+    news = any(not isinstance(notice, PhaseEntered | str) for _, _, notice in world.notices[seen:])
     return violation(world, world.over) if news or world.over else None
 
 
@@ -71,7 +71,7 @@ def play(size: Size, line: str) -> Played:
         elif not act(world, word):
             ignored.append(word)
         else:
-            world.notices.append((world.now, -1, word))  # type: ignore[arg-type]
+            world.notices.append((world.now, -1, word))
     broken = violation(world, False)
     while broken is None and not world.over:
         broken = advance(world)

@@ -130,8 +130,8 @@ class World:
         self.attempts: dict[int, list[Where]] = {me: [] for me in range(size.peers)}
         self.place: dict[int, tuple[int, int, Phase]] = dict.fromkeys(range(size.peers), (0, 0, Phase.HELLO))
         self.disputes: dict[int, dict[tuple[int, int], str]] = {me: {} for me in range(size.peers)}
-        self.notices: list[tuple[int, int, Output]] = []
-        """Of honest peers: time, peer, notice."""
+        self.notices: list[tuple[int, int, Output | str]] = []
+        """Of honest peers: time, peer, notice; what they say in disputes; the adversary's moves (peer -1)."""
         self.treated: dict[int, tuple[str, ...]] = dict.fromkeys(range(size.peers), ())
         """What the adversary did to each honest peer: those treated alike are alike."""
         self.deviated: set[tuple[int, int]] = set()
@@ -323,6 +323,8 @@ class World:
         signed = sign(node, body) if disk is None else disk.sign(body)
         if node in self.honest:
             self.learn(body.slot.where, signed)
+            if body.slot.phase in (Phase.SUSPECT, Phase.VIEW, Phase.OUTCOME):
+                self.notices.append((self.now, node, f"says {body.slot.phase.name}"))
             for peer in to:
                 self._deliver(node, peer, MessageArrived(node, signed))
             if isinstance(body, Outcome) and self.style.outcomes == "c":
