@@ -2,7 +2,7 @@
 PYTHON ?= python3
 export OMP_NUM_THREADS = 1
 
-.PHONY: help install check tools lint types layers test model gpu soak soak-sockets fuzz format compose docs
+.PHONY: help install check tools lint types layers test model gpu explore soak soak-sockets fuzz format compose docs
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -41,6 +41,12 @@ soak:            ## 10,000 simulated runs under a random adversary, every promis
 	$(PYTHON) -m tests.simulation.soak --seeds $(SEEDS) --jobs $(JOBS)
 
 MINUTES ?= 30
+explore:         ## a systematic adversary: known attacks, every move (n = 4), guided runs, restarts; MINUTES for each
+	$(PYTHON) -m tests.adversary --scenarios
+	$(PYTHON) -m tests.adversary --n 4 --minutes $(MINUTES) --jobs $(JOBS)
+	$(PYTHON) -m tests.adversary --guided --n 4 5 6 --runs 1000000 --minutes $(MINUTES) --jobs $(JOBS)
+	$(PYTHON) -m tests.adversary --guided --n 5 6 --runs 1000000 --minutes $(MINUTES) --jobs $(JOBS) --kills
+
 soak-sockets:    ## MINUTES of six real processes under kills, restarts, pauses, partitions, bad links and attacks
 	$(PYTHON) -m tests.integration.soak --minutes $(MINUTES)
 

@@ -69,7 +69,8 @@ class Ledger:
     def facts(self) -> dict[str, float]:
         """Counts by name, with the run's size; `slowest dispute` in units of its bound."""
         size = {"peers": float(self._stage.run.peers), "attackers": float(len(self._stage.roles))}
-        return {**size, **self._counts, "slowest dispute": self._slowest}
+        hostile = {step for peer in self._stage.roles for step in self._stage.adversary(peer).attacked}
+        return {**size, **self._counts, "hostile steps": float(len(hostile)), "slowest dispute": self._slowest}
 
     def _count(self, what: str, *which: object) -> None:
         if (what, *which) not in self._once:

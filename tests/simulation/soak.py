@@ -1,6 +1,6 @@
 """Plays the composed runs of a range of seeds and holds each to every promise; a failing seed says how to replay it.
 
-python -m tests.simulation.soak --seeds 0..100 [--jobs 2] [--record FILE]
+python -m tests.simulation.soak --seeds 0..100 [--jobs 2] [--record FILE] [--report]
 python -m tests.simulation.soak --replay 17
 python -m tests.simulation.soak --sum FILE
 """
@@ -24,6 +24,7 @@ from node.training.environment import pin
 from tests.simulation.checkers import PROMISES
 from tests.simulation.composer import compose, described
 from tests.simulation.ledger import Ledger, Played, table
+from tests.simulation.record import FILE, Entry, append, commit, today
 from tests.simulation.stage import play
 
 REGRESSIONS = Path(__file__).parent / "regressions.txt"
@@ -73,8 +74,15 @@ def results(seeds: Iterable[int], jobs: int) -> Iterator[Played]:
         yield from pool.imap_unordered(played, seeds, chunksize=8)
 
 
-def soak(seeds: range, jobs: int, record: Path | None) -> int:
-    """Play a range, print each failure as it happens and the sums at the end; returns how many seeds failed."""
+def soak(seeds: range, jobs: int, record: Path | None, report: Path | None = None) -> int:
+    """Play a range, print each failure as it happens and the sums at the end; returns how many seeds failed.
+
+    Args:
+        seeds: to play.
+        jobs: processes.
+        record: each result is added to this file.
+        report: one line about all of them is added to this one.
+    """
     began_s, done = time.monotonic(), []
     for result in results(seeds, jobs):
         done.append(result)
@@ -85,7 +93,13 @@ def soak(seeds: range, jobs: int, record: Path | None) -> int:
                 file.write(msgspec.json.encode(result) + b"\n")
     print(table(done))
     print(f"seeds {seeds.start}..{seeds.stop} in {time.monotonic() - began_s:.0f} s with {jobs} jobs")
-    return sum(bool(result.problem) for result in done)
+    failed = sum(bool(result.problem) for result in done)
+    if report is not None:
+        hostile = sum(int(result.facts.get("hostile steps", 0)) for result in done)
+        cpu_s = round(sum(result.cpu_s for result in done))
+        which = f"{seeds.start}..{seeds.stop}"
+        append(Entry(today(), commit(), "soak", which, len(done), 0, hostile, failed, cpu_s), report)
+    return failed
 
 
 def replay(seed: int) -> int:
@@ -123,6 +137,7 @@ def main(arguments: list[str]) -> int:
     what.add_argument("--sum", type=Path, help="print the sums of a file that --record wrote")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--record", type=Path, help="append each result to this file, one JSON object a line")
+    parser.add_argument("--report", action="store_true", help="add a line about all seeds to docs/reports/soak.csv")
     given = parser.parse_args(arguments)
     pin("cpu")
     if given.replay is not None:
@@ -132,7 +147,7 @@ def main(arguments: list[str]) -> int:
         known = [decode(line) for line in given.sum.read_bytes().splitlines()]
         print(table(known))
         return int(any(result.problem for result in known))
-    return int(soak(given.seeds, given.jobs, given.record) > 0)
+    return int(soak(given.seeds, given.jobs, given.record, FILE if given.report else None) > 0)
 
 
 if __name__ == "__main__":

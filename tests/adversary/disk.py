@@ -1,0 +1,83 @@
+"""What an honest peer has on disk, written and read back by the real keeper, at the instant of a restart only.
+
+Until then it is a list of what would have been written: a run that restarts nobody pays nothing for it.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from node.keeper import Keeper, Key, _key
+from node.protocol.encoding import encode_body
+from node.protocol.events import BulkArrived, Input, MessageArrived, Output, ViewArrived
+from node.protocol.messages import Body, Phase, Signed
+from node.protocol.notices import Disputed, PhaseEntered
+from node.protocol.peer import Peer
+from node.protocol.roster import Roster
+from tests.adversary.cluster import FINGERPRINT, Size, key_of, sign
+
+
+class Disk:
+    """One honest peer's: the log of what `Keeping` and `Keeper` would have done."""
+
+    def __init__(self, me: int) -> None:
+        self._me = me
+        self._log: list[tuple[str, object]] = []
+        self._spoken: dict[Key, Signed] = {}
+
+    def heard(self, event: Input) -> None:
+        """As Keeping.handle, before the peer has it."""
+        if isinstance(event, MessageArrived | ViewArrived):
+            self._log.append(("heard", event))
+
+    def keep(self, peer: Peer, outputs: list[Output]) -> None:
+        """As Keeping.handle and keep, after it."""
+        near = any(
+            isinstance(output, Disputed) or (isinstance(output, PhaseEntered) and output.phase == Phase.CLOSE.name)
+            for output in outputs
+        )
+        held = peer.holdings() if near else None
+        if held is not None:
+            self._log.append(("hold", (held[0], held[1], dict(held[2]))))
+        begun = any(isinstance(output, PhaseEntered) and output.phase == Phase.COMMIT.name for output in outputs)
+        if begun and peer.resumable:
+            self._log.append(("save", peer.snapshot()))
+
+    def sign(self, body: Body) -> Signed:
+        """As Keeper.sign."""
+        data = encode_body(body)
+        key = _key(data) if self._spoken else None
+        if key is not None and key in self._spoken:
+            return self._spoken[key]
+        signed = sign(self._me, body)
+        self._log.append(("sign", signed))
+        return signed
+
+    def revive(self, size: Size) -> tuple[Peer, list[Input]]:
+        """A peer from what is on disk, and what it hears again."""
+        run, roster = size.settings.run, Roster.genesis(key_of(peer) for peer in range(size.peers))
+        with tempfile.TemporaryDirectory() as folder:
+            keeper = Keeper(Path(folder), run, self._me, FINGERPRINT)
+            for what, content in self._log:
+                match what:
+                    case "heard":
+                        keeper.heard(content)  # type: ignore[arg-type]
+                    case "hold":
+                        keeper.hold(*content)  # type: ignore[misc]
+                    case "save":
+                        keeper.save(content)  # type: ignore[arg-type]
+                    case _:
+                        keeper.sign(content.body, lambda _, content=content: content)  # type: ignore[attr-defined, misc]
+            keeper.close()
+            keeper = Keeper(Path(folder), run, self._me, FINGERPRINT)
+            at = keeper.newest(roster)
+            heard = keeper.recall(*((at.state.step, at.number) if at is not None else (0, 0)))
+            heard = [event if not isinstance(event, BulkArrived) else
+                     BulkArrived(event.via, event.key, event.values_P.clone()) for event in heard]  # fmt: skip
+            self._spoken = dict(keeper._spoken)
+            keeper.close()
+        peer = size.peer(self._me)
+        if at is not None:
+            peer.restore(at)
+        return peer, heard

@@ -1,0 +1,82 @@
+"""Attacks that broke the built system, in the choice language: each line was played against it and did what it says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tests.adversary.cluster import Size
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A line that once broke a promise.
+
+    Args:
+        name: of the attack.
+        size: of the cluster.
+        line: what is done.
+        broke: the kind of promise that it broke; `draft`: in a draft of the rules, never in what was built.
+    """
+
+    name: str
+    size: Size
+    line: str
+    broke: str
+
+
+_CAMPS = "near,c,@CLOSE1,hold:5:CLOSE:0123,@COMMIT2,hold:5:COMMIT:0123,<Suspected,give:5:CLOSE:{},susp:5:{},+3"
+
+KNOWN = (
+    Known(
+        "two_disputes_two_chosen", Size(6, 2),
+        _CAMPS.format("01", "23") + ",bad:5:COMMIT:01,trip:4:23:0,@VIEW2,hold:4:VIEW:0123,hold:5:VIEW:0123,"
+        "view:4:01:1full,view:5:01:1full,<Resolved,fate:4:23:equivocation0",
+        "fork",
+    ),
+    Known(
+        "two_disputes_removal", Size(6, 2),
+        _CAMPS.format("01", "23") + ",trip:5:01,fate:4:23:equivocation0", "removal",
+    ),
+    Known(
+        "two_disputes_one_chosen", Size(6, 2),
+        _CAMPS.format("0", "123") + ",trip:5:0,fate:4:123:equivocation0", "halt",
+    ),
+    Known(
+        "restart_forgets_the_attempt_before", Size(6, 1),
+        "near,c,@CLOSE1,hold:5:CLOSE:01234,<Suspected,give:5:CLOSE:0,+1,kill:0:1800,+2,view:5:1234:1second", "fork",
+    ),
+    Known(
+        "gradient_longer_than_two_deliveries", Size(4, 1),
+        "near,c,tg2500,block0=2500,@CLOSE1,hold:3:CLOSE:012,<Suspected,give:3:CLOSE:0,@VIEW1,hold:3:VIEW:012", "halt",
+    ),
+    Known(
+        "two_outcomes_of_one_peer", Size(4, 1),
+        "near,c,+13,view:3:01:1second,fate:3:12:equivocation,+4,fate:3:0:silent", "halt",
+    ),
+)  # fmt: skip
+
+
+_DRAFTS = (
+    ("a_trigger_of_the_step_before_as_the_rounds_end", "near,c,@COMMIT2,+1,trip:{1}:{2},<OUTCOME,trip:{1}:0-"),
+    ("a_dispute_behind_a_frozen_peer", "near,c,@COMMIT2,+1,trip:{1}:0,+1,trip:{1}:{2}-"),
+)
+"""What halted or forked first drafts of the corrected rules; `{1}`: a puppet, `{2}`: all honest peers."""
+
+KNOWN = (
+    *KNOWN,
+    *(
+        Known(f"{name}_n{size.peers}", size,
+              line.format("", size.peers - 1, "".join(map(str, range(size.peers - size.attackers)))), "draft")
+        for name, line in _DRAFTS
+        for size in (Size(4, 1), Size(5, 2), Size(6, 2))
+    ),
+)  # fmt: skip
+
+
+def known(name: str) -> Known:
+    """One by its name.
+
+    Raises:
+        KeyError: there is none.
+    """
+    return {each.name: each for each in KNOWN}[name]

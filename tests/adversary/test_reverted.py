@@ -1,0 +1,25 @@
+"""With each safeguard taken away the search finds a broken promise; with it, the same search finds none."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.adversary import swift
+from tests.adversary.reverted import REVERTED, Reverted, search, without
+
+
+@pytest.fixture(autouse=True)
+def remembering() -> Iterator[None]:
+    swift.swift()
+    yield
+    swift.slow()
+
+
+@pytest.mark.parametrize("which", REVERTED, ids=lambda which: which.name.replace(" ", "_"))
+def test_without_a_safeguard_a_promise_breaks(which: Reverted) -> None:
+    with without(which.patches):
+        found = search(which, time.monotonic() + 240.0)
+    assert found.broken, f"{len(found.states)} states and {found.runs} runs without a broken promise"
