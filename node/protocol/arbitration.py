@@ -9,7 +9,7 @@ from node.protocol.deadlines import settled_s
 from node.protocol.dispute import MAX_VIEWS, Dispute
 from node.protocol.encoding import decode_body
 from node.protocol.events import CancelTimer, Forward, Output, Say, SetTimer
-from node.protocol.messages import Body, Endorsed, Outcome, Phase, Signed, View
+from node.protocol.messages import Body, Endorsed, Outcome, Phase, Removal, Signed, View, Void
 from node.protocol.notices import Disputed, Resolved
 from node.protocol.outcome import Trigger
 from node.protocol.round import Round
@@ -187,11 +187,8 @@ class Arbitration:
         except LackingError:
             self._catch_up(self._union)
             return
-        if self._decision is not None and not self._abstains():
-            self._said = True
-            removals = tuple(guilt.removal for guilt in self._decision.guilts)
-            slot = attempt.slot(Phase.OUTCOME)
-            self._out.append(Say(attempt.roster.active, Outcome(slot, (), self._decision.value, removals)))
+        if self._decision is not None:
+            self._sign(self._decision.value, tuple(guilt.removal for guilt in self._decision.guilts))
 
     def _catch_up(self, union: Union) -> None:
         """Ask for the bytes that the union says are there: the freeze may have come before we could."""
@@ -224,16 +221,19 @@ class Arbitration:
         transcript = self._attempt.transcript
         return encode_equivocations(transcript) + encode_silences(transcript, self._attempt.roster.faults)
 
+    def _sign(self, value: bytes | Void | None, removals: tuple[Removal, ...]) -> None:
+        """Our OUTCOME, once, unless we may have missed a part of the dispute."""
+        if not self._said and not self._abstains():
+            self._said, attempt = True, self._attempt
+            self._out.append(Say(attempt.roster.active, Outcome(attempt.slot(Phase.OUTCOME), (), value, removals)))
+
     def _resolve(self, body: Outcome, messages: tuple[Signed, ...]) -> None:
         self.resolved = (body, messages)
         attempt = self._attempt
         others = tuple(peer for peer in attempt.roster.active if peer != attempt.me)
         self._out.append(Forward(others, messages))
-        if not self._said and not self._abstains():
-            # What we act on we sign too: all honest ones are a majority, whatever the others' signatures are worth.
-            self._said = True
-            slot = attempt.slot(Phase.OUTCOME)
-            self._out.append(Say(attempt.roster.active, Outcome(slot, (), body.value, body.removals)))
+        # What we act on we sign too: all honest ones are a majority, whatever the others' signatures are worth.
+        self._sign(body.value, body.removals)
         self._out.append(CancelTimer(outcome_timer(attempt.step, attempt.number)))
         kind = "retry" if body.value is None else "commit"
         removed = tuple(removal.peer for removal in body.removals)

@@ -1,4 +1,5 @@
-"""Attacks that broke the built system, in the choice language: each line was played against it and did what it says."""
+"""Attacks that broke the built system, in the choice language: each line was played against it and did what it says (the
+gradient's with `block` for `slow`: gradients are computed beside the message loop since)."""
 
 from __future__ import annotations
 
@@ -47,7 +48,7 @@ KNOWN = (
     ),
     Known(
         "gradient_longer_than_two_deliveries", Size(4, 1),
-        "near,c,tg2500,block0=2500,@CLOSE1,hold:3:CLOSE:012,<Suspected,give:3:CLOSE:0,@VIEW1,hold:3:VIEW:012", "halt",
+        "near,c,tg2500,slow0=2500,@CLOSE1,hold:3:CLOSE:012,<Suspected,give:3:CLOSE:0,@VIEW1,hold:3:VIEW:012", "halt",
     ),
     Known(
         "two_outcomes_of_one_peer", Size(4, 1),

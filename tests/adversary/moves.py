@@ -1,6 +1,7 @@
 """The choice language: what the adversary may do at an instant, each move a word, a run a line of words.
 
-near,c            links and outcomes of the run (see Style); `block0=5000`: peer 0 computes 5000 ms and is deaf
+near,c            links and outcomes of the run (see Style); `slow0=5000`: peer 0 computes 5000 ms; `block0=5000`: and is
+                  deaf meanwhile
 +7                seven instants pass
 @CLOSE1           until a puppet has a fresh message of that phase and step
 <Suspected        until just before the timer that makes an honest peer report this
@@ -43,9 +44,10 @@ def style_of(words: list[str]) -> Style:
     """The style that the first words of a line give."""
     style = Style()
     for word in words:
-        if word.startswith("block"):
-            peer, _, ms = word[5:].partition("=")
-            style = changed(style, blocked=int(peer), busy=int(ms) * _MS)
+        kind = next((kind for kind in ("block", "slow") if word.startswith(kind) and "=" in word), "")
+        if kind:
+            peer, _, ms = word[len(kind) :].partition("=")
+            style = changed(style, computing=int(peer), busy=int(ms) * _MS, deaf=kind == "block")
         elif word in LINKS:
             style = changed(style, links=word)
         elif word[:2] != "tg":
@@ -55,7 +57,8 @@ def style_of(words: list[str]) -> Style:
 
 def is_style(word: str) -> bool:
     """True for words that describe a whole run."""
-    return word in LINKS or word in ("c", "r", "n") or word.startswith(("block", "tg"))
+    timed = word.startswith(("block", "slow")) and "=" in word
+    return word in LINKS or word in ("c", "r", "n") or timed or word.startswith("tg")
 
 
 def _digits(peers: tuple[int, ...]) -> str:

@@ -11,6 +11,10 @@ import importlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from node.protocol.before import Before
+from node.protocol.encoding import decode_body, encode
+from node.protocol.messages import Close
+from node.protocol.union import Decision
 from tests.adversary.cluster import Size
 from tests.adversary.explore import Found, explore
 from tests.adversary.guided import guide
@@ -97,14 +101,44 @@ def _hasty(original: object) -> object:
 def _deaf(original: object) -> object:
     """`begin` that does not freeze."""
 
-    def begin(self: object, trigger: object) -> None:
-        original(self, trigger)  # type: ignore[operator]
-        self.round.frozen, self.round.trigger = False, None  # type: ignore[attr-defined]
+    def begin(self: object) -> None:
+        original(self)  # type: ignore[operator]
+        self.round.frozen = self.round.sealed = False  # type: ignore[attr-defined]
+        self.round.trigger = None  # type: ignore[attr-defined]
 
     return begin
 
 
+def _at_once(_: object) -> object:
+    """`_begin_rounds` that does not ask whether the attempt before is closed."""
+
+    def begin_rounds(self: object) -> None:
+        arbitration = self._arbitration  # type: ignore[attr-defined]
+        if arbitration is not None and arbitration.frozen and not arbitration.begun:
+            arbitration.begin()
+
+    return begin_rounds
+
+
+def _two_of_each(_: object) -> object:
+    """`_certificate` that knows two CLOSEs of each peer."""
+
+    def certificate(self: object) -> Decision | None:
+        found: dict[tuple[bytes, ...], set[int]] = {}
+        for signed in self._shadow.transcript.everything():  # type: ignore[attr-defined]
+            body = decode_body(signed.body)
+            if isinstance(body, Close):
+                key = (encode((body.value,)), *body.prefix)
+                found.setdefault(key, set()).add(body.slot.sender)
+                if len(found[key]) == len(self._shadow.roster.active):  # type: ignore[attr-defined]
+                    return Decision(body.value, ())
+        return None
+
+    return certificate
+
+
 _LATE_CLOSE = "near,c,@CLOSE1,hold:3:CLOSE:012,<Suspected"
+_TWO_STEPS = "near,c,@CLOSE1,hold:5:CLOSE:0123,@COMMIT2,hold:5:COMMIT:0123,<Suspected,give:5:CLOSE:01,susp:5:23,+3"
 
 REVERTED = (
     Reverted("a certificate outranks the rest", (("node.protocol.union.Union._certificate", _nothing),), Size(4, 1),
@@ -113,6 +147,22 @@ REVERTED = (
              _LATE_CLOSE),
     Reverted("a dispute has f + 1 rounds", (("node.protocol.dispute.Dispute.round_over", _hasty),), Size(5, 2),
              "near,c,@CLOSE1"),
+    Reverted("rounds wait for the attempt before", (("node.protocol.disputing.Disputing._begin_rounds", _at_once),),
+             Size(6, 2), _TWO_STEPS),
+    Reverted("a committed peer joins the dispute", (("node.protocol.disputing.Disputing._reason_to_join", _nothing),),
+             Size(4, 1), _LATE_CLOSE + ",give:3:CLOSE:0"),
+    Reverted("one message from each closes the attempt before",
+             (("node.protocol.disputing.Disputing._look_at_those_here", _nothing),), Size(4, 1), "near,c,@CLOSE1"),
+    Reverted("an OUTCOME counts for what it says", (("node.protocol.arbitration.MAX_OUTCOMES", lambda _: 1),
+             ("node.protocol.arbitration.Arbitration._sign", _nothing)), Size(4, 1),
+             "near,c,+13,view:3:01:1second,fate:3:12:equivocation"),
+    Reverted("a third CLOSE hides nothing", (("node.protocol.union.Union._certificate", _two_of_each),), Size(4, 1),
+             "near,c,+17,hold:3:CLOSE:012,+1,hold:3:COMMIT:01,+1,give:3:CLOSE:2"),
+    Reverted("a restart keeps the attempt before",
+             (("node.protocol.peer.Peer._remembered", lambda _: lambda *_: Before()),), Size(6, 1),
+             "near,c,@CLOSE1,hold:5:CLOSE:01234,<Suspected,give:5:CLOSE:0,+1,kill:0:1800", kills=True),
+    Reverted("gradients are computed beside the message loop", (), Size(4, 1),
+             "near,c,tg2500,block0=2500,@CLOSE1,hold:3:CLOSE:012,<Suspected"),
     Reverted("equivocation is judged", (("node.protocol.union.Union._equivocation", _nothing),), Size(4, 1),
              "near,c,@CLOSE1"),
 )  # fmt: skip

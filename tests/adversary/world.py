@@ -64,13 +64,15 @@ class Style:
             honest peers and the others do), `odd` (those from lower to higher ids do).
         outcomes: `c`: puppets sign any OUTCOME that an honest peer signs, for it and for all who say the same;
             `r`: their own right ones; `n`: none.
-        blocked: this honest peer handles nothing while it computes, for `busy` ticks; None: computations take no time.
+        computing: this honest peer computes for `busy` ticks; None: computations take no time.
+        deaf: it handles nothing meanwhile, as the driver once did.
     """
 
     links: str = "near"
     outcomes: str = "c"
-    blocked: int | None = None
+    computing: int | None = None
     busy: int = 0
+    deaf: bool = False
 
     def delay(self, sender: int, receiver: int) -> int:
         """Ticks from signing to handling between two honest peers."""
@@ -272,12 +274,14 @@ class World:
             case ComputeGradient():
                 ready = GradientReady(output.purpose, output.step, output.peer,
                                       gradient(output.seed, self.size.peers), 0.0)  # fmt: skip
-                if node == self.style.blocked:
+                if node != self.style.computing:
+                    self.push(0, node, ready)
+                elif self.style.deaf:
                     self.busy[node] = max(self.now, self.busy.get(node, 0)) + self.style.busy
                     self.push(self.busy[node] - self.now, node, ready)
                     # Before what waits: the real driver feeds the answer first.
                 else:
-                    self.push(0, node, ready)
+                    self.push(self.style.busy, node, ready)
             case SetTimer(name=name, after_s=after_s):
                 after = round(after_s * 1_000_000)
                 self.timers[node, name] = (self.now + after, self.push(after, node, DeadlinePassed(name)))
