@@ -1,5 +1,6 @@
-"""Attacks that broke the built system, in the choice language: each line was played against it and did what it says (the
-gradient's with `block` for `slow`: gradients are computed beside the message loop since)."""
+"""Attacks that broke the built system, in the choice language: each line was played against it and did what it says.
+
+The gradient's did so with `block` for `slow`: gradients are computed beside the message loop since."""
 
 from __future__ import annotations
 

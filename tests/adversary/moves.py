@@ -1,7 +1,7 @@
 """The choice language: what the adversary may do at an instant, each move a word, a run a line of words.
 
-near,c            links and outcomes of the run (see Style); `slow0=5000`: peer 0 computes 5000 ms; `block0=5000`: and is
-                  deaf meanwhile
+near,c            links and outcomes of the run (see Style); `slow0=5000`: peer 0 computes 5000 ms;
+                  `block0=5000`: and is deaf meanwhile
 +7                seven instants pass
 @CLOSE1           until a puppet has a fresh message of that phase and step
 <Suspected        until just before the timer that makes an honest peer report this
