@@ -28,6 +28,8 @@ JOURNAL_BYTES = 1 << 30
 """How much of a journal is read."""
 MAX_PROBLEMS = 20
 """Problems of one journal that are named one by one."""
+_NAMING = ("peer", "accused", "accuser", "peers", "active", "contributors", "suspects")
+"""Fields that name peers."""
 _CHUNK_BYTES = 1 << 20
 _SHOWN = 200
 
@@ -368,9 +370,11 @@ class JournalReader:
                 self._offset, self._overlong, held = self._offset + len(held), True, b""
 
     def _check_roster(self, record: Record) -> None:
-        for field in ("peer", "accused", "accuser"):
-            if (named := record.get(field)) is not None and isinstance(named, int) and named >= self._peers:
-                raise DataError(f"its {field} {named} is not in the roster of {self._peers}")
+        for field in _NAMING:
+            named = record.get(field)
+            for peer in named if isinstance(named, list) else (named,):
+                if isinstance(peer, int) and peer >= self._peers:
+                    raise DataError(f"its {field} {peer} is not in the roster of {self._peers}")
 
     def _problem(self, text: str) -> None:
         self.refused += 1
@@ -445,7 +449,11 @@ def read_regular(root: Path, name: str, limit: int) -> bytes:
 
 
 def shown(value: object) -> str:
-    """Anything that a stranger wrote, short and printable: it may hold escape sequences or ends of lines."""
+    """Anything that a stranger wrote, short and printable."""
     text = str(value)
-    text = text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
+    return printable(text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}...")
+
+
+def printable(text: str) -> str:
+    """A text without escape sequences and ends of lines, which would write over what else is on a terminal."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape", "replace").decode() for char in text)
