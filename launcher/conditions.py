@@ -35,7 +35,7 @@ def of(experiment: Experiment) -> Conditions | None:
     both = (*changes, *script.changes)
     if not (both or script.events or script.churn):
         return None
-    return Conditions(both, script.events, experiment.seeds.protocol, script.churn)
+    return Conditions(both, script.events, experiment.seeds.protocol or 0, script.churn)
 
 
 def scenario(experiment: Experiment) -> Script:

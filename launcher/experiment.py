@@ -24,12 +24,13 @@ _SCHEDULE = Schedule()
 
 
 class Seeds(msgspec.Struct, frozen=True):
-    """The four seeds of a run: initial parameters, mini-batches, attackers, and keys with their randomness."""
+    """The four seeds of a run: initial parameters, mini-batches, attackers, and keys with their randomness, whose seed
+    a run directory for others does not have."""
 
     init: int
     data: int
     attack: int
-    protocol: int
+    protocol: int | None
 
 
 class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

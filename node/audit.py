@@ -511,7 +511,7 @@ class _Check:
         """Evidence that no record names: the record was struck, and with it a ban or a return."""
         named = {record.path for record in (*told.bans.values(), *told.returns.values())}
         folder = f"{told.folder}/evidence"
-        for name in _names(self._run_dir, folder):
+        for name in names(self._run_dir, folder):
             # A crash may leave the beginning of a file under its temporary name.
             if f"{folder}/{name}" not in named and not name.endswith(".tmp"):
                 subject = shown(f"{folder}/{name}")
@@ -637,8 +637,8 @@ def _check_digest(data: bytes, named: str) -> None:
         raise UnprovenError("its digest is not the one in the journal")
 
 
-def _names(run_dir: Path, folder: str) -> list[str]:
-    """Names in a folder of the run directory, which nobody else has chosen: at most so many."""
+def names(run_dir: Path, folder: str) -> list[str]:
+    """What lies in a folder of a run directory, ascending: at most so many names, and none behind a symbolic link."""
     path = run_dir
     for part in folder.split("/"):
         path = path / part

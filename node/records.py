@@ -360,13 +360,19 @@ class JournalReader:
                 return
             if not chunk:
                 return
+            if self._overlong:
+                # The rest of such a line is skipped, not kept: a file without ends of lines must not fill the memory.
+                skipped = chunk.find(b"\n") + 1 or len(chunk)
+                self._offset += skipped
+                if chunk[skipped - 1 : skipped] == b"\n":
+                    self._overlong = False
+                    yield None
+                continue
             *lines, held = (held + chunk).split(b"\n")
             for line in lines:
                 self._offset += len(line) + 1
-                overlong, self._overlong = self._overlong or len(line) > LINE_BYTES, False
-                yield None if overlong else line
+                yield None if len(line) > LINE_BYTES else line
             if len(held) > LINE_BYTES:
-                # Its rest is skipped, not kept: a file without an end of line must not fill the memory.
                 self._offset, self._overlong, held = self._offset + len(held), True, b""
 
     def _check_roster(self, record: Record) -> None:
