@@ -20,7 +20,7 @@ from rich.console import Console
 from zmq.utils import z85
 
 from launcher import Experiment, run, verification
-from node import audit, keys
+from node import audit, keys, records
 from node.build import genesis_digest, genesis_roster
 from node.checkpoint import load
 from node.config import RunConfig
@@ -490,7 +490,10 @@ MALFORMED: list[tuple[str, Forgery, str]] = [
 
 
 @pytest.mark.parametrize(("forge", "words"), [row[1:] for row in MALFORMED], ids=[row[0] for row in MALFORMED])
-def test_a_hostile_node_is_named_and_the_rest_is_checked(forge: Forgery, words: str, run_dir: Path) -> None:
+def test_a_hostile_node_is_named_and_the_rest_is_checked(
+    forge: Forgery, words: str, run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(records, "JOURNAL_BYTES", 3 * records.LINE_BYTES)
     forge(run_dir)
     found = verify(run_dir, explain=True)
     assert found.code == 1
