@@ -24,8 +24,12 @@ from node import audit, keys, records
 from node.build import genesis_digest, genesis_roster
 from node.checkpoint import load
 from node.config import RunConfig
+from node.errors import DataError
 from node.protocol.digest import tensor_bytes
-from node.protocol.encoding import encode
+from node.protocol.encoding import decode_body, encode, encode_body, signing_bytes
+from node.protocol.messages import Outcome, Phase, Removal, Signed
+from node.protocol.state import Summary
+from node.signing import Signer
 
 STEPS, ATTACKER, GONE = 16, 5, 3
 Record = dict[str, Any]
@@ -182,7 +186,7 @@ def earlier(where: Path, back: int) -> tuple[int, bytes, bytes, str, str]:
     """What node 0 had `back` steps before the end, all of it certified: step, parameters, certificate and digests."""
     genesis = audit.read_genesis(where)
     run_digest = genesis_digest(genesis.run_id, genesis.run, genesis.members)
-    step = STEPS + 1 - back
+    step = genesis.run.steps + 1 - back
     path = where / "nodes" / "0" / "state" / f"{step:08d}-000.checkpoint"
     state = load(path, run_digest, 0, genesis_roster(genesis.members)).at.state
     assert state.summary is not None
@@ -604,3 +608,56 @@ def test_an_export_goes_nowhere_that_is_taken_or_inside(run_dir: Path, tmp_path:
         with pytest.raises(ConfigError, match="name another DEST"):
             public.write(run_dir, target)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["full", "run"]
+
+
+# --- outcomes, and data that is not here ----------------------------------------------------------------------------
+
+
+def by_outcome(where: Path, removals: tuple[Removal, ...]) -> None:
+    """Node 0 shows what a majority signed at the end of a dispute about the last step, in the place of the CLOSEs."""
+    path = where / "nodes" / "0" / "certificate"
+    final, closes = msgspec.msgpack.decode(path.read_bytes(), type=tuple[Summary, tuple[Signed, ...]])
+    outcomes = []
+    for node in (0, 1, 2, 4):
+        seed = json.loads((where / "nodes" / str(node) / "secrets.json").read_text())["signing_seed"]
+        slot = msgspec.structs.replace(decode_body(closes[0].body).slot, phase=Phase.OUTCOME, sender=node)
+        body = Outcome(slot, (), final.digest, removals)
+        data = encode_body(body)
+        outcomes.append(Signed(data, Signer(bytes.fromhex(seed)).sign(signing_bytes(body, data))))
+    path.write_bytes(encode((final, tuple(outcomes))))
+
+
+def test_a_majoritys_outcome_is_an_end_as_well(run_dir: Path) -> None:
+    by_outcome(run_dir, ())
+    found = verify(run_dir)
+    assert (found.code, found.failed) == (0, [])
+    assert any("node 0: certificate: a majority's OUTCOMEs cover them" in line for line in found.lines)
+    assert any("final state: quorum: 5 of the 5 nodes" in line for line in found.lines)
+
+
+def test_an_outcome_that_removes_more_than_the_others_know_is_a_contradiction(run_dir: Path) -> None:
+    by_outcome(run_dir, (Removal(2, "silent", None),))
+    found = verify(run_dir)
+    assert found.code == 1
+    assert any("final parameters of node 0: damage: the certified ban list differs" in line for line in found.failed)
+
+
+def test_without_the_data_signatures_are_checked_and_the_rest_is_named(
+    run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(*_: object) -> None:
+        raise DataError("MNIST is not here")
+
+    monkeypatch.setattr(audit, "task_of", missing)
+    found = verify(run_dir)
+    assert (found.code, found.failed) == (0, [])
+    unproven = [line.split(": ")[1] for line in found.lines if line.startswith("not checked: ")]
+    ban = next(line.split(": ")[1] for line in unproven_bans(found))
+    assert unproven == [ban, "gradients", "accuracy", "loss", "roles", "journals"]
+    assert any(line.startswith("ok    model.pt") for line in found.lines)
+    noise(run_dir)
+    assert verify(run_dir).code == 1
+
+
+def unproven_bans(found: Verdict) -> list[str]:
+    return [line for line in found.lines if line.startswith("not checked: recomputation for the ban of peer 5")]
