@@ -509,7 +509,7 @@ class _Check:
 
     def _orphans(self, told: _Told) -> Iterator[Finding]:
         """Evidence that no record names: the record was struck, and with it a ban or a return."""
-        named = {record.path for record in (*told.bans.values(), *told.returns.values())}
+        named = {ban.path for ban in told.bans.values()} | {back.path for back in told.returns.values()}
         folder = f"{told.folder}/evidence"
         for name in names(self._run_dir, folder):
             # A crash may leave the beginning of a file under its temporary name.
