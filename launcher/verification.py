@@ -113,7 +113,7 @@ def show(
         for line in story.tell(run_dir, [member.id for member in audit.read_genesis(run_dir).members]):
             console.print(printable(line), soft_wrap=True, markup=False, highlight=False)
     report = check(run_dir, data_directory, imports)
-    console.print(f"genesis {report.genesis}", soft_wrap=True)
+    console.print(f"genesis  {report.genesis}", soft_wrap=True)
     for finding in report.findings:
         console.print(_line(finding), soft_wrap=True)
     for warning in report.warnings:

@@ -394,7 +394,7 @@ def test_the_run_itself_is_accepted(intact: Path) -> None:
     found = verify(intact)
     assert (found.code, found.failed) == (0, [])
     genesis = audit.read_genesis(intact)
-    assert f"genesis {genesis_digest(genesis.run_id, genesis.run, genesis.members).hex()}" in found.lines
+    assert f"genesis  {genesis_digest(genesis.run_id, genesis.run, genesis.members).hex()}" in found.lines
     unproven = [line.split(": ")[1] for line in found.lines if line.startswith("not checked: ")]
     assert unproven == ["loss", "roles", "journals"]
     assert found.lines[-1].endswith(", 0 wrong, 3 not checked")
