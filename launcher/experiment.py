@@ -27,7 +27,8 @@ _SCHEDULE = Schedule()
 class Seeds(msgspec.Struct, frozen=True):
     """The four seeds of a run: initial parameters, mini-batches, attackers, and keys with their randomness.
 
-    `protocol` None: keys and protocol secrets come from the system, and no seed tells them.
+    `protocol` None: keys and protocol secrets come from the system, and no seed tells them; a run directory for others
+    does not have it.
     """
 
     init: int

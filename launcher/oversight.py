@@ -7,8 +7,6 @@ from pathlib import Path
 
 import click
 
-from node import extensions
-
 
 @click.command()
 @click.argument("run_dir", metavar="RUN", type=click.Path(path_type=Path))
@@ -17,16 +15,16 @@ from node import extensions
               help="file that the run was made with, if you trust it (repeatable)")  # fmt: skip
 @click.option("--explain", is_flag=True, help="tell the story of every ban and dispute in words")
 def verify(run_dir: Path, data_dir: Path | None, imports: Sequence[Path], explain: bool) -> None:
-    """Check the ban evidence of a finished run.
+    """Check a finished run: its bans, its final state, and everything that was made of them.
 
-    Public keys and public data suffice; whoever received the directory can do it.
+    Public keys and public data suffice; whoever received the directory can do it. What is not proven is listed as
+    not checked; exit code 1 if anything contradicts what is signed, or was struck.
     """
     from rich.console import Console
 
     from launcher import verification
 
-    extensions.load(imports)
-    raise SystemExit(verification.show(Console(highlight=False), run_dir, data_dir, explain))
+    raise SystemExit(verification.show(Console(highlight=False), run_dir, data_dir, explain, imports))
 
 
 @click.command(short_help="Show how a run stands.")

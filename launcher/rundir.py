@@ -21,9 +21,11 @@ from launcher.experiment import IMPORTS, Experiment, Seeds, node_configs
 from launcher.files import disk_error, write_atomically
 from node.conditions import Conditions
 from node.config import WIRE_VERSION, Member, NodeConfig, Role, RunConfig
-from node.errors import BackendError, ConfigError
+from node.errors import BackendError, ConfigError, DataError
+from node.records import read_regular
 
 FORMAT = 1
+_RECORD_BYTES = 16 << 20
 _PACKAGES = ("btard", "torch", "numpy", "pyzmq", "pynacl", "blake3", "msgspec", "click", "rich")
 
 
@@ -140,12 +142,13 @@ def read_record(run_dir: Path) -> RunRecord:
     """
     path = run_dir / "run.json"
     try:
-        return msgspec.json.decode(path.read_bytes(), type=RunRecord)
-    except OSError as error:
+        return msgspec.json.decode(read_regular(run_dir, path.name, _RECORD_BYTES), type=RunRecord)
+    except (OSError, DataError) as error:
+        problem = error.strerror if isinstance(error, OSError) else str(error)
         raise ConfigError(
-            f"{run_dir} is not a run directory: {path.name} cannot be read ({error.strerror}); name one below runs/"
+            f"{run_dir} is not a run directory: {path.name} cannot be read ({problem}); name one below runs/"
         ) from error
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is not readable by this version: {error}") from error
 
 

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from launcher.state import undo_line, undoing
-from node import journal
+from node.records import JournalReader
 
 _EVENTS = ("suspected", "disputed", "accused", "voided", "resolved", "banned", "undone", "halted", "rejoining",
            "probation", "returned")  # fmt: skip
@@ -55,37 +56,58 @@ _CHARGES: Mapping[str, str] = {
 }
 
 
+@dataclass(slots=True)
+class _Out:
+    """Who had its verdict before an attempt.
+
+    Args:
+        banned: (step, attempt) of each peer's first verdict.
+        back: first step of which a peer is in the roster again.
+    """
+
+    banned: dict[int, tuple[int, int]] = field(default_factory=dict)
+    back: dict[int, int] = field(default_factory=dict)
+
+    def before(self, peer: int, where: tuple[int, int]) -> bool:
+        """True if a peer had its verdict before an attempt, and was not let back since."""
+        when = self.banned.get(peer)
+        return when is not None and when < where and not when[0] < self.back.get(peer, 0) <= where[0]
+
+
 def tell(run_dir: Path, nodes: Sequence[int]) -> Iterator[str]:
-    """Lines of prose, in the order of steps.
+    """Lines of prose, in the order of steps; records that break the journals' rules are left out, as `verify` says.
 
     Args:
         run_dir: the run directory.
         nodes: whose journals to read.
-
-    Raises:
-        DataError: a journal is damaged.
     """
     events: dict[tuple[int, int], dict[str, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
+    out = _Out()
     for node in nodes:
-        for record in journal.read(run_dir / "nodes" / str(node) / "journal.jsonl")[0]:
+        for line in JournalReader(run_dir, f"nodes/{node}/journal.jsonl", node).look():
+            record = line.record
             # A retried step's phases are those of all its attempts: no telling which of them had the complaint.
-            complained = record.get("attempt") == 0 and "HELD" in record.get("phases", ())
+            complained = line.event == "committed" and record["attempt"] == 0 and "HELD" in record["phases"]
             if record["event"] in _EVENTS or complained:
                 events[(record["step"], record.get("attempt", 0))][record["event"]].append(record)
+            if record["event"] == "banned":
+                out.banned.setdefault(record["peer"], (record["step"], record["attempt"]))
+            elif record["event"] == "returned":
+                out.back[record["peer"]] = record["step"] + 1
     if not events:
         yield "nothing was disputed and nobody was accused"
     for (step, attempt), found in sorted(events.items()):
         where = f"step {step}" + (f", attempt {attempt + 1}" if attempt else "")
-        for line in _attempt(found):
-            yield f"{where}: {line}"
+        for text in _attempt(found, out, (step, attempt)):
+            yield f"{where}: {text}"
 
 
-def _attempt(found: Mapping[str, list[dict[str, Any]]]) -> Iterator[str]:
+def _attempt(found: Mapping[str, list[dict[str, Any]]], out: _Out, where: tuple[int, int]) -> Iterator[str]:
     if found["committed"]:
         yield "an aggregator complained of a part; its sender published it to all, and the step went on"
     yield from _suspicions(found["suspected"])
     yield from _disputes(found["disputed"])
-    yield from _accusations(found["accused"], {record["peer"] for record in found["banned"]})
+    yield from _accusations(found, out, where)
     yield from _resolutions(found["resolved"])
     yield from _bans(found["banned"])
     yield from dict.fromkeys(undo_line(undoing(record)) for record in found["undone"])
@@ -113,19 +135,50 @@ def _disputes(records: list[dict[str, Any]]) -> Iterator[str]:
     yield "they froze the attempt and agreed, in f + 1 rounds, on all messages that anyone had seen"
 
 
-def _accusations(records: list[dict[str, Any]], guilty: set[int]) -> Iterator[str]:
-    seen = dict.fromkeys((record["kind"], record["accused"], record["part"], record["accuser"]) for record in records)
+def _accusations(
+    found: Mapping[str, list[dict[str, Any]]], out: _Out, where: tuple[int, int]
+) -> Iterator[str]:  # fmt: skip
+    reasons = {record["peer"]: record["reason"] for record in found["banned"]}
+    retried = any(record["outcome"] == "retry" for record in found["resolved"])
+    seen = dict.fromkeys(
+        (record["kind"], record["accused"], record["part"], record["accuser"]) for record in found["accused"]
+    )
     for kind, accused, part, accuser in seen:
         about = f" for part {part}" if part is not None else ""
         who = f"peer {accuser} said that" if accuser is not None else "everyone saw that"
         if kind == "history":
             yield f"somebody said that {_CHARGES[kind].format(peer=accused)}; everyone recomputed it"
             continue
-        # Whoever is already out is judged all the same: guilt turns its `gone` into `banned`.
-        verdict = "guilty" if accused in guilty else "not guilty"
-        if accuser in guilty and accused not in guilty:
-            verdict = f"not guilty, and peer {accuser} falls for saying so"
-        yield f"{who} {_CHARGES.get(kind, kind).format(peer=accused)}{about}; everyone judged it: {verdict}"
+        moot = _moot(accused, accuser, reasons, out.before(accused, where), retried)
+        verdict = f"everyone judged it: {_verdict(accused, accuser, reasons)}" if moot is None else f"moot: {moot}"
+        yield f"{who} {_CHARGES.get(kind, kind).format(peer=accused)}{about}; {verdict}"
+
+
+def _verdict(accused: int, accuser: int | None, reasons: Mapping[int, str]) -> str:
+    if accused in reasons:
+        return "guilty"
+    falls = accuser is not None and reasons.get(accuser) == "false_accusation"
+    return f"not guilty, and peer {accuser} falls for saying so" if falls else "not guilty"
+
+
+def _moot(
+    accused: int, accuser: int | None, reasons: Mapping[int, str], before: bool, retried: bool
+) -> str | None:  # fmt: skip
+    """Why a charge came to nothing without an acquittal; None if it was decided.
+
+    An accuser answers for its word: where neither side falls, nothing was decided against either.
+    """
+    if retried:
+        return "a dispute ended the attempt before the verdict"
+    if accused in reasons or (accuser is not None and reasons.get(accuser) == "false_accusation"):
+        return None
+    if before:
+        return f"peer {accused} had its verdict already"
+    if "withheld" in reasons.values():
+        return "what would have decided it was withheld"
+    if accuser is None or accuser in reasons:
+        return None
+    return f"it stayed undecided, and peer {accuser} answers for nothing"
 
 
 def _resolutions(records: list[dict[str, Any]]) -> Iterator[str]:

@@ -76,10 +76,27 @@ def compare(a: Path, b: Path, out: Path) -> None:
 
 @click.command()
 @click.argument("run_dir", metavar="RUN", type=click.Path(path_type=Path))
+@click.argument("target", metavar="[DEST]", required=False, type=click.Path(path_type=Path))
 @click.option("--onnx", is_flag=True, help="model.onnx, for Netron (the default)")
 @click.option("--tensorboard", is_flag=True, help="TensorBoard event files")
-def export(run_dir: Path, onnx: bool, tensorboard: bool) -> None:
-    """Write a finished run's model or curves for other programs."""
+@click.option("--public", is_flag=True, help="a run directory for others, without secrets, in DEST [RUN-public]")
+def export(run_dir: Path, target: Path | None, onnx: bool, tensorboard: bool, public: bool) -> None:
+    """Write a finished run's model or curves for other programs, or all of it for other people.
+
+    What `--public` writes holds no private key, and `verify` checks it as it checks the run.
+    """
+    if public:
+        if onnx or tensorboard:
+            raise ConfigError("--public writes a directory of its own; leave out --onnx and --tensorboard")
+        from launcher.export import public as directory
+
+        made, left_out = directory.write(run_dir, target)
+        for name in left_out:
+            click.echo(f"left out: {name}", err=True)
+        click.echo(f"written: {made}; check it with: btard-launch verify {made}")
+        return
+    if target is not None:
+        raise ConfigError(f"DEST {target} is for --public; the other formats are written into the run directory")
     from launcher.export import command
 
     for path in command.export(run_dir, onnx or not tensorboard, tensorboard):

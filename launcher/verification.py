@@ -1,37 +1,423 @@
-"""`btard-launch verify RUN`: prints what an offline check of a run directory found."""
+"""`btard-launch verify RUN`: what a run directory proves, what it contradicts, and what it leaves open.
+
+The evidence, the certificates and the nodes' journals are checked by `node/audit.py`; here everything that a launcher
+made of them is made again: the summary, the collected events, the model.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import msgspec
 from rich.console import Console
 from rich.text import Text
 
-from launcher import exits, story
-from node.errors import ConfigError
+from launcher import data, ending, exits, rundir, story
+from launcher.experiment import Experiment
+from launcher.rundir import RunRecord
+from launcher.scoring import MODEL
+from launcher.state import RunState
+from launcher.summary import FINISHED, BanRow, Ending, Summary, summarise
+from launcher.watch import LAUNCHER, METRICS
+from node import audit, records
+from node.audit import Audit, Finding, unchecked
+from node.config import Role
+from node.errors import ConfigError, DataError
+from node.journal import Record
+from node.records import JournalReader, printable, read_regular, shown
+
+SUMMARY, EVENTS, COLLECTED = "summary.json", "events.jsonl", "metrics.jsonl"
+_SUMMARY_BYTES = 256 << 20
+_ELSEWHERE = 0.01
+"""How far a test accuracy may be off that was computed in another environment."""
+_UNPROVEN = frozenset({"wall_seconds", "failures", "outcome", "problem", "model", "final_test_accuracy", "format"})
+"""Fields of the summary that do not follow from the journals."""
 
 
-def show(console: Console, run_dir: Path, data_directory: Path | None = None, explain: bool = False) -> int:
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What `verify` found.
+
+    Args:
+        genesis: digest of the run's public half, which every signature covers.
+        findings: in the order of the run.
+        warnings: what makes all of it worth less.
+    """
+
+    genesis: str
+    findings: tuple[Finding, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def wrong(self) -> int:
+        """How many findings are bad."""
+        return sum(not finding.ok for finding in self.findings)
+
+    @property
+    def checked(self) -> int:
+        """How many findings there are, without what could not be checked."""
+        return sum(finding.checked for finding in self.findings)
+
+
+def check(run_dir: Path, data_directory: Path | None = None, imports: Sequence[Path] = ()) -> Report:
+    """Check everything in a run directory that can be checked.
+
+    Args:
+        run_dir: the run directory.
+        data_directory: the public data; None: where the run had it, or where it lies here.
+        imports: files that the run was made with, if the caller trusts them.
+
+    Raises:
+        ConfigError: no run directory of this version, or one made with files that are not loaded.
+    """
+    genesis = audit.read_genesis(run_dir)
+    record, problem = _record(run_dir)
+    done = audit.audit(run_dir, data_directory or _data(record), imports)
+    findings = list(done.findings)
+    if problem is not None:
+        findings.append(problem)
+    if record is not None:
+        findings += _run_record(done, record)
+    told = _Told(run_dir, done)
+    findings += told.compared(scored=(run_dir / SUMMARY).exists())
+    stated = _stated(run_dir, told, findings)
+    if stated is not None:
+        findings += _outcome(stated, done, told)
+        findings += _recounted(stated, done, record, told)
+        findings += _model(run_dir, stated, done)
+        findings += _accuracy(stated, done)
+        findings.append(unchecked("loss", "it was measured at parameters of a step before the end, which are not kept"))
+    findings.append(unchecked("roles", "nothing that is signed says who attacked; run.json alone does"))
+    findings.append(unchecked("journals", "durations, traffic, losses and earlier accuracies are the nodes' own word"))
+    seed = audit.known_seed(genesis, _seeds(done, record))
+    warnings = () if seed is None else (f"keys derive from a known seed ({seed}): anyone can forge this run",)
+    return Report(genesis.digest, tuple(findings), warnings)
+
+
+def show(
+    console: Console, run_dir: Path, data_directory: Path | None = None, explain: bool = False,
+    imports: Sequence[Path] = (),
+) -> int:  # fmt: skip
     """Check a run directory and print one line per finding; returns the exit code, 1 if anything is wrong.
 
     Raises:
         ConfigError: it is no run directory.
-        DataError: the public data that evidence is checked against is missing.
     """
     if not (run_dir / "genesis.json").is_file():
         raise ConfigError(f"{run_dir} is not a run directory: it has no genesis.json; name one below runs/")
-    from node import audit
-
     if explain:
         for line in story.tell(run_dir, [member.id for member in audit.read_genesis(run_dir).members]):
-            console.print(line, soft_wrap=True, markup=False, highlight=False)
-    findings = audit.check_run(run_dir, data_directory)
-    for finding in findings:
-        mark = Text("ok  " if finding.ok else "FAIL", style="green" if finding.ok else "bold red")
-        console.print(
-            Text.assemble(mark, f"  {finding.subject}: {finding.kind}: {finding.explanation}"), soft_wrap=True
-        )
-    wrong = sum(not finding.ok for finding in findings)
-    count = f"{len(findings)} finding{'' if len(findings) == 1 else 's'}"
-    console.print(f"{count}, {wrong} wrong" if findings else "no bans: nothing to verify")
-    return exits.FAILED if wrong else exits.OK
+            console.print(printable(line), soft_wrap=True, markup=False, highlight=False)
+    report = check(run_dir, data_directory, imports)
+    console.print(f"genesis  {report.genesis}", soft_wrap=True)
+    for finding in report.findings:
+        console.print(_line(finding), soft_wrap=True)
+    for warning in report.warnings:
+        console.print(Text.assemble(Text("warning", style="yellow"), f": {warning}"), soft_wrap=True)
+    left = len(report.findings) - report.checked
+    count = f"{report.checked} finding{'' if report.checked == 1 else 's'}"
+    console.print(f"{count}, {report.wrong} wrong, {left} not checked")
+    return exits.FAILED if report.wrong else exits.OK
+
+
+def _line(finding: Finding) -> Text:
+    if not finding.checked:
+        return Text(printable(f"not checked: {finding.subject}: {finding.explanation}"))
+    mark = Text("ok  " if finding.ok else "FAIL", style="green" if finding.ok else "bold red")
+    return Text.assemble(mark, printable(f"  {finding.subject}: {finding.kind}: {finding.explanation}"))
+
+
+# --- run.json -------------------------------------------------------------------------------------------------------
+
+
+def _record(run_dir: Path) -> tuple[RunRecord | None, Finding | None]:
+    """run.json, and what is wrong with it; a directory without one says nothing of roles."""
+    if not (run_dir / "run.json").is_symlink() and not (run_dir / "run.json").exists():
+        return None, unchecked("run.json", "there is none: nothing says who attacked, or where the data is")
+    try:
+        return rundir.read_record(run_dir), None
+    except ConfigError as error:
+        return None, Finding("run.json", False, "damage", f"it cannot be read: {shown(error)}")
+
+
+def _data(record: RunRecord | None) -> Path | None:
+    """Where the run had its data, if that is here; else where this machine has it."""
+    if record is not None and record.data_directory and Path(record.data_directory).is_dir():
+        return Path(record.data_directory)
+    return data.directory(None)
+
+
+def _run_record(done: Audit, record: RunRecord) -> Iterator[Finding]:
+    """It has to be of this genesis, and its roles those that its own options give."""
+    genesis = done.genesis
+    mine, theirs = (record.run_id, record.run, record.wire_version), (genesis.run_id, genesis.run, genesis.wire_version)
+    if mine != theirs:
+        yield Finding("run.json", False, "damage", "it describes another run than genesis.json")
+    try:
+        roles = {str(peer): role for peer, role in record.experiment.roles().items()}
+    except ConfigError:
+        return  # an attack from a file that is not loaded here
+    if roles != record.roles:
+        yield Finding("run.json", False, "damage", "its roles are not those that its own options give")
+
+
+def _seeds(done: Audit, record: RunRecord | None) -> list[int]:
+    """Seeds that anybody would try: those that the run directory names, and the defaults."""
+    run = done.genesis.run
+    seeds: list[int | None] = [0, run.init_seed, run.data_seed, Experiment().seeds.protocol]
+    if record is not None:
+        own = record.experiment
+        seeds = [record.seeds.protocol, own.protocol_seed, own.seed, own.seeds.protocol, *seeds]
+    return [seed for seed in seeds if seed is not None]
+
+
+# --- what the launcher collected ------------------------------------------------------------------------------------
+
+
+class _Told:
+    """The nodes' journals, folded as the launcher does, and its own two files, which hold the same records.
+
+    Args:
+        run_dir: the run directory.
+        done: its audit.
+    """
+
+    def __init__(self, run_dir: Path, done: Audit) -> None:
+        self._run_dir, self._peers = run_dir, done.genesis.run.peers
+        self.lines: list[Record] = []
+        self.notes: list[Record] = []
+        self._journalled: dict[tuple[str, int], list[int]] = {}
+        self._collected: dict[tuple[str, int], list[int]] = {}
+        self._findings: list[Finding] = []
+        for node in range(self._peers):
+            for line in JournalReader(run_dir, f"nodes/{node}/journal.jsonl", node, self._peers).look():
+                place = COLLECTED if line.event in METRICS else EVENTS
+                self._journalled.setdefault((place, node), []).append(_mark(line.record))
+                if line.event in records.TYPES:
+                    self.lines.append(line.record)
+        self._there = {name: self._collect(name) for name in (EVENTS, COLLECTED)}
+
+    @property
+    def ended(self) -> Record | None:
+        """The launcher's own last word."""
+        return next((note for note in reversed(self.notes) if note["event"] == "ended"), None)
+
+    def state(self, byzantine: frozenset[int]) -> RunState:
+        """What the launcher must have known at the end."""
+        state = RunState(self._peers, byzantine)
+        for record in sorted(self.lines, key=lambda record: float(record["time"])):
+            state.apply(record)
+        return state
+
+    def compared(self, scored: bool) -> Iterator[Finding]:
+        """Each record of a node is in the collected files, and nothing else is; before a run is scored, some may not
+        have been collected yet."""
+        yield from self._findings
+        whole = scored or self.ended is not None
+        if not whole and not any(self._there.values()):
+            yield unchecked(f"{EVENTS}, {COLLECTED}", "there are none")
+            return
+        for name in (EVENTS, COLLECTED):
+            wrong = [node for node in range(self._peers) if not self._same(name, node, whole)]
+            nodes = ", ".join(map(str, wrong))
+            if wrong:
+                yield Finding(name, False, "struck", f"its records differ from the journals of nodes {nodes}")
+            else:
+                yield Finding(name, True, "journals", "its records are those of the journals")
+
+    def _same(self, name: str, node: int, whole: bool) -> bool:
+        mine, theirs = self._journalled.get((name, node), []), self._collected.get((name, node), [])
+        return theirs == (mine if whole else mine[: len(theirs)])
+
+    def _collect(self, name: str) -> bool:
+        try:
+            for number, record in enumerate(_lines(self._run_dir, name), 1):
+                node, event = record.get("node"), record.get("event")
+                if node == LAUNCHER and isinstance(event, str):
+                    self._note(name, number, record)
+                elif isinstance(node, int) and isinstance(event, str):
+                    self._collected.setdefault((name, node), []).append(_mark(record))
+                else:
+                    what = "it is of no node"
+                    self._findings.append(Finding(f"{name}, record {number}", False, "damage", what))
+        except FileNotFoundError:
+            return False
+        except DataError as error:
+            self._findings.append(Finding(name, False, "damage", str(error)))
+        return True
+
+    def _note(self, name: str, number: int, record: Record) -> None:
+        """An event of the launcher's own; those of a scenario are part of the run's state."""
+        try:
+            if record["event"] == "scenario":
+                msgspec.convert({**record, "node": 0}, type=records.Scenario)
+                if any(peer >= self._peers for peer in record["peers"]):
+                    raise DataError("it names a peer that is not in the roster")
+                self.lines.append(record)
+        except (msgspec.MsgspecError, DataError) as error:
+            self._findings.append(Finding(f"{name}, record {number}", False, "damage", shown(error)))
+        else:
+            self.notes.append(record)
+
+
+def _lines(run_dir: Path, name: str) -> Iterator[Record]:
+    """The records of a file of the launcher's."""
+    for line in read_regular(run_dir, name, records.JOURNAL_BYTES).splitlines():
+        try:
+            record = msgspec.json.decode(line, type=dict[str, Any])
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+            raise DataError(f"it is damaged: {shown(error)}") from error
+        yield record
+
+
+def _mark(record: Record) -> int:
+    """A record in eight bytes."""
+    return hash(msgspec.json.encode(record))
+
+
+# --- summary.json ---------------------------------------------------------------------------------------------------
+
+
+def _stated(run_dir: Path, told: _Told, findings: list[Finding]) -> Summary | None:
+    """summary.json; what is wrong with it is added to the findings."""
+    try:
+        return msgspec.json.decode(read_regular(run_dir, SUMMARY, _SUMMARY_BYTES), type=Summary)
+    except FileNotFoundError:
+        if told.ended is not None:
+            findings.append(
+                Finding(SUMMARY, False, "struck", "it is missing, and events.jsonl says that the run ended")
+            )
+        else:
+            findings.append(unchecked(SUMMARY, "there is none: the run has not been scored"))
+    except DataError as error:
+        findings.append(Finding(SUMMARY, False, "damage", str(error)))
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        findings.append(Finding(SUMMARY, False, "damage", f"it cannot be read: {shown(error)}"))
+    return None
+
+
+def _outcome(stated: Summary, done: Audit, told: _Told) -> Iterator[Finding]:
+    """A run has finished if a majority's final state proves it; how else it ended, the launcher's last word says."""
+    last = told.ended
+    if stated.outcome == FINISHED and done.final is None:
+        yield Finding(SUMMARY, False, "summary", "it says that the run finished, and no final state is proven")
+    elif last is None:
+        yield Finding(SUMMARY, False, "struck", f"{EVENTS} has no record of how the run ended")
+    elif (stated.outcome, stated.problem) != (last.get("outcome"), last.get("problem")):
+        said = shown(last.get("outcome"))
+        yield Finding(SUMMARY, False, "summary", f"its outcome is {shown(stated.outcome)}, {EVENTS} says {said}")
+    else:
+        yield Finding("outcome", True, "summary", f"{stated.outcome}, as {EVENTS} says")
+
+
+def _recounted(stated: Summary, done: Audit, record: RunRecord | None, told: _Told) -> Iterator[Finding]:
+    """The summary is made again from journals and roles; each field that differs is a finding."""
+    if record is None:
+        yield unchecked(SUMMARY, "without run.json nothing says whose journals count")
+        return
+    roles = {int(peer): role for peer, role in record.roles.items() if peer.isdecimal()}
+    state = told.state(frozenset(roles))
+    made = _made_again(stated, done, roles, state)
+    wrong = False
+    for name in Summary.__struct_fields__:
+        if name in _UNPROVEN or (name == "bytes_expected" and made.bytes_expected is None):
+            continue
+        mine, theirs = _comparable(getattr(made, name), name), _comparable(getattr(stated, name), name)
+        if mine != theirs:
+            wrong = True
+            text = f"{name} is {_short(getattr(stated, name))}, the journals give {_short(getattr(made, name))}"
+            yield Finding(SUMMARY, False, "summary", text)
+    for row in (row for standing in ("bans", "gone", "eliminated") for row in getattr(stated, standing)):
+        if not _recorded(row, told.lines, roles):
+            wrong = True
+            text = f"it names evidence of peer {row.peer} at step {row.step} that no honest node's journal has"
+            yield Finding(SUMMARY, False, "summary", text)
+    if stated.outcome == FINISHED and not ending.all_finished(state):
+        wrong = True
+        yield Finding(SUMMARY, False, "summary", "it says that the run finished, and honest nodes have not")
+    if not wrong:
+        yield Finding(SUMMARY, True, "summary", "made again from journals and roles, it is the same")
+
+
+def _made_again(stated: Summary, done: Audit, roles: dict[int, Role], state: RunState) -> Summary:
+    dimension = done.task.dimension if done.task is not None else None
+    if dimension is None and done.parameters_D is not None:
+        dimension = done.parameters_D.numel()
+    how = Ending(stated.outcome, stated.wall_seconds, stated.problem, stated.final_test_accuracy, dimension,
+                 tuple(stated.failures), stated.model)  # fmt: skip
+    return summarise(done.genesis.run_id, state, roles, how)
+
+
+def _comparable(value: object, name: str) -> object:
+    """A field's value without what depends on which node was heard first, or on how times fell together."""
+    plain: Any = msgspec.to_builtins(value)
+    if name in ("bans", "gone", "eliminated", "returned"):
+        return [{key: row[key] for key in row if not key.startswith("evidence")} for row in plain]
+    if name == "scenario":
+        return sorted(plain, key=repr)
+    return plain
+
+
+def _recorded(row: BanRow, lines: Iterable[Record], roles: dict[int, Role]) -> bool:
+    wanted = row.evidence, row.evidence_digest, row.step, row.peer
+    return any(
+        record["event"] == "banned" and record["node"] not in roles
+        and (record["path"], record["evidence"], record["step"], record["peer"]) == wanted
+        for record in lines
+    )  # fmt: skip
+
+
+def _short(value: object) -> str:
+    return shown(msgspec.json.encode(value).decode())
+
+
+# --- model and accuracy ---------------------------------------------------------------------------------------------
+
+
+def _model(run_dir: Path, stated: Summary, done: Audit) -> Iterator[Finding]:
+    """The saved model holds the certified parameters."""
+    if stated.model is None:
+        if stated.outcome == FINISHED:
+            yield Finding(SUMMARY, False, "struck", "the run finished, and it names no model")
+        return
+    if done.parameters_D is None:
+        yield unchecked("model", "no final state is proven that it could be held against")
+        return
+    try:
+        if stated.model != MODEL:
+            raise DataError(f"{SUMMARY} names it {shown(stated.model)!r}")
+        saved = read_regular(run_dir, MODEL, 8 * done.parameters_D.numel() + (16 << 20))
+        problem = audit.model_problem(saved, done.parameters_D, done.task.layout if done.task is not None else None)
+    except FileNotFoundError:
+        problem = "it is missing"
+    except DataError as error:
+        problem = str(error)
+    if problem is not None:
+        yield Finding(MODEL, False, "model", problem)
+    else:
+        yield Finding(MODEL, True, "model", "it holds the certified parameters")
+
+
+def _accuracy(stated: Summary, done: Audit) -> Iterator[Finding]:
+    """The final test accuracy, computed again from the certified parameters."""
+    said = stated.final_test_accuracy
+    if stated.outcome != FINISHED and said is None:
+        return
+    if done.parameters_D is None:
+        yield unchecked("accuracy", "no final state is proven that it could be computed from")
+        return
+    if done.task is None:
+        yield unchecked("accuracy", f"the public data is not here ({done.data_problem})")
+        return
+    found = audit.accuracy(done.task, done.parameters_D)
+    allowed = 0.0 if done.same_environment else _ELSEWHERE
+    if said is None or not math.isfinite(said) or abs(found - said) > allowed:
+        text = f"{SUMMARY} says {shown(said)}, the certified parameters give {found:.6g}"
+        yield Finding("final test accuracy", False, "summary", text)
+        return
+    where = "" if done.same_environment else f", in another environment than the run's (within {_ELSEWHERE:g})"
+    yield Finding("final test accuracy", True, "model", f"the certified parameters give {found:.6g}{where}")

@@ -17,7 +17,7 @@ from launcher.state import Record, RunState
 from node import journal
 
 LAUNCHER = "launcher"
-_METRICS = frozenset({"committed", "evaluated"})
+METRICS = frozenset({"committed", "evaluated"})
 
 
 class Watch:
@@ -94,7 +94,7 @@ class Watch:
 
     def _write(self, records: Iterable[Record]) -> None:
         for record in records:
-            (self._metrics if record["event"] in _METRICS else self._events).append(record)
+            (self._metrics if record["event"] in METRICS else self._events).append(record)
 
 
 class _Lines:

@@ -28,6 +28,8 @@ JOURNAL_BYTES = 1 << 30
 """How much of a journal is read."""
 MAX_PROBLEMS = 20
 """Problems of one journal that are named one by one."""
+_NAMING = ("peer", "accused", "accuser", "peers", "active", "contributors", "suspects")
+"""Fields that name peers."""
 _CHUNK_BYTES = 1 << 20
 _SHOWN = 200
 
@@ -388,19 +390,27 @@ class JournalReader:
                 return
             if not chunk:
                 return
+            if self._overlong:
+                # The rest of such a line is skipped, not kept: a file without ends of lines must not fill the memory.
+                skipped = chunk.find(b"\n") + 1 or len(chunk)
+                self._offset += skipped
+                if chunk[skipped - 1 : skipped] == b"\n":
+                    self._overlong = False
+                    yield None
+                continue
             *lines, held = (held + chunk).split(b"\n")
             for line in lines:
                 self._offset += len(line) + 1
-                overlong, self._overlong = self._overlong or len(line) > LINE_BYTES, False
-                yield None if overlong else line
+                yield None if len(line) > LINE_BYTES else line
             if len(held) > LINE_BYTES:
-                # Its rest is skipped, not kept: a file without an end of line must not fill the memory.
                 self._offset, self._overlong, held = self._offset + len(held), True, b""
 
     def _check_roster(self, record: Record) -> None:
-        for field in ("peer", "accused", "accuser"):
-            if (named := record.get(field)) is not None and isinstance(named, int) and named >= self._peers:
-                raise DataError(f"its {field} {named} is not in the roster of {self._peers}")
+        for field in _NAMING:
+            named = record.get(field)
+            for peer in named if isinstance(named, list) else (named,):
+                if isinstance(peer, int) and peer >= self._peers:
+                    raise DataError(f"its {field} {peer} is not in the roster of {self._peers}")
 
     def _problem(self, text: str) -> None:
         self.refused += 1
@@ -475,7 +485,11 @@ def read_regular(root: Path, name: str, limit: int) -> bytes:
 
 
 def shown(value: object) -> str:
-    """Anything that a stranger wrote, short and printable: it may hold escape sequences or ends of lines."""
+    """Anything that a stranger wrote, short and printable."""
     text = str(value)
-    text = text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
+    return printable(text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}...")
+
+
+def printable(text: str) -> str:
+    """A text without escape sequences and ends of lines, which would write over what else is on a terminal."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape", "replace").decode() for char in text)

@@ -20,14 +20,14 @@ def records() -> Iterator[dict[str, Any]]:
     """Peer 2 of three is gone at step 3, on probation from step 5, and back after step 7; both others say so."""
     for node in (0, 1):
         yield {"time": 1.0, "node": node, "event": "banned", "step": 3, "attempt": 0, "peer": 2, "reason": "silent",
-               "accuser": None, "removed": True, "standing": "gone", "evidence": "00", "path": "x"}  # fmt: skip
+               "accuser": None, "removed": True, "standing": "gone", "evidence": "0" * 64, "path": "x"}  # fmt: skip
     yield {"time": 2.0, "node": 2, "event": "rejoining", "step": 5}
     for step, correct in ((6, 1), (7, 2)):
         for node in (0, 1):
             yield {"time": 3.0, "node": node, "event": "probation", "step": step, "attempt": 0, "peer": 2,
                    "correct": correct, "needed": 2}  # fmt: skip
     for node in (0, 1):
-        yield {"time": 4.0, "node": node, "event": "returned", "step": 7, "attempt": 0, "peer": 2, "evidence": "00",
+        yield {"time": 4.0, "node": node, "event": "returned", "step": 7, "attempt": 0, "peer": 2, "evidence": "0" * 64,
                "path": PATH}  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +14,9 @@ import pytest
 
 from launcher import Experiment, Result, run
 from launcher.rundir import read_record
-from tests.launching import LAUNCH, PATIENCE_S, await_end, environment, launched, read_until, session, worker
+from tests.launching import LAUNCH, PATIENCE_S, await_end, command, environment, launched, read_until, session, worker
+from tests.test_verification import Forgery, noise, roll_back_files, strike
+from tests.test_verification import summary as forge_summary
 
 pytestmark = pytest.mark.sockets
 
@@ -86,6 +89,34 @@ def test_verify_accepts_it_and_notices_one_changed_byte(attacked: Result) -> Non
         evidence.write_bytes(intact)
     assert done.returncode == 1
     assert "FAIL" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("forge", "words"),
+    [
+        (roll_back_files, "FAIL  final parameters of node 0: damage: the certificate is of step 38"),
+        (noise, "FAIL  model.pt: model: its values are not the certified parameters"),
+        (forge_summary(final_test_accuracy=0.25), "FAIL  final test accuracy: summary: summary.json says 0.25"),
+        (strike("banned", "finished"), "FAIL  nodes/0/certificate: struck"),
+    ],
+    ids=["rolled back two steps", "a model of noise", "another accuracy", "bans and ends struck"],
+)
+def test_verify_finds_what_was_forged(forge: Forgery, words: str, attacked: Result, tmp_path: Path) -> None:
+    run_dir = Path(shutil.copytree(attacked.run_dir, tmp_path / "run"))
+    forge(run_dir)
+    done = command(tmp_path, "verify", "run")
+    assert (done.returncode, done.stderr) == (1, "")
+    assert any(line.startswith(words) for line in done.stdout.splitlines()), done.stdout
+
+
+def test_an_exported_run_is_verified_without_secrets(attacked: Result, tmp_path: Path) -> None:
+    done = command(tmp_path, "export", "--public", str(attacked.run_dir), "shared")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not [path for path in (tmp_path / "shared").rglob("*") if path.name in ("secrets.json", "config.json")]
+    done = command(tmp_path, "verify", "shared")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "0 wrong" in done.stdout
+    assert command(tmp_path, "export", str(attacked.run_dir), "elsewhere").returncode == 2
 
 
 @pytest.mark.parametrize(("expectation", "code"), [("honest_banned==0", 0), ("steps==4", 4)], ids=["met", "not met"])

@@ -30,7 +30,7 @@ def test_a_dispute_is_told_in_order(tmp_path: Path) -> None:
             journal.append("disputed", step=4, attempt=0, cause="peer 5 is silent in AGG")
             journal.append("resolved", step=4, attempt=0, outcome="retry", removals=[5])
             journal.append("banned", step=4, attempt=0, peer=5, reason="silent", accuser=None, removed=True,
-                           evidence="00", path="nodes/0/evidence/x")  # fmt: skip
+                           standing="gone", evidence="0" * 64, path="nodes/0/evidence/x")  # fmt: skip
             journal.append("voided", step=4, attempt=0, removals=[5])
     lines = list(tell(tmp_path, [0, 1]))
     assert [line.split(": ", 1)[0] for line in lines] == ["step 4"] * len(lines)
@@ -55,12 +55,68 @@ def test_an_undo_step_is_told_once(tmp_path: Path) -> None:
     ]
 
 
+def ban(peer: int, reason: str, step: int = 4) -> dict[str, object]:
+    return {"event": "banned", "step": step, "attempt": 0, "peer": peer, "reason": reason, "accuser": None,
+            "removed": True, "standing": "banned", "evidence": "0" * 64, "path": "nodes/0/evidence/x"}  # fmt: skip
+
+
+def accused(kind: str, peer: int, accuser: int | None) -> dict[str, object]:
+    return {"event": "accused", "step": 4, "attempt": 0, "kind": kind, "accused": peer, "part": None,
+            "accuser": accuser}  # fmt: skip
+
+
+RETRY = {"event": "resolved", "step": 4, "attempt": 0, "outcome": "retry", "removals": [5]}
+BACK = {"event": "returned", "step": 3, "attempt": 0, "peer": 1, "evidence": "0" * 64, "path": "nodes/0/evidence/y"}
+VERDICTS: list[tuple[str, list[dict[str, object]], str]] = [
+    ("guilty", [accused("gradient", 1, 2), ban(1, "gradient")], "everyone judged it: guilty"),
+    ("acquitted", [accused("gradient", 1, 2), ban(2, "false_accusation")],
+     "everyone judged it: not guilty, and peer 2 falls for saying so"),
+    ("acquitted, and the accuser falls for worse", [accused("gradient", 1, 2), ban(2, "aggregate")],
+     "everyone judged it: not guilty"),
+    ("acquitted of what nobody accused", [accused("averaging:V2", 1, None), ban(3, "checksum")],
+     "everyone judged it: not guilty"),
+    ("out before", [ban(1, "silent", step=2), accused("gradient", 1, 2)], "moot: peer 1 had its verdict already"),
+    ("out before, and back since", [ban(1, "silent", step=2), BACK, accused("gradient", 1, 2), ban(1, "gradient")],
+     "everyone judged it: guilty"),
+    ("out before, and the accuser lied", [ban(1, "silent", step=2), accused("gradient", 1, 2),
+                                          ban(2, "false_accusation")],
+     "everyone judged it: not guilty, and peer 2 falls for saying so"),
+    ("a dispute came first", [accused("gradient", 1, 2), RETRY, ban(5, "silent")],
+     "moot: a dispute ended the attempt before the verdict"),
+    ("the accused fell in the dispute", [accused("gradient", 5, 2), RETRY, ban(5, "silent")],
+     "moot: a dispute ended the attempt before the verdict"),
+    ("the bytes were withheld", [accused("averaging:V2", 1, None), ban(3, "withheld")],
+     "moot: what would have decided it was withheld"),
+    ("nobody falls", [accused("gradient", 1, 2)], "moot: it stayed undecided, and peer 2 answers for nothing"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("told", "verdict"), [row[1:] for row in VERDICTS], ids=[row[0] for row in VERDICTS])
+def test_a_moot_charge_is_no_acquittal(told: list[dict[str, object]], verdict: str, tmp_path: Path) -> None:
+    for node in (0, 6):
+        with Journal(tmp_path / "nodes" / str(node) / "journal.jsonl", node) as journal:
+            for record in told:
+                journal.append(**{**record, "path": f"nodes/{node}/x"} if "path" in record else record)  # type: ignore[arg-type]
+    (line,) = [line for line in tell(tmp_path, [0, 6]) if "said that" in line or "everyone saw that" in line]
+    assert line.endswith(f"; {verdict}")
+
+
+def test_records_that_break_the_rules_are_left_out_of_the_story(tmp_path: Path) -> None:
+    path = tmp_path / "nodes" / "0" / "journal.jsonl"
+    with Journal(path, 0) as journal:
+        journal.append("disputed", step=4, attempt=0, cause="x")
+        journal.append("anything", attempt=0, phases=["HELD"])
+    with path.open("ab") as file:
+        file.write(b'{"time": 1, "node": 0, "event": "banned", "step": "text"}\n')
+    assert [line.split(":")[0] for line in tell(tmp_path, [0])] == ["step 4", "step 4"]
+
+
 @pytest.mark.parametrize(
     ("fine", "said", "code"),
     [
-        ((), "no bans: nothing to verify", 0),
-        ((True,), "1 finding, 0 wrong", 0),
-        ((True, False), "2 findings, 1 wrong", 1),
+        ((), "0 findings, 0 wrong, 1 not checked", 0),
+        ((True,), "1 finding, 0 wrong, 1 not checked", 0),
+        ((True, False), "2 findings, 1 wrong, 1 not checked", 1),
     ],
 )
 def test_findings_are_counted(
@@ -68,7 +124,10 @@ def test_findings_are_counted(
 ) -> None:
     (tmp_path / "genesis.json").touch()
     found = [audit.Finding("ban of peer 1", each, "transcript", "as peer 0 said") for each in fine]
-    monkeypatch.setattr(audit, "check_run", lambda *_: found)
+    report = verification.Report("00", (*found, audit.unchecked("roles", "nothing says so")), ())
+    monkeypatch.setattr(verification, "check", lambda *_: report)
     console = Console(file=io.StringIO(), width=200)
     assert verification.show(console, tmp_path) == code
-    assert console.file.getvalue().splitlines()[-1] == said  # type: ignore[attr-defined]
+    printed = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert printed[-1] == said
+    assert printed[-2] == "not checked: roles: nothing says so"

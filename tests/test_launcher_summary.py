@@ -78,10 +78,19 @@ def test_accuracy_adds_the_slices_up() -> None:
     [
         ([committed(0, 0), committed(1, 0), committed(2, 0)], (), True),
         ([committed(0, 0), committed(1, 0, digest="bb"), committed(0, 1), committed(1, 1)], (), False),
+        ([committed(0, 0), {**committed(1, 0), "parameter_digest": "bb"}], (), False),
+        ([committed(0, 0), {**committed(1, 0), "state_digest": "bb"}], (), False),
         ([committed(0, 0), committed(1, 0), committed(2, 0, digest="bb")], (2,), True),
         ([committed(0, 0), committed(1, 0, active=(0, 2), digest="bb")], (), True),
     ],
-    ids=["equal", "two honest differ once", "an attacker differs", "a removed peer differs"],
+    ids=[
+        "equal",
+        "two honest differ once",
+        "in parameters alone",
+        "in the rest of the state alone",
+        "an attacker differs",
+        "a removed peer differs",
+    ],
 )
 def test_agreement_is_about_honest_active_peers(records: list[Record], byzantine: tuple[int, ...], agree: bool) -> None:
     assert score(state(*records, byzantine=byzantine)).agreement is agree
@@ -195,10 +204,19 @@ def test_attacked_steps_until_the_ban(ban: Record, idle_at: tuple[int, ...], ste
     assert score(made).detection_steps == {"2": steps}
 
 
-def test_the_attackers_own_record_counts() -> None:
-    attacked: Record = {"time": 0.0, "node": 2, "event": "attacked", "steps": [2, 6, 8]}
-    made = state(*(committed(0, step) for step in range(7)), banned(0, 7, 2), attacked, byzantine=(2,))
-    assert score(made).detection_steps == {"2": 2}
+@pytest.mark.parametrize(
+    ("reason", "attacked_at", "steps"),
+    [
+        ("gradient", [2, 6, 8], 2),
+        ("gradient", [2, 6, 7], 2),  # the verdict at 7 is about 6
+        ("aggregate", [2, 6, 7, 8], 3),
+        ("aggregate", [8], 0),
+    ],
+)
+def test_the_attackers_own_record_counts(reason: str, attacked_at: list[int], steps: int) -> None:
+    attacked: Record = {"time": 0.0, "node": 2, "event": "attacked", "steps": attacked_at}
+    made = state(*(committed(0, step) for step in range(7)), banned(0, 7, 2, reason), attacked, byzantine=(2,))
+    assert score(made).detection_steps == {"2": steps}
 
 
 def test_bytes_and_times() -> None:

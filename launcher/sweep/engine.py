@@ -260,10 +260,10 @@ def _checked(run_dir: Path, cell: Cell) -> tuple[int, int] | None:
     """How many findings `verify` has, and how many are wrong; None for a comparison run, which has no evidence."""
     if cell.experiment.topology != "butterfly":
         return None
+    from launcher import verification
     from launcher.backends.local import call_aside
-    from node import audit
 
     # The copies are what the workers loaded; the user may have gone on with the files themselves.
     copies = [run_dir / IMPORTS / Path(name).name for name in cell.experiment.imports]
-    findings = call_aside(audit.check_run, run_dir, None, copies)
-    return len(findings), sum(not finding.ok for finding in findings)
+    report = call_aside(verification.check, run_dir, None, copies)
+    return report.checked, report.wrong

@@ -169,7 +169,7 @@ def gather(
         run=trial.settings.run,
         ban=ban,
         charge=guilt.charge,
-        trial=_record(trial, _aggregates_needed(guilt.charge, trial)),
+        trial=_record(trial, aggregates_needed(guilt.charge, trial)),
         past=_record(past, _past_aggregates_needed(guilt, past)) if about_gradient and past is not None else None,
         publications=_publications(guilt.charge, trial, past),
         parameters=bytes(tensor_bytes(past.state.parameters_D)) if about_gradient and past is not None else b"",
@@ -193,7 +193,8 @@ def _record(attempt: Attempt, parts: Sequence[int]) -> Record:
     return Record(attempt.step, attempt.number, attempt.roster.active, messages, aggregates, before, certificate)
 
 
-def _aggregates_needed(charge: Charge, trial: Attempt) -> tuple[int, ...]:
+def aggregates_needed(charge: Charge, trial: Attempt) -> tuple[int, ...]:
+    """The parts whose aggregates a charge about this attempt is judged with."""
     match charge:
         case Averaging(part=part) | FalseChecksum(part=part):
             return (part,)

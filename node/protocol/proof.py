@@ -6,17 +6,17 @@ peer asserted is believed unless its signature, a certificate or a recomputation
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import msgspec
 from torch import Tensor
 
-from node.errors import LocalProtocolError, WireError
+from node.errors import WireError
 from node.protocol.attempt import Attempt
 from node.protocol.charges import (
     Broken,
+    Charge,
     Equivocation,
     FalseGradient,
     FalseHistory,
@@ -29,9 +29,16 @@ from node.protocol.charges import (
 )
 from node.protocol.digest import digest
 from node.protocol.encoding import decode_body
-from node.protocol.evidence import Evidence, contradiction, decode, tensor_of
-from node.protocol.indictment import judged_peers, raised
-from node.protocol.messages import Close, Judge, Outcome, Removal, Signed, Void
+from node.protocol.evidence import (
+    Evidence,
+    Held,
+    aggregates_needed,
+    contradiction,
+    decode,
+    tensor_of,
+)
+from node.protocol.indictment import judged_peers, publications, raised
+from node.protocol.messages import Close, Judge, Outcome, Phase, Removal, Signed, Void
 from node.protocol.probation import matches, requests
 from node.protocol.replay import Ground, Recompute, Replay, UnprovenError, require
 from node.protocol.sequence import LackingError, bytes_guilt
@@ -42,26 +49,42 @@ from node.protocol.window import Contribution
 
 __all__ = ["Ground", "Proof", "Recompute", "UnprovenError", "Verifier"]
 
-_DAMAGE = (
-    WireError,
-    LocalProtocolError,
-    LackingError,
-    LookupError,
-    ValueError,
-    ArithmeticError,
-    RuntimeError,
-    struct.error,
-)
-"""What replaying a damaged file may run into: numbers out of range, parts that are not there, wrong shapes."""
+_DAMAGE = (WireError, LackingError)
+"""What replaying a damaged file may run into. What a file names that is not there is asked for before it is used: any
+other exception is a fault of our own, and no reason to call somebody's evidence damaged."""
 
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """What an evidence file proves: the ban, and by what: `recomputation`, `transcript`, `equivocation`, `majority`."""
+    """What an evidence file proves: the ban, and by what: `recomputation`, `transcript`, `equivocation`, `majority`.
+
+    `undecided`: a recomputation would prove it, and cannot be done here.
+    """
 
     ban: Ban
     kind: str
     explanation: str = ""
+    undecided: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Final:
+    """A certified state, and what ended the attempt that reached it.
+
+    Args:
+        summary: the state.
+        step, attempt: of the attempt.
+        roster: who was active in it.
+        bans: the ban list, with what an OUTCOME added to the state's.
+        by_outcome: a majority's OUTCOMEs ended it, which outrank CLOSEs.
+    """
+
+    summary: Summary
+    step: int
+    attempt: int
+    roster: tuple[int, ...]
+    bans: tuple[Ban, ...]
+    by_outcome: bool
 
 
 class Verifier:
@@ -105,7 +128,7 @@ class Verifier:
         try:
             summary, certificate = msgspec.msgpack.decode(data, type=tuple[Summary, tuple[Signed, ...]])
             self._replay.check_certificate(summary, certificate)
-        except (msgspec.MsgspecError, *_DAMAGE) as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, *_DAMAGE) as error:
             raise UnprovenError(f"the certificate is damaged: {error}") from error
         known = tuple(self.returned)
         require(summary.returned[: len(known)] == known, "the certified state forgets a peer that was let back")
@@ -122,6 +145,7 @@ class Verifier:
         require(wrong is None, f"it contradicts itself: {wrong}")
         trial = self._replay.attempt(evidence.trial)
         past = self._replay.attempt(evidence.past) if evidence.past is not None else None
+        _check_names(evidence, trial, past)
         self._check_effect(evidence, trial)
         proof = self._judged(evidence, trial, past)
         if proof.explanation:
@@ -140,11 +164,14 @@ class Verifier:
             case charge:
                 require(raised(charge, trial), "nobody raised this charge, or not for this cause")
         for held in evidence.publications:
-            source = trial if held.step == trial.step else past
+            source = _source(held, trial, past)
             values_P = tensor_of(held.values)
             fits = source is not None and source.part_matches(held.owner, held.part, values_P)
             require(fits, f"the published part {held.part} of peer {held.owner} is not what it committed to")
             trial.publications[(held.step, held.attempt, held.owner, held.part)] = values_P
+        for item in publications((evidence.charge,), trial, past):
+            held_here = (item.step, item.attempt, item.owner, item.part) in trial.publications
+            require(held_here, f"the published part {item.part} of peer {item.owner} is missing")
         if isinstance(evidence.charge, FalseGradient | FalseHistory):
             return self._check_gradient(evidence, trial, past)
         if isinstance(evidence.charge, FalseProbation):
@@ -174,12 +201,18 @@ class Verifier:
             raise UnprovenError("a gradient charge without the step it concerns")
         parameters_D = tensor_of(evidence.parameters)
         self._check_parameters(evidence, parameters_D)
+        require(charge.accused in past.contributors, f"peer {charge.accused} computed no gradient in that step")
         if self.ground.settings.recompute_tolerance > 0:
             return self._check_majority(evidence, trial, past)
-        if not self._same_environment(evidence):
-            text = "recomputation cannot decide here: this machine's environment differs from the run's"
-            return Proof(evidence.ban, "majority", f"signed by the whole roster; {text}")
-        recomputed_D = self.ground.recompute(parameters_D, past.seed(charge.accused))
+        recompute = self.ground.recompute
+        if recompute is None or not self._same_environment(evidence):
+            return self._undecided(evidence)
+        recomputed_D = recompute(parameters_D, past.seed(charge.accused))
+        parts = range(past.split.count)
+        committed = all(past.part_matches(charge.accused, part, past.slice(recomputed_D, part)) for part in parts)
+        # The gradient is the committed one: then its checksums are judged, which takes every aggregate.
+        complete = set(past.aggregates) == set(past.roster.active)
+        require(not committed or complete, "the aggregates of the step before are missing")
         item = Contribution(past.step, past.number, charge.accused)
         fault = gradient_fault(past, charge.accused, recomputed_D)
         found = judge((charge,), Bench(trial, past, {charge.accused: recomputed_D}, faults={item: fault}))
@@ -195,30 +228,43 @@ class Verifier:
         require(evidence.ban.reason == "probation" and evidence.ban.peer == charge.accused, "it is another's ban")
         parameters_D = tensor_of(evidence.parameters)
         self._check_parameters(evidence, parameters_D)
-        if not self._same_environment(evidence):
-            text = "recomputation cannot decide here: this machine's environment differs from the run's"
-            return Proof(evidence.ban, "majority", f"signed by the whole roster; {text}")
-        recomputed_D = self.ground.recompute(parameters_D, past.seed(charge.accused))
+        recompute = self.ground.recompute
+        if recompute is None or not self._same_environment(evidence):
+            return self._undecided(evidence)
+        recomputed_D = recompute(parameters_D, past.seed(charge.accused))
         wrong = not matches(charge.join, trial, past.step, recomputed_D)
         require(wrong, f"judged again, peer {charge.accused} is not guilty of 'probation'")
         return Proof(evidence.ban, "recomputation")
 
+    def _undecided(self, evidence: Evidence) -> Proof:
+        missing = self.ground.recompute is None
+        why = "the public data is not here" if missing else "this machine's environment differs from the run's"
+        text = f"signed by the whole roster; recomputation cannot decide here: {why}"
+        return Proof(evidence.ban, "majority", text, undecided=True)
+
     def _same_environment(self, evidence: Evidence) -> bool:
-        summary = evidence.summary or evidence.trial.before
+        return self.same_environment(evidence.summary or evidence.trial.before)
+
+    def same_environment(self, summary: Summary | None) -> bool:
+        """True if every peer of the run computed in the environment of this machine, as a certified state says."""
         prints = [self.ground.settings.fingerprint] * len(self.ground.keys)
         return summary is not None and summary.fingerprints == digest("fingerprints", *prints)
 
     def _check_majority(self, evidence: Evidence, trial: Attempt, past: Attempt) -> Proof:
         """With mixed environments most of the roster's signed JUDGE bits decide."""
         charge = evidence.charge
-        assert isinstance(charge, FalseGradient)
+        if not isinstance(charge, FalseGradient):
+            raise UnprovenError("with mixed environments nothing but a gradient is decided by JUDGE messages")
         roster = trial.roster
         bodies = [self._replay.open(signed, roster, trial.step, trial.number) for signed in evidence.judges]
         judges = {body.slot.sender: body for body in bodies if isinstance(body, Judge)}
         require(set(judges) == set(roster.active), "JUDGE messages are missing")
         seen = trial.transcript.prefix
         require(all(body.prefix[: len(seen)] == seen for body in bodies), "a JUDGE message judges another transcript")
-        place = judged_peers(trial).index(charge.accused)
+        judged = judged_peers(trial)
+        require(charge.accused in judged, f"nobody was to judge peer {charge.accused}")
+        require(all(len(body.guilty) == len(judged) for body in judges.values()), "a JUDGE message judges others")
+        place = judged.index(charge.accused)
         guilty = 2 * sum(body.guilty[place] for body in judges.values()) > len(roster.active)
         require(guilty == (evidence.ban.reason == "gradient"), "the JUDGE messages do not carry the ban")
         text = f"most of the roster's JUDGE messages find peer {evidence.ban.peer} guilty of {evidence.ban.reason}"
@@ -230,7 +276,8 @@ class Verifier:
         found = parameters_digest(parameters_D)
         if past.before is None:
             require(past.step == 0, "a step without a certified state before it")
-            require(found == parameters_digest(self.ground.initial_D), "the parameters are not the genesis ones")
+            if (initial_D := self.ground.initial_D) is not None:
+                require(found == parameters_digest(initial_D), "the parameters are not the genesis ones")
         else:
             require(found == past.before.parameters, "the parameters are not those that the certificate covers")
 
@@ -259,8 +306,15 @@ class Verifier:
         require(summary.digest == close.value, "the CLOSEs cover another state")
         require(ban in summary.bans, "the certified ban list does not hold this ban")
 
-    def check_final(self, data: bytes, parameters_D: Tensor) -> None:
-        """The certificate of the last step covers these parameters.
+    def check_final(self, data: bytes, parameters_D: Tensor) -> Final:
+        """A certificate covers these parameters, and exactly the bans and returns proven so far.
+
+        Args:
+            data: a state's summary and its certificate.
+            parameters_D: float32 `[D]`.
+
+        Returns:
+            What it certifies; whether that is the end of the run, `check_last` says.
 
         Raises:
             UnprovenError: it does not.
@@ -268,12 +322,59 @@ class Verifier:
         try:
             summary, certificate = msgspec.msgpack.decode(data, type=tuple[Summary, tuple[Signed, ...]])
             end = self._replay.check_certificate(summary, certificate)
-        except (msgspec.MsgspecError, *_DAMAGE) as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, *_DAMAGE) as error:
             raise UnprovenError(f"the final certificate is damaged: {error}") from error
         require(parameters_digest(parameters_D) == summary.parameters, "the final parameters are not certified")
         bans = (*summary.bans, *_added_by(end, summary))
         require(list(bans) == self.proven, "the certified ban list differs from the bans proven here")
         require(list(summary.returned) == self.returned, "the certified returns differ from those proven here")
+        step, attempt = end.slot.step, end.slot.attempt
+        roster = self._replay.roster_at(step, attempt).active
+        return Final(summary, step, attempt, roster, bans, isinstance(end, Outcome))
+
+    def check_last(self, final: Final) -> None:
+        """The state is the one that the run ends with: every step is committed, and no undo step is due.
+
+        Raises:
+            UnprovenError: it is an earlier one.
+        """
+        steps, summary = self.ground.settings.steps, final.summary
+        ended = summary.step > steps and not summary.undo
+        require(ended, f"the certificate is of step {final.step}, and the run's last is step {steps}")
+
+
+def _check_names(evidence: Evidence, trial: Attempt, past: Attempt | None) -> None:
+    """Peers and parts that a file names are there, before anything is looked up by them."""
+    require(_judged_after(evidence.charge) in (None, *trial.transcript.finished), "it lacks what the charge rests on")
+    require(past is None or Phase.REPORT in past.transcript.finished, "the step before is not complete")
+    part = getattr(evidence.charge, "part", 0)
+    require(0 <= part < trial.split.count, f"there is no part {part}")
+    for owner in (trial.roster.active[part] for part in aggregates_needed(evidence.charge, trial)):
+        require(owner in trial.aggregates, f"the aggregate of peer {owner} is missing")
+    for held in evidence.publications:
+        source = _source(held, trial, past)
+        known = source is not None and held.owner in source.contributors and 0 <= held.part < source.split.count
+        require(known, f"the published part {held.part} of peer {held.owner} is of no contribution")
+
+
+def _judged_after(charge: Charge) -> Phase | None:
+    """The last phase whose messages a charge is judged by; None: by signatures alone."""
+    match charge:
+        case Ruled() | Broken() | Equivocation():
+            return None
+        case Unusable() | Withheld(stage="part"):
+            return Phase.HELD
+        case Withheld(stage="aggregate"):
+            return Phase.REVEAL
+        case Withheld():
+            return Phase.HAVE
+        case _:
+            return Phase.REPORT
+
+
+def _source(held: Held, trial: Attempt, past: Attempt | None) -> Attempt | None:
+    """The attempt whose commitments bind a published part."""
+    return trial if held.step == trial.step else past
 
 
 def _added_by(end: Close | Outcome, summary: Summary) -> Iterator[Ban]:

@@ -39,15 +39,15 @@ class Ground:
     Args:
         settings, tools: of the run, rebuilt from its public configuration on this machine.
         keys: Ed25519 keys of the genesis roster.
-        initial_D: genesis parameters.
-        recompute: gradients on this machine.
+        initial_D: genesis parameters; None: they cannot be made here.
+        recompute: gradients on this machine; None: they cannot be computed here.
     """
 
     settings: Settings
     tools: Tools
     keys: tuple[bytes, ...]
-    initial_D: Tensor
-    recompute: Recompute
+    initial_D: Tensor | None
+    recompute: Recompute | None
 
 
 class Replay:
@@ -97,7 +97,9 @@ class Replay:
 
     def attempt(self, record: Record) -> Attempt:
         """The attempt as every honest peer saw it: complete phases with equal prefixes, r and the aggregates."""
+        require(0 <= record.step < 1 << 63 and 0 <= record.attempt < 1 << 63, "there is no such attempt")
         roster = self.roster_at(record.step, record.attempt)
+        require(bool(roster.active), "nobody is left in the roster")
         require(roster.active == record.active, "the roster is not the one that follows from the bans before")
         state = self._state_before(record, roster)
         settings, tools = self.ground.settings, self.ground.tools
@@ -116,6 +118,7 @@ class Replay:
             attempt.fix_randomness()
         for held in record.aggregates:
             values_P = tensor_of(held.values)
+            require(held.owner in roster.active, f"peer {held.owner} has no aggregate")
             require(attempt.aggregate_matches(held.owner, values_P), f"aggregate {held.part} is not the committed one")
             attempt.aggregates[held.owner] = values_P
         return attempt

@@ -1,0 +1,121 @@
+"""`btard-launch export --public`: a run directory for others: it verifies as the run does, and holds no private key."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from launcher import rundir
+from launcher.experiment import IMPORTS
+from launcher.files import disk_error, write_atomically
+from launcher.rundir import RunRecord
+from launcher.scoring import MODEL
+from node import audit, records
+from node.errors import ConfigError, DataError
+
+_FILES = ("genesis.json", "summary.json", "events.jsonl", "metrics.jsonl", MODEL)
+_OF_A_NODE = ("journal.jsonl", "parameters.f32", "certificate")
+_EVIDENCE = (".evidence", ".certificate")
+_LARGEST_BYTES = 1 << 34
+_CHUNK_BYTES = 1 << 20
+
+
+def write(run_dir: Path, target: Path | None = None) -> tuple[Path, list[str]]:
+    """Copy what is public of a run; everything else, secrets first of all, stays where it is.
+
+    Only named files are taken: genesis and summary, the collected events, the model, the run's own Python files, and of
+    each node its journal, evidence and final state. run.json loses what keys could be derived from and what only
+    concerns this machine.
+
+    Args:
+        run_dir: the run directory.
+        target: where to; None: beside the run, with `-public` added to its name.
+
+    Returns:
+        Where it lies, and what was left out because it is no regular file.
+
+    Raises:
+        ConfigError: no run directory, or the target exists and is not empty, or lies inside the run.
+        BackendError: it cannot be written; nothing is left behind.
+    """
+    genesis = audit.read_genesis(run_dir)
+    target = _target(run_dir, target)
+    left_out: list[str] = []
+    made = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        made.mkdir(parents=True)
+        for name in _names(run_dir, genesis.run.peers):
+            problem = _copy(run_dir, name, made)
+            if problem is not None:
+                left_out.append(problem)
+        if (run_dir / "run.json").exists():
+            record = _public(rundir.read_record(run_dir))
+            write_atomically(made / "run.json", msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n")
+        if target.exists():
+            target.rmdir()
+        made.rename(target)
+    except OSError as error:
+        raise disk_error(error, target, "DEST") from error
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+    return target, left_out
+
+
+def _target(run_dir: Path, target: Path | None) -> Path:
+    run_dir = run_dir.absolute()
+    target = target.absolute() if target is not None else run_dir.with_name(f"{run_dir.name}-public")
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise ConfigError(f"{target} exists and is not empty; name another DEST")
+    if target.resolve().is_relative_to(run_dir.resolve()):
+        raise ConfigError(f"{target} lies inside the run directory; name another DEST")
+    return target
+
+
+def _names(run_dir: Path, peers: int) -> Iterator[str]:
+    """Everything that is public, where it is."""
+    yield from _FILES
+    yield from (f"{IMPORTS}/{name}" for name in audit.names(run_dir, IMPORTS) if name.endswith(".py"))
+    for node in range(peers):
+        folder = f"nodes/{node}"
+        yield from (f"{folder}/{name}" for name in _OF_A_NODE)
+        for name in audit.names(run_dir, f"{folder}/evidence"):
+            if name.endswith(_EVIDENCE):
+                yield f"{folder}/evidence/{name}"
+
+
+def _copy(run_dir: Path, name: str, made: Path) -> str | None:
+    """Copy one file; returns why not, None also where there is none."""
+    try:
+        descriptor = records.open_regular(run_dir, name)
+    except FileNotFoundError:
+        return None
+    except DataError as error:
+        return str(error)
+    target = made / name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with os.fdopen(descriptor, "rb") as source, target.open("xb") as copy:
+        left = _LARGEST_BYTES
+        while left > 0 and (piece := source.read(min(left, _CHUNK_BYTES))):
+            # A hole stays one: a sparse file of a node must not fill the disk.
+            if piece.strip(b"\0"):
+                copy.write(piece)
+            else:
+                copy.seek(len(piece), os.SEEK_CUR)
+            left -= len(piece)
+        copy.truncate(copy.tell())
+    return None
+
+
+def _public(record: RunRecord) -> RunRecord:
+    """run.json without the seed of keys, the command line and this machine's paths."""
+    put = msgspec.structs.replace
+    asked = record.experiment
+    names = tuple(Path(name).name for name in asked.imports)
+    asked = put(asked, protocol_seed=None, run_dir=None, data_dir=None, imports=names)
+    model = put(record.link_model, seed=0) if record.link_model is not None else None  # its draws have the keys' seed
+    seeds = put(record.seeds, protocol=None)
+    return put(record, argv=(), experiment=asked, seeds=seeds, link_model=model, data_directory="")
