@@ -34,7 +34,8 @@ SUMMARY, EVENTS, COLLECTED = "summary.json", "events.jsonl", "metrics.jsonl"
 _SUMMARY_BYTES = 256 << 20
 _ELSEWHERE = 0.01
 """How far a test accuracy may be off that was computed in another environment."""
-_UNPROVEN = frozenset({"wall_seconds", "failures", "outcome", "problem", "model", "final_test_accuracy", "format"})
+_UNPROVEN = frozenset({"wall_seconds", "failures", "outcome", "problem", "model", "final_test_accuracy", "format",
+                       "durability", "keys", "refused_records"})  # fmt: skip
 """Fields of the summary that do not follow from the journals."""
 
 
@@ -92,7 +93,13 @@ def check(run_dir: Path, data_directory: Path | None = None, imports: Sequence[P
         findings += _accuracy(stated, done)
         findings.append(unchecked("loss", "it was measured at parameters of a step before the end, which are not kept"))
     findings.append(unchecked("roles", "nothing that is signed says who attacked; run.json alone does"))
-    findings.append(unchecked("journals", "durations, traffic, losses and earlier accuracies are the nodes' own word"))
+    findings.append(
+        unchecked(
+            "journals",
+            "durations, traffic, losses and earlier accuracies are the nodes' own word, and "
+            "durability, keys and refused records the launcher's",
+        )
+    )
     seed = audit.known_seed(genesis, _seeds(done, record))
     warnings = () if seed is None else (f"keys derive from a known seed ({seed}): anyone can forge this run",)
     return Report(genesis.digest, tuple(findings), warnings)
