@@ -87,17 +87,6 @@ def _nothing(_: object) -> object:
     return lambda *_: None
 
 
-def _hasty(original: object) -> object:
-    """`round_over` that counts two rounds."""
-
-    def round_over(self: object) -> None:
-        for _ in range(2):
-            if not self.finished:  # type: ignore[attr-defined]
-                original(self)  # type: ignore[operator]
-
-    return round_over
-
-
 def _deaf(original: object) -> object:
     """`begin` that does not freeze."""
 
@@ -160,9 +149,6 @@ REVERTED = (
              _LATE_CLOSE),
     Reverted("a dispute freezes its attempt", (("node.protocol.arbitration.Arbitration.begin", _deaf),), Size(4, 1),
              _LATE_CLOSE),
-    Reverted("a dispute has f + 1 rounds",
-             (("node.protocol.dispute.Dispute.round_over", _hasty), *_FIRST_OUTCOMES), Size(5, 2),
-             "near,c,@CLOSE1"),
     Reverted("rounds wait for the attempt before",
              (("node.protocol.disputing.Disputing._begin_rounds", _at_once), *_FIRST_OUTCOMES), Size(6, 2), _TWO_STEPS),
     Reverted("a committed peer joins the dispute", (("node.protocol.disputing.Disputing._reason_to_join", _nothing),),
