@@ -165,6 +165,16 @@ def test_what_others_answer_for_elsewhere_is_not_late() -> None:
     assert waited(lacking, attempt) == ()
 
 
+def test_a_report_names_each_wait_once_and_in_order() -> None:
+    """The tensor's wait ends before the message's; a phase may be looked at twice."""
+    attempt, past = complete().attempt, complete(1).attempt
+    past.late += [Late(AGG, True, 5), Late(AGG, False, 4), Late(AGG, False, 3), Late(Phase.COMMIT, False, 5)]
+    waits = waited(past, attempt)
+    assert waits == (Late(Phase.COMMIT, False, 5), Late(AGG, False, 4), Late(AGG, True, 5))
+    changed(attempt, Report, 0, late=waits)
+    assert misfit(said(attempt, Report, 0), attempt, None, None) is None
+
+
 @pytest.mark.parametrize("phase", [phase for phase in Phase if Phase.COMMIT.value <= phase.value <= Phase.CLOSE.value])
 @pytest.mark.parametrize("recomputed", [0, 3])
 def test_a_budget_ends_before_the_deadline(phase: Phase, recomputed: int) -> None:

@@ -88,7 +88,8 @@ def waited(past: Attempt, attempt: Attempt) -> tuple[Late, ...]:
     held += [body.have for body in past.transcript.of(Have, Phase.HAVE).values()]
     if past.number > 0 or past.disputed or past.shaken or past.complaints() or not all(map(all, held)):
         return ()
-    return tuple(wait for wait in past.late if wait.peer in attempt.roster.active)
+    once = {(wait.phase.value, wait.bulk): wait for wait in reversed(past.late) if wait.peer in attempt.roster.active}
+    return tuple(once[place] for place in sorted(once))
 
 
 def late_pairs(attempt: Attempt) -> frozenset[tuple[int, int]]:
