@@ -14,8 +14,11 @@ from tests.adversary.snapshot import Snapshot
 from tests.adversary.world import World
 
 Gene = tuple[int, str]
-"""How many instants pass (-1 to -4: until only timers are left for the first to fourth time; -8: until a puppet
-has a fresh message of the phase that the move names; -9: until one speaks), and a move: a whole word, a verb, a verb and a phase, or nothing."""
+"""How many instants pass, and a move: a whole word, a verb, a verb and a phase, or nothing.
+
+-1 to -4: until only timers are left for the first to fourth time; -8: until a puppet has a fresh message of the phase
+that the move names; -9: until one speaks.
+"""
 _MOST_GENES = 10
 _STYLES = (("near", "c"),) * 4 + tuple((links, outcomes) for links in LINKS for outcomes in ("c", "c", "r", "n"))
 
