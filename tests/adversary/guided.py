@@ -14,8 +14,11 @@ from tests.adversary.snapshot import Snapshot
 from tests.adversary.world import World
 
 Gene = tuple[int, str]
-"""How many instants pass (-1 to -4: until only timers are left for the first to fourth time; -9: until a puppet
-speaks), and a move: a whole word, a verb, a verb and a phase, or nothing."""
+"""How many instants pass, and a move: a whole word, a verb, a verb and a phase, or nothing.
+
+-1 to -4: until only timers are left for the first to fourth time; -8: until a puppet has a fresh message of the phase
+that the move names; -9: until one speaks.
+"""
 _MOST_GENES = 10
 _STYLES = (("near", "c"),) * 4 + tuple((links, outcomes) for links in LINKS for outcomes in ("c", "c", "r", "n"))
 
@@ -62,11 +65,9 @@ class Guide:
         if dice.random() < 0.3:
             return [(self._gap(), "") for _ in range(dice.randint(2, 6))]
         phase = dice.choice(("CLOSE", "CLOSE", "CLOSE", "COMMIT", "AGG", "REVEAL", "REPORT", "CHECKSUMS"))
-        genes = (
-            [(dice.randint(5, 8), f"hold::{phase}")] if phase == "CLOSE" else [(dice.randint(0, 9), f"hold::{phase}")]
-        )
+        genes = [(-8, f"hold::{phase}")]
         if dice.random() < 0.5:
-            genes.append((1, "hold::COMMIT"))
+            genes.append((-8, "hold::COMMIT"))
         genes.append((-dice.randint(1, 4), f"give::{phase}"))
         more = ("trip", "bad", "susp", "fate", "view", "twin", "hold", "give", "odd", "")
         genes += [(dice.choice((0, 0, 1, 2, self._gap())), dice.choice(more)) for _ in range(dice.randint(1, 5))]
@@ -122,13 +123,13 @@ class Guide:
 
         for gap, word in genes:
             passed = quiet = 0
-            while broken is None and not world.over and not _there(world, gap, passed, quiet):
+            while broken is None and not world.over and not _there(world, gap, passed, quiet, word):
                 on()
                 passed += 1
                 quiet += world.quiet
             if broken is not None or world.over:
                 break
-            word = word if word.count(":") > 2 or word[:4] == "kill" else self._choose(world, word)
+            word = word if ":" in word and "::" not in word else self._choose(world, word)
             if word and act(world, word):
                 trail = (*trail, word)
                 done.append((passed, word))
@@ -160,9 +161,12 @@ def _targets(word: str) -> set[int]:
     return {int(digit) for digit in text.rstrip("-")}
 
 
-def _there(world: World, gap: int, passed: int, quiet: int) -> bool:
+def _there(world: World, gap: int, passed: int, quiet: int, wish: str) -> bool:
     if gap >= 0:
         return passed >= gap
+    if gap == -8:
+        phase = wish.split(":")[2]
+        return any(said.fresh and said.body.slot.phase.name == phase for said in world.pool)
     if gap == -9:
         return passed > 0 and any(said.fresh for said in world.pool)
     return quiet >= -gap
