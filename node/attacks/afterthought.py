@@ -11,10 +11,11 @@ from node.attacks.behaviour import Behaviour
 from node.attacks.equivocate import other_version
 from node.attacks.registry import attack
 from node.attacks.targets import chosen
+from node.protocol import waits
 from node.protocol.bounds import body_bytes
 from node.protocol.digest import digest
 from node.protocol.encoding import encode_body
-from node.protocol.events import Say
+from node.protocol.events import Say, SetTimer
 from node.protocol.messages import Close, Commit, Judge, Phase, Report, Resend
 from node.protocol.notices import PhaseEntered, Resolved
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from node.protocol.messages import Body
 
 _MARGIN_BYTES = 16
+_SHARE = 0.9
+"""Of the deadline, after which the COMMIT is said at the latest."""
 
 
 @attack(
@@ -43,7 +46,7 @@ class Afterthought(Behaviour):
         what: `report`, `close`: a second message for that slot; `fat`: a second REPORT where both are as large as any
             may be; `history`: a CLOSE with another prefix; `stray`: a message of a phase that the step did not have,
             with an empty prefix; `strayed_history`: the same with a false one.
-        hold: the next COMMIT waits until the dispute is over.
+        hold: the next COMMIT waits until the dispute is over, or nearly for the others' deadline.
 
     Source: PROTOCOL section 9, "CLOSE to one peer only, then every kind of trigger at every instant".
     """
@@ -70,10 +73,17 @@ class Afterthought(Behaviour):
             case PhaseEntered(phase="COMMIT") if self._said is not None and self._said.slot.step < output.step:
                 self._ready, self._said = self._said, None
                 return (output, Say(chosen(view, "all"), self._ready))
+            case SetTimer(name=waits.MESSAGES, after_s=after_s) if self._hold and self._ready is not None:
+                return (output, SetTimer(self.timer("commit"), _SHARE * after_s))
             case Resolved():
                 held, self._held = self._held, []
                 return (output, *held)
         return (output,)
+
+    def rang(self, name: str, view: View) -> Sequence[Output]:
+        """Says the COMMIT before it is missed."""
+        self._ready, held, self._held = None, self._held, []
+        return held
 
 
 def _fat(report: Report, filler: bytes, view: View) -> Report:
