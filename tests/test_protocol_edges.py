@@ -7,7 +7,7 @@ import pytest
 from node.protocol import edges
 from node.protocol.attempt import Attempt
 from node.protocol.charges import Broken
-from node.protocol.messages import Agg, Missing
+from node.protocol.messages import Agg, Missing, Reveal
 from tests.protocol_attempts import changed, complete, replace_state
 
 Counts = tuple[tuple[int, int, int], ...]
@@ -16,7 +16,7 @@ Counts = tuple[tuple[int, int, int], ...]
 def attempt_with(complaints: Counts, *now: tuple[int, int]) -> Attempt:
     """Earlier complaints by pair, and (aggregator, contributor) of those in the attempt itself."""
     attempt = complete(step=0).attempt
-    replace_state(attempt, complaints=complaints)
+    replace_state(attempt, complaints=tuple((low, high, 2 * count) for low, high, count in complaints))
     for aggregator in {aggregator for aggregator, _ in now}:
         owners = tuple(owner for by, owner in now if by == aggregator)
         changed(attempt, Agg, aggregator, aggregate=Missing(owners))
@@ -31,6 +31,11 @@ def broken(
     return [(guilt.peer, guilt.reason, guilt.charge) for guilt in guilts]
 
 
+def after(attempt: Attempt) -> Counts:
+    """The charges of an attempt without denials, in complaints."""
+    return tuple((low, high, charge // 2) for low, high, charge in edges.after(attempt) if charge % 2 == 0)
+
+
 def both(low: int, high: int) -> list[tuple[int, str, object]]:
     return [(low, "eliminated", Broken(low, high)), (high, "eliminated", Broken(high, low))]
 
@@ -40,14 +45,14 @@ def alone(peer: int) -> list[tuple[int, str, object]]:
 
 
 def test_each_complaint_counts_once_for_its_pair_in_either_direction() -> None:
-    assert edges.after(attempt_with(())) == ()
-    assert edges.after(attempt_with((), (4, 1))) == ((1, 4, 1),)
-    assert edges.after(attempt_with(((0, 5, 3), (1, 4, 2)), (4, 1), (1, 4), (0, 3))) == (
+    assert after(attempt_with(())) == ()
+    assert after(attempt_with((), (4, 1))) == ((1, 4, 1),)
+    assert after(attempt_with(((0, 5, 3), (1, 4, 2)), (4, 1), (1, 4), (0, 3))) == (
         (0, 3, 1),
         (0, 5, 3),
         (1, 4, 4),
     )
-    assert edges.after(attempt_with((), (2, 2))) == ((2, 2, 1),)
+    assert after(attempt_with((), (2, 2))) == ((2, 2, 1),)
 
 
 @pytest.mark.parametrize(("before", "removed"), [(1, []), (2, []), (3, both(1, 4)), (4, both(1, 4))])
@@ -87,7 +92,24 @@ def test_whoever_is_out_anyway_takes_nobody_along() -> None:
 def test_a_cut_network_breaks_no_pair() -> None:
     """Three peers tied to three each cannot all be faulty; two can."""
     across = tuple((low, high, 1) for low in (0, 1) for high in (3, 4, 5))
-    assert edges.after(attempt_with((), *((high, low) for low, high, _ in across))) == across
+    assert after(attempt_with((), *((high, low) for low, high, _ in across))) == across
     whole = [(high, low) for low in (0, 1, 2) for high in (3, 4, 5)]
-    assert edges.after(attempt_with(((0, 1, 2),), *whole)) == ((0, 1, 2),)
+    assert after(attempt_with(((0, 1, 2),), *whole)) == ((0, 1, 2),)
     assert broken((), *whole) == []
+
+
+def test_bytes_that_one_lacks_are_an_edge_the_second_time_and_break_a_pair_the_eighth() -> None:
+    assert attempt_lacking(()) == (((1, 4, 1),), [])
+    assert attempt_lacking(((0, 4, 2), (4, 5, 2))) == (((0, 4, 2), (1, 4, 1), (4, 5, 2)), [])
+    assert attempt_lacking(((0, 4, 2), (1, 4, 1), (4, 5, 2)))[1] == alone(4)
+    assert attempt_lacking(((1, 4, 6),))[1] == []
+    assert attempt_lacking(((1, 4, 7),))[1] == both(1, 4)
+
+
+def attempt_lacking(charges: Counts) -> tuple[Counts, list[tuple[int, str, object]]]:
+    """Charges and removals after an attempt in which peer 1 says that it has no aggregate of peer 4."""
+    attempt = complete(step=0).attempt
+    replace_state(attempt, complaints=charges)
+    changed(attempt, Reveal, 1, have=tuple(place != 4 for place in range(6)))
+    guilts = edges.broken(attempt, frozenset())
+    return edges.after(attempt), [(guilt.peer, guilt.reason, guilt.charge) for guilt in guilts]

@@ -16,8 +16,13 @@ from node.protocol.messages import Phase
 from node.protocol.sequence import deniers, owed_aggregates, owed_parts
 from node.protocol.tribunal import Guilt
 
-ELIMINATION = 4
-"""The complaint of one pair that removes both."""
+DENIAL, COMPLAINT = 1, 2
+"""What a pair is charged in a committed step: for bytes that one lacks by its HAVE bits, for an answered complaint."""
+EDGE = 2
+"""The charge from which on a pair shares an edge: a complaint, or bytes that were lacking in two steps. Once may be a
+network that was cut in the midst of a phase: one peer then lacks the bytes of all others, and would be removed."""
+ELIMINATION = 4 * COMPLAINT
+"""The charge that removes both of a pair: its fourth complaint."""
 
 LATE_STEPS, LATE_WINDOW = 10, 100
 """A pair with late edges in more steps than this, of the last that were committed, is eliminated."""
@@ -26,29 +31,34 @@ Late = tuple[tuple[int, int, tuple[int, ...]], ...]
 """(lower id, higher id, steps of the window in which one kept the other waiting), ascending."""
 
 Complaints = tuple[tuple[int, int, int], ...]
-"""(lower id, higher id, committed steps in which one lacked what the other owed it), ascending."""
+"""(lower id, higher id, what the pair has been charged for bytes that one lacked and the other owed it), ascending."""
 
 
 def after(attempt: Attempt, published: Sequence[Publication] = ()) -> Complaints:
-    """The counters after a committed attempt: an answered complaint, or bytes that one lacks and enough others hold,
-    count once for their pair.
+    """The charges after a committed attempt: for each answered complaint, else for bytes that one lacks and enough
+    others hold, once for their pair.
 
     What one lacks of oneself is a pair of its own: it costs everyone a pull, and must not be free for ever. None
     counts where they would tie more than f_0 peers to more than f_0 others each: that many cannot be faulty, and honest
     peers share no edge while synchrony holds. The network was cut, and all would remove each other.
     """
-    counts = {(low, high): count for low, high, count in attempt.state.complaints}
-    for pair in {(min(pair), max(pair)) for pair in _lacking(attempt, published)}:
-        counts[pair] = counts.get(pair, 0) + 1
+    charges = {(low, high): charge for low, high, charge in attempt.state.complaints}
+    complaints = [(min(pair), max(pair)) for pair in attempt.complaints()]
+    denials = {(min(pair), max(pair)) for pair in _lacking(attempt, published)} - set(complaints)
+    for pair, charge in (*((pair, COMPLAINT) for pair in complaints), *((pair, DENIAL) for pair in sorted(denials))):
+        charges[pair] = charges.get(pair, 0) + charge
     most = attempt.roster.genesis_faults
-    if sum(len(_tied(peer, counts)) > most for peer in attempt.roster.active) > most:
+    if sum(len(_tied(peer, charges)) > most for peer in attempt.roster.active) > most:
         return attempt.state.complaints
-    return tuple((low, high, count) for (low, high), count in sorted(counts.items()))
+    return tuple((low, high, charge) for (low, high), charge in sorted(charges.items()))
+
+
+def _edges(charges: Complaints) -> list[tuple[int, int]]:
+    return [(low, high) for low, high, charge in charges if charge >= EDGE]
 
 
 def _lacking(attempt: Attempt, published: Sequence[Publication]) -> Iterator[tuple[int, int]]:
     """(who lacked bytes, whose they were), once for each item."""
-    yield from attempt.complaints()
     for phase, items in (
         (Phase.HELD, owed_parts(attempt)), (Phase.REVEAL, owed_aggregates(attempt)), (Phase.HAVE, published),
     ):  # fmt: skip
@@ -89,24 +99,24 @@ def broken(attempt: Attempt, out: frozenset[int], published: Sequence[Publicatio
         then both peers of every pair at its fourth complaint, or that was late too often, in roster order, skipping
         pairs that have lost a member.
     """
-    counts = after(attempt, published)
+    charges = after(attempt, published)
+    edges = _edges(charges)
     slow = [(low, high) for low, high, steps in late_after(attempt, attempt.roster.active) if len(steps) > LATE_STEPS]
     gone = set(out)
     guilts = []
     for peer in attempt.roster.active:
-        edges = _tied(peer, ((low, high) for low, high, _ in counts))
-        if peer not in gone and len(edges) > attempt.roster.genesis_faults:
+        if peer not in gone and len(_tied(peer, edges)) > attempt.roster.genesis_faults:
             gone.add(peer)
             guilts.append(Guilt(peer, "edges", None, Broken(peer, None)))
         elif peer not in gone and len(_tied(peer, slow)) > attempt.roster.genesis_faults:
             gone.add(peer)
             guilts.append(Guilt(peer, "late", None, Broken(peer, None)))
-    for low, high, count in (*counts, *((low, high, ELIMINATION) for low, high in slow)):
-        if low == high and count >= ELIMINATION and low in attempt.roster.active and low not in gone:
+    for low, high, charge in (*charges, *((low, high, ELIMINATION) for low, high in slow)):
+        if low == high and charge >= ELIMINATION and low in attempt.roster.active and low not in gone:
             gone.add(low)
             guilts.append(Guilt(low, "edges", None, Broken(low, None)))
         both_in = {low, high} <= set(attempt.roster.active) - gone
-        if count >= ELIMINATION and both_in:
+        if charge >= ELIMINATION and both_in:
             gone |= {low, high}
             guilts += [
                 Guilt(low, "eliminated", None, Broken(low, high)),

@@ -65,6 +65,8 @@ def test_halves_end_as_if_they_had_never_been_cut(
     assert {each.node for each in seen if isinstance(each.output, Finished)} == set(range(6))
     found, expected = digests(seen), digests(calm)
     assert all(len(each) == 1 for each in found.values())
-    # What was said of tensors that were late stands in the transcript of the step, and changes nothing else.
     assert parameters(seen) == parameters(calm)
-    assert found | {STEP: set()} == expected | {STEP: set()}
+    # What was said of tensors that were late stands in the transcript of the step. REVEALs that lack some charge their
+    # pairs (half an edge), which every later state holds; anything else changes nothing after the step.
+    charged = {step for step in found if step > STEP} if phase == "REVEAL" and late else set()
+    assert {step for step in found if found[step] != expected[step]} <= {STEP, *charged}
