@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import struct
 from dataclasses import replace
 
 from node.protocol.notices import Banned, Committed, Expelled, Undone, Voided
@@ -58,8 +59,9 @@ class Agreement:
         if state.step != step + 1 or any(ban.step > step for ban in state.bans):  # it has gone on within one input
             return
         optimiser = hashlib.sha256(state.optimiser_D.numpy().tobytes()).digest()
+        norms = tuple(struct.pack(f"<{len(claimed)}d", *claimed) for claimed in state.norms.steps)  # a liar's may be NaN
         values = (
-            state.r, state.roster.active, state.bans, optimiser, state.norms.steps, state.complaints, state.probation,
+            state.r, state.roster.active, state.bans, optimiser, norms, state.complaints, state.probation,
             state.returned, state.draw, state.fingerprints, state.window.due,
         )  # fmt: skip
         first = self._states.setdefault(step, values)

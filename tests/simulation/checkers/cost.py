@@ -52,6 +52,10 @@ class Cost:
         """Lessons that a peer has given until its last two steps were committed."""
         self._disputes: dict[int, set[tuple[int, int]]] = {node: set() for node in stage.honest}
         self._entered: dict[int, float] = {}
+        self._in: dict[int, int] = {}
+        self._slow_steps: set[int] = set()
+        """Steps in which somebody was in a phase for 2 D: it passed on what ended the attempt before, and so did all who
+        heard of that."""
         self._pasts: dict[int, Attempt] = {}
         self._company: dict[int, int] = {}
         """Other peers in the step before."""
@@ -64,8 +68,9 @@ class Cost:
             return
         tally = self._tallies[node]
         match seen.output:
-            case PhaseEntered(phase=phase):
+            case PhaseEntered(step=step, phase=phase):
                 self._slow(node, seen.time_s)
+                self._in[node] = step
                 tally.phases += 1
                 tally.publications += phase in _JUDGED
             case Accused():
@@ -102,7 +107,9 @@ class Cost:
 
     def _slow(self, node: int, now_s: float) -> None:
         """After 2 D in a phase a peer passes on the messages of the one before to those that it has not heard in it."""
-        self._tallies[node].slow += now_s - self._entered.get(node, now_s) >= self._patience_s
+        if now_s - self._entered.get(node, now_s) >= self._patience_s:
+            self._tallies[node].slow += 1
+            self._slow_steps.add(self._in[node])
         self._entered[node] = now_s
 
     def _was_asked(self, node: int) -> bool:
@@ -125,6 +132,9 @@ class Cost:
         calm = tally.calm and step > self._disturbed + 1 and not lessons
         messages = traffic.messages - before.messages
         most = others * peers * tally.slow + lessons
+        if step in self._slow_steps or self._stage.roles:
+            # A certificate is passed on once for each attempt when somebody else passes it on, be it without cause.
+            most += others * peers
         if step >= self._stage.run.steps:
             # Whoever has left left its OUTCOME; whoever was behind passes a majority of them on, once.
             most += others * peers
