@@ -166,7 +166,12 @@ class World:
 
     def clip_radius(self, size: int) -> float:
         """Where the checksum s of such a part clips."""
-        return self.radius(size) if self.rule == "centered_clip" and not self.pre else math.inf
+        return self.radius(size) if self.clips else math.inf
+
+    @property
+    def clips(self) -> bool:
+        """The rule is CenteredClip alone."""
+        return self.rule == "centered_clip" and not self.pre
 
     def aggregate(self, rows_NP: Floats, radius: float) -> Floats | None:
         """What the rule makes of the contributors' rows, in float64; None for rules that are not written down here."""

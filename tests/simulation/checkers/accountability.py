@@ -17,8 +17,18 @@ from tests.simulation.stage import Stage
 _NOTABLE = 1e-2
 """A shift of an aggregate that V2's random projection hardly ever misses, in units of the clipping radius."""
 
+_EVEN = 1e-5
+"""Of radius and aggregate: what is left of the clipped differences at a fixed point held in float32."""
+
 _ROUNDING = 1e-5
 """Relative error of an aggregate that no audit takes for float32 rounding."""
+
+
+def _pull(rows_NP: NDArray[np.float64], value_P: NDArray[np.float64], radius: float) -> float:
+    """Norm of the mean of the clipped differences, 0 at a fixed point of CenteredClip."""
+    differences_NP = rows_NP - value_P
+    norms_N = np.maximum(np.linalg.norm(differences_NP, axis=1), 1e-300)
+    return float(np.linalg.norm((np.minimum(1.0, radius / norms_N)[:, None] * differences_NP).mean(axis=0)))
 
 
 class Accountability:
@@ -119,6 +129,11 @@ class Accountability:
             wrong = not error <= _ROUNDING * float(np.linalg.norm(true_P))
             return wrong and (account.step, peer) in self._audited
         near = any(account.claim(owner, part)[1] <= clip_radius for owner in owners)
+        length = float(np.linalg.norm(value_P))
+        if account.world.clips and _pull(np.stack(inputs).astype(np.float64), value_P, radius) <= _EVEN * (
+            radius + length
+        ):
+            return False  # rows out of each other's reach have more than one fixed point
         return near and error > _NOTABLE * radius + 1e-4 * float(np.linalg.norm(value_P))
 
     def _false_gradient(self, peer: int, account: Account) -> bool:

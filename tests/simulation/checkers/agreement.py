@@ -59,7 +59,8 @@ class Agreement:
         if state.step != step + 1 or any(ban.step > step for ban in state.bans):  # it has gone on within one input
             return
         optimiser = hashlib.sha256(state.optimiser_D.numpy().tobytes()).digest()
-        norms = tuple(struct.pack(f"<{len(claimed)}d", *claimed) for claimed in state.norms.steps)  # a liar's may be NaN
+        # A liar's norm may be NaN, which is not equal to itself.
+        norms = tuple(struct.pack(f"<{len(claimed)}d", *claimed) for claimed in state.norms.steps)
         values = (
             state.r, state.roster.active, state.bans, optimiser, norms, state.complaints, state.probation,
             state.returned, state.draw, state.fingerprints, state.window.due,

@@ -54,8 +54,8 @@ class Cost:
         self._entered: dict[int, float] = {}
         self._in: dict[int, int] = {}
         self._slow_steps: set[int] = set()
-        """Steps in which somebody was in a phase for 2 D: it passed on what ended the attempt before, and so did all who
-        heard of that."""
+        """Steps in which somebody was in a phase for 2 D: it passed on what ended the attempt before, and so did all
+        who heard of that."""
         self._pasts: dict[int, Attempt] = {}
         self._company: dict[int, int] = {}
         """Other peers in the step before."""
