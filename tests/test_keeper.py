@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from node.build import Node, build_node, genesis_digest, genesis_roster, task_of
-from node.config import NodeConfig, Plugin, RunConfig
+from node.conditions import Conditions
+from node.config import NodeConfig, Plugin, Role, RunConfig, Schedule
 from node.errors import BackendError, CheckpointError
 from node.keeper import Keeper
 from node.keys import generate
@@ -19,10 +20,11 @@ from node.network import Network
 from node.protocol.encoding import encode_body
 from node.protocol.events import BulkArrived, MessageArrived
 from node.protocol.messages import Hello, Phase, Signed, Slot, Suspect
-from node.protocol.notices import Committed
+from node.protocol.notices import Committed, PhaseEntered
 from node.protocol.state import parameters_digest
 from node.simulator import Simulation
 from node.training.environment import fingerprint
+from tests.simulation.restarting import RUN_ID, Cluster
 
 RUN = RunConfig(peers=4, task=Plugin("quadratic"), steps=6, batch_size=4)
 MEMBERS, SECRETS = generate(0, RUN.peers)
@@ -346,3 +348,40 @@ def test_one_process_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         keeper(tmp_path)
     first.close()
     keeper(tmp_path).close()
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [Plugin("withhold_part", {"to": "all", "again": True}), Plugin("withhold_reveal")],
+    ids=["by all CLOSEs", "by an OUTCOME"],
+)
+def test_an_attempt_that_was_void_comes_back_with_the_one_after_it(attack: Plugin, tmp_path: Path) -> None:
+    """Its dispute may be still to come, and this node may hold what ends it."""
+    roles = {5: Role((attack,), Schedule(start=2), (5,))}
+    cluster = Cluster(tmp_path, Conditions(), roles, 1)
+    begun = (seen.output for seen in cluster.watched.simulation.run() if seen.node == 0)
+    again = next(output for output in begun if isinstance(output, PhaseEntered) and output.attempt == 1)
+    peer = cluster.watched.simulation.nodes[0].peer
+    assert peer._previous is not None
+    ended = peer._previous.attempt
+    for each in cluster.keepers.values():
+        each.close()
+    kept = Keeper(tmp_path / "0", genesis_digest(RUN_ID, cluster.run, cluster.members), 0, PRINT)
+    at = kept.newest(genesis_roster(cluster.members))
+    assert at is not None
+    assert (at.state.step, at.number) == (again.step, 1)
+    assert at.past is not None and at.past.state.step == again.step - 1
+    assert at.before is not None
+    restored = at.before.attempt(peer.settings, peer.tools, 0, b"")
+    assert (restored.step, restored.number, restored.r) == (ended.step, 0, ended.r)
+    assert restored.state.roster == ended.state.roster
+    assert restored.state.parameters_D.equal(ended.state.parameters_D)
+    assert restored.transcript.finished == ended.transcript.finished
+    assert restored.transcript.digest == ended.transcript.digest
+    assert set(restored.transcript.everything()) == set(ended.transcript.everything()) != set()
+    for found, wanted in ((restored.aggregates, ended.aggregates), (restored.publications, ended.publications)):
+        assert found.keys() == wanted.keys()
+        assert all(found[key].equal(values_P) for key, values_P in wanted.items())
+    assert restored.own_D is not None and ended.own_D is not None
+    assert restored.own_D.equal(ended.own_D)
+    kept.close()

@@ -8,14 +8,18 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from multiprocessing.connection import wait
 from pathlib import Path
+from secrets import randbits
 from typing import Any
 
 import msgspec
 
+from node import keys
 from node.audit import Finding, Genesis, check_run
+from node.checkpoint import checkpoint_path
 from node.config import WIRE_VERSION, Endpoint, Plugin, Role, RunConfig, Schedule
 from node.journal import Record
-from tests.workers import Worker, changed, roster, workers
+from node.recovery import MEMORY
+from tests.workers import Worker, changed, configs, workers
 
 RUN = RunConfig(
     peers=6, task=Plugin("quadratic", {"dimension": 24}), steps=4, batch_size=2, eval_every=1000,
@@ -50,12 +54,19 @@ class Plan:
         run: what all peers agree on.
         relay: puts something between the peers.
         kill: genesis id of a peer whose process is killed once it takes part in a dispute.
+        restart: a peer, and a step: once it has committed that and noted it, its process is killed, and at once started
+            again.
+        random_keys: of the peers, new each time.
+        imports: files with attacks or tasks, which every process loads.
     """
 
     attackers: Mapping[int, Attacker] = field(default_factory=dict)
     run: RunConfig = RUN
     relay: Relay | None = None
     kill: int | None = None
+    restart: tuple[int, int] | None = None
+    random_keys: bool = False
+    imports: tuple[Path, ...] = ()
 
 
 @dataclass(slots=True)
@@ -117,6 +128,8 @@ class Cluster:
     def __init__(self, where: Path, plan: Plan) -> None:
         self._where, self._plan, self._stack = where, plan, ExitStack()
         self._end = time.monotonic() + PATIENCE_S
+        self._told: Mapping[int, Mapping[int, Endpoint]] = {}
+        self._restarted = plan.restart is None
         try:
             self._workers = self._start()
         except BaseException:
@@ -125,22 +138,36 @@ class Cluster:
 
     def _start(self) -> list[Worker]:
         plan, accomplices = self._plan, tuple(sorted(self._plan.attackers))
-        configs = []
-        for config in roster(self._where, plan.run):
-            attacker = plan.attackers.get(config.node)
+        members, secrets = keys.generate(randbits(63) if plan.random_keys else 0, plan.run.peers)
+        made = []
+        for config in configs(self._where, plan.run, members, secrets):
+            attacker, role = plan.attackers.get(config.node), None
             if attacker is not None:
-                schedule = Schedule(start=attacker.start, stop=attacker.stop)
                 known = (config.node,) if attacker.alone else accomplices
-                config = changed(config, role=Role(attacker.attacks, schedule, known))
-            configs.append(config)
-        genesis = Genesis(1, WIRE_VERSION, configs[0].run_id, plan.run, configs[0].members)
+                role = Role(attacker.attacks, Schedule(start=attacker.start, stop=attacker.stop), known)
+            made.append(changed(config, role=role, imports=tuple(map(str, plan.imports)),
+                                checkpoints=plan.restart is not None))  # fmt: skip
+        genesis = Genesis(1, WIRE_VERSION, made[0].run_id, plan.run, members)
         (self._where / "genesis.json").write_bytes(msgspec.json.encode(genesis))
-        started = self._stack.enter_context(workers(configs))
+        started = self._stack.enter_context(workers(made))
         bound = {each.config.node: each.bound() for each in started}
-        told = plan.relay(self._stack, bound) if plan.relay is not None else dict.fromkeys(bound, bound)
+        self._told = plan.relay(self._stack, bound) if plan.relay is not None else dict.fromkeys(bound, bound)
         for each in started:
-            each.pipe.send(("addresses", dict(told[each.config.node])))
+            each.pipe.send(("addresses", dict(self._told[each.config.node])))
         return started
+
+    def _restart(self, peer: int, step: int) -> bool:
+        """Kill a process that has committed a step, and start it again; false if it has not yet."""
+        killed = self._workers[peer]
+        if not Path(checkpoint_path(Path(killed.config.directory) / MEMORY, step + 1, 0)).exists():
+            return False
+        killed.process.kill()
+        killed.process.join()
+        listen = self._told[peer][peer]
+        (again,) = self._stack.enter_context(workers([changed(killed.config, listen=listen)]))
+        again.pipe.send(("addresses", dict(self._told[peer])))
+        self._workers[peer] = again
+        return True
 
     @property
     def sentinels(self) -> list[int]:
@@ -149,13 +176,20 @@ class Cluster:
 
     def over(self) -> bool:
         """True once no honest peer works any more."""
-        kill = self._plan.kill
+        kill, restart = self._plan.kill, self._plan.restart
+        if restart is not None and not self._restarted:
+            self._restarted = self._restart(*restart)
         if kill is not None and self._workers[kill].process.exitcode is None and self._workers[kill].said("disputed"):
             self._workers[kill].process.kill()
         working = [each for each in self._workers if each.process.exitcode is None]
         if working and time.monotonic() > self._end:
             raise AssertionError(f"{self._where.name} hangs: {self._gather({}).log}")
         return not any(each.config.node not in (*self._plan.attackers, kill) for each in working)
+
+    @property
+    def look_s(self) -> float:
+        """How soon to look again: a kill must not come long after what it waits for."""
+        return 0.5 if self._restarted else 0.01
 
     def aftermath(self) -> Aftermath:
         """Stop the attackers that are left, and read what everyone wrote."""
@@ -171,7 +205,9 @@ class Cluster:
 
     def _gather(self, codes: dict[int, int | None]) -> Aftermath:
         records = {each.config.node: each.records for each in self._workers}
-        return Aftermath(self._plan, codes, records, check_run(self._where) if codes else [])
+        return Aftermath(
+            self._plan, codes, records, check_run(self._where, imports=self._plan.imports) if codes else []
+        )
 
 
 def run_all(where: Path, plans: Mapping[str, Plan], at_once: int) -> dict[str, Aftermath]:
@@ -182,7 +218,8 @@ def run_all(where: Path, plans: Mapping[str, Plan], at_once: int) -> dict[str, A
             while waiting and len(under_way) < at_once:
                 name, plan = waiting.pop(0)
                 under_way[name] = Cluster(where / name, plan)
-            wait([sentinel for cluster in under_way.values() for sentinel in cluster.sentinels], timeout=0.5)
+            look_s = min(cluster.look_s for cluster in under_way.values())
+            wait([sentinel for cluster in under_way.values() for sentinel in cluster.sentinels], timeout=look_s)
             for name in [name for name, cluster in under_way.items() if cluster.over()]:
                 done[name] = under_way[name].aftermath()
                 under_way.pop(name).close()
