@@ -66,10 +66,13 @@ def test_a_peer_killed_after_its_commit_has_not_forgotten_it(attackers: tuple[in
     others = tuple(peer for peer in end.honest if peer)
     assert all(end.codes[peer] == 0 and end.said(peer, "finished") for peer in others), end.log
     assert agree_step_by_step(end, others) == set(range(run.steps + 1))
-    if step in end.steps("voided"):
+    disputed_s = min(record["time"] for peer in (1, 2, 3) for record in end.said(peer, "disputed"))
+    in_time = end.said(0, "resumed")[0]["time"] < disputed_s
+    if not in_time and step in end.steps("voided"):
         came_back_from_the_outside(end, step)
     else:
         keeps_the_promises(end)
+        assert step not in end.steps("voided"), end.log
         assert [(peer, reason) for _, peer, reason in end.removed] == [(attackers[0], "equivocation")], end.log
 
 
