@@ -63,6 +63,8 @@ class Keeper:
         self._held: tuple[int, int, frozenset[BulkKey]] | None = None
         """The attempt whose tensors were saved last, and which they are."""
         self._spoken: dict[Key, Signed] = {}
+        self.away_s = 0.0
+        """How long ago the checkpoint that `newest` has found was written."""
         self._renamed = False
         """The directory has names that the disk may not have."""
         self._recalled: set[tuple[int, bytes]] = set()
@@ -123,6 +125,8 @@ class Keeper:
                     f"{path} was written in another environment, in which gradients have other bits; "
                     "resume on the same hardware and versions"
                 )
+            with contextlib.suppress(OSError):
+                self.away_s = max(0.0, time.time() - path.stat().st_mtime)
             return saved.at
         if found:
             raise CheckpointError(f"no checkpoint can be used: {self.problems[0]}; nothing was changed")
@@ -222,6 +226,15 @@ class Keeper:
         checkpoint.save_tensors(path, self._run, self._node, tensors, self.disk, over)
         self._renamed = True
         self._held = held
+
+    def write(self) -> None:
+        """On return the kernel has all that was noted: a process that is killed has not forgotten it.
+
+        Raises:
+            BackendError: the disk is full.
+        """
+        if self._ledger is not None:
+            self._ledger.write()
 
     def secure(self) -> None:
         """On return the disk has all that was noted: whatever rests on it may leave.

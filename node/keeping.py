@@ -9,7 +9,7 @@ from node import descriptors
 from node.keeper import Keeper
 from node.protocol.events import Input, Output, TimePassed
 from node.protocol.messages import Phase
-from node.protocol.notices import Disputed, PhaseEntered
+from node.protocol.notices import Banned, Committed, Disputed, PhaseEntered, Voided
 from node.protocol.peer import Peer
 
 
@@ -43,6 +43,8 @@ class Keeping:
         outputs = self._machine.handle(event)
         if self._peer.admitted:
             self._keeper.heard(event)  # before anything leaves that depends on it; what is refused costs no memory
+        if any(isinstance(output, Committed | Banned | Voided) for output in outputs):
+            self._keeper.write()  # the journal is about to tell of it, and a killed process must not have forgotten why
         held = self._peer.holdings() if any(map(_nears_end, outputs)) else None
         if held is not None:
             with descriptors.reserve:

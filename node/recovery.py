@@ -29,11 +29,13 @@ class Recovery:
         keeper: its memory.
         at: where to go on; None: at the start.
         heard: what it had heard since.
+        away_s: how long ago that was.
     """
 
     keeper: Keeper
     at: Resumption | None
     heard: tuple[Input, ...]
+    away_s: float = 0.0
 
 
 def recover(config: NodeConfig, fingerprint: bytes, log: Journal) -> Recovery | None:
@@ -61,7 +63,7 @@ def recover(config: NodeConfig, fingerprint: bytes, log: Journal) -> Recovery | 
         log.append("checkpoint_refused", problem=problem)
     if at is not None:
         log.append("resumed", step=at.state.step, attempt=at.number, heard=len(heard))
-    return Recovery(keeper, at, heard)
+    return Recovery(keeper, at, heard, keeper.away_s)
 
 
 def _gave_up(config: NodeConfig) -> bool:

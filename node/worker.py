@@ -182,7 +182,7 @@ def _run(
         transport.accept_bulk = node.expects
         links = LinkWatch(transport, journal, shaped_links(config))
         if recovery is not None and recovery.at is not None:
-            node.peer.restore(recovery.at)
+            node.peer.restore(recovery.at, recovery.away_s)
             links.begin(elapsed_s(config, time.time()))
         gc.freeze()  # what is here now stays: the collector need not visit it again and again
         early: list[Arrival] = []

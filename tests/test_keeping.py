@@ -11,8 +11,9 @@ from node.envelope import seal
 from node.keeper import Keeper
 from node.keeping import Keeping
 from node.ledger import HEARD, read
+from node.protocol.arbitration import MAX_OUTCOMES
 from node.protocol.bounds import body_bytes, view_bytes
-from node.protocol.events import Dropped, MessageArrived, Output, ViewArrived
+from node.protocol.events import Dropped, Input, MessageArrived, Output, ViewArrived
 from node.protocol.messages import (
     Close,
     Commit,
@@ -44,10 +45,16 @@ class Remembering(Case):
         self.keeping = Keeping(self.peer, self.peer, self.keeper)
 
     def tell(self, signed: Signed) -> list[Output]:
-        return self.keeping.handle(MessageArrived(ATTACKER, signed))
+        return self._turn(MessageArrived(ATTACKER, signed))
 
     def show(self, view: Signed) -> list[Output]:
-        return self.keeping.handle(ViewArrived(ATTACKER, Endorsed(view, ())))
+        return self._turn(ViewArrived(ATTACKER, Endorsed(view, ())))
+
+    def _turn(self, event: Input) -> list[Output]:
+        """As a driver does it."""
+        outputs = self.keeping.handle(event)
+        self.keeper.secure()
+        return outputs
 
     def commit(self, content: int, **slot: object) -> Signed:
         return self.signed(Commit(self.slot(Phase.COMMIT, **slot), (), (), content.to_bytes(32, "big")))
@@ -108,7 +115,7 @@ SHARES: dict[str, tuple[Callable[[Remembering, int], object], int, int]] = {
         2,  # the first contradicts what the attacker has said already, and begins a dispute, which freezes the attempt
         body_bytes(Phase.COMMIT, PEERS),
     ),
-    "outcomes": (lambda case, n: case.tell(outcome(case, n)), 1, body_bytes(Phase.OUTCOME, PEERS)),
+    "outcomes": (lambda case, n: case.tell(outcome(case, n)), MAX_OUTCOMES, body_bytes(Phase.OUTCOME, PEERS)),
     "suspicions": (
         lambda case, n: case.tell(case.signed(Suspect(case.slot(Phase.SUSPECT), (), Phase(2 + n % 8), n % PEERS))),
         12 * PEERS,

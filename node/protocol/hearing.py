@@ -90,11 +90,16 @@ class Hearing:
         attempt, slot = self.attempt, body.slot
         if self.sealed and not isinstance(body, Close):
             return "frozen"
+        if (slot.phase, slot.sender) in attempt.transcript.conflicts:
+            return "duplicate"  # a third version proves no more than the second
         alone = attempt.transcript.body(slot.phase, slot.sender) is None
         wrong = self._misfit(body) if alone and slot.phase in (self.phase, Phase.SUSPECT) else None
         if wrong is not None and isinstance(body, Suspect):
             return "malformed"
         if wrong is not None:
+            attempt.transcript.spoke.setdefault(slot.sender, signed)
+            if self.frozen:
+                return "malformed"  # one is reason enough
             self._dispute(f"peer {slot.sender}, {slot.phase.name}: {wrong}", signed)
             return None
         match attempt.transcript.add(body, signed):
