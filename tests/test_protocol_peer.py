@@ -11,6 +11,7 @@ import torch
 
 from node.config import Plugin, Role, Schedule
 from node.keys import generate
+from node.protocol.edges import COMPLAINT
 from node.protocol.encoding import encode_body, signing_bytes
 from node.protocol.events import (
     BulkArrived,
@@ -202,8 +203,7 @@ MISCONDUCT = [
     ("a false prefix", Reveal, lambda say: [Say(say.to, PUT(say.body, prefix=(bytes(32),) * 2))], "prefix"),
     ("no prefix", Reveal, lambda say: [Say(say.to, PUT(say.body, prefix=()))], "prefix"),
     ("another value revealed", Reveal, lambda say: [Say(say.to, PUT(say.body, x=bytes(32)))], "malformed"),
-    ("aggregates withheld from it, it says", Reveal, lambda say: [Say(say.to, PUT(say.body, have=(False,) * 6))],
-     "edges"),
+    ("aggregates withheld from it, it says", Reveal, lambda say: [Say(say.to, PUT(say.body, have=(False,) * 6))], None),
     ("a complaint", Agg, lambda say: [Say(say.to, PUT(say.body, aggregate=Missing((0,))))], None),
     ("another state", Close, lambda say: [Say(say.to, PUT(say.body, value=bytes(32)))], "close"),
     ("void without reason", Close, lambda say: [Say(say.to, PUT(say.body, value=Void(())))], "close"),
@@ -237,7 +237,7 @@ def test_a_part_withheld_from_one_is_asked_for_and_stands() -> None:
     interpose(stage, 4, rewrite)
     seen = play(stage, (Agreement,))
     assert not any(isinstance(found.output, Banned) for found in seen)
-    assert stage.simulation.nodes[0].peer.state.complaints == ((0, 4, 1),)
+    assert stage.simulation.nodes[0].peer.state.complaints == ((0, 4, COMPLAINT),)
 
 
 def test_a_part_that_nobody_can_compute_with_is_banned() -> None:
