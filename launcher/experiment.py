@@ -13,7 +13,7 @@ from launcher import syntax
 from launcher.roles import Attackers, assign
 from node import extensions
 from node.conditions import Conditions
-from node.config import Durability, Endpoint, Member, NodeConfig, Role, RunConfig, Schedule
+from node.config import Contribute, Durability, Endpoint, Member, NodeConfig, Role, RunConfig, Schedule
 from node.errors import ConfigError
 from node.protocol import bounds
 
@@ -67,6 +67,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     tau: float = _RUN.tau
     validators: int = _RUN.validators
     validate_every: int = _RUN.validate_every
+    validators_contribute: Contribute = _RUN.validators_contribute
     delta_max: float | None = _RUN.delta_max
     audit_share: float = _RUN.audit_share
     on_ban: Literal["remove", "reform"] = _RUN.on_ban
@@ -141,7 +142,8 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             imports=tuple(extensions.label(Path(path)) for path in self.imports),
             steps=self.steps,
             batch_size=self.batch_size, lr=self.lr, momentum=self.momentum, tau=self.tau, validators=self.validators,
-            validate_every=self.validate_every, delta_max=self.delta_max, audit_share=self.audit_share,
+            validate_every=self.validate_every, validators_contribute=self.validators_contribute,
+            delta_max=self.delta_max, audit_share=self.audit_share,
             on_ban=self.on_ban, undo=self.undo, init_seed=seeds.init, data_seed=seeds.data,
             delivery_bound_s=(
                 bounds.delivery_s(self.peers, self.minimum_rate) if self.delivery_bound is None else self.delivery_bound

@@ -162,6 +162,8 @@ def headline(plan: Plan) -> list[str]:
     """What runs, in one line, and who attacks, one line each."""
     run = plan.run
     watched = f"{run.validators} validator{'' if run.validators == 1 else 's'}"
+    if run.validators and run.everyone_contributes:
+        watched += " (contributing too)"
     lines = [
         f"{run.peers} peers, {run.task.name}, {run.steps} steps, batch {run.batch_size}, rule {_rule(run)}, "
         f"tau {run.tau:g}, {watched if run.topology == 'butterfly' else f'topology {run.topology}'}, on {run.device}"

@@ -103,6 +103,8 @@ OPTIONS: tuple[Option, ...] = (
     Option("tau", _DEFENCE, "clipping radius of a part", "TAU", syntax.number),
     Option("validators", _DEFENCE, "validators drawn for each step", "M", syntax.integer),
     Option("validate_every", _DEFENCE, "validate a step with probability 1/K", "K", syntax.integer),
+    Option("validators_contribute", _DEFENCE, "validators compute a gradient too; auto: if peers are odd",
+           "auto|on|off", str),
     Option("delta_max", _DEFENCE, "largest accepted distance to an aggregate", "auto|NORM",
            or_none(syntax.number, "auto")),
     Option("audit_share", _DEFENCE, "share of parts recomputed under rules without a residual", "SHARE",

@@ -50,7 +50,8 @@ class Plan:
         """Bulk bytes of the whole run if nobody is banned."""
         if self.dimension is None:
             return None
-        validators = self.run.validators if self.run.validate_every == 1 else 0
+        idle = self.run.validate_every == 1 and not self.run.everyone_contributes
+        validators = self.run.validators if idle else 0
         return traffic.run_bytes(self.dimension, self.run.peers, self.run.steps, validators)
 
 

@@ -33,7 +33,7 @@ def part_size(dimension: int, count: int, place: int) -> int:
 
 
 def run_bytes(dimension: int, peers: int, steps: int, validators: int) -> int:
-    """Expected bulk bytes of a whole run without bans, with `validators` peers idle in each step but the first.
+    """Expected bulk bytes of a whole run without bans, with so many idle `validators` in each step but the first.
 
     Which peers validate is random; sizes of parts differ by at most one, so the first peers stand for all.
     """

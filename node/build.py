@@ -156,6 +156,7 @@ def settings_of(run_id: str, run: RunConfig, members: Sequence[Member], dimensio
         tau=run.tau,
         validators=run.validators,
         validate_every=run.validate_every,
+        validators_contribute=run.everyone_contributes,
         delta_max=run.delta_max,
         audit_share=run.audit_share,
         reform=run.on_ban == "reform",

@@ -18,6 +18,18 @@ Parameters = dict[str, Any]
 
 Durability = Literal["grouped", "none"]
 
+Contribute = Literal["auto", "on", "off"]
+
+
+def validators_contribute(choice: Contribute, peers: int) -> bool:
+    """True if the validators of a step contribute to it as well.
+
+    By default where `n - 1 > 2 f_0` fails, for every odd n: with one contributor fewer, the f_0 faulty peers could be
+    half of them. Source: PROTOCOL section 10, rule 8.
+    """
+    faults = (peers + 1) // 2 - 1
+    return choice == "on" or (choice == "auto" and peers - 1 <= 2 * faults)
+
 
 class Plugin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A registered name with the keyword parameters to call it with."""
@@ -60,6 +72,7 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     `pre` is what contributions go through before the rule; `allow_weak` lets a rule work where its condition fails;
     `topology` other than butterfly is a comparison run (node/comparison.py), which alone knows `worker_momentum`;
+    `validators_contribute` is whether validators compute a gradient of their own too (auto: for odd n);
     `undo` is how many steps back a ban's poison can be taken out again (0: off);
     `imports` names files with attacks, rules or tasks (node/extensions.py).
     Units: `tau`, `delta_max` are L2 norms of a part; bounds are seconds; `minimum_rate` is bytes per second.
@@ -80,6 +93,7 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tau: float = 5.0
     validators: int = 1
     validate_every: int = 1
+    validators_contribute: Contribute = "auto"
     delta_max: float | None = None
     audit_share: float = 0.1
     on_ban: Literal["remove", "reform"] = "remove"
@@ -134,6 +148,11 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             )
         if self.peers > MAX_PEERS:
             raise ConfigError(f"--peers {self.peers} is more than the {MAX_PEERS} one roster holds")
+
+    @property
+    def everyone_contributes(self) -> bool:
+        """True if validators compute a gradient of their own too."""
+        return validators_contribute(self.validators_contribute, self.peers)
 
 
 class Endpoint(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -15,18 +15,18 @@ from node.errors import ConfigError
 
 REFUSED = [
     ("f given", RunConfig(rule=Plugin("krum", {"f": 2})), 0,
-     "rule 'krum' needs n >= 2f + 3: f=2 takes 7 rows, and --peers 6 with --validators 1 leaves 5; use f=1, --peers 8, "
+     "rule 'krum' needs n >= 2f + 3: f=2 takes 7 rows, and --peers 6 with --validators 1 leaves 5; use f=1, --peers 7, "
      "or --allow-weak"),
-    ("too few for any f", RunConfig(peers=3, rule=Plugin("krum")), 0,
+    ("too few for any f", RunConfig(peers=3, rule=Plugin("krum"), validators_contribute="off"), 0,
      "rule 'krum' needs n >= 2f + 3: f=0 takes 3 rows, and --peers 3 with --validators 1 leaves 2; use --peers 4, or "
      "--allow-weak"),
     ("more attackers than it withstands", RunConfig(rule=Plugin("krum")), 2,
-     "rule 'krum' (n >= 2f + 3) withstands f=1 of n=5 rows, and 2 of the peers attack; use --peers 8, another rule, or "
+     "rule 'krum' (n >= 2f + 3) withstands f=1 of n=5 rows, and 2 of the peers attack; use --peers 7, another rule, or "
      "--allow-weak"),
     ("buckets count as rows", RunConfig(peers=11, rule=Plugin("krum", {"f": 2}), pre=(Plugin("bucketing"),)), 0,
-     "f=2 takes 7 rows, and --peers 11 with --validators 1 leaves 5; use f=1, --peers 14"),
+     "f=2 takes 7 rows, and --peers 11 with --validators 1 leaves 6; use f=1, --peers 13"),
     ("bulyan", RunConfig(rule=Plugin("bulyan")), 1,
-     "withstands f=0 of n=5 rows, and 1 of the peers attack; use --peers 8"),
+     "withstands f=0 of n=5 rows, and 1 of the peers attack; use --peers 7"),
     ("no roster is large enough", RunConfig(rule=Plugin("krum", {"f": 1000})), 0,
      "f=1000 takes 2003 rows, and --peers 6 with --validators 1 leaves 5; use f=1, or --allow-weak"),
     ("an unknown name in front", RunConfig(pre=(Plugin("nm"),)), 0,
@@ -47,6 +47,8 @@ ALLOWED = [
     ("as many as it withstands", RunConfig(rule=Plugin("krum")), 1),
     ("weakness is allowed", RunConfig(rule=Plugin("krum", {"f": 2}), allow_weak=True), 2),
     ("enough buckets", RunConfig(peers=14, rule=Plugin("krum", {"f": 2}), pre=(Plugin("bucketing"),)), 2),
+    ("validators of three contribute", RunConfig(peers=3, rule=Plugin("krum")), 0),
+    ("where asked for, those of six too", RunConfig(rule=Plugin("bulyan"), validators_contribute="on"), 0),
     ("validators are never more than a third", RunConfig(peers=4, validators=3, rule=Plugin("krum")), 0),
 ]
 

@@ -108,6 +108,7 @@ def test_settings_repeat_the_configuration() -> None:
                  "gradient_bound_s", "minimum_rate", "recompute_tolerance"):  # fmt: skip
         assert getattr(made, name) == getattr(run, name)
     assert made.claim_tolerance > 0
+    assert made.validators_contribute == run.everyone_contributes
     assert settings_of("run", RUN, MEMBERS, 8, b"here").claim_tolerance == 0.0
 
 

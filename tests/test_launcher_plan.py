@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from launcher import data, files, plan
+from launcher import data, files, plan, traffic
 from launcher.experiment import Experiment
+from node.config import Contribute
 from node.errors import BackendError, ConfigError, DataError
 
 QUICK = {"task": "quadratic", "device": "cpu"}
@@ -59,7 +60,14 @@ def test_a_task_without_data_needs_none(tmp_path: Path) -> None:
     made = plan.make(Experiment(task="quadratic", device="cpu", data_dir=str(tmp_path / "none")))
     data.provide(made.run, made.data_directory, download=False, report=lambda line: None)
     assert made.dimension == 64
+    assert made.bytes_expected == traffic.run_bytes(64, 6, made.run.steps, validators=1)
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize(("peers", "choice", "idle"), [(5, "auto", 0), (5, "off", 1), (6, "auto", 1), (6, "on", 0)])
+def test_expected_bytes_are_of_those_who_contribute(peers: int, choice: Contribute, idle: int) -> None:
+    made = plan.make(Experiment(task="quadratic", device="cpu", peers=peers, steps=9, validators_contribute=choice))
+    assert made.bytes_expected == traffic.run_bytes(64, peers, 9, idle)
 
 
 @pytest.mark.parametrize("use", [data.check, lambda name, where: data.prepare(name, where, print)])

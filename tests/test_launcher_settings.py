@@ -59,6 +59,7 @@ def test_a_strange_variable_is_a_warning() -> None:
         ({}, {"BTARD_STEPS": "many"}, "BTARD_STEPS: 'many' is not a whole number"),
         ({"delivery_bound": "soon"}, {}, "--delivery-bound: 'soon' is not a duration"),
         ({"device": "tpu"}, {}, "--device tpu is not valid; use auto, cpu, cuda"),
+        ({"validators_contribute": "yes"}, {}, "--validators-contribute yes is not valid; use auto, on, off"),
         ({"on_ban": "kill"}, {}, "--on-ban kill is not valid; use remove, reform"),
         ({}, {"BTARD_ENCRYPT_BULK": "2"}, "BTARD_ENCRYPT_BULK: '2' is not true or false"),
     ],

@@ -14,7 +14,7 @@ from launcher.detection.law import Detection, Setting, detection_distribution, p
 from launcher.detection.waiting import Waiting
 from node.errors import ConfigError
 from node.protocol.digest import digest, number
-from node.protocol.validators import Draw, allowed_pairs, draw
+from node.protocol.validators import Draw, draw
 
 LEVEL = 1e-3
 """Probability that one of the chi-square tests below rejects a true law, were its seed not fixed."""
@@ -35,7 +35,7 @@ def enumerated(setting: Setting, state: law._State, attacking: bool) -> dict[law
     active = {*honest, *attackers} - doomed
     contributors = sorted({*honest, *attackers} - serving)
     removed = b - state.active + state.doomed
-    pairs = allowed_pairs(setting.validators, len(active), (n + 1) // 2 - 1, removed)
+    pairs = setting.pairs(len(active), removed)
     count = min(pairs, len(contributors) // 2)
     found: dict[law._State, float] = defaultdict(float)
     orders = list(permutations(contributors))
@@ -43,7 +43,8 @@ def enumerated(setting: Setting, state: law._State, attacking: bool) -> dict[law
         drawn = Draw(order, count).pairs(active)
         lenient = {validator for validator, _ in drawn if validator in attackers}
         caught = {t for v, t in drawn if attacking and v not in attackers and t in attackers and t in active}
-        after = law._State(state.active - state.doomed, len(drawn), len(lenient), len(caught))
+        idle = (0, 0) if setting.everyone_contributes else (len(drawn), len(lenient))
+        after = law._State(state.active - state.doomed, *idle, len(caught))
         found[after] += 1.0 / setting.validate_every / len(orders)
     if setting.validate_every > 1:
         found[law._State(state.active - state.doomed, 0, 0, 0)] += 1.0 - 1.0 / setting.validate_every
@@ -60,11 +61,14 @@ TRANSITIONS = [
     ("every third step", Setting(6, 2, 1, validate_every=3), (2, 1, 0, 1), True),
     ("two pairs, one doomed", Setting(8, 2, 3), (2, 1, 0, 1), True),
     ("two pairs, two doomed", Setting(8, 3, 3), (3, 1, 0, 1), True),
-    ("two pairs served, two doomed", Setting(9, 3, 2), (2, 2, 0, 2), True),
+    ("two pairs served, two doomed", Setting(9, 3, 2, contribute="off"), (2, 2, 0, 2), True),
+    ("everyone contributes", Setting(7, 3, 2), (3, 0, 0, 0), True),
+    ("everyone contributes, one doomed", Setting(7, 3, 2), (3, 0, 0, 1), True),
+    ("everyone contributes, of six", Setting(6, 2, 2, contribute="on"), (2, 0, 0, 2), True),
     ("two pairs, one lenient", Setting(8, 3, 2), (2, 2, 1, 1), True),
-    ("three peers", Setting(3, 1, 1), (1, 1, 0, 1), True),
+    ("three peers", Setting(3, 1, 1, contribute="off"), (1, 1, 0, 1), True),
     ("two doomed, too few spare", Setting(4, 2, 1), (2, 0, 0, 2), True),
-    ("a majority of attackers", Setting(5, 3, 2), (3, 1, 1, 1), True),
+    ("a majority of attackers", Setting(5, 3, 2, contribute="off"), (3, 1, 1, 1), True),
 ]
 
 
@@ -109,7 +113,7 @@ def _run(setting: Setting, seed: bytes) -> tuple[int, int, int, int]:
     while any(peer >= n - b for peer in active):
         pairs = drawn.pairs(active)
         serving = {validator for validator, _ in pairs}
-        contributors = [peer for peer in active if peer not in serving]
+        contributors = [peer for peer in active if setting.everyone_contributes or peer not in serving]
         attackers = {peer for peer in contributors if peer >= n - b and step >= setting.start}
         if step >= setting.start:
             steps += 1
@@ -118,7 +122,7 @@ def _run(setting: Setting, seed: bytes) -> tuple[int, int, int, int]:
             tagged_contributed += tagged in attackers
         convicted = {t for v, t in pairs if v < n - b and t in attacked_before}
         active = [peer for peer in active if peer not in convicted]
-        allowed = allowed_pairs(setting.validators, len(active), (n + 1) // 2 - 1, n - len(active))
+        allowed = setting.pairs(len(active), n - len(active))
         drawn = draw(digest("r", seed, number(step)), contributors, allowed, setting.validate_every)
         attacked_before = attackers
         step += 1
@@ -154,10 +158,18 @@ def waitings(detection: Detection) -> tuple[Waiting, Waiting, Waiting, Waiting]:
         (REPORT, 20_000),
         (Setting(6, 2, 1, start=3), 3_000),
         (Setting(6, 1, 1, validate_every=3), 3_000),
-        (Setting(9, 3, 3, start=1), 3_000),
+        (Setting(9, 3, 3, start=1, contribute="off"), 3_000),
         (Setting(13, 4, 4), 2_000),
+        (Setting(5, 2, 1, start=2), 3_000),
     ],
-    ids=["the report's", "started late", "one attacker, every third step", "pairs grow after bans", "thirteen peers"],
+    ids=[
+        "the report's",
+        "started late",
+        "one attacker, every third step",
+        "pairs grow after bans",
+        "thirteen peers",
+        "five peers, all of them contributing",
+    ],
 )
 def test_the_draw_follows_the_law(setting: Setting, runs: int) -> None:
     """Chi-square, each of the four waiting times at level 1e-3, fixed seeds."""
@@ -211,12 +223,29 @@ def test_one_attacker_is_the_last_one() -> None:
 
 def test_one_attacker_by_hand() -> None:
     """n = 3, b = 1: step 0 convicts with probability 1/3 (target 1/3, the validator is honest); gone after step 1."""
-    detection = detection_distribution(Setting(3, 1, 1), 100)
+    detection = detection_distribution(Setting(3, 1, 1, contribute="off"), 100)
     assert detection.last_steps.probability(1) == pytest.approx(0.0)
     assert detection.last_steps.probability(2) == pytest.approx(1 / 3)
     # Then: it serves in step 1 (1/3): nothing there, again three... or it contributes with the honest target (1/3)
     # to step 1: two contributors, it is the target with probability 1/2.
     assert detection.last_steps.probability(3) == pytest.approx(1 / 6)
+
+
+def test_everyone_contributes_by_hand() -> None:
+    """n = 3, b = 1, as by default: each step's gradient is convicted with probability 1/3, whoever validates in it."""
+    detection = detection_distribution(Setting(3, 1, 1), 100)
+    for steps in range(2, 9):
+        assert detection.last_steps.probability(steps) == pytest.approx((2 / 3) ** (steps - 2) / 3)
+    assert detection.tagged_contributed == detection.tagged_steps == detection.last_attacked == detection.last_steps
+
+
+@pytest.mark.parametrize("peers", range(2, 20))
+def test_attackers_are_never_half_of_the_contributors(peers: int) -> None:
+    """PROTOCOL section 10, rule 8: f_0 attackers, with the one validator that m is never below."""
+    setting = Setting(peers, max(1, (peers - 1) // 2), 1)
+    contributors = peers if setting.everyone_contributes else peers - setting.pairs(peers, 0)
+    assert contributors > 2 * ((peers - 1) // 2)
+    assert setting.everyone_contributes == (peers % 2 == 1)
 
 
 def test_nobody_validates_nobody_is_caught() -> None:

@@ -28,7 +28,13 @@ def pairs_of(order: list[int], count: int, roster: set[int]) -> list[tuple[int, 
 def allowed(setting: Setting, roster: int, lost: int) -> int:
     """PROTOCOL section 3: n_contributors > 2 (f_0 - removed), 3 m <= n_active, never below 1."""
     left = max(0, (setting.peers - 1) // 2 - lost)
-    return max(1, min(setting.validators, roster // 3, roster - 2 * left - 1)) if setting.validators else 0
+    most = setting.validators if contribute(setting) else roster - 2 * left - 1
+    return max(1, min(setting.validators, roster // 3, most)) if setting.validators else 0
+
+
+def contribute(setting: Setting) -> bool:
+    """PROTOCOL section 10, rule 8."""
+    return setting.contribute == "on" or (setting.contribute == "auto" and setting.peers % 2 == 1)
 
 
 @dataclass
@@ -64,7 +70,8 @@ class Cluster:
         """Attempts until one is not voided; returns whom the next step's verdicts convict."""
         validators = {validator for validator, _ in pairs_of(self.order, self.count, self.roster)}
         while True:
-            contributors = [peer for peer in sorted(self.roster) if peer not in validators]
+            idle = set() if contribute(self.setting) else validators
+            contributors = [peer for peer in sorted(self.roster) if peer not in idle]
             back = {peer for peer, when in self.absent.items() if when == step + 1}
             after = self.roster - doomed | back
             lost = self.setting.peers - len(after)
@@ -84,6 +91,7 @@ class Cluster:
                 self.was_away.add(payer)
                 self.absent[payer] = step + self.buying.away
         self.order, self.count = order, count
+        self.was_away |= hit
         self.roster = self.roster - doomed | back
         self.absent = {peer: when for peer, when in self.absent.items() if peer not in back}
         return hit
@@ -95,13 +103,21 @@ class Cluster:
         if not new:
             return None
         idle = {peer for peer in self.roster & self.was_away if self.attacker(peer) and peer not in validators}
-        return min(idle) if self.buying.sacrifice and idle else min(new)
+        return min(idle) if self.buying.sacrifice and idle else min(new - validators, default=None)
 
 
 BOUGHT = [
     ("the report's", REPORT, Buying(4), 4000),
     ("everyone for itself", REPORT, Buying(4, sacrifice=False), 3000),
-    ("back at once", Setting(5, 2, 1), Buying(1), 3000),
+    ("back at once", Setting(5, 2, 1, contribute="off"), Buying(1), 3000),
+    ("everyone contributes", Setting(5, 2, 1), Buying(4), 3000),
+    (
+        "everyone contributes, of six, nobody pays for others",
+        Setting(6, 2, 2, contribute="on"),
+        Buying(2, sacrifice=False),
+        3000,
+    ),
+    ("everyone contributes, nobody returns", Setting(7, 3, 2), Buying(0), 2000),
     ("nobody returns", Setting(6, 2, 1), Buying(0), 3000),
     ("two pairs, every second step", Setting(9, 3, 2, validate_every=2), Buying(3), 1500),
     ("three pairs", Setting(11, 4, 3), Buying(5), 1000),
@@ -131,7 +147,8 @@ def reformed(setting: Setting, dice: Random) -> int:
     lied: set[int] = set()
     step = 0
     while attackers:
-        contributors = sorted(everybody - {validator for validator, _ in pairs})
+        serving = set() if contribute(setting) else {validator for validator, _ in pairs}
+        contributors = sorted(everybody - serving)
         caught = {target for validator, target in pairs if target in lied & attackers and validator not in attackers}
         lied = attackers & set(contributors)
         attackers = attackers - caught
@@ -146,8 +163,14 @@ def reformed(setting: Setting, dice: Random) -> int:
 
 @pytest.mark.parametrize(
     ("setting", "runs"),
-    [(REPORT, 6000), (Setting(7, 3, 2, validate_every=2), 3000), (Setting(13, 4, 3), 2000), (Setting(3, 1), 3000)],
-    ids=["the report's", "every second step", "three pairs", "three peers"],
+    [
+        (REPORT, 6000),
+        (Setting(7, 3, 2, validate_every=2), 3000),
+        (Setting(13, 4, 3), 2000),
+        (Setting(3, 1), 3000),
+        (Setting(7, 3, 2, contribute="off"), 3000),
+    ],
+    ids=["the report's", "every second step", "three pairs", "three peers", "idle validators of seven"],
 )
 def test_reform_follows_its_law(setting: Setting, runs: int) -> None:
     lasted = [reformed(setting, Random(run)) for run in range(runs)]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pytest
 
 from node.protocol.attempt import Attempt
-from node.protocol.deadlines import budget, deadline
+from node.protocol.deadlines import Deadline, budget, deadline
 from node.protocol.edges import LATE_STEPS, LATE_WINDOW, broken, late_after
 from node.protocol.lateness import Patience, Watch, late_pairs, waited
 from node.protocol.messages import Late, Phase, Report, Reveal
@@ -173,6 +174,17 @@ def test_a_report_names_each_wait_once_and_in_order() -> None:
     assert waits == (Late(Phase.COMMIT, False, 5), Late(AGG, False, 4), Late(AGG, True, 5))
     changed(attempt, Report, 0, late=waits)
     assert misfit(said(attempt, Report, 0), attempt, None, None) is None
+
+
+@pytest.mark.parametrize("of", [budget, deadline])
+def test_a_contributing_validator_has_one_more_gradient_for_its_commit(of: Callable[..., Deadline]) -> None:
+    idle = complete().attempt.settings
+    both = replace(idle, validators_contribute=True)
+    for phase in (phase for phase in Phase if Phase.COMMIT.value <= phase.value <= CLOSE.value):
+        more_s = of(phase, both, 6, 0, 0).message_s - of(phase, idle, 6, 0, 0).message_s
+        assert more_s == pytest.approx(idle.gradient_bound_s if phase is Phase.COMMIT else 0.0)
+    nobody = replace(both, validators=0)
+    assert of(Phase.COMMIT, nobody, 6, 0, 0) == of(Phase.COMMIT, idle, 6, 0, 0)
 
 
 @pytest.mark.parametrize("phase", [phase for phase in Phase if Phase.COMMIT.value <= phase.value <= Phase.CLOSE.value])

@@ -78,7 +78,15 @@ BOUND = [
 @pytest.mark.parametrize(("wanted", "active", "faults", "removed", "pairs"), [row[1:] for row in BOUND],
                          ids=[row[0] for row in BOUND])  # fmt: skip
 def test_allowed_pairs(wanted: int, active: int, faults: int, removed: int, pairs: int) -> None:
-    assert allowed_pairs(wanted, active, faults, removed) == pairs
+    assert allowed_pairs(wanted, active, faults, removed, contribute=False) == pairs
     if pairs > 1:
         assert active - pairs > 2 * (faults - removed)
         assert 3 * pairs <= active
+
+
+@pytest.mark.parametrize(
+    ("wanted", "active", "pairs"), [(1, 5, 1), (5, 16, 5), (9, 7, 2), (3, 3, 1), (2, 2, 1), (0, 7, 0)]
+)
+def test_where_everyone_contributes_no_faults_left_lower_it(wanted: int, active: int, pairs: int) -> None:
+    for removed in range(active // 2):
+        assert allowed_pairs(wanted, active, (active + 1) // 2 - 1, removed, contribute=True) == pairs

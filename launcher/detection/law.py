@@ -6,15 +6,15 @@ peer. A conviction removes its target (`--on-ban remove`).
 
 How the draw works. Let c(t) be the contributors of step t. After step t, r orders c(t) uniformly at random; with
 probability 1/k (`--validate-every k`) the first M of the order validate the next M in step t + 1, where M is
-`min(allowed_pairs(roster of t + 1), |c(t)| // 2)`. Validators do not contribute. The verdict on a gradient of step t is
-reported in t + 1 and acts at the end of t + 1. So a peer whose gradient of step t is convicted is still active in
-t + 1; it contributes there, since a target is no validator; and it may be drawn at the end of t + 1: as a validator it
-is replaced by the next active peer of the order, as a target it uses up a pair for nothing.
+`min(allowed_pairs(roster of t + 1), |c(t)| // 2)`. Validators do not contribute (but see below). The verdict on a
+gradient of step t is reported in t + 1 and acts at the end of t + 1. So a peer whose gradient of step t is convicted is
+still active in t + 1; it contributes there, since a target is no validator; and it may be drawn at the end of t + 1: as
+a validator it is replaced by the next active peer of the order, as a target it uses up a pair for nothing.
 
 Why this is a Markov chain. Byzantine peers are exchangeable, so are honest ones, and every draw is a uniform order.
 The state during a step needs four numbers:
 
-    (B active Byzantine, V serving validators, W of them Byzantine, Q doomed)
+    (B active Byzantine, V validators that serve instead of contributing, W of them Byzantine, Q doomed)
 
 where a peer is doomed if an honest validator examines its false gradient in this step. The roster has
 a = n - (b - B) peers; contributors are Q doomed, L = B - W - Q other Byzantine ("free") and H = (a - B) - (V - W)
@@ -36,6 +36,9 @@ free and honest contributors, whence
     T  | W' ~ Hypergeometric(H + L - V', L - W', U)             free targets,
     Q' | w, T ~ Hypergeometric(U, U - w, T)                     free targets with an honest validator: doomed.
 
+Where validators contribute too (`--validators-contribute`, the default for odd n), who serves changes nothing in a
+step's draw: V = W = 0 in every state, C = a, and the rest is as above.
+
 Without doomed peers this is the plain formula of `per_step_probability`. A tagged attacker follows by
 exchangeability: given the transition, a free one serves next with probability W'/L, is doomed with Q'/L, else stays
 free; a serving one is free in the next step (it did not contribute, so it cannot be drawn); a doomed one is gone.
@@ -56,6 +59,7 @@ from typing import Literal, NamedTuple, TypeAlias
 
 from launcher.detection.markov import Chain, absorbed, chain
 from launcher.detection.waiting import Waiting
+from node.config import Contribute, validators_contribute
 from node.errors import ConfigError
 from node.protocol.validators import allowed_pairs
 
@@ -70,6 +74,7 @@ class Setting:
         validators: m, pairs wanted (`--validators`).
         validate_every: k; a draw happens with probability 1/k.
         start: the first attacked step; before it the attackers behave and take their turns as validators.
+        contribute: validators contribute too (`--validators-contribute`; auto: for odd n).
 
     Raises:
         ConfigError: a number that describes no run.
@@ -80,6 +85,7 @@ class Setting:
     validators: int = 1
     validate_every: int = 1
     start: int = 0
+    contribute: Contribute = "auto"
 
     def __post_init__(self) -> None:
         """Refuse impossible numbers."""
@@ -87,6 +93,16 @@ class Setting:
             raise ConfigError(f"{self.byzantine} attackers of {self.peers} peers; use 1 to {self.peers - 1}")
         if self.validators < 0 or self.validate_every < 1 or self.start < 0:
             raise ConfigError(f"{self} describes no run; use validators >= 0, validate_every >= 1, start >= 0")
+
+    @property
+    def everyone_contributes(self) -> bool:
+        """True if validators contribute too."""
+        return validators_contribute(self.contribute, self.peers)
+
+    def pairs(self, roster: int, removed: int) -> int:
+        """`allowed_pairs` of a roster after removals that count."""
+        faults = (self.peers + 1) // 2 - 1
+        return allowed_pairs(self.validators, roster, faults, removed, self.everyone_contributes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,8 +194,7 @@ def _hypergeometric(population: int, marked: int, drawn: int) -> Iterator[tuple[
 def _pairs(setting: Setting, active_byzantine: int) -> int:
     """`allowed_pairs` of the roster in which that many attackers are left."""
     removed = setting.byzantine - active_byzantine
-    faults = (setting.peers + 1) // 2 - 1
-    return allowed_pairs(setting.validators, setting.peers - removed, faults, removed)
+    return setting.pairs(setting.peers - removed, removed)
 
 
 @lru_cache(maxsize=4096)
@@ -202,7 +217,8 @@ def _transitions(setting: Setting, state: _State, attacking: bool) -> tuple[tupl
             for examined, p_u in _hypergeometric(count, count - y, serving):
                 places = happens * p_x * p_y * p_u
                 for byzantine, doomed, chance in _fill(honest, free, serving, examined):
-                    after = _State(left, serving, byzantine, doomed if attacking else 0)
+                    idle = (0, 0) if setting.everyone_contributes else (serving, byzantine)
+                    after = _State(left, *idle, doomed if attacking else 0)
                     result[after] += places * chance
     return tuple((after, chance) for after, chance in result.items() if chance > 0.0)
 

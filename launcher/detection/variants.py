@@ -21,15 +21,19 @@ M targets of a uniform order of them, M as in law.py; a doomed validator is repl
 not. Every attempt of a step draws from those who are left; the step ends with the first draw that is not voided. A peer
 that pays in step t is in the roster again from t + `away`: `--probation K` takes K + 1 steps at least.
 
+Where validators contribute too, there are n - b honest contributors and F + B others, and who serves matters for who
+pays alone: a fresh validator that is drawn as a target, and for which nobody else pays, is doomed too. It never comes
+back, so it counts among B from then on.
+
 **Reform** (`--on-ban reform`). A convicted peer stays and is honest from the end of the next step on. Nobody leaves, so
 M never changes; a doomed peer that is drawn as validator serves as an honest one, and drawn as target costs a pair, for
 it is not punished twice. The state is (A attackers not yet reformed, V validators serving who are no attackers, W
-serving attackers, Q doomed).
+serving attackers, Q doomed); where validators contribute too, V = W = 0.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -39,10 +43,9 @@ from launcher.detection.law import Setting
 from launcher.detection.markov import absorbed, chain
 from launcher.detection.waiting import Waiting
 from node.errors import ConfigError
-from node.protocol.validators import allowed_pairs
 
-HONEST, FRESH, BACK, DOOMED = range(4)
-"""Kinds of contributors."""
+HONEST, FRESH, BACK, DOOMED, DUTIFUL = range(5)
+"""Kinds of contributors; the dutiful are fresh ones that validate too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +158,7 @@ def _served(pool: tuple[int, ...], count: int) -> tuple[tuple[tuple[tuple[int, i
         rest = tuple(many - kinds.count(kind) for kind, many in enumerate(pool))
         targets = kinds[count:]
         gone = [place for place in range(count) if kinds[place] == DOOMED]
-        spare = (*rest[:DOOMED], 0)
+        spare = tuple(0 if kind == DOOMED else many for kind, many in enumerate(rest))
         wanted = min(len(gone), sum(spare))
         for more, likely in _orders(spare, wanted):
             seat = dict(zip(gone, more, strict=False))
@@ -191,32 +194,38 @@ def _after_bought(setting: Setting, buying: Buying, state: _Bought) -> tuple[tup
 
 def _attempts(setting: Setting, buying: Buying, state: _Bought) -> Iterator[tuple[_Bought, float]]:
     """States of the next step, by the attempts of this one; `state` loses in each who pays."""
-    honest = setting.peers - setting.byzantine - state.serving
-    free = (state.fresh - state.serving_fresh, state.back - state.serving_back - state.doomed)
-    contributors = honest + sum(free) + state.doomed
+    pool = _contributing(setting, state)
+    contributors = sum(pool)
     absent = tuple(sorted(left - 1 for left in state.absent if left > 1))
     returning = len(state.absent) - len(absent)
     fresh, back = state.fresh, state.back - state.doomed + returning
     missing = setting.byzantine - fresh - back
-    faults = (setting.peers + 1) // 2 - 1
-    pairs = allowed_pairs(setting.validators, setting.peers - missing, faults, missing)
-    count = min(pairs, contributors // 2)
+    count = min(setting.pairs(setting.peers - missing, missing), contributors // 2)
     happens = 1.0 / setting.validate_every if count else 0.0
     yield _Bought(fresh, back, 0, 0, 0, 0, absent), 1.0 - happens
     if not count:
         return
-    for drawn, likely in _served((honest, *free, state.doomed), count):
+    for drawn, likely in _served(pool, count):
         chance = happens * likely
-        hit = [target for validator, target in drawn if validator == HONEST and target in (FRESH, BACK)]
+        hit = [target for validator, target in drawn if validator == HONEST and target != HONEST and target != DOOMED]
         left = _paid(buying, state, hit)
         if left is not None:
             yield from ((after, chance * further) for after, further in _after_bought(setting, buying, left))
             continue
-        serving = [validator for validator, _ in drawn]
-        yield (
-            _Bought(fresh, back, serving.count(HONEST), serving.count(FRESH), serving.count(BACK), len(hit), absent),
-            chance,
-        )
+        serving = Counter(FRESH if validator == DUTIFUL else validator for validator, _ in drawn)
+        unpaid = len(hit) - hit.count(BACK)
+        idle = 0 if setting.everyone_contributes else serving[HONEST]
+        after = _Bought(fresh - unpaid, back + unpaid, idle, serving[FRESH], serving[BACK], len(hit), absent)
+        yield after, chance
+
+
+def _contributing(setting: Setting, state: _Bought) -> tuple[int, ...]:
+    """How many contribute of each kind."""
+    honest = setting.peers - setting.byzantine
+    fresh = state.fresh - state.serving_fresh
+    if setting.everyone_contributes:
+        return honest, fresh, state.back - state.doomed, state.doomed, state.serving_fresh
+    return honest - state.serving, fresh, state.back - state.serving_back - state.doomed, state.doomed
 
 
 def _paid(buying: Buying, state: _Bought, hit: Sequence[int]) -> _Bought | None:
@@ -225,10 +234,12 @@ def _paid(buying: Buying, state: _Bought, hit: Sequence[int]) -> _Bought | None:
         return None
     if state.doomed:
         return state._replace(back=state.back - 1, doomed=state.doomed - 1)
-    if FRESH not in hit:
+    if FRESH not in hit and DUTIFUL not in hit:
         return None
     if buying.sacrifice and state.back > state.serving_back:
         return state._replace(back=state.back - 1)
+    if FRESH not in hit:
+        return None
     return state._replace(fresh=state.fresh - 1, absent=tuple(sorted((*state.absent, buying.away))))
 
 
@@ -249,12 +260,12 @@ def _after_reform(setting: Setting, state: _Reform) -> Iterator[tuple[_Reform, f
     free = left - state.serving_attackers
     honest = setting.peers - state.attackers - state.serving
     contributors = honest + free + state.doomed
-    wanted = allowed_pairs(setting.validators, setting.peers, (setting.peers + 1) // 2 - 1, 0)
-    count = min(wanted, contributors // 2)
+    count = min(setting.pairs(setting.peers, 0), contributors // 2)
     happens = 1.0 / setting.validate_every if count else 0.0
     yield _Reform(left, 0, 0, 0), 1.0 - happens
     for kinds, likely in _orders((honest, free, 0, state.doomed), 2 * count) if count else ():
         validators, targets = kinds[:count], kinds[count:]
         hit = sum(validator != FRESH and target == FRESH for validator, target in zip(validators, targets, strict=True))
         serving = validators.count(FRESH)
-        yield _Reform(left, count - serving, serving, hit), happens * likely
+        idle = (0, 0) if setting.everyone_contributes else (count - serving, serving)
+        yield _Reform(left, *idle, hit), happens * likely

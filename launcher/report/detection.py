@@ -16,8 +16,10 @@ _FARTHEST = 2000
 
 def setting_of(options: Mapping[str, Any]) -> tuple[RunConfig, dict[int, Role]]:
     """What the law depends on, of a row's options: attackers on one schedule, without `--role`."""
+    # Rows of before there was a choice have idle validators.
     run = RunConfig(peers=options["peers"], validators=options["validators"],
-                    validate_every=options["validate_every"], on_ban=options["on_ban"])  # fmt: skip
+                    validate_every=options["validate_every"], on_ban=options["on_ban"],
+                    validators_contribute=options.get("validators_contribute", "off"))  # fmt: skip
     schedule = Schedule(options["attack_start"], options["attack_every"], options["attack_stop"],
                         options["attack_probability"])  # fmt: skip
     return run, {run.peers - 1 - place: Role((), schedule) for place in range(options["byzantine"])}
@@ -35,13 +37,12 @@ def law_of(run: RunConfig, roles: Mapping[int, Role]) -> tuple[dict[int, float],
     start = min(role.schedule.start for role in roles.values())
     every = min(step for step, _ in schedules)
     if schedules == {(1, 1.0)}:
-        chain = _chain(Setting(run.peers, len(roles), run.validators, run.validate_every, start))
+        chain = _chain(_setting(run, roles, start))
         staying = "; here a convicted peer stays and turns honest, which draws the other a little later"
         note = "exact chain for removal" + (staying if run.on_ban == "reform" else "")
         return dict(chain), note
-    hit = per_step_probability(
-        run.peers - run.validators, len(roles), run.validators, validate_every=run.validate_every
-    )
+    contributors = run.peers if run.everyone_contributes else run.peers - run.validators
+    hit = per_step_probability(contributors, len(roles), run.validators, validate_every=run.validate_every)
     law = {count: hit * (1 - hit) ** (count - 1) for count in range(1, HORIZON)}
     return law, f"geometric: each attacked contribution is convicted with probability {hit:.3f} (every {every} steps)"
 
@@ -73,7 +74,11 @@ def last_ban_of(run: RunConfig, roles: Mapping[int, Role]) -> tuple[float, int] 
     starts = {role.schedule.start for role in roles.values()}
     if schedules != {(1, 1.0)} or len(starts) > 1 or run.validators == 0:
         return None
-    return _last_ban(Setting(run.peers, len(roles), run.validators, run.validate_every, min(starts)))
+    return _last_ban(_setting(run, roles, min(starts)))
+
+
+def _setting(run: RunConfig, roles: Mapping[int, Role], start: int) -> Setting:
+    return Setting(run.peers, len(roles), run.validators, run.validate_every, start, run.validators_contribute)
 
 
 @lru_cache(maxsize=256)

@@ -66,9 +66,7 @@ def peers(run: RunData) -> Figure | None:
     lanes = []
     for peer in range(run.record.run.peers):
         active = [step for step in run.commits if peer in run.view(step)["active"]]
-        validated = [
-            step for step in active if run.view(step)["contributors"] and peer not in run.view(step)["contributors"]
-        ]
+        validated = [step for step in active if str(peer) in run.view(step)["validators"]]
         rows = [*run.summary.bans, *run.summary.gone, *run.summary.eliminated]
         name = f"peer {peer}" + (" (attacks)" if peer in run.roles else "")
         lanes.append(

@@ -16,6 +16,7 @@ _WHERE_VARIED = {
     "peers": "{} peers",
     "validators": "{} validating",
     "validate_every": "a draw in {} steps",
+    "validators_contribute": "validators contribute: {}",
     "attack_start": "from step {} on",
 }
 """Options that the law depends on as well, and what a title says of them."""
@@ -24,7 +25,7 @@ _WHERE_VARIED = {
 def detections(sweep: SweepData) -> list[Figure]:
     """One figure for each setting of the law; none where nobody was convicted of a false gradient."""
     rows = [row for row in sweep.rows if _plain(row)]
-    beside = [name for name in _WHERE_VARIED if len({row.options[name] for row in rows}) > 1]
+    beside = [name for name in _WHERE_VARIED if len({row.options.get(name) for row in rows}) > 1]
     figures = (_figure(found, beside) for found in grouped(rows, [*_ALWAYS, *beside]).values())
     return [figure for figure in figures if figure is not None]
 
@@ -45,8 +46,8 @@ def _figure(rows: Sequence[Row], beside: Sequence[str]) -> Figure | None:
     given = rows[0].options
     byzantine, every, on_ban = (given[name] for name in _ALWAYS)
     title = f"Detection: {byzantine} attacker{'s' * (byzantine > 1)}, every {every} step{'s' * (every > 1)}, {on_ban}"
-    title = ", ".join([title, *(_WHERE_VARIED[name].format(given[name]) for name in beside)])
-    key = "-".join([f"detection-{byzantine}-{every}-{on_ban}", *(f"{name}{given[name]}" for name in beside)])
+    title = ", ".join([title, *(_WHERE_VARIED[name].format(given.get(name)) for name in beside)])
+    key = "-".join([f"detection-{byzantine}-{every}-{on_ban}", *(f"{name}{given.get(name)}" for name in beside)])
     drawn = bars.against_law(title, law, waited, "attacked contributions until conviction")
     caption = (
         f"Mean seen {statistics.fmean(waited):.2f}, by the law {wanted:.2f}. Law: {note}. {_others(rows, len(waited))}"

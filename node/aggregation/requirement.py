@@ -9,7 +9,7 @@ from node.aggregation.built import build_rule, rows_after
 from node.aggregation.registry import RULES
 from node.aggregation.strength import Condition
 from node.aggregation.subsets import MOST_SUBSETS
-from node.config import RunConfig
+from node.config import RunConfig, validators_contribute
 from node.errors import ConfigError
 from node.limits import MAX_PEERS
 from node.protocol.rule import Rule
@@ -36,12 +36,12 @@ def rule_for(run: RunConfig, attackers: int = 0) -> Rule:
 def _check_strength(run: RunConfig, attackers: int) -> None:
     """Refuse a rule whose condition on n and f fails, unless the run allows that.
 
-    n is the number of contributors: peers without a step's validators, after what pre-aggregations make of them.
+    n is the number of contributors: peers without a step's idle validators, after what pre-aggregations make of them.
     """
     condition = _condition(run)
     if run.allow_weak or condition is None:
         return
-    rows = rows_after(run.pre, run.peers - _validating(run))
+    rows = rows_after(run.pre, _contributors(run, run.peers))
     most = condition.most(rows)
     given = run.rule.parameters.get("f")
     f = most if given is None else int(given)
@@ -78,7 +78,7 @@ def _check_subsets(run: RunConfig, attackers: int) -> None:
         return
     smaller = next(less for less in range(f, -1, -1) if math.comb(rows, less) <= MOST_SUBSETS)
     peers = len(list(itertools.takewhile(lambda each: each[0] <= MOST_SUBSETS, found)))
-    left = peers - _validating(run)
+    left = _contributors(run, peers)
     enough = left > 0 and condition.rows(attackers) <= rows_after(run.pre, left)
     use = _use(f"f={smaller}" if smaller >= attackers else "", f"--peers {peers}" if enough else "", "or another rule")
     raise ConfigError(
@@ -105,18 +105,18 @@ def _condition(run: RunConfig) -> Condition | None:
     return condition
 
 
-def _validating(run: RunConfig) -> int:
-    """Peers that validate in a step, at most (node/protocol/validators.py)."""
-    if run.topology != "butterfly":
-        return 0
-    return min(run.validators, max(1, run.peers // 3))
+def _contributors(run: RunConfig, peers: int) -> int:
+    """How many contribute in a step at least, of so many peers (node/protocol/validators.py)."""
+    if run.topology != "butterfly" or validators_contribute(run.validators_contribute, peers):
+        return peers
+    return peers - min(run.validators, max(1, peers // 3))
 
 
 def _peers_for(run: RunConfig, condition: Condition, f: int) -> str:
     """The fewest peers whose rows satisfy the condition, as an option; empty if there are never enough."""
-    for contributors in range(1, MAX_PEERS - _validating(run) + 1):
-        if rows_after(run.pre, contributors) >= condition.rows(f):
-            return f"--peers {contributors + _validating(run)}"
+    for peers in range(2, MAX_PEERS + 1):
+        if rows_after(run.pre, _contributors(run, peers)) >= condition.rows(f):
+            return f"--peers {peers}"
     return ""
 
 

@@ -91,6 +91,8 @@ class Attempt:
     def _contributors(self) -> tuple[int, ...]:
         if self.step >= self.settings.steps or self.state.window.due:
             return ()
+        if self.settings.validators_contribute:
+            return self.roster.active
         validating = {validator for validator, _ in self.pairs}
         return tuple(peer for peer in self.roster.active if peer not in validating)
 
@@ -161,7 +163,7 @@ class Attempt:
     # --- what this peer says ----------------------------------------------------------------------------------
 
     def commit(self) -> Commit | None:
-        """COMMIT, once our gradient is there (a validator and the last step commit to randomness alone)."""
+        """COMMIT, once our gradient is there (who does not contribute commits to randomness alone)."""
         parts: tuple[bytes, ...] = ()
         if self.me in self.contributors:
             if self.own_D is None:

@@ -12,6 +12,9 @@ and the delivery. Hence, counted from phase entry, with D the delivery bound and
     W_p = L + 3 D + bulk / minimum rate       (phases that wait for bulk)
     T_p = L + 3 D + W_p + compute_p
 
+Where validators contribute too, COMMIT has T_g more: a validator computes two gradients then, in whatever order, and
+owes the second for its REPORT.
+
 so that no honest peer ever suspects, or misses the bulk of, an honest one while synchrony holds.
 
 Nobody who sends just before these deadlines is ever suspected, so a wait has a smaller budget too, and whoever makes
@@ -91,6 +94,7 @@ def _computing_s(phase: Phase, settings: Settings, recomputed: int) -> float:
     judging = recomputed if phase in _JUDGING else 0
     earlier = recomputed if phase is Phase.REPORT else min(recomputed, 1)
     computes = judging if phase in _JUDGING else max(_COMPUTES.get(phase, 0), earlier)
+    computes += phase is Phase.COMMIT and settings.validators > 0 and settings.validators_contribute
     return computes * settings.gradient_bound_s
 
 

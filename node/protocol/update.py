@@ -42,7 +42,8 @@ def next_state(
     if review is not None:
         punished = review.applied(punished, attempt.step + 1, settings.probation)
     active = len(punished.roster.active)
-    pairs = allowed_pairs(settings.validators, active, state.roster.genesis_faults, punished.removed_faults)
+    faults, removed = state.roster.genesis_faults, punished.removed_faults
+    pairs = allowed_pairs(settings.validators, active, faults, removed, settings.validators_contribute)
     after = replace(
         punished,
         step=attempt.step + 1,

@@ -44,23 +44,24 @@ class Draw:
         return tuple(result)
 
 
-def allowed_pairs(wanted: int, active: int, genesis_faults: int, removed: int) -> int:
+def allowed_pairs(wanted: int, active: int, genesis_faults: int, removed: int, contribute: bool) -> int:
     """How many pairs a roster can afford.
 
-    `n_contributors > 2 (f_0 - removed)` keeps an honest majority among the next step's contributors and
-    `3 m <= n_active` keeps most peers working. Never lowered below one: the bound of the whole genesis roster
-    would stop validation after the first ban and keep the second attacker for ever.
+    `n_contributors > 2 (f_0 - removed)` keeps an honest majority among the next step's contributors (who are all active
+    peers where validators contribute too) and `3 m <= n_active` keeps most peers working. Never lowered below one: the
+    bound of the whole genesis roster would stop validation after the first ban and keep the second attacker for ever.
 
     Args:
         wanted: pairs asked for (`--validators`).
         active: size of the active roster.
         genesis_faults: f_0.
         removed: removals so far that count against f_0.
+        contribute: validators contribute too.
     """
     if wanted == 0:
         return 0
     left = max(genesis_faults - removed, 0)
-    by_majority = active - 2 * left - 1
+    by_majority = wanted if contribute else active - 2 * left - 1
     return max(1, min(wanted, by_majority, active // 3))
 
 

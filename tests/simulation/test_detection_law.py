@@ -38,7 +38,7 @@ def observe(setting: Setting, seed: int) -> Lasted:
     """One run until the last attacker is banned."""
     run = RunConfig(peers=setting.peers, task=Plugin("quadratic", {"dimension": setting.peers}), steps=HORIZON,
                     batch_size=1, validators=setting.validators, validate_every=setting.validate_every, delta_max=1e9,
-                    data_seed=seed)  # fmt: skip
+                    validators_contribute=setting.contribute, data_seed=seed)  # fmt: skip
     attackers = attackers_of(setting, seed)
     assert len(attackers) == setting.byzantine
     role = Role((Plugin("sign_flip", {"scale": 1.0}),), Schedule(start=setting.start), attackers, seed)
@@ -62,6 +62,7 @@ def observe(setting: Setting, seed: int) -> Lasted:
 
 SETTINGS = [
     pytest.param((Setting(5, 2, 1), 200), id="five peers, two attackers"),
+    pytest.param((Setting(5, 2, 1, contribute="off"), 100), id="five peers, two attackers, idle validators"),
     pytest.param((Setting(7, 3, 2, validate_every=2, start=1), 60), id="seven peers, two pairs, every second step"),
 ]
 
