@@ -83,7 +83,9 @@ def test_the_picture_of_the_end_is_what_the_program_prints(tmp_path: Path, monke
     terminal.main(where)
     shown, drawn = (words(path) for path in (DOCS / "figures" / "run-end.svg", terminal.FIGURE))
     assert "$ btard-launch --steps 40" in drawn
-    assert labels(shown) == labels(drawn)
+    # The keys of this simulated run derive from its seed, which is warned of; those of the run in the figure do not.
+    assert labels(drawn).count("warning") == 1 and "warning" not in labels(shown)
+    assert labels(shown) == [label for label in labels(drawn) if label != "warning"]
     assert {"outcome", "banned", "check", "report", "ok"} <= set(labels(drawn))
 
 
