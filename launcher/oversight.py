@@ -15,7 +15,7 @@ import click
               help="file that the run was made with, if you trust it (repeatable)")  # fmt: skip
 @click.option("--explain", is_flag=True, help="tell the story of every ban and dispute in words")
 def verify(run_dir: Path, data_dir: Path | None, imports: Sequence[Path], explain: bool) -> None:
-    """Check a finished run: its bans, its final state, and everything that was made of them.
+    """Check a finished run and all that it says of itself.
 
     Public keys and public data suffice; whoever received the directory can do it. What is not proven is listed as
     not checked; exit code 1 if anything contradicts what is signed, or was struck.

@@ -81,7 +81,7 @@ def compare(a: Path, b: Path, out: Path) -> None:
 @click.option("--tensorboard", is_flag=True, help="TensorBoard event files")
 @click.option("--public", is_flag=True, help="a run directory for others, without secrets, in DEST [RUN-public]")
 def export(run_dir: Path, target: Path | None, onnx: bool, tensorboard: bool, public: bool) -> None:
-    """Write a finished run's model or curves for other programs, or all of it for other people.
+    """Write a run's model, its curves, or all but its secrets.
 
     What `--public` writes holds no private key, and `verify` checks it as it checks the run.
     """
