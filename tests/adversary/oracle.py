@@ -7,6 +7,9 @@ import hashlib
 from node.protocol.notices import Banned, Committed, Expelled, Finished, Halted, Voided
 from tests.adversary.world import LIMIT, MOST_EVENTS, World
 
+_GONE = ("silent", "late")
+"""Reasons for which a peer that was away may be removed; none of them says that it lied."""
+
 
 def violation(world: World, ended: bool) -> str | None:
     """The promise that a run broke, in words that begin with its kind; None if it holds so far.
@@ -32,19 +35,28 @@ def violation(world: World, ended: bool) -> str | None:
             case Voided():
                 endings.setdefault((notice.step, notice.attempt), {})[me] = "void", tuple(sorted(bans[me]))
             case Banned(removed=True):
-                if notice.peer in world.honest and notice.reason != "eliminated":
+                gone = notice.peer in world.killed and notice.reason in _GONE
+                if notice.peer in world.honest and notice.reason != "eliminated" and not gone:
                     return f"removal: honest peer {notice.peer} is removed ({notice.reason}) at peer {me}"
                 bans[me].add(notice.peer)
             case Expelled():
-                if notice.reason != "eliminated":
+                if notice.reason != "eliminated" and not (me in world.killed and notice.reason in _GONE):
                     return f"removal: honest peer {me} is out ({notice.reason})"
                 lost.add(me)
+            case Halted() if me in world.killed:
+                lost.add(me)  # cut off: the others went on from another state
             case Halted():
                 return f"halt: peer {me}: {notice.problem}"
             case Finished():
                 finished[me] = hashlib.sha256(notice.parameters_D.numpy().tobytes()).hexdigest()[:12]
             case _:
                 pass
+    # A peer that was killed counts as faulty while it is away: it may be removed as gone, or be cut off with what it alone
+    # has committed. It is held to the others' word if it is there at the end.
+    apart = world.killed if not ended else world.killed & lost
+    for told in (*models.values(), *endings.values()):
+        for me in apart:
+            told.pop(me, None)
     for step, held in sorted(models.items()):
         if len(set(held.values())) > 1:
             return f"fork: step {step} is {held}"
