@@ -51,8 +51,8 @@ def violation(world: World, ended: bool) -> str | None:
                 finished[me] = hashlib.sha256(notice.parameters_D.numpy().tobytes()).hexdigest()[:12]
             case _:
                 pass
-    # A peer that was killed counts as faulty while it is away: it may be removed as gone, or be cut off with what it alone
-    # has committed. It is held to the others' word if it is there at the end.
+    # A peer that was killed counts as faulty while it is away: it may be removed as gone, or be cut off with what it
+    # alone has committed. It is held to the others' word if it is there at the end.
     apart = world.killed if not ended else world.killed & lost
     for told in (*models.values(), *endings.values()):
         for me in apart:
