@@ -68,7 +68,7 @@ def test_half_a_line_waits_for_its_rest(tmp_path: Path) -> None:
 def test_a_line_that_the_launcher_did_not_finish_is_collected_again(tmp_path: Path, left: int) -> None:
     """It was killed in the middle of a write; what it has collected is read again by the one that resumes."""
     with Journal(tmp_path / "nodes/0/journal.jsonl", 0, lambda: 1.0) as told:
-        told.append("greeted", peers=[1])
+        told.append("greeted", peers=[0])
         told.append("bound", control="c", bulk="b")
     first = Watch(tmp_path, RunState(1), 9)
     first.look()
