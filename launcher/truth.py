@@ -143,7 +143,7 @@ class Truth:
                 yield from self._step_begins(now_s)
             elif what == "banned":
                 self._out.add(int(record["peer"]))
-                yield from self._changes(now_s)
+                yield from self._changes(_banned_at(records, int(record["peer"])))
 
     def _step_begins(self, now_s: float) -> Iterable[Event]:
         yield from self._changes(now_s)
@@ -171,8 +171,7 @@ class Truth:
             if peer in self._banned:
                 continue
             self._banned.add(peer)
-            times = [float(each["time"]) for each in records if each["event"] == "banned" and each["peer"] == peer]
-            when_s = min(times, default=float(records[-1]["time"]))
+            when_s = _banned_at(records, peer)
             self._removed(peer, ban)
             if ban.standing == "banned" and peer in self._since_s:
                 self._board.gauge("time_to_ban_seconds", peer=str(peer)).set(when_s - self._since_s[peer])
@@ -232,3 +231,9 @@ def attack_name(role: Role) -> str:
 def _on(role: Role, step: int) -> bool:
     """True while a schedule is on, the steps that it leaves out in between included."""
     return step >= role.schedule.start and (role.schedule.stop is None or step < role.schedule.stop)
+
+
+def _banned_at(records: Sequence[Record], peer: int) -> float:
+    """When the first node journalled the ban of a peer."""
+    times = [float(each["time"]) for each in records if each["event"] == "banned" and each["peer"] == peer]
+    return min(times, default=float(records[-1]["time"]))

@@ -28,8 +28,9 @@ def test_the_modules_own_tests_notice_it(mutant: HandMade, table: dict[str, str]
     assert table[mutant.name] == "killed"
 
 
-def test_the_tool_sees_a_survivor_and_a_hang() -> None:
+def test_the_tool_sees_a_survivor_and_a_hang(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two mutants of a module whose tests do not look there, or would wait for ever."""
+    monkeypatch.setattr(mutation, "CPU_S", 10)
     module, tests = "node.protocol.edges", ("tests/test_protocol_update.py",)
     text = mutation.source_of(module)
 
