@@ -32,4 +32,4 @@ def test_a_lie_is_taken_back_and_whoever_vouched_for_it_is_banned(tmp_path: Path
         assert told == [(second[0], [4], lies[0], second[0] - lies[0]), (second[0] + 1, [5], None, 0)]
         committed = {record["step"]: record["parameter_digest"] for record in end.said(peer, "committed")}
         assert committed[second[0]] == committed[lies[0] - 1] != committed[first[0]]
-    assert {finding.kind for finding in end.findings} == {"recomputation", "certificate"}
+    assert {finding.kind for finding in end.findings} == {"recomputation", "certificate", "quorum"}
