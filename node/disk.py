@@ -9,6 +9,8 @@ import sys
 import time
 from pathlib import Path
 
+from node import descriptors
+
 _sync = os.fsync if sys.platform == "darwin" else os.fdatasync
 
 
@@ -26,7 +28,8 @@ class Disk:
 
     def open(self, path: str, mode: int = 0o600) -> int:
         """Open a file for reading and writing, made if it is not there; as it is otherwise."""
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, mode)
+        with descriptors.reserve:
+            return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, mode)
 
     def write(self, file: int, data: bytes | memoryview) -> None:
         """Write all of it where the file stands."""
@@ -60,7 +63,8 @@ class Disk:
         if not self.waits:
             return
         began = time.perf_counter()
-        opened = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        with descriptors.reserve:
+            opened = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             os.fsync(opened)
         finally:
