@@ -242,7 +242,8 @@ class Peer(Settling):
                 step, number = arbitration.round.attempt.step, arbitration.round.attempt.number
                 if name == round_timer(step, number):
                     return arbitration.round_over()
-                if name == outcome_timer(step, number) and arbitration is self._background and self._missed:
+                missed = arbitration is self._background and (step, number) in self._missed
+                if name == outcome_timer(step, number) and missed:
                     return self._close_before(())  # the others may have been through with it before we were back
                 if name == outcome_timer(step, number):
                     unheard = ", ".join(f"peer {peer}" for peer in arbitration.unheard) or "nobody"
@@ -311,8 +312,8 @@ class Peer(Settling):
         self._out.append(RequestTranscript(others, self.state.step, before.number))
 
     def _remembered(self, before: Resumption) -> Before:
-        """The attempt before the one that we go on with, from what was kept: we answer its dispute, with this start as
-        the instant at which we ended it, and say nothing of how one ends that we may have missed a part of."""
+        """The attempt before the one that we go on with, from what was kept: we answer its dispute while others still
+        can join it, and say nothing of how one ends that we may have missed a part of."""
         self._missed.add((before.state.step, before.number))
         attempt = self.past if before.number == 0 else None
         if before.before is not None:
