@@ -1,21 +1,32 @@
 """The file descriptors of this process: as many as the system grants, and a reserve that no connection can take up.
 
 libzmq accepts whoever knocks, and a process without a free descriptor cannot even open its own ledger. So the soft
-limit, which is all that libzmq can use, stays a little below what the process may have; where we open something
-ourselves, it is lifted for that moment.
+limit, which is all that libzmq can use, stays a little below what the process may have; where we find none free for
+something of our own, it is lifted for that moment. libzmq, which never stops trying, takes up some of the reserve in
+that moment too: so the limit is not lifted without need, and where all is gone we wait until the guard has shut the
+strangers out.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
-from contextlib import suppress
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext, suppress
 from threading import Lock
 from types import TracebackType
+from typing import TypeVar
+
+T = TypeVar("T")
 
 MOST = 1 << 16
 """More descriptors than these are of no use to a worker, and every one is memory."""
 RESERVE = 64
+PATIENCE_S = 5.0
+"""How long to wait for a descriptor of our own: the guard looks ten times a second."""
+_PAUSE_S = 0.005
 
 _OPEN = "/proc/self/fd"
 
@@ -77,4 +88,25 @@ class _Reserve:
 
 
 reserve = _Reserve()
-"""`with reserve:` around what this process opens itself while connections may have taken every other descriptor."""
+"""`with reserve:` around what this process opens itself while connections may have taken every other descriptor; see
+`spared`."""
+
+
+def spared(opened: Callable[[], T]) -> T:
+    """What `opened` returns, which opens one descriptor that this process cannot do without.
+
+    Raises:
+        OSError: no descriptor is left, not even of the reserve and after a wait; or whatever else `opened` raises.
+    """
+    lifted: AbstractContextManager[object] = nullcontext()
+    end_s = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            with lifted:
+                return opened()
+        except OSError as error:
+            if error.errno != errno.EMFILE or time.monotonic() > end_s:
+                raise
+        if lifted is reserve:
+            time.sleep(_PAUSE_S)
+        lifted = reserve

@@ -28,8 +28,7 @@ class Disk:
 
     def open(self, path: str, mode: int = 0o600) -> int:
         """Open a file for reading and writing, made if it is not there; as it is otherwise."""
-        with descriptors.reserve:
-            return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, mode)
+        return descriptors.spared(lambda: os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, mode))
 
     def write(self, file: int, data: bytes | memoryview) -> None:
         """Write all of it where the file stands."""
@@ -63,8 +62,7 @@ class Disk:
         if not self.waits:
             return
         began = time.perf_counter()
-        with descriptors.reserve:
-            opened = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        opened = descriptors.spared(lambda: os.open(path, os.O_RDONLY | os.O_CLOEXEC))
         try:
             os.fsync(opened)
         finally:

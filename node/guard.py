@@ -23,7 +23,7 @@ import stat
 import struct
 import time
 from collections import Counter
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address
 from pathlib import Path
@@ -346,16 +346,22 @@ def _crowding(strangers: Mapping[Place, _Line], share: Share) -> list[Place]:
 
 def _most_wanted(strangers: Mapping[Place, _Line], flows: Mapping[Place, int]) -> list[Place]:
     """Strangers in the order in which they go: what is beyond any other address's number first, of one address the
-    slowest and, of those without bytes on the way, the youngest: who was here before a flood stays."""
+    slowest and, of those without bytes on the way, the middle: who was here before a flood stays, and so does who has
+    just come and is about to send."""
     by_source: dict[str, list[Place]] = {}
     for place, line in strangers.items():  # in the order in which they came
         by_source.setdefault(line.source, []).append(place)
     ranks = {
         place: rank
         for places in by_source.values()
-        for rank, place in enumerate(sorted(places, key=lambda place: -flows[place]))
+        for rank, place in enumerate(sorted(_ends_first(places), key=lambda place: -flows[place]))
     }
     return sorted(strangers, key=lambda place: (-ranks[place], flows[place]))
+
+
+def _ends_first(places: Sequence[Place]) -> list[Place]:
+    """The first, the last, the second, the last but one, and so on to the middle."""
+    return [places[at // 2 if at % 2 == 0 else -1 - at // 2] for at in range(len(places))]
 
 
 def _resident_bytes(status: int) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from node import descriptors
 from node.keeper import Keeper
 from node.protocol.events import Input, Output, TimePassed
 from node.protocol.messages import Phase
@@ -47,16 +46,14 @@ class Keeping:
             self._keeper.write()  # the journal is about to tell of it, and a killed process must not have forgotten why
         held = self._peer.holdings() if any(map(_nears_end, outputs)) else None
         if held is not None:
-            with descriptors.reserve:
-                self._keeper.hold(*held)
+            self._keeper.hold(*held)
         self._begun = any(isinstance(output, PhaseEntered) and output.phase == Phase.COMMIT.name for output in outputs)
         return outputs
 
     def keep(self) -> None:
         """Save the attempt that has begun, if one has."""
         if self._begun and self._peer.resumable:
-            with descriptors.reserve:
-                self._keeper.save(self._peer.snapshot())
+            self._keeper.save(self._peer.snapshot())
         self._begun = False
 
 

@@ -13,6 +13,7 @@ from typing import Protocol, TypeVar
 
 from blake3 import blake3
 
+from node import descriptors
 from node.config import NodeConfig
 from node.counters import Counters
 from node.errors import BackendError
@@ -319,7 +320,7 @@ def write_atomically(path: Path, data: bytes | memoryview) -> None:
     temporary = path.with_suffix(path.suffix + ".tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
+        with descriptors.spared(lambda: temporary.open("wb")) as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())

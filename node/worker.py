@@ -220,9 +220,8 @@ def _drive(
     """Run the protocol to its end and journal the totals."""
 
     def observe(output: Output) -> None:
-        with descriptors.reserve:  # evidence, parameters: files of our own, whoever has the other descriptors
-            links.observe(output)
-            recorder.observe(output)
+        links.observe(output)
+        recorder.observe(output)
 
     driver = Driver(node, transport, observe, monitored.observe)
     recorder.attach(driver)

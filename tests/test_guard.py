@@ -166,16 +166,21 @@ def test_idle_strangers_go_and_whoever_delivered_stays(stack: ExitStack) -> None
     assert socket.recv() == b"still here"
 
 
-def test_of_idle_strangers_those_who_were_here_first_stay(stack: ExitStack) -> None:
-    """Honest lines that wait for their first tensor are among them."""
-    _, port, guard = listen(stack, Share(8 * MEGABYTE, 16 * MEGABYTE, 20, 3))
+def test_of_idle_strangers_those_who_came_first_and_last_stay(stack: ExitStack) -> None:
+    """Honest lines are among them: those that wait for their first tensor since before a flood, and one that has just
+    come and is about to send."""
+    _, port, guard = listen(stack, Share(8 * MEGABYTE, 16 * MEGABYTE, 20, 6))
     first = idle(stack, port, 3)
     guard.check()
-    later = idle(stack, port, 50)
+    flood = idle(stack, port, 50)
+    guard.check()
+    assert guard.closed == 47
+    assert all(map(stands, first))
+    last = idle(stack, port, 3)
     guard.check()
     assert guard.closed == 50
-    assert all(map(stands, first))
-    assert not any(map(stands, later))
+    assert all(map(stands, first + last))
+    assert not any(map(stands, flood))
 
 
 def test_of_all_addresses_the_one_with_most_strangers_loses_them(stack: ExitStack) -> None:
@@ -329,6 +334,29 @@ def test_what_we_open_ourselves_has_a_reserve(stack: ExitStack) -> None:
             assert descriptors.limit() == soft
         with pytest.raises(OSError, match="Too many open files"):
             tcp.socket()
+
+
+def test_where_others_have_taken_the_reserve_too_we_wait_for_one_that_is_shut(monkeypatch: pytest.MonkeyPatch) -> None:
+    with few_descriptors(0), ExitStack() as full:
+        strangers = []
+        with descriptors.reserve, pytest.raises(OSError, match="Too many open files"):
+            while True:
+                strangers.append(full.enter_context(tcp.socket()))
+        tried: list[int] = []
+
+        def ours() -> tcp.socket:
+            tried.append(descriptors.limit())
+            if len(tried) == 3:
+                strangers.pop().close()  # as the guard does, in its own time
+            return tcp.socket()
+
+        full.enter_context(descriptors.spared(ours))
+        assert len(tried) == 3
+        monkeypatch.setattr(descriptors, "PATIENCE_S", 0.0)
+        with pytest.raises(OSError, match="Too many open files"):
+            descriptors.spared(tcp.socket)
+        with pytest.raises(ValueError, match="invalid literal"):
+            descriptors.spared(lambda: int("bad base", 8))
 
 
 def test_the_limit_is_raised_to_what_the_system_grants_but_for_the_reserve() -> None:

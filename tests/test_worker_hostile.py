@@ -166,11 +166,7 @@ def many_descriptors() -> Iterator[int]:
 STRANGERS = 1100
 
 
-OPEN = "OPEN, not held: see the limits in docs/security.md"
-FEW = pytest.param(256, id="few", marks=pytest.mark.skip(reason=OPEN))
-
-
-@pytest.mark.parametrize("few", [pytest.param(None, id="ordinary"), FEW])
+@pytest.mark.parametrize("few", [pytest.param(None, id="ordinary"), pytest.param(256, id="few")])
 def test_more_idle_strangers_than_descriptors_cost_nobody_a_step(
     few: int | None, tmp_path: Path, stack: ExitStack, many_descriptors: int
 ) -> None:
@@ -216,7 +212,6 @@ def knock(stack: ExitStack, endpoint: str, count: int) -> None:
         stack.enter_context(tcp.create_connection(where, WATCHDOG_S))
 
 
-@pytest.mark.skip(reason=OPEN)
 def test_idle_strangers_do_not_end_a_tensor_that_trickles_in(tmp_path: Path, stack: ExitStack) -> None:
     """At 1.5 MB/s a first tensor was cut off with its line, which had delivered nothing yet, and its sender was removed
     in step 0."""
