@@ -47,6 +47,8 @@ STATUS = (
     f'max((up{{job="btard", {RUN}, node="launcher"}} - 1) * 2 == -2 or clamp_max(btard_run_step{{{RUN}}}, 0) '
     f"or (run_id:btard_steps:rate30s{{{RUN}}} > bool 0) == 1 or 2 * {_happened('finished')} == 2)"
 )
+# The processes end with the run: then it is no fault that they cannot be read.
+READ = f'max(up{{job="btard", {NODE}}} or 2 * ({_happened("finished")} == 1))'
 HONEST_BANNED = f"max(run_id:btard_peers_banned:count{{{RUN}}}) - max(run_id:btard_attackers_banned:count{{{RUN}}})"
 GONE = f"sum(max by (peer) (btard_peer_state{{{RUN}}}) == bool 4)"
 # While nothing is wrong there is no alert; 0 is said only while Prometheus reads something of the run.
@@ -208,7 +210,7 @@ PROTOCOL = (
 NETWORK = (
     Row("Who sends how much to whom?", (
         Show("Traffic matrix", "Bytes sent so far: a row for each sender, a column for each receiver.", (
-            (f"sum by (node, peer) (btard_sent_bytes_total{{{RUN}}})", ""),
+            (f"sum by (node, peer) (last_over_time(btard_sent_bytes_total{{{RUN}}}{SHOWN}))", ""),
         ), "matrix", "decbytes"),
         Show("Bytes against the formula", "What all nodes sent, by kind, and what BTARD's formula asks for as parts "
              "and aggregates: 2 d (n-1)/n floats a step and peer.", (
@@ -270,9 +272,8 @@ NETWORK = (
 
 NODE_PAGE = (
     Row("Is this node well?", (
-        _stat("Reachable", "Whether Prometheus can read it.", f'up{{job="btard", {NODE}}}',
-              names={"0": ("DOWN", "red"), "1": ("UP", "green")}, colors=((None, "red"), (1, "green")),
-              empty="never read"),
+        _stat("Reachable", "Whether Prometheus can read it.", READ, colors=((None, "red"), (1, "green")), names={
+            "0": ("DOWN", "red"), "1": ("UP", "green"), "2": ("run over", "blue")}, empty="never read"),
         _stat("Standing", "What the others hold of it: the gravest of their views.", f"max(btard_peer_state{{{PEER}}})",
               names=STATES, empty="unknown"),
         _stat("Role", "Which only the launcher knows.", f"max(btard_peer_byzantine{{{PEER}}})",
@@ -326,8 +327,8 @@ NODE_PAGE = (
         ), unit="count", width=8),
     )),
     Row("What is it?", (
-        Show("What runs", "Versions of this worker.", ((f"btard_build_info{{{NODE}}}", ""),), "table", height=5),
-        Show("The run", "What it was asked to be.", ((f"btard_run_info{{{NODE}}}", ""),), "table", height=5),
+        Show("What runs", "Versions of this worker.", ((f"last_over_time(btard_build_info{{{NODE}}}{SHOWN})", ""),), "table", height=5),
+        Show("The run", "What it was asked to be.", ((f"last_over_time(btard_run_info{{{NODE}}}{SHOWN})", ""),), "table", height=5),
     )),
 )  # fmt: skip
 

@@ -202,12 +202,15 @@ def _bars(show: Show) -> timeseries.Panel:
     return _graph(show).stacking(stacked).fill_opacity(60)
 
 
-def _stat(show: Show) -> stat.Panel:
+def _colored(made: Any, colors: Colors) -> Any:
     """Its colours are always said: Grafana's own, green below 80 and red above, mean nothing here."""
-    steps = [models.Threshold(value, color) for value, color in show.colors]
+    steps = [models.Threshold(value, color) for value, color in colors]
     limits = dashboard.ThresholdsConfig().mode(models.ThresholdsMode.ABSOLUTE).steps(steps)
-    scheme = dashboard.FieldColor().mode(models.FieldColorModeId.THRESHOLDS)
-    made = stat.Panel().targets(_targets(show)).thresholds(limits).color_scheme(scheme)
+    return made.thresholds(limits).color_scheme(dashboard.FieldColor().mode(models.FieldColorModeId.THRESHOLDS))
+
+
+def _stat(show: Show) -> stat.Panel:
+    made: stat.Panel = _colored(stat.Panel().targets(_targets(show)), show.colors)
     made.graph_mode(common.BigValueGraphMode.NONE if show.names else common.BigValueGraphMode.AREA)
     return made.reduce_options(common_builders.ReduceDataOptions().calcs(["lastNotNull"]))
 
@@ -230,7 +233,8 @@ def _heatmap(show: Show) -> heatmap.Panel:
 
 
 def _table(show: Show) -> table.Panel:
-    made = table.Panel().targets(_targets(show, instant=True, shape=PromQueryFormat.TABLE))
+    made: table.Panel = _colored(table.Panel(), NEUTRAL)
+    made.targets(_targets(show, instant=True, shape=PromQueryFormat.TABLE))
     if not show.columns:
         hidden = dict.fromkeys(("Time", "__name__", "instance", "job", "run_id"), True)
         return made.with_transformation(models.DataTransformerConfig("organize", options={"excludeByName": hidden}))
@@ -255,7 +259,8 @@ def _table(show: Show) -> table.Panel:
 
 def _matrix(show: Show) -> table.Panel:
     """One row for each sender, one column for each receiver."""
-    made = table.Panel().targets(_targets(show, instant=True, shape=PromQueryFormat.TABLE))
+    made: table.Panel = _colored(table.Panel(), NEUTRAL)
+    made.targets(_targets(show, instant=True, shape=PromQueryFormat.TABLE))
     options = {"rowField": "node", "columnField": "peer", "valueField": "Value"}
     return made.with_transformation(models.DataTransformerConfig("groupingToMatrix", options=options))
 

@@ -106,7 +106,7 @@ SAID: dict[tuple[str, str], dict[float, tuple[str | None, str]]] = {
     ("overview", "Honest peers banned"): {0: ("none", "green"), 1: (None, "red"), 4: (None, "red")},
     ("overview", "Peers gone"): {0: ("none", "green"), 1: (None, "orange")},
     ("overview", "Slowest ban"): {0: (None, "text"), 300: (None, "text")},
-    ("node", "Reachable"): {0: ("DOWN", "red"), 1: ("UP", "green")},
+    ("node", "Reachable"): {0: ("DOWN", "red"), 1: ("UP", "green"), 2: ("run over", "blue")},
     ("node", "Standing"): {0: ("joining", "blue"), 1: ("active", "green"), 2: ("accused", "orange"),
                            3: ("banned", "red"), 4: ("gone", "yellow")},
     ("node", "Role"): {0: ("honest", "text"), 1: ("attacker", "purple")},
@@ -143,13 +143,23 @@ def test_a_stat_says_what_its_value_means(name: str, panel: dict[str, Any]) -> N
     assert {value: said(panel, value) for value in expected} == expected
     if {color for _, color in expected.values()} == {"text"}:
         assert [step["color"] for step in steps] == ["text"], "neither good nor bad, whatever the number"
-    if any(target["expr"].startswith("up{") for target in panel["targets"]):
+    if any(re.search(r'\bup{[^}]*node="\$node"', target["expr"]) for target in panel["targets"]):
         word, color = said(panel, 0)
         assert (word, color) == ("DOWN", "red")
 
 
 def test_every_stat_is_in_the_table() -> None:
     assert [(name, panel["title"]) for name, panel in STATS] == list(SAID)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_asked_once_reaches_back_to_a_run_that_has_ended(name: str) -> None:
+    """Else the values of a finished run would be gone from tables five minutes after its last scrape, or at once."""
+    for panel in committed(name)["panels"]:
+        for target in panel.get("targets", ()):
+            assert not target["instant"] or "[$__range" in target["expr"], panel["title"]
+        if panel["type"] == "table":
+            assert panel["fieldConfig"]["defaults"]["thresholds"]["steps"] == [{"value": None, "color": "text"}]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -251,7 +261,8 @@ def test_the_stats_tell_the_truth_of_a_run_that_caught_its_attacker(monitored: M
     assert {name: list(value.values()) for name, value in last.items()} == {
         "Run": [2], "Nodes down": [0], "Honest peers banned": [0], "Peers gone": [0], "Active peers": [3]}  # fmt: skip
     own = {each.panel: each.expression for each in expressions(HERE, variables) if each.dashboard == "node"}
-    assert [*monitored.last(own["Standing"]).values(), *monitored.last(own["Role"]).values()] == [3, 1]
+    asked_now = [monitored.last(own[name]) for name in ("Standing", "Role", "Reachable")]
+    assert [value for each in asked_now for value in each.values()] == [3, 1, 2]
 
 
 @pytest.mark.sockets
