@@ -327,8 +327,12 @@ NODE_PAGE = (
         ), unit="count", width=8),
     )),
     Row("What is it?", (
-        Show("What runs", "Versions of this worker.", ((f"last_over_time(btard_build_info{{{NODE}}}{SHOWN})", ""),), "table", height=5),
-        Show("The run", "What it was asked to be.", ((f"last_over_time(btard_run_info{{{NODE}}}{SHOWN})", ""),), "table", height=5),
+        Show("What runs", "Versions of this worker.", (
+            (f"last_over_time(btard_build_info{{{NODE}}}{SHOWN})", ""),
+        ), "table", height=5),
+        Show("The run", "What it was asked to be.", (
+            (f"last_over_time(btard_run_info{{{NODE}}}{SHOWN})", ""),
+        ), "table", height=5),
     )),
 )  # fmt: skip
 

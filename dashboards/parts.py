@@ -236,7 +236,7 @@ def _table(show: Show) -> table.Panel:
     made: table.Panel = _colored(table.Panel(), NEUTRAL)
     made.targets(_targets(show, instant=True, shape=PromQueryFormat.TABLE))
     if not show.columns:
-        hidden = dict.fromkeys(("Time", "__name__", "instance", "job", "run_id"), True)
+        hidden = dict.fromkeys(("Time", "Value", "__name__", "instance", "job", "run_id"), True)
         return made.with_transformation(models.DataTransformerConfig("organize", options={"excludeByName": hidden}))
     made.with_transformation(models.DataTransformerConfig("merge", options={}))
     shown = [column for column in show.columns if column.title]
@@ -261,8 +261,15 @@ def _matrix(show: Show) -> table.Panel:
     """One row for each sender, one column for each receiver."""
     made: table.Panel = _colored(table.Panel(), NEUTRAL)
     made.targets(_targets(show, instant=True, shape=PromQueryFormat.TABLE))
-    options = {"rowField": "node", "columnField": "peer", "valueField": "Value"}
-    return made.with_transformation(models.DataTransformerConfig("groupingToMatrix", options=options))
+    head = "node\\peer"
+    for kind, options in (
+        ("sortBy", {"sort": [{"field": "peer"}]}),  # columns stand in the order in which they occur
+        ("groupingToMatrix", {"rowField": "node", "columnField": "peer", "valueField": "Value"}),
+        ("sortBy", {"sort": [{"field": head}]}),
+    ):
+        made.with_transformation(models.DataTransformerConfig(kind, options=options))
+    # Else the ids of the rows would be bytes, too.
+    return made.override_by_name(head, [models.DynamicConfigValue("unit", "string")])
 
 
 _KINDS = {"graph": _graph, "bars": _bars, "stat": _stat, "name": _name, "states": _states,
