@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import json
 import sys
+from itertools import count
 from pathlib import Path
 
+from grafana_foundation_sdk.builders import dashboard
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 
 from dashboards.contents import CONTENTS
-from dashboards.parts import frame, node_choice, panel
+from dashboards.parts import asked_of_prometheus, frame, node_choice, panel
 
 HERE = Path(__file__).parent
 
@@ -22,9 +24,16 @@ def text(name: str) -> str:
     made = frame(name)
     if name == "node":
         made.with_variable(node_choice())
-    for number, show in enumerate(CONTENTS[name], start=1):
-        made.with_panel(panel(show).id(number))
-    return json.dumps(made.build(), cls=JSONEncoder, indent=1, sort_keys=True) + "\n"
+    number = count(1)
+    for row in CONTENTS[name]:
+        made.with_row(dashboard.Row(row.question).id(next(number)))
+        for show in row.panels:
+            made.with_panel(panel(show).id(next(number)))
+    content = json.loads(json.dumps(made.build(), cls=JSONEncoder))
+    own = asked_of_prometheus()
+    for annotation in content["annotations"]["list"]:
+        annotation |= own.get(annotation["name"], {})
+    return json.dumps(content, indent=1, sort_keys=True) + "\n"
 
 
 def main(arguments: list[str]) -> int:

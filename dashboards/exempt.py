@@ -52,7 +52,7 @@ def expressions(folder: Path, variables: Mapping[str, str]) -> Iterator[Asked]:
     """
     for path in sorted(folder.glob("*.json")):
         for panel in json.loads(path.read_text())["panels"]:
-            for target in panel["targets"]:
+            for target in panel.get("targets", ()):  # rows have none
                 yield Asked(path.stem, panel["title"], replaced(target["expr"], variables))
 
 
@@ -66,5 +66,5 @@ def annotations(folder: Path, variables: Mapping[str, str]) -> Iterator[Asked]:
 
 def replaced(expression: str, variables: Mapping[str, str]) -> str:
     """An expression as Grafana sends it."""
-    values = {"__rate_interval": "10s", **variables}
-    return re.sub(r"\$(\w+)", lambda match: values[match[1]], expression)
+    values = {"__rate_interval": "10s", "__range": "15m", "__interval": "1s", **variables}
+    return re.sub(r"\$([a-z_]\w*)", lambda match: values[match[1]], expression)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,11 +13,34 @@ from grafana_foundation_sdk.models import dashboard as models
 from grafana_foundation_sdk.models.heatmap import HeatmapColorMode
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
-SOURCE = common.DataSourceRef(type_val="prometheus", uid="${datasource}")
+SOURCE = models.DataSourceRef(type_val="prometheus", uid="${datasource}")
 TITLES = {"overview": "Overview", "protocol": "Protocol", "network": "Network", "node": "Node"}
 STATES = {"0": ("joining", "blue"), "1": ("active", "green"), "2": ("accused", "orange"), "3": ("banned", "red"),
           "4": ("gone", "yellow")}  # fmt: skip
 YES_NO = {"0": ("no", "text"), "1": ("yes", "purple")}
+
+Colors = tuple[tuple[float | None, str], ...]
+NEUTRAL: Colors = ((None, "text"),)
+"""For a value that is neither good nor bad: the colour of ordinary text."""
+_TOP = {"count": 5.0, "percentunit": 0.01, "s": 0.01, "decbytes": 1000.0, "Bps": 1000.0}
+"""How far an axis reaches at least, by unit, so that a line at zero lies at the bottom and noise is not magnified."""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of a table.
+
+    Args:
+        source: the label, or `Value #A` for the first query's value.
+        title: its heading; empty: the column is left out.
+        unit: Grafana's name of it.
+        names: texts and colours of values.
+    """
+
+    source: str
+    title: str
+    unit: str | None = None
+    names: Mapping[str, tuple[str, str]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +50,15 @@ class Show:
     Args:
         title, about: its name, and what it says when one asks.
         queries: expressions with the legends of their series.
-        kind: graph, bars (stacked), stat, states, heatmap, table or matrix.
-        unit: Grafana's name of it.
+        kind: graph, bars (stacked), stat, name (a stat that shows its legend), states, heatmap, table or matrix.
+        unit: Grafana's name of it; `count` for whole numbers.
         width, height: of the grid's 24 columns, and its rows.
-        names: texts and colours of values, for states.
+        names: texts and colours of values, for states and stats.
         label: the label that names the node a series is about; its legend leads to the Node dashboard.
+        colors: a stat's colours, each with the value from which it holds; the first from None.
+        empty: what stands there without any data.
+        top: how far a graph's axis reaches at least; None: as its unit asks for.
+        columns: of a table with several queries, which are merged by their labels, in order.
     """
 
     title: str
@@ -40,8 +68,20 @@ class Show:
     unit: str = "short"
     width: int = 12
     height: int = 8
-    names: dict[str, tuple[str, str]] | None = None
+    names: Mapping[str, tuple[str, str]] | None = None
     label: str | None = None
+    colors: Colors = NEUTRAL
+    empty: str | None = None
+    top: float | None = None
+    columns: tuple[Column, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """The panels that answer one question, under it."""
+
+    question: str
+    panels: tuple[Show, ...]
 
 
 def uid(name: str) -> str:
@@ -52,8 +92,13 @@ def uid(name: str) -> str:
 def panel(show: Show) -> Any:
     """The builder of a panel."""
     made: Any = _KINDS[show.kind](show)
-    made.title(show.title).description(show.about).unit(show.unit).span(show.width).height(show.height)
-    made.datasource(SOURCE)
+    made.title(show.title).description(show.about).span(show.width).height(show.height).datasource(SOURCE)
+    if show.unit == "count":
+        made.unit("none").decimals(0)
+    else:
+        made.unit(show.unit)
+    if show.empty is not None:
+        made.no_value(show.empty)
     if show.names is not None:
         made.mappings([_value_map(show.names)])
     links = [_to_node(show.label)] if show.label is not None else []
@@ -71,15 +116,12 @@ def frame(name: str) -> dashboard.Dashboard:
         if other != name:
             link = dashboard.DashboardLink(title).type(models.DashboardLinkType.LINK).url(f"/d/{uid(other)}")
             made.link(link.include_vars(True).keep_time(True))
-    for title, color, expression, text in ANNOTATIONS:
-        query = prometheus.Dataquery().expr(expression).ref_id("Anno").range()
-        made.annotation(
-            dashboard.AnnotationQuery().name(title).datasource(SOURCE).enable(True).icon_color(color)
-            .target(query).expr(expression).title_format(title).text_format(text).step("1s")
-        )  # fmt: skip
+    for title, color, expression, _ in ANNOTATIONS:
+        query = dashboard.AnnotationQuery().name(title).datasource(SOURCE).enable(True).icon_color(color)
+        made.annotation(query.expr(expression))
     # What the launcher wrote through Grafana's API, as regions.
     target = dashboard.AnnotationTarget().limit(100).match_any(False).tags(["btard", "$run_id"]).type("tags")
-    own = common.DataSourceRef(type_val="grafana", uid="-- Grafana --")
+    own = models.DataSourceRef(type_val="grafana", uid="-- Grafana --")
     regions = dashboard.AnnotationQuery().name("From the launcher").datasource(own).enable(True).icon_color("purple")
     return made.annotation(regions.target(target))
 
@@ -101,6 +143,19 @@ ANNOTATIONS = (
 """Name, colour, expression and text; samples that follow each other make one region."""
 
 
+def asked_of_prometheus() -> dict[str, dict[str, Any]]:
+    """What annotations hold for their data source alone, by name: Grafana's schema leaves that open."""
+    return {
+        title: {
+            "target": prometheus.Dataquery().expr(expression).ref_id("Anno").range().interval("1s").build().to_json(),
+            "step": "1s",
+            "titleFormat": title,
+            "textFormat": text,
+        }
+        for title, _, expression, text in ANNOTATIONS
+    }
+
+
 def node_choice() -> dashboard.QueryVariable:
     """The variable of the Node dashboard."""
     return _choice("node", "Node", 'label_values(btard_step{run_id="$run_id"}, node)', newest=False)
@@ -110,7 +165,7 @@ def _choice(name: str, label: str, query: str, newest: bool = True) -> dashboard
     """A variable whose values Prometheus knows; run ids begin with the time, so the newest comes first."""
     sort = models.VariableSort.ALPHABETICAL_DESC if newest else models.VariableSort.NATURAL_ASC
     made = dashboard.QueryVariable(name).label(label).datasource(SOURCE).query({"query": query, "refId": name})
-    return made.definition(query).refresh(models.VariableRefresh.ON_TIME_RANGE_CHANGED).sort(sort)
+    return made.refresh(models.VariableRefresh.ON_TIME_RANGE_CHANGED).sort(sort)
 
 
 def _to_node(label: str) -> dashboard.DashboardLink:
@@ -118,7 +173,7 @@ def _to_node(label: str) -> dashboard.DashboardLink:
     return dashboard.DashboardLink(f"Node ${{__field.labels.{label}}}").type(models.DashboardLinkType.LINK).url(where)
 
 
-def _value_map(names: dict[str, tuple[str, str]]) -> models.ValueMap:
+def _value_map(names: Mapping[str, tuple[str, str]]) -> models.ValueMap:
     return models.ValueMap({value: models.ValueMappingResult(text=text, color=color, index=place)
                             for place, (value, (text, color)) in enumerate(names.items())})  # fmt: skip
 
@@ -135,7 +190,8 @@ def _targets(show: Show, instant: bool = False, shape: PromQueryFormat | None = 
 
 def _graph(show: Show) -> timeseries.Panel:
     made = timeseries.Panel().targets(_targets(show)).line_width(1).fill_opacity(8)
-    made.show_points(common.VisibilityMode.NEVER)
+    made.show_points(common.VisibilityMode.NEVER).axis_soft_min(0)
+    made.axis_soft_max(_TOP.get(show.unit, 1.0) if show.top is None else show.top)
     legend = common_builders.VizLegendOptions().show_legend(True).placement(common.LegendPlacement.RIGHT)
     made.legend(legend.display_mode(common.LegendDisplayMode.TABLE).calcs(["lastNotNull"]))
     return made.tooltip(common_builders.VizTooltipOptions().mode(common.TooltipDisplayMode.MULTI))
@@ -146,9 +202,23 @@ def _bars(show: Show) -> timeseries.Panel:
     return _graph(show).stacking(stacked).fill_opacity(60)
 
 
+def _colored(made: Any, colors: Colors) -> Any:
+    """Its colours are always said: Grafana's own, green below 80 and red above, mean nothing here."""
+    steps = [models.Threshold(value, color) for value, color in colors]
+    limits = dashboard.ThresholdsConfig().mode(models.ThresholdsMode.ABSOLUTE).steps(steps)
+    return made.thresholds(limits).color_scheme(dashboard.FieldColor().mode(models.FieldColorModeId.THRESHOLDS))
+
+
 def _stat(show: Show) -> stat.Panel:
-    made = stat.Panel().targets(_targets(show)).graph_mode(common.BigValueGraphMode.AREA)
+    made: stat.Panel = _colored(stat.Panel().targets(_targets(show)), show.colors)
+    made.graph_mode(common.BigValueGraphMode.NONE if show.names else common.BigValueGraphMode.AREA)
     return made.reduce_options(common_builders.ReduceDataOptions().calcs(["lastNotNull"]))
+
+
+def _name(show: Show) -> stat.Panel:
+    """The legend in the colour of the value; asked for the end of the time that is shown, since legends may change."""
+    made = _stat(show).targets(_targets(show, instant=True)).graph_mode(common.BigValueGraphMode.NONE)
+    return made.text_mode(common.BigValueTextMode.NAME)
 
 
 def _states(show: Show) -> statetimeline.Panel:
@@ -163,17 +233,37 @@ def _heatmap(show: Show) -> heatmap.Panel:
 
 
 def _table(show: Show) -> table.Panel:
-    made = table.Panel().targets(_targets(show, instant=True, shape=PromQueryFormat.TABLE))
-    hidden = dict.fromkeys(("Time", "__name__", "instance", "job", "run_id"), True)
-    return made.with_transformation(models.DataTransformerConfig("organize", options={"excludeByName": hidden}))
+    made: table.Panel = _colored(table.Panel(), NEUTRAL)
+    made.targets(_targets(show, instant=True, shape=PromQueryFormat.TABLE))
+    if not show.columns:
+        hidden = dict.fromkeys(("Time", "__name__", "instance", "job", "run_id"), True)
+        return made.with_transformation(models.DataTransformerConfig("organize", options={"excludeByName": hidden}))
+    made.with_transformation(models.DataTransformerConfig("merge", options={}))
+    shown = [column for column in show.columns if column.title]
+    options = {
+        "excludeByName": {"Time": True, **{column.source: True for column in show.columns if not column.title}},
+        "indexByName": {column.source: place for place, column in enumerate(shown)},
+        "renameByName": {column.source: column.title for column in shown},
+    }
+    made.with_transformation(models.DataTransformerConfig("organize", options=options))
+    for column in shown:
+        properties = [] if column.unit is None else [models.DynamicConfigValue("unit", column.unit)]
+        if column.names is not None:
+            properties.append(models.DynamicConfigValue("mappings", [_value_map(column.names)]))
+            color = {"type": common.TableCellDisplayMode.COLOR_TEXT}
+            properties.append(models.DynamicConfigValue("custom.cellOptions", color))
+        if properties:
+            made.override_by_name(column.title, properties)
+    return made
 
 
 def _matrix(show: Show) -> table.Panel:
     """One row for each sender, one column for each receiver."""
-    made = table.Panel().targets(_targets(show, instant=True, shape=PromQueryFormat.TABLE))
+    made: table.Panel = _colored(table.Panel(), NEUTRAL)
+    made.targets(_targets(show, instant=True, shape=PromQueryFormat.TABLE))
     options = {"rowField": "node", "columnField": "peer", "valueField": "Value"}
     return made.with_transformation(models.DataTransformerConfig("groupingToMatrix", options=options))
 
 
-_KINDS = {"graph": _graph, "bars": _bars, "stat": _stat, "states": _states, "heatmap": _heatmap, "table": _table,
-          "matrix": _matrix}  # fmt: skip
+_KINDS = {"graph": _graph, "bars": _bars, "stat": _stat, "name": _name, "states": _states,
+          "heatmap": _heatmap, "table": _table, "matrix": _matrix}  # fmt: skip

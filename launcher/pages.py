@@ -18,11 +18,12 @@ def dashboards() -> None:
 
 @dashboards.command("list")
 def show() -> None:
-    """Name the dashboards, their panels and their files."""
+    """Name the dashboards, their files, and the panels below the questions that they answer."""
     for path in files():
         made = json.loads(path.read_text())
         click.echo(f"{made['title']}: /d/{made['uid']}  {path}")
-        click.echo("    " + ", ".join(panel["title"] for panel in made["panels"]))
+        for panel in made["panels"]:
+            click.echo(("    " if panel["type"] == "row" else "        ") + panel["title"])
 
 
 @dashboards.command()

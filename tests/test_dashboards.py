@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import re
+from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,9 @@ from grafana_foundation_sdk.models.dashboard import Dashboard
 from dashboards.build import HERE, text
 from dashboards.contents import CONTENTS
 from dashboards.exempt import EXEMPT, GPU, LINK, Asked, annotations, expressions, replaced
-from dashboards.parts import attacked
+from dashboards.parts import asked_of_prometheus, attacked
 from launcher.assets import asset
+from launcher.containers.emit import GRAFANA_IMAGE
 from node.metrics import METRICS
 from tests.monitored import Monitored, promtool
 
@@ -44,8 +47,19 @@ def test_the_schema_takes_it_and_gives_it_back(name: str) -> None:
     """Through the models that Grafana's own schema generates: what they do not know is lost on the way."""
     from grafana_foundation_sdk.cog.encoder import JSONEncoder
 
-    there = Dashboard.from_json(committed(name))
-    assert json.loads(json.dumps(there, cls=JSONEncoder)) == committed(name)
+    content = committed(name)
+    for annotation in content["annotations"]["list"]:  # what the schema leaves open to the data source
+        for field in asked_of_prometheus().get(annotation["name"], ()):
+            del annotation[field]
+    there = Dashboard.from_json(content)
+    assert json.loads(json.dumps(there, cls=JSONEncoder)) == content
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_schema_is_that_of_the_image(name: str) -> None:
+    image = GRAFANA_IMAGE.rpartition(":")[2].rpartition(".")[0]
+    assert version("grafana-foundation-sdk").partition("!")[2].rpartition(".")[0] == image
+    assert committed(name)["schemaVersion"] == Dashboard().schema_version
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -58,8 +72,113 @@ def test_panels_do_not_overlap_and_have_names_of_their_own(name: str) -> None:
         cells = {(x, y) for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])}
         assert not cells & taken, panel["title"]
         assert max(x for x, _ in cells) < 24, panel["title"]
-        assert panel["description"], panel["title"]
+        assert panel["type"] == "row" or panel["description"], panel["title"]
         taken |= cells
+    assert len(taken) == 24 * (1 + max(y for _, y in taken)), "a hole beside a panel"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_panel_stands_under_a_question(name: str) -> None:
+    panels = committed(name)["panels"]
+    rows = [place for place, panel in enumerate(panels) if panel["type"] == "row"]
+    assert rows[0] == 0
+    assert all(after - before > 1 for before, after in pairwise([*rows, len(panels)])), "a row without panels"
+    assert all(panels[place]["title"].endswith("?") and not panels[place]["collapsed"] for place in rows)
+    order = [(panel["gridPos"]["y"], panel["gridPos"]["x"]) for panel in panels]
+    assert order == sorted(order)
+
+
+# --- what a stat says ---------------------------------------------------------------------------------------------
+
+STATS = [(name, panel) for name in NAMES for panel in committed(name)["panels"] if panel["type"] == "stat"]
+
+SAID: dict[tuple[str, str], dict[float, tuple[str | None, str]]] = {
+    ("overview", "Run"): {-2: ("launcher gone", "red"), -1: ("no step yet", "blue"),
+                          0: ("no step for 30 s", "orange"), 1: ("training", "green"), 2: ("finished", "blue")},
+    ("overview", "Step"): {-1: ("none yet", "text"), 0: (None, "text"), 160: (None, "text")},
+    ("overview", "Steps per second"): {0: (None, "text"), 90: (None, "text")},
+    ("overview", "Test accuracy"): {0.1: (None, "text"), 0.98: (None, "text")},
+    ("overview", "Active peers"): {0: (None, "text"), 100: (None, "text")},
+    ("overview", "Nodes down"): {0: ("none", "green"), 1: (None, "red"), 3: (None, "red")},
+    ("overview", "Alerts"): {0: ("none", "green"), 1: ("info", "blue"), 2: ("warning", "orange"),
+                             3: ("critical", "red")},
+    ("overview", "Attackers found"): {0: (None, "orange"), 0.5: (None, "orange"), 1: (None, "green")},
+    ("overview", "Honest peers banned"): {0: ("none", "green"), 1: (None, "red"), 4: (None, "red")},
+    ("overview", "Peers gone"): {0: ("none", "green"), 1: (None, "orange")},
+    ("overview", "Slowest ban"): {0: (None, "text"), 300: (None, "text")},
+    ("node", "Reachable"): {0: ("DOWN", "red"), 1: ("UP", "green"), 2: ("run over", "blue")},
+    ("node", "Standing"): {0: ("joining", "blue"), 1: ("active", "green"), 2: ("accused", "orange"),
+                           3: ("banned", "red"), 4: ("gone", "yellow")},
+    ("node", "Role"): {0: ("honest", "text"), 1: ("attacker", "purple")},
+    ("node", "Validator"): {0: ("no", "text"), 1: ("yes", "purple")},
+    ("node", "Active peers"): {0: (None, "text"), 100: (None, "text")},
+    ("node", "Step"): {-1: ("none yet", "text"), 160: (None, "text")},
+    ("node", "Accuracy"): {0.1: (None, "text"), 0.98: (None, "text")},
+    ("node", "Loss"): {0: (None, "text"), 99: (None, "text")},
+    ("node", "Learning rate"): {0: (None, "text"), 99: (None, "text")},
+    ("node", "Samples per second"): {0: (None, "text"), 9999: (None, "text")},
+}  # fmt: skip
+"""What each stat says of values, as word (None: the number) and colour."""
+
+
+def said(panel: dict[str, Any], value: float) -> tuple[str | None, str]:
+    """As Grafana does: a mapped value has its text and colour, any other the colour of the last threshold below it."""
+    defaults = panel["fieldConfig"]["defaults"]
+    names = {key: each for mapping in defaults.get("mappings", ()) for key, each in mapping["options"].items()}
+    if f"{value:g}" in names:
+        return names[f"{value:g}"]["text"], names[f"{value:g}"]["color"]
+    steps = defaults["thresholds"]["steps"]
+    return None, [step["color"] for step in steps if step["value"] is None or step["value"] <= value][-1]
+
+
+@pytest.mark.parametrize(("name", "panel"), STATS, ids=lambda each: each if isinstance(each, str) else each["title"])
+def test_a_stat_says_what_its_value_means(name: str, panel: dict[str, Any]) -> None:
+    """Grafana's own thresholds, green below 80 and red above, would make step 160 red and a dead node green."""
+    defaults = panel["fieldConfig"]["defaults"]
+    steps = defaults["thresholds"]["steps"]
+    assert (defaults["color"]["mode"], defaults["thresholds"]["mode"]) == ("thresholds", "absolute")
+    assert steps[0]["value"] is None
+    assert [step["value"] for step in steps[1:]] == sorted(step["value"] for step in steps[1:])
+    expected = SAID[name, panel["title"]]
+    assert {value: said(panel, value) for value in expected} == expected
+    if {color for _, color in expected.values()} == {"text"}:
+        assert [step["color"] for step in steps] == ["text"], "neither good nor bad, whatever the number"
+    if any(re.search(r'\bup{[^}]*node="\$node"', target["expr"]) for target in panel["targets"]):
+        word, color = said(panel, 0)
+        assert (word, color) == ("DOWN", "red")
+
+
+def test_every_stat_is_in_the_table() -> None:
+    assert [(name, panel["title"]) for name, panel in STATS] == list(SAID)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_asked_once_reaches_back_to_a_run_that_has_ended(name: str) -> None:
+    """Else the values of a finished run would be gone from tables five minutes after its last scrape, or at once."""
+    for panel in committed(name)["panels"]:
+        for target in panel.get("targets", ()):
+            assert not target["instant"] or "[$__range" in target["expr"], panel["title"]
+        if panel["type"] == "table":
+            assert panel["fieldConfig"]["defaults"]["thresholds"]["steps"] == [{"value": None, "color": "text"}]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_axis_starts_at_zero_and_does_not_magnify_it(name: str) -> None:
+    """A count that stays 0 would otherwise run through the middle of an axis from -1 to 1."""
+    for panel in committed(name)["panels"]:
+        if panel["type"] == "timeseries":
+            custom = panel["fieldConfig"]["defaults"]["custom"]
+            assert custom["axisSoftMin"] == 0 < custom["axisSoftMax"], panel["title"]
+
+
+def test_the_alerts_that_fired_say_what_to_do() -> None:
+    (panel,) = (each for each in committed("overview")["panels"] if each["title"] == "Alerts that fired")
+    (column,) = (each for each in panel["fieldConfig"]["overrides"] if each["matcher"]["options"] == "What to do")
+    (mapping,) = next(each["value"] for each in column["properties"] if each["id"] == "mappings")
+    rules = yaml.safe_load(asset("deploy", "prometheus", "rules", "alerts.yml").read_text())["groups"][0]["rules"]
+    assert {name: each["text"] for name, each in mapping["options"].items()} == {
+        rule["alert"]: rule["annotations"]["runbook"] for rule in rules
+    }
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -68,8 +187,8 @@ def test_every_dashboard_leads_to_the_others_and_every_legend_of_a_node_to_its_p
     assert {link["url"] for link in made["links"]} == {f"/d/btard-{other}" for other in NAMES if other != name}
     assert {variable["name"] for variable in made["templating"]["list"]} >= {"datasource", "run_id", "compare_run"}
     for panel in made["panels"]:
-        legends = " ".join(target["legendFormat"] for target in panel["targets"])
-        links = "".join(link["url"] for link in panel["fieldConfig"]["defaults"].get("links", ()))
+        legends = " ".join(target["legendFormat"] for target in panel.get("targets", ()))
+        links = json.dumps(panel.get("fieldConfig"))
         for label in re.findall(r"{{(node|peer)}}", legends):
             assert f"var-node=${{__field.labels.{label}}}" in links, panel["title"]
 
@@ -129,6 +248,42 @@ def test_the_ground_truth_shows_one_line_for_an_attack(monitored: Monitored) -> 
     assert {1} <= {float(value) for _, value in found[0]["values"]} <= {0, 1}
 
 
+@pytest.mark.sockets
+def test_the_stats_tell_the_truth_of_a_run_that_caught_its_attacker(monitored: Monitored) -> None:
+    """Peer 3 of 4 attacked and was banned; the run has ended in order."""
+    variables = {"run_id": monitored.run_id, "compare_run": monitored.run_id, "node": "3"}
+    asked = {each.panel: each.expression for each in expressions(HERE, variables) if each.dashboard == "overview"}
+    last = {name: monitored.last(asked[name]) for name in
+            ("Run", "Nodes down", "Honest peers banned", "Peers gone", "Active peers", "Attackers found")}  # fmt: skip
+    found = last.pop("Attackers found")
+    assert found[("found", "1"), ("present", "1")] == 1
+    assert found.get((("found", "0"), ("present", "1")), 0) == 0, "before the ban"
+    assert {name: list(value.values()) for name, value in last.items()} == {
+        "Run": [2], "Nodes down": [0], "Honest peers banned": [0], "Peers gone": [0], "Active peers": [3]}  # fmt: skip
+    own = {each.panel: each.expression for each in expressions(HERE, variables) if each.dashboard == "node"}
+    asked_now = [monitored.last(own[name]) for name in ("Standing", "Role", "Reachable")]
+    assert [value for each in asked_now for value in each.values()] == [3, 1, 2]
+
+
+@pytest.mark.sockets
+def test_the_tables_tell_when_and_who(monitored: Monitored) -> None:
+    variables = {"run_id": monitored.run_id, "compare_run": monitored.run_id, "node": "0"}
+    asked = [each for each in expressions(HERE, variables) if each.dashboard == "overview"]
+    when, step, _, attack = (monitored.last(each.expression) for each in asked if each.panel == "Banned peers")
+    ((ban, seen_ms),) = when.items()
+    assert dict(ban)["peer"] == "3"
+    assert list(step) == [ban]
+    assert list(attack) == [(("attack", "noise"), ("peer", "3"))]
+    assert monitored.began_s < seen_ms / 1000 < monitored.ended_s
+    first, times = (monitored.last(each.expression) for each in asked if each.panel == "Events")
+    assert times.keys() == first.keys() >= {(("event", name),) for name in ("attack_started", "banned", "finished")}
+    assert times[(("event", "banned"),)] == 1
+    since, until = (monitored.last(each.expression) for each in asked if each.panel == "Alerts that fired")
+    assert since.keys() == until.keys()
+    assert all(monitored.began_s < 1e-3 * since[each] <= 1e-3 * until[each] < monitored.ended_s for each in since)
+    assert {dict(each)["runbook"] for each in since} == {dict(each)["alertname"] for each in since}
+
+
 def data(monitored: Monitored, asked: Asked) -> bool:
     """True if Prometheus knows a value."""
     return any(not math.isnan(float(value)) for each in monitored.ask(asked.expression) for _, value in each["values"])
@@ -144,7 +299,9 @@ def test_an_exemption_is_for_one_expression_of_a_panel() -> None:
 
 def metrics_of(expression: str) -> set[str]:
     """The names of metrics in an expression."""
-    bare = re.sub(r"\{[^}]*\}|\[[^\]]*\]|\boffset \d+s\b|\b(by|on|without|group_left)\s*\([^)]*\)", " ", expression)
+    bare = re.sub(
+        r"\{[^}]*\}|\"[^\"]*\"|\[[^\]]*\]|\boffset \d+s\b|\b(by|on|without|group_left)\s*\([^)]*\)", " ", expression
+    )
     words = set(re.findall(r"[a-zA-Z_:][\w:]*(?!\w*\s*\()", bare))
     calls = set(re.findall(r"([a-zA-Z_]\w*)\s*\(", bare))
     return words - calls - {"by", "on", "group_left", "bool", "and", "unless", "or", "sum", "max", "avg"}
