@@ -14,6 +14,7 @@ import ast
 import contextlib
 import copy
 import csv
+import faulthandler
 import gc
 import importlib
 import importlib.abc
@@ -279,6 +280,8 @@ def run(module: str, code: CodeType | None, tests: Sequence[str], cold: bool = F
     """The tests of a module in a fork where `code` is that module (None: as it is); `cold`: all is imported anew."""
     read, write = os.pipe()
     sys.stdout.flush()
+    # The watchdog of a pytest around this is a thread: the child's would wait for its end, and it is not in a fork.
+    faulthandler.cancel_dump_traceback_later()
     child = os.fork()
     if child == 0:
         os.close(read)
