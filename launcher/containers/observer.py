@@ -65,11 +65,13 @@ def observe(record: RunRecord, root: Path) -> int:
         chosen = _plan(record)
         console = Console(highlight=False, width=120)
         # The nodes may have started before this process; what they took is counted from when they got their keys.
-        monitor = Monitor(console, since=(places.truth(root) / "run.json").stat().st_mtime)
+        since = (places.truth(root) / "run.json").stat().st_mtime
+        monitor = Monitor(console, since)
         most = mirror.limits(record.run.steps, chosen.dimension)
         backend = Volumes(record.run.peers, root, directory.path, most, monitor.note)
         seen = _annotated(_Truth(monitor, f"0.0.0.0:{places.TRUTH_PORT}"), root)
-        result = cluster.carry(chosen, directory, backend, seen, interrupts)
+        late_s = max(0.0, time.time() - since)
+        result = cluster.carry(chosen, directory, backend, seen, interrupts, head_start_s=late_s)
     name = result.run_dir.name
     table.show(
         console, result.summary, result.run_dir, check=["docker", "compose", "run", "--rm", "verify", f"runs/{name}"]
