@@ -86,6 +86,7 @@ class _Run:
     began: float = field(default_factory=time.monotonic)
     exits: dict[int, int] = field(default_factory=dict)
     absent: frozenset[int] = frozenset()
+    head_start_s: float = 0.0
 
 
 def run(
@@ -132,7 +133,7 @@ def run(
 
 def carry(
     prepared: Plan, made: rundir.RunDirectory, backend: backends.Backend, observer: Observer, interrupts: Interrupts,
-    again: bool = False,
+    again: bool = False, head_start_s: float = 0.0,
 ) -> Result:  # fmt: skip
     """Carry a prepared run through: start its workers, follow their journals to the end, score them.
 
@@ -143,6 +144,7 @@ def carry(
         observer: who is told of the progress.
         interrupts: entered, and deferred.
         again: the run was started before: its files are gone on with.
+        head_start_s: how long the workers have been under way already; the wall time of the summary has it.
 
     Raises:
         BackendError: the disk is full.
@@ -150,7 +152,8 @@ def carry(
     state = RunState(prepared.run.peers, frozenset(prepared.roles))
     simulated = prepared.experiment.backend == "simulated"
     watch = Watch(made.path, state, prepared.run.steps, simulated=simulated)
-    current = _Run(prepared, made.path, made.run_id, backend, state, watch, observer, interrupts)
+    current = _Run(prepared, made.path, made.run_id, backend, state, watch, observer, interrupts,
+                   head_start_s=head_start_s)  # fmt: skip
     try:
         if again:
             watch.catch_up()
@@ -273,7 +276,7 @@ def _name_dead(current: _Run, ended: backends.Exited) -> None:
 
 def _score(current: _Run, outcome: str, problem: str | None) -> Result:
     """Final figures, summary.json and the model; a summary is written whatever happens on the way."""
-    wall = time.monotonic() - current.began
+    wall = time.monotonic() - current.began + current.head_start_s
     final = scoring.Final()
     if outcome == FINISHED:
         try:

@@ -23,6 +23,17 @@ def directory(chosen: str | None) -> Path:
     return (Path(cache) if cache else Path.home() / ".cache") / "btard" / "data"
 
 
+def lies_in(run: RunConfig, where: Path) -> bool:
+    """True if a run's data set lies there whole and intact; a task without one finds it anywhere."""
+    name = TASK_SETS.get(run.task.name)
+    try:
+        if name is not None:
+            check(name, where)
+    except DataError:
+        return False
+    return True
+
+
 def check(name: str, where: Path) -> None:
     """Verify a prepared data set, byte for byte.
 

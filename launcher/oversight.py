@@ -8,23 +8,31 @@ from pathlib import Path
 import click
 
 
-@click.command()
-@click.argument("run_dir", metavar="RUN", type=click.Path(path_type=Path))
-@click.option("--data-dir", metavar="DIR", type=click.Path(path_type=Path), help="where data sets lie [the run's]")
+@click.command(short_help="Check a finished run and all that it says of itself.")
+@click.argument("run_dir", metavar="[RUN]", required=False, type=click.Path(path_type=Path))
+@click.option(
+    "--data-dir",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="where data sets lie [the run's folder, or this machine's]",
+)
 @click.option("--import", "imports", metavar="FILE.py", multiple=True, type=click.Path(path_type=Path),
               help="file that the run was made with, if you trust it (repeatable)")  # fmt: skip
 @click.option("--explain", is_flag=True, help="tell the story of every ban and dispute in words")
-def verify(run_dir: Path, data_dir: Path | None, imports: Sequence[Path], explain: bool) -> None:
-    """Check a finished run and all that it says of itself.
+def verify(run_dir: Path | None, data_dir: Path | None, imports: Sequence[Path], explain: bool) -> None:
+    """Check a finished run and all that it says of itself [the latest run under runs/].
 
     Public keys and public data suffice; whoever received the directory can do it. What is not proven is listed as
-    not checked; exit code 1 if anything contradicts what is signed, or was struck.
+    not checked; exit code 1 if anything contradicts what is signed, or was struck. The last line says how many findings
+    were made or judged again here, and how many are believed because a majority or everybody signed them.
     """
     from rich.console import Console
 
-    from launcher import verification
+    from launcher import control, verification
 
-    raise SystemExit(verification.show(Console(highlight=False), run_dir, data_dir, explain, imports))
+    raise SystemExit(
+        verification.show(Console(highlight=False), run_dir or control.latest(), data_dir, explain, imports)
+    )
 
 
 @click.command(short_help="Show how a run stands.")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
 
-from launcher.experiment import Experiment
+from launcher.experiment import IMPORTS, Experiment
 from launcher.monitor import shown_path
 from launcher.state import undo_line
 from launcher.summary import FINISHED, BanRow, Summary
@@ -20,14 +22,37 @@ _WIDTH = 22
 _LOCAL = Experiment()
 
 
-def show(console: Console, summary: Summary, run_dir: Path, experiment: Experiment = _LOCAL) -> None:
-    """Print how a run ended, and the command that checks it, unless it is a comparison run without evidence."""
+def show(
+    console: Console, summary: Summary, run_dir: Path, experiment: Experiment = _LOCAL,
+    check: Sequence[str] | None = None,
+) -> None:  # fmt: skip
+    """Print how a run ended, and the command that checks it, unless it is a comparison run without evidence.
+
+    Args:
+        console: where to.
+        summary: the run's.
+        run_dir: its directory.
+        experiment: what was run.
+        check: the words of that command; None: `btard-launch verify` here.
+    """
     console.print()
     for label, text in rows(summary, experiment):
         line = Text.assemble((f"{label:{_WIDTH}}", "bold"), (text, _style(label, summary)))
         console.print(line, soft_wrap=True)
     if experiment.topology == "butterfly":
-        console.print(Text(f"\ncheck the evidence with: btard-launch verify {shown_path(run_dir)}"), soft_wrap=True)
+        words = check if check is not None else check_command(run_dir, experiment.imports)
+        console.print(Text(f"\ncheck the evidence with: {shlex.join(words)}"), soft_wrap=True)
+
+
+def check_command(run_dir: Path, imports: Sequence[str]) -> list[str]:
+    """The words of the command that verifies a run, for whoever stands where this process does.
+
+    Args:
+        run_dir: its directory.
+        imports: the files that it was made with; the directory holds copies.
+    """
+    copies = [shown_path(run_dir / IMPORTS / Path(name).name) for name in imports]
+    return ["btard-launch", "verify", shown_path(run_dir), *(word for copy in copies for word in ("--import", copy))]
 
 
 def rows(summary: Summary, experiment: Experiment = _LOCAL) -> list[tuple[str, str]]:

@@ -31,7 +31,7 @@ from node.recorder import Desk, Recorder
 from node.recovery import recover
 from node.signing import verify
 from node.simulator import Simulation, Stage, remembering, remembering_gradients
-from node.training.environment import fingerprint, named_problems, pin
+from node.training.environment import encoded, environment, named_problems, pin
 from node.training.task import Task
 
 ATTACKER_GRACE_S = 10.0
@@ -128,11 +128,12 @@ class _Workshop:
         if node in self._keepers:
             self._keepers.pop(node).close()
         config = self._configs[node]
-        environment = fingerprint(config.run.device)
-        recovery = recover(config, environment, self._journals[node])
+        facts = environment(config.run.device)
+        self._journals[node].append("environment", facts=facts)
+        recovery = recover(config, encoded(facts), self._journals[node])
         keeper = recovery.keeper if recovery is not None else None
         secrets = keys.load(Path(config.secrets_file))
-        made = build_node(config, secrets, self._task, environment, self._check, self.compute, keeper)
+        made = build_node(config, secrets, self._task, encoded(facts), self._check, self.compute, keeper)
         if recovery is None:
             return made, ()
         self._keepers[node] = recovery.keeper

@@ -33,7 +33,7 @@ from node.protocol.notices import Halted
 from node.quota import Credits
 from node.recorder import Recorder
 from node.recovery import elapsed_s, recover
-from node.training.environment import fingerprint, named_problems, pin
+from node.training.environment import encoded, environment, named_problems, pin
 from node.transport import Transport
 from node.wire import Limits
 
@@ -176,9 +176,11 @@ def _run(
         if pipe is not None:
             with contextlib.suppress(BrokenPipeError):  # `stop` notices that the launcher is gone
                 pipe.send(("bound", transport.bound))
+        facts = environment(run.device)
+        journal.append("environment", facts=facts)
         with descriptors.reserve:
-            recovery = recover(config, fingerprint(run.device), journal)
-        node = build_node(config, secrets, task, fingerprint(run.device), keeper=recovery.keeper if recovery else None)
+            recovery = recover(config, encoded(facts), journal)
+        node = build_node(config, secrets, task, encoded(facts), keeper=recovery.keeper if recovery else None)
         transport.accept_bulk = node.expects
         links = LinkWatch(transport, journal, shaped_links(config))
         if recovery is not None and recovery.at is not None:

@@ -112,18 +112,23 @@ def test_records_that_break_the_rules_are_left_out_of_the_story(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("fine", "said", "code"),
+    ("kinds", "said", "code"),
     [
-        ((), "0 findings, 0 wrong, 1 not checked", 0),
-        ((True,), "1 finding, 0 wrong, 1 not checked", 0),
-        ((True, False), "2 findings, 1 wrong, 1 not checked", 1),
+        ((), "0 findings: 0 recomputed, 0 believed on signatures, 0 wrong, 1 not checked", 0),
+        (("transcript",), "1 finding: 1 recomputed, 0 believed on signatures, 0 wrong, 1 not checked", 0),
+        (("recomputation", "damage"), "2 findings: 1 recomputed, 0 believed on signatures, 1 wrong, 1 not checked", 1),
+        (("majority", "quorum", "certificate", "summary"),
+         "4 findings: 1 recomputed, 3 believed on signatures, 0 wrong, 1 not checked", 0),
+        (("majority", "undecided"), "1 finding: 0 recomputed, 1 believed on signatures (1 of them for lack of a "
+         "recomputation), 0 wrong, 2 not checked", 0),
     ],
-)
+)  # fmt: skip
 def test_findings_are_counted(
-    fine: tuple[bool, ...], said: str, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kinds: tuple[str, ...], said: str, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "genesis.json").touch()
-    found = [audit.Finding("ban of peer 1", each, "transcript", "as peer 0 said") for each in fine]
+    found = [audit.Finding("ban of peer 1", kind != "damage", kind, "as peer 0 said", checked=kind != "undecided")
+             for kind in kinds]  # fmt: skip
     report = verification.Report("00", (*found, audit.unchecked("roles", "nothing says so")), ())
     monkeypatch.setattr(verification, "check", lambda *_: report)
     console = Console(file=io.StringIO(), width=200)
