@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import inspect
 import sys
+import traceback
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -20,6 +22,9 @@ from node.errors import BtardError, ConfigError
 GROUP = "btard.plugins"
 
 _loaded: set[str] = set()
+_MODULE = "btard_import_"
+_packages: set[str] = set()
+"""Top-level names of the installed packages that offered something."""
 
 
 def label(path: Path) -> str:
@@ -45,7 +50,7 @@ def load(paths: Sequence[Path]) -> None:
     for path in paths:
         found = label(path)
         if found not in _loaded:
-            _run(path, f"btard_import_{path.stem}_{found.rpartition(' ')[2]}")
+            _run(path, f"{_MODULE}{path.stem}_{found.rpartition(' ')[2]}")
             _loaded.add(found)
 
 
@@ -73,6 +78,7 @@ def load_installed() -> None:
     """
     for entry in importlib.metadata.entry_points(group=GROUP):
         try:
+            _packages.add(entry.module.partition(".")[0])
             entry.load()
         except BtardError:
             raise
@@ -91,9 +97,9 @@ def _run(path: Path, name: str) -> None:
     sys.modules[name] = module  # dataclasses and pickles look their module up
     try:
         spec.loader.exec_module(module)
-    except BtardError:
+    except ConfigError as error:
         del sys.modules[name]
-        raise
+        raise ConfigError(f"--import {path} failed{_where(error, path)}: {error}") from error
     except Exception as error:
         del sys.modules[name]
         raise ConfigError(
@@ -111,3 +117,27 @@ def _where(error: Exception, path: Path) -> str:
             line = trace.tb_lineno
         trace = trace.tb_next
     return f" in line {line}" if line is not None else ""
+
+
+def place(target: object) -> str:
+    """Where a function or class is defined, as ` (mine.py line 12)`; empty where that cannot be told."""
+    code = getattr(inspect.unwrap(target), "__code__", None)  # type: ignore[arg-type]
+    return f" ({Path(code.co_filename).name} line {code.co_firstlineno})" if code is not None else ""
+
+
+def foreign(module: object) -> bool:
+    """True if a module of this name is a file of `--import`, or belongs to a package that offered something."""
+    name = str(module)
+    return name.startswith(_MODULE) or name.partition(".")[0] in _packages
+
+
+def blame(error: BaseException) -> str | None:
+    """The innermost line of a plug-in that an error passed through, as `mine.py line 12`; None: it is not a plug-in's.
+
+    A plug-in's mistake must not look like a peer's misconduct; what comes up elsewhere is ours.
+    """
+    found = None
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        if foreign(frame.f_globals.get("__name__")):
+            found = f"{Path(frame.f_code.co_filename).name} line {line}"
+    return found
