@@ -23,7 +23,7 @@ from node.config import Endpoint, NodeConfig, Secrets
 from node.disk import Disk
 from node.driver import Driver
 from node.emulation import EmulatedTransport
-from node.errors import BackendError, BtardError
+from node.errors import BackendError, BtardError, PluginError
 from node.journal import Journal
 from node.linkwatch import LinkWatch, shaped_links
 from node.mesh import GRACE_S, mesh, ungreeted
@@ -36,6 +36,10 @@ from node.recovery import elapsed_s, recover
 from node.training.environment import fingerprint, named_problems, pin
 from node.transport import Transport
 from node.wire import Limits
+
+PLUGIN_FAILED = 70
+"""Exit code of a worker whose attack, rule or task raised or broke its interface: its author's mistake ends the run, and
+must not pass for the silence of a peer."""
 
 MESH_S = 60.0
 """Longest wait for greetings: six processes may still be importing torch."""
@@ -132,10 +136,11 @@ def main(config: NodeConfig, pipe: Connection | None = None, mesh_s: float = MES
         grace_s: seconds of them to wait for the last f, which may be silent for ever.
 
     Returns:
-        The exit status: 0 finished or expelled, 1 halted or failed, 128 + n ended by a signal.
+        The exit status: 0 finished or expelled, 1 halted or failed, 70 a plug-in failed, 128 + n ended by a signal.
     """
     descriptors.raise_limit()
     stop = _Stop(pipe)
+    code = 1
     directory = Path(config.directory)
     try:
         if pipe is not None:
@@ -145,13 +150,17 @@ def main(config: NodeConfig, pipe: Connection | None = None, mesh_s: float = MES
                 with named_problems(config.run.device):
                     return _run(config, journal, pipe, stop, (mesh_s, grace_s))
             except Exception as error:
-                _record_failure(journal, error)
+                if failed_plugin(error):
+                    code = PLUGIN_FAILED
+                    _complain(traceback.format_exc())
+                record_failure(journal, error)
                 raise
     except BtardError as error:
         _complain(f"error: {error}")
     except Exception:
-        _complain(traceback.format_exc())
-    return 1
+        if code != PLUGIN_FAILED:
+            _complain(traceback.format_exc())
+    return code
 
 
 def _run(
@@ -246,9 +255,16 @@ def _exit_code(ending: Output | None, stop: _Stop) -> int:
     return 1 if isinstance(ending, Halted) else 0
 
 
-def _record_failure(journal: Journal, error: Exception) -> None:
+def failed_plugin(error: Exception) -> bool:
+    """True if an error is the mistake of an attack, a rule or a task from outside this package."""
+    return isinstance(error, PluginError) or extensions.blame(error) is not None
+
+
+def record_failure(journal: Journal, error: Exception) -> None:
     """Put an error into the journal, unless the journal is what failed."""
     text = str(error) if isinstance(error, BtardError) else f"{type(error).__name__}: {error}"
+    if (line := extensions.blame(error)) is not None:
+        text = f"{line} raised {text}"
     with contextlib.suppress(BackendError):
         journal.append("failed", error=text)
 
