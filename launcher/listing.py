@@ -63,7 +63,9 @@ def check(files: Sequence[Path], data_dir: str | None) -> None:
     """
     from launcher import data, plugins
 
-    found = plugins.check_files([str(path) for path in files], data.directory(data_dir or os.environ.get("BTARD_DATA_DIR")))
+    found = plugins.check_files(
+        [str(path) for path in files], data.directory(data_dir or os.environ.get("BTARD_DATA_DIR"))
+    )
     if not found:
         names = ", ".join(map(str, files)) or "no installed package"
         raise ConfigError(f"{names} registers no attack, rule or task; write one as docs/extending.md shows")

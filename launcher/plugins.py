@@ -135,9 +135,7 @@ def _difference(tried: Tried, other: Tried | None) -> str | None:
     return None
 
 
-def _found(
-    tried: Tried, other: Tried | None, difference: str | None, traced: Mapping[str, Tried]
-) -> Found:
+def _found(tried: Tried, other: Tried | None, difference: str | None, traced: Mapping[str, Tried]) -> Found:
     failed = tried if tried.problem is not None or other is None or other.problem is None else other
     if difference is None:
         return Found(tried.name, failed.problem, tried.skipped, failed.trace)

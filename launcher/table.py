@@ -7,6 +7,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
+from launcher import removals
 from launcher.experiment import Experiment
 from launcher.monitor import shown_path
 from launcher.state import undo_line
@@ -15,6 +16,7 @@ from launcher.traffic import human
 from launcher.weather import events, weather
 
 _WIDTH = 22
+_REMOVED, _ELIMINATED = "honest, yet removed", "honest, eliminated"
 
 
 _LOCAL = Experiment()
@@ -23,8 +25,10 @@ _LOCAL = Experiment()
 def show(console: Console, summary: Summary, run_dir: Path, experiment: Experiment = _LOCAL) -> None:
     """Print how a run ended, and the command that checks it, unless it is a comparison run without evidence."""
     console.print()
+    heading = ""
     for label, text in rows(summary, experiment):
-        line = Text.assemble((f"{label:{_WIDTH}}", "bold"), (text, _style(label, summary)))
+        heading = label or heading
+        line = Text.assemble((f"{label:{_WIDTH}}", "bold"), (text, _style(heading, summary)))
         console.print(line, soft_wrap=True)
     if experiment.topology == "butterfly":
         console.print(Text(f"\ncheck the evidence with: btard-launch verify {shown_path(run_dir)}"), soft_wrap=True)
@@ -49,6 +53,10 @@ def rows(summary: Summary, experiment: Experiment = _LOCAL) -> list[tuple[str, s
     if summary.byzantine:
         result += _many("attackers not found", [f"peer {peer}" for peer in summary.undetected_peers])
     result += _many("honest peers banned", [f"peer {peer}" for peer in summary.honest_banned_peers])
+    if found := removals.unexplained(summary):
+        result += _many(_REMOVED, [each.text for each in found])
+    if found := removals.eliminated(summary):
+        result += _many(_ELIMINATED, [each.text for each in found])
     result += _many("scenario", events(summary)) if summary.scenario else []
     result += _many("links", weather(summary.links)) if summary.links else []
     equal = (
@@ -92,5 +100,6 @@ def _style(label: str, summary: Summary) -> str:
         "honest peers banned": bool(summary.honest_banned),
         "attackers not found": bool(summary.undetected),
         "agreement": not summary.agreement,
+        _REMOVED: True,
     }
-    return "red" if bad.get(label) else ""
+    return "red" if bad.get(label) else "yellow" if label == _ELIMINATED else ""

@@ -17,9 +17,13 @@ from pathlib import Path
 
 from blake3 import blake3
 
-from node.errors import BtardError, ConfigError
+from node.errors import BtardError, ConfigError, PluginError
 
 GROUP = "btard.plugins"
+
+FAILED = 70
+"""Exit code of a process whose attack, rule or task raised or broke its interface: the mistake of its author ends the
+run, and must not pass for the silence of a peer."""
 
 _loaded: set[str] = set()
 _MODULE = "btard_import_"
@@ -141,3 +145,15 @@ def blame(error: BaseException) -> str | None:
         if foreign(frame.f_globals.get("__name__")):
             found = f"{Path(frame.f_code.co_filename).name} line {line}"
     return found
+
+
+def failed(error: BaseException) -> bool:
+    """True if an error is the mistake of an attack, a rule or a task."""
+    return isinstance(error, PluginError) or blame(error) is not None
+
+
+def told(error: BaseException) -> str:
+    """An error in one line, with the line of the plug-in that raised it, if one did."""
+    text = str(error) if isinstance(error, BtardError) else f"{type(error).__name__}: {error}"
+    line = None if isinstance(error, PluginError) else blame(error)
+    return f"{line} raised {text}" if line is not None else text

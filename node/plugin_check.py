@@ -237,7 +237,9 @@ def _evaluate(task: Task, parameters_D: Tensor) -> int:
     stop = min(task.test_size, MOST_TESTED)
     correct = task.evaluate(parameters_D.clone(), 0, stop)
     if not isinstance(correct, int) or not 0 <= correct <= stop:
-        raise PluginError(f"`evaluate(parameters, 0, {stop})` returned {correct!r}; return how many of {stop} are right")
+        raise PluginError(
+            f"`evaluate(parameters, 0, {stop})` returned {correct!r}; return how many of {stop} are right"
+        )
     return correct
 
 
@@ -270,7 +272,9 @@ def _check_vector(what: str, vector_D: object, dimension: int) -> None:
     if vector_D.requires_grad:
         raise PluginError(f"`{what}` returned a tensor that still records operations; return `.detach()`")
     if not bool(torch.isfinite(vector_D).all()):
-        raise PluginError(f"`{what}` returned entries that are not finite; return finite numbers, as `tame(...)` makes them")
+        raise PluginError(
+            f"`{what}` returned entries that are not finite; return finite numbers, as `tame(...)` makes them"
+        )
 
 
 def _shares(one: Tensor, other: Tensor) -> bool:

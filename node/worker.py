@@ -23,7 +23,7 @@ from node.config import Endpoint, NodeConfig, Secrets
 from node.disk import Disk
 from node.driver import Driver
 from node.emulation import EmulatedTransport
-from node.errors import BackendError, BtardError, PluginError
+from node.errors import BackendError, BtardError
 from node.journal import Journal
 from node.linkwatch import LinkWatch, shaped_links
 from node.mesh import GRACE_S, mesh, ungreeted
@@ -36,10 +36,6 @@ from node.recovery import elapsed_s, recover
 from node.training.environment import fingerprint, named_problems, pin
 from node.transport import Transport
 from node.wire import Limits
-
-PLUGIN_FAILED = 70
-"""Exit code of a worker whose attack, rule or task raised or broke its interface: its author's mistake ends the run, and
-must not pass for the silence of a peer."""
 
 MESH_S = 60.0
 """Longest wait for greetings: six processes may still be importing torch."""
@@ -150,15 +146,15 @@ def main(config: NodeConfig, pipe: Connection | None = None, mesh_s: float = MES
                 with named_problems(config.run.device):
                     return _run(config, journal, pipe, stop, (mesh_s, grace_s))
             except Exception as error:
-                if failed_plugin(error):
-                    code = PLUGIN_FAILED
+                if extensions.failed(error):
+                    code = extensions.FAILED
                     _complain(traceback.format_exc())
-                record_failure(journal, error)
+                _record_failure(journal, error)
                 raise
     except BtardError as error:
         _complain(f"error: {error}")
     except Exception:
-        if code != PLUGIN_FAILED:
+        if code != extensions.FAILED:
             _complain(traceback.format_exc())
     return code
 
@@ -255,16 +251,9 @@ def _exit_code(ending: Output | None, stop: _Stop) -> int:
     return 1 if isinstance(ending, Halted) else 0
 
 
-def failed_plugin(error: Exception) -> bool:
-    """True if an error is the mistake of an attack, a rule or a task from outside this package."""
-    return isinstance(error, PluginError) or extensions.blame(error) is not None
-
-
-def record_failure(journal: Journal, error: Exception) -> None:
+def _record_failure(journal: Journal, error: Exception) -> None:
     """Put an error into the journal, unless the journal is what failed."""
-    text = str(error) if isinstance(error, BtardError) else f"{type(error).__name__}: {error}"
-    if (line := extensions.blame(error)) is not None:
-        text = f"{line} raised {text}"
+    text = extensions.told(error)
     with contextlib.suppress(BackendError):
         journal.append("failed", error=text)
 
