@@ -186,7 +186,7 @@ def bench(peers: int, size: float, pairs: int, task: str | None, steps: int, sca
 
 for each in (oversight.verify, oversight.status, oversight.logs, oversight.stop, studies.sweep, studies.report,
              studies.compare, studies.export, pages.dashboards, listing.attacks, listing.rules,
-             listing.tasks):  # fmt: skip
+             listing.tasks, listing.check):  # fmt: skip
     cli.add_command(each)
 
 

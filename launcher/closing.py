@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 from rich.console import Console
 
-from launcher import exits, expectations, summary, table
+from launcher import exits, expectations, removals, summary, table
 from launcher.cluster import Result
 from launcher.experiment import Experiment
 from launcher.monitor import shown_path
@@ -42,4 +42,7 @@ def close(
     problems = expectations.violations(expectations.parse_all(experiment.expect), result.summary)
     for problem in problems:
         click.echo(f"expectation not met: {problem}", err=True)
-    return exits.of_run(result.summary.outcome, result.signum, bool(problems))
+    removed = bool(removals.unexplained(result.summary)) and not experiment.allow_honest_removals
+    if removed and result.summary.outcome == summary.FINISHED:
+        click.echo("honest peers were removed, see the table; --allow-honest-removals lets such a run pass", err=True)
+    return exits.of_run(result.summary.outcome, result.signum, bool(problems), removed)

@@ -17,6 +17,7 @@ from launcher.play import LOOK_SECONDS, play_of
 from launcher.state import Record, RunState
 from launcher.summary import FAILED, FINISHED, INTERRUPTED, TIMEOUT, Ending, Summary
 from launcher.watch import Watch
+from node import extensions
 from node.errors import BackendError, BtardError
 
 POLL_SECONDS = 0.2
@@ -245,6 +246,9 @@ def _reason_to_stop(current: _Run) -> tuple[str, str] | None:
         return INTERRUPTED, f"stopped by signal {current.interrupts.signum} after step {current.state.step}"
     if limit is not None and elapsed > limit:
         return TIMEOUT, f"not finished after --timeout {limit:g} s, at step {current.state.step}"
+    mistake = ending.broken_plugin(current.state, current.exits)
+    if mistake is not None:
+        return FAILED, mistake
     missing = sorted(set(range(current.plan.run.peers)) - current.backend.bound - current.absent)
     if missing and any(node in current.exits for node in missing):
         return FAILED, ending.first_problem(current.directory, current.state, current.exits)
@@ -262,15 +266,20 @@ def _name_dead(current: _Run, ended: backends.Exited) -> None:
     node = current.state.nodes[ended.node]
     node.exit_code = ended.exit_code
     current.watch.note("exited", peer=ended.node, exit_code=ended.exit_code)
-    if node.finished or ended.exit_code == 0 or node.out is not None or current.interrupts.signum is not None:
+    lines = ending.LOG_LINES
+    if ended.exit_code == extensions.FAILED:
+        if list(current.exits.values()).count(extensions.FAILED) > 1:
+            return  # a rule or a task fails at every node; it is shown once
+        lines = ending.TRACE_LINES
+    elif node.finished or ended.exit_code == 0 or node.out is not None or current.interrupts.signum is not None:
         return
-    if node.node in current.state.killed:
+    elif node.node in current.state.killed:
         return  # as the scenario wanted
-    if node.state not in ("halted", "failed"):
+    elif node.state not in ("halted", "failed"):
         node.state = "dead"
     elif node.node in current.plan.roles:
         return  # an attacker that halts has been cut off; the verdict may be on its way in the others' journals
-    for line in ending.obituary(node, ending.last_words(current.directory, ended.node)):
+    for line in ending.obituary(node, ending.last_words(current.directory, ended.node, lines)):
         current.observer.note(line)
 
 

@@ -104,6 +104,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     timeout: float | None = None
     monitor: bool = False
     expect: tuple[str, ...] = ()
+    allow_honest_removals: bool = False
 
     @property
     def seeds(self) -> Seeds:

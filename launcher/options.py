@@ -144,4 +144,5 @@ OPTIONS: tuple[Option, ...] = (
     Option("timeout", _PLACE, "stop the run after this time (exit 5)", "none|TIME", or_none(syntax.seconds, "none")),
     Option("expect", _PLACE, "check a field of summary.json, e.g. 'honest_banned==0' (repeatable; exit 4)", "CHECK",
            str, many=True),
+    Option("allow_honest_removals", _PLACE, "end with 0 though honest peers were banned, or gone without a cause"),
 )  # fmt: skip

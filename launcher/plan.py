@@ -91,24 +91,26 @@ def make(experiment: Experiment) -> Plan:
     """Validate everything that a user may have got wrong; starts and writes nothing.
 
     Raises:
-        ConfigError: an option, name or parameter that cannot be run.
+        ConfigError: an option, name or parameter that cannot be run, or an own attack, rule or task that would fail.
         BackendError: no such device here.
     """
     quick_check(experiment)
     run = experiment.run_config(device(experiment.device))
     extensions.load([Path(path) for path in experiment.imports])
     roles = experiment.roles()
+    where = data.directory(experiment.data_dir)
+    from launcher import plugins
     from node import topologies
     from node.aggregation.requirement import rule_for
     from node.attacks.registry import check_topology
     from node.training.registry import TASKS
 
+    plugins.check(run, roles, experiment.imports, where)
     rule_for(run, len(roles))
     topologies.check(run)
     for role in roles.values():
         check_topology(role, run.topology)
     TASKS.check(run.task.name, run.task.parameters)
-    where = data.directory(experiment.data_dir)
     conditions = network.of(experiment)
     _check_delay(conditions, run)
     return Plan(experiment, run, roles, where, _dimension(run, where, roles), conditions,

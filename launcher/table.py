@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
+from launcher import removals
 from launcher.experiment import IMPORTS, Experiment
 from launcher.monitor import shown_path
 from launcher.state import undo_line
@@ -17,6 +18,7 @@ from launcher.traffic import human
 from launcher.weather import events, weather
 
 _WIDTH = 22
+_REMOVED, _ELIMINATED = "honest, yet removed", "honest, eliminated"
 
 
 _LOCAL = Experiment()
@@ -36,8 +38,10 @@ def show(
         check: the words of that command; None: `btard-launch verify` here.
     """
     console.print()
+    heading = ""
     for label, text in rows(summary, experiment):
-        line = Text.assemble((f"{label:{_WIDTH}}", "bold"), (text, _style(label, summary)))
+        heading = label or heading
+        line = Text.assemble((f"{label:{_WIDTH}}", "bold"), (text, _style(heading, summary)))
         console.print(line, soft_wrap=True)
     if experiment.topology == "butterfly":
         words = check if check is not None else check_command(run_dir, experiment.imports)
@@ -74,6 +78,10 @@ def rows(summary: Summary, experiment: Experiment = _LOCAL) -> list[tuple[str, s
     if summary.byzantine:
         result += _many("attackers not found", [f"peer {peer}" for peer in summary.undetected_peers])
     result += _many("honest peers banned", [f"peer {peer}" for peer in summary.honest_banned_peers])
+    if found := removals.unexplained(summary):
+        result += _many(_REMOVED, [each.text for each in found])
+    if found := removals.eliminated(summary):
+        result += _many(_ELIMINATED, [each.text for each in found])
     result += _many("scenario", events(summary)) if summary.scenario else []
     result += _many("links", weather(summary.links)) if summary.links else []
     equal = (
@@ -117,5 +125,6 @@ def _style(label: str, summary: Summary) -> str:
         "honest peers banned": bool(summary.honest_banned),
         "attackers not found": bool(summary.undetected),
         "agreement": not summary.agreement,
+        _REMOVED: True,
     }
-    return "red" if bad.get(label) else ""
+    return "red" if bad.get(label) else "yellow" if label == _ELIMINATED else ""

@@ -67,11 +67,13 @@ def main(configs: Sequence[NodeConfig], pipe: Connection | None = None) -> int:
     try:
         run(configs, lambda node, code: tell("ended", node, code), lambda: tell("bound"), lambda: bool(stopped))
     except BtardError as error:
+        if extensions.failed(error):
+            traceback.print_exc()
         print(f"error: {error}", file=sys.stderr, flush=True)  # noqa: T201
-        return 1
-    except Exception:
+        return extensions.FAILED if extensions.failed(error) else 1
+    except Exception as error:
         traceback.print_exc()
-        return 1
+        return extensions.FAILED if extensions.failed(error) else 1
     return 128 + stopped[0] if stopped else 0
 
 
@@ -102,7 +104,7 @@ def run(
             with named_problems(configs[0].run.device):
                 carry(configs, journals, ended, bound, stopping)
         except Exception as error:
-            text = str(error) if isinstance(error, BtardError) else f"{type(error).__name__}: {error}"
+            text = extensions.told(error)
             for journal in journals.values():
                 with contextlib.suppress(BtardError):  # the journal may be what failed
                     journal.append("failed", error=text)

@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 from rich.console import Console
 
-from launcher import cluster, exits, plan, table
+from launcher import cluster, exits, plan, removals, table
 from launcher.containers import mirror, places
 from launcher.containers.bundle import PASSWORD_FILE
 from launcher.containers.volumes import Volumes
@@ -81,7 +81,8 @@ def observe(record: RunRecord, root: Path) -> int:
         "press Ctrl-C; dashboards stay until then (after `up -d`: docker compose down)",
     ):
         console.print(line, soft_wrap=True)
-    return exits.of_run(result.summary.outcome, result.signum, violated=False)
+    removed = bool(removals.unexplained(result.summary)) and not record.experiment.allow_honest_removals
+    return exits.of_run(result.summary.outcome, result.signum, violated=False, honest_removed=removed)
 
 
 def _annotated(inner: cluster.Observer, root: Path) -> cluster.Observer:
