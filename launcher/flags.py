@@ -7,7 +7,7 @@ from collections.abc import Callable
 import click
 
 from launcher.options import OPTIONS, Option
-from node.nearest import nearest
+from node.nearest import suggestion
 
 
 class Launch(click.Group):
@@ -26,8 +26,7 @@ class Launch(click.Group):
         """The command that the first argument names."""
         names = self.list_commands(context)
         if args[0] not in names:
-            near = nearest(args[0], names)
-            raise click.UsageError(f"unknown command {args[0]!r}; did you mean {near!r}?")
+            raise click.UsageError(f"unknown command {args[0]!r}; {suggestion(args[0], names)}")
         return super().resolve_command(context, args)
 
 

@@ -10,6 +10,8 @@ import click
 
 from node import extensions
 
+PUBLIC_DATA = "private data cannot be used: gradients are recomputed from public data"
+
 _import_option = click.option(
     "--import", "imports", metavar="FILE.py", multiple=True, type=click.Path(path_type=Path),
     help="file with own attacks, rules or tasks (repeatable)",
@@ -47,6 +49,7 @@ def tasks(imports: Sequence[Path]) -> None:
     from node.training.registry import TASKS
 
     _catalogue(TASKS)
+    click.echo(f"    {PUBLIC_DATA}")
 
 
 def _catalogue(entries: Any) -> None:

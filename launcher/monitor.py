@@ -168,6 +168,7 @@ def headline(plan: Plan) -> list[str]:
         f"{run.peers} peers, {run.task.name}, {run.steps} steps, batch {run.batch_size}, rule {_rule(run)}, "
         f"tau {run.tau:g}, {watched if run.topology == 'butterfly' else f'topology {run.topology}'}, on {run.device}"
     ]
+    lines += [plan.undo] if plan.undo else []
     for peer, role in sorted(plan.roles.items()):
         lines.append(f"peer {peer} attacks: {describe(role)}")
         if role.schedule.start >= run.steps:

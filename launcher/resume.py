@@ -73,7 +73,7 @@ def _configs(run_dir: Path, record: RunRecord) -> tuple[NodeConfig, ...]:
 
 def _prepare(record: RunRecord, timeout: float | None, observer: cluster.Observer) -> plan.Plan:
     """What runs, as it was settled at the start: the scenario is in the record, its file may be gone."""
-    experiment = msgspec.structs.replace(record.experiment, scenario=None, timeout=timeout)
+    experiment = msgspec.structs.replace(record.experiment, scenario=None, timeout=timeout, undo=record.run.undo)
     prepared = plan.make(experiment)
     if prepared.dimension is None:
         data.provide(prepared.run, prepared.data_directory, experiment.download, observer.note)
