@@ -8,13 +8,15 @@ from rich.console import Console
 from rich.text import Text
 
 from launcher.experiment import Experiment
-from launcher.monitor import shown_path
+from launcher.monitor import hanging, shown_path
 from launcher.state import undo_line
 from launcher.summary import FINISHED, BanRow, Summary
 from launcher.traffic import human
 from launcher.weather import events, weather
 
 _WIDTH = 22
+_FRAMED = 1.05
+"""Above this share of the formula's bytes, headers are what is seen."""
 
 
 _LOCAL = Experiment()
@@ -24,8 +26,11 @@ def show(console: Console, summary: Summary, run_dir: Path, experiment: Experime
     """Print how a run ended, and the command that checks it, unless it is a comparison run without evidence."""
     console.print()
     for label, text in rows(summary, experiment):
-        line = Text.assemble((f"{label:{_WIDTH}}", "bold"), (text, _style(label, summary)))
-        console.print(line, soft_wrap=True)
+        whole = f"{label:{_WIDTH}}{text}"
+        for number, line in enumerate(hanging(console, whole, _WIDTH)):
+            head = _WIDTH if number == 0 else 0
+            styled = Text.assemble((line[:head], "bold"), (line[head:], _style(label, summary)))
+            console.print(styled, soft_wrap=True)
     if experiment.topology == "butterfly":
         console.print(Text(f"\ncheck the evidence with: btard-launch verify {shown_path(run_dir)}"), soft_wrap=True)
 
@@ -82,7 +87,9 @@ def _bytes(summary: Summary) -> str:
     sent = summary.bytes_sent
     text = f"bulk {human(sent.bulk)}"
     if summary.bytes_expected:
-        text += f" ({100 * sent.bulk / summary.bytes_expected:.1f}% of the formula's {human(summary.bytes_expected)})"
+        share = sent.bulk / summary.bytes_expected
+        more = "; each tensor has a header, which counts where tensors are as small as here" if share > _FRAMED else ""
+        text += f" ({100 * share:.1f}% of the formula's {human(summary.bytes_expected)}{more})"
     return f"{text}, control {human(sent.control)}, published {human(sent.publication)}"
 
 
