@@ -19,9 +19,6 @@ if TYPE_CHECKING:
 
     from launcher.settings import Settings
 
-_LISTS = ("attacks", "rules", "tasks", "status", "logs")
-"""Commands that only show what there is."""
-
 _EXAMPLES = """\b
 Examples:
   btard-launch --attack noise --byzantine 2     six processes, two of them lie
@@ -243,7 +240,6 @@ def _show_plan(chosen: Any) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point: every error is one line on stderr, every ending has its exit code."""
-    words = sys.argv[1:] if arguments is None else arguments
     try:
         code = cli.main(args=arguments, prog_name="btard-launch", standalone_mode=False)
     except click.exceptions.Abort as error:
@@ -257,11 +253,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = _fail(str(error), exits.PREFLIGHT)
     except BtardError as error:
         code = _fail(str(error), exits.FAILED)
-    except SystemExit as ended:
-        # click's answer to a reader that left (`| head`) is exit code 1; a reader of a list had what it wanted, while a
-        # run or a check was cut short.
-        left = isinstance(ended.__context__, BrokenPipeError) and words[:1] and words[0] in _LISTS
-        code = exits.OK if left else ended.code
     sys.exit(code if isinstance(code, int) else exits.OK)
 
 
