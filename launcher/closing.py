@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 import click
 from rich.console import Console
 
@@ -9,6 +11,7 @@ from launcher import exits, expectations, removals, summary, table
 from launcher.cluster import Result
 from launcher.experiment import Experiment
 from launcher.monitor import shown_path
+from launcher.resume import resumable
 
 
 def close(
@@ -29,6 +32,8 @@ def close(
         BackendError: page or event files cannot be written.
     """
     table.show(console, result.summary, result.run_dir, experiment)
+    if result.summary.outcome in (summary.INTERRUPTED, summary.TIMEOUT) and resumable(result.run_dir, experiment):
+        console.print(f"go on with it: btard-launch resume {shlex.quote(shown_path(result.run_dir))}", soft_wrap=True)
     if result.summary.outcome == summary.FINISHED:
         from launcher.report import run_page
 

@@ -243,9 +243,9 @@ def _reason_to_stop(current: _Run) -> tuple[str, str] | None:
     elapsed = time.monotonic() - current.began
     limit = current.plan.experiment.timeout
     if current.interrupts.signum is not None:
-        return INTERRUPTED, f"stopped by signal {current.interrupts.signum} after step {current.state.step}"
+        return INTERRUPTED, f"stopped by signal {current.interrupts.signum} {_place(current.state)}"
     if limit is not None and elapsed > limit:
-        return TIMEOUT, f"not finished after --timeout {limit:g} s, at step {current.state.step}"
+        return TIMEOUT, f"not finished after --timeout {limit:g} s, {_place(current.state)}"
     mistake = ending.broken_plugin(current.state, current.exits)
     if mistake is not None:
         return FAILED, mistake
@@ -259,6 +259,10 @@ def _reason_to_stop(current: _Run) -> tuple[str, str] | None:
             f"node {names} did not bind its sockets within {BIND_SECONDS:.0f} s; see {current.directory}/logs",
         )
     return None
+
+
+def _place(state: RunState) -> str:
+    return f"after step {state.step}" if state.step >= 0 else "before the first step"
 
 
 def _name_dead(current: _Run, ended: backends.Exited) -> None:

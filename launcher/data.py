@@ -8,7 +8,7 @@ from pathlib import Path
 
 from node.config import RunConfig
 from node.errors import ConfigError, DataError
-from node.nearest import nearest
+from node.nearest import suggestion
 
 Report = Callable[[str], None]
 SETS = ("mnist", "cifar10")
@@ -82,5 +82,4 @@ def provide(run: RunConfig, where: Path, download: bool, report: Report) -> None
 
 def _known(name: str) -> None:
     if name not in SETS:
-        near = nearest(name, SETS)
-        raise ConfigError(f"unknown data set {name!r}; did you mean {near!r}? There are {', '.join(SETS)}")
+        raise ConfigError(f"unknown data set {name!r}; {suggestion(name, SETS)}")

@@ -13,6 +13,8 @@ from launcher import exits
 from node import extensions
 from node.errors import ConfigError
 
+PUBLIC_DATA = "private data cannot be used: gradients are recomputed from public data"
+
 _import_option = click.option(
     "--import", "imports", metavar="FILE.py", multiple=True, type=click.Path(path_type=Path),
     help="file with own attacks, rules or tasks (repeatable)",
@@ -50,6 +52,7 @@ def tasks(imports: Sequence[Path]) -> None:
     from node.training.registry import TASKS
 
     _catalogue(TASKS)
+    click.echo(f"    {PUBLIC_DATA}")
 
 
 @click.command(short_help="Try out own attacks, rules and tasks.")

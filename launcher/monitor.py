@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -22,6 +23,8 @@ from node.conditions import Conditions
 from node.config import RunConfig
 
 REFRESH_SECONDS = 0.25
+_WORDS = 64
+"""Columns beside the bar: step, pace and accuracy of a run of some thousand steps."""
 _STYLES = {
     "starting": "dim", "bound": "dim", "ready": "cyan", "training": "green", "finished": "green", "banned": "red",
     "gone": "yellow", "eliminated": "yellow", "on probation": "cyan",
@@ -56,7 +59,8 @@ class Monitor:
 
     def note(self, line: str) -> None:
         """One line, above the live table if there is one."""
-        self._console.print(Text(line), soft_wrap=True)
+        for each in hanging(self._console, line, 2):
+            self._console.print(Text(each), soft_wrap=True)
 
     def began(self, plan: Plan, run_dir: Path, state: RunState) -> None:
         """Show what is about to run, and open the live table on a terminal.
@@ -73,7 +77,7 @@ class Monitor:
             self.note(line)
         self.note(f"run directory {shown_path(run_dir)}")
         if self._console.is_terminal:
-            self._live = Live(self._view(), console=self._console, auto_refresh=False, transient=True)
+            self._live = Live(self.view(), console=self._console, auto_refresh=False, transient=True)
             self._live.start(refresh=True)
 
     def saw(self, records: Sequence[Record]) -> None:
@@ -82,12 +86,12 @@ class Monitor:
         self._tell_news()
         if self._live is not None and time.monotonic() - self._drawn >= REFRESH_SECONDS:
             self._drawn = time.monotonic()
-            self._live.update(self._view(), refresh=True)
+            self._live.update(self.view(), refresh=True)
 
     def ended(self) -> None:
         """Close the live table."""
         if self._live is not None:
-            self._live.update(self._view(), refresh=True)
+            self._live.update(self.view(), refresh=True)
             self._live.stop()
             self._live = None
 
@@ -143,7 +147,8 @@ class Monitor:
         elapsed, done = max(0.0, now - self._ready_at), step - self._from_step
         return f"{elapsed:.0f} s" + (f", {1000 * elapsed / done:.0f} ms a step" if done > 0 else "")
 
-    def _view(self) -> RenderableType:
+    def view(self) -> RenderableType:
+        """The table of nodes and the bar below it, once the run has begun."""
         plan, state = self._plan, self._state
         assert plan is not None
         assert state is not None
@@ -156,8 +161,11 @@ class Monitor:
         done = max(state.step, 0)
         bar = Table.grid(padding=(0, 1))
         pace = self._pace(state.step, time.time())
-        bar.add_row(ProgressBar(total=plan.run.steps, completed=done, width=40),
-                    Text(f"step {done}/{plan.run.steps}  {pace}  {self._accuracy()}"))  # fmt: skip
+        words = Text(f"step {done}/{plan.run.steps}  {pace}  {self._accuracy()}", no_wrap=True,
+                     overflow="ellipsis")  # fmt: skip
+        # As wide at every step: a bar that gives way to longer words would jump.
+        width = max(8, min(40, self._console.width - _WORDS))
+        bar.add_row(ProgressBar(total=plan.run.steps, completed=done, width=width), words)
         return Group(table, bar)
 
     def _row(self, node: NodeState) -> tuple[RenderableType, ...]:
@@ -173,7 +181,7 @@ class Monitor:
 
     def _accuracy(self) -> str:
         known = self._state.accuracy() if self._state else []
-        return f"test accuracy {known[-1][1]:.4f} (step {known[-1][0]})" if known else ""
+        return f"accuracy {known[-1][1]:.4f} (step {known[-1][0]})" if known else ""
 
 
 def _rule(run: RunConfig) -> str:
@@ -190,6 +198,7 @@ def headline(plan: Plan) -> list[str]:
         f"{run.peers} peers, {run.task.name}, {run.steps} steps, batch {run.batch_size}, rule {_rule(run)}, "
         f"tau {run.tau:g}, {watched if run.topology == 'butterfly' else f'topology {run.topology}'}, on {run.device}"
     ]
+    lines += [plan.undo] if plan.undo else []
     for peer, role in sorted(plan.roles.items()):
         lines.append(f"peer {peer} attacks: {describe(role)}")
         if role.schedule.start >= run.steps:
@@ -215,6 +224,19 @@ def ban_line(ban: Ban, byzantine: frozenset[int]) -> str:
     by = "seen by all" if ban.accuser is None else f"accused by {ban.accuser}"
     out = ban.standing if ban.removed else "convicted, stays"
     return f"step {ban.step}: {who} {ban.peer} {out} ({ban.reason}, {by}); evidence {ban.evidence}"
+
+
+def hanging(console: Console, text: str, indent: int) -> list[str]:
+    """A line as it fits a terminal, what goes on further down indented; elsewhere as it is, for grep.
+
+    Words that are longer than a line, as paths are, stay whole.
+    """
+    if not console.is_terminal or len(text) <= console.width:
+        return [text]
+    return textwrap.wrap(
+        text, max(console.width, indent + 20), subsequent_indent=" " * indent, break_long_words=False,
+        break_on_hyphens=False,
+    )  # fmt: skip
 
 
 def shown_path(path: Path) -> str:

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from launcher import backends, data, expectations, shaping, traffic
+import msgspec
+
+from launcher import backends, data, expectations, shaping, traffic, undo
 from launcher import conditions as network
 from launcher.experiment import Experiment, listen
 from node import extensions
@@ -30,6 +32,7 @@ class Plan:
         dimension: entries of the gradient; None while the task's data is missing.
         conditions: what the network is to be like, and what happens to workers; None: nothing.
         warnings: what a scenario means for the run.
+        undo: what `--undo auto` came to, and why; empty where the user chose.
     """
 
     experiment: Experiment
@@ -39,6 +42,7 @@ class Plan:
     dimension: int | None
     conditions: Conditions | None = None
     warnings: tuple[str, ...] = ()
+    undo: str = ""
 
     @property
     def listens(self) -> tuple[Endpoint, ...]:
@@ -113,8 +117,12 @@ def make(experiment: Experiment) -> Plan:
     TASKS.check(run.task.name, run.task.parameters)
     conditions = network.of(experiment)
     _check_delay(conditions, run)
-    return Plan(experiment, run, roles, where, _dimension(run, where, roles), conditions,
-                network.scenario(experiment).warnings)  # fmt: skip
+    dimension = _dimension(run, where, roles)
+    said = ""
+    if experiment.undo is None:
+        window = undo.automatic(experiment, run, dimension)
+        run, said = msgspec.structs.replace(run, undo=window.steps), window.why
+    return Plan(experiment, run, roles, where, dimension, conditions, network.scenario(experiment).warnings, said)
 
 
 def _check_delay(asked: Conditions | None, run: RunConfig) -> None:
@@ -195,6 +203,11 @@ def _dimension(run: RunConfig, where: Path, roles: Mapping[int, Role]) -> int | 
         task = build_task(run.task, TaskContext(where, run.batch_size))
     except DataError:
         return None
+    if run.batch_size > task.train_size:
+        raise ConfigError(
+            f"--batch-size {run.batch_size} is more than the {task.train_size} training examples of task "
+            f"{run.task.name!r}; use at most {task.train_size}"
+        )
     if run.peers > task.dimension:
         raise ConfigError(f"--peers {run.peers} is more than the {task.dimension} entries of task {run.task.name!r}")
     for attack in (attack for role in roles.values() for attack in role.attacks):

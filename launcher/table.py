@@ -11,7 +11,7 @@ from rich.text import Text
 
 from launcher import removals
 from launcher.experiment import IMPORTS, Experiment
-from launcher.monitor import shown_path
+from launcher.monitor import hanging, shown_path
 from launcher.state import undo_line
 from launcher.summary import FINISHED, BanRow, Summary
 from launcher.traffic import human
@@ -19,6 +19,8 @@ from launcher.weather import events, weather
 
 _WIDTH = 22
 _REMOVED, _ELIMINATED = "honest, yet removed", "honest, eliminated"
+_FRAMED = 1.05
+"""Above this share of the formula's bytes, headers are what is seen."""
 
 
 _LOCAL = Experiment()
@@ -41,8 +43,11 @@ def show(
     heading = ""
     for label, text in rows(summary, experiment):
         heading = label or heading
-        line = Text.assemble((f"{label:{_WIDTH}}", "bold"), (text, _style(heading, summary)))
-        console.print(line, soft_wrap=True)
+        whole = f"{label:{_WIDTH}}{text}"
+        for number, line in enumerate(hanging(console, whole, _WIDTH)):
+            head = _WIDTH if number == 0 else 0
+            styled = Text.assemble((line[:head], "bold"), (line[head:], _style(heading, summary)))
+            console.print(styled, soft_wrap=True)
     if experiment.topology == "butterfly":
         words = check if check is not None else check_command(run_dir, experiment.imports)
         console.print(Text(f"\ncheck the evidence with: {shlex.join(words)}"), soft_wrap=True)
@@ -115,7 +120,9 @@ def _bytes(summary: Summary) -> str:
     sent = summary.bytes_sent
     text = f"bulk {human(sent.bulk)}"
     if summary.bytes_expected:
-        text += f" ({100 * sent.bulk / summary.bytes_expected:.1f}% of the formula's {human(summary.bytes_expected)})"
+        share = sent.bulk / summary.bytes_expected
+        more = "; each tensor has a header, which counts where tensors are as small as here" if share > _FRAMED else ""
+        text += f" ({100 * share:.1f}% of the formula's {human(summary.bytes_expected)}{more})"
     return f"{text}, control {human(sent.control)}, published {human(sent.publication)}"
 
 

@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 
 from node.errors import ConfigError
 from node.extensions import load_installed, place
-from node.nearest import nearest
+from node.nearest import nearest, suggestion
 
 T = TypeVar("T")
 
@@ -98,7 +98,7 @@ class Registry(Generic[T]):
         self._load()
         if name not in self._entries:
             near = nearest(name, self._entries)
-            hint = f"; did you mean {near!r}?" if near else ""
+            hint = f"; did you mean {near!r}?" if near else ";"
             raise ConfigError(f"unknown {self.kind} {name!r}{hint} `btard-launch {self._listed_by}` lists them all")
         return self._entries[name]
 
@@ -111,9 +111,8 @@ class Registry(Generic[T]):
         known = self.get(name).parameters
         for key, value in parameters.items():
             if key not in known:
-                near = nearest(key, known)
-                hint = f"; did you mean {near!r}?" if near else "; it takes none"
-                raise ConfigError(f"{self.kind} {name!r} has no parameter {key!r}{hint}")
+                hint = suggestion(key, known) if known else "it takes none"
+                raise ConfigError(f"{self.kind} {name!r} has no parameter {key!r}; {hint}")
             default = known[key]
             kinds: tuple[type, ...] = (int, float, type(None)) if default is None else (type(default),)
             if isinstance(default, float):

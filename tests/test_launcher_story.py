@@ -55,6 +55,20 @@ def test_an_undo_step_is_told_once(tmp_path: Path) -> None:
     ]
 
 
+def test_steps_of_which_the_same_is_told_are_told_once(tmp_path: Path) -> None:
+    with Journal(tmp_path / "nodes" / "0" / "journal.jsonl", 0) as journal:
+        for step in (3, 4, 5, 9):
+            journal.append("suspected", step=step, attempt=0, phase="AGG", peer=5)
+        journal.append("suspected", step=10, attempt=0, phase="AGG", peer=4)
+        journal.append("suspected", step=11, attempt=1, phase="AGG", peer=4)
+    missed = "peer 0 missed the AGG of peer {} at the deadline and asked the others for it"
+    assert list(tell(tmp_path, [0])) == [
+        f"steps 3 to 9 (4 of them): {missed.format(5)}",
+        f"step 10: {missed.format(4)}",
+        f"step 11, attempt 2: {missed.format(4)}",
+    ]
+
+
 def ban(peer: int, reason: str, step: int = 4) -> dict[str, object]:
     return {"event": "banned", "step": step, "attempt": 0, "peer": peer, "reason": reason, "accuser": None,
             "removed": True, "standing": "banned", "evidence": "0" * 64, "path": "nodes/0/evidence/x"}  # fmt: skip
