@@ -60,5 +60,5 @@ ENV OMP_NUM_THREADS=1 MALLOC_ARENA_MAX=1 MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOL
 WORKDIR /btard
 USER 10001:10001
 # Healthy: sockets bound, keys loaded, every peer greeted. It imports neither torch nor anything else that is slow.
-HEALTHCHECK --interval=3s --timeout=5s --start-period=60s --retries=3 CMD ["python", "-S", "-m", "node.health"]
+HEALTHCHECK --interval=3s --timeout=5s --start-period=300s --retries=3 CMD ["python", "-S", "-m", "node.health"]
 CMD ["python", "-m", "node", "/btard/secrets/config.json"]

@@ -26,8 +26,9 @@ types:           ## mypy --strict
 layers:          ## import-linter: dependencies point one way
 	$(PYTHON) -c 'from importlinter.cli import lint_imports_command as run; run()' --no-logo
 
-test:            ## unit, paper, property, simulation and multi-process tests
-	$(PYTHON) -m pytest
+WORKERS ?= logical
+test:            ## unit, paper, property, simulation and multi-process tests, on all processors (WORKERS=0: on one)
+	$(PYTHON) -m pytest -n $(WORKERS) --dist loadfile
 
 model:           ## spin searches every run of the model of agreement, and refutes each weakened rule
 	$(PYTHON) -m pytest -s tests/model

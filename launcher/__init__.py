@@ -10,8 +10,12 @@ from launcher.interrupts import Interrupted
 __all__ = ["Experiment", "Result", "run"]
 
 
-def run(experiment: Experiment) -> Result:
-    """Run an experiment to its end, quietly; the result holds the summary and the run directory.
+def run(experiment: Experiment, *, quiet: bool = False) -> Result:
+    """Run an experiment to its end, its progress on stderr; the result holds the summary and the run directory.
+
+    Args:
+        experiment: what to run.
+        quiet: say nothing.
 
     Raises:
         ConfigError: an option cannot be run.
@@ -19,7 +23,15 @@ def run(experiment: Experiment) -> Result:
         BackendError: the place does not work: ports, disk, devices.
         KeyboardInterrupt: a signal stopped it; the run directory holds the summary.
     """
-    result = cluster.run(experiment)
+    result = cluster.run(experiment, None if quiet else _progress())
     if result.signum is not None:
         raise Interrupted(result.signum)
     return result
+
+
+def _progress() -> cluster.Observer:
+    from rich.console import Console
+
+    from launcher.monitor import Monitor
+
+    return Monitor(Console(stderr=True, highlight=False))

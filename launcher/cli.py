@@ -85,6 +85,10 @@ def run(
         return
     from launcher import closing, monitor
 
+    if tensorboard:
+        from launcher.export.command import check_tensorboard
+
+        check_tensorboard()
     console = _console(stderr=as_json)
     observer: cluster.Observer = monitor.Monitor(console)
     if grafana is not None:
@@ -184,9 +188,9 @@ def bench(peers: int, size: float, pairs: int, task: str | None, steps: int, sca
         click.echo(line)
 
 
-for each in (oversight.verify, oversight.status, oversight.logs, oversight.stop, studies.sweep, studies.report,
-             studies.compare, studies.export, pages.dashboards, listing.attacks, listing.rules,
-             listing.tasks):  # fmt: skip
+for each in (oversight.verify, oversight.status, oversight.logs, oversight.stop, oversight.clean, studies.sweep,
+             studies.report, studies.compare, studies.export, pages.dashboards, listing.attacks, listing.rules,
+             listing.tasks, listing.check):  # fmt: skip
     cli.add_command(each)
 
 
@@ -213,8 +217,10 @@ def _show_config(resolved: Settings) -> None:
 def _show_plan(chosen: Any) -> None:
     from launcher import monitor, traffic
 
+    console = _console()
     for line in monitor.headline(chosen):
-        click.echo(line)
+        for part in monitor.hanging(console, line, 2):
+            click.echo(part)
     for node, endpoint in enumerate(chosen.listens):
         role = "attacker" if node in chosen.roles else "honest"
         click.echo(f"node {node}  {role:8}  control {endpoint.control}  bulk {endpoint.bulk}")
@@ -223,6 +229,13 @@ def _show_plan(chosen: Any) -> None:
     expected = chosen.bytes_expected
     known = "unknown until the data set is there" if expected is None else traffic.human(expected)
     click.echo(f"expected bulk bytes: {known}")
+    if expected is not None:
+        click.echo("  of tensors, if nobody is banned and nothing is disputed: peers that are banned send no more")
+        part_bytes = traffic.FLOAT_BYTES * chosen.dimension // chosen.run.peers
+        if part_bytes < traffic.SMALL_BYTES:
+            click.echo(
+                f"  a part is {traffic.human(part_bytes)}: its header adds up to {traffic.HEADER_BYTES} bytes more"
+            )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -240,10 +253,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = _fail(str(error), exits.PREFLIGHT)
     except BtardError as error:
         code = _fail(str(error), exits.FAILED)
-    except BrokenPipeError:
-        # The reader of our output left (`| head`); Python must not complain about it once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = exits.FAILED
     sys.exit(code if isinstance(code, int) else exits.OK)
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import shlex
+
 import click
 from rich.console import Console
 
-from launcher import exits, expectations, summary, table
+from launcher import exits, expectations, removals, summary, table
 from launcher.cluster import Result
 from launcher.experiment import Experiment
 from launcher.monitor import shown_path
+from launcher.resume import resumable
 
 
 def close(
@@ -29,6 +32,8 @@ def close(
         BackendError: page or event files cannot be written.
     """
     table.show(console, result.summary, result.run_dir, experiment)
+    if result.summary.outcome in (summary.INTERRUPTED, summary.TIMEOUT) and resumable(result.run_dir, experiment):
+        console.print(f"go on with it: btard-launch resume {shlex.quote(shown_path(result.run_dir))}", soft_wrap=True)
     if result.summary.outcome == summary.FINISHED:
         from launcher.report import run_page
 
@@ -42,4 +47,7 @@ def close(
     problems = expectations.violations(expectations.parse_all(experiment.expect), result.summary)
     for problem in problems:
         click.echo(f"expectation not met: {problem}", err=True)
-    return exits.of_run(result.summary.outcome, result.signum, bool(problems))
+    removed = bool(removals.unexplained(result.summary)) and not experiment.allow_honest_removals
+    if removed and result.summary.outcome == summary.FINISHED:
+        click.echo("honest peers were removed, see the table; --allow-honest-removals lets such a run pass", err=True)
+    return exits.of_run(result.summary.outcome, result.signum, bool(problems), removed)

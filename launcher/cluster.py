@@ -17,6 +17,7 @@ from launcher.play import LOOK_SECONDS, play_of
 from launcher.state import Record, RunState
 from launcher.summary import FAILED, FINISHED, INTERRUPTED, TIMEOUT, Ending, Summary
 from launcher.watch import Watch
+from node import extensions
 from node.errors import BackendError, BtardError
 
 POLL_SECONDS = 0.2
@@ -86,6 +87,7 @@ class _Run:
     began: float = field(default_factory=time.monotonic)
     exits: dict[int, int] = field(default_factory=dict)
     absent: frozenset[int] = frozenset()
+    head_start_s: float = 0.0
 
 
 def run(
@@ -132,7 +134,7 @@ def run(
 
 def carry(
     prepared: Plan, made: rundir.RunDirectory, backend: backends.Backend, observer: Observer, interrupts: Interrupts,
-    again: bool = False,
+    again: bool = False, head_start_s: float = 0.0,
 ) -> Result:  # fmt: skip
     """Carry a prepared run through: start its workers, follow their journals to the end, score them.
 
@@ -143,6 +145,7 @@ def carry(
         observer: who is told of the progress.
         interrupts: entered, and deferred.
         again: the run was started before: its files are gone on with.
+        head_start_s: how long the workers have been under way already; the wall time of the summary has it.
 
     Raises:
         BackendError: the disk is full.
@@ -150,7 +153,8 @@ def carry(
     state = RunState(prepared.run.peers, frozenset(prepared.roles))
     simulated = prepared.experiment.backend == "simulated"
     watch = Watch(made.path, state, prepared.run.steps, simulated=simulated)
-    current = _Run(prepared, made.path, made.run_id, backend, state, watch, observer, interrupts)
+    current = _Run(prepared, made.path, made.run_id, backend, state, watch, observer, interrupts,
+                   head_start_s=head_start_s)  # fmt: skip
     try:
         if again:
             watch.catch_up()
@@ -239,9 +243,12 @@ def _reason_to_stop(current: _Run) -> tuple[str, str] | None:
     elapsed = time.monotonic() - current.began
     limit = current.plan.experiment.timeout
     if current.interrupts.signum is not None:
-        return INTERRUPTED, f"stopped by signal {current.interrupts.signum} after step {current.state.step}"
+        return INTERRUPTED, f"stopped by signal {current.interrupts.signum} {_place(current.state)}"
     if limit is not None and elapsed > limit:
-        return TIMEOUT, f"not finished after --timeout {limit:g} s, at step {current.state.step}"
+        return TIMEOUT, f"not finished after --timeout {limit:g} s, {_place(current.state)}"
+    mistake = ending.broken_plugin(current.state, current.exits)
+    if mistake is not None:
+        return FAILED, mistake
     missing = sorted(set(range(current.plan.run.peers)) - current.backend.bound - current.absent)
     if missing and any(node in current.exits for node in missing):
         return FAILED, ending.first_problem(current.directory, current.state, current.exits)
@@ -254,26 +261,35 @@ def _reason_to_stop(current: _Run) -> tuple[str, str] | None:
     return None
 
 
+def _place(state: RunState) -> str:
+    return f"after step {state.step}" if state.step >= 0 else "before the first step"
+
+
 def _name_dead(current: _Run, ended: backends.Exited) -> None:
     """Say which worker died and what it said last."""
     node = current.state.nodes[ended.node]
     node.exit_code = ended.exit_code
     current.watch.note("exited", peer=ended.node, exit_code=ended.exit_code)
-    if node.finished or ended.exit_code == 0 or node.out is not None or current.interrupts.signum is not None:
+    lines = ending.LOG_LINES
+    if ended.exit_code == extensions.FAILED:
+        if list(current.exits.values()).count(extensions.FAILED) > 1:
+            return  # a rule or a task fails at every node; it is shown once
+        lines = ending.TRACE_LINES
+    elif node.finished or ended.exit_code == 0 or node.out is not None or current.interrupts.signum is not None:
         return
-    if node.node in current.state.killed:
+    elif node.node in current.state.killed:
         return  # as the scenario wanted
-    if node.state not in ("halted", "failed"):
+    elif node.state not in ("halted", "failed"):
         node.state = "dead"
     elif node.node in current.plan.roles:
         return  # an attacker that halts has been cut off; the verdict may be on its way in the others' journals
-    for line in ending.obituary(node, ending.last_words(current.directory, ended.node)):
+    for line in ending.obituary(node, ending.last_words(current.directory, ended.node, lines)):
         current.observer.note(line)
 
 
 def _score(current: _Run, outcome: str, problem: str | None) -> Result:
     """Final figures, summary.json and the model; a summary is written whatever happens on the way."""
-    wall = time.monotonic() - current.began
+    wall = time.monotonic() - current.began + current.head_start_s
     final = scoring.Final()
     if outcome == FINISHED:
         try:

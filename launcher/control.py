@@ -16,7 +16,7 @@ import msgspec
 from launcher.files import last_lines, write_atomically
 from launcher.journals import NodeJournal
 from launcher.rundir import RunRecord, read_record
-from launcher.state import RunState
+from launcher.state import UNFINISHED, RunState
 from launcher.summary import Summary
 from node.errors import BackendError, ConfigError
 
@@ -82,11 +82,13 @@ def status(run_dir: Path) -> list[str]:
         warnings += [f"warning: {problem}" for problem in told.problems()]
     head = f"run {record.run_id} ({record.experiment.backend}) in {run_dir}: {_standing(run_dir, record)}"
     rows = [f"step {state.step} of {record.run.steps}" if state.step >= 0 else "no step yet"]
+    over = worker(run_dir) is None
     for node in state.nodes.values():
+        stands = "stopped" if over and node.state in UNFINISHED else node.state
         accuracy = "" if node.accuracy is None else f"  accuracy {node.accuracy:.4f}"
         role = "attacker" if node.node in roles else "honest"
         step = f"step {node.step}" if node.step >= 0 else "no step yet"
-        rows.append(f"node {node.node}  {role:8}  {node.out or node.state:9}  {step}{accuracy}")
+        rows.append(f"node {node.node}  {role:8}  {node.out or stands:9}  {step}{accuracy}")
     return [head, *rows, *warnings]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from node.config import RunConfig
 from node.errors import ConfigError, DataError
-from node.nearest import nearest
+from node.nearest import suggestion
 
 Report = Callable[[str], None]
 SETS = ("mnist", "cifar10")
@@ -21,6 +21,17 @@ def directory(chosen: str | None) -> Path:
         return Path(chosen).expanduser().absolute()
     cache = os.environ.get("XDG_CACHE_HOME")
     return (Path(cache) if cache else Path.home() / ".cache") / "btard" / "data"
+
+
+def lies_in(run: RunConfig, where: Path) -> bool:
+    """True if a run's data set lies there whole and intact; a task without one finds it anywhere."""
+    name = TASK_SETS.get(run.task.name)
+    try:
+        if name is not None:
+            check(name, where)
+    except DataError:
+        return False
+    return True
 
 
 def check(name: str, where: Path) -> None:
@@ -71,5 +82,4 @@ def provide(run: RunConfig, where: Path, download: bool, report: Report) -> None
 
 def _known(name: str) -> None:
     if name not in SETS:
-        near = nearest(name, SETS)
-        raise ConfigError(f"unknown data set {name!r}; did you mean {near!r}? There are {', '.join(SETS)}")
+        raise ConfigError(f"unknown data set {name!r}; {suggestion(name, SETS)}")

@@ -9,8 +9,10 @@ from pathlib import Path
 from launcher.files import last_lines
 from launcher.state import NodeState, RunState
 from launcher.summary import Failure
+from node import extensions
 
 LOG_LINES = 8
+TRACE_LINES = 40
 
 
 def all_finished(state: RunState) -> bool:
@@ -50,9 +52,21 @@ def failures(directory: Path, state: RunState, exits: Mapping[int, int]) -> tupl
     return tuple(found)
 
 
-def last_words(directory: Path, node: int) -> tuple[str, ...]:
+def broken_plugin(state: RunState, exits: Mapping[int, int]) -> str | None:
+    """The mistake in an attack, rule or task that ended a node, in words; None: there was none.
+
+    An attacker's is not misconduct of its node: the experiment that was asked for does not exist.
+    """
+    for node, code in sorted(exits.items()):
+        if code == extensions.FAILED:
+            said = state.nodes[node].problem or "see its log"
+            return f"node {node} {how_it_ended(code)}: {said}; repair it, `btard-launch check FILE.py` tries it out"
+    return None
+
+
+def last_words(directory: Path, node: int, lines: int = LOG_LINES) -> tuple[str, ...]:
     """The end of a worker's log."""
-    return last_lines(directory / "logs" / f"node-{node}.log", LOG_LINES)
+    return last_lines(directory / "logs" / f"node-{node}.log", lines)
 
 
 def obituary(node: NodeState, log: Sequence[str]) -> list[str]:
@@ -66,6 +80,8 @@ def how_it_ended(exit_code: int | None) -> str:
     """An exit code in words."""
     if exit_code is None:
         return "was stopped"
+    if exit_code == extensions.FAILED:
+        return "failed in an attack, rule or task of its own"
     if exit_code >= 0:
         return f"ended with exit code {exit_code}"
     try:

@@ -13,7 +13,7 @@ import msgspec
 
 from launcher.summary import Summary
 from node.errors import ConfigError
-from node.nearest import nearest
+from node.nearest import suggestion
 
 _OPERATORS: Mapping[str, Callable[[Any, Any], bool]] = {
     "==": operator.eq, "!=": operator.ne, "<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt,
@@ -60,8 +60,8 @@ def parse(text: str) -> Expectation:
         raise ConfigError(f"--expect {text!r} is not 'field op value'; write for example 'honest_banned==0'")
     path = tuple(match[1].split("."))
     if path[0] not in _FIELDS:
-        near = nearest(path[0], _FIELDS)
-        raise ConfigError(f"--expect {text!r}: summary.json has no field {path[0]!r}; did you mean {near!r}?")
+        hint = suggestion(path[0], _FIELDS)
+        raise ConfigError(f"--expect {text!r}: summary.json has no field {path[0]!r}; {hint}")
     try:
         value: object = json.loads(match[3])
     except ValueError:

@@ -72,7 +72,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     audit_share: float = _RUN.audit_share
     on_ban: Literal["remove", "reform"] = _RUN.on_ban
     probation: int = _RUN.probation
-    undo: int = _RUN.undo
+    undo: int | None = None
     recompute_tolerance: float = _RUN.recompute_tolerance
     seed: int = 0
     init_seed: int | None = None
@@ -104,6 +104,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     timeout: float | None = None
     monitor: bool = False
     expect: tuple[str, ...] = ()
+    allow_honest_removals: bool = False
 
     @property
     def seeds(self) -> Seeds:
@@ -128,7 +129,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         return _derived("network", self.seed if self.protocol_seed is None else self.protocol_seed)
 
     def run_config(self, device: Literal["cpu", "cuda"]) -> RunConfig:
-        """What all peers agree on.
+        """What all peers agree on; an `undo` of None is left off: its window depends on the task (launcher/undo.py).
 
         Raises:
             ConfigError: an option out of range.
@@ -144,7 +145,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             batch_size=self.batch_size, lr=self.lr, momentum=self.momentum, tau=self.tau, validators=self.validators,
             validate_every=self.validate_every, validators_contribute=self.validators_contribute,
             delta_max=self.delta_max, audit_share=self.audit_share,
-            on_ban=self.on_ban, undo=self.undo, init_seed=seeds.init, data_seed=seeds.data,
+            on_ban=self.on_ban, undo=self.undo or 0, init_seed=seeds.init, data_seed=seeds.data,
             delivery_bound_s=(
                 bounds.delivery_s(self.peers, self.minimum_rate) if self.delivery_bound is None else self.delivery_bound
             ),

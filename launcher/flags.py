@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable
+from typing import Any
 
 import click
 
+from launcher import exits
 from launcher.options import OPTIONS, Option
-from node.nearest import nearest
+from node.nearest import suggestion
+
+_LISTS = ("attacks", "rules", "tasks", "status", "logs")
+"""Commands that only show what there is."""
 
 
 class Launch(click.Group):
@@ -26,9 +33,17 @@ class Launch(click.Group):
         """The command that the first argument names."""
         names = self.list_commands(context)
         if args[0] not in names:
-            near = nearest(args[0], names)
-            raise click.UsageError(f"unknown command {args[0]!r}; did you mean {near!r}?")
+            raise click.UsageError(f"unknown command {args[0]!r}; {suggestion(args[0], names)}")
         return super().resolve_command(context, args)
+
+    def invoke(self, context: click.Context) -> Any:
+        """Run the command; whoever reads a list and leaves (`| head`) had what it wanted, a run was cut short."""
+        try:
+            return super().invoke(context)
+        except BrokenPipeError:
+            # Python must not complain about it once more at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return exits.OK if context.invoked_subcommand in _LISTS else exits.FAILED
 
 
 class GroupedCommand(click.Command):

@@ -12,10 +12,10 @@ from node.errors import ConfigError
 ARROW = re.compile(r"\s*(\*|\d+)\s*(->|<->)\s*(\*|\d+)\s*")
 
 FIELDS: Mapping[str, tuple[str, Callable[[str], float]]] = {
-    "delay": ("delay_s", syntax.seconds),
-    "jitter": ("jitter_s", syntax.seconds),
+    "delay": ("delay_s", syntax.latency),
+    "jitter": ("jitter_s", syntax.latency),
     "loss": ("loss", syntax.share),
-    "retransmit": ("retransmit_s", syntax.seconds),
+    "retransmit": ("retransmit_s", syntax.latency),
     "duplicate": ("duplicate", syntax.share),
     "bandwidth": ("bandwidth_bytes_per_s", syntax.rate),
 }

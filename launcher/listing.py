@@ -1,14 +1,19 @@
-"""Commands that list what can be chosen: attacks, rules, tasks."""
+"""Commands that list what can be chosen, attacks, rules and tasks, and one that tries out one's own."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
+from launcher import exits
 from node import extensions
+from node.errors import ConfigError
+
+PUBLIC_DATA = "private data cannot be used: gradients are recomputed from public data"
 
 _import_option = click.option(
     "--import", "imports", metavar="FILE.py", multiple=True, type=click.Path(path_type=Path),
@@ -47,6 +52,33 @@ def tasks(imports: Sequence[Path]) -> None:
     from node.training.registry import TASKS
 
     _catalogue(TASKS)
+    click.echo(f"    {PUBLIC_DATA}")
+
+
+@click.command(short_help="Try out own attacks, rules and tasks.")
+@click.argument("files", metavar="FILE.py...", nargs=-1, type=click.Path(path_type=Path))
+@click.option("--data-dir", metavar="DIR", help="where data sets lie [~/.cache/btard/data]")
+def check(files: Sequence[Path], data_dir: str | None) -> None:
+    """Try out the attacks, rules and tasks of files, and of installed packages, as a run would use them.
+
+    Gradients and aggregates are computed twice in one process and once in a fresh one: others must find the same bits
+    (exit 2 if something cannot be used; `run` and `--dry-run` check what they use themselves).
+    """
+    from launcher import data, plugins
+
+    found = plugins.check_files(
+        [str(path) for path in files], data.directory(data_dir or os.environ.get("BTARD_DATA_DIR"))
+    )
+    if not found:
+        names = ", ".join(map(str, files)) or "no installed package"
+        raise ConfigError(f"{names} registers no attack, rule or task; write one as docs/extending.md shows")
+    for each in found:
+        word = "fail" if each.problem else "skip" if each.skipped else "ok"
+        reason = each.problem or each.skipped
+        click.echo(f"{word:4}  {each.name}" + (f": {reason}" if reason else ""))
+        if each.trace:
+            click.echo("".join(f"      {line}\n" for line in each.trace.splitlines()), nl=False, err=True)
+    raise SystemExit(exits.USAGE if any(each.problem for each in found) else exits.OK)
 
 
 def _catalogue(entries: Any) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import textwrap
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rich.console import Console, Group, RenderableType
@@ -22,6 +23,8 @@ from node.conditions import Conditions
 from node.config import RunConfig
 
 REFRESH_SECONDS = 0.25
+_WORDS = 64
+"""Columns beside the bar: step, pace and accuracy of a run of some thousand steps."""
 _STYLES = {
     "starting": "dim", "bound": "dim", "ready": "cyan", "training": "green", "finished": "green", "banned": "red",
     "gone": "yellow", "eliminated": "yellow", "on probation": "cyan",
@@ -34,14 +37,17 @@ class Monitor:
 
     Args:
         console: where to; NO_COLOR and redirection are its business.
+        since: when the workers were started, in seconds since the epoch; None: as the run begins here.
     """
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, since: float | None = None) -> None:
         self._console = console
         self._live: Live | None = None
         self._plan: Plan | None = None
         self._state: RunState | None = None
-        self._began = 0.0
+        self._began = since
+        self._ready_at = 0.0
+        self._committed_at: dict[int, float] = {}
         self._from_step = 0
         self._drawn = 0.0
         self._told_bans: set[tuple[int, int]] = set()
@@ -53,14 +59,16 @@ class Monitor:
 
     def note(self, line: str) -> None:
         """One line, above the live table if there is one."""
-        self._console.print(Text(line), soft_wrap=True)
+        for each in hanging(self._console, line, 2):
+            self._console.print(Text(each), soft_wrap=True)
 
     def began(self, plan: Plan, run_dir: Path, state: RunState) -> None:
         """Show what is about to run, and open the live table on a terminal.
 
         What the state of a resumed run holds already was told before.
         """
-        self._plan, self._state, self._began = plan, state, time.monotonic()
+        self._plan, self._state = plan, state
+        self._ready_at = self._began = self._began if self._began is not None else time.time()
         self._from_step = max(state.step, 0)
         self._told_bans, self._told_events = set(state.bans), len(state.happened)
         self._told_returns, self._told_undone = set(state.returned), set(state.undone)
@@ -69,25 +77,36 @@ class Monitor:
             self.note(line)
         self.note(f"run directory {shown_path(run_dir)}")
         if self._console.is_terminal:
-            self._live = Live(self._view(), console=self._console, auto_refresh=False, transient=True)
+            self._live = Live(self.view(), console=self._console, auto_refresh=False, transient=True)
             self._live.start(refresh=True)
 
     def saw(self, records: Sequence[Record]) -> None:
         """Redraw, or print what is worth a line."""
+        self._time(records)
         self._tell_news()
         if self._live is not None and time.monotonic() - self._drawn >= REFRESH_SECONDS:
             self._drawn = time.monotonic()
-            self._live.update(self._view(), refresh=True)
+            self._live.update(self.view(), refresh=True)
 
     def ended(self) -> None:
         """Close the live table."""
         if self._live is not None:
-            self._live.update(self._view(), refresh=True)
+            self._live.update(self.view(), refresh=True)
             self._live.stop()
             self._live = None
 
     def scored(self, summary: Summary) -> None:
         """Nothing more: the table of results is printed by whoever asked for the run."""
+
+    def _time(self, records: Sequence[Record]) -> None:
+        """Note when things happened, by the journals of honest nodes: whoever looks late sees many steps at once."""
+        state = self._state
+        trusted = frozenset() if state is None else frozenset(state.honest or state.nodes)
+        for record in records:
+            if record["node"] in trusted and record["event"] == "greeted":
+                self._ready_at = max(self._ready_at, record["time"])
+            elif record["node"] in trusted and record["event"] == "committed":
+                self._committed_at.setdefault(int(record["step"]), record["time"])
 
     def _tell_news(self) -> None:
         plan, state = self._plan, self._state
@@ -95,34 +114,41 @@ class Monitor:
             return
         if not self._told_ready and all(node.state not in ("starting", "bound") for node in state.nodes.values()):
             self._told_ready = True
-            self.note(f"{plan.run.peers} workers ready after {time.monotonic() - self._began:.1f} s")
-            self._began = time.monotonic()
+            self.note(f"{plan.run.peers} workers ready after {max(0.0, self._ready_at - (self._began or 0.0)):.1f} s")
         for record in state.happened[self._told_events :]:
             self.note(
                 f"scenario: {record['action']} at {record['at_s']:.1f} s, step {state.step + 1}: {record['text']}"
             )
         self._told_events = len(state.happened)
-        for key in sorted(set(state.bans) - self._told_bans):
-            self._told_bans.add(key)
-            self.note(ban_line(state.bans[key], state.byzantine))
+        for _, line in sorted(self._news(plan, state), key=lambda news: news[0]):
+            self.note(line)
+
+    def _news(self, plan: Plan, state: RunState) -> Iterator[tuple[int, str]]:
+        """What has not been told yet, with the step that it belongs to."""
+        for step, peer in sorted(set(state.bans) - self._told_bans):
+            self._told_bans.add((step, peer))
+            yield step, ban_line(state.bans[step, peer], state.byzantine)
         for peer in sorted(set(state.returned) - self._told_returns):
             self._told_returns.add(peer)
-            self.note(f"step {state.returned[peer].step}: peer {peer} has served its probation and is back")
+            step = state.returned[peer].step
+            yield step, f"step {step}: peer {peer} has served its probation and is back"
         for step in sorted(set(state.undone) - self._told_undone):
             self._told_undone.add(step)
-            self.note(f"step {step}: {undo_line(state.undone[step])}")
+            yield step, f"step {step}: {undo_line(state.undone[step])}"
         for step, accuracy in state.accuracy() if self._live is None else ():
             # A step's slices arrive one by one; it is only told when the next step is on its way.
             if step not in self._told_steps and (state.step > step or step == plan.run.steps):
                 self._told_steps.add(step)
-                self.note(f"step {step}/{plan.run.steps}  test accuracy {accuracy:.4f}  {self._pace()}")
+                pace = self._pace(step, self._committed_at.get(step, time.time()))
+                yield step, f"step {step}/{plan.run.steps}  test accuracy {accuracy:.4f}  {pace}"
 
-    def _pace(self) -> str:
-        elapsed = time.monotonic() - self._began
-        step = self._state.step - self._from_step if self._state else -1
-        return f"{elapsed:.0f} s" + (f", {1000 * elapsed / step:.0f} ms a step" if step > 0 else "")
+    def _pace(self, step: int, now: float) -> str:
+        """How long `step` steps have taken until `now`."""
+        elapsed, done = max(0.0, now - self._ready_at), step - self._from_step
+        return f"{elapsed:.0f} s" + (f", {1000 * elapsed / done:.0f} ms a step" if done > 0 else "")
 
-    def _view(self) -> RenderableType:
+    def view(self) -> RenderableType:
+        """The table of nodes and the bar below it, once the run has begun."""
         plan, state = self._plan, self._state
         assert plan is not None
         assert state is not None
@@ -134,8 +160,12 @@ class Monitor:
             table.add_row(*self._row(node))
         done = max(state.step, 0)
         bar = Table.grid(padding=(0, 1))
-        bar.add_row(ProgressBar(total=plan.run.steps, completed=done, width=40),
-                    Text(f"step {done}/{plan.run.steps}  {self._pace()}  {self._accuracy()}"))  # fmt: skip
+        pace = self._pace(state.step, time.time())
+        words = Text(f"step {done}/{plan.run.steps}  {pace}  {self._accuracy()}", no_wrap=True,
+                     overflow="ellipsis")  # fmt: skip
+        # As wide at every step: a bar that gives way to longer words would jump.
+        width = max(8, min(40, self._console.width - _WORDS))
+        bar.add_row(ProgressBar(total=plan.run.steps, completed=done, width=width), words)
         return Group(table, bar)
 
     def _row(self, node: NodeState) -> tuple[RenderableType, ...]:
@@ -151,7 +181,7 @@ class Monitor:
 
     def _accuracy(self) -> str:
         known = self._state.accuracy() if self._state else []
-        return f"test accuracy {known[-1][1]:.4f} (step {known[-1][0]})" if known else ""
+        return f"accuracy {known[-1][1]:.4f} (step {known[-1][0]})" if known else ""
 
 
 def _rule(run: RunConfig) -> str:
@@ -168,6 +198,7 @@ def headline(plan: Plan) -> list[str]:
         f"{run.peers} peers, {run.task.name}, {run.steps} steps, batch {run.batch_size}, rule {_rule(run)}, "
         f"tau {run.tau:g}, {watched if run.topology == 'butterfly' else f'topology {run.topology}'}, on {run.device}"
     ]
+    lines += [plan.undo] if plan.undo else []
     for peer, role in sorted(plan.roles.items()):
         lines.append(f"peer {peer} attacks: {describe(role)}")
         if role.schedule.start >= run.steps:
@@ -193,6 +224,19 @@ def ban_line(ban: Ban, byzantine: frozenset[int]) -> str:
     by = "seen by all" if ban.accuser is None else f"accused by {ban.accuser}"
     out = ban.standing if ban.removed else "convicted, stays"
     return f"step {ban.step}: {who} {ban.peer} {out} ({ban.reason}, {by}); evidence {ban.evidence}"
+
+
+def hanging(console: Console, text: str, indent: int) -> list[str]:
+    """A line as it fits a terminal, what goes on further down indented; elsewhere as it is, for grep.
+
+    Words that are longer than a line, as paths are, stay whole.
+    """
+    if not console.is_terminal or len(text) <= console.width:
+        return [text]
+    return textwrap.wrap(
+        text, max(console.width, indent + 20), subsequent_indent=" " * indent, break_long_words=False,
+        break_on_hyphens=False,
+    )  # fmt: skip
 
 
 def shown_path(path: Path) -> str:

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from launcher import backends, data, expectations, shaping, traffic
+import msgspec
+
+from launcher import backends, data, expectations, shaping, traffic, undo
 from launcher import conditions as network
 from launcher.experiment import Experiment, listen
 from node import extensions
@@ -30,6 +32,7 @@ class Plan:
         dimension: entries of the gradient; None while the task's data is missing.
         conditions: what the network is to be like, and what happens to workers; None: nothing.
         warnings: what a scenario means for the run.
+        undo: what `--undo auto` came to, and why; empty where the user chose.
     """
 
     experiment: Experiment
@@ -39,6 +42,7 @@ class Plan:
     dimension: int | None
     conditions: Conditions | None = None
     warnings: tuple[str, ...] = ()
+    undo: str = ""
 
     @property
     def listens(self) -> tuple[Endpoint, ...]:
@@ -91,28 +95,34 @@ def make(experiment: Experiment) -> Plan:
     """Validate everything that a user may have got wrong; starts and writes nothing.
 
     Raises:
-        ConfigError: an option, name or parameter that cannot be run.
+        ConfigError: an option, name or parameter that cannot be run, or an own attack, rule or task that would fail.
         BackendError: no such device here.
     """
     quick_check(experiment)
     run = experiment.run_config(device(experiment.device))
     extensions.load([Path(path) for path in experiment.imports])
     roles = experiment.roles()
+    where = data.directory(experiment.data_dir)
+    from launcher import plugins
     from node import topologies
     from node.aggregation.requirement import rule_for
     from node.attacks.registry import check_topology
     from node.training.registry import TASKS
 
+    plugins.check(run, roles, experiment.imports, where)
     rule_for(run, len(roles))
     topologies.check(run)
     for role in roles.values():
         check_topology(role, run.topology)
     TASKS.check(run.task.name, run.task.parameters)
-    where = data.directory(experiment.data_dir)
     conditions = network.of(experiment)
     _check_delay(conditions, run)
-    return Plan(experiment, run, roles, where, _dimension(run, where, roles), conditions,
-                network.scenario(experiment).warnings)  # fmt: skip
+    dimension = _dimension(run, where, roles)
+    said = ""
+    if experiment.undo is None:
+        window = undo.automatic(experiment, run, dimension)
+        run, said = msgspec.structs.replace(run, undo=window.steps), window.why
+    return Plan(experiment, run, roles, where, dimension, conditions, network.scenario(experiment).warnings, said)
 
 
 def _check_delay(asked: Conditions | None, run: RunConfig) -> None:
@@ -193,6 +203,11 @@ def _dimension(run: RunConfig, where: Path, roles: Mapping[int, Role]) -> int | 
         task = build_task(run.task, TaskContext(where, run.batch_size))
     except DataError:
         return None
+    if run.batch_size > task.train_size:
+        raise ConfigError(
+            f"--batch-size {run.batch_size} is more than the {task.train_size} training examples of task "
+            f"{run.task.name!r}; use at most {task.train_size}"
+        )
     if run.peers > task.dimension:
         raise ConfigError(f"--peers {run.peers} is more than the {task.dimension} entries of task {run.task.name!r}")
     for attack in (attack for role in roles.values() for attack in role.attacks):

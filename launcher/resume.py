@@ -9,6 +9,7 @@ import msgspec
 
 from launcher import cluster, control, data, plan, rundir
 from launcher.backends.local import LocalBackend
+from launcher.experiment import Experiment
 from launcher.interrupts import Interrupts
 from launcher.rundir import RunDirectory, RunRecord
 from launcher.state import RunState
@@ -48,6 +49,11 @@ def resume(run_dir: Path, observer: cluster.Observer | None = None, timeout: flo
         return cluster.carry(prepared, made, backend, observer, interrupts, again=True)
 
 
+def resumable(run_dir: Path, experiment: Experiment) -> bool:
+    """True if a run's nodes have kept what they need to go on."""
+    return experiment.backend == "local" and any(run_dir.glob(f"nodes/*/{MEMORY}/*.checkpoint"))
+
+
 def _configs(run_dir: Path, record: RunRecord) -> tuple[NodeConfig, ...]:
     """The nodes' configurations, once it is certain that there is something to resume."""
     if (record.format, record.wire_version) != (rundir.FORMAT, WIRE_VERSION):
@@ -63,7 +69,7 @@ def _configs(run_dir: Path, record: RunRecord) -> tuple[NodeConfig, ...]:
     if control.worker(run_dir) is not None:
         raise ConfigError(f"{run_dir} is still running; stop it first")
     configs = tuple(node_config.load(path) for path in sorted(run_dir.glob("nodes/*/config.json")))
-    if not any(list((Path(config.directory) / MEMORY).glob("*.checkpoint")) for config in configs):
+    if not resumable(run_dir, record.experiment):
         raise ConfigError(f"{run_dir} holds no checkpoint to resume from; start it again with `btard-launch run`")
     moved = next((config for config in configs if Path(config.directory).parent.parent != run_dir), None)
     if moved is not None:
@@ -73,7 +79,7 @@ def _configs(run_dir: Path, record: RunRecord) -> tuple[NodeConfig, ...]:
 
 def _prepare(record: RunRecord, timeout: float | None, observer: cluster.Observer) -> plan.Plan:
     """What runs, as it was settled at the start: the scenario is in the record, its file may be gone."""
-    experiment = msgspec.structs.replace(record.experiment, scenario=None, timeout=timeout)
+    experiment = msgspec.structs.replace(record.experiment, scenario=None, timeout=timeout, undo=record.run.undo)
     prepared = plan.make(experiment)
     if prepared.dimension is None:
         data.provide(prepared.run, prepared.data_directory, experiment.download, observer.note)

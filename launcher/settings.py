@@ -14,7 +14,7 @@ import msgspec
 from launcher.experiment import Experiment
 from launcher.options import OPTIONS, Option
 from node.errors import ConfigError
-from node.nearest import nearest
+from node.nearest import nearest, suggestion
 
 CONFIG_VARIABLE = "BTARD_CONFIG"
 _FIELDS = {field.name: field for field in msgspec.structs.fields(Experiment)}
@@ -81,7 +81,7 @@ def read_file(path: Path) -> dict[str, object]:
     for key, value in table.items():
         name = key.replace("-", "_")
         if name not in known:
-            raise ConfigError(f"--config {path}: unknown key {key!r}; did you mean {nearest(name, known)!r}?")
+            raise ConfigError(f"--config {path}: unknown key {key!r}; {suggestion(name, known)}")
         if name in result:
             raise ConfigError(f"--config {path}: {name!r} is given twice")
         result[name] = value
@@ -150,4 +150,8 @@ def _unknown_variables(environment: Mapping[str, str]) -> tuple[str, ...]:
     """Other programs may own BTARD_ names, so a strange one is a warning and not an error."""
     known = [*(option.variable for option in OPTIONS), CONFIG_VARIABLE]
     strange = sorted(name for name in environment if name.startswith("BTARD_") and name not in known)
-    return tuple(f"{name} is no option and has no effect; did you mean {nearest(name, known)}?" for name in strange)
+    meant = {name: nearest(name, known) for name in strange}
+    return tuple(
+        f"{name} is no option and has no effect" + (f"; did you mean {near}?" if near else "")
+        for name, near in meant.items()
+    )

@@ -12,6 +12,9 @@ Record: TypeAlias = Mapping[str, Any]
 """One journal line: time, node, event and the event's own fields."""
 
 
+UNFINISHED = ("starting", "bound", "ready", "training")
+"""What a node that was stopped says of itself last."""
+
 _MOST_BYTES = 1 << 53
 """What a node says of itself may be any number; sums of these fit into JSON."""
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from launcher.state import undo_line, undoing
 from node.records import JournalReader
@@ -96,10 +97,27 @@ def tell(run_dir: Path, nodes: Sequence[int]) -> Iterator[str]:
                 out.back[record["peer"]] = record["step"] + 1
     if not events:
         yield "nothing was disputed and nobody was accused"
-    for (step, attempt), found in sorted(events.items()):
-        where = f"step {step}" + (f", attempt {attempt + 1}" if attempt else "")
-        for text in _attempt(found, out, (step, attempt)):
-            yield f"{where}: {text}"
+    told = (_Told(*where, tuple(_attempt(found, out, where))) for where, found in sorted(events.items()))
+    for texts, alike in groupby(told, key=lambda each: (each.attempt, each.texts)):
+        where = _where([each.step for each in alike], texts[0])
+        yield from (f"{where}: {text}" for text in texts[1])
+
+
+class _Told(NamedTuple):
+    """What there is to tell of one attempt."""
+
+    step: int
+    attempt: int
+    texts: tuple[str, ...]
+
+
+def _where(steps: Sequence[int], attempt: int) -> str:
+    """The steps of which the same is told, one after the other."""
+    again = f", attempt {attempt + 1}" if attempt else ""
+    if len(steps) == 1:
+        return f"step {steps[0]}{again}"
+    all_of_them = steps[-1] - steps[0] == len(steps) - 1
+    return f"steps {steps[0]} to {steps[-1]}{'' if all_of_them else f' ({len(steps)} of them)'}{again}"
 
 
 def _attempt(found: Mapping[str, list[dict[str, Any]]], out: _Out, where: tuple[int, int]) -> Iterator[str]:

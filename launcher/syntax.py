@@ -43,6 +43,15 @@ def integer(text: str) -> int:
         raise ConfigError(f"{text!r} is not a whole number") from None
 
 
+def integer_or_off(text: str) -> int:
+    """A whole number; `off` is 0.
+
+    Raises:
+        ConfigError: anything else.
+    """
+    return 0 if text.strip().lower() == "off" else integer(text)
+
+
 def number(text: str) -> float:
     """A number.
 
@@ -68,6 +77,18 @@ def seconds(text: str) -> float:
         value = math.nan
     if not math.isfinite(value):
         raise ConfigError(f"{text!r} is not a duration; write 2s, 500ms or 5m")
+    return value
+
+
+def latency(text: str) -> float:
+    """A duration that must name its unit: 50 would be milliseconds to some and seconds to others.
+
+    Raises:
+        ConfigError: no unit (0 needs none), or no duration.
+    """
+    value = seconds(text)
+    if value and not text.strip()[-1].isalpha():
+        raise ConfigError(f"{text.strip()!r} has no unit; write {text.strip()}ms or {text.strip()}s")
     return value
 
 

@@ -2,32 +2,66 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
 
-from launcher.experiment import Experiment
-from launcher.monitor import shown_path
+from launcher import removals
+from launcher.experiment import IMPORTS, Experiment
+from launcher.monitor import hanging, shown_path
 from launcher.state import undo_line
 from launcher.summary import FINISHED, BanRow, Summary
 from launcher.traffic import human
 from launcher.weather import events, weather
 
 _WIDTH = 22
+_REMOVED, _ELIMINATED = "honest, yet removed", "honest, eliminated"
+_FRAMED = 1.05
+"""Above this share of the formula's bytes, headers are what is seen."""
 
 
 _LOCAL = Experiment()
 
 
-def show(console: Console, summary: Summary, run_dir: Path, experiment: Experiment = _LOCAL) -> None:
-    """Print how a run ended, and the command that checks it, unless it is a comparison run without evidence."""
+def show(
+    console: Console, summary: Summary, run_dir: Path, experiment: Experiment = _LOCAL,
+    check: Sequence[str] | None = None,
+) -> None:  # fmt: skip
+    """Print how a run ended, and the command that checks it, unless it is a comparison run without evidence.
+
+    Args:
+        console: where to.
+        summary: the run's.
+        run_dir: its directory.
+        experiment: what was run.
+        check: the words of that command; None: `btard-launch verify` here.
+    """
     console.print()
+    heading = ""
     for label, text in rows(summary, experiment):
-        line = Text.assemble((f"{label:{_WIDTH}}", "bold"), (text, _style(label, summary)))
-        console.print(line, soft_wrap=True)
+        heading = label or heading
+        whole = f"{label:{_WIDTH}}{text}"
+        for number, line in enumerate(hanging(console, whole, _WIDTH)):
+            head = _WIDTH if number == 0 else 0
+            styled = Text.assemble((line[:head], "bold"), (line[head:], _style(heading, summary)))
+            console.print(styled, soft_wrap=True)
     if experiment.topology == "butterfly":
-        console.print(Text(f"\ncheck the evidence with: btard-launch verify {shown_path(run_dir)}"), soft_wrap=True)
+        words = check if check is not None else check_command(run_dir, experiment.imports)
+        console.print(Text(f"\ncheck the evidence with: {shlex.join(words)}"), soft_wrap=True)
+
+
+def check_command(run_dir: Path, imports: Sequence[str]) -> list[str]:
+    """The words of the command that verifies a run, for whoever stands where this process does.
+
+    Args:
+        run_dir: its directory.
+        imports: the files that it was made with; the directory holds copies.
+    """
+    copies = [shown_path(run_dir / IMPORTS / Path(name).name) for name in imports]
+    return ["btard-launch", "verify", shown_path(run_dir), *(word for copy in copies for word in ("--import", copy))]
 
 
 def rows(summary: Summary, experiment: Experiment = _LOCAL) -> list[tuple[str, str]]:
@@ -49,6 +83,10 @@ def rows(summary: Summary, experiment: Experiment = _LOCAL) -> list[tuple[str, s
     if summary.byzantine:
         result += _many("attackers not found", [f"peer {peer}" for peer in summary.undetected_peers])
     result += _many("honest peers banned", [f"peer {peer}" for peer in summary.honest_banned_peers])
+    if found := removals.unexplained(summary):
+        result += _many(_REMOVED, [each.text for each in found])
+    if found := removals.eliminated(summary):
+        result += _many(_ELIMINATED, [each.text for each in found])
     result += _many("scenario", events(summary)) if summary.scenario else []
     result += _many("links", weather(summary.links)) if summary.links else []
     equal = (
@@ -82,7 +120,9 @@ def _bytes(summary: Summary) -> str:
     sent = summary.bytes_sent
     text = f"bulk {human(sent.bulk)}"
     if summary.bytes_expected:
-        text += f" ({100 * sent.bulk / summary.bytes_expected:.1f}% of the formula's {human(summary.bytes_expected)})"
+        share = sent.bulk / summary.bytes_expected
+        more = "; each tensor has a header, which counts where tensors are as small as here" if share > _FRAMED else ""
+        text += f" ({100 * share:.1f}% of the formula's {human(summary.bytes_expected)}{more})"
     return f"{text}, control {human(sent.control)}, published {human(sent.publication)}"
 
 
@@ -92,5 +132,6 @@ def _style(label: str, summary: Summary) -> str:
         "honest peers banned": bool(summary.honest_banned),
         "attackers not found": bool(summary.undetected),
         "agreement": not summary.agreement,
+        _REMOVED: True,
     }
-    return "red" if bad.get(label) else ""
+    return "red" if bad.get(label) else "yellow" if label == _ELIMINATED else ""

@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 FLOAT_BYTES = 4
+HEADER_BYTES = 128
+"""What a tensor's header has at most (node/wire.py)."""
+SMALL_BYTES = 20 * HEADER_BYTES
+"""Parts smaller than this send more than 5 % beyond the formula, which counts tensors alone."""
 
 
 def step_bytes(dimension: int, active: Sequence[int], contributors: Collection[int]) -> int:

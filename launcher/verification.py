@@ -7,6 +7,8 @@ made of them is made again: the summary, the collected events, the model.
 from __future__ import annotations
 
 import math
+import os
+import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +27,7 @@ from launcher.summary import FINISHED, BanRow, Ending, Summary, summarise
 from launcher.watch import LAUNCHER, METRICS
 from node import audit, records
 from node.audit import Audit, Finding, unchecked
-from node.config import Role
+from node.config import Role, RunConfig
 from node.errors import ConfigError, DataError
 from node.journal import Record
 from node.records import JournalReader, printable, read_regular, shown
@@ -34,6 +36,8 @@ SUMMARY, EVENTS, COLLECTED = "summary.json", "events.jsonl", "metrics.jsonl"
 _SUMMARY_BYTES = 256 << 20
 _ELSEWHERE = 0.01
 """How far a test accuracy may be off that was computed in another environment."""
+_SIGNED = frozenset({"majority", "certificate", "quorum"})
+"""Kinds of findings that rest on signatures alone."""
 _UNPROVEN = frozenset({"wall_seconds", "failures", "outcome", "problem", "model", "final_test_accuracy", "format",
                        "durability", "keys", "refused_records"})  # fmt: skip
 """Fields of the summary that do not follow from the journals."""
@@ -47,11 +51,13 @@ class Report:
         genesis: digest of the run's public half, which every signature covers.
         findings: in the order of the run.
         warnings: what makes all of it worth less.
+        advice: commands by which more of it can be checked.
     """
 
     genesis: str
     findings: tuple[Finding, ...]
     warnings: tuple[str, ...]
+    advice: tuple[str, ...] = ()
 
     @property
     def wrong(self) -> int:
@@ -62,6 +68,31 @@ class Report:
     def checked(self) -> int:
         """How many findings there are, without what could not be checked."""
         return sum(finding.checked for finding in self.findings)
+
+    @property
+    def believed(self) -> int:
+        """How many good findings rest on signatures: a majority's or the whole roster's word, without its reasons."""
+        return sum(finding.ok and finding.checked and finding.kind in _SIGNED for finding in self.findings)
+
+    @property
+    def recomputed(self) -> int:
+        """How many good findings were made or judged again here."""
+        return self.checked - self.wrong - self.believed
+
+    @property
+    def undecided(self) -> int:
+        """How many of those believed a recomputation would decide that cannot be done here."""
+        return sum(finding.kind == "undecided" for finding in self.findings)
+
+    @property
+    def last_line(self) -> str:
+        """All of it in one line."""
+        lacking = f" ({self.undecided} of them for lack of a recomputation)" if self.undecided else ""
+        return (
+            f"{self.checked} finding{'' if self.checked == 1 else 's'}: {self.recomputed} recomputed, "
+            f"{self.believed} believed on signatures{lacking}, {self.wrong} wrong, "
+            f"{len(self.findings) - self.checked} not checked"
+        )
 
 
 def check(run_dir: Path, data_directory: Path | None = None, imports: Sequence[Path] = ()) -> Report:
@@ -77,7 +108,7 @@ def check(run_dir: Path, data_directory: Path | None = None, imports: Sequence[P
     """
     genesis = audit.read_genesis(run_dir)
     record, problem = _record(run_dir)
-    done = audit.audit(run_dir, data_directory or _data(record), imports)
+    done = audit.audit(run_dir, data_directory or _data(genesis.run, record), imports)
     findings = list(done.findings)
     if problem is not None:
         findings.append(problem)
@@ -90,7 +121,7 @@ def check(run_dir: Path, data_directory: Path | None = None, imports: Sequence[P
         findings += _outcome(stated, done, told)
         findings += _recounted(stated, done, record, told)
         findings += _model(run_dir, stated, done)
-        findings += _accuracy(stated, done)
+        findings += _accuracy(stated, done, record)
         findings.append(unchecked("loss", "it was measured at parameters of a step before the end, which are not kept"))
     findings.append(unchecked("roles", "nothing that is signed says who attacked; run.json alone does"))
     findings.append(
@@ -102,7 +133,7 @@ def check(run_dir: Path, data_directory: Path | None = None, imports: Sequence[P
     )
     seed = audit.known_seed(genesis, _seeds(done, record))
     warnings = () if seed is None else (f"keys derive from a known seed ({seed}): anyone can forge this run",)
-    return Report(genesis.digest, tuple(findings), warnings)
+    return Report(genesis.digest, tuple(findings), warnings, tuple(_advice(run_dir, done, record)))
 
 
 def show(
@@ -125,9 +156,9 @@ def show(
         console.print(_line(finding), soft_wrap=True)
     for warning in report.warnings:
         console.print(Text.assemble(Text("warning", style="yellow"), f": {warning}"), soft_wrap=True)
-    left = len(report.findings) - report.checked
-    count = f"{report.checked} finding{'' if report.checked == 1 else 's'}"
-    console.print(f"{count}, {report.wrong} wrong, {left} not checked")
+    for line in report.advice:
+        console.print(Text(line), soft_wrap=True)
+    console.print(report.last_line, soft_wrap=True)
     return exits.FAILED if report.wrong else exits.OK
 
 
@@ -151,11 +182,31 @@ def _record(run_dir: Path) -> tuple[RunRecord | None, Finding | None]:
         return None, Finding("run.json", False, "damage", f"it cannot be read: {shown(error)}")
 
 
-def _data(record: RunRecord | None) -> Path | None:
-    """Where the run had its data, if that is here; else where this machine has it."""
-    if record is not None and record.data_directory and Path(record.data_directory).is_dir():
-        return Path(record.data_directory)
-    return data.directory(None)
+def _data(run: RunConfig, record: RunRecord | None) -> Path:
+    """Where the run had its data, if it lies there on this machine; else where this machine has it."""
+    there = Path(record.data_directory) if record is not None and record.data_directory else None
+    return there if there is not None and data.lies_in(run, there) else data.directory(os.environ.get("BTARD_DATA_DIR"))
+
+
+def _advice(run_dir: Path, done: Audit, record: RunRecord | None) -> Iterator[str]:
+    """Where more could be recomputed."""
+    if done.difference is not None and record is not None and contained(record):
+        yield f"recompute in the run's own image: {command_in_image(run_dir, done.genesis.run.device)}"
+    elif done.difference is not None:
+        yield "recompute where nothing differs: there `btard-launch verify` decides by bits"
+
+
+def contained(record: RunRecord) -> bool:
+    """True if a run's nodes were containers."""
+    return record.experiment.backend == "compose" or record.argv[:2] == ("docker", "compose")
+
+
+def command_in_image(run_dir: Path, device: str = "cpu") -> str:
+    """The command that verifies a run directory of this machine in the image, given in a clone."""
+    place = f"/tmp/{run_dir.resolve().name}"
+    files = "-f compose.yaml -f deploy/compose.gpu.yaml " if device == "cuda" else ""
+    mount = shlex.quote(f"{run_dir.resolve()}:{place}:ro")
+    return f"docker compose {files}run --rm -v {mount} verify {shlex.quote(place)}"
 
 
 def _run_record(done: Audit, record: RunRecord) -> Iterator[Finding]:
@@ -409,7 +460,7 @@ def _model(run_dir: Path, stated: Summary, done: Audit) -> Iterator[Finding]:
         yield Finding(MODEL, True, "model", "it holds the certified parameters")
 
 
-def _accuracy(stated: Summary, done: Audit) -> Iterator[Finding]:
+def _accuracy(stated: Summary, done: Audit, record: RunRecord | None) -> Iterator[Finding]:
     """The final test accuracy, computed again from the certified parameters."""
     said = stated.final_test_accuracy
     if stated.outcome != FINISHED and said is None:
@@ -421,10 +472,12 @@ def _accuracy(stated: Summary, done: Audit) -> Iterator[Finding]:
         yield unchecked("accuracy", f"the public data is not here ({done.data_problem})")
         return
     found = audit.accuracy(done.task, done.parameters_D)
-    allowed = 0.0 if done.same_environment else _ELSEWHERE
+    # Where a launcher had its nodes in containers, it computed the accuracy itself, outside.
+    outside = record is not None and record.experiment.backend == "compose"
+    allowed = 0.0 if done.same_environment and not outside else _ELSEWHERE
     if said is None or not math.isfinite(said) or abs(found - said) > allowed:
         text = f"{SUMMARY} says {shown(said)}, the certified parameters give {found:.6g}"
         yield Finding("final test accuracy", False, "summary", text)
         return
-    where = "" if done.same_environment else f", in another environment than the run's (within {_ELSEWHERE:g})"
+    where = "" if allowed == 0.0 else f", in another environment than the summary's (within {_ELSEWHERE:g})"
     yield Finding("final test accuracy", True, "model", f"the certified parameters give {found:.6g}{where}")

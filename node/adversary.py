@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, get_args
 
 import torch
 from torch import Tensor
@@ -24,7 +24,7 @@ from node.attacks.memory import Memory
 from node.attacks.registry import BoundAttack, bind_role
 from node.attacks.view import Span, View, generator
 from node.config import Role
-from node.errors import ConfigError, LocalProtocolError
+from node.errors import ConfigError, LocalProtocolError, PluginError
 from node.protocol.attempt import Attempt
 from node.protocol.events import DeadlinePassed, GradientReady, Input, MessageArrived, Output, Purpose, Say, TimePassed
 from node.protocol.messages import Body
@@ -35,6 +35,7 @@ BatchTransform: TypeAlias = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 _OWN_TIMER = "attack "
+_BODIES, _OUTPUTS = get_args(Body), get_args(Output)
 
 
 class Machine(Protocol):
@@ -135,7 +136,8 @@ class Adversary:
         for output in self._peer.handle(self._filter_input(event)):
             outputs += self._filter_output(output)
         for behaviour in self._behaviours:
-            outputs += self._own(behaviour.heard(event, self.view(self._step)))
+            said = behaviour.heard(event, self.view(self._step))
+            outputs += self._own(_outputs(type(behaviour).__name__, said))
         return outputs
 
     def transform(self, step: int) -> BatchTransform | None:
@@ -149,7 +151,7 @@ class Adversary:
 
         def transformed(inputs_B: Tensor, targets_B: Tensor) -> tuple[Tensor, Tensor]:
             for attack in attacks:
-                inputs_B, targets_B = attack.function(inputs_B, targets_B, view)
+                inputs_B, targets_B = _batch(attack, inputs_B, targets_B, view)
             return inputs_B, targets_B
 
         return transformed
@@ -173,9 +175,9 @@ class Adversary:
         self._memory.aggregated(self._step, honest.value_P)
         view, value_P = self.view(self._step), honest.value_P
         for attack in self._firing("aggregate", self._step):
-            value_P = attack.function(value_P, view)
+            value_P = _vector(attack.name, attack.function, value_P, view)
         for behaviour in self._acting(self._step):
-            value_P = behaviour.aggregated(value_P, view)
+            value_P = _vector(type(behaviour).__name__, behaviour.aggregated, value_P, view)
         if value_P is honest.value_P:
             return honest
         self._mark(self._step)
@@ -198,9 +200,9 @@ class Adversary:
         view, gradient_D = self.view(event.step), event.gradient_D
         attacks = self._firing("gradient", event.step)
         for attack in attacks:
-            gradient_D = _sendable(attack.function(gradient_D, view))
+            gradient_D = _sendable(_vector(attack.name, attack.function, gradient_D, view))
         for behaviour in self._acting(event.step):
-            changed_D = behaviour.contributed(gradient_D, view)
+            changed_D = _vector(type(behaviour).__name__, behaviour.contributed, gradient_D, view)
             gradient_D = gradient_D if changed_D is gradient_D else _sendable(changed_D)
         if gradient_D is event.gradient_D:
             return event
@@ -219,13 +221,13 @@ class Adversary:
                 if body is not output.body:
                     output = replace(output, body=body)
         outputs: Sequence[Output] = (output,)
-        filters: list[Callable[[Output, View], Sequence[Output]]] = [
-            *(attack.function for attack in self._firing("outputs", self._step)),
-            *(behaviour.said for behaviour in self._acting(self._step)),
+        filters: list[tuple[str, Callable[[Output, View], Sequence[Output]]]] = [
+            *((attack.name, attack.function) for attack in self._firing("outputs", self._step)),
+            *((type(behaviour).__name__, behaviour.said) for behaviour in self._acting(self._step)),
         ]
-        for change in filters:
+        for name, change in filters:
             view = self.view(self._step)
-            changed = [new for old in outputs for new in change(old, view)]
+            changed = [new for old in outputs for new in _outputs(name, change(old, view))]
             if len(changed) != len(outputs) or any(new is not old for new, old in zip(changed, outputs, strict=True)):
                 self._mark(self._step)
                 outputs = changed
@@ -234,7 +236,12 @@ class Adversary:
     def _rewrite(self, body: Body) -> Body:
         step = body.slot.step
         for attack in self._firing("messages", step):
-            changed: Body = attack.function(body, self.view(step))
+            changed = attack.function(body, self.view(step))
+            if not isinstance(changed, _BODIES):
+                raise PluginError(
+                    f"attack {attack.name!r} returned {_shown(changed)} for a message; return a message's body, or the "
+                    "one it was given to leave it alone"
+                )
             if changed is not body and not attack.always:
                 self._mark(step)
             body = changed
@@ -245,7 +252,8 @@ class Adversary:
         outputs: list[Output] = []
         for behaviour in self._behaviours:
             if name.startswith(behaviour.label):
-                outputs += self._own(behaviour.rang(name.removeprefix(behaviour.label), self.view(self._step)))
+                said = behaviour.rang(name.removeprefix(behaviour.label), self.view(self._step))
+                outputs += self._own(_outputs(type(behaviour).__name__, said))
         return outputs
 
     def _own(self, outputs: Sequence[Output]) -> Sequence[Output]:
@@ -280,3 +288,76 @@ class Adversary:
 def _sendable(values: Tensor) -> Tensor:
     """A contiguous float32 tensor of its own, without negative zeros: the form in which every tensor travels."""
     return values.to(torch.float32).contiguous() + 0.0
+
+
+# --- what attacks return: a mistake of their author must not end as misconduct of their node -------------------------
+
+
+def _vector(name: str, function: Callable[[Tensor, View], Tensor], given_D: Tensor, view: View) -> Tensor:
+    """What an attack makes of a vector.
+
+    Raises:
+        PluginError: it is no vector of the same length, or the one handed in was changed.
+    """
+    version = given_D._version
+    changed_D = function(given_D, view)
+    if not isinstance(changed_D, Tensor) or changed_D.shape != given_D.shape or changed_D.is_complex():
+        raise PluginError(
+            f"attack {name!r} returned {_shown(changed_D)}; return a float32 tensor of shape {tuple(given_D.shape)}, as "
+            "it was given"
+        )
+    _untouched(name, given_D, version)
+    return changed_D
+
+
+def _batch(attack: BoundAttack, inputs_B: Tensor, targets_B: Tensor, view: View) -> tuple[Tensor, Tensor]:
+    """What an attack makes of a batch.
+
+    Raises:
+        PluginError: it is no pair of tensors of the same shapes, or the batch handed in was changed.
+    """
+    versions = inputs_B._version, targets_B._version
+    changed = attack.function(inputs_B, targets_B, view)
+    shapes = [inputs_B.shape, targets_B.shape]
+    if not isinstance(changed, tuple) or [getattr(each, "shape", None) for each in changed] != shapes:
+        raise PluginError(
+            f"attack {attack.name!r} returned {_shown(changed)}; return a pair (inputs, targets) of tensors of shapes "
+            f"{tuple(inputs_B.shape)} and {tuple(targets_B.shape)}, as it was given"
+        )
+    for given, version in zip((inputs_B, targets_B), versions, strict=True):
+        _untouched(attack.name, given, version)
+    new_inputs_B, new_targets_B = changed
+    return new_inputs_B, new_targets_B
+
+
+def _untouched(name: str, given: Tensor, version: int) -> None:
+    if given._version != version:
+        raise PluginError(
+            f"attack {name!r} changed the tensor that it was given, which belongs to the peer; return a new one "
+            "(`x * 2`, not `x *= 2`; `x.clone()` first)"
+        )
+
+
+def _outputs(name: str, outputs: Sequence[Output]) -> Sequence[Output]:
+    """What an attack does, if it is a list of what a peer can do.
+
+    Raises:
+        PluginError: it is something else.
+    """
+    if not isinstance(outputs, list | tuple) or not all(isinstance(each, _OUTPUTS) for each in outputs):
+        raise PluginError(
+            f"attack {name!r} returned {_shown(outputs)}; return a sequence of outputs, `(output,)` to leave one alone"
+        )
+    return outputs
+
+
+def _shown(value: object) -> str:
+    """A value that an attack returned, in few words."""
+    match value:
+        case Tensor():
+            return f"a {str(value.dtype).removeprefix('torch.')} tensor of shape {tuple(value.shape)}"
+        case None:
+            return "None"
+        case tuple() | list():
+            return f"a {type(value).__name__} of {', '.join(_shown(each) for each in value[:3]) or 'nothing'}"
+    return f"a {type(value).__name__}"

@@ -7,6 +7,7 @@ finding, and the rest is checked all the same.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import zipfile
@@ -31,13 +32,15 @@ from node.protocol.proof import Final, Ground, Proof, UnprovenError, Verifier
 from node.protocol.state import Ban, parameters_digest
 from node.protocol.tribunal import standing
 from node.records import JournalReader, read_regular, shown
-from node.training.environment import fingerprint, pin, usable
+from node.training.environment import Environment, difference, encoded, environment, pin, usable
 from node.training.task import Layer, Task
 
 GENESIS_BYTES = 16 << 20
 _PARAMETERS_BYTES = 1 << 34
 """Largest parameter file where the data, and with it the task's dimension, is missing."""
 _MANY_FILES = 1000
+_MANY_LIVES = 8
+"""How many environments of one node are looked at."""
 
 Key = tuple[int, int, int]
 """Step, attempt and peer of a ban or a return."""
@@ -67,7 +70,7 @@ class Finding:
         ok: nothing is wrong with it.
         kind: `recomputation`, `transcript`, `equivocation` or `majority` for a ban's or removal's proof; `certificate`,
             `quorum`, `journals`, `summary`, `model`; `damage` and `struck` for what is wrong; `error` for a fault of
-            the check itself.
+            the check itself; `undecided` for a recomputation that cannot be done here.
         explanation: why, in one sentence.
         checked: false for what nothing here proves or refutes.
     """
@@ -95,6 +98,7 @@ class Audit:
         final: the certified end of the run; None: it has none.
         parameters_D: those that it covers.
         same_environment: the run computed in the environment of this machine.
+        difference: what differs between that environment and the run's, in words; None: nothing, or not known.
     """
 
     genesis: Genesis
@@ -104,6 +108,7 @@ class Audit:
     final: Final | None
     parameters_D: Tensor | None
     same_environment: bool
+    difference: str | None = None
 
 
 def check_run(run_dir: Path, data_directory: Path | None = None, imports: Sequence[Path] = ()) -> list[Finding]:
@@ -137,14 +142,18 @@ def audit(run_dir: Path, data_directory: Path | None = None, imports: Sequence[P
     except DataError as error:
         data_problem = str(error)
     told = [_read_journal(run_dir, member.id, genesis.run.peers) for member in genesis.members]
-    check = _Check(run_dir, genesis, task, fingerprint(here.device), told)
+    mine = environment(here.device)
+    check = _Check(run_dir, genesis, task, encoded(mine), told)
     findings = check.run()
     if data_problem is not None:
         findings.append(unchecked("gradients", f"no recomputation without the public data ({data_problem})"))
     ends = check.ends
     same = bool(ends) and check.verifier.same_environment(ends[0].final.summary)
+    differs = check.difference(mine)
+    if differs is not None:
+        findings.append(unchecked("gradients", f"no recomputation in another environment than the run's: {differs}"))
     final, parameters_D = (check.final.final, check.final.parameters_D) if check.final is not None else (None, None)
-    return Audit(genesis, findings, task, data_problem, final, parameters_D, same)
+    return Audit(genesis, findings, task, data_problem, final, parameters_D, same, differs)
 
 
 def read_genesis(run_dir: Path) -> Genesis:
@@ -306,6 +315,7 @@ class _Told:
         bans, returns: by step, attempt and peer.
         steps: (parameter digest, state digest) of each committed step.
         resumed: (step, attempt) at which the node went on after a restart.
+        environments: in which it says it computed, the first few.
         lines: how many records it has.
     """
 
@@ -316,6 +326,7 @@ class _Told:
     finished: records.Finished | None = None
     steps: dict[int, tuple[str, str]] = field(default_factory=dict)
     resumed: list[tuple[int, int]] = field(default_factory=list)
+    environments: list[Environment] = field(default_factory=list)
     lines: int = 0
 
     @property
@@ -350,6 +361,9 @@ def _read_journal(run_dir: Path, node: int, peers: int) -> _Told:
             case records.Committed(step=step):
                 digests = entry.parameter_digest, entry.state_digest
                 twice = told.steps.setdefault(step, digests) != digests
+            case records.Environment() if len(told.environments) < _MANY_LIVES:
+                with contextlib.suppress(msgspec.ValidationError):  # whoever made it up: no certified state covers it
+                    told.environments.append(msgspec.convert(entry.facts, Environment, strict=True))
             case records.Resumed():
                 told.resumed.append((entry.step, entry.attempt))
         if twice:
@@ -416,6 +430,17 @@ class _Check:
             found.append(unchecked(f"journals of nodes {', '.join(silent)}", "there is no record of them here"))
         return found
 
+    def difference(self, here: Environment) -> str | None:
+        """What differs between this machine's environment and the one that a certified state says the run had; None:
+        nothing, or the run had no common one."""
+        state = self.verifier.elsewhere
+        if state is None:
+            return None
+        told = (each for told in self._told for each in told.environments)
+        # A node may say anything of itself: only facts that the certified digest covers are the run's.
+        there = next((each for each in told if self.verifier.computed_in(state, encoded(each))), None)
+        return difference(here, there) if there is not None else "no journal here says which"
+
     def _likely_dimension(self) -> int:
         """Without the task: what most nodes' final parameters have."""
         sizes: Counter[int] = Counter()
@@ -463,7 +488,8 @@ class _Check:
             text = f"{first.explanation} ({_files(len(proofs))})"
             findings.append(Finding(subject, True, first.kind, text))
             if first.undecided:
-                findings.append(unchecked(f"recomputation for the {subject}", "only its signatures were checked"))
+                what = f"recomputation for the {subject}"
+                findings.append(Finding(what, True, "undecided", "only its signatures were checked", checked=False))
         return [proof.ban for proof in proofs[:1]], findings
 
     def _ban_file(self, record: records.Banned) -> Proof:

@@ -10,7 +10,7 @@ import msgspec
 
 from node.conditions import Conditions
 from node.errors import ConfigError
-from node.limits import MAX_PEERS
+from node.limits import MAX_PEERS, MAX_UNDO
 
 WIRE_VERSION = 5
 
@@ -139,8 +139,8 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ConfigError(f"--worker-momentum {self.worker_momentum} must lie in [0, 1)")
         if not 0 <= self.recompute_tolerance < 1:
             raise ConfigError(f"--recompute-tolerance {self.recompute_tolerance} must lie in [0, 1)")
-        if self.undo and not 2 <= self.undo <= 128:
-            raise ConfigError(f"--undo {self.undo} must be 0 (off) or lie between 2 and 128")
+        if self.undo and not 2 <= self.undo <= MAX_UNDO:
+            raise ConfigError(f"--undo {self.undo} must be 0 (off) or lie between 2 and {MAX_UNDO}")
         if self.undo and self.recompute_tolerance > 0:
             raise ConfigError(
                 f"--undo {self.undo} recomputes gradients bit for bit; leave out --recompute-tolerance "

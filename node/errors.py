@@ -2,6 +2,7 @@
 
 BtardError
 ├── ConfigError          what the user asked for cannot be run          (exit 2)
+│   └── PluginError      an attack, rule or task breaks its interface   (exit 2 before a run, 1 during it)
 ├── DataError            a data set is missing, truncated or corrupt     (exit 3)
 ├── BackendError         processes, ports, disk, devices                 (exit 3)
 ├── TransportError       a socket cannot be bound or a peer not reached
@@ -20,6 +21,10 @@ class BtardError(Exception):
 
 class ConfigError(BtardError):
     """The configuration is not runnable; the message names the option, the value and what to use."""
+
+
+class PluginError(ConfigError):
+    """An attack, a rule or a task breaks its interface; the message names it, what it did and what it should do."""
 
 
 class DataError(BtardError):

@@ -8,18 +8,27 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import inspect
 import sys
+import traceback
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
 from blake3 import blake3
 
-from node.errors import BtardError, ConfigError
+from node.errors import BtardError, ConfigError, PluginError
 
 GROUP = "btard.plugins"
 
+FAILED = 70
+"""Exit code of a process whose attack, rule or task raised or broke its interface: the mistake of its author ends the
+run, and must not pass for the silence of a peer."""
+
 _loaded: set[str] = set()
+_MODULE = "btard_import_"
+_packages: set[str] = set()
+"""Top-level names of the installed packages that offered something."""
 
 
 def label(path: Path) -> str:
@@ -45,7 +54,7 @@ def load(paths: Sequence[Path]) -> None:
     for path in paths:
         found = label(path)
         if found not in _loaded:
-            _run(path, f"btard_import_{path.stem}_{found.rpartition(' ')[2]}")
+            _run(path, f"{_MODULE}{path.stem}_{found.rpartition(' ')[2]}")
             _loaded.add(found)
 
 
@@ -73,6 +82,7 @@ def load_installed() -> None:
     """
     for entry in importlib.metadata.entry_points(group=GROUP):
         try:
+            _packages.add(entry.module.partition(".")[0])
             entry.load()
         except BtardError:
             raise
@@ -91,9 +101,9 @@ def _run(path: Path, name: str) -> None:
     sys.modules[name] = module  # dataclasses and pickles look their module up
     try:
         spec.loader.exec_module(module)
-    except BtardError:
+    except ConfigError as error:
         del sys.modules[name]
-        raise
+        raise ConfigError(f"--import {path} failed{_where(error, path)}: {error}") from error
     except Exception as error:
         del sys.modules[name]
         raise ConfigError(
@@ -111,3 +121,39 @@ def _where(error: Exception, path: Path) -> str:
             line = trace.tb_lineno
         trace = trace.tb_next
     return f" in line {line}" if line is not None else ""
+
+
+def place(target: object) -> str:
+    """Where a function or class is defined, as ` (mine.py line 12)`; empty where that cannot be told."""
+    code = getattr(inspect.unwrap(target), "__code__", None)  # type: ignore[arg-type]
+    return f" ({Path(code.co_filename).name} line {code.co_firstlineno})" if code is not None else ""
+
+
+def foreign(module: object) -> bool:
+    """True if a module of this name is a file of `--import`, or belongs to a package that offered something."""
+    name = str(module)
+    return name.startswith(_MODULE) or name.partition(".")[0] in _packages
+
+
+def blame(error: BaseException) -> str | None:
+    """The innermost line of a plug-in that an error passed through, as `mine.py line 12`; None: it is not a plug-in's.
+
+    A plug-in's mistake must not look like a peer's misconduct; what comes up elsewhere is ours.
+    """
+    found = None
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        if foreign(frame.f_globals.get("__name__")):
+            found = f"{Path(frame.f_code.co_filename).name} line {line}"
+    return found
+
+
+def failed(error: BaseException) -> bool:
+    """True if an error is the mistake of an attack, a rule or a task."""
+    return isinstance(error, PluginError) or blame(error) is not None
+
+
+def told(error: BaseException) -> str:
+    """An error in one line, with the line of the plug-in that raised it, if one did."""
+    text = str(error) if isinstance(error, BtardError) else f"{type(error).__name__}: {error}"
+    line = None if isinstance(error, PluginError) else blame(error)
+    return f"{line} raised {text}" if line is not None else text

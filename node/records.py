@@ -249,6 +249,13 @@ class Links(Entry, frozen=True):
     rtt_s: float | None
 
 
+class Environment(Entry, frozen=True):
+    """What this node's gradients are computed with; a certified state covers a digest of it."""
+
+    facts: Annotated[dict[Word, Word | int | bool | Annotated[tuple[Word, ...], Meta(max_length=64)]],
+                     Meta(max_length=64)]  # fmt: skip
+
+
 class Greeted(Entry, frozen=True):
     """Enough peers have greeted this node."""
 
@@ -271,7 +278,7 @@ TYPES: dict[str, type[Entry]] = {
     each.__name__.lower(): each
     for each in (Committed, Evaluated, Banned, Returned, Finished, Accused, Undone, Voided, Suspected, Disputed,
                  Resolved, Probation, Rejoining, Expelled, Halted, Failed, Resumed, Attacked, Scenario, Links,
-                 Greeted, Metrics, Traffic)
+                 Environment, Greeted, Metrics, Traffic)
 }  # fmt: skip
 """The records that somebody reads, by their event; others need no more than every record has."""
 

@@ -11,10 +11,13 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from node.errors import ConfigError
-from node.extensions import load_installed
-from node.nearest import nearest
+from node.extensions import load_installed, place
+from node.nearest import nearest, suggestion
 
 T = TypeVar("T")
+
+_PARAMETER_TYPES = (bool, int, float, str, type(None))
+"""What an option can spell behind the colon of a name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +44,15 @@ class Entry(Generic[T]):
         return (inspect.getdoc(self.target) or "").split("\n", 1)[0]
 
     @property
+    def own(self) -> bool:
+        """True if it comes from outside this package: from a file of `--import` or an installed package."""
+        return not str(getattr(self.target, "__module__", "")).startswith("node.")
+
+    @property
     def parameters(self) -> dict[str, object]:
         """Keyword-only parameters of the plug-in with their defaults."""
         signature = inspect.signature(self.target)  # type: ignore[arg-type]
-        return {p.name: p.default for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY}
+        return {each.name: each.default for each in signature.parameters.values() if each.kind is each.KEYWORD_ONLY}
 
 
 class Registry(Generic[T]):
@@ -59,17 +67,23 @@ class Registry(Generic[T]):
         self._loading = threading.RLock()
 
     def register(
-        self, name: str, *, source: str, examples: tuple[Mapping[str, object], ...] = (), **facts: object
-    ) -> Callable[[T], T]:
+        self, name: str, *, source: str, takes: tuple[str, ...], needs: tuple[str, ...] = (),
+        examples: tuple[Mapping[str, object], ...] = (), **facts: object,
+    ) -> Callable[[T], T]:  # fmt: skip
         """Decorator that adds a plug-in under `name`.
 
+        Args:
+            takes: what it is called with, in order; its own parameters are keyword-only, with defaults.
+            needs: parameters that it must have, for what else it declares.
+
         Raises:
-            ConfigError: the name is taken.
+            ConfigError: the name is taken, or the plug-in cannot be called so.
         """
 
         def add(target: T) -> T:
             if name in self._entries:
                 raise ConfigError(f"{self.kind} {name!r} is registered twice; give one of them another name")
+            _check_signature(f"{self.kind} {name!r}", target, takes, needs)
             self._entries[name] = Entry(name, target, source, facts, examples)
             return target
 
@@ -84,7 +98,7 @@ class Registry(Generic[T]):
         self._load()
         if name not in self._entries:
             near = nearest(name, self._entries)
-            hint = f"; did you mean {near!r}?" if near else ""
+            hint = f"; did you mean {near!r}?" if near else ";"
             raise ConfigError(f"unknown {self.kind} {name!r}{hint} `btard-launch {self._listed_by}` lists them all")
         return self._entries[name]
 
@@ -97,9 +111,8 @@ class Registry(Generic[T]):
         known = self.get(name).parameters
         for key, value in parameters.items():
             if key not in known:
-                near = nearest(key, known)
-                hint = f"; did you mean {near!r}?" if near else "; it takes none"
-                raise ConfigError(f"{self.kind} {name!r} has no parameter {key!r}{hint}")
+                hint = suggestion(key, known) if known else "it takes none"
+                raise ConfigError(f"{self.kind} {name!r} has no parameter {key!r}; {hint}")
             default = known[key]
             kinds: tuple[type, ...] = (int, float, type(None)) if default is None else (type(default),)
             if isinstance(default, float):
@@ -121,3 +134,35 @@ class Registry(Generic[T]):
             package = importlib.import_module(self._package)
             for module in pkgutil.iter_modules(package.__path__):
                 importlib.import_module(f"{self._package}.{module.name}")
+
+
+def _check_signature(what: str, target: object, takes: tuple[str, ...], needs: tuple[str, ...]) -> None:
+    """Refuse what cannot be called with `takes`, lacks a parameter that it needs, or has one that no option can set.
+
+    Raises:
+        ConfigError: the parameter and how to write it.
+    """
+    own = [f"{each}=default" for each in needs or ("parameter",)]
+    wanted = f"write `def f({', '.join((*takes, '*', *own))})`"
+    if not callable(target):
+        raise ConfigError(f"{what} is a {type(target).__name__}, no function; {wanted}")
+    where = place(target)
+    try:
+        signature = inspect.signature(target)
+        signature.bind(*takes)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{what}{where} cannot be called with ({', '.join(takes)}): {error}; {wanted}") from error
+    for each in needs:
+        if each not in signature.parameters:
+            raise ConfigError(f"{what}{where} has no parameter {each!r}, which its decorator asks for; {wanted}")
+    for position, parameter in enumerate(signature.parameters.values()):
+        positional = parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+        if positional and position >= len(takes):
+            raise ConfigError(
+                f"{what}{where} has its parameter {parameter.name!r} before the `*`, where no option can set it; {wanted}"
+            )
+        if parameter.kind is parameter.KEYWORD_ONLY and not isinstance(parameter.default, _PARAMETER_TYPES):
+            raise ConfigError(
+                f"{what}{where}: the default of {parameter.name!r} is a {type(parameter.default).__name__}; an option "
+                "can set whole numbers, numbers, text, true or false, and none"
+            )

@@ -31,7 +31,7 @@ from node.recorder import Desk, Recorder
 from node.recovery import recover
 from node.signing import verify
 from node.simulator import Simulation, Stage, remembering, remembering_gradients
-from node.training.environment import fingerprint, named_problems, pin
+from node.training.environment import encoded, environment, named_problems, pin
 from node.training.task import Task
 
 ATTACKER_GRACE_S = 10.0
@@ -67,11 +67,13 @@ def main(configs: Sequence[NodeConfig], pipe: Connection | None = None) -> int:
     try:
         run(configs, lambda node, code: tell("ended", node, code), lambda: tell("bound"), lambda: bool(stopped))
     except BtardError as error:
+        if extensions.failed(error):
+            traceback.print_exc()
         print(f"error: {error}", file=sys.stderr, flush=True)  # noqa: T201
-        return 1
-    except Exception:
+        return extensions.FAILED if extensions.failed(error) else 1
+    except Exception as error:
         traceback.print_exc()
-        return 1
+        return extensions.FAILED if extensions.failed(error) else 1
     return 128 + stopped[0] if stopped else 0
 
 
@@ -102,7 +104,7 @@ def run(
             with named_problems(configs[0].run.device):
                 carry(configs, journals, ended, bound, stopping)
         except Exception as error:
-            text = str(error) if isinstance(error, BtardError) else f"{type(error).__name__}: {error}"
+            text = extensions.told(error)
             for journal in journals.values():
                 with contextlib.suppress(BtardError):  # the journal may be what failed
                     journal.append("failed", error=text)
@@ -128,11 +130,12 @@ class _Workshop:
         if node in self._keepers:
             self._keepers.pop(node).close()
         config = self._configs[node]
-        environment = fingerprint(config.run.device)
-        recovery = recover(config, environment, self._journals[node])
+        facts = environment(config.run.device)
+        self._journals[node].append("environment", facts=facts)
+        recovery = recover(config, encoded(facts), self._journals[node])
         keeper = recovery.keeper if recovery is not None else None
         secrets = keys.load(Path(config.secrets_file))
-        made = build_node(config, secrets, self._task, environment, self._check, self.compute, keeper)
+        made = build_node(config, secrets, self._task, encoded(facts), self._check, self.compute, keeper)
         if recovery is None:
             return made, ()
         self._keepers[node] = recovery.keeper

@@ -33,7 +33,7 @@ from node.protocol.notices import Halted
 from node.quota import Credits
 from node.recorder import Recorder
 from node.recovery import elapsed_s, recover
-from node.training.environment import fingerprint, named_problems, pin
+from node.training.environment import encoded, environment, named_problems, pin
 from node.transport import Transport
 from node.wire import Limits
 
@@ -132,10 +132,11 @@ def main(config: NodeConfig, pipe: Connection | None = None, mesh_s: float = MES
         grace_s: seconds of them to wait for the last f, which may be silent for ever.
 
     Returns:
-        The exit status: 0 finished or expelled, 1 halted or failed, 128 + n ended by a signal.
+        The exit status: 0 finished or expelled, 1 halted or failed, 70 a plug-in failed, 128 + n ended by a signal.
     """
     descriptors.raise_limit()
     stop = _Stop(pipe)
+    code = 1
     directory = Path(config.directory)
     try:
         if pipe is not None:
@@ -145,13 +146,17 @@ def main(config: NodeConfig, pipe: Connection | None = None, mesh_s: float = MES
                 with named_problems(config.run.device):
                     return _run(config, journal, pipe, stop, (mesh_s, grace_s))
             except Exception as error:
+                if extensions.failed(error):
+                    code = extensions.FAILED
+                    _complain(traceback.format_exc())
                 _record_failure(journal, error)
                 raise
     except BtardError as error:
         _complain(f"error: {error}")
     except Exception:
-        _complain(traceback.format_exc())
-    return 1
+        if code != extensions.FAILED:
+            _complain(traceback.format_exc())
+    return code
 
 
 def _run(
@@ -176,9 +181,11 @@ def _run(
         if pipe is not None:
             with contextlib.suppress(BrokenPipeError):  # `stop` notices that the launcher is gone
                 pipe.send(("bound", transport.bound))
+        facts = environment(run.device)
+        journal.append("environment", facts=facts)
         with descriptors.reserve:
-            recovery = recover(config, fingerprint(run.device), journal)
-        node = build_node(config, secrets, task, fingerprint(run.device), keeper=recovery.keeper if recovery else None)
+            recovery = recover(config, encoded(facts), journal)
+        node = build_node(config, secrets, task, encoded(facts), keeper=recovery.keeper if recovery else None)
         transport.accept_bulk = node.expects
         links = LinkWatch(transport, journal, shaped_links(config))
         if recovery is not None and recovery.at is not None:
@@ -248,7 +255,7 @@ def _exit_code(ending: Output | None, stop: _Stop) -> int:
 
 def _record_failure(journal: Journal, error: Exception) -> None:
     """Put an error into the journal, unless the journal is what failed."""
-    text = str(error) if isinstance(error, BtardError) else f"{type(error).__name__}: {error}"
+    text = extensions.told(error)
     with contextlib.suppress(BackendError):
         journal.append("failed", error=text)
 

@@ -4,7 +4,8 @@
     python -m tests.mutation --sample 500 --seed 1 --record docs/reports/mutants.csv
 
 A mutant lives in a fork: the mutated module's source never touches the disk, and what takes time to import is
-imported once. A fork may use 30 s of CPU; one that needs more hangs, which is noticed too.
+imported once. A fork may use 30 s of CPU; one that needs more hangs, which is noticed too, and so is one that waits for
+ever. What calls `run` should have no threads: a fork inherits their locks as they are.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ import importlib.util
 import inspect
 import os
 import resource
+import select
+import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -33,6 +36,8 @@ from types import CodeType, FunctionType, ModuleType
 
 ROOT = Path(__file__).parent.parent
 CPU_S = 30
+PATIENCE = 20
+"""So many times its processor time a fork may take by the clock."""
 SHARED = ("pytest", "hypothesis", "tests.conftest", "tests.simulation.checkers", "launcher.summary", "node.audit")
 """What forks find imported."""
 
@@ -284,13 +289,20 @@ def run(module: str, code: CodeType | None, tests: Sequence[str], cold: bool = F
         os.close(read)
         _in_child(module, code, tests, write, cold)
     os.close(write)
-    with os.fdopen(read) as report:
-        by = report.read().strip()
+    with os.fdopen(read, "rb", buffering=0) as report:
+        by, end_s = b"", time.monotonic() + PATIENCE * CPU_S
+        while select.select([report], [], [], max(0.0, end_s - time.monotonic()))[0]:
+            data = report.read(1 << 16)
+            by += data
+            if not data:
+                break
+        else:
+            os.kill(child, signal.SIGKILL)
     _, status, usage = os.wait4(child, 0)
     cpu_s = round(usage.ru_utime + usage.ru_stime, 2)
     if os.WIFSIGNALED(status):
         return Outcome("hung", "no end within the limit", cpu_s)
-    return Outcome("survived" if os.WEXITSTATUS(status) == 0 else "killed", by, cpu_s)
+    return Outcome("survived" if os.WEXITSTATUS(status) == 0 else "killed", by.decode().strip(), cpu_s)
 
 
 def _in_child(module: str, code: CodeType | None, tests: Sequence[str], write: int, cold: bool) -> None:

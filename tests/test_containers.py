@@ -6,6 +6,7 @@ import os
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,7 +30,7 @@ from tests.workers import on_this_machine
 ROOT = Path(__file__).parent.parent
 SMALL = {"BTARD_PEERS": "4", "BTARD_TASK": "quadratic", "BTARD_STEPS": "5", "BTARD_ATTACK": "noise",
          "BTARD_BYZANTINE": "1", "BTARD_ATTACK_START": "1", "PATH": os.environ["PATH"]}  # fmt: skip
-CLEAN = {"BTARD_PEERS": "2", "BTARD_TASK": "quadratic", "BTARD_STEPS": "5"}
+CLEAN = {"BTARD_ATTACK": "", "BTARD_PEERS": "2", "BTARD_TASK": "quadratic", "BTARD_STEPS": "5"}
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +96,41 @@ def test_keys_come_from_the_system_unless_a_protocol_seed_is_given(made: bundle.
         assert keys.from_environment(settings).parcels[0].secrets != made.parcels[0].secrets
     seeded = [keys.from_environment({**SMALL, "BTARD_PROTOCOL_SEED": "7"}) for _ in range(2)]
     assert seeded[0].parcels[0].secrets == seeded[1].parcels[0].secrets
+
+
+@pytest.mark.parametrize(
+    ("settings", "attackers"),
+    [
+        ({}, {"4": "noise", "5": "noise"}),
+        ({"BTARD_PEERS": "12"}, {"10": "noise", "11": "noise"}),
+        ({"BTARD_PEERS": "4"}, {"3": "noise"}),
+        ({"BTARD_PEERS": "2"}, {}),
+        ({"BTARD_ATTACK": ""}, {}),
+        ({"BTARD_ATTACK": "", "BTARD_BYZANTINE": "2"}, {}),
+        ({"BTARD_ROLE": ""}, {}),
+        ({"BTARD_BYZANTINE": "1"}, {"5": "noise"}),
+        ({"BTARD_ATTACK": "sign_flip", "BTARD_BYZANTINE": "1", "BTARD_STEPS": ""}, {"5": "sign_flip"}),
+        ({"BTARD_ROLE": "2=ipm"}, {"2": "ipm"}),
+    ],
+    ids=lambda value: " ".join(f"{key}={text}" for key, text in value.items()) or "none",
+)
+def test_whoever_sets_nothing_sees_an_attack_and_an_empty_one_is_none(
+    settings: dict[str, str], attackers: dict[str, str]
+) -> None:
+    found = keys.from_environment({"BTARD_PEERS": "6", "BTARD_TASK": "quadratic", **settings}).record
+    assert {peer: role.attacks[0].name for peer, role in found.roles.items()} == attackers
+
+
+def test_the_image_is_built_by_one_service_and_pulled_by_none() -> None:
+    services = yaml.safe_load(emit.compose(6))["services"]
+    ours = {name: service for name, service in services.items() if service["image"].startswith("btard:")}
+    assert ours.keys() == services.keys() - {"prometheus", "grafana"}
+    assert {name for name, service in ours.items() if "build" in service} == {"keys"}
+    policies = {name: service["pull_policy"] for name, service in ours.items()}
+    assert policies.pop("keys") == "build" and set(policies.values()) == {"never"}
+    # A launcher builds it itself, or finds it: an installed one has nothing to build it from.
+    assert all(service.get("pull_policy") != "build" and "build" not in service
+               for service in yaml.safe_load(emit.compose(6, built=True))["services"].values())  # fmt: skip
 
 
 def test_containers_are_not_simulated() -> None:
@@ -344,13 +380,24 @@ def test_the_pinned_requirements_cover_the_package() -> None:
 
 
 @pytest.mark.sockets
-def test_workers_and_observer_on_one_machine(tmp_path: Path) -> None:
+def test_workers_and_observer_on_one_machine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """What the containers run, as processes: keys, two workers by `python -m node`, and the observer."""
     made = keys.from_environment({**CLEAN, "PATH": os.environ["PATH"]})
     bundle.lay_out(made, tmp_path)
+    earlier = time.time() - 100
+    os.utime(places.truth(tmp_path) / "run.json", (earlier, earlier))
     with on_this_machine(tmp_path, range(2), 2) as workers:
+        capsys.readouterr()
         assert observer.main([], tmp_path) == 0
+        told = capsys.readouterr().out.splitlines()
         assert [worker.wait(30) for worker in workers] == [0, 0]
     summary = msgspec.json.decode((places.runs(tmp_path) / made.genesis.run_id / "summary.json").read_bytes())
     assert summary["outcome"] == "finished" and summary["steps"] == 5 and summary["agreement"]
     assert summary["honest_banned"] == 0 and summary["byzantine"] == []
+    assert 100 <= summary["wall_seconds"] < 200, "counted from when the nodes got their keys"
+    (ready,) = [float(line.split()[4]) for line in told if line.startswith("2 workers ready after ")]
+    assert 100 <= ready <= summary["wall_seconds"]
+    name = f"runs/{made.genesis.run_id}"
+    assert told[-3] == f"check the evidence with: docker compose run --rm verify {name}"
+    assert f" observer:{places.runs(tmp_path)}/{made.genesis.run_id} . && btard-launch verify " in told[-2]
+    assert told[-1].startswith("press Ctrl-C; dashboards stay until then") and "\n".join(told).count("Ctrl-C") == 1

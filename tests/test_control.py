@@ -29,8 +29,12 @@ def test_a_local_run_seen_and_stopped_from_another_terminal(tmp_path: Path) -> N
         control.stop(run, said.append)
         assert said == [f"stopped {read_record(run).run_id}"]
         assert process.wait(PATIENCE_S) == 143
+        assert process.stdout is not None
+        assert "go on with it: btard-launch resume runs/mine\n" in process.stdout.read()
     assert control.worker(run) is None and control.latest(tmp_path / "runs") == run
     assert "interrupted, stopped by signal 15" in control.status(run)[0]
+    assert "step -1" not in "".join(control.status(run))
+    assert [line.split()[3] for line in control.status(run)[2:]] == ["stopped", "stopped"]
     control.stop(run, said.append)
     assert said[1].endswith("is not running")
     (run / "logs" / "node-1.log").write_text("one\ntwo\nthree\n")

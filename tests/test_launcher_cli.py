@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 from launcher import backends, cli, doctor, exits
-from tests.launching import LAUNCH, environment
+from tests.launching import LAUNCH, PATIENCE_S, environment
 
 QUICK = ["--task", "quadratic", "--device", "cpu"]
 
@@ -96,6 +97,8 @@ def test_a_dry_run_starts_nothing(capsys: pytest.CaptureFixture[str], tmp_path: 
     assert (code, err) == (0, "")
     assert "node 5  attacker  control tcp://127.0.0.1:7010  bulk tcp://127.0.0.1:7011" in out
     assert "expected bulk bytes: " in out
+    assert "if nobody is banned and nothing is disputed" in out
+    assert "a part is 42 B: its header adds up to 128 bytes more" in out
     assert list(tmp_path.iterdir()) == []
     assert launch(capsys, "plan", *QUICK, "--attack", "noise", "--byzantine", "2", "--base-port", "7000")[1] == out
 
@@ -128,6 +131,31 @@ def test_catalogues(command: str, names: list[str], capsys: pytest.CaptureFixtur
     heads = [line.split(":")[0].split(" ")[0] for line in out.splitlines() if not line.startswith(" ")]
     assert set(names) <= set(heads)
     assert out.count("source: ") == len(heads)
+
+
+@pytest.mark.parametrize(("words", "code"), [(["attacks"], 0), (["run", *QUICK, "--dry-run"], 1)])
+def test_a_reader_that_leaves_has_what_it_wanted_of_a_list_alone(words: list[str], code: int, tmp_path: Path) -> None:
+    """The reader is gone before the first line, as behind `| head -0`."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb") as pipe:
+        done = subprocess.run([*LAUNCH, *words], cwd=tmp_path, env=environment(), stdout=pipe, stderr=subprocess.PIPE,
+                              text=True, timeout=PATIENCE_S)  # fmt: skip
+    assert (done.returncode, done.stderr) == (code, "")
+
+
+def test_event_files_without_their_package_are_refused_before_the_run(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    code, _, err = launch(capsys, *QUICK, "--tensorboard")
+    assert (code, err.count("\n")) == (3, 1)
+    assert "TensorBoard files need the package tensorboard; run `pip install '.[export]'` in the clone" in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_tasks_say_that_private_data_cannot_be_used(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "private data cannot be used: gradients are recomputed from public data" in launch(capsys, "tasks")[1]
 
 
 def test_the_doctor_names_each_thing(capsys: pytest.CaptureFixture[str]) -> None:

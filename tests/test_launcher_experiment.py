@@ -70,7 +70,7 @@ def test_what_real_nodes_are_told_of_a_modelled_network_is_not_the_protocol_seed
         ({"base_port": 80}, "--base-port 80 must be 0 or lie between 1024 and 65524"),
         ({"base_port": 65530}, "--base-port 65530 must be"),
         ({"timeout": 0.0}, "--timeout 0.0 must be positive"),
-        ({"backend": "swarmed"}, "unknown backend 'swarmed'; did you mean 's"),
+        ({"backend": "swarmed"}, "unknown backend 'swarmed'; there are local, simulated, compose"),
         ({"expect": ("honest",)}, "--expect 'honest' is not 'field op value'"),
         ({"rule": "krumm"}, "unknown rule 'krumm'; did you mean"),
         ({"rule": "mean:f=2"}, "rule 'mean' has no parameter 'f'"),

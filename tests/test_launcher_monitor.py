@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 
+import msgspec
 import pytest
 from rich.console import Console
 
@@ -44,12 +46,42 @@ def test_plain_lines_where_there_is_no_terminal() -> None:
     assert "\x1b" not in text
     lines = text.splitlines()
     assert lines[0].startswith("3 peers, quadratic, 200 steps, batch 256, rule centered_clip, tau 5, 1 validator")
-    assert lines[1:3] == ["peer 2 attacks: noise from 100", "run directory /tmp/run"]
-    assert lines[3].startswith("3 workers ready after")
+    assert lines[1].startswith("undo 13 steps (")
+    assert lines[2:4] == ["peer 2 attacks: noise from 100", "run directory /tmp/run"]
+    assert lines[4].startswith("3 workers ready after")
     expected = "step 101: attacker 2 banned (gradient, accused by 0); evidence nodes/0/evidence/x"
-    assert lines[4] == expected
-    assert lines[5].startswith("step 50/200  test accuracy 0.9000")
-    assert len(lines) == 6
+    assert lines[5] == expected
+    assert lines[6].startswith("step 50/200  test accuracy 0.9000")
+    assert len(lines) == 7
+
+
+def test_nothing_is_wider_than_a_terminal_of_80_columns(tmp_path: Path) -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=80, color_system=None)
+    state = watched(console)
+    table.show(console, summary_of(state, "finished"), Path("runs/20261129-010203-noise"))
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", console.file.getvalue())  # type: ignore[attr-defined]
+    lines = [line for piece in text.split("\n") for line in piece.split("\r")]
+    assert len(lines) > 20
+    assert [line for line in lines if len(line) > 80] == []
+    started = next(number for number, line in enumerate(lines) if line.startswith("3 peers, quadratic"))
+    assert lines[started + 1].startswith("  ") and lines[started + 1].strip(), "what goes on is indented"
+    banned_at = next(number for number, line in enumerate(lines) if line.startswith("banned  "))
+    assert lines[banned_at + 1].startswith(" " * 22) and lines[banned_at + 1].strip()
+
+
+def test_the_live_view_has_as_many_lines_at_every_step() -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=80, color_system=None)
+    state, monitor = RunState(3, frozenset({2})), Monitor(console)
+    monitor.began(plan.make(msgspec.structs.replace(ATTACKED, steps=9000)), Path("/tmp/run"), state)
+    heights = set()
+    for step in (0, 50, 8950):
+        for node in range(3):
+            state.apply(committed(node, step))
+            state.apply({"time": 0, "node": node, "event": "evaluated", "step": step, "correct": 9, "count": 10})
+        lines = console.render_lines(monitor.view())
+        heights.add(len(lines))
+        assert "accuracy 0.9000" in "".join(segment.text for segment in lines[-1]), "nothing is cut off"
+    assert heights == {5}
 
 
 @pytest.mark.parametrize("colour", [True, False])

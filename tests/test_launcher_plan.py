@@ -5,15 +5,17 @@ from __future__ import annotations
 import errno
 import socket
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
-from launcher import data, files, plan, traffic
+from launcher import data, files, monitor, plan, traffic
 from launcher.experiment import Experiment
 from node.config import Contribute
 from node.errors import BackendError, ConfigError, DataError
 
-QUICK = {"task": "quadratic", "device": "cpu"}
+QUICK: dict[str, Any] = {"task": "quadratic", "device": "cpu"}
 
 
 def test_a_port_in_use_is_named() -> None:
@@ -92,3 +94,56 @@ def test_the_last_lines_of_a_log(tmp_path: Path) -> None:
     assert files.last_lines(log, 2) == ()
     log.write_text("one\n\ntwo  \nthree\n\n")
     assert files.last_lines(log, 2) == ("two", "three")
+
+
+@pytest.mark.parametrize(
+    ("options", "steps", "words"),
+    [
+        ({}, 29, "undo 29 steps (356.4 kB a peer); who is gone stays gone"),
+        ({"peers": 16}, 81, "undo 81 steps"),
+        ({"peers": 4}, 19, "undo 19 steps"),
+        ({"probation": 0}, 29, "undo 29 steps (356.4 kB a peer)"),
+        ({"validate_every": 5}, 128, "undo 128 steps (1.6 MB a peer, fewer than 99 % of attackers need)"),
+        ({"task": "quadratic:dimension=5000000"}, 4, "a peer, fewer than 99 % of attackers need)"),
+        ({"task": "quadratic:dimension=12000000"}, 0, "undo off: a step's state takes 144.0 MB of 256.0 MB"),
+        ({"on_ban": "reform"}, 0, "undo off: --on-ban reform"),
+        ({"recompute_tolerance": 0.1}, 0, "undo off: --recompute-tolerance"),
+        (
+            {"topology": "ring", "rule": "mean", "backend": "simulated"},
+            0,
+            "undo off: nobody is banned under --topology",
+        ),
+        ({"validators": 0}, 0, "undo off: no gradient is ever checked"),
+        ({"peers": 2}, 0, "undo off: no gradient is ever checked"),
+    ],
+    ids=str,
+)
+def test_the_window_of_undo_by_default(options: dict[str, Any], steps: int, words: str) -> None:
+    made = plan.make(Experiment(**{**QUICK, "batch_size": 1, **options}))
+    assert made.run.undo == steps
+    assert words in made.undo and made.undo in monitor.headline(made)
+    assert ("who is gone stays gone" in made.undo) == (steps > 0 and made.run.probation > 0)
+
+
+def test_the_window_of_undo_does_not_tell_how_many_attack() -> None:
+    windows = {plan.make(Experiment(**QUICK, byzantine=count, attack="noise")).run.undo for count in (1, 2)}
+    assert windows == {plan.make(Experiment(**QUICK)).run.undo}
+
+
+def test_a_scenario_leaves_undo_off_and_whoever_asks_for_it_has_it(tmp_path: Path) -> None:
+    scenario = tmp_path / "short.scn"
+    scenario.write_text("at step 5 kill 3\nat step 9 restart 3\n")
+    disturbed = Experiment(**QUICK, scenario=str(scenario))
+    made = plan.make(disturbed)
+    assert (
+        made.run.undo == 0 and made.undo == "undo off: --scenario may take peers away, and with undo nobody comes back"
+    )
+    asked = plan.make(msgspec.structs.replace(disturbed, undo=7))
+    assert (asked.run.undo, asked.undo) == (7, "")
+    assert plan.make(Experiment(**QUICK, undo=0)).run.undo == 0
+
+
+def test_a_batch_larger_than_the_data_is_refused() -> None:
+    task = "transformer_lm:context_length=16,width=16,blocks=1"
+    with pytest.raises(ConfigError, match=r"--batch-size 1000000 is more than the \d+ training examples of task"):
+        plan.make(Experiment(task=task, device="cpu", batch_size=1000000))

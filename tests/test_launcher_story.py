@@ -55,6 +55,20 @@ def test_an_undo_step_is_told_once(tmp_path: Path) -> None:
     ]
 
 
+def test_steps_of_which_the_same_is_told_are_told_once(tmp_path: Path) -> None:
+    with Journal(tmp_path / "nodes" / "0" / "journal.jsonl", 0) as journal:
+        for step in (3, 4, 5, 9):
+            journal.append("suspected", step=step, attempt=0, phase="AGG", peer=5)
+        journal.append("suspected", step=10, attempt=0, phase="AGG", peer=4)
+        journal.append("suspected", step=11, attempt=1, phase="AGG", peer=4)
+    missed = "peer 0 missed the AGG of peer {} at the deadline and asked the others for it"
+    assert list(tell(tmp_path, [0])) == [
+        f"steps 3 to 9 (4 of them): {missed.format(5)}",
+        f"step 10: {missed.format(4)}",
+        f"step 11, attempt 2: {missed.format(4)}",
+    ]
+
+
 def ban(peer: int, reason: str, step: int = 4) -> dict[str, object]:
     return {"event": "banned", "step": step, "attempt": 0, "peer": peer, "reason": reason, "accuser": None,
             "removed": True, "standing": "banned", "evidence": "0" * 64, "path": "nodes/0/evidence/x"}  # fmt: skip
@@ -112,18 +126,23 @@ def test_records_that_break_the_rules_are_left_out_of_the_story(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("fine", "said", "code"),
+    ("kinds", "said", "code"),
     [
-        ((), "0 findings, 0 wrong, 1 not checked", 0),
-        ((True,), "1 finding, 0 wrong, 1 not checked", 0),
-        ((True, False), "2 findings, 1 wrong, 1 not checked", 1),
+        ((), "0 findings: 0 recomputed, 0 believed on signatures, 0 wrong, 1 not checked", 0),
+        (("transcript",), "1 finding: 1 recomputed, 0 believed on signatures, 0 wrong, 1 not checked", 0),
+        (("recomputation", "damage"), "2 findings: 1 recomputed, 0 believed on signatures, 1 wrong, 1 not checked", 1),
+        (("majority", "quorum", "certificate", "summary"),
+         "4 findings: 1 recomputed, 3 believed on signatures, 0 wrong, 1 not checked", 0),
+        (("majority", "undecided"), "1 finding: 0 recomputed, 1 believed on signatures (1 of them for lack of a "
+         "recomputation), 0 wrong, 2 not checked", 0),
     ],
-)
+)  # fmt: skip
 def test_findings_are_counted(
-    fine: tuple[bool, ...], said: str, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kinds: tuple[str, ...], said: str, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "genesis.json").touch()
-    found = [audit.Finding("ban of peer 1", each, "transcript", "as peer 0 said") for each in fine]
+    found = [audit.Finding("ban of peer 1", kind != "damage", kind, "as peer 0 said", checked=kind != "undecided")
+             for kind in kinds]  # fmt: skip
     report = verification.Report("00", (*found, audit.unchecked("roles", "nothing says so")), ())
     monkeypatch.setattr(verification, "check", lambda *_: report)
     console = Console(file=io.StringIO(), width=200)

@@ -80,3 +80,19 @@ def test_truth(text: str, expected: bool) -> None:
 def test_nonsense_is_refused(read: object) -> None:
     with pytest.raises(ConfigError, match="'maybe' is not"):
         read("maybe")  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(("text", "expected"), [("50ms", 0.05), ("2 s", 2.0), ("0", 0.0), ("1e-2s", 0.01)])
+def test_latencies(text: str, expected: float) -> None:
+    assert syntax.latency(text) == expected
+
+
+@pytest.mark.parametrize("text", ["50", "0.5", " 1e3 "])
+def test_a_latency_without_a_unit_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="has no unit; write"):
+        syntax.latency(text)
+
+
+@pytest.mark.parametrize(("text", "expected"), [("off", 0), ("OFF", 0), ("0", 0), ("29", 29)])
+def test_a_number_or_off(text: str, expected: int) -> None:
+    assert syntax.integer_or_off(text) == expected

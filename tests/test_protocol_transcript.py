@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import pytest
-
 from node.protocol.encoding import encode_body
-from node.protocol.messages import Body, Commit, Have, Judge, Phase, Publish, Signed, Slot, Suspect
+from node.protocol.messages import Body, Commit, Have, Judge, Phase, Signed, Slot, Suspect
 from node.protocol.transcript import Added, Transcript
 
 ACTIVE = (0, 2, 5)
@@ -71,17 +69,6 @@ def test_the_prefix_has_a_hash_per_finished_phase() -> None:
     transcript.finish(Phase.COMMIT)
     assert (len(transcript.prefix), transcript.finished) == (1, (Phase.COMMIT,))
     assert transcript.digest != empty
-
-
-@pytest.mark.parametrize("prefix", [(b"x" * 32,), (b"", b""), ()], ids=["another", "longer", "none"])
-def test_senders_with_another_prefix_are_named(prefix: tuple[bytes, ...]) -> None:
-    transcript = filled()
-    transcript.finish(Phase.COMMIT)
-    for sender in ACTIVE:
-        body = Publish(Slot(b"run", b"roster", 1, 0, Phase.PUBLISH, sender),
-                       prefix if sender == 2 else transcript.prefix)  # fmt: skip
-        transcript.add(body, signed(body))
-    assert transcript.odd_prefixes(Phase.PUBLISH) == (2,)
 
 
 def test_messages_of_later_phases_wait_in_order() -> None:

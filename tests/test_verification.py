@@ -659,5 +659,59 @@ def test_without_the_data_signatures_are_checked_and_the_rest_is_named(
     assert verify(run_dir).code == 1
 
 
+def elsewhere(monkeypatch: pytest.MonkeyPatch, **facts: Any) -> None:
+    """This machine, with another value of some fact of its environment."""
+    real = audit.environment
+    monkeypatch.setattr(audit, "environment", lambda device: msgspec.structs.replace(real(device), **facts))
+
+
+def differences(found: Verdict) -> list[str]:
+    start = "not checked: gradients: no recomputation in another environment than the run's: "
+    return [line.removeprefix(start) for line in found.lines if line.startswith(start)]
+
+
+def test_another_environment_is_named_by_what_differs(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert differences(verify(run_dir)) == []
+    elsewhere(monkeypatch, torch="2.99.0")
+    found = verify(run_dir)
+    assert (found.code, found.failed) == (0, [])
+    assert differences(found) == [f"torch 2.99.0 here, {torch.__version__} there; processor equal"]
+    assert len(unproven_bans(found)) == 1
+    assert " (1 of them for lack of a recomputation), 0 wrong" in found.lines[-1]
+    assert "recompute where nothing differs" in found.lines[-2]
+    elsewhere(monkeypatch, torch=str(torch.__version__), processor="an abacus", capability="none", probe="")
+    (text,) = differences(verify(run_dir))
+    assert text.startswith("processor an abacus (")
+    assert ", instructions" not in text and "; instructions none (" in text and text.endswith("; torch equal")
+
+
+def test_only_an_environment_that_is_certified_is_the_runs(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a node says of itself may be made up, or be nothing at all."""
+    elsewhere(monkeypatch, torch="2.99.0")
+
+    def lies(record: Record) -> Record:
+        facts = record.get("facts")
+        return record if facts is None else {**record, "facts": {**facts, "torch": "2.0.0"}}
+
+    def junk(record: Record) -> Record:
+        return record if "facts" not in record else {**record, "facts": {"torch": 7}}
+
+    everywhere(run_dir, lambda record: lies(record) if record["node"] in (0, 1) else record)
+    everywhere(run_dir, lambda record: junk(record) if record["node"] == 2 else record)
+    assert differences(verify(run_dir)) == [f"torch 2.99.0 here, {torch.__version__} there; processor equal"]
+    everywhere(run_dir, lambda record: lies(record) if "facts" in record else record)
+    assert differences(verify(run_dir)) == ["no journal here says which"]
+
+
+def test_a_run_in_containers_is_recomputed_in_its_image(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = json.loads((run_dir / "run.json").read_text())
+    (run_dir / "run.json").write_text(json.dumps({**record, "argv": ["docker", "compose", "up"]}))
+    assert not any("image" in line for line in verify(run_dir).lines)
+    elsewhere(monkeypatch, torch="2.99.0")
+    mount = f"{run_dir}:/tmp/{run_dir.name}:ro"
+    command = f"docker compose run --rm -v {mount} verify /tmp/{run_dir.name}"
+    assert f"recompute in the run's own image: {command}" in verify(run_dir).lines
+
+
 def unproven_bans(found: Verdict) -> list[str]:
     return [line for line in found.lines if line.startswith("not checked: recomputation for the ban of peer 5")]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from node.config import NodeConfig
 from node.errors import ConfigError
-from node.nearest import nearest
+from node.nearest import suggestion
 
 if TYPE_CHECKING:
     from launcher.plan import Plan
@@ -66,8 +66,7 @@ def check(name: str) -> None:
         ConfigError: no such backend.
     """
     if name not in _BACKENDS:
-        near = nearest(name, _BACKENDS)
-        raise ConfigError(f"unknown backend {name!r}; did you mean {near!r}? There are {', '.join(_BACKENDS)}")
+        raise ConfigError(f"unknown backend {name!r}; {suggestion(name, _BACKENDS)}")
 
 
 def build(name: str, note: Note) -> Backend:

@@ -227,7 +227,7 @@ class ComposeBackend:
     def _written(self, configs: Sequence[NodeConfig]) -> Project:
         """The project of this run, its compose file in the run directory."""
         peers, root = len(configs), assets.root()
-        files = [(self._run_dir / "compose.yaml", emit.compose(peers))]
+        files = [(self._run_dir / "compose.yaml", emit.compose(peers, built=True))]
         if configs[0].run.device == "cuda":
             files.append((self._run_dir / "compose.gpu.yaml", emit.gpu(peers)))
         for path, text in files:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from launcher.containers import places
+from launcher.containers import keys, places
 from launcher.options import OPTIONS
 
 PROMETHEUS_IMAGE, GRAFANA_IMAGE = "prom/prometheus:v2.53.3", "grafana/grafana:11.6.1"
@@ -16,7 +16,8 @@ _HEAD = """\
 # The cluster: {peers} nodes, the keys they need, the observer that scores them, Prometheus and Grafana.
 # Written by `btard-launch plan -n {peers} --emit compose`; change launcher/containers/emit.py, not this file.
 #
-#   docker compose up                        http://127.0.0.1:3000 shows the run, without a login
+#   docker compose up                        two of the nodes lie; http://127.0.0.1:3000 shows it, without a login
+#   docker compose run --rm verify           checks the last run, in the image that computed it
 #   docker compose cp observer:/btard/runs . fetches the run directories
 #   docker compose down -v                   leaves nothing behind
 #
@@ -40,6 +41,7 @@ x-hardened: &hardened
 x-btard: &btard
   <<: *hardened
   image: "btard:${TORCH:-cpu}"
+  pull_policy: never  # it is in no registry: `keys` builds it
 
 x-node: &node
   <<: *btard
@@ -59,7 +61,11 @@ _SERVICES_AROUND = """\
     <<: *btard
     command: [python, -m, launcher.containers.observer]
     cpu_shares: 256  # the nodes go first
-    healthcheck: {disable: true}
+    healthcheck:
+      test: [CMD, python, -S, -c, "import socket; socket.create_connection(('127.0.0.1', @truth@), 3)"]
+      interval: 3s
+      timeout: 5s
+      start_period: 300s
     networks: [watch]
     dns_opt: ["timeout:1", "attempts:1"]  # it asks for Grafana's name, which may not be there
     depends_on:
@@ -74,9 +80,23 @@ _SERVICES_AROUND = """\
       - grafana-password:/btard/grafana:ro
 @observed@
 
+  # docker compose run --rm verify [runs/NAME]: recomputes where the run computed; the last run if none is named.
+  verify:
+    <<: *btard
+    profiles: [verify]
+    entrypoint: [btard-launch, verify]
+    healthcheck: {disable: true}
+    network_mode: none
+    deploy:
+      resources:
+        limits: {memory: "${NODE_MEMORY:-2g}", pids: 256}
+    volumes:
+      - runs:/btard/runs:ro
+
   prometheus:
     <<: *hardened
     image: @prometheus@
+    attach: false  # its log is its own
     command:
       - --config.file=/etc/prometheus/prometheus.yml
       - --storage.tsdb.path=/prometheus
@@ -103,6 +123,7 @@ _SERVICES_AROUND = """\
   grafana:
     <<: *hardened
     image: @grafana@
+    attach: false
     networks: [watch]
     ports: ["127.0.0.1:${GRAFANA_PORT:-3000}:3000"]
     depends_on:
@@ -156,16 +177,26 @@ services:
       args: {{TORCH: cuda}}
     environment: [BTARD_DEVICE=cuda]
   observer: *gpu
+  verify: *gpu
 """
 
 
-def compose(peers: int) -> str:
-    """compose.yaml for a cluster of `peers` nodes."""
+def compose(peers: int, built: bool = False) -> str:
+    """compose.yaml for a cluster of `peers` nodes.
+
+    Args:
+        peers: how many nodes.
+        built: the image is here, and nothing builds it.
+    """
     observed = "\n".join(f"      - run-{node}:{places.ROOT}/nodes/{node}:ro" for node in range(peers))
     around = _SERVICES_AROUND.replace("@observed@", observed)
-    around = around.replace("@prometheus@", PROMETHEUS_IMAGE).replace("@grafana@", GRAFANA_IMAGE)
+    around = (
+        around.replace("@truth@", str(places.TRUTH_PORT))
+        .replace("@prometheus@", PROMETHEUS_IMAGE)
+        .replace("@grafana@", GRAFANA_IMAGE)
+    )
     own = "".join(_node(node) for node in range(peers))
-    services = _keys(peers) + own + around
+    services = _keys(peers, built) + own + around
     return f"{_HEAD.format(peers=peers)}{_COMMON}\nservices:\n{services}{_NETWORKS}{_volumes(peers)}"
 
 
@@ -184,7 +215,15 @@ def nodes(peers: int) -> list[str]:
     return [places.service(node) for node in range(peers)]
 
 
-def _keys(peers: int) -> str:
+_BUILD = """\
+    pull_policy: build  # at every `up`: seconds where nothing has changed
+    build:
+      context: .
+      args: {TORCH: "${TORCH:-cpu}"}
+"""
+
+
+def _keys(peers: int, built: bool) -> str:
     """The one-shot service that hands out keys and roles; the only one that sees the settings."""
     settings = "\n".join(f"      - {option.variable}" for option in OPTIONS if option.field not in _FIXED)
     volumes = "\n".join(
@@ -195,13 +234,11 @@ def _keys(peers: int) -> str:
   # Runs once: decides who attacks and gives each node its own keys and role in a volume that no other node mounts.
   keys:
     <<: *btard
-    build:
-      context: .
-      args: {{TORCH: "${{TORCH:-cpu}}"}}
+{"" if built else _BUILD}\
     command: [python, -m, launcher.containers.keys]
     healthcheck: {{disable: true}}
     network_mode: none
-    environment:
+    environment:  # without BTARD_ATTACK and BTARD_ROLE {keys.FIRST_ATTACK}, by at most two; empty: no attack
       - BTARD_PEERS={peers}
 {settings}
     volumes:

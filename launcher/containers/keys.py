@@ -20,6 +20,11 @@ from launcher.containers import bundle, places
 from launcher.containers.bundle import Bundle
 from node.errors import BtardError, ConfigError
 
+FIRST_ATTACK = "noise"
+"""What `docker compose up` shows to whoever has set nothing."""
+_FIRST_ATTACKERS = 2
+_ATTACK, _ROLE, _BYZANTINE, _PEERS = "BTARD_ATTACK", "BTARD_ROLE", "BTARD_BYZANTINE", "BTARD_PEERS"
+
 
 def main(arguments: list[str], root: Path = places.ROOT) -> int:
     """Lay the run out; returns the exit code."""
@@ -39,7 +44,8 @@ def main(arguments: list[str], root: Path = places.ROOT) -> int:
 def from_environment(environment: Mapping[str, str]) -> Bundle:
     """The run that `BTARD_*` variables describe.
 
-    Keys and the peers' randomness are drawn from the system unless `BTARD_PROTOCOL_SEED` is given.
+    Keys and the peers' randomness are drawn from the system unless `BTARD_PROTOCOL_SEED` is given. An empty variable is
+    as good as none, but an empty `BTARD_ATTACK` says that nobody attacks, where without it `FIRST_ATTACK` is shown.
 
     Raises:
         ConfigError: an option that cannot be run, or another backend.
@@ -47,7 +53,7 @@ def from_environment(environment: Mapping[str, str]) -> Bundle:
     """
     from launcher import plan, rundir, settings
 
-    resolved = settings.resolve({}, environment, None)
+    resolved = settings.resolve({}, attacked(environment), None)
     experiment = resolved.experiment
     if experiment.backend == "simulated":  # whose keys would derive from its public seed
         raise ConfigError("BTARD_BACKEND=simulated has no containers; leave it out, or use `btard-launch run`")
@@ -59,6 +65,22 @@ def from_environment(environment: Mapping[str, str]) -> Bundle:
             sources=resolved.sources, conditions=chosen.conditions,
         )  # fmt: skip
         return bundle.pack(made, monitored=True)
+
+
+def attacked(environment: Mapping[str, str]) -> dict[str, str]:
+    """The variables without empty ones, with the first attack where nothing is said of any."""
+    made = {name: text for name, text in environment.items() if text.strip() or not name.startswith("BTARD_")}
+    if environment.keys().isdisjoint((_ATTACK, _ROLE)):
+        from launcher.experiment import Experiment
+        from launcher.roles import majority_limit
+
+        peers = made.get(_PEERS, "")
+        most = majority_limit(int(peers) if peers.isdecimal() else Experiment().peers)
+        if most > 0:
+            made = {_ATTACK: FIRST_ATTACK, _BYZANTINE: str(min(_FIRST_ATTACKERS, most)), **made}
+    elif _ATTACK not in made:
+        made.pop(_BYZANTINE, None)
+    return made
 
 
 if __name__ == "__main__":

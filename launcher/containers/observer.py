@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 from rich.console import Console
 
-from launcher import cluster, exits, plan, table
+from launcher import cluster, exits, plan, removals, table
 from launcher.containers import mirror, places
 from launcher.containers.bundle import PASSWORD_FILE
 from launcher.containers.volumes import Volumes
@@ -64,14 +64,25 @@ def observe(record: RunRecord, root: Path) -> int:
         interrupts.deferred = True
         chosen = _plan(record)
         console = Console(highlight=False, width=120)
-        monitor = Monitor(console)
+        # The nodes may have started before this process; what they took is counted from when they got their keys.
+        since = (places.truth(root) / "run.json").stat().st_mtime
+        monitor = Monitor(console, since)
         most = mirror.limits(record.run.steps, chosen.dimension)
         backend = Volumes(record.run.peers, root, directory.path, most, monitor.note)
         seen = _annotated(_Truth(monitor, f"0.0.0.0:{places.TRUTH_PORT}"), root)
-        result = cluster.carry(chosen, directory, backend, seen, interrupts)
-    table.show(console, result.summary, result.run_dir)
-    console.print(f"docker compose cp observer:{result.run_dir} runs/", soft_wrap=True)
-    return exits.of_run(result.summary.outcome, result.signum, violated=False)
+        late_s = max(0.0, time.time() - since)
+        result = cluster.carry(chosen, directory, backend, seen, interrupts, head_start_s=late_s)
+    name = result.run_dir.name
+    table.show(
+        console, result.summary, result.run_dir, check=["docker", "compose", "run", "--rm", "verify", f"runs/{name}"]
+    )
+    for line in (
+        f"take it along: docker compose cp observer:{result.run_dir} . && btard-launch verify {name}",
+        "press Ctrl-C; dashboards stay until then (after `up -d`: docker compose down)",
+    ):
+        console.print(line, soft_wrap=True)
+    removed = bool(removals.unexplained(result.summary)) and not record.experiment.allow_honest_removals
+    return exits.of_run(result.summary.outcome, result.signum, violated=False, honest_removed=removed)
 
 
 def _annotated(inner: cluster.Observer, root: Path) -> cluster.Observer:

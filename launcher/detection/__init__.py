@@ -1,6 +1,12 @@
 """How long attackers stay: the law that the protocol's draws follow, which runs are compared with. No node needs it."""
 
-from launcher.detection.law import Detection, Setting, detection_distribution, per_step_probability
+from launcher.detection.law import (
+    Detection,
+    Setting,
+    detection_distribution,
+    per_step_probability,
+    time_to_last,
+)
 from launcher.detection.variants import Buying, Lasted, bought_draws, reforming
 from launcher.detection.waiting import Waiting
 
@@ -14,4 +20,5 @@ __all__ = [
     "detection_distribution",
     "per_step_probability",
     "reforming",
+    "time_to_last",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from launcher.report import run_data
 from node.errors import BackendError, ConfigError, DataError
 
 ONNX, LOGS = "model.onnx", "tensorboard"
+_INSTALL = "run `pip install '.[export]'` in the clone"
 
 
 def export(run_dir: Path, onnx: bool, tensorboard: bool) -> Iterator[Path]:
@@ -28,12 +30,21 @@ def export(run_dir: Path, onnx: bool, tensorboard: bool) -> Iterator[Path]:
         yield write_logs(run_dir)
 
 
+def check_tensorboard() -> None:
+    """Refuse event files before anything is run for them.
+
+    Raises:
+        BackendError: their package is missing.
+    """
+    if importlib.util.find_spec("tensorboard") is None:
+        raise BackendError(f"TensorBoard files need the package tensorboard; {_INSTALL}")
+
+
 def write_logs(run_dir: Path) -> Path:
     """TensorBoard's event files; returns their directory."""
-    try:
-        from launcher.export import tensorboard_logs
-    except ImportError as error:
-        raise BackendError("TensorBoard files need the package tensorboard; run `pip install tensorboard`") from error
+    check_tensorboard()
+    from launcher.export import tensorboard_logs
+
     target = run_dir / LOGS
     tensorboard_logs.write(run_data.load(run_dir), target)
     return target
@@ -56,7 +67,7 @@ def _onnx(run_dir: Path) -> Path:
     try:
         model = graphs[task](parameters_D)
     except ImportError as error:
-        raise BackendError("ONNX files need the package onnx; run `pip install onnx`") from error
+        raise BackendError(f"ONNX files need the package onnx; {_INSTALL}") from error
     write_atomically(run_dir / ONNX, model.SerializeToString())
     return run_dir / ONNX
 

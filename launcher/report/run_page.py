@@ -13,6 +13,7 @@ from launcher.report.run_data import RunData
 from launcher.report.run_figures import FIGURES
 from launcher.roles import describe
 from launcher.sweep.grid import PLACE
+from launcher.table import check_command
 from launcher.table import rows as summary_rows
 from launcher.traffic import human
 
@@ -53,7 +54,7 @@ def _check(run: RunData) -> tuple[str, ...]:
     if run.record.run.topology != "butterfly":
         return ()
     return (page.paragraph("Check the evidence of every ban, from public keys and public data alone:"),
-            page.command(["btard-launch", "verify", run.path.name]))  # fmt: skip
+            page.command(check_command(run.path.absolute(), run.record.experiment.imports)))  # fmt: skip
 
 
 def repeat(experiment: Experiment) -> list[str]:

@@ -17,8 +17,9 @@ WATCHING = ("mimic",)
 REPEATS = (101, 102, 103)
 """Protocol seeds of the three repeats: other keys and coins, so other draws and batches, from the same parameters."""
 
-REPORT: Mapping[str, Sequence[object]] = {"tau": [5.0], "steps": [900], "attack_start": [100], "on_ban": ["reform"]}
-"""The setting of the report's runs."""
+REPORT: Mapping[str, Sequence[object]] = {"tau": [5.0], "steps": [900], "attack_start": [100], "on_ban": ["reform"],
+                                             "undo": [0]}  # fmt: skip
+"""The setting of the report's runs: what was applied stays applied."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +116,7 @@ def rules(quick: bool) -> list[Block]:
     axes: dict[str, Sequence[object]] = {
         "rule": [*(entry.name for entry in RULES), *behind], "byzantine": [0, 1, 2], "attack": ["|".join(chosen)],
         "steps": [40], "batch_size": [32], "attack_start": [5], "eval_every": [20], "allow_weak": [True],
-        "backend": ["simulated"],
+        "backend": ["simulated"], "undo": [0],
     }  # fmt: skip
     return [Block(axes, {})]
 

@@ -15,7 +15,7 @@ from launcher.options import OPTIONS
 from launcher.sweep import grid, plans
 from launcher.sweep.grid import Cell
 from node.errors import ConfigError
-from node.nearest import nearest
+from node.nearest import suggestion
 
 _TOP_KEYS = ("name", "grid")
 _GRID_KEYS = ("label",)
@@ -102,8 +102,8 @@ def _read(which: str) -> tuple[list[plans.Block], str]:
     """Blocks of a file: keys at the top hold for all `[[grid]]` tables."""
     path = Path(which)
     if not path.exists() and not path.suffix:
-        near = nearest(which, plans.PLANS)
-        raise ConfigError(f"unknown sweep {which!r}; did you mean {near!r}? (a file's name ends in .toml or .json)")
+        hint = suggestion(which, plans.PLANS)
+        raise ConfigError(f"unknown sweep {which!r}; {hint} (a file's name ends in .toml or .json)")
     try:
         data = path.read_bytes()
         table: Any = json.loads(data) if path.suffix == ".json" else tomllib.loads(data.decode())
@@ -147,7 +147,6 @@ def _axes(table: Mapping[str, object], which: str, own: Sequence[str]) -> dict[s
         if key in own:
             continue
         if name not in known:
-            near = nearest(name, known)
-            raise ConfigError(f"sweep file {which}: unknown key {key!r}; did you mean {near!r}?")
+            raise ConfigError(f"sweep file {which}: unknown key {key!r}; {suggestion(name, known)}")
         axes[name] = value if isinstance(value, list) else [value]
     return axes

@@ -8,6 +8,8 @@ from typing import Literal, TypeAlias, TypeVar
 from torch import Tensor
 
 from node.aggregation.strength import Condition
+from node.errors import ConfigError
+from node.nearest import nearest
 from node.protocol.rule import Aggregated
 from node.registry import Registry
 
@@ -15,6 +17,8 @@ Residual: TypeAlias = Literal["clipped", "unclipped"] | None
 RuleFunction: TypeAlias = Callable[..., Tensor]
 CountedFunction: TypeAlias = Callable[..., Aggregated]
 Function = TypeVar("Function", bound=RuleFunction)
+_RESIDUALS = ("clipped", "unclipped", None)
+_TAKES = ("inputs_NP",)
 
 RULES: Registry[RuleFunction] = Registry("rule", "node.aggregation")
 PRE_AGGREGATIONS: Registry[RuleFunction] = Registry("pre-aggregation", "node.aggregation.pre", listed_by="rules")
@@ -48,10 +52,16 @@ def rule(
         examples: parameter sets that the shared test table runs.
 
     Raises:
-        ConfigError: the name is taken.
+        ConfigError: the name is taken, `residual` is no such promise, or parameters that it takes are missing.
     """
+    if residual not in _RESIDUALS:
+        raise ConfigError(
+            f"rule {name!r}: residual={residual!r} is none of 'clipped', 'unclipped' and None; did you mean "
+            f"{nearest(str(residual), ('clipped', 'unclipped'))!r}?"
+        )
+    clipped = ("radius", "eps") if residual == "clipped" else ()
     add = RULES.register(
-        name, source=source, examples=examples, residual=residual, counted=counted, condition=condition,
+        name, source=source, takes=_TAKES, needs=(*clipped, *_conditioned(condition)), examples=examples, residual=residual, counted=counted, condition=condition,
         coordinatewise=coordinatewise, scattered=scattered, exhaustive=exhaustive,
     )  # fmt: skip
 
@@ -82,10 +92,17 @@ def pre_aggregation(
     Raises:
         ConfigError: the name is taken.
     """
-    add = PRE_AGGREGATIONS.register(name, source=source, examples=examples, rows=rows, condition=condition)
+    add = PRE_AGGREGATIONS.register(
+        name, source=source, takes=_TAKES, needs=_conditioned(condition), examples=examples, rows=rows,
+        condition=condition,
+    )  # fmt: skip
 
     def register(function: Function) -> Function:
         add(function)
         return function
 
     return register
+
+
+def _conditioned(condition: Condition | None) -> tuple[str, ...]:
+    return () if condition is None else ("f", "allow_weak")

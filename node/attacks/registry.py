@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 from node.attacks.behaviour import Behaviour
 from node.attacks.targets import permitted
 from node.config import Plugin, Role
 from node.errors import ConfigError
+from node.nearest import nearest
 from node.registry import Registry
 
 ActsOn: TypeAlias = Literal["gradient", "data", "aggregate", "messages", "outputs", "node"]
@@ -25,6 +26,16 @@ ActsOn: TypeAlias = Literal["gradient", "data", "aggregate", "messages", "output
 """
 
 AttackFunction: TypeAlias = Callable[..., Any]
+
+_TAKES: dict[str, tuple[str, ...]] = {
+    "gradient": ("gradient_D", "view"),
+    "data": ("inputs_B", "targets_B", "view"),
+    "aggregate": ("value_P", "view"),
+    "messages": ("body", "view"),
+    "outputs": ("output", "view"),
+    "node": (),
+}
+assert set(_TAKES) == set(get_args(ActsOn))
 
 
 class AttackRegistry(Registry[AttackFunction]):
@@ -71,11 +82,17 @@ def attack(
         remembers: the parameter that says how many earlier steps `View.history` must hold.
 
     Raises:
-        ConfigError: the name is taken.
+        ConfigError: the name is taken, `acts_on` is no such place, or the function cannot be called as that place does.
     """
+    if acts_on not in _TAKES:
+        raise ConfigError(
+            f"attack {name!r}: acts_on={acts_on!r} is none of {', '.join(_TAKES)}; did you mean "
+            f"{nearest(str(acts_on), _TAKES)!r}?"
+        )
     return ATTACKS.register(
-        name, source=source, examples=examples, acts_on=acts_on, choices=choices or {}, always=always,
-        needs_classes=needs_classes, remembers=remembers,
+        name, source=source, takes=_TAKES[acts_on], needs=(*(choices or {}), *((remembers,) if remembers else ())),
+        examples=examples, acts_on=acts_on, choices=choices or {}, always=always, needs_classes=needs_classes,
+        remembers=remembers,
     )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from node.attacks.targets import chosen, told_apart
 from node.protocol.events import Forward, Say
 from node.protocol.messages import Phase, Reveal
 from node.protocol.randomness import combine
-from node.protocol.validators import draw
+from node.protocol.validators import allowed_pairs, draw
 
 if TYPE_CHECKING:
     from node.attacks.view import View
@@ -64,8 +64,10 @@ class WithholdReveal(Behaviour):
             return ()
         self._held = None
         r = combine(attempt.step, attempt.number, [reveal.x for reveal in known.values()])
-        pairs = max(1, attempt.settings.validators)
-        targets = draw(r, attempt.contributors, pairs, attempt.settings.validate_every).targets
+        settings, state = attempt.settings, attempt.state
+        pairs = allowed_pairs(settings.validators, len(attempt.roster.active), attempt.roster.genesis_faults,
+                              state.removed_faults, settings.validators_contribute)  # fmt: skip
+        targets = draw(r, attempt.contributors, pairs, settings.validate_every).targets
         unwelcome = any(target in view.accomplices for target in targets)
         victim = next(peer for peer in view.peers if peer in view.accomplices)
         return () if unwelcome and victim == view.me else (held,)

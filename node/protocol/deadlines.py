@@ -30,7 +30,7 @@ With tight budgets these two, and the 2 D, go by a smaller D and T_g than the de
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from node.protocol.messages import Phase
 from node.protocol.settings import Settings
@@ -65,7 +65,7 @@ def deadline(phase: Phase, settings: Settings, active: int, tensors: int, recomp
     busy_s = max(1, judging) * settings.gradient_bound_s
     lag_s = busy_s + 5.0 * settings.delivery_bound_s
     bulk_s = lag_s + _transfer_s(settings, active, tensors) if tensors else 0.0
-    return Deadline(bulk_s, lag_s + bulk_s + _computing_s(phase, settings, recomputed))
+    return Deadline(bulk_s, lag_s + bulk_s + _computes(phase, settings, recomputed) * settings.gradient_bound_s)
 
 
 def budget(phase: Phase, settings: Settings, active: int, tensors: int, recomputed: int) -> Deadline:
@@ -74,14 +74,12 @@ def budget(phase: Phase, settings: Settings, active: int, tensors: int, recomput
     Returns:
         Seconds from phase entry for bulk (0: the phase waits for none), and from our own message for all others'.
     """
-    tight = replace(settings, delivery_bound_s=_budget_delivery_s(settings))
-    if settings.budget_gradient_s is not None:
-        tight = replace(tight, gradient_bound_s=settings.budget_gradient_s)
-    lag_s = laggards_s(settings) + 2.0 * tight.delivery_bound_s
-    bulk_s = lag_s + _transfer_s(tight, active, tensors) if tensors else 0.0
+    lag_s = laggards_s(settings) + 2.0 * _budget_delivery_s(settings)
+    bulk_s = lag_s + _transfer_s(settings, active, tensors) if tensors else 0.0
+    gradient_s = settings.gradient_bound_s if settings.budget_gradient_s is None else settings.budget_gradient_s
     # Nothing in AGG waits for the gradients of validators: they are computed beside the loop.
-    computing_s = _computing_s(phase, tight, recomputed) if phase is not Phase.AGG else 0.0
-    return Deadline(bulk_s, lag_s + bulk_s + computing_s)
+    computes = _computes(phase, settings, recomputed) if phase is not Phase.AGG else 0
+    return Deadline(bulk_s, lag_s + bulk_s + computes * gradient_s)
 
 
 def _transfer_s(settings: Settings, active: int, tensors: int) -> float:
@@ -89,13 +87,12 @@ def _transfer_s(settings: Settings, active: int, tensors: int) -> float:
     return 4.0 * settings.dimension * tensors * active / settings.minimum_rate
 
 
-def _computing_s(phase: Phase, settings: Settings, recomputed: int) -> float:
+def _computes(phase: Phase, settings: Settings, recomputed: int) -> int:
     """Gradients that a peer may have to compute before it says its message."""
     judging = recomputed if phase in _JUDGING else 0
     earlier = recomputed if phase is Phase.REPORT else min(recomputed, 1)
     computes = judging if phase in _JUDGING else max(_COMPUTES.get(phase, 0), earlier)
-    computes += phase is Phase.COMMIT and settings.validators > 0 and settings.validators_contribute
-    return computes * settings.gradient_bound_s
+    return computes + (phase is Phase.COMMIT and settings.validators > 0 and settings.validators_contribute)
 
 
 def fetching_s(settings: Settings, active: int) -> float:

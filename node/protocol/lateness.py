@@ -63,8 +63,9 @@ class Patience:
     def heard(self, sender: int, phase: Phase) -> None:
         """A message of the phase is here. How long n - f of them take, no f peers can stretch."""
         self._last, attempt = sender, self._attempt
-        held = len(attempt.roster.active) - len(attempt.transcript.missing(phase))
-        if self._spoken and phase is not Phase.COMMIT and held == self._quorum:
+        if not self._spoken or phase is Phase.COMMIT:
+            return
+        if len(attempt.roster.active) - len(attempt.transcript.missing(phase)) == self._quorum:
             attempt.delivery_s = max(attempt.delivery_s, self._watch.now_s - self._since_s)
 
     def complete(self, phase: Phase) -> None:

@@ -94,6 +94,8 @@ class Verifier:
         self.ground = ground
         self.proven: list[Ban] = []
         self.returned: list[tuple[int, int]] = []
+        self.elsewhere: Summary | None = None
+        """A certified state of a run that computed in another environment than this machine's."""
         self._replay = Replay(ground, self.proven, self.returned)
 
     def check(self, data: bytes) -> Proof:
@@ -247,8 +249,14 @@ class Verifier:
 
     def same_environment(self, summary: Summary | None) -> bool:
         """True if every peer of the run computed in the environment of this machine, as a certified state says."""
-        prints = [self.ground.settings.fingerprint] * len(self.ground.keys)
-        return summary is not None and summary.fingerprints == digest("fingerprints", *prints)
+        same = summary is not None and self.computed_in(summary, self.ground.settings.fingerprint)
+        if not same and summary is not None and summary.fingerprints:
+            self.elsewhere = summary
+        return same
+
+    def computed_in(self, summary: Summary, fingerprint: bytes) -> bool:
+        """True if a certified state says that every peer of the run computed in this environment."""
+        return summary.fingerprints == digest("fingerprints", *([fingerprint] * len(self.ground.keys)))
 
     def _check_majority(self, evidence: Evidence, trial: Attempt, past: Attempt) -> Proof:
         """With mixed environments most of the roster's signed JUDGE bits decide."""

@@ -126,11 +126,6 @@ class Transcript:
         found = (slot for slot, by in self.suspects.items() if len(by) >= quorum)
         return tuple(sorted(found, key=lambda slot: (slot[0].value, slot[1])))
 
-    def odd_prefixes(self, phase: Phase) -> tuple[int, ...]:
-        """Senders of a phase whose prefix is not the one of the finished phases, be it only in length."""
-        held = self._bodies.get(phase, {})
-        return tuple(peer for peer in self.active if peer in held and held[peer].prefix != self.prefix)
-
     def finish(self, phase: Phase) -> None:
         """Append the phase's hash to the prefix; the phase must be complete."""
         bodies = (body_digest(signed.body) for signed in self.signed(phase).values())

@@ -119,11 +119,47 @@ def environment(device: str) -> Environment:
 
 
 def fingerprint(device: str) -> bytes:
-    """Canonical bytes of `environment(device)`: equal bytes promise equal gradients.
+    """Canonical bytes of `environment(device)`, as `encoded` makes them."""
+    return encoded(environment(device))
+
+
+def encoded(facts: Environment) -> bytes:
+    """Canonical bytes of an environment: equal bytes promise equal gradients.
 
     The processor's model is part of it: a needless mismatch only asks for a tolerance, a missed one bans honest peers.
     """
-    return msgspec.json.encode(environment(device), order="deterministic")
+    return msgspec.json.encode(facts, order="deterministic")
+
+
+def difference(here: Environment, there: Environment) -> str:
+    """What differs between two environments in one line, and whether torch and processor do not.
+
+    Args:
+        here: this machine's.
+        there: the run's.
+    """
+    named = {
+        "torch": lambda facts: facts.torch,
+        "processor": lambda facts: f"{facts.processor} ({facts.machine})",
+        "instructions": lambda facts: f"{facts.capability} ({', '.join(facts.instructions)})",
+        "device": lambda facts: f"{facts.device} {facts.device_libraries}".strip(),
+        "threads": lambda facts: str(facts.threads),
+        "mkldnn": lambda facts: _switched(facts.mkldnn),
+        "deterministic algorithms": lambda facts: _switched(facts.deterministic),
+        "matmul precision": lambda facts: facts.matmul_precision,
+    }
+    facts = {name: (show(here), show(there)) for name, show in named.items()}
+    found = [f"{name} {mine} here, {theirs} there" for name, (mine, theirs) in facts.items() if mine != theirs]
+    if not found and here.probe != there.probe:
+        found = ["the bits of a small computation"]
+    equal = [name for name in ("torch", "processor") if facts[name][0] == facts[name][1]]
+    if "processor" in equal and facts["instructions"][0] != facts["instructions"][1]:
+        equal.remove("processor")
+    return "; ".join([*found, *([f"{' and '.join(equal)} equal"] if equal else [])])
+
+
+def _switched(on: bool) -> str:
+    return "on" if on else "off"
 
 
 def describe(device: str = "cpu") -> str:

@@ -23,7 +23,7 @@ def task(
     Raises:
         ConfigError: the name is taken.
     """
-    return TASKS.register(name, source=source, examples=examples)
+    return TASKS.register(name, source=source, takes=("context",), examples=examples)
 
 
 def build_task(plugin: Plugin, context: TaskContext) -> Task:

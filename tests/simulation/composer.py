@@ -1,10 +1,13 @@
 """A random adversary from a seed: size, rule, network, attackers, what each of them does, and when.
 
-Every choice hangs on the seed and its own name, so a new attack in the registry changes few of the older runs.
+Every choice hangs on the seed and its own name, so a new attack in the registry changes few of the older runs. Older
+compositions stay, for the seeds that are known by them: 1 has registered attacks on random networks; 2 adds the moves
+of tests/adversary, slow and blocking gradients, restarts with storage faults, and strangers.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from random import Random
 
@@ -15,12 +18,18 @@ from msgspec.structs import replace
 from node.attacks.registry import ATTACKS
 from node.attacks.targets import TARGETS
 from node.config import Plugin, Role, RunConfig, Schedule
+from node.links import LinkModel
 from node.registry import Entry
+from tests.simulation.hooked import Hooked
+from tests.simulation.mishaps import FATES, Blow, Restarts, Strangers
+from tests.simulation.moves import Mind
 from tests.simulation.network import network
 from tests.simulation.stage import Stage, set_up
 
 BOUND_S = 0.5
 GRADIENT_BOUND_S = 1.0
+COMPOSITION = 2
+"""The newest."""
 
 NUMBERS: Mapping[str, tuple[object, ...]] = {
     "amount": (0.5, -0.3, 1e-3),
@@ -41,6 +50,9 @@ GRADIENT = frozenset({"gradient", "data"})
 _TARGETS_BY_NAME = TARGETS[-1]
 _REJOINS = 0.06
 """Share of runs in which an attacker falls silent and comes back."""
+_THINKS, _SLOW, _RESTARTS, _STRANGERS = 0.6, 0.25, 0.2, 0.25
+"""Shares of runs with each kind of move, where it can be played."""
+_LONG_S = 5.0 * BOUND_S
 
 
 def candidates() -> tuple[Entry, ...]:
@@ -54,8 +66,18 @@ def dice_of(seed: int, *names: object) -> Random:
     return Random(int.from_bytes(blake3(text.encode()).digest(8), "little"))
 
 
-def compose(seed: int) -> Stage:
+def compose(seed: int, composition: int = COMPOSITION) -> Stage:
     """The run that belongs to a seed, ready to be played."""
+    run, roles, links, gradient_s = _plain(seed)
+    if composition == 1:
+        stage = set_up(run, roles, seed, links)
+        stage.simulation._gradient_s = gradient_s
+        return stage
+    return _moved(seed, run, roles, links, gradient_s)
+
+
+def _plain(seed: int) -> tuple[RunConfig, dict[int, Role], LinkModel, float]:
+    """Size, rule, attackers and network, and how long a gradient takes."""
     dice = dice_of(seed, "run")
     peers = dice.choices(range(4, 17), (20, 22, 24, 14, 8, 3, 2, 1, 1, 1, 1, 1, 2))[0]
     long = peers <= 7 and dice.random() < 0.15
@@ -83,9 +105,84 @@ def compose(seed: int) -> Stage:
     roles = {peer: _role(seed, peer, run, attackers if known else (peer,)) for peer in attackers}
     if attackers and peers <= 9 and dice_of(seed, "back").random() < _REJOINS:
         run, roles = _rejoining(seed, run, roles)
-    stage = set_up(run, roles, seed, network(dice, peers, BOUND_S))
-    stage.simulation._gradient_s = dice.choice((0.0, 0.05, 0.9)) * GRADIENT_BOUND_S
+    links = network(dice, peers, BOUND_S)
+    return run, roles, links, dice.choice((0.0, 0.05, 0.9)) * GRADIENT_BOUND_S
+
+
+def _moved(seed: int, run: RunConfig, roles: dict[int, Role], links: LinkModel, gradient_s: float) -> Stage:
+    """The same with moves; each kind has its own chance, and they meet."""
+    falls = run.peers <= 9 and not _returns(roles) and dice_of(seed, "restarts").random() < _RESTARTS
+    slow = dice_of(seed, "slow").random() < _SLOW
+    near = dice_of(seed, "deaf").random() < 0.5
+    if falls:
+        roles = _fewer(roles, (run.peers + 1) // 2 - 2)
+    if falls or (slow and near):
+        links = LinkModel(delay_s=0.01 * BOUND_S, jitter_s=0.02 * BOUND_S, seed=seed)
+    if slow and not near:
+        # Longer than a round of a dispute: whoever is at a gradient must take part meanwhile.
+        run = replace(run, gradient_bound_s=_LONG_S)
+    thinks = bool(roles) and run.peers <= 9 and dice_of(seed, "mind").random() < _THINKS
+    if thinks and dice_of(seed, "mind", "alone").random() < 0.5:
+        roles = {peer: replace(role, schedule=Schedule(start=run.steps + 1)) for peer, role in roles.items()}
+    stage = set_up(run, roles, seed, links)
+    plain = stage.simulation
+    simulation = Hooked(plain.nodes, plain.network, plain._compute, gradient_s)
+    stage = dataclasses.replace(stage, simulation=simulation)
+    if slow:
+        _slow(seed, simulation, deaf=near and not falls)
+    if thinks:
+        dice = dice_of(seed, "mind", "how")
+        first = dice.randint(0, min(2, run.steps - 1))
+        last, share = first + dice.randint(1, 3), dice.choice((0.03, 0.1, 0.3))
+        Mind(stage, dice, first, last, share, dice.randint(4, 16))
+    if falls:
+        _fall(seed, stage)
+    if dice_of(seed, "strangers").random() < _STRANGERS:
+        dice = dice_of(seed, "strangers", "how")
+        Strangers(stage, dice, sorted(dice.uniform(0.0, 2.0 * run.steps) for _ in range(dice.randint(5, 60))))
     return stage
+
+
+def _returns(roles: dict[int, Role]) -> bool:
+    return any(plugin.name == "rejoin" for role in roles.values() for plugin in role.attacks)
+
+
+def _fewer(roles: dict[int, Role], most: int) -> dict[int, Role]:
+    """The first attackers: a peer that is killed counts as faulty while it is away."""
+    kept = tuple(sorted(roles))[: max(0, most)]
+    return {
+        peer: replace(roles[peer], accomplices=tuple(set(roles[peer].accomplices) & set(kept)) or (peer,))
+        for peer in kept
+    }
+
+
+def _slow(seed: int, simulation: Hooked, deaf: bool) -> None:
+    """Gradients of any length up to T_g, each peer's own; where they block the loop, up to what D leaves."""
+    dice = dice_of(seed, "slow", "how")
+    most_s, simulation.deaf = 0.9 * BOUND_S if deaf else None, deaf
+    usual = {node: dice.choice((0.01, 0.3, 1.0)) for node in simulation.nodes}
+
+    def takes(node: int) -> float:
+        run_s = most_s if most_s is not None else simulation.nodes[node].peer.settings.gradient_bound_s
+        simulation.moves["gradient: up to T_g" if not deaf else "gradient: up to D"] += 1
+        return run_s * (usual[node] if dice.random() < 0.7 else dice.random())
+
+    simulation.gradient_takes = takes
+
+
+def _fall(seed: int, stage: Stage) -> None:
+    """One honest peer, killed up to three times at any instant; now and then all at once."""
+    dice = dice_of(seed, "restarts", "how")
+    everyone = dice.random() < 0.15
+    length_s = dice.choice((0.5, 2.0)) * stage.run.steps
+    blows: list[Blow] = []
+    for at_s in sorted(dice.uniform(0.1, length_s) for _ in range(dice.randint(1, 3))):
+        away_s = dice.choice((0.0, 0.1, 0.5, 1.0)) * BOUND_S
+        fate = dice.choice(FATES) if not everyone else dice.choice(("kill", "power"))
+        if not blows or at_s > blows[-1].at_s + blows[-1].away_s:
+            blows.append(Blow(at_s, fate, away_s))
+    victims = stage.honest if everyone else (dice.choice(stage.honest),)
+    Restarts(stage, seed, dict.fromkeys(victims, tuple(blows)))
 
 
 def _rejoining(seed: int, run: RunConfig, roles: dict[int, Role]) -> tuple[RunConfig, dict[int, Role]]:

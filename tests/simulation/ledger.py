@@ -10,6 +10,7 @@ import msgspec
 from node.protocol.notices import Banned, Committed, Disputed, Resolved, Suspected, Undone, Voided
 from node.simulator import Observed
 from tests.simulation.checkers.liveness import awaits_another, dispute_bound_s
+from tests.simulation.hooked import Hooked
 from tests.simulation.stage import Stage
 
 
@@ -70,7 +71,16 @@ class Ledger:
         """Counts by name, with the run's size; `slowest dispute` in units of its bound."""
         size = {"peers": float(self._stage.run.peers), "attackers": float(len(self._stage.roles))}
         hostile = {step for peer in self._stage.roles for step in self._stage.adversary(peer).attacked}
-        return {**size, **self._counts, "hostile steps": float(len(hostile)), "slowest dispute": self._slowest}
+        simulation = self._stage.simulation
+        moves = simulation.moves if isinstance(simulation, Hooked) else {}
+        played = {f"move: {name}": float(count) for name, count in moves.items()}
+        return {
+            **size,
+            **self._counts,
+            **played,
+            "hostile steps": float(len(hostile)),
+            "slowest dispute": self._slowest,
+        }
 
     def _count(self, what: str, *which: object) -> None:
         if (what, *which) not in self._once:

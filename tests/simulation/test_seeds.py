@@ -7,16 +7,16 @@ from pathlib import Path
 import pytest
 
 from tests.simulation import soak
-from tests.simulation.composer import candidates, compose, described
+from tests.simulation.composer import COMPOSITION, candidates, compose, described
 from tests.simulation.ledger import Played, table
 from tests.simulation.stage import Stage
 
-SEEDS = sorted({*range(100), *soak.regressions()})
+SEEDS = sorted({*((seed, COMPOSITION) for seed in range(100)), *soak.regressions()})
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-def test_every_promise_holds_after_every_step(seed: int) -> None:
-    soak.hold(seed)
+@pytest.mark.parametrize(("seed", "composition"), SEEDS)
+def test_every_promise_holds_after_every_step(seed: int, composition: int) -> None:
+    soak.hold(seed, composition)
 
 
 def test_a_seed_composes_the_same_run_again() -> None:
@@ -32,14 +32,14 @@ def test_the_composer_draws_every_attack() -> None:
 def test_a_broken_promise_says_how_to_see_it_again(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def broken(_: int) -> Stage:
-        stage = compose(3)
+    def broken(_: int, composition: int) -> Stage:
+        stage = compose(3, composition)
         stage.simulation.nodes[stage.witness].peer.stopped = True
         return stage
 
     monkeypatch.setattr(soak, "compose", broken)
     assert soak.main(["--seeds", "3..4"]) == 1
-    assert "python -m tests.simulation.soak --replay 3" in capsys.readouterr().out
+    assert "python -m tests.simulation.soak --replay 3 --composition 2" in capsys.readouterr().out
 
 
 def test_the_sums_of_a_record(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

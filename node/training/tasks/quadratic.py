@@ -11,6 +11,8 @@ from node.training.sampling import generator_from, generator_from_int
 from node.training.task import BatchTransform, Layer, TaskContext, lay_out, tame
 
 NEAR = 0.1  # a coordinate counts as correct within this distance of its optimum
+ENDLESS = 2**31
+"""Training examples: each is drawn afresh, so there are as many as anyone asks for."""
 
 
 class Quadratic:
@@ -23,7 +25,8 @@ class Quadratic:
         self.dimension = dimension
         self.noise = noise
         self.batch_size = batch_size
-        self.train_size = self.test_size = dimension
+        self.train_size = ENDLESS
+        self.test_size = dimension
         # Two layers, so that per-tensor attacks have something to tell apart.
         split = (dimension + 1) // 2
         self.layout: tuple[Layer, ...] = lay_out((name, (size,)) for name, size in

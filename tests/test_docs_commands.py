@@ -1,0 +1,159 @@
+"""Every command in README and docs is one that the program takes; those that run a cluster do run."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from launcher import plan, settings
+from launcher.cli import cli
+from launcher.options import OPTIONS
+from node.errors import ConfigError
+from tests.launching import command as launch
+from tests.test_docs import DOCS, ROOT, example
+
+PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
+LOOPED = {"$attack": "noise", "$seed": "0"}
+"""Variables of the shell loops around commands, with a value each."""
+OPTIONAL = re.compile(r" \[(-[^\]]*)\]| \[([A-Z]+)\]")
+FEWER = {"--steps": "8", "--batch-size": "16", "--eval-every": "8", "--backend": "simulated"}
+"""What makes a run of minutes one of seconds; the last word on an option counts."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One command as a page has it, without what the shell does with its output."""
+
+    page: Path
+    words: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.page.relative_to(ROOT)}: {shlex.join(self.words)}"
+
+
+def lines() -> Iterator[Line]:
+    """All commands of all pages: lines of code blocks, and whole ones in the text."""
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+        blocks = re.findall(r"^    (?:.*; do )?(btard-launch .*)$", text, re.MULTILINE)
+        inline = [each.replace("\n", " ") for each in re.findall(r"`(btard-launch [^`]+)`", text)]
+        for each in dict.fromkeys(blocks + inline):
+            for written in alternatives(each.replace("\\|", "|")):
+                yield Line(page, written)
+
+
+def alternatives(text: str) -> Iterator[tuple[str, ...]]:
+    """The commands that one line stands for: `status|logs|stop [RUN]` are three, and options in brackets are given."""
+    text = OPTIONAL.sub(lambda found: f" {found[1] or found[2]}", text)
+    words = shlex.split(text, comments=True)
+    if "|" in words[1:2][0]:
+        yield from ((words[0], name, *words[2:]) for name in words[1].split("|"))
+        return
+    until = next((place for place, word in enumerate(words) if word in ("|", ">", "&&", ";")), len(words))
+    yield tuple(LOOPED.get(word, word) for word in words[:until])
+
+
+def parsed(line: Line) -> tuple[click.Command, dict[str, Any]]:
+    """The command and the options that it would be called with; click refuses what it does not know."""
+    words = [*line.words[1:]] if not line.words[1].startswith("-") else ["run", *line.words[1:]]
+    context = click.Context(cli, info_name="btard-launch")
+    name, found, rest = cli.resolve_command(context, words)
+    assert found is not None
+    if not rest:  # a text that speaks of the command
+        return found, {}
+    return found, found.make_context(name, list(rest), parent=context).params
+
+
+COMMANDS = [line for line in lines() if not {"--help", "-h"} & set(line.words)]
+RUNS = [line for line in COMMANDS if line.words[1].startswith("-") or line.words[1] == "run"]
+
+
+@pytest.fixture
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the files that the pages' commands name, as the pages have them."""
+    monkeypatch.chdir(tmp_path)
+    blocks = ("def overshoot", "def middle", "class Line")
+    Path("mine.py").write_text("\n".join(example(DOCS / "extending.md", words) for words in blocks))
+    Path("my_attack.py").write_text(example(DOCS / "extending.md", '"modest"'))
+    Path("lazy.py").write_text(example(ROOT / "README.md", '"lazy"'))
+    (loss,) = re.findall(r"^    (from step 20 loss all 1%) ", (DOCS / "faults.md").read_text(), re.MULTILINE)
+    Path("flaky.scn").write_text(f"{loss}\n")
+    return tmp_path
+
+
+def test_the_pages_have_commands() -> None:
+    assert len(COMMANDS) >= 50 and len(RUNS) >= 15
+    assert {line.page.name for line in COMMANDS} >= {"README.md", "faults.md", "undo.md", "containers.md"}
+
+
+@pytest.mark.usefixtures("files")
+@pytest.mark.parametrize("line", COMMANDS, ids=str)
+def test_a_command_is_one_that_the_program_takes(line: Line) -> None:
+    found, given = parsed(line)
+    if found.name in ("run", "plan"):
+        options = {option: value for option, value in given.items() if value is not None and value != ()}
+        known = {option.field: options[option.field] for option in OPTIONS if option.field in options}
+        plan.quick_check(settings.resolve(known, {}, None).experiment)
+
+
+def test_a_mistake_in_a_page_would_be_found() -> None:
+    for words in (
+        ("--delay", "50"),
+        ("--atack", "noise"),
+        ("stauts",),
+        ("--backend", "docker"),
+        ("verify", "--explain"),
+    ):
+        with pytest.raises((click.ClickException, ConfigError), match=r"unit|No such option|unknown|Missing parameter"):
+            test_a_command_is_one_that_the_program_takes(Line(ROOT / "README.md", ("btard-launch", *words)))
+
+
+@pytest.mark.mnist
+@pytest.mark.usefixtures("mnist_directory")
+@pytest.mark.parametrize("line", [line for line in RUNS if "compose" not in line.words], ids=str)
+def test_a_run_of_the_pages_runs(line: Line, files: Path) -> None:
+    """One that takes no more than half a minute as it is, the others with fewer steps and in one process."""
+    words = [word for word in line.words[1:] if word not in ("run", "--monitor")]
+    if "--grafana" in words:
+        place = words.index("--grafana")
+        del words[place : place + 2]
+    if any(word.startswith("lazy") for word in words):
+        words += ["--import", "lazy.py"]
+    short = "line" in words
+    fewer = {} if short else FEWER
+    if "-n" not in words and "--peers" not in words and not short:
+        fewer = {**fewer, "--attack-start": "2"}
+    done = launch(files, *words, *(word for pair in fewer.items() for word in pair), "--json")
+    assert done.returncode == 0, done.stderr
+    assert '"outcome": "finished"' in done.stdout
+
+
+LISTS = [line for line in COMMANDS if line.words[1] in ("attacks", "rules", "tasks", "plan", "dashboards")
+         and "push" not in line.words]  # fmt: skip
+
+
+@pytest.mark.usefixtures("files")
+@pytest.mark.parametrize("line", [line for line in LISTS if "--import" not in line.words], ids=str)
+def test_a_list_of_the_pages_is_shown(line: Line) -> None:
+    done = CliRunner().invoke(cli, line.words[1:])
+    assert done.exit_code == 0 and done.output, done.output
+
+
+def test_extras_that_the_pages_install_exist() -> None:
+    """And no page has an extra installed from an index: this package is installed from its clone."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    sources = [*PAGES, *ROOT.glob("launcher/**/*.py"), ROOT / "Makefile"]
+    named = [
+        found for path in sources for found in re.findall(r"pip install (?:-e )?'?([.\w]+)\[(\w+)\]", path.read_text())
+    ]
+    assert named and {extra for _, extra in named} <= set(extras)
+    assert {what for what, _ in named} == {"."}
