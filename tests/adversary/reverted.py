@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from node.protocol.before import Before
 from node.protocol.encoding import decode_body, encode
@@ -75,6 +75,11 @@ def without(patches: tuple[Patch, ...]) -> Iterator[None]:
             setattr(owner, name, before)
 
 
+def control(which: Reverted, runs: int) -> Reverted:
+    """The same search on the code as it is: of as many runs, and with gradients that leave the message loop free."""
+    return replace(which, patches=(), prefix=which.prefix.replace(",block", ",slow"), most=runs)
+
+
 def search(which: Reverted, until: float) -> Found:
     """The search that an entry describes, on the code as it is."""
     if which.deviations:
@@ -85,6 +90,17 @@ def search(which: Reverted, until: float) -> Found:
 
 def _nothing(_: object) -> object:
     return lambda *_: None
+
+
+def _hasty(original: object) -> object:
+    """`round_over` that counts two rounds."""
+
+    def round_over(self: object) -> None:
+        for _ in range(2):
+            if not self.finished:  # type: ignore[attr-defined]
+                original(self)  # type: ignore[operator]
+
+    return round_over
 
 
 def _deaf(original: object) -> object:
@@ -149,6 +165,8 @@ REVERTED = (
              _LATE_CLOSE),
     Reverted("a dispute freezes its attempt", (("node.protocol.arbitration.Arbitration.begin", _deaf),), Size(4, 1),
              _LATE_CLOSE),
+    Reverted("a dispute has f + 1 rounds", (("node.protocol.dispute.Dispute.round_over", _hasty),), Size(4, 1),
+             "near,n,@CLOSE1,hold:3:CLOSE:012,<Suspected,+4,susp:1:02,give:3:CLOSE:2,+8"),
     Reverted("rounds wait for the attempt before",
              (("node.protocol.disputing.Disputing._begin_rounds", _at_once), *_FIRST_OUTCOMES), Size(6, 2), _TWO_STEPS),
     Reverted("a committed peer joins the dispute", (("node.protocol.disputing.Disputing._reason_to_join", _nothing),),

@@ -53,6 +53,7 @@ _REJOINS = 0.06
 _THINKS, _SLOW, _RESTARTS, _STRANGERS = 0.6, 0.25, 0.2, 0.25
 """Shares of runs with each kind of move, where it can be played."""
 _LONG_S = 5.0 * BOUND_S
+_CATCH_UP_S = 8.0 * BOUND_S + 3.0 * GRADIENT_BOUND_S
 
 
 def candidates() -> tuple[Entry, ...]:
@@ -128,6 +129,8 @@ def _moved(seed: int, run: RunConfig, roles: dict[int, Role], links: LinkModel, 
     plain = stage.simulation
     simulation = Hooked(plain.nodes, plain.network, plain._compute, gradient_s)
     stage = dataclasses.replace(stage, simulation=simulation)
+    kinds = {"a mind": thinks, "slow gradients": slow, "restarts": falls}
+    simulation.plan += [name for name, chosen in kinds.items() if chosen]
     if slow:
         _slow(seed, simulation, deaf=near and not falls)
     if thinks:
@@ -138,6 +141,7 @@ def _moved(seed: int, run: RunConfig, roles: dict[int, Role], links: LinkModel, 
     if falls:
         _fall(seed, stage)
     if dice_of(seed, "strangers").random() < _STRANGERS:
+        simulation.plan.append("strangers")
         dice = dice_of(seed, "strangers", "how")
         Strangers(stage, dice, sorted(dice.uniform(0.0, 2.0 * run.steps) for _ in range(dice.randint(5, 60))))
     return stage
@@ -179,7 +183,8 @@ def _fall(seed: int, stage: Stage) -> None:
     for at_s in sorted(dice.uniform(0.1, length_s) for _ in range(dice.randint(1, 3))):
         away_s = dice.choice((0.0, 0.1, 0.5, 1.0)) * BOUND_S
         fate = dice.choice(FATES) if not everyone else dice.choice(("kill", "power"))
-        if not blows or at_s > blows[-1].at_s + blows[-1].away_s:
+        # Whoever is killed again before it has caught up is away for as long as others have patience.
+        if not blows or at_s > blows[-1].at_s + blows[-1].away_s + _CATCH_UP_S:
             blows.append(Blow(at_s, fate, away_s))
     victims = stage.honest if everyone else (dice.choice(stage.honest),)
     Restarts(stage, seed, dict.fromkeys(victims, tuple(blows)))
@@ -252,7 +257,9 @@ def described(stage: Stage) -> str:
         for peer, role in stage.roles.items()
     )
     undo = f" undo={stage.run.undo}" if stage.run.undo else ""
-    return f"n={stage.run.peers} steps={stage.run.steps}{undo} {roles or 'nobody attacks'}"
+    plan = stage.simulation.plan if isinstance(stage.simulation, Hooked) else []
+    beside = f" with {', '.join(plan)}" if plan else ""
+    return f"n={stage.run.peers} steps={stage.run.steps}{undo} {roles or 'nobody attacks'}{beside}"
 
 
 def _words(plugin: Plugin) -> str:

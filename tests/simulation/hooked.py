@@ -37,6 +37,10 @@ class Hooked(Simulation):
         super().__init__(nodes, network, compute, gradient_s)
         self.moves: Counter[str] = Counter()
         """How often each move was played, by name."""
+        self.recalls: Counter[int] = Counter()
+        """By node: how often an attacker asked it for an attempt."""
+        self.plan: list[str] = []
+        """What kinds of moves the run has, in words."""
         self.on_timer: Callable[[int, str, int, float], None] = lambda node, name, number, at_s: None
         """Told of each timer that a node sets: its name, its number and when it runs out."""
         self.on_say: Callable[[int, Body], None] = lambda node, body: None

@@ -255,6 +255,7 @@ class Strangers:
         if event is None or not self._simulation.running(to):
             return
         self._simulation.moves[f"stranger: {what}"] += 1
+        self._simulation.recalls[to] += what == "recall"
         for puppet in self._stage.roles:  # its line carries what it should not
             if via == puppet:
                 attacked = self._stage.adversary(puppet).attacked

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from node.protocol.attempt import Attempt
 from node.protocol.notices import Accused, Banned, Committed, Disputed, PhaseEntered, Suspected, Voided
 from node.simulator import Observed, Traffic
+from tests.simulation.hooked import Hooked
 from tests.simulation.oracle import REVEAL, bounds, told
 from tests.simulation.stage import Stage
 
@@ -18,6 +19,10 @@ _BYTES_PER_PEER = 400
 _DISPUTES_EACH = 3
 """What a faulty peer can start: what convicts it in a dispute or in the REPORT after one does so once, and a silence
 that a certificate hides costs one dispute more."""
+
+_TOLD_AGAIN = 20
+"""What a peer forwards to whoever asks for an attempt, for each peer of the run: all its messages, the certificate of
+the one before, and the views of two disputes."""
 
 _JUDGED = ("RESEND", "PUBLISH")
 
@@ -50,6 +55,7 @@ class Cost:
         self._active = dict.fromkeys(stage.honest, stage.run.peers)
         self._lessons = dict.fromkeys(stage.honest, (0, 0))
         """Lessons that a peer has given until its last two steps were committed."""
+        self._recalled = dict.fromkeys(stage.honest, 0)
         self._disputes: dict[int, set[tuple[int, int]]] = {node: set() for node in stage.honest}
         self._entered: dict[int, float] = {}
         self._in: dict[int, int] = {}
@@ -129,9 +135,10 @@ class Cost:
         # Whoever was removed in the step before is told why, and may be many more than are left.
         company, self._company[node] = max(others, self._company.get(node, 0)), others
         lessons = self._taught(node)
-        calm = tally.calm and step > self._disturbed + 1 and not lessons
+        recalls = self._told_again(node)
+        calm = tally.calm and step > self._disturbed + 1 and not lessons and not recalls
         messages = traffic.messages - before.messages
-        most = others * peers * tally.slow + lessons
+        most = others * peers * tally.slow + lessons + recalls
         if step in self._slow_steps or self._stage.roles:
             # A certificate is passed on once for each attempt when somebody else passes it on, be it without cause.
             most += others * peers
@@ -155,6 +162,15 @@ class Cost:
         told = sum(self._stage.simulation.nodes[node].peer._porch._told.values())
         before, self._lessons[node] = self._lessons[node], (self._lessons[node][1], told)
         return told - before[0]
+
+    def _told_again(self, node: int) -> int:
+        """Messages for those that ask for an attempt as if they had been started again."""
+        simulation = self._stage.simulation
+        if not isinstance(simulation, Hooked):
+            return 0
+        asked, before = simulation.recalls[node], self._recalled[node]
+        self._recalled[node] = asked
+        return (asked - before) * _TOLD_AGAIN * self._stage.run.peers
 
     def _check_tensors(self, node: int, active: int, bulk_bytes: int | None, calm: bool) -> None:
         traffic, before, others = self._stage.simulation.traffic[node], self._before[node], active - 1
