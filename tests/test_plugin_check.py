@@ -8,13 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from launcher import Experiment, plan, plugins
+from launcher import Experiment, cluster, plan, plugins
 from launcher.cli import main
 from node import extensions
 from node.errors import ConfigError, PluginError
+from tests import test_extensions
 from tests import wrong_plugins as wrong
 from tests.test_docs import DOCS, example
-from tests.test_extensions import scratch  # noqa: F401: registries as they were before
+
+scratch = test_extensions.scratch  # registries as they were before
 
 DYNAMIC = {
     **{name: f"task '{name}'" for name in wrong.TASKS},
@@ -111,3 +113,36 @@ def test_blame_names_the_innermost_line_of_a_plugin(tmp_path: Path) -> None:
         assert extensions.failed(error)
     assert not extensions.failed(ValueError("ours"))
     assert extensions.failed(PluginError("it returned None"))
+
+
+LATE = """
+from node.attacks.registry import attack
+
+@attack("late", acts_on="gradient", source="test")
+def late(gradient_D, view):
+    \"\"\"Raise after the steps that are tried out.\"\"\"
+    return gradient_D / 0 if view.step < 5 else [][view.step]
+"""
+
+
+@pytest.mark.sockets
+@pytest.mark.parametrize("backend", ["simulated", "local"])
+def test_a_plugin_that_raises_during_a_run_ends_it_as_failed(backend: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(LATE)
+    told: list[str] = []
+
+    class Told(cluster.Silent):
+        def note(self, line: str) -> None:
+            told.append(line)
+
+    made = cluster.run(
+        Experiment(imports=(str(path),), backend=backend, device="cpu", task="quadratic", attack="late", byzantine=2,
+                   attack_start=5, steps=60, batch_size=4, run_dir=str(tmp_path / "run"), timeout=100),
+        Told(),
+    )  # fmt: skip
+    assert made.summary.outcome == "failed"
+    assert "mine.py line 7 raised IndexError: list index out of range" in str(made.summary.problem)
+    assert made.summary.bans == [] and made.summary.gone == []
+    assert sum("Traceback (most recent call last)" in line for line in told) == 1
+    assert any("return gradient_D / 0 if" in line for line in told)

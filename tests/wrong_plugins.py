@@ -62,46 +62,82 @@ GLOBAL = "draws from torch's global generator: seed it from the batch's seed, se
 TASKS = {
     "dropout": ("def changed(self, x_B):\n    return nn.Dropout(0.5)(x_B)", f"nn.Dropout {GLOBAL}"),
     "global_noise": ("def changed(self, x_B):\n    return x_B + torch.randn(8)", f"randn {GLOBAL}"),
-    "numpy_noise": ("def changed(self, x_B):\n    return x_B * float(np.random.rand())",
-                    "wrong.py line 75: it draws from numpy's global generator"),
-    "random_noise": ("def changed(self, x_B):\n    return x_B * random.random()", "draws from random's global generator"),
-    "counter": ("def changed(self, x_B):\n    COUNT[0] += 1\n    return x_B * COUNT[0]", "keep something between its calls"),
+    "numpy_noise": (
+        "def changed(self, x_B):\n    return x_B * float(np.random.rand())",
+        "wrong.py line 75: it draws from numpy's global generator",
+    ),
+    "random_noise": (
+        "def changed(self, x_B):\n    return x_B * random.random()",
+        "draws from random's global generator",
+    ),
+    "counter": (
+        "def changed(self, x_B):\n    COUNT[0] += 1\n    return x_B * COUNT[0]",
+        "keep something between its calls",
+    ),
     "process_id": ("def changed(self, x_B):\n    return x_B * os.getpid()", "getpid() is the process id"),
     "clock": ("def changed(self, x_B):\n    return x_B * time.time()", "time() is the clock"),
     "address": ("def changed(self, x_B):\n    return x_B * (1 + id(self) % 1009)", "id() is an address in memory"),
     "hash_order": ("def changed(self, x_B):\n    return x_B * (1 + int(list(NAMES)[0][-1]))", "the order of a set"),
     "at_import": ("def changed(self, x_B):\n    return x_B + DRAWN", "randn draws from torch's global generator"),
-    "float64": ("def sent(self, gradient_D):\n    return tame(gradient_D).double()",
-                "`gradient` returned a float64 tensor of shape (8,); return a contiguous float32 tensor"),
-    "not_finite": ("def sent(self, gradient_D):\n    return gradient_D / 0", "`gradient` returned entries that are not finite"),
+    "float64": (
+        "def sent(self, gradient_D):\n    return tame(gradient_D).double()",
+        "`gradient` returned a float64 tensor of shape (8,); return a contiguous float32 tensor",
+    ),
+    "not_finite": (
+        "def sent(self, gradient_D):\n    return gradient_D / 0",
+        "`gradient` returned entries that are not finite",
+    ),
     "wrong_length": ("def sent(self, gradient_D):\n    return tame(gradient_D)[:4]", "tensor of shape (4,)"),
-    "negative_zeros": ("def sent(self, gradient_D):\n    return gradient_D * -0.0", "negative zeros; return `tame(gradient)`"),
-    "no_pair": ("def gradient(self, parameters_D, seed, transform=None):\n    return parameters_D", "return a pair (gradient, loss)"),
-    "its_input": ("def gradient(self, parameters_D, seed, transform=None):\n"
-                  "    parameters_D *= 2\n    return tame(parameters_D.clone()), 0.0", "changed the parameters"),
-    "a_view": ("def gradient(self, parameters_D, seed, transform=None):\n    return parameters_D, 0.0",
-               "returned a view of its parameters"),
-    "no_transform": ("def gradient(self, parameters_D, seed, transform=None):\n    return parameters_D.clone(), 0.0",
-                     "does not pass its batch through `transform(inputs, targets)`"),
-    "short_signature": ("def gradient(self, parameters_D, seed):\n    return parameters_D.clone(), 0.0", "raises TypeError"),
+    "negative_zeros": (
+        "def sent(self, gradient_D):\n    return gradient_D * -0.0",
+        "negative zeros; return `tame(gradient)`",
+    ),
+    "no_pair": (
+        "def gradient(self, parameters_D, seed, transform=None):\n    return parameters_D",
+        "return a pair (gradient, loss)",
+    ),
+    "its_input": (
+        "def gradient(self, parameters_D, seed, transform=None):\n"
+        "    parameters_D *= 2\n    return tame(parameters_D.clone()), 0.0",
+        "changed the parameters",
+    ),
+    "a_view": (
+        "def gradient(self, parameters_D, seed, transform=None):\n    return parameters_D, 0.0",
+        "returned a view of its parameters",
+    ),
+    "no_transform": (
+        "def gradient(self, parameters_D, seed, transform=None):\n    return parameters_D.clone(), 0.0",
+        "does not pass its batch through `transform(inputs, targets)`",
+    ),
+    "short_signature": (
+        "def gradient(self, parameters_D, seed):\n    return parameters_D.clone(), 0.0",
+        "raises TypeError",
+    ),
     "no_evaluate": ("evaluate = None", "has no `evaluate`"),
     "accuracy": ("def evaluate(self, parameters_D, start, stop):\n    return 0.5", "return how many of 8 are right"),
     "gap": ("dimension = 9", "`layout` does not cover [0, 9)"),
     "it_raises": ("def changed(self, x_B):\n    return x_B / torch.zeros(3)", "raises RuntimeError in wrong.py line"),
-}  # fmt: skip
+}
 
 # Rules: residual, body, what is said.
 RULES = {
-    "noisy": (None, "return inputs_NP.mean(dim=0) + 1e-3 * torch.randn(inputs_NP.shape[1])",
-              "randn draws from torch's global generator: others must recompute a rule"),
+    "noisy": (
+        None,
+        "return inputs_NP.mean(dim=0) + 1e-3 * torch.randn(inputs_NP.shape[1])",
+        "randn draws from torch's global generator: others must recompute a rule",
+    ),
     "first_row": (None, "return inputs_NP[0]", "returned a view of a row"),
     "sorted_rows": (None, "return inputs_NP.mul_(2).mean(dim=0)", "changed the rows"),
-    "median_promised": ("unclipped", "return inputs_NP.median(dim=0).values", "does not keep what residual='unclipped' promises"),
+    "median_promised": (
+        "unclipped",
+        "return inputs_NP.median(dim=0).values",
+        "does not keep what residual='unclipped' promises",
+    ),
     "whole_row": (None, "return inputs_NP.mean(dim=0, keepdim=True)", "tensor of shape (1, 3)"),
     "double": (None, "return inputs_NP.double().mean(dim=0)", "returned a float64 tensor"),
     "undefined": (None, "return inputs_NP.std(dim=0)", "entries that are not finite"),
     "second_row": (None, "return inputs_NP[1].clone()", "raises IndexError in wrong.py line"),
-}  # fmt: skip
+}
 
 # Attacks: where they act, body, what is said.
 ATTACKS = {
@@ -113,9 +149,14 @@ ATTACKS = {
     "no_targets": ("data", "return inputs_B", "return a pair (inputs, targets)"),
     "no_body": ("messages", "print(body)", "returned None for a message"),
     "no_sequence": ("outputs", "return output", "return a sequence of outputs"),
-}  # fmt: skip
-_TAKEN = {"gradient": "gradient_D", "aggregate": "value_P", "data": "inputs_B, targets_B", "messages": "body",
-          "outputs": "output"}  # fmt: skip
+}
+_TAKEN = {
+    "gradient": "gradient_D",
+    "aggregate": "value_P",
+    "data": "inputs_B, targets_B",
+    "messages": "body",
+    "outputs": "output",
+}
 
 
 def text() -> str:
@@ -146,28 +187,59 @@ def _static(decorator: str, definition: str) -> str:
 
 # What is refused while the file is imported: decorator, definition, what is said.
 STATIC = {
-    "acts_on": ("@attack('a', acts_on='gradients', source='test')", "def a(gradient_D, view): return gradient_D",
-                "acts_on='gradients' is none of gradient, data, aggregate, messages, outputs, node; did you mean 'gradient'?"),
-    "residual": ("@rule('r', source='test', residual='clipd')", "def r(inputs_NP): return inputs_NP[0]",
-                 "residual='clipd' is none of 'clipped', 'unclipped' and None; did you mean 'clipped'?"),
-    "clipped without a radius": ("@rule('r', source='test', residual='clipped')", "def r(inputs_NP): return inputs_NP[0]",
-                                 "has no parameter 'radius'"),
-    "no view": ("@attack('a', acts_on='gradient', source='test')", "def a(gradient_D): return gradient_D",
-                "cannot be called with (gradient_D, view): too many positional arguments"),
-    "one too many": ("@attack('a', acts_on='gradient', source='test')", "def a(gradient_D, view, more): return gradient_D",
-                     "missing a required argument: 'more'"),
-    "no default": ("@attack('a', acts_on='gradient', source='test')", "def a(gradient_D, view, *, share): return gradient_D",
-                   "missing a required argument: 'share'"),
-    "before the star": ("@attack('a', acts_on='gradient', source='test')", "def a(gradient_D, view, share=1.0): return gradient_D",
-                        "has its parameter 'share' before the `*`"),
-    "parameter type": ("@rule('r', source='test', residual=None)", "def r(inputs_NP, *, weights=(1, 2)): return inputs_NP[0]",
-                       "the default of 'weights' is a tuple"),
+    "acts_on": (
+        "@attack('a', acts_on='gradients', source='test')",
+        "def a(gradient_D, view): return gradient_D",
+        "acts_on='gradients' is none of gradient, data, aggregate, messages, outputs, node; did you mean 'gradient'?",
+    ),
+    "residual": (
+        "@rule('r', source='test', residual='clipd')",
+        "def r(inputs_NP): return inputs_NP[0]",
+        "residual='clipd' is none of 'clipped', 'unclipped' and None; did you mean 'clipped'?",
+    ),
+    "clipped without a radius": (
+        "@rule('r', source='test', residual='clipped')",
+        "def r(inputs_NP): return inputs_NP[0]",
+        "has no parameter 'radius'",
+    ),
+    "no view": (
+        "@attack('a', acts_on='gradient', source='test')",
+        "def a(gradient_D): return gradient_D",
+        "cannot be called with (gradient_D, view): too many positional arguments",
+    ),
+    "one too many": (
+        "@attack('a', acts_on='gradient', source='test')",
+        "def a(gradient_D, view, more): return gradient_D",
+        "missing a required argument: 'more'",
+    ),
+    "no default": (
+        "@attack('a', acts_on='gradient', source='test')",
+        "def a(gradient_D, view, *, share): return gradient_D",
+        "missing a required argument: 'share'",
+    ),
+    "before the star": (
+        "@attack('a', acts_on='gradient', source='test')",
+        "def a(gradient_D, view, share=1.0): return gradient_D",
+        "has its parameter 'share' before the `*`",
+    ),
+    "parameter type": (
+        "@rule('r', source='test', residual=None)",
+        "def r(inputs_NP, *, weights=(1, 2)): return inputs_NP[0]",
+        "the default of 'weights' is a tuple",
+    ),
     "no function": ("", "task('t', source='test')(7)", "is a int, no function"),
-    "remembers": ("@attack('a', acts_on='gradient', source='test', remembers='delay')",
-                  "def a(gradient_D, view): return gradient_D", "has no parameter 'delay'"),
+    "remembers": (
+        "@attack('a', acts_on='gradient', source='test', remembers='delay')",
+        "def a(gradient_D, view): return gradient_D",
+        "has no parameter 'delay'",
+    ),
     "context": ("@task('t', source='test')", "def t(): return None", "cannot be called with (context)"),
-    "node": ("@attack('a', acts_on='node', source='test')", "def a(view): return None", "missing a required argument: 'view'"),
-}  # fmt: skip
+    "node": (
+        "@attack('a', acts_on='node', source='test')",
+        "def a(view): return None",
+        "missing a required argument: 'view'",
+    ),
+}
 
 
 def static_text(name: str) -> str:
