@@ -126,7 +126,7 @@ def subjects(request: Request) -> list[Subject]:
         ]
     else:
         run = request.run
-        used = [(TASKS, run.task), (RULES, run.rule), *((PRE_AGGREGATIONS, each) for each in run.pre),
+        used: list[tuple[Registry[Any], Plugin]] = [(TASKS, run.task), (RULES, run.rule), *((PRE_AGGREGATIONS, each) for each in run.pre),
                 *((ATTACKS, each) for each in request.attacks)]  # fmt: skip
         found = [Subject(registry.kind, plugin) for registry, plugin in used if registry.get(plugin.name).own]
     return list({msgspec.json.encode(each): each for each in found}.values())
@@ -238,7 +238,7 @@ def _initial(task: Task, seed: int, tried: Tried) -> Tensor:
 
 def _gradient(task: Task, parameters_D: Tensor, seed: bytes, transform: Any = None) -> tuple[Tensor, float]:
     given_D = parameters_D.clone()
-    found = task.gradient(given_D, seed, transform)
+    found: object = task.gradient(given_D, seed, transform)
     if not isinstance(found, tuple) or len(found) != 2:
         raise PluginError(f"`gradient` returned a {type(found).__name__}; return a pair (gradient, loss)")
     gradient_D, loss = found
@@ -256,7 +256,7 @@ def _gradient(task: Task, parameters_D: Tensor, seed: bytes, transform: Any = No
 
 def _evaluate(task: Task, parameters_D: Tensor) -> int:
     stop = min(task.test_size, MOST_TESTED)
-    correct = task.evaluate(parameters_D.clone(), 0, stop)
+    correct: object = task.evaluate(parameters_D.clone(), 0, stop)
     if not isinstance(correct, int) or not 0 <= correct <= stop:
         raise PluginError(
             f"`evaluate(parameters, 0, {stop})` returned {correct!r}; return how many of {stop} are right"
