@@ -146,14 +146,15 @@ def _found(tried: Tried, other: Tried | None, difference: str | None, traced: Ma
         cause = "it seems to keep something between its calls (a counter, a cache, a global)"
     elif again.digests == {what: tried.digests.get(what) for what in again.digests}:
         cause = "it depends on the order of a set: go through `sorted(...)`"
+    elif again.imported:
+        cause = again.imported[0]
     else:
         cause = "it depends on the process that it runs in"
-    draws = "global generator" in cause
-    remedy = "seed it from the batch's seed" if draws and tried.name.startswith("task") else "it must not"
-    return Found(
-        tried.name,
-        f"{difference}, so honest peers would be banned; {cause}: {remedy}, see docs/extending.md",
-    )
+    if "global generator" in cause:
+        cause += (
+            ": seed it from the batch's seed" if tried.name.startswith("task") else ": others must recompute a rule"
+        )
+    return Found(tried.name, f"{difference}, so honest peers would be banned; {cause}, see docs/extending.md")
 
 
 def _answers(*asked: tuple[Request, str]) -> list[list[Tried]]:

@@ -50,7 +50,7 @@ def unexplained(summary: Summary) -> tuple[Removal, ...]:
 
 
 def eliminated(summary: Summary) -> tuple[Removal, ...]:
-    """Honest peers that left together with one they disagreed with: one of the two is faulty, and nobody knows which."""
+    """Honest peers that left together with one they disagreed with: one of the two is faulty."""
     return tuple(
         Removal(row.peer, f"peer {row.peer} at step {row.step} ({row.reason}): it and another accused each other, and "
                           "of such a pair one is faulty; nobody can tell which")

@@ -300,11 +300,11 @@ def _vector(name: str, function: Callable[[Tensor, View], Tensor], given_D: Tens
         PluginError: it is no vector of the same length, or the one handed in was changed.
     """
     version = given_D._version
-    changed_D = function(given_D, view)
+    changed_D: object = function(given_D, view)
     if not isinstance(changed_D, Tensor) or changed_D.shape != given_D.shape or changed_D.is_complex():
         raise PluginError(
-            f"attack {name!r} returned {_shown(changed_D)}; return a float32 tensor of shape {tuple(given_D.shape)}, as "
-            "it was given"
+            f"attack {name!r} returned {_shown(changed_D)}; return a float32 tensor of shape "
+            f"{tuple(given_D.shape)}, as it was given"
         )
     _untouched(name, given_D, version)
     return changed_D

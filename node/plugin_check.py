@@ -1,7 +1,8 @@
 """Tries out attacks, rules and tasks of a user's own, in a process that may crash or hang with them.
 
-A gradient or an aggregate that others cannot recompute bit for bit bans the honest peer that sent it, so each is computed
-twice in one process and once in a fresh one. `launcher/plugins.py` starts both: `python -m node.plugin_check REQUEST ANSWER`.
+A gradient or an aggregate that others cannot recompute bit for bit bans the honest peer that sent it, so each is
+computed twice in one process and once in a fresh one, which `launcher/plugins.py` starts:
+`python -m node.plugin_check REQUEST ANSWER`.
 """
 
 from __future__ import annotations
@@ -9,9 +10,10 @@ from __future__ import annotations
 import itertools
 import random
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -90,6 +92,7 @@ class Tried(msgspec.Struct):
         digests: of everything that it computed.
         unequal: what two computations in this process disagree on.
         suspects: lines on which it may depend on more than its arguments.
+        imported: such lines that were run while the files were imported.
     """
 
     name: str
@@ -99,6 +102,7 @@ class Tried(msgspec.Struct):
     digests: dict[str, str] = {}
     unequal: list[str] = []
     suspects: list[str] = []
+    imported: list[str] = []
 
     def note(self, what: str, *values: Tensor | float) -> None:
         """Something that must be the same whenever it is computed."""
@@ -122,7 +126,7 @@ def subjects(request: Request) -> list[Subject]:
         ]
     else:
         run = request.run
-        used = [(TASKS, run.task), (RULES, run.rule), *((PRE_AGGREGATIONS, each) for each in run.pre),
+        used: list[tuple[Registry[Any], Plugin]] = [(TASKS, run.task), (RULES, run.rule), *((PRE_AGGREGATIONS, each) for each in run.pre),
                 *((ATTACKS, each) for each in request.attacks)]  # fmt: skip
         found = [Subject(registry.kind, plugin) for registry, plugin in used if registry.get(plugin.name).own]
     return list({msgspec.json.encode(each): each for each in found}.values())
@@ -137,24 +141,41 @@ def try_all(request: Request, begins: Callable[[str], None] = lambda name: None)
     Raises:
         ConfigError: a file cannot be imported.
     """
-    random.seed(request.disturbance)
-    np.random.seed(request.disturbance)  # noqa: NPY002: whoever draws from it is to be found out
-    torch.manual_seed(request.disturbance)
+    _disturb(request)
     pin(request.run.device)
-    extensions.load([Path(path) for path in request.imports])
+    imported: list[str] = []
+    with _traced(imported) if request.trace else nullcontext():
+        extensions.load([Path(path) for path in request.imports])
     results = []
     for subject in subjects(request):
         name = subject.name
         if request.trace and name not in request.trace:
             continue
         begins(name)
-        tried = Tried(name)
+        tried = Tried(name, imported=imported)
         results.append(tried)
         _try(subject, request, tried)
         if (request.trace or tried.unequal) and tried.problem is None:
             with _traced(tried.suspects):
                 _try(subject, request, Tried(name))
     return results
+
+
+def _disturb(request: Request) -> None:
+    """Make a process differ from others in all that no gradient may depend on: global generators, and the clock.
+
+    What depends on the time of day must not pass because both processes ran within a minute of each other.
+    """
+    random.seed(request.disturbance)
+    np.random.seed(request.disturbance)
+    torch.manual_seed(request.disturbance)
+    if request.disturbance == 1 or request.trace:  # the tracer knows the true clocks
+        return
+    shift_s = 1.37e6 * request.disturbance
+    for name in ("time", "monotonic", "perf_counter", "process_time"):
+        true, true_ns = getattr(time, name), getattr(time, f"{name}_ns")
+        setattr(time, name, lambda true=true: true() + shift_s)
+        setattr(time, f"{name}_ns", lambda true=true_ns: true() + int(shift_s * 1e9))
 
 
 def _try(subject: Subject, request: Request, tried: Tried) -> None:
@@ -217,7 +238,7 @@ def _initial(task: Task, seed: int, tried: Tried) -> Tensor:
 
 def _gradient(task: Task, parameters_D: Tensor, seed: bytes, transform: Any = None) -> tuple[Tensor, float]:
     given_D = parameters_D.clone()
-    found = task.gradient(given_D, seed, transform)
+    found: object = task.gradient(given_D, seed, transform)
     if not isinstance(found, tuple) or len(found) != 2:
         raise PluginError(f"`gradient` returned a {type(found).__name__}; return a pair (gradient, loss)")
     gradient_D, loss = found
@@ -235,7 +256,7 @@ def _gradient(task: Task, parameters_D: Tensor, seed: bytes, transform: Any = No
 
 def _evaluate(task: Task, parameters_D: Tensor) -> int:
     stop = min(task.test_size, MOST_TESTED)
-    correct = task.evaluate(parameters_D.clone(), 0, stop)
+    correct: object = task.evaluate(parameters_D.clone(), 0, stop)
     if not isinstance(correct, int) or not 0 <= correct <= stop:
         raise PluginError(
             f"`evaluate(parameters, 0, {stop})` returned {correct!r}; return how many of {stop} are right"
@@ -342,7 +363,7 @@ _MODULES = {"time", "posix", "nt", "builtins", "datetime", "numpy.random._genera
 
 @contextmanager
 def _traced(suspects: list[str]) -> Iterator[None]:
-    """Collect the lines of plug-ins that draw from a global generator, or ask for the time, the process and the like."""
+    """Collect the lines of plug-ins that draw from a global generator, or ask for the time, the process, and so on."""
     states = _states()
 
     def look(frame: FrameType, event: str, called: Any) -> None:
@@ -351,11 +372,12 @@ def _traced(suspects: list[str]) -> Iterator[None]:
             name = getattr(called, "__name__", "")
             if name in _OUTSIDE and module in _MODULES and extensions.foreign(frame.f_globals.get("__name__")):
                 add(frame, f"{name}() is {_OUTSIDE[name]}")
-        elif event == "c_return":
-            for library, state in _states().items():
-                if state != states[library]:
-                    states[library] = state
-                    add(frame, f"{_drawer(frame, called)} draws from {library}'s global generator")
+        # Not every function of a C extension is announced; then the next event shows that something has drawn.
+        for library, state in _states().items():
+            if state != states[library]:
+                states[library] = state
+                what = _drawer(frame, called) if event == "c_return" else "it"
+                add(frame, f"{what} draws from {library}'s global generator")
 
     def add(frame: FrameType | None, words: str) -> None:
         while frame is not None and not extensions.foreign(frame.f_globals.get("__name__")):
@@ -374,7 +396,7 @@ def _traced(suspects: list[str]) -> Iterator[None]:
 
 
 def _states() -> dict[str, bytes]:
-    numpy_state = np.random.get_state(legacy=False)  # noqa: NPY002: as above
+    numpy_state = np.random.get_state(legacy=False)
     assert isinstance(numpy_state, dict)
     return {
         "torch": torch.default_generator.get_state().numpy().tobytes(),

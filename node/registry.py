@@ -159,7 +159,8 @@ def _check_signature(what: str, target: object, takes: tuple[str, ...], needs: t
         positional = parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
         if positional and position >= len(takes):
             raise ConfigError(
-                f"{what}{where} has its parameter {parameter.name!r} before the `*`, where no option can set it; {wanted}"
+                f"{what}{where} has its parameter {parameter.name!r} before the `*`, where no option can set it; "
+                f"{wanted}"
             )
         if parameter.kind is parameter.KEYWORD_ONLY and not isinstance(parameter.default, _PARAMETER_TYPES):
             raise ConfigError(

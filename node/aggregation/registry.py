@@ -61,7 +61,8 @@ def rule(
         )
     clipped = ("radius", "eps") if residual == "clipped" else ()
     add = RULES.register(
-        name, source=source, takes=_TAKES, needs=(*clipped, *_conditioned(condition)), examples=examples, residual=residual, counted=counted, condition=condition,
+        name, source=source, takes=_TAKES, needs=(*clipped, *_conditioned(condition)), examples=examples,
+        residual=residual, counted=counted, condition=condition,
         coordinatewise=coordinatewise, scattered=scattered, exhaustive=exhaustive,
     )  # fmt: skip
 
