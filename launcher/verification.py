@@ -202,11 +202,11 @@ def contained(record: RunRecord) -> bool:
 
 
 def command_in_image(run_dir: Path, device: str = "cpu") -> str:
-    """The command that verifies a run directory of this machine in the image, given in a clone."""
-    place = f"/tmp/{run_dir.resolve().name}"
-    files = "-f compose.yaml -f deploy/compose.gpu.yaml " if device == "cuda" else ""
-    mount = shlex.quote(f"{run_dir.resolve()}:{place}:ro")
-    return f"docker compose {files}run --rm -v {mount} verify {shlex.quote(place)}"
+    """The command that verifies a run directory of this machine in the image of runs on `device`."""
+    path, place = run_dir.resolve(), f"/tmp/{run_dir.resolve().name}"
+    mount = ["-v", f"{path}:{place}:ro", *(["--gpus", "all"] if device == "cuda" else [])]
+    words = ["docker", "run", "--rm", "--network", "none", *mount, f"btard:{device}", "btard-launch", "verify", place]
+    return shlex.join(words)
 
 
 def _run_record(done: Audit, record: RunRecord) -> Iterator[Finding]:

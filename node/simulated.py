@@ -31,7 +31,7 @@ from node.recorder import Desk, Recorder
 from node.recovery import recover
 from node.signing import verify
 from node.simulator import Simulation, Stage, remembering, remembering_gradients
-from node.training.environment import encoded, environment, named_problems, pin
+from node.training.environment import environment, fingerprint, named_problems, pin
 from node.training.task import Task
 
 ATTACKER_GRACE_S = 10.0
@@ -130,12 +130,11 @@ class _Workshop:
         if node in self._keepers:
             self._keepers.pop(node).close()
         config = self._configs[node]
-        facts = environment(config.run.device)
-        self._journals[node].append("environment", facts=facts)
-        recovery = recover(config, encoded(facts), self._journals[node])
+        print_ = fingerprint(config.run.device)
+        recovery = recover(config, print_, self._journals[node])
         keeper = recovery.keeper if recovery is not None else None
         secrets = keys.load(Path(config.secrets_file))
-        made = build_node(config, secrets, self._task, encoded(facts), self._check, self.compute, keeper)
+        made = build_node(config, secrets, self._task, print_, self._check, self.compute, keeper)
         if recovery is None:
             return made, ()
         self._keepers[node] = recovery.keeper
@@ -170,9 +169,11 @@ def _simulate(
         config.node: Recorder(config, journals[config.node], task, desks[config.node], lambda: simulation.now_s)
         for config in configs
     }
+    facts = environment(common.run.device)
     for node, recorder in recorders.items():
         recorder.attach(desks[node])
         journals[node].append("bound", control="simulated", bulk="simulated")
+        journals[node].append("environment", facts=facts)
         journals[node].append("greeted", peers=sorted(nodes))
     bound()
     honest, patience_s = [config.node for config in configs if config.role is None], float("inf")

@@ -17,7 +17,7 @@ import yaml
 from launcher import cli
 from launcher.backends import Exited
 from launcher.backends.local import ENVIRONMENT
-from launcher.containers import bundle, emit, engine, keys, mirror, observer, places
+from launcher.containers import bundle, emit, engine, keys, mirror, observer, places, versions
 from launcher.containers.mirror import Change
 from launcher.containers.volumes import Volumes
 from launcher.rundir import read_record
@@ -131,6 +131,28 @@ def test_the_image_is_built_by_one_service_and_pulled_by_none() -> None:
     # A launcher builds it itself, or finds it: an installed one has nothing to build it from.
     assert all(service.get("pull_policy") != "build" and "build" not in service
                for service in yaml.safe_load(emit.compose(6, built=True))["services"].values())  # fmt: skip
+
+
+def test_a_launcher_and_an_image_are_compared_by_what_they_compute_with() -> None:
+    import torch
+
+    done = subprocess.run([sys.executable, "-m", "launcher.containers.versions"], capture_output=True, cwd=ROOT)
+    here = msgspec.json.decode(done.stdout, type=versions.Versions)
+    assert here == versions.here() and here.torch == str(torch.__version__)
+    assert versions.difference(here, here) == ""
+    other = versions.Versions("2.0.0+cpu", here.btard)
+    assert versions.difference(here, other) == f"torch {here.torch} here, 2.0.0+cpu there"
+    assert versions.difference(here, versions.Versions(here.torch, "")) == "", "run from its source"
+
+
+def test_one_constant_names_the_images_torch() -> None:
+    """CI makes its second environment from it."""
+    named = [line for line in (ROOT / "Dockerfile").read_text().splitlines() if "TORCH_VERSION=" in line]
+    assert len(named) == 1 and named[0].startswith("ARG TORCH_VERSION=")
+    version = named[0].partition("=")[2]
+    elsewhere = [path for path in (ROOT / "compose.yaml", ROOT / ".ci/run", ROOT / "deploy/requirements.txt")
+                 if version in path.read_text()]  # fmt: skip
+    assert elsewhere == []
 
 
 def test_containers_are_not_simulated() -> None:

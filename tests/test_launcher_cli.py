@@ -64,7 +64,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ),
         (["plan", "--peers", "1"], 2, "--peers 1 is too small"),
         (["verify", "."], 2, "is not a run directory: it has no genesis.json"),
-        (["verify"], 2, "Missing argument 'RUN'"),
+        (["verify"], 2, "no run under runs; name a run directory"),
         (["resume", "."], 2, "run.json cannot be read (No such file or directory); name one below runs/"),
         (["status", "."], 2, "run.json cannot be read (No such file or directory); name one below runs/"),
         (["export", "."], 2, "name one below runs/"),

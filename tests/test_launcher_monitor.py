@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import shlex
 from pathlib import Path
 
 import msgspec
@@ -50,8 +51,8 @@ def test_plain_lines_where_there_is_no_terminal() -> None:
     assert lines[2:4] == ["peer 2 attacks: noise from 100", "run directory /tmp/run"]
     assert lines[4].startswith("3 workers ready after")
     expected = "step 101: attacker 2 banned (gradient, accused by 0); evidence nodes/0/evidence/x"
-    assert lines[5] == expected
-    assert lines[6].startswith("step 50/200  test accuracy 0.9000")
+    assert lines[5].startswith("step 50/200  test accuracy 0.9000")
+    assert lines[6] == expected
     assert len(lines) == 7
 
 
@@ -82,6 +83,39 @@ def test_the_live_view_has_as_many_lines_at_every_step() -> None:
         heights.add(len(lines))
         assert "accuracy 0.9000" in "".join(segment.text for segment in lines[-1]), "nothing is cut off"
     assert heights == {5}
+
+
+def test_one_who_looks_late_tells_times_by_the_journals_and_in_the_order_of_steps() -> None:
+    """The observer in a container sees its first hundred steps in one look; an attacker's clock counts for nothing."""
+    console = Console(file=io.StringIO(), force_terminal=False, width=200)
+    state = RunState(3, frozenset({2}))
+    monitor = Monitor(console, since=1000.0)
+    monitor.began(plan.make(ATTACKED), Path("/tmp/run"), state)
+    records = [{"time": 1020.0 + node, "node": node, "event": "greeted", "peers": []} for node in range(2)]
+    records.append({"time": 9e9, "node": 2, "event": "greeted", "peers": []})
+    for step, at in ((50, 1031.0), (100, 1041.0), (102, 1042.0)):
+        records += [{**committed(node, step), "time": 0.0 if node == 2 else at} for node in (2, 0, 1)]
+        records += [{"time": at, "node": node, "event": "evaluated", "step": step, "correct": 9, "count": 10}
+                    for node in range(3) if step != 102]  # fmt: skip
+    records.append(banned(0, 60, 2))
+    for record in records:
+        state.apply(record)
+    monitor.saw(records)
+    monitor.saw([])
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert lines[4] == "3 workers ready after 21.0 s"
+    assert lines[5] == "step 50/200  test accuracy 0.9000  10 s, 200 ms a step"
+    assert lines[6].startswith("step 60: attacker 2 banned")
+    assert lines[7:] == ["step 100/200  test accuracy 0.9000  20 s, 200 ms a step"]
+
+
+def test_the_command_that_checks_a_run_names_the_files_it_was_made_with(tmp_path: Path) -> None:
+    console, state = Console(file=io.StringIO(), width=400), watched(Console(file=io.StringIO()))
+    own = Experiment(task="quadratic", imports=("elsewhere/my rule.py",))
+    table.show(console, summary_of(state, "finished"), tmp_path, own)
+    line = console.file.getvalue().splitlines()[-1]  # type: ignore[attr-defined]
+    words = shlex.split(line.removeprefix("check the evidence with: "))
+    assert words == ["btard-launch", "verify", str(tmp_path), "--import", str(tmp_path / "imports" / "my rule.py")]
 
 
 @pytest.mark.parametrize("colour", [True, False])
@@ -115,7 +149,7 @@ def test_what_a_resumed_run_holds_already_is_not_told_again() -> None:
     state.apply(banned(0, 101, 1))
     monitor.saw([])
     told = [line for line in console.file.getvalue().splitlines() if line.startswith("step ")]  # type: ignore[attr-defined]
-    assert [line.split("  ")[0].split(" (")[0] for line in told] == ["step 101: HONEST peer 1 banned", "step 100/200"]
+    assert [line.split("  ")[0].split(" (")[0] for line in told] == ["step 100/200", "step 101: HONEST peer 1 banned"]
 
 
 def test_an_attack_that_starts_too_late_is_pointed_out() -> None:

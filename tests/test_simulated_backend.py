@@ -56,7 +56,7 @@ def test_every_node_has_its_journal_and_log(simulated: Result) -> None:
     for node in range(6):
         records, _ = journal.read(simulated.run_dir / "nodes" / str(node) / "journal.jsonl")
         events = [record["event"] for record in records]
-        assert events[:2] == ["bound", "greeted"]
+        assert events[:3] == ["bound", "environment", "greeted"]
         assert events.count("finished") + events.count("expelled") == 1
         assert ("attacked" in events) == (node in (4, 5))
         assert (simulated.run_dir / "logs" / f"node-{node}.log").is_file()

@@ -708,8 +708,9 @@ def test_a_run_in_containers_is_recomputed_in_its_image(run_dir: Path, monkeypat
     (run_dir / "run.json").write_text(json.dumps({**record, "argv": ["docker", "compose", "up"]}))
     assert not any("image" in line for line in verify(run_dir).lines)
     elsewhere(monkeypatch, torch="2.99.0")
-    mount = f"{run_dir}:/tmp/{run_dir.name}:ro"
-    command = f"docker compose run --rm -v {mount} verify /tmp/{run_dir.name}"
+    place = f"/tmp/{run_dir.name}"
+    start = f"docker run --rm --network none -v {run_dir}:{place}:ro btard:cpu"
+    command = f"{start} btard-launch verify {place}"
     assert f"recompute in the run's own image: {command}" in verify(run_dir).lines
 
 

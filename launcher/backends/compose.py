@@ -19,7 +19,7 @@ import msgspec
 
 from launcher import assets, shaping
 from launcher.backends import Exited, Note
-from launcher.containers import bundle, emit, engine, kernel, mirror, places, ports
+from launcher.containers import bundle, emit, engine, kernel, mirror, places, ports, versions
 from launcher.containers.engine import Project
 from launcher.containers.mirror import Change
 from launcher.containers.shaper import Shaper
@@ -86,6 +86,12 @@ class ComposeBackend:
         if plan.experiment.monitor:
             ports.check()
         image = emit.image(device)
+        self._provide(image, device)
+        if problem := _unlike(image):
+            self._note(f"warning: {problem}")
+
+    def _provide(self, image: str, device: str) -> None:
+        """Build the image, or find it."""
         root = assets.root()
         if not (root / "Dockerfile").exists():
             if not engine.has_image(image):
@@ -293,6 +299,22 @@ class ComposeBackend:
         with suppress(BackendError):
             text = self._project.run("logs", "--no-color", "--no-log-prefix", places.service(node), within_s=30.0)
             write_atomically(self._run_dir / "logs" / f"node-{node}.log", text.replace(_ERASE, "").encode())
+
+
+def _unlike(image: str) -> str | None:
+    """How an image differs from this launcher, and what follows; None: in nothing that changes a gradient's bits."""
+    mine, printed = versions.here(), engine.printed_in(image, "python", "-m", "launcher.containers.versions")
+    try:
+        theirs = msgspec.json.decode(printed or "", type=versions.Versions)
+    except msgspec.MsgspecError:
+        return f"the image {image} does not say what it computes with: build it anew, in a clone: docker compose build"
+    found = versions.difference(mine, theirs)
+    if not found:
+        return None
+    return (
+        f"launcher and image {image} differ ({found}): evidence of this run is recomputed in the image; "
+        "`btard-launch verify` will print the command"
+    )
 
 
 def project_name(run_id: str) -> str:

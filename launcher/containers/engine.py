@@ -83,6 +83,12 @@ def has_image(name: str) -> bool:
     return _asked(["docker", "image", "inspect", name], None).returncode == 0
 
 
+def printed_in(image: str, *command: str) -> str | None:
+    """What a command prints in a container of its own, without a network; None: it failed."""
+    done = _asked(["docker", "run", "--rm", "--network", "none", image, *command], None)
+    return done.stdout if done.returncode == 0 else None
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """Where a container is: its first process, as the engine's machine numbers it, and its IPv4 address."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -138,7 +138,7 @@ def difference(here: Environment, there: Environment) -> str:
         here: this machine's.
         there: the run's.
     """
-    named = {
+    named: dict[str, Callable[[Environment], str]] = {
         "torch": lambda facts: facts.torch,
         "processor": lambda facts: f"{facts.processor} ({facts.machine})",
         "instructions": lambda facts: f"{facts.capability} ({', '.join(facts.instructions)})",

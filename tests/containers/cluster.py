@@ -41,10 +41,10 @@ class Cluster:
         assert done.returncode == 0 or not check, f"{arguments}: {done.stderr[-3000:]}\n{self.story()}"
         return done
 
-    def up(self) -> None:
-        """Start everything but Grafana, and return at once."""
+    def up(self, wait: bool = False) -> None:
+        """Start everything but Grafana, and return at once, or once all of it is healthy."""
         self.began = time.time()
-        self.compose("up", "--detach", "--no-build", *WITHOUT_GRAFANA)
+        self.compose("up", "--detach", *(["--wait"] if wait else []), "--no-build", *WITHOUT_GRAFANA)
 
     def down(self) -> None:
         """Remove all."""

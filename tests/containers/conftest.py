@@ -38,10 +38,10 @@ def image() -> str:
     return "btard:cpu"
 
 
-def _cluster(settings: dict[str, str]) -> Iterator[Cluster]:
+def _cluster(settings: dict[str, str], wait: bool = False) -> Iterator[Cluster]:
     cluster = Cluster(settings)
     try:
-        cluster.up()
+        cluster.up(wait)
         yield cluster
     finally:
         cluster.down()
@@ -56,4 +56,4 @@ def attacked(image: str) -> Iterator[Cluster]:
 @pytest.fixture(scope="module")
 def honest(image: str) -> Iterator[Cluster]:
     """A run without attackers that does not end by itself."""
-    yield from _cluster(HONEST)
+    yield from _cluster(HONEST, wait=True)

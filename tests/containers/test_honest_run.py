@@ -16,7 +16,7 @@ SERVICES = [*NODES, "observer", "prometheus"]
 @pytest.fixture(scope="module")
 def running(honest: Cluster) -> Cluster:
     """The run once it is under way."""
-    honest.wait_healthy()
+    assert {honest.states()[name]["Health"] for name in SERVICES} == {"healthy"}, "`up --wait` returned"
     honest.wait("the first steps", lambda: honest.step() >= 5)
     return honest
 
