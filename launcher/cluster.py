@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from launcher import backends, control, data, ending, plan, rundir, scoring, summary
+from launcher import backends, control, data, ending, initial, plan, rundir, scoring, summary
 from launcher.experiment import Experiment, kept
 from launcher.interrupts import Interrupts
 from launcher.plan import Plan
@@ -183,6 +183,8 @@ def _prepare(experiment: Experiment, observer: Observer) -> Plan:
         data.provide(prepared.run, prepared.data_directory, experiment.download, observer.note)
         prepared = plan.make(experiment)
     plan.preflight(prepared)
+    if prepared.initial_D is not None and prepared.run.init is not None:
+        initial.provide(prepared.initial_D, prepared.run.init, prepared.data_directory)
     return prepared
 
 

@@ -76,6 +76,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     recompute_tolerance: float = _RUN.recompute_tolerance
     seed: int = 0
     init_seed: int | None = None
+    init: str | None = None
     data_seed: int | None = None
     attack_seed: int | None = None
     protocol_seed: int | None = None
@@ -129,7 +130,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         return _derived("network", self.seed if self.protocol_seed is None else self.protocol_seed)
 
     def run_config(self, device: Literal["cpu", "cuda"]) -> RunConfig:
-        """What all peers agree on; an `undo` of None is left off: its window depends on the task (launcher/undo.py).
+        """What all peers agree on; `undo` of None and `init` depend on the task, see launcher/plan.py.
 
         Raises:
             ConfigError: an option out of range.

@@ -127,6 +127,8 @@ OPTIONS: tuple[Option, ...] = (
     Option("shaping", _NETWORK, "who does that to the links: each process, or the kernel of --backend compose",
            "process|kernel", str),
     Option("seed", _SEEDS, "seed that the others are derived from", "SEED", syntax.integer),
+    Option("init", _TRAINING, "initial weights: model.pt or parameters.f32 of an earlier run", "none|FILE",
+           or_none(str, "none")),
     Option("init_seed", _SEEDS, "initial parameters; auto: derived", "auto|SEED", or_none(syntax.integer, "auto")),
     Option("data_seed", _SEEDS, "mini-batches; auto: derived", "auto|SEED", or_none(syntax.integer, "auto")),
     Option("attack_seed", _SEEDS, "attackers' randomness; auto: derived", "auto|SEED",

@@ -5,19 +5,24 @@ from __future__ import annotations
 import shutil
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from launcher import backends, data, expectations, shaping, traffic, undo
+from launcher import backends, data, expectations, initial, shaping, traffic, undo
 from launcher import conditions as network
 from launcher.experiment import Experiment, listen
 from node import extensions
 from node.conditions import Conditions
 from node.config import Endpoint, Role, RunConfig
 from node.errors import BackendError, ConfigError, DataError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from node.training.task import Task
 
 Device = Literal["cpu", "cuda"]
 _SPARE_BYTES = 64 << 20
@@ -32,6 +37,7 @@ class Plan:
         dimension: entries of the gradient; None while the task's data is missing.
         conditions: what the network is to be like, and what happens to workers; None: nothing.
         warnings: what a scenario means for the run.
+        initial_D: what the file of `--init` holds; None: no such file, or the task's data is missing.
         undo: what `--undo auto` came to, and why; empty where the user chose.
     """
 
@@ -43,6 +49,7 @@ class Plan:
     conditions: Conditions | None = None
     warnings: tuple[str, ...] = ()
     undo: str = ""
+    initial_D: Tensor | None = field(default=None, repr=False, compare=False)
 
     @property
     def listens(self) -> tuple[Endpoint, ...]:
@@ -78,6 +85,10 @@ def quick_check(experiment: Experiment) -> None:
         raise ConfigError(
             f"--import {experiment.imports[0]}: the image of --backend compose holds no files of yours; "
             "install a package in it, or use --backend local"
+        )
+    if experiment.init is not None and experiment.backend == "compose":
+        raise ConfigError(
+            f"--init {experiment.init}: the containers of --backend compose hold no files of yours; use --backend local"
         )
     if experiment.topology != "butterfly" and experiment.backend != "simulated":
         raise ConfigError(
@@ -117,12 +128,19 @@ def make(experiment: Experiment) -> Plan:
     TASKS.check(run.task.name, run.task.parameters)
     conditions = network.of(experiment)
     _check_delay(conditions, run)
-    dimension = _dimension(run, where, roles)
-    said = ""
+    task = _task(run, where, roles)
+    dimension = task.dimension if task is not None else None
+    initial_D, said = None, ""
+    if experiment.init is not None and task is not None:
+        from node.protocol.state import parameters_digest
+
+        initial_D = initial.load(Path(experiment.init), task.layout)
+        run = msgspec.structs.replace(run, init=parameters_digest(initial_D).hex())
     if experiment.undo is None:
         window = undo.automatic(experiment, run, dimension)
         run, said = msgspec.structs.replace(run, undo=window.steps), window.why
-    return Plan(experiment, run, roles, where, dimension, conditions, network.scenario(experiment).warnings, said)
+    warnings = network.scenario(experiment).warnings
+    return Plan(experiment, run, roles, where, dimension, conditions, warnings, said, initial_D)
 
 
 def _check_delay(asked: Conditions | None, run: RunConfig) -> None:
@@ -141,7 +159,9 @@ def _check_delay(asked: Conditions | None, run: RunConfig) -> None:
 
 def again(experiment: Experiment, run: RunConfig, roles: Mapping[int, Role], where: Path) -> Plan:
     """The plan of a run that was settled elsewhere, with the data as it lies here."""
-    return Plan(experiment, run, roles, where, _dimension(run, where, roles), network.of(experiment))
+    task = _task(run, where, roles)
+    dimension = task.dimension if task is not None else None
+    return Plan(experiment, run, roles, where, dimension, network.of(experiment))
 
 
 def device(choice: str) -> Device:
@@ -193,8 +213,8 @@ def free_bytes(path: Path) -> int:
     return shutil.disk_usage(path).free
 
 
-def _dimension(run: RunConfig, where: Path, roles: Mapping[int, Role]) -> int | None:
-    """The task's dimension; also refuses attacks on labels of a task that has none."""
+def _task(run: RunConfig, where: Path, roles: Mapping[int, Role]) -> Task | None:
+    """The task, None while its data is missing; also refuses attacks on labels of a task that has none."""
     from node.attacks.registry import ATTACKS
     from node.training.registry import build_task
     from node.training.task import TaskContext
@@ -213,7 +233,7 @@ def _dimension(run: RunConfig, where: Path, roles: Mapping[int, Role]) -> int | 
     for attack in (attack for role in roles.values() for attack in role.attacks):
         if ATTACKS.get(attack.name).facts.get("needs_classes") and task.classes < 2:
             raise ConfigError(f"attack {attack.name!r} needs a task with labels; use --task mnist_cnn")
-    return task.dimension
+    return task
 
 
 def driver_present() -> bool:

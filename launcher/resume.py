@@ -79,11 +79,15 @@ def _configs(run_dir: Path, record: RunRecord) -> tuple[NodeConfig, ...]:
 
 def _prepare(record: RunRecord, timeout: float | None, observer: cluster.Observer) -> plan.Plan:
     """What runs, as it was settled at the start: the scenario is in the record, its file may be gone."""
-    experiment = msgspec.structs.replace(record.experiment, scenario=None, timeout=timeout, undo=record.run.undo)
+    experiment = msgspec.structs.replace(
+        record.experiment, scenario=None, timeout=timeout, undo=record.run.undo, init=None
+    )
     prepared = plan.make(experiment)
     if prepared.dimension is None:
         data.provide(prepared.run, prepared.data_directory, experiment.download, observer.note)
         prepared = plan.make(experiment)
+    # The file of --init may be gone; what it held lies with the data, under its digest.
+    prepared = replace(prepared, run=msgspec.structs.replace(prepared.run, init=record.run.init))
     if prepared.run != record.run:
         raise ConfigError("the run's options mean something else here than where it was started; resume it there")
     return replace(prepared, conditions=record.link_model, warnings=())

@@ -33,7 +33,8 @@ def sweep(
 
     Every option takes several values: `a,b`, `0..4`, or `a|b` where values contain commas. Plans that ship: `paper`
     (the report's), `rules` (every rule against every attack), `starts`, `mixed`, `aggregation` and `sixteen` (its
-    future work). A TOML or JSON file holds `[[grid]]` tables of options.
+    future work), `careers` (sign flip and undo, from short careers of attackers to long ones). A TOML or JSON file
+    holds `[[grid]]` tables of options.
     """
     from rich.console import Console
 

@@ -29,6 +29,7 @@ from node.protocol.roster import Roster
 from node.protocol.rule import Rule
 from node.protocol.settings import Settings, Tools, Verify
 from node.signing import Signer, verify
+from node.training import start
 from node.training.optimiser import NesterovSgd
 from node.training.registry import build_task
 from node.training.task import BatchTransform, Task, TaskContext
@@ -181,7 +182,8 @@ def task_of(run: RunConfig, data_directory: Path) -> Task:
         DataError: its data is missing or corrupt.
     """
     extensions.require(run.imports)
-    return build_task(run.task, TaskContext(data_directory, run.batch_size, run.device))
+    task = build_task(run.task, TaskContext(data_directory, run.batch_size, run.device))
+    return task if run.init is None else start.StartedFrom(task, start.read(data_directory, run.init, task.dimension))
 
 
 def tools_of(run: RunConfig, check: Verify = verify) -> Tools:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +13,7 @@ from node.conditions import Conditions
 from node.errors import ConfigError
 from node.limits import MAX_PEERS, MAX_UNDO
 
-WIRE_VERSION = 5
+WIRE_VERSION = 6
 
 Parameters = dict[str, Any]
 
@@ -74,6 +75,7 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `topology` other than butterfly is a comparison run (node/comparison.py), which alone knows `worker_momentum`;
     `validators_contribute` is whether validators compute a gradient of their own too (auto: for odd n);
     `undo` is how many steps back a ban's poison can be taken out again (0: off);
+    `init` is the digest of initial parameters from a file (node/training/start.py; None: drawn from `init_seed`);
     `imports` names files with attacks, rules or tasks (node/extensions.py).
     Units: `tau`, `delta_max` are L2 norms of a part; bounds are seconds; `minimum_rate` is bytes per second.
     """
@@ -100,6 +102,7 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     probation: int = 3
     undo: int = 0
     init_seed: int = 0
+    init: str | None = None
     data_seed: int = 0
     delivery_bound_s: float = 2.0
     gradient_bound_s: float = 5.0
@@ -139,6 +142,8 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ConfigError(f"--worker-momentum {self.worker_momentum} must lie in [0, 1)")
         if not 0 <= self.recompute_tolerance < 1:
             raise ConfigError(f"--recompute-tolerance {self.recompute_tolerance} must lie in [0, 1)")
+        if self.init is not None and not re.fullmatch("[0-9a-f]{64}", self.init):
+            raise ConfigError(f"init {self.init!r} is no digest in hexadecimal")
         if self.undo and not 2 <= self.undo <= MAX_UNDO:
             raise ConfigError(f"--undo {self.undo} must be 0 (off) or lie between 2 and {MAX_UNDO}")
         if self.undo and self.recompute_tolerance > 0:

@@ -68,7 +68,11 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["resume", "."], 2, "run.json cannot be read (No such file or directory); name one below runs/"),
         (["status", "."], 2, "run.json cannot be read (No such file or directory); name one below runs/"),
         (["export", "."], 2, "name one below runs/"),
-        (["sweep"], 2, "nothing to sweep; name a plan (paper, rules, starts, mixed, aggregation, sixteen), a file, or"),
+        (
+            ["sweep"],
+            2,
+            "nothing to sweep; name a plan (paper, rules, starts, mixed, aggregation, sixteen, careers), a file, or",
+        ),
         (["sweep", "--quick"], 2, "--quick belongs to a plan"),
         (["data", "cifar"], 2, "unknown data set 'cifar'; did you mean"),
         (["data", "--check", "--data-dir", "nothing"], 3, "run `btard-launch data mnist --data-dir "),

@@ -8,7 +8,19 @@ from launcher.options import OPTIONS
 PROMETHEUS_IMAGE, GRAFANA_IMAGE = "prom/prometheus:v2.53.3", "grafana/grafana:11.6.1"
 MONITORING = ("prometheus", "grafana")
 _FIXED = frozenset(
-    {"peers", "backend", "base_port", "run_dir", "data_dir", "download", "expect", "timeout", "monitor", "imports"}
+    {
+        "peers",
+        "backend",
+        "base_port",
+        "run_dir",
+        "data_dir",
+        "download",
+        "expect",
+        "timeout",
+        "monitor",
+        "imports",
+        "init",
+    }
 )
 """Options that the compose file decides, or that concern a launcher outside."""
 

@@ -35,7 +35,13 @@ Axes = Mapping[str, Sequence[object]]
 """Field of `Experiment` to the values it takes, converted."""
 
 
-_LATER: Mapping[str, object] = {"imports": (), "allow_weak": False, "topology": "butterfly", "worker_momentum": 0.0}
+_LATER: Mapping[str, object] = {
+    "imports": (),
+    "allow_weak": False,
+    "topology": "butterfly",
+    "worker_momentum": 0.0,
+    "init": None,
+}
 """Options that came after sweeps had been stored: at these values they are no part of a cell's identity."""
 
 

@@ -17,6 +17,10 @@ WATCHING = ("mimic",)
 REPEATS = (101, 102, 103)
 """Protocol seeds of the three repeats: other keys and coins, so other draws and batches, from the same parameters."""
 
+CAREERS = (1, 13, 17, 18, 4, 20, 94, 2, 826)
+"""Protocol seeds under which two attackers of six from step 100 on last 4, 6, 8, 9, 10, 13, 18, 21 and 29 steps: the
+quantiles 0.1, 0.25, 0.4, 0.5, 0.6, 0.75, 0.9, 0.95 and 0.99 (launcher/detection/careers.py)."""
+
 REPORT: Mapping[str, Sequence[object]] = {"tau": [5.0], "steps": [900], "attack_start": [100], "on_ban": ["reform"],
                                              "undo": [0]}  # fmt: skip
 """The setting of the report's runs: what was applied stays applied."""
@@ -160,6 +164,18 @@ def sixteen(quick: bool) -> list[Block]:
     return [Block({**axes, "byzantine": [0]}, {"label": "clean"}), *attacked]
 
 
+def careers(quick: bool) -> list[Block]:
+    """Sign flip by two attackers with everything at its default, undo included, beside clean runs with the same keys.
+
+    The protocol seeds are not drawn: their attackers last as long as nine quantiles of the law of detection say.
+    """
+    keys = CAREERS[-1:] if quick else CAREERS
+    return [
+        Block({"seed": [0], "protocol_seed": keys, "byzantine": [0]}, {"label": "clean"}),
+        Block({"seed": [0], "protocol_seed": keys, "attack": ["sign_flip"], "byzantine": [2]}, {"label": "sign_flip"}),
+    ]
+
+
 def _clean(quick: bool) -> Block:
     """What the others are compared to."""
     return Block({**_short(quick), "byzantine": [0]}, {"label": "clean"})
@@ -174,4 +190,5 @@ def _short(quick: bool) -> dict[str, Sequence[object]]:
 
 PLANS: dict[str, Callable[[bool], list[Block]]] = {
     "paper": paper, "rules": rules, "starts": starts, "mixed": mixed, "aggregation": aggregation, "sixteen": sixteen,
+    "careers": careers,
 }  # fmt: skip
