@@ -126,8 +126,12 @@ def subjects(request: Request) -> list[Subject]:
         ]
     else:
         run = request.run
-        used: list[tuple[Registry[Any], Plugin]] = [(TASKS, run.task), (RULES, run.rule), *((PRE_AGGREGATIONS, each) for each in run.pre),
-                *((ATTACKS, each) for each in request.attacks)]  # fmt: skip
+        used: list[tuple[Registry[Any], Plugin]] = [
+            (TASKS, run.task),
+            (RULES, run.rule),
+            *((PRE_AGGREGATIONS, each) for each in run.pre),
+            *((ATTACKS, each) for each in request.attacks),
+        ]
         found = [Subject(registry.kind, plugin) for registry, plugin in used if registry.get(plugin.name).own]
     return list({msgspec.json.encode(each): each for each in found}.values())
 
