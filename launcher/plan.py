@@ -116,16 +116,18 @@ def make(experiment: Experiment) -> Plan:
     where = data.directory(experiment.data_dir)
     from launcher import plugins
     from node import topologies
+    from node.aggregation.built import check_names
     from node.aggregation.requirement import rule_for
     from node.attacks.registry import check_topology
     from node.training.registry import TASKS
 
+    check_names(run.rule, run.pre)
+    TASKS.check(run.task.name, run.task.parameters)
     plugins.check(run, roles, experiment.imports, where)
     rule_for(run, len(roles))
     topologies.check(run)
     for role in roles.values():
         check_topology(role, run.topology)
-    TASKS.check(run.task.name, run.task.parameters)
     conditions = network.of(experiment)
     _check_delay(conditions, run)
     task = _task(run, where, roles)
