@@ -76,7 +76,7 @@ _SERVICES_AROUND = """\
     healthcheck:
       test: [CMD, python, -S, -c, "import socket; socket.create_connection(('127.0.0.1', @truth@), 3)"]
       interval: 3s
-      timeout: 5s
+      timeout: 30s  # the nodes go first
       start_period: 300s
     networks: [watch]
     dns_opt: ["timeout:1", "attempts:1"]  # it asks for Grafana's name, which may not be there
