@@ -89,7 +89,7 @@ OVERVIEW = (
         Show("Attackers found", "Banned attackers of all attackers, which only the launcher knows.", (
             (f'count_values("present", {PRESENT}) * on () group_left (found) count_values("found", {FOUND}) '
              f"* scalar({FOUND} / {PRESENT})", "{{found}} of {{present}}"),
-        ), "name", width=6, height=4, colors=((None, "orange"), (1, "green")), empty="nobody attacks"),
+        ), "name", width=6, height=4, colors=((None, "orange"), (1, "green")), empty="no attacker known"),
         _stat("Honest peers banned", "By certified verdicts; must not happen.", HONEST_BANNED, "count", 6,
               names=NOTHING, colors=NONE_GOOD, empty="nothing is read"),
         _stat("Peers gone", "Silent, late or eliminated: they left without proof, honest ones perhaps.", GONE, "count",
@@ -117,7 +117,7 @@ OVERVIEW = (
         Show("Precision and recall", "Attackers among the banned, and banned among the attackers.", (
             (f"run_id:btard_detection_precision:ratio{{{RUN}}}", "precision"),
             (f"run_id:btard_detection_recall:ratio{{{RUN}}}", "recall"),
-        ), unit="percentunit", top=1.0, empty="nobody attacks, or was banned"),
+        ), unit="percentunit", top=1.0, empty="no attacker or no ban is known"),
     )),
     Row("Does it learn?", (
         Show("Accuracy", "Of this run, and where the run to compare with ended, for example one without an attack.", (

@@ -111,7 +111,7 @@ def test_a_mistake_in_a_page_would_be_found() -> None:
         ("--atack", "noise"),
         ("stauts",),
         ("--backend", "docker"),
-        ("verify", "--explain"),
+        ("export", "--onnx"),
     ):
         with pytest.raises((click.ClickException, ConfigError), match=r"unit|No such option|unknown|Missing parameter"):
             test_a_command_is_one_that_the_program_takes(Line(ROOT / "README.md", ("btard-launch", *words)))
