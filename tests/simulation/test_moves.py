@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 
+import pytest
+
 from node.protocol.notices import Finished
+from tests.adversary.reverted import REVERTED, without
+from tests.simulation import soak
 from tests.simulation.composer import compose
 from tests.simulation.hooked import Hooked
 from tests.simulation.mishaps import FATES, STRANGERS
@@ -65,3 +69,14 @@ def test_who_is_killed_is_back_and_finishes() -> None:
     assert stage.simulation.again
     finished = {each.node for each in seen if isinstance(each.output, Finished)}
     assert finished >= stage.simulation.again
+
+
+@pytest.mark.parametrize(
+    ("safeguard", "seed"),
+    [("a certificate outranks the rest", 26), ("equivocation is judged", 1), ("a dispute freezes its attempt", 2)],
+)
+def test_without_a_safeguard_the_moves_break_a_promise(safeguard: str, seed: int) -> None:
+    """Each is the first such seed with a mind and at most six peers; with the safeguard test_seeds.py plays it."""
+    (which,) = [each for each in REVERTED if each.name == safeguard]
+    with without(which.patches):
+        assert soak.played(seed, 2).problem
