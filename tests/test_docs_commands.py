@@ -31,10 +31,12 @@ FEWER = {"--steps": "8", "--batch-size": "16", "--eval-every": "8", "--backend":
 
 @dataclass(frozen=True)
 class Line:
-    """One command as a page has it, without what the shell does with its output."""
+    """One command as a page has it, without what the shell does with its output; `refusal` is the error that the page
+    shows below it."""
 
     page: Path
     words: tuple[str, ...]
+    refusal: str = ""
 
     def __str__(self) -> str:
         return f"{self.page.relative_to(ROOT)}: {shlex.join(self.words)}"
@@ -46,9 +48,15 @@ def lines() -> Iterator[Line]:
         text = page.read_text(encoding="utf-8").replace("\\\n", " ")
         blocks = re.findall(r"^    (?:.*; do )?(btard-launch .*)$", text, re.MULTILINE)
         inline = [each.replace("\n", " ") for each in re.findall(r"`(btard-launch [^`]+)`", text)]
+        refused = {
+            command: " ".join(error.split())
+            for command, error in re.findall(
+                r"^    (btard-launch .*)\n((?:    error: .*\n)(?:    .*\n)*)", text, re.MULTILINE
+            )
+        }
         for each in dict.fromkeys(blocks + inline):
             for written in alternatives(each.replace("\\|", "|")):
-                yield Line(page, written)
+                yield Line(page, written, refused.get(each, ""))
 
 
 def alternatives(text: str) -> Iterator[tuple[str, ...]]:
@@ -122,6 +130,10 @@ def test_a_mistake_in_a_page_would_be_found() -> None:
 @pytest.mark.parametrize("line", [line for line in RUNS if "compose" not in line.words], ids=str)
 def test_a_run_of_the_pages_runs(line: Line, files: Path) -> None:
     """One that takes no more than half a minute as it is, the others with fewer steps and in one process."""
+    if line.refusal:
+        done = launch(files, *line.words[1:])
+        assert (done.returncode, done.stderr.strip()) == (2, line.refusal)
+        return
     words = [word for word in line.words[1:] if word not in ("run", "--monitor")]
     if "--grafana" in words:
         place = words.index("--grafana")

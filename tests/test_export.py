@@ -35,7 +35,7 @@ def test_tensorboard_reads_the_curves_and_the_bans_once_however_often_they_are_w
     from launcher.export import tensorboard_logs
 
     made = run(Experiment(backend="simulated", task="quadratic", device="cpu", steps=40, eval_every=10, attack="noise",
-                          byzantine=2, attack_start=3, run_dir=str(tmp_path / "run")))  # fmt: skip
+                          byzantine=2, attack_start=3, undo=0, run_dir=str(tmp_path / "run")))  # fmt: skip
     foreign = made.run_dir / command.LOGS / "events.out.tfevents.1.elsewhere"
     foreign.parent.mkdir()
     foreign.touch()

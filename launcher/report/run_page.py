@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from launcher import settings, story
+from launcher import settings, story, syntax
 from launcher.experiment import Experiment
 from launcher.files import write_atomically
 from launcher.options import OPTIONS
@@ -70,7 +70,8 @@ def repeat(experiment: Experiment) -> list[str]:
             for item in value:
                 words += [option.flag, str(item)]
         else:
-            words += [option.flag, _exact(value) if isinstance(value, float) else str(value)]
+            unit = "s" if option.parse is syntax.latency else ""
+            words += [option.flag, _exact(value) + unit if isinstance(value, float) else str(value)]
     return words
 
 
