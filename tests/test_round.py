@@ -7,10 +7,13 @@ import pytest
 
 from node.protocol.encoding import decode_body
 from node.protocol.events import MessageArrived, Output
-from node.protocol.messages import Close, Have, Held, Phase, Reveal
+from node.protocol.gradients import Gradients
+from node.protocol.messages import Close, Have, Held, Phase, Report, Reveal
 from node.protocol.notices import Committed, Disputed
+from node.protocol.saying import Knowledge, message
 from tests.fuzz.arena import Arena
 from tests.fuzz.scenes import ATTACKER, SCENES, recorded
+from tests.protocol_attempts import stopped
 
 COMPLAINT = next(place for place, attacks in enumerate(SCENES) if attacks and attacks[0].name == "complain")
 LIE = next(place for place, attacks in enumerate(SCENES) if attacks and attacks[0].name == "lie_checksum")
@@ -61,3 +64,12 @@ def test_it_is_disputed(name: str) -> None:
     assert disputed, [type(output).__name__ for output in told]
     step = disputed[0].step
     assert not any(isinstance(output, Committed) and output.step == step for output in told)
+
+
+def test_without_the_parts_nothing_is_reported_of_them() -> None:
+    """A peer that a damaged disk has thrown back, to where nobody owes it anything, waits; it used to end."""
+    _, round_ = stopped(0, "REPORT")
+    known = Knowledge(round_.attempt, None, None, Gradients(), (), False)
+    assert isinstance(message(Phase.REPORT, known), Report)
+    round_.attempt.parts.popitem()
+    assert message(Phase.REPORT, known) is None

@@ -99,6 +99,8 @@ class Restarts:
         self._saved: dict[int, dict[tuple[int, int], float]] = {peer: {} for peer in blows}
         self._keepers: dict[int, Keeper] = {}
         self._disks: dict[int, FaultyDisk] = {}
+        self._reach: dict[int, int] = {}
+        """The step that a peer's memory brought it back to."""
         self._falling: dict[int, Blow] = {}
         """Blows that wait for a call of the disk."""
         self._simulation.setting_out.append(self._begin)
@@ -162,9 +164,7 @@ class Restarts:
         self._simulation.at(blow.away_s, lambda: self._rise(peer, spoilt))
 
     def _flip(self, folder: Path) -> tuple[Path, bytes] | None:
-        # Damaged tensors are left out and told of (node/keeper.py): a peer that has to go back to them, while others
-        # are steps ahead, cannot go on, and nothing refuses it yet.
-        files = sorted(path for path in folder.iterdir() if path.stat().st_size and path.suffix != ".tensors")
+        files = sorted(path for path in folder.iterdir() if path.stat().st_size)
         if not files:
             return None
         path = self._chance.choice(files)
@@ -178,15 +178,21 @@ class Restarts:
     def _rise(self, peer: int, spoilt: tuple[Path, bytes] | None) -> None:
         def revive(_: int) -> tuple[Node, list[Input]]:
             try:
-                return self._make(peer)
+                made = self._make(peer)
             except CheckpointError:
                 if spoilt is None:
                     raise  # a loss of power alone must not keep a node off
-                self._simulation.moves["restart: damage refused, the file put back"] += 1
-                for path in spoilt[0].parent.glob("*.damaged"):
-                    path.unlink()
-                spoilt[0].write_bytes(spoilt[1])
-                return self._make(peer)
+            else:
+                if self._reach[peer] >= max(self._saved[peer], default=(0, 0))[0] - 1:
+                    return made
+                # It goes back behind what others still tell it: cut off, and no honest peer's fate any more.
+                assert spoilt is not None, "a loss of power alone must not throw a node back"
+                self._keepers.pop(peer).close()
+            self._simulation.moves["restart: damage refused, the file put back"] += 1
+            for path in spoilt[0].parent.glob("*.damaged"):
+                path.replace(path.with_suffix(".checkpoint"))
+            spoilt[0].write_bytes(spoilt[1])
+            return self._make(peer)
 
         self._simulation.again.add(peer)
         self._simulation._revive(Outside(Director(Conditions()), lambda now_s, cue: None, revive), peer)
@@ -204,6 +210,7 @@ class Restarts:
             keeper.close()
             raise
         self._disks[peer], self._keepers[peer] = disk, keeper
+        self._reach[peer] = at.state.step if at is not None else 0
         print_ = fingerprint(stage.run.device)
         config = NodeConfig(RUN_ID, peer, stage.run, members, "", "", "")
         compute = self._simulation._compute
