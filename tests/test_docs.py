@@ -75,13 +75,13 @@ def test_commits_named_in_the_pages_exist() -> None:
 
 def test_the_picture_of_the_end_is_what_the_program_prints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawn anew from another run it has the same lines, but for what was run and what came out."""
-    monkeypatch.setattr(terminal, "FIGURE", tmp_path / "run-end.svg")
+    monkeypatch.setattr(terminal, "FIGURES", tmp_path)
     where = tmp_path / "run"
     asked = Experiment(task="quadratic", batch_size=2, steps=40, attack="noise", byzantine=2, attack_start=2,
                        backend="simulated", run_dir=str(where))  # fmt: skip
     launched(asked, argv=("btard-launch", "--steps", "40"))
     terminal.main(where)
-    shown, drawn = (words(path) for path in (DOCS / "figures" / "run-end.svg", terminal.FIGURE))
+    shown, drawn = (words(path) for path in (DOCS / "figures" / "run-end.svg", tmp_path / "run-end.svg"))
     assert "$ btard-launch --steps 40" in drawn
     # The keys of this simulated run derive from its seed, which is warned of; those of the run in the figure do not.
     assert labels(drawn).count("warning") == 1 and "warning" not in labels(shown)
