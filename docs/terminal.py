@@ -43,7 +43,7 @@ def main(run_dir: Path) -> None:
         ("run-live", "a run: one attacker has just been banned", _live),
         ("run-end", "the end of a run, and the check of its evidence", _end),
     ):
-        console = Console(file=io.StringIO(), record=True, width=1000, highlight=False)
+        console = Console(file=io.StringIO(), record=True, width=1000, highlight=False, color_system="truecolor")
         _typed(console, "btard-launch", *_asked(record.argv[1:]))
         show(console, record, run_dir)
         console.width = max(map(len, console.export_text(clear=False).splitlines()))
@@ -67,6 +67,7 @@ def _live(console: Console, record: RunRecord, run_dir: Path) -> None:
     )  # fmt: skip
     with mock.patch("time.time", lambda: records[0]["time"]):
         watching.began(made, run_dir, state)
+    watching._live = mock.Mock()  # on a terminal, steps are told by the table alone
     until = math.inf
     for each in records:
         if each["time"] > until:

@@ -603,7 +603,8 @@ class _Check:
                 yield Finding(f"final parameters of node {end.node}", False, "damage", text)
         roster = best.final.roster
         agreed = [end.node for end in equal if end.node in roster]
-        where = f"step {best.final.step}, attempt {best.final.attempt + 1}"
+        again = f", attempt {best.final.attempt + 1}" if best.final.attempt else ""
+        where = f"step {best.final.step}{again}"
         text = f"{len(agreed)} of the {len(roster)} nodes of the last roster finished with it ({where})"
         if 2 * len(agreed) > len(roster):
             self.final = best
