@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from launcher.detection import Setting, detection_distribution
+from launcher.detection import Setting
+from launcher.detection.careers import career
 from node.config import Plugin, Role, RunConfig, Schedule
 from node.protocol.notices import Banned, Committed, Finished, Halted
 from node.simulator import Observed, Simulation, cluster
 from node.training.registry import build_task
 from node.training.task import TaskContext
-from tests.test_law import LEVEL, chi_square_p
 
 ATTACKERS = (4, 5)
 START = 2
@@ -104,21 +104,14 @@ def test_a_reformed_attacker_stays_and_stops() -> None:
         assert adversary.attacked[-1] == ban.step, "it attacked up to the step of the verdict, and never again"
 
 
-RUNS = 200
+RUNS = 16
 
 
-def test_detection_times_of_whole_peers_fit_the_law() -> None:
-    """200 seeds of the full protocol, two attackers every step; chi-square of each figure at level 1e-3."""
-    law = detection_distribution(Setting(6, 2, 1, start=START), 300)
-    steps, attacked, tagged = [], [], []
-    for seed in range(RUNS):
-        cluster_ = simulation((Plugin("sign_flip"),), seed, steps=200)
-        *_, last = islice(bans_seen_by_an_honest_peer(cluster_.run()), len(ATTACKERS))
-        adversaries = [cluster_.nodes[peer].adversary for peer in ATTACKERS]
-        struck = [adversary.attacked for adversary in adversaries if adversary is not None]
-        steps.append(last.step - START + 1)
-        attacked.append(len({step for steps_ in struck for step in steps_}))
-        tagged.append(len(struck[1]))
-    assert chi_square_p(steps, law.last_steps) > LEVEL
-    assert chi_square_p(attacked, law.last_attacked) > LEVEL
-    assert chi_square_p(tagged, law.tagged_contributed) > LEVEL
+@pytest.mark.parametrize("seed", range(RUNS))
+def test_detection_times_of_whole_peers_are_those_of_their_coins(seed: int) -> None:
+    """The full protocol, two attackers every step; tests/test_law.py holds the coins to the law."""
+    cluster_ = simulation((Plugin("sign_flip"),), seed, steps=200)
+    *_, last = islice(bans_seen_by_an_honest_peer(cluster_.run()), len(ATTACKERS))
+    steps, bans = career(seed, Setting(6, 2, 1, start=START), undo=False)
+    assert last.step - START + 1 == steps
+    assert last.step == bans[-1][0]

@@ -19,19 +19,23 @@ LEVELS = (0.1, 0.25, 0.4, 0.5, 0.6, 0.75, 0.9, 0.95, 0.99)
 _HORIZON = 400
 
 
-def career(protocol_seed: int, setting: Setting, *, undo: bool) -> tuple[int, tuple[tuple[int, int], ...]]:
+def career(
+    protocol_seed: int, setting: Setting, *, undo: bool, attackers: Sequence[int] | None = None
+) -> tuple[int, tuple[tuple[int, int], ...]]:
     """How long the attackers of a run last that all lie in every step from `setting.start` on.
 
     Args:
         protocol_seed: of the run's keys.
-        setting: the run; its attackers are the peers with the highest ids.
+        setting: the run.
         undo: after a ban comes an undo step, in which nobody contributes.
+        attackers: who they are; None: the peers with the highest ids.
 
     Returns:
         Steps from the first attacked to the last ban's, undo steps not counted; and (step, peer) of each ban.
     """
     seeds = [bytes.fromhex(each.randomness_seed) for each in keys.generate(protocol_seed, setting.peers)[1]]
-    byzantine = frozenset(range(setting.peers - setting.byzantine, setting.peers))
+    last = range(setting.peers - setting.byzantine, setting.peers)
+    byzantine = frozenset(last if attackers is None else attackers)
     active = tuple(range(setting.peers))
     drawn, before = Draw(), frozenset[int]()
     bans: list[tuple[int, int]] = []

@@ -1,17 +1,18 @@
-"""Detection times of whole simulated clusters fit the exact law of launcher/detection/law.py.
+"""Detection times of whole simulated clusters are those that their coins foretell, and these fit the exact law of
+launcher/detection/law.py.
 
-tests/test_law.py holds the law against the draw alone, tests/test_attacks_in_simulation.py against the report's six
-peers; here against other sizes, with validation at random steps, with several pairs, and with attackers anywhere.
+tests/test_law.py holds the law to the draw alone, tests/test_attacks_in_simulation.py looks at the report's
+six peers; here are other sizes, validation at random steps, several pairs, and attackers anywhere.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
 
 from launcher.detection import Detection, Setting, detection_distribution
+from launcher.detection.careers import career
 from node.config import Plugin, Role, RunConfig, Schedule
 from node.protocol.notices import Banned, Halted
 from tests.simulation.stage import set_up
@@ -61,22 +62,28 @@ def observe(setting: Setting, seed: int) -> Lasted:
 
 
 SETTINGS = [
-    pytest.param((Setting(5, 2, 1), 200), id="five peers, two attackers"),
-    pytest.param((Setting(5, 2, 1, contribute="off"), 100), id="five peers, two attackers, idle validators"),
-    pytest.param((Setting(7, 3, 2, validate_every=2, start=1), 60), id="seven peers, two pairs, every second step"),
+    pytest.param((Setting(5, 2, 1), 20), id="five peers, two attackers"),
+    pytest.param((Setting(5, 2, 1, contribute="off"), 12), id="five peers, two attackers, idle validators"),
+    pytest.param((Setting(7, 3, 2, validate_every=2, start=1), 8), id="seven peers, two pairs, every second step"),
 ]
+DRAWS = 2000
 
 
-@pytest.fixture(scope="module", params=SETTINGS)
-def sample(request: pytest.FixtureRequest) -> Iterator[tuple[Setting, list[Lasted]]]:
-    setting, runs = request.param
-    yield setting, [observe(setting, seed) for seed in range(runs)]
+@pytest.mark.parametrize("setting_and_runs", SETTINGS)
+def test_the_bans_of_whole_peers_are_those_of_the_draws(setting_and_runs: tuple[Setting, int]) -> None:
+    """Each run is foretold by its coins alone, and struck as often as it contributed until then."""
+    setting, runs = setting_and_runs
+    for seed in range(runs):
+        steps, _ = career(seed, setting, undo=False, attackers=attackers_of(setting, seed))
+        lasted = observe(setting, seed)
+        assert lasted.steps == steps
+        assert lasted.tagged_contributed <= lasted.attacked <= lasted.steps
 
 
-def test_times_fit_the_law(sample: tuple[Setting, list[Lasted]]) -> None:
-    """Chi-square of each figure at level 1e-3, seeds 0, 1, 2, ..."""
-    setting, runs = sample
+@pytest.mark.parametrize("setting_and_runs", SETTINGS)
+def test_the_draws_fit_the_law(setting_and_runs: tuple[Setting, int]) -> None:
+    """Chi-square at level 1e-3, seeds 0, 1, 2, ..."""
+    setting, _ = setting_and_runs
     law: Detection = detection_distribution(setting, HORIZON)
-    assert chi_square_p([run.steps for run in runs], law.last_steps) > LEVEL
-    assert chi_square_p([run.attacked for run in runs], law.last_attacked) > LEVEL
-    assert chi_square_p([run.tagged_contributed for run in runs], law.tagged_contributed) > LEVEL
+    found = [career(seed, setting, undo=False, attackers=attackers_of(setting, seed))[0] for seed in range(DRAWS)]
+    assert chi_square_p(found, law.last_steps) > LEVEL
