@@ -146,8 +146,8 @@ class Guard:
         self._shares, self._clock, self._limit = dict(shares), clock, limit
         self._lines: dict[Place, _Line] = {}
         self._known: dict[int, _Known] = {}
-        self._shut: set[Place] = set()
-        """Connections that we have shut down and that libzmq still holds."""
+        self._shut: dict[Place, int] = {}
+        """Connections that we have shut down and that libzmq still holds, with their inodes: they count no more."""
         self._delivered: dict[int, int] = {}
         self._marked_s = clock()
         self._scratch = _Scratch()
@@ -175,10 +175,14 @@ class Guard:
         delivered, self._delivered = self._delivered, {}
         used = descriptors.in_use()
         now_s = self._clock()
-        seen: set[Place] = set()
+        seen = set[Place]()
+        shut, self._shut = self._shut, {}
         for descriptor, known, line in self._connections(used):
             assert known.port is not None
             place = known.port, known.far
+            if shut.get(place) == known.inode:
+                self._shut[place] = known.inode
+                continue
             seen.add(place)
             found = self._lines.get(place)
             if found is None:
@@ -189,9 +193,8 @@ class Guard:
         for place in [place for place in self._lines if place not in seen]:
             del self._lines[place]
         limit = self._limit if self._limit is not None else descriptors.limit()
-        for place in self._condemned(len(used) - limit * 3 // 4):
+        for place in self._condemned(len(used) - len(self._shut) - limit * 3 // 4):
             self._close(place, self._lines.pop(place))
-        self._shut &= seen
         self._mark(now_s)
 
     def _mark(self, now_s: float) -> None:
@@ -223,8 +226,8 @@ class Guard:
                 line.shutdown(socket.SHUT_RDWR)
             except OSError:
                 return  # it has ended by itself
-        self.closed += place not in self._shut
-        self._shut.add(place)
+        self.closed += 1
+        self._shut[place] = known.inode
 
     def _connections(self, used: Iterable[int]) -> Iterator[tuple[int, _Known, socket.socket]]:
         """Our TCP connections at the ports in question, by descriptor, under a descriptor of our own for the moment."""

@@ -12,12 +12,16 @@ from typing import Any
 
 import click
 import pytest
+import torch
 from click.testing import CliRunner
 
 from launcher import plan, settings
 from launcher.cli import cli
 from launcher.options import OPTIONS
+from node.config import Plugin
 from node.errors import ConfigError
+from node.training.registry import build_task
+from node.training.task import TaskContext
 from tests.launching import command as launch
 from tests.test_docs import DOCS, ROOT, example
 
@@ -126,9 +130,8 @@ def test_a_mistake_in_a_page_would_be_found() -> None:
 
 
 @pytest.mark.mnist
-@pytest.mark.usefixtures("mnist_directory")
 @pytest.mark.parametrize("line", [line for line in RUNS if "compose" not in line.words], ids=str)
-def test_a_run_of_the_pages_runs(line: Line, files: Path) -> None:
+def test_a_run_of_the_pages_runs(line: Line, files: Path, mnist_directory: Path) -> None:
     """One that takes no more than half a minute as it is, the others with fewer steps and in one process."""
     if line.refusal:
         done = launch(files, *line.words[1:])
@@ -140,8 +143,14 @@ def test_a_run_of_the_pages_runs(line: Line, files: Path) -> None:
         del words[place : place + 2]
     if any(word.startswith("lazy") for word in words):
         words += ["--import", "lazy.py"]
+    if "--init" in words:
+        model = Path("runs", "NAME", "model.pt")
+        model.parent.mkdir(parents=True)
+        task = build_task(Plugin("mnist_cnn"), TaskContext(mnist_directory, 16, "cpu"))
+        initial_D = task.initial(0)
+        torch.save({each.name: initial_D[each.start : each.stop].view(each.shape) for each in task.layout}, model)
     short = "line" in words
-    fewer = {} if short else FEWER
+    fewer = {} if short else {**FEWER, "--steps": "24"} if "--scenario" in words else FEWER
     if "-n" not in words and "--peers" not in words and not short:
         fewer = {**fewer, "--attack-start": "2"}
     done = launch(files, *words, *(word for pair in fewer.items() for word in pair), "--json")

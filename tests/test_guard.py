@@ -183,6 +183,29 @@ def test_of_idle_strangers_those_who_came_first_and_last_stay(stack: ExitStack) 
     assert not any(map(stands, flood))
 
 
+def test_connections_that_are_given_up_late_take_nobodys_place(stack: ExitStack) -> None:
+    """A busy process still holds most of a flood when the guard looks again: who has just come must not go for them."""
+    server = stack.enter_context(tcp.create_server(("127.0.0.1", 0), backlog=100))
+    port = server.getsockname()[1]
+    guard = Guard({port: Share(8 * MEGABYTE, 16 * MEGABYTE, strangers=20, per_source=6)}, Clock(), 1 << 20)
+    stack.callback(guard.stop)
+
+    def come(count: int) -> list[tcp.socket]:
+        made = [stack.enter_context(tcp.create_connection(("127.0.0.1", port), WATCHDOG_S)) for _ in range(count)]
+        for _ in made:
+            stack.enter_context(server.accept()[0])
+        return made
+
+    come(20)
+    guard.check()
+    assert guard.closed == 14
+    last = come(3)
+    for _ in range(3):
+        guard.check()
+    assert guard.closed == 17
+    assert all(map(stands, last))
+
+
 def test_of_all_addresses_the_one_with_most_strangers_loses_them(stack: ExitStack) -> None:
     _, port, guard = listen(stack, Share(8 * MEGABYTE, 16 * MEGABYTE, strangers=6, per_source=5))
     many = idle(stack, port, 10, host="127.0.0.2")

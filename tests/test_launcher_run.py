@@ -36,7 +36,8 @@ def attacked(tmp_path_factory: pytest.TempPathFactory) -> Result:
 def test_both_attackers_are_banned_and_nobody_else(attacked: Result) -> None:
     made = attacked.summary
     assert (made.outcome, made.problem, made.failures) == ("finished", None, [])
-    assert (made.steps, made.byzantine, made.undetected, made.honest_banned) == (40, [4, 5], 0, 0)
+    assert (made.steps, made.byzantine, made.undetected, made.honest_banned) == (38, [4, 5], 0, 0)
+    assert len(made.undone) == 2, "each ban is followed by a step that undoes"
     assert (made.agreement, made.keys) == (True, "protocol-seed")
     assert len({made.parameter_digest[str(peer)] for peer in range(4)}) == 1
     assert [step for step, _ in made.accuracy] == [0, 20, 40]
@@ -215,18 +216,22 @@ def test_a_full_disk_ends_the_run_in_order(tmp_path: Path) -> None:
             json.loads(line)
 
 
-def test_a_script_needs_no_main_guard(tmp_path: Path) -> None:
+@pytest.mark.parametrize("quiet", [True, False])
+def test_a_script_needs_no_main_guard(quiet: bool, tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(
         "print('once')\n"
         "from launcher import Experiment, run\n"
-        "result = run(Experiment(task='quadratic', device='cpu', steps=2, run_dir='run', timeout=100))\n"
+        "asked = Experiment(task='quadratic', device='cpu', steps=2, run_dir='run', timeout=100)\n"
+        f"result = run(asked, quiet={quiet})\n"
         "print(result.summary.outcome)\n"
     )
     done = subprocess.run(
         [sys.executable, str(script)], cwd=tmp_path, env=environment(), capture_output=True, text=True
     )
-    assert (done.stdout, done.stderr, done.returncode) == ("once\nfinished\n", "", 0)
+    assert (done.stdout, done.returncode) == ("once\nfinished\n", 0)
+    shown = done.stderr.splitlines()
+    assert not shown if quiet else shown[0].startswith("6 peers, quadratic, 2 steps") and "step 2/2" in shown[-1]
 
 
 def test_the_same_seeds_give_the_same_parameters_with_the_protocols_own(tmp_path: Path) -> None:

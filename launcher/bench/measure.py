@@ -93,7 +93,8 @@ def measure(peers: int, size: int, pairs: int) -> Figures:
     """
     if not peers <= size:
         raise ConfigError(f"--size {size} cannot be split among --peers {peers}; use at least {peers}")
-    run = RunConfig(peers=peers, steps=WARM_UP + pairs, delivery_bound_s=_BOUND_S, gradient_bound_s=_BOUND_S)
+    # One more: a last step without gradients would begin in the turn that ends a measured one.
+    run = RunConfig(peers=peers, steps=WARM_UP + pairs + 1, delivery_bound_s=_BOUND_S, gradient_bound_s=_BOUND_S)
     members, secrets = generate(0, peers)
     with tempfile.TemporaryDirectory(prefix="btard-bench-") as name, server_environment():
         directory = Path(name)

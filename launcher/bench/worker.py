@@ -83,20 +83,33 @@ class Bench:
         self._vector_D = task.pool[rank % POOL]
         self._work_D, self._result_D = torch.empty(task.dimension), torch.empty(task.dimension)
         self._pairs, self._step, self._running = pairs, -WARM_UP, False
+        self._done: Committed | None = None
         self._kinds = Kinds()
         self._phase, self._mark = "", (0.0, 0.0)
         self.found = Found({PROTOCOL: [], GLOO: [], MEAN: []}, Phases({}, {}), {}, {}, {}, [], [])
 
     def observe(self, output: Output) -> None:
-        """Take the time at phases, and stop between steps."""
+        """Take the time at phases, and note that a step has ended."""
         if isinstance(output, PhaseEntered):
             self._enter(output.phase)
         elif isinstance(output, Committed):
             self._enter("")
-            self._end(output)
+            self._done = output
+
+    def between(self) -> bool:
+        """After a turn of the driver, when all that it says has left: end one measurement and begin the next. Inside a
+        turn the others would wait for our CLOSE, and we for them.
+
+        Returns:
+            False: the run goes on.
+        """
+        done, self._done = self._done, None
+        if done is not None:
+            self._end(done)
             self._step += 1
             self._baselines()
             self._begin()
+        return False
 
     @property
     def _measured(self) -> bool:
@@ -197,7 +210,7 @@ def _measure(
         bench = Bench(me, pairs, task, transport, (gloo, mean), Stopwatch(barrier))
         driver = Driver(node, transport, bench.observe)
         driver.receive(early)
-        driver.run(lambda: False)
+        driver.run(bench.between)
         return bench.found
     finally:
         transport.close()
