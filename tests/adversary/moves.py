@@ -269,8 +269,6 @@ def _view(world: World, puppet: int, targets: tuple[int, ...], chain: int, conte
 
 
 def _kill(world: World, peer: int, after: int) -> bool:
-    if world.killed - {peer}:
-        return False  # one peer alone counts as faulty while it is away
     if peer not in world.disks or peer in world.away or world.peers[peer].stopped:
         return False
     world.restart(peer, after)
