@@ -362,6 +362,18 @@ class Inline(Computing):
 # --- lives --------------------------------------------------------------------------------------------------------
 
 
+def flip(directory: Path, chance: random.Random) -> tuple[Path, bytes] | None:
+    """Flip a bit of some file of a node's memory; which, and what it was before."""
+    files = sorted(path for path in directory.iterdir() if path.stat().st_size and path.name != "lock")
+    if not files:
+        return None
+    path = chance.choice(files)
+    data = bytearray(before := path.read_bytes())
+    data[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
+    path.write_bytes(data)
+    return path, before
+
+
 class Trial:
     """One node's lives on one disk.
 
@@ -388,7 +400,9 @@ class Trial:
         """One life, from what the last one left; False if the node went to the end of its history."""
         directory = self._where / str(self._lives)
         fate = self._chance.choices(("power", "full", "flip"), (0.8, 0.1, 0.1))[0]
-        spoilt = self._flip(directory) if fate == "flip" else None
+        spoilt = flip(directory, self._chance) if fate == "flip" else None
+        if spoilt is not None:
+            self.counts["bit flipped"] += 1
         at = {"crash_at": crash_at} if fate != "full" else {"full_at": crash_at}
         disk = FaultyDisk(directory, self._chance, ignores=self._ignores if self._waits else "sync", **at)
         try:
@@ -418,18 +432,6 @@ class Trial:
             (after / name).write_bytes(data)
         shutil.rmtree(directory)
         return True
-
-    def _flip(self, directory: Path) -> tuple[Path, bytes] | None:
-        """Flip a bit of some file; what it was before."""
-        files = sorted(path for path in directory.iterdir() if path.stat().st_size and path.name != "lock")
-        if not files:
-            return None
-        path = self._chance.choice(files)
-        data = bytearray(before := path.read_bytes())
-        data[self._chance.randrange(len(data))] ^= 1 << self._chance.randrange(8)
-        path.write_bytes(data)
-        self.counts["bit flipped"] += 1
-        return path, before
 
     def _play(self, directory: Path, disk: Disk) -> bool:
         print_ = _print()

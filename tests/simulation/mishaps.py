@@ -42,7 +42,7 @@ from node.training.environment import fingerprint
 from tests.simulation.hooked import Hooked
 from tests.simulation.lies import LIES
 from tests.simulation.stage import RUN_ID, Stage
-from tests.storage_faults import FaultyDisk, PowerLoss
+from tests.storage_faults import FaultyDisk, PowerLoss, flip
 
 FATES = ("kill", "power", "power in a write", "full", "flip")
 """How an honest peer goes: its process is killed; the machine loses power, and what was not synced is lost or torn; it
@@ -160,18 +160,8 @@ class Restarts:
         after.mkdir()
         for name, data in left.items():
             (after / name).write_bytes(data)
-        spoilt = self._flip(after) if blow.fate == "flip" else None
+        spoilt = flip(after, self._chance) if blow.fate == "flip" else None
         self._simulation.at(blow.away_s, lambda: self._rise(peer, spoilt))
-
-    def _flip(self, folder: Path) -> tuple[Path, bytes] | None:
-        files = sorted(path for path in folder.iterdir() if path.stat().st_size)
-        if not files:
-            return None
-        path = self._chance.choice(files)
-        data = bytearray(before := path.read_bytes())
-        data[self._chance.randrange(len(data))] ^= 1 << self._chance.randrange(8)
-        path.write_bytes(data)
-        return path, before
 
     # --- starts ---------------------------------------------------------------------------------------------------
 
