@@ -410,7 +410,7 @@ def test_workers_and_observer_on_one_machine(tmp_path: Path, capsys: pytest.Capt
     os.utime(places.truth(tmp_path) / "run.json", (earlier, earlier))
     with on_this_machine(tmp_path, range(2), 2) as workers:
         capsys.readouterr()
-        assert observer.main([], tmp_path) == 0
+        assert observer.main([], tmp_path, port=0) == 0
         told = capsys.readouterr().out.splitlines()
         assert [worker.wait(30) for worker in workers] == [0, 0]
     summary = msgspec.json.decode((places.runs(tmp_path) / made.genesis.run_id / "summary.json").read_bytes())

@@ -418,7 +418,7 @@ def test_the_observers_process_beside_a_node_that_lies_in_every_file(tmp_path: P
     )  # fmt: skip
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     follow = "import sys; from pathlib import Path; from launcher.containers import observer\n"
-    command = [sys.executable, "-c", follow + "sys.exit(observer.main([], Path(sys.argv[1])))", str(tmp_path)]
+    command = [sys.executable, "-c", follow + "sys.exit(observer.main([], Path(sys.argv[1]), port=0))", str(tmp_path)]
     with on_this_machine(tmp_path, range(3), 4) as workers:
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
         assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr

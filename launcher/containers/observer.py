@@ -39,21 +39,21 @@ class _Truth(Exporter):
     last_scrapes = 2  # one sample alone falls between the points at which a graph asks
 
 
-def main(arguments: list[str], root: Path = places.ROOT) -> int:
-    """Follow the run; returns the exit code that the launcher would have had."""
+def main(arguments: list[str], root: Path = places.ROOT, port: int = places.TRUTH_PORT) -> int:
+    """Follow the run, the ground truth served on a port (0: any); returns the launcher's exit code."""
     try:
         if arguments and not (arguments[0] == "follow" and len(arguments) == _FOLLOW and arguments[1].isdecimal()):
             raise ConfigError(f"unknown arguments {' '.join(arguments)!r}; use none, or follow DIMENSION")
         record = read_record(places.truth(root))
         if arguments:
             return stream(record.run.peers, root, mirror.limits(record.run.steps, int(arguments[1]) or None))
-        return observe(record, root)
+        return observe(record, root, port)
     except BtardError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return exits.USAGE if isinstance(error, ConfigError) else exits.FAILED
 
 
-def observe(record: RunRecord, root: Path) -> int:
+def observe(record: RunRecord, root: Path, port: int) -> int:
     """Follow a run to its end, write its run directory and its summary.
 
     Raises:
@@ -69,7 +69,7 @@ def observe(record: RunRecord, root: Path) -> int:
         monitor = Monitor(console, since)
         most = mirror.limits(record.run.steps, chosen.dimension)
         backend = Volumes(record.run.peers, root, directory.path, most, monitor.note)
-        seen = _annotated(_Truth(monitor, f"0.0.0.0:{places.TRUTH_PORT}"), root)
+        seen = _annotated(_Truth(monitor, f"0.0.0.0:{port}"), root)
         late_s = max(0.0, time.time() - since)
         result = cluster.carry(chosen, directory, backend, seen, interrupts, head_start_s=late_s)
     name = result.run_dir.name
