@@ -85,6 +85,7 @@ class _Run:
     observer: Observer
     interrupts: Interrupts
     began: float = field(default_factory=time.monotonic)
+    started: float = 0.0
     exits: dict[int, int] = field(default_factory=dict)
     absent: frozenset[int] = frozenset()
     head_start_s: float = 0.0
@@ -194,6 +195,7 @@ def _carry_through(current: _Run, made: rundir.RunDirectory) -> tuple[str, str |
     current.observer.began(current.plan, made.path, current.state)
     try:
         current.backend.start(made.configs)
+        current.started = time.monotonic()
         outcome, problem = _follow(current)
     except BtardError as error:
         outcome, problem = FAILED, str(error)
@@ -254,11 +256,12 @@ def _reason_to_stop(current: _Run) -> tuple[str, str] | None:
     missing = sorted(set(range(current.plan.run.peers)) - current.backend.bound - current.absent)
     if missing and any(node in current.exits for node in missing):
         return FAILED, ending.first_problem(current.directory, current.state, current.exits)
-    if missing and elapsed > BIND_SECONDS:
+    if missing and time.monotonic() - current.started > BIND_SECONDS:
         names = ", ".join(map(str, missing))
         return (
             FAILED,
-            f"node {names} did not bind its sockets within {BIND_SECONDS:.0f} s; see {current.directory}/logs",
+            f"node {names} did not bind its sockets within {BIND_SECONDS:.0f} s of their start; "
+            f"see {current.directory}/logs",
         )
     return None
 

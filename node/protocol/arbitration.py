@@ -46,6 +46,8 @@ class Arbitration:
         """More than half of the roster's equal OUTCOMEs."""
         self.settled = False
         """The owner has acted on it."""
+        self.lacking = False
+        """The owner waits for bytes without which it cannot act on it."""
         self.followed = False
         """The wait for those who need bytes to follow it is over."""
         self._out = out

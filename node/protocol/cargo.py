@@ -163,10 +163,14 @@ class Cargo:
         return None
 
     def serve(self, via: int, key: BulkKey) -> Tensor | None:
-        """What an active neighbour asks for, if we hold it; each may ask once for each."""
+        """What an active neighbour asks for, if we hold it; each may ask once for each, until it is started again."""
         if via not in self._attempt.roster.active or (via, key) in self._served:
             return None
         values_P = self.find(key)
         if values_P is not None:
             self._served.add((via, key))
         return values_P
+
+    def serve_again(self, via: int) -> None:
+        """A neighbour was started again: it has lost what it asked for before."""
+        self._served = {(peer, key) for peer, key in self._served if peer != via}

@@ -63,6 +63,8 @@ class Hearing:
         self._void: Judgement | None = None
         self._early: set[tuple[Phase, int]] = set()
         self._said = self._overdue = False
+        self._decided = False
+        """A dispute has decided what this attempt comes to."""
 
     def begin(self) -> None:
         """Ask for the gradients that this attempt needs of us, and enter its first phase."""

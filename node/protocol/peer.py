@@ -213,7 +213,10 @@ class Peer(Settling):
         self._recalled[via] += 1
         if self._recalled[via] > _RECALLS:
             return self._drop(via, "recalled_too_often")
-        held = (*(round_.attempt for round_ in (self._round, self._previous) if round_ is not None), self.past)
+        rounds = tuple(round_ for round_ in (self._round, self._previous) if round_ is not None)
+        for round_ in rounds:
+            round_.cargo.serve_again(via)
+        held = (*(round_.attempt for round_ in rounds), self.past)
         for attempt in held:
             if attempt is not None and (attempt.step, attempt.number) == (step, number):
                 self._out.append(Forward((via,), tuple(attempt.transcript.everything())))
@@ -256,6 +259,8 @@ class Peer(Settling):
                 self._round.bulk_overdue()
             case waits.MESSAGES if self._round is not None:
                 self._round.overdue()
+            case waits.STALL if self._arbitration is not None and self._arbitration.lacking:
+                self._halt(None, "a dispute decided what this step comes to, but the bytes for it do not come")
             case waits.STALL:
                 self._halt(None, f"peers {self._silent()} do not answer, and no quorum removes them")
             case _ if name in (PULL_STATE, ASK_STATE) and self._candidate is not None:

@@ -71,7 +71,7 @@ class Round(Hearing):
         """
         for body, signed in messages:
             self.attempt.transcript.add(body, signed)
-        self.frozen, self.trigger = False, None
+        self.frozen, self.trigger, self._decided = False, None, True
         while self.phase is not Phase.CLOSE and self.advance():
             self.trigger = None
         if self.verdict is None and self.phase is Phase.CLOSE:
@@ -145,8 +145,10 @@ class Round(Hearing):
         return True
 
     def _admissible(self, phase: Phase, upcoming: Phase) -> bool:
-        """Messages that came before we knew what they must look like."""
+        """Messages that came before we knew what they must look like; a dispute that is decided has weighed them."""
         transcript = self.attempt.transcript
+        if self._decided:
+            return True
         for body in transcript.after(phase):
             wrong = self._misfit(body) if body.slot.phase is upcoming else None
             if wrong is not None:

@@ -122,7 +122,12 @@ class Settling(Disputing):
             return True
         verdict = round_.conclude(arbitration.messages())
         if verdict is None:
-            return self._is_out(round_.attempt, outcome)
+            if self._is_out(round_.attempt, outcome):
+                return True
+            if not arbitration.lacking:  # we may have been started again too late for anybody to owe them to us
+                arbitration.lacking = True
+                self._out.append(SetTimer(waits.STALL, settled_s(self.settings, len(round_.attempt.roster.active))))
+            return False
         judgement, state = verdict
         self._proofs += arbitration.proofs() if not outcome.removals else []
         # Who is banned by the value that stands is not removed a second time.

@@ -52,9 +52,10 @@ REASONS = (
 )
 """Why a peer is banned, the gravest first: a peer guilty of several is banned for the first."""
 
-STANDINGS = {"silent": "gone", "late": "gone", "eliminated": "eliminated"}
-"""What a removed peer is where its guilt is not proven: silence and lateness need no malice, one of an eliminated pair
-may be honest."""
+STANDINGS = {"silent": "gone", "late": "gone", "withheld": "gone", "edges": "gone", "eliminated": "eliminated"}
+"""What a removed peer is where its guilt is not proven. What others did not get of it in time (messages, bytes) needs
+no malice: it may have been away, and come back in time to say so but not to send them. One of an eliminated pair may
+be honest."""
 
 VOIDING = frozenset({"aggregate", "unusable"})
 """Guilt that leaves no valid aggregate."""

@@ -42,6 +42,7 @@ def next_state(
     if review is not None:
         punished = review.applied(punished, attempt.step + 1, settings.probation)
     active = len(punished.roster.active)
+    back = frozenset(punished.roster.active) - frozenset(attempt.roster.active)  # they begin with a clean record
     faults, removed = state.roster.genesis_faults, punished.removed_faults
     pairs = allowed_pairs(settings.validators, active, faults, removed, settings.validators_contribute)
     after = replace(
@@ -51,7 +52,7 @@ def next_state(
         optimiser_D=optimiser_D,
         r=attempt.r,
         norms=norms,
-        complaints=edges.after(attempt, published),
+        complaints=tuple(row for row in edges.after(attempt, published) if back.isdisjoint(row[:2])),
         late=edges.late_after(attempt, punished.roster.active),
         bounds=agreed(attempt),
         draw=draw(attempt.r, attempt.contributors, pairs, settings.validate_every),

@@ -69,6 +69,7 @@ class Disk:
                         keeper.save(content)  # type: ignore[arg-type]
                     case _:
                         keeper.sign(content.body, lambda _, content=content: content)  # type: ignore[attr-defined, misc]
+            keeper.secure()  # what it said has left, and before that the driver makes it durable
             keeper.close()
             keeper = Keeper(Path(folder), run, self._me, FINGERPRINT)
             at = keeper.newest(roster)

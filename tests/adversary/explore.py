@@ -9,6 +9,7 @@ from random import Random
 
 from tests.adversary.cluster import Size
 from tests.adversary.moves import act, is_style, menu
+from tests.adversary.oracle import violation
 from tests.adversary.play import advance, after, new
 from tests.adversary.snapshot import Snapshot, names
 from tests.adversary.world import World
@@ -64,6 +65,9 @@ def base(size: Size, style: list[str], kills: bool) -> tuple[World, int]:
     while not world.over and min(world.place[me][0] for me in world.honest) < FIRST:
         world.go()
         instants += 1
+    broken = violation(world, world.over)
+    if broken is not None:
+        raise RuntimeError(f"before anybody deviates: {broken}")
     return world, instants
 
 

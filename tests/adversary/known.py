@@ -45,7 +45,22 @@ KNOWN = (
     ),
     Known(
         "restart_forgets_the_attempt_before", Size(6, 1),
-        "near,c,@CLOSE1,hold:5:CLOSE:01234,<Suspected,give:5:CLOSE:0,+1,kill:0:1800,+2,view:5:1234:1second", "fork",
+        "near,c,@CLOSE1,hold:5:CLOSE:01234,<Suspected,give:5:CLOSE:0,+1,kill:0:500,+2,view:5:1234:1second", "fork",
+    ),
+    Known("away_while_bytes_were_owed", Size(6, 1), "slow0,c,+38,kill:0:3600", "removal"),
+    Known(
+        "away_twice_while_parts_were_due", Size(6, 1),
+        "odd,r,+43,fate:5:01234:malformed,+5,kill:4:500,+13,kill:4:3600", "removal",
+    ),
+    Known(
+        "started_again_twice_in_one_attempt", Size(6, 1),
+        "near,c,+17,hold:5:CLOSE:04,+1,hold:5:COMMIT:0,+2,fate:5:12:malformed,+8,hold:5:AGG:234,+2,kill:3:500,"
+        "give:5:COMMIT:0,+5,give:5:AGG:2,+9,kill:3:0", "removal",
+    ),
+    Known(
+        "a_bad_close_replayed_before_its_phase", Size(6, 1),
+        "slow0,c,+51,hold:5:CLOSE:23,+8,bad:5:CLOSE:2,bad:5:CLOSE:3,+3,susp:1:013,fate:5:04:silent,+1,kill:3:0",
+        "liveness",
     ),
     Known(
         "gradient_longer_than_two_deliveries", Size(4, 1),

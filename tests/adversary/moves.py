@@ -138,7 +138,7 @@ def menu(world: World, kills: bool = False, everything: bool = False) -> list[st
                 words += [f"fate:{puppet}:{_digits(some)}:{reason}" for reason in REASONS]
     if kills:
         # Whoever is away counts as faulty: one peer of a run is.
-        once = tuple(peer for peer in honest if not world.killed or peer in world.killed)
+        once = tuple(peer for peer in honest if not world.restarted or peer in world.restarted)
         words += [f"kill:{some[0]}:{ms}" for some in sets(once) if len(some) == 1 for ms in KILLS_MS]
     return words
 
@@ -269,6 +269,8 @@ def _view(world: World, puppet: int, targets: tuple[int, ...], chain: int, conte
 
 
 def _kill(world: World, peer: int, after: int) -> bool:
+    if world.restarted - {peer}:
+        return False  # one peer alone restarts: while it is away it counts as faulty
     if peer not in world.disks or peer in world.away or world.peers[peer].stopped:
         return False
     world.restart(peer, after)

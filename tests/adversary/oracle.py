@@ -7,7 +7,7 @@ import hashlib
 from node.protocol.notices import Banned, Committed, Expelled, Finished, Halted, Voided
 from tests.adversary.world import LIMIT, MOST_EVENTS, World
 
-_GONE = ("silent", "late")
+_GONE = ("silent", "late", "withheld", "edges")
 """Reasons for which a peer that was away may be removed; none of them says that it lied."""
 
 

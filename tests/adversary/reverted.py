@@ -179,7 +179,7 @@ REVERTED = (
              "near,c,+17,hold:3:CLOSE:012,+1,hold:3:COMMIT:01,+1,give:3:CLOSE:2"),
     Reverted("a restart keeps the attempt before",
              (("node.protocol.peer.Peer._remembered", lambda _: lambda *_: Before()),), Size(6, 1),
-             "near,c,@CLOSE1,hold:5:CLOSE:01234,<Suspected,give:5:CLOSE:0,+1,kill:0:1800", kills=True),
+             "near,c,@CLOSE1,hold:5:CLOSE:01234,<Suspected,give:5:CLOSE:0,+1,kill:0:500", kills=True),
     Reverted("gradients are computed beside the message loop", (), Size(4, 1),
              "near,c,tg2500,block0=2500,@CLOSE1,hold:3:CLOSE:012,<Suspected"),
     Reverted("equivocation is judged", (("node.protocol.union.Union._equivocation", _nothing),), Size(4, 1),

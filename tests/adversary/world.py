@@ -144,7 +144,9 @@ class World:
         self.marks: dict[int, int] = dict.fromkeys(range(size.peers), 0)
         self.named: dict[int, tuple[int, int]] = {}
         """Names of peers' states (see `names`), by how much they had heard."""
+        self.restarted: set[int] = set()
         self.killed: set[int] = set()
+        """Those of them that were away for longer than the bound on delivery allows for: they count as faulty."""
         self.crash = ""
         self._over = False
         for me in range(size.peers):
@@ -388,7 +390,11 @@ class World:
         self.timers = {timer: due for timer, due in self.timers.items() if timer[0] != node}
         self.busy.pop(node, None)
         self.away[node] = self.now + after
-        self.killed.add(node)
+        self.restarted.add(node)
+        # What it lost is asked for and sent again: from signing to handling that is its absence and three deliveries.
+        slowest = max(self.style.delay(*link) for peer in self.honest for link in ((peer, node), (node, peer)))
+        if after + 3 * slowest > D or self.style.computing == node:
+            self.killed.add(node)
 
     def _come_back(self) -> None:
         for node, when in tuple(self.away.items()):
