@@ -7,7 +7,16 @@ import torch
 
 from node.protocol.cargo import Cargo
 from node.protocol.charges import Publication
-from node.protocol.events import BulkArrived, BulkKey, BulkKind, Dropped, Say
+from node.protocol.events import (
+    BulkArrived,
+    BulkKey,
+    BulkKind,
+    BulkRequested,
+    Dropped,
+    Say,
+    SendBulk,
+    TranscriptRequested,
+)
 from node.protocol.messages import Missing, Reveal
 from node.protocol.round import Round
 from tests.protocol_attempts import stopped
@@ -127,3 +136,14 @@ def test_what_does_not_match_its_digest_is_forgotten_and_the_true_bytes_are_take
     assert peer.expects(owner, key, 4 * values_P.numel())
     peer.handle(BulkArrived(owner, key, peer.attempt.slice(true_D, 0)))
     assert owner in peer.attempt.parts
+
+
+def test_each_may_have_a_tensor_once_for_each_time_it_starts() -> None:
+    """A peer that starts again has lost what it was given; it may ask for all again, thrice."""
+    stage, _ = stopped(1, "REVEAL")
+    peer = stage.simulation.nodes[0].peer
+    assert peer.attempt is not None
+    asks, restarts = BulkRequested(3, BulkKey(1, 0, BulkKind.PART, 0, 3)), TranscriptRequested(3, 1, 0)
+    events = (asks, asks, *(restarts, asks, asks) * 4)
+    served = [any(isinstance(output, SendBulk) for output in peer.handle(event)) for event in events]
+    assert served == [True, False, *(False, True, False) * 3, False, False, False]

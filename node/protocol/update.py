@@ -42,7 +42,7 @@ def next_state(
     if review is not None:
         punished = review.applied(punished, attempt.step + 1, settings.probation)
     active = len(punished.roster.active)
-    back = frozenset(punished.roster.active) - frozenset(attempt.roster.active)  # they begin with a clean record
+    back = frozenset(punished.roster.active) - frozenset(state.roster.active)  # they begin with a clean record
     faults, removed = state.roster.genesis_faults, punished.removed_faults
     pairs = allowed_pairs(settings.validators, active, faults, removed, settings.validators_contribute)
     after = replace(

@@ -9,9 +9,12 @@ from dataclasses import replace
 import pytest
 import torch
 
+from node.protocol.events import BulkArrived, Input, Output
 from node.protocol.notices import Banned, Committed, Expelled, Finished, Halted, Voided
+from node.protocol.peer import Peer
 from tests.adversary import swift
 from tests.adversary.cluster import Size
+from tests.adversary.disk import Disk
 from tests.adversary.explore import base, explore, line, shrink
 from tests.adversary.guided import guide
 from tests.adversary.moves import LINKS, act, menu
@@ -270,3 +273,37 @@ def test_what_is_not_needed_is_dropped_from_a_line() -> None:
         assert (play(Size(6, 2), text).broken or "").startswith("crash")
         *_, shortest = shrink(Size(6, 2), text, "crash")
     assert shortest == "near,c,@CLOSE1,susp:5:0"
+
+
+def test_a_peer_that_has_the_outcome_but_can_not_get_its_bytes_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Started again in a dispute with nothing but messages on its disk, and with links that carry no tensor to it."""
+    deliver, keep = World._deliver, Disk.keep
+
+    def without_tensors(world: World, sender: int, to: int, event: Input) -> None:
+        if not (to in world.restarted and isinstance(event, BulkArrived)):
+            deliver(world, sender, to, event)
+
+    def messages_alone(disk: Disk, peer: Peer, outputs: list[Output]) -> None:
+        before = len(disk._log)
+        keep(disk, peer, outputs)
+        disk._log[before:] = [entry for entry in disk._log[before:] if entry[0] != "hold"]
+
+    monkeypatch.setattr(World, "_deliver", without_tensors)
+    monkeypatch.setattr(Disk, "keep", messages_alone)
+    played = play(Size(6, 1), "near,c,@CLOSE1,hold:5:CLOSE:1234,+1,bad:5:CLOSE:1,+3,kill:1:0")
+    (halted,) = [(me, notice) for _, me, notice in played.world.notices if isinstance(notice, Halted)]
+    assert halted[0] == 1 and halted[1].step == 1
+    assert halted[1].problem.endswith("a dispute decided what this step comes to, but the bytes for it do not come")
+
+
+def test_a_promise_that_nobody_had_to_break_stops_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A crash in an undisturbed run once counted as runs in which nothing was found."""
+
+    def fails(peer: Peer, event: Input) -> list[Output]:
+        raise KeyError(peer.me)
+
+    monkeypatch.setattr(Peer, "handle", fails)
+    for search in (lambda: explore(Size(4, 1), ["near", "c"], 1, 10, float("inf")),
+                   lambda: guide(Size(6, 1), 0, 10, float("inf"), kills=True)):  # fmt: skip
+        with pytest.raises(RuntimeError, match="before anybody deviates: crash: peer 0 raised KeyError at fails"):
+            search()
