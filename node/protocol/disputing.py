@@ -251,7 +251,7 @@ class Disputing(Seat):
         if self._arbitration is not None:
             spoke = self._arbitration.spoke | spoke
         active = round_.attempt.roster.active
-        if all(peer in spoke or peer == self.me for peer in active):
+        if len(spoke) >= len(active) - 1 and all(peer in spoke or peer == self.me for peer in active):
             self._close_before(tuple(spoke[peer] for peer in active if peer in spoke))
 
     def _close_before(self, proof: tuple[Signed, ...]) -> None:

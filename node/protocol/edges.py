@@ -13,7 +13,7 @@ from node.protocol.attempt import Attempt
 from node.protocol.charges import Broken, Publication
 from node.protocol.lateness import late_pairs
 from node.protocol.messages import Phase
-from node.protocol.sequence import deniers, owed_aggregates, owed_parts
+from node.protocol.sequence import denials, owed_aggregates, owed_parts
 from node.protocol.tribunal import Guilt
 
 DENIAL, COMPLAINT = 1, 2
@@ -62,8 +62,7 @@ def _lacking(attempt: Attempt, published: Sequence[Publication]) -> Iterator[tup
     for phase, items in (
         (Phase.HELD, owed_parts(attempt)), (Phase.REVEAL, owed_aggregates(attempt)), (Phase.HAVE, published),
     ):  # fmt: skip
-        for place, item in enumerate(items):
-            yield from ((peer, item.owner) for peer in deniers(attempt, phase, place))
+        yield from ((peer, item.owner) for peer, item in denials(attempt, phase, items))
 
 
 def late_after(attempt: Attempt, active: Sequence[int]) -> Late:

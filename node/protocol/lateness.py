@@ -65,7 +65,7 @@ class Patience:
         self._last, attempt = sender, self._attempt
         if not self._spoken or phase is Phase.COMMIT:
             return
-        if len(attempt.roster.active) - len(attempt.transcript.missing(phase)) == self._quorum:
+        if attempt.transcript.count(phase) == self._quorum:
             attempt.delivery_s = max(attempt.delivery_s, self._watch.now_s - self._since_s)
 
     def complete(self, phase: Phase) -> None:

@@ -295,7 +295,7 @@ class Peer(Settling):
         if self._round.trigger is not None and not self._round.frozen:
             self._check_trigger()
             return True
-        if self._ended_without_us():
+        if self._round.frozen and self._ended_without_us():
             return True
         if self._round.ending is not None and not self._round.frozen:
             self._settle(self._round.ending)

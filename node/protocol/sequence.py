@@ -7,6 +7,8 @@ What voids an attempt goes straight to CLOSE: bytes that fewer than f + 1 peers 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from node.protocol.attempt import Attempt, usable
 from node.protocol.charges import Publication, Unusable, Withheld
 from node.protocol.messages import Have, Held, Phase, Removal, Reveal
@@ -46,10 +48,12 @@ def claimers(attempt: Attempt, phase: Phase, place: int) -> tuple[int, ...]:
     return tuple(peer for peer, body in bodies if isinstance(body, (Held, Reveal, Have)) and body.have[place])
 
 
-def deniers(attempt: Attempt, phase: Phase, place: int) -> tuple[int, ...]:
-    """Who says in HELD, REVEAL or HAVE that it lacks the item at `place`."""
-    bodies = ((peer, attempt.transcript.body(phase, peer)) for peer in attempt.roster.active)
-    return tuple(peer for peer, body in bodies if isinstance(body, (Held, Reveal, Have)) and not body.have[place])
+def denials(attempt: Attempt, phase: Phase, owed: tuple[Publication, ...]) -> Iterator[tuple[int, Publication]]:
+    """(who says in HELD, REVEAL or HAVE that it lacks an item, the item)."""
+    for peer in attempt.roster.active:
+        body = attempt.transcript.body(phase, peer)
+        if isinstance(body, (Held, Reveal, Have)) and not all(body.have):
+            yield from ((peer, item) for item, held in zip(owed, body.have, strict=True) if not held)
 
 
 def scarce(attempt: Attempt, phase: Phase, owed: tuple[Publication, ...]) -> tuple[Publication, ...]:

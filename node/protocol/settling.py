@@ -241,9 +241,9 @@ class Settling(Disputing):
         return self._candidate.ask()
 
     def _ended_without_us(self) -> bool:
-        """We dispute an attempt whose certificate removes us, and all others are in the next one: that is our end."""
+        """Frozen in an attempt whose certificate removes us while all others are in the next one: that is our end."""
         round_ = self._round
-        if round_ is None or not round_.frozen or round_.verdict is None:
+        if round_ is None or round_.verdict is None:
             return False
         (judgement, after), attempt = round_.verdict, round_.attempt
         closes = attempt.closed()

@@ -119,7 +119,11 @@ class Transcript:
     def missing(self, phase: Phase) -> tuple[int, ...]:
         """Active peers whose message of the phase is not here."""
         held = self._signed.get(phase, {})
-        return tuple(peer for peer in self.active if peer not in held)
+        return tuple(peer for peer in self.active if peer not in held) if len(held) < len(self.active) else ()
+
+    def count(self, phase: Phase) -> int:
+        """How many peers' messages of the phase are here."""
+        return len(self._signed.get(phase, ()))
 
     def silent(self, quorum: int) -> tuple[tuple[Phase, int], ...]:
         """Slots that at least `quorum` peers suspect."""
