@@ -19,7 +19,7 @@ from node.aggregation.subsets import MOST_SUBSETS
 from node.attacks.registry import ATTACKS
 from node.config import WIRE_VERSION
 from node.metrics import METRICS, PEER_LABEL_LIMIT, Group
-from node.protocol import charges, encoding, events, evidence, messages, shapes, state, tribunal
+from node.protocol import charges, encoding, events, evidence, messages, offences, shapes, state
 from node.registry import Entry, Registry
 from node.training.registry import TASKS
 
@@ -81,8 +81,13 @@ _EVIDENCE: tuple[Struct, ...] = (evidence.Evidence, evidence.Record, evidence.He
 def _charges() -> str:
     kinds = get_args(charges.Charge)
     rows = [(f"`{kind.__name__}`", _fields_in_line(kind), _first_paragraph(kind)) for kind in kinds]
-    reasons = ", ".join(f"`{reason}`" for reason in tribunal.REASONS)
-    return _table(("charge", "fields", "meaning"), rows) + f"\nA ban's reason is one of {reasons}.\n"
+    found = [(f"`{each.reason}`", each.sentence, each.standing, "void" if each.voids else "")
+             for each in offences.OFFENCES.values()]  # fmt: skip
+    return (
+        _table(("charge", "fields", "meaning"), rows)
+        + "\nWhy a peer is removed, the gravest reason first; guilty of several, it goes for the first:\n\n"
+        + _table(("reason", "what the peer did", "it is", "attempt"), found)
+    )
 
 
 def _frames() -> Iterator[str]:

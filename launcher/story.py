@@ -13,32 +13,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from launcher.state import undo_line, undoing
+from node.protocol.offences import sentence
 from node.records import JournalReader
 
 _EVENTS = ("suspected", "disputed", "accused", "voided", "resolved", "banned", "undone", "halted", "rejoining",
            "probation", "returned")  # fmt: skip
-
-REASONS: Mapping[str, str] = {
-    "equivocation": "it signed two different messages for one slot; the pair is the proof",
-    "malformed": "it signed a message that fits no rule of the protocol",
-    "prefix": "it signed a history of the attempt that differs from everybody's messages",
-    "incomplete": "it went on to a later phase although an earlier one was not complete",
-    "close": "it ended the step in another state than everybody else",
-    "aggregate": "its aggregate is not the fixed point of the published parts",
-    "unusable": "it committed to entries that are not finite, or beyond 2^40",
-    "withheld": "fewer than f + 1 peers held the bytes that it owed to all",
-    "bounds": "it claimed a checksum that no honest peer can have",
-    "checksum": "its checksum is not what its committed bytes give",
-    "gradient": "its gradient is not the one that its public seed gives",
-    "probation": "on probation it signed another digest than that of the gradient its public seed gives",
-    "false_report": "it passed as true a checksum, or in an undo step a contribution, that is false",
-    "false_accusation": "what it accused proved true on recomputation",
-    "silent": "f + 1 peers missed its message at their deadlines, or its view in the dispute: gone, not banned",
-    "edges": "complaints tie it to more peers than can be faulty",
-    "late": "it kept more peers waiting than can be faulty, in more than 10 of 100 steps each: gone, not banned",
-    "eliminated": "the fourth complaint of this pair, or waits in too many steps: one of the two is faulty, both leave",
-}
-
 
 _CHARGES: Mapping[str, str] = {
     "bounds": "peer {peer} claims a checksum that no honest peer can have (V0)",
@@ -213,8 +192,8 @@ def _bans(records: list[dict[str, Any]]) -> Iterator[str]:
         seen.setdefault((record["peer"], record["reason"], record["removed"]), record)
     for (peer, reason, removed), record in sorted(seen.items()):
         verb = "was removed" if removed else "was banned but stays, honest from now on"
-        why = REASONS.get(reason, reason)
-        yield f"peer {peer} {verb} ({reason}): {why}; evidence {record['path']}"
+        more = f": {record['standing']}, not banned" if record["standing"] != "banned" else ""
+        yield f"peer {peer} {verb} ({reason}): {sentence(reason)}{more}; evidence {record['path']}"
 
 
 def _returns(found: Mapping[str, list[dict[str, Any]]]) -> Iterator[str]:

@@ -28,9 +28,9 @@ from node.errors import BackendError, ConfigError, DataError, WireError
 from node.protocol.bounds import view_bytes
 from node.protocol.digest import tensor_bytes
 from node.protocol.evidence import tensor_of
+from node.protocol.offences import standing
 from node.protocol.proof import Final, Ground, Proof, UnprovenError, Verifier
 from node.protocol.state import Ban, parameters_digest
-from node.protocol.tribunal import standing
 from node.records import JournalReader, read_regular, shown
 from node.training.environment import Environment, difference, encoded, environment, pin, usable
 from node.training.task import Layer, Task

@@ -16,10 +16,11 @@ from node.board import Board
 from node.config import NodeConfig
 from node.driver import Driver
 from node.metrics import Group
+from node.protocol.charges import KINDS
 from node.protocol.events import ComputeGradient, Dropped, Output, Purpose, Say
 from node.protocol.messages import Phase, Report
 from node.protocol.notices import Accused, Banned, Committed, PhaseEntered, Resolved, Returned, Undone, Voided
-from node.protocol.tribunal import standing
+from node.protocol.offences import OFFENCES, standing
 from node.readings import Readings
 from node.training.optimiser import NesterovSgd
 from node.transport import Transport
@@ -27,7 +28,6 @@ from node.transport import Transport
 JOINING, ACTIVE, ACCUSED, BANNED, GONE = range(5)
 _LATE = {"late": "control", "late_view": "view"}
 _DUPLICATE = {"duplicate": "control"}
-_KINDS = ("bounds", "averaging", "checksum", "gradient", "probation", "withheld", "unusable", "edges", "equivocation")
 
 
 class Meter:
@@ -101,8 +101,10 @@ class Meter:
     def _start(self) -> None:
         """Series that exist before their first event: a rate over them must see the step from 0 to 1."""
         run, board = self._config.run, self.board
-        for kind in _KINDS:
-            board.counter("bans_total", reason=kind)
+        for offence in OFFENCES.values():
+            if offence.standing == "banned":
+                board.counter("bans_total", reason=offence.reason)
+        for kind in KINDS:
             for verdict in ("guilty", "cleared"):
                 board.counter("accusations_total", kind=kind, verdict=verdict)
         for name, label, values in (

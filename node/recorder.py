@@ -37,8 +37,8 @@ from node.protocol.notices import (
     Undone,
     Voided,
 )
+from node.protocol.offences import standing
 from node.protocol.state import parameters_digest
-from node.protocol.tribunal import standing
 from node.training.task import Task
 
 T = TypeVar("T")

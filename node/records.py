@@ -13,7 +13,7 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import msgspec
 from msgspec import Meta
@@ -21,6 +21,7 @@ from msgspec import Meta
 from node.errors import DataError
 from node.journal import Record
 from node.limits import MAX_PEERS
+from node.protocol.offences import Standing
 
 LINE_BYTES = 8 << 20
 """Longest record; the steps of an attacker in a run of a million steps take less."""
@@ -39,7 +40,6 @@ Count: TypeAlias = Annotated[int, Meta(ge=0, le=1 << 53)]
 Seconds: TypeAlias = Annotated[float, Meta(ge=0, le=1e11)]
 Word: TypeAlias = Annotated[str, Meta(max_length=256)]
 Text: TypeAlias = Annotated[str, Meta(max_length=1 << 16)]
-Standing: TypeAlias = Literal["banned", "gone", "eliminated"]
 Address: TypeAlias = Annotated[str, Meta(pattern=r"^[A-Za-z0-9.:\[\]-]{1,128}$")]
 Place: TypeAlias = Annotated[str, Meta(min_length=1, max_length=4096)]
 Digest: TypeAlias = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]

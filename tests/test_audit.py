@@ -18,8 +18,8 @@ from node.journal import Journal
 from node.keys import generate
 from node.protocol.digest import tensor_bytes
 from node.protocol.notices import Banned, Committed, Finished
+from node.protocol.offences import standing
 from node.protocol.state import parameters_digest
-from node.protocol.tribunal import standing
 from tests.simulation.stage import RUN_ID, play, set_up
 
 RUN = RunConfig(peers=6, task=Plugin("quadratic", {"dimension": 19}), steps=12, batch_size=2)

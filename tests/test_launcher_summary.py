@@ -15,7 +15,7 @@ from launcher.summary import Ending
 from launcher.table import rows
 from node.config import Plugin, Role, Schedule
 from node.errors import BackendError
-from node.protocol.tribunal import standing
+from node.protocol.offences import standing
 
 NOISE = Role((Plugin("noise"),), Schedule(start=2, every=2), (2,), 0)
 LATE = Ending("finished", 12.3456)

@@ -16,6 +16,7 @@ from launcher.sweep.grid import PLACE
 from launcher.table import check_command
 from launcher.table import rows as summary_rows
 from launcher.traffic import human
+from node.protocol.offences import sentence
 
 NAME = "report.html"
 
@@ -102,7 +103,7 @@ def _bans(run: RunData) -> str:
         return page.paragraph("Nobody was banned.")
     header = ("step", "peer", "it", "reason", "accuser", "attacked steps until then", "evidence")
     lines = [
-        (ban.step, ban.peer, "attacks" if ban.byzantine else "IS HONEST", story.REASONS.get(ban.reason, ban.reason),
+        (ban.step, ban.peer, "attacks" if ban.byzantine else "IS HONEST", sentence(ban.reason),
          "seen by all" if ban.accuser is None else f"peer {ban.accuser}",
          made.detection_steps.get(str(ban.peer), ""), f"{ban.evidence} ({ban.evidence_digest[:12]})")
         for ban in made.bans

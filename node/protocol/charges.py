@@ -122,6 +122,11 @@ Charge: TypeAlias = (
 )
 
 
+KINDS = ("bounds", "averaging", "checksum", "gradient", "history", "withheld", "unusable", "silence", "edges",
+         "equivocation", "probation")  # fmt: skip
+"""What an accusation is for, as it is reported (see `accusation_of`): before the colon, if there is one."""
+
+
 @dataclass(frozen=True, slots=True)
 class Publication:
     """A part that its owner has to publish: of this attempt, or of the committed one before it."""

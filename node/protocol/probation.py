@@ -21,10 +21,11 @@ from node.protocol.charges import Equivocation, FalseProbation
 from node.protocol.digest import DIGEST_BYTES, number, tensor_digest
 from node.protocol.encoding import decode_body, decode_signed, encode, signing_bytes, stub
 from node.protocol.messages import Join, Phase, Report, Slot
+from node.protocol.offences import standing
 from node.protocol.roster import Roster
 from node.protocol.settings import Settings
 from node.protocol.state import Ban, State, Summary
-from node.protocol.tribunal import Guilt, standing
+from node.protocol.tribunal import Guilt
 
 _PER_PEER = 2
 """Two different JOINs of a peer for one step prove that it lies; more are of no use."""

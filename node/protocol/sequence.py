@@ -7,7 +7,7 @@ What voids an attempt goes straight to CLOSE: bytes that fewer than f + 1 peers 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from node.protocol.attempt import Attempt, usable
 from node.protocol.charges import Publication, Unusable, Withheld
@@ -48,7 +48,7 @@ def claimers(attempt: Attempt, phase: Phase, place: int) -> tuple[int, ...]:
     return tuple(peer for peer, body in bodies if isinstance(body, (Held, Reveal, Have)) and body.have[place])
 
 
-def denials(attempt: Attempt, phase: Phase, owed: tuple[Publication, ...]) -> Iterator[tuple[int, Publication]]:
+def denials(attempt: Attempt, phase: Phase, owed: Sequence[Publication]) -> Iterator[tuple[int, Publication]]:
     """(who says in HELD, REVEAL or HAVE that it lacks an item, the item)."""
     for peer in attempt.roster.active:
         body = attempt.transcript.body(phase, peer)

@@ -21,6 +21,7 @@ from node.protocol.charges import (
     Withheld,
 )
 from node.protocol.messages import Phase, Place
+from node.protocol.offences import sentence
 from node.protocol.sequence import claimers, owed_aggregates, owed_parts
 from node.protocol.silence import Silent
 from node.protocol.state import Ban
@@ -38,7 +39,8 @@ def testimony(ban: Ban, charge: Charge, trial: Attempt, signers: Sequence[int]) 
     peer, part = ban.peer, getattr(charge, "part", None)
     match charge:
         case Ruled() | Broken():
-            return f"{_names(signers)}, more than half of the roster, signed the removal of peer {peer}: {_rule(ban)}"
+            majority = f"{_names(signers)}, more than half of the roster,"
+            return f"{majority} signed the removal of peer {peer}: {sentence(ban.reason)}"
         case Equivocation(first=first, second=second):
             return f"peer {peer} signed {_differences(first.place, second.place)}"
         case Silent(phase=phase):
@@ -69,19 +71,6 @@ def testimony(ban: Ban, charge: Charge, trial: Attempt, signers: Sequence[int]) 
             return f"peer {peer} called {what} {word}; recomputed, it is {truth}"
         case _:
             assert_never(charge)
-
-
-def _rule(ban: Ban) -> str:
-    return {
-        "silent": "f + 1 peers missed its message at their deadlines, or its view in the dispute",
-        "prefix": "the history that it signed is not that of the messages",
-        "malformed": "it signed a message that fits no rule",
-        "incomplete": "it signed for a phase before the phase before it was complete",
-        "close": "it ended the step in another state",
-        "edges": "complaints tie it to more peers than can be faulty",
-        "late": "it kept more peers waiting beyond their budgets, step after step, than can be faulty",
-        "eliminated": "complaints or waits between it and one other peer never ended",
-    }.get(ban.reason, ban.reason)
 
 
 def _averaged(ban: Ban) -> str:

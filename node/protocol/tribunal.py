@@ -27,43 +27,9 @@ from node.protocol.charges import (
 from node.protocol.checksums import V0_FACTOR
 from node.protocol.indictment import words
 from node.protocol.messages import Removal
+from node.protocol.offences import OFFENCES, gravity
 from node.protocol.silence import Silent
 from node.protocol.window import Contribution
-
-REASONS = (
-    "equivocation",
-    "malformed",
-    "prefix",
-    "incomplete",
-    "close",
-    "aggregate",
-    "unusable",
-    "withheld",
-    "bounds",
-    "checksum",
-    "gradient",
-    "probation",
-    "false_report",
-    "false_accusation",
-    "silent",
-    "edges",
-    "late",
-    "eliminated",
-)
-"""Why a peer is banned, the gravest first: a peer guilty of several is banned for the first."""
-
-STANDINGS = {"silent": "gone", "late": "gone", "withheld": "gone", "edges": "gone", "eliminated": "eliminated"}
-"""What a removed peer is where its guilt is not proven. What others did not get of it in time (messages, bytes) needs
-no malice: it may have been away, and come back in time to say so but not to send them. One of an eliminated pair may
-be honest."""
-
-VOIDING = frozenset({"aggregate", "unusable"})
-"""Guilt that leaves no valid aggregate."""
-
-
-def standing(reason: str) -> str:
-    """What a peer is after a verdict for `reason`: banned, gone or eliminated."""
-    return STANDINGS.get(reason, "banned")
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,13 +93,13 @@ class Bench:
 def judge(found: tuple[Charge, ...], bench: Bench) -> Judgement:
     """Decide all charges of an attempt."""
     guilts = [guilt for charge in found for guilt in _decide(charge, bench)]
-    guilts.sort(key=lambda guilt: REASONS.index(guilt.reason))
+    guilts.sort(key=lambda guilt: gravity(guilt.reason))
     first: dict[int, Guilt] = {}
     for guilt in guilts:
         if guilt.peer in bench.attempt.roster.active and not _already_punished(guilt, bench):
             first.setdefault(guilt.peer, guilt)
     ordered = tuple(first[peer] for peer in bench.attempt.roster.active if peer in first)
-    return Judgement(ordered, any(guilt.reason in VOIDING for guilt in guilts))
+    return Judgement(ordered, any(OFFENCES[guilt.reason].voids for guilt in guilts))
 
 
 def _already_punished(guilt: Guilt, bench: Bench) -> bool:
