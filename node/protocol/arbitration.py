@@ -144,7 +144,7 @@ class Arbitration:
 
     def take_outcome(self, body: Outcome, signed: Signed) -> str | None:
         """A signed OUTCOME of an active peer. A liar may sign several, and a majority may hold any of them: each
-        counts for what it says. Returns why it is refused."""
+        counts for what it says, once: another prefix makes no second voter of it. Returns why it is refused."""
         told = self._outcomes.setdefault(body.slot.sender, [])
         if any(known == body for known, _ in told):
             return "duplicate"
@@ -152,10 +152,13 @@ class Arbitration:
             return "too_many_outcomes"
         told.append((body, signed))
         content = body.value, body.removals
-        equal = [message for each in self._outcomes.values() for known, message in each
-                 if (known.value, known.removals) == content]  # fmt: skip
+        equal: dict[int, Signed] = {}
+        for sender, each in self._outcomes.items():
+            for known, message in each:
+                if (known.value, known.removals) == content:
+                    equal.setdefault(sender, message)
         if self.resolved is None and 2 * len(equal) > len(self._attempt.roster.active):
-            self._resolve(body, tuple(equal))
+            self._resolve(body, tuple(equal.values()))
         return None
 
     def round_over(self) -> None:
