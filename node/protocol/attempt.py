@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from node.protocol.certificate import Certificate, Where
 from node.protocol.checksums import Checksum, checksum, same
 from node.protocol.digest import number, tensor_digest
 from node.protocol.events import BulkKey, BulkKind
@@ -98,10 +99,15 @@ class Attempt:
 
     # --- names and numbers ------------------------------------------------------------------------------------
 
+    @property
+    def where(self) -> Where:
+        """Run, roster, step and number: what the slots of all its messages have in common."""
+        return self.settings.run, self._roster_digest, self.step, self.number
+
     def slot(self, phase: Phase, sender: int | None = None) -> Slot:
         """The slot of a phase's message."""
         who = self.me if sender is None else sender
-        return Slot(self.settings.run, self._roster_digest, self.step, self.number, phase, who)
+        return Slot(*self.where, phase, who)
 
     def key(self, kind: BulkKind, owner: int, part: int) -> BulkKey:
         """The name of a tensor of this attempt."""
@@ -298,3 +304,8 @@ class Attempt:
     def closed(self) -> dict[int, Close]:
         """The CLOSEs of this attempt."""
         return self.transcript.of(Close, Phase.CLOSE)
+
+    def certificate(self) -> Certificate | None:
+        """Its CLOSEs as a certificate, None while they are none."""
+        signed = self.transcript.signed(Phase.CLOSE)
+        return Certificate.among(((body, signed[peer]) for peer, body in self.closed().items()), self.roster.active)
