@@ -87,7 +87,8 @@ class Attempt:
         self.iterations = 0
         self.r = b""
         self.z = torch.empty(0)
-        self._roster_digest = self.roster.digest
+        self.where: Where = (settings.run, self.roster.digest, self.step, number)
+        """What the slots of all its messages have in common."""
 
     def _contributors(self) -> tuple[int, ...]:
         if self.step >= self.settings.steps or self.state.window.due:
@@ -98,11 +99,6 @@ class Attempt:
         return tuple(peer for peer in self.roster.active if peer not in validating)
 
     # --- names and numbers ------------------------------------------------------------------------------------
-
-    @property
-    def where(self) -> Where:
-        """Run, roster, step and number: what the slots of all its messages have in common."""
-        return self.settings.run, self._roster_digest, self.step, self.number
 
     def slot(self, phase: Phase, sender: int | None = None) -> Slot:
         """The slot of a phase's message."""
