@@ -13,8 +13,21 @@ from node.protocol.bounds import body_bytes, control_bytes, evidence_bytes, plai
 from node.protocol.encoding import encode_endorsed, encode_signed
 from node.protocol.events import Dropped, MessageArrived, Output, ViewArrived
 from node.protocol.mailroom import Mailroom, Place, remembering
-from node.protocol.messages import Close, Commit, Endorsed, Phase, Removal, Report, Signed, Slot, Suspect, View, Void
-from node.protocol.notices import Disputed
+from node.protocol.messages import (
+    Close,
+    Commit,
+    Endorsed,
+    Outcome,
+    Phase,
+    Removal,
+    Report,
+    Signed,
+    Slot,
+    Suspect,
+    View,
+    Void,
+)
+from node.protocol.notices import Disputed, Resolved
 from tests.fuzz.arena import Arena
 from tests.fuzz.scenes import ATTACKER, PEERS, recorded
 
@@ -109,6 +122,16 @@ def test_views_that_prove_nothing_are_looked_into_twice_at_most() -> None:
         reasons += [output.reason for output in outputs if isinstance(output, Dropped)]
     assert reasons.count("malformed") == 2
     assert reasons.count("too_many_views") == 18
+
+
+def test_one_peer_is_no_majority_however_often_it_signs() -> None:
+    """OUTCOMEs that say the same under prefixes that differ: each is another message, all are one vote."""
+    case = Case()
+    said = [Outcome(case.slot(Phase.OUTCOME), (), None, (Removal(1, "silent in AGG", None),))]
+    said += [msgspec.structs.replace(said[0], prefix=(bytes([number]),)) for number in range(3)]
+    outputs = [output for body in said for output in case.tell(case.signed(body))]
+    assert not any(isinstance(output, Resolved) for output in outputs)
+    assert case.peer.state.roster.active == tuple(range(PEERS))
 
 
 def test_a_removed_peer_is_not_listened_to() -> None:

@@ -140,6 +140,10 @@ CHANGES: list[tuple[str, Case, Change]] = [
     ("a CLOSE missing", AGGREGATE, without("certificate")),
     ("a CLOSE missing at a commit", GRADIENT, without("certificate", 3)),
     ("no CLOSE at all", GRADIENT, lambda evidence: put(evidence, certificate=())),
+    ("a CLOSE twice", GRADIENT, lambda evidence: put(
+        evidence, certificate=(*evidence.certificate, evidence.certificate[0]))),
+    ("another message among the CLOSEs", GRADIENT, lambda evidence: put(
+        evidence, certificate=(*evidence.certificate, evidence.trial.messages[0]))),
     ("no summary", GRADIENT, lambda evidence: put(evidence, summary=None)),
     ("a summary of a void attempt", AGGREGATE, lambda evidence: put(evidence, summary=evidence.trial.before)),
     ("a message missing", GRADIENT, trial_without_message),

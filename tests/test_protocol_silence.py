@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 import pytest
 
 from node.protocol.attempt import Attempt
+from node.protocol.bounds import plain_bytes
 from node.protocol.encoding import encode, encode_body, signing_bytes
 from node.protocol.messages import Phase, Signed, Slot, Suspect
 from node.protocol.silence import Silent, encode_silences, silence
@@ -16,6 +17,7 @@ from tests.protocol_attempts import complete
 
 ACCUSED = 5
 STEP = 2
+LARGE = (bytes(plain_bytes(6)),)
 
 
 @pytest.fixture(scope="module")
@@ -32,12 +34,12 @@ def attempt() -> Attempt:
 
 def suspects(
     attempt: Attempt, signers: list[Signer], by: Iterable[int] = (0, 1, 2), *, step: int = STEP - 1, number: int = 0,
-    phase: Phase = Phase.CLOSE, peer: int = ACCUSED, run: bytes | None = None,
+    phase: Phase = Phase.CLOSE, peer: int = ACCUSED, run: bytes | None = None, prefix: tuple[bytes, ...] = (),
 ) -> list[Signed]:  # fmt: skip
     made = []
     for sender in by:
         slot = Slot(run or attempt.settings.run, attempt.roster.digest, step, number, Phase.SUSPECT, sender)
-        body = Suspect(slot, (), phase, peer)
+        body = Suspect(slot, prefix, phase, peer)
         data = encode_body(body)
         made.append(Signed(data, signers[sender].sign(signing_bytes(body, data))))
     return made
@@ -63,6 +65,7 @@ NOTHING: list[tuple[str, Make]] = [
     ("of another run", lambda a, s: suspects(a, s, run=bytes(32))),
     ("of nobody", lambda a, s: suspects(a, s, peer=77)),
     ("a broken signature", lambda a, s: [*suspects(a, s, (0, 1)), Signed(suspects(a, s, (2,))[0].body, bytes(64))]),
+    ("larger than an honest peer takes", lambda a, s: [*suspects(a, s, (0, 1)), *suspects(a, s, (2,), prefix=LARGE)]),
     ("another message", lambda a, s: [*suspects(a, s, (0, 1)), a.transcript.signed(Phase.AGG)[2]]),
 ]  # fmt: skip
 

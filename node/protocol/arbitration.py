@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from node.protocol.certificate import Certificate
 from node.protocol.charges import encode_equivocations
 from node.protocol.deadlines import settled_s
 from node.protocol.dispute import MAX_VIEWS, Dispute
 from node.protocol.encoding import decode_body
 from node.protocol.events import CancelTimer, Forward, Output, Say, SetTimer
-from node.protocol.messages import Body, Endorsed, Outcome, Phase, Removal, Signed, View, Void
+from node.protocol.messages import Body, Endorsed, Outcome, Phase, Removal, Signed, Void
 from node.protocol.notices import Disputed, Resolved
 from node.protocol.outcome import Trigger
 from node.protocol.round import Round
@@ -42,7 +43,7 @@ class Arbitration:
         """Why the attempt is frozen; its rounds begin once the attempt before is closed."""
         self.begun = False
         self._abstains = abstains
-        self.resolved: tuple[Outcome, tuple[Signed, ...]] | None = None
+        self.resolved: Certificate | None = None
         """More than half of the roster's equal OUTCOMEs."""
         self.settled = False
         """The owner has acted on it."""
@@ -103,9 +104,10 @@ class Arbitration:
         """There is a reason for a dispute."""
         return self.trigger is not None
 
-    def proven_chain(self, endorsed: Endorsed, body: View) -> int:
-        """How many distinct active peers, its owner first, have signed a view; 0 if not all of it is in order."""
-        return self._dispute.chain(endorsed, body)
+    def proven_chain(self, endorsed: Endorsed, owner: int) -> int:
+        """How many distinct active peers, its owner first, have signed a view that was admitted; 0 if not all of it is
+        in order."""
+        return self._dispute.chain(endorsed, owner)
 
     @property
     def early(self) -> tuple[Signed, ...]:
@@ -144,18 +146,18 @@ class Arbitration:
 
     def take_outcome(self, body: Outcome, signed: Signed) -> str | None:
         """A signed OUTCOME of an active peer. A liar may sign several, and a majority may hold any of them: each
-        counts for what it says. Returns why it is refused."""
+        counts for what it says, once. Returns why it is refused."""
         told = self._outcomes.setdefault(body.slot.sender, [])
         if any(known == body for known, _ in told):
             return "duplicate"
         if len(told) >= MAX_OUTCOMES:
             return "too_many_outcomes"
         told.append((body, signed))
-        content = body.value, body.removals
-        equal = [message for each in self._outcomes.values() for known, message in each
-                 if (known.value, known.removals) == content]  # fmt: skip
-        if self.resolved is None and 2 * len(equal) > len(self._attempt.roster.active):
-            self._resolve(body, tuple(equal))
+        if self.resolved is None:
+            every = (pair for of_peer in self._outcomes.values() for pair in of_peer)
+            certificate = Certificate.among(every, self._attempt.roster.active)
+            if certificate is not None:
+                self._resolve(certificate)
         return None
 
     def round_over(self) -> None:
@@ -205,7 +207,7 @@ class Arbitration:
         if self.resolved is None:
             return ()
         ours = {guilt.removal: guilt for guilt in (self._decision.guilts if self._decision is not None else ())}
-        return tuple(ours.get(removal) or Guilt.ruled(removal) for removal in self.resolved[0].removals)
+        return tuple(ours.get(removal) or Guilt.ruled(removal) for removal in self.resolved.removals)
 
     def messages(self) -> Iterator[tuple[Body, Signed]]:
         """The union, for a peer that has to catch up (nothing where the OUTCOMEs came before the views)."""
@@ -229,14 +231,14 @@ class Arbitration:
             self._said, attempt = True, self._attempt
             self._out.append(Say(attempt.roster.active, Outcome(attempt.slot(Phase.OUTCOME), (), value, removals)))
 
-    def _resolve(self, body: Outcome, messages: tuple[Signed, ...]) -> None:
-        self.resolved = (body, messages)
+    def _resolve(self, certificate: Certificate) -> None:
+        self.resolved = certificate
         attempt = self._attempt
         others = tuple(peer for peer in attempt.roster.active if peer != attempt.me)
-        self._out.append(Forward(others, messages))
+        self._out.append(Forward(others, certificate.messages))
         # What we act on we sign too: all honest ones are a majority, whatever the others' signatures are worth.
-        self._sign(body.value, body.removals)
+        self._sign(certificate.value, certificate.removals)
         self._out.append(CancelTimer(outcome_timer(attempt.step, attempt.number)))
-        kind = "retry" if body.value is None else "commit"
-        removed = tuple(removal.peer for removal in body.removals)
+        kind = "retry" if certificate.value is None else "commit"
+        removed = tuple(removal.peer for removal in certificate.removals)
         self._out.append(Resolved(attempt.step, attempt.number, kind, removed))

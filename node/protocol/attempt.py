@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from node.protocol.certificate import Certificate, Where
 from node.protocol.checksums import Checksum, checksum, same
 from node.protocol.digest import number, tensor_digest
 from node.protocol.events import BulkKey, BulkKind
@@ -86,7 +87,8 @@ class Attempt:
         self.iterations = 0
         self.r = b""
         self.z = torch.empty(0)
-        self._roster_digest = self.roster.digest
+        self.where: Where = (settings.run, self.roster.digest, self.step, number)
+        """What the slots of all its messages have in common."""
 
     def _contributors(self) -> tuple[int, ...]:
         if self.step >= self.settings.steps or self.state.window.due:
@@ -101,7 +103,7 @@ class Attempt:
     def slot(self, phase: Phase, sender: int | None = None) -> Slot:
         """The slot of a phase's message."""
         who = self.me if sender is None else sender
-        return Slot(self.settings.run, self._roster_digest, self.step, self.number, phase, who)
+        return Slot(*self.where, phase, who)
 
     def key(self, kind: BulkKind, owner: int, part: int) -> BulkKey:
         """The name of a tensor of this attempt."""
@@ -298,3 +300,8 @@ class Attempt:
     def closed(self) -> dict[int, Close]:
         """The CLOSEs of this attempt."""
         return self.transcript.of(Close, Phase.CLOSE)
+
+    def certificate(self) -> Certificate | None:
+        """Its CLOSEs as a certificate, None while they are none."""
+        signed = self.transcript.signed(Phase.CLOSE)
+        return Certificate.among(((body, signed[peer]) for peer, body in self.closed().items()), self.roster.active)

@@ -41,7 +41,7 @@ def tensor_digest(domain: str, fields: Iterable[bytes], values_P: Tensor) -> byt
 
 def _framed(domain: str, *fields: bytes) -> bytes:
     """The domain and the fields, each after its length; in one piece, since hashing costs more by the call."""
-    return b"".join(_LENGTH.pack(len(field)) + field for field in (domain.encode(), *fields))
+    return b"".join([_LENGTH.pack(len(field)) + field for field in (domain.encode(), *fields)])
 
 
 def number(value: int) -> bytes:

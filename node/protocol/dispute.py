@@ -11,11 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from node.errors import WireError
+from node.protocol.certificate import open_signed
 from node.protocol.deadlines import dispute_round_s
-from node.protocol.encoding import decode_body, endorsement_bytes, signing_bytes
+from node.protocol.encoding import decode_body, endorsement_bytes
 from node.protocol.events import Endorse, Output, Say, SetTimer
-from node.protocol.messages import Endorsed, Phase, Signed, Slot, View
+from node.protocol.messages import Body, Endorsed, Signed, Slot, View
 from node.protocol.roster import Roster
 from node.protocol.settings import Settings, Tools
 
@@ -51,25 +51,29 @@ class Dispute:
 
     def take(self, endorsed: Endorsed) -> str | None:
         """A view with its endorsements; returns why it is refused, None if it is accepted."""
-        try:
-            body = decode_body(endorsed.view.body)
-        except WireError:
-            return "malformed"
-        owner = body.slot.sender
-        if not isinstance(body, View) or self.finished or owner not in self._roster.active:
+        if self.finished:
             return "unexpected_view"
-        if body.slot != Slot(*self.slot.where, Phase.VIEW, owner) or body.prefix:
-            return "wrong_slot"
-        known = self._views.setdefault(owner, [])
-        if any(view.body == endorsed.view.body for view in known):
-            return "duplicate"
-        if len(known) >= MAX_VIEWS:
-            return "too_many_views"
-        if 1 + len(endorsed.endorsements) < self._round:
-            return "late_view"
-        if not self.chain(endorsed, body):
+
+        def refused(body: Body) -> str | None:
+            known = self._views.get(body.slot.sender, ())
+            if body.prefix:
+                return "wrong_slot"
+            if any(view.body == endorsed.view.body for view in known):
+                return "duplicate"
+            if len(known) >= MAX_VIEWS:
+                return "too_many_views"
+            return "late_view" if 1 + len(endorsed.endorsements) < self._round else None
+
+        body = open_signed(
+            endorsed.view, self._roster.keys, self._tools.verify, run=self.slot.run, kind=View,
+            where=self.slot.where, senders=self._roster.active, rule=refused,
+        )  # fmt: skip
+        if isinstance(body, str):
+            return body
+        owner = body.slot.sender
+        if not self.chain(endorsed, owner):
             return "bad_signature"
-        known.append(endorsed.view)
+        self._views.setdefault(owner, []).append(endorsed.view)
         if len(endorsed.endorsements) < self._roster.faults and owner != self.slot.sender:
             others = tuple(peer for peer in self._roster.active if peer != self.slot.sender)
             self._out.append(Endorse(others, endorsed))
@@ -120,19 +124,16 @@ class Dispute:
         """Every accepted view."""
         return tuple(view for views in self._views.values() for view in views)
 
-    def chain(self, endorsed: Endorsed, body: View) -> int:
-        """How many distinct active peers have signed a view, its owner first and each those before it; 0 if one of
-        the signatures is not what it should be."""
-        owner = body.slot.sender
+    def chain(self, endorsed: Endorsed, owner: int) -> int:
+        """How many distinct active peers have signed a view, its owner first (`open_signed` has seen to that) and each
+        those before it; 0 if one of the endorsements is not what it should be."""
         peers = [peer for peer, _ in endorsed.endorsements]
         active = self._roster.active
         if len({owner, *peers}) != 1 + len(peers) or any(peer not in active for peer in peers):
             return 0
-        keys, view, verify = self._roster.keys, endorsed.view, self._tools.verify
-        if not verify(keys[owner], signing_bytes(body, view.body), view.signature):
-            return 0
+        keys, data, verify = self._roster.keys, endorsed.view.body, self._tools.verify
         valid = all(
-            verify(keys[peer], endorsement_bytes(view.body, owner, tuple(peers[:place])), signature)
+            verify(keys[peer], endorsement_bytes(data, owner, tuple(peers[:place])), signature)
             for place, (peer, signature) in enumerate(endorsed.endorsements)
         )
         return 1 + len(peers) if valid else 0

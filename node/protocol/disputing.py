@@ -184,7 +184,7 @@ class Disputing(Seat):
     def _reason_to_join(self, body: View, endorsed: Endorsed) -> Trigger | None:
         """What a view proves, if enough peers have signed it for this window: all others can still join for it too."""
         assert self._previous is not None
-        if self._arbitrate(current=False).proven_chain(endorsed, body) < self._before.window:
+        if self._arbitrate(current=False).proven_chain(endorsed, body.slot.sender) < self._before.window:
             return None
         return trigger_in(body.messages, self._previous.attempt)
 

@@ -9,9 +9,9 @@ import msgspec
 
 from node.errors import WireError
 from node.protocol.attempt import Attempt
-from node.protocol.bounds import body_bytes
-from node.protocol.encoding import decode_body, decoded, encode, signing_bytes
-from node.protocol.messages import Close, Outcome, Phase, Signed
+from node.protocol.certificate import Certificate, open_signed
+from node.protocol.encoding import decode_body, decoded, encode
+from node.protocol.messages import Phase, Signed
 from node.protocol.roster import Roster
 from node.protocol.settings import Settings, Verify
 from node.protocol.state import State, Summary
@@ -78,44 +78,16 @@ def certified(told: Certified, known: Roster, settings: Settings, verify: Verify
         settings, verify: of the run.
     """
     summary = told.summary
-    if len(told.certificate) > len(known.keys):
-        return False
     try:
-        bodies = [decode_body(signed.body) for signed in told.certificate]
+        certificate = Certificate.of(told.certificate)
     except WireError:
         return False
-    if not bodies or summary.step < 1:
-        return False
-    first = bodies[0].slot
-    roster = known.at(summary.bans, summary.returned, summary.step - 1, first.attempt)
-    kind = Outcome if isinstance(bodies[0], Outcome) else Close
-    for body, signed in zip(bodies, told.certificate, strict=True):
-        if not isinstance(body, kind) or body.value != summary.digest:
-            return False
-        if not signed_in(signed, settings, roster, summary.step - 1, first.attempt, verify):
-            return False
-    if len({encode(body.removals) for body in bodies if isinstance(body, Outcome)}) > 1:
-        return False
-    signers = {body.slot.sender for body in bodies}
-    # A CLOSE that ends a step has the prefix of all others; of two by one peer no certificate holds more than one.
-    if len(signers) < len(bodies) or (kind is Close and len({body.prefix for body in bodies}) > 1):
-        return False
-    whole = 2 * len(signers) > len(roster.active) if kind is Outcome else signers == set(roster.active)
-    return whole and len(signers & set(known.active)) > known.faults
-
-
-def signed_in(signed: Signed, settings: Settings, roster: Roster, step: int, attempt: int, verify: Verify) -> bool:
-    """True for a message of an attempt that an active peer signed, no larger than honest peers pass on."""
-    try:
-        body = decode_body(signed.body)
-    except WireError:
-        return False
-    slot = body.slot
-    if len(signed.body) > body_bytes(slot.phase, len(roster.keys)):
-        return False
-    here = slot.where == (settings.run, roster.digest, step, attempt)
-    known = here and slot.sender in roster.active
-    return known and verify(roster.keys[slot.sender], signing_bytes(body, signed.body), signed.signature)
+    step, attempt = summary.step - 1, certificate.end.slot.attempt
+    roster = known.at(summary.bans, summary.returned, step, attempt)
+    problem = certificate.verify(
+        verify, roster, run=settings.run, step=step, attempt=attempt, value=summary.digest, known=known
+    )
+    return problem is None
 
 
 def complete(past: Past, settings: Settings, roster: Roster, step: int, verify: Verify) -> bool:
@@ -132,10 +104,12 @@ def complete(past: Past, settings: Settings, roster: Roster, step: int, verify: 
     if not 0 < len(past.messages) <= _PHASES * len(roster.active):
         return False
     found: set[tuple[Phase, int]] = set()
+    run, where = settings.run, (settings.run, roster.digest, step, past.number)
     for signed in past.messages:
-        if not signed_in(signed, settings, roster, step, past.number, verify):
+        body = open_signed(signed, roster.keys, verify, run=run, where=where, senders=roster.active)
+        if isinstance(body, str):
             return False
-        slot = decode_body(signed.body).slot
+        slot = body.slot
         if not Phase.COMMIT.value <= slot.phase.value < Phase.CLOSE.value or (slot.phase, slot.sender) in found:
             return False
         found.add((slot.phase, slot.sender))
@@ -144,11 +118,11 @@ def complete(past: Past, settings: Settings, roster: Roster, step: int, verify: 
 
 def after_dispute(state: State) -> State:
     """A certified state with what the OUTCOMEs that certify it add: its summary was fixed before the dispute."""
-    end = decode_body(state.certificate[0].body)
-    if not isinstance(end, Outcome):
+    certificate = Certificate.of(state.certificate)
+    if not certificate.by_outcome:
         return state
-    more = [removal for removal in end.removals if removal.peer in state.roster.active]
-    return state.punished(end.slot.step, end.slot.attempt, more, reform=False)
+    more = [removal for removal in certificate.removals if removal.peer in state.roster.active]
+    return state.punished(certificate.end.slot.step, certificate.end.slot.attempt, more, reform=False)
 
 
 def finished_phases(messages: Sequence[Signed]) -> tuple[Phase, ...]:

@@ -1,5 +1,4 @@
-"""Admits messages: by their size and slot before their signature costs anything, by their signature before anything
-else."""
+"""Admits messages: `open_signed`, with the attempts that this peer knows in the place of one."""
 
 from __future__ import annotations
 
@@ -8,10 +7,9 @@ from enum import Enum
 
 from blake3 import blake3
 
-from node.errors import WireError
-from node.protocol.bounds import body_bytes, view_bytes, view_messages
-from node.protocol.encoding import decode_body, signing_bytes
-from node.protocol.messages import Body, Hello, Phase, Signed, View
+from node.protocol.certificate import open_signed
+from node.protocol.encoding import decode_body
+from node.protocol.messages import Body, Hello, Phase, Signed
 from node.protocol.round import Round
 from node.protocol.settings import Settings, Tools, Verify
 
@@ -47,29 +45,22 @@ class Mailroom:
         self, signed: Signed, current: Round | None, previous: Round | None, step: int
     ) -> tuple[Place, Body] | str:
         """The place and body of a message that counts, or the reason why it is dropped."""
-        peers = len(self._keys)
-        if len(signed.body) > view_bytes(peers):
-            return "oversized"
-        try:
-            body = decode_body(signed.body)
-        except WireError:
-            return "malformed"
-        slot = body.slot
-        crowded = isinstance(body, View) and len(body.messages) > view_messages(peers)
-        if crowded or len(signed.body) > body_bytes(slot.phase, peers):
-            return "oversized"
-        if slot.run != self._settings.run:
-            return "foreign_run"
-        if not 0 <= slot.sender < peers:
-            return "unknown_sender"
-        place = self._place(body, current, previous, step)
-        if isinstance(place, str):
-            return place
-        round_ = current if place is Place.CURRENT else previous if place is Place.PREVIOUS else None
-        if round_ is not None and round_.attempt.transcript.knows(slot.phase, slot.sender, signed.body):
-            return "duplicate"
-        if not self._tools.verify(self._keys[slot.sender], signing_bytes(body, signed.body), signed.signature):
-            return "bad_signature"
+        place: Place | str = ""
+
+        def refused(body: Body) -> str | None:
+            nonlocal place
+            place = self._place(body, current, previous, step)
+            if isinstance(place, str):
+                return place
+            round_ = current if place is Place.CURRENT else previous if place is Place.PREVIOUS else None
+            slot = body.slot
+            held = round_ is not None and round_.attempt.transcript.knows(slot.phase, slot.sender, signed.body)
+            return "duplicate" if held else None
+
+        body = open_signed(signed, self._keys, self._tools.verify, run=self._settings.run, rule=refused)
+        if isinstance(body, str):
+            return body
+        assert isinstance(place, Place)
         return place, body
 
     def _place(self, body: Body, current: Round | None, previous: Round | None, step: int) -> Place | str:
@@ -81,7 +72,7 @@ class Mailroom:
             if round_ is not None and there == (round_.attempt.step, round_.attempt.number):
                 if slot.sender not in round_.attempt.roster.active:
                     return "not_active"
-                return place if slot == round_.attempt.slot(slot.phase, slot.sender) else "wrong_slot"
+                return place if slot.where == round_.attempt.where else "wrong_slot"
         here = (step, current.attempt.number if current is not None else -1)
         if there in ((here[0], here[1] + 1), (here[0] + 1, 0)):
             return Place.AHEAD

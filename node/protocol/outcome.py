@@ -1,9 +1,10 @@
-"""How an attempt ends, or fails to: n equal CLOSEs, or messages that start a dispute."""
+"""How an attempt ends, or fails to: by a certificate, or by messages that start a dispute."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from node.protocol.certificate import Certificate
 from node.protocol.messages import Signed
 from node.protocol.state import State
 from node.protocol.tribunal import Judgement
@@ -19,8 +20,8 @@ class Trigger:
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """What was decided, the state that follows, and the n CLOSEs (or the majority's OUTCOMEs) that say so."""
+    """What was decided, the state that follows, and the certificate that says so."""
 
     judgement: Judgement
     state: State
-    certificate: tuple[Signed, ...]
+    certificate: Certificate

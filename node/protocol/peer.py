@@ -17,9 +17,9 @@ from node.protocol.before import Before
 from node.protocol.candidate import ASK as ASK_STATE
 from node.protocol.candidate import PULL as PULL_STATE
 from node.protocol.candidate import Candidate
+from node.protocol.certificate import Certificate
 from node.protocol.deadlines import outcome_s
 from node.protocol.dispute import round_timer
-from node.protocol.encoding import decode_body
 from node.protocol.events import (
     BulkArrived,
     BulkKey,
@@ -44,7 +44,7 @@ from node.protocol.events import (
 )
 from node.protocol.gradients import Gradients
 from node.protocol.lesson import Lesson
-from node.protocol.messages import Outcome, Phase
+from node.protocol.messages import Phase
 from node.protocol.notices import Expelled, PhaseEntered
 from node.protocol.resumption import Past, Resumption
 from node.protocol.round import Round
@@ -328,8 +328,7 @@ class Peer(Settling):
         self._missed.add((attempt.step, attempt.number))
         self._round = Round(attempt, None, Gradients(), self._out)
         self._round.phase = Phase.CLOSE
-        last = decode_body(before.certificate[0].body)
-        ended = self._ended(last if isinstance(last, Outcome) else None)
+        ended = self._ended(Certificate.of(before.certificate))
         ended.age_s = self._away_s
         return ended
 

@@ -11,7 +11,8 @@ from torch import Tensor
 from node.errors import WireError
 from node.protocol.attempt import Attempt
 from node.protocol.bounds import body_bytes
-from node.protocol.encoding import decode_body, encode_signed, signing_bytes
+from node.protocol.certificate import open_signed
+from node.protocol.encoding import decode_body, encode_signed
 from node.protocol.events import (
     BulkKey,
     BulkKind,
@@ -120,7 +121,8 @@ class Porch:
         return False
 
     def _message(self, via: int, signed: Signed, state: State) -> bool:
-        """A JOIN, or the greeting of a process that knows nothing any more."""
+        """A JOIN, or the greeting of a process that knows nothing any more. A greeting's signature is not asked for: it
+        gets what an unsigned request over the same line gets."""
         peers = len(self._keys)
         try:
             body = decode_body(signed.body) if len(signed.body) <= body_bytes(Phase.JOIN, peers) else None
@@ -139,8 +141,10 @@ class Porch:
         held = self._joins.setdefault((slot.step, via), {})
         if signed.body in held or len(held) >= _PER_STEP:
             self._drop(via, "duplicate")
-        elif not self._tools.verify(self._keys[via], signing_bytes(body, signed.body), signed.signature):
-            self._drop(via, "bad_signature")
+            return True
+        found = open_signed(signed, self._keys, self._tools.verify, run=self._settings.run, kind=Join, senders=(via,))
+        if isinstance(found, str):
+            self._drop(via, found)
         else:
             held[signed.body] = signed
         return True

@@ -17,10 +17,11 @@ from torch import Tensor
 
 from node.errors import WireError
 from node.protocol.attempt import Attempt
+from node.protocol.certificate import open_signed
 from node.protocol.charges import Equivocation, FalseProbation
 from node.protocol.digest import DIGEST_BYTES, number, tensor_digest
-from node.protocol.encoding import decode_body, decode_signed, encode, signing_bytes, stub
-from node.protocol.messages import Join, Phase, Report, Slot
+from node.protocol.encoding import decode_body, decode_signed, encode, stub
+from node.protocol.messages import Body, Join, Phase, Report, Slot
 from node.protocol.offences import standing
 from node.protocol.roster import Roster
 from node.protocol.settings import Settings
@@ -82,17 +83,20 @@ def joins_fit(joins: Sequence[bytes], attempt: Attempt) -> bool:
 def _opened(data: bytes, attempt: Attempt) -> Join | None:
     try:
         signed = decode_signed(data)
-        body = decode_body(signed.body)
     except WireError:
         return None
-    keys, slot = attempt.roster.keys, body.slot
-    if not isinstance(body, Join) or slot.sender not in eligible(attempt) or encode(signed) != data:
+    keys = attempt.roster.keys
+
+    def odd(body: Body) -> str | None:
+        right = body.slot == join_slot(attempt.settings, keys, attempt.step - 1, body.slot.sender) and not body.prefix
+        return None if right and isinstance(body, Join) and len(body.gradient) == DIGEST_BYTES else "wrong_slot"
+
+    if encode(signed) != data:  # else one JOIN could be shown as many
         return None
-    fits = slot == join_slot(attempt.settings, keys, attempt.step - 1, slot.sender) and not body.prefix
-    if not fits or len(body.gradient) != DIGEST_BYTES:
-        return None
-    valid = attempt.tools.verify(keys[slot.sender], signing_bytes(body, signed.body), signed.signature)
-    return body if valid else None
+    body = open_signed(
+        signed, keys, attempt.tools.verify, run=attempt.settings.run, kind=Join, senders=eligible(attempt), rule=odd
+    )
+    return None if isinstance(body, str) else body
 
 
 def requests(attempt: Attempt) -> dict[int, tuple[bytes, ...]]:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from node.errors import WireError
 from node.protocol.attempt import Attempt
+from node.protocol.certificate import Certificate
 from node.protocol.charges import (
     Broken,
     Charge,
@@ -38,7 +39,7 @@ from node.protocol.evidence import (
     tensor_of,
 )
 from node.protocol.indictment import judged_peers, publications, raised
-from node.protocol.messages import Close, Judge, Outcome, Phase, Removal, Signed, Void
+from node.protocol.messages import Judge, Phase, Removal, Signed, Void
 from node.protocol.probation import matches, requests
 from node.protocol.replay import Ground, Recompute, Replay, UnprovenError, require
 from node.protocol.sequence import LackingError, bytes_guilt
@@ -293,25 +294,25 @@ class Verifier:
         """The CLOSEs that made the ban effective: all of the roster's, equal, after this transcript, and covering
         exactly this ban."""
         ban, settings = evidence.ban, self.ground.settings
-        close = self._replay.closed(evidence.certificate, trial.roster, ban.step, ban.attempt)
-        before = replace(trial.state, bans=tuple(self.proven))
-        if isinstance(close, Outcome):
-            ruled = before.punished(ban.step, ban.attempt, close.removals, reform=False)
+        certificate = self._replay.closed(evidence.certificate, ban.step, ban.attempt)
+        before, value = replace(trial.state, bans=tuple(self.proven)), certificate.value
+        if certificate.by_outcome:
+            ruled = before.punished(ban.step, ban.attempt, certificate.removals, reform=False)
             if ban in ruled.bans:
                 return
         else:
             seen = trial.transcript.prefix
-            require(close.prefix[: len(seen)] == seen, "the CLOSEs end another transcript")
-        if close.value is None or isinstance(close.value, Void):
-            require(evidence.summary is None and close.value is not None, "a void attempt has no state")
-            removals = close.value.removals if close.value is not None else ()
+            require(certificate.end.prefix[: len(seen)] == seen, "the CLOSEs end another transcript")
+        if not isinstance(value, bytes):
+            require(evidence.summary is None and value is not None, "a void attempt has no state")
+            removals = value.removals if isinstance(value, Void) else ()
             after = before.punished(ban.step, ban.attempt, removals, settings.reform)
             require(ban in after.bans, "the CLOSEs do not name this ban")
             return
         summary = evidence.summary
         if summary is None:
             raise UnprovenError("the state that the CLOSEs cover is missing")
-        require(summary.digest == close.value, "the CLOSEs cover another state")
+        require(summary.digest == value, "the CLOSEs cover another state")
         require(ban in summary.bans, "the certified ban list does not hold this ban")
 
     def check_final(self, data: bytes, parameters_D: Tensor) -> Final:
@@ -329,16 +330,16 @@ class Verifier:
         """
         try:
             summary, certificate = msgspec.msgpack.decode(data, type=tuple[Summary, tuple[Signed, ...]])
-            end = self._replay.check_certificate(summary, certificate)
+            made = self._replay.check_certificate(summary, certificate)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, *_DAMAGE) as error:
             raise UnprovenError(f"the final certificate is damaged: {error}") from error
         require(parameters_digest(parameters_D) == summary.parameters, "the final parameters are not certified")
-        bans = (*summary.bans, *_added_by(end, summary))
+        bans = (*summary.bans, *_added_by(made, summary))
         require(list(bans) == self.proven, "the certified ban list differs from the bans proven here")
         require(list(summary.returned) == self.returned, "the certified returns differ from those proven here")
-        step, attempt = end.slot.step, end.slot.attempt
+        step, attempt = made.end.slot.step, made.end.slot.attempt
         roster = self._replay.roster_at(step, attempt).active
-        return Final(summary, step, attempt, roster, bans, isinstance(end, Outcome))
+        return Final(summary, step, attempt, roster, bans, made.by_outcome)
 
     def check_last(self, final: Final) -> None:
         """The state is the one that the run ends with: every step is committed, and no undo step is due.
@@ -385,11 +386,9 @@ def _source(held: Held, trial: Attempt, past: Attempt | None) -> Attempt | None:
     return trial if held.step == trial.step else past
 
 
-def _added_by(end: Close | Outcome, summary: Summary) -> Iterator[Ban]:
+def _added_by(certificate: Certificate, summary: Summary) -> Iterator[Ban]:
     """Bans by a dispute that let a step's value stand: its OUTCOMEs carry them, the value does not."""
-    if isinstance(end, Outcome):
-        out = {ban.peer for ban in summary.bans if ban.removed}
-        step, attempt = end.slot.step, end.slot.attempt
-        for removal in end.removals:
-            if removal.peer not in out:
-                yield Ban(step, attempt, removal.peer, removal.reason, removal.accuser, removed=True)
+    out, slot = {ban.peer for ban in summary.bans if ban.removed}, certificate.end.slot
+    for removal in certificate.removals:
+        if removal.peer not in out:
+            yield Ban(slot.step, slot.attempt, removal.peer, removal.reason, removal.accuser, removed=True)

@@ -5,16 +5,16 @@ Every signature, slot, prefix, reveal and certificate is checked on the way.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from node.protocol.attempt import Attempt
-from node.protocol.encoding import decode_body, signing_bytes
+from node.protocol.certificate import Certificate, open_signed, sentence
 from node.protocol.evidence import Record, tensor_of
-from node.protocol.messages import Body, Close, Outcome, Phase, Signed
+from node.protocol.messages import Body, Phase, Signed
 from node.protocol.randomness import Share
 from node.protocol.roster import Roster
 from node.protocol.settings import Settings, Tools
@@ -68,31 +68,27 @@ class Replay:
         """The active roster of an attempt, by the bans and returns proven so far."""
         return Roster.genesis(self.ground.keys).at(self.proven, self.returned, step, attempt)
 
-    def closed(self, certificate: Sequence[Signed], roster: Roster, step: int, attempt: int) -> Close | Outcome:
-        """What ended an attempt: one of n CLOSEs that are equal in value and prefix, or one of the equal OUTCOMEs that
-        more than half of the roster signed."""
-        bodies = [self.open(signed, roster, step, attempt) for signed in certificate]
-        outcomes = {body.slot.sender: body for body in bodies if isinstance(body, Outcome)}
-        if outcomes:
-            words = {(body.value, body.removals) for body in outcomes.values()}
-            require(len(outcomes) == len(bodies) and len(words) == 1, f"the OUTCOMEs of step {step} differ")
-            require(2 * len(outcomes) > len(roster.active), f"the OUTCOMEs of step {step} are no majority")
-            return next(iter(outcomes.values()))
-        closes = {body.slot.sender: body for body in bodies if isinstance(body, Close)}
-        require(set(closes) == set(roster.active), f"CLOSEs of step {step} are missing")
-        said = {(body.value, body.prefix) for body in closes.values()}
-        require(len(said) == 1, f"the CLOSEs of step {step} differ")
-        return closes[roster.active[0]]
+    def closed(self, messages: tuple[Signed, ...], step: int, attempt: int, value: bytes | None = None) -> Certificate:
+        """The certificate of an attempt in the roster that follows from what is proven so far.
+
+        Args:
+            messages: of it.
+            step, attempt: that it has to have ended.
+            value: that it has to cover; None: whatever it says.
+        """
+        certificate, roster = Certificate.of(messages), self.roster_at(step, attempt)
+        check, run = self.ground.tools.verify, self.ground.settings.run
+        problem = certificate.verify(check, roster, run=run, step=step, attempt=attempt, value=value)
+        require(problem is None, problem or "")
+        return certificate
 
     def open(self, signed: Signed, roster: Roster, step: int, attempt: int) -> Body:
         """A message of an attempt, its signature and its slot checked."""
-        body = decode_body(signed.body)
-        slot = body.slot
-        expected = (self.ground.settings.run, roster.digest, step, attempt)
-        require(slot.where == expected, "a message is of another slot")
-        require(slot.sender in roster.active, f"peer {slot.sender} was not active then")
-        valid = self.ground.tools.verify(roster.keys[slot.sender], signing_bytes(body, signed.body), signed.signature)
-        require(valid, f"a signature of peer {slot.sender} is not valid")
+        run = self.ground.settings.run
+        where = (run, roster.digest, step, attempt)
+        body = open_signed(signed, roster.keys, self.ground.tools.verify, run=run, where=where, senders=roster.active)
+        if isinstance(body, str):
+            raise UnprovenError(sentence(body, signed))
         return body
 
     def attempt(self, record: Record) -> Attempt:
@@ -137,15 +133,10 @@ class Replay:
         return State(record.step, empty, empty, before.r, roster, before.bans, draw=draw, probation=before.probation,
                      returned=before.returned, window=window, bounds=before.bounds, summary=before)  # fmt: skip
 
-    def check_certificate(self, summary: Summary, certificate: Sequence[Signed]) -> Close | Outcome:
-        """n equal CLOSEs (or a majority's OUTCOMEs) over a state, and one of them; the attempt they ended is the one
-        their slots name."""
-        require(bool(certificate), "a certificate is missing")
-        attempt = decode_body(certificate[0].body).slot.attempt
-        roster = self.roster_at(summary.step - 1, attempt)
-        close = self.closed(certificate, roster, summary.step - 1, attempt)
-        require(close.value == summary.digest, "the certificate covers another state")
-        return close
+    def check_certificate(self, summary: Summary, messages: tuple[Signed, ...]) -> Certificate:
+        """The certificate of a state; the attempt that it ended is the one that its slots name."""
+        attempt = Certificate.of(messages).end.slot.attempt
+        return self.closed(messages, summary.step - 1, attempt, summary.digest)
 
 
 def require(condition: bool, problem: str) -> None:

@@ -248,11 +248,11 @@ class Round(Hearing):
         """n CLOSEs: equal values end the attempt."""
         assert self.verdict is not None
         self.attempt.shaken = self.past is not None and self.past.disputed
-        closes = self.attempt.closed()
-        signed = self.attempt.transcript.signed(Phase.CLOSE)
-        ours = closes[self.attempt.me].value
-        for peer, close in closes.items():
-            if close.value != ours:
-                return self._dispute("CLOSEs differ", signed[self.attempt.me], signed[peer])
-        self.ending = Ending(*self.verdict, tuple(signed.values()))
-        return None
+        certificate = self.attempt.certificate()
+        if certificate is not None:
+            self.ending = Ending(*self.verdict, certificate)
+            return None
+        closes, signed = self.attempt.closed(), self.attempt.transcript.signed(Phase.CLOSE)
+        ours = closes[self.attempt.me]
+        odd = next(peer for peer, close in closes.items() if (close.value, close.prefix) != (ours.value, ours.prefix))
+        return self._dispute("CLOSEs differ", signed[self.attempt.me], signed[odd])

@@ -11,15 +11,16 @@ from node.protocol.attempt import Attempt
 from node.protocol.before import Before
 from node.protocol.bounds import MAX_PROOFS
 from node.protocol.candidate import Candidate
+from node.protocol.certificate import Certificate
 from node.protocol.charges import encode_equivocations
 from node.protocol.deadlines import fetching_s, laggards_s, outcome_s, settled_s
 from node.protocol.disputing import Disputing
-from node.protocol.encoding import decode_body, encode
+from node.protocol.encoding import encode
 from node.protocol.events import CancelTimer, Forward, Say, SetTimer
 from node.protocol.evidence import gather
 from node.protocol.gradients import Gradients
 from node.protocol.indictment import evidence_in
-from node.protocol.messages import Close, Outcome, Phase, Signed, View
+from node.protocol.messages import Outcome, Phase, View
 from node.protocol.notices import Banned, Committed, Expelled, Finished, Probed, Returned, Voided
 from node.protocol.outcome import Ending
 from node.protocol.probation import candidates_of
@@ -72,14 +73,14 @@ class Settling(Disputing):
         first = (attempt.step, attempt.number) == (0, 0)
         return outcome_s(self.settings) if first and self._greeting.missing else 0.0
 
-    def _ended(self, by_outcome: Outcome | None) -> Before:
+    def _ended(self, certificate: Certificate) -> Before:
         """The attempt under way, which has just ended, as the one before the next."""
         round_, arbitration = self._round, self._arbitration
         assert round_ is not None
-        if by_outcome is None:
+        if not certificate.by_outcome:
             return Before(round_, round_.attempt.roster.faults + 1, closed=False, arbitration=arbitration)
         # An OUTCOME that removes somebody and lets a value stand leaves some without the bytes of that value.
-        at_once = by_outcome.value is None or not by_outcome.removals
+        at_once = certificate.value is None or not certificate.removals
         closed = at_once or arbitration is None or arbitration.followed
         return Before(round_, closed=closed, held=not closed, arbitration=arbitration)
 
@@ -101,14 +102,14 @@ class Settling(Disputing):
         if background is not None and background.resolved is not None and not background.settled:
             background.settled = True
             self._charge(background)
-            self._heed(*background.resolved)
+            self._heed(background.resolved)
             return True
         if arbitration is None:
             return False
         arbitration.decide()
         if arbitration.resolved is None:
             return False
-        outcome, messages = arbitration.resolved
+        outcome = arbitration.resolved
         round_ = arbitration.round
         if outcome.value is not None and outcome.removals and not arbitration.settled:
             arbitration.settled = True
@@ -118,7 +119,7 @@ class Settling(Disputing):
             state = round_.attempt.state.punished(
                 round_.attempt.step, round_.attempt.number, outcome.removals, reform=False
             )
-            self._settle(Ending(Judgement((), void=True), state, messages), arbitration.guilts())
+            self._settle(Ending(Judgement((), void=True), state, outcome), arbitration.guilts())
             return True
         verdict = round_.conclude(arbitration.messages())
         if verdict is None:
@@ -134,10 +135,10 @@ class Settling(Disputing):
         more = tuple(guilt for guilt in arbitration.guilts() if guilt.peer in state.roster.active)
         removals = tuple(guilt.removal for guilt in more)
         state = state.punished(round_.attempt.step, round_.attempt.number, removals, reform=False)
-        self._settle(Ending(judgement, state, messages), more)
+        self._settle(Ending(judgement, state, outcome), more)
         return True
 
-    def _is_out(self, attempt: Attempt, outcome: Outcome) -> bool:
+    def _is_out(self, attempt: Attempt, outcome: Certificate) -> bool:
         """Started again inside the dispute that removes us: what the step comes to is for those who are left, and they
         send us no tensors of it any more. True if we have gone to wait outside."""
         if not self.comes_back or all(removal.peer != self.me for removal in outcome.removals):
@@ -155,10 +156,9 @@ class Settling(Disputing):
         if self._arbitration is not None:
             # Its dispute may still come, in the background, and then has to let the next attempt go on.
             self._arbitration.settled = self._arbitration.resolved is not None
-        last = decode_body(ending.certificate[0].body)
-        before = self._ended(last if isinstance(last, Outcome) else None)
+        before = self._ended(ending.certificate)
         self._out += [CancelTimer(name) for name in waits.OF_AN_ATTEMPT]
-        self._certificate = ending.certificate
+        self._certificate = ending.certificate.messages
         if not more:
             self._proofs += encode_equivocations(attempt.transcript)
         if ending.judgement.void:
@@ -177,7 +177,7 @@ class Settling(Disputing):
             self._begin(attempt.number + 1, before)
 
     def _commit(self, attempt: Attempt, ending: Ending, more: tuple[Guilt, ...], before: Before) -> None:
-        state = replace(ending.state, certificate=ending.certificate)
+        state = replace(ending.state, certificate=ending.certificate.messages)
         self._announce(attempt, ending, more, state)
         self._out += [_committed(attempt, state), *_probations(attempt, state), *undone(attempt, state)]
         attempt.parts = {}
@@ -194,23 +194,21 @@ class Settling(Disputing):
 
     # --- after the end ----------------------------------------------------------------------------------------
 
-    def _heed(self, outcome: Outcome, messages: tuple[Signed, ...]) -> None:
+    def _heed(self, outcome: Certificate) -> None:
         """The OUTCOME of the attempt before: it outranks the certificate by which we ended it. While synchrony holds
         they say the same; where they do not, we were cut off."""
         previous, before = self._previous, self._before
         assert previous is not None
-        ours = decode_body(self._certificate[0].body)
-        value = ours.value if isinstance(ours, Close | Outcome) else None
-        removed = ours.removals if isinstance(ours, Outcome) else ()
-        if outcome.value != value:
+        ours = Certificate.of(self._certificate)
+        if outcome.value != ours.value:
             return self._cut_off()
-        if outcome.removals in ((), removed):
-            if isinstance(ours, Close):
-                before.proof = messages
+        if outcome.removals in ((), ours.removals):
+            if not ours.by_outcome:
+                before.proof = outcome.messages
             return None if before.closed else self._close_before(before.proof)
-        return self._begin_anew(previous.attempt, outcome, messages)
+        return self._begin_anew(previous.attempt, outcome)
 
-    def _begin_anew(self, attempt: Attempt, outcome: Outcome, messages: tuple[Signed, ...]) -> None:
+    def _begin_anew(self, attempt: Attempt, outcome: Certificate) -> None:
         """Cut off, we have missed what a dispute adds to the value that stands: it removes peers from the attempt under
         way, which starts again without them."""
         assert self._round is not None
@@ -219,16 +217,17 @@ class Settling(Disputing):
         removals = tuple(guilt.removal for guilt in guilts)
         state = self.state.punished(attempt.step, attempt.number, removals, reform=False)
         if state.step > attempt.step:
-            state = replace(state, certificate=messages)
-        ending = Ending(Judgement((), void=state.step == attempt.step), state, messages)
+            state = replace(state, certificate=outcome.messages)
+        ending = Ending(Judgement((), void=state.step == attempt.step), state, outcome)
         after = state if state.step > attempt.step else None
         for guilt, ban in zip(guilts, state.bans[len(self.state.bans) :], strict=True):
-            evidence = gather(guilt, ban, attempt, round_.past if round_ is not None else None, after, messages)
+            past = round_.past if round_ is not None else None
+            evidence = gather(guilt, ban, attempt, past, after, outcome.messages)
             self._out.append(Banned(ban.step, ban.attempt, ban.peer, ban.reason, ban.accuser, ban.removed, evidence))
-        self.state, self._certificate = state, messages
+        self.state, self._certificate = state, outcome.messages
         self._out += [CancelTimer(name) for name in waits.OF_AN_ATTEMPT]
         if self._still_in(attempt, ending):
-            self._begin(number, Before(round_, proof=messages))
+            self._begin(number, Before(round_, proof=outcome.messages))
 
     def _cut_off(self) -> None:
         """A majority has ended the attempt before otherwise than its certificate says: the rest of the roster went on
@@ -246,22 +245,20 @@ class Settling(Disputing):
         if round_ is None or round_.verdict is None:
             return False
         (judgement, after), attempt = round_.verdict, round_.attempt
-        closes = attempt.closed()
-        if self.me in after.roster.active or len(closes) < len(attempt.roster.active):
-            return False
-        if len({(encode((close.value,)), close.prefix) for close in closes.values()}) > 1:
+        certificate = attempt.certificate()
+        if self.me in after.roster.active or certificate is None:
             return False
         number = attempt.number + 1 if judgement.void else 0
         there = self._mailroom.speakers(after.step, number, after.roster.digest)
         if not there.issuperset(after.roster.active):
             return False
-        self._settle(Ending(judgement, after, tuple(attempt.transcript.signed(Phase.CLOSE).values())))
+        self._settle(Ending(judgement, after, certificate))
         return True
 
     def _announce(self, attempt: Attempt, ending: Ending, more: tuple[Guilt, ...], after: State | None) -> None:
         fresh = ending.state.bans[len(attempt.state.bans) :]
         for guilt, ban in zip((*ending.judgement.guilts, *more), fresh, strict=True):
-            evidence = gather(guilt, ban, attempt, self.past, after, ending.certificate)
+            evidence = gather(guilt, ban, attempt, self.past, after, ending.certificate.messages)
             self._out.append(Banned(ban.step, ban.attempt, ban.peer, ban.reason, ban.accuser, ban.removed, evidence))
 
     def _still_in(self, attempt: Attempt, ending: Ending) -> bool:
@@ -289,12 +286,12 @@ class Settling(Disputing):
         to show it in a dispute that others are about to begin, nor to say how that dispute ends. Our view is in time:
         whoever froze before now told us less than D ago."""
         others = tuple(peer for peer in attempt.roster.active if peer != self.me)
-        self._out.append(Forward(others, ending.certificate))
+        certificate = ending.certificate
+        self._out.append(Forward(others, certificate.messages))
         if self._arbitration is None or not self._arbitration.begun:
-            self._out.append(Say(others, View(attempt.slot(Phase.VIEW), (), ending.certificate)))
-            last = decode_body(ending.certificate[0].body)
-            if isinstance(last, Close):
-                self._out.append(Say(others, Outcome(attempt.slot(Phase.OUTCOME), (), last.value, ())))
+            self._out.append(Say(others, View(attempt.slot(Phase.VIEW), (), certificate.messages)))
+            if not certificate.by_outcome:
+                self._out.append(Say(others, Outcome(attempt.slot(Phase.OUTCOME), (), certificate.value, ())))
         self._out.append(CancelTimer(waits.FORWARD))
 
     def _new_candidate(self) -> Candidate:

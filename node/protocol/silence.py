@@ -11,7 +11,8 @@ import msgspec
 
 from node.errors import WireError
 from node.protocol.attempt import Attempt
-from node.protocol.encoding import decode_body, decoded, encode, signing_bytes
+from node.protocol.certificate import open_signed
+from node.protocol.encoding import decoded, encode
 from node.protocol.messages import Phase, Signed, Suspect
 from node.protocol.transcript import Transcript
 
@@ -45,27 +46,28 @@ def silence(data: bytes, attempt: Attempt) -> Silent | None:
     """
     try:
         messages = decoded(_decoder, data, "a list of signed messages")
-        bodies = [decode_body(signed.body) for signed in messages]
     except WireError:
         return None
-    suspects = {body.slot.sender: body for body in bodies if isinstance(body, Suspect)}
-    if len(suspects) != len(messages) or len(suspects) <= attempt.roster.faults:
+    active, suspects = attempt.roster.active, dict[int, Suspect]()
+    if not attempt.roster.faults < len(messages) <= len(active):
         return None
+    for signed in messages:
+        # No `where`: removals since may have changed the roster. One of the senders is honest, and named its own.
+        body = open_signed(
+            signed, attempt.roster.keys, attempt.tools.verify, run=attempt.settings.run, kind=Suspect, senders=active
+        )
+        if isinstance(body, str) or body.slot.sender in suspects:
+            return None
+        suspects[body.slot.sender] = body
+        if _told(body) != _told(next(iter(suspects.values()))):
+            return None
     first = next(iter(suspects.values()))
-    named = {(body.slot.run, body.slot.roster, body.slot.step, body.slot.attempt, body.named, body.peer)
-             for body in suspects.values()}  # fmt: skip
-    recent = attempt.step - 1 <= first.slot.step and (first.slot.step, first.slot.attempt) < (
-        attempt.step,
-        attempt.number,
-    )
-    active = set(attempt.roster.active)
-    if len(named) != 1 or first.slot.run != attempt.settings.run or not recent:
+    there, here = (first.slot.step, first.slot.attempt), (attempt.step, attempt.number)
+    if there[0] < attempt.step - 1 or there >= here or first.peer not in active or first.peer in suspects:
         return None
-    if first.peer not in active or first.peer in suspects or not set(suspects) <= active:
-        return None
-    keys, verify = attempt.roster.keys, attempt.tools.verify
-    valid = all(
-        verify(keys[body.slot.sender], signing_bytes(body, signed.body), signed.signature)
-        for body, signed in zip(bodies, messages, strict=True)
-    )
-    return Silent(first.peer, first.named) if valid else None
+    return Silent(first.peer, first.named)
+
+
+def _told(body: Suspect) -> object:
+    """Of which attempt it is, and which message did not come."""
+    return body.slot.where, body.named, body.peer

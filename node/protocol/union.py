@@ -11,12 +11,11 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from node.errors import WireError
 from node.protocol.attempt import Attempt
-from node.protocol.bounds import body_bytes
 from node.protocol.bulk import BulkKind
+from node.protocol.certificate import Certificate, open_signed
 from node.protocol.charges import Equivocation, Publication, Ruled
-from node.protocol.encoding import decode_body, encode, signing_bytes, stub
+from node.protocol.encoding import decode_body, stub
 from node.protocol.messages import Body, Close, Phase, Signed, Suspect, Void
 from node.protocol.outcome import Trigger
 from node.protocol.sequence import LackingError, claimers, following, owed_aggregates, owed_parts, scarce
@@ -51,19 +50,16 @@ def _key(body: Body) -> _Key:
 def opened(signed: Signed, attempt: Attempt) -> Body | None:
     """A message of an attempt with a valid signature of an active peer, as a view may hold it; None for anything else:
     a function of the bytes and the roster, whatever the attempt's transcript holds."""
-    try:
-        body = decode_body(signed.body)
-    except WireError:
-        return None
-    slot = body.slot
-    if slot.phase in _DISPUTE[1:] or slot.sender not in attempt.roster.active:
-        return None
-    if slot != attempt.slot(slot.phase, slot.sender) or len(signed.body) > body_bytes(
-        slot.phase, len(attempt.roster.keys)
-    ):
-        return None
-    key = attempt.roster.keys[slot.sender]
-    return body if attempt.tools.verify(key, signing_bytes(body, signed.body), signed.signature) else None
+    body = open_signed(
+        signed, attempt.roster.keys, attempt.tools.verify, run=attempt.settings.run, where=attempt.where,
+        senders=attempt.roster.active, rule=_unviewed,
+    )  # fmt: skip
+    return None if isinstance(body, str) else body
+
+
+def _unviewed(body: Body) -> str | None:
+    """Views in views would let a liar nest them; OUTCOMEs and HELLOs are no part of an attempt's transcript."""
+    return "nested" if body.slot.phase in _DISPUTE[1:] else None
 
 
 def trigger_in(messages: Iterable[Signed], attempt: Attempt) -> Trigger | None:
@@ -119,7 +115,7 @@ class Union:
         self._reached = Phase.COMMIT
         self._trial: Trial | None = None
         self._seen: dict[bytes, _Key] = {}
-        self._said_closes: list[Close] = []
+        self._said_closes: list[tuple[Close, Signed]] = []
         """All of them: a liar signs a third one so that the two which prove it hide the one of the certificate."""
         for messages in views:
             self._read(messages)
@@ -138,7 +134,7 @@ class Union:
                 key = self._seen[signed.body] = _key(body)
                 self._shadow.transcript.add(body, signed)
                 if isinstance(body, Close):
-                    self._said_closes.append(body)
+                    self._said_closes.append((body, signed))
             counts[key] += 1
             if counts[key] > _PER_SLOT:
                 return
@@ -164,16 +160,8 @@ class Union:
 
     def _certificate(self) -> Decision | None:
         """n CLOSEs equal in value and prefix, from whichever of an equivocator's messages: commit, nothing else."""
-        found: dict[tuple[bytes, ...], set[int]] = {}
-        values: dict[tuple[bytes, ...], bytes | Void] = {}
-        for body in self._said_closes:
-            key = (encode((body.value,)), *body.prefix)
-            found.setdefault(key, set()).add(body.slot.sender)
-            values[key] = body.value
-        for key, senders in found.items():
-            if len(senders) == len(self._shadow.roster.active):
-                return Decision(values[key], ())
-        return None
+        certificate = Certificate.among(self._said_closes, self._shadow.roster.active)
+        return Decision(certificate.value, ()) if certificate is not None else None
 
     def _equivocation(self) -> Decision | None:
         pairs = dict(self._doubles)
