@@ -196,10 +196,13 @@ class Certificate:
             return "there is no step before the first"
         if value is not None and self.value != value:
             return "the certificate covers another state"
+        where = (run, roster.digest, step, attempt)
+        if self.end.slot.where != where:
+            return sentence("wrong_slot", self.messages[0])
         # One of each active peer at most: a longer one would cost the check of as many signatures as it likes.
         if len(self.messages) > len(roster.active):
             return "the certificate has more messages than the roster has peers"
-        where, words, signers = (run, roster.digest, step, attempt), _said(self.end), set[int]()
+        words, signers = _said(self.end), set[int]()
         for signed in self.messages:
             body = open_signed(
                 signed, roster.keys, check, run=run, kind=type(self.end), where=where, senders=roster.active
