@@ -142,6 +142,7 @@ class RawPeer:
             yield [b"\x07" + noise]
             yield [b"\x01\x09" + noise]
             yield [self.greeting(os.urandom(32))]
+            yield [self.greeting(self.token)]  # again ours: else all of its tensors were a stranger's
             yield [b"\x02\x09" + noise]
             yield [b"\x01\x00" + noise, noise, noise]
             yield [b"\x01\x00" + b"\x91" * 4000]
