@@ -1,5 +1,5 @@
-"""Writes docs/protocol.md, docs/catalogue.md and docs/metrics.md from the message types, the registries and the
-declared metrics: `make docs`."""
+"""Writes docs/protocol.md, docs/catalogue.md, docs/metrics.md and docs/spec/vectors.json from the message types, the
+registries, the declared metrics and the code: `make docs`."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias, get_args
 
-from docs.specification import SECTIONS, WORDS
-from node import wire
+from docs.vectors import vectors
+from node import audit, config, envelope, wire
 from node.aggregation.registry import PRE_AGGREGATIONS, RULES
 from node.aggregation.strength import Condition
 from node.aggregation.subsets import MOST_SUBSETS
 from node.attacks.registry import ATTACKS
 from node.config import WIRE_VERSION
+from node.errors import WireError
+from node.limits import MAX_PEERS
 from node.metrics import METRICS, PEER_LABEL_LIMIT, Group
-from node.protocol import charges, encoding, events, evidence, messages, offences, shapes, state
+from node.protocol import bounds, charges, events, evidence, lesson, messages, offences, shapes, state, window
 from node.registry import Entry, Registry
 from node.training.registry import TASKS
 
@@ -62,20 +64,29 @@ def protocol() -> str:
     blocks += ["## Phases\n", _table(("", "phase", "message", "what it says"), rows)]
     blocks += [
         "RESEND, HELD and AGG2 run only after an AGG that complains; PUBLISH, HAVE and JUDGE only when judging needs "
-        "them. SUSPECT, VIEW and OUTCOME belong to disputes ([security](security.md)).\n"
+        "them. SUSPECT, VIEW and OUTCOME belong to disputes ([section 4](spec/disputes.md)).\n"
     ]
-    blocks += ["## What every message carries\n", *map(_struct, (messages.Signed, messages.Message, messages.Slot))]
+    carried = (messages.Signed, messages.Message, messages.Slot, messages.Place, messages.Stub, messages.Endorsed)
+    blocks += ["## What every message carries\n", *map(_struct, carried)]
     blocks += ["## Messages\n", "`slot` and `prefix` stand in front of these fields.\n"]
     blocks += [_struct(bodies[phase], skip=("slot", "prefix")) for phase in messages.Phase]
-    inside = (messages.Missing, messages.Verdict, messages.Accusation, messages.Removal, messages.Void)
+    inside = (messages.Missing, messages.Verdict, messages.Accusation, messages.Late, messages.Removal, messages.Void)
     blocks += ["## Inside messages\n", *map(_struct, inside), _enum(messages.AccusationKind)]
     blocks += ["## Charges and bans\n", _charges(), "## Evidence\n", *map(_struct, _EVIDENCE)]
     blocks += ["## Frames\n", *_frames()]
-    blocks += ["## The specification\n", WORDS, _table(("section", "about", "where"), SECTIONS)]
+    blocks += ["## Genesis\n", *map(_struct, (audit.Genesis, config.RunConfig, config.Member, config.Plugin))]
+    blocks += ["## The specification\n", _SPECIFICATION]
     return _page(blocks)
 
 
-_EVIDENCE: tuple[Struct, ...] = (evidence.Evidence, evidence.Record, evidence.Held, state.Ban, state.Summary)
+_SPECIFICATION = """\
+Sources and comments that say *PROTOCOL section N* mean section N of [the specification](spec/README.md), which is
+normative; this page lists the types as they are in the code.
+"""
+
+_EVIDENCE: tuple[Struct, ...] = (
+    evidence.Evidence, evidence.Record, evidence.Held, state.Ban, state.Summary, window.Contribution
+)  # fmt: skip
 
 
 def _charges() -> str:
@@ -90,30 +101,78 @@ def _charges() -> str:
     )
 
 
+CONTENTS: Mapping[int, tuple[str, str]] = {
+    0: ("signed message", "[`Signed`](#signed)"),
+    1: ("relayed view", "[`Endorsed`](#endorsed)"),
+    2: ("request for a tensor", "[`BulkKey`](#bulkkey)"),
+    3: ("request for a transcript", "step and attempt, four little-endian bytes each"),
+    4: ("lesson", "[`Lesson`](#lesson)"),
+}
+"""Name and content of each kind of control message (node/envelope.py)."""
+
+FRAMES: Mapping[int, tuple[str, str, str]] = {
+    wire.CONTROL: ("control message", "kind", "see below"),
+    wire.GREETING: ("greeting", f"`{WIRE_VERSION:02x}`, the wire version", "a [`Greeting`](#greeting)"),
+    wire.PROBE: ("probe", "`00` question, `01` answer", "eight bytes, sent back as they came"),
+}
+"""Name, second byte and content of each frame of a control line (node/wire.py)."""
+
+
+def kinds() -> tuple[int, ...]:
+    """Every first byte of a control message that this version reads, whatever its content is worth."""
+    return tuple(kind for kind in range(256) if not _unknown(lambda data: envelope.unseal(0, data), kind, bytes(8)))
+
+
+def frames() -> tuple[int, ...]:
+    """Every first byte of a control line's frame that this version reads."""
+    rest = bytes((WIRE_VERSION,)) + bytes(8)
+    return tuple(
+        kind
+        for kind in range(256)
+        if not _unknown(lambda data: wire.decode_control(memoryview(data), len(data)), kind, rest)
+        or not _unknown(lambda data: wire.decode_control(memoryview(data), len(data)), kind, bytes(9))
+    )
+
+
+def _unknown(read: Callable[[bytes], object], kind: int, rest: bytes) -> bool:
+    try:
+        read(bytes((kind,)) + rest)
+    except WireError as error:
+        return "unknown kind" in str(error)
+    return False
+
+
 def _frames() -> Iterator[str]:
     yield (
-        "Control messages go over CURVE, one ZeroMQ frame each: a kind byte and its content. Tensors go over a second "
-        "pair of sockets, two frames each: a header and the raw little-endian float32 values.\n"
+        "Control messages go over CURVE, one ZeroMQ frame each. Tensors go over a second pair of sockets, two frames "
+        "each: a header and the raw little-endian float32 values.\n"
     )
-    yield _table(
-        ("frame", "first bytes", "content"),
-        (
-            ("control", f"`{wire.CONTROL:02x}`", "a [`Signed`](#signed) message"),
-            ("greeting", f"`{wire.GREETING:02x} {WIRE_VERSION:02x}`", "a [`Greeting`](#greeting)"),
-            ("bulk, first frame", "", "a [`BulkHeader`](#bulkheader)"),
-            ("bulk, second frame", "", "float32 values, 4 bytes each"),
-        ),
-    )
+    rows = [(f"`{first:02x}`", name, second, content) for first, (name, second, content) in FRAMES.items()]
+    yield _table(("first byte", "frame", "second byte", "then"), rows)
+    yield "### Control messages\n"
+    rows = [(f"`{wire.CONTROL:02x} {kind:02x}`", name, content) for kind, (name, content) in CONTENTS.items()]
+    yield _table(("first bytes", "what", "content"), rows)
     yield from map(_struct, (wire.Greeting, wire.BulkHeader, events.BulkKey))
     yield _enum(events.BulkKind)
-    limits = wire.Limits()
+    yield from map(_struct, (lesson.Lesson, lesson.Certified, lesson.Past))
     yield "### Limits\n"
+    yield "Sizes follow from the number of peers in the genesis; [section 12](spec/messages.md) has the formulas.\n"
+    sizes = (4, 6, 16, 64, MAX_PEERS)
+    limits: tuple[tuple[str, Callable[[int], int]], ...] = (
+        ("most bodies", bounds.plain_bytes),
+        ("HELD, HAVE", lambda peers: bounds.body_bytes(messages.Phase.HAVE, peers)),
+        ("REPORT", lambda peers: bounds.body_bytes(messages.Phase.REPORT, peers)),
+        ("VIEW", bounds.view_bytes),
+        ("messages in a VIEW", bounds.view_messages),
+        ("a control message", lambda peers: wire.Limits.for_run(peers, 0).control_bytes),
+    )
+    rows = [(name, *(f"{limit(peers):,}" for peers in sizes)) for name, limit in limits]
+    yield _table(("bytes at most", *(f"{peers} peers" for peers in sizes)), rows)
     yield _table(
         ("what", "at most"),
         (
-            ("a message body, and a signed message, of the largest roster", f"{encoding.MAX_MESSAGE_BYTES} bytes"),
             ("accusations in one REPORT", str(shapes.MAX_ACCUSATIONS)),
-            ("a control frame's content", f"{limits.control_bytes} bytes"),
+            ("pieces of evidence in one REPORT", str(bounds.MAX_PROOFS)),
             ("a greeting", f"{wire.GREETING_LIMIT_BYTES} bytes"),
             ("a bulk header", f"{wire.BULK_HEADER_LIMIT_BYTES} bytes"),
             ("a tensor", "4 bytes for each parameter of the model"),
@@ -128,7 +187,7 @@ _CATALOGUE = """\
 
 What this version knows, as `btard-launch attacks`, `rules` and `tasks` list it. Parameters are written behind a
 colon: `--attack noise:variant=small,fraction=0.5`. [extending.md](extending.md) tells how to add one of your own.
-Sources that say PROTOCOL are sections of the specification; [protocol.md](protocol.md) lists them at its end.
+Sources that say PROTOCOL are sections of [the specification](spec/README.md).
 """
 
 
@@ -298,7 +357,9 @@ def _page(blocks: list[str]) -> str:
     return "\n".join(block.rstrip("\n") + "\n" for block in blocks)
 
 
-PAGES: Mapping[str, Callable[[], str]] = {"protocol.md": protocol, "catalogue.md": catalogue, "metrics.md": metrics}
+PAGES: Mapping[str, Callable[[], str]] = {
+    "protocol.md": protocol, "catalogue.md": catalogue, "metrics.md": metrics, "spec/vectors.json": vectors
+}  # fmt: skip
 """The generated pages and what writes them."""
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ def attacks(imports: Sequence[Path]) -> None:
     from node.attacks.registry import ATTACKS
 
     _catalogue(ATTACKS)
-    click.echo("    PROTOCOL is the project's specification; the end of docs/protocol.md lists its sections")
+    click.echo("    PROTOCOL is the project's specification, docs/spec; its sections are numbered")
 
 
 @click.command(short_help="List the aggregation rules.")

@@ -25,7 +25,7 @@ from node.training.task import TaskContext
 from tests.launching import command as launch
 from tests.test_docs import DOCS, ROOT, example
 
-PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md")), *sorted((DOCS / "security").glob("*.md"))]
 LOOPED = {"$attack": "noise", "$seed": "0"}
 """Variables of the shell loops around commands, with a value each."""
 OPTIONAL = re.compile(r" \[(-[^\]]*)\]| \[([A-Z]+)\]")

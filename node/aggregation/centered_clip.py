@@ -1,4 +1,4 @@
-"""CenteredClip run to its fixed point; on one part of the vector it is the paper's Butterfly Clip."""
+"""CenteredClip run to its fixed point; on one part of the vector it is the paper's ButterflyClip."""
 
 from __future__ import annotations
 

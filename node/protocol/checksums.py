@@ -165,7 +165,7 @@ def sums_to_zero(column: Sequence[Checksum], aggregate_norm: float, rule: Rule, 
 
 
 def too_many_far(column: Sequence[Checksum], limit: float | None) -> bool:
-    """V3: more than half of the contributors say that the aggregate is farther than `limit` from them."""
+    """V3: more than half of the contributors say that the aggregate is farther than `limit` (Delta_max) from them."""
     if limit is None:
         return False
     return 2 * sum(claim.norm > limit for claim in column) > len(column)

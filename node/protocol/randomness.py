@@ -1,6 +1,6 @@
 """Shared randomness by commit and reveal, and everything that is drawn from it.
 
-Source: Gorbunov et al. 2021, appendix A.2 (multi-party random number generator), with the reveal after every
+Source: Gorbunov et al. 2021, appendix A.2 (MPRNG, multi-party random number generator), with the reveal after every
 gradient and every aggregate is fixed, so that neither can be chosen with r in hand.
 """
 

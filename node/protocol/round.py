@@ -1,6 +1,6 @@
 """One attempt carried through its phases (node/protocol/sequence.py): what this peer says, waits for and concludes.
 
-Source: Gorbunov et al. 2021, Algorithms 1-7; the phases and prefixes are PROTOCOL.md's.
+Source: Gorbunov et al. 2021, Algorithms 1-7; PROTOCOL section 3 (phases, prefixes).
 """
 
 from __future__ import annotations

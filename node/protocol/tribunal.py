@@ -2,7 +2,7 @@
 
 Guilt that leaves the aggregates valid acts at the step's boundary; a false aggregate voids the attempt. A false
 accusation is evidence of malice: the accuser is banned.
-Source: Gorbunov et al. 2021, section 3.2 and Algorithm 4 (CheckAveraging, Accuse); PROTOCOL section 6.
+Source: Gorbunov et al. 2021, section 3.2 and Algorithm 4 (CheckAveraging, ACCUSE); PROTOCOL section 6.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Who recomputes whose gradient: the draw, its bound, and what happens when a drawn peer is removed.
+"""CheckComputations: who recomputes whose gradient, the draw, its bound, and what happens when a drawn peer is removed.
 
-Source: Gorbunov et al. 2021, Algorithm 7 (BTARD-SGD) lines on validators; PROTOCOL rules for removals.
+Source: Gorbunov et al. 2021, Algorithm 7 (BTARD-SGD) lines on validators; PROTOCOL section 3 (Validators).
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """A peer that speaks the wire by hand: pyzmq, msgpack, BLAKE3 and Ed25519 alone, nothing of the program it attacks.
 
-What it knows of the format is written down here once more, so that a change of the wire shows.
+What it knows of the format is written down here once more, from docs/spec alone; tests/test_spec.py holds it to the
+specification's test vectors, so that a change of the wire shows.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import zmq
 from blake3 import blake3
 from nacl.signing import SigningKey
 
+WIRE_VERSION = 6
 HELLO, COMMIT, SUSPECT, VIEW, OUTCOME, JOIN = 0, 1, 13, 14, 15, 16
 OVERSIZE_BYTES = 4 << 20
 ZMTP_GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x01NULL" + bytes(16) + b"\x00" + bytes(31)
@@ -83,7 +85,7 @@ class RawPeer:
                 line.curve_serverkey = self.transport_keys[peer]
                 line.routing_id = self.claimed
                 line.connect(control)
-            self.lines[peer].send(b"\x02\x04" + pack([self.run_id, self.token]))
+            self.lines[peer].send(self.greeting(self.token))
             self.bulk[peer] = self._socket(zmq.PUSH)
             self.bulk[peer].connect(bulk)
 
@@ -101,6 +103,10 @@ class RawPeer:
                 self.run, self.roster, self.fingerprint = slot[0], slot[1], rest[2]
         while self.tensors.poll(0):
             self.tensors.recv_multipart()
+
+    def greeting(self, token: bytes) -> bytes:
+        """The frame with which a line begins."""
+        return bytes((2, WIRE_VERSION)) + pack([self.run_id, token])
 
     # --- honest words -----------------------------------------------------------------------------------------
 
@@ -135,7 +141,8 @@ class RawPeer:
             yield [b"\x01"]
             yield [b"\x07" + noise]
             yield [b"\x01\x09" + noise]
-            yield [b"\x02\x04" + pack([self.run_id, os.urandom(32)])]
+            yield [self.greeting(os.urandom(32))]
+            yield [self.greeting(self.token)]  # again ours: else all of its tensors were a stranger's
             yield [b"\x02\x09" + noise]
             yield [b"\x01\x00" + noise, noise, noise]
             yield [b"\x01\x00" + b"\x91" * 4000]
