@@ -13,7 +13,7 @@ install:         ## the package, editable, and the development tools into the cu
 check: tools lint types layers test  ## everything that CI checks
 
 tools:           ## the package and the development tools, installed where they are missing
-	@$(PYTHON) -c 'import blake3, hypothesis, importlinter, mypy, pytest, ruff, torch' 2>/dev/null \
+	@$(PYTHON) -c 'import blake3, hypothesis, importlinter, mypy, pytest, pytest_timeout, ruff, torch' 2>/dev/null \
 	|| $(PYTHON) -m pip install '.[dev]'
 
 lint:            ## style

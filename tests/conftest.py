@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from node.training import environment
 from node.training.datasets.prepare import prepare_mnist
@@ -15,6 +16,13 @@ from tests import cifar
 from tests.monitored import monitored as monitored
 
 environment.pin("cpu")  # tests compute as the workers do
+
+# Hypothesis's own profile for CI repeats the same examples for ever. Here every run looks at new ones, a failing one is
+# printed with what replays it, and no test depends on how long anything takes.
+settings.register_profile(
+    "btard", deadline=None, derandomize=False, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("btard")
 
 
 @pytest.fixture

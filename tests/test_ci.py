@@ -7,8 +7,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
-ENGINE = Path(__file__).parent.parent / ".ci" / "engine"
+ROOT = Path(__file__).parent.parent
+ENGINE = ROOT / ".ci" / "engine"
 
 
 def script(path: Path, *lines: str) -> None:
@@ -46,3 +48,16 @@ def test_an_engine_is_found_or_its_absence_is_said(
     assert (found.returncode, found.stdout) == (code, said)
     assert ("no container engine" in found.stderr) is (code == 1)
     assert found.stderr.count("\n") == (code == 1)
+
+
+def test_hypothesis_looks_at_new_examples_and_prints_how_to_replay_one() -> None:
+    """Its own profile, chosen where CI is set, would look at the same ones in every run."""
+    chosen = settings()
+    assert (chosen.derandomize, chosen.print_blob, chosen.deadline) == (False, True, None)
+    fixed = [str(path) for path in (ROOT / "tests").rglob("test_*.py") if "derandomize" + "=" in path.read_text()]
+    assert not fixed
+
+
+def test_a_test_that_hangs_ends(pytestconfig: pytest.Config) -> None:
+    assert 0 < float(pytestconfig.getini("timeout")) < float(pytestconfig.getini("faulthandler_timeout"))
+    assert pytestconfig.getini("faulthandler_exit_on_timeout")

@@ -12,6 +12,7 @@ import pytest
 import zmq
 
 from node.sockets import Bounds, Channel, Context, Gate, Identity, authenticated
+from tests.ports import held_ports
 
 BOUNDS = Bounds(frames=2, frame_bytes=1000, backlog=4, queue=4, buffer_bytes=1 << 16)
 ANYWHERE = "tcp://127.0.0.1:*"
@@ -136,10 +137,8 @@ def test_a_full_queue_says_so_and_dialling_twice_keeps_the_line(context: Context
 def test_a_line_opened_anew_has_an_empty_queue_and_not_twice_in_a_moment(context: Context) -> None:
     """What waited ends with the old line: once libzmq's thread has ended it, nothing old comes any more."""
     channel = Channel(context, None, BOUNDS, ANYWHERE)
-    with tcp.socket() as held:  # bound and not listening: the port is ours and refuses whoever connects
-        held.setsockopt(tcp.SOL_SOCKET, tcp.SO_REUSEADDR, 1)  # and so does libzmq: the listener below takes it over
-        held.bind(("127.0.0.1", 0))
-        address = f"tcp://127.0.0.1:{held.getsockname()[1]}"
+    with held_ports(1) as (port,):
+        address = f"tcp://127.0.0.1:{port}"
         channel.dial(0, b"", address)
         old = channel._lines[0][1]
         ended = old.get_monitor_socket(zmq.EVENT_MONITOR_STOPPED)

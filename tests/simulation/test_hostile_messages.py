@@ -46,7 +46,7 @@ from tests.simulation.stage import Stage, play, set_up
 PEERS = 4
 BAD = 3
 ALL_FINISHED = {peer: "Finished" for peer in range(PEERS) if peer != BAD}
-EXAMPLES = settings(max_examples=120, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+EXAMPLES = settings(max_examples=120, suppress_health_check=list(HealthCheck))
 
 
 def four_peers(tolerance: float = 0.0, steps: int = 2, **more: object) -> Stage:
