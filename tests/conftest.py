@@ -25,6 +25,17 @@ settings.register_profile(
 settings.load_profile("btard")
 
 
+SLOW_S = 1800
+"""How long a slow test may take before it counts as one that hangs."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give slow tests, of which some search, more time than others have."""
+    for item in items:
+        if item.get_closest_marker("slow") is not None and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(SLOW_S))
+
+
 @pytest.fixture
 def cifar_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A data directory with 20 images in each batch of CIFAR-10's format."""

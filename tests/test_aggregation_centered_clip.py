@@ -96,6 +96,7 @@ def part_and_radius(draw):
     return inputs_NP, 10.0 ** draw(st.floats(-9, 13))
 
 
+@pytest.mark.slow
 @settings(max_examples=300)
 @given(part_and_radius())
 @example((torch.tensor([[-1.0, 0.0], [-1.0, -2.0], [-1.0, 1.0], [2.0, 2.0]]), 7.18928646538618e-08))

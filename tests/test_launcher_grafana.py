@@ -111,9 +111,7 @@ def grafana(*failing: Answer) -> Iterator[Grafana]:
             thread.join()
 
 
-def attacked(
-    where: Path, observer: Notes, url: str, auth: str | None = TOKEN, steps: int = 8
-) -> tuple[Any, list[str]]:
+def attacked(where: Path, observer: Notes, url: str, auth: str | None = TOKEN, steps: int = 8) -> tuple[Any, list[str]]:
     """A simulated run with an attack in step 5, which is the first annotation, and by default a few steps after it;
     returns its summary and notes. In a longer one that attacker is banned, and another's attack goes on."""
     experiment = Experiment(

@@ -21,6 +21,7 @@ def remembering() -> Iterator[None]:
     swift.slow()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", REVERTED, ids=lambda which: which.name.replace(" ", "_"))
 def test_without_a_safeguard_a_promise_breaks(which: Reverted) -> None:
     with without(which.patches):
