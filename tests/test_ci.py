@@ -50,6 +50,38 @@ def test_an_engine_is_found_or_its_absence_is_said(
     assert found.stderr.count("\n") == (code == 1)
 
 
+ALL = ("python3", "make", "cc", "prometheus", "promtool", "tc", "iptables", "spin")
+
+
+@pytest.mark.parametrize(
+    ("there", "system", "lacking"),
+    [
+        ((*ALL, "chromium"), "debian", ""),
+        ((*ALL, "google-chrome"), "ubuntu", ""),
+        (ALL, "debian", "chromium"),
+        (ALL, "ubuntu", "chromium-browser"),
+        ((*ALL[:4], "tc", "chromium"), "debian", "prometheus iptables spin"),
+        ((), "debian", "python3-venv make gcc libc6-dev prometheus chromium iproute2 iptables spin"),
+    ],
+    ids=["it has all", "a runner with Chrome", "no browser", "no browser on Ubuntu", "half of Prometheus", "bare"],
+)
+def test_what_a_machine_lacks_is_named_as_its_packages(
+    there: tuple[str, ...], system: str, lacking: str, tmp_path: Path
+) -> None:
+    programs, release = tmp_path / "bin", tmp_path / "os-release"
+    programs.mkdir()
+    for name in ("bash", "grep"):
+        (programs / name).symlink_to(str(shutil.which(name)))
+    for name in there:
+        script(programs / name, "exit 0")
+    release.write_text(f"NAME=x\nID={system}\n")
+    found = subprocess.run(
+        [programs / "bash", ROOT / ".ci" / "packages"], env={"PATH": str(programs), "OS_RELEASE": str(release)},
+        capture_output=True, text=True, timeout=30,
+    )  # fmt: skip
+    assert (found.returncode, found.stdout, found.stderr) == (0, f"{lacking}\n", "")
+
+
 def test_hypothesis_looks_at_new_examples_and_prints_how_to_replay_one() -> None:
     """Its own profile, chosen where CI is set, would look at the same ones in every run."""
     chosen = settings()
