@@ -1,8 +1,10 @@
-# `make check` is everything that CI checks on the code; `make help` lists the rest.
+# `make check` answers within minutes; `make check-all` is everything that CI checks on the code; `make help` lists the
+# rest.
 PYTHON ?= python3
 export OMP_NUM_THREADS = 1
 
-.PHONY: help install check tools lint types layers test model gpu explore soak soak-sockets fuzz format compose docs
+.PHONY: help install check check-all tools lint types layers test test-fast model gpu explore soak soak-sockets fuzz \
+  format compose docs
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -10,10 +12,12 @@ help:            ## this list
 install:         ## the package, editable, and the development tools into the current environment
 	$(PYTHON) -m pip install -e '.[dev]'
 
-check: tools lint types layers test  ## everything that CI checks
+check: tools lint types layers test-fast  ## style, types, imports and every quick test, without real processes: minutes
+
+check-all: tools lint types layers test  ## everything that CI checks: the slow tests and those with real processes too
 
 tools:           ## the package and the development tools, installed where they are missing
-	@$(PYTHON) -c 'import blake3, hypothesis, importlinter, mypy, pytest, ruff, torch' 2>/dev/null \
+	@$(PYTHON) -c 'import blake3, hypothesis, importlinter, mypy, pytest, pytest_timeout, ruff, torch' 2>/dev/null \
 	|| $(PYTHON) -m pip install '.[dev]'
 
 lint:            ## style
@@ -26,9 +30,13 @@ types:           ## mypy --strict
 layers:          ## import-linter: dependencies point one way
 	$(PYTHON) -c 'from importlinter.cli import lint_imports_command as run; run()' --no-logo
 
+QUICK = not sockets and not slow and not containers and not gpu
 WORKERS ?= logical
 test:            ## unit, paper, property, simulation and multi-process tests, on all processors (WORKERS=0: on one)
 	$(PYTHON) -m pytest -n $(WORKERS) --dist loadfile
+
+test-fast:       ## the tests that are neither slow nor start real processes (OPTIONS adds to pytest's)
+	$(PYTHON) -m pytest -n $(WORKERS) --dist loadfile -m "$(QUICK)" $(OPTIONS)
 
 model:           ## spin searches every run of the model of agreement, and refutes each weakened rule
 	$(PYTHON) -m pytest -s tests/model

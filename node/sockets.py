@@ -141,7 +141,7 @@ class Channel:
     def dial(self, peer: int, peer_key: bytes, endpoint: str) -> bool:
         """Open a line that connects, and reconnects, by itself; False if it stood already.
 
-        At a new address the peer gets a new line; what waited on the old one is lost with it.
+        At a new address the peer gets a new line; what waited on the old one is lost with it, a moment later.
 
         Raises:
             TransportError: the endpoint is no address.
@@ -174,7 +174,10 @@ class Channel:
         return True
 
     def redial(self, peer: int, peer_key: bytes) -> None:
-        """Open a standing line anew: what waited on it was for a process that is no more.
+        """Open a standing line anew, with an empty queue: what waited was for a process that is no more.
+
+        What waited is dropped when libzmq's own thread ends the old line, a moment after this returns. Until then the
+        new process may still receive some of it, as at any reconnection: a receiver must not rely on its absence.
 
         Not more than once a second: a peer that keeps being somebody new must not keep us busy.
         """

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from node.training import environment
 from node.training.datasets.prepare import prepare_mnist
@@ -15,6 +16,24 @@ from tests import cifar
 from tests.monitored import monitored as monitored
 
 environment.pin("cpu")  # tests compute as the workers do
+
+# Hypothesis's own profile for CI repeats the same examples for ever. Here every run looks at new ones, a failing one is
+# printed with what replays it, and no test depends on how long anything takes.
+settings.register_profile(
+    "btard", deadline=None, derandomize=False, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("btard")
+
+
+SLOW_S = 1800
+"""How long a slow test may take before it counts as one that hangs."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give slow tests, of which some search, more time than others have."""
+    for item in items:
+        if item.get_closest_marker("slow") is not None and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(SLOW_S))
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
-import socket
 import subprocess
 import time
 import urllib.error
@@ -156,21 +156,20 @@ def monitored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Monitored]:
 @contextmanager
 def reopened(folder: Path) -> Iterator[str]:
     """A Prometheus on what another has collected; yields its address."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
     nothing = folder / "nothing.yml"
     nothing.write_text("{}\n")
     command = [program("prometheus"), f"--config.file={nothing}", f"--storage.tsdb.path={folder / 'data'}",
-               f"--web.listen-address={address}", "--log.level=info"]  # fmt: skip
+               "--web.listen-address=127.0.0.1:0", "--log.level=info"]  # fmt: skip
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     try:
         assert process.stderr is not None
+        address = ""
         for line in process.stderr:
+            if "Listening on" in line:
+                address = re.search(r"address=(\S+)", line)[1]  # type: ignore[index]
             if "Server is ready" in line:
                 break
-        else:
-            raise AssertionError("Prometheus did not start")
+        assert address, "Prometheus did not start"
         yield address
     finally:
         process.terminate()

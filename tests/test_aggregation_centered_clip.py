@@ -96,7 +96,8 @@ def part_and_radius(draw):
     return inputs_NP, 10.0 ** draw(st.floats(-9, 13))
 
 
-@settings(max_examples=300, deadline=None)
+@pytest.mark.slow
+@settings(max_examples=300)
 @given(part_and_radius())
 @example((torch.tensor([[-1.0, 0.0], [-1.0, -2.0], [-1.0, 1.0], [2.0, 2.0]]), 7.18928646538618e-08))
 @example((torch.tensor([[0.0], [0.0], [2.0**40], [-(2.0**40)]]), 1e-9))
@@ -105,7 +106,7 @@ def test_residual_promise_on_any_input(case):
     assert_promise_kept(inputs_NP, radius)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.sampled_from(KINDS), st.integers(1, 64), st.integers(1, 300), st.floats(-6, 6), st.integers(0, 1 << 30))
 def test_residual_promise_on_any_family(kind, count, columns, log_radius, seed):
     assert_promise_kept(rows(kind, count, columns, seed), 10.0**log_radius)

@@ -67,6 +67,7 @@ CASES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "parameters", "reason", "steps"), CASES, ids=[f"{row[0]}-{row[1]}" for row in CASES])
 def test_both_attackers_are_banned_for_what_they_did(
     name: str, parameters: dict[str, object], reason: str, steps: int
@@ -107,6 +108,7 @@ def test_a_reformed_attacker_stays_and_stops() -> None:
 RUNS = 16
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(RUNS))
 def test_detection_times_of_whole_peers_are_those_of_their_coins(seed: int) -> None:
     """The full protocol, two attackers every step; tests/test_law.py holds the coins to the law."""

@@ -7,8 +7,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
-ENGINE = Path(__file__).parent.parent / ".ci" / "engine"
+ROOT = Path(__file__).parent.parent
+ENGINE = ROOT / ".ci" / "engine"
 
 
 def script(path: Path, *lines: str) -> None:
@@ -46,3 +48,48 @@ def test_an_engine_is_found_or_its_absence_is_said(
     assert (found.returncode, found.stdout) == (code, said)
     assert ("no container engine" in found.stderr) is (code == 1)
     assert found.stderr.count("\n") == (code == 1)
+
+
+ALL = ("python3", "make", "cc", "prometheus", "promtool", "tc", "iptables", "spin")
+
+
+@pytest.mark.parametrize(
+    ("there", "system", "lacking"),
+    [
+        ((*ALL, "chromium"), "debian", ""),
+        ((*ALL, "google-chrome"), "ubuntu", ""),
+        (ALL, "debian", "chromium"),
+        (ALL, "ubuntu", "chromium-browser"),
+        ((*ALL[:4], "tc", "chromium"), "debian", "prometheus iptables spin"),
+        ((), "debian", "python3-venv make gcc libc6-dev prometheus chromium iproute2 iptables spin"),
+    ],
+    ids=["it has all", "a runner with Chrome", "no browser", "no browser on Ubuntu", "half of Prometheus", "bare"],
+)
+def test_what_a_machine_lacks_is_named_as_its_packages(
+    there: tuple[str, ...], system: str, lacking: str, tmp_path: Path
+) -> None:
+    programs, release = tmp_path / "bin", tmp_path / "os-release"
+    programs.mkdir()
+    for name in ("bash", "grep"):
+        (programs / name).symlink_to(str(shutil.which(name)))
+    for name in there:
+        script(programs / name, "exit 0")
+    release.write_text(f"NAME=x\nID={system}\n")
+    found = subprocess.run(
+        [programs / "bash", ROOT / ".ci" / "packages"], env={"PATH": str(programs), "OS_RELEASE": str(release)},
+        capture_output=True, text=True, timeout=30,
+    )  # fmt: skip
+    assert (found.returncode, found.stdout, found.stderr) == (0, f"{lacking}\n", "")
+
+
+def test_hypothesis_looks_at_new_examples_and_prints_how_to_replay_one() -> None:
+    """Its own profile, chosen where CI is set, would look at the same ones in every run."""
+    chosen = settings()
+    assert (chosen.derandomize, chosen.print_blob, chosen.deadline) == (False, True, None)
+    fixed = [str(path) for path in (ROOT / "tests").rglob("test_*.py") if "derandomize" + "=" in path.read_text()]
+    assert not fixed
+
+
+def test_a_test_that_hangs_ends(pytestconfig: pytest.Config) -> None:
+    assert 0 < float(pytestconfig.getini("timeout")) < float(pytestconfig.getini("faulthandler_timeout"))
+    assert pytestconfig.getini("faulthandler_exit_on_timeout")

@@ -129,6 +129,7 @@ def test_a_mistake_in_a_page_would_be_found() -> None:
             test_a_command_is_one_that_the_program_takes(Line(ROOT / "README.md", ("btard-launch", *words)))
 
 
+@pytest.mark.slow
 @pytest.mark.mnist
 @pytest.mark.parametrize("line", [line for line in RUNS if "compose" not in line.words], ids=str)
 def test_a_run_of_the_pages_runs(line: Line, files: Path, mnist_directory: Path) -> None:

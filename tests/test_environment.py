@@ -35,6 +35,7 @@ def test_two_processes_have_one_fingerprint() -> None:
     assert in_another_process("e.fingerprint('cpu')") == environment.fingerprint("cpu")
 
 
+@pytest.mark.slow
 def test_another_setting_is_another_fingerprint() -> None:
     settings = (
         "torch.set_num_threads(2)",

@@ -24,6 +24,7 @@ from launcher.grafana import Annotator, connect, push
 from launcher.pages import dashboards, files
 from node.errors import BackendError, ConfigError
 from tests.monitored import Notes
+from tests.ports import held_ports
 
 TOKEN = "glsa_secret"
 Answer = tuple[int, Any]
@@ -110,10 +111,11 @@ def grafana(*failing: Answer) -> Iterator[Grafana]:
             thread.join()
 
 
-def attacked(where: Path, observer: Notes, url: str, auth: str | None = TOKEN) -> tuple[Any, list[str]]:
-    """A simulated run with one attacker that is banned and one whose attack goes on; returns its summary and notes."""
+def attacked(where: Path, observer: Notes, url: str, auth: str | None = TOKEN, steps: int = 8) -> tuple[Any, list[str]]:
+    """A simulated run with an attack in step 5, which is the first annotation, and by default a few steps after it;
+    returns its summary and notes. In a longer one that attacker is banned, and another's attack goes on."""
     experiment = Experiment(
-        task="quadratic", backend="simulated", device="cpu", peers=5, steps=30, eval_every=30, run_dir=str(where),
+        task="quadratic", backend="simulated", device="cpu", peers=5, steps=steps, eval_every=steps, run_dir=str(where),
         role=("3=noise:start=5", "4=zero:start=8,stop=9"),
     )  # fmt: skip
     return run(experiment, Annotator(observer, url, auth)).summary, observer.lines
@@ -121,7 +123,7 @@ def attacked(where: Path, observer: Notes, url: str, auth: str | None = TOKEN) -
 
 def test_attacks_and_bans_become_regions(tmp_path: Path) -> None:
     with grafana() as server:
-        made, notes = attacked(tmp_path / "run", Notes(), server.url)
+        made, notes = attacked(tmp_path / "run", Notes(), server.url, steps=30)
     assert [line for line in notes if "warning" in line] == []
     by_tag: dict[str, list[dict[str, Any]]] = {}
     for each in server.annotations:
@@ -169,10 +171,9 @@ def test_wrong_credentials_are_one_warning(tmp_path: Path) -> None:
 
 
 def test_an_unreachable_grafana_is_one_warning(tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{free.getsockname()[1]}"
-    made, notes = attacked(tmp_path / "run", Notes(), url)
+    with held_ports(1) as (port,):
+        url = f"http://127.0.0.1:{port}"
+        made, notes = attacked(tmp_path / "run", Notes(), url)
     assert made.outcome == "finished"
     (warning,) = (line for line in notes if line.startswith("warning"))
     assert f"Grafana at {url} cannot be reached" in warning

@@ -23,6 +23,7 @@ def table() -> dict[str, str]:
     return {mutant.name: row[0] for mutant, row in zip(HAND_MADE, rows, strict=False) if mutant.name in " ".join(row)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mutant", HAND_MADE, ids=lambda mutant: mutant.name)
 def test_the_modules_own_tests_notice_it(mutant: HandMade, table: dict[str, str]) -> None:
     assert table[mutant.name] == "killed"
@@ -47,6 +48,7 @@ for before, after in (
 """
 
 
+@pytest.mark.slow
 def test_the_tool_sees_a_survivor_and_a_hang() -> None:
     """Mutants of a module whose tests do not look there, would compute for ever, or would wait for ever; in a process
     of its own: a fork of this one could wait for a lock that a thread held."""

@@ -38,6 +38,7 @@ def test_there_are_enough_of_them() -> None:
     assert len(DYNAMIC) + len(wrong.STATIC) >= 40
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DYNAMIC)
 def test_it_is_refused_for_what_is_wrong_with_it(name: str, found: dict[str, plugins.Found]) -> None:
     problem = found[DYNAMIC[name]].problem

@@ -9,6 +9,7 @@ import pytest
 from tests.storage_faults import main, trials
 
 
+@pytest.mark.slow
 def test_wherever_the_power_goes_a_node_never_contradicts_itself(tmp_path: Path) -> None:
     """Ten thousand: `python -m tests.storage_faults --crashes 10000`."""
     lives = list(trials(400, tmp_path))

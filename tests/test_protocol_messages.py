@@ -188,7 +188,7 @@ def test_a_single_precision_number_is_not_canonical() -> None:
         decode_body(short)
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=300)
 @given(st.binary(max_size=300))
 def test_no_bytes_raise_anything_else(data: bytes) -> None:
     for decode in (decode_body, decode_signed):

@@ -120,6 +120,7 @@ def test_the_command_has_no_digits_that_it_does_not_need() -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_page_of_a_sweep(swept: Path, tmp_path: Path) -> None:
     seen = _looked(sweep_page.write(swept), tmp_path)
     kinds = ("final", "best", "latency", "bytes")
@@ -128,6 +129,7 @@ def test_the_page_of_a_sweep(swept: Path, tmp_path: Path) -> None:
     assert "detection-2-1-remove" in seen.figures
 
 
+@pytest.mark.slow
 def test_attackers_that_nobody_looks_for_are_counted_apart(tmp_path: Path) -> None:
     store = Store(tmp_path)
     cells = grid.cells(BASE, {"byzantine": [2], "attack": ["zero"], "validators": [0, 1], "steps": [60]})
@@ -151,6 +153,7 @@ def test_nobody_looks_for_attackers_in_a_comparison_run(tmp_path: Path) -> None:
     assert re.search(r"evidence checked\s+1 runs, 0 wrong", facts)
 
 
+@pytest.mark.slow
 @pytest.mark.mnist
 def test_the_page_of_the_papers_plan(paper: Path, tmp_path: Path) -> None:
     page = paper / "report.html"
@@ -164,6 +167,7 @@ def test_the_page_of_the_papers_plan(paper: Path, tmp_path: Path) -> None:
     assert "0.9831" in text, "the published final stands beside ours"
 
 
+@pytest.mark.slow
 def test_comparing_runs(attacked: Result, tmp_path: Path) -> None:
     other = run(Experiment(backend="simulated", task="quadratic", device="cpu", steps=60, eval_every=10, attack="zero",
                            byzantine=1, attack_start=4, run_dir=str(tmp_path / "other")))  # fmt: skip
@@ -182,6 +186,7 @@ def test_comparing_runs(attacked: Result, tmp_path: Path) -> None:
     assert ("final parameters", "", "the same bits as A's", "") in same
 
 
+@pytest.mark.slow
 def test_comparing_sweeps(swept: Path) -> None:
     lines, page = compare.make(swept, swept)
     table = {line[0]: line[1:] for line in lines}
@@ -190,6 +195,7 @@ def test_comparing_sweeps(swept: Path) -> None:
     assert page.count("<tr>") > 6
 
 
+@pytest.mark.slow
 def test_what_is_neither(attacked: Result, swept: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="neither a run nor a sweep"):
         command.report(tmp_path)

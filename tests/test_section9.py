@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration import test_section9 as clusters
 from tests.section9 import ROWS, Row
 
 ROOT = Path(__file__).parent.parent
@@ -39,3 +40,10 @@ def test_a_row_has_its_tests_over_sockets(row: Row) -> None:
 
 def test_the_table_has_every_row_of_the_specification_once() -> None:
     assert len(ROWS) == len({row.attack for row in ROWS}) == 16
+
+
+def test_every_cluster_has_a_test_that_judges_it() -> None:
+    """Only those of chosen tests are started: one that no test asks for would never run."""
+    marks = [mark for value in vars(clusters).values() for mark in getattr(value, "pytestmark", ())]
+    judged = [name for mark in marks if mark.args[:1] == ("end",) for name in mark.args[1]]
+    assert set(judged) == set(clusters.PLANS)

@@ -12,6 +12,7 @@ import pytest
 import zmq
 
 from node.sockets import Bounds, Channel, Context, Gate, Identity, authenticated
+from tests.ports import held_ports
 
 BOUNDS = Bounds(frames=2, frame_bytes=1000, backlog=4, queue=4, buffer_bytes=1 << 16)
 ANYWHERE = "tcp://127.0.0.1:*"
@@ -133,16 +134,23 @@ def test_a_full_queue_says_so_and_dialling_twice_keeps_the_line(context: Context
     assert channel.send(0, b"x")
 
 
-def test_a_line_opened_anew_carries_nothing_old_and_not_twice_in_a_moment(context: Context) -> None:
+def test_a_line_opened_anew_has_an_empty_queue_and_not_twice_in_a_moment(context: Context) -> None:
+    """What waited ends with the old line: once libzmq's thread has ended it, nothing old comes any more."""
     channel = Channel(context, None, BOUNDS, ANYWHERE)
-    with tcp.create_server(("127.0.0.1", 0)) as free:
-        address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
-    channel.dial(0, b"", address)
-    assert [channel.send(0, b"old") for _ in range(5)] == [True] * 4 + [False], "nobody listens: it waits in the queue"
-    channel.redial(0, b"")
-    line = channel._lines[0][1]
-    channel.redial(0, b"")
-    assert channel._lines[0][1] is line
-    assert channel.send(0, b"new")
-    again = Channel(context, None, BOUNDS, address)
-    assert [frame.bytes for frame in receive(again)] == [b"new"]
+    with held_ports(1) as (port,):
+        address = f"tcp://127.0.0.1:{port}"
+        channel.dial(0, b"", address)
+        old = channel._lines[0][1]
+        ended = old.get_monitor_socket(zmq.EVENT_MONITOR_STOPPED)
+        assert [channel.send(0, b"old") for _ in range(5)] == [True] * 4 + [False], "nobody listens: it waits"
+        channel.redial(0, b"")
+        assert ended.poll(WATCHDOG_MS), "libzmq tells when the old line and its queue are gone"
+        line = channel._lines[0][1]
+        assert line is not old
+        channel.redial(0, b"")
+        assert channel._lines[0][1] is line
+        news = [b"new %d" % number for number in range(5)]
+        assert [channel.send(0, new) for new in news] == [True] * 4 + [False], "the new line has a queue of its own"
+        again = Channel(context, None, BOUNDS, address)
+        assert [frame.bytes for _ in range(4) for frame in receive(again)] == news[:4]
+        ended.close()

@@ -118,6 +118,7 @@ def test_normalising_by_a_batchs_own_moments_is_what_training_does() -> None:
     torch.testing.assert_close(alone, resnet.logits(layers, parameters, images, moments)[:1], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_it_learns(cifar_directory: Path) -> None:
     """Red tells the class: plain SGD, one worker, gets far above chance (0.1)."""
     task = build_task(Plugin("cifar10_resnet18", {"width": 4}), TaskContext(cifar_directory, 24))

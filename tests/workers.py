@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import resource
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,11 +19,14 @@ import zmq
 
 from launcher.backends.local import context, server_environment
 from launcher.containers import places
-from node import journal, keys, worker
+from node import journal, keys, monitoring, worker
 from node.config import Endpoint, Member, NodeConfig, Plugin, RunConfig, Secrets, load
 from node.mesh import GRACE_S
+from node.monitoring import LINGER_S
+from tests.ports import held_ports
 
 ROOT = Path(__file__).parent.parent
+FOR_EVER_S = 1e6  # what waits as long as this fails its test by `WATCHDOG_S`
 WATCHDOG_S = 60.0  # ends a test that hangs; no test depends on how long anything takes
 QUADRATIC = RunConfig(peers=3, task=Plugin("quadratic"), steps=3, batch_size=4, eval_every=2)
 ENDLESS = msgspec.structs.replace(QUADRATIC, steps=1_000_000, eval_every=1_000_000)
@@ -98,7 +100,7 @@ def roster(where: Path, run: RunConfig = QUADRATIC) -> tuple[NodeConfig, ...]:
 @contextmanager
 def workers(
     chosen: Sequence[NodeConfig], mesh_s: float = WATCHDOG_S, file_bytes: int | None = None, grace_s: float = GRACE_S,
-    descriptors: tuple[int, int] | None = None,
+    descriptors: tuple[int, int] | None = None, linger_s: float = LINGER_S,
 ) -> Iterator[list[Worker]]:  # fmt: skip
     """One process per configuration; none is left afterwards.
 
@@ -107,13 +109,14 @@ def workers(
         file_bytes: the largest file they can write: beyond it a write fails as on a full disk.
         grace_s: how long of `mesh_s` for the last f.
         descriptors: how many they may open: the soft limit and the hard one.
+        linger_s: how long they keep their metrics open for a last scrape.
     """
     with ExitStack() as stack:
         started = []
         for config in chosen:
             ours, theirs = context().Pipe()
             process = context().Process(
-                target=_work, args=(config, theirs, mesh_s, file_bytes, grace_s, descriptors), daemon=True
+                target=_work, args=(config, theirs, mesh_s, file_bytes, grace_s, descriptors, linger_s), daemon=True
             )
             with server_environment():
                 process.start()
@@ -153,12 +156,13 @@ def changed(config: NodeConfig, **fields: Any) -> NodeConfig:
 
 def _work(
     config: NodeConfig, pipe: Any, mesh_s: float, file_bytes: int | None, grace_s: float,
-    descriptors: tuple[int, int] | None,
+    descriptors: tuple[int, int] | None, linger_s: float,
 ) -> None:  # fmt: skip
     if descriptors is not None:
         resource.setrlimit(resource.RLIMIT_NOFILE, descriptors)
     if file_bytes is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
+    monitoring.LINGER_S = linger_s
     sys.exit(worker.main(config, pipe, mesh_s, grace_s))
 
 
@@ -177,10 +181,11 @@ def on_this_machine(root: Path, nodes: Sequence[int], peers: int) -> Iterator[li
         nodes: which of them to start.
         peers: of the run.
     """
-    addresses = {str(node): Endpoint(*(f"tcp://localhost:{port}" for port in free_ports(2))) for node in range(peers)}
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    workers = []
-    try:
+    with held_ports(2 * peers) as ports, ExitStack() as stack:
+        lines = iter(f"tcp://localhost:{port}" for port in ports)
+        addresses = {str(node): Endpoint(next(lines), next(lines)) for node in range(peers)}
+        workers = []
         for node in nodes:
             place, own = places.secrets_of(root, node), addresses[str(node)]
             config: NodeConfig = msgspec.structs.replace(
@@ -191,19 +196,6 @@ def on_this_machine(root: Path, nodes: Sequence[int], peers: int) -> Iterator[li
             (place / "config.json").write_bytes(msgspec.json.encode(config))
             command = [sys.executable, "-m", "node", str(place / "config.json")]
             workers.append(subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL))
+            stack.callback(workers[-1].wait)
+            stack.callback(workers[-1].kill)
         yield workers
-    finally:
-        for worker in workers:
-            worker.kill()
-            worker.wait()
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on."""
-    sockets = [socket.socket() for _ in range(count)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports

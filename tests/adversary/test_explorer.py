@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import time
+import math
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -135,7 +136,7 @@ def test_peers_treated_alike_are_one_choice() -> None:
 
 
 def test_a_line_replays_what_a_search_did() -> None:
-    found, _ = guide(Size(4, 1), 3, 4, time.monotonic() + 60.0)
+    found, _ = guide(Size(4, 1), 3, 4, math.inf)
     assert found.runs == 4
     style, trail = ["near", "c"], ("+9", "+1", "hold:3:COMMIT:0", "+1", "+1", "give:3:COMMIT:0")
     text = line(style, trail)
@@ -229,22 +230,21 @@ def test_a_peer_that_does_not_come_back_is_found(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_search_of_no_deviations_is_one_run_of_distinct_states() -> None:
-    found = explore(Size(4, 1), ["near", "c"], 0, 10**6, time.monotonic() + 60.0)
+    found = explore(Size(4, 1), ["near", "c"], 0, 10**6, math.inf)
     assert (found.runs, found.broken, found.complete) == (1, [], True)
     assert len(found.states) > 20
 
 
 def test_shares_of_a_search_come_to_the_whole() -> None:
     prefix = "near,c,@CLOSE3"
-    until = time.monotonic() + 120.0
-    whole = explore(Size(4, 1), ["near", "c"], 1, 10**6, until, prefix=prefix)
-    parts = [explore(Size(4, 1), ["near", "c"], 1, 10**6, until, share=(which, 3), prefix=prefix) for which in range(3)]
+    search = partial(explore, Size(4, 1), ["near", "c"], 1, 10**6, math.inf, prefix=prefix)
+    whole, parts = search(), [search(share=(which, 3)) for which in range(3)]
     assert whole.complete
     assert set.union(*(part.states for part in parts)) == whole.states
 
 
 def test_the_same_seed_finds_the_same() -> None:
-    first, second = (guide(Size(4, 1), 5, 6, time.monotonic() + 60.0) for _ in range(2))
+    first, second = (guide(Size(4, 1), 5, 6, math.inf) for _ in range(2))
     assert first[0].events == second[0].events
     assert first[1].covered == second[1].covered
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import math
 from collections.abc import Iterator
 
 import pytest
@@ -21,11 +21,12 @@ def remembering() -> Iterator[None]:
     swift.slow()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", REVERTED, ids=lambda which: which.name.replace(" ", "_"))
 def test_without_a_safeguard_a_promise_breaks(which: Reverted) -> None:
     with without(which.patches):
-        found = search(which, time.monotonic() + 240.0)
+        found = search(which, math.inf)
     assert found.broken, f"{len(found.states)} states and {found.runs} runs without a broken promise"
     # As it is, the first of these runs break nothing: what was found is the missing safeguard's.
-    kept = search(control(which, min(found.runs, CONTROL)), time.monotonic() + 120.0)
+    kept = search(control(which, min(found.runs, CONTROL)), math.inf)
     assert kept.runs and not kept.broken, f"with the safeguard too: {kept.broken}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from pathlib import Path
 from typing import Any
 
@@ -74,14 +73,12 @@ def test_a_second_up_is_a_new_run_with_new_keys(attacked: Cluster, scored: tuple
     """What `docker compose up` does again; Prometheus keeps the first run."""
     summary, run_dir = scored
     attacked.up()
-    began = time.time()
     attacked.wait_healthy()
     seen = attacked.wait("the new run", lambda: {each["metric"]["run_id"] for each in attacked.ask("btard_run_step")}
                          - {summary["run_id"]})  # fmt: skip
     assert len(seen) == 1
     genesis = attacked.inside("observer", "cat", "/btard/truth/genesis.json").stdout
     assert genesis and genesis != (run_dir / "genesis.json").read_text()
-    assert time.time() - began < 4 * PATIENCE_S
 
 
 def test_down_leaves_nothing(attacked: Cluster, scored: tuple[dict[str, Any], Path]) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from contextlib import suppress
 
+import pytest
+
 from node import wire
 from node.envelope import unseal
 from node.errors import WireError
@@ -15,6 +17,7 @@ from tests.fuzz.frames import GROWTH_MB, LARGEST, Fuzz, at_random, seeds
 RUNS = 3000
 
 
+@pytest.mark.slow
 def test_random_frames_crash_nothing_and_leave_nothing_behind() -> None:
     fuzz = Fuzz(RUNS, guided=False)
     at_random(fuzz, RUNS)

@@ -13,7 +13,8 @@ from tests.fuzz.scenes import ATTACKER, SCENES, recorded
 from tests.simulation.lies import LIES
 
 
-@settings(max_examples=150, deadline=None)
+@pytest.mark.slow
+@settings(max_examples=150)
 @given(scene=st.integers(0, len(SCENES) - 1), start=st.integers(0, 400), data=st.binary(min_size=8, max_size=400))
 def test_a_peer_survives_and_blames_only_the_attacker(scene: int, start: int, data: bytes) -> None:
     arena = Arena(scene, start % len(recorded(scene)))
@@ -25,7 +26,8 @@ def test_a_peer_survives_and_blames_only_the_attacker(scene: int, start: int, da
     assert not arena.halted
 
 
-@settings(max_examples=150, deadline=None)
+@pytest.mark.slow
+@settings(max_examples=150)
 @given(start=st.integers(110, 144), data=st.binary(min_size=8, max_size=400))
 def test_a_peer_on_its_way_back_survives_its_teachers_and_comes_back(start: int, data: bytes) -> None:
     arena = Returning(start)

@@ -21,6 +21,7 @@ import zmq
 from node import journal, keys
 from node.config import Endpoint, NodeConfig, Plugin, RunConfig
 from tests.integration.raw_peer import RawPeer, endless, more_frame
+from tests.ports import held_ports
 
 pytestmark = pytest.mark.sockets
 WATCHDOG_S = 120.0  # ends a test that hangs; no test depends on how long anything takes
@@ -36,7 +37,8 @@ class Cluster:
 
     def __init__(self, where: Path, run: RunConfig, honest: int) -> None:
         self.members, self.secrets = keys.generate(0, run.peers)
-        ports = _free_ports(2 * run.peers)
+        self._held = ExitStack()
+        ports = self._held.enter_context(held_ports(2 * run.peers))
         self.addresses = {
             peer: Endpoint(f"tcp://127.0.0.1:{ports[2 * peer]}", f"tcp://127.0.0.1:{ports[2 * peer + 1]}")
             for peer in range(run.peers)
@@ -98,14 +100,7 @@ class Cluster:
                 process.terminate()
         for process in self.processes:
             process.communicate(timeout=WATCHDOG_S)
-
-
-def _free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        lines = [stack.enter_context(tcp.socket()) for _ in range(count)]
-        for line in lines:
-            line.bind(("127.0.0.1", 0))
-        return [line.getsockname()[1] for line in lines]
+        self._held.close()
 
 
 def unhurt(cluster: Cluster, honest: int, removable: set[int]) -> None:

@@ -6,8 +6,6 @@ the time they wait for deadlines. Every cluster is held to all promises (`keeps_
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-
 import msgspec
 import pytest
 
@@ -122,15 +120,27 @@ PLANS = {
 }  # fmt: skip
 """The longest first."""
 
-Ends = Callable[[str], Aftermath]
-
 
 @pytest.fixture(scope="module")
-def ends(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ends]:
-    yield run_all(tmp_path_factory.mktemp("section9"), PLANS, AT_ONCE).__getitem__
+def ends(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Aftermath]:
+    """Of the clusters that the chosen tests judge: `-k` with one name starts one."""
+    asked = {item.callspec.params["end"] for item in request.session.items
+             if isinstance(item, pytest.Function) and item.path == request.path}  # fmt: skip
+    chosen = {name: plan for name, plan in PLANS.items() if name in asked}
+    return run_all(tmp_path_factory.mktemp("section9"), chosen, AT_ONCE)
 
 
-def kept(end: Aftermath, removed: list[tuple[int, int, str]], lost: int = 0) -> Aftermath:
+@pytest.fixture
+def end(request: pytest.FixtureRequest, ends: dict[str, Aftermath]) -> Aftermath:
+    return ends[request.param]
+
+
+def judges(plan: str) -> pytest.MarkDecorator:
+    """A test of one of the clusters."""
+    return pytest.mark.parametrize("end", [plan], indirect=True)
+
+
+def kept(end: Aftermath, removed: list[tuple[int, int, str]], lost: int = 0) -> None:
     """Every promise, exactly these removals, and every attacker has attacked."""
     keeps_the_promises(end, lost)
     assert end.removed == removed, end.log
@@ -138,115 +148,132 @@ def kept(end: Aftermath, removed: list[tuple[int, int, str]], lost: int = 0) -> 
     return end
 
 
-def test_two_messages_for_one_slot_ban_their_signer(ends: Ends) -> None:
+@judges("equivocation")
+def test_two_messages_for_one_slot_ban_their_signer(end: Aftermath) -> None:
     """AGGs, CHECKSUMS, and the randomness commitment shown differently to two peers."""
-    end = kept(ends("equivocation"), [(1, 6, "equivocation"), (2, 5, "equivocation"), (3, 4, "equivocation")])
+    kept(end, [(1, 6, "equivocation"), (2, 5, "equivocation"), (3, 4, "equivocation")])
     assert end.steps("disputed") == end.steps("voided") == {1, 2, 3}
 
 
-def test_two_closes_and_a_false_prefix_ban_their_signer(ends: Ends) -> None:
+@judges("last words")
+def test_two_closes_and_a_false_prefix_ban_their_signer(end: Aftermath) -> None:
     """Someone holds a certificate of step 1: it wins, and the evidence waits for the next REPORT."""
-    end = kept(ends("last words"), [(2, 5, "equivocation"), (3, 4, "prefix")])
+    kept(end, [(2, 5, "equivocation"), (3, 4, "prefix")])
     assert end.steps("voided") == {3}
 
 
-def test_a_part_is_published_or_its_sender_removed(ends: Ends) -> None:
+@judges("parts")
+def test_a_part_is_published_or_its_sender_removed(end: Aftermath) -> None:
     """Never published: removed. Wrong, then published; or published to one, and pulled from there: an edge."""
-    end = kept(ends("parts"), [(1, 6, "withheld")])
+    kept(end, [(1, 6, "withheld")])
     asked = {record["step"] for record in end.said(end.witness, "committed") if "HELD" in record["phases"]}
     assert asked == {1, 3, 4}
     assert not end.steps("disputed")
 
 
-def test_a_wrong_aggregate_falls_in_its_step_and_a_missing_one_is_pulled_or_removed(ends: Ends) -> None:
-    end = kept(ends("aggregates"), [(1, 6, "aggregate"), (3, 4, "withheld")])
+@judges("aggregates")
+def test_a_wrong_aggregate_falls_in_its_step_and_a_missing_one_is_pulled_or_removed(end: Aftermath) -> None:
+    kept(end, [(1, 6, "aggregate"), (3, 4, "withheld")])
     assert end.dropped["bulk_digest"] > 0, "only the committed bytes count"
     assert end.steps("voided") == {1, 3}
 
 
-def test_impossible_checksums_fall_to_v0(ends: Ends) -> None:
+@judges("impossible checksums")
+def test_impossible_checksums_fall_to_v0(end: Aftermath) -> None:
     """Peer 4 validates in step 3; with seven peers it has checksums to lie about all the same."""
-    end = kept(ends("impossible checksums"), [(1, 6, "bounds"), (2, 5, "bounds"), (3, 4, "bounds")])
+    kept(end, [(1, 6, "bounds"), (2, 5, "bounds"), (3, 4, "bounds")])
     assert not end.steps("voided")
 
 
-def test_a_large_covered_shift_falls_to_v3(ends: Ends) -> None:
-    end = kept(ends("a large shift, covered"), [(12, 4, "aggregate"), (12, 5, "aggregate")])
+@judges("a large shift, covered")
+def test_a_large_covered_shift_falls_to_v3(end: Aftermath) -> None:
+    kept(end, [(12, 4, "aggregate"), (12, 5, "aggregate")])
     assert {record["kind"] for record in end.said(end.witness, "accused")} == {"averaging:V3"}
 
 
-def test_a_small_covered_shift_falls_to_a_validator(ends: Ends) -> None:
-    end = kept(ends("a small shift, covered"), [(4, 4, "checksum"), (6, 5, "checksum")])
+@judges("a small shift, covered")
+def test_a_small_covered_shift_falls_to_a_validator(end: Aftermath) -> None:
+    kept(end, [(4, 4, "checksum"), (6, 5, "checksum")])
     assert {record["kind"] for record in end.said(end.witness, "accused")} == {"gradient"}
 
 
-def test_a_reveal_withheld_costs_an_attacker_each(ends: Ends) -> None:
+@judges("reveals")
+def test_a_reveal_withheld_costs_an_attacker_each(end: Aftermath) -> None:
     """Peer 4 goes on as if it had opened its randomness: others notice that, or its silence, whichever comes first."""
-    end = ends("reveals")
     keeps_the_promises(end)
     assert [row[:2] for row in end.removed] == [(1, 5), (7, 4)]
     assert {reason for _, _, reason in end.removed} <= {"silent", "incomplete"}
     assert end.steps("voided") == {1, 7}
 
 
-def test_silence_is_gone_and_silence_toward_some_is_healed(ends: Ends) -> None:
+@judges("silence")
+def test_silence_is_gone_and_silence_toward_some_is_healed(end: Aftermath) -> None:
     """Peer 5 is silent toward two peers in step 2: others forward what they missed. Peer 4 speaks at the last instant,
     to one peer alone."""
-    end = kept(ends("silence"), [(1, 6, "silent"), (3, 4, "silent")])
+    kept(end, [(1, 6, "silent"), (3, 4, "silent")])
     assert end.steps("disputed") == {1, 3}
     assert {record["peer"] for record in end.said(end.witness, "banned") if record["standing"] == "gone"} == {4, 6}
 
 
-def test_a_certificate_that_one_peer_alone_holds_wins(ends: Ends) -> None:
-    kept(ends("the certificate"), [(2, 4, "equivocation")])
+@judges("the certificate")
+def test_a_certificate_that_one_peer_alone_holds_wins(end: Aftermath) -> None:
+    kept(end, [(2, 4, "equivocation")])
 
 
-def test_two_camps_end_the_step_alike(ends: Ends) -> None:
+@judges("two camps")
+def test_two_camps_end_the_step_alike(end: Aftermath) -> None:
     """Each half has a dispute of its own, of two steps, and the attackers' signatures for what it decides."""
-    end = ends("two camps")
     keeps_the_promises(end)
     assert {peer for _, peer, _ in end.removed} == {4, 5}, end.log
 
 
-def test_views_at_the_last_instant_of_their_round_make_equal_unions(ends: Ends) -> None:
-    kept(ends("late views"), [(1, 4, "equivocation"), (1, 5, "prefix")])
+@judges("late views")
+def test_views_at_the_last_instant_of_their_round_make_equal_unions(end: Aftermath) -> None:
+    kept(end, [(1, 4, "equivocation"), (1, 5, "prefix")])
 
 
-def test_false_accusers_are_banned_and_causeless_complaints_cut_off(ends: Ends) -> None:
-    kept(ends("accusations"), [(1, 6, "false_accusation"), (2, 5, "false_accusation"), (3, 4, "edges")])
+@judges("accusations")
+def test_false_accusers_are_banned_and_causeless_complaints_cut_off(end: Aftermath) -> None:
+    kept(end, [(1, 6, "false_accusation"), (2, 5, "false_accusation"), (3, 4, "edges")])
 
 
-def test_the_fourth_complaint_of_a_pair_costs_one_honest_peer_at_most(ends: Ends) -> None:
-    kept(ends("complaints"), [(5, 2, "eliminated"), (5, 5, "eliminated")], lost=1)
+@judges("complaints")
+def test_the_fourth_complaint_of_a_pair_costs_one_honest_peer_at_most(end: Aftermath) -> None:
+    kept(end, [(5, 2, "eliminated"), (5, 5, "eliminated")], lost=1)
 
 
-def test_silent_validators_go_at_their_first_turn(ends: Ends) -> None:
+@judges("validators")
+def test_silent_validators_go_at_their_first_turn(end: Aftermath) -> None:
     """One leaves its verdict out, the other says nothing; the next in the permutation steps in."""
-    kept(ends("validators"), [(2, 5, "malformed"), (3, 4, "silent")])
+    kept(end, [(2, 5, "malformed"), (3, 4, "silent")])
 
 
-def test_a_validator_that_spares_its_accomplice_only_delays(ends: Ends) -> None:
-    kept(ends("an accomplice"), [(4, 4, "gradient"), (6, 5, "gradient")])
+@judges("an accomplice")
+def test_a_validator_that_spares_its_accomplice_only_delays(end: Aftermath) -> None:
+    kept(end, [(4, 4, "gradient"), (6, 5, "gradient")])
 
 
-def test_copies_and_replays_are_useless(ends: Ends) -> None:
-    end = kept(ends("copies"), [(1, 6, "malformed"), (4, 3, "withheld")])
+@judges("copies")
+def test_copies_and_replays_are_useless(end: Aftermath) -> None:
+    kept(end, [(1, 6, "malformed"), (4, 3, "withheld")])
     assert all(end.dropped.get(reason) for reason in ("foreign_run", "late", "too_early", "bulk_unexpected")), end.log
 
 
-def test_what_no_honest_peer_sends_is_evidence_or_dropped(ends: Ends) -> None:
-    end = kept(ends("impossible messages"), [(2, 6, "malformed"), (3, 4, "unusable")])
+@judges("impossible messages")
+def test_what_no_honest_peer_sends_is_evidence_or_dropped(end: Aftermath) -> None:
+    kept(end, [(2, 6, "malformed"), (3, 4, "unusable")])
     assert all(end.dropped.get(reason) for reason in ("bad_signature", "oversized")), end.log
 
 
-def test_a_crashed_and_a_killed_process_are_gone(ends: Ends) -> None:
+@judges("crashes")
+def test_a_crashed_and_a_killed_process_are_gone(end: Aftermath) -> None:
     """Peer 4 is killed in the middle of the dispute about peer 5."""
-    end = kept(ends("crashes"), [(1, 4, "silent"), (1, 5, "silent")])
+    kept(end, [(1, 4, "silent"), (1, 5, "silent")])
     assert end.codes[4] == -9
 
 
-def test_whoever_comes_back_with_a_wrong_gradient_is_banned(ends: Ends) -> None:
-    end = ends("a wrong gradient on probation")
+@judges("a wrong gradient on probation")
+def test_whoever_comes_back_with_a_wrong_gradient_is_banned(end: Aftermath) -> None:
     keeps_the_promises(end)
     silent, (step, peer, reason) = end.removed
     assert silent == (1, 3, "silent")
@@ -254,23 +281,23 @@ def test_whoever_comes_back_with_a_wrong_gradient_is_banned(ends: Ends) -> None:
     assert not end.said(end.witness, "returned")
 
 
-def test_a_partition_into_halves_halts_both_sides(ends: Ends) -> None:
-    end = ends("a partition 3/3")
+@judges("a partition 3/3")
+def test_a_partition_into_halves_halts_both_sides(end: Aftermath) -> None:
     agree_step_by_step(end, end.honest)
     assert all(end.codes[peer] == 1 and end.said(peer, "halted") for peer in end.honest), end.log
     assert not any(end.said(peer, "banned") for peer in end.honest), end.log
 
 
-def test_a_partition_four_to_two_goes_on_without_the_two(ends: Ends) -> None:
-    end = ends("a partition 4/2")
+@judges("a partition 4/2")
+def test_a_partition_four_to_two_goes_on_without_the_two(end: Aftermath) -> None:
     agree_step_by_step(end, end.honest)
     assert all(end.said(peer, "finished") for peer in range(4)), end.log
     assert all(end.said(peer, "halted") and not end.said(peer, "banned") for peer in (4, 5)), end.log
     assert [row[1:] for row in end.removed] == [(4, "silent"), (5, "silent")]
 
 
-def test_peers_that_nobody_hears_are_gone(ends: Ends) -> None:
-    end = ends("a partition one way")
+@judges("a partition one way")
+def test_peers_that_nobody_hears_are_gone(end: Aftermath) -> None:
     agree_step_by_step(end, end.honest)
     assert all(end.said(peer, "finished") for peer in range(4)), end.log
     assert [row[1:] for row in end.removed] == [(4, "silent"), (5, "silent")]

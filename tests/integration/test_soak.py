@@ -34,6 +34,7 @@ def test_a_short_episode_holds(tmp_path: Path) -> None:
     assert result.summary.scenario, "nothing happened to it"
 
 
+@pytest.mark.slow
 def test_growth_is_measured_without_huge_pages() -> None:
     # In a process of its own, for there is no way back; a worker is a grandchild of the soak.
     code = (

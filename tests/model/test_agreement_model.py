@@ -42,6 +42,7 @@ def search(folder: Path, *flags: str) -> tuple[str | None, int]:
     return broken[1] if broken else None, int(states[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flags", "least"),
     [(("D=1",), 200_000), (("D=2",), 1_000_000), (("D=1", "RESTART"), 500_000)],
@@ -54,6 +55,7 @@ def test_the_rules_hold_in_every_run_of_the_model(flags: tuple[str, ...], least:
     assert states >= least  # a model that forbids what it should examine would have fewer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flags", "properties"),
     [
@@ -71,6 +73,7 @@ def test_each_weakened_rule_is_refuted(flags: tuple[str, ...], properties: set[s
     assert broken in properties
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sight", range(1, 7))
 def test_the_search_comes_upon_what_matters(sight: int, tmp_path: Path) -> None:
     """Joining, other OUTCOMEs, late certificates, waiting starts, both kinds of end, dropped disputes: all are met."""

@@ -132,6 +132,7 @@ def test_after_a_ban_a_worker_behaves() -> None:
     assert stage.simulation.nodes[0].peer.state.roster.active == (0, 1, 2, 3, 4, 5)
 
 
+@pytest.mark.slow
 def test_a_mild_attack() -> None:
     """Section 5.1: "The mild attack: One Byzantine worker attacking every 5th step"."""
     run = RunConfig(peers=6, task=Plugin("quadratic"), steps=60, batch_size=2)

@@ -69,6 +69,7 @@ SETTINGS = [
 DRAWS = 2000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("setting_and_runs", SETTINGS)
 def test_the_bans_of_whole_peers_are_those_of_the_draws(setting_and_runs: tuple[Setting, int]) -> None:
     """Each run is foretold by its coins alone, and struck as often as it contributed until then."""

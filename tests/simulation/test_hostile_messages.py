@@ -46,7 +46,7 @@ from tests.simulation.stage import Stage, play, set_up
 PEERS = 4
 BAD = 3
 ALL_FINISHED = {peer: "Finished" for peer in range(PEERS) if peer != BAD}
-EXAMPLES = settings(max_examples=120, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+EXAMPLES = settings(max_examples=120, suppress_health_check=list(HealthCheck))
 
 
 def four_peers(tolerance: float = 0.0, steps: int = 2, **more: object) -> Stage:
@@ -115,6 +115,7 @@ def damaged(body: Body, field: str, value: object) -> Body:
     return msgspec.structs.replace(body, **{field: value})
 
 
+@pytest.mark.slow
 @EXAMPLES
 @given(damages(), st.integers(0, 1), st.sampled_from([0.0, 1e-6]))
 def test_a_damaged_field_bans_nobody_else_and_stops_no_process(
@@ -132,6 +133,7 @@ def test_a_damaged_field_bans_nobody_else_and_stops_no_process(
     assert honest_outcome(stage) == ALL_FINISHED
 
 
+@pytest.mark.slow
 @EXAMPLES
 @given(st.sampled_from([Publish, Have, Judge, Close, Report, Checksums]), st.data())
 def test_a_message_of_a_later_phase_sent_early_stops_no_process(kind: type, data: st.DataObject) -> None:
@@ -199,6 +201,7 @@ def peer_in_the_middle() -> tuple[Stage, Commit]:
 STAGE, COMMIT = peer_in_the_middle()
 
 
+@pytest.mark.slow
 @EXAMPLES
 @given(st.one_of(
     st.binary(max_size=200),

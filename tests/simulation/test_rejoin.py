@@ -248,6 +248,7 @@ def test_an_attacker_that_does_nothing_more_is_back_for_good() -> None:
     assert set(story.back) == {5}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("phase", ["CHECKSUMS", "REPORT", "CLOSE"])
 def test_a_peer_that_starts_again_inside_the_dispute_that_removes_it_comes_back(phase: str, tmp_path: Path) -> None:
     """What the step comes to may need tensors that nobody sends to it any more: it is for those who are left."""

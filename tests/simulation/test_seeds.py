@@ -42,6 +42,7 @@ def test_a_broken_promise_says_how_to_see_it_again(
     assert "python -m tests.simulation.soak --replay 3 --composition 2" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_sums_of_a_record(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     record = tmp_path / "record.jsonl"
     assert soak.main(["--seeds", "0..2", "--record", str(record)]) == 0

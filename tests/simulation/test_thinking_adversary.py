@@ -87,6 +87,7 @@ def test_a_step_that_one_peer_committed_before_it_was_killed_stands(
     assert banned(seen, attackers) == banned(calm, attackers) == {(attackers[0], "equivocation")}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("imported")
 @pytest.mark.parametrize("late_s", [0.1, 1.1, 6.0])
 def test_a_peer_that_is_back_too_late_for_the_dispute_returns_as_one_that_was_gone(
