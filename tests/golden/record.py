@@ -64,7 +64,7 @@ def first(golden: Golden, run: str, cells: Cells) -> Difference | None:
     found = list(_differences(golden.runs[run], cells))
     if not found:
         return None
-    step, place, peer, kind = min(found, key=lambda each: (each[0], each[1], int(each[2])))
+    step, _, peer, kind = min(found, key=lambda each: (each[0], each[1], int(each[2])))
     return Difference(run, peer, str(step), kind, portable=kind == KINDS[0])
 
 

@@ -81,11 +81,11 @@ RUNS: Mapping[str, Callable[[], Cells]] = {
         _with(**_ATTACKED, backend="local", protocol_seed=2, delivery_bound=None, gradient_bound=60.0, timeout=120.0),
     ),
 }  # fmt: skip
-"""Each run is a function of nothing: its seeds are fixed. `resume`: everybody honest is killed at once, and goes on from
-what is on its disk. `sockets`: six real processes, keys and randomness from a fixed seed."""
+"""Each run is a function of nothing: its seeds are fixed. `resume`: everybody honest is killed at once, and goes on
+from what is on its disk. `sockets`: six real processes, keys and randomness from a fixed seed."""
 
 MNIST = frozenset({"main job"})
 """Need the real images."""
 
-QUICK = tuple(f"seed {seed}" for seed in SEEDS if seed not in (24,)) + ("undo", "rejoin", "resume")
+QUICK = (*(f"seed {seed}" for seed in SEEDS if seed != 24), "undo", "rejoin", "resume")
 """What the tests always play."""
