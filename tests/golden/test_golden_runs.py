@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 import pytest
@@ -88,8 +89,8 @@ def test_one_bit_of_a_gradient_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     stage = compose(3, 2)
     compute = stage.simulation._compute
 
-    def off(parameters_D: torch.Tensor, seed: bytes) -> tuple[torch.Tensor, float]:
-        gradient_D, loss = compute(parameters_D, seed)
+    def off(*given: Any) -> tuple[torch.Tensor, float]:
+        gradient_D, loss = compute(*given)
         gradient_D = gradient_D.clone()
         gradient_D[0] = torch.nextafter(gradient_D[0], torch.tensor(torch.inf))
         return gradient_D, loss
