@@ -2,7 +2,7 @@
 PYTHON ?= python3
 export OMP_NUM_THREADS = 1
 
-.PHONY: help install check tools lint types layers test model gpu explore soak soak-sockets fuzz format compose docs
+.PHONY: help install check tools lint types layers test golden model gpu explore soak soak-sockets fuzz format compose docs
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -29,6 +29,9 @@ layers:          ## import-linter: dependencies point one way
 WORKERS ?= logical
 test:            ## unit, paper, property, simulation and multi-process tests, on all processors (WORKERS=0: on one)
 	$(PYTHON) -m pytest -n $(WORKERS) --dist loadfile
+
+golden:          ## every golden run again: what a change of structure did not change, bit for bit
+	$(PYTHON) -m tests.golden --check
 
 model:           ## spin searches every run of the model of agreement, and refutes each weakened rule
 	$(PYTHON) -m pytest -s tests/model
