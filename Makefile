@@ -3,7 +3,7 @@
 PYTHON ?= python3
 export OMP_NUM_THREADS = 1
 
-.PHONY: help install check check-all tools lint types layers test test-fast model gpu explore soak soak-sockets fuzz \
+.PHONY: help install check check-all tools lint types layers test test-fast golden model gpu explore soak soak-sockets fuzz \
   format compose docs
 
 help:            ## this list
@@ -37,6 +37,9 @@ test:            ## unit, paper, property, simulation and multi-process tests, o
 
 test-fast:       ## the tests that are neither slow nor start real processes (OPTIONS adds to pytest's)
 	$(PYTHON) -m pytest -n $(WORKERS) --dist loadfile -m "$(QUICK)" $(OPTIONS)
+
+golden:          ## every golden run again: what a change of structure did not change, bit for bit
+	$(PYTHON) -m tests.golden --check
 
 model:           ## spin searches every run of the model of agreement, and refutes each weakened rule
 	$(PYTHON) -m pytest -s tests/model

@@ -8,7 +8,6 @@ BtardError
 ├── TransportError       a socket cannot be bound or a peer not reached
 ├── WireError            a frame breaks the framing rules
 ├── LocalProtocolError   our own bug: the core was used against its rules
-├── HaltError            the run cannot go on: the peer and the phase are named
 └── CheckpointError      a saved state cannot be read back
 
 A peer's misconduct is data, never an exception: it becomes a ban or a counted drop.
@@ -45,10 +44,6 @@ class WireError(BtardError):
 
 class LocalProtocolError(BtardError):
     """The protocol core was driven against its own rules: a bug on our side."""
-
-
-class HaltError(BtardError):
-    """The protocol cannot continue; the message names the peer, the step and the phase."""
 
 
 class CheckpointError(BtardError):

@@ -6,7 +6,6 @@ from launcher.containers import keys, places
 from launcher.options import OPTIONS
 
 PROMETHEUS_IMAGE, GRAFANA_IMAGE = "prom/prometheus:v2.53.3", "grafana/grafana:11.6.1"
-MONITORING = ("prometheus", "grafana")
 _FIXED = frozenset(
     {
         "peers",

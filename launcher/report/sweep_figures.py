@@ -13,7 +13,6 @@ from launcher.report.sweep_data import NO_ATTACK, SEEDS, SweepData, grouped
 from launcher.sweep.plans import AGGRESSIVE, ATTACKS, CLEAN, MILD
 from launcher.sweep.rows import Row
 
-_BASE = "#222222"
 COLOURS = {NO_ATTACK: "#7f7f7f", **dict(zip(ATTACKS, svg.COLOURS, strict=False))}
 
 

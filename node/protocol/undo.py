@@ -6,7 +6,7 @@ Source: PROTOCOL section 4, "undo, where it is switched on, is a new agreed step
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import replace
 
 from node.protocol.attempt import Attempt
@@ -16,9 +16,6 @@ from node.protocol.resumption import Past
 from node.protocol.state import State
 from node.protocol.tribunal import Fault, gradient_fault
 from node.protocol.window import Contribution, Layer, Restoration, Window, layer_digest
-
-Faults = Mapping[Contribution, Fault | None]
-"""What recomputation found of contributions: None if digests and checksums are right."""
 
 
 def earlier(attempt: Attempt, item: Contribution) -> Attempt:

@@ -43,7 +43,6 @@ MOVES = (
 
 _NEAR_S = (1e-6, 1e-3)
 """How close to an instant."""
-_FROM_S = 1e-3
 
 
 @dataclass(slots=True)

@@ -19,9 +19,7 @@ from node.protocol.notices import Banned, Finished
 from node.protocol.validators import Draw
 from node.simulator import Observed
 from tests.simulation.checkers import PROMISES, Accuracy, Agreement, Liveness
-from tests.simulation.stage import Checker, Stage, play, set_up
-
-Promise = Callable[[Stage], Checker]
+from tests.simulation.stage import Stage, play, set_up
 
 
 @dataclass(frozen=True, slots=True)

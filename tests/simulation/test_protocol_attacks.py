@@ -12,8 +12,6 @@ from tests.simulation.attacked import START, Story, configuration, play
 
 BOTH = (4, 5)
 ALWAYS = Schedule(start=START)
-TWICE = Schedule(start=START, stop=START + 2)
-ONE_FIVE = [(START, 5, "equivocation")]
 
 
 def plugin(name: str, **parameters: object) -> Plugin:

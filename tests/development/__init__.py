@@ -1,0 +1,1 @@
+"""Programs for those who change this code: they measure it, and hold nothing."""

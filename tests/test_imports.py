@@ -1,0 +1,153 @@
+"""Dependencies point one way: every import is looked at, those under TYPE_CHECKING and inside functions too.
+
+import-linter holds the layers (pyproject.toml); here are what it cannot say: which of the standard library the core may
+use, and that no circle is left but those that are listed. A list here can only fall: what is repaired has to be struck.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping
+from functools import cache, lru_cache
+
+import pytest
+
+from tests.imports import circles, graph, levels, sources, within
+
+CORE = "node.protocol"
+PURE = frozenset({"__future__", "collections", "copy", "dataclasses", "enum", "functools", "itertools", "math",
+                  "statistics", "struct", "typing"})  # fmt: skip
+"""Of the standard library, what has no clock, no socket, no thread, no file and no chance."""
+LIBRARIES = frozenset({"blake3", "msgspec", "numpy", "torch"})
+BESIDE_THE_CORE = {
+    "node.errors": "the tree of errors, which imports nothing",
+    "node.limits": "how many peers a run may have, one constant",
+}
+"""Modules outside the core that it imports, each with its reason."""
+
+CIRCLES: Mapping[frozenset[str], tuple[int, str]] = {
+    frozenset({"node.protocol.attempt", "node.protocol.events", "node.protocol.lesson", "node.protocol.measures",
+               "node.protocol.resumption", "node.protocol.state", "node.protocol.window"}):
+        (11, "events names what it carries under TYPE_CHECKING; one attempt has five shapes"),
+    frozenset({"launcher.backends", "launcher.backends.compose", "launcher.backends.local",
+               "launcher.backends.simulated", "launcher.containers.emit", "launcher.containers.keys",
+               "launcher.containers.ports", "launcher.containers.shaper", "launcher.plan"}):
+        (19, "a plan names its backend, and a backend is written out from a plan"),
+    frozenset({"launcher.cluster", "launcher.exporter", "launcher.station"}):
+        (4, "observers are declared beside the loop that tells them"),
+}  # fmt: skip
+"""Today's circles: how many imports they are made of, and why they are there."""
+
+FORBIDDEN = (
+    (CORE, "launcher"),
+    ("node", "launcher"),
+    ("launcher.report", "launcher.cli"),
+    ("launcher", "launcher.cli"),
+)
+"""(importer, what neither it nor anything in it imports but from inside): the command line is nobody's library."""
+
+
+@cache
+def texts() -> dict[str, str]:
+    return sources("node", "launcher")
+
+
+def problems(modules: Mapping[str, str]) -> list[str]:
+    """What is wrong with the imports of these modules, a line each."""
+    found, imports = [], graph(modules)
+    for module, imported in sorted(imports.items()):
+        if within(module, CORE):
+            found += [f"{module} imports {other}: the core may not" for other in sorted(imported) if not _may(other)]
+            if _reaches_out(modules[module]):
+                found.append(f"{module} imports or reads what its import statements do not say")
+        for importer, other in FORBIDDEN:
+            if within(module, importer) and not within(module, other):
+                found += [f"{module} imports {each}" for each in sorted(imported) if within(each, other)]
+    rings = circles(imports)
+    for ring, count in rings.items():
+        if ring not in CIRCLES:
+            found.append(f"a circle that is not listed: {', '.join(sorted(ring))}")
+        elif count > CIRCLES[ring][0]:
+            found.append(f"a circle has {count} imports, more than the {CIRCLES[ring][0]}: {', '.join(sorted(ring))}")
+    return found
+
+
+def stale(modules: Mapping[str, str]) -> list[str]:
+    """Listed exceptions that the modules do not need any more."""
+    imports = graph(modules)
+    rings = circles(imports)
+    core = set().union(*(imported for module, imported in imports.items() if within(module, CORE)))
+    return [
+        *(f"a circle is gone or smaller; strike it: {', '.join(sorted(ring))}" for ring, (count, _) in CIRCLES.items()
+          if rings.get(ring, 0) < count),
+        *(f"the core does not import {name} any more; strike it" for name in BESIDE_THE_CORE if name not in core),
+        *(f"nothing in the core imports {name}; strike it" for name in PURE
+          if name not in {each.partition(".")[0] for each in core}),
+    ]  # fmt: skip
+
+
+@lru_cache(maxsize=256)
+def _reaches_out(text: str) -> bool:
+    """True where a module imports or reads by calling a built-in function."""
+    return any(isinstance(node, ast.Name) and node.id in ("__import__", "eval", "exec", "open")
+               for node in ast.walk(ast.parse(text)))  # fmt: skip
+
+
+def _may(other: str) -> bool:
+    return within(other, CORE) or other in BESIDE_THE_CORE or other.partition(".")[0] in PURE | LIBRARIES
+
+
+def with_line(module: str, line: str) -> dict[str, str]:
+    """The sources with one more line at the end of a module."""
+    assert module in texts()
+    return {**texts(), module: f"{texts()[module]}\n{line}\n"}
+
+
+def test_imports_are_as_they_should_be() -> None:
+    assert problems(texts()) == []
+
+
+def test_no_listed_exception_is_left_over() -> None:
+    assert stale(texts()) == []
+
+
+INNER = "def _later() -> None:\n    {}"
+TYPES = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    {}"
+
+
+@pytest.mark.parametrize("form", ["{}", INNER, TYPES], ids=["at the top", "in a function", "for types alone"])
+@pytest.mark.parametrize(
+    ("module", "line", "words"),
+    [
+        ("node.protocol.peer", "import socket, time, threading, random", "node.protocol.peer imports random: the core"),
+        ("node.protocol.peer", "import threading", "node.protocol.peer imports threading: the core"),
+        ("node.protocol.state", "from os import environ", "node.protocol.state imports os: the core may not"),
+        ("node.protocol.parts", "from node import keeper", "node.protocol.parts imports node.keeper: the core may not"),
+        ("node.protocol.parts", "from node.keeper import Keeper", "node.protocol.parts imports node.keeper: the core"),
+        ("node.protocol.parts", "from .. import keeper", "node.protocol.parts imports node.keeper: the core may not"),
+        ("node.protocol.parts", "__import__('time')", "imports or reads what its import statements do not say"),
+        ("launcher.report.page", "import launcher.cli", "launcher.report.page imports launcher.cli"),
+        ("launcher.report", "from launcher import cli", "launcher.report imports launcher.cli"),
+        ("launcher.report", "from launcher.cli import main", "launcher.report imports launcher.cli"),
+        ("node.journal", "import launcher.files", "node.journal imports launcher.files"),
+        ("node.protocol.bulk", "from node.protocol import peer", "a circle that is not listed: node.protocol.arb"),
+        ("node.errors", "from node import errors, journal", "a circle that is not listed: node.errors, node.journal"),
+        ("node.protocol.state", "from node.protocol import events", "a circle has 12 imports, more than the 11"),
+    ],
+)
+def test_an_import_that_breaks_a_rule_is_seen(module: str, line: str, words: str, form: str) -> None:
+    if module not in texts():
+        pytest.fail(f"{module} has moved: name its new place")
+    found = problems(with_line(module, form.format(line)))
+    assert any(words in each for each in found), found
+
+
+def test_a_circle_that_is_repaired_has_to_be_struck() -> None:
+    without = {**texts(), "launcher.station": ""}
+    assert [each for each in stale(without) if "launcher.station" in each]
+
+
+def test_levels_put_each_module_above_what_it_imports() -> None:
+    """What the contracts in pyproject.toml are read from."""
+    found = levels({"a": {"b", "os"}, "b": {"c"}, "c": {"b", "d"}, "d": set(), "e": {"d"}})
+    assert found == [[frozenset("d")], [frozenset("bc"), frozenset("e")], [frozenset("a")]]
