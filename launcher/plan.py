@@ -167,7 +167,8 @@ def again(experiment: Experiment, run: RunConfig, roles: Mapping[int, Role], whe
     """The plan of a run that was settled elsewhere, with the data as it lies here."""
     task = _task(run, where, roles)
     dimension = task.dimension if task is not None else None
-    return Plan(experiment, run, roles, where, dimension, network.of(experiment))
+    said = undo.automatic(experiment, run, dimension).why if experiment.undo is None else ""
+    return Plan(experiment, run, roles, where, dimension, network.of(experiment), undo=said)
 
 
 def device(choice: str) -> Device:

@@ -144,6 +144,14 @@ def test_the_window_of_undo_by_default(options: dict[str, Any], steps: int, word
     assert ("who is gone stays gone" in made.undo) == (steps > 0 and made.run.probation > 0)
 
 
+def test_whoever_shows_a_run_of_others_says_what_undo_came_to() -> None:
+    made = plan.make(Experiment(**QUICK))
+    shown = plan.again(made.experiment, made.run, made.roles, made.data_directory)
+    assert shown.undo == made.undo and shown.undo.startswith("undo 29 steps")
+    chosen = plan.make(Experiment(**QUICK, undo=7))
+    assert plan.again(chosen.experiment, chosen.run, chosen.roles, chosen.data_directory).undo == ""
+
+
 def test_the_window_of_undo_does_not_tell_how_many_attack() -> None:
     windows = {plan.make(Experiment(**QUICK, byzantine=count, attack="noise")).run.undo for count in (1, 2)}
     assert windows == {plan.make(Experiment(**QUICK)).run.undo}
