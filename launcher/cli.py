@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from launcher import exits, listing, oversight, pages, studies
+from launcher import exits, listing, oversight, pages, studies, wrap
 from launcher.flags import GroupedCommand, Launch, table_options
 from node.errors import BackendError, BtardError, ConfigError, DataError
 
@@ -257,7 +257,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _fail(message: str, code: int) -> int:
-    click.echo(f"error: {' '.join(message.split())}", err=True)
+    wrap.echo(f"error: {' '.join(message.split())}", err=True)
     return code
 
 

@@ -9,11 +9,13 @@ from typing import Any
 
 import click
 
-from launcher import exits
+from launcher import exits, wrap
 from node import extensions
 from node.errors import ConfigError
 
 PUBLIC_DATA = "private data cannot be used: gradients are recomputed from public data"
+
+_ON_PARTS = "on parts it differs from the rule on the whole vector: each aggregator chooses for itself"
 
 _import_option = click.option(
     "--import", "imports", metavar="FILE.py", multiple=True, type=click.Path(path_type=Path),
@@ -29,7 +31,7 @@ def attacks(imports: Sequence[Path]) -> None:
     from node.attacks.registry import ATTACKS
 
     _catalogue(ATTACKS)
-    click.echo("    PROTOCOL is the project's specification, docs/spec; its sections are numbered")
+    wrap.echo("    PROTOCOL is the project's specification, docs/spec; its sections are numbered")
 
 
 @click.command(short_help="List the aggregation rules.")
@@ -40,7 +42,7 @@ def rules(imports: Sequence[Path]) -> None:
     from node.aggregation.registry import PRE_AGGREGATIONS, RULES
 
     _catalogue(RULES)
-    click.echo("    pre-aggregations, in front of a rule, joined by '+' (--rule nnm+krum):")
+    wrap.echo("    pre-aggregations, in front of a rule, joined by '+' (--rule nnm+krum):")
     _catalogue(PRE_AGGREGATIONS)
 
 
@@ -52,7 +54,7 @@ def tasks(imports: Sequence[Path]) -> None:
     from node.training.registry import TASKS
 
     _catalogue(TASKS)
-    click.echo(f"    {PUBLIC_DATA}")
+    wrap.echo(f"    {PUBLIC_DATA}", 6)
 
 
 @click.command(short_help="Try out own attacks, rules and tasks.")
@@ -75,7 +77,7 @@ def check(files: Sequence[Path], data_dir: str | None) -> None:
     for each in found:
         word = "fail" if each.problem else "skip" if each.skipped else "ok"
         reason = each.problem or each.skipped
-        click.echo(f"{word:4}  {each.name}" + (f": {reason}" if reason else ""))
+        wrap.echo(f"{word:4}  {each.name}" + (f": {reason}" if reason else ""), 6)
         if each.trace:
             click.echo("".join(f"      {line}\n" for line in each.trace.splitlines()), nl=False, err=True)
     raise SystemExit(exits.USAGE if any(each.problem for each in found) else exits.OK)
@@ -84,12 +86,14 @@ def check(files: Sequence[Path], data_dir: str | None) -> None:
 def _catalogue(entries: Any) -> None:
     for entry in entries:
         acts_on = entry.facts.get("acts_on")
-        click.echo(f"{entry.name}{f' (on {acts_on})' if acts_on else ''}: {entry.summary}")
+        wrap.echo(f"{entry.name}{f' (on {acts_on})' if acts_on else ''}: {entry.summary}", 6)
         condition = entry.facts.get("condition")
         if condition is not None:
-            click.echo(f"    needs {condition.words}")
+            wrap.echo(f"    needs {condition.words}", 6)
         if entry.facts.get("coordinatewise") is False:
-            click.echo("    on parts it differs from the rule on the whole vector: each aggregator chooses for itself")
+            wrap.echo(
+                "    on parts it differs from the rule on the whole vector: each aggregator chooses for itself", 6
+            )
         if entry.parameters:
-            click.echo("    " + ", ".join(f"{name}={default}" for name, default in entry.parameters.items()))
-        click.echo(f"    source: {entry.source}")
+            wrap.echo("    " + ", ".join(f"{name}={default}" for name, default in entry.parameters.items()), 6)
+        wrap.echo(f"    source: {entry.source}", 6)

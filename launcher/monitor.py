@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from launcher import conditions, syntax
+from launcher import conditions, syntax, wrap
 from launcher.plan import Plan
 from launcher.roles import describe
 from launcher.state import Ban, NodeState, Record, RunState, undo_line
@@ -227,16 +226,8 @@ def ban_line(ban: Ban, byzantine: frozenset[int]) -> str:
 
 
 def hanging(console: Console, text: str, indent: int) -> list[str]:
-    """A line as it fits a terminal, what goes on further down indented; elsewhere as it is, for grep.
-
-    Words that are longer than a line, as paths are, stay whole.
-    """
-    if not console.is_terminal or len(text) <= console.width:
-        return [text]
-    return textwrap.wrap(
-        text, max(console.width, indent + 20), subsequent_indent=" " * indent, break_long_words=False,
-        break_on_hyphens=False,
-    )  # fmt: skip
+    """A line as it fits the console's terminal; elsewhere as it is."""
+    return wrap.hanging(text, indent, console.width if console.is_terminal else None)
 
 
 def shown_path(path: Path) -> str:

@@ -13,7 +13,7 @@ import msgspec
 
 from launcher import backends, data, expectations, initial, shaping, traffic, undo
 from launcher import conditions as network
-from launcher.experiment import Experiment, listen
+from launcher.experiment import Experiment, kept, listen
 from node import extensions
 from node.conditions import Conditions
 from node.config import Endpoint, Role, RunConfig
@@ -25,8 +25,12 @@ if TYPE_CHECKING:
     from node.training.task import Task
 
 Device = Literal["cpu", "cuda"]
-_SPARE_BYTES = 64 << 20
+SPARE_BYTES = 64 << 20
 _RECORD_BYTES = 2048
+_CHECKPOINTS = 5
+"""Kept beside those of the window of undo: the newest, the steps before them, and one being written."""
+_CHECKPOINT_VECTORS = 4
+"""Of the model's size, for each step (docs/adr/0035-a-step-is-written-once.md)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +167,8 @@ def again(experiment: Experiment, run: RunConfig, roles: Mapping[int, Role], whe
     """The plan of a run that was settled elsewhere, with the data as it lies here."""
     task = _task(run, where, roles)
     dimension = task.dimension if task is not None else None
-    return Plan(experiment, run, roles, where, dimension, network.of(experiment))
+    said = undo.automatic(experiment, run, dimension).why if experiment.undo is None else ""
+    return Plan(experiment, run, roles, where, dimension, network.of(experiment), undo=said)
 
 
 def device(choice: str) -> Device:
@@ -203,9 +208,16 @@ def preflight(plan: Plan) -> None:
 
 
 def bytes_on_disk(plan: Plan) -> int:
-    """An upper estimate of what a run writes: journals twice (nodes and collected), parameters, and a reserve."""
-    journals = 2 * plan.run.peers * (plan.run.steps + 1) * _RECORD_BYTES
-    return _SPARE_BYTES + journals + 8 * plan.run.peers * (plan.dimension or 0)
+    """An upper estimate of what a run keeps: journals twice (nodes and collected), parameters, checkpoints of the
+    newest steps and of the window of undo, and a reserve."""
+    peers, dimension = plan.run.peers, plan.dimension or 0
+    journals = 2 * peers * (plan.run.steps + 1) * _RECORD_BYTES
+    checkpoints = 0
+    if kept(plan.experiment, plan.conditions):
+        files = min(plan.run.undo, plan.run.steps) + _CHECKPOINTS
+        step_bytes = _CHECKPOINT_VECTORS * traffic.FLOAT_BYTES * dimension + undo.MESSAGE_BYTES * peers**2
+        checkpoints = peers * files * step_bytes
+    return SPARE_BYTES + journals + 8 * peers * dimension + checkpoints
 
 
 def free_bytes(path: Path) -> int:

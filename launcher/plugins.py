@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from node.config import Plugin, Role, RunConfig
-from node.errors import PluginError
+from node.errors import ConfigError, PluginError
 
 if TYPE_CHECKING:
     from node.plugin_check import Request, Tried
@@ -83,6 +83,7 @@ def examine(request: Request) -> tuple[Found, ...]:
     """Have everything computed twice in one process and once in a fresh one; asked again, the answer is remembered.
 
     Raises:
+        ConfigError: a file cannot be imported.
         PluginError: a process ended without an answer, or takes too long.
     """
     key = msgspec.json.encode((request, [_content(path) for path in request.imports]))
@@ -161,6 +162,7 @@ def _answers(*asked: tuple[Request, str]) -> list[list[Tried]]:
     """What fresh processes found, side by side.
 
     Raises:
+        ConfigError: a file cannot be imported.
         PluginError: one ended without an answer, or takes too long.
     """
     with tempfile.TemporaryDirectory(prefix="btard-check-") as scratch:
@@ -190,7 +192,7 @@ def _start(scratch: Path, place: int, request: Request, hash_seed: str) -> subpr
 
 def _answer(process: subprocess.Popen[bytes], scratch: Path, place: int) -> list[Tried]:
     from launcher.files import last_lines
-    from node.plugin_check import Tried
+    from node.plugin_check import REFUSED, Tried
 
     now, answer = scratch / f"{place}.answer.now", scratch / f"{place}.answer"
     try:
@@ -199,6 +201,8 @@ def _answer(process: subprocess.Popen[bytes], scratch: Path, place: int) -> list
         raise PluginError(
             f"{_under_way(now)} is not done after {LIMIT_S:.0f} s; a run computes far more: make it faster, or smaller"
         ) from None
+    if code == REFUSED:
+        raise ConfigError(answer.read_text(encoding="utf-8"))
     if code != 0 or not answer.exists():
         said = last_lines(scratch / f"{place}.log", 1)
         raise PluginError(

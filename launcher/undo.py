@@ -19,7 +19,7 @@ LEVEL = 0.99
 BUDGET_BYTES = 256_000_000
 """What the window may take of each peer's memory."""
 _VECTORS = 3
-_MESSAGE_BYTES = 320
+MESSAGE_BYTES = 320
 """Of a step's transcript for each pair of peers: 11 kB with six peers, 38 kB with sixteen (docs/undo.md)."""
 _MOST_PAIRS = 4
 """More validators than these shorten the wait, so the law for these is a bound; theirs takes long to compute."""
@@ -46,7 +46,7 @@ def automatic(experiment: Experiment, run: RunConfig, dimension: int | None) -> 
         return Window(0, f"undo off: {reason}")
     wanted = covering(experiment.peers, experiment.validators, experiment.validate_every, run.everyone_contributes)
     steps = MAX_UNDO if wanted is None else max(wanted, 2)
-    layer_bytes = _VECTORS * FLOAT_BYTES * (dimension or 0) + _MESSAGE_BYTES * run.peers**2
+    layer_bytes = _VECTORS * FLOAT_BYTES * (dimension or 0) + MESSAGE_BYTES * run.peers**2
     most = BUDGET_BYTES // layer_bytes
     if most < 2:
         return Window(

@@ -18,7 +18,7 @@ import msgspec
 from rich.console import Console
 from rich.text import Text
 
-from launcher import data, ending, exits, rundir, story
+from launcher import data, ending, exits, monitor, rundir, story
 from launcher.experiment import Experiment
 from launcher.rundir import RunRecord
 from launcher.scoring import MODEL
@@ -149,24 +149,34 @@ def show(
         raise ConfigError(f"{run_dir} is not a run directory: it has no genesis.json; name one below runs/")
     if explain:
         for line in story.tell(run_dir, [member.id for member in audit.read_genesis(run_dir).members]):
-            console.print(printable(line), soft_wrap=True, markup=False, highlight=False)
+            _print(console, line)
     report = check(run_dir, data_directory, imports)
-    console.print(f"genesis  {report.genesis}", soft_wrap=True)
+    _print(console, f"genesis  {report.genesis}")
     for finding in report.findings:
-        console.print(_line(finding), soft_wrap=True)
+        _print(console, *_line(finding))
     for warning in report.warnings:
-        console.print(Text.assemble(Text("warning", style="yellow"), f": {warning}"), soft_wrap=True)
+        _print(console, f"warning: {warning}", "yellow", len("warning"))
     for line in report.advice:
-        console.print(Text(line), soft_wrap=True)
-    console.print(report.last_line, soft_wrap=True)
+        console.print(Text(line), soft_wrap=True)  # to be pasted, so in one piece
+    _print(console, report.last_line)
     return exits.FAILED if report.wrong else exits.OK
 
 
-def _line(finding: Finding) -> Text:
+def _print(console: Console, line: str, style: str = "", marked: int = 0) -> None:
+    """One line, its first `marked` characters in a style; on a terminal it is broken between words."""
+    for part in monitor.hanging(console, printable(line), 6):
+        text = Text(part)
+        text.stylize(style, 0, marked)
+        console.print(text, soft_wrap=True)
+        marked = 0
+
+
+def _line(finding: Finding) -> tuple[str, str, int]:
+    """A finding in one line, and the style of so many characters at its beginning."""
     if not finding.checked:
-        return Text(printable(f"not checked: {finding.subject}: {finding.explanation}"))
-    mark = Text("ok  " if finding.ok else "FAIL", style="green" if finding.ok else "bold red")
-    return Text.assemble(mark, printable(f"  {finding.subject}: {finding.kind}: {finding.explanation}"))
+        return f"not checked: {finding.subject}: {finding.explanation}", "", 0
+    mark, style = ("ok  ", "green") if finding.ok else ("FAIL", "bold red")
+    return f"{mark}  {finding.subject}: {finding.kind}: {finding.explanation}", style, len(mark)
 
 
 # --- run.json -------------------------------------------------------------------------------------------------------

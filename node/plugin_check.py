@@ -29,13 +29,15 @@ from node.aggregation.built import build_rule
 from node.aggregation.registry import PRE_AGGREGATIONS, RULES
 from node.attacks.registry import ATTACKS
 from node.config import Plugin, Role, RunConfig, Schedule
-from node.errors import BtardError, DataError, PluginError
+from node.errors import BtardError, ConfigError, DataError, PluginError
 from node.registry import Registry
 from node.simulator import cluster
 from node.training.environment import pin
 from node.training.registry import TASKS, build_task
 from node.training.task import LARGEST_ENTRY, Task, TaskContext
 
+REFUSED = 71
+"""Exit code when a file cannot be imported; the answer is then why."""
 PAGE = "docs/extending.md"
 SEEDS = (b"\x01" * 32, b"\xfe" * 32)
 ROWS = ((1, 3), (2, 40), (5, 1), (6, 40))
@@ -424,7 +426,11 @@ def main(request_file: str, answer_file: str) -> None:
     def begins(name: str) -> None:
         now.write_text(name, encoding="utf-8")
 
-    Path(answer_file).write_bytes(msgspec.json.encode(try_all(request, begins)))
+    try:
+        Path(answer_file).write_bytes(msgspec.json.encode(try_all(request, begins)))
+    except ConfigError as error:
+        Path(answer_file).write_text(str(error), encoding="utf-8")
+        raise SystemExit(REFUSED) from error
 
 
 if __name__ == "__main__":

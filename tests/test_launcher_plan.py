@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from launcher import data, files, monitor, plan, traffic
+from launcher import data, files, monitor, plan, traffic, undo
 from launcher.experiment import Experiment
 from node.config import Contribute
 from node.errors import BackendError, ConfigError, DataError
@@ -36,6 +36,25 @@ def test_a_run_that_does_not_fit_on_the_disk(tmp_path: Path) -> None:
     with pytest.raises(BackendError, match=r"free, the run needs .* TB; free some space"):
         plan.preflight(made)
     assert not (tmp_path / "a").exists()
+
+
+def test_what_undo_keeps_on_the_disk_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = Experiment(task="quadratic:dimension=1000000", device="cpu", steps=200, run_dir=str(tmp_path / "run"))
+    needs = {
+        window: plan.bytes_on_disk(plan.make(msgspec.structs.replace(asked, undo=window))) for window in (0, 40, 128)
+    }
+    layer = 6 * (4 * 4 * 1000000 + undo.MESSAGE_BYTES * 36)
+    assert needs[40] - needs[0] == 40 * layer
+    assert needs[128] - needs[40] == 88 * layer
+    monkeypatch.setattr(plan, "free_bytes", lambda path: needs[40])
+    plan.preflight(plan.make(msgspec.structs.replace(asked, undo=40)))
+    unkept = plan.make(msgspec.structs.replace(asked, undo=128, checkpoints=False))
+    plan.preflight(unkept)
+    assert plan.bytes_on_disk(unkept) < needs[0]
+    with pytest.raises(BackendError, match=r"has 4\.\d GB free, the run needs 12\.\d GB; free some space"):
+        plan.preflight(plan.make(msgspec.structs.replace(asked, undo=128)))
+    few = msgspec.structs.replace(asked, undo=128, steps=40)
+    assert plan.bytes_on_disk(plan.make(few)) < needs[40], "a window is no longer than the run"
 
 
 @pytest.mark.parametrize(
@@ -123,6 +142,14 @@ def test_the_window_of_undo_by_default(options: dict[str, Any], steps: int, word
     assert made.run.undo == steps
     assert words in made.undo and made.undo in monitor.headline(made)
     assert ("who is gone stays gone" in made.undo) == (steps > 0 and made.run.probation > 0)
+
+
+def test_whoever_shows_a_run_of_others_says_what_undo_came_to() -> None:
+    made = plan.make(Experiment(**QUICK))
+    shown = plan.again(made.experiment, made.run, made.roles, made.data_directory)
+    assert shown.undo == made.undo and shown.undo.startswith("undo 29 steps")
+    chosen = plan.make(Experiment(**QUICK, undo=7))
+    assert plan.again(chosen.experiment, chosen.run, chosen.roles, chosen.data_directory).undo == ""
 
 
 def test_the_window_of_undo_does_not_tell_how_many_attack() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher import Experiment, Result, run
+from launcher import Experiment, Result, plan, run
 from launcher.rundir import read_record
 from tests.launching import LAUNCH, PATIENCE_S, await_end, command, environment, launched, read_until, session, worker
 from tests.test_verification import Forgery, noise, roll_back_files, strike
@@ -214,6 +214,16 @@ def test_a_full_disk_ends_the_run_in_order(tmp_path: Path) -> None:
     for name in ("events.jsonl", "metrics.jsonl"):
         for line in (tmp_path / "run" / name).read_text().splitlines():
             json.loads(line)
+
+
+def test_a_run_keeps_no_more_than_the_disk_is_asked_for(tmp_path: Path) -> None:
+    asked = Experiment(task="quadratic:dimension=200000", device="cpu", peers=3, steps=20, undo=12, timeout=100,
+                       run_dir=str(tmp_path / "run"))  # fmt: skip
+    made = run(asked)
+    assert made.summary.outcome == "finished"
+    taken = sum(path.stat().st_size for path in made.run_dir.rglob("*") if path.is_file())
+    estimate = plan.bytes_on_disk(plan.make(asked)) - plan.SPARE_BYTES
+    assert 0.8 * estimate < taken < estimate
 
 
 @pytest.mark.parametrize("quiet", [True, False])

@@ -93,6 +93,20 @@ def test_what_ends_its_process_is_named(tmp_path: Path) -> None:
         plugins.check_files([str(path)], tmp_path)
 
 
+@pytest.mark.parametrize("text", ["def broken(:\n", "import no_such_module\n", wrong.static_text("residual")])
+def test_check_says_in_one_line_why_a_file_cannot_be_imported(
+    text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "wrong.py"
+    path.write_text(text)
+    with pytest.raises(SystemExit) as ended:
+        main(["check", str(path)])
+    assert ended.value.code == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1
+    assert err.startswith(f"error: --import {path} failed in line ")
+
+
 def test_a_run_without_own_plugins_starts_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(*arguments: object, **options: object) -> None:
         raise AssertionError(arguments)

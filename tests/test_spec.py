@@ -25,7 +25,7 @@ from node.protocol import bounds, charges, evidence, lesson, messages, state, wi
 from node.protocol.bulk import BulkKey, BulkKind
 from node.protocol.evidence import EVIDENCE_VERSION
 from node.protocol.messages import Phase
-from node.protocol.tribunal import REASONS, standing
+from node.protocol.offences import OFFENCES, standing
 from tests.integration import raw_peer
 from tests.section9 import ROWS
 
@@ -151,7 +151,7 @@ def test_the_genesis_lists_every_key_with_its_default() -> None:
 
 def test_offences_stand_in_the_order_of_gravity_with_their_standing() -> None:
     told = [(row[0].strip("`"), row[2]) for row in cells("judging.md", "reason")]
-    assert told == [(reason, standing(reason)) for reason in REASONS]
+    assert told == [(reason, standing(reason)) for reason in OFFENCES]
 
 
 def test_the_table_of_attacks_is_the_one_that_is_tested() -> None:

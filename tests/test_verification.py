@@ -659,6 +659,35 @@ def test_without_the_data_signatures_are_checked_and_the_rest_is_named(
     assert verify(run_dir).code == 1
 
 
+@pytest.mark.mnist
+def test_data_that_has_moved_is_found_in_this_machines_folder(
+    mnist_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the run had it, then `$BTARD_DATA_DIR`, then the default folder: the first that holds it serves."""
+    first = Path(shutil.copytree(mnist_directory, tmp_path / "first"))
+    made = run(Experiment(backend="simulated", device="cpu", peers=3, steps=2, batch_size=2, data_dir=str(first),
+                          run_dir=str(tmp_path / "run")))  # fmt: skip
+
+    def recomputed() -> bool:
+        found = verify(made.run_dir)
+        assert (found.code, found.failed) == (0, [])
+        accuracy = f"the certified parameters give {made.summary.final_test_accuracy:.6g}"
+        return f"ok    final test accuracy: model: {accuracy}" in found.lines
+
+    default = tmp_path / "cache" / "btard" / "data"
+    monkeypatch.delenv("BTARD_DATA_DIR", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert recomputed()
+    default.parent.mkdir(parents=True)
+    first.rename(default)
+    assert recomputed()
+    moved = tmp_path / "moved"
+    default.rename(moved)
+    assert not recomputed()
+    monkeypatch.setenv("BTARD_DATA_DIR", str(moved))
+    assert recomputed()
+
+
 def elsewhere(monkeypatch: pytest.MonkeyPatch, **facts: Any) -> None:
     """This machine, with another value of some fact of its environment."""
     real = audit.environment
