@@ -3,8 +3,8 @@
 PYTHON ?= python3
 export OMP_NUM_THREADS = 1
 
-.PHONY: help install check check-all tools lint types layers test test-fast golden model gpu explore soak soak-sockets fuzz \
-  format compose docs
+.PHONY: help install check check-all tools lint types layers test test-fast golden model gpu explore soak \
+  soak-sockets fuzz format compose docs
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'

@@ -91,9 +91,7 @@ def _catalogue(entries: Any) -> None:
         if condition is not None:
             wrap.echo(f"    needs {condition.words}", 6)
         if entry.facts.get("coordinatewise") is False:
-            wrap.echo(
-                "    on parts it differs from the rule on the whole vector: each aggregator chooses for itself", 6
-            )
+            wrap.echo(f"    {_ON_PARTS}", 6)
         if entry.parameters:
             wrap.echo("    " + ", ".join(f"{name}={default}" for name, default in entry.parameters.items()), 6)
         wrap.echo(f"    source: {entry.source}", 6)
