@@ -157,7 +157,7 @@ class Guide:
 
 def _targets(word: str) -> set[int]:
     verb, *rest = word.split(":")
-    text = rest[1] if verb in ("trip", "susp", "view", "fate") else rest[0] if verb == "kill" else rest[2]
+    text = rest[1] if verb in ("trip", "susp", "view", "fate", "votes") else rest[0] if verb == "kill" else rest[2]
     return {int(digit) for digit in text.rstrip("-")}
 
 

@@ -47,6 +47,7 @@ KNOWN = (
         "restart_forgets_the_attempt_before", Size(6, 1),
         "near,c,@CLOSE1,hold:5:CLOSE:01234,<Suspected,give:5:CLOSE:0,+1,kill:0:500,+2,view:5:1234:1second", "fork",
     ),
+    Known("four_votes_of_one_peer", Size(4, 1), "near,c,@AGG1,votes:2:01", "removal"),
     Known("away_while_bytes_were_owed", Size(6, 1), "slow0,c,+38,kill:0:3600", "removal"),
     Known(
         "away_twice_while_parts_were_due", Size(6, 1),

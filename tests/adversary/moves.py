@@ -16,6 +16,8 @@ view:5:01:2full   5 shows a view of peer 0's attempt, endorsed to a chain of 2: 
                   (with a second COMMIT), `trip` (only two COMMITs of 5); `-` at the end: of the attempt before
 fate:4:23:silent  all puppets sign, for peer 2's attempt, the OUTCOME that removes 4 as silent, toward 2 and 3; a
                   number behind the reason names another peer whose attempt it is
+votes:1:23        each puppet signs four times, under other prefixes, the OUTCOME that removes 1 from peer 2's attempt,
+                  toward 2 and 3
 kill:0:2000       honest peer 0 is killed, and starts again after 2000 ms
 """
 
@@ -24,6 +26,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace as changed
 from itertools import combinations
+
+import msgspec
 
 from node.protocol.events import MessageArrived, ViewArrived
 from node.protocol.messages import Endorsed, Phase
@@ -136,6 +140,9 @@ def menu(world: World, kills: bool = False, everything: bool = False) -> list[st
                 named = puppet if len(world.puppets) > 1 else next(peer for peer in world.honest if peer != some[0])
                 words.append(f"susp:{named}:{_digits(some)}")
                 words += [f"fate:{puppet}:{_digits(some)}:{reason}" for reason in REASONS]
+                if puppet == min(world.puppets):  # all of them vote
+                    other = next(peer for peer in reversed(world.honest) if peer != some[0])
+                    words.append(f"votes:{other}:{_digits(some)}")
     if kills:
         # Whoever is away counts as faulty: one peer of a run is.
         once = tuple(peer for peer in honest if not world.restarted or peer in world.restarted)
@@ -166,6 +173,9 @@ def act(world: World, word: str) -> bool:
         case "fate", [peer, some, reason]:
             targets = _named(some)
             done = _fate(world, int(peer), targets, reason)
+        case "votes", [peer, some]:
+            targets = _named(some)
+            done = _votes(world, int(peer), targets)
         case "kill", [peer, ms]:
             targets = (int(peer),)
             done = _kill(world, int(peer), int(ms) * _MS)
@@ -248,6 +258,17 @@ def _fate(world: World, peer: int, targets: tuple[int, ...], reason: str) -> boo
         return False
     for puppet in world.puppets:
         world.tell(puppet, targets, sign(puppet, craft.fate(where, puppet, peer, reason.rstrip("0123456789"))))
+    return True
+
+
+def _votes(world: World, peer: int, targets: tuple[int, ...]) -> bool:
+    where = _where(world, targets[0], False)
+    if where is None:
+        return False
+    for puppet in world.puppets:
+        once = craft.fate(where, puppet, peer, "silent")
+        for prefix in ((), *((bytes([number]) * 32,) for number in range(3))):
+            world.tell(puppet, targets, sign(puppet, msgspec.structs.replace(once, prefix=prefix)))
     return True
 
 

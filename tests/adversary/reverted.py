@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from node.protocol.before import Before
+from node.protocol.certificate import Certificate
 from node.protocol.encoding import decode_body, encode
-from node.protocol.messages import Close
+from node.protocol.messages import Close, Outcome, Signed
 from node.protocol.union import Decision
 from tests.adversary.cluster import Size
 from tests.adversary.explore import Found, explore
@@ -152,6 +153,23 @@ def _follow_silently(original: object) -> object:
     return resolve
 
 
+def _each_message(_: object) -> object:
+    """`among` that counts messages, not those who signed them."""
+
+    def among(told: Iterable[tuple[Close | Outcome, Signed]], active: tuple[int, ...]) -> Certificate | None:
+        alike: dict[tuple[object, ...], list[tuple[Close | Outcome, Signed]]] = {}
+        for body, signed in told:
+            said = (body.value, body.prefix) if isinstance(body, Close) else (body.value, body.removals)
+            alike.setdefault((type(body), *said), []).append((body, signed))
+        for found in alike.values():
+            end, count = found[0][0], len(found)
+            if count == len(active) if isinstance(end, Close) else 2 * count > len(active):
+                return Certificate(end, tuple(signed for _, signed in found))
+        return None
+
+    return staticmethod(among)
+
+
 _FIRST_OUTCOMES: tuple[Patch, ...] = (
     ("node.protocol.arbitration.MAX_OUTCOMES", lambda _: 1),
     ("node.protocol.arbitration.Arbitration._resolve", _follow_silently),
@@ -182,6 +200,8 @@ REVERTED = (
              "near,c,@CLOSE1,hold:5:CLOSE:01234,<Suspected,give:5:CLOSE:0,+1,kill:0:500", kills=True),
     Reverted("gradients are computed beside the message loop", (), Size(4, 1),
              "near,c,tg2500,block0=2500,@CLOSE1,hold:3:CLOSE:012,<Suspected"),
+    Reverted("a peer has one vote", (("node.protocol.certificate.Certificate.among", _each_message),), Size(4, 1),
+             "near,c,@AGG1"),
     Reverted("equivocation is judged", (("node.protocol.union.Union._equivocation", _nothing),), Size(4, 1),
              "near,c,@CLOSE1"),
 )  # fmt: skip

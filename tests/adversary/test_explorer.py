@@ -124,7 +124,7 @@ def test_every_move_of_the_menu_can_be_made(size: Size) -> None:
         verbs |= {word.split(":")[0] for word in words}
         for _ in range(2):
             world.go()
-    assert verbs >= {"hold", "twin", "both", "bad", "odd", "trip", "view", "susp", "fate", "kill"}
+    assert verbs >= {"hold", "twin", "both", "bad", "odd", "trip", "view", "susp", "fate", "votes", "kill"}
 
 
 def test_peers_treated_alike_are_one_choice() -> None:
