@@ -11,6 +11,9 @@ from node.config import Plugin, Role, RunConfig, Schedule
 from node.links import Link, LinkModel
 from node.protocol import dispute
 from node.protocol.arbitration import Arbitration
+from node.protocol.certificate import Certificate
+from node.protocol.messages import Phase
+from node.protocol.outcome import Ending
 from node.protocol.replay import UnprovenError
 from node.protocol.round import Round
 from node.protocol.settings import Settings
@@ -93,13 +96,24 @@ def no(*_: object) -> bool:
     return False
 
 
+def end_by_values_alone(self: Round) -> None:
+    """Take n CLOSEs of one value for the end, whatever history they name."""
+    assert self.verdict is not None
+    closes = self.attempt.closed()
+    if len({close.value for close in closes.values()}) == 1:
+        messages = tuple(self.attempt.transcript.signed(Phase.CLOSE).values())
+        self.ending = Ending(*self.verdict, Certificate(closes[self.attempt.me], messages))
+
+
 def half_as_long(settings: Settings) -> float:
     return settings.delivery_bound_s
 
 
 MUTATIONS = (
     Mutation("the freeze", Arbitration, {"begin": begin_without_a_freeze}, a_close_after_the_freeze),
-    Mutation("the prefix check", Round, {"_compare": nothing, "_unfit": no}, another_prefix),
+    Mutation(
+        "the prefix check", Round, {"_compare": nothing, "_unfit": no, "_end": end_by_values_alone}, another_prefix
+    ),
     Mutation("rounds of 2 D", dispute, {"dispute_round_s": half_as_long}, a_certificate_beside_a_second_close),
     Mutation("the certificate's priority", Union, {"_certificate": nothing}, two_closes_beside_a_certificate),
 )
