@@ -27,15 +27,17 @@ RUN case "$TORCH" in \
 # MNIST, byte for byte the published files: each is checked by its digest, or the build fails.
 FROM dependencies AS data
 WORKDIR /build
+COPY btard/ btard/
 COPY node/__init__.py node/errors.py node/
 COPY node/training/__init__.py node/training/
 COPY node/training/datasets/ node/training/datasets/
-RUN python -c "from pathlib import Path; from node.training.datasets.prepare import prepare_mnist; \
+RUN python -c "from pathlib import Path; from btard.node.training.datasets.prepare import prepare_mnist; \
 prepare_mnist(Path('/opt/data'), print)"
 
 FROM dependencies AS source
 WORKDIR /build
 COPY pyproject.toml README.md LICENSE ./
+COPY btard/ btard/
 COPY node/ node/
 COPY launcher/ launcher/
 COPY deploy/ deploy/
@@ -60,5 +62,5 @@ ENV OMP_NUM_THREADS=1 MALLOC_ARENA_MAX=1 MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOL
 WORKDIR /btard
 USER 10001:10001
 # Healthy: sockets bound, keys loaded, every peer greeted. It imports neither torch nor anything else that is slow.
-HEALTHCHECK --interval=3s --timeout=5s --start-period=300s --retries=3 CMD ["python", "-S", "-m", "node.health"]
-CMD ["python", "-m", "node", "/btard/secrets/config.json"]
+HEALTHCHECK --interval=3s --timeout=5s --start-period=300s --retries=3 CMD ["python", "-S", "-m", "btard.node.metrics.healthcheck"]
+CMD ["python", "-m", "btard.node", "/btard/secrets/config.json"]

@@ -71,8 +71,8 @@ format:          ## rewrite to the house style
 	$(PYTHON) -m ruff format .
 
 compose:         ## compose.yaml and the GPU overlay from launcher/containers/emit.py and the table of options
-	$(PYTHON) -m launcher.cli plan -n 6 --emit compose > compose.yaml
-	$(PYTHON) -m launcher.cli plan -n 6 --emit compose-gpu > deploy/compose.gpu.yaml
+	$(PYTHON) -m btard.launcher plan -n 6 --emit compose > compose.yaml
+	$(PYTHON) -m btard.launcher plan -n 6 --emit compose-gpu > deploy/compose.gpu.yaml
 
 docs:            ## docs/protocol.md, docs/catalogue.md and docs/metrics.md from message types, registries and declared metrics
 	$(PYTHON) -m docs.generate

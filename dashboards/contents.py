@@ -6,8 +6,8 @@ from typing import Any
 
 import yaml
 
+from btard.launcher.assets import asset
 from dashboards.parts import STATES, YES_NO, Colors, Column, Row, Show, attacked
-from launcher.assets import asset
 
 RUN = 'run_id="$run_id"'
 COMPARED = 'run_id="$compare_run"'

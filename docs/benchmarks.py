@@ -9,9 +9,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from launcher.figures import chart, svg
-from launcher.figures.chart import Axis, Series
-from launcher.traffic import step_bytes
+from btard.launcher.figures import chart, svg
+from btard.launcher.figures.chart import Axis, Series
+from btard.launcher.network.traffic import step_bytes
 
 HERE = Path(__file__).parent
 OPERATIONS = {"protocol": "BTARD step", "mean": "mean butterfly", "gloo": "gloo all-reduce"}

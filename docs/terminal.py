@@ -21,13 +21,15 @@ from rich.console import Console
 from rich.terminal_theme import TerminalTheme
 from rich.text import Text
 
-from launcher import plan, rundir, table, verification
-from launcher.monitor import Monitor, shown_path
-from launcher.report import run_page
-from launcher.rundir import RunRecord
-from launcher.state import RunState
-from launcher.summary import Summary
-from node import journal
+from btard.launcher.monitor import summary_table
+from btard.launcher.monitor.live_view import Monitor, shown_path
+from btard.launcher.monitor.state import RunState
+from btard.launcher.report import run_page
+from btard.launcher.run import plan, run_directory
+from btard.launcher.run.run_directory import RunRecord
+from btard.launcher.run.summary import Summary
+from btard.launcher.verify import verification
+from btard.node.storage import journal
 
 FIGURES = Path(__file__).parent / "figures"
 _BLACK, _WHITE, _GREEN, _RED = (13, 17, 23), (230, 237, 243), (63, 185, 80), (248, 81, 73)
@@ -38,7 +40,7 @@ _FONT = "'DejaVu Sans Mono', Menlo, Consolas, monospace"
 
 def main(run_dir: Path) -> None:
     """Write the figures."""
-    record = rundir.read_record(run_dir)
+    record = run_directory.read_record(run_dir)
     for name, title, show in (
         ("run-live", "a run: one attacker has just been banned", _live),
         ("run-end", "the end of a run, and the check of its evidence", _end),
@@ -85,7 +87,7 @@ def _live(console: Console, record: RunRecord, run_dir: Path) -> None:
 def _end(console: Console, record: RunRecord, run_dir: Path) -> None:
     """What `run` and `verify` print at the end."""
     summary = msgspec.json.decode((run_dir / "summary.json").read_bytes(), type=Summary)
-    table.show(console, summary, run_dir, record.experiment)
+    summary_table.show(console, summary, run_dir, record.experiment)
     console.print(f"report: {shown_path(run_dir / run_page.NAME)}", soft_wrap=True)
     console.print()
     _typed(console, "btard-launch", "verify", str(run_dir))

@@ -7,20 +7,29 @@ import json
 import msgspec
 import torch
 
-from node import envelope, keys, wire
-from node.build import genesis_roster, settings_of
-from node.config import WIRE_VERSION, Plugin, RunConfig
-from node.protocol import messages, randomness
-from node.protocol.attempt import aggregate_digest, part_digest
-from node.protocol.bulk import BulkKey, BulkKind
-from node.protocol.checksums import NormWindow, checksum
-from node.protocol.encoding import body_digest, encode, encode_body, endorsement_bytes, place_of, signing_bytes
-from node.protocol.events import RequestTranscript
-from node.protocol.messages import Phase, Slot
-from node.protocol.probation import gradient_digest
-from node.protocol.state import State, genesis_randomness, norms_digest, parameters_digest
-from node.protocol.transcript import Transcript
-from node.signing import Signer
+from btard.node.build import genesis_roster, settings_of
+from btard.node.config import WIRE_VERSION, Plugin, RunConfig
+from btard.node.crypto import keys
+from btard.node.crypto.signing import Signer
+from btard.node.protocol.api.events import RequestTranscript
+from btard.node.protocol.attempt import mprng
+from btard.node.protocol.attempt.attempt import aggregate_digest, part_digest
+from btard.node.protocol.attempt.transcript import Transcript
+from btard.node.protocol.attempt.verification import NormWindow, checksum
+from btard.node.protocol.state.state import State, genesis_randomness, norms_digest, parameters_digest
+from btard.node.protocol.state_sync.probation import gradient_digest
+from btard.node.protocol.wire import messages
+from btard.node.protocol.wire.bulk import BulkKey, BulkKind
+from btard.node.protocol.wire.encoding import (
+    body_digest,
+    encode,
+    encode_body,
+    endorsement_bytes,
+    place_of,
+    signing_bytes,
+)
+from btard.node.protocol.wire.messages import Phase, Slot
+from btard.node.transport import envelope, framing
 
 SEED, RUN_ID, PEER = 7, "vectors", 1
 RUN = RunConfig(peers=3, task=Plugin("quadratic", {"dimension": 8}), steps=4, data_seed=5)
@@ -38,8 +47,8 @@ def vectors() -> str:
     def slot(phase: Phase, step: int = 0) -> Slot:
         return Slot(run, roster.digest, step, 0, phase, PEER)
 
-    share = randomness.share(bytes.fromhex(secrets[PEER].randomness_seed), 2, 1)
-    r = randomness.combine(2, 1, [bytes([place] * 32) for place in range(3)])
+    share = mprng.share(bytes.fromhex(secrets[PEER].randomness_seed), 2, 1)
+    r = mprng.combine(2, 1, [bytes([place] * 32) for place in range(3)])
     suspect = messages.Suspect(slot(Phase.SUSPECT), (), Phase.COMMIT, 2)
     bodies: tuple[messages.Body, ...] = (
         messages.Hello(slot(Phase.HELLO), (), run, b"environment"),
@@ -62,7 +71,7 @@ def vectors() -> str:
     transcript.finish(Phase.RESEND)
     norms = NormWindow(((1.0, 2.0), (0.5, 4.0)))
     state = State(1, values, torch.zeros(len(VALUES)), r, roster, norms=norms)
-    claim = checksum(values, torch.ones(len(VALUES)), randomness.projection(r, len(VALUES)), 5.0)
+    claim = checksum(values, torch.ones(len(VALUES)), mprng.projection(r, len(VALUES)), 5.0)
     signed = messages.Signed(encode_body(suspect), signer.sign(signing_bytes(suspect, encode_body(suspect))))
     key = BulkKey(3, 1, BulkKind.AGGREGATE, 2, 2)
     found: dict[str, object] = {
@@ -94,13 +103,13 @@ def vectors() -> str:
         "randomness": {
             "secret_seed": secrets[PEER].randomness_seed, "step": 2, "attempt": 1,
             "x": share.x.hex(), "salt": share.salt.hex(),
-            "commitment": randomness.commitment(run, 2, 1, PEER, share).hex(),
+            "commitment": mprng.commitment(run, 2, 1, PEER, share).hex(),
             "r_of": [bytes([place] * 32).hex() for place in range(3)], "r": r.hex(),
             "genesis_r": genesis_randomness(RUN.data_seed).hex(),
-            "xi": randomness.batch_seed(RUN.data_seed, r, 3, PEER).hex(),
-            "permutation_of_0_to_9": list(randomness.permutation(r, range(10))),
-            "coins_audit_half": [randomness.happens(r, "audit", part, 0.5) for part in range(16)],
-            "z": bytes(randomness.projection(r, len(VALUES)).numpy().data).hex(),
+            "xi": mprng.batch_seed(RUN.data_seed, r, 3, PEER).hex(),
+            "permutation_of_0_to_9": list(mprng.permutation(r, range(10))),
+            "coins_audit_half": [mprng.happens(r, "audit", part, 0.5) for part in range(16)],
+            "z": bytes(mprng.projection(r, len(VALUES)).numpy().data).hex(),
         },
         "values": {
             "float32": bytes(values.numpy().data).hex(),
@@ -116,13 +125,13 @@ def vectors() -> str:
             "digest": state.summarise(transcript.digest).digest.hex(),
         },
         "frames": {
-            "greeting": wire.encode_greeting(wire.Greeting(RUN_ID, TOKEN)).hex(),
-            "probe": wire.encode_probe(wire.Probe(False, 513)).hex(),
-            "signed": wire.encode_control(envelope.seal(signed)).hex(),
-            "relayed_view": wire.encode_control(envelope.seal(messages.Endorsed(signed, ((2, bytes(64)),)))).hex(),
-            "request": wire.encode_control(envelope.seal(key)).hex(),
-            "transcript": wire.encode_control(envelope.seal(RequestTranscript((0,), 300, 1))).hex(),
-            "bulk_header": wire.encode_bulk_header(TOKEN, key).hex(),
+            "greeting": framing.encode_greeting(framing.Greeting(RUN_ID, TOKEN)).hex(),
+            "probe": framing.encode_probe(framing.Probe(False, 513)).hex(),
+            "signed": framing.encode_control(envelope.seal(signed)).hex(),
+            "relayed_view": framing.encode_control(envelope.seal(messages.Endorsed(signed, ((2, bytes(64)),)))).hex(),
+            "request": framing.encode_control(envelope.seal(key)).hex(),
+            "transcript": framing.encode_control(envelope.seal(RequestTranscript((0,), 300, 1))).hex(),
+            "bulk_header": framing.encode_bulk_header(TOKEN, key).hex(),
         },
     }  # fmt: skip
     return json.dumps(found, indent=1) + "\n"

@@ -1,37 +1,6 @@
-"""Starts, watches and scores a cluster: `from launcher import Experiment, run; run(Experiment(...))`."""
+"""Starts, watches and scores a cluster; `import btard` has what programs use of it."""
 
-from __future__ import annotations
+if __name__ == "launcher":  # imported from a clone by its name of version 0.1
+    from btard import moved
 
-from launcher import cluster
-from launcher.cluster import Result
-from launcher.experiment import Experiment
-from launcher.interrupts import Interrupted
-
-__all__ = ["Experiment", "Result", "run"]
-
-
-def run(experiment: Experiment, *, quiet: bool = False) -> Result:
-    """Run an experiment to its end, its progress on stderr; the result holds the summary and the run directory.
-
-    Args:
-        experiment: what to run.
-        quiet: say nothing.
-
-    Raises:
-        ConfigError: an option cannot be run.
-        DataError: the data set is missing and cannot be fetched.
-        BackendError: the place does not work: ports, disk, devices.
-        KeyboardInterrupt: a signal stopped it; the run directory holds the summary.
-    """
-    result = cluster.run(experiment, None if quiet else _progress())
-    if result.signum is not None:
-        raise Interrupted(result.signum)
-    return result
-
-
-def _progress() -> cluster.Observer:
-    from rich.console import Console
-
-    from launcher.monitor import Monitor
-
-    return Monitor(Console(stderr=True, highlight=False))
+    moved.alias(__name__)

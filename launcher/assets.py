@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from node.errors import BackendError
+from btard.node.errors import BackendError
 
-_PACKAGE = Path(__file__).parent
+_PACKAGE = Path(__file__).resolve().parent  # in a clone btard/launcher is a link
 
 
 def root() -> Path:

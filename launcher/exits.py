@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from launcher.summary import FINISHED, INTERRUPTED, TIMEOUT
+from btard.launcher.run.summary import FINISHED, INTERRUPTED, TIMEOUT
 
 OK = 0
 FAILED = 1

@@ -6,7 +6,7 @@ import errno
 import os
 from pathlib import Path
 
-from node.errors import BackendError
+from btard.node.errors import BackendError
 
 
 def write_atomically(path: Path, content: bytes, mode: int = 0o644, option: str = "--run-dir") -> None:

@@ -1,4 +1,4 @@
-"""`python -m node CONFIG.json`: one worker, for containers and for hand-started clusters.
+"""`python -m btard.node CONFIG.json`: one worker, for containers and for hand-started clusters.
 
 It knows the others by host name. Names are turned into addresses once, before the first connection: a name that stops
 resolving (a stopped container) would hold up ZeroMQ's only I/O thread for seconds at every attempt to reconnect.
@@ -16,11 +16,12 @@ from typing import NoReturn
 
 import msgspec
 
-from node import config as configuration
-from node import health, liveness
-from node.config import Endpoint, NodeConfig
-from node.errors import BtardError, ConfigError, TransportError
-from node.protocol.roster import Roster
+from btard.node import config as configuration
+from btard.node.config import Endpoint, NodeConfig
+from btard.node.errors import BtardError, ConfigError, TransportError
+from btard.node.metrics import healthcheck
+from btard.node.protocol.roster import Roster
+from btard.node.storage import process_lock
 
 NAMES_S = 60.0
 """Longest wait until the names of all peers resolve; then those of up to f may be missing."""
@@ -38,14 +39,16 @@ def main(arguments: list[str]) -> int:
     """Run the worker that the configuration file describes; returns its exit code."""
     try:
         if len(arguments) != 1:
-            raise ConfigError("use: python -m node CONFIG.json (`btard-launch plan --emit compose` sets a cluster up)")
+            raise ConfigError(
+                "use: python -m btard.node CONFIG.json (`btard-launch plan --emit compose` sets a cluster up)"
+            )
         config = configuration.load(Path(arguments[0]))
         directory = Path(config.directory)
-        with liveness.held(directory):
-            if note := os.environ.get(health.VARIABLE):
-                health.begin(directory / "journal.jsonl", note)
+        with process_lock.held(directory):
+            if note := os.environ.get(healthcheck.VARIABLE):
+                healthcheck.begin(directory / "journal.jsonl", note)
             code = _work(config)
-            liveness.leave_word(directory, code)
+            process_lock.leave_word(directory, code)
         return code
     except BtardError as error:
         _say(f"error: {error}")
@@ -108,7 +111,7 @@ def _numeric(url: str, found: Mapping[str, str]) -> str:
 
 
 def _work(config: NodeConfig) -> int:
-    from node import worker  # torch loads here, after the lock and the health file are in place
+    from btard.node import worker  # torch loads here, after the lock and the health file are in place
 
     _say(f"node {config.node} of run {config.run_id}: looking for {len(config.members) - 1} peers")
     again = (Path(config.directory) / "journal.jsonl").exists()
@@ -124,7 +127,7 @@ def _say(line: str) -> None:
 
 def _leave(code: int) -> NoReturn:
     """End the process; a gradient that is still under way is dropped, not waited for."""
-    computing = sys.modules.get("node.computing")
+    computing = sys.modules.get("btard.node.drivers.computing")
     if computing is not None and computing.under_way():
         sys.stdout.flush()
         sys.stderr.flush()

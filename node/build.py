@@ -11,28 +11,29 @@ import msgspec
 import torch
 from torch import Tensor
 
-from node import extensions, kernels
-from node.adversary import Adversary
-from node.aggregation.requirement import rule_for
-from node.computing import one_at_a_time
-from node.config import WIRE_VERSION, Member, NodeConfig, RunConfig, Secrets
-from node.errors import ConfigError
-from node.keeper import Keeper
-from node.keeping import Keeping
-from node.protocol.checksums import Arithmetic, squares, sums
-from node.protocol.digest import digest
-from node.protocol.encoding import decode_body, encode_body, endorsement_bytes, signing_bytes
-from node.protocol.events import BulkKey, ComputeGradient, GradientReady, Input, Output, Purpose
-from node.protocol.messages import Body, Endorsed, Signed
-from node.protocol.peer import Peer
-from node.protocol.roster import Roster
-from node.protocol.rule import Rule
-from node.protocol.settings import Settings, Tools, Verify
-from node.signing import Signer, verify
-from node.training import start
-from node.training.optimiser import NesterovSgd
-from node.training.registry import build_task
-from node.training.task import BatchTransform, Task, TaskContext
+from btard.node import kernels
+from btard.node.adversary.adversary import Adversary
+from btard.node.aggregation.resilience import rule_for
+from btard.node.config import WIRE_VERSION, Member, NodeConfig, RunConfig, Secrets
+from btard.node.crypto.signing import Signer, verify
+from btard.node.drivers.computing import one_at_a_time
+from btard.node.errors import ConfigError
+from btard.node.plugins import extensions
+from btard.node.protocol.api.events import BulkKey, ComputeGradient, GradientReady, Input, Output, Purpose
+from btard.node.protocol.attempt.verification import Arithmetic, squares, sums
+from btard.node.protocol.peer import Peer
+from btard.node.protocol.roster import Roster
+from btard.node.protocol.rule import Rule
+from btard.node.protocol.settings import Settings, Tools, Verify
+from btard.node.protocol.wire.digest import digest
+from btard.node.protocol.wire.encoding import decode_body, encode_body, endorsement_bytes, signing_bytes
+from btard.node.protocol.wire.messages import Body, Endorsed, Signed
+from btard.node.storage.checkpointer import Keeper
+from btard.node.storage.durability import Keeping
+from btard.node.training import start
+from btard.node.training.optimiser import NesterovSgd
+from btard.node.training.registry import build_task
+from btard.node.training.task import BatchTransform, Task, TaskContext
 
 
 class Machine(Protocol):

@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 import msgspec
 
-from node.conditions import Conditions
-from node.errors import ConfigError
-from node.limits import MAX_PEERS, MAX_UNDO
+from btard.node.errors import ConfigError
+from btard.node.limits import MAX_PEERS, MAX_UNDO
+from btard.node.netem.conditions import Conditions
 
 WIRE_VERSION = 6
 
@@ -72,12 +72,12 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What all peers of a run must agree on; its digest is part of the genesis.
 
     `pre` is what contributions go through before the rule; `allow_weak` lets a rule work where its condition fails;
-    `topology` other than butterfly is a comparison run (node/comparison.py), which alone knows `worker_momentum`;
-    `validators_contribute` is whether validators compute a gradient of their own too (auto: for odd n);
-    `undo` is how many steps back a ban's poison can be taken out again (0: off);
-    `init` is the digest of initial parameters from a file (node/training/start.py; None: drawn from `init_seed`);
-    `imports` names files with attacks, rules or tasks (node/extensions.py).
-    Units: `tau`, `delta_max` are L2 norms of a part; bounds are seconds; `minimum_rate` is bytes per second.
+    `topology` other than butterfly is a comparison run (node/baselines/comparison.py), which alone knows
+    `worker_momentum`; `validators_contribute` is whether validators compute a gradient of their own too (auto: for odd
+    n); `undo` is how many steps back a ban's poison can be taken out again (0: off); `init` is the digest of initial
+    parameters from a file (node/training/start.py; None: drawn from `init_seed`); `imports` names files with attacks,
+    rules or tasks (node/plugins/extensions.py). Units: `tau`, `delta_max` are L2 norms of a part; bounds are seconds;
+    `minimum_rate` is bytes per second.
     """
 
     peers: int = 6

@@ -16,26 +16,30 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from types import FrameType
 
-from node import descriptors, extensions, keys, monitoring, network
-from node.arrivals import Arrival
-from node.build import Node, build_node, task_of
-from node.config import Endpoint, NodeConfig, Secrets
-from node.disk import Disk
-from node.driver import Driver
-from node.emulation import EmulatedTransport
-from node.errors import BackendError, BtardError
-from node.journal import Journal
-from node.linkwatch import LinkWatch, shaped_links
-from node.mesh import GRACE_S, mesh, ungreeted
-from node.monitoring import Monitoring
-from node.protocol.events import Input, Output
-from node.protocol.notices import Halted
-from node.quota import Credits
-from node.recorder import Recorder
-from node.recovery import elapsed_s, recover
-from node.training.environment import encoded, environment, named_problems, pin
-from node.transport import Transport
-from node.wire import Limits
+from btard.node.build import Node, build_node, task_of
+from btard.node.config import Endpoint, NodeConfig, Secrets
+from btard.node.crypto import keys
+from btard.node.drivers.bootstrap import GRACE_S, mesh, ungreeted
+from btard.node.drivers.realtime import Driver
+from btard.node.errors import BackendError, BtardError
+from btard.node.metrics import monitoring
+from btard.node.metrics.monitoring import Monitoring
+from btard.node.netem import network
+from btard.node.netem.emulated_transport import EmulatedTransport
+from btard.node.netem.link_observer import LinkWatch, shaped_links
+from btard.node.plugins import extensions
+from btard.node.protocol.api.events import Input, Output
+from btard.node.protocol.api.notices import Halted
+from btard.node.storage.disk import Disk
+from btard.node.storage.journal import Journal
+from btard.node.storage.recorder import Recorder
+from btard.node.storage.recovery import elapsed_s, recover
+from btard.node.training.environment import encoded, environment, named_problems, pin
+from btard.node.transport import descriptors
+from btard.node.transport.arrivals import Arrival
+from btard.node.transport.flow_control import Credits
+from btard.node.transport.framing import Limits
+from btard.node.transport.transport import Transport
 
 MESH_S = 60.0
 """Longest wait for greetings: six processes may still be importing torch."""

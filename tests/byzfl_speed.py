@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from byzfl.aggregators import aggregators, preaggregators
 
-import node.aggregation as ours
-import node.aggregation.pre as pre
+import btard.node.aggregation as ours
+import btard.node.aggregation.pre as pre
 
 PEERS, DIMENSION = 6, 1_000_000
 Function = Callable[[torch.Tensor], Any]

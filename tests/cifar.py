@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from node.training.datasets import cifar10
+from btard.node.training.datasets import cifar10
 
 
 def _text(value: bytes) -> bytes:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import torch
 
-from node.aggregation import centered_clip
+from btard.node.aggregation import centered_clip
 
 PEERS, DIMENSION, ITERATIONS, RADIUS = 6, 1_000_000, 50, 5.0
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from node.training import environment
-from node.training.datasets.prepare import prepare_mnist
+from btard.node.training import environment
+from btard.node.training.datasets.prepare import prepare_mnist
 from tests import cifar
 from tests.monitored import monitored as monitored
 

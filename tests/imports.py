@@ -13,11 +13,12 @@ Graph = dict[str, set[str]]
 
 
 def sources(*packages: str) -> dict[str, str]:
-    """The text of each module of packages, by its name."""
+    """The text of each module of packages, by its name; `btard` has links to the folders `node` and `launcher`."""
     return {
-        ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): file.read_text("utf-8")
+        (f"btard.{name}" if package in ("node", "launcher") else name): file.read_text("utf-8")
         for package in packages
         for file in sorted((ROOT / package).rglob("*.py"))
+        for name in (".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"),)
     }
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-LAUNCH = (sys.executable, "-c", "from launcher.cli import main; main()")
+LAUNCH = (sys.executable, "-c", "from btard.launcher.cli.main import main; main()")
 PATIENCE_S = 120.0
 
 

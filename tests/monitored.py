@@ -20,9 +20,10 @@ from typing import Any
 
 import pytest
 
-from launcher import Experiment, Result, backends
-from launcher.backends.local import LocalBackend
-from launcher.cluster import Silent, run
+from btard import Experiment, Result
+from btard.launcher import backends
+from btard.launcher.backends.local import LocalBackend
+from btard.launcher.run.cluster import Silent, run
 
 PATIENCE_S = 60.0
 

@@ -38,27 +38,34 @@ ROOT = Path(__file__).parent.parent
 CPU_S = 30
 PATIENCE = 20
 """So many times its processor time a fork may take by the clock."""
-SHARED = ("pytest", "hypothesis", "tests.conftest", "tests.simulation.checkers", "launcher.summary", "node.audit")
+SHARED = (
+    "pytest",
+    "hypothesis",
+    "tests.conftest",
+    "tests.simulation.checkers",
+    "btard.launcher.run.summary",
+    "btard.node.verify.audit",
+)
 """What forks find imported."""
 
 OWN_TESTS = {
-    "node.protocol.arbitration": ("tests/simulation/test_protocol_disputes.py",),
-    "node.protocol.charges": ("tests/test_protocol_charges.py",),
-    "node.protocol.dispute": ("tests/simulation/test_protocol_disputes.py",),
-    "node.protocol.edges": ("tests/test_protocol_edges.py",),
-    "node.protocol.evidence": ("tests/test_protocol_proof.py",),
-    "node.protocol.indictment": ("tests/test_protocol_charges.py",),
-    "node.protocol.outcome": ("tests/simulation/test_protocol_disputes.py",),
-    "node.protocol.probation": ("tests/test_protocol_probation.py",),
-    "node.protocol.proof": ("tests/test_protocol_proof.py",),
-    "node.protocol.replay": ("tests/test_protocol_proof.py",),
-    "node.protocol.sequence": ("tests/simulation/test_protocol_attacks.py",),
-    "node.protocol.silence": ("tests/test_protocol_silence.py",),
-    "node.protocol.transcript": ("tests/test_protocol_transcript.py",),
-    "node.protocol.trial": ("tests/test_protocol_trial.py",),
-    "node.protocol.tribunal": ("tests/test_protocol_tribunal.py",),
-    "node.protocol.union": ("tests/simulation/test_protocol_disputes.py",),
-    "node.audit": ("tests/test_audit.py",),
+    "btard.node.protocol.disputes.dispute": ("tests/simulation/test_protocol_disputes.py",),
+    "btard.node.protocol.adjudication.charges": ("tests/test_protocol_charges.py",),
+    "btard.node.protocol.disputes.dolev_strong": ("tests/simulation/test_protocol_disputes.py",),
+    "btard.node.protocol.adjudication.complaints": ("tests/test_protocol_edges.py",),
+    "btard.node.protocol.evidence.format": ("tests/test_protocol_proof.py",),
+    "btard.node.protocol.adjudication.accusations": ("tests/test_protocol_charges.py",),
+    "btard.node.protocol.attempt.ending": ("tests/simulation/test_protocol_disputes.py",),
+    "btard.node.protocol.state_sync.probation": ("tests/test_protocol_probation.py",),
+    "btard.node.protocol.evidence.verifier": ("tests/test_protocol_proof.py",),
+    "btard.node.protocol.evidence.replay": ("tests/test_protocol_proof.py",),
+    "btard.node.protocol.attempt.phases": ("tests/simulation/test_protocol_attacks.py",),
+    "btard.node.protocol.adjudication.omission": ("tests/test_protocol_silence.py",),
+    "btard.node.protocol.attempt.transcript": ("tests/test_protocol_transcript.py",),
+    "btard.node.protocol.adjudication.case": ("tests/test_protocol_trial.py",),
+    "btard.node.protocol.adjudication.verdict": ("tests/test_protocol_tribunal.py",),
+    "btard.node.protocol.disputes.resolution": ("tests/simulation/test_protocol_disputes.py",),
+    "btard.node.verify.audit": ("tests/test_audit.py",),
 }
 """Certificates, disputes, verdicts, omissions and `verify`, each with the tests that are its own."""
 

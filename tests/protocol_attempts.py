@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import msgspec
 
-from node.config import Plugin, RunConfig
-from node.protocol.attempt import Attempt
-from node.protocol.encoding import encode_body
-from node.protocol.messages import PHASE_OF, Body, Message, Signed
-from node.protocol.round import Round
+from btard.node.config import Plugin, RunConfig
+from btard.node.protocol.attempt.attempt import Attempt
+from btard.node.protocol.attempt.round import Round
+from btard.node.protocol.wire.encoding import encode_body
+from btard.node.protocol.wire.messages import PHASE_OF, Body, Message, Signed
 from tests.simulation.stage import Stage, run_until, set_up
 
 PEERS = 6

@@ -7,20 +7,20 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from node.attacks.behaviour import Behaviour
-from node.attacks.equivocate import other_version
-from node.attacks.registry import attack
-from node.attacks.targets import TARGETS, chosen, told_apart
-from node.errors import WireError
-from node.protocol import waits
-from node.protocol.encoding import decode_body
-from node.protocol.events import Endorse, Forward, MessageArrived, Say, SetTimer, ViewArrived
-from node.protocol.messages import Body, Close, Commit, Outcome, Phase, Signed, Suspect, View
-from node.protocol.notices import PhaseEntered
+from btard.node.adversary.attacks.equivocate import other_version
+from btard.node.adversary.behaviour import Behaviour
+from btard.node.adversary.registry import attack
+from btard.node.adversary.targets import TARGETS, chosen, told_apart
+from btard.node.errors import WireError
+from btard.node.protocol.api.events import Endorse, Forward, MessageArrived, Say, SetTimer, ViewArrived
+from btard.node.protocol.api.notices import PhaseEntered
+from btard.node.protocol.attempt import timers
+from btard.node.protocol.wire.encoding import decode_body
+from btard.node.protocol.wire.messages import Body, Close, Commit, Outcome, Phase, Signed, Suspect, View
 
 if TYPE_CHECKING:
-    from node.attacks.view import View as Knowledge
-    from node.protocol.events import Input, Output
+    from btard.node.adversary.view import View as Knowledge
+    from btard.node.protocol.api.events import Input, Output
 
 
 @attack(
@@ -59,7 +59,7 @@ class SecondThoughts(Behaviour):
                 self.lasting = False
             case PhaseEntered(phase="CLOSE") if not self.lasting:
                 self.lasting = True
-            case SetTimer(name=waits.MESSAGES, after_s=after_s) if self.lasting and self._leads(view):
+            case SetTimer(name=timers.MESSAGES, after_s=after_s) if self.lasting and self._leads(view):
                 if self._close is None:
                     return (output, SetTimer(self.timer("now"), max(after_s - self._before_s, 0.0)))
             case Say(body=Close() as close) if self._concerns(close) and self._leads(view):

@@ -6,9 +6,9 @@ import time
 
 from torch import Tensor
 
-from node.training.registry import task
-from node.training.task import BatchTransform, TaskContext
-from node.training.tasks.quadratic import Quadratic
+from btard.node.training.registry import task
+from btard.node.training.task import BatchTransform, TaskContext
+from btard.node.training.tasks.quadratic import Quadratic
 
 
 class SlowQuadratic(Quadratic):

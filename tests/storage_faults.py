@@ -29,24 +29,24 @@ from typing import Any, cast
 import msgspec
 import nacl.signing
 
-from node.arrivals import Arrival, BulkArrival, ControlArrival
-from node.build import Node, build_node, genesis_digest, genesis_roster, task_of
-from node.computing import Computing
-from node.config import NodeConfig, Plugin, Role, RunConfig, Schedule
-from node.disk import Disk
-from node.driver import Driver
-from node.envelope import seal
-from node.errors import BackendError, CheckpointError
-from node.keeper import Keeper
-from node.keys import generate
-from node.links import LinkModel
-from node.memory import remembering, remembering_gradients
-from node.network import Network
-from node.protocol.events import BulkArrived, Input, MessageArrived, Output, Say, ViewArrived
-from node.signing import verify
-from node.simulator import Simulation
-from node.training.environment import fingerprint, pin
-from node.transport import Transport
+from btard.node.build import Node, build_node, genesis_digest, genesis_roster, task_of
+from btard.node.config import NodeConfig, Plugin, Role, RunConfig, Schedule
+from btard.node.crypto.keys import generate
+from btard.node.crypto.signing import verify
+from btard.node.drivers.computing import Computing
+from btard.node.drivers.realtime import Driver
+from btard.node.drivers.shared_cache import remembering, remembering_gradients
+from btard.node.drivers.simulator import Simulation
+from btard.node.errors import BackendError, CheckpointError
+from btard.node.netem.links import LinkModel
+from btard.node.netem.network import Network
+from btard.node.protocol.api.events import BulkArrived, Input, MessageArrived, Output, Say, ViewArrived
+from btard.node.storage.checkpointer import Keeper
+from btard.node.storage.disk import Disk
+from btard.node.training.environment import fingerprint, pin
+from btard.node.transport.arrivals import Arrival, BulkArrival, ControlArrival
+from btard.node.transport.envelope import seal
+from btard.node.transport.transport import Transport
 
 RUN = RunConfig(peers=4, task=Plugin("quadratic"), steps=3, batch_size=4)
 ME, OTHER = 0, 3

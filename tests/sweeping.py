@@ -8,11 +8,11 @@ from typing import Any
 
 import msgspec
 
-from launcher.experiment import Experiment
-from launcher.report.sweep_data import SweepData
-from launcher.sweep import rows, spec
-from launcher.sweep.grid import Cell
-from launcher.sweep.rows import Curves, Row
+from btard.launcher.report.sweep_data import SweepData
+from btard.launcher.run.experiment import Experiment
+from btard.launcher.sweep import rows, spec
+from btard.launcher.sweep.grid import Cell
+from btard.launcher.sweep.rows import Curves, Row
 
 CLEAN_ACCURACY = 0.985
 

@@ -8,11 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from node.adversary import Adversary
-from node.config import Plugin, Role, Schedule
-from node.errors import ConfigError, LocalProtocolError
-from node.protocol.encoding import encode_body
-from node.protocol.events import (
+from btard.node.adversary.adversary import Adversary
+from btard.node.config import Plugin, Role, Schedule
+from btard.node.errors import ConfigError, LocalProtocolError
+from btard.node.protocol.api.events import (
     BulkKey,
     BulkKind,
     GradientReady,
@@ -24,9 +23,10 @@ from node.protocol.events import (
     SendBulk,
     Start,
 )
-from node.protocol.messages import Checksums, Commit, Phase, Report, Signed, Slot, Verdict
-from node.protocol.notices import Banned, PhaseEntered
-from node.protocol.rule import Aggregated, Rule
+from btard.node.protocol.api.notices import Banned, PhaseEntered
+from btard.node.protocol.rule import Aggregated, Rule
+from btard.node.protocol.wire.encoding import encode_body
+from btard.node.protocol.wire.messages import Checksums, Commit, Phase, Report, Signed, Slot, Verdict
 
 ME = 2
 GRADIENT = torch.tensor([1.0, 0.0, -2.0, 4.0])

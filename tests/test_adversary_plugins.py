@@ -8,17 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from node.attacks.registry import ATTACKS, attack
-from node.attacks.view import View
-from node.config import Schedule
-from node.protocol.events import (
-    GradientReady,
-    Output,
-    Purpose,
-    Say,
-)
-from node.protocol.messages import Body, Checksums
-from node.protocol.notices import PhaseEntered
+from btard.node.adversary.registry import ATTACKS, attack
+from btard.node.adversary.view import View
+from btard.node.config import Schedule
+from btard.node.protocol.api.events import GradientReady, Output, Purpose, Say
+from btard.node.protocol.api.notices import PhaseEntered
+from btard.node.protocol.wire.messages import Body, Checksums
 from tests.test_adversary import ME, passed, plugin, sums, surrounded
 
 

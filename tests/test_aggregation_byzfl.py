@@ -24,7 +24,7 @@ from byzfl.aggregators.aggregators import (
 )
 from byzfl.aggregators.preaggregators import ARC, NNM, Bucketing, Clipping
 
-from node.aggregation import (
+from btard.node.aggregation import (
     caf,
     centered_clip,
     geometric_median,
@@ -38,7 +38,7 @@ from node.aggregation import (
     smea,
     trimmed_mean,
 )
-from node.aggregation.pre import arc, bucketing, clipping, nnm
+from btard.node.aggregation.pre import arc, bucketing, clipping, nnm
 
 
 @pytest.fixture(autouse=True)

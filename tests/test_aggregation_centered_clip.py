@@ -7,9 +7,9 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from node.aggregation import centered_clip, mean, median
-from node.aggregation.centered_clip import fixed_point
-from node.aggregation.residual import residual
+from btard.node.aggregation import centered_clip, mean, median
+from btard.node.aggregation.centered_clip import fixed_point
+from btard.node.aggregation.residual import residual
 
 EPS = 1e-6
 

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from node.aggregation.clip_solver import solve
-from node.aggregation.gram import gram_about_median
+from btard.node.aggregation.clip_solver import solve
+from btard.node.aggregation.gram import gram_about_median
 
 ROUNDING = 1e-13
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from node.aggregation import median
-from node.aggregation.gram import gram_about, gram_about_median, gram_rounding
+from btard.node.aggregation import median
+from btard.node.aggregation.gram import gram_about, gram_about_median, gram_rounding
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(1, 1), (2, 3), (6, 70_000), (33, 20_000)])

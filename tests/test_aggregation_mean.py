@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from node.aggregation import mean
+from btard.node.aggregation import mean
 
 
 @pytest.mark.parametrize(

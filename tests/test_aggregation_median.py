@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from node.aggregation import median
+from btard.node.aggregation import median
 
 
 @pytest.mark.parametrize(

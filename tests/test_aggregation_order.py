@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from node.aggregation.order import _selection_network, middle, ordered
+from btard.node.aggregation.order import _selection_network, middle, ordered
 
 
 @pytest.mark.parametrize("count", range(1, 13))

@@ -7,14 +7,14 @@ import math
 import pytest
 import torch
 
-from launcher import plan
-from launcher.experiment import Experiment
-from launcher.syntax import written
-from node.aggregation import geometric_median
-from node.aggregation.built import build_rule
-from node.aggregation.registry import PRE_AGGREGATIONS, RULES
-from node.config import Plugin
-from node.errors import ConfigError
+from btard.launcher.options.syntax import written
+from btard.launcher.run import plan
+from btard.launcher.run.experiment import Experiment
+from btard.node.aggregation import geometric_median
+from btard.node.aggregation.factory import build_rule
+from btard.node.aggregation.registry import PRE_AGGREGATIONS, RULES
+from btard.node.config import Plugin
+from btard.node.errors import ConfigError
 
 COUNT = (-1, 0.5, 2.0, math.nan, math.inf)
 POSITIVE = (0, -1, -0.5, math.nan, math.inf)

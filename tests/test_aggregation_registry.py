@@ -5,13 +5,13 @@ import math
 import pytest
 import torch
 
-import node.aggregation
-from node.aggregation import centered_clip, krum, mean, median
-from node.aggregation.built import build_rule
-from node.aggregation.pre import clipping, nnm
-from node.aggregation.registry import PRE_AGGREGATIONS, RULES
-from node.config import Plugin
-from node.errors import ConfigError
+import btard.node.aggregation
+from btard.node.aggregation import centered_clip, krum, mean, median
+from btard.node.aggregation.factory import build_rule
+from btard.node.aggregation.pre import clipping, nnm
+from btard.node.aggregation.registry import PRE_AGGREGATIONS, RULES
+from btard.node.config import Plugin
+from btard.node.errors import ConfigError
 
 EXAMPLES = [
     pytest.param(entry, dict(example), id=f"{entry.name}-{index}")
@@ -39,9 +39,9 @@ def test_lists_its_folder():
 
 def test_every_rule_is_a_plain_function_of_the_package():
     for entry in RULES:
-        assert getattr(node.aggregation, entry.name) is entry.target
+        assert getattr(btard.node.aggregation, entry.name) is entry.target
     for entry in PRE_AGGREGATIONS:
-        assert getattr(node.aggregation.pre, entry.name) is entry.target
+        assert getattr(btard.node.aggregation.pre, entry.name) is entry.target
 
 
 @pytest.mark.parametrize("entry", list(RULES), ids=lambda entry: entry.name)

@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping
 import pytest
 import torch
 
-from node.aggregation.registry import PRE_AGGREGATIONS, RULES, pre_aggregation
-from node.aggregation.requirement import rule_for
-from node.aggregation.strength import Condition
-from node.config import Plugin, RunConfig
-from node.errors import ConfigError
+from btard.node.aggregation.registry import PRE_AGGREGATIONS, RULES, pre_aggregation
+from btard.node.aggregation.resilience import rule_for
+from btard.node.aggregation.strength import Condition
+from btard.node.config import Plugin, RunConfig
+from btard.node.errors import ConfigError
 
 REFUSED = [
     ("f given", RunConfig(rule=Plugin("krum", {"f": 2})), 0,

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from node.aggregation.residual import clip_weights, distances, residual
+from btard.node.aggregation.residual import clip_weights, distances, residual
 
 
 @pytest.mark.parametrize(

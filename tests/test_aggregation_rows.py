@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from node.aggregation import centered_clip, mean, median
-from node.aggregation.rows import block_columns, blocks, check_radius, combine, to_float32
+from btard.node.aggregation import centered_clip, mean, median
+from btard.node.aggregation.rows import block_columns, blocks, check_radius, combine, to_float32
 
 RULES = pytest.mark.parametrize("rule", [centered_clip, mean, median], ids=lambda rule: rule.__name__)
 

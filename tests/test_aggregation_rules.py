@@ -8,7 +8,7 @@ from itertools import combinations
 import pytest
 import torch
 
-from node.aggregation import (
+from btard.node.aggregation import (
     bulyan,
     caf,
     centered_clip,
@@ -24,7 +24,7 @@ from node.aggregation import (
     smea,
     trimmed_mean,
 )
-from node.aggregation.pre import arc, bucketing, clipping, nnm, worker_momentum
+from btard.node.aggregation.pre import arc, bucketing, clipping, nnm, worker_momentum
 
 LINE = torch.tensor([[0.0], [1.0], [2.0], [4.0], [100.0]])
 """Five rows of one coordinate: on a line every choice can be read off."""

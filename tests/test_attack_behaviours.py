@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from node.config import Schedule
-from node.errors import WireError
-from node.protocol.encoding import decode_body, encode_body
-from node.protocol.events import DeadlinePassed, Forward, MessageArrived, Say, SetTimer
-from node.protocol.messages import Commit, Phase, Signed
-from node.protocol.notices import PhaseEntered
-from node.protocol.waits import MESSAGES
+from btard.node.config import Schedule
+from btard.node.errors import WireError
+from btard.node.protocol.api.events import DeadlinePassed, Forward, MessageArrived, Say, SetTimer
+from btard.node.protocol.api.notices import PhaseEntered
+from btard.node.protocol.attempt.timers import MESSAGES
+from btard.node.protocol.wire.encoding import decode_body, encode_body
+from btard.node.protocol.wire.messages import Commit, Phase, Signed
 from tests.test_adversary import passed, plugin, slot, sums, surrounded
 
 

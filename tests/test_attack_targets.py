@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from node.attacks.registry import bind
-from node.attacks.targets import chosen, permitted, shuffled
-from node.attacks.view import View
-from node.config import Plugin
-from node.errors import ConfigError
+from btard.node.adversary.registry import bind
+from btard.node.adversary.targets import chosen, permitted, shuffled
+from btard.node.adversary.view import View
+from btard.node.config import Plugin
+from btard.node.errors import ConfigError
 
 HONEST = (0, 1, 2, 3, 6)
 

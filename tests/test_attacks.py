@@ -8,20 +8,20 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 
-from node.attacks.constant_direction import constant_direction
-from node.attacks.false_accuse import false_accuse
-from node.attacks.label_flip import label_flip
-from node.attacks.label_shuffle import label_shuffle
-from node.attacks.lenient_validator import lenient_validator
-from node.attacks.lie_checksum import lie_checksum
-from node.attacks.noise import noise
-from node.attacks.registry import bind
-from node.attacks.shift_aggregate import shift_aggregate
-from node.attacks.sign_flip import sign_flip
-from node.attacks.view import View
-from node.config import Plugin
-from node.protocol.encoding import decode_body, encode_body
-from node.protocol.messages import (
+from btard.node.adversary.attacks.constant_direction import constant_direction
+from btard.node.adversary.attacks.false_accuse import false_accuse
+from btard.node.adversary.attacks.label_flip import label_flip
+from btard.node.adversary.attacks.label_shuffle import label_shuffle
+from btard.node.adversary.attacks.lenient_validator import lenient_validator
+from btard.node.adversary.attacks.lie_checksum import lie_checksum
+from btard.node.adversary.attacks.noise import noise
+from btard.node.adversary.attacks.shift_aggregate import shift_aggregate
+from btard.node.adversary.attacks.sign_flip import sign_flip
+from btard.node.adversary.registry import bind
+from btard.node.adversary.view import View
+from btard.node.config import Plugin
+from btard.node.protocol.wire.encoding import decode_body, encode_body
+from btard.node.protocol.wire.messages import (
     Accusation,
     AccusationKind,
     Agg,

@@ -9,28 +9,28 @@ import pytest
 import torch
 from torch import Tensor
 
-from node.adversary import Adversary
-from node.attacks.alie import alie
-from node.attacks.alie_optimised import alie_optimised
-from node.attacks.backdoor import backdoor
-from node.attacks.bulyan_coordinate import bulyan_coordinate
-from node.attacks.delayed import delayed
-from node.attacks.fang import fang
-from node.attacks.ipm import ipm
-from node.attacks.ipm_optimised import ipm_optimised
-from node.attacks.mimic import Mimic
-from node.attacks.min_max import min_max
-from node.attacks.min_sum import min_sum
-from node.attacks.perturbation import alie_factor
-from node.attacks.random_direction import random_direction
-from node.attacks.registry import ATTACKS, bind
-from node.attacks.rop import rop
-from node.attacks.view import View
-from node.config import Plugin, Role
-from node.errors import ConfigError
-from node.protocol.attempt import Attempt
-from node.protocol.roster import Roster
-from node.protocol.state import State
+from btard.node.adversary.adversary import Adversary
+from btard.node.adversary.attacks.alie import alie
+from btard.node.adversary.attacks.alie_optimised import alie_optimised
+from btard.node.adversary.attacks.backdoor import backdoor
+from btard.node.adversary.attacks.bulyan_coordinate import bulyan_coordinate
+from btard.node.adversary.attacks.delayed import delayed
+from btard.node.adversary.attacks.fang import fang
+from btard.node.adversary.attacks.ipm import ipm
+from btard.node.adversary.attacks.ipm_optimised import ipm_optimised
+from btard.node.adversary.attacks.mimic import Mimic
+from btard.node.adversary.attacks.min_max import min_max
+from btard.node.adversary.attacks.min_sum import min_sum
+from btard.node.adversary.attacks.random_direction import random_direction
+from btard.node.adversary.attacks.rop import rop
+from btard.node.adversary.perturbation import alie_factor
+from btard.node.adversary.registry import ATTACKS, bind
+from btard.node.adversary.view import View
+from btard.node.config import Plugin, Role
+from btard.node.errors import ConfigError
+from btard.node.protocol.attempt.attempt import Attempt
+from btard.node.protocol.roster import Roster
+from btard.node.protocol.state.state import State
 
 HONEST = {
     0: torch.tensor([1.0, 2.0, 0.0, 4.0]),

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from launcher.detection import Setting
-from launcher.detection.careers import career
-from node.config import Plugin, Role, RunConfig, Schedule
-from node.protocol.notices import Banned, Committed, Finished, Halted
-from node.simulator import Observed, Simulation, cluster
-from node.training.registry import build_task
-from node.training.task import TaskContext
+from btard.launcher.detection import Setting
+from btard.launcher.detection.careers import career
+from btard.node.config import Plugin, Role, RunConfig, Schedule
+from btard.node.drivers.simulator import Observed, Simulation, cluster
+from btard.node.protocol.api.notices import Banned, Committed, Finished, Halted
+from btard.node.training.registry import build_task
+from btard.node.training.task import TaskContext
 
 ATTACKERS = (4, 5)
 START = 2

@@ -10,16 +10,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from node.attacks import search
-from node.attacks.alie_optimised import alie_optimised
-from node.attacks.bulyan_coordinate import bulyan_coordinate
-from node.attacks.drop import drop
-from node.attacks.infinite import infinite
-from node.attacks.ipm_optimised import ipm_optimised
-from node.attacks.nan import nan
-from node.attacks.random import random
-from node.attacks.view import View
-from node.attacks.zero import zero
+from btard.node.adversary import search
+from btard.node.adversary.attacks.alie_optimised import alie_optimised
+from btard.node.adversary.attacks.bulyan_coordinate import bulyan_coordinate
+from btard.node.adversary.attacks.drop import drop
+from btard.node.adversary.attacks.infinite import infinite
+from btard.node.adversary.attacks.ipm_optimised import ipm_optimised
+from btard.node.adversary.attacks.nan import nan
+from btard.node.adversary.attacks.random import random
+from btard.node.adversary.attacks.zero import zero
+from btard.node.adversary.view import View
 
 VIEW = View(step=7, me=4, accomplices=(4, 5), dimension=10, attack_seed=3)
 GRADIENT = torch.tensor([3.0, 4.0, 0.5, 2.0, -9.0, 1.0, -1.0, 1.0, -1.0, 8.0])

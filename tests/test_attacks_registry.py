@@ -9,15 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from node.attacks.registry import ATTACKS, attack, bind, bind_role
-from node.attacks.sign_flip import sign_flip
-from node.config import Plugin, Role
-from node.errors import ConfigError
-from node.protocol.messages import (
-    Body,
-    Report,
-    Verdict,
-)
+from btard.node.adversary.attacks.sign_flip import sign_flip
+from btard.node.adversary.registry import ATTACKS, attack, bind, bind_role
+from btard.node.config import Plugin, Role
+from btard.node.errors import ConfigError
+from btard.node.protocol.wire.messages import Body, Report, Verdict
 from tests.test_attacks import AGG, GRADIENT, SUMS, VIEW, report
 
 PLAIN = ("gradient", "data", "aggregate", "messages")

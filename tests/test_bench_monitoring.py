@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from launcher.bench.monitoring import main, step_cpu_s
+from btard.launcher.bench.monitoring import main, step_cpu_s
 
 
 def test_the_processor_time_of_a_step_leaves_the_warm_up_out(tmp_path: Path) -> None:

@@ -8,14 +8,14 @@ import msgspec
 import pytest
 import torch
 
-from node.adversary import Adversary
-from node.build import build_node, genesis_digest, genesis_roster, settings_of, task_of, tools_of
-from node.config import Member, NodeConfig, Plugin, Role, RunConfig, Schedule
-from node.errors import ConfigError
-from node.keys import generate
-from node.protocol.events import BulkKey, BulkKind, ComputeGradient, Purpose, Start
-from node.protocol.peer import Peer
-from node.training.task import BatchTransform
+from btard.node.adversary.adversary import Adversary
+from btard.node.build import build_node, genesis_digest, genesis_roster, settings_of, task_of, tools_of
+from btard.node.config import Member, NodeConfig, Plugin, Role, RunConfig, Schedule
+from btard.node.crypto.keys import generate
+from btard.node.errors import ConfigError
+from btard.node.protocol.api.events import BulkKey, BulkKind, ComputeGradient, Purpose, Start
+from btard.node.protocol.peer import Peer
+from btard.node.training.task import BatchTransform
 
 RUN = RunConfig(peers=4, task=Plugin("quadratic", {"dimension": 8}), batch_size=2)
 MEMBERS, SECRETS = generate(3, 4)

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from launcher import Experiment, run
-from launcher.detection import Setting, time_to_last
-from launcher.detection.careers import LEVELS, at_quantiles, career
-from launcher.sweep.plans import CAREERS
+from btard import Experiment, run
+from btard.launcher.detection import Setting, time_to_last
+from btard.launcher.detection.careers import LEVELS, at_quantiles, career
+from btard.launcher.sweep.plans import CAREERS
 
 SIX = Setting(peers=6, byzantine=2, validators=1, start=100)
 

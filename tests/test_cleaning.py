@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from launcher import Experiment, control, run
-from launcher.cli import cli
-from node.errors import ConfigError
+from btard import Experiment, run
+from btard.launcher.cli.main import cli
+from btard.launcher.run import control
+from btard.node.errors import ConfigError
 
 
 @pytest.fixture

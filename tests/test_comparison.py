@@ -10,20 +10,23 @@ import pytest
 import torch
 from rich.console import Console
 
-from launcher import Experiment, Result, monitor, plan, run, table
-from launcher.report import run_page
-from launcher.rundir import read_record
-from node import audit, topologies
-from node.aggregation import krum, trimmed_mean
-from node.aggregation.built import build_rule
-from node.comparison import Trainer
-from node.config import NodeConfig, Plugin, Role, RunConfig, Schedule
-from node.errors import ConfigError
-from node.keys import generate
-from node.recorder import Desk
-from node.training.optimiser import NesterovSgd
-from node.training.registry import build_task
-from node.training.task import TaskContext
+from btard import Experiment, Result, run
+from btard.launcher.monitor import live_view, summary_table
+from btard.launcher.report import run_page
+from btard.launcher.run import plan
+from btard.launcher.run.run_directory import read_record
+from btard.node.aggregation import krum, trimmed_mean
+from btard.node.aggregation.factory import build_rule
+from btard.node.baselines import topologies
+from btard.node.baselines.comparison import Trainer
+from btard.node.config import NodeConfig, Plugin, Role, RunConfig, Schedule
+from btard.node.crypto.keys import generate
+from btard.node.errors import ConfigError
+from btard.node.storage.recorder import Desk
+from btard.node.training.optimiser import NesterovSgd
+from btard.node.training.registry import build_task
+from btard.node.training.task import TaskContext
+from btard.node.verify import audit
 
 TASK = Plugin("quadratic", {"dimension": 20})
 ROWS = torch.randn(6, 20, generator=torch.Generator().manual_seed(0))
@@ -168,9 +171,9 @@ def test_nothing_is_said_of_validators_evidence_or_the_formula(attacked: Result)
     console = Console(file=io.StringIO(), width=200)
     experiment = read_record(attacked.run_dir).experiment
     made = plan.make(experiment)
-    (head, *_) = monitor.headline(made)
+    (head, *_) = live_view.headline(made)
     assert "validator" not in head and "topology parameter_server" in head
-    table.show(console, attacked.summary, attacked.run_dir, experiment)
+    summary_table.show(console, attacked.summary, attacked.run_dir, experiment)
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert "outcome" in text
     assert "verify" not in text and "formula" not in text

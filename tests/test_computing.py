@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 import torch
 
-from node.build import task_of
-from node.computing import Computing, one_at_a_time, under_way
-from node.config import Plugin, RunConfig
-from node.training.environment import fingerprint
+from btard.node.build import task_of
+from btard.node.config import Plugin, RunConfig
+from btard.node.drivers.computing import Computing, one_at_a_time, under_way
+from btard.node.training.environment import fingerprint
 
 WATCHDOG_S = 30.0
 
@@ -92,7 +92,7 @@ def test_work_is_done_in_order_and_told_by_a_descriptor(computing: Computing) ->
 
 def test_spare_work_comes_last_until_there_is_much_of_it(computing: Computing, monkeypatch: pytest.MonkeyPatch) -> None:
     """An evaluation delays a gradient by one piece at most; evaluations that never get their turn would pile up."""
-    monkeypatch.setattr("node.computing._MOST_SPARE", 2)
+    monkeypatch.setattr("btard.node.drivers.computing._MOST_SPARE", 2)
     go_on, found = threading.Event(), list[str]()
     computing.submit(lambda: go_on.wait(WATCHDOG_S), lambda done: None)
     for number in range(4):
@@ -119,7 +119,7 @@ def test_an_error_is_the_loops_with_where_it_came_from(computing: Computing) -> 
 
 
 def test_an_end_drops_what_is_under_way_and_what_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("node.computing._PATIENCE_S", 0.01)
+    monkeypatch.setattr("btard.node.drivers.computing._PATIENCE_S", 0.01)
     made, begun, go_on, later = Computing(), threading.Event(), threading.Event(), list[int]()
 
     def long() -> None:
@@ -139,8 +139,8 @@ def test_an_end_drops_what_is_under_way_and_what_waits(monkeypatch: pytest.Monke
 
 ENDS = """
 import sys, threading, torch
-from node.__main__ import _leave
-from node.computing import Computing
+from btard.node.__main__ import _leave
+from btard.node.drivers.computing import Computing
 begun = threading.Event()
 def long():
     begun.set()

@@ -14,17 +14,18 @@ import msgspec
 import pytest
 import yaml
 
-from launcher import cli
-from launcher.backends import Exited
-from launcher.backends.local import ENVIRONMENT
-from launcher.containers import bundle, emit, engine, keys, mirror, observer, places, versions
-from launcher.containers.mirror import Change
-from launcher.containers.volumes import Volumes
-from launcher.rundir import read_record
-from node import health, liveness
-from node.config import Endpoint, load
-from node.errors import BackendError, ConfigError, WireError
-from node.journal import Journal
+from btard.launcher.backends import Exited
+from btard.launcher.backends.local import ENVIRONMENT
+from btard.launcher.cli import main
+from btard.launcher.containers import bundle, emit, engine, keys, mirror, observer, places, versions
+from btard.launcher.containers.mirror import Change
+from btard.launcher.containers.volumes import Volumes
+from btard.launcher.run.run_directory import read_record
+from btard.node.config import Endpoint, load
+from btard.node.errors import BackendError, ConfigError, WireError
+from btard.node.metrics import healthcheck
+from btard.node.storage import process_lock
+from btard.node.storage.journal import Journal
 from tests.workers import on_this_machine
 
 ROOT = Path(__file__).parent.parent
@@ -41,7 +42,7 @@ def made() -> bundle.Bundle:
 def test_the_committed_compose_files_are_what_the_command_writes(capsys: pytest.CaptureFixture[str]) -> None:
     for what, name in (("compose", "compose.yaml"), ("compose-gpu", "deploy/compose.gpu.yaml")):
         with pytest.raises(SystemExit) as ended:
-            cli.main(["plan", "-n", "6", "--emit", what])
+            main.main(["plan", "-n", "6", "--emit", what])
         assert ended.value.code == 0
         assert capsys.readouterr().out == (ROOT / name).read_text(), "run `make compose`"
 
@@ -136,7 +137,7 @@ def test_the_image_is_built_by_one_service_and_pulled_by_none() -> None:
 def test_a_launcher_and_an_image_are_compared_by_what_they_compute_with() -> None:
     import torch
 
-    done = subprocess.run([sys.executable, "-m", "launcher.containers.versions"], capture_output=True, cwd=ROOT)
+    done = subprocess.run([sys.executable, "-m", "btard.launcher.containers.versions"], capture_output=True, cwd=ROOT)
     here = msgspec.json.decode(done.stdout, type=versions.Versions)
     assert here == versions.here() and here.torch == str(torch.__version__)
     assert versions.difference(here, here) == ""
@@ -164,7 +165,7 @@ def test_containers_are_not_simulated() -> None:
 def test_keys_leaves_a_run_alone_whose_nodes_still_work(made: bundle.Bundle, tmp_path: Path) -> None:
     bundle.lay_out(made, tmp_path)
     before = (places.secrets_of(tmp_path, 0) / "secrets.json").read_bytes()
-    with liveness.held(places.written_by(tmp_path, 2)), pytest.raises(BackendError, match="node 2 still works"):
+    with process_lock.held(places.written_by(tmp_path, 2)), pytest.raises(BackendError, match="node 2 still works"):
         bundle.lay_out(keys.from_environment(SMALL), tmp_path)
     assert (places.secrets_of(tmp_path, 0) / "secrets.json").read_bytes() == before
     bundle.lay_out(keys.from_environment(SMALL), tmp_path)
@@ -174,7 +175,7 @@ def test_keys_leaves_a_run_alone_whose_nodes_still_work(made: bundle.Bundle, tmp
 
 @pytest.mark.parametrize(("arguments", "code"), [(["nonsense"], 2), (["deliver"], 2)])
 def test_keys_says_what_is_wrong(arguments: list[str], code: int, tmp_path: Path) -> None:
-    command = [sys.executable, "-c", "import sys; from launcher.containers.keys import main; "
+    command = [sys.executable, "-c", "import sys; from btard.launcher.containers.keys import main; "
                f"sys.exit(main(sys.argv[1:], __import__('pathlib').Path({str(tmp_path)!r})))", *arguments]  # fmt: skip
     done = subprocess.run(command, input=b"{}", capture_output=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
     assert done.returncode == code
@@ -295,7 +296,7 @@ def test_no_folder_is_reached_through_a_link(link: str, tmp_path: Path) -> None:
     assert mirrored(mirror.Mirror({3: volume}, MOST), tmp_path / "here") == ({}, [])
 
 
-@pytest.mark.parametrize("name", [liveness.LOCK, liveness.EXIT])
+@pytest.mark.parametrize("name", [process_lock.LOCK, process_lock.EXIT])
 @pytest.mark.parametrize("kind", ["fifo", "link", "folder", "noise"])
 def test_a_hostile_lock_or_exit_code_holds_nobody_up(kind: str, name: str, tmp_path: Path) -> None:
     match kind:
@@ -307,9 +308,9 @@ def test_a_hostile_lock_or_exit_code_holds_nobody_up(kind: str, name: str, tmp_p
             (tmp_path / name).mkdir()
         case _:
             sparse(tmp_path / name, 10 * GIGABYTE)
-    assert not liveness.alive(tmp_path)
-    assert liveness.began(tmp_path) is (kind == "noise" and name == liveness.LOCK)
-    assert liveness.last_word(tmp_path) is None
+    assert not process_lock.alive(tmp_path)
+    assert process_lock.began(tmp_path) is (kind == "noise" and name == process_lock.LOCK)
+    assert process_lock.last_word(tmp_path) is None
 
 
 @pytest.mark.parametrize("path", ["../x", "nodes/0/../../x", "run.json", "nodes/0/evidence/../exit", "/nodes/0/exit"])
@@ -322,10 +323,10 @@ def test_the_observer_notices_ends_and_deaths(tmp_path: Path) -> None:
     backend = Volumes(3, tmp_path, tmp_path / "run", MOST, print)
     for node in range(3):
         Journal(places.written_by(tmp_path, node) / "journal.jsonl", node).append("bound")
-    with liveness.held(places.written_by(tmp_path, 0)):
-        with liveness.held(places.written_by(tmp_path, 1)):
+    with process_lock.held(places.written_by(tmp_path, 0)):
+        with process_lock.held(places.written_by(tmp_path, 1)):
             assert backend.poll(0) == []
-            liveness.leave_word(places.written_by(tmp_path, 1), 0)
+            process_lock.leave_word(places.written_by(tmp_path, 1), 0)
         assert backend.poll(0) == [Exited(1, 0)]
         assert backend.bound == {0, 1, 2}
     assert backend.poll(0) == [Exited(0, -9)]
@@ -333,35 +334,40 @@ def test_the_observer_notices_ends_and_deaths(tmp_path: Path) -> None:
 
 
 def test_a_killed_process_lets_go_of_its_directory(tmp_path: Path) -> None:
-    code = ("import sys; from pathlib import Path; from node import liveness\n"
-            "with liveness.held(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()")  # fmt: skip
+    code = ("import sys; from pathlib import Path; from btard.node.storage import process_lock\n"
+            "with process_lock.held(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()")  # fmt: skip
     with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                           env={**os.environ, "PYTHONPATH": str(ROOT)}) as process:  # fmt: skip
         assert process.stdout is not None and process.stdout.readline() == b"held\n"
-        assert liveness.alive(tmp_path)
-        with pytest.raises(BackendError, match="another worker runs"), liveness.held(tmp_path):
+        assert process_lock.alive(tmp_path)
+        with pytest.raises(BackendError, match="another worker runs"), process_lock.held(tmp_path):
             pass
         process.kill()
         process.wait()
-    assert not liveness.alive(tmp_path) and liveness.began(tmp_path) and liveness.last_word(tmp_path) is None
+    assert (
+        not process_lock.alive(tmp_path) and process_lock.began(tmp_path) and process_lock.last_word(tmp_path) is None
+    )
 
 
 def test_health_follows_this_process_and_not_an_earlier_one(tmp_path: Path) -> None:
     note, path = str(tmp_path / "note"), tmp_path / "journal.jsonl"
-    assert health.problem(note) == "no worker has begun"
-    health.begin(path, note)
-    assert health.problem(note) == "it has not bound its sockets"
+    assert healthcheck.problem(note) == "no worker has begun"
+    healthcheck.begin(path, note)
+    assert healthcheck.problem(note) == "it has not bound its sockets"
     with Journal(path, 0) as journal:
         journal.append("bound")
-        assert health.problem(note) == "not enough peers have greeted it"
+        assert healthcheck.problem(note) == "not enough peers have greeted it"
         journal.append("greeted", peers=[1])
-        assert health.problem(note) is None
-        health.begin(path, note)
-        assert health.problem(note) == "it has not bound its sockets"
+        assert healthcheck.problem(note) is None
+        healthcheck.begin(path, note)
+        assert healthcheck.problem(note) == "it has not bound its sockets"
 
 
 def test_the_health_check_loads_nothing_slow(tmp_path: Path) -> None:
-    code = "import sys, node.health; print(node.health.main(), 'torch' in sys.modules, 'msgspec' in sys.modules)"
+    code = (
+        "import sys; from btard.node.metrics import healthcheck as check; "
+        "print(check.main(), 'torch' in sys.modules, 'msgspec' in sys.modules)"
+    )
     environment = {"PYTHONPATH": str(ROOT), "HEALTH_NOTE": str(tmp_path / "none")}
     done = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True, env=environment)
     assert done.stdout == "no worker has begun\n1 False False\n"
@@ -403,7 +409,7 @@ def test_the_pinned_requirements_cover_the_package() -> None:
 
 @pytest.mark.sockets
 def test_workers_and_observer_on_one_machine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """What the containers run, as processes: keys, two workers by `python -m node`, and the observer."""
+    """What the containers run, as processes: keys, two workers by `python -m btard.node`, and the observer."""
     made = keys.from_environment({**CLEAN, "PATH": os.environ["PATH"]})
     bundle.lay_out(made, tmp_path)
     earlier = time.time() - 100

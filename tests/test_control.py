@@ -8,10 +8,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from launcher import Experiment, control, run
-from launcher.containers import engine, ports
-from launcher.rundir import read_record
-from node.errors import BackendError, ConfigError
+from btard import Experiment, run
+from btard.launcher.containers import engine, ports
+from btard.launcher.run import control
+from btard.launcher.run.run_directory import read_record
+from btard.node.errors import BackendError, ConfigError
 from tests.launching import PATIENCE_S, command, launched, read_until
 
 

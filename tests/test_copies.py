@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from node import kernels
-from node.config import Plugin, RunConfig
-from node.protocol.events import Input, Output
-from node.protocol.peer import Peer
+from btard.node import kernels
+from btard.node.config import Plugin, RunConfig
+from btard.node.protocol.api.events import Input, Output
+from btard.node.protocol.peer import Peer
 from tests.simulation.stage import set_up
 
 PEERS, SIZE, STEPS = 4, 400_000, 3

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from node.counters import Counters
+from btard.node.transport.counters import Counters
 
 
 def test_traffic_adds_up_by_peer_and_kind() -> None:

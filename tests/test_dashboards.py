@@ -14,13 +14,13 @@ import pytest
 import yaml
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
+from btard.launcher.assets import asset
+from btard.launcher.containers.emit import GRAFANA_IMAGE
+from btard.node.metrics.declarations import METRICS
 from dashboards.build import HERE, text
 from dashboards.contents import CONTENTS
 from dashboards.exempt import EXEMPT, GPU, LINK, Asked, annotations, expressions, replaced
 from dashboards.parts import asked_of_prometheus, attacked
-from launcher.assets import asset
-from launcher.containers.emit import GRAFANA_IMAGE
-from node.metrics import METRICS
 from tests.monitored import Monitored, promtool
 
 NAMES = tuple(CONTENTS)

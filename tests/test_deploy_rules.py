@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from launcher.assets import asset
-from node.metrics import METRICS
+from btard.launcher.assets import asset
+from btard.node.metrics.declarations import METRICS
 from tests.monitored import promtool
 
 WHERE = asset("deploy", "prometheus")

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from node.build import task_of
-from node.conditions import Change, Conditions, Event, Window
-from node.config import Plugin, RunConfig
-from node.direction import Cue, Director
-from node.links import LinkModel
-from node.network import Network
-from node.protocol.notices import Banned, Committed, Finished, Halted
-from node.simulator import Observed, Simulation, Stage, cluster
+from btard.node.build import task_of
+from btard.node.config import Plugin, RunConfig
+from btard.node.drivers.scheduler import Cue, Director
+from btard.node.drivers.simulator import Observed, Simulation, Stage, cluster
+from btard.node.netem.conditions import Change, Conditions, Event, Window
+from btard.node.netem.links import LinkModel
+from btard.node.netem.network import Network
+from btard.node.protocol.api.notices import Banned, Committed, Finished, Halted
 from tests.simulation.checkers import PROMISES
 from tests.simulation.stage import Stage as Watched
 from tests.simulation.stage import play

@@ -14,21 +14,21 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+from btard import Experiment
+from btard.launcher.cli.main import cli
+from btard.launcher.options.table import OPTIONS
+from btard.launcher.run.cluster import run as launched
+from btard.node.adversary.registry import ATTACKS
+from btard.node.aggregation.factory import build_rule
+from btard.node.aggregation.registry import PRE_AGGREGATIONS, RULES
+from btard.node.config import Plugin, Role, RunConfig, Schedule
+from btard.node.drivers.simulator import cluster
+from btard.node.plugins.registry import Registry
+from btard.node.protocol.api.notices import Banned
+from btard.node.training.registry import TASKS, build_task
+from btard.node.training.task import TaskContext
 from docs import terminal
 from docs.generate import PAGES
-from launcher import Experiment
-from launcher.cli import cli
-from launcher.cluster import run as launched
-from launcher.options import OPTIONS
-from node.aggregation.built import build_rule
-from node.aggregation.registry import PRE_AGGREGATIONS, RULES
-from node.attacks.registry import ATTACKS
-from node.config import Plugin, Role, RunConfig, Schedule
-from node.protocol.notices import Banned
-from node.registry import Registry
-from node.simulator import cluster
-from node.training.registry import TASKS, build_task
-from node.training.task import TaskContext
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"

@@ -15,13 +15,14 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from launcher import plan, settings
-from launcher.cli import cli
-from launcher.options import OPTIONS
-from node.config import Plugin
-from node.errors import ConfigError
-from node.training.registry import build_task
-from node.training.task import TaskContext
+from btard.launcher.cli.main import cli
+from btard.launcher.options import sources
+from btard.launcher.options.table import OPTIONS
+from btard.launcher.run import plan
+from btard.node.config import Plugin
+from btard.node.errors import ConfigError
+from btard.node.training.registry import build_task
+from btard.node.training.task import TaskContext
 from tests.launching import command as launch
 from tests.test_docs import DOCS, ROOT, example
 
@@ -114,7 +115,7 @@ def test_a_command_is_one_that_the_program_takes(line: Line) -> None:
     if found.name in ("run", "plan"):
         options = {option: value for option, value in given.items() if value is not None and value != ()}
         known = {option.field: options[option.field] for option in OPTIONS if option.field in options}
-        plan.quick_check(settings.resolve(known, {}, None).experiment)
+        plan.quick_check(sources.resolve(known, {}, None).experiment)
 
 
 def test_a_mistake_in_a_page_would_be_found() -> None:
@@ -173,9 +174,9 @@ def test_a_list_of_the_pages_is_shown(line: Line) -> None:
 def test_extras_that_the_pages_install_exist() -> None:
     """And no page has an extra installed from an index: this package is installed from its clone."""
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    sources = [*PAGES, *ROOT.glob("launcher/**/*.py"), ROOT / "Makefile"]
+    files = [*PAGES, *ROOT.glob("launcher/**/*.py"), ROOT / "Makefile"]
     named = [
-        found for path in sources for found in re.findall(r"pip install (?:-e )?'?([.\w]+)\[(\w+)\]", path.read_text())
+        found for path in files for found in re.findall(r"pip install (?:-e )?'?([.\w]+)\[(\w+)\]", path.read_text())
     ]
     assert named and {extra for _, extra in named} <= set(extras)
     assert {what for what, _ in named} == {"."}

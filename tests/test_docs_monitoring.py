@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
+from btard.launcher.assets import asset
 from dashboards.parts import TITLES
-from launcher.assets import asset
 
 RULES = yaml.safe_load(asset("deploy", "prometheus", "rules", "alerts.yml").read_text())["groups"][0]["rules"]
 PAGE = (Path(__file__).parent.parent / "docs" / "monitoring.md").read_text()

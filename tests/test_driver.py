@@ -16,24 +16,24 @@ import pytest
 import torch
 from torch import Tensor
 
-from node.arrivals import Arrival, ControlArrival
-from node.build import Node, build_node, task_of
-from node.config import Endpoint, NodeConfig, Plugin, Role, RunConfig, Schedule
-from node.disk import Disk
-from node.driver import Driver
-from node.envelope import seal
-from node.keeper import Keeper
-from node.keeping import Keeping
-from node.keys import generate
-from node.protocol.encoding import decode_body
-from node.protocol.events import Output, RequestTranscript
-from node.protocol.messages import Phase, Signed
-from node.protocol.notices import Banned, Committed, Expelled, Finished, Halted
-from node.protocol.resumption import Resumption
-from node.simulator import cluster
-from node.training.environment import fingerprint
-from node.training.task import Task
-from node.transport import Transport
+from btard.node.build import Node, build_node, task_of
+from btard.node.config import Endpoint, NodeConfig, Plugin, Role, RunConfig, Schedule
+from btard.node.crypto.keys import generate
+from btard.node.drivers.realtime import Driver
+from btard.node.drivers.simulator import cluster
+from btard.node.protocol.api.events import Output, RequestTranscript
+from btard.node.protocol.api.notices import Banned, Committed, Expelled, Finished, Halted
+from btard.node.protocol.state.snapshot import Resumption
+from btard.node.protocol.wire.encoding import decode_body
+from btard.node.protocol.wire.messages import Phase, Signed
+from btard.node.storage.checkpointer import Keeper
+from btard.node.storage.disk import Disk
+from btard.node.storage.durability import Keeping
+from btard.node.training.environment import fingerprint
+from btard.node.training.task import Task
+from btard.node.transport.arrivals import Arrival, ControlArrival
+from btard.node.transport.envelope import seal
+from btard.node.transport.transport import Transport
 
 pytestmark = pytest.mark.sockets
 

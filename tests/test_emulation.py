@@ -10,16 +10,16 @@ from time import monotonic
 import pytest
 import torch
 
-from node.arrivals import Arrival, BulkArrival, ControlArrival
-from node.conditions import Change, Conditions, Window
-from node.config import Endpoint
-from node.emulation import EmulatedTransport
-from node.errors import TransportError
-from node.keys import generate
-from node.network import of
-from node.protocol.events import BulkKey, BulkKind
-from node.readings import modelled
-from node.sockets import Channel
+from btard.node.config import Endpoint
+from btard.node.crypto.keys import generate
+from btard.node.errors import TransportError
+from btard.node.metrics.collectors import modelled
+from btard.node.netem.conditions import Change, Conditions, Window
+from btard.node.netem.emulated_transport import EmulatedTransport
+from btard.node.netem.network import of
+from btard.node.protocol.api.events import BulkKey, BulkKind
+from btard.node.transport.arrivals import Arrival, BulkArrival, ControlArrival
+from btard.node.transport.sockets import Channel
 
 pytestmark = pytest.mark.sockets
 

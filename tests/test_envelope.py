@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node.envelope import seal, unseal
-from node.errors import WireError
-from node.protocol.events import BulkKey, BulkKind, BulkRequested, Input, MessageArrived, ViewArrived
-from node.protocol.messages import Endorsed, Signed
+from btard.node.errors import WireError
+from btard.node.protocol.api.events import BulkKey, BulkKind, BulkRequested, Input, MessageArrived, ViewArrived
+from btard.node.protocol.wire.messages import Endorsed, Signed
+from btard.node.transport.envelope import seal, unseal
 
 SIGNED = Signed(b"body", bytes(64))
 KEY = BulkKey(2, 1, BulkKind.AGGREGATE, 3, 0)

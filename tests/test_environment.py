@@ -9,10 +9,10 @@ import sys
 import pytest
 import torch
 
-from node.errors import BackendError
-from node.training import environment
+from btard.node.errors import BackendError
+from btard.node.training import environment
 
-FINGERPRINT = "import sys; from node.training import environment as e; e.pin('cpu'); sys.stdout.buffer.write({})"
+FINGERPRINT = "import sys; from btard.node.training import environment as e; e.pin('cpu'); sys.stdout.buffer.write({})"
 
 
 def in_another_process(expression: str, variables: dict[str, str] | None = None) -> bytes:

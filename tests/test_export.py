@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from launcher import Experiment, run
-from launcher.export import command, lenet_onnx
-from launcher.report import run_data
-from node.errors import ConfigError, DataError
-from node.training.models import lenet
-from node.training.sampling import generator_from_int
+from btard import Experiment, run
+from btard.launcher.export import command, lenet_onnx
+from btard.launcher.report import run_data
+from btard.node.errors import ConfigError, DataError
+from btard.node.training.models import lenet
+from btard.node.training.sampling import generator_from_int
 
 onnx = pytest.importorskip("onnx", reason="pip install onnx")
 
@@ -32,7 +32,7 @@ def test_the_graph_computes_the_networks_logits(tmp_path: Path) -> None:
 def test_tensorboard_reads_the_curves_and_the_bans_once_however_often_they_are_written(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    from launcher.export import tensorboard_logs
+    from btard.launcher.export import tensorboard_logs
 
     made = run(Experiment(backend="simulated", task="quadratic", device="cpu", steps=40, eval_every=10, attack="noise",
                           byzantine=2, attack_start=3, undo=0, run_dir=str(tmp_path / "run")))  # fmt: skip

@@ -12,9 +12,9 @@ from time import monotonic
 import pytest
 from prometheus_client import CollectorRegistry, Gauge
 
-from node import exposition
-from node.config import split_address
-from node.exposition import HEAD_BYTES, THREADS, Exposition
+from btard.node.config import split_address
+from btard.node.metrics import http
+from btard.node.metrics.http import HEAD_BYTES, THREADS, Exposition
 from tests.scraping import scrape
 
 WATCHDOG_S = 30.0
@@ -75,7 +75,7 @@ def test_a_scrape_succeeds_beside_more_clients_that_drip_than_there_are_threads(
 
 
 def test_clients_that_drip_for_ever_do_not_hold_up_the_end(served: Exposition, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exposition, "REQUEST_S", 1e6)  # whoever waited for the limit of a request would never end
+    monkeypatch.setattr(http, "REQUEST_S", 1e6)  # whoever waited for the limit of a request would never end
     drips = [client(served) for _ in range(THREADS + 1)]
     for line in drips:
         line.sendall(b"G")
@@ -91,7 +91,7 @@ def test_clients_that_drip_for_ever_do_not_hold_up_the_end(served: Exposition, m
 
 def test_a_request_has_one_limit_for_all_its_bytes(served: Exposition, monkeypatch: pytest.MonkeyPatch) -> None:
     """A byte now and then used to begin the wait anew."""
-    monkeypatch.setattr(exposition, "REQUEST_S", 0.3)
+    monkeypatch.setattr(http, "REQUEST_S", 0.3)
     with client(served) as line:
         line.setblocking(False)
         ended = []
@@ -111,8 +111,8 @@ def test_a_request_has_one_limit_for_all_its_bytes(served: Exposition, monkeypat
 
 
 def test_whoever_does_not_read_the_answer_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exposition, "REQUEST_S", 0.3)
-    monkeypatch.setattr(exposition, "text", lambda registry: bytes(64 << 20))
+    monkeypatch.setattr(http, "REQUEST_S", 0.3)
+    monkeypatch.setattr(http, "text", lambda registry: bytes(64 << 20))
     with closing(Exposition("127.0.0.1:0", CollectorRegistry())) as served, client(served) as line:
         line.sendall(REQUEST)
         until(lambda: busy() == 1)

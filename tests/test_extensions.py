@@ -10,18 +10,19 @@ from typing import Any
 
 import pytest
 
-from launcher import Experiment, run
-from launcher.cli import main
-from node import audit, extensions
-from node.aggregation.registry import RULES
-from node.attacks.registry import ATTACKS
-from node.errors import ConfigError
-from node.registry import Registry
-from node.training.registry import TASKS
+from btard import Experiment, run
+from btard.launcher.cli.main import main
+from btard.node.adversary.registry import ATTACKS
+from btard.node.aggregation.registry import RULES
+from btard.node.errors import ConfigError
+from btard.node.plugins import extensions
+from btard.node.plugins.registry import Registry
+from btard.node.training.registry import TASKS
+from btard.node.verify import audit
 from tests.test_docs import DOCS, example
 
 LAZY = """
-from node.attacks.registry import attack
+from btard.node.adversary.registry import attack
 
 @attack("idle", acts_on="gradient", source="test")
 def idle(gradient_D, view, *, share=0.5):

@@ -6,13 +6,13 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from launcher.detection import Setting, detection_distribution
-from launcher.figures import bars, chart, matrix, svg, timeline
-from launcher.figures.chart import Axis, Series
-from launcher.figures.svg import Scale
-from launcher.report import detection
-from launcher.report.statistics import sample
-from node.config import Role, RunConfig, Schedule
+from btard.launcher.detection import Setting, detection_distribution
+from btard.launcher.figures import bars, chart, matrix, svg, timeline
+from btard.launcher.figures.chart import Axis, Series
+from btard.launcher.figures.svg import Scale
+from btard.launcher.report import detection
+from btard.launcher.report.statistics import sample
+from btard.node.config import Role, RunConfig, Schedule
 
 
 @pytest.mark.parametrize(

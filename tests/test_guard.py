@@ -13,9 +13,9 @@ import psutil
 import pytest
 import zmq
 
-from node import descriptors
-from node.guard import Guard, Share
-from node.sockets import descriptor
+from btard.node.transport import descriptors
+from btard.node.transport.slow_sender_guard import Guard, Share
+from btard.node.transport.sockets import descriptor
 
 pytestmark = pytest.mark.skipif(not hasattr(tcp, "TCP_INFO"), reason="only Linux tells what a connection received")
 WATCHDOG_S = 30.0

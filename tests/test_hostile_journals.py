@@ -16,23 +16,24 @@ import msgspec
 import pytest
 import torch
 
-from launcher import Experiment, control, plan, run, scoring, summary
-from launcher.containers import bundle, keys, places
-from launcher.journals import NodeJournal
-from launcher.rundir import read_record
-from launcher.state import RunState
-from launcher.summary import Ending
-from launcher.truth import Truth
-from launcher.watch import Watch
-from node import audit
-from node.audit import read_genesis
-from node.build import task_of
-from node.config import Plugin, Role
-from node.errors import DataError
-from node.journal import Journal
-from node.protocol.notices import Committed
-from node.records import JOURNAL_BYTES, LINE_BYTES, MAX_PROBLEMS
-from node.simulator import cluster
+from btard import Experiment, run
+from btard.launcher.containers import bundle, keys, places
+from btard.launcher.monitor.ground_truth import Truth
+from btard.launcher.monitor.journals import NodeJournal
+from btard.launcher.monitor.state import RunState
+from btard.launcher.monitor.watch import Watch
+from btard.launcher.run import control, plan, scoring, summary
+from btard.launcher.run.run_directory import read_record
+from btard.launcher.run.summary import Ending
+from btard.node.build import task_of
+from btard.node.config import Plugin, Role
+from btard.node.drivers.simulator import cluster
+from btard.node.errors import DataError
+from btard.node.protocol.api.notices import Committed
+from btard.node.storage.journal import Journal
+from btard.node.storage.records import JOURNAL_BYTES, LINE_BYTES, MAX_PROBLEMS
+from btard.node.verify import audit
+from btard.node.verify.audit import read_genesis
 from tests.workers import on_this_machine
 
 ROOT = Path(__file__).parent.parent
@@ -207,7 +208,7 @@ def test_a_journal_that_is_no_file_holds_nobody_up(kind: str, run_dir: Path) -> 
 
 
 def test_a_sparse_journal_of_ten_gigabytes_is_read_so_far(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("node.records.JOURNAL_BYTES", 1 << 26)  # a gigabyte of zeros takes seconds
+    monkeypatch.setattr("btard.node.storage.records.JOURNAL_BYTES", 1 << 26)  # a gigabyte of zeros takes seconds
     with (run_dir / "nodes" / str(HOSTILE) / "journal.jsonl").open("wb") as file:
         file.truncate(10 * JOURNAL_BYTES)
     watch, _ = watched(run_dir)
@@ -417,7 +418,7 @@ def test_the_observers_process_beside_a_node_that_lies_in_every_file(tmp_path: P
         + line({"event": "scenario", "action": "kill", "peers": [0, 1, 2], "text": "x", "at_s": 1.0}, node=3)
     )  # fmt: skip
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    follow = "import sys; from pathlib import Path; from launcher.containers import observer\n"
+    follow = "import sys; from pathlib import Path; from btard.launcher.containers import observer\n"
     command = [sys.executable, "-c", follow + "sys.exit(observer.main([], Path(sys.argv[1]), port=0))", str(tmp_path)]
     with on_this_machine(tmp_path, range(3), 4) as workers:
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)

@@ -7,42 +7,43 @@ use, and that no circle is left but those that are listed. A list here can only 
 from __future__ import annotations
 
 import ast
+import re
+import tomllib
 from collections.abc import Mapping
 from functools import cache, lru_cache
 
 import pytest
 
-from tests.imports import circles, graph, levels, sources, within
+from tests.development.layers import CONTAINERS, layered
+from tests.imports import ROOT, circles, graph, levels, sources, within
 
-CORE = "node.protocol"
+CORE = "btard.node.protocol"
 PURE = frozenset({"__future__", "collections", "copy", "dataclasses", "enum", "functools", "itertools", "math",
                   "statistics", "struct", "typing"})  # fmt: skip
 """Of the standard library, what has no clock, no socket, no thread, no file and no chance."""
 LIBRARIES = frozenset({"blake3", "msgspec", "numpy", "torch"})
 BESIDE_THE_CORE = {
-    "node.errors": "the tree of errors, which imports nothing",
-    "node.limits": "how many peers a run may have, one constant",
+    "btard.node.errors": "the tree of errors, which imports nothing",
+    "btard.node.limits": "how many peers a run may have, one constant",
 }
 """Modules outside the core that it imports, each with its reason."""
 
 CIRCLES: Mapping[frozenset[str], tuple[int, str]] = {
-    frozenset({"node.protocol.attempt", "node.protocol.events", "node.protocol.lesson", "node.protocol.measures",
-               "node.protocol.resumption", "node.protocol.state", "node.protocol.window"}):
+    frozenset({"btard.node.protocol.attempt.attempt", "btard.node.protocol.api.events", "btard.node.protocol.state_sync.messages", "btard.node.protocol.attempt.measured_bounds",
+               "btard.node.protocol.state.snapshot", "btard.node.protocol.state.state", "btard.node.protocol.state.undo_window"}):
         (11, "events names what it carries under TYPE_CHECKING; one attempt has five shapes"),
-    frozenset({"launcher.backends", "launcher.backends.compose", "launcher.backends.local",
-               "launcher.backends.simulated", "launcher.containers.emit", "launcher.containers.keys",
-               "launcher.containers.ports", "launcher.containers.shaper", "launcher.plan"}):
+    frozenset({"btard.launcher.backends", "btard.launcher.backends.compose", "btard.launcher.backends.local",
+               "btard.launcher.backends.simulated", "btard.launcher.containers.emit", "btard.launcher.containers.keys",
+               "btard.launcher.containers.ports", "btard.launcher.containers.shaper", "btard.launcher.run.plan"}):
         (19, "a plan names its backend, and a backend is written out from a plan"),
-    frozenset({"launcher.cluster", "launcher.exporter", "launcher.station"}):
+    frozenset({"btard.launcher.run.cluster", "btard.launcher.monitor.exporter", "btard.launcher.monitor.prometheus_session"}):
         (4, "observers are declared beside the loop that tells them"),
 }  # fmt: skip
 """Today's circles: how many imports they are made of, and why they are there."""
 
 FORBIDDEN = (
-    (CORE, "launcher"),
-    ("node", "launcher"),
-    ("launcher.report", "launcher.cli"),
-    ("launcher", "launcher.cli"),
+    ("btard.node", "btard.launcher"),
+    ("btard.launcher", "btard.launcher.cli"),
 )
 """(importer, what neither it nor anything in it imports but from inside): the command line is nobody's library."""
 
@@ -61,7 +62,7 @@ def problems(modules: Mapping[str, str]) -> list[str]:
             if _reaches_out(modules[module]):
                 found.append(f"{module} imports or reads what its import statements do not say")
         for importer, other in FORBIDDEN:
-            if within(module, importer) and not within(module, other):
+            if within(module, importer) and not within(module, other) and not module.endswith(".__main__"):
                 found += [f"{module} imports {each}" for each in sorted(imported) if within(each, other)]
     rings = circles(imports)
     for ring, count in rings.items():
@@ -107,6 +108,16 @@ def test_imports_are_as_they_should_be() -> None:
     assert problems(texts()) == []
 
 
+def test_every_module_stands_in_a_layer() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    told = {each["containers"][0]: each["layers"] for each in contracts if each["type"] == "layers"}
+    assert told.keys() == CONTAINERS.keys()
+    for package, rows in told.items():
+        placed = sorted(name for row in rows for name in re.split(r" [|:] ", row))
+        wanted = sorted(name for row in layered(package, texts()) for name in re.split(r" [|:] ", row))
+        assert placed == wanted, f"{package}: `python -m tests.development.layers` prints today's"
+
+
 def test_no_listed_exception_is_left_over() -> None:
     assert stale(texts()) == []
 
@@ -119,20 +130,68 @@ TYPES = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    {}"
 @pytest.mark.parametrize(
     ("module", "line", "words"),
     [
-        ("node.protocol.peer", "import socket, time, threading, random", "node.protocol.peer imports random: the core"),
-        ("node.protocol.peer", "import threading", "node.protocol.peer imports threading: the core"),
-        ("node.protocol.state", "from os import environ", "node.protocol.state imports os: the core may not"),
-        ("node.protocol.parts", "from node import keeper", "node.protocol.parts imports node.keeper: the core may not"),
-        ("node.protocol.parts", "from node.keeper import Keeper", "node.protocol.parts imports node.keeper: the core"),
-        ("node.protocol.parts", "from .. import keeper", "node.protocol.parts imports node.keeper: the core may not"),
-        ("node.protocol.parts", "__import__('time')", "imports or reads what its import statements do not say"),
-        ("launcher.report.page", "import launcher.cli", "launcher.report.page imports launcher.cli"),
-        ("launcher.report", "from launcher import cli", "launcher.report imports launcher.cli"),
-        ("launcher.report", "from launcher.cli import main", "launcher.report imports launcher.cli"),
-        ("node.journal", "import launcher.files", "node.journal imports launcher.files"),
-        ("node.protocol.bulk", "from node.protocol import peer", "a circle that is not listed: node.protocol.arb"),
-        ("node.errors", "from node import errors, journal", "a circle that is not listed: node.errors, node.journal"),
-        ("node.protocol.state", "from node.protocol import events", "a circle has 12 imports, more than the 11"),
+        (
+            "btard.node.protocol.peer",
+            "import socket, time, threading, random",
+            "btard.node.protocol.peer imports random: the core",
+        ),
+        ("btard.node.protocol.peer", "import threading", "btard.node.protocol.peer imports threading: the core"),
+        (
+            "btard.node.protocol.state.state",
+            "from os import environ",
+            "btard.node.protocol.state.state imports os: the core may not",
+        ),
+        (
+            "btard.node.protocol.attempt.partition",
+            "from btard.node.storage import checkpointer",
+            "btard.node.protocol.attempt.partition imports btard.node.storage.checkpointer: the core may not",
+        ),
+        (
+            "btard.node.protocol.attempt.partition",
+            "from btard.node.storage.checkpointer import Keeper",
+            "btard.node.protocol.attempt.partition imports btard.node.storage.checkpointer: the core",
+        ),
+        (
+            "btard.node.protocol.attempt.partition",
+            "from ...storage import checkpointer",
+            "btard.node.protocol.attempt.partition imports btard.node.storage.checkpointer: the core may not",
+        ),
+        (
+            "btard.node.protocol.attempt.partition",
+            "__import__('time')",
+            "imports or reads what its import statements do not say",
+        ),
+        (
+            "btard.launcher.report.page",
+            "import btard.launcher.cli.main",
+            "btard.launcher.report.page imports btard.launcher.cli",
+        ),
+        ("btard.launcher.report", "from btard.launcher import cli", "btard.launcher.report imports btard.launcher.cli"),
+        (
+            "btard.launcher.report",
+            "from btard.launcher.cli import main",
+            "btard.launcher.report imports btard.launcher.cli",
+        ),
+        (
+            "btard.node.storage.journal",
+            "import btard.launcher.files",
+            "btard.node.storage.journal imports btard.launcher.files",
+        ),
+        (
+            "btard.node.protocol.wire.bulk",
+            "from btard.node.protocol import peer",
+            "a circle that is not listed: btard.node.protocol.adjudication.acc",
+        ),
+        (
+            "btard.node.errors",
+            "from btard.node import storage\nfrom btard.node.storage import journal",
+            "a circle that is not listed: btard.node.errors, btard.node.storage.journal",
+        ),
+        (
+            "btard.node.protocol.state.state",
+            "from btard.node.protocol.api import events",
+            "a circle has 12 imports, more than the 11",
+        ),
     ],
 )
 def test_an_import_that_breaks_a_rule_is_seen(module: str, line: str, words: str, form: str) -> None:
@@ -143,8 +202,8 @@ def test_an_import_that_breaks_a_rule_is_seen(module: str, line: str, words: str
 
 
 def test_a_circle_that_is_repaired_has_to_be_struck() -> None:
-    without = {**texts(), "launcher.station": ""}
-    assert [each for each in stale(without) if "launcher.station" in each]
+    without = {**texts(), "btard.launcher.monitor.prometheus_session": ""}
+    assert [each for each in stale(without) if "btard.launcher.monitor.prometheus_session" in each]
 
 
 def test_levels_put_each_module_above_what_it_imports() -> None:

@@ -9,14 +9,16 @@ from typing import Any
 import pytest
 import torch
 
-from launcher import Experiment, plan, run, verification
-from launcher.cluster import Result
-from launcher.export import public
-from node import audit
-from node.config import RunConfig
-from node.errors import ConfigError, DataError
-from node.protocol.state import parameters_digest
-from node.training import start
+from btard import Experiment, run
+from btard.launcher.export import public
+from btard.launcher.run import plan
+from btard.launcher.run.cluster import Result
+from btard.launcher.verify import verification
+from btard.node.config import RunConfig
+from btard.node.errors import ConfigError, DataError
+from btard.node.protocol.state.state import parameters_digest
+from btard.node.training import start
+from btard.node.verify import audit
 
 TASK = "quadratic:dimension=7"
 
@@ -42,7 +44,7 @@ def test_a_run_goes_on_from_the_weights_of_another(name: str, first: Path, tmp_p
     assert done.summary.agreement and done.summary.outcome == "finished"
     assert [finding.ok for finding in audit.check_run(done.run_dir)].count(False) == 0
     # Steps that were undone recompute from exactly these parameters.
-    assert verification.check(done.run_dir).findings
+    assert verification.verify(done.run_dir).findings
     shared, _ = public.write(done.run_dir, tmp_path / "shared")
     assert audit.read_genesis(shared).run.init == genesis.run.init
     (tmp_path / "data" / "initial" / f"{genesis.run.init}.f32").unlink()

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from node.errors import BackendError, DataError, LocalProtocolError
-from node.journal import Journal, read, records
+from btard.node.errors import BackendError, DataError, LocalProtocolError
+from btard.node.storage.journal import Journal, read, records
 
 
 def write(path: Path, *events: str) -> None:

@@ -7,23 +7,23 @@ from pathlib import Path
 
 import pytest
 
-from node.build import Node, build_node, genesis_digest, genesis_roster, task_of
-from node.conditions import Conditions
-from node.config import NodeConfig, Plugin, Role, RunConfig, Schedule
-from node.errors import BackendError, CheckpointError
-from node.keeper import Keeper
-from node.keys import generate
-from node.ledger import HEARD, SECTOR, SIGNED, Ledger, read
-from node.links import LinkModel
-from node.memory import remembering_gradients
-from node.network import Network
-from node.protocol.encoding import encode_body
-from node.protocol.events import BulkArrived, MessageArrived
-from node.protocol.messages import Hello, Phase, Signed, Slot, Suspect
-from node.protocol.notices import Committed, PhaseEntered
-from node.protocol.state import parameters_digest
-from node.simulator import Simulation
-from node.training.environment import fingerprint
+from btard.node.build import Node, build_node, genesis_digest, genesis_roster, task_of
+from btard.node.config import NodeConfig, Plugin, Role, RunConfig, Schedule
+from btard.node.crypto.keys import generate
+from btard.node.drivers.shared_cache import remembering_gradients
+from btard.node.drivers.simulator import Simulation
+from btard.node.errors import BackendError, CheckpointError
+from btard.node.netem.conditions import Conditions
+from btard.node.netem.links import LinkModel
+from btard.node.netem.network import Network
+from btard.node.protocol.api.events import BulkArrived, MessageArrived
+from btard.node.protocol.api.notices import Committed, PhaseEntered
+from btard.node.protocol.state.state import parameters_digest
+from btard.node.protocol.wire.encoding import encode_body
+from btard.node.protocol.wire.messages import Hello, Phase, Signed, Slot, Suspect
+from btard.node.storage.checkpointer import Keeper
+from btard.node.storage.wal import HEARD, SECTOR, SIGNED, Ledger, read
+from btard.node.training.environment import fingerprint
 from tests.simulation.restarting import RUN_ID, Cluster
 
 RUN = RunConfig(peers=4, task=Plugin("quadratic"), steps=6, batch_size=4)
@@ -342,7 +342,7 @@ def test_another_runs_and_another_environments_checkpoints_are_refused(tmp_path:
 
 
 def test_one_process_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("node.keeper._PATIENCE_S", 0.0)
+    monkeypatch.setattr("btard.node.storage.checkpointer._PATIENCE_S", 0.0)
     first = keeper(tmp_path)
     with pytest.raises(BackendError, match="in use: node 0 of this run is running; stop it first"):
         keeper(tmp_path)

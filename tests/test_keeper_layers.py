@@ -7,17 +7,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from node import checkpoint
-from node.config import Plugin
-from node.errors import CheckpointError
-from node.keeper import Keeper
-from node.protocol.attempt import Attempt
-from node.protocol.notices import PhaseEntered, Undone
-from node.protocol.peer import Peer
-from node.protocol.randomness import Share
-from node.protocol.roster import Roster
-from node.protocol.tribunal import gradient_fault
-from node.protocol.undo import earlier
+from btard.node.config import Plugin
+from btard.node.errors import CheckpointError
+from btard.node.protocol.adjudication.verdict import gradient_fault
+from btard.node.protocol.api.notices import PhaseEntered, Undone
+from btard.node.protocol.attempt.attempt import Attempt
+from btard.node.protocol.attempt.mprng import Share
+from btard.node.protocol.peer import Peer
+from btard.node.protocol.roster import Roster
+from btard.node.protocol.state.rollback import earlier
+from btard.node.storage import checkpoint
+from btard.node.storage.checkpointer import Keeper
 from tests.simulation.stage import Stage
 from tests.simulation.test_undo import stage_of
 

@@ -7,14 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from node.envelope import seal
-from node.keeper import Keeper
-from node.keeping import Keeping
-from node.ledger import HEARD, read
-from node.protocol.arbitration import MAX_OUTCOMES
-from node.protocol.bounds import body_bytes, view_bytes
-from node.protocol.events import Dropped, Input, MessageArrived, Output, ViewArrived
-from node.protocol.messages import (
+from btard.node.protocol.api.events import Dropped, Input, MessageArrived, Output, ViewArrived
+from btard.node.protocol.api.notices import Disputed
+from btard.node.protocol.disputes.dispute import MAX_OUTCOMES
+from btard.node.protocol.wire.messages import (
     Close,
     Commit,
     Endorsed,
@@ -26,7 +22,11 @@ from node.protocol.messages import (
     View,
     Void,
 )
-from node.protocol.notices import Disputed
+from btard.node.protocol.wire.size_limits import body_bytes, view_bytes
+from btard.node.storage.checkpointer import Keeper
+from btard.node.storage.durability import Keeping
+from btard.node.storage.wal import HEARD, read
+from btard.node.transport.envelope import seal
 from tests.fuzz.scenes import ATTACKER, PEERS
 from tests.test_mailroom import DIGEST, Case
 

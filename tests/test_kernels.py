@@ -11,14 +11,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from node import build, kernels
-from node.aggregation.centered_clip import fixed_point
-from node.aggregation.gram import gram_about_median, gram_by_torch, gram_rounding
-from node.aggregation.order import comparators
-from node.aggregation.rows import combine, combine_float32, to_float32
-from node.protocol.checksums import squares, sums
-from node.protocol.rule import Aggregated
-from node.training.optimiser import NesterovSgd
+from btard.node import build, kernels
+from btard.node.aggregation.centered_clip import fixed_point
+from btard.node.aggregation.gram import gram_about_median, gram_by_torch, gram_rounding
+from btard.node.aggregation.order import comparators
+from btard.node.aggregation.rows import combine, combine_float32, to_float32
+from btard.node.protocol.attempt.verification import squares, sums
+from btard.node.protocol.rule import Aggregated
+from btard.node.training.optimiser import NesterovSgd
 
 needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler here: the torch versions run")
 SIZES = (0, 1, 7, 255, 256, 257, 8191, 8192, 8193, 70_001)

@@ -10,10 +10,10 @@ import pytest
 import zmq
 from zmq.utils import z85
 
-from node import keys
-from node.config import Secrets
-from node.errors import BackendError, ConfigError
-from node.signing import Signer
+from btard.node.config import Secrets
+from btard.node.crypto import keys
+from btard.node.crypto.signing import Signer
+from btard.node.errors import BackendError, ConfigError
 
 
 def test_the_same_seed_gives_the_same_keys() -> None:

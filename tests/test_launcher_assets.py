@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from launcher.assets import asset
-from node.errors import BackendError
+from btard.launcher.assets import asset
+from btard.node.errors import BackendError
 
 ROOT = Path(__file__).parent.parent
 WANTED = ("dashboards/overview.json", "dashboards/node.json", "deploy/prometheus/prometheus.yml",
@@ -35,7 +35,7 @@ def test_an_installed_wheel_brings_it_along(tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:  # all that an installer does with a wheel of pure Python
         archive.extractall(site)
     script = (
-        "import sys; from launcher.assets import asset\n"
+        "import sys; from btard.launcher.assets import asset\n"
         "for name in sys.argv[1:]: print(asset(*name.split('/')).read_text() and asset(*name.split('/')))"
     )
     environment = {**os.environ, "PYTHONPATH": str(site)}

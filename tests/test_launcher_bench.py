@@ -8,12 +8,12 @@ import msgspec
 import pytest
 from click.testing import CliRunner
 
-from launcher.bench import measure, show, training
-from launcher.bench.clocks import Sample
-from launcher.bench.kinds import KINDS, REST, THREADS
-from launcher.bench.measure import Figures
-from launcher.bench.worker import GLOO, MEAN, PROTOCOL, Found, Phases
-from launcher.cli import cli
+from btard.launcher.bench import measure, show, training
+from btard.launcher.bench.clocks import Sample
+from btard.launcher.bench.kinds import KINDS, REST, THREADS
+from btard.launcher.bench.measure import Figures
+from btard.launcher.bench.worker import GLOO, MEAN, PROTOCOL, Found, Phases
+from btard.launcher.cli.main import cli
 
 PEERS, SIZE, PAIRS = 4, 40_000, 2
 

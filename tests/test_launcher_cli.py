@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from launcher import backends, cli, doctor, exits
+from btard.launcher import backends, exits
+from btard.launcher.cli import doctor, main
 from tests.launching import LAUNCH, PATIENCE_S, environment
 
 QUICK = ["--task", "quadratic", "--device", "cpu"]
@@ -20,7 +21,7 @@ QUICK = ["--task", "quadratic", "--device", "cpu"]
 def launch(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
     """Exit code, stdout and stderr of the command line, run in this process."""
     with pytest.raises(SystemExit) as ending:
-        cli.main(arguments)
+        main.main(arguments)
     captured = capsys.readouterr()
     assert isinstance(ending.value.code, int)
     return ending.value.code, captured.out, captured.err
@@ -205,7 +206,7 @@ def test_help_lists_every_command_and_every_group(capsys: pytest.CaptureFixture[
 def test_no_summary_of_a_command_is_cut_short(capsys: pytest.CaptureFixture[str]) -> None:
     listed = launch(capsys, "--help")[1].partition("Commands:")[2].partition("Examples:")[0]
     summaries = [line for line in listed.splitlines() if line.strip()]
-    assert len(summaries) == len(cli.cli.commands)
+    assert len(summaries) == len(main.cli.commands)
     assert [line for line in summaries if not line.endswith(".") or line.endswith("...")] == []
 
 
@@ -231,7 +232,7 @@ def test_the_help_of_sweep_has_no_line_without_words(capsys: pytest.CaptureFixtu
 def test_help_and_show_config_load_neither_torch_nor_the_live_view() -> None:
     program = """
 import sys
-from launcher.cli import main
+from btard.launcher.cli.main import main
 try:
     main(sys.argv[1:])
 except SystemExit as ending:

@@ -6,12 +6,14 @@ from typing import Any
 
 import pytest
 
-from launcher import conditions, monitor, plan
-from launcher.experiment import Experiment
-from launcher.summary import LinkRow
-from launcher.weather import weather
-from node.conditions import Change
-from node.errors import ConfigError
+from btard.launcher.monitor import live_view
+from btard.launcher.network import conditions
+from btard.launcher.network.summary import weather
+from btard.launcher.run import plan
+from btard.launcher.run.experiment import Experiment
+from btard.launcher.run.summary import LinkRow
+from btard.node.errors import ConfigError
+from btard.node.netem.conditions import Change
 
 TOY = {"task": "quadratic", "peers": 3}
 
@@ -70,7 +72,7 @@ def test_what_cannot_be_is_refused_in_one_line(options: dict[str, Any], words: s
 
 
 def test_the_plan_says_what_is_asked_and_warns_of_delays_beyond_the_bound() -> None:
-    lines = monitor.headline(plan.make(Experiment(**TOY, bandwidth=2e6, link=("0->1:delay=1.9s,loss=0.5%",))))
+    lines = live_view.headline(plan.make(Experiment(**TOY, bandwidth=2e6, link=("0->1:delay=1.9s,loss=0.5%",))))
     assert "all links: bandwidth 2 MB/s" in lines
     assert "links 0->1: delay 1900 ms, loss 0.5%" in lines
     assert any("more than --delivery-bound 2 s" in line for line in lines)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from launcher.expectations import parse
-from node.errors import ConfigError
+from btard.launcher.run.expectations import parse
+from btard.node.errors import ConfigError
 
 SUMMARY: dict[str, object] = {
     "outcome": "finished", "steps": 900, "honest_banned": 0, "agreement": True, "final_test_accuracy": 0.98,

@@ -9,10 +9,11 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from launcher import conditions, plan
-from launcher.experiment import Experiment, node_configs
-from node.config import Member, RunConfig
-from node.errors import ConfigError
+from btard.launcher.network import conditions
+from btard.launcher.run import plan
+from btard.launcher.run.experiment import Experiment, node_configs
+from btard.node.config import Member, RunConfig
+from btard.node.errors import ConfigError
 
 
 def test_the_defaults_are_the_configurations_own() -> None:

@@ -18,11 +18,11 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from launcher import Experiment
-from launcher.cluster import run
-from launcher.grafana import Annotator, connect, push
-from launcher.pages import dashboards, files
-from node.errors import BackendError, ConfigError
+from btard import Experiment
+from btard.launcher.cli.dashboards import dashboards, files
+from btard.launcher.monitor.grafana import Annotator, connect, push
+from btard.launcher.run.cluster import run
+from btard.node.errors import BackendError, ConfigError
 from tests.monitored import Notes
 from tests.ports import held_ports
 
@@ -180,7 +180,7 @@ def test_an_unreachable_grafana_is_one_warning(tmp_path: Path) -> None:
 
 
 def test_a_grafana_that_never_answers_costs_one_wait(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("launcher.grafana.TIMEOUT_S", 0.2)
+    monkeypatch.setattr("btard.launcher.monitor.grafana.TIMEOUT_S", 0.2)
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()

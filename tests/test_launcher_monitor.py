@@ -11,11 +11,12 @@ import msgspec
 import pytest
 from rich.console import Console
 
-from launcher import ending, plan, table
-from launcher.experiment import Experiment
-from launcher.monitor import Monitor
-from launcher.state import NodeState, RunState
-from launcher.summary import Ending, Summary, summarise
+from btard.launcher.monitor import summary_table
+from btard.launcher.monitor.live_view import Monitor
+from btard.launcher.monitor.state import NodeState, RunState
+from btard.launcher.run import exit_report, plan
+from btard.launcher.run.experiment import Experiment
+from btard.launcher.run.summary import Ending, Summary, summarise
 from tests.test_launcher_summary import banned, committed
 
 ATTACKED = Experiment(task="quadratic", device="cpu", peers=3, steps=200, role=("2=noise",))
@@ -59,7 +60,7 @@ def test_plain_lines_where_there_is_no_terminal() -> None:
 def test_nothing_is_wider_than_a_terminal_of_80_columns(tmp_path: Path) -> None:
     console = Console(file=io.StringIO(), force_terminal=True, width=80, color_system=None)
     state = watched(console)
-    table.show(console, summary_of(state, "finished"), Path("runs/20261129-010203-noise"))
+    summary_table.show(console, summary_of(state, "finished"), Path("runs/20261129-010203-noise"))
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", console.file.getvalue())  # type: ignore[attr-defined]
     lines = [line for piece in text.split("\n") for line in piece.split("\r")]
     assert len(lines) > 20
@@ -112,7 +113,7 @@ def test_one_who_looks_late_tells_times_by_the_journals_and_in_the_order_of_step
 def test_the_command_that_checks_a_run_names_the_files_it_was_made_with(tmp_path: Path) -> None:
     console, state = Console(file=io.StringIO(), width=400), watched(Console(file=io.StringIO()))
     own = Experiment(task="quadratic", imports=("elsewhere/my rule.py",))
-    table.show(console, summary_of(state, "finished"), tmp_path, own)
+    summary_table.show(console, summary_of(state, "finished"), tmp_path, own)
     line = console.file.getvalue().splitlines()[-1]  # type: ignore[attr-defined]
     words = shlex.split(line.removeprefix("check the evidence with: "))
     assert words == ["btard-launch", "verify", str(tmp_path), "--import", str(tmp_path / "imports" / "my rule.py")]
@@ -167,9 +168,9 @@ def summary_of(state: RunState, outcome: str, problem: str | None = None) -> Sum
 def test_the_final_table(tmp_path: Path) -> None:
     state = watched(Console(file=io.StringIO()))
     console = Console(file=io.StringIO(), width=40)
-    table.show(console, summary_of(state, "finished"), tmp_path)
+    summary_table.show(console, summary_of(state, "finished"), tmp_path)
     text = console.file.getvalue()  # type: ignore[attr-defined]
-    rows = dict(table.rows(summary_of(state, "finished")))
+    rows = dict(summary_table.rows(summary_of(state, "finished")))
     assert rows["final test accuracy"] == "0.5000"
     assert rows["attacked"] == "peer 2: noise from 100"
     assert rows["banned"].startswith("peer 2 at step 101 for gradient, accused by peer 0, after")
@@ -183,7 +184,7 @@ def test_bad_news_is_said_plainly() -> None:
     state = RunState(3, frozenset({2}))
     for record in (committed(0, 0), committed(1, 0, digest="bb"), banned(0, 1, 1)):
         state.apply(record)
-    rows = dict(table.rows(summary_of(state, "failed", "node 0 died")))
+    rows = dict(summary_table.rows(summary_of(state, "failed", "node 0 died")))
     assert rows["outcome"] == "failed: node 0 died"
     assert rows["agreement"].startswith("BROKEN")
     assert rows["honest peers banned"] == "peer 1"
@@ -200,11 +201,11 @@ def test_bad_news_is_said_plainly() -> None:
     ],
 )
 def test_how_a_worker_ended(code: int | None, words: str) -> None:
-    assert ending.how_it_ended(code) == words
+    assert exit_report.how_it_ended(code) == words
 
 
 def test_an_obituary_quotes_the_log() -> None:
     node = NodeState(3, step=41, problem="no space", exit_code=1)
-    assert ending.obituary(node, ["a", "b"]) == [
+    assert exit_report.obituary(node, ["a", "b"]) == [
         "node 3 ended with exit code 1 at step 42: no space", "  node 3 | a", "  node 3 | b"
     ]  # fmt: skip

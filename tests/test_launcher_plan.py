@@ -10,10 +10,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from launcher import data, files, monitor, plan, traffic, undo
-from launcher.experiment import Experiment
-from node.config import Contribute
-from node.errors import BackendError, ConfigError, DataError
+from btard.launcher import files
+from btard.launcher.monitor import live_view
+from btard.launcher.network import traffic
+from btard.launcher.run import data, plan, undo_window
+from btard.launcher.run.experiment import Experiment
+from btard.node.config import Contribute
+from btard.node.errors import BackendError, ConfigError, DataError
 
 QUICK: dict[str, Any] = {"task": "quadratic", "device": "cpu"}
 
@@ -43,7 +46,7 @@ def test_what_undo_keeps_on_the_disk_is_asked_for(tmp_path: Path, monkeypatch: p
     needs = {
         window: plan.bytes_on_disk(plan.make(msgspec.structs.replace(asked, undo=window))) for window in (0, 40, 128)
     }
-    layer = 6 * (4 * 4 * 1000000 + undo.MESSAGE_BYTES * 36)
+    layer = 6 * (4 * 4 * 1000000 + undo_window.MESSAGE_BYTES * 36)
     assert needs[40] - needs[0] == 40 * layer
     assert needs[128] - needs[40] == 88 * layer
     monkeypatch.setattr(plan, "free_bytes", lambda path: needs[40])
@@ -140,7 +143,7 @@ def test_the_last_lines_of_a_log(tmp_path: Path) -> None:
 def test_the_window_of_undo_by_default(options: dict[str, Any], steps: int, words: str) -> None:
     made = plan.make(Experiment(**{**QUICK, "batch_size": 1, **options}))
     assert made.run.undo == steps
-    assert words in made.undo and made.undo in monitor.headline(made)
+    assert words in made.undo and made.undo in live_view.headline(made)
     assert ("who is gone stays gone" in made.undo) == (steps > 0 and made.run.probation > 0)
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from launcher import Experiment, run
-from launcher.state import RunState
-from launcher.table import rows
-from launcher.truth import Truth
+from btard import Experiment, run
+from btard.launcher.monitor.ground_truth import Truth
+from btard.launcher.monitor.state import RunState
+from btard.launcher.monitor.summary_table import rows
 
 SCENARIO = """\
 from step 2 delay 0->1 5ms jitter 2ms

@@ -7,9 +7,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from launcher import exits, removals, table
-from launcher.state import Return, RunState
-from launcher.summary import BanRow, Ending, Failure, Happened, Summary, summarise
+from btard.launcher import exits
+from btard.launcher.monitor import summary_table
+from btard.launcher.monitor.state import Return, RunState
+from btard.launcher.run import removals
+from btard.launcher.run.summary import BanRow, Ending, Failure, Happened, Summary, summarise
 
 
 def row(peer: int, reason: str, byzantine: bool = False) -> BanRow:
@@ -51,7 +53,7 @@ def test_honest_peers_that_need_an_explanation(made: Summary, peers: list[int]) 
 
 
 def test_the_table_names_the_likely_cause() -> None:
-    lines = dict(table.rows(summary(bans=[row(2, "gradient")], gone=[], eliminated=[row(1, "eliminated")])))
+    lines = dict(summary_table.rows(summary(bans=[row(2, "gradient")], gone=[], eliminated=[row(1, "eliminated")])))
     assert "btard-launch check FILE.py" in lines["honest, yet removed"]
     assert "nobody can tell which" in lines["honest, eliminated"]
 

@@ -11,10 +11,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from launcher import Experiment, exits, run
-from launcher.resume import resume
-from launcher.summary import Summary
-from node.errors import ConfigError
+from btard import Experiment, run
+from btard.launcher import exits
+from btard.launcher.run.resume import resume
+from btard.launcher.run.summary import Summary
+from btard.node.errors import ConfigError
 from tests.launching import launched, read_until, session
 from tests.test_control import command
 

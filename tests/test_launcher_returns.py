@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from launcher import summary, table
-from launcher.state import RunState
-from launcher.story import tell
-from launcher.summary import Ending
-from launcher.truth import Truth
-from node.journal import Journal
+from btard.launcher.monitor import summary_table
+from btard.launcher.monitor.ground_truth import Truth
+from btard.launcher.monitor.state import RunState
+from btard.launcher.run import summary
+from btard.launcher.run.summary import Ending
+from btard.launcher.verify.explanation import tell
+from btard.node.storage.journal import Journal
 
 PATH = "nodes/0/evidence/return-7-2.certificate"
 
@@ -55,7 +56,9 @@ def test_the_summary_and_the_table_name_it_once() -> None:
     score = summary.summarise("run", state, {}, Ending("finished", 1.0))
     assert [(row.peer, row.step) for row in score.gone] == [(2, 3)]
     assert [(row.peer, row.step, row.evidence) for row in score.returned] == [(2, 7, PATH)]
-    assert ("gone and back", f"peer 2 after step 7, on probation until then; evidence {PATH}") in table.rows(score)
+    assert ("gone and back", f"peer 2 after step 7, on probation until then; evidence {PATH}") in summary_table.rows(
+        score
+    )
 
 
 def test_the_truth_counts_one_return() -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from launcher.roles import Attackers, assign, describe, majority_limit
-from node.config import Plugin, Role, Schedule
-from node.errors import ConfigError
+from btard.launcher.run.roles import Attackers, assign, describe, majority_limit
+from btard.node.config import Plugin, Role, Schedule
+from btard.node.errors import ConfigError
 
 
 def roles(

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from launcher import Experiment, Result, plan, run
-from launcher.rundir import read_record
+from btard import Experiment, Result, run
+from btard.launcher.run import plan
+from btard.launcher.run.run_directory import read_record
 from tests.launching import LAUNCH, PATIENCE_S, await_end, command, environment, launched, read_until, session, worker
 from tests.test_verification import Forgery, noise, roll_back_files, strike
 from tests.test_verification import summary as forge_summary
@@ -231,7 +232,7 @@ def test_a_script_needs_no_main_guard(quiet: bool, tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(
         "print('once')\n"
-        "from launcher import Experiment, run\n"
+        "from btard import Experiment, run\n"
         "asked = Experiment(task='quadratic', device='cpu', steps=2, run_dir='run', timeout=100)\n"
         f"result = run(asked, quiet={quiet})\n"
         "print(result.summary.outcome)\n"

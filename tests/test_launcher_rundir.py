@@ -10,19 +10,19 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from launcher import control, rundir
-from launcher.containers import bundle
-from launcher.experiment import Experiment
-from launcher.report import run_data
-from launcher.sweep import rows, store
-from node import keys
-from node.audit import read_genesis
-from node.errors import BackendError, BtardError, ConfigError
+from btard.launcher.containers import bundle
+from btard.launcher.report import run_data
+from btard.launcher.run import control, run_directory
+from btard.launcher.run.experiment import Experiment
+from btard.launcher.sweep import rows, store
+from btard.node.crypto import keys
+from btard.node.errors import BackendError, BtardError, ConfigError
+from btard.node.verify.audit import read_genesis
 
 
-def create(experiment: Experiment, where: Path) -> rundir.RunDirectory:
-    return rundir.create(experiment, experiment.run_config("cpu"), experiment.roles(), where / "data", argv=["x"],
-                         sources={"steps": "flag --steps"})  # fmt: skip
+def create(experiment: Experiment, where: Path) -> run_directory.RunDirectory:
+    run, roles = experiment.run_config("cpu"), experiment.roles()
+    return run_directory.create(experiment, run, roles, where / "data", argv=["x"], sources={"steps": "flag --steps"})
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +38,7 @@ def test_it_holds_what_the_run_needs(tmp_path: Path) -> None:
         secrets = Path(config.secrets_file)
         assert stat.S_IMODE(secrets.stat().st_mode) == 0o600
         assert keys.public_identity(config.node, keys.load(secrets)) == config.members[config.node]
-    record = rundir.read_record(made.path)
+    record = run_directory.read_record(made.path)
     assert (record.argv, record.sources, list(record.roles)) == (("x",), {"steps": "flag --steps"}, ["5"])
     assert record.versions.packages["torch"]
     assert json.loads((made.path / "run.json").read_bytes())["link_model"] is None
@@ -68,7 +68,7 @@ def test_without_it_two_runs_of_one_seed_have_other_keys(tmp_path: Path) -> None
     for one, other in zip(first.configs, second.configs, strict=True):
         ours, theirs = (keys.load(Path(config.secrets_file)) for config in (one, other))
         assert not set(msgspec.structs.astuple(ours)) & set(msgspec.structs.astuple(theirs))
-    assert rundir.read_record(first.path).seeds.protocol is None
+    assert run_directory.read_record(first.path).seeds.protocol is None
 
 
 def test_an_empty_directory_may_be_named(tmp_path: Path) -> None:
@@ -114,7 +114,7 @@ def test_another_directory_is_no_run(tmp_path: Path, content: bytes | None, mess
     if content is not None:
         (tmp_path / "run.json").write_bytes(content)
     with pytest.raises(ConfigError, match=message):
-        rundir.read_record(tmp_path)
+        run_directory.read_record(tmp_path)
 
 
 NO_TEXT = b'{"run_id":"\xff"}'

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from launcher import plan
-from launcher.experiment import Experiment
-from launcher.scenario import Script, parse
-from node.conditions import Change, Event, Window
-from node.errors import ConfigError
+from btard.launcher.run import plan
+from btard.launcher.run.experiment import Experiment
+from btard.launcher.run.scenario import Script, parse
+from btard.node.errors import ConfigError
+from btard.node.netem.conditions import Change, Event, Window
 
 
 def read(text: str, peers: int = 6, steps: int = 200) -> Script:

@@ -8,10 +8,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from launcher import settings
-from launcher.experiment import Experiment
-from launcher.options import OPTIONS
-from node.errors import ConfigError
+from btard.launcher.options import sources
+from btard.launcher.options.table import OPTIONS
+from btard.launcher.run.experiment import Experiment
+from btard.node.errors import ConfigError
 
 
 @pytest.fixture
@@ -22,12 +22,12 @@ def config(tmp_path: Path) -> Path:
 
 
 def test_a_flag_beats_a_variable_beats_a_file_beats_the_default(config: Path) -> None:
-    resolved = settings.resolve({"steps": "30"}, {"BTARD_STEPS": "20", "BTARD_LR": "0.25"}, str(config))
+    resolved = sources.resolve({"steps": "30"}, {"BTARD_STEPS": "20", "BTARD_LR": "0.25"}, str(config))
     made = resolved.experiment
     assert (made.steps, made.lr, made.tau, made.batch_size) == (30, 0.25, 3.0, 256)
     assert (made.delivery_bound, made.role) == (0.5, ("4=noise",))
-    sources = {name: resolved.sources[name] for name in ("steps", "lr", "tau", "batch_size")}
-    assert sources == {
+    found = {name: resolved.sources[name] for name in ("steps", "lr", "tau", "batch_size")}
+    assert found == {
         "steps": "flag --steps", "lr": "variable BTARD_LR", "tau": f"file {config}", "batch_size": "default"
     }  # fmt: skip
 
@@ -35,20 +35,20 @@ def test_a_flag_beats_a_variable_beats_a_file_beats_the_default(config: Path) ->
 def test_the_file_may_be_named_by_a_variable_and_be_json(tmp_path: Path) -> None:
     path = tmp_path / "experiment.json"
     path.write_text(json.dumps({"steps": 7, "download": False, "delta_max": "auto"}))
-    made = settings.resolve({}, {"BTARD_CONFIG": str(path)}, None).experiment
+    made = sources.resolve({}, {"BTARD_CONFIG": str(path)}, None).experiment
     assert (made.steps, made.download, made.delta_max) == (7, False, None)
 
 
 def test_repeated_options_in_each_place(tmp_path: Path) -> None:
-    assert settings.resolve({"role": ("1=a", "2=b")}, {}, None).experiment.role == ("1=a", "2=b")
-    assert settings.resolve({}, {"BTARD_ROLE": "1=a; 2=b"}, None).experiment.role == ("1=a", "2=b")
+    assert sources.resolve({"role": ("1=a", "2=b")}, {}, None).experiment.role == ("1=a", "2=b")
+    assert sources.resolve({}, {"BTARD_ROLE": "1=a; 2=b"}, None).experiment.role == ("1=a", "2=b")
     path = tmp_path / "one.toml"
     path.write_text('role = "1=a"\n')
-    assert settings.resolve({}, {}, str(path)).experiment.role == ("1=a",)
+    assert sources.resolve({}, {}, str(path)).experiment.role == ("1=a",)
 
 
 def test_a_strange_variable_is_a_warning() -> None:
-    (warning,) = settings.resolve({}, {"BTARD_STEP": "1"}, None).warnings
+    (warning,) = sources.resolve({}, {"BTARD_STEP": "1"}, None).warnings
     assert warning == "BTARD_STEP is no option and has no effect; did you mean BTARD_STEPS?"
 
 
@@ -66,7 +66,7 @@ def test_a_strange_variable_is_a_warning() -> None:
 )
 def test_wrong_text(flags: dict[str, object], environment: dict[str, str], message: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        settings.resolve(flags, environment, None)
+        sources.resolve(flags, environment, None)
     assert message in str(caught.value)
 
 
@@ -91,7 +91,7 @@ def test_wrong_files(tmp_path: Path, name: str, content: str, message: str) -> N
     path = tmp_path / name
     path.write_text(content)
     with pytest.raises(ConfigError) as caught:
-        settings.resolve({}, {}, str(path))
+        sources.resolve({}, {}, str(path))
     assert message in str(caught.value)
     assert str(path) in str(caught.value)
 
@@ -101,12 +101,12 @@ def test_bytes_that_are_no_text(tmp_path: Path) -> None:
         path = tmp_path / name
         path.write_bytes(b"\xff\xfe\x00")
         with pytest.raises(ConfigError, match="is not valid"):
-            settings.resolve({}, {}, str(path))
+            sources.resolve({}, {}, str(path))
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read: No such file"):
-        settings.resolve({}, {}, str(tmp_path / "none.toml"))
+        sources.resolve({}, {}, str(tmp_path / "none.toml"))
 
 
 def test_every_field_is_an_option_and_every_option_a_field() -> None:
@@ -117,10 +117,10 @@ def test_every_field_is_an_option_and_every_option_a_field() -> None:
 def test_shown_values_can_be_read_back(tmp_path: Path) -> None:
     """What --show-config prints is a configuration file of the same experiment."""
     given = {"role": ("4=noise",), "expect": ("steps==1", 'outcome=="finished"'), "tau": "7.5", "timeout": "5m"}
-    first = settings.resolve(given, {}, None)
+    first = sources.resolve(given, {}, None)
     path = tmp_path / "shown.toml"
-    path.write_text("\n".join(f"{name} = {value}  # {source}" for name, value, source in settings.show(first)))
-    assert settings.resolve({}, {}, str(path)).experiment == first.experiment
-    defaults = settings.resolve({}, {}, None).experiment
+    path.write_text("\n".join(f"{name} = {value}  # {source}" for name, value, source in sources.show(first)))
+    assert sources.resolve({}, {}, str(path)).experiment == first.experiment
+    defaults = sources.resolve({}, {}, None).experiment
     assert defaults == Experiment()
     assert msgspec.structs.asdict(defaults)["steps"] == 900

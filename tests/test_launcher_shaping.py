@@ -15,26 +15,27 @@ from typing import Any
 
 import pytest
 
-from launcher import conditions, plan, rundir, shaping
-from launcher.containers import kernel, keys, netqueue
-from launcher.containers.kernel import Kernel
-from launcher.containers.netns import Namespace
-from launcher.containers.netqueue import Delay, Waiting
-from launcher.containers.shaper import Shaper
-from launcher.experiment import Experiment
-from launcher.shaping import Wanted
-from launcher.summary import LinkRow
-from launcher.weather import weather
-from node import worker
-from node.conditions import Conditions
-from node.config import NodeConfig
-from node.emulation import EmulatedTransport
-from node.errors import BackendError, ConfigError
-from node.journal import Journal
-from node.links import Link
-from node.linkwatch import LinkWatch, shaped_links
-from node.quota import Credits
-from node.wire import Limits
+from btard.launcher.containers import kernel, keys, netqueue
+from btard.launcher.containers.kernel import Kernel
+from btard.launcher.containers.netns import Namespace
+from btard.launcher.containers.netqueue import Delay, Waiting
+from btard.launcher.containers.shaper import Shaper
+from btard.launcher.network import conditions, shaping
+from btard.launcher.network.shaping import Wanted
+from btard.launcher.network.summary import weather
+from btard.launcher.run import plan, run_directory
+from btard.launcher.run.experiment import Experiment
+from btard.launcher.run.summary import LinkRow
+from btard.node import worker
+from btard.node.config import NodeConfig
+from btard.node.errors import BackendError, ConfigError
+from btard.node.netem.conditions import Conditions
+from btard.node.netem.emulated_transport import EmulatedTransport
+from btard.node.netem.link_observer import LinkWatch, shaped_links
+from btard.node.netem.links import Link
+from btard.node.storage.journal import Journal
+from btard.node.transport.flow_control import Credits
+from btard.node.transport.framing import Limits
 
 TOY: dict[str, Any] = {"task": "quadratic", "peers": 3, "backend": "compose", "shaping": "kernel"}
 ADDRESSES = ["10.9.0.2", "10.9.0.3", "10.9.0.4"]
@@ -270,7 +271,7 @@ def test_a_delaying_process_that_ends_is_noticed() -> None:
 @pytest.fixture
 def config(tmp_path: Path) -> NodeConfig:
     chosen = plan.make(Experiment(**TOY, delay=0.025, link=("0->1:loss=1%",), run_dir=str(tmp_path / "run")))
-    made = rundir.create(chosen.experiment, chosen.run, chosen.roles, tmp_path, conditions=chosen.conditions)
+    made = run_directory.create(chosen.experiment, chosen.run, chosen.roles, tmp_path, conditions=chosen.conditions)
     return made.configs[0]
 
 

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from launcher import Experiment
-from launcher.cluster import run
-from launcher.prometheus import Prometheus
-from launcher.state import Record
-from node.errors import BackendError, ConfigError
+from btard import Experiment
+from btard.launcher.monitor.prometheus import Prometheus
+from btard.launcher.monitor.state import Record
+from btard.launcher.run.cluster import run
+from btard.node.errors import BackendError, ConfigError
 from tests.launching import PATIENCE_S, launched, read_until, session
 from tests.monitored import Monitored, Notes, program
 from tests.scraping import scrape

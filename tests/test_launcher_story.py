@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from launcher import verification
-from launcher.story import tell
-from node import audit
-from node.journal import Journal
+from btard.launcher.verify import verification
+from btard.launcher.verify.explanation import tell
+from btard.node.storage.journal import Journal
+from btard.node.verify import audit
 
 
 def test_a_quiet_run_has_no_story(tmp_path: Path) -> None:

@@ -8,14 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from launcher import pace, summary, traffic
-from launcher.experiment import Experiment
-from launcher.state import Record, RunState, Undoing, undo_line
-from launcher.summary import Ending
-from launcher.table import rows
-from node.config import Plugin, Role, Schedule
-from node.errors import BackendError
-from node.protocol.offences import standing
+from btard.launcher.monitor import step_times
+from btard.launcher.monitor.state import Record, RunState, Undoing, undo_line
+from btard.launcher.monitor.summary_table import rows
+from btard.launcher.network import traffic
+from btard.launcher.run import summary
+from btard.launcher.run.experiment import Experiment
+from btard.launcher.run.summary import Ending
+from btard.node.config import Plugin, Role, Schedule
+from btard.node.errors import BackendError
+from btard.node.protocol.adjudication.offences import standing
 
 NOISE = Role((Plugin("noise"),), Schedule(start=2, every=2), (2,), 0)
 LATE = Ending("finished", 12.3456)
@@ -248,7 +250,7 @@ def test_records_of_strangers_change_nothing() -> None:
 
 @pytest.mark.parametrize(("count", "share", "expected"), [(100, 0.95, 95), (1, 0.95, 1), (20, 0.95, 19), (3, 0.5, 2)])
 def test_percentiles(count: int, share: float, expected: int) -> None:
-    assert pace.percentile(range(1, count + 1), share) == expected
+    assert step_times.percentile(range(1, count + 1), share) == expected
 
 
 def test_writing_to_a_place_that_is_gone(tmp_path: Path) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from launcher import syntax
-from node.config import Plugin
-from node.errors import ConfigError
+from btard.launcher.options import syntax
+from btard.node.config import Plugin
+from btard.node.errors import ConfigError
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from launcher import traffic
-from node.protocol.parts import Split
+from btard.launcher.network import traffic
+from btard.node.protocol.attempt.partition import Split
 
 
 @pytest.mark.parametrize(("dimension", "count"), [(6, 6), (64, 6), (21_840, 6), (21_840, 5), (1001, 7)])

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from prometheus_client import generate_latest
 
-from launcher.state import RunState
-from launcher.truth import Event, Truth
-from node.config import Plugin, Role, Schedule
+from btard.launcher.monitor.ground_truth import Event, Truth
+from btard.launcher.monitor.state import RunState
+from btard.node.config import Plugin, Role, Schedule
 from tests.scraping import Values, parse, scrape
 
 FLIP = Role((Plugin("sign_flip"), Plugin("lie_checksum")), Schedule(start=2, stop=4, every=3), (3,))

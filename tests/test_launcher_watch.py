@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from launcher.state import RunState
-from launcher.watch import Watch
-from node.errors import BackendError, DataError
-from node.journal import Journal
+from btard.launcher.monitor.state import RunState
+from btard.launcher.monitor.watch import Watch
+from btard.node.errors import BackendError, DataError
+from btard.node.storage.journal import Journal
 
 
 def lines(path: Path) -> list[dict[str, object]]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.wrap import hanging
+from btard.launcher.wrap import hanging
 from tests.launching import LAUNCH, environment
 
 

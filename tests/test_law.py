@@ -9,12 +9,12 @@ from itertools import permutations
 import pytest
 import torch
 
-from launcher.detection import law, markov
-from launcher.detection.law import Detection, Setting, detection_distribution, per_step_probability
-from launcher.detection.waiting import Waiting
-from node.errors import ConfigError
-from node.protocol.digest import digest, number
-from node.protocol.validators import Draw, draw
+from btard.launcher.detection import law, markov
+from btard.launcher.detection.law import Detection, Setting, detection_distribution, per_step_probability
+from btard.launcher.detection.waiting import Waiting
+from btard.node.errors import ConfigError
+from btard.node.protocol.attempt.validators import Draw, draw
+from btard.node.protocol.wire.digest import digest, number
 
 LEVEL = 1e-3
 """Probability that one of the chi-square tests below rejects a true law, were its seed not fixed."""

@@ -7,8 +7,8 @@ from random import Random
 
 import pytest
 
-from launcher.detection import Buying, Setting, bought_draws, detection_distribution, reforming
-from node.errors import ConfigError
+from btard.launcher.detection import Buying, Setting, bought_draws, detection_distribution, reforming
+from btard.node.errors import ConfigError
 from tests.test_law import LEVEL, REPORT, chi_square_p
 
 

@@ -9,10 +9,10 @@ from time import monotonic
 import pytest
 import zmq
 
-from node import keys
-from node.config import Endpoint
-from node.lines import Lines
-from node.transport import Transport
+from btard.node.config import Endpoint
+from btard.node.crypto import keys
+from btard.node.transport.connection_monitor import Lines
+from btard.node.transport.transport import Transport
 
 pytestmark = pytest.mark.sockets
 ANYWHERE = Endpoint("tcp://127.0.0.1:*", "tcp://127.0.0.1:*")

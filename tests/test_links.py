@@ -7,8 +7,8 @@ from collections import Counter
 
 import pytest
 
-from node.errors import ConfigError
-from node.links import Link, LinkModel
+from btard.node.errors import ConfigError
+from btard.node.netem.links import Link, LinkModel
 
 MESSAGES = 4000
 

@@ -8,12 +8,12 @@ from dataclasses import replace
 import msgspec
 import pytest
 
-from node.protocol.before import Before
-from node.protocol.bounds import body_bytes, control_bytes, evidence_bytes, plain_bytes, view_bytes
-from node.protocol.encoding import encode_endorsed, encode_signed
-from node.protocol.events import Dropped, MessageArrived, Output, ViewArrived
-from node.protocol.mailroom import Mailroom, Place, remembering
-from node.protocol.messages import (
+from btard.node.protocol.api.events import Dropped, MessageArrived, Output, ViewArrived
+from btard.node.protocol.api.notices import Disputed, Resolved
+from btard.node.protocol.disputes.before import Before
+from btard.node.protocol.wire.admission import Mailroom, Place, remembering
+from btard.node.protocol.wire.encoding import encode_endorsed, encode_signed
+from btard.node.protocol.wire.messages import (
     Close,
     Commit,
     Endorsed,
@@ -27,7 +27,7 @@ from node.protocol.messages import (
     View,
     Void,
 )
-from node.protocol.notices import Disputed, Resolved
+from btard.node.protocol.wire.size_limits import body_bytes, control_bytes, evidence_bytes, plain_bytes, view_bytes
 from tests.fuzz.arena import Arena
 from tests.fuzz.scenes import ATTACKER, PEERS, recorded
 

@@ -10,16 +10,16 @@ from typing import Any, cast
 import msgspec
 import pytest
 
-from node import keys
-from node.arrivals import Arrival, ControlArrival
-from node.build import genesis_roster
-from node.config import Endpoint
-from node.counters import Counters
-from node.errors import TransportError
-from node.mesh import GRACE_S, mesh
-from node.protocol.deadlines import outcome_s
-from node.recovery import Recovery
-from node.transport import Transport
+from btard.node.build import genesis_roster
+from btard.node.config import Endpoint
+from btard.node.crypto import keys
+from btard.node.drivers.bootstrap import GRACE_S, mesh
+from btard.node.errors import TransportError
+from btard.node.protocol.attempt.deadlines import outcome_s
+from btard.node.storage.recovery import Recovery
+from btard.node.transport.arrivals import Arrival, ControlArrival
+from btard.node.transport.counters import Counters
+from btard.node.transport.transport import Transport
 from tests.workers import QUADRATIC, roster
 
 PEERS, MESH_S = 6, 60.0

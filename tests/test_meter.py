@@ -14,16 +14,17 @@ import pytest
 import torch
 from prometheus_client import generate_latest
 
-from node import keys, metrics
-from node.config import Plugin, Role, Schedule
-from node.errors import ConfigError
-from node.exposition import text
-from node.meter import Meter
-from node.metrics import METRICS, Group
-from node.protocol.events import Dropped, Output, Say
-from node.protocol.messages import Phase, Report, Slot, Verdict
-from node.protocol.notices import Accused, Banned, Committed, PhaseEntered, Resolved, Undone, Voided
-from node.transport import Transport
+from btard.node.config import Plugin, Role, Schedule
+from btard.node.crypto import keys
+from btard.node.errors import ConfigError
+from btard.node.metrics import declarations
+from btard.node.metrics.declarations import METRICS, Group
+from btard.node.metrics.http import text
+from btard.node.metrics.worker_metrics import Meter
+from btard.node.protocol.api.events import Dropped, Output, Say
+from btard.node.protocol.api.notices import Accused, Banned, Committed, PhaseEntered, Resolved, Undone, Voided
+from btard.node.protocol.wire.messages import Phase, Report, Slot, Verdict
+from btard.node.transport.transport import Transport
 from tests.launching import environment
 from tests.scraping import Values, parse, scrape, with_labels
 from tests.waiting import until
@@ -52,7 +53,7 @@ def test_a_real_attacked_run_has_data_for_every_declared_metric(tmp_path: Path) 
     missing = [name for each in wanted for name in each.series if not any(name in values for values in seen)]
     assert missing == []
     declared = {name for each in METRICS for name in each.series}
-    ours = {name for values in seen for name in values if name.startswith(metrics.PREFIX)}
+    ours = {name for values in seen for name in values if name.startswith(declarations.PREFIX)}
     assert {name for name in ours if not name.endswith("_created")} <= declared
     honest = seen[0]
     assert list(honest["btard_peer_state"].values()) == [1, 1, 1, 3]
@@ -211,24 +212,28 @@ def test_an_address_that_is_none_is_refused(address: str, tmp_path: Path) -> Non
 
 
 def test_without_monitoring_nothing_of_it_is_imported() -> None:
-    script = "import json, sys, node.worker, launcher.cluster; print(json.dumps(sorted(sys.modules)))"
+    script = "import json, sys, btard.node.worker, btard.launcher.run.cluster; print(json.dumps(sorted(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", script], env=environment(), capture_output=True, text=True, check=True)
     loaded = json.loads(done.stdout)
-    assert "node.monitoring" in loaded
-    assert not [name for name in loaded if name.startswith(("prometheus_client", "node.meter", "http.server"))]
+    assert "btard.node.metrics.monitoring" in loaded
+    assert not [
+        name
+        for name in loaded
+        if name.startswith(("prometheus_client", "btard.node.metrics.worker_metrics", "http.server"))
+    ]
 
 
 def test_declarations_follow_prometheus_conventions() -> None:
     names = [each.name for each in METRICS]
     assert len(names) == len(set(names))
     for each in METRICS:
-        assert each.name.endswith("_total") == (each.kind is metrics.Kind.COUNTER), each.name
-        assert bool(each.buckets) == (each.kind is metrics.Kind.HISTOGRAM), each.name
+        assert each.name.endswith("_total") == (each.kind is declarations.Kind.COUNTER), each.name
+        assert bool(each.buckets) == (each.kind is declarations.Kind.HISTOGRAM), each.name
         assert list(each.buckets) == sorted(set(each.buckets)), each.name
         assert not {"step", "run_id", "node"} & set(each.labels), each.name
 
 
 def test_more_than_16_nodes_do_not_tell_their_peers_apart() -> None:
-    assert metrics.metric("sent_bytes_total").labels_for(16) == ("peer", "kind")
-    assert metrics.metric("sent_bytes_total").labels_for(17) == ("kind",)
-    assert metrics.metric("peer_byzantine").labels_for(17) == ("peer", "attack")
+    assert declarations.metric("sent_bytes_total").labels_for(16) == ("peer", "kind")
+    assert declarations.metric("sent_bytes_total").labels_for(17) == ("kind",)
+    assert declarations.metric("peer_byzantine").labels_for(17) == ("peer", "attack")

@@ -21,9 +21,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from node.errors import BackendError, DataError
-from node.training.datasets import mnist, prepare
-from node.training.datasets.arrays_pickle import load_arrays
+from btard.node.errors import BackendError, DataError
+from btard.node.training.datasets import mnist, prepare
+from btard.node.training.datasets.arrays_pickle import load_arrays
 
 NAMES = [file.name for file in mnist.FILES]
 
@@ -148,7 +148,7 @@ def test_without_any_source_the_message_has_every_reason(tmp_path: Path) -> None
 @pytest.mark.mnist
 def test_two_processes_may_prepare_at_once(mnist_directory: Path, tmp_path: Path) -> None:
     script = (
-        "import shutil, sys; from pathlib import Path; from node.training.datasets import prepare\n"
+        "import shutil, sys; from pathlib import Path; from btard.node.training.datasets import prepare\n"
         "def copy(scratch): return Path(shutil.copytree(sys.argv[1], scratch / 'raw'))\n"
         "prepare.prepare_mnist(Path(sys.argv[2]), sources=[copy])"
     )

@@ -33,7 +33,7 @@ PROBE = """
 from tests import mutation
 
 mutation.CPU_S = 10
-module, tests = "node.protocol.edges", ("tests/test_protocol_update.py",)
+module, tests = "btard.node.protocol.adjudication.complaints", ("tests/test_protocol_update.py",)
 text, most = mutation.source_of(module), "    most = "
 mutation.warm(module, tests)
 for before, after in (
@@ -59,7 +59,7 @@ def test_the_tool_sees_a_survivor_and_a_hang() -> None:
 
 
 def test_every_kind_of_mutant_is_made_and_compiles() -> None:
-    found = mutation.places("node.protocol.probation")
+    found = mutation.places("btard.node.protocol.state_sync.probation")
     kinds = {"comparison", "constant", "and/or", "not", "arithmetic", "return", "deletion"}
     assert kinds >= {mutant.operator for mutant in found} >= kinds - {"not"}
     assert [mutant.number for mutant in found] == list(range(len(found)))
@@ -69,7 +69,7 @@ def test_every_kind_of_mutant_is_made_and_compiles() -> None:
 
 
 def test_a_sample_is_repeatable_and_grows() -> None:
-    modules = ["node.protocol.charges", "node.protocol.edges"]
+    modules = ["btard.node.protocol.adjudication.charges", "btard.node.protocol.adjudication.complaints"]
     few, more = mutation.sample(1, 20, modules), mutation.sample(1, 40, modules)
     assert more[:20] == few and {mutant.module for mutant in more} == set(modules)
     assert mutation.sample(2, 20, modules) != few
@@ -77,4 +77,4 @@ def test_a_sample_is_repeatable_and_grows() -> None:
 
 def test_a_row_that_no_longer_fits_says_so() -> None:
     with pytest.raises(ValueError, match=r"occurs 0 times in node\.protocol\.edges; adjust tests/mutants\.py"):
-        _ = HandMade("gone", "node.protocol.edges", "no such text", "", ()).source
+        _ = HandMade("gone", "btard.node.protocol.adjudication.complaints", "no such text", "", ()).source

@@ -8,9 +8,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from node import __main__ as worker_main
-from node.config import Endpoint, NodeConfig
-from node.errors import TransportError
+from btard.node import __main__ as worker_main
+from btard.node.config import Endpoint, NodeConfig
+from btard.node.errors import TransportError
 from tests.workers import QUADRATIC, changed, roster
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from node.nearest import nearest, suggestion
+from btard.node.nearest import nearest, suggestion
 
 RULES = ("centered_clip", "krum", "mean", "median")
 

@@ -6,10 +6,10 @@ import math
 
 import pytest
 
-from node.conditions import Change, Conditions, Window
-from node.errors import ConfigError
-from node.links import LinkModel
-from node.network import Network, of
+from btard.node.errors import ConfigError
+from btard.node.netem.conditions import Change, Conditions, Window
+from btard.node.netem.links import LinkModel
+from btard.node.netem.network import Network, of
 
 SLOW = Change(Window("s", 30.0, 60.0), {"delay_s": 0.05}, ((0, 4),))
 

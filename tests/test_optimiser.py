@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from node.training.optimiser import NesterovSgd
+from btard.node.training.optimiser import NesterovSgd
 
 
 def gradients(steps: int, dimension: int) -> list[torch.Tensor]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from node.protocol.encoding import decode_body
-from node.protocol.events import DeadlinePassed, Dropped, MessageArrived, Output, Start
-from node.protocol.messages import Hello, Phase
-from node.protocol.notices import Halted, PhaseEntered
-from node.protocol.peer import HELLO
+from btard.node.protocol.api.events import DeadlinePassed, Dropped, MessageArrived, Output, Start
+from btard.node.protocol.api.notices import Halted, PhaseEntered
+from btard.node.protocol.peer import HELLO
+from btard.node.protocol.wire.encoding import decode_body
+from btard.node.protocol.wire.messages import Hello, Phase
 from tests.fuzz.arena import Arena
 from tests.fuzz.scenes import ATTACKER, recorded
 

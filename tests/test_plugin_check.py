@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from launcher import Experiment, cluster, plan, plugins
-from launcher.cli import main
-from node import extensions
-from node.errors import ConfigError, PluginError
+from btard import Experiment
+from btard.launcher.cli.main import main
+from btard.launcher.run import cluster, plan, plugin_trial
+from btard.node.errors import ConfigError, PluginError
+from btard.node.plugins import extensions
 from tests import test_extensions
 from tests import wrong_plugins as wrong
 from tests.test_docs import DOCS, example
@@ -27,11 +28,11 @@ SAID = {name: row[-1] for table in (wrong.TASKS, wrong.RULES, wrong.ATTACKS) for
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, plugins.Found]:
+def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, plugin_trial.Found]:
     """All of them in one file, tried out as `btard-launch check` does."""
     path = tmp_path_factory.mktemp("wrong") / "wrong.py"
     path.write_text(wrong.text())
-    return {each.name.partition(" (")[0]: each for each in plugins.check_files([str(path)], path.parent)}
+    return {each.name.partition(" (")[0]: each for each in plugin_trial.check_files([str(path)], path.parent)}
 
 
 def test_there_are_enough_of_them() -> None:
@@ -40,7 +41,7 @@ def test_there_are_enough_of_them() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", DYNAMIC)
-def test_it_is_refused_for_what_is_wrong_with_it(name: str, found: dict[str, plugins.Found]) -> None:
+def test_it_is_refused_for_what_is_wrong_with_it(name: str, found: dict[str, plugin_trial.Found]) -> None:
     problem = found[DYNAMIC[name]].problem
     assert problem is not None and SAID[name] in problem, problem
     assert "\n" not in problem
@@ -82,7 +83,7 @@ def test_the_pages_examples_pass(tmp_path: Path) -> None:
     page = DOCS / "extending.md"
     path.write_text("\n".join(example(page, words) for words in (
         "def overshoot", "def modest", "def middle", "class Line", "class Dropped")))  # fmt: skip
-    found = plugins.check_files([str(path)], tmp_path)
+    found = plugin_trial.check_files([str(path)], tmp_path)
     assert [each.problem for each in found] == [None] * 5
 
 
@@ -90,7 +91,7 @@ def test_what_ends_its_process_is_named(tmp_path: Path) -> None:
     path = tmp_path / "wrong.py"
     path.write_text(wrong.HEAD + "\n\n@task('leaving', source='test')\ndef leaving(context):\n    os._exit(3)\n")
     with pytest.raises(PluginError, match=r"task 'leaving' \(wrong\.py line \d+\) ended its process with exit code 3"):
-        plugins.check_files([str(path)], tmp_path)
+        plugin_trial.check_files([str(path)], tmp_path)
 
 
 @pytest.mark.parametrize("text", ["def broken(:\n", "import no_such_module\n", wrong.static_text("residual")])
@@ -131,7 +132,7 @@ def test_blame_names_the_innermost_line_of_a_plugin(tmp_path: Path) -> None:
 
 
 LATE = """
-from node.attacks.registry import attack
+from btard.node.adversary.registry import attack
 
 @attack("late", acts_on="gradient", source="test")
 def late(gradient_D, view):

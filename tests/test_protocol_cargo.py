@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from node.protocol.cargo import Cargo
-from node.protocol.charges import Publication
-from node.protocol.events import (
+from btard.node.protocol.adjudication.charges import Publication
+from btard.node.protocol.api.events import (
     BulkArrived,
     BulkKey,
     BulkKind,
@@ -17,8 +16,9 @@ from node.protocol.events import (
     SendBulk,
     TranscriptRequested,
 )
-from node.protocol.messages import Missing, Reveal
-from node.protocol.round import Round
+from btard.node.protocol.attempt.round import Round
+from btard.node.protocol.attempt.transfers import Cargo
+from btard.node.protocol.wire.messages import Missing, Reveal
 from tests.protocol_attempts import stopped
 
 

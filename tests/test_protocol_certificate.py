@@ -8,12 +8,13 @@ from dataclasses import replace
 import msgspec
 import pytest
 
-from node.errors import WireError
-from node.keys import generate
-from node.protocol.bounds import body_bytes, plain_bytes, view_bytes, view_messages
-from node.protocol.certificate import Certificate, open_signed, sentence
-from node.protocol.encoding import encode_body, signing_bytes
-from node.protocol.messages import (
+from btard.node.crypto.keys import generate
+from btard.node.crypto.signing import Signer, verify
+from btard.node.errors import WireError
+from btard.node.protocol.roster import Roster
+from btard.node.protocol.wire.certificate import Certificate, open_signed, sentence
+from btard.node.protocol.wire.encoding import encode_body, signing_bytes
+from btard.node.protocol.wire.messages import (
     PHASE_OF,
     Body,
     Close,
@@ -29,8 +30,7 @@ from node.protocol.messages import (
     View,
     Void,
 )
-from node.protocol.roster import Roster
-from node.signing import Signer, verify
+from btard.node.protocol.wire.size_limits import body_bytes, plain_bytes, view_bytes, view_messages
 
 PEERS, REMOVED = 6, 5
 MEMBERS, SECRETS = generate(0, PEERS)

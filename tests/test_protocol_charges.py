@@ -8,8 +8,9 @@ from collections.abc import Callable
 import pytest
 from msgspec.structs import replace
 
-from node.protocol.attempt import Attempt
-from node.protocol.charges import (
+from btard.node.crypto.signing import Signer, verify
+from btard.node.protocol.adjudication.accusations import charges, judged_peers, publications, raised
+from btard.node.protocol.adjudication.charges import (
     Averaging,
     Charge,
     Equivocation,
@@ -22,10 +23,10 @@ from node.protocol.charges import (
     encode_equivocation,
     equivocation,
 )
-from node.protocol.checksums import NormWindow
-from node.protocol.encoding import encode, stub_bytes
-from node.protocol.indictment import charges, judged_peers, publications, raised
-from node.protocol.messages import (
+from btard.node.protocol.attempt.attempt import Attempt
+from btard.node.protocol.attempt.verification import NormWindow
+from btard.node.protocol.wire.encoding import encode, stub_bytes
+from btard.node.protocol.wire.messages import (
     Accusation,
     AccusationKind,
     Checksums,
@@ -36,7 +37,6 @@ from node.protocol.messages import (
     Stub,
     Verdict,
 )
-from node.signing import Signer, verify
 from tests.protocol_attempts import changed, complete, replace_state, said
 
 
@@ -134,7 +134,7 @@ def test_a_verdict_is_the_only_accusation_of_a_gradient() -> None:
 
 @pytest.mark.parametrize(("share", "expected"), [(0.0, 0), (1.0, 6)])
 def test_rules_without_a_residual_are_audited(share: float, expected: int) -> None:
-    from node.config import Plugin
+    from btard.node.config import Plugin
 
     found = charges(attempt_of(rule=Plugin("median"), audit_share=share))
     assert found == tuple(Averaging(part, "audit") for part in range(expected))

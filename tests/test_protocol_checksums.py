@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from node.aggregation.built import build_rule
-from node.config import Plugin
-from node.protocol.checksums import (
+from btard.node.aggregation.factory import build_rule
+from btard.node.config import Plugin
+from btard.node.protocol.attempt.mprng import projection
+from btard.node.protocol.attempt.verification import (
     NORM_WINDOW,
     Checksum,
     NormWindow,
@@ -21,8 +22,7 @@ from node.protocol.checksums import (
     sums_to_zero,
     too_many_far,
 )
-from node.protocol.digest import digest, number
-from node.protocol.randomness import projection
+from btard.node.protocol.wire.digest import digest, number
 
 CLIP, MEAN = build_rule(Plugin("centered_clip")), build_rule(Plugin("mean"))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from node.protocol.digest import DIGEST_BYTES, digest, expand, number, tensor_bytes, tensor_digest
+from btard.node.protocol.wire.digest import DIGEST_BYTES, digest, expand, number, tensor_bytes, tensor_digest
 
 FIELDS = [
     ("the same", ("a", b"bc", b"d"), ("a", b"bc", b"d"), True),

@@ -7,10 +7,10 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
-from node.protocol.dispute import Dispute
-from node.protocol.encoding import encode_body, endorsement_bytes
-from node.protocol.events import Endorse, Output
-from node.protocol.messages import Body, Endorsed, Phase, Signed, Slot, View
+from btard.node.protocol.api.events import Endorse, Output
+from btard.node.protocol.disputes.dolev_strong import Dispute
+from btard.node.protocol.wire.encoding import encode_body, endorsement_bytes
+from btard.node.protocol.wire.messages import Body, Endorsed, Phase, Signed, Slot, View
 from tests.test_mailroom import Case
 from tests.test_protocol_certificate import (
     REMOVED,

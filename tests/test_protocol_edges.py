@@ -4,36 +4,34 @@ from __future__ import annotations
 
 import pytest
 
-from node.protocol import edges
-from node.protocol.attempt import Attempt
-from node.protocol.charges import Broken
-from node.protocol.messages import Agg, Missing, Reveal
+from btard.node.protocol.adjudication import complaints
+from btard.node.protocol.adjudication.charges import Broken
+from btard.node.protocol.attempt.attempt import Attempt
+from btard.node.protocol.wire.messages import Agg, Missing, Reveal
 from tests.protocol_attempts import changed, complete, replace_state
 
 Counts = tuple[tuple[int, int, int], ...]
 
 
-def attempt_with(complaints: Counts, *now: tuple[int, int]) -> Attempt:
+def attempt_with(counts: Counts, *now: tuple[int, int]) -> Attempt:
     """Earlier complaints by pair, and (aggregator, contributor) of those in the attempt itself."""
     attempt = complete(step=0).attempt
-    replace_state(attempt, complaints=tuple((low, high, 2 * count) for low, high, count in complaints))
+    replace_state(attempt, complaints=tuple((low, high, 2 * count) for low, high, count in counts))
     for aggregator in {aggregator for aggregator, _ in now}:
         owners = tuple(owner for by, owner in now if by == aggregator)
         changed(attempt, Agg, aggregator, aggregate=Missing(owners))
     return attempt
 
 
-def broken(
-    complaints: Counts, *now: tuple[int, int], out: frozenset[int] = frozenset()
-) -> list[tuple[int, str, object]]:
-    guilts = edges.broken(attempt_with(complaints, *now), out)
+def broken(counts: Counts, *now: tuple[int, int], out: frozenset[int] = frozenset()) -> list[tuple[int, str, object]]:
+    guilts = complaints.broken(attempt_with(counts, *now), out)
     assert all(guilt.accuser is None for guilt in guilts)
     return [(guilt.peer, guilt.reason, guilt.charge) for guilt in guilts]
 
 
 def after(attempt: Attempt) -> Counts:
     """The charges of an attempt without denials, in complaints."""
-    return tuple((low, high, charge // 2) for low, high, charge in edges.after(attempt) if charge % 2 == 0)
+    return tuple((low, high, charge // 2) for low, high, charge in complaints.after(attempt) if charge % 2 == 0)
 
 
 def both(low: int, high: int) -> list[tuple[int, str, object]]:
@@ -111,5 +109,5 @@ def attempt_lacking(charges: Counts) -> tuple[Counts, list[tuple[int, str, objec
     attempt = complete(step=0).attempt
     replace_state(attempt, complaints=charges)
     changed(attempt, Reveal, 1, have=tuple(place != 4 for place in range(6)))
-    guilts = edges.broken(attempt, frozenset())
-    return edges.after(attempt), [(guilt.peer, guilt.reason, guilt.charge) for guilt in guilts]
+    guilts = complaints.broken(attempt, frozenset())
+    return complaints.after(attempt), [(guilt.peer, guilt.reason, guilt.charge) for guilt in guilts]

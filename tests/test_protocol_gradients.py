@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from node.protocol.events import GradientReady, Purpose
-from node.protocol.gradients import Gradients
+from btard.node.protocol.api.events import GradientReady, Purpose
+from btard.node.protocol.attempt.gradient_requests import Gradients
 from tests.protocol_attempts import complete
 
 ROUND = complete(step=1)

@@ -7,13 +7,13 @@ from dataclasses import replace
 
 import pytest
 
-from node.protocol.attempt import Attempt
-from node.protocol.deadlines import Deadline, budget, deadline
-from node.protocol.edges import LATE_STEPS, LATE_WINDOW, broken, late_after
-from node.protocol.lateness import Patience, Watch, late_pairs, waited
-from node.protocol.messages import Late, Phase, Report, Reveal
-from node.protocol.shapes import misfit
-from node.protocol.waits import Clock
+from btard.node.protocol.adjudication.complaints import LATE_STEPS, LATE_WINDOW, broken, late_after
+from btard.node.protocol.attempt.attempt import Attempt
+from btard.node.protocol.attempt.deadlines import Deadline, budget, deadline
+from btard.node.protocol.attempt.lateness import Patience, Watch, late_pairs, waited
+from btard.node.protocol.attempt.timers import Clock
+from btard.node.protocol.wire.messages import Late, Phase, Report, Reveal
+from btard.node.protocol.wire.validation import misfit
 from tests.protocol_attempts import changed, complete, replace_state, said
 
 AGG, CLOSE = Phase.AGG, Phase.CLOSE

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from launcher.experiment import Experiment
-from node.config import Plugin, RunConfig, Schedule
-from node.links import LinkModel
-from node.protocol.bounds import delivery_s
-from node.protocol.deadlines import budget, deadline, laggards_s
-from node.protocol.measures import agreed
-from node.protocol.messages import Phase, Report
-from node.protocol.shapes import misfit
+from btard.launcher.run.experiment import Experiment
+from btard.node.config import Plugin, RunConfig, Schedule
+from btard.node.netem.links import LinkModel
+from btard.node.protocol.attempt.deadlines import budget, deadline, laggards_s
+from btard.node.protocol.attempt.measured_bounds import agreed
+from btard.node.protocol.wire.messages import Phase, Report
+from btard.node.protocol.wire.size_limits import delivery_s
+from btard.node.protocol.wire.validation import misfit
 from tests.protocol_attempts import changed, complete, said
 from tests.simulation.attacked import configuration, play
 from tests.simulation.slowness import TASK, pace

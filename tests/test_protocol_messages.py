@@ -10,12 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from node.config import RunConfig
-from node.errors import ConfigError, WireError
-from node.limits import MAX_PEERS
-from node.protocol import encoding, messages
-from node.protocol.bounds import control_bytes, view_bytes
-from node.protocol.encoding import (
+from btard.node.config import RunConfig
+from btard.node.errors import ConfigError, WireError
+from btard.node.limits import MAX_PEERS
+from btard.node.protocol.wire import encoding, messages
+from btard.node.protocol.wire.encoding import (
     body_digest,
     decode_body,
     decode_endorsed,
@@ -27,7 +26,7 @@ from node.protocol.encoding import (
     stub,
     stub_bytes,
 )
-from node.protocol.messages import (
+from btard.node.protocol.wire.messages import (
     Accusation,
     AccusationKind,
     Agg,
@@ -58,6 +57,7 @@ from node.protocol.messages import (
     View,
     Void,
 )
+from btard.node.protocol.wire.size_limits import control_bytes, view_bytes
 
 PREFIX = (bytes(32), b"\x01" * 32)
 

@@ -8,9 +8,9 @@ from typing import get_args
 
 import pytest
 
-from launcher import removals
-from node.protocol import offences
-from node.protocol.offences import OFFENCES, Standing
+from btard.launcher.run import removals
+from btard.node.protocol.adjudication import offences
+from btard.node.protocol.adjudication.offences import OFFENCES, Standing
 
 CORE = Path(offences.__file__).parent
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node.protocol.parts import Split, part_radius
+from btard.node.protocol.attempt.partition import Split, part_radius
 
 
 @given(st.integers(1, 10_000), st.integers(1, 300))

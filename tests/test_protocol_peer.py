@@ -9,11 +9,11 @@ import msgspec
 import pytest
 import torch
 
-from node.config import Plugin, Role, Schedule
-from node.keys import generate
-from node.protocol.edges import COMPLAINT
-from node.protocol.encoding import encode_body, signing_bytes
-from node.protocol.events import (
+from btard.node.config import Plugin, Role, Schedule
+from btard.node.crypto.keys import generate
+from btard.node.crypto.signing import Signer
+from btard.node.protocol.adjudication.complaints import COMPLAINT
+from btard.node.protocol.api.events import (
     BulkArrived,
     BulkKey,
     BulkKind,
@@ -30,10 +30,10 @@ from node.protocol.events import (
     SetTimer,
     Start,
 )
-from node.protocol.messages import Agg, Body, Close, Commit, Hello, Missing, Phase, Reveal, Signed, Void
-from node.protocol.notices import Banned, Expelled, Finished, Halted, PhaseEntered
-from node.protocol.peer import HELLO, Peer
-from node.signing import Signer
+from btard.node.protocol.api.notices import Banned, Expelled, Finished, Halted, PhaseEntered
+from btard.node.protocol.peer import HELLO, Peer
+from btard.node.protocol.wire.encoding import encode_body, signing_bytes
+from btard.node.protocol.wire.messages import Agg, Body, Close, Commit, Hello, Missing, Phase, Reveal, Signed, Void
 from tests.protocol_attempts import PEERS, said, six, stopped
 from tests.simulation.checkers import Agreement, EvidenceHolds
 from tests.simulation.hostile import interpose

@@ -10,14 +10,10 @@ import msgspec
 import pytest
 import torch
 
-from node.build import Node
-from node.config import Plugin, Role, RunConfig, Schedule
-from node.protocol import candidate as rejoining
-from node.protocol.bulk import BulkKey, BulkKind
-from node.protocol.candidate import Candidate
-from node.protocol.charges import Equivocation, FalseProbation
-from node.protocol.encoding import decode_body, encode_body, signing_bytes
-from node.protocol.events import (
+from btard.node.build import Node
+from btard.node.config import Plugin, Role, RunConfig, Schedule
+from btard.node.protocol.adjudication.charges import Equivocation, FalseProbation
+from btard.node.protocol.api.events import (
     BulkRequested,
     ComputeGradient,
     Dropped,
@@ -31,13 +27,25 @@ from node.protocol.events import (
     Teach,
     TranscriptRequested,
 )
-from node.protocol.lesson import Certified, Lesson, certified, lesson_of
-from node.protocol.messages import Body, Close, Hello, Join, Outcome, Phase, Report, Signed
-from node.protocol.notices import PhaseEntered
-from node.protocol.probation import Review, candidates, gradient_digest, join_slot, joins_fit, review, wanted
-from node.protocol.roster import Roster
-from node.protocol.settings import Settings
-from node.protocol.state import Ban, State
+from btard.node.protocol.api.notices import PhaseEntered
+from btard.node.protocol.roster import Roster
+from btard.node.protocol.settings import Settings
+from btard.node.protocol.state.state import Ban, State
+from btard.node.protocol.state_sync import client as rejoining
+from btard.node.protocol.state_sync.client import Candidate
+from btard.node.protocol.state_sync.messages import Certified, Lesson, certified, lesson_of
+from btard.node.protocol.state_sync.probation import (
+    Review,
+    candidates,
+    gradient_digest,
+    join_slot,
+    joins_fit,
+    review,
+    wanted,
+)
+from btard.node.protocol.wire.bulk import BulkKey, BulkKind
+from btard.node.protocol.wire.encoding import decode_body, encode_body, signing_bytes
+from btard.node.protocol.wire.messages import Body, Close, Hello, Join, Outcome, Phase, Report, Signed
 from tests.protocol_attempts import changed, complete
 from tests.simulation.stage import Stage, run_until, set_up
 

@@ -9,13 +9,13 @@ import msgspec
 import pytest
 import torch
 
-from node.config import Plugin, RunConfig
-from node.protocol import evidence as files
-from node.protocol.charges import Averaging, FalseChecksum, FalseGradient
-from node.protocol.encoding import encode
-from node.protocol.evidence import Evidence
-from node.protocol.proof import UnprovenError, Verifier
-from node.protocol.replay import Ground
+from btard.node.config import Plugin, RunConfig
+from btard.node.protocol.adjudication.charges import Averaging, FalseChecksum, FalseGradient
+from btard.node.protocol.evidence import format as files
+from btard.node.protocol.evidence.format import Evidence
+from btard.node.protocol.evidence.replay import Ground
+from btard.node.protocol.evidence.verifier import UnprovenError, Verifier
+from btard.node.protocol.wire.encoding import encode
 from tests.simulation.cases import CASES, Case, filed, verifier_for
 from tests.simulation.stage import set_up
 

@@ -8,8 +8,7 @@ import msgspec
 import pytest
 import torch
 
-from node.protocol.digest import digest, number
-from node.protocol.randomness import (
+from btard.node.protocol.attempt.mprng import (
     Share,
     batch_seed,
     combine,
@@ -20,6 +19,7 @@ from node.protocol.randomness import (
     projection,
     share,
 )
+from btard.node.protocol.wire.digest import digest, number
 
 RUN = b"r" * 32
 SHARE = share(b"secret", 3, 0)

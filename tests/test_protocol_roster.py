@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from node.errors import LocalProtocolError
-from node.protocol.roster import Roster
+from btard.node.errors import LocalProtocolError
+from btard.node.protocol.roster import Roster
 
 SIX = Roster.genesis(bytes([peer]) * 32 for peer in range(6))
 

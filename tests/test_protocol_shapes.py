@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from node.protocol.messages import (
+from btard.node.protocol.wire.messages import (
     Accusation,
     AccusationKind,
     Agg,
@@ -26,7 +26,7 @@ from node.protocol.messages import (
     Verdict,
     Void,
 )
-from node.protocol.shapes import MAX_ACCUSATIONS, misfit
+from btard.node.protocol.wire.validation import MAX_ACCUSATIONS, misfit
 from tests.protocol_attempts import complete, said
 
 ROUND = complete()

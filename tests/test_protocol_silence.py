@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterable
 
 import pytest
 
-from node.protocol.attempt import Attempt
-from node.protocol.bounds import plain_bytes
-from node.protocol.encoding import encode, encode_body, signing_bytes
-from node.protocol.messages import Phase, Signed, Slot, Suspect
-from node.protocol.silence import Silent, encode_silences, silence
-from node.protocol.transcript import Transcript
-from node.signing import Signer
+from btard.node.crypto.signing import Signer
+from btard.node.protocol.adjudication.omission import Silent, encode_silences, silence
+from btard.node.protocol.attempt.attempt import Attempt
+from btard.node.protocol.attempt.transcript import Transcript
+from btard.node.protocol.wire.encoding import encode, encode_body, signing_bytes
+from btard.node.protocol.wire.messages import Phase, Signed, Slot, Suspect
+from btard.node.protocol.wire.size_limits import plain_bytes
 from tests.protocol_attempts import complete
 
 ACCUSED = 5
@@ -22,7 +22,7 @@ LARGE = (bytes(plain_bytes(6)),)
 
 @pytest.fixture(scope="module")
 def signers() -> list[Signer]:
-    from node.keys import generate
+    from btard.node.crypto.keys import generate
 
     return [Signer(bytes.fromhex(secret.signing_seed)) for secret in generate(0, 6)[1]]
 
@@ -81,7 +81,7 @@ def test_garbage_proves_nothing(attempt: Attempt, data: bytes) -> None:
 
 
 def test_what_a_transcript_holds_is_what_a_report_carries(attempt: Attempt, signers: list[Signer]) -> None:
-    from node.protocol.encoding import decode_body
+    from btard.node.protocol.wire.encoding import decode_body
 
     transcript = Transcript(attempt.roster.active)
     for signed in suspects(attempt, signers, (3, 1, 0, 2)):
@@ -94,7 +94,7 @@ def test_what_a_transcript_holds_is_what_a_report_carries(attempt: Attempt, sign
 
 def test_more_than_f_silent_peers_are_a_network_that_was_cut(attempt: Attempt, signers: list[Signer]) -> None:
     """Each half of the roster suspects the other: no charge against anybody."""
-    from node.protocol.encoding import decode_body
+    from btard.node.protocol.wire.encoding import decode_body
 
     transcript = Transcript(attempt.roster.active)
     for one, other in (((0, 1, 2), (3, 4, 5)), ((3, 4, 5), (0, 1, 2))):

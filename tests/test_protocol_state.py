@@ -9,14 +9,14 @@ import msgspec
 import pytest
 import torch
 
-from node.protocol.checksums import NormWindow
-from node.protocol.messages import Removal
-from node.protocol.roster import Roster
-from node.protocol.state import Ban, State, Summary, genesis_randomness, norms_digest, parameters_digest
-from node.protocol.tribunal import Judgement
-from node.protocol.update import next_state, void_state
-from node.protocol.validators import Draw
-from node.protocol.window import Contribution
+from btard.node.protocol.adjudication.verdict import Judgement
+from btard.node.protocol.attempt.validators import Draw
+from btard.node.protocol.attempt.verification import NormWindow
+from btard.node.protocol.roster import Roster
+from btard.node.protocol.state.state import Ban, State, Summary, genesis_randomness, norms_digest, parameters_digest
+from btard.node.protocol.state.transition import next_state, void_state
+from btard.node.protocol.state.undo_window import Contribution
+from btard.node.protocol.wire.messages import Removal
 from tests.protocol_attempts import complete
 
 SIX = Roster.genesis(bytes([peer]) * 32 for peer in range(6))
@@ -112,8 +112,8 @@ def test_the_last_step_moves_nothing_and_draws_nobody() -> None:
 
 
 def test_a_void_attempt_changes_the_roster_alone() -> None:
-    from node.protocol.charges import Averaging
-    from node.protocol.tribunal import Guilt
+    from btard.node.protocol.adjudication.charges import Averaging
+    from btard.node.protocol.adjudication.verdict import Guilt
 
     attempt = complete(step=1).attempt
     after = void_state(attempt, Judgement((Guilt(4, "aggregate", None, Averaging(4, "V2")),), True))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from node.protocol.encoding import encode_body
-from node.protocol.messages import Body, Commit, Have, Judge, Phase, Signed, Slot, Suspect
-from node.protocol.transcript import Added, Transcript
+from btard.node.protocol.attempt.transcript import Added, Transcript
+from btard.node.protocol.wire.encoding import encode_body
+from btard.node.protocol.wire.messages import Body, Commit, Have, Judge, Phase, Signed, Slot, Suspect
 
 ACTIVE = (0, 2, 5)
 

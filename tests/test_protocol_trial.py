@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from node.protocol.encoding import encode_body
-from node.protocol.events import BulkKey, BulkKind
-from node.protocol.messages import Judge, Phase, Report, Signed, Verdict
-from node.protocol.round import Round
-from node.protocol.trial import Trial
+from btard.node.protocol.adjudication.case import Trial
+from btard.node.protocol.api.events import BulkKey, BulkKind
+from btard.node.protocol.attempt.round import Round
+from btard.node.protocol.wire.encoding import encode_body
+from btard.node.protocol.wire.messages import Judge, Phase, Report, Signed, Verdict
 from tests.protocol_attempts import changed, complete, six
 
 

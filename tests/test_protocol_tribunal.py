@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from node.protocol.attempt import Attempt
-from node.protocol.charges import Averaging, Charge, FalseChecksum, FalseGradient, OutOfBounds
-from node.protocol.messages import Checksums, Removal, Report
-from node.protocol.round import Round
-from node.protocol.state import Ban
-from node.protocol.tribunal import Bench, Judgement, far_from, gradient_fault, judge, suspicious
+from btard.node.protocol.adjudication.charges import Averaging, Charge, FalseChecksum, FalseGradient, OutOfBounds
+from btard.node.protocol.adjudication.verdict import Bench, Judgement, far_from, gradient_fault, judge, suspicious
+from btard.node.protocol.attempt.attempt import Attempt
+from btard.node.protocol.attempt.round import Round
+from btard.node.protocol.state.state import Ban
+from btard.node.protocol.wire.messages import Checksums, Removal, Report
 from tests.protocol_attempts import changed, complete, replace_state, said, six
 from tests.simulation.stage import Stage, run_until
 

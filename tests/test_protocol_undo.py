@@ -8,21 +8,21 @@ import msgspec
 import pytest
 import torch
 
-from node.config import Plugin, RunConfig
-from node.errors import ConfigError
-from node.protocol.charges import FalseHistory
-from node.protocol.encoding import encode
-from node.protocol.events import GradientReady, Purpose
-from node.protocol.evidence import contradiction, decode
-from node.protocol.indictment import disowned, raised, words
-from node.protocol.messages import Report
-from node.protocol.proof import UnprovenError, Verifier
-from node.protocol.round import Round
-from node.protocol.shapes import misfit
-from node.protocol.state import Ban
-from node.protocol.tribunal import Bench, Fault, judge
-from node.protocol.undo import Rechecks, earlier, moved_on, undone
-from node.protocol.window import Contribution, Window
+from btard.node.config import Plugin, RunConfig
+from btard.node.errors import ConfigError
+from btard.node.protocol.adjudication.accusations import disowned, raised, words
+from btard.node.protocol.adjudication.charges import FalseHistory
+from btard.node.protocol.adjudication.verdict import Bench, Fault, judge
+from btard.node.protocol.api.events import GradientReady, Purpose
+from btard.node.protocol.attempt.round import Round
+from btard.node.protocol.evidence.format import contradiction, decode
+from btard.node.protocol.evidence.verifier import UnprovenError, Verifier
+from btard.node.protocol.state.rollback import Rechecks, earlier, moved_on, undone
+from btard.node.protocol.state.state import Ban
+from btard.node.protocol.state.undo_window import Contribution, Window
+from btard.node.protocol.wire.encoding import encode
+from btard.node.protocol.wire.messages import Report
+from btard.node.protocol.wire.validation import misfit
 from tests.protocol_attempts import amend, complete, said
 from tests.simulation.stage import run_until
 from tests.simulation.test_undo import stage_of

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from node.protocol.probation import Review
-from node.protocol.tribunal import Judgement
-from node.protocol.update import next_state
+from btard.node.protocol.adjudication.verdict import Judgement
+from btard.node.protocol.state.transition import next_state
+from btard.node.protocol.state_sync.probation import Review
 from tests.protocol_attempts import complete, replace_state
 
 

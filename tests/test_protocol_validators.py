@@ -6,8 +6,8 @@ from collections import Counter
 
 import pytest
 
-from node.protocol.digest import digest, number
-from node.protocol.validators import Draw, allowed_pairs, draw
+from btard.node.protocol.attempt.validators import Draw, allowed_pairs, draw
+from btard.node.protocol.wire.digest import digest, number
 
 SIX = (0, 1, 2, 3, 4, 5)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from node.protocol.bounds import control_bytes, plain_bytes
-from node.quota import Allowance, Credits, Quota
+from btard.node.protocol.wire.size_limits import control_bytes, plain_bytes
+from btard.node.transport.flow_control import Allowance, Credits, Quota
 
 ALLOWANCE = Allowance(burst=(10, 1000), per_phase=(2, 100), per_second=(1, 50))
 

@@ -12,20 +12,30 @@ import torch
 from blake3 import blake3
 from torch import Tensor
 
-from node import journal
-from node.build import build_node, task_of
-from node.config import Endpoint, NodeConfig, Plugin, RunConfig
-from node.driver import Driver
-from node.errors import BackendError
-from node.journal import Journal
-from node.keys import generate
-from node.protocol.events import Output
-from node.protocol.notices import Accused, Banned, Committed, Expelled, Finished, Halted, PhaseEntered, Undone, Voided
-from node.protocol.state import parameters_digest
-from node.recorder import Recorder, write_atomically
-from node.training.environment import fingerprint
-from node.training.task import Task
-from node.transport import Transport
+from btard.node.build import build_node, task_of
+from btard.node.config import Endpoint, NodeConfig, Plugin, RunConfig
+from btard.node.crypto.keys import generate
+from btard.node.drivers.realtime import Driver
+from btard.node.errors import BackendError
+from btard.node.protocol.api.events import Output
+from btard.node.protocol.api.notices import (
+    Accused,
+    Banned,
+    Committed,
+    Expelled,
+    Finished,
+    Halted,
+    PhaseEntered,
+    Undone,
+    Voided,
+)
+from btard.node.protocol.state.state import parameters_digest
+from btard.node.storage import journal
+from btard.node.storage.journal import Journal
+from btard.node.storage.recorder import Recorder, write_atomically
+from btard.node.training.environment import fingerprint
+from btard.node.training.task import Task
+from btard.node.transport.transport import Transport
 
 RUN = RunConfig(peers=3, task=Plugin("quadratic"), steps=4, eval_every=2, batch_size=2)
 PARAMETERS_D = torch.arange(64, dtype=torch.float32)

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from node import records
-from node.errors import DataError
-from node.journal import Journal
-from node.records import JournalReader, open_regular, read_regular
+from btard.node.errors import DataError
+from btard.node.storage import records
+from btard.node.storage.journal import Journal
+from btard.node.storage.records import JournalReader, open_regular, read_regular
 
 NAME = "nodes/3/journal.jsonl"
 

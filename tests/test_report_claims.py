@@ -8,11 +8,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from launcher.experiment import Experiment
-from launcher.report import claims
-from launcher.report.claim import FAILS, HOLDS, OPEN, Claim
-from launcher.report.sweep_data import SweepData, attack_of
-from launcher.sweep.rows import Curves, Row
+from btard.launcher.report import claims
+from btard.launcher.report.claim import FAILS, HOLDS, OPEN, Claim
+from btard.launcher.report.sweep_data import SweepData, attack_of
+from btard.launcher.run.experiment import Experiment
+from btard.launcher.sweep.rows import Curves, Row
 from tests.sweeping import CLEAN_ACCURACY, curves, plan, row, swept
 
 AGREES = {

@@ -10,14 +10,15 @@ from pathlib import Path
 import click
 import pytest
 
-from launcher import Experiment, Result, run, settings
-from launcher.flags import table_options
-from launcher.report import command, compare, run_page, sweep_page
-from launcher.sweep import engine, grid
-from launcher.sweep.engine import Ended, Running, Wish
-from launcher.sweep.grid import Cell
-from launcher.sweep.store import Store
-from node.errors import ConfigError
+from btard import Experiment, Result, run
+from btard.launcher.cli.flags import table_options
+from btard.launcher.options import sources
+from btard.launcher.report import command, compare, run_page, sweep_page
+from btard.launcher.sweep import engine, grid
+from btard.launcher.sweep.engine import Ended, Running, Wish
+from btard.launcher.sweep.grid import Cell
+from btard.launcher.sweep.store import Store
+from btard.node.errors import ConfigError
 from tests.browser import Seen, chromium, look
 from tests.launching import LAUNCH, environment
 
@@ -111,7 +112,7 @@ def test_the_command_that_repeats_a_run_reads_back_as_the_same_run(changed: dict
     read: dict[str, object] = {}
     click.command()(reads).main(words[1:], standalone_mode=False)
     flags = {name: value for name, value in read.items() if name != "config" and value not in (None, ())}
-    assert settings.resolve(flags, {}, None).experiment == experiment
+    assert sources.resolve(flags, {}, None).experiment == experiment
 
 
 def test_the_command_has_no_digits_that_it_does_not_need() -> None:

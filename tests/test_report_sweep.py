@@ -11,14 +11,14 @@ from xml.etree import ElementTree
 import msgspec
 import pytest
 
-from launcher.experiment import Experiment
-from launcher.figures.svg import Figure
-from launcher.report import detection, sweep_figures, sweep_page
-from launcher.report.sweep_data import SweepData
-from launcher.report.sweep_detections import detections
-from launcher.report.sweep_matrices import matrices
-from launcher.sweep.plans import ATTACKS, PLANS
-from launcher.sweep.rows import Row
+from btard.launcher.figures.svg import Figure
+from btard.launcher.report import detection, sweep_figures, sweep_page
+from btard.launcher.report.sweep_data import SweepData
+from btard.launcher.report.sweep_detections import detections
+from btard.launcher.report.sweep_matrices import matrices
+from btard.launcher.run.experiment import Experiment
+from btard.launcher.sweep.plans import ATTACKS, PLANS
+from btard.launcher.sweep.rows import Row
 from tests.sweeping import plan, row, swept
 
 ATTACKED = Experiment(byzantine=2, attack="noise", steps=300)

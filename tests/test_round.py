@@ -5,12 +5,12 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from node.protocol.encoding import decode_body
-from node.protocol.events import MessageArrived, Output
-from node.protocol.gradients import Gradients
-from node.protocol.messages import Close, Have, Held, Phase, Report, Reveal
-from node.protocol.notices import Committed, Disputed
-from node.protocol.saying import Knowledge, message
+from btard.node.protocol.api.events import MessageArrived, Output
+from btard.node.protocol.api.notices import Committed, Disputed
+from btard.node.protocol.attempt.compose import Knowledge, message
+from btard.node.protocol.attempt.gradient_requests import Gradients
+from btard.node.protocol.wire.encoding import decode_body
+from btard.node.protocol.wire.messages import Close, Have, Held, Phase, Report, Reveal
 from tests.fuzz.arena import Arena
 from tests.fuzz.scenes import ATTACKER, SCENES, recorded
 from tests.protocol_attempts import stopped

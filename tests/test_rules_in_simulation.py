@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from node.aggregation.registry import RULES
-from node.config import Plugin, Role, RunConfig, Schedule
-from node.protocol.notices import Banned, Finished, Halted
-from node.simulator import cluster
-from node.training.registry import build_task
-from node.training.task import TaskContext
+from btard.node.aggregation.registry import RULES
+from btard.node.config import Plugin, Role, RunConfig, Schedule
+from btard.node.drivers.simulator import cluster
+from btard.node.protocol.api.notices import Banned, Finished, Halted
+from btard.node.training.registry import build_task
+from btard.node.training.task import TaskContext
 
 CASES = [(rule.name, ()) for rule in RULES] + [
     ("krum", ("nnm",)),

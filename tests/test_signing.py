@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from node.errors import LocalProtocolError
-from node.signing import Signer, verify
+from btard.node.crypto.signing import Signer, verify
+from btard.node.errors import LocalProtocolError
 
 # RFC 8032, section 7.1, TEST 1 to 3: seed, public key, message, signature.
 RFC_8032 = {

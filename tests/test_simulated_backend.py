@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from launcher import Experiment, Result, run
-from launcher.verification import show
-from node import journal
+from btard import Experiment, Result, run
+from btard.launcher.verify.verification import show
+from btard.node.storage import journal
 from tests.launching import PATIENCE_S, await_end, launched, read_until, session
 
 ATTACKED = Experiment(

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from node.config import Plugin, Role, RunConfig, Schedule
-from node.errors import LocalProtocolError
-from node.links import LinkModel
-from node.protocol.notices import Committed, Finished
-from node.protocol.state import parameters_digest
-from node.simulator import Observed, Simulation, remembering, remembering_gradients
+from btard.node.config import Plugin, Role, RunConfig, Schedule
+from btard.node.drivers.simulator import Observed, Simulation, remembering, remembering_gradients
+from btard.node.errors import LocalProtocolError
+from btard.node.netem.links import LinkModel
+from btard.node.protocol.api.notices import Committed, Finished
+from btard.node.protocol.state.state import parameters_digest
 from tests.simulation.stage import Stage, set_up
 
 RUN = RunConfig(peers=4, task=Plugin("quadratic", {"dimension": 9}), steps=4, batch_size=2)

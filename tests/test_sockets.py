@@ -11,7 +11,7 @@ from time import monotonic
 import pytest
 import zmq
 
-from node.sockets import Bounds, Channel, Context, Gate, Identity, authenticated
+from btard.node.transport.sockets import Bounds, Channel, Context, Gate, Identity, authenticated
 from tests.ports import held_ports
 
 BOUNDS = Bounds(frames=2, frame_bytes=1000, backlog=4, queue=4, buffer_bytes=1 << 16)

@@ -17,15 +17,19 @@ import zmq
 from blake3 import blake3
 from nacl.signing import SigningKey
 
+from btard.node.config import WIRE_VERSION, Member, RunConfig
+from btard.node.protocol.adjudication import charges
+from btard.node.protocol.adjudication.offences import OFFENCES, standing
+from btard.node.protocol.evidence import format
+from btard.node.protocol.evidence.format import EVIDENCE_VERSION
+from btard.node.protocol.state import state, undo_window
+from btard.node.protocol.state_sync import messages as sync
+from btard.node.protocol.wire import messages, size_limits
+from btard.node.protocol.wire.bulk import BulkKey, BulkKind
+from btard.node.protocol.wire.messages import Phase
+from btard.node.transport import envelope, framing
 from docs import generate
 from docs.vectors import vectors
-from node import envelope, wire
-from node.config import WIRE_VERSION, Member, RunConfig
-from node.protocol import bounds, charges, evidence, lesson, messages, state, window
-from node.protocol.bulk import BulkKey, BulkKind
-from node.protocol.evidence import EVIDENCE_VERSION
-from node.protocol.messages import Phase
-from node.protocol.offences import OFFENCES, standing
 from tests.integration import raw_peer
 from tests.section9 import ROWS
 
@@ -124,8 +128,8 @@ STRUCTURES: dict[str, tuple[Any, ...]] = {
         messages.Slot, messages.Place, messages.Signed, messages.Stub, messages.Endorsed, messages.Missing,
         messages.Verdict, messages.Accusation, messages.Late, messages.Removal, messages.Void,
     ),
-    "transport.md": (wire.Greeting, wire.BulkHeader, BulkKey, lesson.Lesson, lesson.Certified, lesson.Past),
-    "evidence.md": (evidence.Evidence, evidence.Record, evidence.Held, state.Ban, state.Summary, window.Contribution),
+    "transport.md": (framing.Greeting, framing.BulkHeader, BulkKey, sync.Lesson, sync.Certified, sync.Past),
+    "evidence.md": (format.Evidence, format.Record, format.Held, state.Ban, state.Summary, undo_window.Contribution),
 }  # fmt: skip
 
 
@@ -170,14 +174,14 @@ def test_sizes_are_the_formulas() -> None:
         known: dict[str, int] = {"n": peers}
         for name in ("plain", "evidence", "VIEW"):
             known[name.lower()] = eval(told[name], {}, known)
-        assert known["plain"] == bounds.plain_bytes(peers) == bounds.body_bytes(Phase.CLOSE, peers)
-        assert known["evidence"] == bounds.evidence_bytes(peers)
-        assert known["view"] == bounds.view_bytes(peers)
-        assert eval(told["HELD"], {}, known) == bounds.body_bytes(Phase.HELD, peers)
-        assert eval(told["HELD"], {}, known) == bounds.body_bytes(Phase.HAVE, peers)
-        assert eval(told["REPORT"], {}, known) == bounds.body_bytes(Phase.REPORT, peers)
-        assert eval(told["control"], {}, known) == bounds.control_bytes(peers)
-        assert eval(most[1].replace("^", "**"), {}, known) == bounds.view_messages(peers)
+        assert known["plain"] == size_limits.plain_bytes(peers) == size_limits.body_bytes(Phase.CLOSE, peers)
+        assert known["evidence"] == size_limits.evidence_bytes(peers)
+        assert known["view"] == size_limits.view_bytes(peers)
+        assert eval(told["HELD"], {}, known) == size_limits.body_bytes(Phase.HELD, peers)
+        assert eval(told["HELD"], {}, known) == size_limits.body_bytes(Phase.HAVE, peers)
+        assert eval(told["REPORT"], {}, known) == size_limits.body_bytes(Phase.REPORT, peers)
+        assert eval(told["control"], {}, known) == size_limits.control_bytes(peers)
+        assert eval(most[1].replace("^", "**"), {}, known) == size_limits.view_messages(peers)
 
 
 def test_the_versions_are_those_of_the_code() -> None:
@@ -199,7 +203,7 @@ def test_no_control_message_is_missing_from_the_pages() -> None:
 
 
 def test_no_frame_is_missing_from_the_pages() -> None:
-    read = get_args(get_type_hints(wire.decode_control)["return"])
+    read = get_args(get_type_hints(framing.decode_control)["return"])
     listed = {int(found[1], 16): row[0] for row in cells("transport.md", "frame")
               if (found := re.match(r"`(\d\d)`", row[1]))}  # fmt: skip
     assert len(read) == len(generate.frames()) == len(generate.FRAMES)
@@ -359,8 +363,8 @@ def by_hand() -> Iterator[raw_peer.RawPeer]:
 
 def test_the_peer_written_by_hand_speaks_this_version(by_hand: raw_peer.RawPeer) -> None:
     """Its greeting is taken: refused, its tensors would be a stranger's, and half of its attacks would try nothing."""
-    greeting = wire.decode_control(memoryview(by_hand.greeting(by_hand.token)), 1024)
-    assert greeting == wire.Greeting("vectors", by_hand.token)
+    greeting = framing.decode_control(memoryview(by_hand.greeting(by_hand.token)), 1024)
+    assert greeting == framing.Greeting("vectors", by_hand.token)
 
 
 def test_the_peer_written_by_hand_signs_as_the_vectors_do(by_hand: raw_peer.RawPeer) -> None:

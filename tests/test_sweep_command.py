@@ -9,14 +9,14 @@ import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
-from launcher import exits
-from launcher.cli import cli
-from launcher.experiment import Experiment
-from launcher.sweep import command, engine, spec
-from launcher.sweep.command import Asked
-from launcher.sweep.grid import cells
-from launcher.sweep.store import Store, read
-from node.errors import BackendError, ConfigError
+from btard.launcher import exits
+from btard.launcher.cli.main import cli
+from btard.launcher.run.experiment import Experiment
+from btard.launcher.sweep import command, engine, spec
+from btard.launcher.sweep.command import Asked
+from btard.launcher.sweep.grid import cells
+from btard.launcher.sweep.store import Store, read
+from btard.node.errors import BackendError, ConfigError
 
 BASE = Experiment(backend="simulated", task="quadratic", device="cpu", steps=6, eval_every=3)
 

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from launcher.experiment import Experiment
-from launcher.options import OPTIONS
-from launcher.sweep import grid, plans, spec
-from launcher.sweep.plans import ATTACKS
-from launcher.sweep.spec import Sweep
-from node.aggregation.registry import RULES
-from node.attacks.registry import ATTACKS as KNOWN
-from node.errors import ConfigError
+from btard.launcher.options.table import OPTIONS
+from btard.launcher.run.experiment import Experiment
+from btard.launcher.sweep import grid, plans, spec
+from btard.launcher.sweep.plans import ATTACKS
+from btard.launcher.sweep.spec import Sweep
+from btard.node.adversary.registry import ATTACKS as KNOWN
+from btard.node.aggregation.registry import RULES
+from btard.node.errors import ConfigError
 
 BASE = Experiment()
 BY_NAME = {option.field: option for option in OPTIONS}

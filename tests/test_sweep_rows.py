@@ -8,12 +8,12 @@ from typing import Any
 
 import msgspec
 
-from launcher import Experiment, run
-from launcher.report import sweep_figures
-from launcher.report.sweep_data import SweepData
-from launcher.sweep import rows
-from launcher.sweep.grid import Cell
-from launcher.sweep.rows import Curves, Row
+from btard import Experiment, run
+from btard.launcher.report import sweep_figures
+from btard.launcher.report.sweep_data import SweepData
+from btard.launcher.sweep import rows
+from btard.launcher.sweep.grid import Cell
+from btard.launcher.sweep.rows import Curves, Row
 
 BASE = Experiment(backend="simulated", task="quadratic", device="cpu", steps=6, eval_every=3)
 

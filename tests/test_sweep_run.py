@@ -16,12 +16,12 @@ from pathlib import Path
 
 import pytest
 
-from launcher.experiment import Experiment
-from launcher.sweep import engine, rows
-from launcher.sweep.engine import DONE, Ended, Running, Wish
-from launcher.sweep.grid import Cell, cells
-from launcher.sweep.progress import Clock, duration
-from launcher.sweep.store import Store
+from btard.launcher.run.experiment import Experiment
+from btard.launcher.sweep import engine, rows
+from btard.launcher.sweep.engine import DONE, Ended, Running, Wish
+from btard.launcher.sweep.grid import Cell, cells
+from btard.launcher.sweep.progress import Clock, duration
+from btard.launcher.sweep.store import Store
 from tests.launching import LAUNCH, PATIENCE_S, await_end, environment, launched, session
 from tests.test_docs import DOCS, example
 

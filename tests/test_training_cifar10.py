@@ -12,15 +12,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from launcher import data
-from node.config import Plugin
-from node.errors import ConfigError, DataError
-from node.training.datasets import cifar10
-from node.training.datasets.prepare_cifar10 import prepare_cifar10
-from node.training.models import resnet
-from node.training.optimiser import NesterovSgd
-from node.training.registry import build_task
-from node.training.task import TaskContext
+from btard.launcher.run import data
+from btard.node.config import Plugin
+from btard.node.errors import ConfigError, DataError
+from btard.node.training.datasets import cifar10
+from btard.node.training.datasets.prepare_cifar10 import prepare_cifar10
+from btard.node.training.models import resnet
+from btard.node.training.optimiser import NesterovSgd
+from btard.node.training.registry import build_task
+from btard.node.training.task import TaskContext
 
 SEED = bytes(range(32))
 
@@ -152,7 +152,7 @@ def test_a_width_below_one_is_refused(cifar_directory: Path) -> None:
 
 
 def test_no_worker_imports_torchvision() -> None:
-    code = "import sys, node.worker; from node.training.registry import TASKS; list(TASKS); "
+    code = "import sys, btard.node.worker; from btard.node.training.registry import TASKS; list(TASKS); "
     code += "print('torchvision' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
     assert done.stdout.strip() == "False"

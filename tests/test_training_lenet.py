@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from node.training.models import lenet, pooled_convolution
+from btard.node.training.models import lenet, pooled_convolution
 
 
 class Reference(nn.Module):

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from node.config import Plugin
-from node.errors import ConfigError, DataError
-from node.training.registry import TASKS, build_task
-from node.training.task import TaskContext
+from btard.node.config import Plugin
+from btard.node.errors import ConfigError, DataError
+from btard.node.training.registry import TASKS, build_task
+from btard.node.training.task import TaskContext
 
 
 def test_lists_the_tasks_of_its_folder() -> None:

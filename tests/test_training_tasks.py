@@ -12,10 +12,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from node.config import Plugin
-from node.training.optimiser import NesterovSgd
-from node.training.registry import TASKS, build_task
-from node.training.task import Task, TaskContext
+from btard.node.config import Plugin
+from btard.node.training.optimiser import NesterovSgd
+from btard.node.training.registry import TASKS, build_task
+from btard.node.training.task import Task, TaskContext
 
 SEED = bytes(range(32))
 CASES = [
@@ -27,10 +27,10 @@ CASES = [
 ELSEWHERE = """
 import hashlib, sys, torch
 from pathlib import Path
-from node.config import Plugin
-from node.training import environment
-from node.training.registry import build_task
-from node.training.task import TaskContext
+from btard.node.config import Plugin
+from btard.node.training import environment
+from btard.node.training.registry import build_task
+from btard.node.training.task import TaskContext
 environment.pin("cpu")
 torch.manual_seed(99)
 torch.randn(7) @ torch.randn(7, 5)

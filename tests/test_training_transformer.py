@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from node.config import Plugin
-from node.errors import ConfigError
-from node.training.models import transformer
-from node.training.optimiser import NesterovSgd
-from node.training.registry import build_task
-from node.training.task import TaskContext
-from node.training.tasks.transformer_lm import TEXT, TransformerLm
+from btard.node.config import Plugin
+from btard.node.errors import ConfigError
+from btard.node.training.models import transformer
+from btard.node.training.optimiser import NesterovSgd
+from btard.node.training.registry import build_task
+from btard.node.training.task import TaskContext
+from btard.node.training.tasks.transformer_lm import TEXT, TransformerLm
 
 SMALL = {"context_length": 16, "width": 16, "blocks": 1}
 

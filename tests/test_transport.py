@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from node import wire
-from node.arrivals import BulkArrival
-from node.config import Endpoint
-from node.errors import LocalProtocolError, TransportError
-from node.transport import Transport
+from btard.node.config import Endpoint
+from btard.node.errors import LocalProtocolError, TransportError
+from btard.node.transport import framing
+from btard.node.transport.arrivals import BulkArrival
+from btard.node.transport.transport import Transport
 from tests.transports import (
     ANYWHERE,
     KEY,
@@ -54,7 +54,7 @@ def test_tensors_arrive_bit_for_bit(stack: ExitStack, length: int, encrypted: bo
     assert isinstance(arrival, BulkArrival)
     assert (arrival.via, arrival.key) == (1, KEY)
     assert torch.equal(arrival.tensor, expected)
-    size = 4 * length + len(wire.encode_bulk_header(bytes(32), KEY))
+    size = 4 * length + len(framing.encode_bulk_header(bytes(32), KEY))
     assert nodes[1].counters.sent_bytes[0, "part"] == nodes[0].counters.received_bytes[1, "part"] == size
     assert not nodes[0].counters.dropped
 
@@ -94,7 +94,7 @@ def test_a_peer_that_comes_back_elsewhere_gets_a_new_line(stack: ExitStack) -> N
 
 
 def test_a_full_queue_drops_and_counts_but_never_blocks(stack: ExitStack) -> None:
-    node = start(stack, 0, limits=wire.Limits(control_queue=10, bulk_queue=2))
+    node = start(stack, 0, limits=framing.Limits(control_queue=10, bulk_queue=2))
     gone = start(stack, 1)
     gone.close()
     node.connect({1: gone.bound})  # one greeting waits
@@ -115,7 +115,7 @@ def test_what_a_stalled_receiver_does_not_read_is_kept_by_the_sender(stack: Exit
 
 
 def test_one_poll_takes_no_more_than_its_budget(stack: ExitStack) -> None:
-    nodes = mesh(stack, limits=wire.Limits(drain=3))
+    nodes = mesh(stack, limits=framing.Limits(drain=3))
     for _ in range(20):
         nodes[0].send_control(1, b"flood")
     received = 0
@@ -188,7 +188,7 @@ MISUSES: dict[str, Callable[[Transport], None]] = {
 
 @pytest.mark.parametrize("misuse", MISUSES.values(), ids=MISUSES)
 def test_our_own_mistakes_are_loud(stack: ExitStack, misuse: Callable[[Transport], None]) -> None:
-    node = start(stack, 0, limits=wire.Limits(control_bytes=100, bulk_bytes=100))
+    node = start(stack, 0, limits=framing.Limits(control_bytes=100, bulk_bytes=100))
     node.connect({1: Endpoint("tcp://127.0.0.1:1", "tcp://127.0.0.1:1")})
     with pytest.raises(LocalProtocolError):
         misuse(node)

@@ -10,10 +10,10 @@ import pytest
 import torch
 import zmq
 
-from node import wire
-from node.arrivals import BulkArrival
-from node.config import WIRE_VERSION
-from node.protocol.events import BulkKey, BulkKind
+from btard.node.config import WIRE_VERSION
+from btard.node.protocol.api.events import BulkKey, BulkKind
+from btard.node.transport import framing
+from btard.node.transport.arrivals import BulkArrival
 from tests.transports import (
     KEY,
     MEMBERS,
@@ -32,7 +32,7 @@ from tests.transports import (
 def test_strangers_do_not_get_in(stack: ExitStack, key: str | None) -> None:
     nodes = mesh(stack)
     stranger = raw_peer(stack, nodes[0], key)
-    stranger.send(wire.encode_control(b"let me in"))
+    stranger.send(framing.encode_control(b"let me in"))
     if key is not None:
         pump(nodes, lambda _: nodes[0].counters.dropped["stranger"] > 0)
     nodes[1].send_control(0, b"honest")
@@ -44,7 +44,7 @@ def test_strangers_do_not_get_in(stack: ExitStack, key: str | None) -> None:
 def test_a_member_that_claims_anothers_routing_id_speaks_under_its_own_key(stack: ExitStack, claimed: bytes) -> None:
     nodes = mesh(stack)
     liar = raw_peer(stack, nodes[0], SECRETS[2].transport_secret, routing_id=claimed)
-    liar.send(wire.encode_control(b"I am 1"))
+    liar.send(framing.encode_control(b"I am 1"))
     seen = pump(nodes, lambda seen: len(seen[0]) > 0)
     nodes[1].send_control(0, b"so am I")
     seen[0] += pump(nodes, lambda seen: len(seen[0]) > 0)[0]
@@ -54,7 +54,7 @@ def test_a_member_that_claims_anothers_routing_id_speaks_under_its_own_key(stack
 def test_two_connections_under_one_key_and_routing_id_are_both_heard(stack: ExitStack) -> None:
     nodes = mesh(stack)
     for word in (b"first", b"second"):
-        raw_peer(stack, nodes[0], SECRETS[2].transport_secret, routing_id=b"same").send(wire.encode_control(word))
+        raw_peer(stack, nodes[0], SECRETS[2].transport_secret, routing_id=b"same").send(framing.encode_control(word))
     seen = pump(nodes, lambda seen: len(seen[0]) == 2)
     assert sorted(controls(seen[0])) == [(2, b"first"), (2, b"second")]
 
@@ -64,14 +64,14 @@ BAD_CONTROL = {
     "empty": ([b""], "control_malformed"),
     "kind only": ([b"\x01"], "control_malformed"),
     "unknown kind": ([b"\x07hello"], "control_malformed"),
-    "two frames": ([wire.encode_control(b"a"), b"b"], "control_malformed"),
+    "two frames": ([framing.encode_control(b"a"), b"b"], "control_malformed"),
     "many frames": ([b""] * 1000, "control_malformed"),
     "other version": ([b"\x02\x63whatever"], "control_malformed"),
     "garbage greeting": ([b"\x02\x02\xc1\xc1"], "control_malformed"),
-    "short token": ([wire.encode_greeting(wire.Greeting("run", b"x"))], "control_malformed"),
-    "long greeting": ([wire.encode_greeting(wire.Greeting("r" * 2000, TOKEN))], "control_malformed"),
-    "another run": ([wire.encode_greeting(wire.Greeting("older", TOKEN))], "greeting_of_another_run"),
-    "a byte too long": ([wire.encode_control(bytes(4001))], "control_malformed"),
+    "short token": ([framing.encode_greeting(framing.Greeting("run", b"x"))], "control_malformed"),
+    "long greeting": ([framing.encode_greeting(framing.Greeting("r" * 2000, TOKEN))], "control_malformed"),
+    "another run": ([framing.encode_greeting(framing.Greeting("older", TOKEN))], "greeting_of_another_run"),
+    "a byte too long": ([framing.encode_control(bytes(4001))], "control_malformed"),
 }
 
 
@@ -79,10 +79,10 @@ BAD_CONTROL = {
 def test_bad_control_frames_of_a_member_are_counted_and_nothing_else(
     stack: ExitStack, frames: list[bytes], reason: str
 ) -> None:
-    nodes = mesh(stack, limits=wire.Limits(control_bytes=4000))
+    nodes = mesh(stack, limits=framing.Limits(control_bytes=4000))
     liar = raw_peer(stack, nodes[0], SECRETS[2].transport_secret)
     liar.send_multipart(frames)
-    liar.send(wire.encode_control(b"still here"))
+    liar.send(framing.encode_control(b"still here"))
     seen = pump(nodes, lambda seen: len(seen[0]) > 0)
     assert controls(seen[0]) == [(2, b"still here")]
     assert nodes[0].counters.dropped == {reason: 1}
@@ -91,7 +91,7 @@ def test_bad_control_frames_of_a_member_are_counted_and_nothing_else(
 
 def test_a_wrong_version_or_run_is_remembered_in_words(stack: ExitStack) -> None:
     node = start(stack, 0)
-    for me, frame in ((1, b"\x02\x63x"), (2, wire.encode_greeting(wire.Greeting("older", TOKEN)))):
+    for me, frame in ((1, b"\x02\x63x"), (2, framing.encode_greeting(framing.Greeting("older", TOKEN)))):
         raw_peer(stack, node, SECRETS[me].transport_secret).send(frame)
     pump([node], lambda _: len(node.refusals) == 2)
     assert f"wire version 99 and we speak {WIRE_VERSION}" in node.refusals[1]
@@ -99,7 +99,7 @@ def test_a_wrong_version_or_run_is_remembered_in_words(stack: ExitStack) -> None
 
 
 def test_a_frame_beyond_the_limit_ends_its_connection_unread(stack: ExitStack) -> None:
-    nodes = mesh(stack, limits=wire.Limits(control_bytes=1000))
+    nodes = mesh(stack, limits=framing.Limits(control_bytes=1000))
     liar = raw_peer(stack, nodes[0], SECRETS[2].transport_secret)
     liar.send(bytes(1_000_000))
     # libzmq reconnects the liar, which loses what it had sent; the later message shows that the node lives on.
@@ -107,13 +107,13 @@ def test_a_frame_beyond_the_limit_ends_its_connection_unread(stack: ExitStack) -
     heard: list[tuple[int, bytes]] = []
     while not heard:
         assert monotonic() < end
-        liar.send(wire.encode_control(b"small"))
+        liar.send(framing.encode_control(b"small"))
         heard += controls(nodes[0].poll(0.01))
     assert set(heard) == {(2, b"small")}
 
 
 def header(token: bytes = TOKEN, key: BulkKey = KEY) -> bytes:
-    return wire.encode_bulk_header(token, key)
+    return framing.encode_bulk_header(token, key)
 
 
 BAD_BULK = {
@@ -133,10 +133,10 @@ BAD_BULK = {
 
 @pytest.mark.parametrize(("frames", "reason"), BAD_BULK.values(), ids=BAD_BULK)
 def test_bad_bulk_is_counted_and_nothing_else(stack: ExitStack, frames: list[bytes], reason: str) -> None:
-    nodes = mesh(stack, limits=wire.Limits(bulk_bytes=2000))
+    nodes = mesh(stack, limits=framing.Limits(bulk_bytes=2000))
     nodes[0].accept_bulk = lambda via, key, size_bytes: size_bytes != 12
     member = raw_peer(stack, nodes[0], SECRETS[2].transport_secret)
-    member.send(wire.encode_greeting(wire.Greeting("run", TOKEN)))
+    member.send(framing.encode_greeting(framing.Greeting("run", TOKEN)))
     pump(nodes, lambda _: nodes[0].greeted == {1, 2})
     bulk = raw_bulk(stack, nodes[0])
     bulk.send_multipart(frames)
@@ -149,7 +149,7 @@ def test_bad_bulk_is_counted_and_nothing_else(stack: ExitStack, frames: list[byt
 
 def test_a_token_belongs_to_whoever_brought_it_first(stack: ExitStack) -> None:
     node = start(stack, 0)
-    greeting = wire.encode_greeting(wire.Greeting("run", TOKEN))
+    greeting = framing.encode_greeting(framing.Greeting("run", TOKEN))
     for me in (1, 2):
         raw_peer(stack, node, SECRETS[me].transport_secret).send(greeting)
         pump([node], lambda _: bool(node.greeted))
@@ -159,7 +159,7 @@ def test_a_token_belongs_to_whoever_brought_it_first(stack: ExitStack) -> None:
 
 def test_encrypted_bulk_takes_a_token_from_its_owner_only(stack: ExitStack) -> None:
     node, other = start(stack, 0, encrypt_bulk=True), start(stack, 1, encrypt_bulk=True)
-    raw_peer(stack, node, SECRETS[2].transport_secret).send(wire.encode_greeting(wire.Greeting("run", TOKEN)))
+    raw_peer(stack, node, SECRETS[2].transport_secret).send(framing.encode_greeting(framing.Greeting("run", TOKEN)))
     pump([node], lambda _: node.greeted == {2})
     other._tokens._to[0] = TOKEN  # peer 1 has stolen the token that peer 2 shares with peer 0
     other.connect({0: node.bound})

@@ -19,17 +19,20 @@ from blake3 import blake3
 from rich.console import Console
 from zmq.utils import z85
 
-from launcher import Experiment, run, verification
-from node import audit, keys, records
-from node.build import genesis_digest, genesis_roster
-from node.checkpoint import load
-from node.config import RunConfig
-from node.errors import DataError
-from node.protocol.digest import tensor_bytes
-from node.protocol.encoding import decode_body, encode, encode_body, signing_bytes
-from node.protocol.messages import Outcome, Phase, Removal, Signed
-from node.protocol.state import Summary
-from node.signing import Signer
+from btard import Experiment, run
+from btard.launcher.verify import verification
+from btard.node.build import genesis_digest, genesis_roster
+from btard.node.config import RunConfig
+from btard.node.crypto import keys
+from btard.node.crypto.signing import Signer
+from btard.node.errors import DataError
+from btard.node.protocol.state.state import Summary
+from btard.node.protocol.wire.digest import tensor_bytes
+from btard.node.protocol.wire.encoding import decode_body, encode, encode_body, signing_bytes
+from btard.node.protocol.wire.messages import Outcome, Phase, Removal, Signed
+from btard.node.storage import records
+from btard.node.storage.checkpoint import load
+from btard.node.verify import audit
 
 STEPS, ATTACKER, GONE = 16, 5, 3
 Record = dict[str, Any]
@@ -561,7 +564,7 @@ def forms(secret: Record) -> Iterator[bytes]:
 
 
 def test_an_exported_run_verifies_and_holds_no_secret(run_dir: Path, tmp_path: Path) -> None:
-    from launcher.export import public
+    from btard.launcher.export import public
 
     secrets = [json.loads(path.read_bytes()) for path in sorted(run_dir.glob("nodes/*/secrets.json"))]
     seed = json.loads((run_dir / "run.json").read_text())["seeds"]["protocol"]
@@ -584,7 +587,7 @@ def test_an_exported_run_verifies_and_holds_no_secret(run_dir: Path, tmp_path: P
 
 
 def test_what_is_no_file_is_left_out_of_an_export(run_dir: Path, tmp_path: Path) -> None:
-    from launcher.export import public
+    from btard.launcher.export import public
 
     evidence = run_dir / "nodes" / "4" / "evidence"
     os.mkfifo(evidence / "pipe.evidence")
@@ -599,8 +602,8 @@ def test_what_is_no_file_is_left_out_of_an_export(run_dir: Path, tmp_path: Path)
 
 
 def test_an_export_goes_nowhere_that_is_taken_or_inside(run_dir: Path, tmp_path: Path) -> None:
-    from launcher.export import public
-    from node.errors import ConfigError
+    from btard.launcher.export import public
+    from btard.node.errors import ConfigError
 
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()

@@ -9,57 +9,57 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from node import wire
-from node.errors import LocalProtocolError, WireError
-from node.protocol.events import BulkKey, BulkKind
+from btard.node.errors import LocalProtocolError, WireError
+from btard.node.protocol.api.events import BulkKey, BulkKind
+from btard.node.transport import framing
 
 TOKEN = bytes(range(32))
 KEY = BulkKey(step=900, attempt=2, kind=BulkKind.PUBLICATION, owner=255, part=255)
 
 
 def test_control_round_trip() -> None:
-    frame = wire.encode_control(b"opaque")
-    assert wire.decode_control(memoryview(frame), 6) == b"opaque"
+    frame = framing.encode_control(b"opaque")
+    assert framing.decode_control(memoryview(frame), 6) == b"opaque"
     with pytest.raises(WireError, match="control frame of 7 bytes"):
-        wire.decode_control(memoryview(frame), 5)
+        framing.decode_control(memoryview(frame), 5)
 
 
 def test_greeting_round_trip() -> None:
-    greeting = wire.Greeting("2031-run", TOKEN)
-    assert wire.decode_control(memoryview(wire.encode_greeting(greeting)), 1000) == greeting
+    greeting = framing.Greeting("2031-run", TOKEN)
+    assert framing.decode_control(memoryview(framing.encode_greeting(greeting)), 1000) == greeting
 
 
 @pytest.mark.parametrize("kind", BulkKind)
 def test_bulk_header_round_trip(kind: BulkKind) -> None:
     key = msgspec.structs.replace(KEY, kind=kind, step=2**31 - 1, attempt=2**31 - 1)
-    frame = wire.encode_bulk_header(TOKEN, key)
-    assert len(frame) <= wire.BULK_HEADER_LIMIT_BYTES
-    assert wire.decode_bulk_header(memoryview(frame)) == wire.BulkHeader(TOKEN, key)
+    frame = framing.encode_bulk_header(TOKEN, key)
+    assert len(frame) <= framing.BULK_HEADER_LIMIT_BYTES
+    assert framing.decode_bulk_header(memoryview(frame)) == framing.BulkHeader(TOKEN, key)
 
 
 @given(st.binary(max_size=200))
 def test_any_bytes_as_control_give_a_message_or_a_wire_error(frame: bytes) -> None:
     try:
-        content = wire.decode_control(memoryview(frame), 100)
+        content = framing.decode_control(memoryview(frame), 100)
     except WireError:
         return
-    again = wire.encode_control(content) if isinstance(content, bytes) else wire.encode_greeting(content)
-    assert again == frame or frame[0] == wire.GREETING
+    again = framing.encode_control(content) if isinstance(content, bytes) else framing.encode_greeting(content)
+    assert again == frame or frame[0] == framing.GREETING
 
 
 @given(st.binary(max_size=200))
 def test_any_bytes_as_a_greeting_give_one_or_a_wire_error(tail: bytes) -> None:
     try:
-        content = wire.decode_control(memoryview(b"\x02\x02" + tail), 1000)
+        content = framing.decode_control(memoryview(b"\x02\x02" + tail), 1000)
     except WireError:
         return
-    assert isinstance(content, wire.Greeting)
+    assert isinstance(content, framing.Greeting)
 
 
 @given(st.binary(max_size=200))
 def test_any_bytes_as_a_bulk_header_give_one_or_a_wire_error(frame: bytes) -> None:
     try:
-        header = wire.decode_bulk_header(memoryview(frame))
+        header = framing.decode_bulk_header(memoryview(frame))
     except WireError:
         return
     assert min(header.key.step, header.key.attempt, header.key.owner, header.key.part) >= 0
@@ -75,9 +75,9 @@ BAD_HEADERS = {
     "an unknown kind": msgspec.msgpack.encode([TOKEN, [1, 0, "gift", 0, 0]]),
     "a negative owner": msgspec.msgpack.encode([TOKEN, [1, 0, "part", -1, 0]]),
     "a huge part": msgspec.msgpack.encode([TOKEN, [1, 0, "part", 0, 2**40]]),
-    "trailing bytes": wire.encode_bulk_header(TOKEN, KEY) + b"\0",
+    "trailing bytes": framing.encode_bulk_header(TOKEN, KEY) + b"\0",
     "broken UTF-8": msgspec.msgpack.encode([TOKEN, [1, 0, "part", 0, 0]]).replace(b"part", b"\xff\xff\xff\xff"),
-    "too long": bytes(wire.BULK_HEADER_LIMIT_BYTES + 1),
+    "too long": bytes(framing.BULK_HEADER_LIMIT_BYTES + 1),
     "nested without end": b"\x91" * 100,
 }
 
@@ -85,15 +85,15 @@ BAD_HEADERS = {
 @pytest.mark.parametrize("frame", BAD_HEADERS.values(), ids=BAD_HEADERS)
 def test_bad_bulk_headers(frame: bytes) -> None:
     with pytest.raises(WireError):
-        wire.decode_bulk_header(memoryview(frame))
+        framing.decode_bulk_header(memoryview(frame))
 
 
 @pytest.mark.parametrize("length", [0, 1, 5, 1000])
 def test_tensors_share_memory_with_their_frames(length: int) -> None:
     values = torch.arange(length, dtype=torch.float32)
-    payload = wire.bulk_payload(values)
+    payload = framing.bulk_payload(values)
     assert len(payload) == 4 * length
-    received = wire.bulk_tensor(payload)
+    received = framing.bulk_tensor(payload)
     assert torch.equal(received, values)
     if length:
         assert received.data_ptr() == values.data_ptr()
@@ -101,18 +101,18 @@ def test_tensors_share_memory_with_their_frames(length: int) -> None:
 
 def test_values_keep_every_bit() -> None:
     values = torch.tensor([0.0, -0.0, float("inf"), float("nan"), 1e-45, 3.4e38])
-    received = wire.bulk_tensor(memoryview(bytearray(wire.bulk_payload(values))))
+    received = framing.bulk_tensor(memoryview(bytearray(framing.bulk_payload(values))))
     assert torch.equal(received.view(torch.int32), values.view(torch.int32))
 
 
 def test_a_float_is_little_endian() -> None:
-    assert bytes(wire.bulk_payload(torch.tensor([1.0]))) == b"\x00\x00\x80\x3f"
+    assert bytes(framing.bulk_payload(torch.tensor([1.0]))) == b"\x00\x00\x80\x3f"
 
 
 @pytest.mark.parametrize("offset", range(4))
 def test_an_unaligned_frame_becomes_an_aligned_tensor(offset: int) -> None:
-    buffer = bytearray(offset) + bytes(wire.bulk_payload(torch.arange(100.0)))
-    received = wire.bulk_tensor(memoryview(buffer)[offset:])
+    buffer = bytearray(offset) + bytes(framing.bulk_payload(torch.arange(100.0)))
+    received = framing.bulk_tensor(memoryview(buffer)[offset:])
     assert received.data_ptr() % 4 == 0
     assert torch.equal(received, torch.arange(100.0))
 
@@ -120,7 +120,7 @@ def test_an_unaligned_frame_becomes_an_aligned_tensor(offset: int) -> None:
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 4001])
 def test_a_tensor_of_half_floats_is_refused(size: int) -> None:
     with pytest.raises(WireError, match="no multiple of 4"):
-        wire.bulk_tensor(memoryview(bytearray(size)))
+        framing.bulk_tensor(memoryview(bytearray(size)))
 
 
 @pytest.mark.parametrize(
@@ -130,10 +130,10 @@ def test_a_tensor_of_half_floats_is_refused(size: int) -> None:
 )
 def test_other_tensors_do_not_leave(values: Tensor) -> None:
     with pytest.raises(LocalProtocolError, match="1-D contiguous float32 on the CPU"):
-        wire.bulk_payload(values)
+        framing.bulk_payload(values)
 
 
 @pytest.mark.parametrize(("peers", "control", "bulk"), [(6, 1024, 32), (64, 5120, 264), (256, 69632, 1032)])
 def test_queues_grow_with_the_roster(peers: int, control: int, bulk: int) -> None:
-    limits = wire.Limits.for_run(peers, 21_840)
+    limits = framing.Limits.for_run(peers, 21_840)
     assert (limits.control_queue, limits.bulk_queue, limits.bulk_bytes) == (control, bulk, 87_360)

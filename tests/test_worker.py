@@ -13,9 +13,9 @@ from time import monotonic
 import msgspec
 import pytest
 
-from node import keys
-from node.config import Endpoint, NodeConfig, Plugin
-from node.transport import Transport
+from btard.node.config import Endpoint, NodeConfig, Plugin
+from btard.node.crypto import keys
+from btard.node.transport.transport import Transport
 from tests.launching import environment
 from tests.waiting import until
 from tests.workers import ENDLESS, QUADRATIC, WATCHDOG_S, Worker, changed, configs, introduce, roster, workers
@@ -51,7 +51,7 @@ def test_a_run_ends_everywhere_with_the_same_parameters(peers: int, tmp_path: Pa
 
 
 def test_workers_started_by_hand_need_no_launcher(tmp_path: Path) -> None:
-    """`python -m node CONFIG.json`, with fixed addresses instead of a pipe."""
+    """`python -m btard.node CONFIG.json`, with fixed addresses instead of a pipe."""
     made = roster(tmp_path, msgspec.structs.replace(QUADRATIC, peers=2))
     free = {}
     for each in made:
@@ -62,7 +62,7 @@ def test_workers_started_by_hand_need_no_launcher(tmp_path: Path) -> None:
     for each in made:
         path = Path(each.directory) / "config.json"
         path.write_bytes(msgspec.json.encode(changed(each, listen=free[str(each.node)], addresses=free)))
-        processes.append(subprocess.Popen([sys.executable, "-m", "node", str(path)], env=environment(),
+        processes.append(subprocess.Popen([sys.executable, "-m", "btard.node", str(path)], env=environment(),
                                           stderr=subprocess.PIPE, text=True))  # fmt: skip
     ended = [(process.communicate(timeout=WATCHDOG_S)[1], process.returncode) for process in processes]
     words = "node {0} of run {1}: looking for 1 peers\nnode {0} ended with exit code 0\n"

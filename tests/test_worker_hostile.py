@@ -16,16 +16,17 @@ import msgspec
 import pytest
 import zmq
 
-from node import keys, wire
-from node.build import genesis_digest, genesis_roster
-from node.config import Endpoint, Member, Plugin, split_address
-from node.envelope import seal
-from node.exposition import THREADS
-from node.protocol.bounds import view_bytes
-from node.protocol.encoding import encode_body
-from node.protocol.events import BulkKey, BulkKind
-from node.protocol.messages import Phase, Signed, Slot, View
-from node.transport import Transport
+from btard.node.build import genesis_digest, genesis_roster
+from btard.node.config import Endpoint, Member, Plugin, split_address
+from btard.node.crypto import keys
+from btard.node.metrics.http import THREADS
+from btard.node.protocol.api.events import BulkKey, BulkKind
+from btard.node.protocol.wire.encoding import encode_body
+from btard.node.protocol.wire.messages import Phase, Signed, Slot, View
+from btard.node.protocol.wire.size_limits import view_bytes
+from btard.node.transport import framing
+from btard.node.transport.envelope import seal
+from btard.node.transport.transport import Transport
 from tests.narrow import Narrow
 from tests.scraping import scrape
 from tests.test_worker import NOWHERE, TOKEN, under_way
@@ -35,12 +36,12 @@ pytestmark = pytest.mark.sockets
 KEY = BulkKey(step=3, attempt=0, kind=BulkKind.PART, owner=2, part=0)
 MEMBER_FRAMES = {
     "control_malformed": [[b""], [b"\x07x"], [b"\x01a", b"b"], [b""] * 500, [b"\x02\x63v"], [b"\x02\x02\xc1"]],
-    "malformed": [[wire.encode_control(data)] for data in (b"\xc1", b"\x92\xc4\x01a", b"x" * 100_000)],
-    "greeting_of_another_run": [[wire.encode_greeting(wire.Greeting("older", TOKEN))]],
+    "malformed": [[framing.encode_control(data)] for data in (b"\xc1", b"\x92\xc4\x01a", b"x" * 100_000)],
+    "greeting_of_another_run": [[framing.encode_greeting(framing.Greeting("older", TOKEN))]],
 }
 BULK_FRAMES = {
-    "bulk_malformed": [[b""], [b"\xc1", b"1234"], [wire.encode_bulk_header(TOKEN, KEY), b"123", b"4"], [b"a"] * 500],
-    "bulk_unknown_token": [[wire.encode_bulk_header(TOKEN, KEY), bytes(8)]],
+    "bulk_malformed": [[b""], [b"\xc1", b"1234"], [framing.encode_bulk_header(TOKEN, KEY), b"123", b"4"], [b"a"] * 500],
+    "bulk_unknown_token": [[framing.encode_bulk_header(TOKEN, KEY), bytes(8)]],
 }
 
 
@@ -76,7 +77,7 @@ def throw(stack: ExitStack, target: Endpoint, member: Member, key: str) -> None:
     for outsider in (stranger, naked):
         # Turned away already, it has no line that a message could wait on.
         with suppress(zmq.Again):
-            outsider.send(wire.encode_control(b"let me in"), zmq.NOBLOCK)
+            outsider.send(framing.encode_control(b"let me in"), zmq.NOBLOCK)
     oversized = push(stack, target.control, member, key)
     oversized.send(bytes(5 << 20))
 

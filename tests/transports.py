@@ -9,11 +9,11 @@ from typing import Any
 
 import zmq
 
-from node import keys
-from node.arrivals import Arrival, ControlArrival
-from node.config import Endpoint
-from node.protocol.events import BulkKey, BulkKind
-from node.transport import Transport
+from btard.node.config import Endpoint
+from btard.node.crypto import keys
+from btard.node.protocol.api.events import BulkKey, BulkKind
+from btard.node.transport.arrivals import Arrival, ControlArrival
+from btard.node.transport.transport import Transport
 
 MEMBERS, SECRETS = keys.generate(0, 3)
 ANYWHERE = Endpoint("tcp://127.0.0.1:*", "tcp://127.0.0.1:*")

@@ -17,12 +17,15 @@ from typing import Any
 import msgspec
 import zmq
 
-from launcher.backends.local import context, server_environment
-from launcher.containers import places
-from node import journal, keys, monitoring, worker
-from node.config import Endpoint, Member, NodeConfig, Plugin, RunConfig, Secrets, load
-from node.mesh import GRACE_S
-from node.monitoring import LINGER_S
+from btard.launcher.backends.local import context, server_environment
+from btard.launcher.containers import places
+from btard.node import worker
+from btard.node.config import Endpoint, Member, NodeConfig, Plugin, RunConfig, Secrets, load
+from btard.node.crypto import keys
+from btard.node.drivers.bootstrap import GRACE_S
+from btard.node.metrics import monitoring
+from btard.node.metrics.monitoring import LINGER_S
+from btard.node.storage import journal
 from tests.ports import held_ports
 
 ROOT = Path(__file__).parent.parent
@@ -174,7 +177,7 @@ def _end(process: BaseProcess) -> None:
 
 @contextmanager
 def on_this_machine(root: Path, nodes: Sequence[int], peers: int) -> Iterator[list[subprocess.Popen[bytes]]]:
-    """What containers run, as processes: the workers of a run that `keys` has laid out, by `python -m node`.
+    """What containers run, as processes: the workers of a run that `keys` has laid out, by `python -m btard.node`.
 
     Args:
         root: where the volumes lie.
@@ -194,7 +197,7 @@ def on_this_machine(root: Path, nodes: Sequence[int], peers: int) -> Iterator[li
                 listen=Endpoint(*(url.replace("localhost", "127.0.0.1") for url in (own.control, own.bulk))),
             )  # fmt: skip
             (place / "config.json").write_bytes(msgspec.json.encode(config))
-            command = [sys.executable, "-m", "node", str(place / "config.json")]
+            command = [sys.executable, "-m", "btard.node", str(place / "config.json")]
             workers.append(subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL))
             stack.callback(workers[-1].wait)
             stack.callback(workers[-1].kill)

@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from node.aggregation.registry import rule
-from node.attacks.registry import attack
-from node.training.registry import task
-from node.training.sampling import generator_from, generator_from_int
-from node.training.task import lay_out, tame
+from btard.node.aggregation.registry import rule
+from btard.node.adversary.registry import attack
+from btard.node.training.registry import task
+from btard.node.training.sampling import generator_from, generator_from_int
+from btard.node.training.task import lay_out, tame
 
 COUNT = [0]
 DRAWN = torch.randn(8)
@@ -176,9 +176,9 @@ def text() -> str:
 
 def _static(decorator: str, definition: str) -> str:
     return dedent(f"""
-        from node.aggregation.registry import rule
-        from node.attacks.registry import attack
-        from node.training.registry import task
+        from btard.node.aggregation.registry import rule
+        from btard.node.adversary.registry import attack
+        from btard.node.training.registry import task
 
         {decorator}
         {definition}

@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from node.config import NodeConfig
-from node.errors import ConfigError
-from node.nearest import suggestion
+from btard.node.config import NodeConfig
+from btard.node.errors import ConfigError
+from btard.node.nearest import suggestion
 
 if TYPE_CHECKING:
-    from launcher.plan import Plan
+    from btard.launcher.run.plan import Plan
 
 Note = Callable[[str], None]
 """One line for people."""
@@ -83,19 +83,19 @@ def build(name: str, note: Note) -> Backend:
 
 
 def _local(note: Note) -> Backend:
-    from launcher.backends.local import LocalBackend
+    from btard.launcher.backends.local import LocalBackend
 
     return LocalBackend()
 
 
 def _simulated(note: Note) -> Backend:
-    from launcher.backends.simulated import SimulatedBackend
+    from btard.launcher.backends.simulated import SimulatedBackend
 
     return SimulatedBackend()
 
 
 def _compose(note: Note) -> Backend:
-    from launcher.backends.compose import ComposeBackend
+    from btard.launcher.backends.compose import ComposeBackend
 
     return ComposeBackend(note)
 

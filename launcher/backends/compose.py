@@ -17,17 +17,18 @@ from pathlib import Path
 
 import msgspec
 
-from launcher import assets, shaping
-from launcher.backends import Exited, Note
-from launcher.containers import bundle, emit, engine, kernel, mirror, places, ports, versions
-from launcher.containers.engine import Project
-from launcher.containers.mirror import Change
-from launcher.containers.shaper import Shaper
-from launcher.files import write_atomically
-from launcher.plan import Plan
-from launcher.rundir import RunDirectory
-from node.config import NodeConfig
-from node.errors import BackendError
+from btard.launcher import assets
+from btard.launcher.backends import Exited, Note
+from btard.launcher.containers import bundle, emit, engine, kernel, mirror, places, ports, versions
+from btard.launcher.containers.engine import Project
+from btard.launcher.containers.mirror import Change
+from btard.launcher.containers.shaper import Shaper
+from btard.launcher.files import write_atomically
+from btard.launcher.network import shaping
+from btard.launcher.run.plan import Plan
+from btard.launcher.run.run_directory import RunDirectory
+from btard.node.config import NodeConfig
+from btard.node.errors import BackendError
 
 KIND_SECONDS = 10
 DRAIN_SECONDS = 5.0
@@ -113,7 +114,17 @@ class ComposeBackend:
         project = self._project = self._written(configs)
         made = RunDirectory(self._run_dir, configs[0].run_id, tuple(configs))
         goods = msgspec.json.encode(bundle.pack(made, monitored))
-        deliver = ("run", "--rm", "-T", "--no-deps", "keys", "python", "-m", "launcher.containers.keys", "deliver")
+        deliver = (
+            "run",
+            "--rm",
+            "-T",
+            "--no-deps",
+            "keys",
+            "python",
+            "-m",
+            "btard.launcher.containers.keys",
+            "deliver",
+        )
         project.run(*deliver, given=goods)
         self._events = project.deaths()
         self._listen(self._events, self._took_event)
@@ -123,7 +134,7 @@ class ComposeBackend:
             self._shaper.apply(project, self._services)
         if monitored:
             self._show_pages(project)
-        follow = ("observer", "python", "-m", "launcher.containers.observer", "follow", str(self._dimension))
+        follow = ("observer", "python", "-m", "btard.launcher.containers.observer", "follow", str(self._dimension))
         self._stream = project.spawn("run", "--rm", "-T", "--no-deps", *follow)
         self._listen(self._stream, self._took_change)
 
@@ -303,7 +314,7 @@ class ComposeBackend:
 
 def _unlike(image: str) -> str | None:
     """How an image differs from this launcher, and what follows; None: in nothing that changes a gradient's bits."""
-    mine, printed = versions.here(), engine.printed_in(image, "python", "-m", "launcher.containers.versions")
+    mine, printed = versions.here(), engine.printed_in(image, "python", "-m", "btard.launcher.containers.versions")
     try:
         theirs = msgspec.json.decode(printed or "", type=versions.Versions)
     except msgspec.MsgspecError:

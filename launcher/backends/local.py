@@ -22,12 +22,12 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import msgspec
 
-from launcher.backends import Exited
-from node.config import Endpoint, NodeConfig
-from node.errors import BackendError
+from btard.launcher.backends import Exited
+from btard.node.config import Endpoint, NodeConfig
+from btard.node.errors import BackendError
 
 if TYPE_CHECKING:
-    from launcher.plan import Plan
+    from btard.launcher.run.plan import Plan
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -43,7 +43,7 @@ ENVIRONMENT = {
     "MALLOC_TOP_PAD_": "67108864",
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
 }
-PRELOAD = ["launcher.backends.preload", "launcher.backends.local"]
+PRELOAD = ["btard.launcher.backends.preload", "btard.launcher.backends.local"]
 _SIGNALS = {"kill": signal.SIGKILL, "pause": signal.SIGSTOP, "continue": signal.SIGCONT}
 _NOWHERE = Endpoint("tcp://127.0.0.1:9", "tcp://127.0.0.1:9")
 KIND_SECONDS = 5.0
@@ -246,7 +246,7 @@ def _work(config: NodeConfig, pipe: Any) -> None:
     """What runs in a worker process."""
     redirect_output(Path(config.directory).parent.parent / "logs" / f"node-{config.node}.log")
     threading.Thread(target=die_with_launcher, daemon=True).start()
-    from node import worker
+    from btard.node import worker
 
     sys.exit(worker.main(config, pipe))
 

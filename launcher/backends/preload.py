@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import gc
 
-import node.worker  # noqa: F401
-from node import kernels
+import btard.node.worker  # noqa: F401
+from btard.node import kernels
 
 # Compiled once, not by each worker.
 kernels.library()

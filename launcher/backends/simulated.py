@@ -9,8 +9,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from launcher.backends import Exited
-from launcher.backends.local import (
+from btard.launcher.backends import Exited
+from btard.launcher.backends.local import (
     KIND_SECONDS,
     context,
     die_with_launcher,
@@ -18,10 +18,10 @@ from launcher.backends.local import (
     server_environment,
     without_main,
 )
-from node.config import NodeConfig
+from btard.node.config import NodeConfig
 
 if TYPE_CHECKING:
-    from launcher.plan import Plan
+    from btard.launcher.run.plan import Plan
 
 LOG = "simulation.log"
 
@@ -39,7 +39,7 @@ class SimulatedBackend:
 
     def warm_up(self) -> None:
         """Start the fork server: it loads torch while the launcher still checks and prepares."""
-        from launcher.backends.local import LocalBackend
+        from btard.launcher.backends.local import LocalBackend
 
         LocalBackend().warm_up()
 
@@ -111,6 +111,6 @@ def _work(configs: Sequence[NodeConfig], pipe: Connection, log: str) -> None:
 
     redirect_output(Path(log))
     threading.Thread(target=die_with_launcher, daemon=True).start()
-    from node import simulated
+    from btard.node.drivers import simulated_cluster
 
-    sys.exit(simulated.main(configs, pipe))
+    sys.exit(simulated_cluster.main(configs, pipe))

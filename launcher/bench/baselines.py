@@ -14,8 +14,8 @@ import torch.distributed as dist
 import zmq
 from torch import Tensor
 
-from node.protocol.parts import Split
-from node.wire import bulk_payload
+from btard.node.protocol.attempt.partition import Split
+from btard.node.transport.framing import bulk_payload
 
 _LOOPBACK = "lo" if sys.platform == "linux" else "lo0"
 _PATIENCE = timedelta(seconds=120)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import msgspec
 
-from launcher.bench import measure, show, training
-from node.errors import ConfigError
+from btard.launcher.bench import measure, show, training
+from btard.node.errors import ConfigError
 
 SCALING = (4, 8, 16, 32, 64)
 

@@ -8,14 +8,16 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import ParamSpec, TypeVar
 
-from node.protocol import round as rounds
-from node.protocol import saying, tribunal, update
-from node.protocol.attempt import Attempt
-from node.protocol.cargo import Cargo
-from node.protocol.mailroom import Mailroom
-from node.protocol.state import State
-from node.signing import Signer
-from node.transport import Transport
+from btard.node.crypto.signing import Signer
+from btard.node.protocol.adjudication import verdict
+from btard.node.protocol.attempt import compose
+from btard.node.protocol.attempt import round as rounds
+from btard.node.protocol.attempt.attempt import Attempt
+from btard.node.protocol.attempt.transfers import Cargo
+from btard.node.protocol.state import transition
+from btard.node.protocol.state.state import State
+from btard.node.protocol.wire.admission import Mailroom
+from btard.node.transport.transport import Transport
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -27,8 +29,8 @@ KINDS: tuple[tuple[str, type | ModuleType, Callable[..., object]], ...] = (
     ("direction z", Attempt, Attempt.fix_randomness),
     ("own checksums", Attempt, Attempt.checksums),
     ("others' checksums (V1)", Attempt, Attempt.checks),
-    ("validation", saying, tribunal.suspicious),
-    ("update", rounds, update.next_state),
+    ("validation", compose, verdict.suspicious),
+    ("update", rounds, transition.next_state),
     ("digests of the new state", State, State.summarise),
     ("signing", Signer, Signer.sign),
     ("reading and verifying messages", Mailroom, Mailroom.admit),

@@ -13,13 +13,13 @@ from statistics import median
 
 import msgspec
 
-from launcher import traffic
-from launcher.backends.local import context, server_environment
-from launcher.bench.clocks import Sample
-from launcher.bench.worker import GLOO, MEAN, PROTOCOL, WARM_UP, Found, work
-from node.config import NodeConfig, RunConfig
-from node.errors import BackendError, ConfigError
-from node.keys import generate
+from btard.launcher.backends.local import context, server_environment
+from btard.launcher.bench.clocks import Sample
+from btard.launcher.bench.worker import GLOO, MEAN, PROTOCOL, WARM_UP, Found, work
+from btard.launcher.network import traffic
+from btard.node.config import NodeConfig, RunConfig
+from btard.node.crypto.keys import generate
+from btard.node.errors import BackendError, ConfigError
 
 _BOUND_S = 60.0
 """Delivery bound of the measured run: nothing may be called late while processes wait for each other."""

@@ -1,4 +1,4 @@
-"""What monitoring costs: pairs of runs with and without it, alternating; `python -m launcher.bench.monitoring`."""
+"""What monitoring costs, in alternating pairs of runs; `python -m btard.launcher.bench.monitoring`."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from threading import Event, Thread
 
 import click
 
-from launcher.cluster import Silent, run
-from launcher.experiment import Experiment
-from launcher.state import Record
-from launcher.summary import FINISHED
-from node import journal
-from node.errors import BackendError
+from btard.launcher.monitor.state import Record
+from btard.launcher.run.cluster import Silent, run
+from btard.launcher.run.experiment import Experiment
+from btard.launcher.run.summary import FINISHED
+from btard.node.errors import BackendError
+from btard.node.storage import journal
 
 _FIRST_STEP = 2
 """Steps before it warm caches up."""

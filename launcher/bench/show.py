@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from launcher import traffic
-from launcher.bench.measure import Figures, Spread
-from launcher.bench.training import Share
+from btard.launcher.bench.measure import Figures, Spread
+from btard.launcher.bench.training import Share
+from btard.launcher.network import traffic
 
 _OPERATIONS = {"protocol": "BTARD step", "gloo": "gloo all-reduce", "mean": "mean butterfly"}
 

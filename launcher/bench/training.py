@@ -11,11 +11,11 @@ from statistics import median
 
 import msgspec
 
-from launcher import cluster
-from launcher.experiment import Experiment
-from launcher.summary import FINISHED
-from node import journal
-from node.errors import BackendError
+from btard.launcher.run import cluster
+from btard.launcher.run.experiment import Experiment
+from btard.launcher.run.summary import FINISHED
+from btard.node.errors import BackendError
+from btard.node.storage import journal
 
 _WARM_UP = 5
 

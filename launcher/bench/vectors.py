@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from node.training.task import BatchTransform, Layer, lay_out
+from btard.node.training.task import BatchTransform, Layer, lay_out
 
 POOL = 6
 """Vectors in the pool; which one is a peer's gradient in a step follows from its public seed, so that it can be

@@ -12,20 +12,20 @@ from pathlib import Path
 import msgspec
 import torch
 
-from launcher.bench.baselines import Board, Gloo, MeanButterfly
-from launcher.bench.clocks import PATIENCE_S, Sample, Stopwatch
-from launcher.bench.kinds import Kinds
-from launcher.bench.vectors import POOL, Vectors
-from node.arrivals import Arrival
-from node.build import build_node
-from node.config import Endpoint, NodeConfig, Secrets
-from node.driver import Driver
-from node.protocol.events import Output
-from node.protocol.notices import Committed, PhaseEntered
-from node.quota import Credits
-from node.training.environment import fingerprint, pin
-from node.transport import Transport
-from node.wire import Limits
+from btard.launcher.bench.baselines import Board, Gloo, MeanButterfly
+from btard.launcher.bench.clocks import PATIENCE_S, Sample, Stopwatch
+from btard.launcher.bench.kinds import Kinds
+from btard.launcher.bench.vectors import POOL, Vectors
+from btard.node.build import build_node
+from btard.node.config import Endpoint, NodeConfig, Secrets
+from btard.node.drivers.realtime import Driver
+from btard.node.protocol.api.events import Output
+from btard.node.protocol.api.notices import Committed, PhaseEntered
+from btard.node.training.environment import fingerprint, pin
+from btard.node.transport.arrivals import Arrival
+from btard.node.transport.flow_control import Credits
+from btard.node.transport.framing import Limits
+from btard.node.transport.transport import Transport
 
 PROTOCOL, GLOO, MEAN = "protocol", "gloo", "mean"
 WARM_UP = 6

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import msgspec
 
-from launcher.containers import places
-from launcher.files import disk_error, write_atomically
-from launcher.rundir import Genesis, RunDirectory, RunRecord, read_record
-from node import keys, liveness
-from node.config import NodeConfig, Secrets
-from node.errors import BackendError, ConfigError
+from btard.launcher.containers import places
+from btard.launcher.files import disk_error, write_atomically
+from btard.launcher.run.run_directory import Genesis, RunDirectory, RunRecord, read_record
+from btard.node.config import NodeConfig, Secrets
+from btard.node.crypto import keys
+from btard.node.errors import BackendError, ConfigError
+from btard.node.storage import process_lock
 
 PASSWORD_FILE = "password"
 
@@ -84,7 +85,7 @@ def lay_out(bundle: Bundle, root: Path) -> None:
         BackendError: nodes of an earlier run are still working, or a volume cannot be written.
     """
     nodes = [parcel.config.node for parcel in bundle.parcels]
-    busy = [node for node in nodes if liveness.alive(places.written_by(root, node))]
+    busy = [node for node in nodes if process_lock.alive(places.written_by(root, node))]
     if busy:
         raise BackendError(
             f"node {', '.join(map(str, busy))} still works on an earlier run; nothing was changed: "

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from launcher.containers import keys, places
-from launcher.options import OPTIONS
+from btard.launcher.containers import keys, places
+from btard.launcher.options.table import OPTIONS
 
 PROMETHEUS_IMAGE, GRAFANA_IMAGE = "prom/prometheus:v2.53.3", "grafana/grafana:11.6.1"
 _FIXED = frozenset(
@@ -70,7 +70,7 @@ _SERVICES_AROUND = """\
   # The only one that knows who attacks, once the keys are made. It reads what the nodes write and runs no node.
   observer:
     <<: *btard
-    command: [python, -m, launcher.containers.observer]
+    command: [python, -m, btard.launcher.containers.observer]
     cpu_shares: 256  # the nodes go first
     healthcheck:
       test: [CMD, python, -S, -c, "import socket; socket.create_connection(('127.0.0.1', @truth@), 3)"]
@@ -246,7 +246,7 @@ def _keys(peers: int, built: bool) -> str:
   keys:
     <<: *btard
 {"" if built else _BUILD}\
-    command: [python, -m, launcher.containers.keys]
+    command: [python, -m, btard.launcher.containers.keys]
     healthcheck: {{disable: true}}
     network_mode: none
     environment:  # without BTARD_ATTACK and BTARD_ROLE {keys.FIRST_ATTACK}, by at most two; empty: no attack

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from node.errors import BackendError
+from btard.node.errors import BackendError
 
 MINIMUM = (2, 20)
 """Compose before 2.20 neither waits for one-shot services reliably nor knows every option used here."""

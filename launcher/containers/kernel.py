@@ -7,10 +7,10 @@ import shutil
 import subprocess
 from dataclasses import dataclass
 
-from launcher import shaping
-from launcher.shaping import Wanted, Way
-from node.errors import BackendError
-from node.links import Link
+from btard.launcher.network import shaping
+from btard.launcher.network.shaping import Wanted, Way
+from btard.node.errors import BackendError
+from btard.node.netem.links import Link
 
 TOOLS = {"tc": "iproute2", "ip": "iproute2", "iptables-restore": "iptables", "nsenter": "util-linux",
          "unshare": "util-linux"}  # fmt: skip

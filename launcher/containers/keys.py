@@ -1,4 +1,4 @@
-"""The `keys` service: `python -m launcher.containers.keys [deliver]`, once before the nodes start.
+"""The `keys` service: `python -m btard.launcher.containers.keys [deliver]`, once before the nodes start.
 
 It decides who attacks, makes everybody's keys, and puts each part into the volume that only its owner mounts. Without
 an argument it reads the experiment from `BTARD_*` variables; with `deliver` a launcher hands the whole run over on
@@ -15,10 +15,10 @@ from pathlib import Path
 
 import msgspec
 
-from launcher import exits
-from launcher.containers import bundle, places
-from launcher.containers.bundle import Bundle
-from node.errors import BtardError, ConfigError
+from btard.launcher import exits
+from btard.launcher.containers import bundle, places
+from btard.launcher.containers.bundle import Bundle
+from btard.node.errors import BtardError, ConfigError
 
 FIRST_ATTACK = "noise"
 """What `docker compose up` shows to whoever has set nothing."""
@@ -51,16 +51,17 @@ def from_environment(environment: Mapping[str, str]) -> Bundle:
         ConfigError: an option that cannot be run, or another backend.
         BackendError: no such device here, or no space.
     """
-    from launcher import plan, rundir, settings
+    from btard.launcher.options import sources
+    from btard.launcher.run import plan, run_directory
 
-    resolved = settings.resolve({}, attacked(environment), None)
+    resolved = sources.resolve({}, attacked(environment), None)
     experiment = resolved.experiment
     if experiment.backend == "simulated":  # whose keys would derive from its public seed
         raise ConfigError("BTARD_BACKEND=simulated has no containers; leave it out, or use `btard-launch run`")
     chosen = plan.make(experiment)
     with tempfile.TemporaryDirectory() as scratch:
         experiment = msgspec.structs.replace(experiment, run_dir=f"{scratch}/run")
-        made = rundir.create(
+        made = run_directory.create(
             experiment, chosen.run, chosen.roles, chosen.data_directory, argv=("docker", "compose", "up"),
             sources=resolved.sources, conditions=chosen.conditions,
         )  # fmt: skip
@@ -71,8 +72,8 @@ def attacked(environment: Mapping[str, str]) -> dict[str, str]:
     """The variables without empty ones, with the first attack where nothing is said of any."""
     made = {name: text for name, text in environment.items() if text.strip() or not name.startswith("BTARD_")}
     if environment.keys().isdisjoint((_ATTACK, _ROLE)):
-        from launcher.experiment import Experiment
-        from launcher.roles import majority_limit
+        from btard.launcher.run.experiment import Experiment
+        from btard.launcher.run.roles import majority_limit
 
         peers = made.get(_PEERS, "")
         most = majority_limit(int(peers) if peers.isdecimal() else Experiment().peers)

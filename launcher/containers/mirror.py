@@ -15,9 +15,9 @@ from pathlib import Path
 
 import msgspec
 
-from launcher.files import disk_error
-from node.errors import DataError, WireError
-from node.records import JOURNAL_BYTES, open_regular, shown
+from btard.launcher.files import disk_error
+from btard.node.errors import DataError, WireError
+from btard.node.storage.records import JOURNAL_BYTES, open_regular, shown
 
 JOURNAL = "journal.jsonl"
 _EVIDENCE = re.compile(r"ban-\d{1,19}-\d{1,19}-\d{1,3}\.evidence|return-\d{1,19}-\d{1,3}\.certificate")

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
-from node.errors import BackendError
+from btard.node.errors import BackendError
 
 ANSWER_S = 20.0
 _PROC = Path("/proc")

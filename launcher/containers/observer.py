@@ -1,4 +1,4 @@
-"""The `observer` service: `python -m launcher.containers.observer [follow DIMENSION]`.
+"""The `observer` service: `python -m btard.launcher.containers.observer [follow DIMENSION]`.
 
 It is the only service that knows who attacks. Without an argument it follows the nodes' journals to the end of the
 run and scores it, as the launcher does for processes of its own; with `follow` it prints every change of the nodes'
@@ -17,16 +17,18 @@ from pathlib import Path
 import msgspec
 from rich.console import Console
 
-from launcher import cluster, exits, plan, removals, table
-from launcher.containers import mirror, places
-from launcher.containers.bundle import PASSWORD_FILE
-from launcher.containers.volumes import Volumes
-from launcher.exporter import Exporter
-from launcher.interrupts import Interrupts
-from launcher.monitor import Monitor
-from launcher.plan import Plan
-from launcher.rundir import RunDirectory, RunRecord, read_record
-from node.errors import BtardError, ConfigError
+from btard.launcher import exits
+from btard.launcher.containers import mirror, places
+from btard.launcher.containers.bundle import PASSWORD_FILE
+from btard.launcher.containers.volumes import Volumes
+from btard.launcher.monitor import summary_table
+from btard.launcher.monitor.exporter import Exporter
+from btard.launcher.monitor.live_view import Monitor
+from btard.launcher.run import cluster, plan, removals
+from btard.launcher.run.interrupts import Interrupts
+from btard.launcher.run.plan import Plan
+from btard.launcher.run.run_directory import RunDirectory, RunRecord, read_record
+from btard.node.errors import BtardError, ConfigError
 
 GRAFANA, GRAFANA_PORT = "grafana", 3000
 _LOOK_S = 0.2
@@ -73,7 +75,7 @@ def observe(record: RunRecord, root: Path, port: int) -> int:
         late_s = max(0.0, time.time() - since)
         result = cluster.carry(chosen, directory, backend, seen, interrupts, head_start_s=late_s)
     name = result.run_dir.name
-    table.show(
+    summary_table.show(
         console, result.summary, result.run_dir, check=["docker", "compose", "run", "--rm", "verify", f"runs/{name}"]
     )
     for line in (
@@ -93,7 +95,7 @@ def _annotated(inner: cluster.Observer, root: Path) -> cluster.Observer:
         auth = f"admin:{password.read_text()}"
     except OSError:
         return inner
-    from launcher.grafana import Annotator
+    from btard.launcher.monitor.grafana import Annotator
 
     return Annotator(inner, f"http://{GRAFANA}:{GRAFANA_PORT}", auth)
 

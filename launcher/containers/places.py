@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from node.config import Endpoint
+from btard.node.config import Endpoint
 
 ROOT = Path("/btard")
 DATA = Path("/opt/data")

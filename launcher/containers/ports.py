@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-from launcher.plan import bind_problem
-from node.errors import BackendError
+from btard.launcher.run.plan import bind_problem
+from btard.node.errors import BackendError
 
 
 def check() -> None:

@@ -13,14 +13,14 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from launcher import shaping
-from launcher.backends import Note
-from launcher.containers import netqueue, places
-from launcher.containers.engine import Project
-from launcher.containers.kernel import Kernel
-from launcher.containers.netns import Namespace
-from node.conditions import Conditions
-from node.errors import BackendError
+from btard.launcher.backends import Note
+from btard.launcher.containers import netqueue, places
+from btard.launcher.containers.engine import Project
+from btard.launcher.containers.kernel import Kernel
+from btard.launcher.containers.netns import Namespace
+from btard.launcher.network import shaping
+from btard.node.errors import BackendError
+from btard.node.netem.conditions import Conditions
 
 _READY_S = 20.0
 _KIND_S = 5.0

@@ -1,4 +1,4 @@
-"""What computes here: `python -m launcher.containers.versions` says it in an image, for a launcher outside."""
+"""What computes here: `python -m btard.launcher.containers.versions` says it in an image, for a launcher outside."""
 
 from __future__ import annotations
 

@@ -7,12 +7,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from launcher.backends import Exited, Note
-from launcher.containers import mirror, places
-from launcher.containers.mirror import Limits
-from launcher.plan import Plan
-from node import liveness
-from node.config import NodeConfig
+from btard.launcher.backends import Exited, Note
+from btard.launcher.containers import mirror, places
+from btard.launcher.containers.mirror import Limits
+from btard.launcher.run.plan import Plan
+from btard.node.config import NodeConfig
+from btard.node.storage import process_lock
 
 
 class Volumes:
@@ -49,14 +49,14 @@ class Volumes:
         """
         time.sleep(timeout_s)
         gone = [node for node, place in self._places.items()
-                if node not in self._over and liveness.began(place) and not liveness.alive(place)]  # fmt: skip
+                if node not in self._over and process_lock.began(place) and not process_lock.alive(place)]  # fmt: skip
         for change in self._mirror.changes():  # after the look at who is gone, so that nobody's last words are lost
             if change.problem:
                 self._note(f"warning: {change.problem}")
             mirror.apply(self._run_dir, change)
             self._bound.add(int(change.path.split("/")[1]))
         self._over.update(gone)
-        words = ((node, liveness.last_word(self._places[node])) for node in gone)
+        words = ((node, process_lock.last_word(self._places[node])) for node in gone)
         return [Exited(node, -signal.SIGKILL if word is None else word) for node, word in words]
 
     @property

@@ -1,14 +1,14 @@
 """How long attackers stay: the law that the protocol's draws follow, which runs are compared with. No node needs it."""
 
-from launcher.detection.law import (
+from btard.launcher.detection.law import (
     Detection,
     Setting,
     detection_distribution,
     per_step_probability,
     time_to_last,
 )
-from launcher.detection.variants import Buying, Lasted, bought_draws, reforming
-from launcher.detection.waiting import Waiting
+from btard.launcher.detection.variants import Buying, Lasted, bought_draws, reforming
+from btard.launcher.detection.waiting import Waiting
 
 __all__ = [
     "Buying",

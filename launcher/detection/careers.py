@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import count
 
-from launcher.detection.law import Setting, time_to_last
-from node import keys
-from node.protocol.randomness import combine, share
-from node.protocol.validators import Draw, draw
+from btard.launcher.detection.law import Setting, time_to_last
+from btard.node.crypto import keys
+from btard.node.protocol.attempt.mprng import combine, share
+from btard.node.protocol.attempt.validators import Draw, draw
 
 LEVELS = (0.1, 0.25, 0.4, 0.5, 0.6, 0.75, 0.9, 0.95, 0.99)
 """Nine quantiles, the tail more densely."""

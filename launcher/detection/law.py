@@ -1,4 +1,4 @@
-"""The exact law of detection: how long attackers last against the draw of node/protocol/validators.py.
+"""The exact law of detection: how long attackers last against the draw of node/protocol/attempt/validators.py.
 
 The case: n peers, b of them Byzantine, m pairs wanted. From step `start` on, every active Byzantine peer contributes
 a false gradient whenever it contributes; as validator it never accuses an accomplice and never accuses an honest
@@ -57,11 +57,11 @@ from functools import lru_cache
 from math import comb
 from typing import Literal, NamedTuple, TypeAlias
 
-from launcher.detection.markov import Chain, absorbed, chain
-from launcher.detection.waiting import Waiting
-from node.config import Contribute, validators_contribute
-from node.errors import ConfigError
-from node.protocol.validators import allowed_pairs
+from btard.launcher.detection.markov import Chain, absorbed, chain
+from btard.launcher.detection.waiting import Waiting
+from btard.node.config import Contribute, validators_contribute
+from btard.node.errors import ConfigError
+from btard.node.protocol.attempt.validators import allowed_pairs
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from typing import Generic, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from launcher.detection.waiting import Waiting
+from btard.launcher.detection.waiting import Waiting
 
 _K = TypeVar("_K", bound=Hashable)
 _Floats: TypeAlias = NDArray[np.float64]

@@ -39,10 +39,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
-from launcher.detection.law import Setting
-from launcher.detection.markov import absorbed, chain
-from launcher.detection.waiting import Waiting
-from node.errors import ConfigError
+from btard.launcher.detection.law import Setting
+from btard.launcher.detection.markov import absorbed, chain
+from btard.launcher.detection.waiting import Waiting
+from btard.node.errors import ConfigError
 
 HONEST, FRESH, BACK, DOOMED, DUTIFUL = range(5)
 """Kinds of contributors; the dutiful are fresh ones that validate too."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import fsum
 
-from node.errors import ConfigError
+from btard.node.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from launcher import rundir
-from launcher.files import write_atomically
-from launcher.report import run_data
-from node.errors import BackendError, ConfigError, DataError
+from btard.launcher.files import write_atomically
+from btard.launcher.report import run_data
+from btard.launcher.run import run_directory
+from btard.node.errors import BackendError, ConfigError, DataError
 
 ONNX, LOGS = "model.onnx", "tensorboard"
 _INSTALL = "run `pip install '.[export]'` in the clone"
@@ -43,7 +43,7 @@ def check_tensorboard() -> None:
 def write_logs(run_dir: Path) -> Path:
     """TensorBoard's event files; returns their directory."""
     check_tensorboard()
-    from launcher.export import tensorboard_logs
+    from btard.launcher.export import tensorboard_logs
 
     target = run_dir / LOGS
     tensorboard_logs.write(run_data.load(run_dir), target)
@@ -53,7 +53,7 @@ def write_logs(run_dir: Path) -> Path:
 def _onnx(run_dir: Path) -> Path:
     import torch
 
-    record = rundir.read_record(run_dir)
+    record = run_directory.read_record(run_dir)
     graphs = _graphs()
     task = record.run.task.name
     if task not in graphs:
@@ -73,6 +73,6 @@ def _onnx(run_dir: Path) -> Path:
 
 
 def _graphs() -> dict[str, Callable[[Any], Any]]:
-    from launcher.export import lenet_onnx
+    from btard.launcher.export import lenet_onnx
 
     return {"mnist_cnn": lenet_onnx.graph}

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from node.training.models.lenet import LAYOUT
+from btard.node.training.models.lenet import LAYOUT
 
 OPSET, IR_VERSION = 17, 8
 """Old enough for every runtime in use, new enough for all of these operators."""

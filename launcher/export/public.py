@@ -9,13 +9,14 @@ from pathlib import Path
 
 import msgspec
 
-from launcher import rundir
-from launcher.experiment import IMPORTS
-from launcher.files import disk_error, write_atomically
-from launcher.rundir import RunRecord
-from launcher.scoring import MODEL
-from node import audit, records
-from node.errors import ConfigError, DataError
+from btard.launcher.files import disk_error, write_atomically
+from btard.launcher.run import run_directory
+from btard.launcher.run.experiment import IMPORTS
+from btard.launcher.run.run_directory import RunRecord
+from btard.launcher.run.scoring import MODEL
+from btard.node.errors import ConfigError, DataError
+from btard.node.storage import records
+from btard.node.verify import audit
 
 _FILES = ("genesis.json", "summary.json", "events.jsonl", "metrics.jsonl", MODEL)
 _OF_A_NODE = ("journal.jsonl", "parameters.f32", "certificate")
@@ -53,7 +54,7 @@ def write(run_dir: Path, target: Path | None = None) -> tuple[Path, list[str]]:
             if problem is not None:
                 left_out.append(problem)
         if (run_dir / "run.json").exists():
-            record = _public(rundir.read_record(run_dir))
+            record = _public(run_directory.read_record(run_dir))
             write_atomically(made / "run.json", msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n")
         if target.exists():
             target.rmdir()

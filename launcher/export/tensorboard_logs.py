@@ -12,9 +12,9 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.text.summary_v2 import text_pb
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-from launcher.files import disk_error, write_atomically
-from launcher.report.run_data import RunData
-from launcher.report.run_figures import honest_loss
+from btard.launcher.files import disk_error, write_atomically
+from btard.launcher.report.run_data import RunData
+from btard.launcher.report.run_figures import honest_loss
 
 NAME = "events.out.tfevents.btard"
 """Always the same: TensorBoard adds up the files of a directory, so a second one would double every point."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from launcher.figures import svg
-from launcher.figures.svg import Scale
+from btard.launcher.figures import svg
+from btard.launcher.figures.svg import Scale
 
 WIDTH = 760
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from launcher.figures import svg
-from launcher.figures.svg import Scale
+from btard.launcher.figures import svg
+from btard.launcher.figures.svg import Scale
 
 WIDTH, HEIGHT = 760, 320
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 190, 14, 42

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from launcher.figures import svg
+from btard.launcher.figures import svg
 
 Cell = tuple[float | None, str, str]
 """(value, words in the cell, tip); None: no value."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from launcher.figures import svg
-from launcher.figures.svg import Scale
+from btard.launcher.figures import svg
+from btard.launcher.figures.svg import Scale
 
 WIDTH = 760
 _HONEST, _VALIDATOR, _OUT = "#4477aa", "#ccbb44", "#bbbbbb"

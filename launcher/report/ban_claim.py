@@ -5,11 +5,11 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
-from launcher.report import detection
-from launcher.report.claim import KINDS, Claim, missing, name_of, span, verdict
-from launcher.report.sweep_data import SweepData, attack_of
-from launcher.sweep.plans import AGGRESSIVE
-from launcher.sweep.rows import Row
+from btard.launcher.report import detection
+from btard.launcher.report.claim import KINDS, Claim, missing, name_of, span, verdict
+from btard.launcher.report.sweep_data import SweepData, attack_of
+from btard.launcher.sweep.plans import AGGRESSIVE
+from btard.launcher.sweep.rows import Row
 
 _QUOTE = "BTARD bans all of them quickly"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from launcher.sweep.plans import AGGRESSIVE, ATTACKS, MILD
+from btard.launcher.sweep.plans import AGGRESSIVE, ATTACKS, MILD
 
 HOLDS, FAILS, OPEN = "holds here", "does not hold here", "not decided"
 SCHEMES = (AGGRESSIVE, MILD)

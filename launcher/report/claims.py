@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 
-from launcher.report.ban_claim import bans
-from launcher.report.claim import FAILS, KINDS, OPEN, SCHEMES, Claim, listed, missing, name_of, span, verdict
-from launcher.report.statistics import Sample, signed
-from launcher.report.sweep_data import SweepData, final
-from launcher.sweep.plans import AGGRESSIVE, ATTACKS, MILD
-from launcher.sweep.rows import Row
+from btard.launcher.report.ban_claim import bans
+from btard.launcher.report.claim import FAILS, KINDS, OPEN, SCHEMES, Claim, listed, missing, name_of, span, verdict
+from btard.launcher.report.statistics import Sample, signed
+from btard.launcher.report.sweep_data import SweepData, final
+from btard.launcher.sweep.plans import AGGRESSIVE, ATTACKS, MILD
+from btard.launcher.sweep.rows import Row
 
 NEAR = 0.005
 """How far a mild run may end from its clean run and still be called nearly indistinguishable: three times the largest
@@ -140,7 +140,7 @@ def _small(sweep: SweepData) -> Claim:
     if not rows:
         return Claim(quote, "5.4", OPEN, "It takes runs of `noise` on mnist_cnn under centered_clip.")
     norm = _SIGMA * math.sqrt(_DIMENSION / 2)
-    # tau is the radius of one part of n, so the whole vector keeps sqrt(n) tau (node/protocol/parts.py).
+    # tau is the radius of one part of n, so the whole vector keeps sqrt(n) tau (node/protocol/attempt/partition.py).
     radii = [row.options["tau"] * math.sqrt(row.options["peers"]) for row in rows]
     words = (
         f"Noise of sigma {_SIGMA:g} on every other of {_DIMENSION:,} parameters has a norm of about {norm:,.0f}; "

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from launcher.files import write_atomically
-from launcher.report import compare, run_page, sweep_page
-from node.errors import ConfigError
+from btard.launcher.files import write_atomically
+from btard.launcher.report import compare, run_page, sweep_page
+from btard.node.errors import ConfigError
 
 
 def report(path: Path) -> Path:

@@ -7,18 +7,18 @@ from pathlib import Path
 
 import msgspec
 
-from launcher.figures import chart, svg
-from launcher.figures.chart import Axis, Mark, Series
-from launcher.figures.svg import Figure
-from launcher.options import OPTIONS
-from launcher.report import page, run_data, run_figures, sweep_data
-from launcher.report.run_data import RunData
-from launcher.report.statistics import Sample, sample, signed
-from launcher.report.sweep_data import SweepData
-from launcher.sweep.grid import PLACE
-from launcher.sweep.rows import Row
-from launcher.traffic import human
-from node.errors import ConfigError
+from btard.launcher.figures import chart, svg
+from btard.launcher.figures.chart import Axis, Mark, Series
+from btard.launcher.figures.svg import Figure
+from btard.launcher.network.traffic import human
+from btard.launcher.options.table import OPTIONS
+from btard.launcher.report import page, run_data, run_figures, sweep_data
+from btard.launcher.report.run_data import RunData
+from btard.launcher.report.statistics import Sample, sample, signed
+from btard.launcher.report.sweep_data import SweepData
+from btard.launcher.sweep.grid import PLACE
+from btard.launcher.sweep.rows import Row
+from btard.node.errors import ConfigError
 
 Line = tuple[str, str, str, str]
 """What, A's value, B's value, B less A."""

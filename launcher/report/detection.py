@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-from launcher.detection import Setting, detection_distribution, per_step_probability
-from node.config import Role, RunConfig, Schedule
-from node.errors import ConfigError
+from btard.launcher.detection import Setting, detection_distribution, per_step_probability
+from btard.node.config import Role, RunConfig, Schedule
+from btard.node.errors import ConfigError
 
 HORIZON = 400
 _FARTHEST = 2000

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from launcher.figures.svg import Figure
+from btard.launcher.figures.svg import Figure
 
 _STYLE = """
 :root{--ink:#1f2328;--muted:#59636e;--grid:#d9dee4;--paper:#fff;--card:#f6f8fa;--line:#d1d9e0;--good:#1a7f37;

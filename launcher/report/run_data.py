@@ -8,13 +8,13 @@ from pathlib import Path
 
 import msgspec
 
-from launcher import rundir
-from launcher.rundir import RunRecord
-from launcher.state import Record
-from launcher.summary import Summary
-from node.config import Role
-from node.errors import ConfigError
-from node.journal import read
+from btard.launcher.monitor.state import Record
+from btard.launcher.run import run_directory
+from btard.launcher.run.run_directory import RunRecord
+from btard.launcher.run.summary import Summary
+from btard.node.config import Role
+from btard.node.errors import ConfigError
+from btard.node.storage.journal import read
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ def load(path: Path) -> RunData:
         ConfigError: it is none, or the run has not ended.
         DataError: a file is damaged.
     """
-    record = rundir.read_record(path)
+    record = run_directory.read_record(path)
     commits: dict[int, dict[int, Record]] = {}
     for line in read(path / "metrics.jsonl")[0]:
         if line["event"] == "committed":

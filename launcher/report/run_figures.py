@@ -5,13 +5,13 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 
-from launcher.figures import bars, chart, matrix, svg, timeline
-from launcher.figures.chart import Axis, Band, Mark, Series
-from launcher.figures.svg import Figure
-from launcher.pace import percentile
-from launcher.report import detection
-from launcher.report.run_data import RunData
-from launcher.traffic import human
+from btard.launcher.figures import bars, chart, matrix, svg, timeline
+from btard.launcher.figures.chart import Axis, Band, Mark, Series
+from btard.launcher.figures.svg import Figure
+from btard.launcher.monitor.step_times import percentile
+from btard.launcher.network.traffic import human
+from btard.launcher.report import detection
+from btard.launcher.report.run_data import RunData
 
 _PHASES = ("HELLO", "COMMIT", "AGG", "REVEAL", "CHECKSUMS", "REPORT", "PUBLISH", "HAVE", "JUDGE", "AGG2", "CLOSE")
 

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from launcher import settings, story, syntax
-from launcher.experiment import Experiment
-from launcher.files import write_atomically
-from launcher.options import OPTIONS
-from launcher.report import page, run_data
-from launcher.report.run_data import RunData
-from launcher.report.run_figures import FIGURES
-from launcher.roles import describe
-from launcher.sweep.grid import PLACE
-from launcher.table import check_command
-from launcher.table import rows as summary_rows
-from launcher.traffic import human
-from node.protocol.offences import sentence
+from btard.launcher.files import write_atomically
+from btard.launcher.monitor.summary_table import check_command
+from btard.launcher.monitor.summary_table import rows as summary_rows
+from btard.launcher.network.traffic import human
+from btard.launcher.options import sources, syntax
+from btard.launcher.options.table import OPTIONS
+from btard.launcher.report import page, run_data
+from btard.launcher.report.run_data import RunData
+from btard.launcher.report.run_figures import FIGURES
+from btard.launcher.run.experiment import Experiment
+from btard.launcher.run.roles import describe
+from btard.launcher.sweep.grid import PLACE
+from btard.launcher.verify import explanation
+from btard.node.protocol.adjudication.offences import sentence
 
 NAME = "report.html"
 
@@ -115,13 +116,13 @@ def _story(run: RunData) -> str:
     nodes = range(run.record.run.peers)
     if not (run.path / "nodes").exists():
         return page.paragraph("The nodes' journals were not kept.")
-    return "".join(page.paragraph(line) for line in story.tell(run.path, list(nodes)))
+    return "".join(page.paragraph(line) for line in explanation.tell(run.path, list(nodes)))
 
 
 def _configuration(run: RunData) -> str:
     record = run.record
-    shown = settings.show(
-        settings.Settings(record.experiment, {o.field: record.sources.get(o.field, "") for o in OPTIONS})
+    shown = sources.show(
+        sources.Settings(record.experiment, {o.field: record.sources.get(o.field, "") for o in OPTIONS})
     )
     versions = [(name, version or "not installed") for name, version in record.versions.packages.items()]
     commit = f"{record.versions.git_commit}{'' if record.versions.git_clean else ' (changed)'}"

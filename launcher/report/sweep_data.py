@@ -8,10 +8,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from launcher.report.statistics import Sample, sample
-from launcher.sweep import rows, store
-from launcher.sweep.rows import Curves, Row
-from node.errors import ConfigError
+from btard.launcher.report.statistics import Sample, sample
+from btard.launcher.sweep import rows, store
+from btard.launcher.sweep.rows import Curves, Row
+from btard.node.errors import ConfigError
 
 Measure = Callable[[Row], float | None]
 SEEDS = ("seed", "init_seed", "data_seed", "attack_seed", "protocol_seed")

@@ -5,11 +5,11 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
-from launcher.figures import bars
-from launcher.figures.svg import Figure
-from launcher.report import detection
-from launcher.report.sweep_data import SweepData, grouped
-from launcher.sweep.rows import Row
+from btard.launcher.figures import bars
+from btard.launcher.figures.svg import Figure
+from btard.launcher.report import detection
+from btard.launcher.report.sweep_data import SweepData, grouped
+from btard.launcher.sweep.rows import Row
 
 _ALWAYS = ("byzantine", "attack_every", "on_ban")
 _WHERE_VARIED = {

@@ -5,13 +5,13 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
-from launcher.figures import chart, svg
-from launcher.figures.chart import Axis, Band, Dot, Series
-from launcher.figures.svg import Figure
-from launcher.report.published import FINALS
-from launcher.report.sweep_data import NO_ATTACK, SEEDS, SweepData, grouped
-from launcher.sweep.plans import AGGRESSIVE, ATTACKS, CLEAN, MILD
-from launcher.sweep.rows import Row
+from btard.launcher.figures import chart, svg
+from btard.launcher.figures.chart import Axis, Band, Dot, Series
+from btard.launcher.figures.svg import Figure
+from btard.launcher.report.published import FINALS
+from btard.launcher.report.sweep_data import NO_ATTACK, SEEDS, SweepData, grouped
+from btard.launcher.sweep.plans import AGGRESSIVE, ATTACKS, CLEAN, MILD
+from btard.launcher.sweep.rows import Row
 
 COLOURS = {NO_ATTACK: "#7f7f7f", **dict(zip(ATTACKS, svg.COLOURS, strict=False))}
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 
-from launcher.figures import matrix
-from launcher.figures.svg import Figure
-from launcher.report.sweep_data import SweepData, attack_of
-from launcher.sweep.rows import Row
-from launcher.traffic import human
+from btard.launcher.figures import matrix
+from btard.launcher.figures.svg import Figure
+from btard.launcher.network.traffic import human
+from btard.launcher.report.sweep_data import SweepData, attack_of
+from btard.launcher.sweep.rows import Row
 
 _WORST = "The worst run of each cell, over the seeds and over whatever else the sweep varies."
 _CAPTIONS = {

@@ -6,18 +6,18 @@ import statistics
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from launcher.files import write_atomically
-from launcher.report import claims, page, sweep_data, sweep_detections, sweep_figures, sweep_matrices
-from launcher.report.claim import FAILS, HOLDS, Claim
-from launcher.report.published import ABOUT_BANS, FINALS
-from launcher.report.run_page import NAME
-from launcher.report.statistics import Sample, signed
-from launcher.report.sweep_data import NO_ATTACK, SEEDS, SweepData, attack_of, final, grouped
-from launcher.sweep.plans import AGGRESSIVE, ATTACKS, CLEAN, MILD
-from launcher.sweep.progress import duration
-from launcher.sweep.rows import Row
-from launcher.sweep.store import RESULTS
-from launcher.traffic import human
+from btard.launcher.files import write_atomically
+from btard.launcher.network.traffic import human
+from btard.launcher.report import claims, page, sweep_data, sweep_detections, sweep_figures, sweep_matrices
+from btard.launcher.report.claim import FAILS, HOLDS, Claim
+from btard.launcher.report.published import ABOUT_BANS, FINALS
+from btard.launcher.report.run_page import NAME
+from btard.launcher.report.statistics import Sample, signed
+from btard.launcher.report.sweep_data import NO_ATTACK, SEEDS, SweepData, attack_of, final, grouped
+from btard.launcher.sweep.plans import AGGRESSIVE, ATTACKS, CLEAN, MILD
+from btard.launcher.sweep.progress import duration
+from btard.launcher.sweep.rows import Row
+from btard.launcher.sweep.store import RESULTS
 
 
 def write(path: Path) -> Path:

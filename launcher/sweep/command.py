@@ -10,14 +10,15 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from launcher import exits, expectations, plan
-from launcher.experiment import Experiment
-from launcher.sweep import engine, spec
-from launcher.sweep.engine import Outcome, Wish
-from launcher.sweep.grid import Cell, describe, varied
-from launcher.sweep.progress import Bar
-from launcher.sweep.store import RESULTS, Store
-from node.errors import ConfigError
+from btard.launcher import exits
+from btard.launcher.run import expectations, plan
+from btard.launcher.run.experiment import Experiment
+from btard.launcher.sweep import engine, spec
+from btard.launcher.sweep.engine import Outcome, Wish
+from btard.launcher.sweep.grid import Cell, describe, varied
+from btard.launcher.sweep.progress import Bar
+from btard.launcher.sweep.store import RESULTS, Store
+from btard.node.errors import ConfigError
 
 _PASSING = ("--retry-failed", "--dry-run")
 _PASSING_VALUES = ("--only", "--limit")
@@ -76,7 +77,7 @@ def run(asked: Asked, base: Experiment, console: Console, argv: Sequence[str]) -
         outcome = engine.run(store, sweep.cells, wish, bar)
     _tell(outcome, out, names, console)
     if store.rows() and outcome.signum is None:
-        from launcher.report import sweep_page
+        from btard.launcher.report import sweep_page
 
         console.print(f"report: {sweep_page.write(out)}", highlight=False, soft_wrap=True)
     if outcome.signum is not None:

@@ -13,18 +13,18 @@ from typing import Protocol
 
 import msgspec
 
-from launcher import cluster, plan
-from launcher.experiment import IMPORTS
-from launcher.files import write_atomically
-from launcher.interrupts import Interrupts
-from launcher.plan import Device, Plan
-from launcher.state import RunState
-from launcher.summary import FINISHED, INTERRUPTED
-from launcher.sweep import rows
-from launcher.sweep.grid import Cell
-from launcher.sweep.rows import Row
-from launcher.sweep.store import PROBLEM, Claim, Store
-from node.errors import BtardError
+from btard.launcher.files import write_atomically
+from btard.launcher.monitor.state import RunState
+from btard.launcher.run import cluster, plan
+from btard.launcher.run.experiment import IMPORTS
+from btard.launcher.run.interrupts import Interrupts
+from btard.launcher.run.plan import Device, Plan
+from btard.launcher.run.summary import FINISHED, INTERRUPTED
+from btard.launcher.sweep import rows
+from btard.launcher.sweep.grid import Cell
+from btard.launcher.sweep.rows import Row
+from btard.launcher.sweep.store import PROBLEM, Claim, Store
+from btard.node.errors import BtardError
 
 DONE, WRONG, STOPPED = "done", "failed", "interrupted"
 TICK_S = 0.25
@@ -260,10 +260,10 @@ def _checked(run_dir: Path, cell: Cell) -> tuple[int, int] | None:
     """How many findings `verify` has, and how many are wrong; None for a comparison run, which has no evidence."""
     if cell.experiment.topology != "butterfly":
         return None
-    from launcher import verification
-    from launcher.backends.local import call_aside
+    from btard.launcher.backends.local import call_aside
+    from btard.launcher.verify import verification
 
     # The copies are what the workers loaded; the user may have gone on with the files themselves.
     copies = [run_dir / IMPORTS / Path(name).name for name in cell.experiment.imports]
-    report = call_aside(verification.check, run_dir, None, copies)
+    report = call_aside(verification.verify, run_dir, None, copies)
     return report.checked, report.wrong

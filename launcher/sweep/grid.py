@@ -12,11 +12,11 @@ from pathlib import Path
 import msgspec
 from blake3 import blake3
 
-from launcher import settings
-from launcher.experiment import Experiment
-from launcher.options import OPTIONS, Option
-from node import extensions
-from node.errors import ConfigError
+from btard.launcher.options import sources
+from btard.launcher.options.table import OPTIONS, Option
+from btard.launcher.run.experiment import Experiment
+from btard.node.errors import ConfigError
+from btard.node.plugins import extensions
 
 PLACE = ("run_dir", "data_dir", "download", "base_port", "timeout", "expect")
 """Options that do not change what a run computes, and so are no part of a cell's identity."""
@@ -117,11 +117,11 @@ def axis(name: str, given: object, where: str) -> list[object]:
     values: list[object] = []
     for item in given if isinstance(given, list | tuple) else [given]:
         if not isinstance(item, str):
-            values.append(settings.typed(option, [item] if option.many else item, where))
+            values.append(sources.typed(option, [item] if option.many else item, where))
             continue
         for text in alternatives(option, item):
             parts = tuple(part.strip() for part in text.split(";") if part.strip()) if option.many else text
-            values.append(settings.from_text(option, parts, where))
+            values.append(sources.from_text(option, parts, where))
     if not values:
         raise ConfigError(f"{where} has no value")
     return values

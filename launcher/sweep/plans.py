@@ -108,8 +108,8 @@ def rules(quick: bool) -> list[Block]:
     The budget is reduced: 40 steps with batches of 32, attacked from step 5 on, one seed. Conditions on n and f are
     waived, for krum and bulyan at two attackers. The quick form keeps six attacks.
     """
-    from node.aggregation.registry import RULES
-    from node.attacks.registry import ATTACKS as KNOWN
+    from btard.node.adversary.registry import ATTACKS as KNOWN
+    from btard.node.aggregation.registry import RULES
 
     on_batch = [
         entry.name for entry in KNOWN

@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from launcher.sweep.engine import DONE, STOPPED, Ended, Running, cost
-from launcher.sweep.grid import Cell, describe
+from btard.launcher.sweep.engine import DONE, STOPPED, Ended, Running, cost
+from btard.launcher.sweep.grid import Cell, describe
 
 
 class Bar:

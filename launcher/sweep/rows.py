@@ -11,13 +11,13 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from launcher.options import OPTIONS
-from launcher.rundir import read_record
-from launcher.summary import Summary
-from launcher.sweep.grid import PLACE, Cell
-from node.config import Role
-from node.errors import DataError
-from node.journal import read
+from btard.launcher.options.table import OPTIONS
+from btard.launcher.run.run_directory import read_record
+from btard.launcher.run.summary import Summary
+from btard.launcher.sweep.grid import PLACE, Cell
+from btard.node.config import Role
+from btard.node.errors import DataError
+from btard.node.storage.journal import read
 
 T = TypeVar("T")
 ROW, CURVES = "cell.json", "curves.json"

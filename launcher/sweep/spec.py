@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from launcher.experiment import Experiment
-from launcher.options import OPTIONS
-from launcher.sweep import grid, plans
-from launcher.sweep.grid import Cell
-from node.errors import ConfigError
-from node.nearest import suggestion
+from btard.launcher.options.table import OPTIONS
+from btard.launcher.run.experiment import Experiment
+from btard.launcher.sweep import grid, plans
+from btard.launcher.sweep.grid import Cell
+from btard.node.errors import ConfigError
+from btard.node.nearest import suggestion
 
 _TOP_KEYS = ("name", "grid")
 _GRID_KEYS = ("label",)

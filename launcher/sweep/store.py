@@ -18,12 +18,12 @@ from typing import Any
 
 import msgspec
 
-from launcher.experiment import Experiment
-from launcher.files import disk_error, write_atomically
-from launcher.sweep import rows
-from launcher.sweep.grid import Cell
-from launcher.sweep.rows import Curves, Row
-from node.errors import ConfigError
+from btard.launcher.files import disk_error, write_atomically
+from btard.launcher.run.experiment import Experiment
+from btard.launcher.sweep import rows
+from btard.launcher.sweep.grid import Cell
+from btard.launcher.sweep.rows import Curves, Row
+from btard.node.errors import ConfigError
 
 FORMAT = 1
 RESULTS = "results.csv"

@@ -1,24 +1,24 @@
 """Aggregation rules: plain functions on an `[N, P]` tensor, usable without the cluster.
 
-A newcomer adds one file here: a function decorated with `node.aggregation.registry.rule`.
+A newcomer adds one file here: a function decorated with `btard.node.aggregation.registry.rule`.
 """
 
-from node.aggregation.bulyan import bulyan
-from node.aggregation.caf import caf
-from node.aggregation.centered_clip import centered_clip
-from node.aggregation.cge import cge
-from node.aggregation.geometric_median import geometric_median
-from node.aggregation.krum import krum
-from node.aggregation.mda import mda
-from node.aggregation.meamed import meamed
-from node.aggregation.mean import mean
-from node.aggregation.median import median
-from node.aggregation.monna import monna
-from node.aggregation.multi_krum import multi_krum
-from node.aggregation.norm_clip import norm_clip
-from node.aggregation.sign_vote import sign_vote
-from node.aggregation.smea import smea
-from node.aggregation.trimmed_mean import trimmed_mean
+from btard.node.aggregation.bulyan import bulyan
+from btard.node.aggregation.caf import caf
+from btard.node.aggregation.centered_clip import centered_clip
+from btard.node.aggregation.cge import cge
+from btard.node.aggregation.geometric_median import geometric_median
+from btard.node.aggregation.krum import krum
+from btard.node.aggregation.mda import mda
+from btard.node.aggregation.meamed import meamed
+from btard.node.aggregation.mean import mean
+from btard.node.aggregation.median import median
+from btard.node.aggregation.monna import monna
+from btard.node.aggregation.multi_krum import multi_krum
+from btard.node.aggregation.norm_clip import norm_clip
+from btard.node.aggregation.sign_vote import sign_vote
+from btard.node.aggregation.smea import smea
+from btard.node.aggregation.trimmed_mean import trimmed_mean
 
 __all__ = [
     "bulyan",

@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from node.aggregation.krum import scores
-from node.aggregation.meamed import nearest_to_median
-from node.aggregation.registry import rule
-from node.aggregation.rows import blocks, check_rows, to_float32
-from node.aggregation.strength import Condition, faults
-from node.aggregation.subsets import pair_squares
+from btard.node.aggregation.krum import scores
+from btard.node.aggregation.meamed import nearest_to_median
+from btard.node.aggregation.registry import rule
+from btard.node.aggregation.rows import blocks, check_rows, to_float32
+from btard.node.aggregation.strength import Condition, faults
+from btard.node.aggregation.subsets import pair_squares
 
 CONDITION = Condition("n >= 4f + 3", lambda f: 4 * f + 3)
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from node.aggregation.gram import gram_about_median
-from node.aggregation.registry import rule
-from node.aggregation.rows import check_rows, combine_float32
-from node.aggregation.strength import MAJORITY, faults
+from btard.node.aggregation.gram import gram_about_median
+from btard.node.aggregation.registry import rule
+from btard.node.aggregation.rows import check_rows, combine_float32
+from btard.node.aggregation.strength import MAJORITY, faults
 
 
 @rule("caf", source="Allouah et al. 2025 (covariance-bound agnostic filter)", residual=None, condition=MAJORITY,

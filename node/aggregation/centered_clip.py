@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from node.aggregation.clip_solver import solve
-from node.aggregation.gram import gram_about, gram_about_median, gram_rounding
-from node.aggregation.registry import rule
-from node.aggregation.rows import check_radius, check_rows, check_shape, combine, combine_float32
-from node.protocol.rule import Aggregated, Rows
+from btard.node.aggregation.clip_solver import solve
+from btard.node.aggregation.gram import gram_about, gram_about_median, gram_rounding
+from btard.node.aggregation.registry import rule
+from btard.node.aggregation.rows import check_radius, check_rows, check_shape, combine, combine_float32
+from btard.node.protocol.rule import Aggregated, Rows
 
 # Passes over the data: one nearly always; each later one is centred at the result of the one before.
 _PASSES = 6

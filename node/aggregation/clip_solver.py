@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from node.aggregation.residual import clip_weights
+from btard.node.aggregation.residual import clip_weights
 
 # Plain steps converge in 3 to 8 iterations on gradients; where they have not by then, Newton steps join in.
 _PLAIN_STEPS = 8

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from node.aggregation.centered_clip import fixed_point
-from node.aggregation.registry import rule
-from node.aggregation.rows import check_radius
-from node.protocol.rule import Aggregated
+from btard.node.aggregation.centered_clip import fixed_point
+from btard.node.aggregation.registry import rule
+from btard.node.aggregation.rows import check_radius
+from btard.node.protocol.rule import Aggregated
 
 
 def counted(inputs_NP: Tensor, *, smoothing: float = 0.1, eps: float = 1e-6) -> Aggregated:

@@ -7,10 +7,10 @@ import math
 import torch
 from torch import Tensor
 
-from node import kernels
-from node.aggregation.order import comparators, middle
-from node.aggregation.rows import block_columns, blocks, joined
-from node.protocol.rule import Rows
+from btard.node import kernels
+from btard.node.aggregation.order import comparators, middle
+from btard.node.aggregation.rows import block_columns, blocks, joined
+from btard.node.protocol.rule import Rows
 
 _FLOAT64_ROUNDING = 2.0**-53
 

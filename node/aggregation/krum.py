@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from node.aggregation.registry import rule
-from node.aggregation.rows import check_rows, to_float32
-from node.aggregation.strength import Condition, faults
-from node.aggregation.subsets import pair_squares
+from btard.node.aggregation.registry import rule
+from btard.node.aggregation.rows import check_rows, to_float32
+from btard.node.aggregation.strength import Condition, faults
+from btard.node.aggregation.subsets import pair_squares
 
 CONDITION = Condition("n >= 2f + 3", lambda f: 2 * f + 3)
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from node.aggregation.registry import rule
-from node.aggregation.rows import check_rows
-from node.aggregation.strength import MAJORITY, faults
-from node.aggregation.subsets import mean_of, pair_squares, subsets
+from btard.node.aggregation.registry import rule
+from btard.node.aggregation.rows import check_rows
+from btard.node.aggregation.strength import MAJORITY, faults
+from btard.node.aggregation.subsets import mean_of, pair_squares, subsets
 
 
 @rule("mda", source="El Mhamdi et al. 2021 (minimum-diameter averaging)", residual=None, condition=MAJORITY,

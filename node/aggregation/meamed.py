@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from node.aggregation.order import median_of, ordered
-from node.aggregation.registry import rule
-from node.aggregation.rows import blocks, check_rows, to_float32
-from node.aggregation.strength import MAJORITY, faults
+from btard.node.aggregation.order import median_of, ordered
+from btard.node.aggregation.registry import rule
+from btard.node.aggregation.rows import blocks, check_rows, to_float32
+from btard.node.aggregation.strength import MAJORITY, faults
 
 
 @rule(

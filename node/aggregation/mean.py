@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from node.aggregation.registry import rule
-from node.aggregation.rows import all_finite, check_rows, check_shape, combine_float32
+from btard.node.aggregation.registry import rule
+from btard.node.aggregation.rows import all_finite, check_rows, check_shape, combine_float32
 
 
 @rule(

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from node.aggregation.order import middle
-from node.aggregation.registry import rule
-from node.aggregation.rows import blocks, check_rows, to_float32
+from btard.node.aggregation.order import middle
+from btard.node.aggregation.registry import rule
+from btard.node.aggregation.rows import blocks, check_rows, to_float32
 
 
 @rule("median", source="Yin et al. 2018, definition 1", residual=None, coordinatewise=True, examples=({},))

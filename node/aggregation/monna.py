@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from node.aggregation.registry import rule
-from node.aggregation.rows import check_rows
-from node.aggregation.strength import MAJORITY, faults
-from node.aggregation.subsets import lowest, mean_of, row_distances
+from btard.node.aggregation.registry import rule
+from btard.node.aggregation.rows import check_rows
+from btard.node.aggregation.strength import MAJORITY, faults
+from btard.node.aggregation.subsets import lowest, mean_of, row_distances
 
 
 @rule("monna", source="Farhadkhani et al. 2023 (MoNNA)", residual=None, condition=MAJORITY, examples=({}, {"f": 1}))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from node.aggregation.krum import CONDITION, scores
-from node.aggregation.registry import rule
-from node.aggregation.rows import check_rows
-from node.aggregation.strength import faults
-from node.aggregation.subsets import lowest, mean_of, pair_squares
+from btard.node.aggregation.krum import CONDITION, scores
+from btard.node.aggregation.registry import rule
+from btard.node.aggregation.rows import check_rows
+from btard.node.aggregation.strength import faults
+from btard.node.aggregation.subsets import lowest, mean_of, pair_squares
 
 
 @rule(

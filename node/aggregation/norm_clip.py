@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from node.aggregation.registry import rule
-from node.aggregation.residual import clip_weights
-from node.aggregation.rows import check_radius, check_rows, combine_float32
-from node.aggregation.subsets import row_norms
+from btard.node.aggregation.registry import rule
+from btard.node.aggregation.residual import clip_weights
+from btard.node.aggregation.rows import check_radius, check_rows, combine_float32
+from btard.node.aggregation.subsets import row_norms
 
 
 @rule("norm_clip", source="Sun et al. 2019 (norm bounding)", residual=None, examples=({},))

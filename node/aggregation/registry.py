@@ -1,4 +1,4 @@
-"""The aggregation rules and pre-aggregations by name; node/aggregation/built.py makes protocol rules of them."""
+"""The aggregation rules and pre-aggregations by name; node/aggregation/factory.py makes protocol rules of them."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Literal, TypeAlias, TypeVar
 
 from torch import Tensor
 
-from node.aggregation.strength import Condition
-from node.errors import ConfigError
-from node.nearest import nearest
-from node.protocol.rule import Aggregated
-from node.registry import Registry
+from btard.node.aggregation.strength import Condition
+from btard.node.errors import ConfigError
+from btard.node.nearest import nearest
+from btard.node.plugins.registry import Registry
+from btard.node.protocol.rule import Aggregated
 
 Residual: TypeAlias = Literal["clipped", "unclipped"] | None
 RuleFunction: TypeAlias = Callable[..., Tensor]
@@ -20,8 +20,8 @@ Function = TypeVar("Function", bound=RuleFunction)
 _RESIDUALS = ("clipped", "unclipped", None)
 _TAKES = ("inputs_NP",)
 
-RULES: Registry[RuleFunction] = Registry("rule", "node.aggregation")
-PRE_AGGREGATIONS: Registry[RuleFunction] = Registry("pre-aggregation", "node.aggregation.pre", listed_by="rules")
+RULES: Registry[RuleFunction] = Registry("rule", "btard.node.aggregation")
+PRE_AGGREGATIONS: Registry[RuleFunction] = Registry("pre-aggregation", "btard.node.aggregation.pre", listed_by="rules")
 
 
 def rule(

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from node.aggregation.rows import blocks
+from btard.node.aggregation.rows import blocks
 
 
 def distances(inputs_NP: Tensor, value_P: Tensor) -> Tensor:

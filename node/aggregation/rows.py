@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from node import kernels
-from node.protocol.rule import Rows
+from btard.node import kernels
+from btard.node.protocol.rule import Rows
 
 # Numbers in one block of rows, and columns at most: measured at n = 6, 16 and 64. Smaller blocks pay for their calls
 # (at n = 64, 2,048 columns take twice as long as 8,192), larger ones gain nothing and sum less exactly.

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from node.aggregation.gram import gram_about_median
-from node.aggregation.registry import rule
-from node.aggregation.rows import check_rows
-from node.aggregation.strength import MAJORITY, faults
-from node.aggregation.subsets import mean_of, subsets
+from btard.node.aggregation.gram import gram_about_median
+from btard.node.aggregation.registry import rule
+from btard.node.aggregation.rows import check_rows
+from btard.node.aggregation.strength import MAJORITY, faults
+from btard.node.aggregation.subsets import mean_of, subsets
 
 
 @rule("smea", source="Allouah et al. 2023 (privacy-robustness-utility trilemma)", residual=None, condition=MAJORITY,

@@ -9,10 +9,10 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
-from node import kernels
-from node.aggregation.gram import gram_about_median
-from node.aggregation.residual import distances
-from node.aggregation.rows import combine_float32
+from btard.node import kernels
+from btard.node.aggregation.gram import gram_about_median
+from btard.node.aggregation.residual import distances
+from btard.node.aggregation.rows import combine_float32
 
 MOST_SUBSETS = 200_000
 

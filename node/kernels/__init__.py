@@ -19,7 +19,7 @@ import torch
 from blake3 import blake3
 from torch import Tensor
 
-from node.kernels.memory import POOL
+from btard.node.kernels.memory import POOL
 
 _WIDTH = 256
 _SOURCE = Path(__file__).parent / "kernels.c"
@@ -78,7 +78,7 @@ def _declared(found: ctypes.CDLL) -> ctypes.CDLL:
 
 
 def sums(gradient_P: Tensor, aggregate_P: Tensor, direction_P: Tensor) -> tuple[float, float] | None:
-    """`(sum (g - v)^2, sum (g - v) z)`, in the order of `node.protocol.checksums.sums`; float32 `[P]` each."""
+    """`(sum (g - v)^2, sum (g - v) z)`, in the order of `verification.sums`; float32 `[P]` each."""
     found = library()
     if found is None:
         return None
@@ -89,7 +89,7 @@ def sums(gradient_P: Tensor, aggregate_P: Tensor, direction_P: Tensor) -> tuple[
 
 
 def squares(values_P: Tensor) -> float | None:
-    """`sum v^2`, in the order of `node.protocol.checksums.squares`; float32 `[P]`."""
+    """`sum v^2`, in the order of `btard.node.protocol.attempt.verification.squares`; float32 `[P]`."""
     found = library()
     return found.btard_squares(values_P.data_ptr(), values_P.numel()) if found is not None else None
 
@@ -134,7 +134,7 @@ def combined(inputs_NP: Tensor | Sequence[Tensor], coefficients_N: Tensor, scale
 def updated(
     parameters_D: Tensor, state_D: Tensor, gradient: Sequence[Tensor], momentum: float, rate: float
 ) -> tuple[Tensor, Tensor] | None:
-    """A Nesterov step of float32 `[D]`, to the bit `node.training.optimiser`'s: new parameters and new state.
+    """A Nesterov step of float32 `[D]`, to the bit `btard.node.training.optimiser`'s: new parameters and new state.
 
     Args:
         parameters_D, state_D: as they are.

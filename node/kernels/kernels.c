@@ -13,7 +13,7 @@
 #define CLONES
 #endif
 
-#define LANES 8192  /* node/protocol/checksums.py: _LANES */
+#define LANES 8192  /* node/protocol/attempt/verification.py: _LANES */
 #define WIDTH 256   /* columns of one tile: N rows of them stay in the nearest caches */
 #define CHAIN 32768 /* columns summed on their own: bounds the rounding (node/aggregation/gram.py) */
 

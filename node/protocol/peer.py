@@ -1,8 +1,8 @@
 """A Peer: inputs in, outputs out, no clock, socket, thread or global randomness.
 
-It greets, then carries one attempt after the other through its phases (node/protocol/round.py). n equal CLOSEs
+It greets, then carries one attempt after the other through its phases (node/protocol/attempt/round.py). n equal CLOSEs
 commit the step, or void the attempt and start the next one at the same step with whoever is left. What goes wrong
-between peers goes to a dispute (node/protocol/arbitration.py), whose OUTCOME does the same.
+between peers goes to a dispute (node/protocol/disputes/dispute.py), whose OUTCOME does the same.
 """
 
 from __future__ import annotations
@@ -11,16 +11,7 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from node.protocol import waits
-from node.protocol.arbitration import outcome_timer
-from node.protocol.before import Before
-from node.protocol.candidate import ASK as ASK_STATE
-from node.protocol.candidate import PULL as PULL_STATE
-from node.protocol.candidate import Candidate
-from node.protocol.certificate import Certificate
-from node.protocol.deadlines import outcome_s
-from node.protocol.dispute import round_timer
-from node.protocol.events import (
+from btard.node.protocol.api.events import (
     BulkArrived,
     BulkKey,
     BulkRequested,
@@ -42,14 +33,23 @@ from node.protocol.events import (
     TranscriptRequested,
     ViewArrived,
 )
-from node.protocol.gradients import Gradients
-from node.protocol.lesson import Lesson
-from node.protocol.messages import Phase
-from node.protocol.notices import Expelled, PhaseEntered
-from node.protocol.resumption import Past, Resumption
-from node.protocol.round import Round
-from node.protocol.seat import HELLO
-from node.protocol.settling import Settling
+from btard.node.protocol.api.notices import Expelled, PhaseEntered
+from btard.node.protocol.attempt import timers
+from btard.node.protocol.attempt.deadlines import outcome_s
+from btard.node.protocol.attempt.gradient_requests import Gradients
+from btard.node.protocol.attempt.lifecycle import Settling
+from btard.node.protocol.attempt.round import Round
+from btard.node.protocol.disputes.before import Before
+from btard.node.protocol.disputes.dispute import outcome_timer
+from btard.node.protocol.disputes.dolev_strong import round_timer
+from btard.node.protocol.peer_state import HELLO
+from btard.node.protocol.state.snapshot import Past, Resumption
+from btard.node.protocol.state_sync.client import ASK as ASK_STATE
+from btard.node.protocol.state_sync.client import PULL as PULL_STATE
+from btard.node.protocol.state_sync.client import Candidate
+from btard.node.protocol.state_sync.messages import Lesson
+from btard.node.protocol.wire.certificate import Certificate
+from btard.node.protocol.wire.messages import Phase
 
 _FromPeers = MessageArrived | ViewArrived | BulkRequested | TranscriptRequested
 _FROM_PEERS = (MessageArrived, ViewArrived, BulkRequested, TranscriptRequested)
@@ -171,7 +171,7 @@ class Peer(Settling):
         """We are out of the roster: nothing of the attempt under way concerns us any more."""
         self._round = self._arbitration = None
         self._before, self.past, self._gradients = Before(), None, Gradients()
-        self._out += [CancelTimer(name) for name in (*waits.OF_AN_ATTEMPT, waits.FORWARD, waits.BEFORE, HELLO)]
+        self._out += [CancelTimer(name) for name in (*timers.OF_AN_ATTEMPT, timers.FORWARD, timers.BEFORE, HELLO)]
 
     def _rejoin(self, candidate: Candidate) -> bool:
         """Go on where a quorum lets us in; true if anything happened."""
@@ -253,24 +253,24 @@ class Peer(Settling):
                     problem = f"no majority of the roster agrees on how the dispute ended; missing: {unheard}"
                     return self._halt(None, problem)
         match name:
-            case waits.LAGGARDS if self._round is not None:
+            case timers.LAGGARDS if self._round is not None:
                 self._round.remind()
-            case waits.BULK if self._round is not None:
+            case timers.BULK if self._round is not None:
                 self._round.bulk_overdue()
-            case waits.MESSAGES if self._round is not None:
+            case timers.MESSAGES if self._round is not None:
                 self._round.overdue()
-            case waits.STALL if self._arbitration is not None and self._arbitration.lacking:
+            case timers.STALL if self._arbitration is not None and self._arbitration.lacking:
                 self._halt(None, "a dispute decided what this step comes to, but the bytes for it do not come")
-            case waits.STALL:
+            case timers.STALL:
                 self._halt(None, f"peers {self._silent()} do not answer, and no quorum removes them")
             case _ if name in (PULL_STATE, ASK_STATE) and self._candidate is not None:
                 given_up = self._candidate.overdue(name)
                 return self._halt(None, given_up) if given_up is not None else None
-            case waits.FORWARD:
+            case timers.FORWARD:
                 self._pass_on()
-            case waits.BEFORE if self._arbitration is not None and self._arbitration.resolved is not None:
+            case timers.BEFORE if self._arbitration is not None and self._arbitration.resolved is not None:
                 self._arbitration.followed = True
-            case waits.BEFORE:
+            case timers.BEFORE:
                 self._before_overdue()
             case _ if name == HELLO:
                 self._greeting.overdue()

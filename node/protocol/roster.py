@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from node.errors import LocalProtocolError
-from node.protocol.digest import digest, number
+from btard.node.errors import LocalProtocolError
+from btard.node.protocol.wire.digest import digest, number
 
 
 class Barred(Protocol):

@@ -8,8 +8,8 @@ from typing import Protocol
 
 from torch import Tensor
 
-from node.protocol.checksums import Arithmetic
-from node.protocol.rule import Rule
+from btard.node.protocol.attempt.verification import Arithmetic
+from btard.node.protocol.rule import Rule
 
 CROSS_PLATFORM_TOLERANCE = 1e-9
 """Relative tolerance of s and norm between machines whose float64 sums round differently."""

@@ -12,7 +12,7 @@ import msgspec
 import torch
 from blake3 import blake3
 
-from node.errors import BackendError
+from btard.node.errors import BackendError
 
 _CPU_INFO = Path("/proc/cpuinfo")
 # Instruction sets that oneDNN and MKL choose kernels by, beside the level that torch itself reports.

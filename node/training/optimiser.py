@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from node import kernels
+from btard.node import kernels
 
 
 @dataclass(frozen=True, slots=True)

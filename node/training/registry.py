@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
-from node.config import Plugin
-from node.registry import Registry
-from node.training.task import Task, TaskContext
+from btard.node.config import Plugin
+from btard.node.plugins.registry import Registry
+from btard.node.training.task import Task, TaskContext
 
 TaskFactory: TypeAlias = Callable[..., Task]
 """`(context: TaskContext, *, parameters with defaults) -> Task`."""
 
-TASKS: Registry[TaskFactory] = Registry("task", "node.training.tasks")
+TASKS: Registry[TaskFactory] = Registry("task", "btard.node.training.tasks")
 
 
 def task(

@@ -11,11 +11,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from node.errors import DataError, WireError
-from node.protocol.evidence import tensor_of
-from node.protocol.state import parameters_digest
-from node.records import read_regular
-from node.training.task import LARGEST_ENTRY, BatchTransform, Layer, Task
+from btard.node.errors import DataError, WireError
+from btard.node.protocol.evidence.format import tensor_of
+from btard.node.protocol.state.state import parameters_digest
+from btard.node.storage.records import read_regular
+from btard.node.training.task import LARGEST_ENTRY, BatchTransform, Layer, Task
 
 FOLDER = "initial"
 

@@ -56,7 +56,7 @@ def lay_out(shapes: Iterable[tuple[str, tuple[int, ...]]]) -> tuple[Layer, ...]:
 
 
 LARGEST_ENTRY = 2.0**40
-"""What an aggregator can still compute with (node/protocol/attempt.py refuses more)."""
+"""What an aggregator can still compute with (node/protocol/attempt/attempt.py refuses more)."""
 
 
 def tame(gradient_D: Tensor) -> Tensor:

@@ -13,13 +13,13 @@ import torch
 from blake3 import blake3
 from torch import Tensor
 
-from node.protocol.checksums import Arithmetic
-from node.protocol.encoding import decode_body, encode_body, endorsement_bytes, signing_bytes
-from node.protocol.messages import Body, Endorsed, Signed
-from node.protocol.peer import Peer
-from node.protocol.roster import Roster
-from node.protocol.rule import Aggregated, Rows
-from node.protocol.settings import Settings, Tools
+from btard.node.protocol.attempt.verification import Arithmetic
+from btard.node.protocol.peer import Peer
+from btard.node.protocol.roster import Roster
+from btard.node.protocol.rule import Aggregated, Rows
+from btard.node.protocol.settings import Settings, Tools
+from btard.node.protocol.wire.encoding import decode_body, encode_body, endorsement_bytes, signing_bytes
+from btard.node.protocol.wire.messages import Body, Endorsed, Signed
 
 SECOND = 1_000_000
 """Ticks of virtual time in a second: whole numbers, so that equal instants are equal."""

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from blake3 import blake3
 from msgspec.structs import replace
 
-from node.protocol.encoding import decode_body
-from node.protocol.messages import (
+from btard.node.protocol.wire.encoding import decode_body
+from btard.node.protocol.wire.messages import (
     Agg,
     Body,
     Checksums,

@@ -8,13 +8,13 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from node.keeper import Keeper, Key, _key
-from node.protocol.encoding import encode_body
-from node.protocol.events import BulkArrived, Input, MessageArrived, Output, ViewArrived
-from node.protocol.messages import Body, Phase, Signed
-from node.protocol.notices import Disputed, PhaseEntered
-from node.protocol.peer import Peer
-from node.protocol.roster import Roster
+from btard.node.protocol.api.events import BulkArrived, Input, MessageArrived, Output, ViewArrived
+from btard.node.protocol.api.notices import Disputed, PhaseEntered
+from btard.node.protocol.peer import Peer
+from btard.node.protocol.roster import Roster
+from btard.node.protocol.wire.encoding import encode_body
+from btard.node.protocol.wire.messages import Body, Phase, Signed
+from btard.node.storage.checkpointer import Keeper, Key, _key
 from tests.adversary.cluster import FINGERPRINT, Size, key_of, sign
 
 

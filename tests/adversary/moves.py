@@ -29,8 +29,8 @@ from itertools import combinations
 
 import msgspec
 
-from node.protocol.events import MessageArrived, ViewArrived
-from node.protocol.messages import Endorsed, Phase
+from btard.node.protocol.api.events import MessageArrived, ViewArrived
+from btard.node.protocol.wire.messages import Endorsed, Phase
 from tests.adversary import craft
 from tests.adversary.cluster import SECOND, endorse, sign
 from tests.adversary.craft import crafted

@@ -11,11 +11,11 @@ import importlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from node.protocol.before import Before
-from node.protocol.certificate import Certificate
-from node.protocol.encoding import decode_body, encode
-from node.protocol.messages import Close, Outcome, Signed
-from node.protocol.union import Decision
+from btard.node.protocol.disputes.before import Before
+from btard.node.protocol.disputes.resolution import Decision
+from btard.node.protocol.wire.certificate import Certificate
+from btard.node.protocol.wire.encoding import decode_body, encode
+from btard.node.protocol.wire.messages import Close, Outcome, Signed
 from tests.adversary.cluster import Size
 from tests.adversary.explore import Found, explore
 from tests.adversary.guided import guide
@@ -171,37 +171,37 @@ def _each_message(_: object) -> object:
 
 
 _FIRST_OUTCOMES: tuple[Patch, ...] = (
-    ("node.protocol.arbitration.MAX_OUTCOMES", lambda _: 1),
-    ("node.protocol.arbitration.Arbitration._resolve", _follow_silently),
+    ("btard.node.protocol.disputes.dispute.MAX_OUTCOMES", lambda _: 1),
+    ("btard.node.protocol.disputes.dispute.Arbitration._resolve", _follow_silently),
 )
 """Of each sender the first OUTCOME alone counts, and who acts on a majority's signs none."""
 _LATE_CLOSE = "near,c,@CLOSE1,hold:3:CLOSE:012,<Suspected"
 _TWO_STEPS = "near,c,@CLOSE1,hold:5:CLOSE:0123,@COMMIT2,hold:5:COMMIT:0123,<Suspected,give:5:CLOSE:01,susp:5:23,+3"
 
 REVERTED = (
-    Reverted("a certificate outranks the rest", (("node.protocol.union.Union._certificate", _nothing),), Size(4, 1),
+    Reverted("a certificate outranks the rest", (("btard.node.protocol.disputes.resolution.Union._certificate", _nothing),), Size(4, 1),
              _LATE_CLOSE),
-    Reverted("a dispute freezes its attempt", (("node.protocol.arbitration.Arbitration.begin", _deaf),), Size(4, 1),
+    Reverted("a dispute freezes its attempt", (("btard.node.protocol.disputes.dispute.Arbitration.begin", _deaf),), Size(4, 1),
              _LATE_CLOSE),
-    Reverted("a dispute has f + 1 rounds", (("node.protocol.dispute.Dispute.round_over", _hasty),), Size(4, 1),
+    Reverted("a dispute has f + 1 rounds", (("btard.node.protocol.disputes.dolev_strong.Dispute.round_over", _hasty),), Size(4, 1),
              "near,n,@CLOSE1,hold:3:CLOSE:012,<Suspected,+4,susp:1:02,give:3:CLOSE:2,+8"),
     Reverted("rounds wait for the attempt before",
-             (("node.protocol.disputing.Disputing._begin_rounds", _at_once), *_FIRST_OUTCOMES), Size(6, 2), _TWO_STEPS),
-    Reverted("a committed peer joins the dispute", (("node.protocol.disputing.Disputing._reason_to_join", _nothing),),
+             (("btard.node.protocol.disputes.router.Disputing._begin_rounds", _at_once), *_FIRST_OUTCOMES), Size(6, 2), _TWO_STEPS),
+    Reverted("a committed peer joins the dispute", (("btard.node.protocol.disputes.router.Disputing._reason_to_join", _nothing),),
              Size(4, 1), _LATE_CLOSE + ",give:3:CLOSE:0"),
     Reverted("one message from each closes the attempt before",
-             (("node.protocol.disputing.Disputing._look_at_those_here", _nothing),), Size(4, 1), "near,c,@CLOSE1"),
+             (("btard.node.protocol.disputes.router.Disputing._look_at_those_here", _nothing),), Size(4, 1), "near,c,@CLOSE1"),
     Reverted("an OUTCOME counts for what it says", _FIRST_OUTCOMES, Size(4, 1),
              "near,c,+13,view:3:01:1second,fate:3:12:equivocation"),
-    Reverted("a third CLOSE hides nothing", (("node.protocol.union.Union._certificate", _two_of_each),), Size(4, 1),
+    Reverted("a third CLOSE hides nothing", (("btard.node.protocol.disputes.resolution.Union._certificate", _two_of_each),), Size(4, 1),
              "near,c,+17,hold:3:CLOSE:012,+1,hold:3:COMMIT:01,+1,give:3:CLOSE:2"),
     Reverted("a restart keeps the attempt before",
-             (("node.protocol.peer.Peer._remembered", lambda _: lambda *_: Before()),), Size(6, 1),
+             (("btard.node.protocol.peer.Peer._remembered", lambda _: lambda *_: Before()),), Size(6, 1),
              "near,c,@CLOSE1,hold:5:CLOSE:01234,<Suspected,give:5:CLOSE:0,+1,kill:0:500", kills=True),
     Reverted("gradients are computed beside the message loop", (), Size(4, 1),
              "near,c,tg2500,block0=2500,@CLOSE1,hold:3:CLOSE:012,<Suspected"),
-    Reverted("a peer has one vote", (("node.protocol.certificate.Certificate.among", _each_message),), Size(4, 1),
+    Reverted("a peer has one vote", (("btard.node.protocol.wire.certificate.Certificate.among", _each_message),), Size(4, 1),
              "near,c,@AGG1"),
-    Reverted("equivocation is judged", (("node.protocol.union.Union._equivocation", _nothing),), Size(4, 1),
+    Reverted("equivocation is judged", (("btard.node.protocol.disputes.resolution.Union._equivocation", _nothing),), Size(4, 1),
              "near,c,@CLOSE1"),
 )  # fmt: skip

@@ -15,9 +15,9 @@ from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 import msgspec
 from torch import Tensor
 
-from node.protocol.events import DeadlinePassed
-from node.protocol.messages import Signed
-from node.protocol.settings import Settings, Tools
+from btard.node.protocol.api.events import DeadlinePassed
+from btard.node.protocol.settings import Settings, Tools
+from btard.node.protocol.wire.messages import Signed
 from tests.adversary.cluster import Size
 from tests.adversary.world import Style, World
 

@@ -10,8 +10,8 @@ import sys
 from collections.abc import Callable
 from typing import TypeVar
 
-from node.protocol import digest as digests
-from node.protocol import encoding
+from btard.node.protocol.wire import digest as digests
+from btard.node.protocol.wire import encoding
 
 Result = TypeVar("Result")
 _MOST = 200_000
@@ -54,7 +54,7 @@ def slow() -> None:
 
 def _replace(which: dict[Callable[..., object], Callable[..., object]]) -> None:
     for name, module in tuple(sys.modules.items()):
-        if name.startswith("node.protocol.") or name == "tests.adversary.cluster":
+        if name.startswith("btard.node.protocol.") or name == "tests.adversary.cluster":
             for attribute, value in tuple(vars(module).items()):
                 if callable(value) and getattr(value, "__hash__", None) and value in which:
                     setattr(module, attribute, which[value])

@@ -10,9 +10,9 @@ from functools import partial
 import pytest
 import torch
 
-from node.protocol.events import BulkArrived, Input, Output
-from node.protocol.notices import Banned, Committed, Expelled, Finished, Halted, Voided
-from node.protocol.peer import Peer
+from btard.node.protocol.api.events import BulkArrived, Input, Output
+from btard.node.protocol.api.notices import Banned, Committed, Expelled, Finished, Halted, Voided
+from btard.node.protocol.peer import Peer
 from tests.adversary import swift
 from tests.adversary.cluster import Size
 from tests.adversary.disk import Disk
@@ -205,7 +205,7 @@ def test_an_exception_in_an_honest_peer_is_found() -> None:
     def broken(*_: object) -> None:
         raise KeyError("x")
 
-    with without((("node.protocol.settling.Settling._commit", lambda _: broken),)):
+    with without((("btard.node.protocol.attempt.lifecycle.Settling._commit", lambda _: broken),)):
         world = World(Size(4, 1), Style())
         found = None
         while found is None and not world.over:
@@ -220,7 +220,7 @@ def test_a_peer_that_does_not_come_back_is_found(monkeypatch: pytest.MonkeyPatch
         return True
 
     monkeypatch.setattr("tests.adversary.world.PATIENCE_S", 0.2)
-    with without((("node.protocol.round.Round.advance", lambda _: endless),)):
+    with without((("btard.node.protocol.attempt.round.Round.advance", lambda _: endless),)):
         found = play(Size(4, 1), "near,c").broken
     assert found is not None
     assert "EndlessError" in found
@@ -269,7 +269,7 @@ def test_what_is_not_needed_is_dropped_from_a_line() -> None:
         raise KeyError("suspected")
 
     text = "near,c,@CLOSE1,view:5:0:1full,susp:5:0,trip:5:1"
-    with without((("node.protocol.hearing.Hearing._suspected", lambda _: broken),)):
+    with without((("btard.node.protocol.attempt.input_handling.Hearing._suspected", lambda _: broken),)):
         assert (play(Size(6, 2), text).broken or "").startswith("crash")
         *_, shortest = shrink(Size(6, 2), text, "crash")
     assert shortest == "near,c,@CLOSE1,susp:5:0"

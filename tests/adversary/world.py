@@ -14,8 +14,7 @@ from dataclasses import dataclass
 
 from msgspec.structs import replace
 
-from node.protocol.encoding import encode
-from node.protocol.events import (
+from btard.node.protocol.api.events import (
     BulkArrived,
     BulkRequested,
     CancelTimer,
@@ -39,9 +38,10 @@ from node.protocol.events import (
     TranscriptRequested,
     ViewArrived,
 )
-from node.protocol.messages import Body, Outcome, Phase, Signed
-from node.protocol.notices import Disputed, PhaseEntered, Resolved
-from node.protocol.peer import Peer
+from btard.node.protocol.api.notices import Disputed, PhaseEntered, Resolved
+from btard.node.protocol.peer import Peer
+from btard.node.protocol.wire.encoding import encode
+from btard.node.protocol.wire.messages import Body, Outcome, Phase, Signed
 from tests.adversary.cluster import D, Size, endorse, gradient, sign
 from tests.adversary.disk import Disk
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from launcher.containers import engine
-from node.errors import BackendError
+from btard.launcher.containers import engine
+from btard.node.errors import BackendError
 from tests.containers.cluster import Cluster
 
 REQUIRED = "CONTAINERS_REQUIRED"

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from launcher.backends.compose import project_name
-from launcher.containers import engine
-from launcher.containers.engine import Project
-from node.errors import BackendError
+from btard.launcher.backends.compose import project_name
+from btard.launcher.containers import engine
+from btard.launcher.containers.engine import Project
+from btard.node.errors import BackendError
 from tests.containers.cluster import PATIENCE_S, Cluster
 from tests.launching import LAUNCH, environment, launched, read_until
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from launcher.containers import versions
-from launcher.data import directory
+from btard.launcher.containers import versions
+from btard.launcher.run.data import directory
 from tests.containers.cluster import PATIENCE_S, ROOT, Cluster
 from tests.containers.conftest import REQUIRED
 
@@ -59,7 +59,7 @@ def contained(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 def launch(python: str, *words: str, where: Path) -> subprocess.CompletedProcess[str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("BTARD_")}
     kept |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [python, "-m", "launcher.cli", *words]
+    command = [python, "-m", "btard.launcher", *words]
     return subprocess.run(command, cwd=where, env=kept, capture_output=True, text=True, timeout=6 * PATIENCE_S)
 
 
@@ -85,7 +85,7 @@ def test_elsewhere_verify_names_what_differs_and_a_command_that_recomputes(
     contained: tuple[Path, Cluster], tmp_path: Path
 ) -> None:
     run_dir, _ = contained
-    ran = subprocess.run(["docker", "run", "--rm", "btard:cpu", "python", "-m", "launcher.containers.versions"],
+    ran = subprocess.run(["docker", "run", "--rm", "btard:cpu", "python", "-m", "btard.launcher.containers.versions"],
                          capture_output=True, text=True, check=True)  # fmt: skip
     there = ran.stdout.split('"torch":"')[1].split('"')[0]
     if there == versions.here().torch:

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from launcher import conditions
-from launcher.containers import kernel
-from launcher.containers.engine import Place, Project
-from launcher.containers.kernel import Kernel
-from launcher.containers.netns import Namespace
-from launcher.containers.shaper import Shaper
-from launcher.experiment import Experiment
-from node.errors import BackendError
+from btard.launcher.containers import kernel
+from btard.launcher.containers.engine import Place, Project
+from btard.launcher.containers.kernel import Kernel
+from btard.launcher.containers.netns import Namespace
+from btard.launcher.containers.shaper import Shaper
+from btard.launcher.network import conditions
+from btard.launcher.run.experiment import Experiment
+from btard.node.errors import BackendError
 from tests.containers.cluster import PATIENCE_S
 from tests.containers.conftest import REQUIRED
 from tests.containers.test_backend import left_of

@@ -14,11 +14,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from types import FrameType
 
-from node.config import Plugin, RunConfig
-from node.links import LinkModel
-from node.protocol.events import Input, MessageArrived, Output
-from node.protocol.notices import Committed, PhaseEntered
-from node.training.environment import pin
+from btard.node.config import Plugin, RunConfig
+from btard.node.netem.links import LinkModel
+from btard.node.protocol.api.events import Input, MessageArrived, Output
+from btard.node.protocol.api.notices import Committed, PhaseEntered
+from btard.node.training.environment import pin
 from tests.simulation.stage import set_up
 
 PEER, STEP = 0, 1

@@ -13,10 +13,9 @@ from contextlib import suppress
 import msgspec
 import torch
 
-from node.envelope import unseal
-from node.errors import WireError
-from node.protocol.encoding import decode_body, encode_body, endorsement_bytes, signing_bytes
-from node.protocol.events import (
+from btard.node.crypto.signing import Signer
+from btard.node.errors import WireError
+from btard.node.protocol.api.events import (
     BulkArrived,
     BulkRequested,
     ComputeGradient,
@@ -32,9 +31,10 @@ from node.protocol.events import (
     Start,
     ViewArrived,
 )
-from node.protocol.messages import Body, Endorsed, Outcome, Phase, Signed, Slot, Suspect, View
-from node.protocol.notices import Banned, Halted
-from node.signing import Signer
+from btard.node.protocol.api.notices import Banned, Halted
+from btard.node.protocol.wire.encoding import decode_body, encode_body, endorsement_bytes, signing_bytes
+from btard.node.protocol.wire.messages import Body, Endorsed, Outcome, Phase, Signed, Slot, Suspect, View
+from btard.node.transport.envelope import unseal
 from tests.fuzz.mutations import Source, flipped, key_of, mutate
 from tests.fuzz.scenes import ATTACKER, PEERS, Told, fresh, recorded, words, world
 

@@ -41,7 +41,9 @@ def _imported(guided: bool) -> tuple[Any, Any, Any, Any]:
     if not guided:
         from tests.fuzz import arena, mutations, returning, scenes
     else:
-        with atheris.instrument_imports(include=["node.wire", "node.envelope", "node.protocol"]):
+        with atheris.instrument_imports(
+            include=["btard.node.transport.framing", "btard.node.transport.envelope", "btard.node.protocol"]
+        ):
             from tests.fuzz import arena, mutations, returning, scenes
     return arena, mutations, returning, scenes
 
@@ -130,19 +132,19 @@ class Fuzz:
         return float(self._process.memory_info().rss) / 2**20
 
     def _decode(self, data: bytes) -> None:
-        from node import wire
-        from node.errors import WireError
+        from btard.node.errors import WireError
+        from btard.node.transport import framing
 
         # As the sockets hand them over: one frame of a buffer that may be written to.
         frame = memoryview(bytearray(data))
         with suppress(WireError):
-            content = wire.decode_control(frame, LARGEST)
+            content = framing.decode_control(frame, LARGEST)
             if isinstance(content, bytes):
                 self._arena.frame(content)
         with suppress(WireError):
-            wire.decode_bulk_header(frame)
+            framing.decode_bulk_header(frame)
         with suppress(WireError):
-            wire.bulk_tensor(frame)
+            framing.bulk_tensor(frame)
 
 
 def seeds() -> list[bytes]:

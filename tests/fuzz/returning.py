@@ -16,13 +16,12 @@ import msgspec
 import torch
 from torch import Tensor
 
-from node.build import Node, build_node
-from node.conditions import Conditions, Event, Window
-from node.config import NodeConfig, Plugin, RunConfig
-from node.envelope import seal, unseal
-from node.errors import WireError
-from node.protocol.encoding import decode_body, encode, signing_bytes
-from node.protocol.events import (
+from btard.node.build import Node, build_node
+from btard.node.config import NodeConfig, Plugin, RunConfig
+from btard.node.crypto.signing import Signer
+from btard.node.errors import WireError
+from btard.node.netem.conditions import Conditions, Event, Window
+from btard.node.protocol.api.events import (
     BulkArrived,
     BulkKey,
     BulkKind,
@@ -37,12 +36,13 @@ from node.protocol.events import (
     TranscriptRequested,
     ViewArrived,
 )
-from node.protocol.lesson import Lesson, decode_lesson
-from node.protocol.messages import Endorsed, Slot, View
-from node.protocol.notices import Banned, Committed, Expelled, Halted
-from node.protocol.resumption import Resumption
-from node.signing import Signer
-from node.training.environment import fingerprint
+from btard.node.protocol.api.notices import Banned, Committed, Expelled, Halted
+from btard.node.protocol.state.snapshot import Resumption
+from btard.node.protocol.state_sync.messages import Lesson, decode_lesson
+from btard.node.protocol.wire.encoding import decode_body, encode, signing_bytes
+from btard.node.protocol.wire.messages import Endorsed, Slot, View
+from btard.node.training.environment import fingerprint
+from btard.node.transport.envelope import seal, unseal
 from tests.fuzz.mutations import Source, flipped, key_of, mutate
 from tests.simulation.lies import LIES, signed
 from tests.simulation.restarting import Cluster

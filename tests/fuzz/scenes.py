@@ -7,21 +7,16 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from node.build import Node, build_node
-from node.config import NodeConfig, Plugin, Role, RunConfig, Schedule
-from node.keys import generate
-from node.protocol.encoding import decode_body
-from node.protocol.events import (
-    BulkArrived,
-    Input,
-    MessageArrived,
-    Output,
-)
-from node.protocol.messages import Outcome, Signed, View
-from node.simulator import Simulation, cluster
-from node.training.environment import fingerprint
-from node.training.registry import build_task
-from node.training.task import TaskContext
+from btard.node.build import Node, build_node
+from btard.node.config import NodeConfig, Plugin, Role, RunConfig, Schedule
+from btard.node.crypto.keys import generate
+from btard.node.drivers.simulator import Simulation, cluster
+from btard.node.protocol.api.events import BulkArrived, Input, MessageArrived, Output
+from btard.node.protocol.wire.encoding import decode_body
+from btard.node.protocol.wire.messages import Outcome, Signed, View
+from btard.node.training.environment import fingerprint
+from btard.node.training.registry import build_task
+from btard.node.training.task import TaskContext
 
 PEERS, ATTACKER, STEPS = 4, 3, 3
 RUN = RunConfig(peers=PEERS, task=Plugin("quadratic", {"dimension": 16}), steps=STEPS, batch_size=1)

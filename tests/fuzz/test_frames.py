@@ -6,12 +6,18 @@ from contextlib import suppress
 
 import pytest
 
-from node import wire
-from node.envelope import unseal
-from node.errors import WireError
-from node.protocol.encoding import decode_body
-from node.protocol.events import BulkRequested, LessonArrived, MessageArrived, TranscriptRequested, ViewArrived
-from node.protocol.messages import Phase
+from btard.node.errors import WireError
+from btard.node.protocol.api.events import (
+    BulkRequested,
+    LessonArrived,
+    MessageArrived,
+    TranscriptRequested,
+    ViewArrived,
+)
+from btard.node.protocol.wire.encoding import decode_body
+from btard.node.protocol.wire.messages import Phase
+from btard.node.transport import framing
+from btard.node.transport.envelope import unseal
 from tests.fuzz.frames import GROWTH_MB, LARGEST, Fuzz, at_random, seeds
 
 RUNS = 3000
@@ -30,7 +36,7 @@ def test_the_corpus_holds_every_kind_of_message() -> None:
     found = set()
     for seed in seeds():
         with suppress(WireError):
-            content = wire.decode_control(memoryview(seed), LARGEST)
+            content = framing.decode_control(memoryview(seed), LARGEST)
             if isinstance(content, bytes):
                 arrived = unseal(0, content)
                 found.add(

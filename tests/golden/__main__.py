@@ -7,9 +7,9 @@ import resource
 import sys
 from collections.abc import Sequence
 
-from launcher import data
-from node.errors import DataError
-from node.training.environment import difference, environment, pin
+from btard.launcher.run import data
+from btard.node.errors import DataError
+from btard.node.training.environment import difference, environment, pin
 from tests.golden import record
 from tests.golden.runs import MNIST, RUNS
 from tests.golden.told import Cells

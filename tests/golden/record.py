@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from node.training.environment import Environment, environment
+from btard.node.training.environment import Environment, environment
 from tests.golden.told import KINDS, Cells
 
 FILE = Path(__file__).parent / "golden.json"

@@ -13,7 +13,7 @@ from unittest.mock import patch
 
 import msgspec
 
-from launcher import Experiment, run
+from btard import Experiment, run
 from tests.golden.told import Cells, Telling, played
 from tests.simulation.composer import compose
 

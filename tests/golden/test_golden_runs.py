@@ -10,7 +10,7 @@ import msgspec
 import pytest
 import torch
 
-from node.training.environment import difference, environment
+from btard.node.training.environment import difference, environment
 from tests.golden import record
 from tests.golden.__main__ import check
 from tests.golden.runs import QUICK, RUNS

@@ -12,9 +12,8 @@ from pathlib import Path
 import msgspec
 from blake3 import blake3
 
-from node.journal import Record, read
-from node.protocol.events import Output
-from node.protocol.notices import (
+from btard.node.protocol.api.events import Output
+from btard.node.protocol.api.notices import (
     Accused,
     Banned,
     Committed,
@@ -30,7 +29,8 @@ from node.protocol.notices import (
     Undone,
     Voided,
 )
-from node.protocol.state import parameters_digest
+from btard.node.protocol.state.state import parameters_digest
+from btard.node.storage.journal import Record, read
 from tests.simulation.stage import Stage
 
 KINDS = ("course", "parameters", "state", "evidence", "sent")

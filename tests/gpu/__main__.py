@@ -6,7 +6,7 @@ import sys
 
 import torch
 
-from node.training import environment
+from btard.node.training import environment
 from tests.gpu.gradients import CASES, PEERS, at_once, distance
 
 

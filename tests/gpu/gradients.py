@@ -16,12 +16,13 @@ import torch
 from blake3 import blake3
 from torch import Tensor
 
-from launcher import data, syntax
-from launcher.backends.local import context, server_environment, without_main
-from launcher.experiment import gpu_share
-from node.build import task_of
-from node.config import RunConfig
-from node.training import environment
+from btard.launcher.backends.local import context, server_environment, without_main
+from btard.launcher.options import syntax
+from btard.launcher.run import data
+from btard.launcher.run.experiment import gpu_share
+from btard.node.build import task_of
+from btard.node.config import RunConfig
+from btard.node.training import environment
 from tests import cifar
 
 PEERS = 6

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from launcher import Experiment, run
-from launcher.backends.local import call_aside
-from node.audit import check_run
-from node.journal import read
+from btard import Experiment, run
+from btard.launcher.backends.local import call_aside
+from btard.node.storage.journal import read
+from btard.node.verify.audit import check_run
 from tests.integration.test_same_bits import TIMEOUT_S, assert_same_bits, told_by_sockets
 from tests.launching import command, launched, read_until, session
 from tests.scraping import scrape

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from launcher import doctor
-from launcher.experiment import gpu_share
-from node.errors import BackendError
-from node.training import environment
+from btard.launcher.cli import doctor
+from btard.launcher.run.experiment import gpu_share
+from btard.node.errors import BackendError
+from btard.node.training import environment
 from tests.gpu.gradients import CASES, PEERS, at_once, distance
 
 pytestmark = pytest.mark.gpu

@@ -13,12 +13,12 @@ from typing import Any
 
 import msgspec
 
-from node import keys
-from node.audit import Finding, Genesis, check_run
-from node.checkpoint import checkpoint_path
-from node.config import WIRE_VERSION, Endpoint, Plugin, Role, RunConfig, Schedule
-from node.journal import Record
-from node.recovery import MEMORY
+from btard.node.config import WIRE_VERSION, Endpoint, Plugin, Role, RunConfig, Schedule
+from btard.node.crypto import keys
+from btard.node.storage.checkpoint import checkpoint_path
+from btard.node.storage.journal import Record
+from btard.node.storage.recovery import MEMORY
+from btard.node.verify.audit import Finding, Genesis, check_run
 from tests.workers import Worker, changed, configs, workers
 
 RUN = RunConfig(

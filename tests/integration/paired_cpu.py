@@ -20,7 +20,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-LAUNCH = "from launcher.cli import main; main()"
+LAUNCH = "from btard.launcher.cli.main import main; main()"
 WARM_STEPS = int(os.environ.get("WARM_STEPS", "10"))
 
 

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from threading import Thread
 
-from node.config import Endpoint
+from btard.node.config import Endpoint
 
 _CHUNK_BYTES = 65536
 

@@ -23,11 +23,11 @@ from tempfile import TemporaryDirectory
 
 import psutil
 
-from launcher import Experiment
-from launcher.cluster import Result, Silent, run
-from launcher.state import Record
-from node import journal
-from node.audit import check_run
+from btard import Experiment
+from btard.launcher.monitor.state import Record
+from btard.launcher.run.cluster import Result, Silent, run
+from btard.node.storage import journal
+from btard.node.verify.audit import check_run
 
 PEERS, DELIVERY_S = 6, 2.0
 ATTACKS = (

@@ -18,8 +18,9 @@ import psutil
 import pytest
 import zmq
 
-from node import journal, keys
-from node.config import Endpoint, NodeConfig, Plugin, RunConfig
+from btard.node.config import Endpoint, NodeConfig, Plugin, RunConfig
+from btard.node.crypto import keys
+from btard.node.storage import journal
 from tests.integration.raw_peer import RawPeer, endless, more_frame
 from tests.ports import held_ports
 
@@ -59,7 +60,7 @@ class Cluster:
         )  # fmt: skip
         path = directory / "config.json"
         path.write_bytes(msgspec.json.encode(config))
-        return subprocess.Popen([sys.executable, "-m", "node", str(path)], stderr=subprocess.PIPE, text=True)
+        return subprocess.Popen([sys.executable, "-m", "btard.node", str(path)], stderr=subprocess.PIPE, text=True)
 
     def said(self, peer: int, event: str) -> list[dict[str, Any]]:
         path = self.directories[peer] / "journal.jsonl"

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from node.journal import Record, read
+from btard.node.storage.journal import Record, read
 from tests.launching import PATIENCE_S, launched
 
 pytestmark = pytest.mark.sockets

@@ -12,7 +12,7 @@ from time import monotonic
 import msgspec
 import pytest
 
-from node.config import NodeConfig, Plugin, Role, Schedule
+from btard.node.config import NodeConfig, Plugin, Role, Schedule
 from tests.workers import QUADRATIC, WATCHDOG_S, Worker, changed, introduce, roster, workers
 
 pytestmark = pytest.mark.sockets

@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from node.journal import read
+from btard.node.storage.journal import read
 from tests.launching import PATIENCE_S, launched
 
 pytestmark = pytest.mark.sockets

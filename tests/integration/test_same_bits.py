@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 from blake3 import blake3
 
-from launcher import Experiment, Result, run
-from launcher.rundir import read_record
-from node.audit import check_run, read_genesis
-from node.build import task_of
-from node.journal import read
-from node.protocol.notices import Banned, Committed, Finished, Voided
-from node.protocol.state import parameters_digest
-from node.simulator import cluster
+from btard import Experiment, Result, run
+from btard.launcher.run.run_directory import read_record
+from btard.node.build import task_of
+from btard.node.drivers.simulator import cluster
+from btard.node.protocol.api.notices import Banned, Committed, Finished, Voided
+from btard.node.protocol.state.state import parameters_digest
+from btard.node.storage.journal import read
+from btard.node.verify.audit import check_run, read_genesis
 
 pytestmark = pytest.mark.sockets
 TIMEOUT_S = 120.0

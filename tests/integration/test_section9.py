@@ -9,7 +9,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from node.config import Plugin, RunConfig
+from btard.node.config import Plugin, RunConfig
 from tests.integration.clusters import (
     RUN,
     Aftermath,

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from launcher import scenario
-from node.attacks.registry import ATTACKS as KNOWN
+from btard.launcher.run import scenario
+from btard.node.adversary.registry import ATTACKS as KNOWN
 from tests.integration.soak import ATTACKS, PEERS, compose, play
 
 

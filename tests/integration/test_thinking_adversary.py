@@ -10,11 +10,11 @@ import msgspec
 import pytest
 
 import tests
-from node import extensions
-from node.attacks.registry import ATTACKS
-from node.config import Plugin
-from node.registry import Registry
-from node.training.registry import TASKS
+from btard.node.adversary.registry import ATTACKS
+from btard.node.config import Plugin
+from btard.node.plugins import extensions
+from btard.node.plugins.registry import Registry
+from btard.node.training.registry import TASKS
 from tests.integration.clusters import RUN, Aftermath, Attacker, Plan, agree_step_by_step, keeps_the_promises, run_all
 
 pytestmark = pytest.mark.sockets

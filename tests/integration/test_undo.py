@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from node.config import Plugin
+from btard.node.config import Plugin
 from tests.integration.clusters import RUN, Attacker, Plan, keeps_the_promises, run_all
 
 pytestmark = pytest.mark.sockets

@@ -8,11 +8,11 @@ from random import Random
 import pytest
 import torch
 
-from node.config import Plugin, Role, RunConfig, Schedule
-from node.protocol.events import Output, Say, SendBulk
-from node.protocol.messages import Close, Commit, Phase, Reveal, Void
-from node.protocol.notices import Banned, Committed, PhaseEntered, Voided
-from node.protocol.randomness import share
+from btard.node.config import Plugin, Role, RunConfig, Schedule
+from btard.node.protocol.api.events import Output, Say, SendBulk
+from btard.node.protocol.api.notices import Banned, Committed, PhaseEntered, Voided
+from btard.node.protocol.attempt.mprng import share
+from btard.node.protocol.wire.messages import Close, Commit, Phase, Reveal, Void
 from tests.protocol_attempts import complete, said
 from tests.simulation.checkers import PROMISES
 from tests.simulation.hostile import interpose

@@ -7,13 +7,13 @@ import math
 import pytest
 import torch
 
-from node.aggregation import centered_clip
-from node.config import Plugin, Role, RunConfig, Schedule
-from node.protocol.checksums import checksum
-from node.protocol.messages import Report
-from node.protocol.notices import Banned, Committed
-from node.protocol.randomness import projection
-from node.protocol.roster import Roster
+from btard.node.aggregation import centered_clip
+from btard.node.config import Plugin, Role, RunConfig, Schedule
+from btard.node.protocol.api.notices import Banned, Committed
+from btard.node.protocol.attempt.mprng import projection
+from btard.node.protocol.attempt.verification import checksum
+from btard.node.protocol.roster import Roster
+from btard.node.protocol.wire.messages import Report
 from tests.protocol_attempts import complete, said
 from tests.simulation.checkers import PROMISES
 from tests.simulation.stage import Stage, play, set_up
@@ -54,7 +54,7 @@ def test_attackers_do_not_accuse_each_other() -> None:
 def test_a_commitment_to_the_computation() -> None:
     """Section 4.3: "At each step, workers compute a checksum of their computed gradients and broadcast it to announce
     completion and to commit to their computation"."""
-    from node.protocol.messages import Commit
+    from btard.node.protocol.wire.messages import Commit
 
     attempt = complete(step=1, node=2).attempt
     assert attempt.own_D is not None

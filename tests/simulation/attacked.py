@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from node.build import settings_of, tools_of
-from node.config import Plugin, Role, RunConfig, Schedule
-from node.keys import generate
-from node.links import LinkModel
-from node.protocol.events import Dropped, Output
-from node.protocol.notices import (
+from btard.node.build import settings_of, tools_of
+from btard.node.config import Plugin, Role, RunConfig, Schedule
+from btard.node.crypto.keys import generate
+from btard.node.drivers.simulator import Observed, cluster
+from btard.node.netem.links import LinkModel
+from btard.node.protocol.api.events import Dropped, Output
+from btard.node.protocol.api.notices import (
     Accused,
     Banned,
     Committed,
@@ -27,12 +28,11 @@ from node.protocol.notices import (
     Undone,
     Voided,
 )
-from node.protocol.proof import Ground, Verifier
-from node.protocol.state import Ban
-from node.simulator import Observed, cluster
-from node.training.environment import fingerprint
-from node.training.registry import build_task
-from node.training.task import Task, TaskContext
+from btard.node.protocol.evidence.verifier import Ground, Verifier
+from btard.node.protocol.state.state import Ban
+from btard.node.training.environment import fingerprint
+from btard.node.training.registry import build_task
+from btard.node.training.task import Task, TaskContext
 
 START = 3
 """The step attacked, where a test says nothing else."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 
-from node.config import Plugin, Role, RunConfig, Schedule
-from node.protocol.notices import Banned, Committed, Voided
-from node.protocol.proof import Verifier
-from node.protocol.state import Ban
+from btard.node.config import Plugin, Role, RunConfig, Schedule
+from btard.node.protocol.api.notices import Banned, Committed, Voided
+from btard.node.protocol.evidence.verifier import Verifier
+from btard.node.protocol.state.state import Ban
 from tests.simulation.stage import Stage, play, set_up
 
 TWO = (4, 5)

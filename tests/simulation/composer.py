@@ -15,11 +15,11 @@ import msgspec
 from blake3 import blake3
 from msgspec.structs import replace
 
-from node.attacks.registry import ATTACKS
-from node.attacks.targets import TARGETS
-from node.config import Plugin, Role, RunConfig, Schedule
-from node.links import LinkModel
-from node.registry import Entry
+from btard.node.adversary.registry import ATTACKS
+from btard.node.adversary.targets import TARGETS
+from btard.node.config import Plugin, Role, RunConfig, Schedule
+from btard.node.netem.links import LinkModel
+from btard.node.plugins.registry import Entry
 from tests.simulation.hooked import Hooked
 from tests.simulation.mishaps import FATES, Blow, Restarts, Strangers
 from tests.simulation.moves import Mind

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import cast
 
-from node.build import Compute, Node
-from node.network import Network
-from node.protocol.events import ComputeGradient, DeadlinePassed, Input, Say
-from node.protocol.messages import Body
-from node.protocol.notices import Banned, Committed, Returned, Undone, Voided
-from node.simulator import Observed, Simulation
+from btard.node.build import Compute, Node
+from btard.node.drivers.simulator import Observed, Simulation
+from btard.node.netem.network import Network
+from btard.node.protocol.api.events import ComputeGradient, DeadlinePassed, Input, Say
+from btard.node.protocol.api.notices import Banned, Committed, Returned, Undone, Voided
+from btard.node.protocol.wire.messages import Body
 
 OUTSIDE = -1
 """The node to which the actions belong."""
@@ -117,7 +117,8 @@ class Hooked(Simulation):
     def _fresh(self, seen: Observed) -> bool:
         """False for what a node says again since it forgot, with its memory, that it had said so; it says the same.
 
-        Its journal has both (node/keeping.py): the end of a step is gone through again after a crash in between.
+        Its journal has both (node/storage/durability.py): the end of a step is gone through again after a crash in
+        between.
         """
         match seen.output:
             case Committed(step=step, attempt=attempt) | Voided(step=step, attempt=attempt):

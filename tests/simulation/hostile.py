@@ -7,9 +7,9 @@ from dataclasses import dataclass, fields, replace
 
 import torch
 
-from node.build import Compute, Machine, Node
-from node.protocol.digest import digest, number
-from node.protocol.events import ComputeGradient, GradientReady, Input, Output
+from btard.node.build import Compute, Machine, Node
+from btard.node.protocol.api.events import ComputeGradient, GradientReady, Input, Output
+from btard.node.protocol.wire.digest import digest, number
 from tests.simulation.stage import Stage
 
 Rewrite = Callable[[Output], Iterable[Output]]

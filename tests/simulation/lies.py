@@ -7,10 +7,22 @@ from collections.abc import Callable
 
 import msgspec
 
-from node.protocol.encoding import decode_body, encode_body, signing_bytes
-from node.protocol.lesson import Lesson, Past
-from node.protocol.messages import Body, Close, Commit, Hello, Join, Outcome, Phase, Signed, Slot, Suspect, View
-from node.signing import Signer
+from btard.node.crypto.signing import Signer
+from btard.node.protocol.state_sync.messages import Lesson, Past
+from btard.node.protocol.wire.encoding import decode_body, encode_body, signing_bytes
+from btard.node.protocol.wire.messages import (
+    Body,
+    Close,
+    Commit,
+    Hello,
+    Join,
+    Outcome,
+    Phase,
+    Signed,
+    Slot,
+    Suspect,
+    View,
+)
 
 Lie = Callable[[Lesson, Signer, int], Lesson]
 """(what an honest peer tells, the liar's key, its id) -> what the liar tells."""

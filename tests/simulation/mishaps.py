@@ -12,17 +12,16 @@ from random import Random
 
 import torch
 
-from node.build import Node, build_node, genesis_digest, genesis_roster
-from node.conditions import Conditions
-from node.config import NodeConfig
-from node.direction import Director
-from node.disk import Disk
-from node.errors import BackendError, CheckpointError
-from node.keeper import Keeper
-from node.keys import generate
-from node.memory import remembering
-from node.protocol.encoding import encode_body, signing_bytes
-from node.protocol.events import (
+from btard.node.build import Node, build_node, genesis_digest, genesis_roster
+from btard.node.config import NodeConfig
+from btard.node.crypto.keys import generate
+from btard.node.crypto.signing import Signer, verify
+from btard.node.drivers.scheduler import Director
+from btard.node.drivers.shared_cache import remembering
+from btard.node.drivers.simulator import Stage as Outside
+from btard.node.errors import BackendError, CheckpointError
+from btard.node.netem.conditions import Conditions
+from btard.node.protocol.api.events import (
     BulkArrived,
     BulkKey,
     BulkKind,
@@ -33,12 +32,13 @@ from node.protocol.events import (
     TranscriptRequested,
     ViewArrived,
 )
-from node.protocol.lesson import lesson_of
-from node.protocol.messages import Body, Commit, Endorsed, Hello, Join, Phase, Signed, Slot, View
-from node.protocol.resumption import Resumption
-from node.signing import Signer, verify
-from node.simulator import Stage as Outside
-from node.training.environment import fingerprint
+from btard.node.protocol.state.snapshot import Resumption
+from btard.node.protocol.state_sync.messages import lesson_of
+from btard.node.protocol.wire.encoding import encode_body, signing_bytes
+from btard.node.protocol.wire.messages import Body, Commit, Endorsed, Hello, Join, Phase, Signed, Slot, View
+from btard.node.storage.checkpointer import Keeper
+from btard.node.storage.disk import Disk
+from btard.node.training.environment import fingerprint
 from tests.simulation.hooked import Hooked
 from tests.simulation.lies import LIES
 from tests.simulation.stage import RUN_ID, Stage

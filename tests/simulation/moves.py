@@ -14,9 +14,9 @@ from random import Random
 
 from msgspec.structs import replace as changed
 
-from node.protocol.attempt import Attempt
-from node.protocol.events import MessageArrived, Output, Say, ViewArrived
-from node.protocol.messages import Body, Endorsed, Outcome, Phase, Signed, View
+from btard.node.protocol.api.events import MessageArrived, Output, Say, ViewArrived
+from btard.node.protocol.attempt.attempt import Attempt
+from btard.node.protocol.wire.messages import Body, Endorsed, Outcome, Phase, Signed, View
 from tests.adversary import craft
 from tests.adversary.moves import CONTENTS, REASONS
 from tests.simulation.hooked import AFTERWARDS_S, Hooked

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from random import Random
 
-from node.links import Link, LinkModel
+from btard.node.netem.links import Link, LinkModel
 
 
 @dataclass(frozen=True, slots=True)

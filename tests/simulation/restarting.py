@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from node.build import Node, build_node, genesis_digest, genesis_roster, task_of
-from node.conditions import Conditions
-from node.config import NodeConfig, Plugin, Role, RunConfig
-from node.direction import Cue, Director
-from node.disk import Disk
-from node.keeper import Keeper
-from node.keys import generate
-from node.links import LinkModel
-from node.memory import remembering, remembering_gradients
-from node.network import Network
-from node.protocol.events import Input
-from node.protocol.notices import Committed
-from node.signing import verify
-from node.simulator import Observed, Simulation, Stage
-from node.training.environment import fingerprint
+from btard.node.build import Node, build_node, genesis_digest, genesis_roster, task_of
+from btard.node.config import NodeConfig, Plugin, Role, RunConfig
+from btard.node.crypto.keys import generate
+from btard.node.crypto.signing import verify
+from btard.node.drivers.scheduler import Cue, Director
+from btard.node.drivers.shared_cache import remembering, remembering_gradients
+from btard.node.drivers.simulator import Observed, Simulation, Stage
+from btard.node.netem.conditions import Conditions
+from btard.node.netem.links import LinkModel
+from btard.node.netem.network import Network
+from btard.node.protocol.api.events import Input
+from btard.node.protocol.api.notices import Committed
+from btard.node.storage.checkpointer import Keeper
+from btard.node.storage.disk import Disk
+from btard.node.training.environment import fingerprint
 from tests.simulation.checkers import PROMISES
 from tests.simulation.checkers.cost import Cost
 from tests.simulation.stage import RUN_ID, play

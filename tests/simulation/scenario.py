@@ -8,10 +8,10 @@ from __future__ import annotations
 import sys
 from random import Random
 
-from node.config import Plugin, Role, RunConfig, Schedule
-from node.links import LinkModel
-from node.protocol.notices import PhaseEntered
-from node.training.environment import pin
+from btard.node.config import Plugin, Role, RunConfig, Schedule
+from btard.node.netem.links import LinkModel
+from btard.node.protocol.api.notices import PhaseEntered
+from btard.node.training.environment import pin
 from tests.simulation.checkers import PROMISES
 from tests.simulation.stage import Stage, play, set_up
 

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from node.config import Plugin, Role, RunConfig, Schedule
-from node.links import LinkModel
-from node.protocol.notices import Banned, Committed
-from node.simulator import cluster
-from node.training.registry import build_task
-from node.training.task import TaskContext
+from btard.node.config import Plugin, Role, RunConfig, Schedule
+from btard.node.drivers.simulator import cluster
+from btard.node.netem.links import LinkModel
+from btard.node.protocol.api.notices import Banned, Committed
+from btard.node.training.registry import build_task
+from btard.node.training.task import TaskContext
 
 TASK = Plugin("quadratic", {"dimension": 24})
 BOTH = (4, 5)

@@ -18,9 +18,9 @@ from pathlib import Path
 
 import msgspec
 
-from node.protocol.events import Dropped
-from node.protocol.notices import PhaseEntered
-from node.training.environment import pin
+from btard.node.protocol.api.events import Dropped
+from btard.node.protocol.api.notices import PhaseEntered
+from btard.node.training.environment import pin
 from tests.simulation.checkers import PROMISES
 from tests.simulation.checkers.cost import Cost
 from tests.simulation.composer import COMPOSITION, compose, described

@@ -7,18 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from node.adversary import Adversary
-from node.build import genesis_roster, settings_of, tools_of
-from node.config import Role, RunConfig
-from node.keys import generate
-from node.links import LinkModel
-from node.protocol.notices import PhaseEntered
-from node.protocol.proof import Ground
-from node.protocol.round import Round
-from node.simulator import Observed, Simulation, cluster
-from node.training.environment import fingerprint
-from node.training.registry import build_task
-from node.training.task import Task, TaskContext
+from btard.node.adversary.adversary import Adversary
+from btard.node.build import genesis_roster, settings_of, tools_of
+from btard.node.config import Role, RunConfig
+from btard.node.crypto.keys import generate
+from btard.node.drivers.simulator import Observed, Simulation, cluster
+from btard.node.netem.links import LinkModel
+from btard.node.protocol.api.notices import PhaseEntered
+from btard.node.protocol.attempt.round import Round
+from btard.node.protocol.evidence.verifier import Ground
+from btard.node.training.environment import fingerprint
+from btard.node.training.registry import build_task
+from btard.node.training.task import Task, TaskContext
 
 RUN_ID = "simulated"
 

@@ -7,10 +7,10 @@ from collections.abc import Iterable
 import msgspec
 import pytest
 
-from node.config import Plugin, Role, RunConfig, Schedule
-from node.protocol.events import Output, Say
-from node.protocol.messages import Hello
-from node.protocol.notices import Banned, Finished
+from btard.node.config import Plugin, Role, RunConfig, Schedule
+from btard.node.protocol.api.events import Output, Say
+from btard.node.protocol.api.notices import Banned, Finished
+from btard.node.protocol.wire.messages import Hello
 from tests.simulation.hostile import interpose
 from tests.simulation.stage import play, set_up
 

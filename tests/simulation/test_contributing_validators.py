@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from node.build import genesis_digest
-from node.config import Plugin, Role, RunConfig, Schedule
-from node.keys import generate
-from node.protocol.notices import Banned, Committed, Finished
+from btard.node.build import genesis_digest
+from btard.node.config import Plugin, Role, RunConfig, Schedule
+from btard.node.crypto.keys import generate
+from btard.node.protocol.api.notices import Banned, Committed, Finished
 from tests.simulation.attacked import configuration
 from tests.simulation.checkers import PROMISES
 from tests.simulation.hostile import let_drift

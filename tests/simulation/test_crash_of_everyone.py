@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from node.conditions import Conditions, Event, Window
-from node.config import Plugin, Role, Schedule
-from node.protocol.notices import Banned, Committed, Finished, Voided
-from node.simulator import Observed
+from btard.node.config import Plugin, Role, Schedule
+from btard.node.drivers.simulator import Observed
+from btard.node.netem.conditions import Conditions, Event, Window
+from btard.node.protocol.api.notices import Banned, Committed, Finished, Voided
 from tests.simulation.restarting import Cluster, digests
 
 ATTACKERS, HONEST = (4, 5), (0, 1, 2, 3)

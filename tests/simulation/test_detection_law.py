@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import pytest
 
-from launcher.detection import Detection, Setting, detection_distribution
-from launcher.detection.careers import career
-from node.config import Plugin, Role, RunConfig, Schedule
-from node.protocol.notices import Banned, Halted
+from btard.launcher.detection import Detection, Setting, detection_distribution
+from btard.launcher.detection.careers import career
+from btard.node.config import Plugin, Role, RunConfig, Schedule
+from btard.node.protocol.api.notices import Banned, Halted
 from tests.simulation.stage import set_up
 from tests.test_law import LEVEL, chi_square_p
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from node.build import Node, genesis_roster
-from node.conditions import Change, Conditions, Event, Window
-from node.protocol.events import Input
-from node.protocol.notices import Banned, Committed, Finished, Halted, PhaseEntered
-from node.recovery import without_dispute
-from node.simulator import Observed
+from btard.node.build import Node, genesis_roster
+from btard.node.drivers.simulator import Observed
+from btard.node.netem.conditions import Change, Conditions, Event, Window
+from btard.node.protocol.api.events import Input
+from btard.node.protocol.api.notices import Banned, Committed, Finished, Halted, PhaseEntered
+from btard.node.storage.recovery import without_dispute
 from tests.simulation.restarting import Cluster, digests
 
 SIDES = (0, 1, 2), (3, 4, 5)

@@ -11,12 +11,14 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from node.config import Plugin, Role, RunConfig, Schedule
-from node.errors import WireError
-from node.keys import generate
-from node.protocol.encoding import decode_body, encode_body, signing_bytes
-from node.protocol.events import BulkArrived, BulkKey, BulkKind, Dropped, MessageArrived, Output, Say
-from node.protocol.messages import (
+from btard.node.config import Plugin, Role, RunConfig, Schedule
+from btard.node.crypto.keys import generate
+from btard.node.crypto.signing import Signer
+from btard.node.errors import WireError
+from btard.node.protocol.api.events import BulkArrived, BulkKey, BulkKind, Dropped, MessageArrived, Output, Say
+from btard.node.protocol.api.notices import Banned, Disputed, Expelled, Finished, Halted, PhaseEntered
+from btard.node.protocol.wire.encoding import decode_body, encode_body, signing_bytes
+from btard.node.protocol.wire.messages import (
     Accusation,
     AccusationKind,
     Agg,
@@ -37,8 +39,6 @@ from node.protocol.messages import (
     Verdict,
     Void,
 )
-from node.protocol.notices import Banned, Disputed, Expelled, Finished, Halted, PhaseEntered
-from node.signing import Signer
 from tests.simulation.checkers import Accuracy
 from tests.simulation.hostile import interpose, let_drift
 from tests.simulation.stage import Stage, play, set_up

@@ -10,15 +10,15 @@ from dataclasses import replace
 import msgspec
 import pytest
 
-from node.config import Plugin, Role, RunConfig, Schedule
-from node.keys import generate
-from node.protocol.bounds import view_bytes, view_messages
-from node.protocol.encoding import decode_body, encode_body, signing_bytes
-from node.protocol.events import Dropped, Output, Say, ViewArrived
-from node.protocol.messages import Body, Commit, Endorsed, Phase, Publish, Signed, Suspect, View
-from node.protocol.notices import Banned, Committed, Finished
-from node.protocol.union import Union
-from node.signing import Signer, verify
+from btard.node.config import Plugin, Role, RunConfig, Schedule
+from btard.node.crypto.keys import generate
+from btard.node.crypto.signing import Signer, verify
+from btard.node.protocol.api.events import Dropped, Output, Say, ViewArrived
+from btard.node.protocol.api.notices import Banned, Committed, Finished
+from btard.node.protocol.disputes.resolution import Union
+from btard.node.protocol.wire.encoding import decode_body, encode_body, signing_bytes
+from btard.node.protocol.wire.messages import Body, Commit, Endorsed, Phase, Publish, Signed, Suspect, View
+from btard.node.protocol.wire.size_limits import view_bytes, view_messages
 from tests.simulation.hostile import interpose
 from tests.simulation.stage import play, set_up
 from tests.test_mailroom import Case

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from node.build import Machine, Node
-from node.conditions import Conditions
-from node.protocol.events import Input, Output, Teach
-from node.protocol.lesson import Lesson
-from node.protocol.notices import Finished, Returned
-from node.signing import Signer
-from node.simulator import Observed
+from btard.node.build import Machine, Node
+from btard.node.crypto.signing import Signer
+from btard.node.drivers.simulator import Observed
+from btard.node.netem.conditions import Conditions
+from btard.node.protocol.api.events import Input, Output, Teach
+from btard.node.protocol.api.notices import Finished, Returned
+from btard.node.protocol.state_sync.messages import Lesson
 from tests.simulation.lies import LIES, Lie
 from tests.simulation.restarting import Cluster, digests
 from tests.simulation.test_rejoin import RUN, killed, outputs, removals

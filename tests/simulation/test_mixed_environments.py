@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from node.config import Plugin, Role, RunConfig, Schedule
-from node.protocol.events import Output, Say
-from node.protocol.messages import Checksums, Commit, Report
-from node.protocol.notices import Banned, Halted, PhaseEntered
-from node.protocol.tribunal import far_from
-from node.training.tasks.quadratic import Quadratic
+from btard.node.config import Plugin, Role, RunConfig, Schedule
+from btard.node.protocol.adjudication.verdict import far_from
+from btard.node.protocol.api.events import Output, Say
+from btard.node.protocol.api.notices import Banned, Halted, PhaseEntered
+from btard.node.protocol.wire.messages import Checksums, Commit, Report
+from btard.node.training.tasks.quadratic import Quadratic
 from tests.simulation.checkers import PROMISES, EvidenceHolds
 from tests.simulation.hostile import Rewrite, interpose, let_drift
 from tests.simulation.stage import Stage, play, set_up

@@ -7,17 +7,17 @@ from dataclasses import dataclass
 
 import pytest
 
-from node.config import Plugin, Role, RunConfig, Schedule
-from node.links import Link, LinkModel
-from node.protocol import dispute
-from node.protocol.arbitration import Arbitration
-from node.protocol.certificate import Certificate
-from node.protocol.messages import Phase
-from node.protocol.outcome import Ending
-from node.protocol.replay import UnprovenError
-from node.protocol.round import Round
-from node.protocol.settings import Settings
-from node.protocol.union import Union
+from btard.node.config import Plugin, Role, RunConfig, Schedule
+from btard.node.netem.links import Link, LinkModel
+from btard.node.protocol.attempt.ending import Ending
+from btard.node.protocol.attempt.round import Round
+from btard.node.protocol.disputes import dolev_strong
+from btard.node.protocol.disputes.dispute import Arbitration
+from btard.node.protocol.disputes.resolution import Union
+from btard.node.protocol.evidence.replay import UnprovenError
+from btard.node.protocol.settings import Settings
+from btard.node.protocol.wire.certificate import Certificate
+from btard.node.protocol.wire.messages import Phase
 from tests.simulation.checkers import PROMISES
 from tests.simulation.stage import Stage, play, set_up
 
@@ -114,7 +114,7 @@ MUTATIONS = (
     Mutation(
         "the prefix check", Round, {"_compare": nothing, "_unfit": no, "_end": end_by_values_alone}, another_prefix
     ),
-    Mutation("rounds of 2 D", dispute, {"dispute_round_s": half_as_long}, a_certificate_beside_a_second_close),
+    Mutation("rounds of 2 D", dolev_strong, {"dispute_round_s": half_as_long}, a_certificate_beside_a_second_close),
     Mutation("the certificate's priority", Union, {"_certificate": nothing}, two_closes_beside_a_certificate),
 )
 every_mutation = pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from node.config import Plugin, Schedule
+from btard.node.config import Plugin, Schedule
 from tests.simulation.attacked import START, configuration, play
 
 ONCE = Schedule(start=START, stop=START + 1)

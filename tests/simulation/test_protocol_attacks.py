@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from node.config import Plugin, Schedule
+from btard.node.config import Plugin, Schedule
 from tests.simulation.attacked import START, Story, configuration, play
 
 BOTH = (4, 5)

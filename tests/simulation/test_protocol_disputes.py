@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import pytest
 
-from node.attacks.registry import ATTACKS
-from node.config import Plugin, Schedule
-from node.links import LinkModel
+from btard.node.adversary.registry import ATTACKS
+from btard.node.config import Plugin, Schedule
+from btard.node.netem.links import LinkModel
 from tests.simulation.attacked import START, configuration, play
 
 BOTH = (4, 5)

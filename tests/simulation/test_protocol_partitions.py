@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from node.links import Link, LinkModel
-from node.protocol.notices import Banned, Committed, Disputed, Expelled, Finished, Halted
-from node.simulator import Simulation, cluster
-from node.training.registry import build_task
-from node.training.task import TaskContext
+from btard.node.drivers.simulator import Simulation, cluster
+from btard.node.netem.links import Link, LinkModel
+from btard.node.protocol.api.notices import Banned, Committed, Disputed, Expelled, Finished, Halted
+from btard.node.training.registry import build_task
+from btard.node.training.task import TaskContext
 from tests.simulation.attacked import LINKS, configuration, play
 
 SEEDS = 30

@@ -8,13 +8,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from node.conditions import Change, Conditions, Event, Window
-from node.config import Plugin, Role, RunConfig, Schedule
-from node.protocol.charges import FalseProbation
-from node.protocol.encoding import decode_body, decode_signed, encode, encode_body
-from node.protocol.evidence import decode
-from node.protocol.messages import Signed
-from node.protocol.notices import (
+from btard.node.config import Plugin, Role, RunConfig, Schedule
+from btard.node.drivers.simulator import Observed
+from btard.node.netem.conditions import Change, Conditions, Event, Window
+from btard.node.protocol.adjudication.charges import FalseProbation
+from btard.node.protocol.api.notices import (
     Banned,
     Committed,
     Disputed,
@@ -25,9 +23,11 @@ from node.protocol.notices import (
     Probed,
     Returned,
 )
-from node.protocol.proof import UnprovenError, Verifier
-from node.protocol.state import Summary
-from node.simulator import Observed
+from btard.node.protocol.evidence.format import decode
+from btard.node.protocol.evidence.verifier import UnprovenError, Verifier
+from btard.node.protocol.state.state import Summary
+from btard.node.protocol.wire.encoding import decode_body, decode_signed, encode, encode_body
+from btard.node.protocol.wire.messages import Signed
 from tests.simulation.attacked import START, Story, configuration, play
 from tests.simulation.restarting import Cluster, digests
 from tests.simulation.stage import set_up

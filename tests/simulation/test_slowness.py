@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from node.config import Plugin, RunConfig, Schedule
+from btard.node.config import Plugin, RunConfig, Schedule
 from tests.simulation.attacked import configuration, play
 from tests.simulation.slowness import BOTH, CASES, TASK, pace
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from node.config import Plugin, Role, RunConfig, Schedule
-from node.links import LinkModel
-from node.protocol.notices import Banned, Halted, Voided
+from btard.node.config import Plugin, Role, RunConfig, Schedule
+from btard.node.netem.links import LinkModel
+from btard.node.protocol.api.notices import Banned, Halted, Voided
 from tests.simulation.checkers import PROMISES
 from tests.simulation.stage import play, set_up
 

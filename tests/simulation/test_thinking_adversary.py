@@ -9,12 +9,12 @@ import msgspec
 import pytest
 
 import tests
-from node import extensions
-from node.attacks.registry import ATTACKS
-from node.conditions import Conditions, Event, Window
-from node.config import Plugin, Role, Schedule
-from node.protocol.notices import Banned, Committed, Disputed, Finished, PhaseEntered, Voided
-from node.simulator import Observed
+from btard.node.adversary.registry import ATTACKS
+from btard.node.config import Plugin, Role, Schedule
+from btard.node.drivers.simulator import Observed
+from btard.node.netem.conditions import Conditions, Event, Window
+from btard.node.plugins import extensions
+from btard.node.protocol.api.notices import Banned, Committed, Disputed, Finished, PhaseEntered, Voided
 from tests.simulation.attacked import START, configuration
 from tests.simulation.restarting import KEPT, Cluster, digests
 from tests.simulation.stage import play, set_up

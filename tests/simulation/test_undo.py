@@ -7,15 +7,15 @@ from dataclasses import replace
 
 import pytest
 
-from node.config import Plugin, Role, RunConfig, Schedule
-from node.links import LinkModel
-from node.protocol import update
-from node.protocol.attempt import Attempt
-from node.protocol.events import Output
-from node.protocol.notices import Banned, Committed, Finished, Undone
-from node.protocol.state import State, parameters_digest
-from node.protocol.undo import moved_on
-from node.simulator import Observed
+from btard.node.config import Plugin, Role, RunConfig, Schedule
+from btard.node.drivers.simulator import Observed
+from btard.node.netem.links import LinkModel
+from btard.node.protocol.api.events import Output
+from btard.node.protocol.api.notices import Banned, Committed, Finished, Undone
+from btard.node.protocol.attempt.attempt import Attempt
+from btard.node.protocol.state import transition
+from btard.node.protocol.state.rollback import moved_on
+from btard.node.protocol.state.state import State, parameters_digest
 from tests.simulation.checkers import PROMISES
 from tests.simulation.checkers.undo import Undoing
 from tests.simulation.stage import Stage, play, set_up
@@ -159,7 +159,7 @@ def test_with_one_checker_an_accomplice_keeps_the_poison(monkeypatch: pytest.Mon
         state = moved_on(attempt, after, lies)  # type: ignore[arg-type]
         return replace(state, window=replace(state.window, checkers=min(state.window.checkers, 1)))
 
-    monkeypatch.setattr(update, "moved_on", lonely)
+    monkeypatch.setattr(transition, "moved_on", lonely)
     attacks = {4: [Plugin("sign_flip")], 5: [Plugin("false_recheck")]}
     with pytest.raises(AssertionError, match=r"was not banned|did not restore"):
         for seed in range(12):

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import msgspec
 
-from node.conditions import Conditions, Event, Window
-from node.protocol.notices import Finished, PhaseEntered, Undone
-from node.simulator import Observed
+from btard.node.drivers.simulator import Observed
+from btard.node.netem.conditions import Conditions, Event, Window
+from btard.node.protocol.api.notices import Finished, PhaseEntered, Undone
 from tests.simulation.restarting import RUN, Cluster, digests
 from tests.simulation.test_churn import ATTACK
 

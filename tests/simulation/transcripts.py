@@ -9,12 +9,10 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from node.config import Plugin, Role, RunConfig, Schedule
-from node.links import LinkModel
-from node.protocol.encoding import decode_body
-from node.protocol.events import Dropped, Endorse, Forward, Output, Say
-from node.protocol.messages import Body, Close, Outcome, Signed, Suspect, View, Void
-from node.protocol.notices import (
+from btard.node.config import Plugin, Role, RunConfig, Schedule
+from btard.node.netem.links import LinkModel
+from btard.node.protocol.api.events import Dropped, Endorse, Forward, Output, Say
+from btard.node.protocol.api.notices import (
     Banned,
     Committed,
     Disputed,
@@ -26,7 +24,9 @@ from node.protocol.notices import (
     Suspected,
     Voided,
 )
-from node.training.environment import pin
+from btard.node.protocol.wire.encoding import decode_body
+from btard.node.protocol.wire.messages import Body, Close, Outcome, Signed, Suspect, View, Void
+from btard.node.training.environment import pin
 from tests.simulation.hostile import interpose
 from tests.simulation.stage import Stage, set_up
 

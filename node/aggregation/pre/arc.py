@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from node.aggregation.registry import pre_aggregation
-from node.aggregation.residual import clip_weights
-from node.aggregation.rows import check_rows
-from node.aggregation.strength import MAJORITY, faults
-from node.aggregation.subsets import row_norms
+from btard.node.aggregation.registry import pre_aggregation
+from btard.node.aggregation.residual import clip_weights
+from btard.node.aggregation.rows import check_rows
+from btard.node.aggregation.strength import MAJORITY, faults
+from btard.node.aggregation.subsets import row_norms
 
 
 @pre_aggregation("arc", source="Allouah et al. 2025 (ARC), algorithm 1", condition=MAJORITY,

@@ -6,9 +6,9 @@ import torch
 from blake3 import blake3
 from torch import Tensor
 
-from node.aggregation.registry import pre_aggregation
-from node.aggregation.rows import check_rows
-from node.aggregation.subsets import mean_of
+from btard.node.aggregation.registry import pre_aggregation
+from btard.node.aggregation.rows import check_rows
+from btard.node.aggregation.subsets import mean_of
 
 _SAMPLE_COLUMNS = 64
 

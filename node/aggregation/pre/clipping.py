@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from node.aggregation.registry import pre_aggregation
-from node.aggregation.residual import clip_weights
-from node.aggregation.rows import check_radius, check_rows
-from node.aggregation.subsets import row_norms
+from btard.node.aggregation.registry import pre_aggregation
+from btard.node.aggregation.residual import clip_weights
+from btard.node.aggregation.rows import check_radius, check_rows
+from btard.node.aggregation.subsets import row_norms
 
 
 @pre_aggregation("clipping", source="static clipping, as in Allouah et al. 2025 (ARC), section 2", examples=({},))

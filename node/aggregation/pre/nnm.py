@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from node.aggregation.registry import pre_aggregation
-from node.aggregation.rows import check_rows
-from node.aggregation.strength import MAJORITY, faults
-from node.aggregation.subsets import mean_of, pair_squares
+from btard.node.aggregation.registry import pre_aggregation
+from btard.node.aggregation.rows import check_rows
+from btard.node.aggregation.strength import MAJORITY, faults
+from btard.node.aggregation.subsets import mean_of, pair_squares
 
 
 @pre_aggregation("nnm", source="Allouah et al. 2023 (Fixing by Mixing), algorithm 2", condition=MAJORITY,

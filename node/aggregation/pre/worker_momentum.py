@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from node.aggregation.rows import check_rows
+from btard.node.aggregation.rows import check_rows
 
 
 def worker_momentum(inputs_NP: Tensor, before_NP: Tensor | None = None, *, beta: float = 0.9) -> Tensor:

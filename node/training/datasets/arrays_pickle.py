@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from node.errors import DataError
+from btard.node.errors import DataError
 
 # What NumPy 1 and 2 write for an array. `_reconstruct` only allocates; the bytes follow through `__setstate__`.
 _RECONSTRUCT: Any = np.empty(0).__reduce__()[0]

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from node.errors import DataError
-from node.training.datasets import repair
-from node.training.datasets.arrays_pickle import load_arrays
+from btard.node.errors import DataError
+from btard.node.training.datasets import repair
+from btard.node.training.datasets.arrays_pickle import load_arrays
 
 CLASSES = 10
 PIXEL_MEAN = (0.4914, 0.4822, 0.4465)  # of the training images scaled to [0, 1], by channel

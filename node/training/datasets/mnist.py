@@ -12,8 +12,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from node.errors import DataError
-from node.training.datasets import repair
+from btard.node.errors import DataError
+from btard.node.training.datasets import repair
 
 PIXEL_MEAN, PIXEL_STD = 0.1307, 0.3081  # of the training images scaled to [0, 1]
 CLASSES = 10

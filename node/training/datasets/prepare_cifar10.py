@@ -6,9 +6,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from node.errors import BackendError, DataError
-from node.training.datasets import cifar10
-from node.training.datasets.prepare import Report, Source, run_download
+from btard.node.errors import BackendError, DataError
+from btard.node.training.datasets import cifar10
+from btard.node.training.datasets.prepare import Report, Source, run_download
 
 _TORCHVISION = "import sys; from torchvision.datasets import CIFAR10; CIFAR10(sys.argv[1], download=True)"
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from node.training.models import pooled_convolution as pooled
-from node.training.task import lay_out
+from btard.node.training.models import pooled_convolution as pooled
+from btard.node.training.task import lay_out
 
 LAYOUT = lay_out(
     (

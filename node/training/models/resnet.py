@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from node.training.task import Layer, lay_out
+from btard.node.training.task import Layer, lay_out
 
 CLASSES = 10
 _STAGES = ((1, 1), (2, 2), (4, 2), (8, 2))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from node.training.task import Layer, lay_out
+from btard.node.training.task import Layer, lay_out
 
 _INITIAL_STD = 0.05
 

@@ -1,1 +1,1 @@
-"""One file per task; `node.training.registry` imports every module of this package."""
+"""One file per task; `btard.node.training.registry` imports every module of this package."""

@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from node.errors import ConfigError
-from node.training.datasets import cifar10
-from node.training.models import resnet
-from node.training.registry import task
-from node.training.sampling import generator_from, generator_from_int
-from node.training.task import BatchTransform, TaskContext, tame
+from btard.node.errors import ConfigError
+from btard.node.training.datasets import cifar10
+from btard.node.training.models import resnet
+from btard.node.training.registry import task
+from btard.node.training.sampling import generator_from, generator_from_int
+from btard.node.training.task import BatchTransform, TaskContext, tame
 
 _PADDING = 4
 _CALIBRATION = 512

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from node.training.datasets import mnist
-from node.training.models import lenet
-from node.training.registry import task
-from node.training.sampling import generator_from, generator_from_int
-from node.training.task import BatchTransform, TaskContext, tame
+from btard.node.training.datasets import mnist
+from btard.node.training.models import lenet
+from btard.node.training.registry import task
+from btard.node.training.sampling import generator_from, generator_from_int
+from btard.node.training.task import BatchTransform, TaskContext, tame
 
 
 class MnistCnn:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from node.errors import ConfigError
-from node.training.registry import task
-from node.training.sampling import generator_from, generator_from_int
-from node.training.task import BatchTransform, Layer, TaskContext, lay_out, tame
+from btard.node.errors import ConfigError
+from btard.node.training.registry import task
+from btard.node.training.sampling import generator_from, generator_from_int
+from btard.node.training.task import BatchTransform, Layer, TaskContext, lay_out, tame
 
 NEAR = 0.1  # a coordinate counts as correct within this distance of its optimum
 ENDLESS = 2**31

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from node.errors import ConfigError, DataError
-from node.training import datasets
-from node.training.models import transformer
-from node.training.registry import task
-from node.training.sampling import generator_from, generator_from_int
-from node.training.task import BatchTransform, TaskContext, tame
+from btard.node.errors import ConfigError, DataError
+from btard.node.training import datasets
+from btard.node.training.models import transformer
+from btard.node.training.registry import task
+from btard.node.training.sampling import generator_from, generator_from_int
+from btard.node.training.task import BatchTransform, TaskContext, tame
 
 TEXT = Path(datasets.__file__).parent / "texts" / "alice.txt"
 _TEST_SHARE = 0.1

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from node.protocol.notices import Accused
-from node.simulator import Observed
+from btard.node.drivers.simulator import Observed
+from btard.node.protocol.api.notices import Accused
 from tests.simulation.checkers.testimony import Bans, Commits
 from tests.simulation.oracle import REPORT, Account
 from tests.simulation.stage import Stage

@@ -6,8 +6,8 @@ import hashlib
 import struct
 from dataclasses import replace
 
-from node.protocol.notices import Banned, Committed, Expelled, Undone, Voided
-from node.simulator import Observed
+from btard.node.drivers.simulator import Observed
+from btard.node.protocol.api.notices import Banned, Committed, Expelled, Undone, Voided
 from tests.simulation.stage import Stage
 
 

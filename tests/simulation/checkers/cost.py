@@ -6,9 +6,9 @@ from __future__ import annotations
 from copy import copy
 from dataclasses import dataclass
 
-from node.protocol.attempt import Attempt
-from node.protocol.notices import Accused, Banned, Committed, Disputed, PhaseEntered, Suspected, Voided
-from node.simulator import Observed, Traffic
+from btard.node.drivers.simulator import Observed, Traffic
+from btard.node.protocol.api.notices import Accused, Banned, Committed, Disputed, PhaseEntered, Suspected, Voided
+from btard.node.protocol.attempt.attempt import Attempt
 from tests.simulation.hooked import Hooked
 from tests.simulation.oracle import REVEAL, bounds, told
 from tests.simulation.stage import Stage

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from itertools import combinations
 
-from node.protocol.notices import Committed, Voided
-from node.simulator import Observed
+from btard.node.drivers.simulator import Observed
+from btard.node.protocol.api.notices import Committed, Voided
 from tests.simulation.checkers.testimony import Bans
 from tests.simulation.oracle import CLOSE, SUSPECT, Told, contradictory, told
 from tests.simulation.stage import Stage

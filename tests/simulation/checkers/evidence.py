@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import msgspec
 
-from node.protocol.notices import Banned, Committed, Finished, Returned
-from node.protocol.proof import Verifier
-from node.protocol.state import Ban
-from node.simulator import Observed
+from btard.node.drivers.simulator import Observed
+from btard.node.protocol.api.notices import Banned, Committed, Finished, Returned
+from btard.node.protocol.evidence.verifier import Verifier
+from btard.node.protocol.state.state import Ban
 from tests.simulation.oracle import Told, certified, contradictory, hashed, stub_signed_by, vector_digest
 from tests.simulation.stage import Stage
 

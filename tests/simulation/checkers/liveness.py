@@ -3,7 +3,8 @@ dispute ends within its rounds plus a fifth, and every honest peer reaches the e
 
 from __future__ import annotations
 
-from node.protocol.notices import (
+from btard.node.drivers.simulator import Observed
+from btard.node.protocol.api.notices import (
     Committed,
     Disputed,
     Expelled,
@@ -14,7 +15,6 @@ from node.protocol.notices import (
     Undone,
     Voided,
 )
-from node.simulator import Observed
 from tests.simulation.stage import Stage
 
 MARGIN = 1.2

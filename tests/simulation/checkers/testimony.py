@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from node.protocol.notices import Banned, Committed, Returned
-from node.simulator import Observed
+from btard.node.drivers.simulator import Observed
+from btard.node.protocol.api.notices import Banned, Committed, Returned
 from tests.simulation.oracle import Account, World, genesis_r
 from tests.simulation.stage import Stage
 

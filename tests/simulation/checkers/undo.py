@@ -6,8 +6,8 @@ from __future__ import annotations
 import msgspec
 from torch import Tensor
 
-from node.protocol.notices import Committed, Undone
-from node.simulator import Observed
+from btard.node.drivers.simulator import Observed
+from btard.node.protocol.api.notices import Committed, Undone
 from tests.simulation.checkers.testimony import Bans, Commits
 from tests.simulation.oracle import Account
 from tests.simulation.stage import Stage

@@ -1,0 +1,1 @@
+"""The command line: `btard-launch [COMMAND] [OPTIONS]`."""

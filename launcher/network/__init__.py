@@ -1,0 +1,1 @@
+"""The network that a user asks for, and what it did."""

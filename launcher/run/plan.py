@@ -1,0 +1,279 @@
+"""Everything about a run that is settled before anything starts, and the checks of the place it will run in."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+
+from btard.launcher import backends
+from btard.launcher.network import conditions as network
+from btard.launcher.network import shaping, traffic
+from btard.launcher.run import data, expectations, initial_parameters, undo_window
+from btard.launcher.run.experiment import Experiment, kept, listen
+from btard.node.config import Endpoint, Role, RunConfig
+from btard.node.errors import BackendError, ConfigError, DataError
+from btard.node.netem.conditions import Conditions
+from btard.node.plugins import extensions
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from btard.node.training.task import Task
+
+Device = Literal["cpu", "cuda"]
+SPARE_BYTES = 64 << 20
+_RECORD_BYTES = 2048
+_CHECKPOINTS = 5
+"""Kept beside those of the window of undo: the newest, the steps before them, and one being written."""
+_CHECKPOINT_VECTORS = 4
+"""Of the model's size, for each step (docs/adr/0035-a-step-is-written-once.md)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A validated run.
+
+    Args:
+        dimension: entries of the gradient; None while the task's data is missing.
+        conditions: what the network is to be like, and what happens to workers; None: nothing.
+        warnings: what a scenario means for the run.
+        initial_D: what the file of `--init` holds; None: no such file, or the task's data is missing.
+        undo: what `--undo auto` came to, and why; empty where the user chose.
+    """
+
+    experiment: Experiment
+    run: RunConfig
+    roles: Mapping[int, Role]
+    data_directory: Path
+    dimension: int | None
+    conditions: Conditions | None = None
+    warnings: tuple[str, ...] = ()
+    undo: str = ""
+    initial_D: Tensor | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def listens(self) -> tuple[Endpoint, ...]:
+        """Where each node binds (port `*`: chosen by the system)."""
+        return tuple(listen(self.experiment.base_port, node) for node in range(self.run.peers))
+
+    @property
+    def bytes_expected(self) -> int | None:
+        """Bulk bytes of the whole run if nobody is banned."""
+        if self.dimension is None:
+            return None
+        idle = self.run.validate_every == 1 and not self.run.everyone_contributes
+        validators = self.run.validators if idle else 0
+        return traffic.run_bytes(self.dimension, self.run.peers, self.run.steps, validators)
+
+
+def quick_check(experiment: Experiment) -> None:
+    """Refuse what can be refused without loading torch.
+
+    Raises:
+        ConfigError: an option out of range, an unknown backend, or an expectation that cannot be read.
+    """
+    experiment.run_config("cpu")
+    names = [Path(path).name for path in experiment.imports]
+    if len(set(names)) < len(names):
+        raise ConfigError(f"--import names {', '.join(names)}: two files of one name; rename one of them")
+    backends.check(experiment.backend)
+    if experiment.monitor and experiment.backend not in ("local", "compose"):
+        raise ConfigError(
+            f"--monitor watches processes and containers; --backend {experiment.backend} has none: leave it out"
+        )
+    if experiment.imports and experiment.backend == "compose":
+        raise ConfigError(
+            f"--import {experiment.imports[0]}: the image of --backend compose holds no files of yours; "
+            "install a package in it, or use --backend local"
+        )
+    if experiment.init is not None and experiment.backend == "compose":
+        raise ConfigError(
+            f"--init {experiment.init}: the containers of --backend compose hold no files of yours; use --backend local"
+        )
+    if experiment.topology != "butterfly" and experiment.backend != "simulated":
+        raise ConfigError(
+            f"--topology {experiment.topology} is a comparison run, which takes one process; add --backend simulated"
+        )
+    expectations.parse_all(experiment.expect)
+    shaping.check(experiment)
+    if network.of(experiment) is not None and experiment.topology != "butterfly":
+        raise ConfigError(
+            f"--topology {experiment.topology} has no links to model; leave out what concerns the network"
+        )
+
+
+def make(experiment: Experiment) -> Plan:
+    """Validate everything that a user may have got wrong; starts and writes nothing.
+
+    Raises:
+        ConfigError: an option, name or parameter that cannot be run, or an own attack, rule or task that would fail.
+        BackendError: no such device here.
+    """
+    quick_check(experiment)
+    run = experiment.run_config(device(experiment.device))
+    extensions.load([Path(path) for path in experiment.imports])
+    roles = experiment.roles()
+    where = data.directory(experiment.data_dir)
+    from btard.launcher.run import plugin_trial
+    from btard.node.adversary.registry import check_topology
+    from btard.node.aggregation.factory import check_names
+    from btard.node.aggregation.resilience import rule_for
+    from btard.node.baselines import topologies
+    from btard.node.training.registry import TASKS
+
+    check_names(run.rule, run.pre)
+    TASKS.check(run.task.name, run.task.parameters)
+    plugin_trial.check(run, roles, experiment.imports, where)
+    rule_for(run, len(roles))
+    topologies.check(run)
+    for role in roles.values():
+        check_topology(role, run.topology)
+    conditions = network.of(experiment)
+    _check_delay(conditions, run)
+    task = _task(run, where, roles)
+    dimension = task.dimension if task is not None else None
+    initial_D, said = None, ""
+    if experiment.init is not None and task is not None:
+        from btard.node.protocol.state.state import parameters_digest
+
+        initial_D = initial_parameters.load(Path(experiment.init), task.layout)
+        run = msgspec.structs.replace(run, init=parameters_digest(initial_D).hex())
+    if experiment.undo is None:
+        window = undo_window.automatic(experiment, run, dimension)
+        run, said = msgspec.structs.replace(run, undo=window.steps), window.why
+    warnings = network.scenario(experiment).warnings
+    return Plan(experiment, run, roles, where, dimension, conditions, warnings, said, initial_D)
+
+
+def _check_delay(asked: Conditions | None, run: RunConfig) -> None:
+    """Refuse links on which messages cannot be handled within D, which counts from signing to handling.
+
+    Raises:
+        ConfigError: the network alone takes all of it.
+    """
+    delay_s = network.always_s(asked) if asked is not None else 0.0
+    if delay_s >= run.delivery_bound_s:
+        raise ConfigError(
+            f"--delay, --jitter or --link let a message take {delay_s:g} s, and --delivery-bound "
+            f"{run.delivery_bound_s:g} s is to cover that and the time until it is handled; raise --delivery-bound"
+        )
+
+
+def again(experiment: Experiment, run: RunConfig, roles: Mapping[int, Role], where: Path) -> Plan:
+    """The plan of a run that was settled elsewhere, with the data as it lies here."""
+    task = _task(run, where, roles)
+    dimension = task.dimension if task is not None else None
+    said = undo_window.automatic(experiment, run, dimension).why if experiment.undo is None else ""
+    return Plan(experiment, run, roles, where, dimension, network.of(experiment), undo=said)
+
+
+def device(choice: str) -> Device:
+    """What computes gradients: the choice, or for `auto` the GPU if there is one.
+
+    Raises:
+        BackendError: cuda is asked for and torch finds no GPU.
+    """
+    if choice == "cpu" or (choice == "auto" and not driver_present()):
+        return "cpu"
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    if choice == "cuda":
+        raise BackendError("--device cuda: torch finds no usable GPU here; use --device cpu")
+    return "cpu"
+
+
+def preflight(plan: Plan) -> None:
+    """Check the place: ports and disk.
+
+    Raises:
+        BackendError: a port is in use, or the disk is too full for the run.
+    """
+    for node, endpoint in enumerate(plan.listens):
+        for address in (endpoint.control, endpoint.bulk):
+            _check_port(address, node, plan.experiment.base_port)
+    target = Path(plan.experiment.run_dir or "runs").absolute()
+    free = free_bytes(target)
+    need = bytes_on_disk(plan)
+    if free < need:
+        raise BackendError(
+            f"the disk of {target} has {traffic.human(free)} free, the run needs {traffic.human(need)}; "
+            "free some space, or use another --run-dir"
+        )
+
+
+def bytes_on_disk(plan: Plan) -> int:
+    """An upper estimate of what a run keeps: journals twice (nodes and collected), parameters, checkpoints of the
+    newest steps and of the window of undo, and a reserve."""
+    peers, dimension = plan.run.peers, plan.dimension or 0
+    journals = 2 * peers * (plan.run.steps + 1) * _RECORD_BYTES
+    checkpoints = 0
+    if kept(plan.experiment, plan.conditions):
+        files = min(plan.run.undo, plan.run.steps) + _CHECKPOINTS
+        step_bytes = _CHECKPOINT_VECTORS * traffic.FLOAT_BYTES * dimension + undo_window.MESSAGE_BYTES * peers**2
+        checkpoints = peers * files * step_bytes
+    return SPARE_BYTES + journals + 8 * peers * dimension + checkpoints
+
+
+def free_bytes(path: Path) -> int:
+    """Free space where `path` is or would be."""
+    while not path.exists():
+        path = path.parent
+    return shutil.disk_usage(path).free
+
+
+def _task(run: RunConfig, where: Path, roles: Mapping[int, Role]) -> Task | None:
+    """The task, None while its data is missing; also refuses attacks on labels of a task that has none."""
+    from btard.node.adversary.registry import ATTACKS
+    from btard.node.training.registry import build_task
+    from btard.node.training.task import TaskContext
+
+    try:
+        task = build_task(run.task, TaskContext(where, run.batch_size))
+    except DataError:
+        return None
+    if run.batch_size > task.train_size:
+        raise ConfigError(
+            f"--batch-size {run.batch_size} is more than the {task.train_size} training examples of task "
+            f"{run.task.name!r}; use at most {task.train_size}"
+        )
+    if run.peers > task.dimension:
+        raise ConfigError(f"--peers {run.peers} is more than the {task.dimension} entries of task {run.task.name!r}")
+    for attack in (attack for role in roles.values() for attack in role.attacks):
+        if ATTACKS.get(attack.name).facts.get("needs_classes") and task.classes < 2:
+            raise ConfigError(f"attack {attack.name!r} needs a task with labels; use --task mnist_cnn")
+    return task
+
+
+def driver_present() -> bool:
+    """True if this machine has a driver for NVIDIA's GPUs; torch need not be asked, which takes seconds."""
+    return any(Path(path).exists() for path in ("/dev/nvidiactl", "/dev/dxg"))
+
+
+def bind_problem(port: int) -> str | None:
+    """Why a local port cannot be bound; None if it can."""
+    with socket.socket() as probe:
+        # As ZeroMQ binds: a port whose last connection is only timing out is free.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            return error.strerror
+    return None
+
+
+def _check_port(address: str, node: int, base_port: int) -> None:
+    port = address.rpartition(":")[2]
+    problem = None if port == "*" else bind_problem(int(port))
+    if problem is not None:
+        raise BackendError(
+            f"port {port} of node {node} cannot be bound ({problem}); use another --base-port than {base_port}, "
+            "or 0 to let the system choose"
+        )

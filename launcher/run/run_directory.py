@@ -1,0 +1,215 @@
+"""The run directory: made in one go before anything starts, removed again if the start fails."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import re
+import secrets
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from btard.launcher.files import disk_error, write_atomically
+from btard.launcher.run.experiment import IMPORTS, Experiment, Seeds, node_configs
+from btard.node.config import WIRE_VERSION, Member, NodeConfig, Role, RunConfig
+from btard.node.errors import BackendError, ConfigError, DataError
+from btard.node.netem.conditions import Conditions
+from btard.node.storage.records import read_regular
+
+FORMAT = 1
+_RECORD_BYTES = 16 << 20
+_PACKAGES = ("btard", "torch", "numpy", "pyzmq", "pynacl", "blake3", "msgspec", "click", "rich")
+
+
+class Versions(msgspec.Struct, frozen=True):
+    """What ran: interpreter, platform, packages (None: not installed) and the state of the source tree."""
+
+    python: str
+    platform: str
+    packages: dict[str, str | None]
+    git_commit: str | None
+    git_clean: bool | None
+
+
+class Genesis(msgspec.Struct, frozen=True):
+    """genesis.json, the public half: all that a third party needs to check a ban."""
+
+    format: int
+    wire_version: int
+    run_id: str
+    run: RunConfig
+    members: tuple[Member, ...]
+
+
+class RunRecord(msgspec.Struct, frozen=True):
+    """run.json: how the run came about. It holds the roles, so no node reads it."""
+
+    format: int
+    wire_version: int
+    run_id: str
+    started: str
+    argv: tuple[str, ...]
+    experiment: Experiment
+    sources: dict[str, str]
+    run: RunConfig
+    seeds: Seeds
+    roles: dict[str, Role]
+    link_model: Conditions | None
+    data_directory: str
+    versions: Versions
+
+
+class RunDirectory(msgspec.Struct, frozen=True):
+    """A run directory that is ready to start."""
+
+    path: Path
+    run_id: str
+    configs: tuple[NodeConfig, ...]
+
+
+def create(
+    experiment: Experiment, run: RunConfig, roles: Mapping[int, Role], data_directory: Path,
+    *, argv: Sequence[str] = (), sources: Mapping[str, str] | None = None, conditions: Conditions | None = None,
+) -> RunDirectory:  # fmt: skip
+    """Make the run directory with genesis.json, run.json and each node's folder, secrets and configuration.
+
+    Raises:
+        ConfigError: the directory asked for exists and is not empty.
+        BackendError: it cannot be written; nothing is left behind.
+    """
+    from btard.node.crypto import keys
+
+    path = _claim(experiment)
+    # Unlike the directory's name, the run's says nothing of its attacks: every node learns it.
+    run_id = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+    try:
+        members, hidden = keys.generate(experiment.seeds.protocol, run.peers)
+        configs = node_configs(experiment, run, roles, members, run_id, path, data_directory, conditions)
+        (path / "logs").mkdir()
+        _keep_imports(experiment, path / IMPORTS)
+        for config, secret in zip(configs, hidden, strict=True):
+            Path(config.directory).mkdir(parents=True)
+            keys.write(Path(config.secrets_file), secret)
+            write_atomically(Path(config.directory) / "config.json", _json(config), mode=0o600)
+        write_atomically(path / "genesis.json", _json(Genesis(FORMAT, WIRE_VERSION, run_id, run, members)))
+        record = RunRecord(
+            FORMAT, WIRE_VERSION, run_id, time.strftime("%Y-%m-%dT%H:%M:%S%z"), tuple(argv), experiment,
+            dict(sources or {}), run, experiment.seeds, {str(peer): role for peer, role in roles.items()},
+            conditions,
+            str(data_directory), versions(),
+        )  # fmt: skip
+        write_atomically(path / "run.json", _json(record))
+    except OSError as error:
+        remove(path)
+        raise disk_error(error, path) from error
+    except BaseException:
+        remove(path)
+        raise
+    return RunDirectory(path, run_id, configs)
+
+
+def _keep_imports(experiment: Experiment, directory: Path) -> None:
+    """Copies of the files that the run is made with: what the workers load, and what a verifier may read."""
+    if experiment.imports:
+        directory.mkdir()
+    for name in experiment.imports:
+        shutil.copyfile(name, directory / Path(name).name)
+
+
+def remove(path: Path) -> None:
+    """Delete a run directory that did not start, and `runs/` if that leaves it empty."""
+    shutil.rmtree(path, ignore_errors=True)
+    if path.parent.name == "runs":
+        try:
+            path.parent.rmdir()
+        except OSError:
+            return
+
+
+def read_record(run_dir: Path) -> RunRecord:
+    """The run.json of a run directory.
+
+    Raises:
+        ConfigError: there is none, or it is not one of ours.
+    """
+    path = run_dir / "run.json"
+    try:
+        return msgspec.json.decode(read_regular(run_dir, path.name, _RECORD_BYTES), type=RunRecord)
+    except (OSError, DataError) as error:
+        problem = error.strerror if isinstance(error, OSError) else str(error)
+        raise ConfigError(
+            f"{run_dir} is not a run directory: {path.name} cannot be read ({problem}); name one below runs/"
+        ) from error
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{path} is not readable by this version: {error}") from error
+
+
+def versions() -> Versions:
+    """Versions of what runs here, and the commit it was built from where it is a clone."""
+    packages = {name: _version(name) for name in _PACKAGES}
+    commit, clean = _git_state(Path(__file__).resolve().parents[2])
+    return Versions(sys.version.split()[0], platform.platform(), packages, commit, clean)
+
+
+def _claim(experiment: Experiment) -> Path:
+    """Create the directory, and only that: two runs started in the same second get different ones."""
+    if experiment.run_dir is not None:
+        path = Path(experiment.run_dir).absolute()
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise ConfigError(f"--run-dir {experiment.run_dir} exists and is not empty; name a new directory")
+        return _make(path, exist_ok=True)
+    stem = f"{time.strftime('%Y%m%d-%H%M%S')}-{_name(experiment)}"
+    for attempt in range(1000):
+        path = Path("runs").absolute() / (f"{stem}-{attempt + 1}" if attempt else stem)
+        if not path.exists():
+            return _make(path, exist_ok=False)
+    raise BackendError(f"runs/{stem} is taken a thousand times; use --run-dir")
+
+
+def _make(path: Path, exist_ok: bool) -> Path:
+    try:
+        path.mkdir(parents=True, exist_ok=exist_ok)
+        if not os.access(path, os.W_OK | os.X_OK):
+            raise PermissionError(13, "Permission denied")
+    except OSError as error:
+        raise disk_error(error, path) from error
+    return path
+
+
+def _name(experiment: Experiment) -> str:
+    """A short name for people: the attacks, or "clean"."""
+    attacks = [experiment.attack] if experiment.attack else []
+    attacks += [role.partition("=")[2] for role in experiment.role]
+    names = dict.fromkeys(name for text in attacks for name in re.findall(r"(?:^|\+)\s*([A-Za-z_]\w*)", text))
+    return "-".join(list(names)[:3]) or "clean"
+
+
+def _json(value: object) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _git_state(source: Path) -> tuple[str | None, bool | None]:
+    if not (source / ".git").exists():
+        return None, None
+    try:
+        head, status = (
+            subprocess.run(["git", "-C", str(source), *command], capture_output=True, text=True, timeout=10, check=True)
+            for command in (["rev-parse", "HEAD"], ["status", "--porcelain"])
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None, None
+    return head.stdout.strip(), not status.stdout.strip()

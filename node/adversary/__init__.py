@@ -1,0 +1,1 @@
+"""Byzantine nodes: an honest peer between two filters, and the attacks that steer them."""

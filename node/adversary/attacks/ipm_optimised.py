@@ -1,0 +1,35 @@
+"""Inner-product manipulation, as strong as works."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from btard.node.adversary.registry import attack
+from btard.node.adversary.search import strongest
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from btard.node.adversary.view import View
+
+
+@attack(
+    "ipm_optimised",
+    acts_on="gradient",
+    source="Allouah et al. 2023, section 6 (FOE with the factor searched for); Xie et al. 2020",
+    examples=({}, {"evaluations": 12}),
+)
+def ipm_optimised(gradient_D: Tensor, view: View, *, evaluations: int = 20) -> Tensor:
+    """`-eps mu` with the eps that moves the aggregate of the rule in use farthest from mu.
+
+    Args:
+        gradient_D: own honest gradient, float32.
+        evaluations: 10 octaves and the rounds of the search; the rule is computed 2 evaluations - 10 times at most.
+
+    Source: Allouah et al. 2023 (arXiv 2302.01772), section 6: the factor of FOE by a line search.
+    """
+    honest_HD = view.honest_gradients()
+    if not len(honest_HD):
+        return gradient_D
+    mean_D = honest_HD.mean(dim=0)
+    return strongest(lambda eps: -eps * mean_D, view, honest_HD, evaluations)

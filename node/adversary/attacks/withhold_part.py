@@ -1,0 +1,42 @@
+"""A part that does not arrive."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from btard.node.adversary.registry import attack
+from btard.node.adversary.targets import TARGETS, chosen
+from btard.node.protocol.api.events import BulkKind, SendBulk
+
+if TYPE_CHECKING:
+    from btard.node.adversary.view import View
+    from btard.node.protocol.api.events import Output
+
+
+@attack(
+    "withhold_part",
+    acts_on="outputs",
+    source="Gorbunov et al. 2021, section 3.2 (ELIMINATE); PROTOCOL section 5",
+    examples=({}, {"to": "one", "again": True}),
+    choices={"to": TARGETS, "published_to": TARGETS},
+)
+def withhold_part(
+    output: Output, view: View, *, to: str = "all", again: bool = False, published_to: str = "all", apart: bool = False
+) -> Sequence[Output]:
+    """Aggregators do not get the attacker's part.
+
+    Args:
+        to: which aggregators.
+        again: do not publish it either when one of them complains.
+        published_to: from whom a publication is withheld.
+        apart: attackers choose different aggregators.
+
+    Source: PROTOCOL section 9, "a part other than the committed one, or none: complaint; published or removed".
+    """
+    match output:
+        case SendBulk(key=key) if key.owner == view.me:
+            first = key.kind is BulkKind.PART and output.to in chosen(view, to, apart)
+            later = again and key.kind is BulkKind.PUBLICATION and output.to in chosen(view, published_to, apart)
+            return () if first or later else (output,)
+    return (output,)

@@ -1,0 +1,1 @@
+"""The same training without the protocol: comparison runs and their topologies."""

@@ -1,0 +1,1 @@
+"""What performs a peer's outputs and feeds it inputs: the real loop, and the simulator."""

@@ -1,0 +1,156 @@
+"""The start of a worker's conversation: lines to all peers, and a greeting from each, or from all but f."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from typing import Protocol
+
+from btard.node.build import genesis_roster
+from btard.node.config import Endpoint, NodeConfig
+from btard.node.errors import TransportError
+from btard.node.storage.recovery import Recovery
+from btard.node.transport.arrivals import Arrival
+from btard.node.transport.transport import Transport
+
+GRACE_S = 15.0
+"""Wait for the last f peers where a launcher has seen all of them bind: what is left is loading data and greeting."""
+
+_EARLY_PER_PEER = 8
+"""Messages kept from a peer whose mesh is complete before ours is: an honest one sends a single HELLO."""
+
+_AGAIN = 64
+"""The same for a node that was started again: the others are in the midst of a step."""
+
+
+class Stopping(Protocol):
+    """What may end the wait, and brings the addresses."""
+
+    addresses: dict[int, Endpoint] | None
+
+    def __call__(self) -> bool:
+        """True once the worker should end."""
+
+
+@dataclass(slots=True)
+class _Patience:
+    """Until when greetings are awaited; all times in seconds of one clock.
+
+    Nothing that honest peers sign depends on a greeting, so a silent member must not hold up the start. Two things have
+    to hold besides: a peer that only comes up slowly should find the others still there, so those that have enough
+    greetings wait a grace; and nobody may wait while others are under way, since their deadlines run. A member that
+    greets some of us and not the rest would bring that about: the first message of a peer that has gone on therefore
+    ends the grace after D. With one D for that message to arrive and one for our answer, our HELLO is there 3 D after
+    the first one was said, and its deadline is 6 D + 2 T_g. D is also what the last greetings of honest peers take.
+
+    Args:
+        deadline_s: when the wait ends in any case.
+        grace_s: the longest wait for the last f, from the moment in which all others have greeted.
+        delivery_bound_s: D.
+    """
+
+    deadline_s: float
+    grace_s: float
+    delivery_bound_s: float
+    enough_s: float = math.inf
+    spoken_s: float = math.inf
+
+    def until_s(self) -> float:
+        """When to go on, with enough greetings or with an error."""
+        if not self.enough:
+            return self.deadline_s
+        hurry_s = max(self.enough_s, self.spoken_s + self.delivery_bound_s)
+        return min(self.deadline_s, self.enough_s + self.grace_s, hurry_s)
+
+    @property
+    def enough(self) -> bool:
+        """No more than f peers are missing."""
+        return self.enough_s < math.inf
+
+
+def mesh(
+    config: NodeConfig, transport: Transport, stop: Stopping, early: list[Arrival], mesh_s: float,
+    recovery: Recovery | None = None, *, grace_s: float = GRACE_S, clock: Callable[[], float] = time.monotonic,
+) -> bool:  # fmt: skip
+    """Connect to all peers and wait until each has greeted us, for the last f of them only a while.
+
+    Args:
+        early: receives what peers whose mesh is already complete sent us meanwhile.
+        mesh_s: how long to wait.
+        recovery: of a node that was started again: it waits for the roster it knows, not for who was removed before.
+        grace_s: how long to wait for the last f, which may be silent for ever.
+        clock: seconds, monotonic.
+
+    Returns:
+        False if the worker was told to stop meanwhile.
+
+    Raises:
+        TransportError: more than f peers did not greet in time; the message names them and why, if they said.
+    """
+    addresses: Mapping[int, Endpoint] | None = {int(peer): where for peer, where in config.addresses.items()} or None
+    again = recovery is not None and recovery.at is not None
+    roster = recovery.at.state.roster if recovery and recovery.at else genesis_roster(config.members)
+    others = frozenset(roster.active) - {config.node}
+    # Started again, we are waited for, and nobody's machine is still being set up.
+    patience = _Patience(clock() + mesh_s, min(grace_s, GRACE_S) if again else grace_s, config.run.delivery_bound_s)
+    keep = _Keep(early, transport.counters.dropped, _EARLY_PER_PEER * (_AGAIN if again else 1))
+    connected = False
+    while (missing := others - transport.greeted) or not connected:
+        if stop():
+            return False
+        addresses = addresses or stop.addresses
+        if addresses is not None and not connected:
+            transport.connect(addresses)
+            connected = True
+        now_s = clock()
+        if connected and len(missing) <= roster.faults:
+            patience.enough_s = min(patience.enough_s, now_s)
+        left_s = patience.until_s() - now_s
+        if left_s <= 0 and patience.enough:
+            return True  # the protocol deals with whoever is silent, as with any peer
+        if left_s <= 0:
+            advice = "check that they run, their addresses and their keys"
+            raise TransportError(f"{_no_greeting(transport, missing)} within {mesh_s:.0f} s; {advice}")
+        if arrivals := transport.poll(left_s):
+            patience.spoken_s = min(patience.spoken_s, clock())
+            keep(arrivals)
+    return True
+
+
+class _Keep:
+    """What came before our mesh was complete, up to a number of messages a peer.
+
+    Args:
+        early: where it is kept.
+        dropped: where the rest is counted.
+        most: messages of one peer.
+    """
+
+    def __init__(self, early: list[Arrival], dropped: Counter[str], most: int) -> None:
+        self._early, self._dropped, self._most = early, dropped, most
+        self._kept: Counter[int] = Counter()
+
+    def __call__(self, arrivals: Sequence[Arrival]) -> None:
+        for arrival in arrivals:
+            self._kept[arrival.via] += 1
+            if self._kept[arrival.via] <= self._most:
+                self._early.append(arrival)
+            else:
+                self._dropped["early"] += 1
+
+
+def ungreeted(config: NodeConfig, transport: Transport) -> str | None:
+    """Which members have not greeted us, and why, if they said; None if all have."""
+    missing = {member.id for member in config.members} - {config.node} - transport.greeted
+    return _no_greeting(transport, missing) if missing else None
+
+
+def _no_greeting(transport: Transport, absent: AbstractSet[int]) -> str:
+    missing = sorted(absent)
+    said = "; ".join(f"peer {peer}: {transport.refusals[peer]}" for peer in missing if peer in transport.refusals)
+    who = f"peer{'s' if len(missing) > 1 else ''} {', '.join(map(str, missing))}"
+    return f"no greeting from {who}" + (f" ({said})" if said else "")

@@ -1,0 +1,305 @@
+"""The other driver: all peers in one process, a virtual clock, seeded links. The same seed repeats bit for bit.
+
+Signatures, gradients, rules and messages are the real ones; only the network and the clock are made up.
+"""
+
+from __future__ import annotations
+
+import heapq
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from btard.node.build import Compute, Node, build_node
+from btard.node.config import NodeConfig, Role, RunConfig
+from btard.node.crypto.keys import generate
+from btard.node.crypto.signing import verify
+from btard.node.drivers.shared_cache import remembering as remembering
+from btard.node.drivers.shared_cache import remembering_gradients as remembering_gradients
+from btard.node.drivers.simulation_control import Observed as Observed
+from btard.node.drivers.simulation_control import Stage as Stage
+from btard.node.drivers.stats import Gradients
+from btard.node.drivers.stats import Traffic as Traffic
+from btard.node.errors import LocalProtocolError
+from btard.node.netem.conditions import Conditions
+from btard.node.netem.links import LinkModel
+from btard.node.netem.network import Network
+from btard.node.protocol.api.events import (
+    BulkArrived,
+    BulkRequested,
+    CancelTimer,
+    ComputeGradient,
+    DeadlinePassed,
+    Endorse,
+    Forward,
+    Input,
+    LessonArrived,
+    MessageArrived,
+    Purpose,
+    RequestBulk,
+    RequestTranscript,
+    Say,
+    SendBulk,
+    SetTimer,
+    Start,
+    Teach,
+    TimePassed,
+    TranscriptRequested,
+    ViewArrived,
+)
+from btard.node.protocol.api.notices import PhaseEntered
+from btard.node.training.environment import fingerprint
+from btard.node.training.task import Task
+from btard.node.transport.counters import Counters
+from btard.node.transport.envelope import seal
+
+_AFTERWARDS_S = 1e-9
+_HEALED = "links"
+"""Name of the simulator's own timer, at which a window of the network's conditions opens or closes."""
+
+
+@dataclass(order=True, slots=True)
+class _Event:
+    time_s: float
+    sequence: int
+    node: int = field(compare=False)
+    input: Input = field(compare=False)
+
+
+class Simulation:
+    """Runs nodes to their end over a modelled network.
+
+    Args:
+        nodes: by id.
+        network: when copies of a message arrive, and how that changes.
+        compute: gradients; shared by all nodes so that a recomputation of the same gradient can be remembered.
+        gradient_s: virtual time that a gradient takes.
+        stage: what is done to nodes from outside, if anything is.
+    """
+
+    def __init__(
+        self, nodes: Mapping[int, Node], network: Network, compute: Compute, gradient_s: float = 0.05,
+        stage: Stage | None = None,
+    ) -> None:  # fmt: skip
+        self.nodes = dict(nodes)
+        self.now_s = 0.0
+        self.counters = {node: Counters() for node in nodes}
+        """What each node sent to others, as a transport counts it but for frame headers."""
+        self.gradients = {node: Gradients() for node in nodes}
+        self.network = network
+        self._compute = compute
+        self._gradient_s = gradient_s
+        self._queue: list[_Event] = []
+        self._sequence = 0
+        self._steps = dict.fromkeys(nodes, 0)
+        self._held: dict[int, list[tuple[int, Input, int]]] = {node: [] for node in nodes}
+        self._timers: dict[tuple[int, str], int] = {}
+        self._stopped: set[int] = set()
+        self._stage = stage
+        self._parked: dict[int, list[_Event]] = {}
+
+    @property
+    def traffic(self) -> dict[int, Traffic]:
+        """What each node has sent so far."""
+        return {node: Traffic.of(counters) for node, counters in self.counters.items()}
+
+    def stop(self, node: int) -> None:
+        """Switch a node off: nothing reaches it any more."""
+        self._stopped.add(node)
+
+    def running(self, node: int) -> bool:
+        """True until the node is switched off."""
+        return node not in self._stopped
+
+    def _play_until(self, stage: Stage, time_s: float) -> None:
+        """Play what the clock alone makes due before `time_s`."""
+        while self.now_s < (due_s := stage.director.next_s(self.now_s)) < time_s:
+            self.now_s = due_s
+            self._play(stage)
+
+    def _play(self, stage: Stage) -> None:
+        for cue in stage.director.due(self.now_s, max(self._steps[node] for node in self.nodes)):
+            for peer in cue.peers:
+                match cue.action:
+                    case "kill":
+                        self.stop(peer)
+                    case "restart":
+                        self._revive(stage, peer)
+                    case "pause":
+                        self._parked.setdefault(peer, [])
+                    case _:
+                        self._unpark(peer)
+            stage.played(self.now_s, cue)
+
+    def _revive(self, stage: Stage, node: int) -> None:
+        """A killed node begins anew: nothing that was under way to its old self counts, and no timer of it."""
+        if stage.revive is None:
+            raise LocalProtocolError(f"node {node} is to start again, and nothing was kept of it")
+        self.nodes[node], heard = stage.revive(node)
+        self._queue = [event for event in self._queue if event.node != node]
+        heapq.heapify(self._queue)
+        self._timers = {timer: number for timer, number in self._timers.items() if timer[0] != node}
+        self._held[node] = []
+        self._stopped.discard(node)
+        for event in (Start(), *heard):
+            self._push(0.0, node, event)
+
+    def _unpark(self, node: int) -> None:
+        """A paused node goes on: what came meanwhile is heard before any deadline, as by a real driver."""
+        for event in self._parked.pop(node, ()):
+            event.time_s = self.now_s + (_AFTERWARDS_S if isinstance(event.input, DeadlinePassed) else 0.0)
+            heapq.heappush(self._queue, event)
+
+    def step(self, node: int) -> int:
+        """The step that a node has entered last."""
+        return self._steps[node]
+
+    def run(self, until_s: float = float("inf"), max_events: int = 50_000_000) -> Iterator[Observed]:
+        """Yield what the nodes report, in the order of virtual time, until nothing is left to happen.
+
+        Raises:
+            LocalProtocolError: more than `max_events` inputs: the nodes keep each other busy for ever.
+        """
+        for node in self.nodes:
+            self._push(0.0, node, Start())
+        for _ in range(max_events):
+            if self._stage is not None:
+                self._play_until(self._stage, self._queue[0].time_s if self._queue else until_s)
+            if not self._queue or self._queue[0].time_s > until_s:
+                return
+            event = heapq.heappop(self._queue)
+            self.now_s = event.time_s
+            if self._stage is not None:
+                self._play(self._stage)
+            if event.node in self._parked:
+                self._parked[event.node].append(event)
+                continue
+            if event.node in self._stopped:
+                continue
+            if isinstance(event.input, DeadlinePassed):
+                if self._timers.get((event.node, event.input.name)) != event.sequence:
+                    continue
+                del self._timers[(event.node, event.input.name)]
+                if event.input.name == _HEALED:
+                    self._release(event.node)
+                    continue
+            yield from self._feed(event.node, event.input)
+        raise LocalProtocolError(f"the simulation did not end within {max_events} events")
+
+    def _push(self, after_s: float, node: int, event: Input) -> int:
+        self._sequence += 1
+        heapq.heappush(self._queue, _Event(self.now_s + after_s, self._sequence, node, event))
+        return self._sequence
+
+    def _feed(self, node: int, event: Input) -> Iterator[Observed]:
+        self.nodes[node].machine.handle(TimePassed(self.now_s))
+        for output in self.nodes[node].take(event):
+            match output:
+                case Say():
+                    self._say(node, output)
+                case SendBulk(to=to, key=key, values_P=values_P):
+                    self._send(node, to, BulkArrived(node, key, values_P), 4 * values_P.numel())
+                    if to != node:
+                        self.counters[node].sent(to, key.kind.value, 4 * values_P.numel())
+                case Forward(to=to, messages=messages):
+                    self.nodes[node].secure()
+                    for signed in messages:
+                        self._control(node, to, MessageArrived(node, signed), seal(signed))
+                case Endorse(to=to, endorsed=endorsed):
+                    more = self.nodes[node].endorse(endorsed)
+                    self.nodes[node].secure()
+                    self._control(node, to, ViewArrived(node, more), seal(more))
+                case RequestBulk(to=peer, key=key):
+                    self._control(node, (peer,), BulkRequested(node, key), seal(key))
+                case RequestTranscript(to=to, step=step, attempt=attempt):
+                    self._control(node, to, TranscriptRequested(node, step, attempt), seal(output))
+                case Teach(to=to, lesson=lesson):
+                    self.nodes[node].secure()
+                    self._control(node, to, LessonArrived(node, lesson), seal(lesson))
+                case ComputeGradient():
+                    self._gradient(node, output)
+                case SetTimer(name=name, after_s=after_s):
+                    self._timers[(node, name)] = self._push(after_s, node, DeadlinePassed(name))
+                case CancelTimer(name=name):
+                    self._timers.pop((node, name), None)
+                case _:
+                    if isinstance(output, PhaseEntered) and output.step != self._steps[node]:
+                        self._steps[node] = output.step
+                        self._release(node)
+                    yield Observed(self.now_s, node, output)
+
+    def _gradient(self, node: int, wanted: ComputeGradient) -> None:
+        done, cpu_s = self.gradients[node], time.thread_time()
+        ready = self.nodes[node].compute(wanted, self._compute)
+        done.cpu_s += time.thread_time() - cpu_s
+        done.seconds += self._gradient_s
+        if wanted.purpose is Purpose.OWN:
+            done.loss = ready.loss
+        self._push(self._gradient_s, node, ready)
+
+    def _say(self, node: int, say: Say) -> None:
+        signed = self.nodes[node].sign(say.body)
+        self.nodes[node].secure()
+        self._control(node, say.to, MessageArrived(node, signed), seal(signed))
+
+    def _control(self, node: int, to: tuple[int, ...], event: Input, frame: bytes) -> None:
+        for peer in to:
+            self._send(node, peer, event, len(frame))
+            if peer != node:
+                self.counters[node].sent(peer, "control", len(frame))
+
+    def _send(self, node: int, to: int, event: Input, size_bytes: int) -> None:
+        if to == node:
+            self._push(0.0, to, event)
+            return
+        crossing = self.network.send(node, to, size_bytes, self.now_s, self._steps[node])
+        if crossing is None:
+            self._hold(node, to, event, size_bytes)
+            return
+        tally = self.network.tally((node, to))
+        for passage in crossing:
+            tally.arrived(passage, size_bytes, 0.0)
+            self._push(passage.total_s, to, event)
+
+    def _hold(self, node: int, to: int, event: Input, size_bytes: int) -> None:
+        """Keep a message until its link is whole again: looked at when a window of time ends, or the sender's step."""
+        self.network.tally((node, to)).held += 1
+        self._held[node].append((to, event, size_bytes))
+        edge_s = self.network.next_edge_s(self.now_s)
+        if edge_s < float("inf") and (node, _HEALED) not in self._timers:
+            self._timers[(node, _HEALED)] = self._push(edge_s - self.now_s, node, DeadlinePassed(_HEALED))
+
+    def _release(self, node: int) -> None:
+        held, self._held[node] = self._held[node], []
+        for to, event, size_bytes in held:
+            self._send(node, to, event, size_bytes)
+
+
+def cluster(
+    run: RunConfig,
+    task: Task,
+    roles: Mapping[int, Role] | None = None,
+    protocol_seed: int = 0,
+    links: LinkModel | None = None,
+    run_id: str = "simulated",
+    conditions: Conditions | None = None,
+) -> Simulation:
+    """A whole simulated cluster, wired as the real one is.
+
+    Args:
+        run: what all peers agree on.
+        task: shared by all nodes.
+        roles: of the Byzantine nodes, by id.
+        protocol_seed: of keys and secrets; the same one as a real run's gives the same randomness.
+        links: the network.
+        conditions: what changes it, and when: what a real run's processes put on top of their sockets.
+    """
+    members, secrets = generate(protocol_seed, run.peers)
+    check, print_ = remembering(verify), fingerprint(run.device)
+    compute = remembering_gradients(task)
+    nodes = {}
+    for member, secret in zip(members, secrets, strict=True):
+        role = (roles or {}).get(member.id)
+        config = NodeConfig(run_id, member.id, run, members, "", "", "", role=role)
+        nodes[member.id] = build_node(config, secret, task, print_, check, compute)
+    return Simulation(nodes, Network(links or LinkModel(), conditions), compute)

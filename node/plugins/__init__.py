@@ -1,0 +1,1 @@
+"""Attacks, rules and tasks by name, and those from outside this package."""

@@ -1,0 +1,1 @@
+"""Accusations and their verdicts: pure functions of the transcript, the published bytes and recomputation."""

@@ -1,0 +1,211 @@
+"""What a peer may be charged with, and how a charge is reported; the proof of equivocation, which travels by itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import msgspec
+
+from btard.node.errors import WireError
+from btard.node.protocol.adjudication.omission import Silent
+from btard.node.protocol.api.notices import Accused
+from btard.node.protocol.attempt.attempt import Attempt
+from btard.node.protocol.attempt.transcript import Transcript
+from btard.node.protocol.settings import Verify
+from btard.node.protocol.wire.encoding import decoded, encode, stub, stub_bytes
+from btard.node.protocol.wire.messages import Phase, Stub
+
+_pair_decoder = msgspec.msgpack.Decoder(tuple[Stub, Stub])
+
+
+class OutOfBounds(msgspec.Struct, frozen=True, array_like=True, tag="bounds", forbid_unknown_fields=True):
+    """V0: a claimed checksum that no honest peer can have; guilty as it stands."""
+
+    accused: int
+    part: int
+
+
+class Averaging(msgspec.Struct, frozen=True, array_like=True, tag="averaging", forbid_unknown_fields=True):
+    """CheckAveraging(part): everyone publishes the part, everyone recomputes.
+
+    `cause` is V0, V2, V3, audit or accusation; only the last has an accuser.
+    """
+
+    part: int
+    cause: str
+    accuser: int | None = None
+
+
+class FalseChecksum(msgspec.Struct, frozen=True, array_like=True, tag="checksum", forbid_unknown_fields=True):
+    """Somebody (by V1 the part's aggregator) says that a contributor's claim for one part is false."""
+
+    accused: int
+    part: int
+    accuser: int
+
+
+class FalseGradient(msgspec.Struct, frozen=True, array_like=True, tag="gradient", forbid_unknown_fields=True):
+    """The drawn validator says that its target's gradient or checksums of the step before are false."""
+
+    accused: int
+    accuser: int
+
+
+class FalseHistory(msgspec.Struct, frozen=True, array_like=True, tag="history", forbid_unknown_fields=True):
+    """In an undo step somebody disowns what the accused contributed to an earlier step; everyone recomputes it."""
+
+    accused: int
+    step: int
+    attempt: int
+
+
+class Withheld(msgspec.Struct, frozen=True, array_like=True, tag="withheld", forbid_unknown_fields=True):
+    """Fewer than f + 1 peers say that they hold bytes which the accused owed to all: a part, its aggregate, or a
+    publication (`stage`) of part `part` in `step`."""
+
+    accused: int
+    stage: str
+    step: int
+    part: int
+
+
+class Unusable(msgspec.Struct, frozen=True, array_like=True, tag="unusable", forbid_unknown_fields=True):
+    """The accused committed to entries that are not finite or beyond 2^40; the published part proves it."""
+
+    accused: int
+    part: int
+
+
+class Broken(msgspec.Struct, frozen=True, array_like=True, tag="broken", forbid_unknown_fields=True):
+    """Edges broke the accused off: to more than f_0 peers, or the fourth of one pair; or late edges, as often."""
+
+    accused: int
+    other: int | None
+
+
+class Equivocation(msgspec.Struct, frozen=True, array_like=True, tag="equivocation", forbid_unknown_fields=True):
+    """Two signatures of the accused of which no honest peer makes both (see `contradict`)."""
+
+    accused: int
+    first: Stub
+    second: Stub
+
+
+class FalseProbation(msgspec.Struct, frozen=True, array_like=True, tag="probation", forbid_unknown_fields=True):
+    """On probation the accused signed another digest than its gradient of the step before has (the JOIN, encoded)."""
+
+    accused: int
+    join: bytes
+
+
+class Ruled(msgspec.Struct, frozen=True, array_like=True, tag="ruled", forbid_unknown_fields=True):
+    """The union of views of a dispute convicts the accused; the majority's OUTCOMEs carry it."""
+
+    accused: int
+    rule: str
+
+
+Charge: TypeAlias = (
+    OutOfBounds
+    | Averaging
+    | FalseChecksum
+    | FalseGradient
+    | FalseHistory
+    | Withheld
+    | Unusable
+    | Broken
+    | Equivocation
+    | Ruled
+    | Silent
+    | FalseProbation
+)
+
+
+KINDS = ("bounds", "averaging", "checksum", "gradient", "history", "withheld", "unusable", "silence", "edges",
+         "equivocation", "probation")  # fmt: skip
+"""What an accusation is for, as it is reported (see `accusation_of`): before the colon, if there is one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """A part that its owner has to publish: of this attempt, or of the committed one before it."""
+
+    step: int
+    attempt: int
+    owner: int
+    part: int
+
+
+def accusation_of(attempt: Attempt, charge: Charge) -> Accused:
+    """A charge as it is reported to the outside."""
+    step, number = attempt.step, attempt.number
+    match charge:
+        case OutOfBounds(accused=accused, part=part):
+            return Accused(step, number, "bounds", accused, part, None)
+        case Averaging(part=part, cause=cause, accuser=accuser):
+            return Accused(step, number, f"averaging:{cause}", attempt.roster.active[part], part, accuser)
+        case FalseChecksum(accused=accused, part=part, accuser=accuser):
+            return Accused(step, number, "checksum", accused, part, accuser)
+        case FalseGradient(accused=accused, accuser=accuser):
+            return Accused(step, number, "gradient", accused, None, accuser)
+        case FalseHistory(accused=accused):
+            return Accused(step, number, "history", accused, None, None)
+        case Withheld(accused=accused, stage=stage, part=part):
+            return Accused(step, number, f"withheld:{stage}", accused, part, None)
+        case Unusable(accused=accused, part=part):
+            return Accused(step, number, "unusable", accused, part, None)
+        case Silent(accused=accused, phase=phase):
+            return Accused(step, number, f"silence:{phase.name}", accused, None, None)
+        case Broken(accused=accused):
+            return Accused(step, number, "edges", accused, None, None)
+        case Equivocation(accused=accused):
+            return Accused(step, number, "equivocation", accused, None, None)
+        case FalseProbation(accused=accused):
+            return Accused(step, number, "probation", accused, None, None)
+        case Ruled(accused=accused, rule=rule):
+            return Accused(step, number, rule, accused, None, None)
+
+
+def encode_equivocation(first: Stub, second: Stub) -> bytes:
+    """Two messages that contradict each other as they travel in REPORT: their signatures, places and digests."""
+    return encode((first, second))
+
+
+def encode_equivocations(transcript: Transcript) -> list[bytes]:
+    """Every contradiction in a transcript, as it travels in REPORT: two messages for one slot; a message whose prefix
+    is not one of its sender's CLOSE."""
+    pairs = [(stub(first), stub(second)) for first, second in transcript.conflicts.values()]
+    closes = transcript.signed(Phase.CLOSE)
+    for odd in map(stub, transcript.split or ()):
+        close = closes.get(odd.place.slot.sender)
+        if close is not None and contradict(stub(close), odd):
+            pairs.append((stub(close), odd))
+    return [encode_equivocation(*pair) for pair in pairs]
+
+
+def contradict(first: Stub, second: Stub) -> bool:
+    """True if no honest peer signs both: two bodies for one slot, or two histories of one attempt. What an honest peer
+    has seen of an attempt only grows, and its CLOSE comes last."""
+    one, other = first.place, second.place
+    if (one.slot, one.named) == (other.slot, other.named):
+        return first.body != second.body
+    if (one.slot.where, one.slot.sender) != (other.slot.where, other.slot.sender):
+        return False
+    short, long = sorted((one, other), key=lambda place: len(place.prefix))
+    count = len(short.prefix)
+    return long.prefix[:count] != short.prefix or (len(long.prefix) > count and short.slot.phase is Phase.CLOSE)
+
+
+def equivocation(data: bytes, run: bytes, keys: tuple[bytes, ...], verify: Verify) -> Equivocation | None:
+    """The charge that a pair of signatures proves, None if they prove nothing."""
+    try:
+        first, second = decoded(_pair_decoder, data, "a pair of stubs")
+    except WireError:
+        return None
+    slot = first.place.slot
+    if not contradict(first, second) or slot.run != run or not 0 <= slot.sender < len(keys):
+        return None
+    key = keys[slot.sender]
+    valid = all(verify(key, stub_bytes(each.place, each.body), each.signature) for each in (first, second))
+    return Equivocation(slot.sender, first, second) if valid else None

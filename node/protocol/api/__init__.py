@@ -1,0 +1,1 @@
+"""What goes into a peer and what comes out of it."""

@@ -1,0 +1,319 @@
+"""One attempt at one step: what this peer holds of it and what it says in each phase."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from btard.node.protocol.api.events import BulkKey, BulkKind
+from btard.node.protocol.attempt.measured_bounds import bounded
+from btard.node.protocol.attempt.mprng import Share, batch_seed, combine, commitment, projection
+from btard.node.protocol.attempt.partition import Split, part_radius
+from btard.node.protocol.attempt.transcript import Transcript
+from btard.node.protocol.attempt.verification import Checksum, checksum, same
+from btard.node.protocol.settings import Settings, Tools
+from btard.node.protocol.state.state import State
+from btard.node.protocol.wire.certificate import Certificate, Where
+from btard.node.protocol.wire.digest import number, tensor_digest
+from btard.node.protocol.wire.messages import (
+    Agg,
+    Agg2,
+    Checksums,
+    Close,
+    Commit,
+    Late,
+    Missing,
+    Phase,
+    Report,
+    Reveal,
+    Slot,
+)
+
+LARGEST_MAGNITUDE = 2.0**40
+"""Entries beyond this would overflow the Gram matrix; committed to, they are proof of misconduct."""
+
+
+def part_digest(settings: Settings, step: int, attempt: int, owner: int, part: int, values_P: Tensor) -> bytes:
+    """Commitment to one part of a gradient."""
+    fields = (settings.run, number(step), number(attempt), number(owner), number(part))
+    return tensor_digest("part", fields, values_P)
+
+
+def aggregate_digest(settings: Settings, step: int, attempt: int, owner: int, part: int, values_P: Tensor) -> bytes:
+    """Commitment to one aggregate."""
+    fields = (settings.run, number(step), number(attempt), number(owner), number(part))
+    return tensor_digest("aggregate", fields, values_P)
+
+
+def usable(values_P: Tensor) -> bool:
+    """True if every entry is finite and small enough to compute with."""
+    if not values_P.numel():
+        return True
+    # The extremes propagate NaN, which then compares false.
+    low, high = torch.aminmax(values_P)
+    return low.item() >= -LARGEST_MAGNITUDE and high.item() <= LARGEST_MAGNITUDE
+
+
+def finite(values_P: Tensor) -> bool:
+    """True if no entry is NaN or infinite."""
+    return bool(values_P.isfinite().all())
+
+
+class Attempt:
+    """The split, the contributors and everything received in one attempt at a step.
+
+    Args:
+        settings, tools: see there.
+        state: the agreed state before the step, with the removals of earlier attempts applied.
+        number: 0 for the first attempt at a step.
+        me: this peer's id.
+        share: its randomness for this attempt.
+    """
+
+    def __init__(self, settings: Settings, tools: Tools, state: State, number: int, me: int, share: Share) -> None:
+        self.settings = bounded(settings, state.bounds)
+        self.tools, self.state, self.number, self.me, self.share = tools, state, number, me, share
+        self.roster = state.roster
+        self.step = state.step
+        self.split = Split(settings.dimension, len(self.roster.active))
+        self.pairs = state.draw.pairs(self.roster.active)
+        self.contributors = self._contributors()
+        self.shares = state.window.shares(self.roster.active, state.r)
+        """In an undo step: who recomputes which contributions."""
+        self.place = self.roster.place(me)
+        self.transcript = Transcript(self.roster.active)
+        self.own_D: Tensor | None = None
+        self.parts: dict[int, Tensor] = {}
+        self.aggregates: dict[int, Tensor] = {}
+        self.publications: dict[tuple[int, int, int, int], Tensor] = {}
+        self.refuted: set[BulkKey] = set()
+        """Tensors whose owner sent us others than it had committed to, over its own line: nothing to wait for."""
+        self.delivery_s = self.gradient_s = 0.0
+        """What this peer measured of the bounds so far."""
+        self.late: list[Late] = []
+        """Whom we waited for beyond our budget, phase by phase (node/protocol/attempt/lateness.py)."""
+        self.disputed = self.shaken = False
+        """There was a dispute of it, or of the committed attempt before: lateness in it is nobody's fault."""
+        self.iterations = 0
+        self.r = b""
+        self.z = torch.empty(0)
+        self.where: Where = (settings.run, self.roster.digest, self.step, number)
+        """What the slots of all its messages have in common."""
+
+    def _contributors(self) -> tuple[int, ...]:
+        if self.step >= self.settings.steps or self.state.window.due:
+            return ()
+        if self.settings.validators_contribute:
+            return self.roster.active
+        validating = {validator for validator, _ in self.pairs}
+        return tuple(peer for peer in self.roster.active if peer not in validating)
+
+    # --- names and numbers ------------------------------------------------------------------------------------
+
+    def slot(self, phase: Phase, sender: int | None = None) -> Slot:
+        """The slot of a phase's message."""
+        who = self.me if sender is None else sender
+        return Slot(*self.where, phase, who)
+
+    def key(self, kind: BulkKind, owner: int, part: int) -> BulkKey:
+        """The name of a tensor of this attempt."""
+        return BulkKey(self.step, self.number, kind, owner, part)
+
+    def radius(self, part: int) -> float:
+        """Clipping radius tau_j of a part."""
+        return part_radius(self.settings.tau, self.split.size(part), len(self.roster.keys), self.settings.dimension)
+
+    def clip_radius(self, part: int) -> float:
+        """The radius at which the checksums of a part clip."""
+        return self.tools.rule.clip_radius(self.radius(part))
+
+    def seed(self, peer: int) -> bytes:
+        """xi of a peer in this step."""
+        return batch_seed(self.settings.data_seed, self.state.r, self.step, peer)
+
+    def slice(self, gradient_D: Tensor, part: int) -> Tensor:
+        """Part `part` of a flat vector (a view)."""
+        start, stop = self.split.bounds[part]
+        return gradient_D[start:stop]
+
+    @property
+    def targets(self) -> tuple[int, ...]:
+        """Whom this peer validates in this attempt."""
+        return tuple(target for validator, target in self.pairs if validator == self.me)
+
+    @property
+    def burden(self) -> int:
+        """Most gradients that one peer recomputes for its REPORT in an undo step; 0 in any other."""
+        most = max((len(share) for share in self.shares.values()), default=0)
+        return most + len(self.pairs) if most else 0
+
+    # --- commitments ------------------------------------------------------------------------------------------
+
+    def committed_part(self, owner: int, part: int) -> bytes | None:
+        """The digest that `owner` committed to for a part, None before its COMMIT is here."""
+        commit = self.transcript.body(Phase.COMMIT, owner)
+        return commit.parts[part] if isinstance(commit, Commit) and commit.parts else None
+
+    def committed_aggregate(self, owner: int) -> bytes | None:
+        """The digest that an aggregator committed to, None before its AGG is here."""
+        agg, again = self.transcript.body(Phase.AGG, owner), self.transcript.body(Phase.AGG2, owner)
+        if isinstance(agg, Agg) and isinstance(agg.aggregate, bytes):
+            return agg.aggregate
+        return again.aggregate if isinstance(again, Agg2) else None
+
+    def part_matches(self, owner: int, part: int, values_P: Tensor) -> bool:
+        """True if the bytes are the ones the owner committed to."""
+        digest = part_digest(self.settings, self.step, self.number, owner, part, values_P)
+        return digest == self.committed_part(owner, part)
+
+    def aggregate_matches(self, owner: int, values_P: Tensor) -> bool:
+        """True if the bytes are the aggregate its aggregator committed to."""
+        place = self.roster.place(owner)
+        digest = aggregate_digest(self.settings, self.step, self.number, owner, place, values_P)
+        return digest == self.committed_aggregate(owner)
+
+    # --- what this peer says ----------------------------------------------------------------------------------
+
+    def commit(self) -> Commit | None:
+        """COMMIT, once our gradient is there (who does not contribute commits to randomness alone)."""
+        parts: tuple[bytes, ...] = ()
+        if self.me in self.contributors:
+            if self.own_D is None:
+                return None
+            parts = tuple(
+                part_digest(self.settings, self.step, self.number, self.me, part, self.slice(self.own_D, part))
+                for part in range(self.split.count)
+            )
+        hidden = commitment(self.settings.run, self.step, self.number, self.me, self.share)
+        return Commit(self.slot(Phase.COMMIT), self.transcript.prefix, parts, hidden)
+
+    def lacking_parts(self) -> tuple[int, ...]:
+        """Contributors whose part did not arrive, or cannot be computed with."""
+        return tuple(owner for owner in self.contributors if owner not in self.parts or not usable(self.parts[owner]))
+
+    def agg(self, overdue: bool) -> Agg | None:
+        """AGG, once every contributor's part is here; a complaint once the wait for them is over, or needless."""
+        if not overdue and any(self._awaits(BulkKind.PART, owner, self.place) for owner in self.contributors):
+            return None
+        lacking = self.lacking_parts()
+        value = Missing(lacking) if lacking else self._aggregate()
+        return Agg(self.slot(Phase.AGG), self.transcript.prefix, value)
+
+    def _awaits(self, kind: BulkKind, owner: int, part: int) -> bool:
+        """True if a part or an aggregate is not here and may still come from its owner."""
+        held = self.parts if kind is BulkKind.PART else self.aggregates
+        return owner not in held and self.key(kind, owner, part) not in self.refuted
+
+    def awaits_publication(self, index: tuple[int, int, int, int]) -> bool:
+        """True if a published part (step, attempt, owner, part) is not here and may still come from its owner."""
+        step, number, owner, part = index
+        named = BulkKey(step, number, BulkKind.PUBLICATION, owner, part)
+        return index not in self.publications and named not in self.refuted
+
+    def _aggregate(self) -> bytes:
+        """Run the rule on the parts and keep the result; returns its digest."""
+        if not self.contributors:
+            return b""
+        inputs_NP = [self.parts[owner] for owner in self.contributors]
+        result = self.tools.rule.aggregate(inputs_NP, self.radius(self.place))
+        self.iterations = result.iterations
+        self.aggregates[self.me] = result.value_P
+        return aggregate_digest(self.settings, self.step, self.number, self.me, self.place, result.value_P)
+
+    def complaints(self) -> tuple[tuple[int, int], ...]:
+        """(aggregator, contributor) of every complaint in AGG, in roster order."""
+        found = []
+        for peer, body in self.transcript.of(Agg, Phase.AGG).items():
+            if isinstance(body.aggregate, Missing):
+                found += [(peer, owner) for owner in body.aggregate.owners]
+        return tuple(found)
+
+    def owes(self, owner: int, part: int) -> bool:
+        """True if the aggregator of `part` has complained that it lacks `owner`'s."""
+        if not 0 <= part < self.split.count:
+            return False
+        agg = self.transcript.body(Phase.AGG, self.roster.active[part])
+        return isinstance(agg, Agg) and isinstance(agg.aggregate, Missing) and owner in agg.aggregate.owners
+
+    def agg2(self) -> Agg2 | None:
+        """AGG2: the aggregate of a peer that had complained, now that the parts are published; None while one is not
+        here (after a new start in the midst of the attempt)."""
+        complained = False
+        for aggregator, owner in self.complaints():
+            if aggregator == self.me:
+                self.parts[owner] = self.publications[(self.step, self.number, owner, self.place)]
+                complained = True
+        if complained and any(owner not in self.parts for owner in self.contributors):
+            return None
+        return Agg2(self.slot(Phase.AGG2), self.transcript.prefix, self._aggregate() if complained else b"")
+
+    @property
+    def aggregators(self) -> tuple[int, ...]:
+        """Peers that aggregate a part in this attempt: all active ones, or nobody in a step without gradients."""
+        return self.roster.active if self.contributors else ()
+
+    def reveal(self, overdue: bool) -> Reveal | None:
+        """REVEAL, once every aggregate is here, or with the bits of those that did not come in time or are false."""
+        have = tuple(owner in self.aggregates for owner in self.aggregators)
+        waits = (self._awaits(BulkKind.AGGREGATE, owner, part) for part, owner in enumerate(self.aggregators))
+        if not overdue and any(waits):
+            return None
+        return Reveal(self.slot(Phase.REVEAL), self.transcript.prefix, self.share.x, self.share.salt, have)
+
+    def fix_randomness(self) -> None:
+        """Compute r from all reveals: only now, after every gradient and every aggregate is committed to."""
+        reveals = self.transcript.of(Reveal, Phase.REVEAL)
+        self.r = combine(self.step, self.number, [reveal.x for reveal in reveals.values()])
+        if self.contributors:
+            self.z = projection(self.r, self.split.largest)
+
+    def checksums(self) -> Checksums:
+        """CHECKSUMS of our own gradient against every aggregate."""
+        claims: list[Checksum] = []
+        if self.own_D is not None and self.me in self.contributors:
+            claims = [self.true_checksum(self.slice(self.own_D, part), part) for part in range(self.split.count)]
+        s, norms = tuple(claim.s for claim in claims), tuple(claim.norm for claim in claims)
+        return Checksums(self.slot(Phase.CHECKSUMS), self.transcript.prefix, s, norms)
+
+    def true_checksum(self, values_P: Tensor, part: int) -> Checksum:
+        """The checksum of a contributor's part against the agreed aggregate of this attempt.
+
+        Against an aggregate that is not finite everyone claims zero: NaN would make the honest look implausible, and
+        the part is recomputed anyway.
+        """
+        aggregate_P = self.aggregates[self.roster.active[part]]
+        truth = checksum(values_P, aggregate_P, self.z, self.clip_radius(part), self.tools.arithmetic)
+        # The norm is finite whenever the aggregate is and the part is usable, so this scan hardly ever runs.
+        return truth if math.isfinite(truth.norm) or finite(aggregate_P) else Checksum(0.0, 0.0)
+
+    def claim(self, owner: int, part: int) -> Checksum:
+        """What a contributor claimed in CHECKSUMS."""
+        body = self.transcript.body(Phase.CHECKSUMS, owner)
+        assert isinstance(body, Checksums)
+        return Checksum(body.s[part], body.norms[part])
+
+    def claim_holds(self, owner: int, part: int, values_P: Tensor) -> bool:
+        """V1: a contributor's claim is what its committed bytes give."""
+        truth = self.true_checksum(values_P, part)
+        return same(self.claim(owner, part), truth, self.clip_radius(part), self.settings.claim_tolerance)
+
+    def checks(self) -> tuple[bool, ...]:
+        """Our V1 bits, one per contributor, for the part we aggregate."""
+        return tuple(self.claim_holds(owner, self.place, self.parts[owner]) for owner in self.contributors)
+
+    def check_of(self, aggregator: int, contributor: int) -> bool:
+        """The V1 bit that an aggregator reported."""
+        report = self.transcript.body(Phase.REPORT, aggregator)
+        assert isinstance(report, Report)
+        return report.checks[self.contributors.index(contributor)]
+
+    def closed(self) -> dict[int, Close]:
+        """The CLOSEs of this attempt."""
+        return self.transcript.of(Close, Phase.CLOSE)
+
+    def certificate(self) -> Certificate | None:
+        """Its CLOSEs as a certificate, None while they are none."""
+        signed = self.transcript.signed(Phase.CLOSE)
+        return Certificate.among(((body, signed[peer]) for peer, body in self.closed().items()), self.roster.active)

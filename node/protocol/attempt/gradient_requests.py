@@ -1,0 +1,50 @@
+"""The gradients a peer has asked for: its own of the current step, and others' of the step before."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from btard.node.protocol.api.events import ComputeGradient, GradientReady, Purpose
+from btard.node.protocol.attempt.attempt import Attempt
+from btard.node.protocol.state.rollback import Rechecks
+
+
+class Gradients:
+    """Asks for each gradient once, and remembers the answers until the step is committed.
+
+    A new attempt at a step reuses its gradients: xi does not depend on the attempt.
+    """
+
+    def __init__(self) -> None:
+        self.own_D: Tensor | None = None
+        self.recomputed: dict[int, Tensor] = {}
+        self.rechecks = Rechecks()
+        self._asked: set[tuple[Purpose, int]] = set()
+
+    def want_own(self, attempt: Attempt) -> list[ComputeGradient]:
+        """Ask for our own gradient of this step, unless it was asked for."""
+        return self._want(Purpose.OWN, attempt, attempt.me)
+
+    def want_past(self, purpose: Purpose, past: Attempt, peer: int) -> list[ComputeGradient]:
+        """Ask for a peer's gradient of the step before, unless it was asked for (for whatever purpose)."""
+        if any((known, peer) in self._asked for known in (Purpose.VALIDATE, Purpose.JUDGE)):
+            return []
+        return self._want(purpose, past, peer)
+
+    def take(self, ready: GradientReady) -> bool:
+        """Keep an answer; false if nobody asked for it."""
+        if ready.purpose is Purpose.UNDO:
+            return self.rechecks.take(ready)
+        if (ready.purpose, ready.peer) not in self._asked:
+            return False
+        if ready.purpose is Purpose.OWN:
+            self.own_D = ready.gradient_D
+        else:
+            self.recomputed[ready.peer] = ready.gradient_D
+        return True
+
+    def _want(self, purpose: Purpose, attempt: Attempt, peer: int) -> list[ComputeGradient]:
+        if (purpose, peer) in self._asked:
+            return []
+        self._asked.add((purpose, peer))
+        return [ComputeGradient(purpose, attempt.step, peer, attempt.state.parameters_D, attempt.seed(peer))]

@@ -1,0 +1,73 @@
+"""The timers of one attempt: laggards, the wait for bulk, the wait for messages, and the end of all patience."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from btard.node.protocol.api.events import CancelTimer, Output, SetTimer
+from btard.node.protocol.attempt.deadlines import Deadline, budget, deadline, laggards_s, outcome_s
+from btard.node.protocol.settings import Settings
+from btard.node.protocol.wire.messages import Phase
+
+LAGGARDS, BULK, MESSAGES, STALL = "laggards", "bulk", "messages", "stall"
+OF_AN_ATTEMPT = (LAGGARDS, BULK, MESSAGES, STALL)
+FORWARD, BEFORE = "forward", "before"
+"""What ended the attempt before goes to all; a window in which its dispute can be joined is over."""
+
+_TENSORS = {Phase.AGG: 1, Phase.HELD: 1, Phase.AGG2: 1, Phase.REVEAL: 1, Phase.CHECKSUMS: 1}
+
+
+class Clock:
+    """Sets the timers of a phase; nothing here reads a clock.
+
+    Args:
+        settings: the bounds.
+        active: size of the roster.
+        out: where outputs are appended.
+        patience_s: how long others may be in coming to this attempt, beyond what its first deadline allows for.
+    """
+
+    def __init__(self, settings: Settings, active: int, out: list[Output], patience_s: float = 0.0) -> None:
+        self._settings, self._active, self._out = settings, active, out
+        self._phase, self._tensors, self._recomputed, self._patience_s = Phase.COMMIT, 0, 0, patience_s
+
+    def enter(self, phase: Phase, publications: int, recomputed: int) -> None:
+        """A phase begins.
+
+        Args:
+            phase: the phase.
+            publications: parts published for judging, each to every peer.
+            recomputed: gradients that every peer recomputes for judging, or at most for its REPORT in an undo step;
+                whoever is at one says nothing meanwhile.
+        """
+        self._phase = phase
+        judging = phase in (Phase.HAVE, Phase.JUDGE, Phase.CLOSE)
+        self._recomputed = recomputed
+        self._tensors = publications if judging else _TENSORS.get(phase, 0)
+        self.restart()
+
+    def restart(self) -> None:
+        """The phase's waits begin now."""
+        waits = self._deadline()
+        self._out += [CancelTimer(BULK), CancelTimer(STALL)]
+        if self._phase is not Phase.COMMIT:
+            self._out.append(SetTimer(LAGGARDS, laggards_s(self._settings)))
+        if waits.bulk_s > 0:
+            self._out.append(SetTimer(BULK, waits.bulk_s))
+        self._out.append(SetTimer(MESSAGES, waits.message_s))
+
+    def stall(self) -> None:
+        """We have suspected somebody: unless a message or a dispute follows, there is no quorum."""
+        self._out.append(SetTimer(STALL, self._deadline().message_s + outcome_s(self._settings)))
+
+    @property
+    def budget(self) -> Deadline:
+        """What the phase's waits may take before anybody is called late."""
+        return self._longer(budget(self._phase, self._settings, self._active, self._tensors, self._recomputed))
+
+    def _deadline(self) -> Deadline:
+        return self._longer(deadline(self._phase, self._settings, self._active, self._tensors, self._recomputed))
+
+    def _longer(self, waits: Deadline) -> Deadline:
+        """With the time that others may need to come to this attempt, before their first COMMIT."""
+        return replace(waits, message_s=waits.message_s + self._patience_s) if self._phase is Phase.COMMIT else waits

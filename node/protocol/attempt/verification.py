@@ -1,0 +1,189 @@
+"""Checksums of a contribution against an aggregate, and the checks V0, V2 and V3 on a transcript.
+
+Source: Gorbunov et al. 2021, section 3.1 (verification of aggregation), equation 3 of the report;
+tolerances: PROTOCOL section 8.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+import torch
+from torch import Tensor
+
+from btard.node.protocol.rule import Rule
+
+_LANES = 8192
+"""Running float64 sums; part of the definition, since the order of summation decides the last bits."""
+
+_FLOAT32_EPS = 2.0**-23
+V0_FACTOR = 8.0
+V2_FACTOR = 8.0
+V3_FACTOR = 4.0
+_BLIND_SHARE = 1.0 / 128
+NORM_WINDOW = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Checksum:
+    """`s = <z, (g - v) min(1, tau_j / norm)>` and `norm = ||g - v||` of one part, in float64."""
+
+    s: float
+    norm: float
+
+
+def sums(gradient_P: Tensor, aggregate_P: Tensor, direction_P: Tensor) -> tuple[float, float]:
+    """`(||g - v||^2, <g - v, z>)` in float64, in one stated order: equal inputs give equal bits on every machine.
+
+    Entry k goes to running sum k mod 8192, each product rounded before it is added; the sums are then folded, the
+    upper half onto the lower, until one is left.
+
+    Args:
+        gradient_P: float32.
+        aggregate_P: float32.
+        direction_P: float32, at least as long.
+    """
+    totals = torch.zeros(2, _LANES, dtype=torch.float64)
+    for block in _blocks(gradient_P):
+        difference = gradient_P[block].double().sub_(aggregate_P[block])
+        width = difference.numel()
+        totals[0, :width].add_(difference * difference)
+        totals[1, :width].add_(difference.mul_(direction_P[block]))
+    folded = _fold(totals)
+    return float(folded[0]), float(folded[1])
+
+
+def squares(values_P: Tensor) -> float:
+    """`||v||^2` in float64, in the order of `sums`; finite exactly if every entry is (float32)."""
+    totals = torch.zeros(1, _LANES, dtype=torch.float64)
+    for block in _blocks(values_P):
+        doubled = values_P[block].double()
+        totals[0, : doubled.numel()].add_(doubled * doubled)
+    return float(_fold(totals)[0])
+
+
+def _blocks(values_P: Tensor) -> Iterator[slice]:
+    for start in range(0, values_P.numel(), _LANES):
+        yield slice(start, min(start + _LANES, values_P.numel()))
+
+
+def _fold(totals: Tensor) -> Tensor:
+    while totals.shape[1] > 1:
+        half = totals.shape[1] // 2
+        totals = totals[:, :half] + totals[:, half:]
+    return totals[:, 0]
+
+
+@dataclass(frozen=True, slots=True)
+class Arithmetic:
+    """The passes over whole vectors: the functions of this module, or faster ones with the same bits."""
+
+    sums: Callable[[Tensor, Tensor, Tensor], tuple[float, float]] = sums
+    squares: Callable[[Tensor], float] = squares
+
+
+def checksum(
+    gradient_P: Tensor,
+    aggregate_P: Tensor,
+    direction_P: Tensor,
+    radius: float,
+    arithmetic: Arithmetic = Arithmetic(),
+) -> Checksum:
+    """The one function that sender, aggregator and judge use, so that equal inputs give equal bits.
+
+    Args:
+        gradient_P: the contributor's part, float32.
+        aggregate_P: the aggregate of that part, float32.
+        direction_P: z, at least as long as the part, float32.
+        radius: clipping radius tau_j (infinity for rules that do not clip).
+        arithmetic: how the sums are taken.
+    """
+    square, product = arithmetic.sums(gradient_P, aggregate_P, direction_P)
+    norm = math.sqrt(square)
+    return Checksum(product if norm <= radius else product * (radius / norm), norm)
+
+
+def plausible(claimed: Checksum, radius: float) -> bool:
+    """V0: finite, `norm >= 0` and `|s| <= 8 min(norm, tau_j)`.
+
+    z has unit variance, so an honest s exceeds eight standard deviations never; without the bound a liar could
+    cover any shift of an accomplice's aggregate.
+    """
+    if not (math.isfinite(claimed.s) and math.isfinite(claimed.norm)) or claimed.norm < 0:
+        return False
+    return abs(claimed.s) <= V0_FACTOR * min(claimed.norm, radius)
+
+
+def same(claimed: Checksum, computed: Checksum, radius: float, tolerance: float) -> bool:
+    """True if a claim is what we compute: the same bits, or within `tolerance` across environments.
+
+    Args:
+        tolerance: relative to the norm (and to min(norm, tau_j) for s); 0 demands equality.
+    """
+    if tolerance == 0.0:
+        return claimed == computed
+    scale = max(computed.norm, claimed.norm)
+    return abs(claimed.norm - computed.norm) <= tolerance * scale and abs(
+        claimed.s - computed.s
+    ) <= V0_FACTOR * tolerance * min(scale, radius)
+
+
+def exact_sum(values: Iterable[float]) -> float:
+    """Sum without rounding between the terms, whatever their order (NaN if one, or the sum, is not finite)."""
+    values = list(values)
+    if not all(math.isfinite(value) for value in values):
+        return math.nan
+    try:
+        return math.fsum(values)
+    except OverflowError:  # two claims near the largest float: no peer may stop us with them
+        return math.nan
+
+
+def sums_to_zero(column: Sequence[Checksum], aggregate_norm: float, rule: Rule, radius: float) -> bool:
+    """V2: `|fsum_i s_i^j| <= tol_j = 8 n_c (slack + 2^-23 ||v||)`.
+
+    At the fixed point the clipped differences sum to zero; v travels as float32, so each contributor's
+    difference is off by the rounding of v. An aggregate so large that its rounding alone reaches a share of the
+    radius fails: clipped differences are bounded by the radius, and what `||v||` allows would hide all of them.
+
+    Args:
+        column: the contributors' claims for one part.
+        aggregate_norm: ||v(j)||.
+        rule: the aggregation rule, which knows what residual it leaves.
+        radius: tau_j.
+    """
+    slack = rule.slack([claim.norm for claim in column], radius)
+    rounding = _FLOAT32_EPS * aggregate_norm
+    if V2_FACTOR * rounding > _BLIND_SHARE * radius:
+        return False
+    tolerance = V2_FACTOR * len(column) * (slack + rounding)
+    total = exact_sum(claim.s for claim in column)
+    return not math.isnan(total) and abs(total) <= tolerance
+
+
+def too_many_far(column: Sequence[Checksum], limit: float | None) -> bool:
+    """V3: more than half of the contributors say that the aggregate is farther than `limit` (Delta_max) from them."""
+    if limit is None:
+        return False
+    return 2 * sum(claim.norm > limit for claim in column) > len(column)
+
+
+@dataclass(frozen=True, slots=True)
+class NormWindow:
+    """Norms of the last committed transcripts, per square root of an entry (parts change size after bans)."""
+
+    steps: tuple[tuple[float, ...], ...] = ()
+
+    def append(self, scaled_norms: Sequence[float]) -> NormWindow:
+        """The window after one more committed step."""
+        return NormWindow((*self.steps, tuple(scaled_norms))[-NORM_WINDOW:])
+
+    def scale(self) -> float | None:
+        """`delta_max` of a part per square root of an entry: 4 times the median norm; None until the window is full."""
+        if len(self.steps) < NORM_WINDOW:
+            return None
+        finite = [norm for step in self.steps for norm in step if math.isfinite(norm)]
+        return V3_FACTOR * median(finite) if finite else None

@@ -1,0 +1,1 @@
+"""The evidence of a ban: its format, its verifier and its explanation."""

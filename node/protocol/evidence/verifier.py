@@ -1,0 +1,387 @@
+"""Judges evidence again, offline: from the genesis keys, the run's public numbers and recomputation alone.
+
+The transcript in the evidence is replayed through the same functions that the peers judged with; nothing that a
+peer asserted is believed unless its signature, a certificate or a recomputation supports it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import msgspec
+from torch import Tensor
+
+from btard.node.errors import WireError
+from btard.node.protocol.adjudication.accusations import judged_peers, publications, raised
+from btard.node.protocol.adjudication.charges import (
+    Broken,
+    Charge,
+    Equivocation,
+    FalseGradient,
+    FalseHistory,
+    FalseProbation,
+    Ruled,
+    Unusable,
+    Withheld,
+    encode_equivocation,
+    equivocation,
+)
+from btard.node.protocol.adjudication.verdict import Bench, gradient_fault, judge
+from btard.node.protocol.attempt.attempt import Attempt
+from btard.node.protocol.attempt.phases import LackingError, bytes_guilt
+from btard.node.protocol.evidence.explanation import testimony
+from btard.node.protocol.evidence.format import Evidence, Held, aggregates_needed, contradiction, decode, tensor_of
+from btard.node.protocol.evidence.replay import Ground, Recompute, Replay, UnprovenError, require
+from btard.node.protocol.state.state import Ban, Summary, parameters_digest
+from btard.node.protocol.state.undo_window import Contribution
+from btard.node.protocol.state_sync.probation import matches, requests
+from btard.node.protocol.wire.certificate import Certificate
+from btard.node.protocol.wire.digest import digest
+from btard.node.protocol.wire.encoding import decode_body
+from btard.node.protocol.wire.messages import Judge, Phase, Removal, Signed, Void
+
+__all__ = ["Ground", "Proof", "Recompute", "UnprovenError", "Verifier"]
+
+_DAMAGE = (WireError, LackingError)
+"""What replaying a damaged file may run into. What a file names that is not there is asked for before it is used: any
+other exception is a fault of our own, and no reason to call somebody's evidence damaged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What an evidence file proves: the ban, and by what: `recomputation`, `transcript`, `equivocation`, `majority`.
+
+    `undecided`: a recomputation would prove it, and cannot be done here.
+    """
+
+    ban: Ban
+    kind: str
+    explanation: str = ""
+    undecided: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Final:
+    """A certified state, and what ended the attempt that reached it.
+
+    Args:
+        summary: the state.
+        step, attempt: of the attempt.
+        roster: who was active in it.
+        bans: the ban list, with what an OUTCOME added to the state's.
+        by_outcome: a majority's OUTCOMEs ended it, which outrank CLOSEs.
+    """
+
+    summary: Summary
+    step: int
+    attempt: int
+    roster: tuple[int, ...]
+    bans: tuple[Ban, ...]
+    by_outcome: bool
+
+
+class Verifier:
+    """Checks a run's bans in order, keeping the roster that follows from those already proven."""
+
+    def __init__(self, ground: Ground) -> None:
+        self.ground = ground
+        self.proven: list[Ban] = []
+        self.returned: list[tuple[int, int]] = []
+        self.elsewhere: Summary | None = None
+        """A certified state of a run that computed in another environment than this machine's."""
+        self._replay = Replay(ground, self.proven, self.returned)
+
+    def check(self, data: bytes) -> Proof:
+        """Verify one evidence file; bans are given in the order in which they happened.
+
+        Raises:
+            UnprovenError: the file does not prove its ban.
+        """
+        try:
+            evidence = decode(data)
+            proof = self._check(evidence)
+        except _DAMAGE as error:
+            raise UnprovenError(f"the evidence is damaged: {error}") from error
+        return proof
+
+    def settle(self, bans: Sequence[Ban]) -> None:
+        """Count bans as proven: all that became effective together are checked against the roster before them."""
+        self.proven += bans
+
+    def readmit(self, data: bytes) -> tuple[tuple[int, int], ...]:
+        """Count peers as let back by a certified state, once the bans before it are settled.
+
+        Args:
+            data: the state's summary and certificate.
+
+        Returns:
+            (peer, first step of which it is in the roster again), of those not known yet.
+
+        Raises:
+            UnprovenError: the certificate does not cover it.
+        """
+        try:
+            summary, certificate = msgspec.msgpack.decode(data, type=tuple[Summary, tuple[Signed, ...]])
+            self._replay.check_certificate(summary, certificate)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, *_DAMAGE) as error:
+            raise UnprovenError(f"the certificate is damaged: {error}") from error
+        known = tuple(self.returned)
+        require(summary.returned[: len(known)] == known, "the certified state forgets a peer that was let back")
+        fresh = summary.returned[len(known) :]
+        require(all(since == summary.step for _, since in fresh), "peers were let back before, without a certificate")
+        self.returned += fresh
+        return fresh
+
+    # --- the parts of a proof ---------------------------------------------------------------------------------
+
+    def _check(self, evidence: Evidence) -> Proof:
+        require(evidence.run == self.ground.settings.run, "it belongs to another run")
+        wrong = contradiction(evidence)
+        require(wrong is None, f"it contradicts itself: {wrong}")
+        trial = self._replay.attempt(evidence.trial)
+        past = self._replay.attempt(evidence.past) if evidence.past is not None else None
+        _check_names(evidence, trial, past)
+        self._check_effect(evidence, trial)
+        proof = self._judged(evidence, trial, past)
+        if proof.explanation:
+            return proof
+        signers = [decode_body(signed.body).slot.sender for signed in evidence.certificate]
+        return replace(proof, explanation=testimony(evidence.ban, evidence.charge, trial, signers))
+
+    def _judged(self, evidence: Evidence, trial: Attempt, past: Attempt | None) -> Proof:
+        match evidence.charge:
+            case Ruled() | Broken():
+                return Proof(evidence.ban, "majority")
+            case Equivocation(accused=accused, first=first, second=second):
+                return self._check_pair(evidence.ban, accused, encode_equivocation(first, second))
+            case Withheld() | Unusable() | FalseProbation():
+                pass
+            case charge:
+                require(raised(charge, trial), "nobody raised this charge, or not for this cause")
+        for held in evidence.publications:
+            source = _source(held, trial, past)
+            values_P = tensor_of(held.values)
+            fits = source is not None and source.part_matches(held.owner, held.part, values_P)
+            require(fits, f"the published part {held.part} of peer {held.owner} is not what it committed to")
+            trial.publications[(held.step, held.attempt, held.owner, held.part)] = values_P
+        for item in publications((evidence.charge,), trial, past):
+            held_here = (item.step, item.attempt, item.owner, item.part) in trial.publications
+            require(held_here, f"the published part {item.part} of peer {item.owner} is missing")
+        if isinstance(evidence.charge, FalseGradient | FalseHistory):
+            return self._check_gradient(evidence, trial, past)
+        if isinstance(evidence.charge, FalseProbation):
+            return self._check_probation(evidence, trial, past)
+        if isinstance(evidence.charge, Withheld | Unusable):
+            return self._compare(evidence, bytes_guilt(evidence.charge, trial), "transcript")
+        found = judge((evidence.charge,), Bench(trial, past, {}))
+        return self._compare(evidence, found.removals, "transcript")
+
+    def _check_pair(self, ban: Ban, accused: int, pair: bytes) -> Proof:
+        """Two messages that contradict each other, both validly signed by the accused."""
+        settings, tools = self.ground.settings, self.ground.tools
+        found = equivocation(pair, settings.run, self.ground.keys, tools.verify)
+        require(found is not None and found.accused == accused == ban.peer, "the pair of messages proves nothing")
+        return Proof(ban, "equivocation")
+
+    def _compare(self, evidence: Evidence, removals: Sequence[Removal], kind: str) -> Proof:
+        ban = evidence.ban
+        guilty = any((removal.peer, removal.reason) == (ban.peer, ban.reason) for removal in removals)
+        require(guilty, f"judged again, peer {ban.peer} is not guilty of {ban.reason!r}")
+        return Proof(ban, kind)
+
+    def _check_gradient(self, evidence: Evidence, trial: Attempt, past: Attempt | None) -> Proof:
+        charge = evidence.charge
+        assert isinstance(charge, FalseGradient | FalseHistory)
+        if past is None:
+            raise UnprovenError("a gradient charge without the step it concerns")
+        parameters_D = tensor_of(evidence.parameters)
+        self._check_parameters(evidence, parameters_D)
+        require(charge.accused in past.contributors, f"peer {charge.accused} computed no gradient in that step")
+        if self.ground.settings.recompute_tolerance > 0:
+            return self._check_majority(evidence, trial, past)
+        recompute = self.ground.recompute
+        if recompute is None or not self._same_environment(evidence):
+            return self._undecided(evidence)
+        recomputed_D = recompute(parameters_D, past.seed(charge.accused))
+        parts = range(past.split.count)
+        committed = all(past.part_matches(charge.accused, part, past.slice(recomputed_D, part)) for part in parts)
+        # The gradient is the committed one: then its checksums are judged, which takes every aggregate.
+        complete = set(past.aggregates) == set(past.roster.active)
+        require(not committed or complete, "the aggregates of the step before are missing")
+        item = Contribution(past.step, past.number, charge.accused)
+        fault = gradient_fault(past, charge.accused, recomputed_D)
+        found = judge((charge,), Bench(trial, past, {charge.accused: recomputed_D}, faults={item: fault}))
+        return self._compare(evidence, found.removals, "recomputation")
+
+    def _check_probation(self, evidence: Evidence, trial: Attempt, past: Attempt | None) -> Proof:
+        charge = evidence.charge
+        assert isinstance(charge, FalseProbation)
+        if past is None:
+            raise UnprovenError("a gradient charge without the step it concerns")
+        joins = requests(trial).get(charge.accused, ())
+        require(joins == (charge.join,), "the REPORTs do not carry this JOIN")
+        require(evidence.ban.reason == "probation" and evidence.ban.peer == charge.accused, "it is another's ban")
+        parameters_D = tensor_of(evidence.parameters)
+        self._check_parameters(evidence, parameters_D)
+        recompute = self.ground.recompute
+        if recompute is None or not self._same_environment(evidence):
+            return self._undecided(evidence)
+        recomputed_D = recompute(parameters_D, past.seed(charge.accused))
+        wrong = not matches(charge.join, trial, past.step, recomputed_D)
+        require(wrong, f"judged again, peer {charge.accused} is not guilty of 'probation'")
+        return Proof(evidence.ban, "recomputation")
+
+    def _undecided(self, evidence: Evidence) -> Proof:
+        missing = self.ground.recompute is None
+        why = "the public data is not here" if missing else "this machine's environment differs from the run's"
+        text = f"signed by the whole roster; recomputation cannot decide here: {why}"
+        return Proof(evidence.ban, "majority", text, undecided=True)
+
+    def _same_environment(self, evidence: Evidence) -> bool:
+        return self.same_environment(evidence.summary or evidence.trial.before)
+
+    def same_environment(self, summary: Summary | None) -> bool:
+        """True if every peer of the run computed in the environment of this machine, as a certified state says."""
+        same = summary is not None and self.computed_in(summary, self.ground.settings.fingerprint)
+        if not same and summary is not None and summary.fingerprints:
+            self.elsewhere = summary
+        return same
+
+    def computed_in(self, summary: Summary, fingerprint: bytes) -> bool:
+        """True if a certified state says that every peer of the run computed in this environment."""
+        return summary.fingerprints == digest("fingerprints", *([fingerprint] * len(self.ground.keys)))
+
+    def _check_majority(self, evidence: Evidence, trial: Attempt, past: Attempt) -> Proof:
+        """With mixed environments most of the roster's signed JUDGE bits decide."""
+        charge = evidence.charge
+        if not isinstance(charge, FalseGradient):
+            raise UnprovenError("with mixed environments nothing but a gradient is decided by JUDGE messages")
+        roster = trial.roster
+        bodies = [self._replay.open(signed, roster, trial.step, trial.number) for signed in evidence.judges]
+        judges = {body.slot.sender: body for body in bodies if isinstance(body, Judge)}
+        require(set(judges) == set(roster.active), "JUDGE messages are missing")
+        seen = trial.transcript.prefix
+        require(all(body.prefix[: len(seen)] == seen for body in bodies), "a JUDGE message judges another transcript")
+        judged = judged_peers(trial)
+        require(charge.accused in judged, f"nobody was to judge peer {charge.accused}")
+        require(all(len(body.guilty) == len(judged) for body in judges.values()), "a JUDGE message judges others")
+        place = judged.index(charge.accused)
+        guilty = 2 * sum(body.guilty[place] for body in judges.values()) > len(roster.active)
+        require(guilty == (evidence.ban.reason == "gradient"), "the JUDGE messages do not carry the ban")
+        text = f"most of the roster's JUDGE messages find peer {evidence.ban.peer} guilty of {evidence.ban.reason}"
+        return Proof(evidence.ban, "majority", text)
+
+    def _check_parameters(self, evidence: Evidence, parameters_D: Tensor) -> None:
+        past = evidence.past
+        assert past is not None
+        found = parameters_digest(parameters_D)
+        if past.before is None:
+            require(past.step == 0, "a step without a certified state before it")
+            if (initial_D := self.ground.initial_D) is not None:
+                require(found == parameters_digest(initial_D), "the parameters are not the genesis ones")
+        else:
+            require(found == past.before.parameters, "the parameters are not those that the certificate covers")
+
+    def _check_effect(self, evidence: Evidence, trial: Attempt) -> None:
+        """The CLOSEs that made the ban effective: all of the roster's, equal, after this transcript, and covering
+        exactly this ban."""
+        ban, settings = evidence.ban, self.ground.settings
+        certificate = self._replay.closed(evidence.certificate, ban.step, ban.attempt)
+        before, value = replace(trial.state, bans=tuple(self.proven)), certificate.value
+        if certificate.by_outcome:
+            ruled = before.punished(ban.step, ban.attempt, certificate.removals, reform=False)
+            if ban in ruled.bans:
+                return
+        else:
+            seen = trial.transcript.prefix
+            require(certificate.end.prefix[: len(seen)] == seen, "the CLOSEs end another transcript")
+        if not isinstance(value, bytes):
+            require(evidence.summary is None and value is not None, "a void attempt has no state")
+            removals = value.removals if isinstance(value, Void) else ()
+            after = before.punished(ban.step, ban.attempt, removals, settings.reform)
+            require(ban in after.bans, "the CLOSEs do not name this ban")
+            return
+        summary = evidence.summary
+        if summary is None:
+            raise UnprovenError("the state that the CLOSEs cover is missing")
+        require(summary.digest == value, "the CLOSEs cover another state")
+        require(ban in summary.bans, "the certified ban list does not hold this ban")
+
+    def check_final(self, data: bytes, parameters_D: Tensor) -> Final:
+        """A certificate covers these parameters, and exactly the bans and returns proven so far.
+
+        Args:
+            data: a state's summary and its certificate.
+            parameters_D: float32 `[D]`.
+
+        Returns:
+            What it certifies; whether that is the end of the run, `check_last` says.
+
+        Raises:
+            UnprovenError: it does not.
+        """
+        try:
+            summary, certificate = msgspec.msgpack.decode(data, type=tuple[Summary, tuple[Signed, ...]])
+            made = self._replay.check_certificate(summary, certificate)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, *_DAMAGE) as error:
+            raise UnprovenError(f"the final certificate is damaged: {error}") from error
+        require(parameters_digest(parameters_D) == summary.parameters, "the final parameters are not certified")
+        bans = (*summary.bans, *_added_by(made, summary))
+        require(list(bans) == self.proven, "the certified ban list differs from the bans proven here")
+        require(list(summary.returned) == self.returned, "the certified returns differ from those proven here")
+        step, attempt = made.end.slot.step, made.end.slot.attempt
+        roster = self._replay.roster_at(step, attempt).active
+        return Final(summary, step, attempt, roster, bans, made.by_outcome)
+
+    def check_last(self, final: Final) -> None:
+        """The state is the one that the run ends with: every step is committed, and no undo step is due.
+
+        Raises:
+            UnprovenError: it is an earlier one.
+        """
+        steps, summary = self.ground.settings.steps, final.summary
+        ended = summary.step > steps and not summary.undo
+        require(ended, f"the certificate is of step {final.step}, and the run's last is step {steps}")
+
+
+def _check_names(evidence: Evidence, trial: Attempt, past: Attempt | None) -> None:
+    """Peers and parts that a file names are there, before anything is looked up by them."""
+    require(_judged_after(evidence.charge) in (None, *trial.transcript.finished), "it lacks what the charge rests on")
+    require(past is None or Phase.REPORT in past.transcript.finished, "the step before is not complete")
+    part = getattr(evidence.charge, "part", 0)
+    require(0 <= part < trial.split.count, f"there is no part {part}")
+    for owner in (trial.roster.active[part] for part in aggregates_needed(evidence.charge, trial)):
+        require(owner in trial.aggregates, f"the aggregate of peer {owner} is missing")
+    for held in evidence.publications:
+        source = _source(held, trial, past)
+        known = source is not None and held.owner in source.contributors and 0 <= held.part < source.split.count
+        require(known, f"the published part {held.part} of peer {held.owner} is of no contribution")
+
+
+def _judged_after(charge: Charge) -> Phase | None:
+    """The last phase whose messages a charge is judged by; None: by signatures alone."""
+    match charge:
+        case Ruled() | Broken() | Equivocation():
+            return None
+        case Unusable() | Withheld(stage="part"):
+            return Phase.HELD
+        case Withheld(stage="aggregate"):
+            return Phase.REVEAL
+        case Withheld():
+            return Phase.HAVE
+        case _:
+            return Phase.REPORT
+
+
+def _source(held: Held, trial: Attempt, past: Attempt | None) -> Attempt | None:
+    """The attempt whose commitments bind a published part."""
+    return trial if held.step == trial.step else past
+
+
+def _added_by(certificate: Certificate, summary: Summary) -> Iterator[Ban]:
+    """Bans by a dispute that let a step's value stand: its OUTCOMEs carry them, the value does not."""
+    out, slot = {ban.peer for ban in summary.bans if ban.removed}, certificate.end.slot
+    for removal in certificate.removals:
+        if removal.peer not in out:
+            yield Ban(slot.step, slot.attempt, removal.peer, removal.reason, removal.accuser, removed=True)

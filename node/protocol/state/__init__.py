@@ -1,0 +1,1 @@
+"""What all honest peers agree on between two steps, and how it goes on and back."""

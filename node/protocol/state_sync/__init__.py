@@ -1,0 +1,1 @@
+"""How a peer that was away learns the agreed state and comes back."""

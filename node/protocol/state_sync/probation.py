@@ -1,0 +1,179 @@
+"""Peers that come back: who may, what they sign on probation, and what everybody finds of it.
+
+A peer that fell silent (`gone`) may return once. On probation it is in no roster and nobody waits for it: it follows
+the committed states, computes its gradient of each step and signs its digest (JOIN). Active peers carry that into their
+next REPORT, and everyone computes the gradient again: no validator has to be believed, and it costs one gradient a step
+while a probation lasts. `--probation` correct digests in committed transcripts let it back, a wrong one bans it for
+ever.
+Source: Gorbunov et al. 2021, section 3.3 (Sybil attacks); PROTOCOL section 7.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from btard.node.errors import WireError
+from btard.node.protocol.adjudication.charges import Equivocation, FalseProbation
+from btard.node.protocol.adjudication.offences import standing
+from btard.node.protocol.adjudication.verdict import Guilt
+from btard.node.protocol.attempt.attempt import Attempt
+from btard.node.protocol.roster import Roster
+from btard.node.protocol.settings import Settings
+from btard.node.protocol.state.state import Ban, State, Summary
+from btard.node.protocol.wire.certificate import open_signed
+from btard.node.protocol.wire.digest import DIGEST_BYTES, number, tensor_digest
+from btard.node.protocol.wire.encoding import decode_body, decode_signed, encode, stub
+from btard.node.protocol.wire.messages import Body, Join, Phase, Report, Slot
+
+_PER_PEER = 2
+"""Two different JOINs of a peer for one step prove that it lies; more are of no use."""
+
+
+def candidates(
+    settings: Settings, bans: Sequence[Ban], returned: Sequence[tuple[int, int]], active: Sequence[int]
+) -> tuple[int, ...]:
+    """Who may come back: peers that were only ever removed as gone, and have not come back before.
+
+    Nobody where environments differ: there a digest proves nothing, and nobody holds the bytes. Nor where steps can be
+    taken back: who has not been there holds nothing of them.
+    """
+    if settings.probation == 0 or settings.recompute_tolerance > 0 or settings.undo > 0:
+        return ()
+    out = {ban.peer for ban in bans} - {peer for peer, _ in returned} - set(active)
+    guilty = {ban.peer for ban in bans if standing(ban.reason) != "gone"}
+    return tuple(sorted(out - guilty))
+
+
+def candidates_of(settings: Settings, state: State | Summary) -> tuple[int, ...]:
+    """Who may come back in a state."""
+    active = state.active if isinstance(state, Summary) else state.roster.active
+    return candidates(settings, state.bans, state.returned, active)
+
+
+def eligible(attempt: Attempt) -> tuple[int, ...]:
+    """Whose JOINs count in an attempt: candidates in the state that the last certificate covers."""
+    summary = attempt.state.summary
+    return candidates_of(attempt.settings, summary) if summary is not None else ()
+
+
+def join_slot(settings: Settings, keys: tuple[bytes, ...], step: int, peer: int) -> Slot:
+    """The slot of a JOIN; its sender is in no roster but the genesis one."""
+    return Slot(settings.run, Roster.genesis(keys).digest, step, 0, Phase.JOIN, peer)
+
+
+def gradient_digest(settings: Settings, step: int, peer: int, gradient_D: Tensor) -> bytes:
+    """What a peer on probation signs of its gradient; the peer is part of it, so that it is of no use to another."""
+    return tensor_digest("probation", (settings.run, number(step), number(peer)), gradient_D)
+
+
+# --- in a REPORT ----------------------------------------------------------------------------------------------
+
+
+def joins_fit(joins: Sequence[bytes], attempt: Attempt) -> bool:
+    """True if these are JOINs of the step before, validly signed, at most two of each candidate."""
+    bodies = [_opened(data, attempt) for data in joins]
+    senders = [body.slot.sender for body in bodies if body is not None]
+    crowded = any(senders.count(peer) > _PER_PEER for peer in senders)
+    return len(senders) == len(joins) == len(set(joins)) and not crowded
+
+
+def _opened(data: bytes, attempt: Attempt) -> Join | None:
+    try:
+        signed = decode_signed(data)
+    except WireError:
+        return None
+    keys = attempt.roster.keys
+
+    def odd(body: Body) -> str | None:
+        right = body.slot == join_slot(attempt.settings, keys, attempt.step - 1, body.slot.sender) and not body.prefix
+        return None if right and isinstance(body, Join) and len(body.gradient) == DIGEST_BYTES else "wrong_slot"
+
+    if encode(signed) != data:  # else one JOIN could be shown as many
+        return None
+    body = open_signed(
+        signed, keys, attempt.tools.verify, run=attempt.settings.run, kind=Join, senders=eligible(attempt), rule=odd
+    )
+    return None if isinstance(body, str) else body
+
+
+def requests(attempt: Attempt) -> dict[int, tuple[bytes, ...]]:
+    """The different JOINs (encoded) that the REPORTs of an attempt carry, by sender, ascending."""
+    found: dict[int, dict[bytes, bytes]] = {}
+    for report in attempt.transcript.of(Report, Phase.REPORT).values():
+        for data in report.joins:
+            body = decode_signed(data).body
+            found.setdefault(decode_body(body).slot.sender, {}).setdefault(body, data)
+    return {peer: tuple(found[peer].values()) for peer in sorted(found)}
+
+
+@dataclass(frozen=True, slots=True)
+class Review:
+    """What the REPORTs of one attempt come to.
+
+    Args:
+        guilts: who signed a wrong digest, or two.
+        correct: whose digest was the right one.
+    """
+
+    guilts: tuple[Guilt, ...] = ()
+    correct: tuple[int, ...] = ()
+
+    def applied(self, state: State, step: int, needed: int) -> State:
+        """The state before `step` with this: counters raised, and who has done enough in the roster.
+
+        Args:
+            state: with the verdicts of the attempt.
+            needed: `--probation`.
+        """
+        guilty = {ban.peer for ban in state.bans if standing(ban.reason) != "gone"}
+        counts = {peer: count for peer, count in state.probation if peer not in guilty}
+        for peer in self.correct:
+            if peer not in guilty:
+                counts[peer] = counts.get(peer, 0) + 1
+        back = tuple(sorted(peer for peer, count in counts.items() if count >= needed))
+        left = tuple((peer, counts[peer]) for peer in sorted(counts) if peer not in back)
+        active = tuple(sorted({*state.roster.active, *back}))
+        return replace(
+            state, probation=left, returned=(*state.returned, *((peer, step) for peer in back)),
+            roster=replace(state.roster, active=active),
+        )  # fmt: skip
+
+
+def wanted(attempt: Attempt) -> tuple[int, ...]:
+    """Whose gradients of the step before have to be computed to judge an attempt's JOINs."""
+    return tuple(peer for peer, joins in requests(attempt).items() if len(joins) == 1)
+
+
+def review(attempt: Attempt, past: Attempt | None, recomputed: Mapping[int, Tensor]) -> Review | None:
+    """Judge every JOIN of an attempt; None while a gradient is missing.
+
+    Args:
+        attempt: complete up to REPORT.
+        past: the committed attempt of the step before.
+        recomputed: gradients of that step, by peer.
+    """
+    asked = requests(attempt)
+    if past is None or not asked:
+        return Review()
+    if any(peer not in recomputed for peer in wanted(attempt)):
+        return None
+    guilts, correct = [], []
+    for peer, joins in asked.items():
+        if len(joins) > 1:
+            first, second = (stub(decode_signed(data)) for data in joins[:2])
+            guilts.append(Guilt(peer, "equivocation", None, Equivocation(peer, first, second)))
+        elif matches(joins[0], attempt, past.step, recomputed[peer]):
+            correct.append(peer)
+        else:
+            guilts.append(Guilt(peer, "probation", None, FalseProbation(peer, joins[0])))
+    return Review(tuple(guilts), tuple(correct))
+
+
+def matches(join: bytes, attempt: Attempt, step: int, gradient_D: Tensor) -> bool:
+    """True if a JOIN (encoded) holds the digest of its sender's gradient of `step`."""
+    body = decode_body(decode_signed(join).body)
+    assert isinstance(body, Join)
+    return body.gradient == gradient_digest(attempt.settings, step, body.slot.sender, gradient_D)

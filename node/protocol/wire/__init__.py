@@ -1,0 +1,1 @@
+"""Messages: their structures, canonical bytes, sizes, checks, and certificates made of them."""

@@ -1,0 +1,78 @@
+"""The few calls by which a node's memory reaches the disk: the seam at which tests lose power, fill the disk and flip
+bits."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from pathlib import Path
+
+from btard.node.transport import descriptors
+
+_sync = os.fsync if sys.platform == "darwin" else os.fdatasync
+
+
+class Disk:
+    """The operating system's files, and the count of what waiting for them has cost.
+
+    Args:
+        waits: False: `sync` and `sync_directory` do nothing, and a loss of power may take what was written.
+    """
+
+    def __init__(self, waits: bool = True) -> None:
+        self.waits = waits
+        self.syncs, self.sync_s = 0, 0.0
+        """How often, and for how long altogether, it has waited."""
+
+    def open(self, path: str, mode: int = 0o600) -> int:
+        """Open a file for reading and writing, made if it is not there; as it is otherwise."""
+        return descriptors.spared(lambda: os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, mode))
+
+    def write(self, file: int, data: bytes | memoryview) -> None:
+        """Write all of it where the file stands."""
+        written = os.write(file, data)
+        while written < len(data):
+            written += os.write(file, data[written:])
+
+    def truncate(self, file: int, size: int) -> None:
+        """Cut a file off, and stand there."""
+        os.ftruncate(file, size)
+        os.lseek(file, size, os.SEEK_SET)
+
+    def sync(self, file: int) -> None:
+        """On return the disk has the file's content and its length."""
+        if self.waits:
+            began = time.perf_counter()
+            _sync(file)
+            self._count(began)
+
+    def replace(self, old: str, new: str) -> None:
+        """Give a file another name, over whatever has it; durable after `sync_directory`."""
+        os.replace(old, new)
+
+    def remove(self, path: str) -> None:
+        """Remove a name; where that fails, it takes room and does no harm."""
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+
+    def sync_directory(self, path: Path) -> None:
+        """On return the disk has the directory's names: a new file's content is lost without its name."""
+        if not self.waits:
+            return
+        began = time.perf_counter()
+        opened = descriptors.spared(lambda: os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)
+        self._count(began)
+
+    def close(self, file: int) -> None:
+        """Close a file; that alone makes nothing durable."""
+        os.close(file)
+
+    def _count(self, began: float) -> None:
+        self.syncs += 1
+        self.sync_s += time.perf_counter() - began

@@ -1,0 +1,62 @@
+"""When a node writes to its memory: messages once they are admitted, tensors before the end is said, attempts as they
+begin, once what came before is in the journal."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from btard.node.protocol.api.events import Input, Output, TimePassed
+from btard.node.protocol.api.notices import Banned, Committed, Disputed, PhaseEntered, Voided
+from btard.node.protocol.peer import Peer
+from btard.node.protocol.wire.messages import Phase
+from btard.node.storage.checkpointer import Keeper
+
+
+class Machine(Protocol):
+    """What inputs go to."""
+
+    def handle(self, event: Input, /) -> list[Output]:
+        """Outputs that answer an input."""
+
+
+class Keeping:
+    """A machine whose messages are noted and whose attempts are saved, before anything of them leaves.
+
+    Whoever drives it calls `keep` after each `handle`, once it has journalled what the outputs say has happened. After
+    a crash in between the end of the step is gone through again; the other way round, nobody could tell what happened.
+
+    Args:
+        machine: takes the inputs.
+        peer: the honest peer inside it.
+        keeper: where to.
+    """
+
+    def __init__(self, machine: Machine, peer: Peer, keeper: Keeper) -> None:
+        self._machine, self._peer, self._keeper = machine, peer, keeper
+        self._begun = False
+
+    def handle(self, event: Input) -> list[Output]:
+        """As the machine's."""
+        if isinstance(event, TimePassed):
+            return self._machine.handle(event)
+        outputs = self._machine.handle(event)
+        if self._peer.admitted:
+            self._keeper.heard(event)  # before anything leaves that depends on it; what is refused costs no memory
+        if any(isinstance(output, Committed | Banned | Voided) for output in outputs):
+            self._keeper.write()  # the journal is about to tell of it, and a killed process must not have forgotten why
+        held = self._peer.holdings() if any(map(_nears_end, outputs)) else None
+        if held is not None:
+            self._keeper.hold(*held)
+        self._begun = any(isinstance(output, PhaseEntered) and output.phase == Phase.COMMIT.name for output in outputs)
+        return outputs
+
+    def keep(self) -> None:
+        """Save the attempt that has begun, if one has."""
+        if self._begun and self._peer.resumable:
+            self._keeper.save(self._peer.snapshot())
+        self._begun = False
+
+
+def _nears_end(output: Output) -> bool:
+    """True where an attempt is about to be closed, or frozen by a dispute."""
+    return isinstance(output, Disputed) or (isinstance(output, PhaseEntered) and output.phase == Phase.CLOSE.name)

@@ -1,0 +1,124 @@
+"""A worker's way back: what it finds of an earlier life, and how it goes on from there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from btard.node.build import genesis_digest, genesis_roster
+from btard.node.config import NodeConfig
+from btard.node.errors import WireError
+from btard.node.protocol.api.events import BulkArrived, Input, MessageArrived, ViewArrived
+from btard.node.protocol.state.snapshot import Resumption
+from btard.node.protocol.wire.encoding import decode_body
+from btard.node.protocol.wire.messages import Message, Phase, Suspect, View
+from btard.node.storage import journal
+from btard.node.storage.checkpointer import Keeper
+from btard.node.storage.disk import Disk
+from btard.node.storage.journal import Journal
+
+MEMORY = "state"
+"""Folder of a node's directory that holds checkpoints and ledgers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """What a node was doing when it was stopped.
+
+    Args:
+        keeper: its memory.
+        at: where to go on; None: at the start.
+        heard: what it had heard since.
+        away_s: how long ago that was.
+    """
+
+    keeper: Keeper
+    at: Resumption | None
+    heard: tuple[Input, ...]
+    away_s: float = 0.0
+
+
+def recover(config: NodeConfig, fingerprint: bytes, log: Journal) -> Recovery | None:
+    """Open a node's memory, if it is to have one, and journal what is found there.
+
+    Args:
+        config: of the node.
+        fingerprint: of the environment its gradients are computed in.
+        log: its journal.
+
+    Raises:
+        BackendError: the memory cannot be used, or another process uses it.
+        CheckpointError: there are checkpoints, and none can be used; or what was signed since cannot be read.
+    """
+    if not config.checkpoints:
+        return None
+    run = genesis_digest(config.run_id, config.run, config.members)
+    disk = Disk(waits=config.durability == "grouped")
+    keeper = Keeper(Path(config.directory) / MEMORY, run, config.node, fingerprint, disk)
+    at = keeper.newest(genesis_roster(config.members))
+    heard = tuple(keeper.recall(*((at.state.step, at.number) if at is not None else (0, 0))))
+    if at is not None and _gave_up(config):
+        heard = without_dispute(keeper, at, heard)
+    for problem in keeper.problems:
+        log.append("checkpoint_refused", problem=problem)
+    if at is not None:
+        log.append("resumed", step=at.state.step, attempt=at.number, heard=len(heard))
+    return Recovery(keeper, at, heard, keeper.away_s)
+
+
+def _gave_up(config: NodeConfig) -> bool:
+    """True if the node's last life ended for want of a quorum."""
+    last = None
+    for record in journal.records(Path(config.directory) / "journal.jsonl"):
+        if record["event"] in ("greeted", "resumed", "halted"):
+            last = record["event"]
+    return last == "halted"
+
+
+def without_dispute(keeper: Keeper, at: Resumption, heard: tuple[Input, ...]) -> tuple[Input, ...]:
+    """What a node that halted hears again, unless it has signed how the dispute ended: its attempt, but no SUSPECTs and
+    no views of it. They were of a network that was cut, and where they still matter the others tell them again.
+
+    Args:
+        keeper: its memory, which has recalled `heard`; what was signed stays signed.
+        at: where it goes on.
+        heard: what it had heard.
+    """
+    step, number = at.state.step, at.number
+    if keeper.has_said(Phase.OUTCOME, step, number):
+        return heard
+    # The tensors that the dispute found are for its end. Before REPORT we need the parts as well, and ask for both.
+    reported = keeper.has_said(Phase.REPORT, step, number)
+    return tuple(
+        event for event in heard
+        if not _of_dispute(event, step, number) and (reported or not isinstance(event, BulkArrived))
+    )  # fmt: skip
+
+
+def _of_dispute(event: Input, step: int, attempt: int) -> bool:
+    """A SUSPECT or a view of an attempt."""
+    match event:
+        case ViewArrived(endorsed=endorsed):
+            signed = endorsed.view
+        case MessageArrived(signed=signed):
+            pass
+        case _:
+            return False
+    try:
+        body: Message = decode_body(signed.body)
+    except WireError:  # as malformed as when it came
+        return False
+    return isinstance(body, Suspect | View) and (body.slot.step, body.slot.attempt) == (step, attempt)
+
+
+def elapsed_s(config: NodeConfig, now_s: float) -> float:
+    """Seconds since this node first greeted, by its journal; 0 if it never did.
+
+    Args:
+        config: of the node.
+        now_s: seconds since the epoch.
+    """
+    for record in journal.records(Path(config.directory) / "journal.jsonl"):
+        if record["event"] == "greeted":
+            return max(0.0, now_s - float(record["time"]))
+    return 0.0

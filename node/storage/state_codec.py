@@ -1,0 +1,219 @@
+"""How a checkpoint holds agreed states: small fields in its header, vectors by their places on one shelf behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+from torch import Tensor
+
+from btard.node.errors import WireError
+from btard.node.protocol.api.events import BulkKey, BulkKind
+from btard.node.protocol.attempt.validators import Draw
+from btard.node.protocol.attempt.verification import NormWindow
+from btard.node.protocol.evidence.format import tensor_of
+from btard.node.protocol.roster import Roster
+from btard.node.protocol.state.snapshot import Past
+from btard.node.protocol.state.state import Ban, State, Summary
+from btard.node.protocol.state.undo_window import Contribution, Layer, Window
+from btard.node.protocol.wire.digest import tensor_bytes, tensor_digest
+from btard.node.protocol.wire.messages import Phase, Signed
+
+_ELSEWHERE = -1
+"""The place of a vector that another file has."""
+
+MISMATCH = "its content does not match its digest"
+
+
+class SavedWindow(msgspec.Struct, frozen=True, array_like=True):
+    """A `Window`, its layers by step and digest: the checkpoints of the steps after them hold them."""
+
+    layers: tuple[tuple[int, bytes], ...]
+    forgotten: bool
+    examined: int
+    due: tuple[Contribution, ...]
+    checkers: int
+
+
+class SavedState(msgspec.Struct, frozen=True, array_like=True):
+    """A `State`, its roster by ids alone, its vectors by their places."""
+
+    step: int
+    parameters: int
+    optimiser: int
+    r: bytes
+    active: tuple[int, ...]
+    bans: tuple[Ban, ...]
+    norms: tuple[tuple[float, ...], ...]
+    validators: tuple[int, ...]
+    validator_count: int
+    fingerprints: bytes
+    complaints: tuple[tuple[int, int, int], ...]
+    probation: tuple[tuple[int, int], ...]
+    returned: tuple[tuple[int, int], ...]
+    window: SavedWindow
+    late: tuple[tuple[int, int, tuple[int, ...]], ...]
+    bounds: tuple[int, ...]
+    summary: Summary | None
+    certificate: tuple[Signed, ...]
+
+
+class SavedPast(msgspec.Struct, frozen=True, array_like=True):
+    """A `Past`."""
+
+    state: SavedState
+    number: int
+    messages: tuple[Signed, ...]
+    finished: tuple[Phase, ...]
+    aggregates: dict[int, int]
+    own: int | None
+    r: bytes
+    iterations: int
+    publications: dict[tuple[int, int, int, int], int]
+    apart: bool
+    """Its tensors from others are in a file of their own."""
+    before: int | None
+    """Of the checkpoint of its step that has its model, the attempt; None: the model is here."""
+
+
+class Vector(msgspec.Struct, frozen=True, array_like=True):
+    """One vector after the header: its bytes, and its digest under a domain (as in `State.summarise`)."""
+
+    size: int
+    domain: str
+    digest: bytes
+
+
+class Shelf:
+    """Takes vectors; what refers to one does so by its place."""
+
+    def __init__(self) -> None:
+        self.vectors: list[Tensor] = []
+        self._table: list[Vector] = []
+
+    @property
+    def table(self) -> tuple[Vector, ...]:
+        """What is on it, in order."""
+        return tuple(self._table)
+
+    def place(self, values_P: Tensor, domain: str = "checkpoint", known: bytes | None = None) -> int:
+        """Put a vector on the shelf.
+
+        Args:
+            values_P: the vector.
+            domain, known: of its digest, where that is known already.
+        """
+        digest = tensor_digest(domain, (), values_P) if known is None else known
+        self._table.append(Vector(len(tensor_bytes(values_P)), domain, digest))
+        self.vectors.append(values_P)
+        return len(self.vectors) - 1
+
+    def state(self, state: State, *, elsewhere: bool = False) -> SavedState:
+        """A state with its vectors on the shelf.
+
+        Args:
+            state: the state.
+            elsewhere: its vectors are not wanted here.
+        """
+        parameters, optimiser = self._model(state) if not elsewhere else (_ELSEWHERE, _ELSEWHERE)
+        window = state.window
+        layers = tuple((layer.step, layer.digest) for layer in window.layers)
+        saved = SavedWindow(layers, window.forgotten, window.examined, window.due, window.checkers)
+        return SavedState(
+            state.step, parameters, optimiser, state.r, state.roster.active, state.bans, state.norms.steps,
+            state.draw.order, state.draw.count, state.fingerprints, state.complaints, state.probation, state.returned,
+            saved, state.late, state.bounds, state.summary, state.certificate,
+        )  # fmt: skip
+
+    def _model(self, state: State) -> tuple[int, int]:
+        """Places of its parameters and its optimiser state, with the digests that CLOSE has signed."""
+        signed = state.summary
+        parameters = self.place(state.parameters_D, "parameters", signed.parameters if signed is not None else None)
+        return parameters, self.place(state.optimiser_D, "optimiser", signed.optimiser if signed is not None else None)
+
+    def past(self, past: Past, apart: bool = False, before: int | None = None) -> SavedPast:
+        """A committed attempt with its vectors on the shelf.
+
+        Args:
+            past: the attempt.
+            apart: its tensors from others lie elsewhere.
+            before: of the checkpoint in which its parameters and its optimiser state lie, the attempt.
+        """
+        held, published = ({}, {}) if apart else (past.aggregates, past.publications)
+        aggregates = {owner: self.place(values_P) for owner, values_P in held.items()}
+        publications = {index: self.place(values_P) for index, values_P in published.items()}
+        own = self.place(past.own_D) if past.own_D is not None else None
+        state = self.state(past.state, elsewhere=before is not None)
+        return SavedPast(state, past.number, past.messages, past.finished, aggregates, own, past.r, past.iterations,
+                         publications, apart, before)  # fmt: skip
+
+
+Model = tuple[Tensor, Tensor]
+"""Parameters `[D]` and optimiser state `[D]`."""
+
+
+def restored(
+    saved: SavedState, vectors: Sequence[Tensor], roster: Roster, layers: tuple[Layer, ...] = (),
+    model: Model | None = None,
+) -> State:  # fmt: skip
+    """The state again.
+
+    Args:
+        saved: what the header says.
+        vectors: those behind it.
+        roster: of the genesis.
+        layers: those that the window names; what is over needs none.
+        model: parameters and optimiser state, if they lie elsewhere.
+    """
+    kept = saved.window
+    parameters_D, optimiser_D = model if model is not None else (vectors[saved.parameters], vectors[saved.optimiser])
+    return State(
+        saved.step, parameters_D, optimiser_D, saved.r, Roster(roster.keys, saved.active),
+        saved.bans, NormWindow(saved.norms), Draw(saved.validators, saved.validator_count), saved.fingerprints,
+        saved.complaints, saved.probation, saved.returned,
+        Window(layers, kept.forgotten, kept.examined, kept.due, kept.checkers), saved.late, saved.bounds,
+        saved.summary, saved.certificate,
+    )  # fmt: skip
+
+
+def restored_past(
+    saved: SavedPast, vectors: Sequence[Tensor], roster: Roster, apart: Mapping[BulkKey, Tensor], model: Model | None
+) -> Past:
+    """The committed attempt again.
+
+    Args:
+        saved: what the header says.
+        vectors: those behind it.
+        roster: of the genesis.
+        apart: its tensors from others, if they lie elsewhere.
+        model: its parameters and its optimiser state, if they lie elsewhere.
+    """
+    aggregates = {owner: vectors[place] for owner, place in saved.aggregates.items()}
+    publications = {index: vectors[place] for index, place in saved.publications.items()}
+    for key, values_P in apart.items():
+        if key.kind is BulkKind.AGGREGATE:
+            aggregates[key.owner] = values_P
+        else:
+            publications[(key.step, key.attempt, key.owner, key.part)] = values_P
+    own_D = vectors[saved.own] if saved.own is not None else None
+    state = restored(saved.state, vectors, roster, model=model)
+    return Past(state, saved.number, saved.messages, saved.finished, aggregates, own_D, saved.r, saved.iterations,
+                publications)  # fmt: skip
+
+
+def cut(table: Sequence[Vector], content: memoryview) -> list[Tensor]:
+    """The vectors, each in memory of its own.
+
+    Raises:
+        WireError: one is not what its digest says.
+    """
+    if sum(vector.size for vector in table) != len(content):
+        raise WireError(MISMATCH)
+    found, start = [], 0
+    for vector in table:
+        values_P = tensor_of(content[start : start + vector.size])
+        if tensor_digest(vector.domain, (), values_P) != vector.digest:
+            raise WireError(MISMATCH)
+        found.append(values_P)
+        start += vector.size
+    return found

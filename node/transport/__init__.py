@@ -1,0 +1,1 @@
+"""The bytes between real peers: authenticated channels, flow control and the start of the conversation."""

@@ -1,0 +1,309 @@
+"""The bytes between real peers: CURVE-authenticated control messages and a second channel for tensors.
+
+What a peer sends above its credits is dropped unread (node/transport/flow_control.py). A multi-part message that never
+ends is outside all limits of libzmq; node/transport/slow_sender_guard.py closes its connection.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import zmq
+from torch import Tensor
+
+from btard.node.config import Endpoint, Member, Secrets
+from btard.node.errors import LocalProtocolError, TransportError, WireError
+from btard.node.protocol.api.events import BulkKey
+from btard.node.transport import framing
+from btard.node.transport.arrivals import AcceptBulk, Arrival, BulkArrival, ControlArrival, RefusedError, accept_any
+from btard.node.transport.bulk_tokens import News, Tokens
+from btard.node.transport.channels import bulk_bounds, control_bounds, guard_of
+from btard.node.transport.connection_monitor import Lines
+from btard.node.transport.counters import Counters
+from btard.node.transport.flow_control import Credits, Quota
+from btard.node.transport.rtt_probes import RoundTrips
+from btard.node.transport.sockets import Channel, Context, Gate, Identity, authenticated, descriptor
+
+
+class Transport:
+    """All sockets of one node, served by one thread: whoever calls `poll`.
+
+    Args:
+        me: our genesis id.
+        secrets: our secret keys.
+        members: the genesis roster; only its keys are let in.
+        listen: what to bind; port `*` lets the system choose.
+        encrypt_bulk: CURVE on tensors too; without it their sender is known by a token only, and an eavesdropper
+            can read both. (What is accepted is bound by a signed digest either way.)
+        limits: bounds on sizes and queues.
+        credits: what each peer may send us; without them there is no limit (tools, tests).
+        run_id: peers of another run are not listened to.
+        accept_bulk: asked (sender, key, bytes) before a tensor is kept; may be replaced at any time.
+
+    Raises:
+        TransportError: an endpoint cannot be bound, or the secrets do not belong to `me`.
+    """
+
+    def __init__(
+        self,
+        me: int,
+        secrets: Secrets,
+        members: Sequence[Member],
+        listen: Endpoint,
+        encrypt_bulk: bool = False,
+        limits: framing.Limits | None = None,
+        credits: Credits | None = None,
+        *,
+        run_id: str,
+        accept_bulk: AcceptBulk = accept_any,
+    ) -> None:
+        self.me, self.limits, self.accept_bulk = me, limits or framing.Limits(), accept_bulk
+        self.counters, self.refusals, self.round_trips = Counters(), dict[int, str](), RoundTrips()
+        self._run_id = run_id
+        self._watched: Lines | None = None
+        self._keys = {member.id: member.transport_key.encode() for member in members}
+        secret_key = secrets.transport_secret.encode()
+        self._identity = Identity(zmq.curve_public(secret_key), secret_key)
+        if self._keys.pop(me, None) != self._identity.public:
+            raise TransportError(f"the secrets given are not those of peer {me}; check secrets_file of node {me}")
+        self._tokens = Tokens(self._keys)
+        self._control_quota = Quota(credits.control if credits is not None else None, self._keys)
+        self._bulk_quota = Quota(credits.bulk if credits is not None else None, self._keys)
+        self._context: Context = zmq.Context()
+        self._poller = zmq.Poller()
+        try:
+            self._listen(listen, encrypt_bulk)
+        except BaseException:
+            self._context.destroy(linger=0)
+            raise
+
+    # --- set-up and end ---------------------------------------------------------------------------------------
+
+    def connect(self, addresses: Mapping[int, Endpoint]) -> None:
+        """Open lines to the peers of `addresses` (ourselves excepted) and greet them; messages wait until they answer.
+
+        A peer whose address changed gets a new line; what still waited on the old one is lost with it.
+
+        Raises:
+            TransportError: an id outside the roster, or an address that is none.
+        """
+        for peer, endpoint in sorted(addresses.items()):
+            if peer == self.me:
+                continue
+            if peer not in self._keys:
+                raise TransportError(f"peer {peer} has an address but no key; the roster is {sorted(self._keys)}")
+            self._bulk.dial(peer, self._keys[peer], endpoint.bulk)
+            if self._control.dial(peer, self._keys[peer], endpoint.control):
+                self._greet(peer)
+
+    def watch(self, descriptor: int) -> None:
+        """Let `poll` return as soon as this file descriptor (a pipe to the launcher) can be read."""
+        self._poller.register(descriptor, zmq.POLLIN)
+
+    def unwatch(self, descriptor: int) -> None:
+        """Stop watching a descriptor, for one that has reached its end: it would be readable for ever."""
+        self._poller.unregister(descriptor)
+
+    def lines(self) -> Lines:
+        """Watch our lines from now on (before `connect`), for monitoring."""
+        self._watched = watched = Lines(self._control, self._bulk)
+        return watched
+
+    def close(self, linger_s: float | None = None) -> None:
+        """Close every socket; waits at most `linger_s` (default: the limit's) for our last messages to leave."""
+        if self._context.closed:
+            return
+        self._guard.stop()
+        self._count_closed()
+        if self._watched is not None:
+            self._watched.close()
+        linger_ms = math.ceil(1000 * (self.limits.linger_s if linger_s is None else linger_s))
+        self._control.close(linger_ms)
+        self._bulk.close(linger_ms)
+        self._gate.socket.close(linger=0)
+        self._context.term()
+
+    @property
+    def greeted(self) -> frozenset[int]:
+        """Peers whose greeting has arrived: their lines to us stand, and we know the token of their tensors."""
+        return self._tokens.known
+
+    def progress(self) -> None:
+        """We entered a phase of the protocol: everyone may send us some more."""
+        self._control_quota.phase()
+        self._bulk_quota.phase()
+
+    # --- sending ----------------------------------------------------------------------------------------------
+
+    def send_control(self, to: int, data: bytes) -> None:
+        """Queue one control message; never blocks.
+
+        Raises:
+            LocalProtocolError: no line to `to` (ourselves included), or an empty or too large message.
+        """
+        if not 0 < len(data) <= self.limits.control_bytes:
+            raise LocalProtocolError(f"control message of {len(data)} bytes; 1 to {self.limits.control_bytes} fit")
+        self._send_frame(to, "control", framing.encode_control(data))
+
+    def send_bulk(self, to: int, key: BulkKey, values_P: Tensor) -> None:
+        """Queue one tensor (float32 `[P]`, contiguous, CPU); never blocks.
+
+        From 64 KB on it is not copied: the queue keeps it alive, and it must not be changed.
+
+        Raises:
+            LocalProtocolError: no line to `to`, another kind of tensor, or a too large one.
+        """
+        payload = framing.bulk_payload(values_P)
+        if len(payload) > self.limits.bulk_bytes:
+            raise LocalProtocolError(f"tensor of {len(payload)} bytes; at most {self.limits.bulk_bytes} fit")
+        header = framing.encode_bulk_header(self._tokens.to(to), key)
+        self._send_tensor(to, key.kind.value, header, payload)
+
+    def probe(self) -> None:
+        """Ask every peer that has a line for an answer; `round_trips` hears it."""
+        for peer in filter(self._control.has_line, self._keys):
+            self._send_frame(peer, "probe", framing.encode_probe(framing.Probe(False, self.round_trips.ask(peer))))
+
+    def _send_tensor(self, to: int, kind: str, header: bytes, payload: memoryview) -> None:
+        if self._bulk.send(to, header, payload):
+            self.counters.sent(to, kind, len(header) + len(payload))
+        else:
+            self.counters.drop("queue_full_bulk", to)
+
+    def _greet(self, peer: int) -> None:
+        self._send_frame(
+            peer, "greeting", framing.encode_greeting(framing.Greeting(self._run_id, self._tokens.to(peer)))
+        )
+
+    def _send_frame(self, to: int, kind: str, frame: bytes) -> None:
+        if self._control.send(to, frame):
+            self.counters.sent(to, kind, len(frame))
+        else:
+            self.counters.drop(f"queue_full_{kind}", to)
+
+    # --- receiving --------------------------------------------------------------------------------------------
+
+    def poll(self, timeout_s: float) -> list[Arrival]:
+        """Wait at most `timeout_s`, then return what has arrived, at most `limits.drain` messages per channel.
+
+        May return early with nothing: after a handshake, a refused frame, or input on a watched descriptor. Nothing
+        that a peer sends makes it raise.
+        """
+        ready = dict(self._poller.poll(max(0, math.ceil(timeout_s * 1000))))
+        arrivals: list[Arrival] = []
+        if self._gate.socket in ready:
+            self._gate.answer(self.limits.drain)
+        if self._control.socket in ready:
+            self._drain(self._control, self._take_control, arrivals)
+        if self._bulk.socket in ready:
+            self._drain(self._bulk, self._take_bulk, arrivals)
+        self._count_closed()
+        return arrivals
+
+    def _drain(
+        self, channel: Channel, take: Callable[[list[zmq.Frame]], Arrival | None], arrivals: list[Arrival]
+    ) -> None:
+        for frames in channel.arrived(self.limits.drain, self.limits.drain_bytes):
+            try:
+                arrival = take(frames)
+            except RefusedError as refused:
+                self.counters.drop(refused.reason, refused.via)
+            else:
+                self._guard.delivered(descriptor(frames[0]), _whose(arrival, frames[0]))
+                if arrival is not None:
+                    arrivals.append(arrival)
+
+    def _count_closed(self) -> None:
+        if self._guard.failure is not None:
+            raise self._guard.failure  # our own mistake: nobody would see a flood any more
+        if self._guard.closed:
+            self.counters.dropped["connection_closed"] = self._guard.closed
+
+    def _take_control(self, frames: list[zmq.Frame]) -> Arrival | None:
+        via = authenticated(frames[0])
+        if via is None:
+            raise RefusedError("control_unauthenticated")
+        if len(frames) != 1:
+            raise RefusedError("control_malformed", via)
+        frame = frames[0].buffer
+        if not self._control_quota.spend(via, len(frame)):
+            raise RefusedError("control_over_quota", via)
+        try:
+            content = framing.decode_control(frame, self.limits.control_bytes)
+        except WireError as error:
+            self.refusals[via] = str(error)
+            raise RefusedError("control_malformed", via) from error
+        kind, arrival = "control", None
+        if isinstance(content, framing.Greeting):
+            kind = "greeting"
+            self._take_greeting(via, content)
+        elif isinstance(content, framing.Probe):
+            kind = "probe"
+            self._take_probe(via, content)
+        else:
+            arrival = ControlArrival(via, content)
+        self.counters.received(via, kind, len(frame))
+        return arrival
+
+    def _take_greeting(self, via: int, greeting: framing.Greeting) -> None:
+        if greeting.run_id != self._run_id:
+            self.refusals[via] = f"it belongs to run {greeting.run_id!r} and we to {self._run_id!r}"
+            raise RefusedError("greeting_of_another_run", via)
+        news = self._tokens.learn(via, greeting.token)
+        if news is News.FOREIGN:
+            raise RefusedError("greeting_with_a_foreign_token", via)
+        if news is News.KNOWN or not self._control.has_line(via):
+            return
+        # A new process behind the peer's key: our greeting may have reached the one before it, and where that one's
+        # machine went with it, nothing has told us that our lines lead nowhere.
+        if news is News.CHANGED:
+            self._control.redial(via, self._keys[via])
+            self._bulk.redial(via, self._keys[via])
+        self._greet(via)
+
+    def _take_probe(self, via: int, probe: framing.Probe) -> None:
+        if probe.answer:
+            if not self.round_trips.answered(via, probe.stamp):
+                raise RefusedError("probe_unasked", via)
+        elif self._control.has_line(via):
+            self._send_frame(via, "probe", framing.encode_probe(framing.Probe(True, probe.stamp)))
+
+    def _take_bulk(self, frames: list[zmq.Frame]) -> Arrival:
+        if len(frames) != 2:
+            raise RefusedError("bulk_malformed")
+        header_frame, payload = frames[0].buffer, frames[1].buffer
+        try:
+            header = framing.decode_bulk_header(header_frame)
+            via = self._tokens.sender(header.token)
+            if via is None:
+                raise RefusedError("bulk_unknown_token")
+            if self._bulk.encrypted and authenticated(frames[0]) != via:
+                raise RefusedError("bulk_foreign_token")
+            if not self._bulk_quota.spend(via, len(payload)):
+                raise RefusedError("bulk_over_quota", via)
+            if len(payload) > self.limits.bulk_bytes or not self.accept_bulk(via, header.key, len(payload)):
+                raise RefusedError("bulk_unexpected", via)
+            tensor = framing.bulk_tensor(payload)
+        except WireError as error:
+            raise RefusedError("bulk_malformed") from error
+        self.counters.received(via, header.key.kind.value, len(header_frame) + len(payload))
+        return BulkArrival(via, header.key, tensor)
+
+    def _listen(self, listen: Endpoint, encrypt_bulk: bool) -> None:
+        control, bulk = control_bounds(self.limits), bulk_bounds(self.limits)
+        self._gate = Gate(self._context, self._keys, self.counters.dropped)
+        self._control = Channel(self._context, self._identity, control, listen.control)
+        self._bulk = Channel(self._context, self._identity if encrypt_bulk else None, bulk, listen.bulk)
+        self.bound = Endpoint(self._control.bound, self._bulk.bound)
+        for socket in (self._gate.socket, self._control.socket, self._bulk.socket):
+            self._poller.register(socket, zmq.POLLIN)
+        self._guard = guard_of(((self._control, control), (self._bulk, bulk)), len(self._keys))
+        self._guard.start()
+
+
+def _whose(arrival: Arrival | None, frame: zmq.Frame) -> int:
+    """Whose message has been accepted (greetings and probes end here; their line has proved a key)."""
+    via = arrival.via if arrival is not None else authenticated(frame)
+    assert via is not None
+    return via

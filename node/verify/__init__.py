@@ -1,0 +1,1 @@
+"""Verifying a finished run from the outside."""
