@@ -113,7 +113,7 @@ CONTENTS: Mapping[int, tuple[str, str]] = {
     1: ("relayed view", "[`Endorsed`](#endorsed)"),
     2: ("request for a tensor", "[`BulkKey`](#bulkkey)"),
     3: ("request for a transcript", "step and attempt, four little-endian bytes each"),
-    4: ("lesson", "[`Lesson`](#lesson)"),
+    4: ("lesson", "[`Snapshot`](#lesson)"),
 }
 """Name and content of each kind of control message (node/transport/envelope.py)."""
 
@@ -161,7 +161,7 @@ def _frames() -> Iterator[str]:
     yield _table(("first bytes", "what", "content"), rows)
     yield from map(_struct, (framing.Greeting, framing.BulkHeader, events.BulkKey))
     yield _enum(events.BulkKind)
-    yield from map(_struct, (sync.Lesson, sync.Certified, sync.Past))
+    yield from map(_struct, (sync.Snapshot, sync.Certified, sync.Past))
     yield "### Limits\n"
     yield "Sizes follow from the number of peers in the genesis; [section 12](spec/messages.md) has the formulas.\n"
     sizes = (4, 6, 16, 64, MAX_PEERS)

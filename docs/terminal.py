@@ -22,7 +22,7 @@ from rich.terminal_theme import TerminalTheme
 from rich.text import Text
 
 from btard.launcher.monitor import summary_table
-from btard.launcher.monitor.live_view import Monitor, shown_path
+from btard.launcher.monitor.live_view import LiveView, shown_path
 from btard.launcher.monitor.state import RunState
 from btard.launcher.report import run_page
 from btard.launcher.run import plan, run_directory
@@ -61,7 +61,7 @@ def _asked(words: list[str]) -> list[str]:
 def _live(console: Console, record: RunRecord, run_dir: Path) -> None:
     """What `run` shows on a terminal of 100 columns when an attacker has just been banned."""
     made = plan.make(record.experiment)
-    state, watching = RunState(made.run.peers, frozenset(made.roles)), Monitor(console)
+    state, watching = RunState(made.run.peers, frozenset(made.roles)), LiveView(console)
     records = sorted(
         (each for node in range(made.run.peers) for each in
          journal.read(run_dir / "nodes" / str(node) / "journal.jsonl")[0]),

@@ -28,8 +28,8 @@ from btard.node.protocol.settings import Settings, Tools, Verify
 from btard.node.protocol.wire.digest import digest
 from btard.node.protocol.wire.encoding import decode_body, encode_body, endorsement_bytes, signing_bytes
 from btard.node.protocol.wire.messages import Body, Endorsed, Signed
-from btard.node.storage.checkpointer import Keeper
-from btard.node.storage.durability import Keeping
+from btard.node.storage.checkpointer import Checkpointer
+from btard.node.storage.durability import DurableMachine
 from btard.node.training import start
 from btard.node.training.optimiser import NesterovSgd
 from btard.node.training.registry import build_task
@@ -68,7 +68,7 @@ class Node:
     adversary: Adversary | None
     signer: Signer
     task: Task
-    keeper: Keeper | None = None
+    checkpointer: Checkpointer | None = None
     gradient: Compute | None = None
 
     def take(self, event: Input) -> list[Output]:
@@ -78,14 +78,14 @@ class Node:
         return outputs
 
     def keep(self) -> None:
-        """Keep what an input has begun, before anything that it led to is sent (`Keeping`)."""
-        if isinstance(self.machine, Keeping):
+        """Keep what an input has begun, before anything that it led to is sent (`DurableMachine`)."""
+        if isinstance(self.machine, DurableMachine):
             self.machine.keep()
 
     def secure(self) -> None:
         """On return the disk has what this node needs to stand by all that it has signed; called before that leaves."""
-        if self.keeper is not None:
-            self.keeper.secure()
+        if self.checkpointer is not None:
+            self.checkpointer.secure()
 
     def computation(self, wanted: ComputeGradient, compute: Compute | None = None) -> Callable[[], GradientReady]:
         """A ComputeGradient to be carried out, in any thread: what it needs of this node it has by now. An attack on
@@ -117,7 +117,7 @@ class Node:
         def signed(data: bytes) -> Signed:
             return Signed(data, self.signer.sign(signing_bytes(body, data)))
 
-        return signed(data) if self.keeper is None else self.keeper.sign(data, signed)
+        return signed(data) if self.checkpointer is None else self.checkpointer.sign(data, signed)
 
     def endorse(self, endorsed: Endorsed) -> Endorsed:
         """A relayed view with this node's signature added."""
@@ -214,7 +214,7 @@ ARITHMETIC = Arithmetic(_sums, _squares)
 
 def build_node(
     config: NodeConfig, secrets: Secrets, task: Task, fingerprint: bytes, check: Verify = verify,
-    compute: Compute | None = None, keeper: Keeper | None = None,
+    compute: Compute | None = None, checkpointer: Checkpointer | None = None,
 ) -> Node:  # fmt: skip
     """Wire one node.
 
@@ -242,9 +242,9 @@ def build_node(
     seed = bytes.fromhex(secrets.randomness_seed)
     knowledge.peer = peer = Peer(settings, tools, genesis_roster(config.members), me, seed, task.initial(run.init_seed))
     machine: Machine = adversary.around(peer) if adversary is not None else peer
-    if keeper is not None:
-        machine = Keeping(machine, peer, keeper)
-    return Node(me, peer, machine, adversary, Signer(bytes.fromhex(secrets.signing_seed)), task, keeper, gradient)
+    if checkpointer is not None:
+        machine = DurableMachine(machine, peer, checkpointer)
+    return Node(me, peer, machine, adversary, Signer(bytes.fromhex(secrets.signing_seed)), task, checkpointer, gradient)
 
 
 class _PublicKnowledge:

@@ -189,7 +189,9 @@ def _run(
         journal.append("environment", facts=facts)
         with descriptors.reserve:
             recovery = recover(config, encoded(facts), journal)
-        node = build_node(config, secrets, task, encoded(facts), keeper=recovery.keeper if recovery else None)
+        node = build_node(
+            config, secrets, task, encoded(facts), checkpointer=recovery.checkpointer if recovery else None
+        )
         transport.accept_bulk = node.expects
         links = LinkWatch(transport, journal, shaped_links(config))
         if recovery is not None and recovery.at is not None:
@@ -213,7 +215,7 @@ def _run(
         transport.close()
         monitored.end(stop.wait)
         if recovery is not None:
-            recovery.keeper.close()
+            recovery.checkpointer.close()
 
 
 def _transport(config: NodeConfig, secrets: Secrets, limits: Limits, credits: Credits) -> Transport:
@@ -243,7 +245,7 @@ def _drive(
     ending = driver.run(stop)
     node.secure()  # what was heard last led to nothing, and helps whoever resumes a run that halted or was stopped
     links.end()
-    disk = node.keeper.disk if node.keeper is not None else Disk(waits=False)
+    disk = node.checkpointer.disk if node.checkpointer is not None else Disk(waits=False)
     recorder.waited(driver.longest_turn_s, disk.syncs, disk.sync_s)
     if node.adversary is not None:
         recorder.attacked(node.adversary.attacked)

@@ -41,7 +41,7 @@ from btard.node.errors import BackendError, CheckpointError
 from btard.node.netem.links import LinkModel
 from btard.node.netem.network import Network
 from btard.node.protocol.api.events import BulkArrived, Input, MessageArrived, Output, Say, ViewArrived
-from btard.node.storage.checkpointer import Keeper
+from btard.node.storage.checkpointer import Checkpointer
 from btard.node.storage.disk import Disk
 from btard.node.training.environment import fingerprint, pin
 from btard.node.transport.arrivals import Arrival, BulkArrival, ControlArrival
@@ -374,7 +374,7 @@ def flip(directory: Path, chance: random.Random) -> tuple[Path, bytes] | None:
     return path, before
 
 
-class Trial:
+class Case:
     """One node's lives on one disk.
 
     Args:
@@ -436,11 +436,11 @@ class Trial:
     def _play(self, directory: Path, disk: Disk) -> bool:
         print_ = _print()
         genesis = genesis_digest(RUN_ID, RUN, self._members)
-        keeper = Keeper(directory, genesis, ME, print_, disk)
+        checkpointer = Checkpointer(directory, genesis, ME, print_, disk)
         try:
-            at = keeper.newest(genesis_roster(self._members))
-            heard = keeper.recall(*((at.state.step, at.number) if at is not None else (0, 0)))
-            node: Node = build_node(self._config, self._secrets, _task(), print_, _CHECK, keeper=keeper)
+            at = checkpointer.newest(genesis_roster(self._members))
+            heard = checkpointer.recall(*((at.state.step, at.number) if at is not None else (0, 0)))
+            node: Node = build_node(self._config, self._secrets, _task(), print_, _CHECK, checkpointer=checkpointer)
             if at is not None:
                 node.peer.restore(at)
             told = list(history(self._chance.choice(HISTORIES)))
@@ -451,7 +451,7 @@ class Trial:
             driver.run(lambda: transport.over)
             return True
         finally:
-            keeper.close()
+            checkpointer.close()
 
 
 @cache
@@ -468,13 +468,13 @@ CALLS = 230
 """As many as the longest undisturbed history has."""
 
 
-def trials(crashes: int, where: Path, first: int = 0, **how: Any) -> Iterator[Trial]:
+def trials(crashes: int, where: Path, first: int = 0, **how: Any) -> Iterator[Case]:
     """Lives until so many crashes have happened: a node's first at the next write in turn, others soon after."""
     done, seed = 0, first
     while done < crashes:
         directory = where / f"trial-{seed}"
         directory.mkdir()
-        trial = Trial(directory, seed, **how)
+        trial = Case(directory, seed, **how)
         crash_at, lives = 1 + seed % CALLS, 0
         chance = random.Random(-seed - 1)
         while lives < 8 and trial.live(crash_at):

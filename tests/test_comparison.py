@@ -22,7 +22,7 @@ from btard.node.baselines.comparison import Trainer
 from btard.node.config import NodeConfig, Plugin, Role, RunConfig, Schedule
 from btard.node.crypto.keys import generate
 from btard.node.errors import ConfigError
-from btard.node.storage.recorder import Desk
+from btard.node.storage.recorder import NodeTotals
 from btard.node.training.optimiser import NesterovSgd
 from btard.node.training.registry import build_task
 from btard.node.training.task import TaskContext
@@ -40,8 +40,8 @@ def trainer(config: RunConfig, roles: dict[int, Role] | None = None) -> Trainer:
     return Trainer(configs, build_task(config.task, TaskContext(Path("unused"), 4)))
 
 
-def desks() -> dict[int, Desk]:
-    return {peer: Desk() for peer in range(6)}
+def desks() -> dict[int, NodeTotals]:
+    return {peer: NodeTotals() for peer in range(6)}
 
 
 def test_a_server_applies_the_rule_to_the_whole_vector() -> None:
@@ -124,7 +124,7 @@ def test_colluders_know_the_honest_gradients() -> None:
     assert made.attacked(4) == made.attacked(5) == [1]
     assert made.attacked(0) == []
     torch.testing.assert_close(made._inner[5].sent_D, -2 * honest.mean(dim=0))
-    assert all(desk.loss > 0 for desk in tables.values())
+    assert all(totals.loss > 0 for totals in tables.values())
 
 
 REFUSED = [

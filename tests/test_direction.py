@@ -7,48 +7,50 @@ from pathlib import Path
 
 from btard.node.build import task_of
 from btard.node.config import Plugin, RunConfig
-from btard.node.drivers.scheduler import Cue, Director
-from btard.node.drivers.simulator import Observed, Simulation, Stage, cluster
+from btard.node.drivers.scheduler import ScheduledEvent, Scheduler
+from btard.node.drivers.simulator import Observed, Simulation, SimulationControl, cluster
 from btard.node.netem.conditions import Change, Conditions, Event, Window
 from btard.node.netem.links import LinkModel
 from btard.node.netem.network import Network
 from btard.node.protocol.api.notices import Banned, Committed, Finished, Halted
 from tests.simulation.checkers import PROMISES
-from tests.simulation.stage import Stage as Watched
+from tests.simulation.stage import SimulationControl as Watched
 from tests.simulation.stage import play
 
 RUN = RunConfig(peers=6, task=Plugin("quadratic"), steps=12, batch_size=4)
 
 
 def test_each_event_is_due_once_in_the_order_of_the_lines() -> None:
-    director = Director(
+    director = Scheduler(
         Conditions(events=(Event(Window("s", 2.0), "kill", (1,), "a"), Event(Window("step", 5), "pause", (2,), "b")))
     )
     assert director.next_s(0.0) == 2.0
     assert director.due(1.9, 4) == []
-    assert director.due(2.0, 5) == [Cue("kill", (1,), "a"), Cue("pause", (2,), "b")]
+    assert director.due(2.0, 5) == [ScheduledEvent("kill", (1,), "a"), ScheduledEvent("pause", (2,), "b")]
     assert director.due(9.0, 9) == []
     assert director.next_s(9.0) == math.inf
 
 
 def test_changes_of_links_are_announced_when_they_begin_and_end() -> None:
-    director = Director(Conditions((Change(Window("s", 1.0, 3.0), cut=True, text="cut"), Change(values={"loss": 0.1}))))
+    director = Scheduler(
+        Conditions((Change(Window("s", 1.0, 3.0), cut=True, text="cut"), Change(values={"loss": 0.1})))
+    )
     assert [director.due(now, 0) for now in (0.5, 1.0, 2.0, 3.0, 4.0)] == [
-        [], [Cue("begins", (), "cut")], [], [Cue("ends", (), "cut")], []
+        [], [ScheduledEvent("begins", (), "cut")], [], [ScheduledEvent("ends", (), "cut")], []
     ]  # fmt: skip
 
 
 def test_what_began_in_an_earlier_life_is_not_announced_again() -> None:
-    director = Director(Conditions((Change(Window("s", 1.0, 3.0), cut=True, text="cut"),)), begun=("cut",))
-    assert [director.due(now, 0) for now in (2.0, 3.0, 4.0)] == [[], [Cue("ends", (), "cut")], []]
+    director = Scheduler(Conditions((Change(Window("s", 1.0, 3.0), cut=True, text="cut"),)), begun=("cut",))
+    assert [director.due(now, 0) for now in (2.0, 3.0, 4.0)] == [[], [ScheduledEvent("ends", (), "cut")], []]
 
 
-def simulated(conditions: Conditions) -> tuple[Watched, list[tuple[float, Cue]]]:
+def simulated(conditions: Conditions) -> tuple[Watched, list[tuple[float, ScheduledEvent]]]:
     """Six honest peers under a scenario, in virtual time."""
     task = task_of(RUN, Path("unused"))
-    played: list[tuple[float, Cue]] = []
+    played: list[tuple[float, ScheduledEvent]] = []
     plain = cluster(RUN, task)
-    stage = Stage(Director(conditions), lambda now_s, cue: played.append((now_s, cue)))
+    stage = SimulationControl(Scheduler(conditions), lambda now_s, cue: played.append((now_s, cue)))
     simulation = Simulation(plain.nodes, Network(LinkModel(), conditions), plain._compute, stage=stage)
     return Watched(RUN, {}, 0, task, simulation), played
 

@@ -26,9 +26,9 @@ from btard.node.protocol.api.notices import Banned, Committed, Expelled, Finishe
 from btard.node.protocol.state.snapshot import Resumption
 from btard.node.protocol.wire.encoding import decode_body
 from btard.node.protocol.wire.messages import Phase, Signed
-from btard.node.storage.checkpointer import Keeper
+from btard.node.storage.checkpointer import Checkpointer
 from btard.node.storage.disk import Disk
-from btard.node.storage.durability import Keeping
+from btard.node.storage.durability import DurableMachine
 from btard.node.training.environment import fingerprint
 from btard.node.training.task import Task
 from btard.node.transport.arrivals import Arrival, ControlArrival
@@ -106,9 +106,9 @@ def test_what_has_happened_is_told_before_the_next_attempt_is_kept_and_that_befo
 ) -> None:
     """A crash in between finds the end of the step still to come, not a step of which nobody can tell."""
     run, order = msgspec.structs.replace(RUN, steps=3), list[tuple[str, int]]()
-    keepers = [Keeper(tmp_path / str(me), b"r" * 32, me, b"f") for me in range(run.peers)]
-    made = [replace(node, keeper=kept) for node, kept in zip(nodes(run, {}, "run"), keepers, strict=True)]
-    made[0] = replace(made[0], machine=Keeping(made[0].machine, made[0].peer, keepers[0]))
+    keepers = [Checkpointer(tmp_path / str(me), b"r" * 32, me, b"f") for me in range(run.peers)]
+    made = [replace(node, checkpointer=kept) for node, kept in zip(nodes(run, {}, "run"), keepers, strict=True)]
+    made[0] = replace(made[0], machine=DurableMachine(made[0].machine, made[0].peer, keepers[0]))
     save, sign = keepers[0].save, keepers[0].sign
 
     def saved(at: Resumption) -> None:
@@ -134,8 +134,8 @@ def test_what_has_happened_is_told_before_the_next_attempt_is_kept_and_that_befo
     end = monotonic() + WATCHDOG_S
     with ThreadPoolExecutor(run.peers) as pool:
         list(pool.map(lambda driver: driver.run(lambda: monotonic() > end), drivers))
-    for keeper in keepers:
-        keeper.close()
+    for checkpointer in keepers:
+        checkpointer.close()
     expected = [(kind, step) for step in range(run.steps) for kind in ("kept", "said", "told")]
     assert order[: len(expected)] == expected
 
@@ -244,9 +244,9 @@ def test_what_was_signed_is_on_the_disk_before_it_leaves_with_one_wait_for_a_tur
     stack: ExitStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, order = msgspec.structs.replace(RUN, steps=3), list[str]()
-    keepers = [Keeper(tmp_path / str(me), b"r" * 32, me, b"f", Disk(waits=me == 0)) for me in range(run.peers)]
+    keepers = [Checkpointer(tmp_path / str(me), b"r" * 32, me, b"f", Disk(waits=me == 0)) for me in range(run.peers)]
     made = [
-        replace(node, keeper=kept, machine=Keeping(node.machine, node.peer, kept))
+        replace(node, checkpointer=kept, machine=DurableMachine(node.machine, node.peer, kept))
         for node, kept in zip(nodes(run, {}, "run"), keepers, strict=True)
     ]
     joined = transports(stack, run.peers)
@@ -274,8 +274,8 @@ def test_what_was_signed_is_on_the_disk_before_it_leaves_with_one_wait_for_a_tur
     end = monotonic() + WATCHDOG_S
     with ThreadPoolExecutor(run.peers) as pool:
         assert all(isinstance(each, Finished) for each in pool.map(lambda d: d.run(lambda: monotonic() > end), drivers))
-    for keeper in keepers:
-        keeper.close()
+    for checkpointer in keepers:
+        checkpointer.close()
     unsynced = False
     for event in order:
         assert not (event == "sent" and unsynced)

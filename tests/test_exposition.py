@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry, Gauge
 
 from btard.node.config import split_address
 from btard.node.metrics import http
-from btard.node.metrics.http import HEAD_BYTES, THREADS, Exposition
+from btard.node.metrics.http import HEAD_BYTES, THREADS, MetricsEndpoint
 from tests.scraping import scrape
 
 WATCHDOG_S = 30.0
@@ -22,14 +22,14 @@ REQUEST = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
 @pytest.fixture
-def served() -> Iterator[Exposition]:
+def served() -> Iterator[MetricsEndpoint]:
     registry = CollectorRegistry()
     Gauge("answer", "of everything", registry=registry).set(42)
-    with closing(Exposition("127.0.0.1:0", registry)) as served:
+    with closing(MetricsEndpoint("127.0.0.1:0", registry)) as served:
         yield served
 
 
-def client(served: Exposition) -> socket.socket:
+def client(served: MetricsEndpoint) -> socket.socket:
     return socket.create_connection(split_address(served.address), WATCHDOG_S)
 
 
@@ -51,11 +51,11 @@ def answered(line: socket.socket) -> bytes:
     return data
 
 
-def value(served: Exposition) -> float:
+def value(served: MetricsEndpoint) -> float:
     return scrape(served.address)["answer"][()]
 
 
-def test_a_scrape_succeeds_beside_more_clients_that_drip_than_there_are_threads(served: Exposition) -> None:
+def test_a_scrape_succeeds_beside_more_clients_that_drip_than_there_are_threads(served: MetricsEndpoint) -> None:
     drips = [client(served) for _ in range(THREADS + 1)]
     for line in drips:
         line.sendall(b"GET /metrics HT")
@@ -74,7 +74,9 @@ def test_a_scrape_succeeds_beside_more_clients_that_drip_than_there_are_threads(
         line.close()
 
 
-def test_clients_that_drip_for_ever_do_not_hold_up_the_end(served: Exposition, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_clients_that_drip_for_ever_do_not_hold_up_the_end(
+    served: MetricsEndpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(http, "REQUEST_S", 1e6)  # whoever waited for the limit of a request would never end
     drips = [client(served) for _ in range(THREADS + 1)]
     for line in drips:
@@ -89,7 +91,7 @@ def test_clients_that_drip_for_ever_do_not_hold_up_the_end(served: Exposition, m
         line.close()
 
 
-def test_a_request_has_one_limit_for_all_its_bytes(served: Exposition, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_has_one_limit_for_all_its_bytes(served: MetricsEndpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     """A byte now and then used to begin the wait anew."""
     monkeypatch.setattr(http, "REQUEST_S", 0.3)
     with client(served) as line:
@@ -113,7 +115,7 @@ def test_a_request_has_one_limit_for_all_its_bytes(served: Exposition, monkeypat
 def test_whoever_does_not_read_the_answer_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http, "REQUEST_S", 0.3)
     monkeypatch.setattr(http, "text", lambda registry: bytes(64 << 20))
-    with closing(Exposition("127.0.0.1:0", CollectorRegistry())) as served, client(served) as line:
+    with closing(MetricsEndpoint("127.0.0.1:0", CollectorRegistry())) as served, client(served) as line:
         line.sendall(REQUEST)
         until(lambda: busy() == 1)
         until(lambda: busy() == 0)
@@ -124,7 +126,7 @@ def test_whoever_does_not_read_the_answer_is_left(monkeypatch: pytest.MonkeyPatc
     "request_", [b"GET /" + b"a" * 2 * HEAD_BYTES, b"GET /metrics HTTP/1.1\r\n" + b"a: b\r\n" * HEAD_BYTES],
     ids=["line", "headers"],
 )  # fmt: skip
-def test_an_oversized_request_is_refused_unread(request_: bytes, served: Exposition) -> None:
+def test_an_oversized_request_is_refused_unread(request_: bytes, served: MetricsEndpoint) -> None:
     with client(served) as line:
         line.sendall(request_[: HEAD_BYTES + 1])
         assert b" 431 " in answered(line).splitlines()[0]
@@ -137,13 +139,13 @@ def test_an_oversized_request_is_refused_unread(request_: bytes, served: Exposit
      (b"GET /metrics?name=x HTTP/1.0\n\n", b"200")],
     ids=["elsewhere", "post", "no http", "bare"],
 )  # fmt: skip
-def test_what_is_answered(request_: bytes, status: bytes, served: Exposition) -> None:
+def test_what_is_answered(request_: bytes, status: bytes, served: MetricsEndpoint) -> None:
     with client(served) as line:
         line.sendall(request_)
         assert status in answered(line)
 
 
-def test_only_a_scrape_with_the_last_values_ends_the_wait(served: Exposition) -> None:
+def test_only_a_scrape_with_the_last_values_ends_the_wait(served: MetricsEndpoint) -> None:
     assert not served.scraped_ever
     value(served)
     until(lambda: served.scraped_ever)
@@ -154,7 +156,7 @@ def test_only_a_scrape_with_the_last_values_ends_the_wait(served: Exposition) ->
     assert select.select([served.last_scrape], [], [], WATCHDOG_S)[0]
 
 
-def test_it_goes_on_after_clients_that_come_and_go(served: Exposition) -> None:
+def test_it_goes_on_after_clients_that_come_and_go(served: MetricsEndpoint) -> None:
     for _ in range(50):
         client(served).close()
     assert value(served) == 42

@@ -14,7 +14,7 @@ import pytest
 import zmq
 
 from btard.node.transport import descriptors
-from btard.node.transport.slow_sender_guard import Guard, Share
+from btard.node.transport.slow_sender_guard import Share, SlowSenderGuard
 from btard.node.transport.sockets import descriptor
 
 pytestmark = pytest.mark.skipif(not hasattr(tcp, "TCP_INFO"), reason="only Linux tells what a connection received")
@@ -26,7 +26,7 @@ WIDE = Share(8 * MEGABYTE, 64 * MEGABYTE, strangers=1000, per_source=1000)
 MARK_S = 5.0
 
 
-class Clock:
+class Timers:
     """Seconds that pass when a test says so."""
 
     def __init__(self) -> None:
@@ -37,14 +37,14 @@ class Clock:
 
 
 def listen(
-    stack: ExitStack, share: Share, clock: Clock | None = None, limit: int = 1 << 20
-) -> tuple[zmq.Socket[bytes], int, Guard]:
+    stack: ExitStack, share: Share, clock: Timers | None = None, limit: int = 1 << 20
+) -> tuple[zmq.Socket[bytes], int, SlowSenderGuard]:
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     stack.callback(context.destroy, linger=0)
     socket = context.socket(zmq.PULL)
     socket.rcvhwm, socket.maxmsgsize, socket.rcvbuf = 4, MEGABYTE, MEGABYTE
     port = socket.bind_to_random_port("tcp://127.0.0.1")
-    guard = Guard({port: share}, clock or Clock(), limit)
+    guard = SlowSenderGuard({port: share}, clock or Timers(), limit)
     stack.callback(guard.stop)
     return socket, port, guard
 
@@ -92,7 +92,7 @@ def stands(line: tcp.socket) -> bool:
         return False
 
 
-def received(guard: Guard, line: tcp.socket) -> int:
+def received(guard: SlowSenderGuard, line: tcp.socket) -> int:
     """What the kernel says has come from a connection, as the guard has seen it."""
     return next((each.received for (_, far), each in guard._lines.items() if far == line.getsockname()), -1)
 
@@ -128,7 +128,7 @@ def test_a_connection_that_is_given_up_late_is_counted_once(stack: ExitStack) ->
     """A busy process still holds what the guard has shut down when the guard looks again."""
     server = stack.enter_context(tcp.create_server(("127.0.0.1", 0)))
     port = server.getsockname()[1]
-    guard = Guard({port: Share(MEGABYTE, MEGABYTE, 1, 1)})
+    guard = SlowSenderGuard({port: Share(MEGABYTE, MEGABYTE, 1, 1)})
     stack.callback(guard.stop)
     for count in (1, 2):
         line = stack.enter_context(tcp.create_connection(("127.0.0.1", port), timeout=WATCHDOG_S))
@@ -187,7 +187,7 @@ def test_connections_that_are_given_up_late_take_nobodys_place(stack: ExitStack)
     """A busy process still holds most of a flood when the guard looks again: who has just come must not go for them."""
     server = stack.enter_context(tcp.create_server(("127.0.0.1", 0), backlog=100))
     port = server.getsockname()[1]
-    guard = Guard({port: Share(8 * MEGABYTE, 16 * MEGABYTE, strangers=20, per_source=6)}, Clock(), 1 << 20)
+    guard = SlowSenderGuard({port: Share(8 * MEGABYTE, 16 * MEGABYTE, strangers=20, per_source=6)}, Timers(), 1 << 20)
     stack.callback(guard.stop)
 
     def come(count: int) -> list[tcp.socket]:
@@ -227,7 +227,7 @@ def test_members_at_one_address_are_no_strangers(stack: ExitStack) -> None:
 
 
 def test_a_member_has_a_few_lines_and_the_newest_stay(stack: ExitStack) -> None:
-    socket, port, guard = listen(stack, WIDE, clock := Clock())
+    socket, port, guard = listen(stack, WIDE, clock := Timers())
     context = socket.context
     for number in range(30):
         push = context.socket(zmq.PUSH)
@@ -246,7 +246,7 @@ def test_a_member_has_a_few_lines_and_the_newest_stay(stack: ExitStack) -> None:
 def test_a_tensor_that_trickles_in_outlasts_two_hundred_idle_strangers(stack: ExitStack) -> None:
     """Its line has delivered nothing yet; the guard used to take the oldest of such."""
     share = Share.of(MEGABYTE, 4, MEGABYTE, peers=3)
-    socket, port, guard = listen(stack, share, clock := Clock())
+    socket, port, guard = listen(stack, share, clock := Timers())
     idle(stack, port, 100)
     line = stranger(stack, port)
     size = MEGABYTE - 64
@@ -270,7 +270,7 @@ def test_a_tensor_that_trickles_in_outlasts_two_hundred_idle_strangers(stack: Ex
 def test_strangers_that_drip_are_too_many_as_well_and_the_quickest_stays(stack: ExitStack) -> None:
     """A byte now and then makes bytes flow; there may be more of these, but not any number."""
     share = Share(8 * MEGABYTE, 64 * MEGABYTE, strangers=4, per_source=4, most_strangers=20)
-    socket, port, guard = listen(stack, share, clock := Clock())
+    socket, port, guard = listen(stack, share, clock := Timers())
     frame = b"\x02" + struct.pack(">Q", MEGABYTE - 64)
     drips = [stranger(stack, port) for _ in range(15)]
     honest = stranger(stack, port)
@@ -296,7 +296,7 @@ def test_strangers_that_drip_are_too_many_as_well_and_the_quickest_stays(stack: 
 
 def wait_for(stack: ExitStack, port: int, lines: list[tcp.socket], size: int) -> None:
     """Look, with a guard that closes nothing, until the kernel has that much of each line."""
-    watcher = Guard({port: WIDE}, Clock(), 1 << 20)
+    watcher = SlowSenderGuard({port: WIDE}, Timers(), 1 << 20)
     stack.callback(watcher.stop)
     end = monotonic() + WATCHDOG_S
     while any(received(watcher, line) < size for line in lines):
@@ -332,7 +332,7 @@ def test_the_guard_works_where_no_descriptor_is_left(stack: ExitStack) -> None:
     """It used to need one for each connection it looked at, and looked at none without."""
     server = stack.enter_context(tcp.create_server(("127.0.0.1", 0)))
     port = server.getsockname()[1]
-    guard = Guard({port: Share(MEGABYTE, 16 * MEGABYTE, 2, 2)})
+    guard = SlowSenderGuard({port: Share(MEGABYTE, 16 * MEGABYTE, 2, 2)})
     stack.callback(guard.stop)
     clients = [stack.enter_context(tcp.create_connection(("127.0.0.1", port), WATCHDOG_S)) for _ in range(20)]
     held = [stack.enter_context(server.accept()[0]) for _ in clients]

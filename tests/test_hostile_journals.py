@@ -18,7 +18,7 @@ import torch
 
 from btard import Experiment, run
 from btard.launcher.containers import bundle, keys, places
-from btard.launcher.monitor.ground_truth import Truth
+from btard.launcher.monitor.ground_truth import GroundTruth
 from btard.launcher.monitor.journals import NodeJournal
 from btard.launcher.monitor.state import RunState
 from btard.launcher.monitor.watch import Watch
@@ -248,7 +248,7 @@ def test_what_is_nested_without_a_type_is_left_out(run_dir: Path) -> None:
         + line({"event": "unheard of", "list": [1], "word": "kept"})
     )
     watch, state = watched(run_dir, frozenset())
-    truth = Truth({}, state)
+    truth = GroundTruth({}, state)
     found = watch.look()
     truth.saw(found)
     assert found[1:] == [

@@ -21,8 +21,8 @@ from btard.node.protocol.api.notices import Committed, PhaseEntered
 from btard.node.protocol.state.state import parameters_digest
 from btard.node.protocol.wire.encoding import encode_body
 from btard.node.protocol.wire.messages import Hello, Phase, Signed, Slot, Suspect
-from btard.node.storage.checkpointer import Keeper
-from btard.node.storage.wal import HEARD, SECTOR, SIGNED, Ledger, read
+from btard.node.storage.checkpointer import Checkpointer
+from btard.node.storage.wal import HEARD, SECTOR, SIGNED, WriteAheadLog, read
 from btard.node.training.environment import fingerprint
 from tests.simulation.restarting import RUN_ID, Cluster
 
@@ -32,8 +32,8 @@ GENESIS = genesis_digest("run", RUN, MEMBERS)
 PRINT = fingerprint("cpu")
 
 
-def keeper(where: Path, node: int = 0, run: bytes = GENESIS, print_: bytes = PRINT) -> Keeper:
-    return Keeper(where / str(node), run, node, print_)
+def checkpointer(where: Path, node: int = 0, run: bytes = GENESIS, print_: bytes = PRINT) -> Checkpointer:
+    return Checkpointer(where / str(node), run, node, print_)
 
 
 def played(where: Path, steps: int) -> list[Node]:
@@ -41,7 +41,9 @@ def played(where: Path, steps: int) -> list[Node]:
     task = task_of(RUN, Path("unused"))
     configs = [NodeConfig("run", me, RUN, MEMBERS, "", "", "") for me in range(RUN.peers)]
     nodes = {
-        config.node: build_node(config, SECRETS[config.node], task, PRINT, keeper=keeper(where, config.node))
+        config.node: build_node(
+            config, SECRETS[config.node], task, PRINT, checkpointer=checkpointer(where, config.node)
+        )
         for config in configs
     }
     simulation = Simulation(nodes, Network(LinkModel()), remembering_gradients(task))
@@ -49,8 +51,8 @@ def played(where: Path, steps: int) -> list[Node]:
         if seen.node == 0 and isinstance(seen.output, Committed) and seen.output.step == steps:
             break
     for node in nodes.values():
-        assert node.keeper is not None
-        node.keeper.close()
+        assert node.checkpointer is not None
+        node.checkpointer.close()
     return list(nodes.values())
 
 
@@ -59,7 +61,7 @@ def played(where: Path, steps: int) -> list[Node]:
 
 def test_a_torn_batch_is_dropped_and_written_over(tmp_path: Path) -> None:
     path = tmp_path / "1.ledger"
-    first = Ledger(path)
+    first = WriteAheadLog(path)
     first.append(SIGNED, 0, b"one")
     first.sync()
     first.append(HEARD, 2, b"two")
@@ -68,7 +70,7 @@ def test_a_torn_batch_is_dropped_and_written_over(tmp_path: Path) -> None:
     first.close()
     path.write_bytes(path.read_bytes()[:-1])
     assert read(path) == [(SIGNED, 0, b"one")]
-    again = Ledger(path)
+    again = WriteAheadLog(path)
     again.append(HEARD, 3, b"three")
     again.sync()
     again.append(HEARD, 3, b"led to nothing")
@@ -81,9 +83,9 @@ LONG = bytes(1200)
 """Three sectors of a batch, and zeros that must not pass for a sector that is not there."""
 
 
-def ledger(path: Path, *contents: bytes) -> list[int]:
+def wal(path: Path, *contents: bytes) -> list[int]:
     """Write one batch for each content; where each of them begins."""
-    book, begins = Ledger(path), []
+    book, begins = WriteAheadLog(path), []
     for content in contents:
         begins.append(path.stat().st_size)
         book.append(SIGNED, 0, content)
@@ -94,14 +96,14 @@ def ledger(path: Path, *contents: bytes) -> list[int]:
 
 def test_wherever_a_batch_is_cut_off_those_before_it_are_whole(tmp_path: Path) -> None:
     path = tmp_path / "1.ledger"
-    _, second = ledger(path, b"one", LONG)
+    _, second = wal(path, b"one", LONG)
     data = path.read_bytes()
     assert len(data) == 5 * SECTOR
     for end in range(0, len(data), 7):
         path.write_bytes(data[:end])
         kept = [(SIGNED, 0, b"one")] if end >= second else []
         assert read(path) == kept
-        ledger(path, b"three")
+        wal(path, b"three")
         assert read(path) == [*kept, (SIGNED, 0, b"three")]
 
 
@@ -118,31 +120,31 @@ def test_sectors_that_the_disk_never_got_are_told_from_damage(tmp_path: Path) ->
     """Power is lost between the writing of a batch and the end of its sync: any of its sectors may be missing. The same
     in a batch that others follow was damage: those were written after it had been synced."""
     path = tmp_path / "1.ledger"
-    ledger(path, b"one", LONG)
+    wal(path, b"one", LONG)
     last = path.read_bytes()
     for holes in ({2}, {3}, {4}, {2, 3}, {2, 4}, {3, 4}, {2, 3, 4}):
         path.write_bytes(lost(last, holes))
         assert read(path) == [(SIGNED, 0, b"one")]
-        ledger(path, b"two")
+        wal(path, b"two")
         assert read(path) == [(SIGNED, 0, b"one"), (SIGNED, 0, b"two")]
     path.unlink()
-    ledger(path, b"one", LONG, b"three")
+    wal(path, b"one", LONG, b"three")
     followed = path.read_bytes()
     for holes in ({0}, {1}, {2}, {3}, {2, 3, 4}, {0, 1}):
         path.write_bytes(lost(followed, holes))
-        for use in (read, Ledger):
+        for use in (read, WriteAheadLog):
             with pytest.raises(CheckpointError, match="is damaged at byte"):
                 use(path)
 
 
 def test_the_opening_may_be_missing_with_the_first_batch_alone(tmp_path: Path) -> None:
     path = tmp_path / "1.ledger"
-    ledger(path, LONG)
+    wal(path, LONG)
     data = path.read_bytes()
     for holes in ({0}, {0, 1}, {0, 2}, {0, 1, 2, 3}):
         path.write_bytes(lost(data, holes))
         assert read(path) == []
-        ledger(path, b"again")
+        wal(path, b"again")
         assert read(path) == [(SIGNED, 0, b"again")]
 
 
@@ -150,7 +152,7 @@ def test_the_opening_may_be_missing_with_the_first_batch_alone(tmp_path: Path) -
 def test_a_damaged_record_is_refused_wherever_the_damage_is(flip: int, tmp_path: Path) -> None:
     """A length that is damaged used to hide all that came after it: the node could have signed in those slots again."""
     path = tmp_path / "1.ledger"
-    begins = ledger(path, b"one", LONG, b"three")
+    begins = wal(path, b"one", LONG, b"three")
     data = path.read_bytes()
     for place in range(len(b"BTARD ledger ."), len(data)):
         path.write_bytes(data[:place] + bytes([data[place] ^ flip]) + data[place + 1 :])
@@ -158,7 +160,7 @@ def test_a_damaged_record_is_refused_wherever_the_damage_is(flip: int, tmp_path:
         with pytest.raises(CheckpointError, match=f"1.ledger is damaged at byte {batch}: .*from a copy"):
             read(path)
     with pytest.raises(CheckpointError, match=f"1.ledger is damaged at byte {begins[-1]}: .*from a copy"):
-        Ledger(path)
+        WriteAheadLog(path)
 
 
 def test_a_node_whose_ledger_is_damaged_does_not_go_on(tmp_path: Path) -> None:
@@ -168,7 +170,7 @@ def test_a_node_whose_ledger_is_damaged_does_not_go_on(tmp_path: Path) -> None:
     whole = path.read_bytes()
     assert len(read(path)) > 2
     path.write_bytes(whole[:513] + b"\xff\xff\xff\x00" + whole[517:])
-    again = keeper(tmp_path)
+    again = checkpointer(tmp_path)
     at = again.newest(genesis_roster(MEMBERS))
     assert at is not None
     with pytest.raises(CheckpointError, match="is damaged at byte 512"):
@@ -187,7 +189,7 @@ def test_a_node_whose_ledger_is_damaged_does_not_go_on(tmp_path: Path) -> None:
 def test_a_ledger_of_another_format_is_refused(content: bytes, words: str, tmp_path: Path) -> None:
     path = tmp_path / "1.ledger"
     path.write_bytes(content)
-    for use in (read, Ledger):
+    for use in (read, WriteAheadLog):
         with pytest.raises(CheckpointError, match=words):
             use(path)
     assert path.read_bytes() == content
@@ -198,12 +200,12 @@ def test_a_slot_in_which_it_has_spoken_gets_the_same_message_again(tmp_path: Pat
     slot = Slot(GENESIS, b"r" * 32, 0, 0, Phase.HELLO, 0)
     said, other = Hello(slot, (), b"g", b"before"), Hello(slot, (), b"g", b"after")
     suspect = Slot(GENESIS, b"r" * 32, 0, 0, Phase.SUSPECT, 0)
-    first = keeper(tmp_path)
+    first = checkpointer(tmp_path)
     kept = first.sign(encode_body(said), lambda body: Signed(body, b"s" * 64))
     first.sign(encode_body(Suspect(suspect, (), Phase.AGG, 1)), lambda body: Signed(body, b"t" * 64))
     first.secure()
     first.close()
-    again = keeper(tmp_path)
+    again = checkpointer(tmp_path)
     assert again.recall(0) == []
     assert again.sign(encode_body(other), _never) == kept
     assert again.sign(encode_body(Suspect(suspect, (), Phase.AGG, 1)), _never).signature == b"t" * 64
@@ -221,7 +223,7 @@ def _never(body: bytes) -> Signed:
 
 def test_a_node_goes_on_from_its_newest_checkpoint_with_what_it_had_heard(tmp_path: Path) -> None:
     node = played(tmp_path, 3)[0]
-    kept = keeper(tmp_path)
+    kept = checkpointer(tmp_path)
     at = kept.newest(genesis_roster(MEMBERS))
     assert at is not None
     assert (at.state.step, at.number) == (4, 0)
@@ -243,7 +245,7 @@ def test_a_node_goes_on_from_its_newest_checkpoint_with_what_it_had_heard(tmp_pa
 
 def test_tensors_of_an_attempt_are_written_before_its_end_is_said_and_are_heard_again(tmp_path: Path) -> None:
     node = played(tmp_path, 4)[0]
-    kept, files = keeper(tmp_path), sorted((tmp_path / "0").glob("*.tensors"))
+    kept, files = checkpointer(tmp_path), sorted((tmp_path / "0").glob("*.tensors"))
     assert [path.stem for path in files] == [f"{step:08d}-000" for step in range(1, 5)], "older ones are removed"
     assert node.peer.past is not None
     held = {event.key.owner: event.values_P for event in kept.recall(4) if isinstance(event, BulkArrived)}
@@ -262,7 +264,7 @@ def test_damaged_tensors_of_the_attempt_under_way_are_left_out_and_told(tmp_path
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
-    kept = keeper(tmp_path)
+    kept = checkpointer(tmp_path)
     assert not [event for event in kept.recall(3) if isinstance(event, BulkArrived)]
     assert kept.problems == [f"{path} is damaged: its content does not match its digest"]
     at = kept.newest(genesis_roster(MEMBERS))
@@ -278,7 +280,7 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_serves(place: floa
     data = bytearray(newest.read_bytes())
     data[int(len(data) * place) if isinstance(place, float) else place] ^= 1
     newest.write_bytes(data)
-    kept = keeper(tmp_path)
+    kept = checkpointer(tmp_path)
     at = kept.newest(genesis_roster(MEMBERS))
     assert at is not None
     assert f"{at.state.step:08d}-{at.number:03d}" == before.stem
@@ -293,7 +295,7 @@ def test_a_checkpoint_whose_model_of_the_step_before_is_damaged_does_not_serve(t
     data = bytearray(damaged.read_bytes())
     data[-1] ^= 1
     damaged.write_bytes(data)
-    kept = keeper(tmp_path)
+    kept = checkpointer(tmp_path)
     at = kept.newest(genesis_roster(MEMBERS))
     assert at is not None
     assert f"{at.state.step:08d}-{at.number:03d}" == serves.stem
@@ -320,7 +322,7 @@ def test_where_no_checkpoint_can_be_used_there_is_one_line_and_nothing_changes(
     files = sorted((tmp_path / "0").glob("*.checkpoint"))
     for path in files:
         path.write_bytes(change(path.read_bytes()))
-    kept = keeper(tmp_path)
+    kept = checkpointer(tmp_path)
     with pytest.raises(CheckpointError, match="no checkpoint can be used") as refused:
         kept.newest(genesis_roster(MEMBERS))
     assert words in str(refused.value)
@@ -332,8 +334,8 @@ def test_where_no_checkpoint_can_be_used_there_is_one_line_and_nothing_changes(
 def test_another_runs_and_another_environments_checkpoints_are_refused(tmp_path: Path) -> None:
     played(tmp_path, 2)
     for kept, words in (
-        (lambda: keeper(tmp_path, run=b"x" * 32), "belongs to another run or node"),
-        (lambda: keeper(tmp_path, print_=b"y" * 32), "was written in another environment"),
+        (lambda: checkpointer(tmp_path, run=b"x" * 32), "belongs to another run or node"),
+        (lambda: checkpointer(tmp_path, print_=b"y" * 32), "was written in another environment"),
     ):
         opened = kept()
         with pytest.raises(CheckpointError, match=words):
@@ -343,11 +345,11 @@ def test_another_runs_and_another_environments_checkpoints_are_refused(tmp_path:
 
 def test_one_process_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("btard.node.storage.checkpointer._PATIENCE_S", 0.0)
-    first = keeper(tmp_path)
+    first = checkpointer(tmp_path)
     with pytest.raises(BackendError, match="in use: node 0 of this run is running; stop it first"):
-        keeper(tmp_path)
+        checkpointer(tmp_path)
     first.close()
-    keeper(tmp_path).close()
+    checkpointer(tmp_path).close()
 
 
 @pytest.mark.parametrize(
@@ -366,7 +368,7 @@ def test_an_attempt_that_was_void_comes_back_with_the_one_after_it(attack: Plugi
     ended = peer._previous.attempt
     for each in cluster.keepers.values():
         each.close()
-    kept = Keeper(tmp_path / "0", genesis_digest(RUN_ID, cluster.run, cluster.members), 0, PRINT)
+    kept = Checkpointer(tmp_path / "0", genesis_digest(RUN_ID, cluster.run, cluster.members), 0, PRINT)
     at = kept.newest(genesis_roster(cluster.members))
     assert at is not None
     assert (at.state.step, at.number) == (again.step, 1)

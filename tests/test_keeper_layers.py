@@ -17,21 +17,21 @@ from btard.node.protocol.peer import Peer
 from btard.node.protocol.roster import Roster
 from btard.node.protocol.state.rollback import earlier
 from btard.node.storage import checkpoint
-from btard.node.storage.checkpointer import Keeper
-from tests.simulation.stage import Stage
+from btard.node.storage.checkpointer import Checkpointer
+from tests.simulation.stage import SimulationControl
 from tests.simulation.test_undo import stage_of
 
 WINDOW = 4
 
 
-def keeper(where: Path) -> Keeper:
-    return Keeper(where, b"r" * 32, 0, b"f")
+def checkpointer(where: Path) -> Checkpointer:
+    return Checkpointer(where, b"r" * 32, 0, b"f")
 
 
-def kept(where: Path, steps: int) -> tuple[Stage, Peer, Roster]:
+def kept(where: Path, steps: int) -> tuple[SimulationControl, Peer, Roster]:
     """Peer 0, with every attempt saved, at the beginning of a step; peer 4 is banned in step 4."""
     stage = stage_of([Plugin("sign_flip")], 0, window=WINDOW)
-    saving, peer = keeper(where), stage.simulation.nodes[0].peer
+    saving, peer = checkpointer(where), stage.simulation.nodes[0].peer
     for seen in stage.simulation.run():
         entered = seen.output
         if seen.node == 0 and isinstance(entered, PhaseEntered) and entered.phase == "COMMIT":
@@ -44,7 +44,7 @@ def kept(where: Path, steps: int) -> tuple[Stage, Peer, Roster]:
 
 def test_an_undo_step_goes_on_from_disk_as_from_memory(tmp_path: Path) -> None:
     stage, peer, roster = kept(tmp_path, 5)
-    opened = keeper(tmp_path)
+    opened = checkpointer(tmp_path)
     at = opened.newest(roster)
     opened.close()
     assert at is not None
@@ -66,7 +66,7 @@ def test_an_undo_step_goes_on_from_disk_as_from_memory(tmp_path: Path) -> None:
 def test_every_checkpoint_that_is_kept_has_all_it_names(tmp_path: Path) -> None:
     """At the beginning of each attempt, through an undo step, void attempts and two bans."""
     stage = stage_of({4: [Plugin("sign_flip")], 5: [Plugin("stall")]}, 0, window=WINDOW)
-    saving, peer = keeper(tmp_path), stage.simulation.nodes[0].peer
+    saving, peer = checkpointer(tmp_path), stage.simulation.nodes[0].peer
     roster, attempts, undone = Roster.genesis(peer.state.roster.keys), set(), 0
     for seen in stage.simulation.run():
         output = seen.output
@@ -96,13 +96,13 @@ def test_a_damaged_layer_is_one_clear_line(tmp_path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
-    opened = keeper(tmp_path)
+    opened = checkpointer(tmp_path)
     with pytest.raises(CheckpointError, match="no checkpoint can be used") as refused:
         opened.newest(roster)
     opened.close()
     assert f"{path} is damaged: its content does not match its digest" in str(refused.value)
     path.unlink()
-    opened = keeper(tmp_path)
+    opened = checkpointer(tmp_path)
     with pytest.raises(CheckpointError, match=f"needs a checkpoint of step {int(path.stem[:8])}; use the run"):
         opened.newest(roster)
     opened.close()
@@ -113,7 +113,7 @@ def test_a_layer_of_other_steps_is_refused(tmp_path: Path) -> None:
     step = peer.state.window.layers[0].step + 1
     first, second = (tmp_path / f"{number:08d}-000.checkpoint" for number in (step, step + 1))
     first.write_bytes(second.read_bytes())
-    opened = keeper(tmp_path)
+    opened = checkpointer(tmp_path)
     with pytest.raises(CheckpointError, match="is not of the steps that"):
         opened.newest(roster)
     opened.close()

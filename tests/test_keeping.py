@@ -23,8 +23,8 @@ from btard.node.protocol.wire.messages import (
     Void,
 )
 from btard.node.protocol.wire.size_limits import body_bytes, view_bytes
-from btard.node.storage.checkpointer import Keeper
-from btard.node.storage.durability import Keeping
+from btard.node.storage.checkpointer import Checkpointer
+from btard.node.storage.durability import DurableMachine
 from btard.node.storage.wal import HEARD, read
 from btard.node.transport.envelope import seal
 from tests.fuzz.scenes import ATTACKER, PEERS
@@ -40,9 +40,9 @@ class Remembering(Case):
     def __init__(self, where: Path) -> None:
         super().__init__()
         self.where = where
-        self.keeper = Keeper(where, DIGEST, 0, DIGEST)
-        self.keeper.save(self.peer.snapshot())
-        self.keeping = Keeping(self.peer, self.peer, self.keeper)
+        self.checkpointer = Checkpointer(where, DIGEST, 0, DIGEST)
+        self.checkpointer.save(self.peer.snapshot())
+        self.keeping = DurableMachine(self.peer, self.peer, self.checkpointer)
 
     def tell(self, signed: Signed) -> list[Output]:
         return self._turn(MessageArrived(ATTACKER, signed))
@@ -53,7 +53,7 @@ class Remembering(Case):
     def _turn(self, event: Input) -> list[Output]:
         """As a driver does it."""
         outputs = self.keeping.handle(event)
-        self.keeper.secure()
+        self.checkpointer.secure()
         return outputs
 
     def commit(self, content: int, **slot: object) -> Signed:
@@ -165,13 +165,13 @@ def test_what_a_restarted_node_hears_again_is_not_noted_again(tmp_path: Path) ->
     case.tell(case.commit(7, attempt=1))
     case.show(case.view(8, attempt=1))
     before = case.heard
-    case.keeper.close()
+    case.checkpointer.close()
     for _ in range(3):
-        keeper = Keeper(tmp_path, DIGEST, 0, DIGEST)
-        heard = keeper.recall(step)
-        keeper.save(case.peer.snapshot())
+        checkpointer = Checkpointer(tmp_path, DIGEST, 0, DIGEST)
+        heard = checkpointer.recall(step)
+        checkpointer.save(case.peer.snapshot())
         for event in heard:
-            keeper.heard(event)
+            checkpointer.heard(event)
         assert case.heard == before
         assert len(heard) == 2
-        keeper.close()
+        checkpointer.close()

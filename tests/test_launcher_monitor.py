@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from btard.launcher.monitor import summary_table
-from btard.launcher.monitor.live_view import Monitor
+from btard.launcher.monitor.live_view import LiveView
 from btard.launcher.monitor.state import NodeState, RunState
 from btard.launcher.run import exit_report, plan
 from btard.launcher.run.experiment import Experiment
@@ -25,7 +25,7 @@ ATTACKED = Experiment(task="quadratic", device="cpu", peers=3, steps=200, role=(
 def watched(console: Console) -> RunState:
     made = plan.make(ATTACKED)
     state = RunState(3, frozenset({2}))
-    monitor = Monitor(console)
+    monitor = LiveView(console)
     monitor.began(made, Path("/tmp/run"), state)
     for node in range(3):
         state.apply({"time": 0.0, "node": node, "event": "greeted", "peers": []})
@@ -73,7 +73,7 @@ def test_nothing_is_wider_than_a_terminal_of_80_columns(tmp_path: Path) -> None:
 
 def test_the_live_view_has_as_many_lines_at_every_step() -> None:
     console = Console(file=io.StringIO(), force_terminal=True, width=80, color_system=None)
-    state, monitor = RunState(3, frozenset({2})), Monitor(console)
+    state, monitor = RunState(3, frozenset({2})), LiveView(console)
     monitor.began(plan.make(msgspec.structs.replace(ATTACKED, steps=9000)), Path("/tmp/run"), state)
     heights = set()
     for step in (0, 50, 8950):
@@ -90,7 +90,7 @@ def test_one_who_looks_late_tells_times_by_the_journals_and_in_the_order_of_step
     """The observer in a container sees its first hundred steps in one look; an attacker's clock counts for nothing."""
     console = Console(file=io.StringIO(), force_terminal=False, width=200)
     state = RunState(3, frozenset({2}))
-    monitor = Monitor(console, since=1000.0)
+    monitor = LiveView(console, since=1000.0)
     monitor.began(plan.make(ATTACKED), Path("/tmp/run"), state)
     records = [{"time": 1020.0 + node, "node": node, "event": "greeted", "peers": []} for node in range(2)]
     records.append({"time": 9e9, "node": 2, "event": "greeted", "peers": []})
@@ -141,7 +141,7 @@ def test_what_a_resumed_run_holds_already_is_not_told_again() -> None:
             state.apply({"time": 0.0, "node": node, "event": "evaluated", "step": step, "correct": 9, "count": 10})
         state.apply(committed(node, 100))
     state.apply(banned(0, 60, 2))
-    monitor = Monitor(console)
+    monitor = LiveView(console)
     monitor.began(plan.make(ATTACKED), Path("/tmp/run"), state)
     monitor.saw([])
     lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
@@ -156,7 +156,7 @@ def test_what_a_resumed_run_holds_already_is_not_told_again() -> None:
 def test_an_attack_that_starts_too_late_is_pointed_out() -> None:
     console = Console(file=io.StringIO(), width=200)
     made = plan.make(Experiment(task="quadratic", device="cpu", steps=50, attack="noise", byzantine=1))
-    Monitor(console).began(made, Path("/tmp/run"), RunState(6))
+    LiveView(console).began(made, Path("/tmp/run"), RunState(6))
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert "warning: peer 5 never attacks: its first step 100 is not below --steps 50" in text
 

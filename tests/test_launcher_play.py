@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from btard import Experiment, run
-from btard.launcher.monitor.ground_truth import Truth
+from btard.launcher.monitor.ground_truth import GroundTruth
 from btard.launcher.monitor.state import RunState
 from btard.launcher.monitor.summary_table import rows
 
@@ -46,7 +46,7 @@ def test_a_scenario_hits_processes_and_simulated_nodes_alike(backend: str, tmp_p
 
 def test_events_of_a_scenario_are_counted_with_the_runs_own() -> None:
     state = RunState(2)
-    truth = Truth({}, state)
+    truth = GroundTruth({}, state)
     record = {"time": 1.0, "node": "launcher", "event": "scenario", "action": "kill", "peers": [1],
               "text": "at 1s kill 1", "at_s": 1.0}  # fmt: skip
     state.apply(record)

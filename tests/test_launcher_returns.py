@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from btard.launcher.monitor import summary_table
-from btard.launcher.monitor.ground_truth import Truth
+from btard.launcher.monitor.ground_truth import GroundTruth
 from btard.launcher.monitor.state import RunState
 from btard.launcher.run import summary
 from btard.launcher.run.summary import Ending
@@ -63,7 +63,7 @@ def test_the_summary_and_the_table_name_it_once() -> None:
 
 def test_the_truth_counts_one_return() -> None:
     state = RunState(3)
-    truth, told = Truth({}, state), list(records())
+    truth, told = GroundTruth({}, state), list(records())
     for record in told:
         state.apply(record)
     names = [event.name for event in truth.saw(told)]

@@ -11,7 +11,7 @@ import zmq
 
 from btard.node.config import Endpoint
 from btard.node.crypto import keys
-from btard.node.transport.connection_monitor import Lines
+from btard.node.transport.connection_monitor import ConnectionMonitor
 from btard.node.transport.transport import Transport
 
 pytestmark = pytest.mark.sockets
@@ -54,7 +54,7 @@ def test_a_line_that_breaks_and_comes_back_is_counted_and_timed() -> None:
 def test_a_stranger_at_the_door_is_counted_by_reason() -> None:
     public, secret = zmq.curve_keypair()
     with closing(made(0)) as ours, zmq.Context() as context, context.socket(zmq.PUSH) as stranger:
-        lines: Lines = ours.lines()
+        lines: ConnectionMonitor = ours.lines()
         stranger.linger = 0
         stranger.curve_publickey, stranger.curve_secretkey = public, secret
         stranger.curve_serverkey = MEMBERS[0].transport_key.encode()

@@ -11,7 +11,7 @@ import pytest
 from btard.node.protocol.api.events import Dropped, MessageArrived, Output, ViewArrived
 from btard.node.protocol.api.notices import Disputed, Resolved
 from btard.node.protocol.disputes.before import Before
-from btard.node.protocol.wire.admission import Mailroom, Place, remembering
+from btard.node.protocol.wire.admission import Admission, Place, remembering
 from btard.node.protocol.wire.encoding import encode_endorsed, encode_signed
 from btard.node.protocol.wire.messages import (
     Close,
@@ -42,7 +42,7 @@ class Case:
         peer = self.arena.node.peer
         assert peer.attempt is not None
         self.attempt, self.peer = peer.attempt, peer
-        self.mailroom: Mailroom = peer._mailroom
+        self.admission: Admission = peer._admission
 
     def slot(self, phase: Phase, **fields: object) -> Slot:
         return msgspec.structs.replace(self.attempt.slot(phase, ATTACKER), **fields)
@@ -51,7 +51,7 @@ class Case:
         return self.arena.signed(body, ATTACKER)  # type: ignore[arg-type]
 
     def admit(self, signed: Signed) -> str | Place:
-        found = self.mailroom.admit(signed, self.peer._round, self.peer._previous, self.peer.state.step)
+        found = self.admission.admit(signed, self.peer._round, self.peer._previous, self.peer.state.step)
         return found if isinstance(found, str) else found[0]
 
     def tell(self, signed: Signed) -> list[Output]:
@@ -108,7 +108,7 @@ def test_what_is_ahead_is_kept_within_bounds() -> None:
         for named in (Phase.AGG, Phase.CLOSE):
             suspect = Suspect(case.slot(Phase.SUSPECT, attempt=1), (), named, number % 3)
             case.tell(case.signed(suspect))
-    assert len(case.mailroom.release()) <= 2 * 2 + 2 * 2 + 2 * PEERS
+    assert len(case.admission.release()) <= 2 * 2 + 2 * 2 + 2 * PEERS
 
 
 def test_views_that_prove_nothing_are_looked_into_twice_at_most() -> None:

@@ -20,7 +20,7 @@ from btard.node.errors import ConfigError
 from btard.node.metrics import declarations
 from btard.node.metrics.declarations import METRICS, Group
 from btard.node.metrics.http import text
-from btard.node.metrics.worker_metrics import Meter
+from btard.node.metrics.worker_metrics import MetricsRecorder
 from btard.node.protocol.api.events import Dropped, Output, Say
 from btard.node.protocol.api.notices import Accused, Banned, Committed, PhaseEntered, Resolved, Undone, Voided
 from btard.node.protocol.wire.messages import Phase, Report, Slot, Verdict
@@ -116,13 +116,13 @@ def test_an_address_in_use_is_one_clear_line(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def meter(tmp_path: Path) -> Iterator[Meter]:
+def meter(tmp_path: Path) -> Iterator[MetricsRecorder]:
     config = roster(tmp_path, msgspec.structs.replace(QUADRATIC, peers=4))[0]
     secrets = keys.load(Path(config.secrets_file))
     with closing(Transport(0, secrets, config.members, config.listen, run_id="run")) as transport:
         transport.counters.drop("stranger")
         transport.counters.drop("queue_full_bulk", 2)
-        yield Meter(config, transport)
+        yield MetricsRecorder(config, transport)
 
 
 def committed(step: int, active: tuple[int, ...] = (0, 1, 2, 3), validators: Mapping[int, int] | None = None) -> Output:
@@ -186,7 +186,7 @@ FED: list[tuple[str, list[Output], str, dict[str, str], float]] = [
 
 @pytest.mark.parametrize(("outputs", "name", "labels", "value"), [row[1:] for row in FED], ids=[row[0] for row in FED])
 def test_an_output_moves_its_metric(
-    meter: Meter, outputs: list[Output], name: str, labels: dict[str, str], value: float
+    meter: MetricsRecorder, outputs: list[Output], name: str, labels: dict[str, str], value: float
 ) -> None:
     for output in outputs:
         meter.observe(output)
@@ -194,7 +194,7 @@ def test_an_output_moves_its_metric(
     assert sum(with_labels(found, **labels)) == value
 
 
-def test_the_text_says_what_the_clients_own_encoder_says(meter: Meter) -> None:
+def test_the_text_says_what_the_clients_own_encoder_says(meter: MetricsRecorder) -> None:
     for output in (BEGUN, TOSSED, report((False,), Verdict(1, False)), committed(0), banned(2, "gradient")):
         meter.observe(output)
     meter.board.gauge("run_info", task='quo"te', rule="back\\slash", peers="new\nline", steps="1", on_ban="").set(1e21)

@@ -17,7 +17,7 @@ from btard.node.protocol.api.events import (
     TranscriptRequested,
 )
 from btard.node.protocol.attempt.round import Round
-from btard.node.protocol.attempt.transfers import Cargo
+from btard.node.protocol.attempt.transfers import Transfers
 from btard.node.protocol.wire.messages import Missing, Reveal
 from tests.protocol_attempts import stopped
 
@@ -57,22 +57,22 @@ WANTED = [
 @pytest.mark.parametrize(("key", "via", "entries", "expected"), [row[1:] for row in WANTED],
                          ids=[row[0] for row in WANTED])  # fmt: skip
 def test_what_is_kept(key: BulkKey, via: int | None, entries: int, expected: bool) -> None:
-    cargo = Cargo(ATTEMPT, ROUND.past)
-    assert cargo.expects(via, key, entries) is expected
+    transfers = Transfers(ATTEMPT, ROUND.past)
+    assert transfers.expects(via, key, entries) is expected
 
 
 def test_across_environments_the_gradient_of_the_step_before_may_be_published() -> None:
     _, round_ = stopped(1, "COMMIT", recompute_tolerance=1e-6)
     assert round_.past is not None
     key = BulkKey(0, 0, BulkKind.PUBLICATION, 3, 1)
-    assert Cargo(round_.attempt, round_.past).expects(3, key, round_.past.split.size(1))
+    assert Transfers(round_.attempt, round_.past).expects(3, key, round_.past.split.size(1))
 
 
 def test_one_buffer_per_sender_and_part() -> None:
-    cargo = Cargo(ATTEMPT, ROUND.past)
+    transfers = Transfers(ATTEMPT, ROUND.past)
     key = BulkKey(1, 0, BulkKind.PART, OWNER, 0)
-    cargo.take(OWNER, key, torch.zeros(SIZE))
-    assert not cargo.expects(OWNER, key, SIZE)
+    transfers.take(OWNER, key, torch.zeros(SIZE))
+    assert not transfers.expects(OWNER, key, SIZE)
 
 
 def wrong(round_: Round, kind: BulkKind, owner: int) -> tuple[BulkKey, torch.Tensor]:
@@ -103,7 +103,7 @@ def test_a_false_aggregate_ends_the_wait_for_it_over_its_aggregators_line_alone(
     attempt.aggregates = {peer: torch.zeros(0) for peer in attempt.aggregators if peer != owner}
     key, values_P = wrong(round_, BulkKind.AGGREGATE, owner)
     if not own_line:
-        round_.cargo.pull(BulkKind.AGGREGATE, Publication(key.step, key.attempt, owner, key.part), (other,))
+        round_.transfers.pull(BulkKind.AGGREGATE, Publication(key.step, key.attempt, owner, key.part), (other,))
     assert attempt.reveal(overdue=False) is None
     out = stage.simulation.nodes[0].peer.handle(BulkArrived(owner if own_line else other, key, values_P))
     assert Dropped(owner if own_line else other, "bulk_digest") in out

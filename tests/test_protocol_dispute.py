@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from btard.node.protocol.api.events import Endorse, Output
-from btard.node.protocol.disputes.dolev_strong import Dispute
+from btard.node.protocol.disputes.dolev_strong import DolevStrong
 from btard.node.protocol.wire.encoding import encode_body, endorsement_bytes
 from btard.node.protocol.wire.messages import Body, Endorsed, Phase, Signed, Slot, View
 from tests.test_mailroom import Case
@@ -33,7 +33,7 @@ class Court:
         self.out: list[Output] = []
         slot = Slot(*WHERE, Phase.VIEW, ME)
         settings, tools = case.attempt.settings, case.attempt.tools
-        self.dispute = Dispute(settings, tools, ROSTER, slot, self.out)
+        self.dispute = DolevStrong(settings, tools, ROSTER, slot, self.out)
         for _ in range(rounds_over):
             self.dispute.round_over()
 

@@ -11,7 +11,7 @@ from btard.node.protocol.adjudication.complaints import LATE_STEPS, LATE_WINDOW,
 from btard.node.protocol.attempt.attempt import Attempt
 from btard.node.protocol.attempt.deadlines import Deadline, budget, deadline
 from btard.node.protocol.attempt.lateness import Patience, Watch, late_pairs, waited
-from btard.node.protocol.attempt.timers import Clock
+from btard.node.protocol.attempt.timers import Timers
 from btard.node.protocol.wire.messages import Late, Phase, Report, Reveal
 from btard.node.protocol.wire.validation import misfit
 from tests.protocol_attempts import changed, complete, replace_state, said
@@ -109,9 +109,9 @@ def test_what_a_report_may_name(waits: tuple[Late, ...], fits: bool) -> None:
 # --- waiting ------------------------------------------------------------------------------------------------------
 
 
-def patience(attempt: Attempt, phase: Phase) -> tuple[Patience, Watch, Clock]:
+def patience(attempt: Attempt, phase: Phase) -> tuple[Patience, Watch, Timers]:
     """Somebody who has just entered a phase, at second 100."""
-    clock, watch = Clock(attempt.settings, len(attempt.roster.active), []), Watch(100.0)
+    clock, watch = Timers(attempt.settings, len(attempt.roster.active), []), Watch(100.0)
     waiting = Patience(attempt, clock, watch)
     clock.enter(phase, 0, 0)
     waiting.enter()

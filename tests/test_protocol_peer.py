@@ -151,7 +151,7 @@ def test_a_message_from_ahead_waits(changes: dict[str, object]) -> None:
     peer, commit = at_agg()
     body = msgspec.structs.replace(commit, slot=msgspec.structs.replace(commit.slot, **changes))
     assert peer.handle(MessageArrived(BAD, signed_by(BAD, body))) == []
-    assert len(peer._mailroom.release()) == 1
+    assert len(peer._admission.release()) == 1
 
 
 def test_a_greeting_after_the_start_is_late() -> None:
@@ -261,5 +261,5 @@ def test_nothing_of_earlier_steps_is_kept() -> None:
     play(stage, ())
     peer = stage.simulation.nodes[0].peer
     assert peer.past is not None
-    assert (peer.past.step, peer.past.parts, peer._mailroom.release()) == (3, {}, ())
+    assert (peer.past.step, peer.past.parts, peer._admission.release()) == (3, {}, ())
     assert not any(isinstance(found, CancelTimer | Expelled) for found in peer._out)

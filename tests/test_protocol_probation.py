@@ -24,7 +24,7 @@ from btard.node.protocol.api.events import (
     RequestBulk,
     Say,
     SendBulk,
-    Teach,
+    SendSnapshot,
     TranscriptRequested,
 )
 from btard.node.protocol.api.notices import PhaseEntered
@@ -32,8 +32,8 @@ from btard.node.protocol.roster import Roster
 from btard.node.protocol.settings import Settings
 from btard.node.protocol.state.state import Ban, State
 from btard.node.protocol.state_sync import client as rejoining
-from btard.node.protocol.state_sync.client import Candidate
-from btard.node.protocol.state_sync.messages import Certified, Lesson, certified, lesson_of
+from btard.node.protocol.state_sync.client import StateSyncClient
+from btard.node.protocol.state_sync.messages import Certified, Snapshot, certified, lesson_of
 from btard.node.protocol.state_sync.probation import (
     Review,
     candidates,
@@ -47,14 +47,14 @@ from btard.node.protocol.wire.bulk import BulkKey, BulkKind
 from btard.node.protocol.wire.encoding import decode_body, encode_body, signing_bytes
 from btard.node.protocol.wire.messages import Body, Close, Hello, Join, Outcome, Phase, Report, Signed
 from tests.protocol_attempts import changed, complete
-from tests.simulation.stage import Stage, run_until, set_up
+from tests.simulation.stage import SimulationControl, run_until, set_up
 
 GONE, OTHER = 5, 4
 RUN = RunConfig(peers=6, task=Plugin("quadratic", {"dimension": 13}), steps=8, batch_size=1, probation=2)
 
 
 @cache
-def stage_and_state() -> tuple[Stage, State]:
+def stage_and_state() -> tuple[SimulationControl, State]:
     """A run in which peer 5 died in step 1, at the beginning of step 3; and that step's agreed state."""
     stage = set_up(RUN, {GONE: Role((Plugin("crash"),), Schedule(start=1))})
     run_until(stage, 0, 3, "COMMIT")
@@ -117,20 +117,20 @@ def test_a_roster_grows_by_returns_and_shrinks_by_what_came_after_them() -> None
 # --- whom to believe ----------------------------------------------------------------------------------------------
 
 
-def waiting(out: list[Output]) -> Candidate:
+def waiting(out: list[Output]) -> StateSyncClient:
     """Peer 5, which knows the genesis roster and nothing else."""
     stage, _ = stage_and_state()
     inner = set_up(RUN).simulation.nodes[GONE].peer
-    return Candidate(stage.ground().settings, inner.tools, GONE, b"seed", inner.state, out)
+    return StateSyncClient(stage.ground().settings, inner.tools, GONE, b"seed", inner.state, out)
 
 
-def signed_by(stage: Stage, peer: int, body: Body) -> Signed:
+def signed_by(stage: SimulationControl, peer: int, body: Body) -> Signed:
     """A message under a node's key, past the memory of what it has said."""
     data = encode_body(body)
     return Signed(data, stage.simulation.nodes[peer].signer.sign(signing_bytes(body, data)))
 
 
-def lie(signers: tuple[int, ...]) -> Lesson:
+def lie(signers: tuple[int, ...]) -> Snapshot:
     """Another state than the agreed one, in a certificate of those who sign it."""
     stage, state = stage_and_state()
     assert state.summary is not None
@@ -142,7 +142,7 @@ def lie(signers: tuple[int, ...]) -> Lesson:
         changed = msgspec.structs.replace(body, value=false.digest)
         made = signed_by(stage, body.slot.sender, changed)
         signed.append(made if body.slot.sender in signers else Signed(made.body, old.signature))
-    return Lesson(Certified(false, tuple(signed)))
+    return Snapshot(Certified(false, tuple(signed)))
 
 
 def test_a_state_counts_when_more_than_f_tell_it() -> None:
@@ -247,7 +247,7 @@ def join(node: Node, step: int, gradient: bytes = bytes(32), sender: int = GONE)
 def test_who_is_gone_is_told_and_served_once_for_each(peer: tuple[Node, list[Output]]) -> None:
     machine = peer[0].peer
     (taught,) = machine.handle(TranscriptRequested(GONE, 1, 0))
-    assert taught == Teach((GONE,), lesson_of(machine.state, None))
+    assert taught == SendSnapshot((GONE,), lesson_of(machine.state, None))
     assert machine.handle(TranscriptRequested(GONE, 3, 0)) == [], "there is nothing newer yet"
     key = BulkKey(3, 0, BulkKind.STATE, 0, 1)
     (sent,) = machine.handle(BulkRequested(GONE, key))
@@ -264,7 +264,7 @@ def test_who_is_gone_is_told_and_served_once_for_each(peer: tuple[Node, list[Out
 def test_questions_are_counted(peer: tuple[Node, list[Output]]) -> None:
     machine = peer[0].peer
     answers = [machine.handle(TranscriptRequested(GONE, 0, 0)) for _ in range(40)]
-    assert sum(isinstance(each[0], Teach) for each in answers) == 8 * (RUN.probation + 1)
+    assert sum(isinstance(each[0], SendSnapshot) for each in answers) == 8 * (RUN.probation + 1)
     assert answers[-1] == [Dropped(GONE, "asked_too_often")]
 
 
@@ -291,7 +291,7 @@ def test_joins_of_this_step_and_the_last_are_kept_two_at_most(peer: tuple[Node, 
         assert machine.handle(MessageArrived(GONE, wrong)) == [Dropped(GONE, "wrong_slot")]
     attempt = machine.attempt
     assert attempt is not None
-    held = machine._porch.joins(attempt)
+    held = machine._sync_server.joins(attempt)
     assert len(held) == 2 and joins_fit(held, attempt)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from btard.node.protocol.adjudication.case import Trial
+from btard.node.protocol.adjudication.case import Case
 from btard.node.protocol.api.events import BulkKey, BulkKind
 from btard.node.protocol.attempt.round import Round
 from btard.node.protocol.wire.encoding import encode_body
@@ -38,7 +38,7 @@ PHASES = [
 @pytest.mark.parametrize(("made", "phases"), [row[1:] for row in PHASES], ids=[row[0] for row in PHASES])
 def test_phases(made, phases: list[Phase]) -> None:  # type: ignore[no-untyped-def]
     round_ = made()
-    trial = Trial(round_.attempt, round_.past)
+    trial = Case(round_.attempt, round_.past)
     assert list(trial.phases) == phases
     path, phase = [], Phase.REPORT
     while phase is not Phase.CLOSE:
@@ -49,7 +49,7 @@ def test_phases(made, phases: list[Phase]) -> None:  # type: ignore[no-untyped-d
 
 def test_publications_are_kept_if_they_are_what_was_committed_to() -> None:
     round_ = averaging()
-    trial = Trial(round_.attempt, round_.past)
+    trial = Case(round_.attempt, round_.past)
     attempt = round_.attempt
     attempt.publications.clear()
     owner = attempt.contributors[-1]
@@ -65,14 +65,14 @@ def test_publications_are_kept_if_they_are_what_was_committed_to() -> None:
 def test_it_publishes_what_it_committed_to() -> None:
     round_ = averaging(node=2)
     attempt = round_.attempt
-    ours = Trial(attempt, round_.past).ours()
+    ours = Case(attempt, round_.past).ours()
     assert [key.part for key, _ in ours] == list(range(6))
     assert all(key.owner == 2 and attempt.part_matches(2, key.part, values_P) for key, values_P in ours)
 
 
 def test_the_verdict_waits_for_recomputation() -> None:
     round_, target = accusing()
-    trial = Trial(round_.attempt, round_.past)
+    trial = Case(round_.attempt, round_.past)
     assert trial.verdict({}, (), (), {}) is None
     assert round_.past is not None
     true_D = six().task.gradient(round_.past.state.parameters_D, round_.past.seed(target))[0]
@@ -85,7 +85,7 @@ def test_the_verdict_waits_for_recomputation() -> None:
 def test_across_environments_most_of_the_active_roster_decides(guilty: int, reason: str) -> None:
     round_, target = accusing(recompute_tolerance=1e-6)
     attempt = round_.attempt
-    trial = Trial(attempt, round_.past)
+    trial = Case(attempt, round_.past)
     for place, peer in enumerate(attempt.roster.active):
         body = Judge(attempt.slot(Phase.JUDGE, peer), attempt.transcript.prefix, (place < guilty,))
         attempt.transcript.add(body, Signed(encode_body(body), bytes(64)))

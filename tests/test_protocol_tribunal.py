@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from btard.node.protocol.adjudication.charges import Averaging, Charge, FalseChecksum, FalseGradient, OutOfBounds
-from btard.node.protocol.adjudication.verdict import Bench, Judgement, far_from, gradient_fault, judge, suspicious
+from btard.node.protocol.adjudication.verdict import CaseFile, Judgement, far_from, gradient_fault, judge, suspicious
 from btard.node.protocol.attempt.attempt import Attempt
 from btard.node.protocol.attempt.round import Round
 from btard.node.protocol.state.state import Ban
 from btard.node.protocol.wire.messages import Checksums, Removal, Report
 from tests.protocol_attempts import changed, complete, replace_state, said, six
-from tests.simulation.stage import Stage, run_until
+from tests.simulation.stage import SimulationControl, run_until
 
 PART = 2
 
@@ -25,7 +25,7 @@ class Court:
     """Step 2 of six honest peers up to REPORT, with every contributor's part 2 published."""
 
     def __init__(self) -> None:
-        self.stage: Stage = six()
+        self.stage: SimulationControl = six()
         self.round: Round = run_until(self.stage, 0, 2, "CLOSE")
         self.attempt: Attempt = self.round.attempt
         assert self.round.past is not None
@@ -59,7 +59,7 @@ class Court:
         self.attempt.aggregates[self.aggregator] = self.attempt.aggregates[self.aggregator] + by
 
     def judge(self, *charges: Charge, recomputed: dict[int, Tensor] | None = None) -> tuple[set[Removal], bool]:
-        found = judge(charges, Bench(self.attempt, self.past, recomputed or {}))
+        found = judge(charges, CaseFile(self.attempt, self.past, recomputed or {}))
         return set(found.removals), found.void
 
 
@@ -193,8 +193,8 @@ def test_a_reformed_peer_is_not_punished_for_what_it_did_before(examined: tuple[
 def test_a_majority_of_judges_decides_across_environments(examined: tuple[Court, int, int]) -> None:
     court, validator, target = examined
     charge = (FalseGradient(target, validator),)
-    guilty = judge(charge, Bench(court.attempt, court.past, {}, frozenset({target})))
-    innocent = judge(charge, Bench(court.attempt, court.past, {}, frozenset()))
+    guilty = judge(charge, CaseFile(court.attempt, court.past, {}, frozenset({target})))
+    innocent = judge(charge, CaseFile(court.attempt, court.past, {}, frozenset()))
     assert guilty.removals == (Removal(target, "gradient", validator),)
     assert innocent.removals == (Removal(validator, "false_accusation", None),)
 
@@ -238,5 +238,5 @@ def test_far_from(published: list[float], expected: bool) -> None:
 
 def test_no_charge_voids_nothing() -> None:
     attempt = complete().attempt
-    assert judge((), Bench(attempt, None, {})) == Judgement()
+    assert judge((), CaseFile(attempt, None, {})) == Judgement()
     assert Judgement().removals == () and not Judgement().void

@@ -12,7 +12,7 @@ from btard.node.config import Plugin, RunConfig
 from btard.node.errors import ConfigError
 from btard.node.protocol.adjudication.accusations import disowned, raised, words
 from btard.node.protocol.adjudication.charges import FalseHistory
-from btard.node.protocol.adjudication.verdict import Bench, Fault, judge
+from btard.node.protocol.adjudication.verdict import CaseFile, Fault, judge
 from btard.node.protocol.api.events import GradientReady, Purpose
 from btard.node.protocol.attempt.round import Round
 from btard.node.protocol.evidence.format import contradiction, decode
@@ -163,7 +163,7 @@ def test_both_sides_of_a_disagreement_are_judged_by_what_is_true() -> None:
     assert not raised(FalseHistory(item.owner, 17, 0), attempt)
 
     def found(fault: Fault | None) -> list[tuple[int, str]]:
-        guilty = judge((charge,), Bench(attempt, None, {}, faults={item: fault})).guilts
+        guilty = judge((charge,), CaseFile(attempt, None, {}, faults={item: fault})).guilts
         return [(guilt.peer, guilt.reason) for guilt in guilty]
 
     assert found(None) == [(doubter, "false_accusation")]

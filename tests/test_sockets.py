@@ -11,7 +11,7 @@ from time import monotonic
 import pytest
 import zmq
 
-from btard.node.transport.sockets import Bounds, Channel, Context, Gate, Identity, authenticated
+from btard.node.transport.sockets import Bounds, Channel, Context, Identity, ZapAuthenticator, authenticated
 from tests.ports import held_ports
 
 BOUNDS = Bounds(frames=2, frame_bytes=1000, backlog=4, queue=4, buffer_bytes=1 << 16)
@@ -52,7 +52,7 @@ def speak_zmtp(channel: Channel, identity: bytes) -> tcp.socket:
 
 def test_the_keys_of_members_come_in_under_their_ids_and_others_stay_out(context: Context) -> None:
     dropped: Counter[str] = Counter()
-    gate = Gate(context, {7: PEERS.public}, dropped)
+    gate = ZapAuthenticator(context, {7: PEERS.public}, dropped)
     server = Channel(context, OURS, BOUNDS, ANYWHERE)
     stranger = Channel(context, STRANGERS, BOUNDS, ANYWHERE)
     member = Channel(context, PEERS, BOUNDS, ANYWHERE)
@@ -80,7 +80,7 @@ def test_without_a_gate_nobody_comes_in(context: Context) -> None:
 
 
 def test_a_server_with_another_key_hears_nothing(context: Context) -> None:
-    gate = Gate(context, {7: PEERS.public}, Counter())
+    gate = ZapAuthenticator(context, {7: PEERS.public}, Counter())
     impostor = Channel(context, STRANGERS, BOUNDS, ANYWHERE)
     member = Channel(context, PEERS, BOUNDS, ANYWHERE)
     member.dial(0, OURS.public, impostor.bound)  # it expects our key at this address

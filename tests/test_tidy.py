@@ -63,7 +63,47 @@ ONE_IMPORTER: Mapping[str, tuple[str, ...]] = {
 MOVED: Mapping[str, str] = moved.MODULES
 """Old module -> new one. No text but decisions and the changelog names the old one again."""
 
-RENAMED: Mapping[str, str] = {}
+RENAMED: Mapping[str, str] = {
+    "Arbitration": "Dispute",
+    "Bench": "CaseFile",
+    "Board": "MetricRegistry",
+    "Candidate": "StateSyncClient",
+    "Cargo": "Transfers",
+    "Clock": "Timers",
+    "Cue": "ScheduledEvent",
+    "Desk": "NodeTotals",
+    "Director": "Scheduler",
+    "Disputing": "DisputeRouter",
+    "Exposition": "MetricsEndpoint",
+    "Folder": "Retention",
+    "Gate": "ZapAuthenticator",
+    "Guard": "SlowSenderGuard",
+    "Hearing": "InputHandling",
+    "Keeper": "Checkpointer",
+    "Keeping": "DurableMachine",
+    "Ledger": "WriteAheadLog",
+    "Lesson": "Snapshot",
+    "LessonArrived": "SnapshotArrived",
+    "Lines": "ConnectionMonitor",
+    "Mailroom": "Admission",
+    "Meter": "MetricsRecorder",
+    "Monitor": "LiveView",
+    "Play": "Player",
+    "Porch": "StateSyncServer",
+    "Quota": "FlowControl",
+    "Readings": "Collectors",
+    "RoundTrips": "RttProbes",
+    "Seat": "PeerState",
+    "Settling": "AttemptLifecycle",
+    "Shelf": "StateCodec",
+    "Stage": "SimulationControl",
+    "Station": "PrometheusSession",
+    "Teach": "SendSnapshot",
+    "Tokens": "BulkTokens",
+    "Trial": "Case",
+    "Truth": "GroundTruth",
+    "Union": "ViewMerge",
+}
 """Old identifier -> new one: the glossary. No definition bears the old one again."""
 
 HISTORY = ("docs/adr/", "CHANGELOG.md", "tests/test_tidy.py")

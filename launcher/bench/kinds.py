@@ -13,10 +13,10 @@ from btard.node.protocol.adjudication import verdict
 from btard.node.protocol.attempt import compose
 from btard.node.protocol.attempt import round as rounds
 from btard.node.protocol.attempt.attempt import Attempt
-from btard.node.protocol.attempt.transfers import Cargo
+from btard.node.protocol.attempt.transfers import Transfers
 from btard.node.protocol.state import transition
 from btard.node.protocol.state.state import State
-from btard.node.protocol.wire.admission import Mailroom
+from btard.node.protocol.wire.admission import Admission
 from btard.node.transport.transport import Transport
 
 P = ParamSpec("P")
@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 KINDS: tuple[tuple[str, type | ModuleType, Callable[..., object]], ...] = (
     ("digests of own parts", Attempt, Attempt.commit),
-    ("digests of what arrives", Cargo, Cargo.settle),
+    ("digests of what arrives", Transfers, Transfers.settle),
     ("aggregation", Attempt, Attempt.agg),
     ("direction z", Attempt, Attempt.fix_randomness),
     ("own checksums", Attempt, Attempt.checksums),
@@ -33,7 +33,7 @@ KINDS: tuple[tuple[str, type | ModuleType, Callable[..., object]], ...] = (
     ("update", rounds, transition.next_state),
     ("digests of the new state", State, State.summarise),
     ("signing", Signer, Signer.sign),
-    ("reading and verifying messages", Mailroom, Mailroom.admit),
+    ("reading and verifying messages", Admission, Admission.admit),
     ("receiving", Transport, Transport.poll),
     ("sending tensors", Transport, Transport.send_bulk),
     ("sending messages", Transport, Transport.send_control),

@@ -92,7 +92,7 @@ def run(
 
         check_tensorboard()
     console = _console(stderr=as_json)
-    observer: cluster.Observer = live_view.Monitor(console)
+    observer: cluster.Observer = live_view.LiveView(console)
     if grafana is not None:
         from btard.launcher.monitor.grafana import AUTH_VARIABLE, Annotator
 
@@ -118,7 +118,7 @@ def resume_run(run_dir: Path, timeout: str | None, as_json: bool) -> None:
 
     console = _console(stderr=as_json)
     seconds = syntax.seconds(timeout) if timeout is not None else None
-    result = resume.resume(run_dir, live_view.Monitor(console), seconds)
+    result = resume.resume(run_dir, live_view.LiveView(console), seconds)
     asked = run_directory.read_record(result.run_dir).experiment
     raise SystemExit(ending.close(console, result, asked, as_json=as_json))
 
@@ -185,7 +185,7 @@ def doctor(data_dir: str | None, run_dir: str, base_port: int, peers: int) -> No
 @click.option("--steps", metavar="N", type=click.IntRange(1), default=100, show_default=True, help="steps of --task")
 @click.option("--scaling", is_flag=True, help="4, 8, 16, 32 and 64 peers, one after the other")
 @click.option("--json", "as_json", is_flag=True, help="figures as JSON on stdout")
-def bench(peers: int, size: float, pairs: int, task: str | None, steps: int, scaling: bool, as_json: bool) -> None:
+def case_file(peers: int, size: float, pairs: int, task: str | None, steps: int, scaling: bool, as_json: bool) -> None:
     """Measure a step against gloo's all-reduce and a plain mean, in one run."""
     from btard.launcher.bench import command
 

@@ -23,7 +23,7 @@ from btard.launcher.containers.bundle import PASSWORD_FILE
 from btard.launcher.containers.volumes import Volumes
 from btard.launcher.monitor import summary_table
 from btard.launcher.monitor.exporter import Exporter
-from btard.launcher.monitor.live_view import Monitor
+from btard.launcher.monitor.live_view import LiveView
 from btard.launcher.run import cluster, plan, removals
 from btard.launcher.run.interrupts import Interrupts
 from btard.launcher.run.plan import Plan
@@ -68,7 +68,7 @@ def observe(record: RunRecord, root: Path, port: int) -> int:
         console = Console(highlight=False, width=120)
         # The nodes may have started before this process; what they took is counted from when they got their keys.
         since = (places.truth(root) / "run.json").stat().st_mtime
-        monitor = Monitor(console, since)
+        monitor = LiveView(console, since)
         most = mirror.limits(record.run.steps, chosen.dimension)
         backend = Volumes(record.run.peers, root, directory.path, most, monitor.note)
         seen = _annotated(_Truth(monitor, f"0.0.0.0:{port}"), root)

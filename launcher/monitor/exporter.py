@@ -6,12 +6,12 @@ import select
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from btard.launcher.monitor.ground_truth import Event, Truth
+from btard.launcher.monitor.ground_truth import Event, GroundTruth
 from btard.launcher.monitor.state import Record, RunState
 from btard.launcher.run.cluster import Observer
 from btard.launcher.run.plan import Plan
 from btard.launcher.run.summary import Summary
-from btard.node.metrics.http import Exposition
+from btard.node.metrics.http import MetricsEndpoint
 from btard.node.metrics.monitoring import LINGER_S
 
 Listener = Callable[[Sequence[Event]], None]
@@ -32,8 +32,8 @@ class Exporter:
 
     def __init__(self, inner: Observer, address: str, listeners: Sequence[Listener] = ()) -> None:
         self.inner = inner
-        self.truth: Truth | None = None
-        self.exposition: Exposition | None = None
+        self.truth: GroundTruth | None = None
+        self.exposition: MetricsEndpoint | None = None
         self._address, self._listeners = address, listeners
 
     def note(self, line: str) -> None:
@@ -48,7 +48,7 @@ class Exporter:
             BackendError: it cannot be bound.
         """
         self.inner.began(plan, run_dir, state)
-        self.truth = Truth(plan.roles, state, plan.dimension)
+        self.truth = GroundTruth(plan.roles, state, plan.dimension)
         self.exposition = self.truth.serve(self._address)
 
     def saw(self, records: Sequence[Record]) -> None:

@@ -17,7 +17,7 @@ import requests
 from grafana_api.grafana_api import GrafanaClientError, GrafanaException, GrafanaUnauthorizedError
 from grafana_api.grafana_face import GrafanaFace
 
-from btard.launcher.monitor.ground_truth import Event, Truth
+from btard.launcher.monitor.ground_truth import Event, GroundTruth
 from btard.launcher.monitor.state import Record, RunState
 from btard.launcher.run.cluster import Observer
 from btard.launcher.run.plan import Plan
@@ -91,7 +91,7 @@ class Annotator:
     def __init__(self, inner: Observer, url: str, auth: str | None) -> None:
         self.inner = inner
         self._url, self._api = url, connect(url, auth)
-        self._truth: Truth | None = None
+        self._truth: GroundTruth | None = None
         self._tags: list[str] = []
         self._open: dict[str, tuple[int, Event]] = {}
         self._well = True
@@ -106,7 +106,7 @@ class Annotator:
         from btard.launcher.run.run_directory import read_record
 
         self.inner.began(plan, run_dir, state)
-        self._truth = Truth(plan.roles, state)
+        self._truth = GroundTruth(plan.roles, state)
         self._tags = ["btard", read_record(run_dir).run_id]
 
     def saw(self, records: Sequence[Record]) -> None:

@@ -15,8 +15,8 @@ from btard.launcher.network import traffic
 from btard.node.config import Role
 from btard.node.metrics import declarations
 from btard.node.metrics.declarations import Group
-from btard.node.metrics.http import Exposition
-from btard.node.metrics.registry import Board
+from btard.node.metrics.http import MetricsEndpoint
+from btard.node.metrics.registry import MetricRegistry
 
 HONEST = "none"
 """The attack of a peer that has none."""
@@ -48,7 +48,7 @@ class Event:
     since_s: float | None = None
 
 
-class Truth:
+class GroundTruth:
     """Keeps the ground truth's metrics up to date.
 
     Args:
@@ -62,7 +62,7 @@ class Truth:
         self._roles, self._state, self._dimension = roles, state, dimension
         crowded = state.peers > declarations.PEER_LABEL_LIMIT  # then no node tells its peers apart, and we do it alone
         states = (declarations.metric("peer_state"),) if crowded else ()
-        self._board = Board(self.registry, (*declarations.of(Group.TRUTH), *states), 0)
+        self._board = MetricRegistry(self.registry, (*declarations.of(Group.TRUTH), *states), 0)
         self._crowded = crowded
         self._names = {peer: attack_name(role) for peer, role in roles.items()}
         self._under_way: set[str] | None = None  # before the first step
@@ -78,14 +78,14 @@ class Truth:
         self._expected = 0
         self._start()
 
-    def serve(self, address: str) -> Exposition:
+    def serve(self, address: str) -> MetricsEndpoint:
         """Serve `/metrics` on HOST:PORT.
 
         Raises:
             ConfigError: the address is not HOST:PORT.
             BackendError: it cannot be bound.
         """
-        return Exposition(address, self.registry)
+        return MetricsEndpoint(address, self.registry)
 
     def saw(self, records: Sequence[Record]) -> list[Event]:
         """Bring the metrics up to date after these records were folded into the state; returns what is new in them."""

@@ -33,7 +33,7 @@ _STYLES = {
 }  # fmt: skip
 
 
-class Monitor:
+class LiveView:
     """Follows one run on a console.
 
     Args:

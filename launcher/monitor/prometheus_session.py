@@ -20,7 +20,7 @@ LAUNCHER = "launcher"
 """The label `node` of the truth."""
 
 
-class Station(Exporter):
+class PrometheusSession(Exporter):
     """An exporter with a Prometheus of its own."""
 
     last_scrapes = 2
@@ -75,9 +75,9 @@ class Station(Exporter):
 
 
 @contextmanager
-def around(observer: Observer) -> Iterator[Station]:
+def around(observer: Observer) -> Iterator[PrometheusSession]:
     """A station around the observer of a run; all is ended on leaving."""
-    station = Station(observer)
+    station = PrometheusSession(observer)
     try:
         yield station
     finally:

@@ -30,6 +30,6 @@ def run(experiment: Experiment, *, quiet: bool = False) -> Result:
 def _progress() -> cluster.Observer:
     from rich.console import Console
 
-    from btard.launcher.monitor.live_view import Monitor
+    from btard.launcher.monitor.live_view import LiveView
 
-    return Monitor(Console(stderr=True, highlight=False))
+    return LiveView(Console(stderr=True, highlight=False))

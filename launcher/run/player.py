@@ -9,7 +9,7 @@ from typing import Protocol, runtime_checkable
 
 from btard.launcher.monitor.state import RunState
 from btard.launcher.monitor.watch import Watch
-from btard.node.drivers.scheduler import Director
+from btard.node.drivers.scheduler import Scheduler
 from btard.node.netem.conditions import Conditions
 
 LOOK_SECONDS = 0.05
@@ -26,7 +26,7 @@ class Hands(Protocol):
         """`kill`, `pause` or `continue` a worker, unless it has ended; `restart` one that has."""
 
 
-class Play:
+class Player:
     """One run's scenario.
 
     Args:
@@ -45,7 +45,7 @@ class Play:
         done = Counter(event["text"] for event in state.happened if event["action"] not in _OF_LINKS)
         said = {what: {event["text"] for event in state.happened if event["action"] == what} for what in _OF_LINKS}
         begun = said["begins"] - said["ends"]
-        self._director = Director(conditions, done, begun)
+        self._director = Scheduler(conditions, done, begun)
         self._elapsed_s = max((float(event["at_s"]) for event in state.happened), default=0.0)
         self._hands, self._state, self._watch, self._clock = hands, state, watch, clock
         self._origin_s: float | None = None
@@ -72,6 +72,6 @@ class Play:
         return again
 
 
-def play_of(conditions: Conditions | None, backend: object, state: RunState, watch: Watch) -> Play | None:
+def play_of(conditions: Conditions | None, backend: object, state: RunState, watch: Watch) -> Player | None:
     """The scenario of a run; None if it has none, or a backend that plays it by itself."""
-    return Play(conditions, backend, state, watch) if conditions is not None and isinstance(backend, Hands) else None
+    return Player(conditions, backend, state, watch) if conditions is not None and isinstance(backend, Hands) else None

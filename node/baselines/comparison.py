@@ -26,7 +26,7 @@ from btard.node.protocol.attempt.attempt import Attempt
 from btard.node.protocol.attempt.mprng import share
 from btard.node.protocol.state.state import State, genesis_randomness
 from btard.node.storage.journal import Journal
-from btard.node.storage.recorder import Desk, Recorder
+from btard.node.storage.recorder import NodeTotals, Recorder
 from btard.node.training.environment import fingerprint, pin
 from btard.node.training.task import Task
 
@@ -52,7 +52,7 @@ def train(
     topologies.check(common.run)
     task = task_of(common.run, Path(common.data_directory))
     trainer = Trainer(configs, task)
-    desks = {config.node: Desk() for config in configs}
+    desks = {config.node: NodeTotals() for config in configs}
     recorders = {config.node: Recorder(config, journals[config.node], task, desks[config.node]) for config in configs}
     for node, recorder in recorders.items():
         recorder.attach(desks[node])
@@ -108,7 +108,7 @@ class Trainer:
         """The steps that a peer attacked."""
         return self._adversaries[node].attacked if node in self._adversaries else []
 
-    def step(self, desks: Mapping[int, Desk]) -> Committed:
+    def step(self, desks: Mapping[int, NodeTotals]) -> Committed:
         """One step of everybody; the one after the last trains nothing, as in the protocol."""
         state, trains = self._state, self._state.step < self._run.steps
         attempt = Attempt(self._settings, self._tools, state, 0, self._peers[0], share(b"", state.step, 0))
@@ -141,22 +141,22 @@ class Trainer:
             result_D[block] = moved_D[block]
         return results
 
-    def _contribution(self, attempt: Attempt, peer: int, desk: Desk) -> Tensor:
+    def _contribution(self, attempt: Attempt, peer: int, totals: NodeTotals) -> Tensor:
         """What a peer sends: its gradient, or what its attacks make of it."""
         adversary = self._adversaries.get(peer)
         began, cpu = time.perf_counter(), time.process_time()
         if adversary is None:
-            gradient_D, desk.loss = self._honest(attempt, peer)
+            gradient_D, totals.loss = self._honest(attempt, peer)
         else:
             transform = adversary.transform(attempt.step)
             if transform is None:
-                gradient_D, desk.loss = self._honest(attempt, peer)
+                gradient_D, totals.loss = self._honest(attempt, peer)
             else:
-                gradient_D, desk.loss = self._task.gradient(attempt.state.parameters_D, attempt.seed(peer), transform)
-            adversary.handle(GradientReady(Purpose.OWN, attempt.step, peer, gradient_D, desk.loss))
+                gradient_D, totals.loss = self._task.gradient(attempt.state.parameters_D, attempt.seed(peer), transform)
+            adversary.handle(GradientReady(Purpose.OWN, attempt.step, peer, gradient_D, totals.loss))
             gradient_D = self._inner[peer].sent_D
-        desk.gradient_s += time.perf_counter() - began
-        desk.gradient_cpu_s += time.process_time() - cpu
+        totals.gradient_s += time.perf_counter() - began
+        totals.gradient_cpu_s += time.process_time() - cpu
         return gradient_D
 
     def _honest(self, attempt: Attempt, peer: int) -> tuple[Tensor, float]:

@@ -35,9 +35,9 @@ from btard.node.protocol.api.events import (
     RequestTranscript,
     Say,
     SendBulk,
+    SendSnapshot,
     SetTimer,
     Start,
-    Teach,
     TimePassed,
 )
 from btard.node.protocol.api.notices import Ending, Expelled, Finished, Halted, Notice, PhaseEntered
@@ -237,8 +237,8 @@ class Driver:
                 self._control((peer,), seal(key), rests=False)
             case RequestTranscript(to=to):
                 self._control(to, seal(output), rests=False)
-            case Teach(to=to, lesson=lesson):
-                self._control(to, seal(lesson))
+            case SendSnapshot(to=to, snapshot=snapshot):
+                self._control(to, seal(snapshot))
             case ComputeGradient():
                 self._compute(output)
             case SetTimer(name=name, after_s=after_s):

@@ -14,7 +14,7 @@ _BEGINS, _ENDS = "begins", "ends"
 
 
 @dataclass(frozen=True, slots=True)
-class Cue:
+class ScheduledEvent:
     """One thing that happens now.
 
     Args:
@@ -28,7 +28,7 @@ class Cue:
     text: str
 
 
-class Director:
+class Scheduler:
     """Plays the events of a run; changes of links are only announced.
 
     Args:
@@ -53,7 +53,7 @@ class Director:
             (change, change.text in begun) for change in conditions.changes if change.text
         ]
 
-    def due(self, now_s: float, step: int) -> list[Cue]:
+    def due(self, now_s: float, step: int) -> list[ScheduledEvent]:
         """What has become due since the last look.
 
         Args:
@@ -64,7 +64,7 @@ class Director:
         self._draw(now_s, step)
         for event in self._events:
             if _begun(event, now_s, step):
-                cues.append(Cue(event.action, event.peers, event.text))
+                cues.append(ScheduledEvent(event.action, event.peers, event.text))
                 self._note(event)
             else:
                 waiting.append(event)
@@ -77,7 +77,7 @@ class Director:
             if not over:
                 lasting.append((change, holds or open_))
         self._changes = lasting
-        return cues + [Cue(what, (), text) for what, text in sorted(said)]
+        return cues + [ScheduledEvent(what, (), text) for what, text in sorted(said)]
 
     def _note(self, event: Event) -> None:
         if event.action == "kill":

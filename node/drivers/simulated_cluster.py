@@ -20,8 +20,8 @@ from btard.node.build import Node, build_node, task_of
 from btard.node.config import NodeConfig
 from btard.node.crypto import keys
 from btard.node.crypto.signing import verify
-from btard.node.drivers.scheduler import Cue, Director
-from btard.node.drivers.simulator import Simulation, Stage, remembering, remembering_gradients
+from btard.node.drivers.scheduler import ScheduledEvent, Scheduler
+from btard.node.drivers.simulator import Simulation, SimulationControl, remembering, remembering_gradients
 from btard.node.errors import BtardError
 from btard.node.netem import link_observer
 from btard.node.netem.conditions import Conditions
@@ -30,9 +30,9 @@ from btard.node.netem.network import Network
 from btard.node.plugins import extensions
 from btard.node.protocol.api.events import Dropped, Input, Output
 from btard.node.protocol.api.notices import Expelled, Finished, Halted
-from btard.node.storage.checkpointer import Keeper
+from btard.node.storage.checkpointer import Checkpointer
 from btard.node.storage.journal import Journal
-from btard.node.storage.recorder import Desk, Recorder
+from btard.node.storage.recorder import NodeTotals, Recorder
 from btard.node.storage.recovery import recover
 from btard.node.training.environment import environment, fingerprint, named_problems, pin
 from btard.node.training.task import Task
@@ -114,7 +114,7 @@ def run(
             raise
 
 
-class _Workshop:
+class _NodeFactory:
     """Makes the nodes of a run, as their workers would: from where they were, those that are made again.
 
     Args:
@@ -126,7 +126,7 @@ class _Workshop:
         self._configs, self._journals, self._task = configs, journals, task
         self._check = remembering(verify)
         self.compute = remembering_gradients(task)
-        self._keepers: dict[int, Keeper] = {}
+        self._keepers: dict[int, Checkpointer] = {}
 
     def make(self, node: int) -> tuple[Node, Sequence[Input]]:
         """A node, and what it had heard before."""
@@ -135,20 +135,20 @@ class _Workshop:
         config = self._configs[node]
         print_ = fingerprint(config.run.device)
         recovery = recover(config, print_, self._journals[node])
-        keeper = recovery.keeper if recovery is not None else None
+        checkpointer = recovery.checkpointer if recovery is not None else None
         secrets = keys.load(Path(config.secrets_file))
-        made = build_node(config, secrets, self._task, print_, self._check, self.compute, keeper)
+        made = build_node(config, secrets, self._task, print_, self._check, self.compute, checkpointer)
         if recovery is None:
             return made, ()
-        self._keepers[node] = recovery.keeper
+        self._keepers[node] = recovery.checkpointer
         if recovery.at is not None:
             made.peer.restore(recovery.at)
         return made, recovery.heard
 
     def close(self) -> None:
         """Nothing is made any more."""
-        for keeper in self._keepers.values():
-            keeper.close()
+        for checkpointer in self._keepers.values():
+            checkpointer.close()
 
 
 def _simulate(
@@ -162,12 +162,12 @@ def _simulate(
     pin(common.run.device, common.cuda_memory_fraction)
     extensions.load([Path(path) for path in common.imports])
     task = task_of(common.run, Path(common.data_directory))
-    workshop = _Workshop({config.node: config for config in configs}, journals, task)
+    workshop = _NodeFactory({config.node: config for config in configs}, journals, task)
     nodes = {config.node: workshop.make(config.node)[0] for config in configs}
     network = Network(LinkModel(seed=common.run.data_seed), common.conditions)
     stage = _stage(common.conditions, journals, workshop.make)
     simulation = Simulation(nodes, network, workshop.compute, stage=stage)
-    desks = {node: Desk(simulation.counters[node]) for node in nodes}
+    desks = {node: NodeTotals(simulation.counters[node]) for node in nodes}
     recorders = {
         config.node: Recorder(config, journals[config.node], task, desks[config.node], lambda: simulation.now_s)
         for config in configs
@@ -181,11 +181,11 @@ def _simulate(
     bound()
     honest, patience_s = [config.node for config in configs if config.role is None], float("inf")
     for seen in simulation.run():
-        desk = desks[seen.node]
+        totals = desks[seen.node]
         done = simulation.gradients[seen.node]
-        desk.gradient_s, desk.gradient_cpu_s, desk.loss = done.seconds, done.cpu_s, done.loss
+        totals.gradient_s, totals.gradient_cpu_s, totals.loss = done.seconds, done.cpu_s, done.loss
         if isinstance(seen.output, Dropped):
-            desk.dropped[seen.output.reason] += 1
+            totals.dropped[seen.output.reason] += 1
             continue
         recorders[seen.node].observe(seen.output)
         if isinstance(seen.output, Finished | Expelled | Halted):
@@ -207,16 +207,16 @@ def _simulate(
 
 def _stage(
     conditions: Conditions | None, journals: dict[int, Journal], revive: Callable[[int], tuple[Node, Sequence[Input]]]
-) -> Stage | None:
+) -> SimulationControl | None:
     """The events of the run's scenario; who is hit by one journals it, the first node what concerns the links."""
     if conditions is None:
         return None
 
-    def played(now_s: float, cue: Cue) -> None:
+    def played(now_s: float, cue: ScheduledEvent) -> None:
         at = cue.peers[0] if cue.peers else min(journals)
         journals[at].append("scenario", action=cue.action, peers=list(cue.peers), text=cue.text, at_s=round(now_s, 6))
 
-    return Stage(Director(conditions), played, revive)
+    return SimulationControl(Scheduler(conditions), played, revive)
 
 
 def _end(simulation: Simulation, recorders: dict[int, Recorder], node: int) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from btard.node.build import Node
-from btard.node.drivers.scheduler import Cue, Director
+from btard.node.drivers.scheduler import ScheduledEvent, Scheduler
 from btard.node.protocol.api.events import Input, Output
 
 
@@ -20,7 +20,7 @@ class Observed:
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
+class SimulationControl:
     """What is done to the nodes from outside.
 
     Args:
@@ -29,6 +29,6 @@ class Stage:
         revive: makes a killed node anew, with what it had heard before.
     """
 
-    director: Director
-    played: Callable[[float, Cue], None]
+    director: Scheduler
+    played: Callable[[float, ScheduledEvent], None]
     revive: Callable[[int], tuple[Node, Sequence[Input]]] | None = None

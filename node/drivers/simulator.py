@@ -17,7 +17,7 @@ from btard.node.crypto.signing import verify
 from btard.node.drivers.shared_cache import remembering as remembering
 from btard.node.drivers.shared_cache import remembering_gradients as remembering_gradients
 from btard.node.drivers.simulation_control import Observed as Observed
-from btard.node.drivers.simulation_control import Stage as Stage
+from btard.node.drivers.simulation_control import SimulationControl as SimulationControl
 from btard.node.drivers.stats import Gradients
 from btard.node.drivers.stats import Traffic as Traffic
 from btard.node.errors import LocalProtocolError
@@ -33,16 +33,16 @@ from btard.node.protocol.api.events import (
     Endorse,
     Forward,
     Input,
-    LessonArrived,
     MessageArrived,
     Purpose,
     RequestBulk,
     RequestTranscript,
     Say,
     SendBulk,
+    SendSnapshot,
     SetTimer,
+    SnapshotArrived,
     Start,
-    Teach,
     TimePassed,
     TranscriptRequested,
     ViewArrived,
@@ -79,7 +79,7 @@ class Simulation:
 
     def __init__(
         self, nodes: Mapping[int, Node], network: Network, compute: Compute, gradient_s: float = 0.05,
-        stage: Stage | None = None,
+        stage: SimulationControl | None = None,
     ) -> None:  # fmt: skip
         self.nodes = dict(nodes)
         self.now_s = 0.0
@@ -111,13 +111,13 @@ class Simulation:
         """True until the node is switched off."""
         return node not in self._stopped
 
-    def _play_until(self, stage: Stage, time_s: float) -> None:
+    def _play_until(self, stage: SimulationControl, time_s: float) -> None:
         """Play what the clock alone makes due before `time_s`."""
         while self.now_s < (due_s := stage.director.next_s(self.now_s)) < time_s:
             self.now_s = due_s
             self._play(stage)
 
-    def _play(self, stage: Stage) -> None:
+    def _play(self, stage: SimulationControl) -> None:
         for cue in stage.director.due(self.now_s, max(self._steps[node] for node in self.nodes)):
             for peer in cue.peers:
                 match cue.action:
@@ -131,7 +131,7 @@ class Simulation:
                         self._unpark(peer)
             stage.played(self.now_s, cue)
 
-    def _revive(self, stage: Stage, node: int) -> None:
+    def _revive(self, stage: SimulationControl, node: int) -> None:
         """A killed node begins anew: nothing that was under way to its old self counts, and no timer of it."""
         if stage.revive is None:
             raise LocalProtocolError(f"node {node} is to start again, and nothing was kept of it")
@@ -213,9 +213,9 @@ class Simulation:
                     self._control(node, (peer,), BulkRequested(node, key), seal(key))
                 case RequestTranscript(to=to, step=step, attempt=attempt):
                     self._control(node, to, TranscriptRequested(node, step, attempt), seal(output))
-                case Teach(to=to, lesson=lesson):
+                case SendSnapshot(to=to, snapshot=snapshot):
                     self.nodes[node].secure()
-                    self._control(node, to, LessonArrived(node, lesson), seal(lesson))
+                    self._control(node, to, SnapshotArrived(node, snapshot), seal(snapshot))
                 case ComputeGradient():
                     self._gradient(node, output)
                 case SetTimer(name=name, after_s=after_s):

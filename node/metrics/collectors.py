@@ -17,7 +17,7 @@ _DROPS = ("queue_full_control", "queue_full_bulk", "control_over_quota", "bulk_o
 """Reasons that an alert watches: their series exist before the first drop."""
 
 
-class Readings:
+class Collectors:
     """Collects the families of the network and of the GPU.
 
     Each copy of a counter is one step of the interpreter, so the worker may count on meanwhile.

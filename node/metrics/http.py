@@ -39,7 +39,7 @@ _AGAIN_S = 0.1
 """Pause after a connection could not be accepted."""
 
 
-class Exposition:
+class MetricsEndpoint:
     """A listening `/metrics`, from construction until `close`.
 
     Args:

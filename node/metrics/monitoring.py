@@ -14,8 +14,8 @@ from btard.node.storage.journal import Journal
 from btard.node.transport.transport import Transport
 
 if TYPE_CHECKING:
-    from btard.node.metrics.http import Exposition
-    from btard.node.metrics.worker_metrics import Meter
+    from btard.node.metrics.http import MetricsEndpoint
+    from btard.node.metrics.worker_metrics import MetricsRecorder
 
 LINGER_S = 15.0
 """Longest time that `/metrics` stays open after the end, so that the last values are scraped."""
@@ -27,7 +27,7 @@ Wait = Callable[[int, float], object]
 class Monitoring:
     """What a worker does for its monitoring; without a meter, nothing."""
 
-    def __init__(self, meter: Meter | None = None, exposition: Exposition | None = None) -> None:
+    def __init__(self, meter: MetricsRecorder | None = None, exposition: MetricsEndpoint | None = None) -> None:
         self.meter, self._exposition = meter, exposition
 
     @property
@@ -61,10 +61,10 @@ def start(config: NodeConfig, transport: Transport, journal: Journal) -> Monitor
     """
     if config.metrics is None:
         return Monitoring()
-    from btard.node.metrics.http import Exposition
-    from btard.node.metrics.worker_metrics import Meter
+    from btard.node.metrics.http import MetricsEndpoint
+    from btard.node.metrics.worker_metrics import MetricsRecorder
 
-    meter = Meter(config, transport)
-    exposition = Exposition(config.metrics, meter.registry)
+    meter = MetricsRecorder(config, transport)
+    exposition = MetricsEndpoint(config.metrics, meter.registry)
     journal.append("metrics", address=exposition.address)
     return Monitoring(meter, exposition)

@@ -11,7 +11,7 @@ from btard.node.metrics.declarations import Kind
 from btard.node.metrics.declarations import Metric as Declared
 
 
-class Board:
+class MetricRegistry:
     """Gives out counters, gauges and histograms by name.
 
     Args:

@@ -14,9 +14,9 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from btard.node.config import NodeConfig
 from btard.node.drivers.realtime import Driver
 from btard.node.metrics import declarations
-from btard.node.metrics.collectors import Readings
+from btard.node.metrics.collectors import Collectors
 from btard.node.metrics.declarations import Group
-from btard.node.metrics.registry import Board
+from btard.node.metrics.registry import MetricRegistry
 from btard.node.protocol.adjudication.charges import KINDS
 from btard.node.protocol.adjudication.offences import OFFENCES, standing
 from btard.node.protocol.api.events import ComputeGradient, Dropped, Output, Purpose, Say
@@ -39,7 +39,7 @@ _LATE = {"late": "control", "late_view": "view"}
 _DUPLICATE = {"duplicate": "control"}
 
 
-class Meter:
+class MetricsRecorder:
     """One worker's metrics.
 
     Args:
@@ -50,7 +50,9 @@ class Meter:
     def __init__(self, config: NodeConfig, transport: Transport) -> None:
         run = config.run
         self.registry = CollectorRegistry()
-        self.board = Board(self.registry, declarations.of(Group.TRAINING, Group.PROTOCOL, Group.INFO), run.peers)
+        self.board = MetricRegistry(
+            self.registry, declarations.of(Group.TRAINING, Group.PROTOCOL, Group.INFO), run.peers
+        )
         self._config = config
         self._rate = NesterovSgd(run.lr, run.momentum, run.steps).rate
         self._states = {member.id: JOINING for member in config.members}
@@ -63,7 +65,7 @@ class Meter:
         ProcessCollector(registry=self.registry)
         self._refused: Counter[tuple[str, str]] = Counter()
         others = (member.id for member in config.members if member.id != config.node)
-        self.registry.register(Readings(transport, self._refused, others, run.device))
+        self.registry.register(Collectors(transport, self._refused, others, run.device))
 
     def attach(self, driver: Driver) -> None:
         """The driver that computes our gradients."""

@@ -21,13 +21,13 @@ from btard.node.protocol.api.events import (
     Forward,
     GradientReady,
     Input,
-    LessonArrived,
     MessageArrived,
     Output,
     Purpose,
     RequestTranscript,
     Say,
     SetTimer,
+    SnapshotArrived,
     Start,
     TimePassed,
     TranscriptRequested,
@@ -37,7 +37,7 @@ from btard.node.protocol.api.notices import Expelled, PhaseEntered
 from btard.node.protocol.attempt import timers
 from btard.node.protocol.attempt.deadlines import outcome_s
 from btard.node.protocol.attempt.gradient_requests import Gradients
-from btard.node.protocol.attempt.lifecycle import Settling
+from btard.node.protocol.attempt.lifecycle import AttemptLifecycle
 from btard.node.protocol.attempt.round import Round
 from btard.node.protocol.disputes.before import Before
 from btard.node.protocol.disputes.dispute import outcome_timer
@@ -46,8 +46,8 @@ from btard.node.protocol.peer_state import HELLO
 from btard.node.protocol.state.snapshot import Past, Resumption
 from btard.node.protocol.state_sync.client import ASK as ASK_STATE
 from btard.node.protocol.state_sync.client import PULL as PULL_STATE
-from btard.node.protocol.state_sync.client import Candidate
-from btard.node.protocol.state_sync.messages import Lesson
+from btard.node.protocol.state_sync.client import StateSyncClient
+from btard.node.protocol.state_sync.messages import Snapshot
 from btard.node.protocol.wire.certificate import Certificate
 from btard.node.protocol.wire.messages import Phase
 
@@ -60,8 +60,8 @@ _RECALLS = 3
 __all__ = ["HELLO", "Peer"]
 
 
-class Peer(Settling):
-    """One honest peer, as a driver sees it (its arguments: see `Seat`)."""
+class Peer(AttemptLifecycle):
+    """One honest peer, as a driver sees it (its arguments: see `PeerState`)."""
 
     def restore(self, resumption: Resumption, away_s: float = 0.0) -> None:
         """Before Start: go on where `snapshot` was taken, instead of greeting.
@@ -91,7 +91,7 @@ class Peer(Settling):
         if self._round is None:
             return None
         attempt = self._round.attempt
-        return attempt.step, attempt.number, self._round.cargo.held()
+        return attempt.step, attempt.number, self._round.transfers.held()
 
     def handle(self, event: Input) -> list[Output]:
         """Take one input; return what follows from it, in the order in which it has to happen."""
@@ -102,7 +102,7 @@ class Peer(Settling):
         if self.stopped:
             return []
         if isinstance(event, _FROM_PEERS) and not self._listens_to(event):
-            self.admitted = isinstance(event, MessageArrived) and self._porch.holds(event.signed)
+            self.admitted = isinstance(event, MessageArrived) and self._sync_server.holds(event.signed)
             return self._flush()
         match event:
             case Start():
@@ -117,8 +117,8 @@ class Peer(Settling):
                 self._request(via, key)
             case TranscriptRequested(via, step, attempt):
                 self._recall(via, step, attempt)
-            case LessonArrived(via, lesson):
-                self._learn(via, lesson)
+            case SnapshotArrived(via, snapshot):
+                self._learn(via, snapshot)
             case GradientReady():
                 self._gradient(event)
             case DeadlinePassed(name):
@@ -141,7 +141,7 @@ class Peer(Settling):
         """For the transport: would a tensor of this key and size be kept? Asked before memory is spent on it."""
         if self._candidate is not None and self._candidate.expects(via, key, size_bytes // 4):
             return True
-        return self._round is not None and self._round.cargo.expects(via, key, size_bytes // 4)
+        return self._round is not None and self._round.transfers.expects(via, key, size_bytes // 4)
 
     def _listens_to(self, event: _FromPeers) -> bool:
         """A removed peer's line carries nothing that counts, but it could still make us work; one that was only gone
@@ -150,7 +150,7 @@ class Peer(Settling):
         newcomer = any(peer == via and since == self.state.step for peer, since in self.state.returned)
         if via is None or (via in active and not newcomer):
             return True
-        heard = self._round is not None and self._porch.hears(event, self.state, self.past)
+        heard = self._round is not None and self._sync_server.hears(event, self.state, self.past)
         known = {*active, *(self._previous.attempt.roster.active if self._previous else ())}
         if via in known and (not heard or isinstance(event, TranscriptRequested)):
             return True
@@ -158,29 +158,29 @@ class Peer(Settling):
             self._drop(via, "removed_line")
         return False
 
-    def _learn(self, via: int, lesson: Lesson) -> None:
+    def _learn(self, via: int, snapshot: Snapshot) -> None:
         """Somebody tells us a later state: we may have been removed while we were away."""
         if not self.comes_back and self._round is not None:
             return self._drop(via, "unasked_lesson")
         candidate = self._candidate
         if candidate is None or (not candidate.convinced and candidate.state is not self.state):
             self._candidate = candidate = self._new_candidate()
-        return candidate.learn(via, lesson)
+        return candidate.learn(via, snapshot)
 
     def _leave(self) -> None:
         """We are out of the roster: nothing of the attempt under way concerns us any more."""
-        self._round = self._arbitration = None
+        self._round = self._dispute = None
         self._before, self.past, self._gradients = Before(), None, Gradients()
         self._out += [CancelTimer(name) for name in (*timers.OF_AN_ATTEMPT, timers.FORWARD, timers.BEFORE, HELLO)]
 
-    def _rejoin(self, candidate: Candidate) -> bool:
+    def _rejoin(self, candidate: StateSyncClient) -> bool:
         """Go on where a quorum lets us in; true if anything happened."""
         if self._round is not None:
             self._leave()
             return True
         if self.state is not candidate.state:
             self.state = candidate.state
-            self._mailroom.forget(self.state.step)
+            self._admission.forget(self.state.step)
         if candidate.ended is not None:
             self.stopped = True
             self._out.append(Expelled(candidate.state.step, candidate.ended))
@@ -189,7 +189,7 @@ class Peer(Settling):
             assert before.past is not None
             self.state, self._certificate = before.state, before.certificate
             self.past = before.past.attempt(self.settings, self.tools, self.me, self._secret_seed)
-            self._mailroom.forget(self.state.step)
+            self._admission.forget(self.state.step)
             self._missed.add((self.state.step, 0))
             self._begin(0, Before())
             return True
@@ -215,7 +215,7 @@ class Peer(Settling):
             return self._drop(via, "recalled_too_often")
         rounds = tuple(round_ for round_ in (self._round, self._previous) if round_ is not None)
         for round_ in rounds:
-            round_.cargo.serve_again(via)
+            round_.transfers.serve_again(via)
         held = (*(round_.attempt for round_ in rounds), self.past)
         for attempt in held:
             if attempt is not None and (attempt.step, attempt.number) == (step, number):
@@ -223,9 +223,9 @@ class Peer(Settling):
                 break
         if self._round is None or (step, number) != (self._round.attempt.step, self._round.attempt.number):
             self._out.append(Forward((via,), self._certificate))
-        for arbitration in (self._arbitration, self._background):
-            if arbitration is not None and arbitration.begun:  # it may be back in time to show what it holds
-                self._out.append(Forward((via,), arbitration.views))
+        for dispute in (self._dispute, self._background):
+            if dispute is not None and dispute.begun:  # it may be back in time to show what it holds
+                self._out.append(Forward((via,), dispute.views))
         return None
 
     def _gradient(self, event: GradientReady) -> None:
@@ -240,16 +240,16 @@ class Peer(Settling):
         return None
 
     def _deadline(self, name: str) -> None:
-        for arbitration in (self._arbitration, self._background):
-            if arbitration is not None:
-                step, number = arbitration.round.attempt.step, arbitration.round.attempt.number
+        for dispute in (self._dispute, self._background):
+            if dispute is not None:
+                step, number = dispute.round.attempt.step, dispute.round.attempt.number
                 if name == round_timer(step, number):
-                    return arbitration.round_over()
-                missed = arbitration is self._background and (step, number) in self._missed
+                    return dispute.round_over()
+                missed = dispute is self._background and (step, number) in self._missed
                 if name == outcome_timer(step, number) and missed:
                     return self._close_before(())  # the others may have been through with it before we were back
                 if name == outcome_timer(step, number):
-                    unheard = ", ".join(f"peer {peer}" for peer in arbitration.unheard) or "nobody"
+                    unheard = ", ".join(f"peer {peer}" for peer in dispute.unheard) or "nobody"
                     problem = f"no majority of the roster agrees on how the dispute ended; missing: {unheard}"
                     return self._halt(None, problem)
         match name:
@@ -259,7 +259,7 @@ class Peer(Settling):
                 self._round.bulk_overdue()
             case timers.MESSAGES if self._round is not None:
                 self._round.overdue()
-            case timers.STALL if self._arbitration is not None and self._arbitration.lacking:
+            case timers.STALL if self._dispute is not None and self._dispute.lacking:
                 self._halt(None, "a dispute decided what this step comes to, but the bytes for it do not come")
             case timers.STALL:
                 self._halt(None, f"peers {self._silent()} do not answer, and no quorum removes them")
@@ -268,8 +268,8 @@ class Peer(Settling):
                 return self._halt(None, given_up) if given_up is not None else None
             case timers.FORWARD:
                 self._pass_on()
-            case timers.BEFORE if self._arbitration is not None and self._arbitration.resolved is not None:
-                self._arbitration.followed = True
+            case timers.BEFORE if self._dispute is not None and self._dispute.resolved is not None:
+                self._dispute.followed = True
             case timers.BEFORE:
                 self._before_overdue()
             case _ if name == HELLO:

@@ -1,7 +1,7 @@
 """What a peer holds, whatever it is doing: the agreed state, the attempt under way and the one before, what it says.
 
-`Peer` is built in layers, each a class of its own: `Seat` holds, `Disputing` takes in messages and views, `Settling`
-ends one attempt and begins the next, and `Peer` (node/protocol/peer.py) is what a driver sees.
+`Peer` is built in layers, each a class of its own: `PeerState` holds, `DisputeRouter` takes in messages and views,
+`AttemptLifecycle` ends one attempt and begins the next, and `Peer` (node/protocol/peer.py) is what a driver sees.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from btard.node.protocol.attempt.handshake import Greeting
 from btard.node.protocol.attempt.lateness import Watch
 from btard.node.protocol.attempt.round import Round
 from btard.node.protocol.disputes.before import Before
-from btard.node.protocol.disputes.dispute import Arbitration
+from btard.node.protocol.disputes.dispute import Dispute
 from btard.node.protocol.roster import Roster
 from btard.node.protocol.settings import Settings, Tools
 from btard.node.protocol.state.snapshot import Resumption
 from btard.node.protocol.state.state import State, genesis_randomness
-from btard.node.protocol.state_sync.client import Candidate
-from btard.node.protocol.state_sync.server import Porch
-from btard.node.protocol.wire.admission import Mailroom, remembering
+from btard.node.protocol.state_sync.client import StateSyncClient
+from btard.node.protocol.state_sync.server import StateSyncServer
+from btard.node.protocol.wire.admission import Admission, remembering
 from btard.node.protocol.wire.messages import Phase, Signed
 
 HELLO = "hello"
 
 
-class Seat:
+class PeerState:
     """The first layer of a peer.
 
     Args:
@@ -57,16 +57,16 @@ class Seat:
         """The last input was a signed message or view whose signature and place held, and which has an effect: only
         such ones are worth remembering."""
         self._round: Round | None = None
-        self._arbitration: Arbitration | None = None
+        self._dispute: Dispute | None = None
         self._before = Before()
-        self._mailroom = Mailroom(settings, tools, roster.keys)
+        self._admission = Admission(settings, tools, roster.keys)
         self._gradients = Gradients()
         self._greeting = Greeting(settings, roster)
         self._proofs: list[bytes] = []
         self._certificate: tuple[Signed, ...] = ()
         self._out: list[Output] = []
-        self._porch = Porch(settings, tools, roster.keys, self._out)
-        self._candidate: Candidate | None = None
+        self._sync_server = StateSyncServer(settings, tools, roster.keys, self._out)
+        self._candidate: StateSyncClient | None = None
         self.comes_back = False
         """Removed as gone, this peer asks to be let in again instead of ending."""
         self._resumed: Resumption | None = None
@@ -82,9 +82,9 @@ class Seat:
         return self._before.round
 
     @property
-    def _background(self) -> Arbitration | None:
+    def _background(self) -> Dispute | None:
         """Its dispute."""
-        return self._before.arbitration
+        return self._before.dispute
 
     @property
     def attempt(self) -> Attempt | None:

@@ -2,10 +2,10 @@
 
 A file is a header and the vectors it names, as they lie in memory: a step has four of them, so nothing is copied on the
 way to the kernel, and what the state's CLOSEs have digested already is not digested again. A file is synced before it
-gets its name, and its name before anything that rests on it leaves (`Keeper.secure`). One that is damaged all the same
-is told by its digests, and the one before it serves. What an attempt holds of others when its end is about to be said
-has a file of its own, and a checkpoint names the files that hold what it needs already: that one, and the checkpoint of
-the step before for the model of that time. The window of undo is in the checkpoints of its steps.
+gets its name, and its name before anything that rests on it leaves (`Checkpointer.secure`). One that is damaged all the
+same is told by its digests, and the one before it serves. What an attempt holds of others when its end is about to be
+said has a file of its own, and a checkpoint names the files that hold what it needs already: that one, and the
+checkpoint of the step before for the model of that time. The window of undo is in the checkpoints of its steps.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from btard.node.storage.state_codec import (
     MISMATCH,
     SavedPast,
     SavedState,
-    Shelf,
+    StateCodec,
     Vector,
     cut,
     restored,
@@ -105,16 +105,16 @@ def save(
     Raises:
         BackendError: the disk is full, or the directory cannot be written.
     """
-    shelf, at = Shelf(), checkpoint.at
-    state = shelf.state(at.state)
-    past = shelf.past(at.past, apart, before) if at.past is not None else None
-    attempt_before = shelf.past(at.before, before=at.number) if at.before is not None else None
+    codec, at = StateCodec(), checkpoint.at
+    state = codec.state(at.state)
+    past = codec.past(at.past, apart, before) if at.past is not None else None
+    attempt_before = codec.past(at.before, before=at.number) if at.before is not None else None
     last = at.state.window.layers[-1] if at.state.window.layers else None
     known = last is not None and at.past is not None and last.step == at.past.state.step
     contributors, layer = (last.contributors, last.digest) if last is not None and known else ((), b"")
     header = _Header(checkpoint.run, checkpoint.node, checkpoint.fingerprint, state, at.number, past, contributors,
-                     layer, at.certificate, at.proofs, attempt_before, shelf.table)  # fmt: skip
-    _write(path, msgspec.msgpack.encode(header), shelf, disk, over)
+                     layer, at.certificate, at.proofs, attempt_before, codec.table)  # fmt: skip
+    _write(path, msgspec.msgpack.encode(header), codec, disk, over)
 
 
 def save_tensors(
@@ -132,10 +132,10 @@ def save_tensors(
     Raises:
         BackendError: the disk is full, or the directory cannot be written.
     """
-    shelf = Shelf()
+    codec = StateCodec()
     for values_P in tensors.values():
-        shelf.place(values_P)
-    _write(path, msgspec.msgpack.encode(_TensorsHeader(run, node, tuple(tensors), shelf.table)), shelf, disk, over)
+        codec.place(values_P)
+    _write(path, msgspec.msgpack.encode(_TensorsHeader(run, node, tuple(tensors), codec.table)), codec, disk, over)
 
 
 def load_tensors(path: Path, run: bytes, node: int) -> dict[BulkKey, Tensor]:
@@ -242,7 +242,7 @@ def _check_owner(path: Path, header: _Header | _TensorsHeader, run: bytes, node:
         raise CheckpointError(f"{path} belongs to another run or node; use the run directory as it was")
 
 
-def _write(path: str, header: bytes, shelf: Shelf, disk: Disk, over: str | None) -> None:
+def _write(path: str, header: bytes, codec: StateCodec, disk: Disk, over: str | None) -> None:
     size, digest = len(header).to_bytes(_SIZE_BYTES, "little"), blake3(header).digest()
     temporary = f"{path}.tmp"
     try:
@@ -253,7 +253,7 @@ def _write(path: str, header: bytes, shelf: Shelf, disk: Disk, over: str | None)
             head = b"".join((_MAGIC, bytes((FORMAT,)), digest, size, header))
             disk.write(file, head)
             length = len(head)
-            for values_P in shelf.vectors:
+            for values_P in codec.vectors:
                 content = tensor_bytes(values_P)
                 disk.write(file, content)
                 length += len(content)

@@ -23,11 +23,11 @@ from btard.node.protocol.state.snapshot import Resumption
 from btard.node.protocol.state.state import State
 from btard.node.protocol.wire.encoding import decode_body, decode_signed, encode_signed
 from btard.node.protocol.wire.messages import Message, Phase, Signed, Slot, Suspect
-from btard.node.storage import checkpoint, wal
+from btard.node.storage import checkpoint
 from btard.node.storage.checkpoint import Checkpoint, tensors_path
 from btard.node.storage.disk import Disk
-from btard.node.storage.retention import Folder, name_of
-from btard.node.storage.wal import HEARD, SIGNED, Ledger
+from btard.node.storage.retention import Retention, name_of
+from btard.node.storage.wal import HEARD, SIGNED, WriteAheadLog, read
 from btard.node.transport.envelope import seal, unseal
 
 _PATIENCE_S, _LOOK_S = 8.0, 0.05
@@ -37,7 +37,7 @@ _ABOVE = 4
 Key = tuple[Slot, Phase | None, int]
 
 
-class Keeper:
+class Checkpointer:
     """One node's memory on disk; only one process at a time may own it.
 
     Args:
@@ -56,7 +56,7 @@ class Keeper:
         self._directory, self._run, self._node, self._fingerprint = directory, run, node, fingerprint
         self.problems: list[str] = []
         """Checkpoints that could not be used, in words."""
-        self._ledger: Ledger | None = None
+        self._wal: WriteAheadLog | None = None
         self._ledger_step = -1
         self._models: dict[int, tuple[int, State]] = {}
         """By step, the last two: the attempt whose checkpoint has the state's vectors, and the state."""
@@ -97,9 +97,9 @@ class Keeper:
 
     def close(self) -> None:
         """Let another process in; what was not made durable led to nothing, and is forgotten."""
-        if self._ledger is not None:
-            self._ledger.close()
-            self._ledger = None
+        if self._wal is not None:
+            self._wal.close()
+            self._wal = None
         os.close(self._lock)
 
     # --- before the start ---------------------------------------------------------------------------------------
@@ -150,7 +150,7 @@ class Keeper:
         for path in sorted(self._directory.glob("*.ledger")):
             if name_of(path) < (step - 1, 0):
                 continue
-            for kind, via, content in wal.read(path):
+            for kind, via, content in read(path):
                 if kind == SIGNED:
                     signed = decode_signed(content)
                     key = _key(signed.body)
@@ -188,21 +188,21 @@ class Keeper:
             if key in self._spoken:
                 return self._spoken[key]
         signed = sign(body)
-        if self._ledger is None:  # HELLO, before the first attempt
+        if self._wal is None:  # HELLO, before the first attempt
             self._open(0)
-        assert self._ledger is not None
-        self._ledger.append(SIGNED, self._node, encode_signed(signed))
+        assert self._wal is not None
+        self._wal.append(SIGNED, self._node, encode_signed(signed))
         return signed
 
     def heard(self, event: Input) -> None:
         """Note a message from a neighbour."""
-        if self._ledger is None or not isinstance(event, MessageArrived | ViewArrived):
+        if self._wal is None or not isinstance(event, MessageArrived | ViewArrived):
             return
         if event.via is None or event.via == self._node:
             return  # `sign` has noted it
         content = seal(event.signed if isinstance(event, MessageArrived) else event.endorsed)
         if (event.via, content) not in self._recalled:
-            self._ledger.append(HEARD, event.via, content)
+            self._wal.append(HEARD, event.via, content)
 
     def save(self, at: Resumption) -> None:
         """A new attempt begins."""
@@ -233,8 +233,8 @@ class Keeper:
         Raises:
             BackendError: the disk is full.
         """
-        if self._ledger is not None:
-            self._ledger.write()
+        if self._wal is not None:
+            self._wal.write()
 
     def secure(self) -> None:
         """On return the disk has all that was noted: whatever rests on it may leave.
@@ -242,8 +242,8 @@ class Keeper:
         Raises:
             BackendError: the disk is full, or fails.
         """
-        if self._ledger is not None:
-            self._ledger.sync()
+        if self._wal is not None:
+            self._wal.sync()
         if self._renamed:
             try:
                 self.disk.sync_directory(self._directory)
@@ -252,9 +252,9 @@ class Keeper:
             self._renamed = False
 
     @cached_property
-    def _folder(self) -> Folder:
+    def _folder(self) -> Retention:
         """What is in the directory once it is known where to go on."""
-        return Folder(self._directory, self.disk)
+        return Retention(self._directory, self.disk)
 
     def _is_apart(self, at: Resumption) -> bool:
         """True if what the step before held of others has been saved, all of it."""
@@ -274,15 +274,15 @@ class Keeper:
         return number if same else None
 
     def _open(self, step: int) -> None:
-        if self._ledger is not None:
+        if self._wal is not None:
             if self._ledger_step == step:
                 return
-            if self._ledger.said:
-                self._ledger.sync()
+            if self._wal.said:
+                self._wal.sync()
             else:
-                self._ledger.write()  # heard only: the checkpoint has what mattered of it
-            self._ledger.close()
-        self._ledger, self._ledger_step = Ledger(self._folder.ledger(step), self.disk), step
+                self._wal.write()  # heard only: the checkpoint has what mattered of it
+            self._wal.close()
+        self._wal, self._ledger_step = WriteAheadLog(self._folder.wal(step), self.disk), step
         self._renamed = True
 
 

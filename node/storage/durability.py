@@ -9,7 +9,7 @@ from btard.node.protocol.api.events import Input, Output, TimePassed
 from btard.node.protocol.api.notices import Banned, Committed, Disputed, PhaseEntered, Voided
 from btard.node.protocol.peer import Peer
 from btard.node.protocol.wire.messages import Phase
-from btard.node.storage.checkpointer import Keeper
+from btard.node.storage.checkpointer import Checkpointer
 
 
 class Machine(Protocol):
@@ -19,7 +19,7 @@ class Machine(Protocol):
         """Outputs that answer an input."""
 
 
-class Keeping:
+class DurableMachine:
     """A machine whose messages are noted and whose attempts are saved, before anything of them leaves.
 
     Whoever drives it calls `keep` after each `handle`, once it has journalled what the outputs say has happened. After
@@ -31,8 +31,8 @@ class Keeping:
         keeper: where to.
     """
 
-    def __init__(self, machine: Machine, peer: Peer, keeper: Keeper) -> None:
-        self._machine, self._peer, self._keeper = machine, peer, keeper
+    def __init__(self, machine: Machine, peer: Peer, checkpointer: Checkpointer) -> None:
+        self._machine, self._peer, self._checkpointer = machine, peer, checkpointer
         self._begun = False
 
     def handle(self, event: Input) -> list[Output]:
@@ -41,19 +41,21 @@ class Keeping:
             return self._machine.handle(event)
         outputs = self._machine.handle(event)
         if self._peer.admitted:
-            self._keeper.heard(event)  # before anything leaves that depends on it; what is refused costs no memory
+            self._checkpointer.heard(
+                event
+            )  # before anything leaves that depends on it; what is refused costs no memory
         if any(isinstance(output, Committed | Banned | Voided) for output in outputs):
-            self._keeper.write()  # the journal is about to tell of it, and a killed process must not have forgotten why
+            self._checkpointer.write()  # the journal is about to tell of it: a killed process must know why
         held = self._peer.holdings() if any(map(_nears_end, outputs)) else None
         if held is not None:
-            self._keeper.hold(*held)
+            self._checkpointer.hold(*held)
         self._begun = any(isinstance(output, PhaseEntered) and output.phase == Phase.COMMIT.name for output in outputs)
         return outputs
 
     def keep(self) -> None:
         """Save the attempt that has begun, if one has."""
         if self._begun and self._peer.resumable:
-            self._keeper.save(self._peer.snapshot())
+            self._checkpointer.save(self._peer.snapshot())
         self._begun = False
 
 

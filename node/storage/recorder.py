@@ -81,7 +81,7 @@ class Worker(Protocol):
         """Have something computed that nobody waits for."""
 
 
-class Desk:
+class NodeTotals:
     """What a recorder is told of a node in a process of many: the place of its transport and of its driver."""
 
     def __init__(self, counters: Counters | None = None) -> None:

@@ -13,7 +13,7 @@ from btard.node.protocol.state.snapshot import Resumption
 from btard.node.protocol.wire.encoding import decode_body
 from btard.node.protocol.wire.messages import Message, Phase, Suspect, View
 from btard.node.storage import journal
-from btard.node.storage.checkpointer import Keeper
+from btard.node.storage.checkpointer import Checkpointer
 from btard.node.storage.disk import Disk
 from btard.node.storage.journal import Journal
 
@@ -32,7 +32,7 @@ class Recovery:
         away_s: how long ago that was.
     """
 
-    keeper: Keeper
+    checkpointer: Checkpointer
     at: Resumption | None
     heard: tuple[Input, ...]
     away_s: float = 0.0
@@ -54,16 +54,16 @@ def recover(config: NodeConfig, fingerprint: bytes, log: Journal) -> Recovery | 
         return None
     run = genesis_digest(config.run_id, config.run, config.members)
     disk = Disk(waits=config.durability == "grouped")
-    keeper = Keeper(Path(config.directory) / MEMORY, run, config.node, fingerprint, disk)
-    at = keeper.newest(genesis_roster(config.members))
-    heard = tuple(keeper.recall(*((at.state.step, at.number) if at is not None else (0, 0))))
+    checkpointer = Checkpointer(Path(config.directory) / MEMORY, run, config.node, fingerprint, disk)
+    at = checkpointer.newest(genesis_roster(config.members))
+    heard = tuple(checkpointer.recall(*((at.state.step, at.number) if at is not None else (0, 0))))
     if at is not None and _gave_up(config):
-        heard = without_dispute(keeper, at, heard)
-    for problem in keeper.problems:
+        heard = without_dispute(checkpointer, at, heard)
+    for problem in checkpointer.problems:
         log.append("checkpoint_refused", problem=problem)
     if at is not None:
         log.append("resumed", step=at.state.step, attempt=at.number, heard=len(heard))
-    return Recovery(keeper, at, heard, keeper.away_s)
+    return Recovery(checkpointer, at, heard, checkpointer.away_s)
 
 
 def _gave_up(config: NodeConfig) -> bool:
@@ -75,7 +75,7 @@ def _gave_up(config: NodeConfig) -> bool:
     return last == "halted"
 
 
-def without_dispute(keeper: Keeper, at: Resumption, heard: tuple[Input, ...]) -> tuple[Input, ...]:
+def without_dispute(checkpointer: Checkpointer, at: Resumption, heard: tuple[Input, ...]) -> tuple[Input, ...]:
     """What a node that halted hears again, unless it has signed how the dispute ended: its attempt, but no SUSPECTs and
     no views of it. They were of a network that was cut, and where they still matter the others tell them again.
 
@@ -85,10 +85,10 @@ def without_dispute(keeper: Keeper, at: Resumption, heard: tuple[Input, ...]) ->
         heard: what it had heard.
     """
     step, number = at.state.step, at.number
-    if keeper.has_said(Phase.OUTCOME, step, number):
+    if checkpointer.has_said(Phase.OUTCOME, step, number):
         return heard
     # The tensors that the dispute found are for its end. Before REPORT we need the parts as well, and ask for both.
-    reported = keeper.has_said(Phase.REPORT, step, number)
+    reported = checkpointer.has_said(Phase.REPORT, step, number)
     return tuple(
         event for event in heard
         if not _of_dispute(event, step, number) and (reported or not isinstance(event, BulkArrived))

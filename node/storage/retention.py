@@ -17,7 +17,7 @@ Name = tuple[int, int]
 """Step and attempt."""
 
 
-class Folder:
+class Retention:
     """The files by name, known without looking: nobody else writes here.
 
     Args:
@@ -34,7 +34,7 @@ class Folder:
         self._layers: deque[frozenset[int]] = deque([frozenset(step for step, _ in self._checkpoints.names)], _KEPT)
         """Steps whose checkpoints the newest ones need for their windows of undo."""
 
-    def ledger(self, step: int) -> str:
+    def wal(self, step: int) -> str:
         """The ledger of a step; those that nobody needs are removed."""
         path = self._ledgers.add((step, 0))
         over = self._ledgers.clear({of_step for of_step, _ in self._ledgers.names[-_KEPT:]})

@@ -84,7 +84,7 @@ class Vector(msgspec.Struct, frozen=True, array_like=True):
     digest: bytes
 
 
-class Shelf:
+class StateCodec:
     """Takes vectors; what refers to one does so by its place."""
 
     def __init__(self) -> None:

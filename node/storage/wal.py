@@ -41,7 +41,7 @@ Entry = tuple[int, int, bytes]
 """(kind, neighbour, content); the neighbour of what we signed ourselves is our own id."""
 
 
-class Ledger:
+class WriteAheadLog:
     """Appends records to one file.
 
     Args:

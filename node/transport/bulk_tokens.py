@@ -20,7 +20,7 @@ class News(Enum):
     """Another peer uses it."""
 
 
-class Tokens:
+class BulkTokens:
     """The tokens of one node.
 
     Args:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from btard.node.transport.framing import BULK_HEADER_LIMIT_BYTES, Limits
-from btard.node.transport.slow_sender_guard import Guard, Share
+from btard.node.transport.slow_sender_guard import Share, SlowSenderGuard
 from btard.node.transport.sockets import Bounds, Channel, port_of
 
 
@@ -31,9 +31,9 @@ def bulk_bounds(limits: Limits) -> Bounds:
     )
 
 
-def guard_of(channels: Iterable[tuple[Channel, Bounds]], peers: int) -> Guard:
+def guard_of(channels: Iterable[tuple[Channel, Bounds]], peers: int) -> SlowSenderGuard:
     """Watches the connections of channels that `peers` others may use; to be started."""
-    return Guard(
+    return SlowSenderGuard(
         {
             port_of(channel.bound): Share.of(
                 bounds.frame_bytes, bounds.backlog, bounds.buffer_bytes, peers, channel.encrypted

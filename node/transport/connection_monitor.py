@@ -32,7 +32,7 @@ _RTT = struct.Struct("=68xI")
 """tcpi_rtt in Linux's struct tcp_info, microseconds."""
 
 
-class Lines:
+class ConnectionMonitor:
     """Watches the lines of some channels and their doors, until `close`.
 
     It may be asked from any one thread at a time while the transport works in another.

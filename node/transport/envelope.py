@@ -10,13 +10,13 @@ from btard.node.protocol.api.events import (
     BulkKey,
     BulkRequested,
     Input,
-    LessonArrived,
     MessageArrived,
     RequestTranscript,
+    SnapshotArrived,
     TranscriptRequested,
     ViewArrived,
 )
-from btard.node.protocol.state_sync.messages import Lesson, decode_lesson
+from btard.node.protocol.state_sync.messages import Snapshot, decode_lesson
 from btard.node.protocol.wire.encoding import (
     decode_endorsed,
     decode_key,
@@ -31,7 +31,7 @@ _SIGNED, _ENDORSED, _REQUEST, _TRANSCRIPT, _LESSON = b"\x00", b"\x01", b"\x02", 
 _PLACE = struct.Struct("<II")
 
 
-def seal(content: Signed | Endorsed | BulkKey | RequestTranscript | Lesson) -> bytes:
+def seal(content: Signed | Endorsed | BulkKey | RequestTranscript | Snapshot) -> bytes:
     """The bytes of a control message: one for its kind, then the content."""
     match content:
         case Signed():
@@ -40,7 +40,7 @@ def seal(content: Signed | Endorsed | BulkKey | RequestTranscript | Lesson) -> b
             return _ENDORSED + encode_endorsed(content)
         case BulkKey():
             return _REQUEST + encode(content)
-        case Lesson():
+        case Snapshot():
             return _LESSON + encode(content)
         case RequestTranscript(step=step, attempt=attempt):
             return _TRANSCRIPT + _PLACE.pack(step, attempt)
@@ -62,5 +62,5 @@ def unseal(via: int, data: bytes) -> Input:
     if kind == _TRANSCRIPT and len(content) == _PLACE.size:
         return TranscriptRequested(via, *_PLACE.unpack(content))
     if kind == _LESSON:
-        return LessonArrived(via, decode_lesson(content))
+        return SnapshotArrived(via, decode_lesson(content))
     raise WireError(f"a control message of unknown kind {kind!r}")

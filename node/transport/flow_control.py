@@ -70,7 +70,7 @@ class Credits:
         return Credits(Allowance.control(peers, delivery_bound_s), Allowance.bulk(peers, dimension, minimum_rate))
 
 
-class Quota:
+class FlowControl:
     """What each peer has left on one channel.
 
     Args:

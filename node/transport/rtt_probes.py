@@ -9,7 +9,7 @@ from collections.abc import Callable
 _KEPT = 16
 
 
-class RoundTrips:
+class RttProbes:
     """The last answers of each peer.
 
     A peer that computes a gradient answers when it is done, so the shortest of several answers tells most of the way

@@ -127,7 +127,7 @@ class Share:
                      most_strangers=max(512, 8 * peers), handshake_bytes=600 if encrypted else 128)  # fmt: skip
 
 
-class Guard:
+class SlowSenderGuard:
     """Watches the connections to our listening ports.
 
     Args:

@@ -40,7 +40,7 @@ class Identity:
     secret: bytes
 
 
-class Gate:
+class ZapAuthenticator:
     """Answers libzmq's question (ZAP, RFC 27) whether a key that a connection has proved may come in.
 
     It must exist before the first CURVE server of its context, and be asked to `answer` whenever it is readable.

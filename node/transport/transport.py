@@ -17,13 +17,13 @@ from btard.node.errors import LocalProtocolError, TransportError, WireError
 from btard.node.protocol.api.events import BulkKey
 from btard.node.transport import framing
 from btard.node.transport.arrivals import AcceptBulk, Arrival, BulkArrival, ControlArrival, RefusedError, accept_any
-from btard.node.transport.bulk_tokens import News, Tokens
+from btard.node.transport.bulk_tokens import BulkTokens, News
 from btard.node.transport.channels import bulk_bounds, control_bounds, guard_of
-from btard.node.transport.connection_monitor import Lines
+from btard.node.transport.connection_monitor import ConnectionMonitor
 from btard.node.transport.counters import Counters
-from btard.node.transport.flow_control import Credits, Quota
-from btard.node.transport.rtt_probes import RoundTrips
-from btard.node.transport.sockets import Channel, Context, Gate, Identity, authenticated, descriptor
+from btard.node.transport.flow_control import Credits, FlowControl
+from btard.node.transport.rtt_probes import RttProbes
+from btard.node.transport.sockets import Channel, Context, Identity, ZapAuthenticator, authenticated, descriptor
 
 
 class Transport:
@@ -59,17 +59,17 @@ class Transport:
         accept_bulk: AcceptBulk = accept_any,
     ) -> None:
         self.me, self.limits, self.accept_bulk = me, limits or framing.Limits(), accept_bulk
-        self.counters, self.refusals, self.round_trips = Counters(), dict[int, str](), RoundTrips()
+        self.counters, self.refusals, self.round_trips = Counters(), dict[int, str](), RttProbes()
         self._run_id = run_id
-        self._watched: Lines | None = None
+        self._watched: ConnectionMonitor | None = None
         self._keys = {member.id: member.transport_key.encode() for member in members}
         secret_key = secrets.transport_secret.encode()
         self._identity = Identity(zmq.curve_public(secret_key), secret_key)
         if self._keys.pop(me, None) != self._identity.public:
             raise TransportError(f"the secrets given are not those of peer {me}; check secrets_file of node {me}")
-        self._tokens = Tokens(self._keys)
-        self._control_quota = Quota(credits.control if credits is not None else None, self._keys)
-        self._bulk_quota = Quota(credits.bulk if credits is not None else None, self._keys)
+        self._tokens = BulkTokens(self._keys)
+        self._control_quota = FlowControl(credits.control if credits is not None else None, self._keys)
+        self._bulk_quota = FlowControl(credits.bulk if credits is not None else None, self._keys)
         self._context: Context = zmq.Context()
         self._poller = zmq.Poller()
         try:
@@ -105,9 +105,9 @@ class Transport:
         """Stop watching a descriptor, for one that has reached its end: it would be readable for ever."""
         self._poller.unregister(descriptor)
 
-    def lines(self) -> Lines:
+    def lines(self) -> ConnectionMonitor:
         """Watch our lines from now on (before `connect`), for monitoring."""
-        self._watched = watched = Lines(self._control, self._bulk)
+        self._watched = watched = ConnectionMonitor(self._control, self._bulk)
         return watched
 
     def close(self, linger_s: float | None = None) -> None:
@@ -292,7 +292,7 @@ class Transport:
 
     def _listen(self, listen: Endpoint, encrypt_bulk: bool) -> None:
         control, bulk = control_bounds(self.limits), bulk_bounds(self.limits)
-        self._gate = Gate(self._context, self._keys, self.counters.dropped)
+        self._gate = ZapAuthenticator(self._context, self._keys, self.counters.dropped)
         self._control = Channel(self._context, self._identity, control, listen.control)
         self._bulk = Channel(self._context, self._identity if encrypt_bulk else None, bulk, listen.bulk)
         self.bound = Endpoint(self._control.bound, self._bulk.bound)

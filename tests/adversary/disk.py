@@ -14,12 +14,12 @@ from btard.node.protocol.peer import Peer
 from btard.node.protocol.roster import Roster
 from btard.node.protocol.wire.encoding import encode_body
 from btard.node.protocol.wire.messages import Body, Phase, Signed
-from btard.node.storage.checkpointer import Keeper, Key, _key
+from btard.node.storage.checkpointer import Checkpointer, Key, _key
 from tests.adversary.cluster import FINGERPRINT, Size, key_of, sign
 
 
 class Disk:
-    """One honest peer's: the log of what `Keeping` and `Keeper` would have done."""
+    """One honest peer's: the log of what `DurableMachine` and `Checkpointer` would have done."""
 
     def __init__(self, me: int) -> None:
         self._me = me
@@ -58,26 +58,26 @@ class Disk:
         """A peer from what is on disk, and what it hears again."""
         run, roster = size.settings.run, Roster.genesis(key_of(peer) for peer in range(size.peers))
         with tempfile.TemporaryDirectory() as folder:
-            keeper = Keeper(Path(folder), run, self._me, FINGERPRINT)
+            checkpointer = Checkpointer(Path(folder), run, self._me, FINGERPRINT)
             for what, content in self._log:
                 match what:
                     case "heard":
-                        keeper.heard(content)  # type: ignore[arg-type]
+                        checkpointer.heard(content)  # type: ignore[arg-type]
                     case "hold":
-                        keeper.hold(*content)  # type: ignore[misc]
+                        checkpointer.hold(*content)  # type: ignore[misc]
                     case "save":
-                        keeper.save(content)  # type: ignore[arg-type]
+                        checkpointer.save(content)  # type: ignore[arg-type]
                     case _:
-                        keeper.sign(content.body, lambda _, content=content: content)  # type: ignore[attr-defined, misc]
-            keeper.secure()  # what it said has left, and before that the driver makes it durable
-            keeper.close()
-            keeper = Keeper(Path(folder), run, self._me, FINGERPRINT)
-            at = keeper.newest(roster)
-            heard = keeper.recall(*((at.state.step, at.number) if at is not None else (0, 0)))
+                        checkpointer.sign(content.body, lambda _, content=content: content)  # type: ignore[attr-defined, misc]
+            checkpointer.secure()  # what it said has left, and before that the driver makes it durable
+            checkpointer.close()
+            checkpointer = Checkpointer(Path(folder), run, self._me, FINGERPRINT)
+            at = checkpointer.newest(roster)
+            heard = checkpointer.recall(*((at.state.step, at.number) if at is not None else (0, 0)))
             heard = [event if not isinstance(event, BulkArrived) else
                      BulkArrived(event.via, event.key, event.values_P.clone()) for event in heard]  # fmt: skip
-            self._spoken = dict(keeper._spoken)
-            keeper.close()
+            self._spoken = dict(checkpointer._spoken)
+            checkpointer.close()
         peer = size.peer(self._me)
         if at is not None:
             peer.restore(at)

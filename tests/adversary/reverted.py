@@ -119,9 +119,9 @@ def _at_once(_: object) -> object:
     """`_begin_rounds` that does not ask whether the attempt before is closed."""
 
     def begin_rounds(self: object) -> None:
-        arbitration = self._arbitration  # type: ignore[attr-defined]
-        if arbitration is not None and arbitration.frozen and not arbitration.begun:
-            arbitration.begin()
+        dispute = self._dispute  # type: ignore[attr-defined]
+        if dispute is not None and dispute.frozen and not dispute.begun:
+            dispute.begin()
 
     return begin_rounds
 
@@ -172,28 +172,28 @@ def _each_message(_: object) -> object:
 
 _FIRST_OUTCOMES: tuple[Patch, ...] = (
     ("btard.node.protocol.disputes.dispute.MAX_OUTCOMES", lambda _: 1),
-    ("btard.node.protocol.disputes.dispute.Arbitration._resolve", _follow_silently),
+    ("btard.node.protocol.disputes.dispute.Dispute._resolve", _follow_silently),
 )
 """Of each sender the first OUTCOME alone counts, and who acts on a majority's signs none."""
 _LATE_CLOSE = "near,c,@CLOSE1,hold:3:CLOSE:012,<Suspected"
 _TWO_STEPS = "near,c,@CLOSE1,hold:5:CLOSE:0123,@COMMIT2,hold:5:COMMIT:0123,<Suspected,give:5:CLOSE:01,susp:5:23,+3"
 
 REVERTED = (
-    Reverted("a certificate outranks the rest", (("btard.node.protocol.disputes.resolution.Union._certificate", _nothing),), Size(4, 1),
+    Reverted("a certificate outranks the rest", (("btard.node.protocol.disputes.resolution.ViewMerge._certificate", _nothing),), Size(4, 1),
              _LATE_CLOSE),
-    Reverted("a dispute freezes its attempt", (("btard.node.protocol.disputes.dispute.Arbitration.begin", _deaf),), Size(4, 1),
+    Reverted("a dispute freezes its attempt", (("btard.node.protocol.disputes.dispute.Dispute.begin", _deaf),), Size(4, 1),
              _LATE_CLOSE),
-    Reverted("a dispute has f + 1 rounds", (("btard.node.protocol.disputes.dolev_strong.Dispute.round_over", _hasty),), Size(4, 1),
+    Reverted("a dispute has f + 1 rounds", (("btard.node.protocol.disputes.dolev_strong.DolevStrong.round_over", _hasty),), Size(4, 1),
              "near,n,@CLOSE1,hold:3:CLOSE:012,<Suspected,+4,susp:1:02,give:3:CLOSE:2,+8"),
     Reverted("rounds wait for the attempt before",
-             (("btard.node.protocol.disputes.router.Disputing._begin_rounds", _at_once), *_FIRST_OUTCOMES), Size(6, 2), _TWO_STEPS),
-    Reverted("a committed peer joins the dispute", (("btard.node.protocol.disputes.router.Disputing._reason_to_join", _nothing),),
+             (("btard.node.protocol.disputes.router.DisputeRouter._begin_rounds", _at_once), *_FIRST_OUTCOMES), Size(6, 2), _TWO_STEPS),
+    Reverted("a committed peer joins the dispute", (("btard.node.protocol.disputes.router.DisputeRouter._reason_to_join", _nothing),),
              Size(4, 1), _LATE_CLOSE + ",give:3:CLOSE:0"),
     Reverted("one message from each closes the attempt before",
-             (("btard.node.protocol.disputes.router.Disputing._look_at_those_here", _nothing),), Size(4, 1), "near,c,@CLOSE1"),
+             (("btard.node.protocol.disputes.router.DisputeRouter._look_at_those_here", _nothing),), Size(4, 1), "near,c,@CLOSE1"),
     Reverted("an OUTCOME counts for what it says", _FIRST_OUTCOMES, Size(4, 1),
              "near,c,+13,view:3:01:1second,fate:3:12:equivocation"),
-    Reverted("a third CLOSE hides nothing", (("btard.node.protocol.disputes.resolution.Union._certificate", _two_of_each),), Size(4, 1),
+    Reverted("a third CLOSE hides nothing", (("btard.node.protocol.disputes.resolution.ViewMerge._certificate", _two_of_each),), Size(4, 1),
              "near,c,+17,hold:3:CLOSE:012,+1,hold:3:COMMIT:01,+1,give:3:CLOSE:2"),
     Reverted("a restart keeps the attempt before",
              (("btard.node.protocol.peer.Peer._remembered", lambda _: lambda *_: Before()),), Size(6, 1),
@@ -202,6 +202,6 @@ REVERTED = (
              "near,c,tg2500,block0=2500,@CLOSE1,hold:3:CLOSE:012,<Suspected"),
     Reverted("a peer has one vote", (("btard.node.protocol.wire.certificate.Certificate.among", _each_message),), Size(4, 1),
              "near,c,@AGG1"),
-    Reverted("equivocation is judged", (("btard.node.protocol.disputes.resolution.Union._equivocation", _nothing),), Size(4, 1),
+    Reverted("equivocation is judged", (("btard.node.protocol.disputes.resolution.ViewMerge._equivocation", _nothing),), Size(4, 1),
              "near,c,@CLOSE1"),
 )  # fmt: skip

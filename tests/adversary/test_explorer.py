@@ -205,7 +205,7 @@ def test_an_exception_in_an_honest_peer_is_found() -> None:
     def broken(*_: object) -> None:
         raise KeyError("x")
 
-    with without((("btard.node.protocol.attempt.lifecycle.Settling._commit", lambda _: broken),)):
+    with without((("btard.node.protocol.attempt.lifecycle.AttemptLifecycle._commit", lambda _: broken),)):
         world = World(Size(4, 1), Style())
         found = None
         while found is None and not world.over:
@@ -269,7 +269,7 @@ def test_what_is_not_needed_is_dropped_from_a_line() -> None:
         raise KeyError("suspected")
 
     text = "near,c,@CLOSE1,view:5:0:1full,susp:5:0,trip:5:1"
-    with without((("btard.node.protocol.attempt.input_handling.Hearing._suspected", lambda _: broken),)):
+    with without((("btard.node.protocol.attempt.input_handling.InputHandling._suspected", lambda _: broken),)):
         assert (play(Size(6, 2), text).broken or "").startswith("crash")
         *_, shortest = shrink(Size(6, 2), text, "crash")
     assert shortest == "near,c,@CLOSE1,susp:5:0"

@@ -25,16 +25,16 @@ from btard.node.protocol.api.events import (
     Forward,
     GradientReady,
     Input,
-    LessonArrived,
     MessageArrived,
     Output,
     RequestBulk,
     RequestTranscript,
     Say,
     SendBulk,
+    SendSnapshot,
     SetTimer,
+    SnapshotArrived,
     Start,
-    Teach,
     TranscriptRequested,
     ViewArrived,
 )
@@ -270,9 +270,9 @@ class World:
             case RequestTranscript(to=to, step=step, attempt=attempt):
                 for peer in to:
                     self._deliver(node, peer, TranscriptRequested(node, step, attempt))
-            case Teach(to=to, lesson=lesson):
+            case SendSnapshot(to=to, snapshot=snapshot):
                 for peer in to:
-                    self._deliver(node, peer, LessonArrived(node, lesson))
+                    self._deliver(node, peer, SnapshotArrived(node, snapshot))
             case ComputeGradient():
                 ready = GradientReady(output.purpose, output.step, output.peer,
                                       gradient(output.seed, self.size.peers), 0.0)  # fmt: skip

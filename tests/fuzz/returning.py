@@ -28,17 +28,17 @@ from btard.node.protocol.api.events import (
     BulkRequested,
     ComputeGradient,
     Input,
-    LessonArrived,
     MessageArrived,
     Output,
     RequestBulk,
+    SnapshotArrived,
     Start,
     TranscriptRequested,
     ViewArrived,
 )
 from btard.node.protocol.api.notices import Banned, Committed, Expelled, Halted
 from btard.node.protocol.state.snapshot import Resumption
-from btard.node.protocol.state_sync.messages import Lesson, decode_lesson
+from btard.node.protocol.state_sync.messages import Snapshot, decode_lesson
 from btard.node.protocol.wire.encoding import decode_body, encode, signing_bytes
 from btard.node.protocol.wire.messages import Endorsed, Slot, View
 from btard.node.training.environment import fingerprint
@@ -117,11 +117,11 @@ def recorded() -> Tape:
                 state = cluster.watched.simulation.nodes[LIAR].peer.state
                 for part, values_D in enumerate((state.parameters_D, state.optimiser_D)):
                     tensors[BulkKey(state.step, 0, BulkKind.STATE, 0, part)] = values_D
-        for keeper in cluster.keepers.values():
-            keeper.close()
+        for checkpointer in cluster.keepers.values():
+            checkpointer.close()
     told = [event for event in cluster.heard if getattr(event, "via", None) not in (None, AWAY)]
     tensors.update((event.key, event.values_P) for event in told if isinstance(event, BulkArrived))
-    last = max(place for place, event in enumerate(told) if isinstance(event, LessonArrived))
+    last = max(place for place, event in enumerate(told) if isinstance(event, SnapshotArrived))
     kept = (event for event in told[: last + 1] if not isinstance(event, BulkArrived))
     return Tape(cluster.at, cluster.again, tuple(kept), tensors, cluster)
 
@@ -199,13 +199,13 @@ class Returning:
             case 0:
                 self.frame(source.take(64))
             case 1:
-                self.frame(flipped(seal(self._lesson(source)), source))
+                self.frame(flipped(seal(self._snapshot(source)), source))
             case 2 | 3 | 4 | 5:
                 with suppress(WireError):
-                    self.feed(LessonArrived(LIAR, self._mutated(source)))
+                    self.feed(SnapshotArrived(LIAR, self._mutated(source)))
             case 6:
                 lie = LIES[sorted(LIES)[source.pick(len(LIES))]]
-                self.feed(LessonArrived(LIAR, lie(self._lesson(source), self.signer, LIAR)))
+                self.feed(SnapshotArrived(LIAR, lie(self._snapshot(source), self.signer, LIAR)))
             case 7:
                 keys = (*self.tape.tensors, key_of(source))
                 value, size = (1.0, float("nan"))[source.pick(2)], (16, 4, 0)[source.pick(3)]
@@ -225,21 +225,23 @@ class Returning:
         with suppress(WireError):
             self.feed(unseal(LIAR, data))
 
-    def _lesson(self, source: Source) -> Lesson:
+    def _snapshot(self, source: Source) -> Snapshot:
         """One of the next that the honest peers tell: alike with theirs, and looked into before theirs."""
-        ahead = [event.lesson for event in self._lessons() if event.via != LIAR]
+        ahead = [event.snapshot for event in self._snapshots() if event.via != LIAR]
         return ahead[source.pick(min(len(ahead), 8))]
 
-    def _lessons(self) -> Iterator[LessonArrived]:
+    def _snapshots(self) -> Iterator[SnapshotArrived]:
         told = self.tape.told
-        place = max(place for place, event in enumerate(told) if isinstance(event, LessonArrived) and event.via != LIAR)
+        place = max(
+            place for place, event in enumerate(told) if isinstance(event, SnapshotArrived) and event.via != LIAR
+        )
         for event in told[min(self.position, place) :]:
-            if isinstance(event, LessonArrived):
+            if isinstance(event, SnapshotArrived):
                 yield event
 
-    def _mutated(self, source: Source) -> Lesson:
+    def _mutated(self, source: Source) -> Snapshot:
         """A recorded lesson, changed where only its teller answers for it, or anywhere; what it holds may be signed."""
-        raw = msgspec.msgpack.decode(encode(self._lesson(source)))
+        raw = msgspec.msgpack.decode(encode(self._snapshot(source)))
         now, past = raw
         lists = [now[1]] if past is None else [now[1], past[2]]
         places = [raw, now, *lists, *([past, past[3], past[2]] if past is not None else [])]

@@ -9,8 +9,8 @@ import pytest
 from btard.node.errors import WireError
 from btard.node.protocol.api.events import (
     BulkRequested,
-    LessonArrived,
     MessageArrived,
+    SnapshotArrived,
     TranscriptRequested,
     ViewArrived,
 )
@@ -44,4 +44,4 @@ def test_the_corpus_holds_every_kind_of_message() -> None:
                     if isinstance(arrived, MessageArrived)
                     else type(arrived)
                 )
-    assert found == {*Phase, ViewArrived, BulkRequested, TranscriptRequested, LessonArrived}
+    assert found == {*Phase, ViewArrived, BulkRequested, TranscriptRequested, SnapshotArrived}

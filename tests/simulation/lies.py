@@ -8,7 +8,7 @@ from collections.abc import Callable
 import msgspec
 
 from btard.node.crypto.signing import Signer
-from btard.node.protocol.state_sync.messages import Lesson, Past
+from btard.node.protocol.state_sync.messages import Past, Snapshot
 from btard.node.protocol.wire.encoding import decode_body, encode_body, signing_bytes
 from btard.node.protocol.wire.messages import (
     Body,
@@ -24,7 +24,7 @@ from btard.node.protocol.wire.messages import (
     View,
 )
 
-Lie = Callable[[Lesson, Signer, int], Lesson]
+Lie = Callable[[Snapshot, Signer, int], Snapshot]
 """(what an honest peer tells, the liar's key, its id) -> what the liar tells."""
 
 DIGEST = bytes(32)
@@ -35,36 +35,36 @@ def signed(body: Body, signer: Signer) -> Signed:
     return Signed(data, signer.sign(signing_bytes(body, data)))
 
 
-def _past(lesson: Lesson, **changed: object) -> Lesson:
-    past = lesson.past if lesson.past is not None else Past(-1, None, (), ())
-    return msgspec.structs.replace(lesson, past=msgspec.structs.replace(past, **changed))
+def _past(snapshot: Snapshot, **changed: object) -> Snapshot:
+    past = snapshot.past if snapshot.past is not None else Past(-1, None, (), ())
+    return msgspec.structs.replace(snapshot, past=msgspec.structs.replace(past, **changed))
 
 
-def _messages(lesson: Lesson) -> tuple[Signed, ...]:
-    return lesson.past.messages if lesson.past is not None else ()
+def _messages(snapshot: Snapshot) -> tuple[Signed, ...]:
+    return snapshot.past.messages if snapshot.past is not None else ()
 
 
 def _adding(make: Callable[[Slot], Body], phase: Phase) -> Lie:
     """One more message of the attempt, that the liar signs."""
 
-    def lie(lesson: Lesson, signer: Signer, liar: int) -> Lesson:
-        if not _messages(lesson):
-            return lesson
-        slot = decode_body(_messages(lesson)[0].body).slot
+    def lie(snapshot: Snapshot, signer: Signer, liar: int) -> Snapshot:
+        if not _messages(snapshot):
+            return snapshot
+        slot = decode_body(_messages(snapshot)[0].body).slot
         body = make(msgspec.structs.replace(slot, phase=phase, sender=liar))
-        return _past(lesson, messages=(*_messages(lesson), signed(body, signer)))
+        return _past(snapshot, messages=(*_messages(snapshot), signed(body, signer)))
 
     return lie
 
 
-def _repeated(lesson: Lesson, signer: Signer, liar: int) -> Lesson:
+def _repeated(snapshot: Snapshot, signer: Signer, liar: int) -> Snapshot:
     return msgspec.structs.replace(
-        lesson, now=msgspec.structs.replace(lesson.now, certificate=lesson.now.certificate * 20)
+        snapshot, now=msgspec.structs.replace(snapshot.now, certificate=snapshot.now.certificate * 20)
     )
 
 
-def _unsigned(lesson: Lesson, signer: Signer, liar: int) -> Lesson:
-    return _past(lesson, messages=tuple(Signed(each.body, bytes(64)) for each in _messages(lesson)))
+def _unsigned(snapshot: Snapshot, signer: Signer, liar: int) -> Snapshot:
+    return _past(snapshot, messages=tuple(Signed(each.body, bytes(64)) for each in _messages(snapshot)))
 
 
 LIES: dict[str, Lie] = {
@@ -76,13 +76,13 @@ LIES: dict[str, Lie] = {
     "a CLOSE": _adding(lambda slot: Close(slot, (), DIGEST), Phase.CLOSE),
     "a second COMMIT": _adding(lambda slot: Commit(slot, (), (), DIGEST), Phase.COMMIT),
     "a large COMMIT": _adding(lambda slot: Commit(slot, (), (DIGEST,) * 4096, DIGEST), Phase.COMMIT),
-    "no messages": lambda lesson, signer, liar: _past(lesson, messages=()),
-    "a message left out": lambda lesson, signer, liar: _past(lesson, messages=_messages(lesson)[:-1]),
-    "every message twice": lambda lesson, signer, liar: _past(lesson, messages=_messages(lesson) * 2),
+    "no messages": lambda snapshot, signer, liar: _past(snapshot, messages=()),
+    "a message left out": lambda snapshot, signer, liar: _past(snapshot, messages=_messages(snapshot)[:-1]),
+    "every message twice": lambda snapshot, signer, liar: _past(snapshot, messages=_messages(snapshot) * 2),
     "no message signed": _unsigned,
-    "other norms": lambda lesson, signer, liar: _past(lesson, norms=((1.0,) * 1000,) * 10),
+    "other norms": lambda snapshot, signer, liar: _past(snapshot, norms=((1.0,) * 1000,) * 10),
     "a certificate twenty times": _repeated,
-    "no certificate": lambda lesson, signer, liar: msgspec.structs.replace(
-        lesson, now=msgspec.structs.replace(lesson.now, certificate=())
+    "no certificate": lambda snapshot, signer, liar: msgspec.structs.replace(
+        snapshot, now=msgspec.structs.replace(snapshot.now, certificate=())
     ),
 }

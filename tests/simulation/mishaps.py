@@ -16,9 +16,9 @@ from btard.node.build import Node, build_node, genesis_digest, genesis_roster
 from btard.node.config import NodeConfig
 from btard.node.crypto.keys import generate
 from btard.node.crypto.signing import Signer, verify
-from btard.node.drivers.scheduler import Director
+from btard.node.drivers.scheduler import Scheduler
 from btard.node.drivers.shared_cache import remembering
-from btard.node.drivers.simulator import Stage as Outside
+from btard.node.drivers.simulator import SimulationControl as Outside
 from btard.node.errors import BackendError, CheckpointError
 from btard.node.netem.conditions import Conditions
 from btard.node.protocol.api.events import (
@@ -27,8 +27,8 @@ from btard.node.protocol.api.events import (
     BulkKind,
     BulkRequested,
     Input,
-    LessonArrived,
     MessageArrived,
+    SnapshotArrived,
     TranscriptRequested,
     ViewArrived,
 )
@@ -36,12 +36,12 @@ from btard.node.protocol.state.snapshot import Resumption
 from btard.node.protocol.state_sync.messages import lesson_of
 from btard.node.protocol.wire.encoding import encode_body, signing_bytes
 from btard.node.protocol.wire.messages import Body, Commit, Endorsed, Hello, Join, Phase, Signed, Slot, View
-from btard.node.storage.checkpointer import Keeper
+from btard.node.storage.checkpointer import Checkpointer
 from btard.node.storage.disk import Disk
 from btard.node.training.environment import fingerprint
 from tests.simulation.hooked import Hooked
 from tests.simulation.lies import LIES
-from tests.simulation.stage import RUN_ID, Stage
+from tests.simulation.stage import RUN_ID, SimulationControl
 from tests.storage_faults import FaultyDisk, PowerLoss, flip
 
 FATES = ("kill", "power", "power in a write", "full", "flip")
@@ -67,10 +67,12 @@ class Blow:
     away_s: float
 
 
-class _Keeper(Keeper):
+class _Keeper(Checkpointer):
     """A keeper that notes when each checkpoint was written, by the virtual clock."""
 
-    def __init__(self, directory: Path, stage: Stage, me: int, disk: Disk, saved: dict[tuple[int, int], float]) -> None:
+    def __init__(
+        self, directory: Path, stage: SimulationControl, me: int, disk: Disk, saved: dict[tuple[int, int], float]
+    ) -> None:
         members, _ = generate(stage.protocol_seed, stage.run.peers)
         super().__init__(directory, genesis_digest(RUN_ID, stage.run, members), me, fingerprint(stage.run.device), disk)
         self._stage, self._saved = stage, saved
@@ -89,7 +91,7 @@ class Restarts:
         blows: by peer.
     """
 
-    def __init__(self, stage: Stage, seed: int, blows: dict[int, tuple[Blow, ...]]) -> None:
+    def __init__(self, stage: SimulationControl, seed: int, blows: dict[int, tuple[Blow, ...]]) -> None:
         assert isinstance(stage.simulation, Hooked)
         self._stage, self._simulation, self._blows = stage, stage.simulation, blows
         self._chance = random.Random(seed)
@@ -97,7 +99,7 @@ class Restarts:
         self._where = Path()
         self._lives = dict.fromkeys(blows, 0)
         self._saved: dict[int, dict[tuple[int, int], float]] = {peer: {} for peer in blows}
-        self._keepers: dict[int, Keeper] = {}
+        self._keepers: dict[int, Checkpointer] = {}
         self._disks: dict[int, FaultyDisk] = {}
         self._reach: dict[int, int] = {}
         """The step that a peer's memory brought it back to."""
@@ -117,8 +119,8 @@ class Restarts:
                 self._simulation.at(blow.at_s, lambda peer=peer, blow=blow: self._strike(peer, blow))  # type: ignore[misc]
 
         def end() -> None:
-            for keeper in self._keepers.values():
-                keeper.close()
+            for checkpointer in self._keepers.values():
+                checkpointer.close()
             folder.cleanup()
 
         return end
@@ -185,26 +187,26 @@ class Restarts:
             return self._make(peer)
 
         self._simulation.again.add(peer)
-        self._simulation._revive(Outside(Director(Conditions()), lambda now_s, cue: None, revive), peer)
+        self._simulation._revive(Outside(Scheduler(Conditions()), lambda now_s, cue: None, revive), peer)
 
     def _make(self, peer: int) -> tuple[Node, list[Input]]:
         """A node, from where its memory says that it was."""
         stage = self._stage
         members, secrets = generate(stage.protocol_seed, stage.run.peers)
         disk = FaultyDisk(self._folder(peer), self._chance)
-        keeper = _Keeper(self._folder(peer), stage, peer, disk, self._saved[peer])
+        checkpointer = _Keeper(self._folder(peer), stage, peer, disk, self._saved[peer])
         try:
-            at = keeper.newest(genesis_roster(members))
-            heard = keeper.recall(*((at.state.step, at.number) if at is not None else (0, 0)))
+            at = checkpointer.newest(genesis_roster(members))
+            heard = checkpointer.recall(*((at.state.step, at.number) if at is not None else (0, 0)))
         except CheckpointError:
-            keeper.close()
+            checkpointer.close()
             raise
-        self._disks[peer], self._keepers[peer] = disk, keeper
+        self._disks[peer], self._keepers[peer] = disk, checkpointer
         self._reach[peer] = at.state.step if at is not None else 0
         print_ = fingerprint(stage.run.device)
         config = NodeConfig(RUN_ID, peer, stage.run, members, "", "", "")
         compute = self._simulation._compute
-        node = build_node(config, secrets[peer], stage.task, print_, self._check, compute, keeper)
+        node = build_node(config, secrets[peer], stage.task, print_, self._check, compute, checkpointer)
         if at is not None:
             saved_s = self._saved[peer].get((at.state.step, at.number), 0.0)
             node.peer.restore(at, self._simulation.now_s - saved_s)
@@ -235,7 +237,7 @@ class Strangers:
         instants_s: when.
     """
 
-    def __init__(self, stage: Stage, dice: Random, instants_s: list[float]) -> None:
+    def __init__(self, stage: SimulationControl, dice: Random, instants_s: list[float]) -> None:
         assert isinstance(stage.simulation, Hooked)
         self._stage, self._dice, self._simulation = stage, dice, stage.simulation
         self._signer = Signer(dice.getrandbits(256).to_bytes(32, "little"))
@@ -286,10 +288,10 @@ class Strangers:
             case "lesson" | "lying lesson":
                 if attempt.state.summary is None:
                     return None
-                lesson = lesson_of(attempt.state, peer.past)
+                snapshot = lesson_of(attempt.state, peer.past)
                 if what == "lying lesson":
-                    lesson = LIES[dice.choice(sorted(LIES))](lesson, self._signer, nobody)
-                return LessonArrived(via, lesson)
+                    snapshot = LIES[dice.choice(sorted(LIES))](snapshot, self._signer, nobody)
+                return SnapshotArrived(via, snapshot)
             case "bulk":
                 key = BulkKey(slot.step, slot.attempt, dice.choice(list(BulkKind)), nobody, dice.randint(0, 2 * peers))
                 return BulkArrived(via, key, torch.full((dice.randint(1, 64),), float("nan")))

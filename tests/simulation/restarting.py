@@ -8,21 +8,21 @@ from btard.node.build import Node, build_node, genesis_digest, genesis_roster, t
 from btard.node.config import NodeConfig, Plugin, Role, RunConfig
 from btard.node.crypto.keys import generate
 from btard.node.crypto.signing import verify
-from btard.node.drivers.scheduler import Cue, Director
+from btard.node.drivers.scheduler import ScheduledEvent, Scheduler
 from btard.node.drivers.shared_cache import remembering, remembering_gradients
-from btard.node.drivers.simulator import Observed, Simulation, Stage
+from btard.node.drivers.simulator import Observed, Simulation, SimulationControl
 from btard.node.netem.conditions import Conditions
 from btard.node.netem.links import LinkModel
 from btard.node.netem.network import Network
 from btard.node.protocol.api.events import Input
 from btard.node.protocol.api.notices import Committed
-from btard.node.storage.checkpointer import Keeper
+from btard.node.storage.checkpointer import Checkpointer
 from btard.node.storage.disk import Disk
 from btard.node.training.environment import fingerprint
 from tests.simulation.checkers import PROMISES
 from tests.simulation.checkers.cost import Cost
 from tests.simulation.stage import RUN_ID, play
-from tests.simulation.stage import Stage as Watched
+from tests.simulation.stage import SimulationControl as Watched
 
 RUN = RunConfig(peers=6, task=Plugin("quadratic"), steps=16, batch_size=4)
 KEPT = tuple(promise for promise in PROMISES if promise is not Cost)
@@ -38,12 +38,12 @@ class Cluster:
         self.run = run
         self.members, self.secrets = generate(seed, run.peers)
         self.task = task_of(self.run, Path("unused"))
-        self.where, self.roles, self.played = where, roles, list[Cue]()
+        self.where, self.roles, self.played = where, roles, list[ScheduledEvent]()
         self.check, self.compute = remembering(verify), remembering_gradients(self.task)
-        self.keepers: dict[int, Keeper] = {}
+        self.keepers: dict[int, Checkpointer] = {}
         nodes = {me: self.make(me)[0] for me in range(self.run.peers)}
         network = Network(LinkModel(jitter_s=0.02, seed=seed), conditions)
-        stage = Stage(Director(conditions), lambda now_s, cue: self.played.append(cue), self.make)
+        stage = SimulationControl(Scheduler(conditions), lambda now_s, cue: self.played.append(cue), self.make)
         simulation = Simulation(nodes, network, self.compute, stage=stage)
         self.watched = Watched(self.run, roles, seed, self.task, simulation)
 
@@ -53,19 +53,19 @@ class Cluster:
             self.keepers[me].close()
         print_ = fingerprint(self.run.device)
         genesis = genesis_digest(RUN_ID, self.run, self.members)
-        keeper = self.keepers[me] = Keeper(self.where / str(me), genesis, me, print_, Disk(waits=False))
+        checkpointer = self.keepers[me] = Checkpointer(self.where / str(me), genesis, me, print_, Disk(waits=False))
         config = NodeConfig(RUN_ID, me, self.run, self.members, "", "", "", role=self.roles.get(me))
-        node = build_node(config, self.secrets[me], self.task, print_, self.check, self.compute, keeper)
-        at = keeper.newest(genesis_roster(self.members))
+        node = build_node(config, self.secrets[me], self.task, print_, self.check, self.compute, checkpointer)
+        at = checkpointer.newest(genesis_roster(self.members))
         if at is not None:
             node.peer.restore(at)
-        return node, keeper.recall(*((at.state.step, at.number) if at is not None else (0, 0)))
+        return node, checkpointer.recall(*((at.state.step, at.number) if at is not None else (0, 0)))
 
     def play(self, promises: tuple[type, ...] = KEPT) -> list[Observed]:
         """To the end, under the eyes of the checkers."""
         seen = play(self.watched, promises)
-        for keeper in self.keepers.values():
-            keeper.close()
+        for checkpointer in self.keepers.values():
+            checkpointer.close()
         return seen
 
 

@@ -15,7 +15,7 @@ from btard.node.crypto.keys import generate
 from btard.node.crypto.signing import Signer, verify
 from btard.node.protocol.api.events import Dropped, Output, Say, ViewArrived
 from btard.node.protocol.api.notices import Banned, Committed, Finished
-from btard.node.protocol.disputes.resolution import Union
+from btard.node.protocol.disputes.resolution import ViewMerge
 from btard.node.protocol.wire.encoding import decode_body, encode_body, signing_bytes
 from btard.node.protocol.wire.messages import Body, Commit, Endorsed, Phase, Publish, Signed, Suspect, View
 from btard.node.protocol.wire.size_limits import view_bytes, view_messages
@@ -131,7 +131,7 @@ def test_the_union_checks_one_forged_signature_of_a_view() -> None:
 
     attempt.tools = replace(attempt.tools, verify=check)
     view = View(attempt.slot(Phase.VIEW, 1), (), ())
-    Union([forged(view, 200), forged(view, 100, Phase.PUBLISH)[::-1]], (1, 2), {}, attempt, None)
+    ViewMerge([forged(view, 200), forged(view, 100, Phase.PUBLISH)[::-1]], (1, 2), {}, attempt, None)
     assert len(asked) == 2
 
 
@@ -147,7 +147,7 @@ def test_the_union_reads_two_messages_for_a_slot() -> None:
     attempt.tools = replace(attempt.tools, verify=check)
     slot = attempt.slot(Phase.COMMIT, 1)
     words = tuple(Signed(encode_body(Commit(slot, (), (), bytes([number]) * 32)), b"") for number in range(100))
-    union = Union([words], (1,), {}, attempt, None)
+    union = ViewMerge([words], (1,), {}, attempt, None)
     assert len(asked) == 3
     assert [word for _, word in union.admitted()] == [words[0], words[1]]
 

@@ -12,9 +12,9 @@ from btard.node.build import Machine, Node
 from btard.node.crypto.signing import Signer
 from btard.node.drivers.simulator import Observed
 from btard.node.netem.conditions import Conditions
-from btard.node.protocol.api.events import Input, Output, Teach
+from btard.node.protocol.api.events import Input, Output, SendSnapshot
 from btard.node.protocol.api.notices import Finished, Returned
-from btard.node.protocol.state_sync.messages import Lesson
+from btard.node.protocol.state_sync.messages import Snapshot
 from tests.simulation.lies import LIES, Lie
 from tests.simulation.restarting import Cluster, digests
 from tests.simulation.test_rejoin import RUN, killed, outputs, removals
@@ -25,7 +25,7 @@ LIAR, AWAY = 0, 5
 class Teacher:
     """A machine below the one that keeps: what it teaches passes through a function."""
 
-    def __init__(self, inner: Machine, lie: Callable[[Lesson], Lesson]) -> None:
+    def __init__(self, inner: Machine, lie: Callable[[Snapshot], Snapshot]) -> None:
         self._inner, self._lie = inner, lie
         self.told = 0
 
@@ -36,11 +36,11 @@ class Teacher:
         return [self._rewritten(output) for output in self._inner.handle(event)]
 
     def _rewritten(self, output: Output) -> Output:
-        if not isinstance(output, Teach):
+        if not isinstance(output, SendSnapshot):
             return output
-        lesson = self._lie(output.lesson)
-        self.told += lesson != output.lesson
-        return replace(output, lesson=lesson)
+        snapshot = self._lie(output.snapshot)
+        self.told += snapshot != output.snapshot
+        return replace(output, snapshot=snapshot)
 
 
 def taught(where: Path, lie: Lie, kind: type[Cluster] = Cluster) -> tuple[Teacher, list[Observed], Cluster]:
@@ -48,7 +48,7 @@ def taught(where: Path, lie: Lie, kind: type[Cluster] = Cluster) -> tuple[Teache
     cluster = kind(where, Conditions(events=killed((AWAY,), 3, 5)), {}, 0, RUN)
     signer = Signer(bytes.fromhex(cluster.secrets[LIAR].signing_seed))
     keeping = cluster.watched.simulation.nodes[LIAR].machine
-    keeping._machine = teacher = Teacher(keeping._machine, lambda lesson: lie(lesson, signer, LIAR))  # type: ignore[attr-defined]
+    keeping._machine = teacher = Teacher(keeping._machine, lambda snapshot: lie(snapshot, signer, LIAR))  # type: ignore[attr-defined]
     return teacher, cluster.play(()), cluster
 
 

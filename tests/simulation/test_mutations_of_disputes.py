@@ -12,22 +12,24 @@ from btard.node.netem.links import Link, LinkModel
 from btard.node.protocol.attempt.ending import Ending
 from btard.node.protocol.attempt.round import Round
 from btard.node.protocol.disputes import dolev_strong
-from btard.node.protocol.disputes.dispute import Arbitration
-from btard.node.protocol.disputes.resolution import Union
+from btard.node.protocol.disputes.dispute import Dispute
+from btard.node.protocol.disputes.resolution import ViewMerge
 from btard.node.protocol.evidence.replay import UnprovenError
 from btard.node.protocol.settings import Settings
 from btard.node.protocol.wire.certificate import Certificate
 from btard.node.protocol.wire.messages import Phase
 from tests.simulation.checkers import PROMISES
-from tests.simulation.stage import Stage, play, set_up
+from tests.simulation.stage import SimulationControl, play, set_up
 
 BOUND_S = 0.5
 STEP = 2
 BOTH = (4, 5)
-BEGIN = Arbitration.begin
+BEGIN = Dispute.begin
 
 
-def attacked(seed: int, links: LinkModel, attackers: tuple[int, ...], *attacks: Plugin, peers: int = 6) -> Stage:
+def attacked(
+    seed: int, links: LinkModel, attackers: tuple[int, ...], *attacks: Plugin, peers: int = 6
+) -> SimulationControl:
     """A short run in which some peers attack from step 2 on."""
     run = RunConfig(peers=peers, task=Plugin("quadratic", {"dimension": 8}), steps=3, batch_size=1,
                     delivery_bound_s=BOUND_S, gradient_bound_s=1.0)  # fmt: skip
@@ -41,12 +43,12 @@ def last_close(before_s: float, to: str = "one") -> tuple[Plugin, ...]:
     return instant, Plugin("stall", {"phase": "VIEW"})
 
 
-def a_close_after_the_freeze(seed: int) -> Stage:
+def a_close_after_the_freeze(seed: int) -> SimulationControl:
     """Two CLOSEs of one peer are disputed; the last CLOSE that was missing reaches half of the others meanwhile."""
     return attacked(seed, LinkModel(delay_s=0.01), BOTH, Plugin("two_camps", {"to": "half", "late_s": 2.0}))
 
 
-def another_prefix(seed: int) -> Stage:
+def another_prefix(seed: int) -> SimulationControl:
     return attacked(seed, LinkModel(), (5,), Plugin("false_prefix", {"phase": "CLOSE"}))
 
 
@@ -56,17 +58,17 @@ def slow_for_one(seed: int) -> LinkModel:
     return LinkModel(delay_s=0.001, overrides=slow, seed=seed)
 
 
-def starts_far_apart(seed: int, attackers: tuple[int, ...] = (5,)) -> Stage:
+def starts_far_apart(seed: int, attackers: tuple[int, ...] = (5,)) -> SimulationControl:
     """The one peer that holds the certificate begins the dispute D after the others, and its view takes D to them."""
     return attacked(seed, slow_for_one(seed), attackers, *last_close(0.6, to="@2"))
 
 
-def a_certificate_beside_a_second_close(seed: int) -> Stage:
+def a_certificate_beside_a_second_close(seed: int) -> SimulationControl:
     """The same, and the others have two CLOSEs of one peer to dispute."""
     return attacked(seed, slow_for_one(seed), BOTH, Plugin("two_camps", {"to": "@2", "before_s": 0.6}))
 
 
-def two_closes_beside_a_certificate(seed: int) -> Stage:
+def two_closes_beside_a_certificate(seed: int) -> SimulationControl:
     links = LinkModel(delay_s=0.01, jitter_s=0.02, seed=seed)
     return attacked(seed, links, BOTH, Plugin("two_camps", {"to": "one", "before_s": 0.1}))
 
@@ -78,14 +80,14 @@ class Mutation:
     name: str
     where: object
     attributes: dict[str, object]
-    stage: Callable[[int], Stage]
+    stage: Callable[[int], SimulationControl]
 
 
 def nothing(*_: object) -> None:
     return None
 
 
-def begin_without_a_freeze(self: Arbitration) -> None:
+def begin_without_a_freeze(self: Dispute) -> None:
     """Show the view, and listen to step messages as before."""
     BEGIN(self)
     self.round.frozen, self.round.sealed, self.round.trigger = False, False, None
@@ -110,12 +112,12 @@ def half_as_long(settings: Settings) -> float:
 
 
 MUTATIONS = (
-    Mutation("the freeze", Arbitration, {"begin": begin_without_a_freeze}, a_close_after_the_freeze),
+    Mutation("the freeze", Dispute, {"begin": begin_without_a_freeze}, a_close_after_the_freeze),
     Mutation(
         "the prefix check", Round, {"_compare": nothing, "_unfit": no, "_end": end_by_values_alone}, another_prefix
     ),
     Mutation("rounds of 2 D", dolev_strong, {"dispute_round_s": half_as_long}, a_certificate_beside_a_second_close),
-    Mutation("the certificate's priority", Union, {"_certificate": nothing}, two_closes_beside_a_certificate),
+    Mutation("the certificate's priority", ViewMerge, {"_certificate": nothing}, two_closes_beside_a_certificate),
 )
 every_mutation = pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
 SEEDS = range(6)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from btard.node.protocol.adjudication.accusations import charges, judged_peers, publications
 from btard.node.protocol.adjudication.charges import Averaging, Charge, FalseGradient, FalseHistory, Publication
-from btard.node.protocol.adjudication.verdict import Bench, Fault, Guilt, Judgement, far_from, judge
+from btard.node.protocol.adjudication.verdict import CaseFile, Fault, Guilt, Judgement, far_from, judge
 from btard.node.protocol.api.events import BulkKey, BulkKind
 from btard.node.protocol.attempt.attempt import Attempt
 from btard.node.protocol.state.undo_window import Contribution
@@ -17,7 +17,7 @@ from btard.node.protocol.state_sync import probation
 from btard.node.protocol.wire.messages import Have, Judge, Phase, Publish
 
 
-class Trial:
+class Case:
     """What follows REPORT in an attempt.
 
     Args:
@@ -145,7 +145,7 @@ class Trial:
             return None
         decidable = tuple(charge for charge in self.charges if not self._needs(charge, scarce))
         majority = self._majority() if self.mixed else None
-        judgement = judge(decidable, Bench(self.attempt, self.past, recomputed, majority, faults))
+        judgement = judge(decidable, CaseFile(self.attempt, self.past, recomputed, majority, faults))
         unchecked = any(isinstance(charge, Averaging) for charge in self.charges if charge not in decidable)
         return judgement.joined(withheld, unchecked, self.attempt.roster.active)
 

@@ -72,7 +72,7 @@ class Judgement:
 
 
 @dataclass(frozen=True, slots=True)
-class Bench:
+class CaseFile:
     """What judging needs beside the transcript.
 
     Args:
@@ -90,37 +90,37 @@ class Bench:
     faults: Mapping[Contribution, Fault | None] = field(default_factory=dict)
 
 
-def judge(found: tuple[Charge, ...], bench: Bench) -> Judgement:
+def judge(found: tuple[Charge, ...], case_file: CaseFile) -> Judgement:
     """Decide all charges of an attempt."""
-    guilts = [guilt for charge in found for guilt in _decide(charge, bench)]
+    guilts = [guilt for charge in found for guilt in _decide(charge, case_file)]
     guilts.sort(key=lambda guilt: gravity(guilt.reason))
     first: dict[int, Guilt] = {}
     for guilt in guilts:
-        if guilt.peer in bench.attempt.roster.active and not _already_punished(guilt, bench):
+        if guilt.peer in case_file.attempt.roster.active and not _already_punished(guilt, case_file):
             first.setdefault(guilt.peer, guilt)
-    ordered = tuple(first[peer] for peer in bench.attempt.roster.active if peer in first)
+    ordered = tuple(first[peer] for peer in case_file.attempt.roster.active if peer in first)
     return Judgement(ordered, any(OFFENCES[guilt.reason].voids for guilt in guilts))
 
 
-def _already_punished(guilt: Guilt, bench: Bench) -> bool:
+def _already_punished(guilt: Guilt, case_file: CaseFile) -> bool:
     """A reformed peer is not punished again for what it did before its ban took effect."""
-    if bench.past is None or not isinstance(guilt.charge, FalseGradient) or guilt.reason == "false_accusation":
+    if case_file.past is None or not isinstance(guilt.charge, FalseGradient) or guilt.reason == "false_accusation":
         return False
-    return any(ban.peer == guilt.peer and ban.step >= bench.past.step for ban in bench.attempt.state.bans)
+    return any(ban.peer == guilt.peer and ban.step >= case_file.past.step for ban in case_file.attempt.state.bans)
 
 
-def _decide(charge: Charge, bench: Bench) -> Iterator[Guilt]:
+def _decide(charge: Charge, case_file: CaseFile) -> Iterator[Guilt]:
     match charge:
         case OutOfBounds(accused=accused):
             yield Guilt(accused, "bounds", None, charge)
         case Averaging():
-            yield from _check_averaging(charge, bench)
+            yield from _check_averaging(charge, case_file)
         case FalseChecksum():
-            yield _check_claim(charge, bench.attempt)
+            yield _check_claim(charge, case_file.attempt)
         case FalseGradient():
-            yield from _check_gradient(charge, bench)
+            yield from _check_gradient(charge, case_file)
         case FalseHistory():
-            yield from _check_history(charge, bench)
+            yield from _check_history(charge, case_file)
         case Equivocation(accused=accused):
             yield Guilt(accused, "equivocation", None, charge)
         case Silent(accused=accused):
@@ -133,9 +133,9 @@ def _published(attempt: Attempt, owner: int, part: int) -> Tensor:
     return attempt.publications[(attempt.step, attempt.number, owner, part)]
 
 
-def _check_averaging(charge: Averaging, bench: Bench) -> Iterator[Guilt]:
+def _check_averaging(charge: Averaging, case_file: CaseFile) -> Iterator[Guilt]:
     """Everyone recomputes one part: the aggregate, every claim about it, and the aggregator's word on each."""
-    attempt, part = bench.attempt, charge.part
+    attempt, part = case_file.attempt, charge.part
     aggregator = attempt.roster.active[part]
     inputs = [_published(attempt, owner, part) for owner in attempt.contributors]
     unusable = [owner for owner, values_P in zip(attempt.contributors, inputs, strict=True) if not usable(values_P)]
@@ -168,20 +168,20 @@ def _check_claim(charge: FalseChecksum, attempt: Attempt) -> Guilt:
     return Guilt(charge.accused, "checksum", charge.accuser, charge)
 
 
-def _check_gradient(charge: FalseGradient, bench: Bench) -> Iterator[Guilt]:
-    past = bench.past
+def _check_gradient(charge: FalseGradient, case_file: CaseFile) -> Iterator[Guilt]:
+    past = case_file.past
     if past is None:
         return
-    if bench.majority is not None:
-        guilty = charge.accused in bench.majority
-        if charge.accused in bench.attempt.roster.active:
+    if case_file.majority is not None:
+        guilty = charge.accused in case_file.majority
+        if charge.accused in case_file.attempt.roster.active:
             yield (
                 Guilt(charge.accused, "gradient", charge.accuser, charge)
                 if guilty
                 else Guilt(charge.accuser, "false_accusation", None, charge)
             )
         return
-    fault = gradient_fault(past, charge.accused, bench.recomputed[charge.accused])
+    fault = gradient_fault(past, charge.accused, case_file.recomputed[charge.accused])
     if fault is None:
         yield Guilt(charge.accuser, "false_accusation", None, charge)
         return
@@ -192,11 +192,11 @@ def _check_gradient(charge: FalseGradient, bench: Bench) -> Iterator[Guilt]:
             yield Guilt(aggregator, "false_report", charge.accuser, charge)
 
 
-def _check_history(charge: FalseHistory, bench: Bench) -> Iterator[Guilt]:
+def _check_history(charge: FalseHistory, case_file: CaseFile) -> Iterator[Guilt]:
     """Its owner is out already: what is judged is the word of those who recomputed a contribution."""
     item = Contribution(charge.step, charge.attempt, charge.accused)
-    holds = bench.faults[item] is None
-    for peer, said in words(bench.attempt)[item].items():
+    holds = case_file.faults[item] is None
+    for peer, said in words(case_file.attempt)[item].items():
         if said != holds:
             yield Guilt(peer, "false_accusation" if holds else "false_report", None, charge)
 

@@ -14,7 +14,7 @@ from btard.node.protocol.wire.bulk import BulkKey as BulkKey
 from btard.node.protocol.wire.bulk import BulkKind as BulkKind
 
 if TYPE_CHECKING:
-    from btard.node.protocol.state_sync.messages import Lesson
+    from btard.node.protocol.state_sync.messages import Snapshot
     from btard.node.protocol.wire.messages import Body, Endorsed, Signed
 
 
@@ -103,11 +103,11 @@ class TranscriptRequested:
 
 
 @dataclass(frozen=True, slots=True)
-class LessonArrived:
+class SnapshotArrived:
     """A neighbour tells us the agreed state, since we asked for it; `via` is the neighbour."""
 
     via: int
-    lesson: Lesson
+    snapshot: Snapshot
 
 
 Input: TypeAlias = (
@@ -118,7 +118,7 @@ Input: TypeAlias = (
     | ViewArrived
     | BulkRequested
     | TranscriptRequested
-    | LessonArrived
+    | SnapshotArrived
     | GradientReady
     | DeadlinePassed
 )
@@ -182,11 +182,11 @@ class RequestTranscript:
 
 
 @dataclass(frozen=True, slots=True)
-class Teach:
+class SendSnapshot:
     """Tell peers that were removed as gone the agreed state."""
 
     to: tuple[int, ...]
-    lesson: Lesson
+    snapshot: Snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +230,7 @@ Effect: TypeAlias = (
     | SendBulk
     | RequestBulk
     | RequestTranscript
-    | Teach
+    | SendSnapshot
     | ComputeGradient
     | SetTimer
     | CancelTimer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from btard.node.protocol.adjudication.case import Trial
+from btard.node.protocol.adjudication.case import Case
 from btard.node.protocol.adjudication.verdict import suspicious
 from btard.node.protocol.attempt.attempt import Attempt
 from btard.node.protocol.attempt.gradient_requests import Gradients
@@ -31,7 +31,7 @@ class Knowledge:
 
     attempt: Attempt
     past: Attempt | None
-    trial: Trial | None
+    trial: Case | None
     gradients: Gradients
     proofs: tuple[bytes, ...]
     overdue: bool

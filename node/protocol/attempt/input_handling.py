@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from btard.node.protocol.adjudication.case import Trial
+from btard.node.protocol.adjudication.case import Case
 from btard.node.protocol.adjudication.verdict import Judgement
 from btard.node.protocol.api.events import BulkKey, BulkKind, Dropped, Forward, Output, Purpose, Say, SendBulk
 from btard.node.protocol.api.notices import PhaseEntered, Suspected
@@ -14,14 +14,14 @@ from btard.node.protocol.attempt.ending import Ending, Trigger
 from btard.node.protocol.attempt.gradient_requests import Gradients
 from btard.node.protocol.attempt.lateness import Patience, Watch
 from btard.node.protocol.attempt.transcript import Added
-from btard.node.protocol.attempt.transfers import Cargo
+from btard.node.protocol.attempt.transfers import Transfers
 from btard.node.protocol.state.state import State
-from btard.node.protocol.state_sync.server import Porch
+from btard.node.protocol.state_sync.server import StateSyncServer
 from btard.node.protocol.wire.messages import Body, Close, Phase, Signed, Suspect
 from btard.node.protocol.wire.validation import misfit
 
 
-class Hearing:
+class InputHandling:
     """The first layer of a round (node/protocol/attempt/round.py): what it holds, and its inputs.
 
     Args:
@@ -38,12 +38,12 @@ class Hearing:
 
     def __init__(
         self, attempt: Attempt, past: Attempt | None, gradients: Gradients, out: list[Output],
-        proofs: tuple[bytes, ...] = (), again: bool = False, porch: Porch | None = None, patience_s: float = 0.0,
-        watch: Watch | None = None,
+        proofs: tuple[bytes, ...] = (), again: bool = False, sync_server: StateSyncServer | None = None,
+        patience_s: float = 0.0, watch: Watch | None = None,
     ) -> None:  # fmt: skip
         self.attempt, self.past = attempt, past
-        self.cargo = Cargo(attempt, past)
-        self.trial: Trial | None = None
+        self.transfers = Transfers(attempt, past)
+        self.trial: Case | None = None
         self.phase = Phase.COMMIT
         self.trigger: Trigger | None = None
         self.ending: Ending | None = None
@@ -51,8 +51,8 @@ class Hearing:
         self.frozen = self.sealed = False
         """Frozen, this peer says no more in the attempt; sealed, its view is signed and only the union counts."""
         self._gradients, self._out, self.proofs, self._again = gradients, out, proofs, again
-        self._porch = porch
-        self._clock = timers.Clock(attempt.settings, len(attempt.roster.active), out, patience_s)
+        self._sync_server = sync_server
+        self._clock = timers.Timers(attempt.settings, len(attempt.roster.active), out, patience_s)
         self._patience = Patience(attempt, self._clock, watch or Watch())
         self._void: Judgement | None = None
         self._early: set[tuple[Phase, int]] = set()
@@ -141,19 +141,19 @@ class Hearing:
 
     def take_bulk(self, via: int | None, key: BulkKey, values_P: Tensor) -> None:
         """A tensor from a neighbour (None: ourselves)."""
-        if not self.cargo.expects(via, key, values_P.numel()):
+        if not self.transfers.expects(via, key, values_P.numel()):
             return self._drop(via, "unexpected_bulk")
-        self.cargo.take(via, key, values_P)
+        self.transfers.take(via, key, values_P)
         self._patience.got(key.owner)
         return self.settle_cargo()
 
     def holds(self, key: BulkKey) -> bool:
         """True if we could send a tensor of this key again."""
-        return self.cargo.find(key) is not None
+        return self.transfers.find(key) is not None
 
     def request(self, via: int, key: BulkKey) -> None:
         """A neighbour asks for a tensor again."""
-        values_P = self.cargo.serve(via, key)
+        values_P = self.transfers.serve(via, key)
         if values_P is None:
             return self._drop(via, "unserved_request")
         self._out.append(SendBulk(via, key, values_P))
@@ -193,7 +193,7 @@ class Hearing:
         sends others is not waited for. After a new start our AGG may stand already, and needs every part.
         """
         attempt = self.attempt
-        for via, key in self.cargo.settle(self.trial):
+        for via, key in self.transfers.settle(self.trial):
             self._drop(via, "bulk_digest")
             sender = attempt.me if via is None else via
             if sender == key.owner and not (self._again and key.kind is BulkKind.PART):

@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from btard.node.protocol.attempt.attempt import Attempt
-from btard.node.protocol.attempt.timers import Clock
+from btard.node.protocol.attempt.timers import Timers
 from btard.node.protocol.wire.messages import Have, Late, Phase, Report, Reveal
 
 
@@ -33,7 +33,7 @@ class Patience:
         watch: the time.
     """
 
-    def __init__(self, attempt: Attempt, clock: Clock, watch: Watch) -> None:
+    def __init__(self, attempt: Attempt, clock: Timers, watch: Watch) -> None:
         self._attempt, self._clock, self._watch = attempt, clock, watch
         self._since_s = 0.0
         self._last: int | None = None

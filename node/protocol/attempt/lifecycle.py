@@ -19,11 +19,11 @@ from btard.node.protocol.attempt.gradient_requests import Gradients
 from btard.node.protocol.attempt.mprng import share
 from btard.node.protocol.attempt.round import Round
 from btard.node.protocol.disputes.before import Before
-from btard.node.protocol.disputes.router import Disputing
+from btard.node.protocol.disputes.router import DisputeRouter
 from btard.node.protocol.evidence.format import gather
 from btard.node.protocol.state.rollback import undone
 from btard.node.protocol.state.state import State
-from btard.node.protocol.state_sync.client import Candidate
+from btard.node.protocol.state_sync.client import StateSyncClient
 from btard.node.protocol.state_sync.probation import candidates_of
 from btard.node.protocol.wire.certificate import Certificate
 from btard.node.protocol.wire.encoding import encode
@@ -31,7 +31,7 @@ from btard.node.protocol.wire.messages import Outcome, Phase, View
 from btard.node.protocol.wire.size_limits import MAX_PROOFS
 
 
-class Settling(Disputing):
+class AttemptLifecycle(DisputeRouter):
     """The third layer of a peer: from one attempt to the next."""
 
     def _begin(self, number: int, before: Before) -> None:
@@ -44,12 +44,12 @@ class Settling(Disputing):
         own_share = share(self._secret_seed, self.state.step, number)
         attempt = Attempt(self.settings, self.tools, self.state, number, self.me, own_share)
         proofs = self._take_proofs(attempt)
-        self._before, self._arbitration, self._recalled = before, None, Counter()
+        self._before, self._dispute, self._recalled = before, None, Counter()
         again = self._resumed is not None and (self._resumed.state.step, self._resumed.number) == (
             self.state.step,
             number,
         )
-        self._round = Round(attempt, self.past, self._gradients, self._out, proofs, again, self._porch,
+        self._round = Round(attempt, self.past, self._gradients, self._out, proofs, again, self._sync_server,
                             self._patience_s(attempt), self._watch)  # fmt: skip
         self._round.begin()
         if before.held:
@@ -60,7 +60,7 @@ class Settling(Disputing):
             if left:
                 self._out.append(Forward(left, self._certificate))
         self._out.append(SetTimer(timers.FORWARD, laggards_s(attempt.settings)))
-        for signed in self._mailroom.release():
+        for signed in self._admission.release():
             refused = self._message(None, signed)
             if refused is not None:
                 self._drop(None, refused)
@@ -75,14 +75,14 @@ class Settling(Disputing):
 
     def _ended(self, certificate: Certificate) -> Before:
         """The attempt under way, which has just ended, as the one before the next."""
-        round_, arbitration = self._round, self._arbitration
+        round_, dispute = self._round, self._dispute
         assert round_ is not None
         if not certificate.by_outcome:
-            return Before(round_, round_.attempt.roster.faults + 1, closed=False, arbitration=arbitration)
+            return Before(round_, round_.attempt.roster.faults + 1, closed=False, dispute=dispute)
         # An OUTCOME that removes somebody and lets a value stand leaves some without the bytes of that value.
         at_once = certificate.value is None or not certificate.removals
-        closed = at_once or arbitration is None or arbitration.followed
-        return Before(round_, closed=closed, held=not closed, arbitration=arbitration)
+        closed = at_once or dispute is None or dispute.followed
+        return Before(round_, closed=closed, held=not closed, dispute=dispute)
 
     def _take_proofs(self, attempt: Attempt) -> tuple[bytes, ...]:
         """Evidence of earlier attempts for our REPORT: one piece against each peer, as much as a REPORT may carry. The
@@ -98,41 +98,41 @@ class Settling(Disputing):
 
     def _resolve(self) -> bool:
         """Act on a dispute's OUTCOMEs."""
-        background, arbitration = self._background, self._arbitration
+        background, dispute = self._background, self._dispute
         if background is not None and background.resolved is not None and not background.settled:
             background.settled = True
             self._charge(background)
             self._heed(background.resolved)
             return True
-        if arbitration is None:
+        if dispute is None:
             return False
-        arbitration.decide()
-        if arbitration.resolved is None:
+        dispute.decide()
+        if dispute.resolved is None:
             return False
-        outcome = arbitration.resolved
-        round_ = arbitration.round
-        if outcome.value is not None and outcome.removals and not arbitration.settled:
-            arbitration.settled = True
+        outcome = dispute.resolved
+        round_ = dispute.round
+        if outcome.value is not None and outcome.removals and not dispute.settled:
+            dispute.settled = True
             patience_s = settled_s(round_.attempt.settings, len(round_.attempt.roster.active))
             self._out.append(SetTimer(timers.BEFORE, patience_s))
         if outcome.value is None:
             state = round_.attempt.state.punished(
                 round_.attempt.step, round_.attempt.number, outcome.removals, reform=False
             )
-            self._settle(Ending(Judgement((), void=True), state, outcome), arbitration.guilts())
+            self._settle(Ending(Judgement((), void=True), state, outcome), dispute.guilts())
             return True
-        verdict = round_.conclude(arbitration.messages())
+        verdict = round_.conclude(dispute.messages())
         if verdict is None:
             if self._is_out(round_.attempt, outcome):
                 return True
-            if not arbitration.lacking:  # we may have been started again too late for anybody to owe them to us
-                arbitration.lacking = True
+            if not dispute.lacking:  # we may have been started again too late for anybody to owe them to us
+                dispute.lacking = True
                 self._out.append(SetTimer(timers.STALL, settled_s(self.settings, len(round_.attempt.roster.active))))
             return False
         judgement, state = verdict
-        self._proofs += arbitration.proofs() if not outcome.removals else []
+        self._proofs += dispute.proofs() if not outcome.removals else []
         # Who is banned by the value that stands is not removed a second time.
-        more = tuple(guilt for guilt in arbitration.guilts() if guilt.peer in state.roster.active)
+        more = tuple(guilt for guilt in dispute.guilts() if guilt.peer in state.roster.active)
         removals = tuple(guilt.removal for guilt in more)
         state = state.punished(round_.attempt.step, round_.attempt.number, removals, reform=False)
         self._settle(Ending(judgement, state, outcome), more)
@@ -153,9 +153,9 @@ class Settling(Disputing):
         """An attempt is over: by n equal CLOSEs, or by the OUTCOME of a dispute (which may add guilt)."""
         assert self._round is not None
         attempt = self._round.attempt
-        if self._arbitration is not None:
+        if self._dispute is not None:
             # Its dispute may still come, in the background, and then has to let the next attempt go on.
-            self._arbitration.settled = self._arbitration.resolved is not None
+            self._dispute.settled = self._dispute.resolved is not None
         before = self._ended(ending.certificate)
         self._out += [CancelTimer(name) for name in timers.OF_AN_ATTEMPT]
         self._certificate = ending.certificate.messages
@@ -182,7 +182,7 @@ class Settling(Disputing):
         self._out += [_committed(attempt, state), *_probations(attempt, state), *undone(attempt, state)]
         attempt.parts = {}
         self.past, self.state, self._gradients = attempt, state, Gradients()
-        self._porch.teach(state, attempt)
+        self._sync_server.teach(state, attempt)
         if not self._still_in(attempt, ending):
             return
         if state.step > self.settings.steps and not state.window.due:
@@ -249,7 +249,7 @@ class Settling(Disputing):
         if self.me in after.roster.active or certificate is None:
             return False
         number = attempt.number + 1 if judgement.void else 0
-        there = self._mailroom.speakers(after.step, number, after.roster.digest)
+        there = self._admission.speakers(after.step, number, after.roster.digest)
         if not there.issuperset(after.roster.active):
             return False
         self._settle(Ending(judgement, after, certificate))
@@ -270,7 +270,7 @@ class Settling(Disputing):
             candidate.ask()
         return False
 
-    def _outside(self, step: int, state: State) -> Candidate | None:
+    def _outside(self, step: int, state: State) -> StateSyncClient | None:
         """We are removed in a state: the way back that we take, None if this is our end."""
         if self.comes_back and self.me in candidates_of(self.settings, state):
             self._candidate = self._new_candidate()
@@ -288,14 +288,14 @@ class Settling(Disputing):
         others = tuple(peer for peer in attempt.roster.active if peer != self.me)
         certificate = ending.certificate
         self._out.append(Forward(others, certificate.messages))
-        if self._arbitration is None or not self._arbitration.begun:
+        if self._dispute is None or not self._dispute.begun:
             self._out.append(Say(others, View(attempt.slot(Phase.VIEW), (), certificate.messages)))
             if not certificate.by_outcome:
                 self._out.append(Say(others, Outcome(attempt.slot(Phase.OUTCOME), (), certificate.value, ())))
         self._out.append(CancelTimer(timers.FORWARD))
 
-    def _new_candidate(self) -> Candidate:
-        return Candidate(self.settings, self.tools, self.me, self._secret_seed, self.state, self._out)
+    def _new_candidate(self) -> StateSyncClient:
+        return StateSyncClient(self.settings, self.tools, self.me, self._secret_seed, self.state, self._out)
 
 
 def _probations(attempt: Attempt, state: State) -> Iterator[Probed | Returned]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from btard.node.protocol.adjudication.case import Trial
+from btard.node.protocol.adjudication.case import Case
 from btard.node.protocol.adjudication.charges import Publication, Unusable, Withheld
 from btard.node.protocol.adjudication.verdict import Guilt, Judgement
 from btard.node.protocol.attempt.attempt import Attempt, usable
@@ -87,7 +87,7 @@ def unusable_parts(attempt: Attempt) -> tuple[Guilt, ...]:
     return tuple(guilts[peer] for peer in attempt.roster.active if peer in guilts)
 
 
-def following(attempt: Attempt, phase: Phase, trial: Trial | None) -> tuple[Phase, Judgement | None]:
+def following(attempt: Attempt, phase: Phase, trial: Case | None) -> tuple[Phase, Judgement | None]:
     """The phase after a finished one, and the judgement if the attempt is void already.
 
     Raises:

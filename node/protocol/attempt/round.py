@@ -12,13 +12,13 @@ from dataclasses import replace
 from torch import Tensor
 
 from btard.node.protocol.adjudication import complaints
-from btard.node.protocol.adjudication.case import Trial
+from btard.node.protocol.adjudication.case import Case
 from btard.node.protocol.adjudication.charges import Publication, accusation_of
 from btard.node.protocol.adjudication.verdict import Judgement
 from btard.node.protocol.api.events import BulkKey, BulkKind, Purpose, Say, SendBulk
 from btard.node.protocol.attempt.compose import Knowledge, message
 from btard.node.protocol.attempt.ending import Ending
-from btard.node.protocol.attempt.input_handling import Hearing
+from btard.node.protocol.attempt.input_handling import InputHandling
 from btard.node.protocol.attempt.phases import (
     LackingError,
     claimers,
@@ -35,8 +35,8 @@ from btard.node.protocol.wire.encoding import decode_body
 from btard.node.protocol.wire.messages import Body, Close, Phase, Signed, Void
 
 
-class Round(Hearing):
-    """Drives one attempt; its owner reads `trigger` and `ending` after each call (its arguments: see `Hearing`)."""
+class Round(InputHandling):
+    """Drives one attempt; its owner reads `trigger` and `ending` after each call (arguments: see `InputHandling`)."""
 
     def advance(self) -> bool:
         """One move: say our message if we can, or finish the phase if everyone's message is here."""
@@ -79,7 +79,11 @@ class Round(Hearing):
         """Our message of the current phase, None while something it needs is not here."""
         if self.phase is Phase.CLOSE:
             return self._close()
-        joins = self._porch.joins(self.attempt) if self._porch is not None and self.phase is Phase.REPORT else ()
+        joins = (
+            self._sync_server.joins(self.attempt)
+            if self._sync_server is not None and self.phase is Phase.REPORT
+            else ()
+        )
         known = Knowledge(self.attempt, self.past, self.trial, self._gradients, self.proofs, self._overdue, joins,
                           self._again)  # fmt: skip
         return message(self.phase, known)
@@ -172,10 +176,10 @@ class Round(Hearing):
             case Phase.COMMIT:
                 self._send_parts()
                 lost = self._again and attempt.me not in attempt.aggregates
-                self._out += self.cargo.lost(BulkKind.PART, attempt.contributors if lost else ())
+                self._out += self.transfers.lost(BulkKind.PART, attempt.contributors if lost else ())
             case Phase.AGG | Phase.AGG2:
                 self._send_aggregate()
-                self._out += self.cargo.lost(BulkKind.AGGREGATE, attempt.aggregators if self._again else ())
+                self._out += self.transfers.lost(BulkKind.AGGREGATE, attempt.aggregators if self._again else ())
             case Phase.HELD:
                 self._pull(BulkKind.PUBLICATION, Phase.HELD, owed_parts(attempt))
             case Phase.REVEAL:
@@ -196,7 +200,7 @@ class Round(Hearing):
             index = (item.step, item.attempt, item.owner, item.part)
             held = item.owner in attempt.aggregates if kind is BulkKind.AGGREGATE else index in attempt.publications
             if not held and item not in lacking:
-                self._out += self.cargo.pull(kind, item, claimers(attempt, phase, place))
+                self._out += self.transfers.pull(kind, item, claimers(attempt, phase, place))
 
     def _send_parts(self) -> None:
         attempt = self.attempt
@@ -218,7 +222,7 @@ class Round(Hearing):
             self._out += [SendBulk(peer, key, attempt.aggregates[attempt.me]) for peer in others]
 
     def _open_trial(self) -> None:
-        self.trial = trial = Trial(self.attempt, self.past)
+        self.trial = trial = Case(self.attempt, self.past)
         self._out += [accusation_of(self.attempt, charge) for charge in trial.charges]
         if self.past is not None:
             for peer in (*trial.accused, *trial.returning):

@@ -17,7 +17,7 @@ FORWARD, BEFORE = "forward", "before"
 _TENSORS = {Phase.AGG: 1, Phase.HELD: 1, Phase.AGG2: 1, Phase.REVEAL: 1, Phase.CHECKSUMS: 1}
 
 
-class Clock:
+class Timers:
     """Sets the timers of a phase; nothing here reads a clock.
 
     Args:

@@ -6,13 +6,13 @@ from collections.abc import Iterable
 
 from torch import Tensor
 
-from btard.node.protocol.adjudication.case import Trial
+from btard.node.protocol.adjudication.case import Case
 from btard.node.protocol.adjudication.charges import Publication
 from btard.node.protocol.api.events import BulkKey, BulkKind, RequestBulk
 from btard.node.protocol.attempt.attempt import Attempt
 
 
-class Cargo:
+class Transfers:
     """Holds one tensor per key until the digest its owner signed is known.
 
     A tensor that matches no digest is forgotten. From anybody but its owner that changes nothing (a spoofer must not be
@@ -42,7 +42,7 @@ class Cargo:
         """Keep an expected tensor."""
         self._waiting[(key, via)] = values_P
 
-    def settle(self, trial: Trial | None) -> list[tuple[int | None, BulkKey]]:
+    def settle(self, trial: Case | None) -> list[tuple[int | None, BulkKey]]:
         """Move tensors whose digest is known into the attempt; returns those that do not match it, by their sender."""
         refused = []
         for (key, via), values_P in list(self._waiting.items()):
@@ -61,7 +61,7 @@ class Cargo:
         self._pulled[key] = frozenset(holders)
         return [RequestBulk(peer, key) for peer in holders if peer != self._attempt.me]
 
-    def _verdict(self, key: BulkKey, values_P: Tensor, trial: Trial | None) -> bool | None:
+    def _verdict(self, key: BulkKey, values_P: Tensor, trial: Case | None) -> bool | None:
         """True: kept; False: not what was committed to; None: not decidable yet."""
         attempt = self._attempt
         match key.kind:
@@ -84,7 +84,7 @@ class Cargo:
             case BulkKind.STATE:
                 return False
 
-    def _publication(self, key: BulkKey, values_P: Tensor, trial: Trial | None) -> bool | None:
+    def _publication(self, key: BulkKey, values_P: Tensor, trial: Case | None) -> bool | None:
         attempt = self._attempt
         if attempt.owes(key.owner, key.part) and (key.step, key.attempt) == (attempt.step, attempt.number):
             if not attempt.part_matches(key.owner, key.part, values_P):

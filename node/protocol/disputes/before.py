@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from btard.node.protocol.attempt.round import Round
-from btard.node.protocol.disputes.dispute import Arbitration
+from btard.node.protocol.disputes.dispute import Dispute
 from btard.node.protocol.wire.messages import Signed
 
 
@@ -30,7 +30,7 @@ class Before:
     windows: int = 0
     closed: bool = True
     held: bool = False
-    arbitration: Arbitration | None = None
+    dispute: Dispute | None = None
     """Its dispute: signs of one, or one that this peer has joined."""
     age_s: float = 0.0
     """How long it can have been passed on already: this peer was away."""
@@ -45,4 +45,4 @@ class Before:
     @property
     def joined(self) -> bool:
         """This peer takes part in its dispute."""
-        return self.arbitration is not None and self.arbitration.begun and not self.closed
+        return self.dispute is not None and self.dispute.begun and not self.closed

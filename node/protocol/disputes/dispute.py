@@ -13,8 +13,8 @@ from btard.node.protocol.attempt.deadlines import settled_s
 from btard.node.protocol.attempt.ending import Trigger
 from btard.node.protocol.attempt.phases import LackingError
 from btard.node.protocol.attempt.round import Round
-from btard.node.protocol.disputes.dolev_strong import MAX_VIEWS, Dispute
-from btard.node.protocol.disputes.resolution import Decision, Union
+from btard.node.protocol.disputes.dolev_strong import MAX_VIEWS, DolevStrong
+from btard.node.protocol.disputes.resolution import Decision, ViewMerge
 from btard.node.protocol.wire.certificate import Certificate
 from btard.node.protocol.wire.encoding import decode_body
 from btard.node.protocol.wire.messages import Body, Endorsed, Outcome, Phase, Removal, Signed, Void
@@ -28,7 +28,7 @@ def outcome_timer(step: int, attempt: int) -> str:
     return f"outcome {step}.{attempt}"
 
 
-class Arbitration:
+class Dispute:
     """Created when the first sign of a dispute arrives; takes part from `begin` on.
 
     Args:
@@ -54,10 +54,10 @@ class Arbitration:
         self._out = out
         attempt = round_.attempt
         self._attempt = attempt
-        self._dispute = Dispute(attempt.settings, attempt.tools, attempt.roster, attempt.slot(Phase.VIEW), out)
+        self._broadcast = DolevStrong(attempt.settings, attempt.tools, attempt.roster, attempt.slot(Phase.VIEW), out)
         self._early: dict[int, list[Signed]] = {}
         self._outcomes: dict[int, list[tuple[Outcome, Signed]]] = {}
-        self._union: Union | None = None
+        self._union: ViewMerge | None = None
         self._decision: Decision | None = None
         self._said = False
         self._tried: tuple[int, int] | None = None
@@ -77,11 +77,11 @@ class Arbitration:
         """The rounds begin: sign our view, and broadcast it."""
         assert self.trigger is not None and not self.begun
         self.begun = self.round.sealed = True
-        self._dispute.start(tuple(dict.fromkeys((*self._attempt.transcript.everything(), *self.trigger.messages))))
+        self._broadcast.start(tuple(dict.fromkeys((*self._attempt.transcript.everything(), *self.trigger.messages))))
         early, self._early = self._early, {}
         for views in early.values():
             for view in views:
-                self._dispute.take(Endorsed(view, ()))
+                self._broadcast.take(Endorsed(view, ()))
 
     def join(self, trigger: Trigger, endorsed: Endorsed) -> None:
         """Take part, with the certificate in our view, in the dispute of an attempt that we have ended by it.
@@ -97,7 +97,7 @@ class Arbitration:
         for signed in trigger.messages:
             attempt.transcript.add(decode_body(signed.body), signed)
         self.begin()
-        self._dispute.take(endorsed)
+        self._broadcast.take(endorsed)
 
     @property
     def frozen(self) -> bool:
@@ -107,7 +107,7 @@ class Arbitration:
     def proven_chain(self, endorsed: Endorsed, owner: int) -> int:
         """How many distinct active peers, its owner first, have signed a view that was admitted; 0 if not all of it is
         in order."""
-        return self._dispute.chain(endorsed, owner)
+        return self._broadcast.chain(endorsed, owner)
 
     @property
     def early(self) -> tuple[Signed, ...]:
@@ -117,18 +117,18 @@ class Arbitration:
     @property
     def views(self) -> tuple[Signed, ...]:
         """Views that we have accepted, our own among them."""
-        return self._dispute.accepted
+        return self._broadcast.accepted
 
     @property
     def spoke(self) -> dict[int, Signed]:
         """A view of each peer that has signed one; ours brings them to all others."""
-        return {decode_body(view.body).slot.sender: view for view in (*self.early, *self._dispute.accepted)}
+        return {decode_body(view.body).slot.sender: view for view in (*self.early, *self._broadcast.accepted)}
 
     def take_view(self, endorsed: Endorsed) -> str | None:
         """A relayed view with its owner's valid signature; those that come before we begin wait, without their
         endorsements: in our first round they need none. Returns why it is refused."""
         if self.begun:
-            return self._dispute.take(endorsed)
+            return self._broadcast.take(endorsed)
         owner = decode_body(endorsed.view.body).slot.sender
         if not self.hears(owner):
             return "too_many_views"
@@ -142,7 +142,7 @@ class Arbitration:
     def knows(self, view: Signed) -> bool:
         """True if this view is here: the same one comes from every peer that relays it."""
         waiting = any(known.body == view.body for views in self._early.values() for known in views)
-        return waiting or self._dispute.knows(view)
+        return waiting or self._broadcast.knows(view)
 
     def take_outcome(self, body: Outcome, signed: Signed) -> str | None:
         """A signed OUTCOME of an active peer. A liar may sign several, and a majority may hold any of them: each
@@ -162,15 +162,15 @@ class Arbitration:
 
     def round_over(self) -> None:
         """A round's timer ran out."""
-        self._dispute.round_over()
-        if self._dispute.finished:
+        self._broadcast.round_over()
+        if self._broadcast.finished:
             self.decide()
 
     # --- conclusions ------------------------------------------------------------------------------------------
 
     def decide(self) -> None:
         """Once the views are agreed on: judge the union and sign the OUTCOME; tried again when bytes arrive."""
-        if not self._dispute.finished or self._said or self.resolved is not None:
+        if not self._broadcast.finished or self._said or self.resolved is not None:
             return
         attempt = self._attempt
         held = len(attempt.aggregates), len(attempt.publications)
@@ -180,12 +180,12 @@ class Arbitration:
             patience_s = settled_s(attempt.settings, len(attempt.roster.active))
             self._out.append(SetTimer(outcome_timer(attempt.step, attempt.number), patience_s))
         self._tried = held
-        if 2 * len(self._dispute.heard) <= len(attempt.roster.active):
+        if 2 * len(self._broadcast.heard) <= len(attempt.roster.active):
             # While synchrony holds all honest views are here, which are more. What a minority signed would stand for
             # ever, and with the OUTCOMEs of two halves the attempt could never end: we halt, and can be resumed.
             return
-        doubles = {owner: self._dispute.double_of(owner) for owner in self._dispute.doubles}
-        self._union = Union(self._dispute.union(), self._dispute.heard, doubles, attempt, self.round.past)
+        doubles = {owner: self._broadcast.double_of(owner) for owner in self._broadcast.doubles}
+        self._union = ViewMerge(self._broadcast.union(), self._broadcast.heard, doubles, attempt, self.round.past)
         try:
             self._decision = self._union.decide()
         except LackingError:
@@ -194,13 +194,13 @@ class Arbitration:
         if self._decision is not None:
             self._sign(self._decision.value, tuple(guilt.removal for guilt in self._decision.guilts))
 
-    def _catch_up(self, union: Union) -> None:
+    def _catch_up(self, union: ViewMerge) -> None:
         """Ask for the bytes that the union says are there: the freeze may have come before we could."""
         for body, signed in union.admitted():
             self._attempt.transcript.add(body, signed)
         self.round.settle_cargo()
         for kind, item, holders in union.lacking():
-            self._out += self.round.cargo.pull(kind, item, holders)
+            self._out += self.round.transfers.pull(kind, item, holders)
 
     def guilts(self) -> tuple[Guilt, ...]:
         """The guilt behind the OUTCOME's removals, with our own proofs where our decision is the roster's."""
@@ -217,7 +217,7 @@ class Arbitration:
     @property
     def unheard(self) -> tuple[int, ...]:
         """Active peers whose OUTCOME is not here; where we could say none ourselves, those whose view is not."""
-        heard = self._outcomes if self._said else {*self._outcomes, *self._dispute.heard}
+        heard = self._outcomes if self._said else {*self._outcomes, *self._broadcast.heard}
         return tuple(peer for peer in self._attempt.roster.active if peer not in heard)
 
     def proofs(self) -> list[bytes]:

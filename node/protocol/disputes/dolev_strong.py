@@ -27,7 +27,7 @@ def round_timer(step: int, attempt: int) -> str:
     return f"dispute {step}.{attempt}"
 
 
-class Dispute:
+class DolevStrong:
     """One peer's side of the agreement on views.
 
     Args:

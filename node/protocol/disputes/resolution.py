@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from btard.node.protocol.adjudication.case import Trial
+from btard.node.protocol.adjudication.case import Case
 from btard.node.protocol.adjudication.charges import Equivocation, Publication, Ruled
 from btard.node.protocol.adjudication.verdict import Guilt
 from btard.node.protocol.attempt.attempt import Attempt
@@ -96,7 +96,7 @@ def trigger_in(messages: Iterable[Signed], attempt: Attempt) -> Trigger | None:
     return None
 
 
-class Union:
+class ViewMerge:
     """The messages of all views that count, laid out as a transcript.
 
     Args:
@@ -120,7 +120,7 @@ class Union:
         self._past = past
         self._heard, self._doubles = frozenset(heard), doubles
         self._reached = Phase.COMMIT
-        self._trial: Trial | None = None
+        self._trial: Case | None = None
         self._seen: dict[bytes, _Key] = {}
         self._said_closes: list[tuple[Close, Signed]] = []
         """All of them: a liar signs a third one so that the two which prove it hide the one of the certificate."""
@@ -263,7 +263,7 @@ class Union:
         if phase is Phase.REPORT:
             if any(owner not in shadow.aggregates for owner in shadow.aggregators):
                 raise LackingError
-            self._trial = Trial(shadow, self._past)
+            self._trial = Case(shadow, self._past)
         return following(shadow, phase, self._trial)[0]
 
     def _misfits(self, body: Body) -> bool:

@@ -9,23 +9,23 @@ from btard.node.protocol.attempt import timers
 from btard.node.protocol.attempt.deadlines import dispute_round_s, fetching_s
 from btard.node.protocol.attempt.ending import Trigger
 from btard.node.protocol.attempt.round import Round
-from btard.node.protocol.disputes.dispute import Arbitration, outcome_timer
+from btard.node.protocol.disputes.dispute import Dispute, outcome_timer
 from btard.node.protocol.disputes.dolev_strong import round_timer
 from btard.node.protocol.disputes.resolution import trigger_in
-from btard.node.protocol.peer_state import Seat
+from btard.node.protocol.peer_state import PeerState
 from btard.node.protocol.wire.admission import Place
 from btard.node.protocol.wire.encoding import decode_body
 from btard.node.protocol.wire.messages import Body, Endorsed, Hello, Outcome, Phase, Signed, View
 
 
-class Disputing(Seat):
+class DisputeRouter(PeerState):
     """The second layer of a peer: signed messages, and the disputes that they begin."""
 
     # --- messages ---------------------------------------------------------------------------------------------
 
     def _message(self, via: int | None, signed: Signed) -> str | None:
         """A signed message; returns why it is refused without any effect, None if it has one."""
-        admitted = self._mailroom.admit(signed, self._round, self._previous, self._step)
+        admitted = self._admission.admit(signed, self._round, self._previous, self._step)
         if isinstance(admitted, str):
             if admitted == "duplicate":
                 self._told_again(via, signed)
@@ -34,7 +34,7 @@ class Disputing(Seat):
         if isinstance(body, Hello):
             return self._hello(via, body, signed)
         if place is Place.AHEAD:
-            return self._mailroom.keep(body, signed)
+            return self._admission.keep(body, signed)
         if isinstance(body, View):
             return self._view(via, Endorsed(signed, ()))
         if isinstance(body, Outcome):
@@ -59,9 +59,9 @@ class Disputing(Seat):
             self._charge(self._arbitrate(current=False))
         return refused
 
-    def _charge(self, arbitration: Arbitration) -> None:
+    def _charge(self, dispute: Dispute) -> None:
         """What is known of an attempt that stands goes into a REPORT."""
-        self._proofs += [proof for proof in arbitration.proofs() if proof not in self._proofs]
+        self._proofs += [proof for proof in dispute.proofs() if proof not in self._proofs]
 
     def _hello(self, via: int | None, body: Hello, signed: Signed) -> str | None:
         """A greeting. One that another peer passes on says that the run has begun there: with the same greetings it
@@ -102,39 +102,39 @@ class Disputing(Seat):
 
     def _begin_rounds(self) -> None:
         """The rounds of the dispute of this attempt, once nobody can be left in the one before."""
-        arbitration = self._arbitration
-        if arbitration is not None and arbitration.frozen and not arbitration.begun and self._before.closed:
-            arbitration.begin()
+        dispute = self._dispute
+        if dispute is not None and dispute.frozen and not dispute.begun and self._before.closed:
+            dispute.begin()
 
-    def _arbitrate(self, current: bool) -> Arbitration:
+    def _arbitrate(self, current: bool) -> Dispute:
         """The arbitration of the current or the previous attempt, made on first use."""
         if current:
             assert self._round is not None
-            self._arbitration = self._arbitration or self._new_arbitration(self._round)
-            return self._arbitration
+            self._dispute = self._dispute or self._new_arbitration(self._round)
+            return self._dispute
         assert self._previous is not None
-        self._before.arbitration = self._before.arbitration or self._new_arbitration(self._previous)
-        return self._before.arbitration
+        self._before.dispute = self._before.dispute or self._new_arbitration(self._previous)
+        return self._before.dispute
 
     def _view(self, via: int | None, endorsed: Endorsed) -> str | None:
         """A view; before our own start of the dispute its contents are news like any other, and may be the start.
         Returns why it is refused without any effect, None if it has one."""
-        if any(known is not None and known.knows(endorsed.view) for known in (self._arbitration, self._background)):
+        if any(known is not None and known.knows(endorsed.view) for known in (self._dispute, self._background)):
             return "duplicate"
-        admitted = self._mailroom.admit(endorsed.view, self._round, self._previous, self._step)
+        admitted = self._admission.admit(endorsed.view, self._round, self._previous, self._step)
         if isinstance(admitted, str):
             return admitted
         place, body = admitted
         if not isinstance(body, View):
             return "unexpected_view"
         if place is Place.AHEAD:
-            return self._mailroom.keep(body, endorsed.view)
+            return self._admission.keep(body, endorsed.view)
         if place is Place.PREVIOUS:
             return self._view_late(via, body, endorsed)
-        arbitration, news = self._arbitrate(current=True), False
-        if not arbitration.begun and arbitration.hears(body.slot.sender):
+        dispute, news = self._arbitrate(current=True), False
+        if not dispute.begun and dispute.hears(body.slot.sender):
             news = self._look_into(via, body)
-        refused = arbitration.take_view(endorsed)
+        refused = dispute.take_view(endorsed)
         self._look_at_those_here()
         if refused is not None and news:
             self._drop(via, refused)  # but what it brought counts
@@ -147,7 +147,7 @@ class Disputing(Seat):
         assert self._round is not None
         news = False
         for signed in view.messages:
-            admitted = self._mailroom.admit(signed, self._round, self._previous, self._step)
+            admitted = self._admission.admit(signed, self._round, self._previous, self._step)
             if admitted == "duplicate":
                 continue
             if isinstance(admitted, str):
@@ -173,13 +173,13 @@ class Disputing(Seat):
         if self._before.closed:
             self._answer(via)
             return "late"
-        arbitration = self._arbitrate(current=False)
-        if not arbitration.begun and arbitration.hears(body.slot.sender):
+        dispute = self._arbitrate(current=False)
+        if not dispute.begun and dispute.hears(body.slot.sender):
             trigger = self._reason_to_join(body, endorsed)
             if trigger is not None:
                 self._join(trigger, endorsed)
                 return None
-        return arbitration.take_view(endorsed)
+        return dispute.take_view(endorsed)
 
     def _reason_to_join(self, body: View, endorsed: Endorsed) -> Trigger | None:
         """What a view proves, if enough peers have signed it for this window: all others can still join for it too."""
@@ -191,17 +191,17 @@ class Disputing(Seat):
     def _join(self, trigger: Trigger, endorsed: Endorsed) -> None:
         """Take part in the dispute of the attempt before, with our certificate. We go on speaking in this one, but its
         deadlines wait: who is still in the other cannot speak here."""
-        arbitration, before = self._arbitrate(current=False), self._before
-        arbitration.join(trigger, endorsed)
+        dispute, before = self._arbitrate(current=False), self._before
+        dispute.join(trigger, endorsed)
         # The certificate will win: whoever is to blame is charged in a REPORT, also where we do not see the end.
-        self._charge(arbitration)
+        self._charge(dispute)
         self._out += [CancelTimer(timers.BEFORE), *(CancelTimer(name) for name in timers.OF_AN_ATTEMPT)]
         before.held = True
 
     def _join_for_early_views(self) -> None:
         """We have ended an attempt of which views were here already."""
         before = self._before
-        for view in before.arbitration.early if before.arbitration is not None and not before.closed else ():
+        for view in before.dispute.early if before.dispute is not None and not before.closed else ():
             body, endorsed = decode_body(view.body), Endorsed(view, ())
             trigger = self._reason_to_join(body, endorsed) if isinstance(body, View) else None
             if trigger is not None:
@@ -248,8 +248,8 @@ class Disputing(Seat):
         if round_ is None or before.closed:
             return
         spoke = round_.attempt.transcript.spoke
-        if self._arbitration is not None:
-            spoke = self._arbitration.spoke | spoke
+        if self._dispute is not None:
+            spoke = self._dispute.spoke | spoke
         active = round_.attempt.roster.active
         if len(spoke) >= len(active) - 1 and all(peer in spoke or peer == self.me for peer in active):
             self._close_before(tuple(spoke[peer] for peer in active if peer in spoke))
@@ -264,14 +264,14 @@ class Disputing(Seat):
         joined = before.joined
         before.closed, before.proof = True, proof
         self._out.append(CancelTimer(timers.BEFORE))
-        if joined and previous is not None and before.arbitration is not None:
+        if joined and previous is not None and before.dispute is not None:
             attempt = previous.attempt
-            if before.arbitration.resolved is None:
+            if before.dispute.resolved is None:
                 others = tuple(peer for peer in attempt.roster.active if peer != self.me)
                 self._out.append(Forward(others, (*self._certificate, *proof)))
                 for timer in (round_timer, outcome_timer):
                     self._out.append(CancelTimer(timer(attempt.step, attempt.number)))
-                before.arbitration = None
+                before.dispute = None
         if before.held:
             before.held = False
             if self._round is not None and not self._round.frozen:
@@ -284,9 +284,9 @@ class Disputing(Seat):
             self._before.answered.add(via)
             self._out.append(Forward((via,), (*self._certificate, *self._before.proof)))
 
-    def _new_arbitration(self, round_: Round) -> Arbitration:
+    def _new_arbitration(self, round_: Round) -> Dispute:
         place = round_.attempt.step, round_.attempt.number
-        return Arbitration(round_, self._out, partial(self._abstains, place))
+        return Dispute(round_, self._out, partial(self._abstains, place))
 
     def _abstains(self, place: tuple[int, int]) -> bool:
         """True in a dispute that we may have missed a part of, having been away: the others' OUTCOME counts. Not where

@@ -27,7 +27,7 @@ from btard.node.protocol.adjudication.charges import (
     encode_equivocation,
     equivocation,
 )
-from btard.node.protocol.adjudication.verdict import Bench, gradient_fault, judge
+from btard.node.protocol.adjudication.verdict import CaseFile, gradient_fault, judge
 from btard.node.protocol.attempt.attempt import Attempt
 from btard.node.protocol.attempt.phases import LackingError, bytes_guilt
 from btard.node.protocol.evidence.explanation import testimony
@@ -174,7 +174,7 @@ class Verifier:
             return self._check_probation(evidence, trial, past)
         if isinstance(evidence.charge, Withheld | Unusable):
             return self._compare(evidence, bytes_guilt(evidence.charge, trial), "transcript")
-        found = judge((evidence.charge,), Bench(trial, past, {}))
+        found = judge((evidence.charge,), CaseFile(trial, past, {}))
         return self._compare(evidence, found.removals, "transcript")
 
     def _check_pair(self, ban: Ban, accused: int, pair: bytes) -> Proof:
@@ -211,7 +211,7 @@ class Verifier:
         require(not committed or complete, "the aggregates of the step before are missing")
         item = Contribution(past.step, past.number, charge.accused)
         fault = gradient_fault(past, charge.accused, recomputed_D)
-        found = judge((charge,), Bench(trial, past, {charge.accused: recomputed_D}, faults={item: fault}))
+        found = judge((charge,), CaseFile(trial, past, {charge.accused: recomputed_D}, faults={item: fault}))
         return self._compare(evidence, found.removals, "recomputation")
 
     def _check_probation(self, evidence: Evidence, trial: Attempt, past: Attempt | None) -> Proof:

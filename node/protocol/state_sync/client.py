@@ -35,7 +35,7 @@ from btard.node.protocol.roster import Roster
 from btard.node.protocol.settings import Settings, Tools
 from btard.node.protocol.state.snapshot import Past, Resumption
 from btard.node.protocol.state.state import State, norms_digest, parameters_digest
-from btard.node.protocol.state_sync.messages import Lesson, after_dispute, certified, complete, finished_phases
+from btard.node.protocol.state_sync.messages import Snapshot, after_dispute, certified, complete, finished_phases
 from btard.node.protocol.state_sync.probation import candidates_of, gradient_digest, join_slot
 from btard.node.protocol.wire.digest import tensor_digest
 from btard.node.protocol.wire.messages import Join, Phase
@@ -50,12 +50,12 @@ _PARAMETERS, _OPTIMISER = 0, 1
 class _Target:
     """A state that a quorum tells, while its vectors are on their way; `sources` may be asked for them."""
 
-    lesson: Lesson
+    snapshot: Snapshot
     sources: tuple[int, ...]
     past: Attempt | None
 
 
-class Candidate:
+class StateSyncClient:
     """One peer's way back; its owner reads `convinced`, `resumption` and `ended` after each call.
 
     Args:
@@ -78,7 +78,7 @@ class Candidate:
         """Where to go on, once we are let in and have everything."""
         self.ended: str | None = None
         """Why there is no way back."""
-        self._offers: dict[int, Lesson] = {}
+        self._offers: dict[int, Snapshot] = {}
         self._target: _Target | None = None
         self._held: dict[BulkKey, Tensor] = {}
         self._asked: dict[BulkKey, list[int]] = {}
@@ -87,7 +87,7 @@ class Candidate:
     @property
     def step(self) -> int:
         """The step whose state we hold or fetch."""
-        return self._target.lesson.now.summary.step if self._target is not None else self.state.step
+        return self._target.snapshot.now.summary.step if self._target is not None else self.state.step
 
     def ask(self) -> None:
         """Ask all peers of the roster that we know for a newer state."""
@@ -101,16 +101,16 @@ class Candidate:
 
     # --- inputs -----------------------------------------------------------------------------------------------
 
-    def learn(self, via: int, lesson: Lesson) -> None:
+    def learn(self, via: int, snapshot: Snapshot) -> None:
         """A neighbour tells a state."""
         known = self.state.roster
         heard = via in known.active and via != self._me
-        if not heard or lesson.now.summary.step <= self.step:
-            if heard and self._target is not None and lesson.word == self._target.lesson.word:
+        if not heard or snapshot.now.summary.step <= self.step:
+            if heard and self._target is not None and snapshot.word == self._target.snapshot.word:
                 return self._more(via)
             return self._out.append(Dropped(via, "old_lesson"))
-        self._offers[via] = lesson
-        alike = tuple(sorted(peer for peer, told in self._offers.items() if told.word == lesson.word))
+        self._offers[via] = snapshot
+        alike = tuple(sorted(peer for peer, told in self._offers.items() if told.word == snapshot.word))
         if len(alike) <= known.faults:
             return None
         for peer in alike:
@@ -158,9 +158,9 @@ class Candidate:
 
     # --- a new state ------------------------------------------------------------------------------------------
 
-    def _choose(self, lesson: Lesson, sources: tuple[int, ...]) -> None:
+    def _choose(self, snapshot: Snapshot, sources: tuple[int, ...]) -> None:
         """A quorum tells this state: fetch it, unless it holds no place for us."""
-        summary = lesson.now.summary
+        summary = snapshot.now.summary
         newcomer = (self._me, summary.step) in summary.returned
         if self._me in summary.active and not newcomer:
             return  # we are in, and only late: the others wait for us
@@ -170,8 +170,8 @@ class Candidate:
         elif summary.step > self._settings.steps:
             self.ended = "silent"
         else:
-            past = self._attempt_before(lesson) if newcomer and lesson.past is not None else None
-            self._target, self._held, self._asked = _Target(lesson, sources, past), {}, {}
+            past = self._attempt_before(snapshot) if newcomer and snapshot.past is not None else None
+            self._target, self._held, self._asked = _Target(snapshot, sources, past), {}, {}
             for key in self._wanted():
                 for _ in sources if newcomer else sources[:1]:
                     self._pull(key)
@@ -190,7 +190,7 @@ class Candidate:
 
     def _wanted(self) -> list[BulkKey]:
         assert self._target is not None
-        step, past = self._target.lesson.now.summary.step, self._target.past
+        step, past = self._target.snapshot.now.summary.step, self._target.past
         keys = [BulkKey(step, 0, BulkKind.STATE, 0, part) for part in (_PARAMETERS, _OPTIMISER)]
         if past is not None:
             if self.state.step != step - 1:
@@ -214,7 +214,7 @@ class Candidate:
 
     def _proves(self, key: BulkKey, values_P: Tensor) -> bool:
         assert self._target is not None
-        summary, past = self._target.lesson.now.summary, self._target.past
+        summary, past = self._target.snapshot.now.summary, self._target.past
         if key.kind is BulkKind.AGGREGATE:
             return past is not None and past.aggregate_matches(key.owner, values_P)
         of = past.state.summary if past is not None and key.step == summary.step - 1 else summary
@@ -228,20 +228,20 @@ class Candidate:
 
     def _arrive(self) -> None:
         assert self._target is not None
-        lesson, past = self._target.lesson, self._target.past
-        summary, norms = lesson.now.summary, lesson.past.norms if lesson.past is not None else ()
+        snapshot, past = self._target.snapshot, self._target.past
+        summary, norms = snapshot.now.summary, snapshot.past.norms if snapshot.past is not None else ()
         vectors = [self._held[BulkKey(summary.step, 0, BulkKind.STATE, 0, part)] for part in (_PARAMETERS, _OPTIMISER)]
         state = State(
             summary.step, vectors[0], vectors[1], summary.r, Roster(self.state.roster.keys, summary.active),
             summary.bans, NormWindow(norms), Draw(summary.validators, summary.validator_count), summary.fingerprints,
             summary.complaints, summary.probation, summary.returned, late=summary.late,
             bounds=summary.bounds, summary=summary,
-            certificate=lesson.now.certificate,
+            certificate=snapshot.now.certificate,
         )  # fmt: skip
         state = after_dispute(state)
         self._out += [CancelTimer(PULL), CancelTimer(ASK)]
         if past is not None:
-            self.resumption = Resumption(state, 0, self._past(past), lesson.now.certificate, ())
+            self.resumption = Resumption(state, 0, self._past(past), snapshot.now.certificate, ())
             return
         self.state, self._target, self._held, self._asked = state, None, {}, {}
         self._out.append(PhaseEntered(state.step, 0, Phase.JOIN.name))
@@ -250,12 +250,12 @@ class Candidate:
             self._out.append(ComputeGradient(Purpose.OWN, state.step, self._me, state.parameters_D, seed))
         self.ask()
 
-    def _holds(self, lesson: Lesson) -> bool:
+    def _holds(self, snapshot: Snapshot) -> bool:
         """The certificates hold, and what a newcomer is told of the step before is what the digests in the certified
         state name."""
-        summary, past = lesson.now.summary, lesson.past
+        summary, past = snapshot.now.summary, snapshot.past
         roster, settings, verify = self.state.roster, self._settings, self._tools.verify
-        if not certified(lesson.now, roster, settings, verify):
+        if not certified(snapshot.now, roster, settings, verify):
             return False
         if (self._me, summary.step) not in summary.returned:
             return past is None  # nobody tells more to a peer that it does not let in
@@ -267,11 +267,11 @@ class Candidate:
         if not complete(past, settings, then, summary.step - 1, verify):
             return False
         right = norms_digest(NormWindow(past.norms)) == summary.norms
-        return right and self._attempt_before(lesson).transcript.digest == summary.transcript
+        return right and self._attempt_before(snapshot).transcript.digest == summary.transcript
 
-    def _attempt_before(self, lesson: Lesson) -> Attempt:
+    def _attempt_before(self, snapshot: Snapshot) -> Attempt:
         """The committed attempt of the step before, without its tensors."""
-        past, now = lesson.past, lesson.now.summary
+        past, now = snapshot.past, snapshot.now.summary
         assert past is not None and past.before is not None
         before = past.before.summary
         roster = self.state.roster.at(now.bans, now.returned, before.step, past.number)

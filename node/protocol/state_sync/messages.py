@@ -37,7 +37,7 @@ class Past(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=T
     norms: tuple[tuple[float, ...], ...]
 
 
-class Lesson(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+class Snapshot(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """The agreed state, and for a peer that it lets back the step before it."""
 
     now: Certified
@@ -51,7 +51,7 @@ class Lesson(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
         return encode((self.now.summary.digest, past.number if past is not None else -1, before))
 
 
-def lesson_of(state: State, past: Attempt | None) -> Lesson:
+def lesson_of(state: State, past: Attempt | None) -> Snapshot:
     """What to tell.
 
     Args:
@@ -61,11 +61,11 @@ def lesson_of(state: State, past: Attempt | None) -> Lesson:
     assert state.summary is not None
     now = Certified(state.summary, state.certificate)
     if past is None:
-        return Lesson(now)
+        return Snapshot(now)
     before = Certified(past.state.summary, past.state.certificate) if past.state.summary is not None else None
     finished = (phase for phase in past.transcript.finished)
     messages = tuple(signed for phase in finished for signed in past.transcript.signed(phase).values())
-    return Lesson(now, Past(past.number, before, messages, state.norms.steps))
+    return Snapshot(now, Past(past.number, before, messages, state.norms.steps))
 
 
 def certified(told: Certified, known: Roster, settings: Settings, verify: Verify) -> bool:
@@ -130,10 +130,10 @@ def finished_phases(messages: Sequence[Signed]) -> tuple[Phase, ...]:
     return tuple(sorted({decode_body(signed.body).slot.phase for signed in messages}, key=lambda phase: phase.value))
 
 
-_decoder = msgspec.msgpack.Decoder(Lesson)
+_decoder = msgspec.msgpack.Decoder(Snapshot)
 
 
-def decode_lesson(data: bytes) -> Lesson:
+def decode_lesson(data: bytes) -> Snapshot:
     """The lesson in `data`.
 
     Raises:

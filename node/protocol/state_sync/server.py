@@ -18,13 +18,13 @@ from btard.node.protocol.api.events import (
     MessageArrived,
     Output,
     SendBulk,
-    Teach,
+    SendSnapshot,
     TranscriptRequested,
 )
 from btard.node.protocol.attempt.attempt import Attempt
 from btard.node.protocol.settings import Settings, Tools
 from btard.node.protocol.state.state import State
-from btard.node.protocol.state_sync.messages import Lesson, lesson_of
+from btard.node.protocol.state_sync.messages import Snapshot, lesson_of
 from btard.node.protocol.state_sync.probation import candidates_of, join_slot, joins_fit
 from btard.node.protocol.wire.certificate import open_signed
 from btard.node.protocol.wire.encoding import decode_body, encode_signed
@@ -36,7 +36,7 @@ _LESSONS = 8
 _PER_STEP = 2
 
 
-class Porch:
+class StateSyncServer:
     """One active peer's side of all probations.
 
     Args:
@@ -82,12 +82,12 @@ class Porch:
         newcomers = _newcomers(state)
         self._told.update(newcomers)
         if newcomers:
-            self._out.append(Teach(newcomers, lesson_of(state, past)))
+            self._out.append(SendSnapshot(newcomers, lesson_of(state, past)))
         waiting = tuple(sorted(peer for peer in self._asking if peer not in newcomers))
         self._asking = {}
         if waiting:
             self._told.update(waiting)
-            self._out.append(Teach(waiting, lesson_of(state, None)))
+            self._out.append(SendSnapshot(waiting, lesson_of(state, None)))
         self._joins = {key: held for key, held in self._joins.items() if key[0] >= state.step - 1}
         self._served = {(via, key) for via, key in self._served if key.step >= state.step - 1}
 
@@ -108,10 +108,10 @@ class Porch:
             self._asking[via] = step
         return None
 
-    def _tell(self, via: int, lesson: Lesson) -> None:
+    def _tell(self, via: int, snapshot: Snapshot) -> None:
         if self._patient(via):
             self._told[via] += 1
-            self._out.append(Teach((via,), lesson))
+            self._out.append(SendSnapshot((via,), snapshot))
 
     def _patient(self, via: int) -> bool:
         """True while a peer has not used up its lessons."""

@@ -28,7 +28,7 @@ class Place(Enum):
     AHEAD = "ahead"
 
 
-class Mailroom:
+class Admission:
     """Sorts what arrives by attempt; what is ahead of us waits, bounded per sender and phase.
 
     Args:

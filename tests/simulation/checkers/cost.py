@@ -11,7 +11,7 @@ from btard.node.protocol.api.notices import Accused, Banned, Committed, Disputed
 from btard.node.protocol.attempt.attempt import Attempt
 from tests.simulation.hooked import Hooked
 from tests.simulation.oracle import REVEAL, bounds, told
-from tests.simulation.stage import Stage
+from tests.simulation.stage import SimulationControl
 
 _BYTES_PER_PEER = 400
 """A message's size grows with n, never with d: bound per message, for each peer of the roster."""
@@ -46,14 +46,14 @@ class _Tally:
 class Cost:
     """Adds up what each honest peer sent between two commits and compares it with the formula."""
 
-    def __init__(self, stage: Stage) -> None:
+    def __init__(self, stage: SimulationControl) -> None:
         self._stage = stage
         self._dimension = stage.task.dimension
         self._patience_s = 2.0 * stage.run.delivery_bound_s
         self._before = {node: Traffic() for node in stage.honest}
         self._tallies = {node: _Tally() for node in stage.honest}
         self._active = dict.fromkeys(stage.honest, stage.run.peers)
-        self._lessons = dict.fromkeys(stage.honest, (0, 0))
+        self._snapshots = dict.fromkeys(stage.honest, (0, 0))
         """Lessons that a peer has given until its last two steps were committed."""
         self._recalled = dict.fromkeys(stage.honest, 0)
         self._disputes: dict[int, set[tuple[int, int]]] = {node: set() for node in stage.honest}
@@ -134,11 +134,11 @@ class Cost:
         peers, others, tally = self._stage.run.peers, active - 1, self._tallies[node]
         # Whoever was removed in the step before is told why, and may be many more than are left.
         company, self._company[node] = max(others, self._company.get(node, 0)), others
-        lessons = self._taught(node)
+        snapshots = self._taught(node)
         recalls = self._told_again(node)
-        calm = tally.calm and step > self._disturbed + 1 and not lessons and not recalls
+        calm = tally.calm and step > self._disturbed + 1 and not snapshots and not recalls
         messages = traffic.messages - before.messages
-        most = others * peers * tally.slow + lessons + recalls
+        most = others * peers * tally.slow + snapshots + recalls
         if step in self._slow_steps or self._stage.roles:
             # A certificate is passed on once for each attempt when somebody else passes it on, be it without cause.
             most += others * peers
@@ -159,8 +159,8 @@ class Cost:
 
     def _taught(self, node: int) -> int:
         """Lessons to peers that come back, in this step or the one before: each is a message, its peer has tensors."""
-        told = sum(self._stage.simulation.nodes[node].peer._porch._told.values())
-        before, self._lessons[node] = self._lessons[node], (self._lessons[node][1], told)
+        told = sum(self._stage.simulation.nodes[node].peer._sync_server._told.values())
+        before, self._snapshots[node] = self._snapshots[node], (self._snapshots[node][1], told)
         return told - before[0]
 
     def _told_again(self, node: int) -> int:
