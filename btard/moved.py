@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import warnings
 from collections.abc import Sequence
@@ -203,11 +204,18 @@ def name_of(old: str) -> str:
     return f"btard.{moved}"
 
 
-def advice(error: BaseException) -> str:
-    """What to write in the place of an old name that could not be imported; empty for any other error."""
-    old = getattr(error, "name", None) if isinstance(error, ImportError) else None
-    if old is None or old.partition(".")[0] not in OLD:
+def advice(error: BaseException, line: str = "") -> str:
+    """What to write in the place of an old name that could not be imported; empty for any other error.
+
+    Args:
+        line: the line of the program that imports it; an error alone names the package at most.
+    """
+    missing = (error.name or "") if isinstance(error, ModuleNotFoundError) else ""
+    package = missing.partition(".")[0]
+    if package not in OLD:
         return ""
+    found = re.search(rf"\b{package}(\.\w+)*", line)
+    old = found[0] if found else missing
     return f"; since version 0.2 {old} is {name_of(old)}"
 
 

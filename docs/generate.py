@@ -113,7 +113,7 @@ CONTENTS: Mapping[int, tuple[str, str]] = {
     1: ("relayed view", "[`Endorsed`](#endorsed)"),
     2: ("request for a tensor", "[`BulkKey`](#bulkkey)"),
     3: ("request for a transcript", "step and attempt, four little-endian bytes each"),
-    4: ("lesson", "[`Snapshot`](#lesson)"),
+    4: ("snapshot", "[`Snapshot`](#snapshot)"),
 }
 """Name and content of each kind of control message (node/transport/envelope.py)."""
 

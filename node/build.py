@@ -58,7 +58,7 @@ class Node:
         adversary: the filters around the peer, None for an honest node.
         signer: signs what the machine says.
         task: the model and its data.
-        keeper: where it notes what it needs after a crash, if anywhere.
+        checkpointer: where it notes what it needs after a crash, if anywhere.
         gradient: how it computes gradients; None: as the task does.
     """
 
@@ -224,7 +224,7 @@ def build_node(
         fingerprint: of the environment its gradients are computed in.
         check: the signature check; a simulator shares one that remembers.
         compute: an attacker's means to recompute gradients; None: `task.gradient`.
-        keeper: where the node notes what it needs after a crash; None: nowhere.
+        checkpointer: where the node notes what it needs after a crash; None: nowhere.
 
     Raises:
         ConfigError: an unknown attack, rule or parameter.

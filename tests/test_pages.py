@@ -47,10 +47,11 @@ def test_modules_that_a_page_names_are_there(name: str) -> None:
 
 def test_every_module_of_the_core_has_its_group() -> None:
     page = (DOCS / "architecture.md").read_text(encoding="utf-8").partition("## The life of a message")[0]
-    groups = re.findall(r"^\| [^|]+ \| (`[^|]+`) \|", page, re.MULTILINE)
-    named = [name for group in groups for name in re.findall(r"`(\w+)`", group)]
-    modules = {path.stem for path in (ROOT / "node" / "protocol").glob("*.py")} - {"__init__"}
-    assert sorted(named) == sorted(modules)
+    rows = re.findall(r"^\| `([\w.]+)` \| (`[^|]+`) \|", page, re.MULTILINE)
+    named = {f"{folder}/{name}" for folder, group in rows for name in re.findall(r"`(\w+)`", group)}
+    core = ROOT / "node" / "protocol"
+    files = [path.relative_to(core).with_suffix("") for path in core.rglob("*.py") if path.stem != "__init__"]
+    assert named == {f"{path.parent}/{path.name}" for path in files}
 
 
 def commands() -> list[tuple[str, str, str]]:

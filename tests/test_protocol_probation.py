@@ -33,7 +33,7 @@ from btard.node.protocol.settings import Settings
 from btard.node.protocol.state.state import Ban, State
 from btard.node.protocol.state_sync import client as rejoining
 from btard.node.protocol.state_sync.client import StateSyncClient
-from btard.node.protocol.state_sync.messages import Certified, Snapshot, certified, lesson_of
+from btard.node.protocol.state_sync.messages import Certified, Snapshot, certified, snapshot_of
 from btard.node.protocol.state_sync.probation import (
     Review,
     candidates,
@@ -147,7 +147,7 @@ def lie(signers: tuple[int, ...]) -> Snapshot:
 
 def test_a_state_counts_when_more_than_f_tell_it() -> None:
     out: list[Output] = []
-    candidate, truth = waiting(out), lesson_of(stage_and_state()[1], None)
+    candidate, truth = waiting(out), snapshot_of(stage_and_state()[1], None)
     candidate.learn(0, truth)
     candidate.learn(0, truth)
     candidate.learn(3, truth)
@@ -204,7 +204,7 @@ def test_mutations_without_the_quorum_and_the_certificate_the_false_state_is_tak
 )  # fmt: skip
 def test_what_a_certificate_must_hold(change: Callable[[Certified], Certified], holds: bool) -> None:
     stage, state = stage_and_state()
-    told, known = lesson_of(state, None).now, Roster.genesis(state.roster.keys)
+    told, known = snapshot_of(state, None).now, Roster.genesis(state.roster.keys)
     verify = stage.simulation.nodes[0].peer.tools.verify
     assert certified(change(told), known, settings(), verify) is holds
     stranger = replace(known, active=(5,))
@@ -214,7 +214,7 @@ def test_what_a_certificate_must_hold(change: Callable[[Certified], Certified], 
 def test_vectors_are_taken_by_their_digests_and_the_gradient_is_signed() -> None:
     stage, state = stage_and_state()
     out: list[Output] = []
-    candidate, truth = waiting(out), lesson_of(state, None)
+    candidate, truth = waiting(out), snapshot_of(state, None)
     for via in (0, 1, 2):
         candidate.learn(via, truth)
     asked = [each for each in out if isinstance(each, RequestBulk)]
@@ -247,7 +247,7 @@ def join(node: Node, step: int, gradient: bytes = bytes(32), sender: int = GONE)
 def test_who_is_gone_is_told_and_served_once_for_each(peer: tuple[Node, list[Output]]) -> None:
     machine = peer[0].peer
     (taught,) = machine.handle(TranscriptRequested(GONE, 1, 0))
-    assert taught == SendSnapshot((GONE,), lesson_of(machine.state, None))
+    assert taught == SendSnapshot((GONE,), snapshot_of(machine.state, None))
     assert machine.handle(TranscriptRequested(GONE, 3, 0)) == [], "there is nothing newer yet"
     key = BulkKey(3, 0, BulkKind.STATE, 0, 1)
     (sent,) = machine.handle(BulkRequested(GONE, key))

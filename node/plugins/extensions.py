@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import inspect
+import linecache
 import sys
 import traceback
 from collections.abc import Sequence
@@ -107,20 +108,20 @@ def _run(path: Path, name: str) -> None:
         raise ConfigError(f"--import {path} failed{_where(error, path)}: {error}") from error
     except Exception as error:
         del sys.modules[name]
-        said = f"{type(error).__name__}: {error}{moved.advice(error)}"
+        said = f"{type(error).__name__}: {error}{moved.advice(error, _line(error, path)[1])}"
         raise ConfigError(f"--import {path} failed{_where(error, path)}: {said}; repair the file") from error
 
 
 def _where(error: Exception, path: Path) -> str:
     """The last line of the file that the error passed through."""
-    if isinstance(error, SyntaxError):
-        return f" in line {error.lineno}"
-    line, trace = None, error.__traceback__
-    while trace is not None:
-        if trace.tb_frame.f_code.co_filename == str(path):
-            line = trace.tb_lineno
-        trace = trace.tb_next
-    return f" in line {line}" if line is not None else ""
+    number = error.lineno if isinstance(error, SyntaxError) else _line(error, path)[0]
+    return f" in line {number}" if number is not None else ""
+
+
+def _line(error: Exception, path: Path) -> tuple[int | None, str]:
+    """Number and text of the last line of a file that an error passed through."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    return (lines[-1], linecache.getline(str(path), lines[-1] or 0)) if lines else (None, "")
 
 
 def place(target: object) -> str:

@@ -28,7 +28,7 @@ class DurableMachine:
     Args:
         machine: takes the inputs.
         peer: the honest peer inside it.
-        keeper: where to.
+        checkpointer: where to.
     """
 
     def __init__(self, machine: Machine, peer: Peer, checkpointer: Checkpointer) -> None:

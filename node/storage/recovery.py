@@ -26,7 +26,7 @@ class Recovery:
     """What a node was doing when it was stopped.
 
     Args:
-        keeper: its memory.
+        checkpointer: its memory.
         at: where to go on; None: at the start.
         heard: what it had heard since.
         away_s: how long ago that was.
@@ -80,7 +80,7 @@ def without_dispute(checkpointer: Checkpointer, at: Resumption, heard: tuple[Inp
     no views of it. They were of a network that was cut, and where they still matter the others tell them again.
 
     Args:
-        keeper: its memory, which has recalled `heard`; what was signed stays signed.
+        checkpointer: its memory, which has recalled `heard`; what was signed stays signed.
         at: where it goes on.
         heard: what it had heard.
     """

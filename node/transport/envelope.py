@@ -27,7 +27,7 @@ from btard.node.protocol.wire.encoding import (
 )
 from btard.node.protocol.wire.messages import Endorsed, Signed
 
-_SIGNED, _ENDORSED, _REQUEST, _TRANSCRIPT, _LESSON = b"\x00", b"\x01", b"\x02", b"\x03", b"\x04"
+_SIGNED, _ENDORSED, _REQUEST, _TRANSCRIPT, _SNAPSHOT = b"\x00", b"\x01", b"\x02", b"\x03", b"\x04"
 _PLACE = struct.Struct("<II")
 
 
@@ -41,7 +41,7 @@ def seal(content: Signed | Endorsed | BulkKey | RequestTranscript | Snapshot) ->
         case BulkKey():
             return _REQUEST + encode(content)
         case Snapshot():
-            return _LESSON + encode(content)
+            return _SNAPSHOT + encode(content)
         case RequestTranscript(step=step, attempt=attempt):
             return _TRANSCRIPT + _PLACE.pack(step, attempt)
 
@@ -61,6 +61,6 @@ def unseal(via: int, data: bytes) -> Input:
         return BulkRequested(via, decode_key(content))
     if kind == _TRANSCRIPT and len(content) == _PLACE.size:
         return TranscriptRequested(via, *_PLACE.unpack(content))
-    if kind == _LESSON:
+    if kind == _SNAPSHOT:
         return SnapshotArrived(via, decode_lesson(content))
     raise WireError(f"a control message of unknown kind {kind!r}")

@@ -240,7 +240,7 @@ class Returning:
                 yield event
 
     def _mutated(self, source: Source) -> Snapshot:
-        """A recorded lesson, changed where only its teller answers for it, or anywhere; what it holds may be signed."""
+        """A recorded snapshot, changed where its teller alone answers for it, or anywhere; it may be signed."""
         raw = msgspec.msgpack.decode(encode(self._snapshot(source)))
         now, past = raw
         lists = [now[1]] if past is None else [now[1], past[2]]

@@ -1,5 +1,5 @@
-"""What a lying teacher can make of a lesson: each lie leaves the states as they are, so that the lesson is like those
-of honest peers, and changes what only the liar's own lesson holds."""
+"""What a lying teacher can make of a snapshot: each lie leaves the states as they are, so that it is like those
+of honest peers, and changes what only the liar's own snapshot holds."""
 
 from __future__ import annotations
 

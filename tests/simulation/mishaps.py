@@ -33,7 +33,7 @@ from btard.node.protocol.api.events import (
     ViewArrived,
 )
 from btard.node.protocol.state.snapshot import Resumption
-from btard.node.protocol.state_sync.messages import lesson_of
+from btard.node.protocol.state_sync.messages import snapshot_of
 from btard.node.protocol.wire.encoding import encode_body, signing_bytes
 from btard.node.protocol.wire.messages import Body, Commit, Endorsed, Hello, Join, Phase, Signed, Slot, View
 from btard.node.storage.checkpointer import Checkpointer
@@ -288,7 +288,7 @@ class Strangers:
             case "lesson" | "lying lesson":
                 if attempt.state.summary is None:
                     return None
-                snapshot = lesson_of(attempt.state, peer.past)
+                snapshot = snapshot_of(attempt.state, peer.past)
                 if what == "lying lesson":
                     snapshot = LIES[dice.choice(sorted(LIES))](snapshot, self._signer, nobody)
                 return SnapshotArrived(via, snapshot)

@@ -174,7 +174,7 @@ class RequestBulk:
 @dataclass(frozen=True, slots=True)
 class RequestTranscript:
     """Ask peers for everything that was said in an attempt: we were started again in the midst of it. If they have
-    removed us since, they answer with a lesson as soon as there is a newer state than the one before that attempt."""
+    removed us since, they answer with a snapshot as soon as there is a newer state than the one before that attempt."""
 
     to: tuple[int, ...]
     step: int

@@ -30,7 +30,7 @@ class InputHandling:
         gradients: of this step, kept from attempt to attempt.
         out: where outputs are appended.
         proofs: encoded equivocations of earlier attempts, for our REPORT.
-        porch: holds the JOINs of the step before, for our REPORT.
+        sync_server: holds the JOINs of the step before, for our REPORT.
         again: we were started again in the midst of this attempt, and ask for the tensors that we have lost.
         patience_s: how long others may be in coming to this attempt, beyond what its first deadline allows for.
         watch: what the driver says of the time.

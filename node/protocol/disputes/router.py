@@ -107,13 +107,13 @@ class DisputeRouter(PeerState):
             dispute.begin()
 
     def _arbitrate(self, current: bool) -> Dispute:
-        """The arbitration of the current or the previous attempt, made on first use."""
+        """The dispute of the current or the previous attempt, made on first use."""
         if current:
             assert self._round is not None
-            self._dispute = self._dispute or self._new_arbitration(self._round)
+            self._dispute = self._dispute or self._new_dispute(self._round)
             return self._dispute
         assert self._previous is not None
-        self._before.dispute = self._before.dispute or self._new_arbitration(self._previous)
+        self._before.dispute = self._before.dispute or self._new_dispute(self._previous)
         return self._before.dispute
 
     def _view(self, via: int | None, endorsed: Endorsed) -> str | None:
@@ -284,7 +284,7 @@ class DisputeRouter(PeerState):
             self._before.answered.add(via)
             self._out.append(Forward((via,), (*self._certificate, *self._before.proof)))
 
-    def _new_arbitration(self, round_: Round) -> Dispute:
+    def _new_dispute(self, round_: Round) -> Dispute:
         place = round_.attempt.step, round_.attempt.number
         return Dispute(round_, self._out, partial(self._abstains, place))
 

@@ -153,7 +153,7 @@ def gather(
     """The evidence file of one guilt.
 
     Args:
-        guilt: what the tribunal found.
+        guilt: what judging found.
         ban: the entry it became.
         trial: the attempt, with its CLOSEs.
         past: the committed attempt before it.

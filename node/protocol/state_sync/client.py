@@ -114,7 +114,7 @@ class StateSyncClient:
         if len(alike) <= known.faults:
             return None
         for peer in alike:
-            # Only the states are told alike: the rest of a lesson may be a liar's.
+            # Only the states are told alike: the rest of a snapshot may be a liar's.
             if self._holds(self._offers[peer]):
                 return self._choose(self._offers[peer], alike)
         return self._out.append(Dropped(via, "uncertified_lesson"))

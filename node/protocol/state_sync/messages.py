@@ -51,7 +51,7 @@ class Snapshot(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fiel
         return encode((self.now.summary.digest, past.number if past is not None else -1, before))
 
 
-def lesson_of(state: State, past: Attempt | None) -> Snapshot:
+def snapshot_of(state: State, past: Attempt | None) -> Snapshot:
     """What to tell.
 
     Args:
@@ -134,9 +134,9 @@ _decoder = msgspec.msgpack.Decoder(Snapshot)
 
 
 def decode_lesson(data: bytes) -> Snapshot:
-    """The lesson in `data`.
+    """The snapshot in `data`.
 
     Raises:
-        WireError: not a lesson.
+        WireError: not a snapshot.
     """
-    return decoded(_decoder, data, "a lesson")
+    return decoded(_decoder, data, "a snapshot")

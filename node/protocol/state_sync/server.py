@@ -24,7 +24,7 @@ from btard.node.protocol.api.events import (
 from btard.node.protocol.attempt.attempt import Attempt
 from btard.node.protocol.settings import Settings, Tools
 from btard.node.protocol.state.state import State
-from btard.node.protocol.state_sync.messages import Snapshot, lesson_of
+from btard.node.protocol.state_sync.messages import Snapshot, snapshot_of
 from btard.node.protocol.state_sync.probation import candidates_of, join_slot, joins_fit
 from btard.node.protocol.wire.certificate import open_signed
 from btard.node.protocol.wire.encoding import decode_body, encode_signed
@@ -57,7 +57,7 @@ class StateSyncServer:
         """Take an input from a peer that is not active; false if it is none of our business."""
         match event:
             case TranscriptRequested(via=via) if via in _newcomers(state):
-                self._tell(via, lesson_of(state, past))
+                self._tell(via, snapshot_of(state, past))
             case TranscriptRequested(via=via, step=step) if via in candidates_of(self._settings, state):
                 self._ask(via, step, state)
             case MessageArrived(via=int(via), signed=signed) if via in candidates_of(self._settings, state):
@@ -82,12 +82,12 @@ class StateSyncServer:
         newcomers = _newcomers(state)
         self._told.update(newcomers)
         if newcomers:
-            self._out.append(SendSnapshot(newcomers, lesson_of(state, past)))
+            self._out.append(SendSnapshot(newcomers, snapshot_of(state, past)))
         waiting = tuple(sorted(peer for peer in self._asking if peer not in newcomers))
         self._asking = {}
         if waiting:
             self._told.update(waiting)
-            self._out.append(SendSnapshot(waiting, lesson_of(state, None)))
+            self._out.append(SendSnapshot(waiting, snapshot_of(state, None)))
         self._joins = {key: held for key, held in self._joins.items() if key[0] >= state.step - 1}
         self._served = {(via, key) for via, key in self._served if key.step >= state.step - 1}
 
@@ -103,7 +103,7 @@ class StateSyncServer:
 
     def _ask(self, via: int, step: int, state: State) -> None:
         if state.summary is not None and state.step > step:
-            return self._tell(via, lesson_of(state, None))
+            return self._tell(via, snapshot_of(state, None))
         if self._patient(via):
             self._asking[via] = step
         return None
@@ -114,7 +114,7 @@ class StateSyncServer:
             self._out.append(SendSnapshot((via,), snapshot))
 
     def _patient(self, via: int) -> bool:
-        """True while a peer has not used up its lessons."""
+        """True while a peer has not used up its snapshots."""
         if self._told[via] < _LESSONS * (self._settings.probation + 1):
             return True
         self._drop(via, "asked_too_often")

@@ -1,0 +1,108 @@
+"""`import btard`: the public names, one name for each file, and the names of version 0.1."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import btard
+from btard import moved
+from btard.node.errors import ConfigError
+from btard.node.plugins import extensions
+from tests.imports import ROOT, sources
+
+DECISION = ROOT / "docs" / "adr" / "0051-packages-by-concept.md"
+
+
+def python(code: str, *flags: str, where: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    """A program of somebody who works in a clone."""
+    return subprocess.run([sys.executable, *flags, "-c", code], cwd=where, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("name", btard.__all__)
+def test_each_public_name_is_there_and_documented(name: str) -> None:
+    assert getattr(btard, name).__doc__
+    assert name in dir(btard)
+
+
+def test_another_name_is_refused_with_those_that_there_are() -> None:
+    with pytest.raises(AttributeError, match="btard has no 'Experimnt'; it has BtardError, Experiment"):
+        btard.Experimnt  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_importing_it_loads_nothing_else() -> None:
+    done = python(
+        "import sys, btard; print(sorted(m for m in sys.modules if m.startswith('btard.')), 'torch' in sys.modules)"
+    )
+    assert done.stdout == "[] False\n", done.stderr
+
+
+def test_names_of_version_0_1_are_the_same_objects_with_a_warning() -> None:
+    done = python(
+        "from node.attacks.registry import attack\nfrom node.aggregation import krum\nfrom launcher import Experiment\n"
+        "import node.protocol.seat as seat\n"
+        "import btard, btard.node.aggregation as rules, btard.node.protocol.peer_state as state\n"
+        "print(attack is btard.attack, krum is rules.krum, Experiment is btard.Experiment, seat is state)\n"
+        "print(state.__spec__.name)"
+    )
+    assert done.stdout.splitlines() == ["True True True True", "btard.node.protocol.peer_state"], done.stderr
+    assert "FutureWarning: node.attacks.registry is btard.node.adversary.registry" in done.stderr
+    assert "FutureWarning: launcher is btard" in done.stderr
+
+
+def test_no_module_is_loaded_twice_by_a_run() -> None:
+    """Not even where everything is loaded: the old names are aliases, the links lead to one file each."""
+    names = sorted(name for name in sources("node", "launcher") if not name.endswith(("__main__", "preload")))
+    done = python(
+        f"import sys, importlib\nfor name in {names}:\n    importlib.import_module(name)\n"
+        "from pathlib import Path\nours = {}\n"
+        "for name, module in sys.modules.items():\n"
+        "    file = getattr(module, '__file__', None)\n"
+        f"    if file and Path(file).resolve().is_relative_to({str(ROOT)!r}):\n"
+        "        ours.setdefault(str(Path(file).resolve()), []).append(name)\n"
+        "print(len(ours) > 300, [names for names in ours.values() if len(names) > 1])"
+    )
+    assert done.stdout == "True []\n", done.stderr
+
+
+def test_an_own_file_that_asks_for_an_old_name_is_told_the_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "node", None)  # type: ignore[arg-type]  # as where btard is installed
+    mine = tmp_path / "mine.py"
+    mine.write_text("from node.attacks.registry import attack\n")
+    words = r"since version 0\.2 node\.attacks\.registry is btard\.node\.adversary\.registry; repair the file"
+    with pytest.raises(ConfigError, match=words) as told:
+        extensions.load([mine])
+    assert str(told.value).count("\n") == 0
+
+
+def test_the_table_of_old_names_is_the_one_in_the_decision_and_leads_somewhere() -> None:
+    rows = re.findall(r"^\| `([\w.]+)` \| `([\w.]+)` \|$", DECISION.read_text("utf-8"), re.MULTILINE)
+    assert dict(rows) == {old: f"btard.{new}" for old, new in moved.MODULES.items()}
+    assert [new for _, new in rows if new not in sources("node", "launcher")] == []
+
+
+def test_a_wheel_installs_nothing_beside_btard(tmp_path: Path) -> None:
+    built = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(built, cwd=ROOT, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        archive.extractall(tmp_path / "site")
+    assert {name.partition("/")[0] for name in names} == {"btard", f"btard-{project['version']}.dist-info"}
+    assert "btard/py.typed" in names
+    modules = {
+        name.removesuffix(".py").removesuffix("/__init__").replace("/", ".") for name in names if name.endswith(".py")
+    }
+    assert modules == sources("node", "launcher").keys() | {"btard", "btard.moved"}
+    site = tmp_path / "site"
+    code = f"import sys; sys.path.insert(0, {str(site)!r})\nimport btard; print(btard.__file__, btard.rule.__name__)"
+    assert python(code, "-I", where=tmp_path).stdout == f"{site / 'btard' / '__init__.py'} rule\n"
