@@ -12,23 +12,23 @@ from btard.node.protocol.attempt.attempt import Attempt
 from btard.node.protocol.attempt.round import Round
 from btard.node.protocol.wire.encoding import encode_body
 from btard.node.protocol.wire.messages import PHASE_OF, Body, Message, Signed
-from tests.simulation.stage import SimulationControl, run_until, set_up
+from tests.simulation.stage import Stage, run_until, set_up
 
 PEERS = 6
 
 
-def six(seed: int = 0, **more: object) -> SimulationControl:
+def six(seed: int = 0, **more: object) -> Stage:
     """Six honest peers, quadratic task of 19 parameters, a validator in every step from 1 on."""
     run = RunConfig(peers=PEERS, task=Plugin("quadratic", {"dimension": 19}), steps=3, batch_size=2,
                     **more)  # type: ignore[arg-type]  # fmt: skip
     return set_up(run, protocol_seed=seed)
 
 
-_STOPPED: dict[str, tuple[SimulationControl, Round]] = {}
+_STOPPED: dict[str, tuple[Stage, Round]] = {}
 """What was simulated before: tests change copies."""
 
 
-def stopped(step: int, phase: str, node: int = 0, **more: object) -> tuple[SimulationControl, Round]:
+def stopped(step: int, phase: str, node: int = 0, **more: object) -> tuple[Stage, Round]:
     """The round of a node that has just entered a phase of a step."""
     asked = repr((step, phase, node, sorted(more.items())))
     if asked not in _STOPPED:

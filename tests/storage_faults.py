@@ -374,7 +374,7 @@ def flip(directory: Path, chance: random.Random) -> tuple[Path, bytes] | None:
     return path, before
 
 
-class Case:
+class Trial:
     """One node's lives on one disk.
 
     Args:
@@ -468,13 +468,13 @@ CALLS = 230
 """As many as the longest undisturbed history has."""
 
 
-def trials(crashes: int, where: Path, first: int = 0, **how: Any) -> Iterator[Case]:
+def trials(crashes: int, where: Path, first: int = 0, **how: Any) -> Iterator[Trial]:
     """Lives until so many crashes have happened: a node's first at the next write in turn, others soon after."""
     done, seed = 0, first
     while done < crashes:
         directory = where / f"trial-{seed}"
         directory.mkdir()
-        trial = Case(directory, seed, **how)
+        trial = Trial(directory, seed, **how)
         crash_at, lives = 1 + seed % CALLS, 0
         chance = random.Random(-seed - 1)
         while lives < 8 and trial.live(crash_at):

@@ -26,7 +26,7 @@ WIDE = Share(8 * MEGABYTE, 64 * MEGABYTE, strangers=1000, per_source=1000)
 MARK_S = 5.0
 
 
-class Timers:
+class Clock:
     """Seconds that pass when a test says so."""
 
     def __init__(self) -> None:
@@ -37,14 +37,14 @@ class Timers:
 
 
 def listen(
-    stack: ExitStack, share: Share, clock: Timers | None = None, limit: int = 1 << 20
+    stack: ExitStack, share: Share, clock: Clock | None = None, limit: int = 1 << 20
 ) -> tuple[zmq.Socket[bytes], int, SlowSenderGuard]:
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     stack.callback(context.destroy, linger=0)
     socket = context.socket(zmq.PULL)
     socket.rcvhwm, socket.maxmsgsize, socket.rcvbuf = 4, MEGABYTE, MEGABYTE
     port = socket.bind_to_random_port("tcp://127.0.0.1")
-    guard = SlowSenderGuard({port: share}, clock or Timers(), limit)
+    guard = SlowSenderGuard({port: share}, clock or Clock(), limit)
     stack.callback(guard.stop)
     return socket, port, guard
 
@@ -187,7 +187,7 @@ def test_connections_that_are_given_up_late_take_nobodys_place(stack: ExitStack)
     """A busy process still holds most of a flood when the guard looks again: who has just come must not go for them."""
     server = stack.enter_context(tcp.create_server(("127.0.0.1", 0), backlog=100))
     port = server.getsockname()[1]
-    guard = SlowSenderGuard({port: Share(8 * MEGABYTE, 16 * MEGABYTE, strangers=20, per_source=6)}, Timers(), 1 << 20)
+    guard = SlowSenderGuard({port: Share(8 * MEGABYTE, 16 * MEGABYTE, strangers=20, per_source=6)}, Clock(), 1 << 20)
     stack.callback(guard.stop)
 
     def come(count: int) -> list[tcp.socket]:
@@ -227,7 +227,7 @@ def test_members_at_one_address_are_no_strangers(stack: ExitStack) -> None:
 
 
 def test_a_member_has_a_few_lines_and_the_newest_stay(stack: ExitStack) -> None:
-    socket, port, guard = listen(stack, WIDE, clock := Timers())
+    socket, port, guard = listen(stack, WIDE, clock := Clock())
     context = socket.context
     for number in range(30):
         push = context.socket(zmq.PUSH)
@@ -246,7 +246,7 @@ def test_a_member_has_a_few_lines_and_the_newest_stay(stack: ExitStack) -> None:
 def test_a_tensor_that_trickles_in_outlasts_two_hundred_idle_strangers(stack: ExitStack) -> None:
     """Its line has delivered nothing yet; the guard used to take the oldest of such."""
     share = Share.of(MEGABYTE, 4, MEGABYTE, peers=3)
-    socket, port, guard = listen(stack, share, clock := Timers())
+    socket, port, guard = listen(stack, share, clock := Clock())
     idle(stack, port, 100)
     line = stranger(stack, port)
     size = MEGABYTE - 64
@@ -270,7 +270,7 @@ def test_a_tensor_that_trickles_in_outlasts_two_hundred_idle_strangers(stack: Ex
 def test_strangers_that_drip_are_too_many_as_well_and_the_quickest_stays(stack: ExitStack) -> None:
     """A byte now and then makes bytes flow; there may be more of these, but not any number."""
     share = Share(8 * MEGABYTE, 64 * MEGABYTE, strangers=4, per_source=4, most_strangers=20)
-    socket, port, guard = listen(stack, share, clock := Timers())
+    socket, port, guard = listen(stack, share, clock := Clock())
     frame = b"\x02" + struct.pack(">Q", MEGABYTE - 64)
     drips = [stranger(stack, port) for _ in range(15)]
     honest = stranger(stack, port)
@@ -296,7 +296,7 @@ def test_strangers_that_drip_are_too_many_as_well_and_the_quickest_stays(stack: 
 
 def wait_for(stack: ExitStack, port: int, lines: list[tcp.socket], size: int) -> None:
     """Look, with a guard that closes nothing, until the kernel has that much of each line."""
-    watcher = SlowSenderGuard({port: WIDE}, Timers(), 1 << 20)
+    watcher = SlowSenderGuard({port: WIDE}, Clock(), 1 << 20)
     stack.callback(watcher.stop)
     end = monotonic() + WATCHDOG_S
     while any(received(watcher, line) < size for line in lines):

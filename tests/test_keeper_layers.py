@@ -18,7 +18,7 @@ from btard.node.protocol.roster import Roster
 from btard.node.protocol.state.rollback import earlier
 from btard.node.storage import checkpoint
 from btard.node.storage.checkpointer import Checkpointer
-from tests.simulation.stage import SimulationControl
+from tests.simulation.stage import Stage
 from tests.simulation.test_undo import stage_of
 
 WINDOW = 4
@@ -28,7 +28,7 @@ def checkpointer(where: Path) -> Checkpointer:
     return Checkpointer(where, b"r" * 32, 0, b"f")
 
 
-def kept(where: Path, steps: int) -> tuple[SimulationControl, Peer, Roster]:
+def kept(where: Path, steps: int) -> tuple[Stage, Peer, Roster]:
     """Peer 0, with every attempt saved, at the beginning of a step; peer 4 is banned in step 4."""
     stage = stage_of([Plugin("sign_flip")], 0, window=WINDOW)
     saving, peer = checkpointer(where), stage.simulation.nodes[0].peer

@@ -11,9 +11,10 @@ from btard.node.protocol.adjudication.complaints import LATE_STEPS, LATE_WINDOW,
 from btard.node.protocol.attempt.attempt import Attempt
 from btard.node.protocol.attempt.deadlines import Deadline, budget, deadline
 from btard.node.protocol.attempt.lateness import Patience, Watch, late_pairs, waited
+from btard.node.protocol.attempt.phases import PHASES, misfit
 from btard.node.protocol.attempt.timers import Timers
 from btard.node.protocol.wire.messages import Late, Phase, Report, Reveal
-from btard.node.protocol.wire.validation import misfit
+from btard.node.protocol.wire.validation import Counts
 from tests.protocol_attempts import changed, complete, replace_state, said
 
 AGG, CLOSE = Phase.AGG, Phase.CLOSE
@@ -103,7 +104,7 @@ SHAPES = [
 @pytest.mark.parametrize(("waits", "fits"), [row[1:] for row in SHAPES], ids=[row[0] for row in SHAPES])
 def test_what_a_report_may_name(waits: tuple[Late, ...], fits: bool) -> None:
     attempt = reporting({0: waits})
-    assert (misfit(said(attempt, Report, 0), attempt, None, None) is None) is fits
+    assert (misfit(said(attempt, Report, 0), attempt, Counts()) is None) is fits
 
 
 # --- waiting ------------------------------------------------------------------------------------------------------
@@ -113,7 +114,7 @@ def patience(attempt: Attempt, phase: Phase) -> tuple[Patience, Watch, Timers]:
     """Somebody who has just entered a phase, at second 100."""
     clock, watch = Timers(attempt.settings, len(attempt.roster.active), []), Watch(100.0)
     waiting = Patience(attempt, clock, watch)
-    clock.enter(phase, 0, 0)
+    clock.enter(PHASES[phase].work, 0, 0)
     waiting.enter()
     return waiting, watch, clock
 
@@ -173,7 +174,7 @@ def test_a_report_names_each_wait_once_and_in_order() -> None:
     waits = waited(past, attempt)
     assert waits == (Late(Phase.COMMIT, False, 5), Late(AGG, False, 4), Late(AGG, True, 5))
     changed(attempt, Report, 0, late=waits)
-    assert misfit(said(attempt, Report, 0), attempt, None, None) is None
+    assert misfit(said(attempt, Report, 0), attempt, Counts()) is None
 
 
 @pytest.mark.parametrize("of", [budget, deadline])
@@ -181,10 +182,10 @@ def test_a_contributing_validator_has_one_more_gradient_for_its_commit(of: Calla
     idle = complete().attempt.settings
     both = replace(idle, validators_contribute=True)
     for phase in (phase for phase in Phase if Phase.COMMIT.value <= phase.value <= CLOSE.value):
-        more_s = of(phase, both, 6, 0, 0).message_s - of(phase, idle, 6, 0, 0).message_s
+        more_s = of(PHASES[phase].work, both, 6, 0, 0).message_s - of(PHASES[phase].work, idle, 6, 0, 0).message_s
         assert more_s == pytest.approx(idle.gradient_bound_s if phase is Phase.COMMIT else 0.0)
     nobody = replace(both, validators=0)
-    assert of(Phase.COMMIT, nobody, 6, 0, 0) == of(Phase.COMMIT, idle, 6, 0, 0)
+    assert of(PHASES[Phase.COMMIT].work, nobody, 6, 0, 0) == of(PHASES[Phase.COMMIT].work, idle, 6, 0, 0)
 
 
 @pytest.mark.parametrize("phase", [phase for phase in Phase if Phase.COMMIT.value <= phase.value <= Phase.CLOSE.value])
@@ -192,5 +193,5 @@ def test_a_contributing_validator_has_one_more_gradient_for_its_commit(of: Calla
 def test_a_budget_ends_before_the_deadline(phase: Phase, recomputed: int) -> None:
     settings = complete().attempt.settings
     tensors = 1 if phase in (AGG, Phase.REVEAL) else 0
-    patient, hard = (of(phase, settings, 6, tensors, recomputed) for of in (budget, deadline))
+    patient, hard = (of(PHASES[phase].work, settings, 6, tensors, recomputed) for of in (budget, deadline))
     assert patient.bulk_s <= hard.bulk_s and patient.message_s < hard.message_s

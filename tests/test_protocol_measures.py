@@ -9,9 +9,10 @@ from btard.node.config import Plugin, RunConfig, Schedule
 from btard.node.netem.links import LinkModel
 from btard.node.protocol.attempt.deadlines import budget, deadline, laggards_s
 from btard.node.protocol.attempt.measured_bounds import agreed
+from btard.node.protocol.attempt.phases import PHASES, misfit
 from btard.node.protocol.wire.messages import Phase, Report
 from btard.node.protocol.wire.size_limits import delivery_s
-from btard.node.protocol.wire.validation import misfit
+from btard.node.protocol.wire.validation import Counts
 from tests.protocol_attempts import changed, complete, said
 from tests.simulation.attacked import configuration, play
 from tests.simulation.slowness import TASK, pace
@@ -54,7 +55,7 @@ SHAPES = [
 def test_what_a_report_may_say(step: int, which: dict[str, bool], measured: tuple[int, ...], fits: bool) -> None:
     attempt = complete(step, **which).attempt
     changed(attempt, Report, 0, measured=measured)
-    assert (misfit(said(attempt, Report, 0), attempt, None, None) is None) is fits
+    assert (misfit(said(attempt, Report, 0), attempt, Counts()) is None) is fits
 
 
 def test_step_0_measures_and_later_steps_go_by_it() -> None:
@@ -86,9 +87,9 @@ def test_within_tight_budgets_a_step_takes_less_than_ten_honest_ones() -> None:
 
 def test_with_tight_budgets_deadlines_stay_and_reminders_come_sooner() -> None:
     stated, tight = complete(1).attempt.settings, complete(1, tight_budgets=True).attempt.settings
-    assert deadline(Phase.REVEAL, tight, 6, 1, 0) == deadline(Phase.REVEAL, stated, 6, 1, 0)
+    assert deadline(PHASES[Phase.REVEAL].work, tight, 6, 1, 0) == deadline(PHASES[Phase.REVEAL].work, stated, 6, 1, 0)
     assert (tight.budget_delivery_s, tight.budget_gradient_s) == (0.005, 0.1)
-    assert budget(Phase.COMMIT, tight, 6, 0, 0).message_s == pytest.approx(4 * 0.005 + 0.1)
+    assert budget(PHASES[Phase.COMMIT].work, tight, 6, 0, 0).message_s == pytest.approx(4 * 0.005 + 0.1)
     assert laggards_s(tight) == 0.01 and laggards_s(stated) == 4.0
 
 

@@ -47,14 +47,14 @@ from btard.node.protocol.wire.bulk import BulkKey, BulkKind
 from btard.node.protocol.wire.encoding import decode_body, encode_body, signing_bytes
 from btard.node.protocol.wire.messages import Body, Close, Hello, Join, Outcome, Phase, Report, Signed
 from tests.protocol_attempts import changed, complete
-from tests.simulation.stage import SimulationControl, run_until, set_up
+from tests.simulation.stage import Stage, run_until, set_up
 
 GONE, OTHER = 5, 4
 RUN = RunConfig(peers=6, task=Plugin("quadratic", {"dimension": 13}), steps=8, batch_size=1, probation=2)
 
 
 @cache
-def stage_and_state() -> tuple[SimulationControl, State]:
+def stage_and_state() -> tuple[Stage, State]:
     """A run in which peer 5 died in step 1, at the beginning of step 3; and that step's agreed state."""
     stage = set_up(RUN, {GONE: Role((Plugin("crash"),), Schedule(start=1))})
     run_until(stage, 0, 3, "COMMIT")
@@ -124,7 +124,7 @@ def waiting(out: list[Output]) -> StateSyncClient:
     return StateSyncClient(stage.ground().settings, inner.tools, GONE, b"seed", inner.state, out)
 
 
-def signed_by(stage: SimulationControl, peer: int, body: Body) -> Signed:
+def signed_by(stage: Stage, peer: int, body: Body) -> Signed:
     """A message under a node's key, past the memory of what it has said."""
     data = encode_body(body)
     return Signed(data, stage.simulation.nodes[peer].signer.sign(signing_bytes(body, data)))

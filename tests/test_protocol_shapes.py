@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from btard.node.protocol.attempt.phases import misfit
 from btard.node.protocol.wire.messages import (
     Accusation,
     AccusationKind,
@@ -26,7 +27,7 @@ from btard.node.protocol.wire.messages import (
     Verdict,
     Void,
 )
-from btard.node.protocol.wire.validation import MAX_ACCUSATIONS, misfit
+from btard.node.protocol.wire.validation import MAX_ACCUSATIONS, Counts
 from tests.protocol_attempts import complete, said
 
 ROUND = complete()
@@ -43,7 +44,7 @@ BODIES: tuple[type[Message], ...] = (Commit, Agg, Reveal, Checksums, Report, Clo
 def test_what_honest_peers_say_fits(kind: type[Message], peer: int) -> None:
     for attempt in (ATTEMPT, LAST):
         if kind is not Close:
-            assert misfit(said(attempt, kind, peer), attempt, None, None) is None
+            assert misfit(said(attempt, kind, peer), attempt, Counts()) is None
 
 
 def of(kind: type[Message], sender: int, **fields: object) -> Message:
@@ -90,7 +91,7 @@ MISFITS = [
 
 @pytest.mark.parametrize("body", [row[1] for row in MISFITS], ids=[row[0] for row in MISFITS])
 def test_misfits(body: Message) -> None:
-    assert misfit(body, ATTEMPT, 3, 1) is not None  # type: ignore[arg-type]
+    assert misfit(body, ATTEMPT, Counts(3, 1)) is not None  # type: ignore[arg-type]
 
 
 FITTING = [
@@ -105,13 +106,13 @@ FITTING = [
 
 @pytest.mark.parametrize("body", [row[1] for row in FITTING], ids=[row[0] for row in FITTING])
 def test_what_fits(body: Message) -> None:
-    assert misfit(body, ATTEMPT, None, None) is None  # type: ignore[arg-type]
+    assert misfit(body, ATTEMPT, Counts()) is None  # type: ignore[arg-type]
 
 
 def test_the_last_step_carries_no_gradients() -> None:
     agg = said(LAST, Agg, 0)
     assert isinstance(agg, Agg)
     assert agg.aggregate == b""
-    assert misfit(msgspec.structs.replace(agg, aggregate=DIGEST), LAST, None, None) is not None
+    assert misfit(msgspec.structs.replace(agg, aggregate=DIGEST), LAST, Counts()) is not None
     commit = said(LAST, Commit, 0)
-    assert misfit(msgspec.structs.replace(commit, parts=(DIGEST,) * 6), LAST, None, None) is not None  # type: ignore[type-var]
+    assert misfit(msgspec.structs.replace(commit, parts=(DIGEST,) * 6), LAST, Counts()) is not None  # type: ignore[type-var]

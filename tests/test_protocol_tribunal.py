@@ -16,7 +16,7 @@ from btard.node.protocol.attempt.round import Round
 from btard.node.protocol.state.state import Ban
 from btard.node.protocol.wire.messages import Checksums, Removal, Report
 from tests.protocol_attempts import changed, complete, replace_state, said, six
-from tests.simulation.stage import SimulationControl, run_until
+from tests.simulation.stage import Stage, run_until
 
 PART = 2
 
@@ -25,7 +25,7 @@ class Court:
     """Step 2 of six honest peers up to REPORT, with every contributor's part 2 published."""
 
     def __init__(self) -> None:
-        self.stage: SimulationControl = six()
+        self.stage: Stage = six()
         self.round: Round = run_until(self.stage, 0, 2, "CLOSE")
         self.attempt: Attempt = self.round.attempt
         assert self.round.past is not None

@@ -14,6 +14,7 @@ from btard.node.protocol.adjudication.accusations import disowned, raised, words
 from btard.node.protocol.adjudication.charges import FalseHistory
 from btard.node.protocol.adjudication.verdict import CaseFile, Fault, judge
 from btard.node.protocol.api.events import GradientReady, Purpose
+from btard.node.protocol.attempt.phases import misfit
 from btard.node.protocol.attempt.round import Round
 from btard.node.protocol.evidence.format import contradiction, decode
 from btard.node.protocol.evidence.verifier import UnprovenError, Verifier
@@ -22,7 +23,7 @@ from btard.node.protocol.state.state import Ban
 from btard.node.protocol.state.undo_window import Contribution, Window
 from btard.node.protocol.wire.encoding import encode
 from btard.node.protocol.wire.messages import Report
-from btard.node.protocol.wire.validation import misfit
+from btard.node.protocol.wire.validation import Counts
 from tests.protocol_attempts import amend, complete, said
 from tests.simulation.stage import run_until
 from tests.simulation.test_undo import stage_of
@@ -143,8 +144,8 @@ def test_the_state_goes_back_to_before_the_first_lie(
 def test_a_report_without_its_words_is_malformed(holds: tuple[bool, ...]) -> None:
     attempt = undoing().attempt
     report = said(attempt, Report, 0)
-    assert misfit(report, attempt, None, None) is None
-    wrong = misfit(msgspec.structs.replace(report, holds=holds), attempt, None, None)  # type: ignore[arg-type]
+    assert misfit(report, attempt, Counts()) is None
+    wrong = misfit(msgspec.structs.replace(report, holds=holds), attempt, Counts())  # type: ignore[arg-type]
     assert wrong == f"REPORT must say of {len(attempt.shares[0])} contributions whether they hold"
 
 

@@ -10,7 +10,7 @@ from btard.node.transport.flow_control import Allowance, Credits, FlowControl
 ALLOWANCE = Allowance(burst=(10, 1000), per_phase=(2, 100), per_second=(1, 50))
 
 
-class Timers:
+class Clock:
     def __init__(self) -> None:
         self.now = 0.0
 
@@ -24,7 +24,7 @@ def spent(quota: FlowControl, peer: int, size: int = 1, most: int = 10_000) -> i
 
 
 def test_a_purse_starts_full_and_only_the_run_fills_it() -> None:
-    clock = Timers()
+    clock = Clock()
     quota = FlowControl(ALLOWANCE, (1, 2), clock)
     assert spent(quota, 1) == 10
     clock.now = 1000.0
@@ -39,7 +39,7 @@ def test_a_purse_starts_full_and_only_the_run_fills_it() -> None:
 
 
 def test_bytes_count_as_well() -> None:
-    quota = FlowControl(ALLOWANCE, (1,), Timers())
+    quota = FlowControl(ALLOWANCE, (1,), Clock())
     assert not quota.spend(1, 1001)
     assert spent(quota, 1, 400) == 2
     assert quota.spend(1, 200)
@@ -53,7 +53,7 @@ def test_without_an_allowance_nothing_is_limited() -> None:
 def test_an_honest_peer_does_not_run_dry(peers: int) -> None:
     """A dispute at once, with every faulty peer's two views at their largest, then thousands of quick steps."""
     credits = Credits.for_run(peers, 21_840, delivery_bound_s=2.0, minimum_rate=1e6)
-    control, bulk = FlowControl(credits.control, (1,), Timers()), FlowControl(credits.bulk, (1,), Timers())
+    control, bulk = FlowControl(credits.control, (1,), Clock()), FlowControl(credits.bulk, (1,), Clock())
     faulty = (peers + 1) // 2 - 1
     for _ in range(2 * faulty):
         assert control.spend(1, control_bytes(peers))

@@ -42,7 +42,7 @@ PARAMETERS_D = torch.arange(64, dtype=torch.float32)
 DIGEST = parameters_digest(PARAMETERS_D).hex()
 
 
-class CaseFile:
+class Bench:
     """A recorder of node 1 with everything real around it, and the journal it has written."""
 
     def __init__(self, where: Path) -> None:
@@ -75,8 +75,8 @@ class CaseFile:
 
 
 @pytest.fixture
-def case_file(tmp_path: Path) -> Iterator[CaseFile]:
-    made = CaseFile(tmp_path)
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    made = Bench(tmp_path)
     yield made
     made.journal.close()
     made.transport.close(0)
@@ -87,16 +87,16 @@ def committed(step: int, active: tuple[int, ...] = (0, 1, 2), contributors: tupl
                      parameters_digest(PARAMETERS_D))  # fmt: skip
 
 
-def test_a_committed_step(case_file: CaseFile) -> None:
-    case_file.driver.loss, case_file.driver.gradient_s, case_file.driver.gradient_cpu_s = 0.25, 1.5, 1.25
-    case_file.transport.counters.sent(0, "part", 100)
-    case_file.transport.counters.sent(2, "aggregate", 10)
-    case_file.transport.counters.sent(2, "publication", 7)
-    case_file.transport.counters.sent(2, "control", 5)
-    case_file.transport.counters.sent(2, "greeting", 1)
-    case_file.recorder.observe(PhaseEntered(3, 1, "COMMIT"))
-    case_file.recorder.observe(PhaseEntered(3, 1, "AGG"))
-    record = case_file.of(committed(3))
+def test_a_committed_step(bench: Bench) -> None:
+    bench.driver.loss, bench.driver.gradient_s, bench.driver.gradient_cpu_s = 0.25, 1.5, 1.25
+    bench.transport.counters.sent(0, "part", 100)
+    bench.transport.counters.sent(2, "aggregate", 10)
+    bench.transport.counters.sent(2, "publication", 7)
+    bench.transport.counters.sent(2, "control", 5)
+    bench.transport.counters.sent(2, "greeting", 1)
+    bench.recorder.observe(PhaseEntered(3, 1, "COMMIT"))
+    bench.recorder.observe(PhaseEntered(3, 1, "AGG"))
+    record = bench.of(committed(3))
     seconds, phases, cpu = record.pop("seconds"), record.pop("phases"), record.pop("cpu_seconds")
     assert seconds >= sum(phases.values()) - 1e-5
     assert phases.keys() == {"COMMIT", "AGG"}
@@ -109,9 +109,9 @@ def test_a_committed_step(case_file: CaseFile) -> None:
     }  # fmt: skip
 
 
-def test_a_validator_has_no_loss_of_its_own(case_file: CaseFile) -> None:
-    case_file.driver.loss = 0.25
-    assert case_file.of(committed(3, contributors=(0, 2)))["loss"] is None
+def test_a_validator_has_no_loss_of_its_own(bench: Bench) -> None:
+    bench.driver.loss = 0.25
+    assert bench.of(committed(3, contributors=(0, 2)))["loss"] is None
 
 
 @pytest.mark.parametrize(
@@ -120,14 +120,14 @@ def test_a_validator_has_no_loss_of_its_own(case_file: CaseFile) -> None:
     ids=["first", "two left", "last", "not due"],
 )
 def test_each_peer_evaluates_its_slice(
-    case_file: CaseFile, step: int, active: tuple[int, ...], slice_: tuple[int, int] | None
+    bench: Bench, step: int, active: tuple[int, ...], slice_: tuple[int, int] | None
 ) -> None:
-    case_file.recorder.observe(committed(step, active))
-    found = [record for record in case_file.records() if record["event"] == "evaluated"]
+    bench.recorder.observe(committed(step, active))
+    found = [record for record in bench.records() if record["event"] == "evaluated"]
     if slice_ is None:
         assert found == []
         return
-    task = task_of(RUN, case_file.run_dir)
+    task = task_of(RUN, bench.run_dir)
     assert [(record["step"], record["correct"], record["count"]) for record in found] == [
         (step, task.evaluate(PARAMETERS_D, *slice_), slice_[1] - slice_[0])
     ]
@@ -140,7 +140,7 @@ def test_the_slices_cover_every_item_once() -> None:
         assert sorted(edges) == edges
 
 
-def test_an_evaluation_is_made_of_pieces_that_are_all_told_at_once(case_file: CaseFile) -> None:
+def test_an_evaluation_is_made_of_pieces_that_are_all_told_at_once(bench: Bench) -> None:
     pieces: list[tuple[int, int]] = []
     works: list[tuple[Callable[[], int], Callable[[int], None]]] = []
 
@@ -163,15 +163,15 @@ def test_an_evaluation_is_made_of_pieces_that_are_all_told_at_once(case_file: Ca
             pieces.append((start, stop))
             return stop - start - 1
 
-    case_file.recorder = Recorder(case_file.config, case_file.journal, cast(Task, Large()), case_file.transport)
-    case_file.recorder.attach(cast(Driver, Later()))
-    case_file.recorder.observe(committed(0))
-    assert [record["event"] for record in case_file.records()] == ["committed"]
+    bench.recorder = Recorder(bench.config, bench.journal, cast(Task, Large()), bench.transport)
+    bench.recorder.attach(cast(Driver, Later()))
+    bench.recorder.observe(committed(0))
+    assert [record["event"] for record in bench.records()] == ["committed"]
     for work, done in works:
-        assert [record["event"] for record in case_file.records()] == ["committed"]
+        assert [record["event"] for record in bench.records()] == ["committed"]
         done(work())
     assert pieces == [(666, 922), (922, 1178), (1178, 1333)]
-    last = case_file.records()[-1]
+    last = bench.records()[-1]
     assert (last["event"], last["step"], last["correct"], last["count"]) == ("evaluated", 0, 664, 667)
 
 
@@ -194,14 +194,14 @@ OTHERS: dict[str, tuple[Output, dict[str, object]]] = {
 
 
 @pytest.mark.parametrize("event", OTHERS)
-def test_other_events(case_file: CaseFile, event: str) -> None:
+def test_other_events(bench: Bench, event: str) -> None:
     output, fields = OTHERS[event]
-    assert case_file.of(output) == {"event": event, **fields}
+    assert bench.of(output) == {"event": event, **fields}
 
 
-def test_evidence_is_a_file_named_by_its_digest(case_file: CaseFile) -> None:
-    record = case_file.of(Banned(3, 1, 2, "checksum", 0, True, b"evidence"))
-    path = case_file.run_dir / record["path"]
+def test_evidence_is_a_file_named_by_its_digest(bench: Bench) -> None:
+    record = bench.of(Banned(3, 1, 2, "checksum", 0, True, b"evidence"))
+    path = bench.run_dir / record["path"]
     assert path.read_bytes() == b"evidence"
     assert record == {
         "event": "banned", "step": 3, "attempt": 1, "peer": 2, "reason": "checksum", "accuser": 0, "removed": True,
@@ -210,25 +210,25 @@ def test_evidence_is_a_file_named_by_its_digest(case_file: CaseFile) -> None:
     }  # fmt: skip
 
 
-def test_the_end_leaves_parameters_and_their_certificate(case_file: CaseFile) -> None:
-    case_file.recorder.observe(committed(4))
-    record = case_file.of(Finished(4, PARAMETERS_D))
+def test_the_end_leaves_parameters_and_their_certificate(bench: Bench) -> None:
+    bench.recorder.observe(committed(4))
+    record = bench.of(Finished(4, PARAMETERS_D))
     assert (record["parameter_digest"], record["path"]) == (DIGEST, "nodes/1/parameters.f32")
-    assert (case_file.run_dir / record["path"]).read_bytes() == PARAMETERS_D.numpy().astype("<f4").tobytes()
-    assert (case_file.directory / "certificate").read_bytes() == b"certificate"
+    assert (bench.run_dir / record["path"]).read_bytes() == PARAMETERS_D.numpy().astype("<f4").tobytes()
+    assert (bench.directory / "certificate").read_bytes() == b"certificate"
 
 
-def test_refusals_of_driver_and_transport_are_added_up(case_file: CaseFile) -> None:
-    case_file.driver.dropped.update(late=2, malformed=1)
-    case_file.transport.counters.dropped.update(malformed=3, stranger=1)
-    case_file.recorder.end()
-    found = [(record["reason"], record["count"]) for record in case_file.records() if record["event"] == "dropped"]
+def test_refusals_of_driver_and_transport_are_added_up(bench: Bench) -> None:
+    bench.driver.dropped.update(late=2, malformed=1)
+    bench.transport.counters.dropped.update(malformed=3, stranger=1)
+    bench.recorder.end()
+    found = [(record["reason"], record["count"]) for record in bench.records() if record["event"] == "dropped"]
     assert found == [("late", 2), ("malformed", 4), ("stranger", 1)]
 
 
-def test_the_steps_of_an_attack(case_file: CaseFile) -> None:
-    case_file.recorder.attacked([2, 3])
-    assert [record["steps"] for record in case_file.records()] == [[2, 3]]
+def test_the_steps_of_an_attack(bench: Bench) -> None:
+    bench.recorder.attacked([2, 3])
+    assert [record["steps"] for record in bench.records()] == [[2, 3]]
 
 
 @pytest.mark.parametrize("data", [b"", b"new", memoryview(b"new")], ids=["empty", "bytes", "view"])

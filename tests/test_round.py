@@ -7,8 +7,9 @@ import pytest
 
 from btard.node.protocol.api.events import MessageArrived, Output
 from btard.node.protocol.api.notices import Committed, Disputed
-from btard.node.protocol.attempt.compose import Knowledge, message
+from btard.node.protocol.attempt.compose import Knowledge
 from btard.node.protocol.attempt.gradient_requests import Gradients
+from btard.node.protocol.attempt.phases import message
 from btard.node.protocol.wire.encoding import decode_body
 from btard.node.protocol.wire.messages import Close, Have, Held, Phase, Report, Reveal
 from tests.fuzz.arena import Arena

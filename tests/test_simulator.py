@@ -11,12 +11,12 @@ from btard.node.errors import LocalProtocolError
 from btard.node.netem.links import LinkModel
 from btard.node.protocol.api.notices import Committed, Finished
 from btard.node.protocol.state.state import parameters_digest
-from tests.simulation.stage import SimulationControl, set_up
+from tests.simulation.stage import Stage, set_up
 
 RUN = RunConfig(peers=4, task=Plugin("quadratic", {"dimension": 9}), steps=4, batch_size=2)
 
 
-def made(links: LinkModel | None = None, seed: int = 0, **more: object) -> SimulationControl:
+def made(links: LinkModel | None = None, seed: int = 0, **more: object) -> Stage:
     role = Role((Plugin("noise"),), Schedule(start=1), (3,))
     return set_up(RUN, {3: role}, seed, links)
 
@@ -25,7 +25,7 @@ def story(simulation: Simulation) -> list[str]:
     return [f"{seen.time_s} {seen.node} {seen.output}" for seen in simulation.run()]
 
 
-def final(stage: SimulationControl) -> bytes:
+def final(stage: Stage) -> bytes:
     done = [seen.output for seen in stage.simulation.run() if isinstance(seen.output, Finished)]
     return parameters_digest(done[0].parameters_D)
 

@@ -20,7 +20,7 @@ from btard.launcher.run.experiment import Experiment
 from btard.launcher.sweep import engine, rows
 from btard.launcher.sweep.engine import DONE, Ended, Running, Wish
 from btard.launcher.sweep.grid import Cell, cells
-from btard.launcher.sweep.progress import Timers, duration
+from btard.launcher.sweep.progress import Clock, duration
 from btard.launcher.sweep.store import Store
 from tests.launching import LAUNCH, PATIENCE_S, await_end, environment, launched, session
 from tests.test_docs import DOCS, example
@@ -228,7 +228,7 @@ def test_bad_input_names_the_cell(tmp_path: Path) -> None:
 def test_the_time_left_follows_what_cells_took() -> None:
     (small,) = cells(BASE, {"steps": [10]})
     (large,) = cells(BASE, {"steps": [20]})
-    clock = Timers(cores=2, now=0.0)
+    clock = Clock(cores=2, now=0.0)
     assert clock.left_s([], [small]) is None
     row = rows.Row(
         cell="", labels={}, options={}, outcome="finished", problem=None, final_test_accuracy=None,

@@ -44,7 +44,7 @@ class Gloo:
         dist.destroy_process_group()
 
 
-class MetricRegistry:
+class Board:
     """Where processes tell each other their addresses: files in one directory, read once all have written.
 
     Args:
@@ -72,7 +72,7 @@ class MeanButterfly:
         dimension: D.
     """
 
-    def __init__(self, board: MetricRegistry, rank: int, count: int, dimension: int) -> None:
+    def __init__(self, board: Board, rank: int, count: int, dimension: int) -> None:
         self._rank, self._count = rank, count
         self._split = Split(dimension, count)
         self._context = zmq.Context()

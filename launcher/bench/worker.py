@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 import torch
 
-from btard.launcher.bench.baselines import Gloo, MeanButterfly, MetricRegistry
+from btard.launcher.bench.baselines import Board, Gloo, MeanButterfly
 from btard.launcher.bench.clocks import PATIENCE_S, Sample, Stopwatch
 from btard.launcher.bench.kinds import Kinds
 from btard.launcher.bench.vectors import POOL, Vectors
@@ -62,7 +62,7 @@ class Found(msgspec.Struct):
     faults: int = 0
 
 
-class CaseFile:
+class Bench:
     """Interleaves the steps of one node with the baselines.
 
     Args:
@@ -196,7 +196,7 @@ def _measure(
     run, me = config.run, config.node
     pin(run.device)
     task = Vectors(dimension, run.peers, run.tau)
-    board = MetricRegistry(directory, me, run.peers, barrier)
+    board = Board(directory, me, run.peers, barrier)
     gloo, mean = Gloo(me, run.peers, directory / "store"), MeanButterfly(board, me, run.peers, dimension)
     transport = Transport(
         me, secrets, config.members, config.listen, run.encrypt_bulk, Limits.for_run(run.peers, dimension),
@@ -207,18 +207,18 @@ def _measure(
         node = build_node(config, secrets, task, fingerprint(run.device))
         transport.accept_bulk = node.expects
         gc.freeze()  # as a worker does
-        case_file = CaseFile(me, pairs, task, transport, (gloo, mean), Stopwatch(barrier))
-        driver = Driver(node, transport, case_file.observe)
+        bench = Bench(me, pairs, task, transport, (gloo, mean), Stopwatch(barrier))
+        driver = Driver(node, transport, bench.observe)
         driver.receive(early)
-        driver.run(case_file.between)
-        return case_file.found
+        driver.run(bench.between)
+        return bench.found
     finally:
         transport.close()
         mean.close()
         gloo.close()
 
 
-def _meet(board: MetricRegistry, transport: Transport, count: int) -> list[Arrival]:
+def _meet(board: Board, transport: Transport, count: int) -> list[Arrival]:
     """Connect everybody with everybody; returns what came early."""
     controls = board.exchange("control", transport.bound.control)
     bulks = board.exchange("bulk", transport.bound.bulk)

@@ -185,7 +185,7 @@ def doctor(data_dir: str | None, run_dir: str, base_port: int, peers: int) -> No
 @click.option("--steps", metavar="N", type=click.IntRange(1), default=100, show_default=True, help="steps of --task")
 @click.option("--scaling", is_flag=True, help="4, 8, 16, 32 and 64 peers, one after the other")
 @click.option("--json", "as_json", is_flag=True, help="figures as JSON on stdout")
-def case_file(peers: int, size: float, pairs: int, task: str | None, steps: int, scaling: bool, as_json: bool) -> None:
+def bench(peers: int, size: float, pairs: int, task: str | None, steps: int, scaling: bool, as_json: bool) -> None:
     """Measure a step against gloo's all-reduce and a plain mean, in one run."""
     from btard.launcher.bench import command
 

@@ -161,8 +161,8 @@ def _served(pool: tuple[int, ...], count: int) -> tuple[tuple[tuple[tuple[int, i
         spare = tuple(0 if kind == DOOMED else many for kind, many in enumerate(rest))
         wanted = min(len(gone), sum(spare))
         for more, likely in _orders(spare, wanted):
-            peer_state = dict(zip(gone, more, strict=False))
-            validators = [peer_state.get(place, kinds[place]) for place in range(count)]
+            seat = dict(zip(gone, more, strict=False))
+            validators = [seat.get(place, kinds[place]) for place in range(count)]
             pairs = [pair for pair in zip(validators, targets, strict=True) if pair[0] != DOOMED]
             result[tuple(sorted(pairs))] += chance * likely
     return tuple(result.items())

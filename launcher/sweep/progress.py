@@ -26,7 +26,7 @@ class Bar:
     def __init__(self, console: Console, cells: Sequence[Cell], cores: int, names: Sequence[str]) -> None:
         self._console, self._cores, self._names = console, cores, names
         self._total, self._over = len(cells), 0
-        self._clock = Timers(cores)
+        self._clock = Clock(cores)
         self._progress = Progress(
             TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(),
             TextColumn("{task.fields[left]}"), console=console, transient=True, disable=not console.is_terminal,
@@ -66,7 +66,7 @@ class Bar:
         self._progress.console.print(line, soft_wrap=True)
 
 
-class Timers:
+class Clock:
     """Estimates the time left from what finished cells took per step and peer."""
 
     def __init__(self, cores: int, now: float | None = None) -> None:

@@ -87,7 +87,7 @@ def _try(made: _BuiltRule) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class SimulationControl:
+class Stage:
     """A rule or pre-aggregation with the parameters that the user gave.
 
     Args:
@@ -118,7 +118,7 @@ class SimulationControl:
         return arguments
 
 
-def _stage(entry: Entry[RuleFunction], parameters: Mapping[str, object]) -> SimulationControl:
+def _stage(entry: Entry[RuleFunction], parameters: Mapping[str, object]) -> Stage:
     known = entry.parameters
     given = parameters.get("f")
     condition = entry.facts["condition"] if "f" in known else None
@@ -126,7 +126,7 @@ def _stage(entry: Entry[RuleFunction], parameters: Mapping[str, object]) -> Simu
     if given is not None and not (isinstance(given, int) and given >= 0):
         raise ConfigError(f"{entry.name!r}: f={given} must be a whole number of at least 0; leave it out for as many "
                           "as the rows admit")  # fmt: skip
-    return SimulationControl(entry.name, entry.target, parameters, "radius" in known, given, condition)
+    return Stage(entry.name, entry.target, parameters, "radius" in known, given, condition)
 
 
 def rows_after(pre: Sequence[Plugin], rows: int) -> int:
@@ -157,8 +157,8 @@ class _BuiltRule:
     """A rule with its parameters; implements `btard.node.protocol.rule.Rule`."""
 
     run: CountedFunction
-    stage: SimulationControl
-    pre: tuple[SimulationControl, ...]
+    stage: Stage
+    pre: tuple[Stage, ...]
     kind: Residual
     allow_weak: bool
     scattered: bool

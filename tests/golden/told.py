@@ -31,7 +31,7 @@ from btard.node.protocol.api.notices import (
 )
 from btard.node.protocol.state.state import parameters_digest
 from btard.node.storage.journal import Record, read
-from tests.simulation.stage import SimulationControl
+from tests.simulation.stage import Stage
 
 KINDS = ("course", "parameters", "state", "evidence", "sent")
 """What is digested of each peer's step.
@@ -162,7 +162,7 @@ class Telling:
         return found
 
 
-def played(stage: SimulationControl) -> Cells:
+def played(stage: Stage) -> Cells:
     """Play a simulated cluster to its end and digest what its nodes told and sent."""
     telling, simulation = Telling(), stage.simulation
     send = simulation._control

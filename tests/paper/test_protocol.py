@@ -17,10 +17,10 @@ from tests.protocol_attempts import complete, said
 from tests.simulation.checkers import PROMISES
 from tests.simulation.hostile import interpose
 from tests.simulation.scenario import scenario
-from tests.simulation.stage import SimulationControl, play, set_up
+from tests.simulation.stage import Stage, play, set_up
 
 
-def attacked(attack: Plugin, steps: int = 5, start: int = 1, seed: int = 2, **more: object) -> SimulationControl:
+def attacked(attack: Plugin, steps: int = 5, start: int = 1, seed: int = 2, **more: object) -> Stage:
     run = RunConfig(peers=6, task=Plugin("quadratic"), steps=steps, batch_size=2, **more)  # type: ignore[arg-type]
     role = Role((attack,), Schedule(start=start), (4, 5))
     return set_up(run, {4: role, 5: role}, protocol_seed=seed)

@@ -16,17 +16,17 @@ from btard.node.protocol.roster import Roster
 from btard.node.protocol.wire.messages import Report
 from tests.protocol_attempts import complete, said
 from tests.simulation.checkers import PROMISES
-from tests.simulation.stage import SimulationControl, play, set_up
+from tests.simulation.stage import Stage, play, set_up
 
 
-def six(attack: Plugin, steps: int, start: int = 1, seed: int = 2, **more: object) -> SimulationControl:
+def six(attack: Plugin, steps: int, start: int = 1, seed: int = 2, **more: object) -> Stage:
     """The report's six workers, 4 and 5 of them attackers."""
     run = RunConfig(peers=6, task=Plugin("quadratic"), steps=steps, batch_size=2, **more)  # type: ignore[arg-type]
     role = Role((attack,), Schedule(start=start), (4, 5))
     return set_up(run, {4: role, 5: role}, protocol_seed=seed)
 
 
-def bans(stage: SimulationControl) -> list[Banned]:
+def bans(stage: Stage) -> list[Banned]:
     seen = play(stage, PROMISES)
     return [found.output for found in seen if found.node == 0 and isinstance(found.output, Banned)]
 

@@ -9,7 +9,7 @@ from btard.node.config import Plugin, Role, RunConfig, Schedule
 from btard.node.protocol.api.notices import Banned, Committed, Voided
 from btard.node.protocol.evidence.verifier import Verifier
 from btard.node.protocol.state.state import Ban
-from tests.simulation.stage import SimulationControl, play, set_up
+from tests.simulation.stage import Stage, play, set_up
 
 TWO = (4, 5)
 
@@ -52,7 +52,7 @@ CASES = (
 )
 
 
-def stage_of(case: Case, seed: int = 2) -> SimulationControl:
+def stage_of(case: Case, seed: int = 2) -> Stage:
     """The case's run, short, with the whole roster's parts audited where the rule is."""
     run = RunConfig(
         peers=6,
@@ -76,7 +76,7 @@ class Filed:
 
 
 @cache
-def filed(case: Case) -> tuple[SimulationControl, tuple[Filed, ...], bytes]:
+def filed(case: Case) -> tuple[Stage, tuple[Filed, ...], bytes]:
     """The case's run, its evidence, and the last certificate."""
     stage = stage_of(case)
     verifier = Verifier(stage.ground())
@@ -98,7 +98,7 @@ def filed(case: Case) -> tuple[SimulationControl, tuple[Filed, ...], bytes]:
     return stage, tuple(files), certificate
 
 
-def verifier_for(stage: SimulationControl, before: tuple[Ban, ...]) -> Verifier:
+def verifier_for(stage: Stage, before: tuple[Ban, ...]) -> Verifier:
     """A third party that has been shown the earlier bans."""
     verifier = Verifier(stage.ground())
     verifier.settle(before)

@@ -24,7 +24,7 @@ from tests.simulation.hooked import Hooked
 from tests.simulation.mishaps import FATES, Blow, Restarts, Strangers
 from tests.simulation.moves import Mind
 from tests.simulation.network import network
-from tests.simulation.stage import SimulationControl, set_up
+from tests.simulation.stage import Stage, set_up
 
 BOUND_S = 0.5
 GRADIENT_BOUND_S = 1.0
@@ -67,7 +67,7 @@ def dice_of(seed: int, *names: object) -> Random:
     return Random(int.from_bytes(blake3(text.encode()).digest(8), "little"))
 
 
-def compose(seed: int, composition: int = COMPOSITION) -> SimulationControl:
+def compose(seed: int, composition: int = COMPOSITION) -> Stage:
     """The run that belongs to a seed, ready to be played."""
     run, roles, links, gradient_s = _plain(seed)
     if composition == 1:
@@ -110,7 +110,7 @@ def _plain(seed: int) -> tuple[RunConfig, dict[int, Role], LinkModel, float]:
     return run, roles, links, dice.choice((0.0, 0.05, 0.9)) * GRADIENT_BOUND_S
 
 
-def _moved(seed: int, run: RunConfig, roles: dict[int, Role], links: LinkModel, gradient_s: float) -> SimulationControl:
+def _moved(seed: int, run: RunConfig, roles: dict[int, Role], links: LinkModel, gradient_s: float) -> Stage:
     """The same with moves; each kind has its own chance, and they meet."""
     falls = run.peers <= 9 and not _returns(roles) and dice_of(seed, "restarts").random() < _RESTARTS
     slow = dice_of(seed, "slow").random() < _SLOW
@@ -174,7 +174,7 @@ def _slow(seed: int, simulation: Hooked, deaf: bool) -> None:
     simulation.gradient_takes = takes
 
 
-def _fall(seed: int, stage: SimulationControl) -> None:
+def _fall(seed: int, stage: Stage) -> None:
     """One honest peer, killed up to three times at any instant; now and then all at once."""
     dice = dice_of(seed, "restarts", "how")
     everyone = dice.random() < 0.15
@@ -250,7 +250,7 @@ def _value(dice: Random, name: str, default: object, choices: tuple[str, ...] | 
     return int(str(picked)) if isinstance(default, int) and isinstance(picked, int) else picked
 
 
-def described(stage: SimulationControl) -> str:
+def described(stage: Stage) -> str:
     """A composed run in a few words."""
     roles = "; ".join(
         f"{peer}: {', '.join(_words(plugin) for plugin in role.attacks)} from {role.schedule.start}"

@@ -10,7 +10,7 @@ import torch
 from btard.node.build import Compute, Machine, Node
 from btard.node.protocol.api.events import ComputeGradient, GradientReady, Input, Output
 from btard.node.protocol.wire.digest import digest, number
-from tests.simulation.stage import SimulationControl
+from tests.simulation.stage import Stage
 
 Rewrite = Callable[[Output], Iterable[Output]]
 """What leaves the node in the place of an output of its peer."""
@@ -27,7 +27,7 @@ class Interposed:
         return [new for output in self._inner.handle(event) for new in self._rewrite(output)]
 
 
-def interpose(stage: SimulationControl, peer: int, rewrite: Rewrite) -> None:
+def interpose(stage: Stage, peer: int, rewrite: Rewrite) -> None:
     """Put a function between a peer and the network."""
     nodes = stage.simulation.nodes
     nodes[peer] = replace(nodes[peer], machine=Interposed(nodes[peer].machine, rewrite))
@@ -48,7 +48,7 @@ class Drifting(Node):
         return replace(ready, gradient_D=ready.gradient_D + noise_D * length + 0.0)
 
 
-def let_drift(stage: SimulationControl, drift: float) -> None:
+def let_drift(stage: Stage, drift: float) -> None:
     """Give every node a platform of its own."""
     nodes = stage.simulation.nodes
     for peer, node in nodes.items():

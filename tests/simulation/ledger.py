@@ -11,7 +11,7 @@ from btard.node.drivers.simulator import Observed
 from btard.node.protocol.api.notices import Banned, Committed, Disputed, Resolved, Suspected, Undone, Voided
 from tests.simulation.checkers.liveness import awaits_another, dispute_bound_s
 from tests.simulation.hooked import Hooked
-from tests.simulation.stage import SimulationControl
+from tests.simulation.stage import Stage
 
 
 class Played(msgspec.Struct, frozen=True):
@@ -23,10 +23,10 @@ class Played(msgspec.Struct, frozen=True):
     facts: dict[str, float]
 
 
-class WriteAheadLog:
+class Ledger:
     """Counts attempts, removals and disputes of one run, each once, however many honest peers report it."""
 
-    def __init__(self, stage: SimulationControl) -> None:
+    def __init__(self, stage: Stage) -> None:
         self._stage = stage
         self._once: set[tuple[object, ...]] = set()
         self._counts: Counter[str] = Counter()

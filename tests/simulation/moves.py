@@ -21,7 +21,7 @@ from tests.adversary import craft
 from tests.adversary.moves import CONTENTS, REASONS
 from tests.simulation.hooked import AFTERWARDS_S, Hooked
 from tests.simulation.hostile import interpose
-from tests.simulation.stage import SimulationControl
+from tests.simulation.stage import Stage
 
 Where = tuple[bytes, bytes, int, int]
 
@@ -75,7 +75,7 @@ class Mind:
         most: acts at instants.
     """
 
-    def __init__(self, stage: SimulationControl, dice: Random, first: int, last: int, share: float, most: int) -> None:
+    def __init__(self, stage: Stage, dice: Random, first: int, last: int, share: float, most: int) -> None:
         assert isinstance(stage.simulation, Hooked)
         self._stage, self._dice, self._simulation = stage, dice, stage.simulation
         self._first, self._last, self._share, self._left = first, last, share, most

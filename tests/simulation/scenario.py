@@ -13,7 +13,7 @@ from btard.node.netem.links import LinkModel
 from btard.node.protocol.api.notices import PhaseEntered
 from btard.node.training.environment import pin
 from tests.simulation.checkers import PROMISES
-from tests.simulation.stage import SimulationControl, play, set_up
+from tests.simulation.stage import Stage, play, set_up
 
 GRADIENT = (
     Plugin("sign_flip"),
@@ -43,7 +43,7 @@ OTHERS = (
 )
 
 
-def scenario(seed: int) -> SimulationControl:
+def scenario(seed: int) -> Stage:
     """The run that belongs to a seed."""
     dice = Random(seed)
     peers = dice.randint(4, 8)

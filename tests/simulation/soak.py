@@ -25,9 +25,9 @@ from tests.simulation.checkers import PROMISES
 from tests.simulation.checkers.cost import Cost
 from tests.simulation.composer import COMPOSITION, compose, described
 from tests.simulation.hooked import Hooked
+from tests.simulation.ledger import Ledger, Played, table
 from tests.simulation.record import FILE, Entry, append, commit, today
-from tests.simulation.stage import SimulationControl, play
-from tests.simulation.wal import Played, WriteAheadLog, table
+from tests.simulation.stage import Stage, play
 
 REGRESSIONS = Path(__file__).parent / "regressions.txt"
 REPLAY = "python -m tests.simulation.soak --replay {} --composition {}"
@@ -39,38 +39,38 @@ def regressions() -> tuple[tuple[int, int], ...]:
     return tuple((int(seed), int(composition)) for seed, composition in filter(None, lines))
 
 
-def promises(stage: SimulationControl) -> tuple[type, ...]:
+def promises(stage: Stage) -> tuple[type, ...]:
     """What a run is held to: a peer that starts again says and asks more than a step's share of messages."""
     restarts = isinstance(stage.simulation, Hooked) and stage.simulation.restarts
     return tuple(promise for promise in PROMISES if not (restarts and promise is Cost))
 
 
-def hold(seed: int, composition: int = COMPOSITION) -> WriteAheadLog:
+def hold(seed: int, composition: int = COMPOSITION) -> Ledger:
     """Play one seed under the eyes of all checkers.
 
     Raises:
         AssertionError: a promise is broken; the note says how to see it again.
     """
     stage = compose(seed, composition)
-    wal = WriteAheadLog(stage)
+    ledger = Ledger(stage)
     try:
-        play(stage, (*promises(stage), lambda _: wal))
+        play(stage, (*promises(stage), lambda _: ledger))
     except BaseException as error:
         error.add_note(f"{described(stage)}\nreplay: {REPLAY.format(seed, composition)}")
         raise
-    return wal
+    return ledger
 
 
 def played(seed: int, composition: int = COMPOSITION) -> Played:
     """Play one seed; a broken promise is part of the result."""
     began_s = time.process_time()
     try:
-        wal, problem = hold(seed, composition), ""
+        ledger, problem = hold(seed, composition), ""
     except Exception as error:
         last = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{Path(last.filename).name}:{last.lineno}"
-        wal, problem = None, "\n".join((f"{type(error).__name__} at {where}: {error}", *error.__notes__))
-    return Played(seed, problem, time.process_time() - began_s, wal.facts() if wal is not None else {})
+        ledger, problem = None, "\n".join((f"{type(error).__name__} at {where}: {error}", *error.__notes__))
+    return Played(seed, problem, time.process_time() - began_s, ledger.facts() if ledger is not None else {})
 
 
 def results(seeds: Iterable[int], jobs: int, composition: int = COMPOSITION) -> Iterator[Played]:

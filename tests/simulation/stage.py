@@ -24,7 +24,7 @@ RUN_ID = "simulated"
 
 
 @dataclass(frozen=True, slots=True)
-class SimulationControl:
+class Stage:
     """One run before it starts.
 
     Args:
@@ -67,7 +67,7 @@ class SimulationControl:
         )
 
 
-def run_until(stage: SimulationControl, node: int, step: int, phase: str, attempt: int = 0) -> Round:
+def run_until(stage: Stage, node: int, step: int, phase: str, attempt: int = 0) -> Round:
     """Stop the cluster when a node has entered a phase; its round then holds whatever has arrived."""
     for seen in stage.simulation.run():
         entered = seen.output
@@ -94,16 +94,14 @@ def set_up(
     protocol_seed: int = 0,
     links: LinkModel | None = None,
     task: Task | None = None,
-) -> SimulationControl:
+) -> Stage:
     """A simulated cluster, ready to be played."""
     task = task or build_task(run.task, TaskContext(Path("unused"), run.batch_size))
     roles = dict(roles or {})
-    return SimulationControl(run, roles, protocol_seed, task, cluster(run, task, roles, protocol_seed, links, RUN_ID))
+    return Stage(run, roles, protocol_seed, task, cluster(run, task, roles, protocol_seed, links, RUN_ID))
 
 
-def play(
-    stage: SimulationControl, promises: Iterable[Callable[[SimulationControl], Checker]], until_s: float = float("inf")
-) -> list[Observed]:
+def play(stage: Stage, promises: Iterable[Callable[[Stage], Checker]], until_s: float = float("inf")) -> list[Observed]:
     """Run to the end under the eyes of the checkers.
 
     Returns:

@@ -11,10 +11,10 @@ from btard.node.protocol.api.notices import Banned, Committed, Finished
 from tests.simulation.attacked import configuration
 from tests.simulation.checkers import PROMISES
 from tests.simulation.hostile import let_drift
-from tests.simulation.stage import SimulationControl, play, set_up
+from tests.simulation.stage import Stage, play, set_up
 
 
-def committed(stage: SimulationControl) -> list[Committed]:
+def committed(stage: Stage) -> list[Committed]:
     """What every honest peer has committed, by the eyes of all checkers."""
     seen = play(stage, PROMISES)
     assert {each.node for each in seen if isinstance(each.output, Finished)} >= set(stage.honest)

@@ -41,7 +41,7 @@ from btard.node.protocol.wire.messages import (
 )
 from tests.simulation.checkers import Accuracy
 from tests.simulation.hostile import interpose, let_drift
-from tests.simulation.stage import SimulationControl, play, set_up
+from tests.simulation.stage import Stage, play, set_up
 
 PEERS = 4
 BAD = 3
@@ -49,13 +49,13 @@ ALL_FINISHED = {peer: "Finished" for peer in range(PEERS) if peer != BAD}
 EXAMPLES = settings(max_examples=120, suppress_health_check=list(HealthCheck))
 
 
-def four_peers(tolerance: float = 0.0, steps: int = 2, **more: object) -> SimulationControl:
+def four_peers(tolerance: float = 0.0, steps: int = 2, **more: object) -> Stage:
     run = RunConfig(peers=PEERS, task=Plugin("quadratic", {"dimension": 9}), steps=steps, batch_size=1,
                     recompute_tolerance=tolerance, **more)  # type: ignore[arg-type]  # fmt: skip
     return set_up(run)
 
 
-def honest_outcome(stage: SimulationControl) -> dict[int, str]:
+def honest_outcome(stage: Stage) -> dict[int, str]:
     """Run to the end: how each honest peer ended; no ban of an honest one on the way."""
     ended: dict[int, str] = {}
     for seen in play(stage, ()):
@@ -186,7 +186,7 @@ def signed_by(peer: int, data: bytes) -> Signed:
     return Signed(data, Signer(bytes.fromhex(secrets[peer].signing_seed)).sign(covered))
 
 
-def peer_in_the_middle() -> tuple[SimulationControl, Commit]:
+def peer_in_the_middle() -> tuple[Stage, Commit]:
     """A cluster stopped when peer 0 enters AGG of step 1, and a COMMIT of that step."""
     stage = four_peers()
     for seen in stage.simulation.run():

@@ -17,7 +17,7 @@ from btard.node.protocol.wire.messages import Checksums, Commit, Report
 from btard.node.training.tasks.quadratic import Quadratic
 from tests.simulation.checkers import PROMISES, EvidenceHolds
 from tests.simulation.hostile import Rewrite, interpose, let_drift
-from tests.simulation.stage import SimulationControl, play, set_up
+from tests.simulation.stage import Stage, play, set_up
 
 TOLERANCE = 1e-4
 PAIRWISE = TOLERANCE / 2.5
@@ -29,7 +29,7 @@ def mixed_run(**more: object) -> RunConfig:
                      **more)  # type: ignore[arg-type]  # fmt: skip
 
 
-def bans_at(stage: SimulationControl, seen: Iterable) -> list[Banned]:  # type: ignore[type-arg]
+def bans_at(stage: Stage, seen: Iterable) -> list[Banned]:  # type: ignore[type-arg]
     return [found.output for found in seen if found.node == stage.witness and isinstance(found.output, Banned)]
 
 

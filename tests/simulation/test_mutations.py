@@ -21,14 +21,14 @@ from btard.node.protocol.state import transition
 from btard.node.protocol.wire.encoding import decode_body
 from btard.node.protocol.wire.messages import Checksums, Report
 from tests.simulation.checkers import PROMISES, Accuracy, Agreement, Liveness
-from tests.simulation.stage import SimulationControl, play, set_up
+from tests.simulation.stage import Stage, play, set_up
 
 
 @dataclass(frozen=True, slots=True)
 class AllCaught:
     """Accountability of a run whose attackers are bound to be caught: none of them is active at its end."""
 
-    stage: SimulationControl
+    stage: Stage
     banned: set[int] = field(default_factory=set)
 
     def see(self, seen: Observed) -> None:
@@ -87,7 +87,7 @@ class Covering:
                 yield replace(say, body=msgspec.structs.replace(say.body, s=tuple(s)))
 
 
-def covered_shift(peers: int, start: int, steps: int, scale: float, tau: float) -> SimulationControl:
+def covered_shift(peers: int, start: int, steps: int, scale: float, tau: float) -> Stage:
     """Peer `peers - 1` covers a shift of its aggregate from step `start` on; nobody validates."""
     me = peers - 1
     attack = Plugin("shift_aggregate", {"scale": scale, "relative": False})
@@ -97,13 +97,13 @@ def covered_shift(peers: int, start: int, steps: int, scale: float, tau: float) 
     return stage
 
 
-def two_attackers(*attacks: Plugin, steps: int = 4, validators: int = 0, seed: int = 0) -> SimulationControl:
+def two_attackers(*attacks: Plugin, steps: int = 4, validators: int = 0, seed: int = 0) -> Stage:
     """Peers 4 and 5 of six attack from step 1 on, each by one of the attacks."""
     roles = {4 + place: Role((attack,), Schedule(start=1), (4, 5), seed) for place, attack in enumerate(attacks)}
     return set_up(quadratic(6, steps, validators=validators), roles, seed)
 
 
-def lies_that_cancel() -> SimulationControl:
+def lies_that_cancel() -> Stage:
     lies = [Plugin("lie_checksum", {"variant": "offset", "part": 0, "amount": amount}) for amount in (0.5, -0.5)]
     return two_attackers(*lies)
 
@@ -135,7 +135,7 @@ class Mutation:
     where: object
     attribute: str
     replacement: Callable[..., object]
-    stage: Callable[[], SimulationControl]
+    stage: Callable[[], Stage]
 
 
 MUTATIONS: Sequence[Mutation] = (

@@ -19,7 +19,7 @@ from btard.node.protocol.settings import Settings
 from btard.node.protocol.wire.certificate import Certificate
 from btard.node.protocol.wire.messages import Phase
 from tests.simulation.checkers import PROMISES
-from tests.simulation.stage import SimulationControl, play, set_up
+from tests.simulation.stage import Stage, play, set_up
 
 BOUND_S = 0.5
 STEP = 2
@@ -27,9 +27,7 @@ BOTH = (4, 5)
 BEGIN = Dispute.begin
 
 
-def attacked(
-    seed: int, links: LinkModel, attackers: tuple[int, ...], *attacks: Plugin, peers: int = 6
-) -> SimulationControl:
+def attacked(seed: int, links: LinkModel, attackers: tuple[int, ...], *attacks: Plugin, peers: int = 6) -> Stage:
     """A short run in which some peers attack from step 2 on."""
     run = RunConfig(peers=peers, task=Plugin("quadratic", {"dimension": 8}), steps=3, batch_size=1,
                     delivery_bound_s=BOUND_S, gradient_bound_s=1.0)  # fmt: skip
@@ -43,12 +41,12 @@ def last_close(before_s: float, to: str = "one") -> tuple[Plugin, ...]:
     return instant, Plugin("stall", {"phase": "VIEW"})
 
 
-def a_close_after_the_freeze(seed: int) -> SimulationControl:
+def a_close_after_the_freeze(seed: int) -> Stage:
     """Two CLOSEs of one peer are disputed; the last CLOSE that was missing reaches half of the others meanwhile."""
     return attacked(seed, LinkModel(delay_s=0.01), BOTH, Plugin("two_camps", {"to": "half", "late_s": 2.0}))
 
 
-def another_prefix(seed: int) -> SimulationControl:
+def another_prefix(seed: int) -> Stage:
     return attacked(seed, LinkModel(), (5,), Plugin("false_prefix", {"phase": "CLOSE"}))
 
 
@@ -58,17 +56,17 @@ def slow_for_one(seed: int) -> LinkModel:
     return LinkModel(delay_s=0.001, overrides=slow, seed=seed)
 
 
-def starts_far_apart(seed: int, attackers: tuple[int, ...] = (5,)) -> SimulationControl:
+def starts_far_apart(seed: int, attackers: tuple[int, ...] = (5,)) -> Stage:
     """The one peer that holds the certificate begins the dispute D after the others, and its view takes D to them."""
     return attacked(seed, slow_for_one(seed), attackers, *last_close(0.6, to="@2"))
 
 
-def a_certificate_beside_a_second_close(seed: int) -> SimulationControl:
+def a_certificate_beside_a_second_close(seed: int) -> Stage:
     """The same, and the others have two CLOSEs of one peer to dispute."""
     return attacked(seed, slow_for_one(seed), BOTH, Plugin("two_camps", {"to": "@2", "before_s": 0.6}))
 
 
-def two_closes_beside_a_certificate(seed: int) -> SimulationControl:
+def two_closes_beside_a_certificate(seed: int) -> Stage:
     links = LinkModel(delay_s=0.01, jitter_s=0.02, seed=seed)
     return attacked(seed, links, BOTH, Plugin("two_camps", {"to": "one", "before_s": 0.1}))
 
@@ -80,7 +78,7 @@ class Mutation:
     name: str
     where: object
     attributes: dict[str, object]
-    stage: Callable[[int], SimulationControl]
+    stage: Callable[[int], Stage]
 
 
 def nothing(*_: object) -> None:

@@ -15,7 +15,7 @@ from btard.node.protocol.wire.encoding import decode_body, stub
 from btard.node.protocol.wire.messages import Phase
 from tests.simulation.checkers import Accountability, Equivocations
 from tests.simulation.oracle import contradictory, told
-from tests.simulation.stage import SimulationControl, play, run_until, set_up
+from tests.simulation.stage import Stage, play, run_until, set_up
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ BLIND = (
 )  # fmt: skip
 
 
-def attacked(attack: Plugin) -> SimulationControl:
+def attacked(attack: Plugin) -> Stage:
     run = RunConfig(peers=6, task=Plugin("quadratic", {"dimension": 19}), steps=20, batch_size=1)
     return set_up(run, dict.fromkeys((4, 5), Role((attack,), Schedule(start=1), (4, 5))))
 

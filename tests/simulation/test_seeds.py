@@ -8,7 +8,7 @@ import pytest
 
 from tests.simulation import soak
 from tests.simulation.composer import COMPOSITION, candidates, compose, described
-from tests.simulation.stage import SimulationControl
+from tests.simulation.stage import Stage
 from tests.simulation.wal import Played, table
 
 SEEDS = sorted({*((seed, COMPOSITION) for seed in range(100)), *soak.regressions()})
@@ -24,7 +24,7 @@ def test_a_seed_composes_the_same_run_again() -> None:
 
 
 def test_the_composer_draws_every_attack() -> None:
-    stages: list[SimulationControl] = [compose(seed) for seed in range(300)]
+    stages: list[Stage] = [compose(seed) for seed in range(300)]
     drawn = {plugin.name for stage in stages for role in stage.roles.values() for plugin in role.attacks}
     assert drawn == {entry.name for entry in candidates()}
 
@@ -32,7 +32,7 @@ def test_the_composer_draws_every_attack() -> None:
 def test_a_broken_promise_says_how_to_see_it_again(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def broken(_: int, composition: int) -> SimulationControl:
+    def broken(_: int, composition: int) -> Stage:
         stage = compose(3, composition)
         stage.simulation.nodes[stage.witness].peer.stopped = True
         return stage

@@ -18,7 +18,7 @@ from btard.node.protocol.state.rollback import moved_on
 from btard.node.protocol.state.state import State, parameters_digest
 from tests.simulation.checkers import PROMISES
 from tests.simulation.checkers.undo import Undoing
-from tests.simulation.stage import SimulationControl, play, set_up
+from tests.simulation.stage import Stage, play, set_up
 
 TWO = (4, 5)
 LINKS = LinkModel(delay_s=0.01, jitter_s=0.02)
@@ -26,7 +26,7 @@ Attacks = Sequence[Plugin]
 
 
 def stage_of(attacks: Attacks | Mapping[int, Attacks], seed: int, *, window: int = 8, steps: int = 16, stop: int | None
-             = None, start: int = 3, **more: object) -> SimulationControl:  # fmt: skip
+             = None, start: int = 3, **more: object) -> Stage:  # fmt: skip
     run = RunConfig(peers=6, task=Plugin("quadratic", {"dimension": 19}), steps=steps, batch_size=1, undo=window,
                     delivery_bound_s=0.5, gradient_bound_s=1.0, **more)  # type: ignore[arg-type]  # fmt: skip
     each = attacks if isinstance(attacks, Mapping) else dict.fromkeys(TWO, attacks)

@@ -28,7 +28,7 @@ from btard.node.protocol.wire.encoding import decode_body
 from btard.node.protocol.wire.messages import Body, Close, Outcome, Signed, Suspect, View, Void
 from btard.node.training.environment import pin
 from tests.simulation.hostile import interpose
-from tests.simulation.stage import SimulationControl, set_up
+from tests.simulation.stage import Stage, set_up
 
 FOLDER = Path(__file__).parent / "golden"
 REGENERATE = "python -m tests.simulation.transcripts --regenerate"
@@ -61,7 +61,7 @@ DISPUTES: dict[str, tuple[str, tuple[Plugin, ...]]] = {
 """By file name: what happens, and what peer 3 of four does in step 1."""
 
 
-def stage_of(name: str) -> SimulationControl:
+def stage_of(name: str) -> Stage:
     """The run behind a transcript: fixed delays, so that nothing in the text depends on a draw."""
     run = RunConfig(peers=PEERS, task=Plugin("quadratic", {"dimension": 8}), steps=2, batch_size=1,
                     delivery_bound_s=0.5, gradient_bound_s=1.0)  # fmt: skip

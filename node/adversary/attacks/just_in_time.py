@@ -14,6 +14,7 @@ from btard.node.protocol.api.events import BulkKind, Say, SendBulk, SetTimer
 from btard.node.protocol.api.notices import PhaseEntered
 from btard.node.protocol.attempt import timers
 from btard.node.protocol.attempt.deadlines import Deadline, budget
+from btard.node.protocol.attempt.phases import PHASES
 from btard.node.protocol.wire.messages import Phase, Report
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class JustInTime(Behaviour):
 
     def __init__(self, *, until: str = "deadline", tensors: bool = False, before_s: float = 0.05) -> None:
         self._mindful, self._tensors, self._before_s = until == "budget", tensors, before_s
-        self._wait_s, self._phase = 0.0, Phase.HELLO
+        self._wait_s, self._phase = 0.0, Phase.COMMIT
         self._bulky = self._due = self._bulk_due = False
         self._message: Say | None = None
         self._owed: list[Output] = []
@@ -97,4 +98,4 @@ class JustInTime(Behaviour):
         attempt = view.attempt
         if attempt is None:
             return Deadline(0.0, 0.0)
-        return budget(self._phase, attempt.settings, len(attempt.roster.active), int(self._bulky), 0)
+        return budget(PHASES[self._phase].work, attempt.settings, len(attempt.roster.active), int(self._bulky), 0)

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from btard.node.protocol.adjudication.charges import Broken, Publication
 from btard.node.protocol.adjudication.verdict import Guilt
 from btard.node.protocol.attempt.attempt import Attempt
+from btard.node.protocol.attempt.holdings import denials, owed_aggregates, owed_parts
 from btard.node.protocol.attempt.lateness import late_pairs
-from btard.node.protocol.attempt.phases import denials, owed_aggregates, owed_parts
 from btard.node.protocol.wire.messages import Phase
 
 DENIAL, COMPLAINT = 1, 2

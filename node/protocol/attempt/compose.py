@@ -1,4 +1,4 @@
-"""What a peer says in each phase of an attempt up to JUDGE, from what it holds."""
+"""What a peer says in each phase (node/protocol/attempt/phases.py) of an attempt, from what it holds."""
 
 from __future__ import annotations
 
@@ -8,10 +8,26 @@ from btard.node.protocol.adjudication.case import Case
 from btard.node.protocol.adjudication.verdict import suspicious
 from btard.node.protocol.attempt.attempt import Attempt
 from btard.node.protocol.attempt.gradient_requests import Gradients
+from btard.node.protocol.attempt.holdings import owed_parts
 from btard.node.protocol.attempt.lateness import waited
 from btard.node.protocol.attempt.measured_bounds import measured
-from btard.node.protocol.attempt.phases import owed_parts
-from btard.node.protocol.wire.messages import Agg, Agg2, Body, Held, Missing, Phase, Report, Resend, Verdict
+from btard.node.protocol.wire.messages import (
+    Agg,
+    Agg2,
+    Body,
+    Checksums,
+    Commit,
+    Have,
+    Held,
+    Judge,
+    Missing,
+    Phase,
+    Publish,
+    Report,
+    Resend,
+    Reveal,
+    Verdict,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,45 +55,7 @@ class Knowledge:
     again: bool = False
 
 
-def message(phase: Phase, known: Knowledge) -> Body | None:
-    """This peer's message of a phase, None while something it needs is not here.
-
-    Args:
-        phase: COMMIT to JUDGE; CLOSE carries the state, which only the round knows.
-        known: what we hold.
-    """
-    attempt, trial = known.attempt, known.trial
-    standing = _standing(phase, attempt) if known.again else None
-    if standing is not None:
-        return standing
-    match phase:
-        case Phase.COMMIT:
-            return attempt.commit()
-        case Phase.AGG:
-            return attempt.agg(known.overdue)
-        case Phase.RESEND:
-            return Resend(attempt.slot(Phase.RESEND), attempt.transcript.prefix)
-        case Phase.HELD:
-            return _held(known)
-        case Phase.AGG2:
-            return attempt.agg2()
-        case Phase.REVEAL:
-            return attempt.reveal(known.overdue)
-        case Phase.CHECKSUMS:
-            return attempt.checksums() if len(attempt.aggregates) >= len(attempt.aggregators) else None
-        case Phase.REPORT:
-            return _report(known)
-        case Phase.PUBLISH if trial is not None:
-            return trial.publish()
-        case Phase.HAVE if trial is not None:
-            return trial.have(known.overdue)
-        case Phase.JUDGE if trial is not None:
-            return trial.judge(known.gradients.recomputed)
-        case _:
-            return None
-
-
-def _standing(phase: Phase, attempt: Attempt) -> Body | None:
+def standing(phase: Phase, attempt: Attempt) -> Body | None:
     """After a new start: what we said in a phase, where that needs parts of others and they are not needed any more.
 
     Whoever sent them may have been banned in this very attempt by somebody who has left it, and owes nobody anything.
@@ -93,7 +71,23 @@ def _standing(phase: Phase, attempt: Attempt) -> Body | None:
             return None
 
 
-def _held(known: Knowledge) -> Held | None:
+def commit(known: Knowledge) -> Commit | None:
+    """COMMIT, once our gradient is there."""
+    return known.attempt.commit()
+
+
+def agg(known: Knowledge) -> Agg | None:
+    """AGG, once every contributor's part is here; a complaint once the wait for them is over."""
+    return known.attempt.agg(known.overdue)
+
+
+def resend(known: Knowledge) -> Resend:
+    """RESEND: the parts that complaints ask of us follow."""
+    return Resend(known.attempt.slot(Phase.RESEND), known.attempt.transcript.prefix)
+
+
+def held(known: Knowledge) -> Held | None:
+    """HELD, once every part that a complaint asks for is here, or with the bits of those that did not come in time."""
     attempt = known.attempt
     keys = [(item.step, item.attempt, item.owner, item.part) for item in owed_parts(attempt)]
     have = tuple(key in attempt.publications for key in keys)
@@ -103,7 +97,23 @@ def _held(known: Knowledge) -> Held | None:
     return Held(attempt.slot(Phase.HELD), attempt.transcript.prefix, have)
 
 
-def _report(known: Knowledge) -> Report | None:
+def agg2(known: Knowledge) -> Agg2 | None:
+    """AGG2, once the published parts are here."""
+    return known.attempt.agg2()
+
+
+def reveal(known: Knowledge) -> Reveal | None:
+    """REVEAL, once every aggregate is here, or with the bits of those that did not come in time."""
+    return known.attempt.reveal(known.overdue)
+
+
+def checksums(known: Knowledge) -> Checksums | None:
+    """CHECKSUMS, once every aggregate is here."""
+    attempt = known.attempt
+    return attempt.checksums() if len(attempt.aggregates) >= len(attempt.aggregators) else None
+
+
+def report(known: Knowledge) -> Report | None:
     """REPORT, once our targets' gradients are recomputed: our word on every claim about our part, and verdicts."""
     attempt, past, recomputed = known.attempt, known.past, known.gradients.recomputed
     share, faults = attempt.shares.get(attempt.me, ()), known.gradients.rechecks.faults
@@ -121,3 +131,18 @@ def _report(known: Knowledge) -> Report | None:
     late = waited(past, attempt) if past is not None else ()
     return Report(slot, prefix, attempt.checks(), verdicts, (), known.proofs, known.joins, holds, late,
                   measured(attempt))  # fmt: skip
+
+
+def publish(known: Knowledge) -> Publish | None:
+    """PUBLISH: the bytes that judging asks of us follow."""
+    return known.trial.publish() if known.trial is not None else None
+
+
+def have(known: Knowledge) -> Have | None:
+    """HAVE, once every publication is here, or with the bits of those that did not come in time."""
+    return known.trial.have(known.overdue) if known.trial is not None else None
+
+
+def judge(known: Knowledge) -> Judge | None:
+    """JUDGE, once the accused gradients are recomputed."""
+    return known.trial.judge(known.gradients.recomputed) if known.trial is not None else None

@@ -34,12 +34,29 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from btard.node.protocol.settings import Settings
-from btard.node.protocol.wire.messages import Phase
 
-_COMPUTES = {Phase.COMMIT: 1, Phase.AGG: 1, Phase.REPORT: 1, Phase.HELLO: 2}
-"""Gradients a peer may be busy with before it says its message; validators still recompute during AGG."""
 
-_JUDGING = (Phase.PUBLISH, Phase.HAVE, Phase.JUDGE, Phase.CLOSE)
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a phase's message may wait for, beside the messages of the phase before.
+
+    Args:
+        tensors: vectors of full length that move before it.
+        computes: gradients that a peer may be busy with before it says it.
+        first: an attempt begins with it; a validator that contributes computes two gradients then.
+        beside: those are computed beside the loop: nothing in the phase waits for them.
+        rechecks: it needs all that an undo step asks of one peer.
+        judged: the gradients that judging needs are computed before it.
+        published: the parts that judging needs move before it.
+    """
+
+    tensors: int = 0
+    computes: int = 0
+    first: bool = False
+    beside: bool = False
+    rechecks: bool = False
+    judged: bool = False
+    published: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,25 +68,25 @@ class Deadline:
     message_s: float
 
 
-def deadline(phase: Phase, settings: Settings, active: int, tensors: int, recomputed: int) -> Deadline:
+def deadline(work: Work, settings: Settings, active: int, tensors: int, recomputed: int) -> Deadline:
     """The waits of a phase.
 
     Args:
-        phase: the phase entered.
+        work: of the phase entered.
         settings: D, T_g and the minimum rate.
         active: size of the roster; everyone may send, or pull from everyone, at once.
         tensors: vectors of full length that move before this phase's message (0: none).
         recomputed: gradients that every peer recomputes for judging; before that, those which an undo step asks of one
             peer for its REPORT: between two of them it listens and speaks.
     """
-    judging = recomputed if phase in _JUDGING else 0
+    judging = recomputed if work.judged else 0
     busy_s = max(1, judging) * settings.gradient_bound_s
     lag_s = busy_s + 5.0 * settings.delivery_bound_s
     bulk_s = lag_s + _transfer_s(settings, active, tensors) if tensors else 0.0
-    return Deadline(bulk_s, lag_s + bulk_s + _computes(phase, settings, recomputed) * settings.gradient_bound_s)
+    return Deadline(bulk_s, lag_s + bulk_s + _computes(work, settings, recomputed) * settings.gradient_bound_s)
 
 
-def budget(phase: Phase, settings: Settings, active: int, tensors: int, recomputed: int) -> Deadline:
+def budget(work: Work, settings: Settings, active: int, tensors: int, recomputed: int) -> Deadline:
     """How long waits of a phase may take without anybody being called late (its arguments: see `deadline`).
 
     Returns:
@@ -78,8 +95,7 @@ def budget(phase: Phase, settings: Settings, active: int, tensors: int, recomput
     lag_s = laggards_s(settings) + 2.0 * _budget_delivery_s(settings)
     bulk_s = lag_s + _transfer_s(settings, active, tensors) if tensors else 0.0
     gradient_s = settings.gradient_bound_s if settings.budget_gradient_s is None else settings.budget_gradient_s
-    # Nothing in AGG waits for the gradients of validators: they are computed beside the loop.
-    computes = _computes(phase, settings, recomputed) if phase is not Phase.AGG else 0
+    computes = 0 if work.beside else _computes(work, settings, recomputed)
     return Deadline(bulk_s, lag_s + bulk_s + computes * gradient_s)
 
 
@@ -88,12 +104,11 @@ def _transfer_s(settings: Settings, active: int, tensors: int) -> float:
     return 4.0 * settings.dimension * tensors * active / settings.minimum_rate
 
 
-def _computes(phase: Phase, settings: Settings, recomputed: int) -> int:
+def _computes(work: Work, settings: Settings, recomputed: int) -> int:
     """Gradients that a peer may have to compute before it says its message."""
-    judging = recomputed if phase in _JUDGING else 0
-    earlier = recomputed if phase is Phase.REPORT else min(recomputed, 1)
-    computes = judging if phase in _JUDGING else max(_COMPUTES.get(phase, 0), earlier)
-    return computes + (phase is Phase.COMMIT and settings.validators > 0 and settings.validators_contribute)
+    earlier = recomputed if work.rechecks else min(recomputed, 1)
+    computes = recomputed if work.judged else max(work.computes, earlier)
+    return computes + (work.first and settings.validators > 0 and settings.validators_contribute)
 
 
 def fetching_s(settings: Settings, active: int) -> float:

@@ -13,12 +13,13 @@ from btard.node.protocol.attempt.attempt import Attempt
 from btard.node.protocol.attempt.ending import Ending, Trigger
 from btard.node.protocol.attempt.gradient_requests import Gradients
 from btard.node.protocol.attempt.lateness import Patience, Watch
+from btard.node.protocol.attempt.phases import PHASES, misfit
 from btard.node.protocol.attempt.transcript import Added
 from btard.node.protocol.attempt.transfers import Transfers
 from btard.node.protocol.state.state import State
 from btard.node.protocol.state_sync.server import StateSyncServer
 from btard.node.protocol.wire.messages import Body, Close, Phase, Signed, Suspect
-from btard.node.protocol.wire.validation import misfit
+from btard.node.protocol.wire.validation import Counts
 
 
 class InputHandling:
@@ -126,8 +127,8 @@ class InputHandling:
 
     def _misfit(self, body: Body) -> str | None:
         trial = self.trial
-        known = (len(trial.publications), len(trial.judging)) if trial is not None else (None, None)
-        return misfit(body, self.attempt, *known)
+        counts = Counts(len(trial.publications), len(trial.judging)) if trial is not None else Counts()
+        return misfit(body, self.attempt, counts)
 
     def _suspected(self, body: Suspect) -> None:
         """Answer a suspicion with the message if we hold it; f + 1 suspicions of one slot start a dispute."""
@@ -207,7 +208,7 @@ class InputHandling:
         work = (0, self.attempt.burden)
         if trial is not None:
             work = len(trial.publications), len(trial.accused) + len(trial.disowned) + len(trial.returning)
-        self._clock.enter(phase, *work)
+        self._clock.enter(PHASES[phase].work, *work)
         self._patience.enter()
 
     def _drop(self, via: int | None, reason: str) -> None:

@@ -9,25 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from torch import Tensor
-
 from btard.node.protocol.adjudication import complaints
 from btard.node.protocol.adjudication.case import Case
-from btard.node.protocol.adjudication.charges import Publication, accusation_of
+from btard.node.protocol.adjudication.charges import accusation_of
 from btard.node.protocol.adjudication.verdict import Judgement
-from btard.node.protocol.api.events import BulkKey, BulkKind, Purpose, Say, SendBulk
-from btard.node.protocol.attempt.compose import Knowledge, message
+from btard.node.protocol.api.events import BulkKind, Purpose, Say, SendBulk
+from btard.node.protocol.attempt.compose import Knowledge
 from btard.node.protocol.attempt.ending import Ending
+from btard.node.protocol.attempt.holdings import LackingError, lacking, scarce, withheld
 from btard.node.protocol.attempt.input_handling import InputHandling
-from btard.node.protocol.attempt.phases import (
-    LackingError,
-    claimers,
-    following,
-    owed_aggregates,
-    owed_parts,
-    scarce,
-    withheld,
-)
+from btard.node.protocol.attempt.phases import PHASES, following, message
 from btard.node.protocol.state.state import State
 from btard.node.protocol.state.transition import next_state, void_state
 from btard.node.protocol.state_sync import probation
@@ -115,9 +106,9 @@ class Round(InputHandling):
         attempt, trial = self.attempt, self.trial
         if trial is None:
             return None
-        lacking = scarce(attempt, Phase.HAVE, trial.publications)
-        found, owed = self._gradients, withheld(attempt, lacking, "publication")
-        return trial.verdict(found.recomputed, lacking, owed, found.rechecks.faults)
+        few = scarce(attempt, Phase.HAVE, trial.publications)
+        found, owed = self._gradients, withheld(attempt, few, "publication")
+        return trial.verdict(found.recomputed, few, owed, found.rechecks.faults)
 
     def _finish(self) -> bool:
         """Everyone's message of the phase is here: fix its hash, do what follows, enter the next phase."""
@@ -171,47 +162,37 @@ class Round(InputHandling):
         return self.trigger is not None
 
     def _follow(self, phase: Phase) -> None:
-        attempt = self.attempt
-        match phase:
-            case Phase.COMMIT:
-                self._send_parts()
-                lost = self._again and attempt.me not in attempt.aggregates
-                self._out += self.transfers.lost(BulkKind.PART, attempt.contributors if lost else ())
-            case Phase.AGG | Phase.AGG2:
-                self._send_aggregate()
-                self._out += self.transfers.lost(BulkKind.AGGREGATE, attempt.aggregators if self._again else ())
-            case Phase.HELD:
-                self._pull(BulkKind.PUBLICATION, Phase.HELD, owed_parts(attempt))
-            case Phase.REVEAL:
-                attempt.fix_randomness()
-                self._pull(BulkKind.AGGREGATE, Phase.REVEAL, owed_aggregates(attempt))
-            case Phase.REPORT:
-                self._open_trial()
-            case Phase.HAVE if self.trial is not None:
-                self._pull(BulkKind.PUBLICATION, Phase.HAVE, self.trial.publications)
-            case _:
-                pass
+        row = PHASES[phase]
+        if row.act is not None:
+            row.act(self)
+        if row.items is not None:
+            items = row.items.of(self.attempt, self.trial)
+            for kind, item, holders in lacking(self.attempt, phase, row.items.kind, items):
+                self._out += self.transfers.pull(kind, item, holders)
 
-    def _pull(self, kind: BulkKind, phase: Phase, items: tuple[Publication, ...]) -> None:
-        """Ask for what we lack and enough peers say they hold."""
-        attempt = self.attempt
-        lacking = scarce(attempt, phase, items)
-        for place, item in enumerate(items):
-            index = (item.step, item.attempt, item.owner, item.part)
-            held = item.owner in attempt.aggregates if kind is BulkKind.AGGREGATE else index in attempt.publications
-            if not held and item not in lacking:
-                self._out += self.transfers.pull(kind, item, claimers(attempt, phase, place))
+    # --- what follows a phase (`phases.Acts`) -------------------------------------------------------------------
 
-    def _send_parts(self) -> None:
+    def fix_randomness(self) -> None:
+        """After REVEAL."""
+        self.attempt.fix_randomness()
+
+    def send_parts(self) -> None:
+        """After COMMIT; started again, we ask for those of others too."""
         attempt = self.attempt
         if attempt.own_D is not None and attempt.me in attempt.contributors:
             for part, aggregator in enumerate(attempt.roster.active):
                 key = attempt.key(BulkKind.PART, attempt.me, part)
                 self._out.append(SendBulk(aggregator, key, attempt.slice(attempt.own_D, part)))
+        lost = self._again and attempt.me not in attempt.aggregates
+        self._out += self.transfers.lost(BulkKind.PART, attempt.contributors if lost else ())
+
+    def send_aggregate(self) -> None:
+        """After AGG and AGG2: once, when our digest stands in one of them. Started again, we may lack what it is of,
+        for good where a peer does not send its part a second time, and ask for those of others."""
+        self._send_aggregate()
+        self._out += self.transfers.lost(BulkKind.AGGREGATE, self.attempt.aggregators if self._again else ())
 
     def _send_aggregate(self) -> None:
-        """Once, when our digest stands in AGG or AGG2. Started again, we may lack what it is of, for good where a peer
-        does not send its part a second time."""
         attempt = self.attempt
         if attempt.me not in attempt.aggregates:
             return
@@ -221,7 +202,8 @@ class Round(InputHandling):
             others = (peer for peer in attempt.roster.active if peer != attempt.me)
             self._out += [SendBulk(peer, key, attempt.aggregates[attempt.me]) for peer in others]
 
-    def _open_trial(self) -> None:
+    def open_case(self) -> None:
+        """After REPORT: charges, and the gradients that judging them needs."""
         self.trial = trial = Case(self.attempt, self.past)
         self._out += [accusation_of(self.attempt, charge) for charge in trial.charges]
         if self.past is not None:
@@ -231,18 +213,10 @@ class Round(InputHandling):
             self._out += self._gradients.rechecks.want(self.attempt, item)
 
     def _publish(self) -> None:
-        """With our RESEND or PUBLISH, the bytes that we owe to all."""
-        attempt = self.attempt
-        owed: list[tuple[BulkKey, Tensor]] = []
-        if self.phase is Phase.RESEND and attempt.own_D is not None:
-            for item in owed_parts(attempt):
-                if item.owner == attempt.me:
-                    key = attempt.key(BulkKind.PUBLICATION, attempt.me, item.part)
-                    owed.append((key, attempt.slice(attempt.own_D, item.part)))
-        elif self.phase is Phase.PUBLISH and self.trial is not None:
-            owed += self.trial.ours()
-        for key, values_P in owed:
-            self._out += [SendBulk(peer, key, values_P) for peer in attempt.roster.active]
+        """With our message, the bytes that we owe to all."""
+        owed = PHASES[self.phase].bytes
+        for key, values_P in owed(self.attempt, self.trial) if owed is not None else ():
+            self._out += [SendBulk(peer, key, values_P) for peer in self.attempt.roster.active]
 
     def _end(self) -> None:
         """n CLOSEs: equal values end the attempt."""

@@ -5,16 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 from btard.node.protocol.api.events import CancelTimer, Output, SetTimer
-from btard.node.protocol.attempt.deadlines import Deadline, budget, deadline, laggards_s, outcome_s
+from btard.node.protocol.attempt.deadlines import Deadline, Work, budget, deadline, laggards_s, outcome_s
 from btard.node.protocol.settings import Settings
-from btard.node.protocol.wire.messages import Phase
 
 LAGGARDS, BULK, MESSAGES, STALL = "laggards", "bulk", "messages", "stall"
 OF_AN_ATTEMPT = (LAGGARDS, BULK, MESSAGES, STALL)
 FORWARD, BEFORE = "forward", "before"
 """What ended the attempt before goes to all; a window in which its dispute can be joined is over."""
-
-_TENSORS = {Phase.AGG: 1, Phase.HELD: 1, Phase.AGG2: 1, Phase.REVEAL: 1, Phase.CHECKSUMS: 1}
 
 
 class Timers:
@@ -29,28 +26,26 @@ class Timers:
 
     def __init__(self, settings: Settings, active: int, out: list[Output], patience_s: float = 0.0) -> None:
         self._settings, self._active, self._out = settings, active, out
-        self._phase, self._tensors, self._recomputed, self._patience_s = Phase.COMMIT, 0, 0, patience_s
+        self._work, self._tensors, self._recomputed, self._patience_s = Work(), 0, 0, patience_s
 
-    def enter(self, phase: Phase, publications: int, recomputed: int) -> None:
+    def enter(self, work: Work, publications: int, recomputed: int) -> None:
         """A phase begins.
 
         Args:
-            phase: the phase.
+            work: what its message may wait for.
             publications: parts published for judging, each to every peer.
             recomputed: gradients that every peer recomputes for judging, or at most for its REPORT in an undo step;
                 whoever is at one says nothing meanwhile.
         """
-        self._phase = phase
-        judging = phase in (Phase.HAVE, Phase.JUDGE, Phase.CLOSE)
-        self._recomputed = recomputed
-        self._tensors = publications if judging else _TENSORS.get(phase, 0)
+        self._work, self._recomputed = work, recomputed
+        self._tensors = publications if work.published else work.tensors
         self.restart()
 
     def restart(self) -> None:
         """The phase's waits begin now."""
         waits = self._deadline()
         self._out += [CancelTimer(BULK), CancelTimer(STALL)]
-        if self._phase is not Phase.COMMIT:
+        if not self._work.first:
             self._out.append(SetTimer(LAGGARDS, laggards_s(self._settings)))
         if waits.bulk_s > 0:
             self._out.append(SetTimer(BULK, waits.bulk_s))
@@ -63,11 +58,11 @@ class Timers:
     @property
     def budget(self) -> Deadline:
         """What the phase's waits may take before anybody is called late."""
-        return self._longer(budget(self._phase, self._settings, self._active, self._tensors, self._recomputed))
+        return self._longer(budget(self._work, self._settings, self._active, self._tensors, self._recomputed))
 
     def _deadline(self) -> Deadline:
-        return self._longer(deadline(self._phase, self._settings, self._active, self._tensors, self._recomputed))
+        return self._longer(deadline(self._work, self._settings, self._active, self._tensors, self._recomputed))
 
     def _longer(self, waits: Deadline) -> Deadline:
         """With the time that others may need to come to this attempt, before their first COMMIT."""
-        return replace(waits, message_s=waits.message_s + self._patience_s) if self._phase is Phase.COMMIT else waits
+        return replace(waits, message_s=waits.message_s + self._patience_s) if self._work.first else waits

@@ -11,7 +11,7 @@ from btard.node.protocol.api.events import CancelTimer, Forward, Output, Say, Se
 from btard.node.protocol.api.notices import Disputed, Resolved
 from btard.node.protocol.attempt.deadlines import settled_s
 from btard.node.protocol.attempt.ending import Trigger
-from btard.node.protocol.attempt.phases import LackingError
+from btard.node.protocol.attempt.holdings import LackingError
 from btard.node.protocol.attempt.round import Round
 from btard.node.protocol.disputes.dolev_strong import MAX_VIEWS, DolevStrong
 from btard.node.protocol.disputes.resolution import Decision, ViewMerge

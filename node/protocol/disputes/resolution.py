@@ -16,20 +16,14 @@ from btard.node.protocol.adjudication.charges import Equivocation, Publication, 
 from btard.node.protocol.adjudication.verdict import Guilt
 from btard.node.protocol.attempt.attempt import Attempt
 from btard.node.protocol.attempt.ending import Trigger
-from btard.node.protocol.attempt.phases import (
-    LackingError,
-    claimers,
-    following,
-    owed_aggregates,
-    owed_parts,
-    scarce,
-)
+from btard.node.protocol.attempt.holdings import LackingError, lacking
+from btard.node.protocol.attempt.phases import PHASES, following, misfit
 from btard.node.protocol.attempt.transcript import Added, Transcript
 from btard.node.protocol.wire.bulk import BulkKind
 from btard.node.protocol.wire.certificate import Certificate, open_signed
 from btard.node.protocol.wire.encoding import decode_body, stub
 from btard.node.protocol.wire.messages import Body, Close, Phase, Signed, Suspect, Void
-from btard.node.protocol.wire.validation import misfit
+from btard.node.protocol.wire.validation import Counts
 
 _DISPUTE = (Phase.SUSPECT, Phase.VIEW, Phase.OUTCOME, Phase.HELLO)
 _PER_SLOT = 2
@@ -211,7 +205,7 @@ class ViewMerge:
         for (named, peer), by in shadow.transcript.suspects.items():
             for sender, signed in by.items():
                 body = decode_body(signed.body)
-                if misfit(body, shadow, None, None) is not None or named in _DISPUTE or peer == sender:
+                if misfit(body, shadow, Counts()) is not None or named in _DISPUTE or peer == sender:
                     guilty.setdefault(sender, "malformed")
         return self._convict(guilty)
 
@@ -243,16 +237,10 @@ class ViewMerge:
     def lacking(self) -> Iterator[tuple[BulkKind, Publication, tuple[int, ...]]]:
         """Tensors that we lack and enough peers say they hold, in the phases that the union completes."""
         shadow = self._shadow
-        parts = (BulkKind.PUBLICATION, Phase.HELD, owed_parts(shadow))
-        for kind, phase, items in (parts, (BulkKind.AGGREGATE, Phase.REVEAL, owed_aggregates(shadow))):
-            if phase not in shadow.transcript.finished:
-                continue
-            few = scarce(shadow, phase, items)
-            for place, item in enumerate(items):
-                index = (item.step, item.attempt, item.owner, item.part)
-                held = item.owner in shadow.aggregates if kind is BulkKind.AGGREGATE else index in shadow.publications
-                if not held and item not in few:
-                    yield kind, item, claimers(shadow, phase, place)
+        for phase in (Phase.HELD, Phase.REVEAL):
+            items = PHASES[phase].items
+            if items is not None and phase in shadow.transcript.finished:
+                yield from lacking(shadow, phase, items.kind, items.of(shadow, self._trial))
 
     # --- helpers ----------------------------------------------------------------------------------------------
 
@@ -268,8 +256,8 @@ class ViewMerge:
 
     def _misfits(self, body: Body) -> bool:
         trial = self._trial
-        known = (len(trial.publications), len(trial.judging)) if trial is not None else (None, None)
-        return misfit(body, self._shadow, *known) is not None
+        counts = Counts(len(trial.publications), len(trial.judging)) if trial is not None else Counts()
+        return misfit(body, self._shadow, counts) is not None
 
     def _bodies(self, phase: Phase) -> list[tuple[int, Body]]:
         signed = self._shadow.transcript.signed(phase)

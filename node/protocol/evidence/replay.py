@@ -13,6 +13,7 @@ from torch import Tensor
 
 from btard.node.protocol.attempt.attempt import Attempt
 from btard.node.protocol.attempt.mprng import Share
+from btard.node.protocol.attempt.phases import misfit
 from btard.node.protocol.attempt.transcript import Added
 from btard.node.protocol.attempt.validators import Draw
 from btard.node.protocol.evidence.format import Record, tensor_of
@@ -22,7 +23,7 @@ from btard.node.protocol.state.state import Ban, State, Summary, genesis_randomn
 from btard.node.protocol.state.undo_window import Window
 from btard.node.protocol.wire.certificate import Certificate, open_signed, sentence
 from btard.node.protocol.wire.messages import Body, Phase, Signed
-from btard.node.protocol.wire.validation import misfit
+from btard.node.protocol.wire.validation import Counts
 
 Recompute = Callable[[Tensor, bytes], Tensor]
 """(parameters_D, xi) -> gradient_D on this machine."""
@@ -102,7 +103,7 @@ class Replay:
         attempt = Attempt(settings, tools, state, record.attempt, roster.active[0], Share(b"", b""))
         for signed in record.messages:
             body = self.open(signed, roster, record.step, record.attempt)
-            problem = misfit(body, attempt, None, None)
+            problem = misfit(body, attempt, Counts())
             require(problem is None, f"a message of peer {body.slot.sender} fits no rule: {problem}")
             require(attempt.transcript.add(body, signed) is Added.NEW, "a slot has two messages")
         for phase in Phase:

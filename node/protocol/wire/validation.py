@@ -1,9 +1,12 @@
-"""Does a decoded message fit its attempt: the right number of digests, bits and verdicts, each of the right size."""
+"""Does a decoded message fit its attempt: the right number of digests, bits and verdicts, each of the right size.
+
+Each function says what is wrong with a message, None if it fits; `phases.misfit` chooses among them.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import assert_never
 
 from btard.node.protocol.attempt.attempt import Attempt
 from btard.node.protocol.attempt.measured_bounds import measures_fit
@@ -13,7 +16,6 @@ from btard.node.protocol.wire.digest import DIGEST_BYTES
 from btard.node.protocol.wire.messages import (
     Agg,
     Agg2,
-    Body,
     Checksums,
     Close,
     Commit,
@@ -22,6 +24,7 @@ from btard.node.protocol.wire.messages import (
     Hello,
     Join,
     Judge,
+    Message,
     Missing,
     Outcome,
     Phase,
@@ -38,81 +41,111 @@ from btard.node.protocol.wire.size_limits import MAX_PROOFS
 MAX_ACCUSATIONS = 8
 
 
-def misfit(body: Body, attempt: Attempt, publications: int | None, gradient_charges: int | None) -> str | None:
-    """What is wrong with a message of this attempt, None if it fits.
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How many publications and gradient charges judging has; None while that is not known yet.
 
-    Args:
-        publications, gradient_charges: how many the judging has; None while that is not known yet (the message
-            is from a peer ahead of us and is checked again when we get there).
+    A message from a peer ahead of us is checked again when we get there.
     """
-    sender = body.slot.sender
-    if isinstance(body, Suspect):
-        return _suspect_misfit(body, attempt)
-    contributes = sender in attempt.contributors
-    parts = attempt.split.count if contributes else 0
-    match body:
-        case Hello():
-            return "a HELLO inside an attempt"
-        case Commit():
-            fits = len(body.parts) == parts and _digests(*body.parts, body.randomness)
-            return None if fits else f"COMMIT must carry {parts} part digests"
-        case Agg():
-            if isinstance(body.aggregate, Missing):
-                return _complaint_misfit(body.aggregate, attempt)
-            fits = _digests(body.aggregate) if attempt.contributors else body.aggregate == b""
-            return None if fits else "AGG must carry one digest"
-        case Resend() | Publish():
-            return None
-        case Held():
-            owed = len(attempt.complaints())
-            known = not attempt.transcript.missing(Phase.AGG)
-            return None if not known or len(body.have) == owed else f"HELD must carry {owed} bits"
-        case Agg2():
-            complained = {aggregator for aggregator, _ in attempt.complaints()}
-            known = not attempt.transcript.missing(Phase.AGG)
-            fits = not known or (_digests(body.aggregate) if sender in complained else body.aggregate == b"")
-            return None if fits else "AGG2 must carry a digest exactly after a complaint"
-        case View() | Outcome():
-            return "a message of a dispute inside an attempt"
-        case Join():
-            return "a JOIN of an active peer"
-        case Reveal():
-            aggregates = len(attempt.roster.active) if attempt.contributors else 0
-            if not _digests(body.x, body.salt) or len(body.have) != aggregates:
-                return f"REVEAL must carry {aggregates} HAVE bits"
-            return _reveal_misfit(body, attempt)
-        case Checksums():
-            fits = len(body.s) == len(body.norms) == parts
-            return None if fits else f"CHECKSUMS must carry {parts} pairs"
-        case Report():
-            return _report_misfit(body, attempt)
-        case Have():
-            return None if publications in (None, len(body.have)) else f"HAVE must carry {publications} bits"
-        case Judge():
-            fits = gradient_charges in (None, len(body.guilty))
-            return None if fits else f"JUDGE must carry {gradient_charges} bits"
-        case Close():
-            fits = isinstance(body.value, Void) or _digests(body.value)
-            return None if fits else "CLOSE must carry a digest"
-        case _:
-            assert_never(body)
+
+    publications: int | None = None
+    charges: int | None = None
 
 
-def _suspect_misfit(body: Suspect, attempt: Attempt) -> str | None:
+def commit(body: Commit, attempt: Attempt, counts: Counts) -> str | None:
+    """A digest for each part of a contributor's gradient."""
+    parts = _parts(body, attempt)
+    fits = len(body.parts) == parts and _digests(*body.parts, body.randomness)
+    return None if fits else f"COMMIT must carry {parts} part digests"
+
+
+def agg(body: Agg, attempt: Attempt, counts: Counts) -> str | None:
+    """The digest of an aggregate, or a complaint."""
+    if isinstance(body.aggregate, Missing):
+        return _complaint(body.aggregate, attempt)
+    fits = _digests(body.aggregate) if attempt.contributors else body.aggregate == b""
+    return None if fits else "AGG must carry one digest"
+
+
+def bare(body: Resend | Publish, attempt: Attempt, counts: Counts) -> None:
+    """RESEND and PUBLISH carry nothing: bytes follow."""
+
+
+def held(body: Held, attempt: Attempt, counts: Counts) -> str | None:
+    """A bit for each part that a complaint asks for."""
+    owed = len(attempt.complaints())
+    known = not attempt.transcript.missing(Phase.AGG)
+    return None if not known or len(body.have) == owed else f"HELD must carry {owed} bits"
+
+
+def agg2(body: Agg2, attempt: Attempt, counts: Counts) -> str | None:
+    """The digest of an aggregate exactly from those that had complained."""
+    complained = {aggregator for aggregator, _ in attempt.complaints()}
+    known = not attempt.transcript.missing(Phase.AGG)
+    fits = not known or (_digests(body.aggregate) if body.slot.sender in complained else body.aggregate == b"")
+    return None if fits else "AGG2 must carry a digest exactly after a complaint"
+
+
+def reveal(body: Reveal, attempt: Attempt, counts: Counts) -> str | None:
+    """The value committed to, and a bit for each aggregate."""
+    aggregates = len(attempt.roster.active) if attempt.contributors else 0
+    if not _digests(body.x, body.salt) or len(body.have) != aggregates:
+        return f"REVEAL must carry {aggregates} HAVE bits"
+    return _opening(body, attempt)
+
+
+def checksums(body: Checksums, attempt: Attempt, counts: Counts) -> str | None:
+    """A pair for each part of a contributor's gradient."""
+    parts = _parts(body, attempt)
+    return None if len(body.s) == len(body.norms) == parts else f"CHECKSUMS must carry {parts} pairs"
+
+
+def have(body: Have, attempt: Attempt, counts: Counts) -> str | None:
+    """A bit for each publication."""
+    fits = counts.publications in (None, len(body.have))
+    return None if fits else f"HAVE must carry {counts.publications} bits"
+
+
+def judge(body: Judge, attempt: Attempt, counts: Counts) -> str | None:
+    """A bit for each accused gradient."""
+    return None if counts.charges in (None, len(body.guilty)) else f"JUDGE must carry {counts.charges} bits"
+
+
+def close(body: Close, attempt: Attempt, counts: Counts) -> str | None:
+    """The digest of a state, or a removal."""
+    fits = isinstance(body.value, Void) or _digests(body.value)
+    return None if fits else "CLOSE must carry a digest"
+
+
+OUTSIDE: dict[type[Message], str] = {
+    Hello: "a HELLO inside an attempt",
+    View: "a message of a dispute inside an attempt",
+    Outcome: "a message of a dispute inside an attempt",
+    Join: "a JOIN of an active peer",
+}
+"""What is wrong with messages that belong to no phase of an attempt."""
+
+
+def _parts(body: Message, attempt: Attempt) -> int:
+    return attempt.split.count if body.slot.sender in attempt.contributors else 0
+
+
+def suspect(body: Suspect, attempt: Attempt) -> str | None:
+    """It names a phase of the step and another active peer."""
     another = body.peer in attempt.roster.active and body.peer != body.slot.sender
     in_step = Phase.COMMIT.value <= body.named.value <= Phase.CLOSE.value
     fits = another and in_step and not body.prefix
     return None if fits else "a SUSPECT names a phase of the step and another active peer, and carries no prefix"
 
 
-def _complaint_misfit(missing: Missing, attempt: Attempt) -> str | None:
+def _complaint(missing: Missing, attempt: Attempt) -> str | None:
     """A complaint names contributors in roster order, each once (its sender too: a filter may have spoilt its part)."""
     owners = missing.owners
     possible = tuple(peer for peer in attempt.contributors if peer in owners)
     return None if owners and owners == possible else "a complaint must name contributors in roster order"
 
 
-def _reveal_misfit(body: Reveal, attempt: Attempt) -> str | None:
+def _opening(body: Reveal, attempt: Attempt) -> str | None:
     """A revealed value opens its sender's commitment (once that is here)."""
     sender = body.slot.sender
     commit = attempt.transcript.body(Phase.COMMIT, sender)
@@ -135,7 +168,8 @@ def _waits_fit(body: Report, attempt: Attempt) -> bool:
     return known and within and all(one < other for one, other in pairwise(places))
 
 
-def _report_misfit(body: Report, attempt: Attempt) -> str | None:
+def report(body: Report, attempt: Attempt, counts: Counts) -> str | None:
+    """A bit for each contributor, a verdict for each of our targets, and no more of anything than there can be."""
     sender = body.slot.sender
     if len(body.checks) != len(attempt.contributors):
         return f"REPORT must carry {len(attempt.contributors)} V1 bits"

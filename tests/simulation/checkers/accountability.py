@@ -12,7 +12,7 @@ from btard.node.drivers.simulator import Observed
 from btard.node.protocol.api.notices import Accused
 from tests.simulation.checkers.testimony import Bans, Commits
 from tests.simulation.oracle import REPORT, Account
-from tests.simulation.stage import SimulationControl
+from tests.simulation.stage import Stage
 
 _NOTABLE = 1e-2
 """A shift of an aggregate that V2's random projection hardly ever misses, in units of the clipping radius."""
@@ -34,7 +34,7 @@ def _pull(rows_NP: NDArray[np.float64], value_P: NDArray[np.float64], radius: fl
 class Accountability:
     """Looks at every committed transcript with an eye for all bytes, and whether its step ended with the ban."""
 
-    def __init__(self, stage: SimulationControl) -> None:
+    def __init__(self, stage: Stage) -> None:
         self._stage = stage
         self._bans, self._commits = Bans(), Commits(stage)
         self._audited: set[tuple[int, int | None]] = set()

@@ -7,7 +7,7 @@ from collections import Counter
 
 from btard.node.drivers.simulator import Observed
 from btard.node.protocol.api.notices import Banned, Committed, Expelled, Suspected, Voided
-from tests.simulation.stage import SimulationControl
+from tests.simulation.stage import Stage
 
 _IN_STEP = frozenset({"aggregate", "unusable", "bounds", "close"})
 """Reasons that concern the very step of the ban."""
@@ -16,7 +16,7 @@ _IN_STEP = frozenset({"aggregate", "unusable", "bounds", "close"})
 class Accuracy:
     """Every ban names a Byzantine peer and a step at which it attacked, or breaks a pair that holds one."""
 
-    def __init__(self, stage: SimulationControl) -> None:
+    def __init__(self, stage: Stage) -> None:
         self._stage = stage
         self._eliminated: dict[int, Counter[bool]] = {node: Counter() for node in stage.honest}
         """By reporter: eliminated peers that are honest, and not."""

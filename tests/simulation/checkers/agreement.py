@@ -8,13 +8,13 @@ from dataclasses import replace
 
 from btard.node.drivers.simulator import Observed
 from btard.node.protocol.api.notices import Banned, Committed, Expelled, Undone, Voided
-from tests.simulation.stage import SimulationControl
+from tests.simulation.stage import Stage
 
 
 class Agreement:
     """Whatever one honest peer reports of an attempt, every other one reports in the same bits."""
 
-    def __init__(self, stage: SimulationControl) -> None:
+    def __init__(self, stage: Stage) -> None:
         self._stage = stage
         self._states: dict[int, object] = {}
         self._kept = set(stage.honest)

@@ -11,7 +11,7 @@ from btard.node.protocol.api.notices import Accused, Banned, Committed, Disputed
 from btard.node.protocol.attempt.attempt import Attempt
 from tests.simulation.hooked import Hooked
 from tests.simulation.oracle import REVEAL, bounds, told
-from tests.simulation.stage import SimulationControl
+from tests.simulation.stage import Stage
 
 _BYTES_PER_PEER = 400
 """A message's size grows with n, never with d: bound per message, for each peer of the roster."""
@@ -46,7 +46,7 @@ class _Tally:
 class Cost:
     """Adds up what each honest peer sent between two commits and compares it with the formula."""
 
-    def __init__(self, stage: SimulationControl) -> None:
+    def __init__(self, stage: Stage) -> None:
         self._stage = stage
         self._dimension = stage.task.dimension
         self._patience_s = 2.0 * stage.run.delivery_bound_s

@@ -9,13 +9,13 @@ from btard.node.drivers.simulator import Observed
 from btard.node.protocol.api.notices import Committed, Voided
 from tests.simulation.checkers.testimony import Bans
 from tests.simulation.oracle import CLOSE, SUSPECT, Told, contradictory, told
-from tests.simulation.stage import SimulationControl
+from tests.simulation.stage import Stage
 
 
 class Equivocations:
     """Compares what honest peers hold of every attempt when it ends."""
 
-    def __init__(self, stage: SimulationControl) -> None:
+    def __init__(self, stage: Stage) -> None:
         self._stage = stage
         self._held: dict[tuple[int, int, int, int], bytes] = {}
         self._split: dict[int, tuple[int, int]] = {}

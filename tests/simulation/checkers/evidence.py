@@ -14,13 +14,13 @@ from btard.node.protocol.api.notices import Banned, Committed, Finished, Returne
 from btard.node.protocol.evidence.verifier import Verifier
 from btard.node.protocol.state.state import Ban
 from tests.simulation.oracle import Told, certified, contradictory, hashed, stub_signed_by, vector_digest
-from tests.simulation.stage import SimulationControl
+from tests.simulation.stage import Stage
 
 
 class EvidenceHolds:
     """Verifies what every honest peer writes down; what is the same in all bits is verified once."""
 
-    def __init__(self, stage: SimulationControl) -> None:
+    def __init__(self, stage: Stage) -> None:
         self._honest = stage.honest
         self._ground = stage.ground()
         self._proven: dict[tuple[int, int], dict[int, Ban]] = {}

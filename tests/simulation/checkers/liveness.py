@@ -15,13 +15,13 @@ from btard.node.protocol.api.notices import (
     Undone,
     Voided,
 )
-from tests.simulation.stage import SimulationControl
+from tests.simulation.stage import Stage
 
 MARGIN = 1.2
 """What a dispute may take, in units of its bound."""
 
 
-def dispute_bound_s(stage: SimulationControl, active: int, waits: bool = False) -> float:
+def dispute_bound_s(stage: Stage, active: int, waits: bool = False) -> float:
     """f + 1 rounds of 2 D, for starts D apart, and D for the OUTCOMEs.
 
     Args:
@@ -34,13 +34,13 @@ def dispute_bound_s(stage: SimulationControl, active: int, waits: bool = False) 
     return 3.0 * rounds_s if waits else rounds_s
 
 
-def awaits_another(stage: SimulationControl, node: int) -> bool:
+def awaits_another(stage: Stage, node: int) -> bool:
     """True while a peer is frozen and its rounds have not begun: the attempt before may still be disputed."""
     dispute = stage.simulation.nodes[node].peer._dispute
     return dispute is not None and dispute.frozen and not dispute.begun
 
 
-def phase_bound_s(stage: SimulationControl, node: int, phase: str) -> float:
+def phase_bound_s(stage: Stage, node: int, phase: str) -> float:
     """From a peer's entry into a phase until it suspects whoever is silent, by the law that docs/faults.md states.
 
     Honest peers enter a phase at most 2 D and what keeps one busy apart; bulk moves at the minimum rate and everyone
@@ -70,7 +70,7 @@ def phase_bound_s(stage: SimulationControl, node: int, phase: str) -> float:
 class Liveness:
     """Follows each honest peer from phase to phase; time stands still for a phase while an older step is disputed."""
 
-    def __init__(self, stage: SimulationControl) -> None:
+    def __init__(self, stage: Stage) -> None:
         self._stage = stage
         self._next = dict.fromkeys(stage.honest, 0)
         self._further = dict.fromkeys(stage.honest, 0)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from btard.node.drivers.simulator import Observed
 from btard.node.protocol.api.notices import Banned, Committed, Returned
 from tests.simulation.oracle import Account, World, genesis_r
-from tests.simulation.stage import SimulationControl
+from tests.simulation.stage import Stage
 
 ACROSS_PLATFORMS = 1e-9
 """Relative difference of honest float64 sums between machines (PROTOCOL section 8)."""
 
 
-def world_of(stage: SimulationControl) -> World:
+def world_of(stage: Stage) -> World:
     """A run as the oracle knows it."""
     run = stage.run
     tolerance = ACROSS_PLATFORMS if run.recompute_tolerance else 0.0
@@ -40,7 +40,7 @@ class Bans:
 class Commits:
     """The committed steps. The first honest peer that commits stands for all: Agreement compares them."""
 
-    def __init__(self, stage: SimulationControl) -> None:
+    def __init__(self, stage: Stage) -> None:
         self._stage = stage
         self._world = world_of(stage)
         self._r = genesis_r(stage.run.data_seed)

@@ -10,7 +10,7 @@ from btard.node.drivers.simulator import Observed
 from btard.node.protocol.api.notices import Committed, Undone
 from tests.simulation.checkers.testimony import Bans, Commits
 from tests.simulation.oracle import Account
-from tests.simulation.stage import SimulationControl
+from tests.simulation.stage import Stage
 
 _BANS, _UNDO, _CHECKERS = 6, 15, 16
 """Places in the summary of a certified state."""
@@ -19,7 +19,7 @@ _BANS, _UNDO, _CHECKERS = 6, 15, 16
 class Undoing:
     """Recomputes every contribution in question by itself, and remembers every step and the parameters before it."""
 
-    def __init__(self, stage: SimulationControl) -> None:
+    def __init__(self, stage: Stage) -> None:
         self._stage = stage
         self._before: dict[int, Tensor] = {0: stage.task.initial(stage.run.init_seed)}
         self._accounts: dict[tuple[int, int], Account] = {}
