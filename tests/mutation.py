@@ -337,7 +337,7 @@ def _in_child(module: str, code: CodeType | None, tests: Sequence[str], write: i
         if code is not None:
             sys.meta_path.insert(0, _Mutated(module, code))
         for name in list(sys.modules):
-            if name.split(".")[0] in ("node", "launcher", "tests"):
+            if name.split(".")[0] in ("btard", "tests"):
                 del sys.modules[name]
     status = 1
     try:

@@ -43,4 +43,4 @@ def test_an_installed_wheel_brings_it_along(tmp_path: Path) -> None:
         [sys.executable, "-c", script, *WANTED], cwd=tmp_path, env=environment, capture_output=True, text=True
     )
     assert done.stderr == ""
-    assert done.stdout.splitlines() == [str(site / "launcher" / "_assets" / name) for name in WANTED]
+    assert done.stdout.splitlines() == [str(site / "btard" / "launcher" / "_assets" / name) for name in WANTED]

@@ -139,7 +139,7 @@ def test_findings_are_counted(
     found = [audit.Finding("ban of peer 1", kind != "damage", kind, "as peer 0 said", checked=kind != "undecided")
              for kind in kinds]  # fmt: skip
     report = verification.Report("00", (*found, audit.unchecked("roles", "nothing says so")), ())
-    monkeypatch.setattr(verification, "check", lambda *_: report)
+    monkeypatch.setattr(verification, "verify", lambda *_: report)
     console = Console(file=io.StringIO(), width=200)
     assert verification.show(console, tmp_path) == code
     printed = console.file.getvalue().splitlines()  # type: ignore[attr-defined]

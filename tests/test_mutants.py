@@ -76,5 +76,7 @@ def test_a_sample_is_repeatable_and_grows() -> None:
 
 
 def test_a_row_that_no_longer_fits_says_so() -> None:
-    with pytest.raises(ValueError, match=r"occurs 0 times in node\.protocol\.edges; adjust tests/mutants\.py"):
+    with pytest.raises(
+        ValueError, match=r"occurs 0 times in btard\.node\.protocol\.adjudication\.complaints; adjust tests/mutants\.py"
+    ):
         _ = HandMade("gone", "btard.node.protocol.adjudication.complaints", "no such text", "", ()).source

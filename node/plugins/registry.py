@@ -46,7 +46,7 @@ class Entry(Generic[T]):
     @property
     def own(self) -> bool:
         """True if it comes from outside this package: from a file of `--import` or an installed package."""
-        return not str(getattr(self.target, "__module__", "")).startswith("node.")
+        return not str(getattr(self.target, "__module__", "")).startswith("btard.")
 
     @property
     def parameters(self) -> dict[str, object]:

@@ -63,7 +63,7 @@ class Traced:
             nonlocal switches
             if kind == "call":
                 module = frame.f_globals.get("__name__", "")
-                if not module.startswith("node."):
+                if not module.startswith("btard.node."):
                     module = stack[-1] if stack else ""
                 switches += bool(stack) and module != stack[-1]
                 stack.append(module)
