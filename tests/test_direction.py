@@ -14,7 +14,7 @@ from btard.node.netem.links import LinkModel
 from btard.node.netem.network import Network
 from btard.node.protocol.api.notices import Banned, Committed, Finished, Halted
 from tests.simulation.checkers import PROMISES
-from tests.simulation.stage import SimulationControl as Watched
+from tests.simulation.stage import Stage as Watched
 from tests.simulation.stage import play
 
 RUN = RunConfig(peers=6, task=Plugin("quadratic"), steps=12, batch_size=4)

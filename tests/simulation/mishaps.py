@@ -41,7 +41,7 @@ from btard.node.storage.disk import Disk
 from btard.node.training.environment import fingerprint
 from tests.simulation.hooked import Hooked
 from tests.simulation.lies import LIES
-from tests.simulation.stage import RUN_ID, SimulationControl
+from tests.simulation.stage import RUN_ID, Stage
 from tests.storage_faults import FaultyDisk, PowerLoss, flip
 
 FATES = ("kill", "power", "power in a write", "full", "flip")
@@ -70,9 +70,7 @@ class Blow:
 class _Keeper(Checkpointer):
     """A keeper that notes when each checkpoint was written, by the virtual clock."""
 
-    def __init__(
-        self, directory: Path, stage: SimulationControl, me: int, disk: Disk, saved: dict[tuple[int, int], float]
-    ) -> None:
+    def __init__(self, directory: Path, stage: Stage, me: int, disk: Disk, saved: dict[tuple[int, int], float]) -> None:
         members, _ = generate(stage.protocol_seed, stage.run.peers)
         super().__init__(directory, genesis_digest(RUN_ID, stage.run, members), me, fingerprint(stage.run.device), disk)
         self._stage, self._saved = stage, saved
@@ -91,7 +89,7 @@ class Restarts:
         blows: by peer.
     """
 
-    def __init__(self, stage: SimulationControl, seed: int, blows: dict[int, tuple[Blow, ...]]) -> None:
+    def __init__(self, stage: Stage, seed: int, blows: dict[int, tuple[Blow, ...]]) -> None:
         assert isinstance(stage.simulation, Hooked)
         self._stage, self._simulation, self._blows = stage, stage.simulation, blows
         self._chance = random.Random(seed)
@@ -237,7 +235,7 @@ class Strangers:
         instants_s: when.
     """
 
-    def __init__(self, stage: SimulationControl, dice: Random, instants_s: list[float]) -> None:
+    def __init__(self, stage: Stage, dice: Random, instants_s: list[float]) -> None:
         assert isinstance(stage.simulation, Hooked)
         self._stage, self._dice, self._simulation = stage, dice, stage.simulation
         self._signer = Signer(dice.getrandbits(256).to_bytes(32, "little"))

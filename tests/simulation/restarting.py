@@ -22,7 +22,7 @@ from btard.node.training.environment import fingerprint
 from tests.simulation.checkers import PROMISES
 from tests.simulation.checkers.cost import Cost
 from tests.simulation.stage import RUN_ID, play
-from tests.simulation.stage import SimulationControl as Watched
+from tests.simulation.stage import Stage as Watched
 
 RUN = RunConfig(peers=6, task=Plugin("quadratic"), steps=16, batch_size=4)
 KEPT = tuple(promise for promise in PROMISES if promise is not Cost)

@@ -9,7 +9,7 @@ import pytest
 from tests.simulation import soak
 from tests.simulation.composer import COMPOSITION, candidates, compose, described
 from tests.simulation.stage import Stage
-from tests.simulation.wal import Played, table
+from tests.simulation.ledger import Played, table
 
 SEEDS = sorted({*((seed, COMPOSITION) for seed in range(100)), *soak.regressions()})
 
