@@ -136,7 +136,7 @@ MODULES = dict(
         "node.protocol.evidence node.protocol.evidence.format",
         "node.protocol.gradients node.protocol.attempt.gradient_requests",
         "node.protocol.greeting node.protocol.attempt.handshake",
-        "node.protocol.hearing node.protocol.attempt.input_handling",
+        "node.protocol.hearing node.protocol.attempt.round",
         "node.protocol.indictment node.protocol.adjudication.accusations",
         "node.protocol.lateness node.protocol.attempt.lateness",
         "node.protocol.lesson node.protocol.state_sync.messages",

@@ -269,7 +269,7 @@ def test_what_is_not_needed_is_dropped_from_a_line() -> None:
         raise KeyError("suspected")
 
     text = "near,c,@CLOSE1,view:5:0:1full,susp:5:0,trip:5:1"
-    with without((("btard.node.protocol.attempt.input_handling.InputHandling._suspected", lambda _: broken),)):
+    with without((("btard.node.protocol.attempt.round.Round._suspected", lambda _: broken),)):
         assert (play(Size(6, 2), text).broken or "").startswith("crash")
         *_, shortest = shrink(Size(6, 2), text, "crash")
     assert shortest == "near,c,@CLOSE1,susp:5:0"

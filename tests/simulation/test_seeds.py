@@ -8,8 +8,8 @@ import pytest
 
 from tests.simulation import soak
 from tests.simulation.composer import COMPOSITION, candidates, compose, described
-from tests.simulation.stage import Stage
 from tests.simulation.ledger import Played, table
+from tests.simulation.stage import Stage
 
 SEEDS = sorted({*((seed, COMPOSITION) for seed in range(100)), *soak.regressions()})
 
