@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 from btard.node import kernels
 from btard.node.adversary.adversary import Adversary
 from btard.node.aggregation.resilience import rule_for
-from btard.node.config import WIRE_VERSION, Member, NodeConfig, RunConfig, Secrets
+from btard.node.config import WIRE_VERSION, Member, NodeConfig, RunConfig, Secrets, shared
 from btard.node.crypto.signing import Signer, verify
 from btard.node.drivers.computing import one_at_a_time
 from btard.node.errors import ConfigError
@@ -150,29 +150,14 @@ def settings_of(run_id: str, run: RunConfig, members: Sequence[Member], dimensio
     """
     if dimension < run.peers:
         raise ConfigError(f"a model of {dimension} parameters cannot be split among --peers {run.peers}")
-    return Settings(
-        run=genesis_digest(run_id, run, members),
-        fingerprint=fingerprint,
-        dimension=dimension,
-        steps=run.steps,
-        tau=run.tau,
-        validators=run.validators,
-        validate_every=run.validate_every,
-        validators_contribute=run.everyone_contributes,
-        delta_max=run.delta_max,
-        audit_share=run.audit_share,
-        reform=run.on_ban == "reform",
-        data_seed=run.data_seed,
-        delivery_bound_s=run.delivery_bound_s,
-        measure_delivery=run.measure_delivery,
-        measure_gradient=run.measure_gradient,
-        tight_budgets=run.tight_budgets,
-        gradient_bound_s=run.gradient_bound_s,
-        minimum_rate=run.minimum_rate,
-        recompute_tolerance=run.recompute_tolerance,
-        probation=run.probation,
-        undo=run.undo,
-    )
+    derived: dict[str, Any] = {
+        "run": genesis_digest(run_id, run, members),
+        "fingerprint": fingerprint,
+        "dimension": dimension,
+        "validators_contribute": run.everyone_contributes,
+        "reform": run.on_ban == "reform",
+    }
+    return Settings(**{**shared(run, (each.name for each in fields(Settings))), **derived})
 
 
 def task_of(run: RunConfig, data_directory: Path) -> Task:

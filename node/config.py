@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -158,6 +159,11 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def everyone_contributes(self) -> bool:
         """True if validators compute a gradient of their own too."""
         return validators_contribute(self.validators_contribute, self.peers)
+
+
+def shared(source: msgspec.Struct, names: Iterable[str]) -> dict[str, Any]:
+    """Those of the named fields that a configuration has: an option that goes through several is copied by its name."""
+    return {name: getattr(source, name) for name in names if name in source.__struct_fields__}
 
 
 class Endpoint(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from msgspec.structs import replace
 from btard.launcher.network import conditions
 from btard.launcher.run import plan
 from btard.launcher.run.experiment import Experiment, node_configs
+from btard.node.build import settings_of
 from btard.node.config import Member, RunConfig
 from btard.node.errors import ConfigError
 
@@ -108,3 +110,20 @@ def test_the_gpus_memory_is_shared(tmp_path: Path) -> None:
     members = tuple(Member(peer, "", "") for peer in range(3))
     configs = node_configs(experiment, experiment.run_config("cuda"), {}, members, "run", tmp_path, tmp_path)
     assert sum(config.cuda_memory_fraction or 0 for config in configs) <= 1
+
+
+def test_an_option_reaches_all_that_have_a_field_of_its_name() -> None:
+    """From the command line through the run to the protocol's settings: nothing on the way keeps a default."""
+    given = {"steps": 7, "batch_size": 3, "lr": 0.5, "momentum": 0.25, "tau": 2.0, "validators": 2, "validate_every": 3,
+             "delta_max": 1.5, "audit_share": 0.75, "on_ban": "reform", "probation": 5, "undo": 9, "eval_every": 11,
+             "minimum_rate": 2e6, "worker_momentum": 0.5, "encrypt_bulk": True, "allow_weak": True,
+             "tight_budgets": True, "topology": "ring", "validators_contribute": "on"}  # fmt: skip
+    run = Experiment(**given).run_config("cpu")  # type: ignore[arg-type]
+    assert {name: getattr(run, name) for name in given} == given
+    plain = RunConfig()
+    derived = {"peers", "task", "rule", "pre", "imports", "init", "recompute_tolerance", "device"}
+    untouched = {name for name in RunConfig.__struct_fields__ if getattr(run, name) == getattr(plain, name)} - derived
+    assert untouched <= {"delivery_bound_s", "gradient_bound_s", "measure_delivery", "measure_gradient"}
+    settings = settings_of("run", run, (), 100, b"")
+    same = {each.name for each in fields(settings)} & set(RunConfig.__struct_fields__) - {"validators_contribute"}
+    assert len(same) >= 15 and all(getattr(settings, name) == getattr(run, name) for name in same)

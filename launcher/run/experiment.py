@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 from blake3 import blake3
 
 from btard.launcher.options import syntax
 from btard.launcher.run.roles import Attackers, assign
-from btard.node.config import Contribute, Durability, Endpoint, Member, NodeConfig, Role, RunConfig, Schedule
+from btard.node.config import Contribute, Durability, Endpoint, Member, NodeConfig, Role, RunConfig, Schedule, shared
 from btard.node.errors import ConfigError
 from btard.node.netem.conditions import Conditions
 from btard.node.plugins import extensions
@@ -138,28 +138,26 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         self._check()
         seeds = self.seeds
         *pre, rule = syntax.plugins(self.rule)
-        return RunConfig(
-            peers=self.peers, task=syntax.plugin(self.task), rule=rule, pre=tuple(pre), allow_weak=self.allow_weak,
-            topology=self.topology, worker_momentum=self.worker_momentum,
-            imports=tuple(extensions.label(Path(path)) for path in self.imports),
-            steps=self.steps,
-            batch_size=self.batch_size, lr=self.lr, momentum=self.momentum, tau=self.tau, validators=self.validators,
-            validate_every=self.validate_every, validators_contribute=self.validators_contribute,
-            delta_max=self.delta_max, audit_share=self.audit_share,
-            on_ban=self.on_ban, undo=self.undo or 0, init_seed=seeds.init, data_seed=seeds.data,
-            delivery_bound_s=(
+        derived: dict[str, Any] = {
+            "task": syntax.plugin(self.task),
+            "rule": rule,
+            "pre": tuple(pre),
+            "imports": tuple(extensions.label(Path(path)) for path in self.imports),
+            "undo": self.undo or 0,
+            "init": None,
+            "init_seed": seeds.init,
+            "data_seed": seeds.data,
+            "delivery_bound_s": (
                 size_limits.delivery_s(self.peers, self.minimum_rate)
                 if self.delivery_bound is None
                 else self.delivery_bound
             ),
-            measure_delivery=self.measure_bounds and self.delivery_bound is None,
-            tight_budgets=self.tight_budgets,
-            measure_gradient=self.measure_bounds and self.gradient_bound is None,
-            gradient_bound_s=_RUN.gradient_bound_s if self.gradient_bound is None else self.gradient_bound,
-            minimum_rate=self.minimum_rate, recompute_tolerance=self.recompute_tolerance, probation=self.probation,
-            device=device,
-            encrypt_bulk=self.encrypt_bulk, eval_every=self.eval_every,
-        )  # fmt: skip
+            "gradient_bound_s": _RUN.gradient_bound_s if self.gradient_bound is None else self.gradient_bound,
+            "measure_delivery": self.measure_bounds and self.delivery_bound is None,
+            "measure_gradient": self.measure_bounds and self.gradient_bound is None,
+            "device": device,
+        }
+        return RunConfig(**{**shared(self, RunConfig.__struct_fields__), **derived})
 
     def roles(self) -> dict[int, Role]:
         """Who attacks and how, by genesis id.

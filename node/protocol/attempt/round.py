@@ -1,4 +1,4 @@
-"""One attempt carried through its phases (node/protocol/attempt/phases.py): what this peer takes in, says and concludes.
+"""One attempt carried through its phases (node/protocol/attempt/phases.py): what a peer takes in, says and concludes.
 
 Source: Gorbunov et al. 2021, Algorithms 1-7; PROTOCOL section 3 (phases, prefixes).
 """
