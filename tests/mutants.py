@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from tests import mutation
 
-CHARGES = ("tests/test_protocol_charges.py",)
-EDGES = ("tests/test_protocol_edges.py",)
-SUMMARY = ("tests/test_launcher_summary.py",)
+CHARGES = ("tests/unit/node/protocol/adjudication/test_charges.py",)
+EDGES = ("tests/unit/node/protocol/adjudication/test_complaints.py",)
+SUMMARY = ("tests/unit/launcher/run/test_summary.py",)
 COLLUDING = ("tests/test_attacks_colluding.py",)
 
 
@@ -71,7 +71,7 @@ HAND_MADE = (
              "charges)) > most for peer in attempt.roster.active) >= most",
              EDGES),
     HandMade("norms by size", "btard.node.protocol.state.transition", ".norm / math.sqrt(size)", ".norm / size",
-             ("tests/test_protocol_update.py",)),
+             ("tests/unit/node/protocol/state/test_transition.py",)),
     HandMade("agreement without parameters", "btard.launcher.run.summary", "(view.parameter_digest, view.state_digest)",
              "view.state_digest", SUMMARY),
     HandMade("agreement without states", "btard.launcher.run.summary", "(view.parameter_digest, view.state_digest)",

@@ -14,7 +14,7 @@ from btard.node.config import Schedule
 from btard.node.protocol.api.events import GradientReady, Output, Purpose, Say
 from btard.node.protocol.api.notices import PhaseEntered
 from btard.node.protocol.wire.messages import Body, Checksums
-from tests.test_adversary import ME, passed, plugin, sums, surrounded
+from tests.unit.node.adversary.test_adversary import ME, passed, plugin, sums, surrounded
 
 
 @pytest.fixture

@@ -111,7 +111,7 @@ RUNS = 16
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(RUNS))
 def test_detection_times_of_whole_peers_are_those_of_their_coins(seed: int) -> None:
-    """The full protocol, two attackers every step; tests/test_law.py holds the coins to the law."""
+    """The full protocol, two attackers every step; tests/unit/launcher/detection/test_law.py has the coins."""
     cluster_ = simulation((Plugin("sign_flip"),), seed, steps=200)
     *_, last = islice(bans_seen_by_an_honest_peer(cluster_.run()), len(ATTACKERS))
     steps, bans = career(seed, Setting(6, 2, 1, start=START), undo=False)

@@ -33,7 +33,7 @@ PROBE = """
 from tests import mutation
 
 mutation.CPU_S = 10
-module, tests = "btard.node.protocol.adjudication.complaints", ("tests/test_protocol_update.py",)
+module, tests = "btard.node.protocol.adjudication.complaints", ("tests/unit/node/protocol/state/test_transition.py",)
 text, most = mutation.source_of(module), "    most = "
 mutation.warm(module, tests)
 for before, after in (

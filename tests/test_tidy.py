@@ -22,7 +22,7 @@ ALIVE: Mapping[str, str] = {
     "btard.node.metrics.http._Request.log_message": "http.server calls it",
     "btard.node.training.datasets.arrays_pickle._ArraysUnpickler.find_class": "pickle calls it",
     "tests.adversary.snapshot._Pickler.reducer_override": "pickle calls it",
-    "tests.test_launcher_grafana._Api.log_message": "http.server calls it",
+    "tests.unit.launcher.monitor.test_grafana._Api.log_message": "http.server calls it",
 }
 """Definitions that no name refers to, each with who uses it all the same."""
 

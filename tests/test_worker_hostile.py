@@ -29,7 +29,7 @@ from btard.node.transport.envelope import seal
 from btard.node.transport.transport import Transport
 from tests.narrow import Narrow
 from tests.scraping import scrape
-from tests.test_worker import NOWHERE, TOKEN, under_way
+from tests.unit.node.test_worker import NOWHERE, TOKEN, under_way
 from tests.workers import ENDLESS, FOR_EVER_S, QUADRATIC, WATCHDOG_S, changed, introduce, push, roster, workers
 
 pytestmark = pytest.mark.sockets

@@ -1,8 +1,8 @@
 """Detection times of whole simulated clusters are those that their coins foretell, and these fit the exact law of
 launcher/detection/law.py.
 
-tests/test_law.py holds the law to the draw alone, tests/test_attacks_in_simulation.py looks at the report's
-six peers; here are other sizes, validation at random steps, several pairs, and attackers anywhere.
+tests/unit/launcher/detection/test_law.py holds the law to the draw alone, tests/test_attacks_in_simulation.py looks at
+the report's six peers; here are other sizes, validation at random steps, several pairs, and attackers anywhere.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from btard.launcher.detection.careers import career
 from btard.node.config import Plugin, Role, RunConfig, Schedule
 from btard.node.protocol.api.notices import Banned, Halted
 from tests.simulation.stage import set_up
-from tests.test_law import LEVEL, chi_square_p
+from tests.unit.launcher.detection.test_law import LEVEL, chi_square_p
 
 HORIZON = 300
 

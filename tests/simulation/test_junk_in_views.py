@@ -21,7 +21,7 @@ from btard.node.protocol.wire.messages import Body, Commit, Endorsed, Phase, Pub
 from btard.node.protocol.wire.size_limits import view_bytes, view_messages
 from tests.simulation.hostile import interpose
 from tests.simulation.stage import play, set_up
-from tests.test_mailroom import Case
+from tests.unit.node.protocol.wire.test_admission import Case
 
 PEERS, BAD = 5, 4
 RUN = RunConfig(peers=PEERS, task=Plugin("quadratic", {"dimension": 10}), steps=3, batch_size=1)
