@@ -16,7 +16,7 @@ from btard.node.protocol.api.events import (
     TranscriptRequested,
     ViewArrived,
 )
-from btard.node.protocol.state_sync.messages import Snapshot, decode_lesson
+from btard.node.protocol.state_sync.messages import Snapshot, decode_snapshot
 from btard.node.protocol.wire.encoding import (
     decode_endorsed,
     decode_key,
@@ -62,5 +62,5 @@ def unseal(via: int, data: bytes) -> Input:
     if kind == _TRANSCRIPT and len(content) == _PLACE.size:
         return TranscriptRequested(via, *_PLACE.unpack(content))
     if kind == _SNAPSHOT:
-        return SnapshotArrived(via, decode_lesson(content))
+        return SnapshotArrived(via, decode_snapshot(content))
     raise WireError(f"a control message of unknown kind {kind!r}")

@@ -38,7 +38,7 @@ from btard.node.protocol.api.events import (
 )
 from btard.node.protocol.api.notices import Banned, Committed, Expelled, Halted
 from btard.node.protocol.state.snapshot import Resumption
-from btard.node.protocol.state_sync.messages import Snapshot, decode_lesson
+from btard.node.protocol.state_sync.messages import Snapshot, decode_snapshot
 from btard.node.protocol.wire.encoding import decode_body, encode, signing_bytes
 from btard.node.protocol.wire.messages import Endorsed, Slot, View
 from btard.node.training.environment import fingerprint
@@ -252,7 +252,7 @@ class Returning:
             else:
                 mutate(place, source)
         try:
-            return decode_lesson(msgspec.msgpack.encode(raw))
+            return decode_snapshot(msgspec.msgpack.encode(raw))
         except (OverflowError, ValueError, TypeError) as error:
             raise WireError(str(error)) from error
 

@@ -133,7 +133,7 @@ def finished_phases(messages: Sequence[Signed]) -> tuple[Phase, ...]:
 _decoder = msgspec.msgpack.Decoder(Snapshot)
 
 
-def decode_lesson(data: bytes) -> Snapshot:
+def decode_snapshot(data: bytes) -> Snapshot:
     """The snapshot in `data`.
 
     Raises:
