@@ -18,11 +18,13 @@ if TYPE_CHECKING:
     from btard.node.adversary.registry import attack
     from btard.node.aggregation.registry import pre_aggregation, rule
     from btard.node.errors import BtardError
+    from btard.node.training.module_task import ModuleTask
     from btard.node.training.registry import task
 
 __all__ = [
     "BtardError",
     "Experiment",
+    "ModuleTask",
     "Report",
     "Result",
     "attack",
@@ -36,6 +38,7 @@ __all__ = [
 _HOME = {
     "BtardError": "btard.node.errors",
     "Experiment": "btard.launcher.run.experiment",
+    "ModuleTask": "btard.node.training.module_task",
     "Report": "btard.launcher.verify.verification",
     "Result": "btard.launcher.run.cluster",
     "attack": "btard.node.adversary.registry",

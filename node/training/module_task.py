@@ -1,0 +1,294 @@
+"""Any `torch.nn.Module` and any map-style data set as a task: `btard.ModuleTask(...)` in a file for `--import`.
+
+A gradient must repeat bit for bit at whoever recomputes it, so nothing may be left between two of them: parameters come
+in as one flat vector (`torch.func.functional_call`), the global generators, from which dropout and augmentation draw,
+are seeded from xi and restored, and buffers are fresh each time. Batch norm therefore normalises by the batch while it
+trains; its running statistics are computed anew, from training batches that are always the same, where the model is
+evaluated (Wu and Johnson 2021, "Rethinking Batch in BatchNorm", section 3: PreciseBN).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from blake3 import blake3
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.data import TensorDataset, default_collate
+
+from btard.node.errors import ConfigError, DataError
+from btard.node.training.registry import TASKS
+from btard.node.training.sampling import generator_from
+from btard.node.training.task import BatchTransform, Layer, TaskContext, lay_out, tame
+
+STATISTICS_BATCHES = 8
+"""Training batches from which running statistics are computed for an evaluation."""
+EVALUATED = 256
+"""Test items that are classified at once."""
+
+
+class ModuleTask:
+    """A model and its data under a name that `--task` knows.
+
+    Args:
+        name: what a user types.
+        model: returns a new module, its parameters drawn from torch's global generator, or loaded.
+        train, test: map-style data sets of (input, target) pairs, or functions from the data folder to them.
+        loss: `(outputs_B, targets_B) -> scalar`, a mean over the batch.
+        correct: `(outputs_B, targets_B) -> bool [B]`; None: the largest of the outputs is the target's class.
+        source: where the task comes from, for `btard-launch tasks`.
+
+    Raises:
+        ConfigError: the name is taken.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        model: Callable[[], nn.Module],
+        train: Any,
+        test: Any,
+        loss: Callable[[Any, Any], Tensor],
+        correct: Callable[[Any, Any], Tensor] | None = None,
+        source: str = "own",
+    ) -> None:
+        self.name, self.model, self.train, self.test = name, model, train, test
+        self.loss, self.correct = loss, correct
+
+        def build(context: TaskContext) -> TrainedModule:
+            return self(context)
+
+        build.__doc__ = getattr(model, "__doc__", None) or f"{getattr(model, '__name__', 'a module')}, by ModuleTask"
+        build.__module__ = getattr(model, "__module__", "__main__")  # a task of the user's own, not of this package
+        TASKS.register(name, source=source, takes=("context",))(build)
+
+    def __call__(self, context: TaskContext) -> TrainedModule:
+        """The task on its data.
+
+        Raises:
+            ConfigError: the model, the data or the loss cannot be used.
+            DataError: a data set cannot be opened.
+        """
+        opened = [_opened(self.name, each, context.data_directory) for each in (self.train, self.test)]
+        return TrainedModule(self, opened[0], opened[1], context)
+
+
+class TrainedModule:
+    """A `ModuleTask` on its data: a `Task` (node/training/task.py).
+
+    Args:
+        declared: the model, the loss and the name.
+        train, test: map-style data sets.
+        context: batch size and device.
+
+    Raises:
+        ConfigError: a gradient of it would not repeat, or would not train all of it.
+    """
+
+    def __init__(self, declared: ModuleTask, train: Any, test: Any, context: TaskContext) -> None:
+        self.name, self._declared, self._train, self._test = declared.name, declared, train, test
+        self.batch_size, self.device = context.batch_size, torch.device(context.device)
+        self.train_size, self.test_size = len(train), len(test)
+        with _drawing_from(b"model", self.device):
+            self._model = declared.model().to(self.device)
+        for module in self._model.modules():
+            if isinstance(module, _BatchNorm):
+                module.momentum = None  # averages over all batches; training keeps none of them
+        self._buffers = {name: each.detach().clone() for name, each in self._model.named_buffers()}
+        self._check_parameters()
+        self.layout: tuple[Layer, ...] = lay_out(
+            (name, tuple(each.shape)) for name, each in self._model.named_parameters()
+        )
+        self.dimension = self.layout[-1].stop
+        self.classes, self._running = self._try_out()
+        self._evaluated: tuple[Tensor, Mapping[str, Tensor]] | None = None
+
+    def initial(self, seed: int) -> Tensor:
+        """What the model draws with the global generators seeded from `seed`, float32 `[D]`."""
+        with _drawing_from(f"initial {seed}".encode(), self.device):
+            model = self._declared.model()
+        return torch.cat([each.detach().flatten().cpu() for each in model.parameters()]).contiguous()
+
+    def gradient(
+        self, parameters_D: Tensor, seed: bytes, transform: BatchTransform | None = None
+    ) -> tuple[Tensor, float]:
+        """Gradient of the loss on the batch that `seed` draws; see `Task.gradient`."""
+        with _drawing_from(seed, self.device):
+            inputs_B, targets_B = self._batch(self._train, self._drawn(seed))
+            if transform is not None:
+                inputs_B, targets_B = transform(inputs_B, targets_B)
+            here_D = parameters_D.detach().clone().to(self.device).requires_grad_()
+            loss = self._declared.loss(self._outputs(here_D, self._fresh(), inputs_B, training=True), targets_B)
+            (gradient_D,) = torch.autograd.grad(loss, here_D)
+        return tame(gradient_D).cpu(), float(loss.detach())
+
+    def evaluate(self, parameters_D: Tensor, start: int, stop: int) -> int:
+        """Number of test items of `[start, stop)` that are classified correctly."""
+        here_D, count = parameters_D.detach().clone().to(self.device), 0
+        with torch.no_grad():
+            buffers = self._statistics(here_D)
+            for first in range(start, stop, EVALUATED):
+                chosen_B = torch.arange(first, min(first + EVALUATED, stop))
+                with _drawing_from(f"test {first}".encode(), self.device):
+                    inputs_B, targets_B = self._batch(self._test, chosen_B)
+                    outputs_B = self._outputs(here_D, dict(buffers), inputs_B, training=False)
+                count += int(self._right(outputs_B, targets_B).sum())
+        return count
+
+    # --- one batch --------------------------------------------------------------------------------------------
+
+    def _drawn(self, seed: bytes) -> Tensor:
+        return torch.randint(self.train_size, (self.batch_size,), generator=generator_from(seed, "module batch"))
+
+    def _batch(self, data: Any, chosen_B: Tensor) -> tuple[Any, Any]:
+        if isinstance(data, TensorDataset):
+            inputs_B, targets_B = (each.index_select(0, chosen_B) for each in data.tensors)
+        else:
+            inputs_B, targets_B = default_collate([data[int(place)] for place in chosen_B])
+        return inputs_B.to(self.device), targets_B.to(self.device)
+
+    def _fresh(self) -> dict[str, Tensor]:
+        return {name: each.clone() for name, each in self._buffers.items()}
+
+    def _outputs(self, here_D: Tensor, buffers: dict[str, Tensor], inputs_B: Any, training: bool) -> Any:
+        self._model.train(training)
+        parameters = {layer.name: layer.view(here_D) for layer in self.layout}
+        return functional_call(self._model, {**parameters, **buffers}, (inputs_B,))
+
+    def _right(self, outputs_B: Any, targets_B: Any) -> Tensor:
+        if self._declared.correct is not None:
+            return self._declared.correct(outputs_B, targets_B)
+        right_B: Tensor = outputs_B.argmax(dim=1) == targets_B
+        return right_B
+
+    def _statistics(self, here_D: Tensor) -> Mapping[str, Tensor]:
+        """Buffers for an evaluation; those of the parameters asked for last are kept, since tests come in pieces."""
+        if not self._running:
+            return self._buffers
+        if self._evaluated is None or not torch.equal(self._evaluated[0], here_D):
+            buffers = self._fresh()
+            for turn in range(STATISTICS_BATCHES):
+                seed = f"statistics {turn}".encode()
+                with _drawing_from(seed, self.device):
+                    inputs_B, _ = self._batch(self._train, self._drawn(seed))
+                    self._outputs(here_D, buffers, inputs_B, training=True)
+            self._evaluated = here_D, buffers
+        return self._evaluated[1]
+
+    # --- what cannot be used ----------------------------------------------------------------------------------
+
+    def _check_parameters(self) -> None:
+        parameters = dict(self._model.named_parameters())
+        if not parameters:
+            raise self._unusable("the model has no parameters")
+        frozen = [name for name, each in parameters.items() if not each.requires_grad]
+        if frozen:
+            raise self._unusable(f"parameter {frozen[0]!r} is frozen (requires_grad is False); make it a buffer")
+        other = [name for name, each in parameters.items() if each.dtype != torch.float32]
+        if other:
+            kind = str(parameters[other[0]].dtype).removeprefix("torch.")
+            raise self._unusable(f"parameter {other[0]!r} is {kind}; peers exchange float32: call `.float()`")
+
+    def _try_out(self) -> tuple[int, bool]:
+        """(number of classes, whether there are running statistics), from a batch of the smallest size that works."""
+        for what, data in (("train", self._train), ("test", self._test)):
+            if len(data) == 0:
+                raise self._unusable(f"the {what} data set is empty")
+            for place in {0, len(data) - 1}:
+                if not _same(*(self._item(what, data, place) for _ in range(2))):
+                    raise self._unusable(
+                        f"item {place} of the {what} data set is another at a second read; gradients are recomputed "
+                        "from it: draw from torch's, numpy's or Python's global generator, which are seeded for it"
+                    )
+        buffers = self._fresh()
+        with _drawing_from(b"try", self.device):
+            inputs_B, targets_B = self._batch(self._train, torch.arange(2) % self.train_size)
+            self._model.train()
+            parameters = dict(self._model.named_parameters())
+            outputs_B = functional_call(self._model, {**parameters, **buffers}, (inputs_B,))
+            loss: Any = self._declared.loss(outputs_B, targets_B)
+            if not isinstance(loss, Tensor) or loss.numel() != 1:
+                shape = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
+                raise self._unusable(f"the loss is no scalar but {shape}; return its mean over the batch")
+            if not bool(torch.isfinite(loss.detach())):
+                raise self._unusable(f"the loss is {float(loss.detach())} at the model's own initial parameters")
+            found: Sequence[Tensor | None] = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+        unused = [name for name, each in zip(parameters, found, strict=True) if each is None]
+        if unused:
+            raise self._unusable(f"parameter {unused[0]!r} is not used for the loss; take it out of the model")
+        return self._classes(outputs_B, targets_B), self._has_statistics(buffers)
+
+    def _has_statistics(self, after: Mapping[str, Tensor]) -> bool:
+        norms = {name for name, module in self._model.named_modules() if isinstance(module, _BatchNorm)}
+        changed = [name for name, each in after.items() if not torch.equal(each, self._buffers[name])]
+        state = [name for name in changed if name.rpartition(".")[0] not in norms]
+        if state:
+            raise self._unusable(
+                f"buffer {state[0]!r} changes when the model computes: no peer could recompute a gradient without the "
+                "steps before; only batch norm's statistics may"
+            )
+        return bool(changed)
+
+    def _classes(self, outputs_B: Any, targets_B: Any) -> int:
+        labels = isinstance(targets_B, Tensor) and targets_B.dim() == 1 and not targets_B.is_floating_point()
+        if labels and isinstance(outputs_B, Tensor) and outputs_B.dim() == 2:
+            return outputs_B.shape[1]
+        if self._declared.correct is None:
+            raise self._unusable("outputs are not [batch, classes] with a class for each item; pass `correct=`")
+        return 0
+
+    def _item(self, what: str, data: Any, place: int) -> Any:
+        with _drawing_from(f"item {place}".encode(), self.device):
+            item = data[place]
+        if not isinstance(item, tuple | list) or len(item) != 2:
+            raise self._unusable(f"item {place} of the {what} data set is no (input, target) pair")
+        return item
+
+    def _unusable(self, problem: str) -> ConfigError:
+        return ConfigError(f"task {self.name!r}: {problem}")
+
+
+def _opened(name: str, data: Any, directory: Path) -> Any:
+    if hasattr(data, "__getitem__") and hasattr(data, "__len__"):
+        return data
+    try:
+        found = data(directory)
+    except Exception as error:
+        raise DataError(f"task {name!r}: its data cannot be opened: {type(error).__name__}: {error}") from error
+    if not hasattr(found, "__getitem__") or not hasattr(found, "__len__"):
+        raise ConfigError(f"task {name!r}: a {type(found).__name__} is no map-style data set (`len` and `[...]`)")
+    return found
+
+
+def _same(first: Any, second: Any) -> bool:
+    if isinstance(first, Tensor) or isinstance(second, Tensor):
+        return isinstance(first, Tensor) and isinstance(second, Tensor) and torch.equal(first, second)
+    if isinstance(first, np.ndarray):
+        return bool(np.array_equal(first, second))
+    if isinstance(first, tuple | list):
+        return len(first) == len(second) and all(map(_same, first, second))
+    return bool(first == second)
+
+
+@contextmanager
+def _drawing_from(seed: bytes, device: torch.device) -> Iterator[None]:
+    """Seed the global generators of torch, numpy and Python from `seed`; afterwards they go on where they were."""
+    number = int.from_bytes(blake3(seed, derive_key_context="btard 2025 training module draws").digest(8), "little")
+    python, legacy = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(number)
+        random.seed(number)
+        np.random.seed(number % 2**32)
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(legacy)

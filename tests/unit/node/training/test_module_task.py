@@ -1,0 +1,287 @@
+"""Any module and any data set as a task: gradients repeat bit for bit, and what would not is refused before the run."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.data import Dataset, TensorDataset
+
+from btard import Experiment, ModuleTask, run
+from btard.node.errors import ConfigError, DataError
+from btard.node.training.module_task import TrainedModule
+from btard.node.training.registry import TASKS
+from btard.node.training.task import TaskContext
+
+SEED, OTHER = b"\x07" * 32, b"\x09" * 32
+CLASSES, ITEMS = 3, 40
+
+
+class Net(nn.Module):
+    """A small network with everything that draws or keeps something."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.3), nn.Flatten(), nn.Linear(64, CLASSES)
+        )
+
+    def forward(self, inputs_B: Tensor) -> Tensor:
+        """Scores `[B, CLASSES]`."""
+        scores: Tensor = self.layers(inputs_B)
+        return scores
+
+
+class Plain(nn.Module):
+    """A network that neither draws nor keeps anything."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(36, CLASSES)
+
+    def forward(self, inputs_B: Tensor) -> Tensor:
+        """Scores `[B, CLASSES]`."""
+        scores: Tensor = self.layer(inputs_B.flatten(1))
+        return scores
+
+
+class Augmented(Dataset[tuple[Tensor, int]]):
+    """Images with noise and mirroring from all three global generators."""
+
+    def __len__(self) -> int:
+        return ITEMS
+
+    def __getitem__(self, place: int) -> tuple[Tensor, int]:
+        image, label = IMAGES[place], int(LABELS[place])
+        if random.random() < 0.5:
+            image = image.flip(2)
+        return image + 0.1 * torch.randn(1, 6, 6) + float(np.random.rand()), label
+
+
+def pictures(count: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Images whose brightness tells their class."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(CLASSES, (count,), generator=generator)
+    images = 0.3 * torch.randn(count, 1, 6, 6, generator=generator) + labels.view(-1, 1, 1, 1)
+    return images, labels
+
+
+IMAGES, LABELS = pictures(ITEMS, 1)
+TRAIN, TEST = TensorDataset(IMAGES, LABELS), TensorDataset(*pictures(30, 2))
+
+
+@pytest.fixture(autouse=True)
+def forget() -> Iterator[None]:
+    """What a test registers is gone after it."""
+    before = dict(TASKS._entries)
+    yield
+    TASKS._entries.clear()
+    TASKS._entries.update(before)
+
+
+def task(model: Callable[[], nn.Module] = Net, train: Any = TRAIN, test: Any = TEST, **more: Any) -> TrainedModule:
+    """It, for batches of eight."""
+    loss = more.pop("loss", functional.cross_entropy)
+    return ModuleTask("mine", model=model, train=train, test=test, loss=loss, **more)(TaskContext(Path(), 8))
+
+
+@pytest.mark.parametrize("train", [TRAIN, Augmented()], ids=["tensors", "augmented"])
+def test_a_gradient_is_a_function_of_parameters_and_seed(train: Any) -> None:
+    """Whatever the global generators say, whatever was computed before, and in another object of the task."""
+    made = task(train=train)
+    parameters_D = made.initial(1)
+    first_D, loss = made.gradient(parameters_D, SEED)
+    torch.manual_seed(99)
+    random.seed(99)
+    made.evaluate(parameters_D, 0, 5)
+    other_D, _ = made.gradient(parameters_D, OTHER)
+    TASKS._entries.pop("mine")
+    again_D, loss_again = task(train=train).gradient(parameters_D, SEED)
+    assert torch.equal(first_D, again_D) and loss == loss_again
+    assert not torch.equal(first_D, other_D)
+
+
+def test_the_global_generators_go_on_where_they_were() -> None:
+    made = task(train=Augmented())
+    torch.manual_seed(5)
+    random.seed(5)
+    np.random.seed(5)
+    expected = (torch.rand(1).item(), random.random(), np.random.rand())
+    torch.manual_seed(5)
+    random.seed(5)
+    np.random.seed(5)
+    made.gradient(made.initial(1), SEED)
+    made.evaluate(made.initial(1), 0, 3)
+    assert (torch.rand(1).item(), random.random(), np.random.rand()) == expected
+
+
+def test_it_is_the_gradient_that_torch_computes_without_us() -> None:
+    made, seen = task(model=Plain), []
+
+    def keep(inputs_B: Tensor, targets_B: Tensor) -> tuple[Tensor, Tensor]:
+        seen.append((inputs_B, targets_B))
+        return inputs_B, targets_B
+
+    parameters_D = made.initial(3)
+    gradient_D, loss = made.gradient(parameters_D, SEED, keep)
+    model, ((inputs_B, targets_B),) = Plain(), seen
+    with torch.no_grad():
+        for layer, each in zip(made.layout, model.parameters(), strict=True):
+            each.copy_(layer.view(parameters_D))
+    plain = functional.cross_entropy(model(inputs_B), targets_B)
+    plain.backward()
+    assert float(plain.detach()) == loss and len(inputs_B) == 8
+    torch.testing.assert_close(gradient_D, torch.cat([each.grad.flatten() for each in model.parameters()]))  # type: ignore[union-attr]
+
+
+def test_initial_parameters_are_the_models_own_and_depend_on_the_seed_alone() -> None:
+    made = task()
+    assert torch.equal(made.initial(1), made.initial(1)) and not torch.equal(made.initial(1), made.initial(2))
+    assert made.dimension == sum(each.numel() for each in Net().parameters()) == made.initial(1).numel()
+    assert [layer.name for layer in made.layout] == [name for name, _ in Net().named_parameters()]
+
+
+def test_running_statistics_are_those_of_the_training_data() -> None:
+    """A model that learns in training mode is right in evaluation mode too, and pieces add up to the whole."""
+    made = task()
+    parameters_D = made.initial(1)
+    for step in range(60):
+        gradient_D, _ = made.gradient(parameters_D, step.to_bytes(32, "little"))
+        parameters_D = parameters_D - 0.2 * gradient_D
+    whole = made.evaluate(parameters_D, 0, made.test_size)
+    assert whole >= 0.8 * made.test_size
+    assert whole == sum(made.evaluate(parameters_D, place, place + 10) for place in (0, 10, 20))
+    assert made.evaluate(made.initial(1), 0, made.test_size) < whole
+
+
+class Frozen(Plain):
+    """One parameter is not to be trained."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer.bias.requires_grad_(False)
+
+
+class Unused(Plain):
+    """One parameter has no part in the loss."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.spare = nn.Parameter(torch.zeros(2))
+
+
+class Counting(Plain):
+    """It counts how often it is called."""
+
+    calls: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("calls", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, inputs_B: Tensor) -> Tensor:
+        """One call more."""
+        self.calls += 1
+        return super().forward(inputs_B)
+
+
+class Double(Plain):
+    """Parameters of another kind."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer.double()
+
+
+class Restless(Augmented):
+    """Its own generator goes on from read to read."""
+
+    def __init__(self) -> None:
+        self.own = random.Random(1)
+
+    def __getitem__(self, place: int) -> tuple[Tensor, int]:
+        return IMAGES[place] + self.own.random(), 0
+
+
+def nan(outputs_B: Tensor, targets_B: Tensor) -> Tensor:
+    """No loss."""
+    return outputs_B.sum() * float("nan")
+
+
+def single(outputs_B: Tensor, targets_B: Tensor) -> Tensor:
+    """A loss for each item."""
+    return functional.cross_entropy(outputs_B, targets_B, reduction="none")
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"model": Frozen}, "parameter 'layer.bias' is frozen (requires_grad is False); make it a buffer"),
+        ({"model": Unused}, "parameter 'spare' is not used for the loss; take it out of the model"),
+        ({"model": Counting}, "buffer 'calls' changes when the model computes"),
+        ({"model": Double}, "parameter 'layer.weight' is float64; peers exchange float32"),
+        ({"model": nn.Flatten}, "the model has no parameters"),
+        ({"train": Restless()}, "item 0 of the train data set is another at a second read"),
+        ({"test": []}, "the test data set is empty"),
+        ({"train": [1, 2]}, "item 0 of the train data set is no (input, target) pair"),
+        ({"loss": single}, "the loss is no scalar but (2,); return its mean over the batch"),
+        ({"loss": nan}, "the loss is nan at the model's own initial parameters"),
+        ({"train": TensorDataset(IMAGES, IMAGES), "loss": lambda a, b: a.mean()}, "pass `correct=`"),
+        ({"train": lambda folder: 5}, "a int is no map-style data set"),
+    ],
+)
+def test_what_cannot_be_trained_is_one_line(given: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError) as told:
+        task(**given)
+    assert words in str(told.value) and str(told.value).startswith("task 'mine': ") and "\n" not in str(told.value)
+
+
+def test_data_that_is_not_there_is_one_line() -> None:
+    def lost(folder: Path) -> object:
+        raise FileNotFoundError(f"{folder / 'pictures'} is missing")
+
+    with pytest.raises(DataError, match=r"task 'mine': its data cannot be opened: FileNotFoundError: .*is missing"):
+        task(train=lost)
+
+
+def test_constant_integer_buffers_and_other_targets_are_welcome() -> None:
+    class Regression(Plain):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("order", torch.arange(3))
+
+    made = task(model=Regression, train=TensorDataset(IMAGES, torch.rand(ITEMS, 3)), loss=functional.mse_loss,
+                test=TensorDataset(IMAGES, torch.rand(ITEMS, 3)),
+                correct=lambda outputs_B, targets_B: (outputs_B - targets_B).abs().amax(dim=1) < 100)  # fmt: skip
+    assert made.classes == 0 and made.evaluate(made.initial(1), 0, ITEMS) == ITEMS
+
+
+FILE = """
+import torch, btard
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.data import TensorDataset
+X = torch.randn(200, 8, generator=torch.Generator().manual_seed(1))
+data = TensorDataset(X, (X.sum(1) > 0).long())
+net = lambda: nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.2), nn.Linear(16, 2))
+btard.ModuleTask("signs", model=net, train=data, test=data, loss=F.cross_entropy)
+"""
+
+
+@pytest.mark.sockets
+def test_ten_lines_of_ones_own_train_between_real_processes_and_ban_a_liar(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.py"
+    mine.write_text(FILE)
+    assert len(FILE.strip().splitlines()) <= 10
+    done = run(Experiment(peers=4, task="signs", imports=(str(mine),), steps=12, batch_size=16, eval_every=6, lr=0.1,
+                          attack="sign_flip", byzantine=1, attack_start=2, delivery_bound=2.0, validators=1,
+                          run_dir=str(tmp_path / "run")), quiet=True)  # fmt: skip
+    summary = done.summary
+    assert [ban.reason for ban in summary.bans] == ["gradient"] and summary.honest_banned == 0
