@@ -257,9 +257,14 @@ def test_constant_integer_buffers_and_other_targets_are_welcome() -> None:
             super().__init__()
             self.register_buffer("order", torch.arange(3))
 
-    made = task(model=Regression, train=TensorDataset(IMAGES, torch.rand(ITEMS, 3)), loss=functional.mse_loss,
-                test=TensorDataset(IMAGES, torch.rand(ITEMS, 3)),
-                correct=lambda outputs_B, targets_B: (outputs_B - targets_B).abs().amax(dim=1) < 100)  # fmt: skip
+    targets = TensorDataset(IMAGES, torch.rand(ITEMS, 3))
+    made = task(
+        model=Regression,
+        train=targets,
+        test=targets,
+        loss=functional.mse_loss,
+        correct=lambda outputs_B, targets_B: (outputs_B - targets_B).abs().amax(dim=1) < 100,
+    )
     assert made.classes == 0 and made.evaluate(made.initial(1), 0, ITEMS) == ITEMS
 
 
@@ -280,8 +285,9 @@ def test_ten_lines_of_ones_own_train_between_real_processes_and_ban_a_liar(tmp_p
     mine = tmp_path / "mine.py"
     mine.write_text(FILE)
     assert len(FILE.strip().splitlines()) <= 10
-    done = run(Experiment(peers=4, task="signs", imports=(str(mine),), steps=12, batch_size=16, eval_every=6, lr=0.1,
-                          attack="sign_flip", byzantine=1, attack_start=2, delivery_bound=2.0, validators=1,
-                          run_dir=str(tmp_path / "run")), quiet=True)  # fmt: skip
+    options: dict[str, Any] = {"peers": 4, "steps": 12, "batch_size": 16, "eval_every": 6, "lr": 0.1}
+    attack: dict[str, Any] = {"attack": "sign_flip", "byzantine": 1, "attack_start": 2}
+    where = str(tmp_path / "run")
+    done = run(Experiment(task="signs", imports=(str(mine),), run_dir=where, **options, **attack), quiet=True)
     summary = done.summary
     assert [ban.reason for ban in summary.bans] == ["gradient"] and summary.honest_banned == 0
