@@ -34,6 +34,19 @@ def dispute_bound_s(stage: Stage, active: int, waits: bool = False) -> float:
     return 3.0 * rounds_s if waits else rounds_s
 
 
+def settling_s(stage: Stage, active: int) -> float:
+    """How long deadlines of the next attempt wait after an OUTCOME that removes somebody and lets a value stand: some
+    may have to fetch the bytes of that value first (docs/spec/disputes.md, "Closed to m").
+
+    Args:
+        stage: of the run.
+        active: peers in the attempt that was disputed.
+    """
+    run = stage.run
+    vectors_s = (1 + active) * 4.0 * stage.task.dimension * active / run.minimum_rate
+    return 6.0 * run.delivery_bound_s + 2.0 * run.gradient_bound_s + vectors_s
+
+
 def awaits_another(stage: Stage, node: int) -> bool:
     """True while a peer is frozen and its rounds have not begun: the attempt before may still be disputed."""
     dispute = stage.simulation.nodes[node].peer._dispute
@@ -77,6 +90,8 @@ class Liveness:
         """Undo steps after the last one."""
         self._began: dict[int, float] = {}
         self._bounds: dict[int, float] = {}
+        self._settling: dict[int, float] = {}
+        """What the next first phase of a peer may take longer, after an OUTCOME that some have to follow."""
         self._disputed: dict[tuple[int, int, int], tuple[float, int, bool]] = {}
         self._done: set[int] = set()
 
@@ -91,13 +106,16 @@ class Liveness:
                 self._phase_over(node, now_s)
                 self._began[node] = now_s
                 # Those who entered last suspect last; until then f + 1 SUSPECTs may be lacking.
-                self._bounds[node] = 2.0 * phase_bound_s(self._stage, node, phase)
+                self._bounds[node] = 2.0 * phase_bound_s(self._stage, node, phase) + self._settling.pop(node, 0.0)
             case Disputed() as disputed:
                 self._phase_over(node, now_s)
                 waits = awaits_another(self._stage, node)
                 active = len(self._stage.simulation.nodes[node].peer.state.roster.active)
                 self._disputed[node, disputed.step, disputed.attempt] = now_s, active, waits
             case Resolved() as resolved:
+                if resolved.outcome == "commit" and resolved.removals:
+                    _, active, _ = self._disputed.get((node, resolved.step, resolved.attempt), (0.0, 0, False))
+                    self._settling[node] = settling_s(self._stage, active)
                 self._dispute_over(node, now_s, (resolved.step, resolved.attempt))
             case Voided() as void:
                 assert set(void.removals) & set(self._stage.roles), f"{void} removed nobody who is faulty"
