@@ -34,6 +34,7 @@ from btard.node.plugins import extensions
 from btard.node.plugins.registry import Registry
 from btard.node.training.environment import pin
 from btard.node.training.registry import TASKS, build_task
+from btard.node.training.sampling import seeded
 from btard.node.training.task import LARGEST_ENTRY, Task, TaskContext
 
 REFUSED = 71
@@ -379,6 +380,8 @@ def _traced(suspects: list[str]) -> Iterator[None]:
         for library, state in _states().items():
             if state != states[library]:
                 states[library] = state
+                if seeded():
+                    continue
                 what = _drawer(frame, called) if event == "c_return" else "it"
                 add(frame, f"{what} draws from {library}'s global generator")
 

@@ -126,7 +126,8 @@ def _line(error: Exception, path: Path) -> tuple[int | None, str]:
 
 def place(target: object) -> str:
     """Where a function or class is defined, as ` (mine.py line 12)`; empty where that cannot be told."""
-    code = getattr(inspect.unwrap(target), "__code__", None)  # type: ignore[arg-type]
+    found = inspect.unwrap(getattr(target, "declared", target))  # type: ignore[arg-type]
+    code = getattr(getattr(found, "__init__", None) if isinstance(found, type) else found, "__code__", None)
     return f" ({Path(code.co_filename).name} line {code.co_firstlineno})" if code is not None else ""
 
 

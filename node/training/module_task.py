@@ -9,15 +9,12 @@ evaluated (Wu and Johnson 2021, "Rethinking Batch in BatchNorm", section 3: Prec
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from blake3 import blake3
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -25,7 +22,7 @@ from torch.utils.data import TensorDataset, default_collate
 
 from btard.node.errors import ConfigError, DataError
 from btard.node.training.registry import TASKS
-from btard.node.training.sampling import generator_from
+from btard.node.training.sampling import drawing_from, generator_from
 from btard.node.training.task import BatchTransform, Layer, TaskContext, lay_out, tame
 
 STATISTICS_BATCHES = 8
@@ -67,7 +64,9 @@ class ModuleTask:
             return self(context)
 
         build.__doc__ = getattr(model, "__doc__", None) or f"{getattr(model, '__name__', 'a module')}, by ModuleTask"
-        build.__module__ = getattr(model, "__module__", "__main__")  # a task of the user's own, not of this package
+        # A task of the user's own, not of this package: messages name where its model is.
+        build.__module__ = getattr(model, "__module__", "__main__")
+        build.declared = model  # type: ignore[attr-defined]
         TASKS.register(name, source=source, takes=("context",))(build)
 
     def __call__(self, context: TaskContext) -> TrainedModule:
@@ -97,7 +96,7 @@ class TrainedModule:
         self.name, self._declared, self._train, self._test = declared.name, declared, train, test
         self.batch_size, self.device = context.batch_size, torch.device(context.device)
         self.train_size, self.test_size = len(train), len(test)
-        with _drawing_from(b"model", self.device):
+        with drawing_from(b"model", self.device):
             self._model = declared.model().to(self.device)
         for module in self._model.modules():
             if isinstance(module, _BatchNorm):
@@ -113,7 +112,7 @@ class TrainedModule:
 
     def initial(self, seed: int) -> Tensor:
         """What the model draws with the global generators seeded from `seed`, float32 `[D]`."""
-        with _drawing_from(f"initial {seed}".encode(), self.device):
+        with drawing_from(f"initial {seed}".encode(), self.device):
             model = self._declared.model()
         return torch.cat([each.detach().flatten().cpu() for each in model.parameters()]).contiguous()
 
@@ -121,7 +120,7 @@ class TrainedModule:
         self, parameters_D: Tensor, seed: bytes, transform: BatchTransform | None = None
     ) -> tuple[Tensor, float]:
         """Gradient of the loss on the batch that `seed` draws; see `Task.gradient`."""
-        with _drawing_from(seed, self.device):
+        with drawing_from(seed, self.device):
             inputs_B, targets_B = self._batch(self._train, self._drawn(seed))
             if transform is not None:
                 inputs_B, targets_B = transform(inputs_B, targets_B)
@@ -137,7 +136,7 @@ class TrainedModule:
             buffers = self._statistics(here_D)
             for first in range(start, stop, EVALUATED):
                 chosen_B = torch.arange(first, min(first + EVALUATED, stop))
-                with _drawing_from(f"test {first}".encode(), self.device):
+                with drawing_from(f"test {first}".encode(), self.device):
                     inputs_B, targets_B = self._batch(self._test, chosen_B)
                     outputs_B = self._outputs(here_D, dict(buffers), inputs_B, training=False)
                 count += int(self._right(outputs_B, targets_B).sum())
@@ -177,7 +176,7 @@ class TrainedModule:
             buffers = self._fresh()
             for turn in range(STATISTICS_BATCHES):
                 seed = f"statistics {turn}".encode()
-                with _drawing_from(seed, self.device):
+                with drawing_from(seed, self.device):
                     inputs_B, _ = self._batch(self._train, self._drawn(seed))
                     self._outputs(here_D, buffers, inputs_B, training=True)
             self._evaluated = here_D, buffers
@@ -209,7 +208,7 @@ class TrainedModule:
                         "from it: draw from torch's, numpy's or Python's global generator, which are seeded for it"
                     )
         buffers = self._fresh()
-        with _drawing_from(b"try", self.device):
+        with drawing_from(b"try", self.device):
             inputs_B, targets_B = self._batch(self._train, torch.arange(2) % self.train_size)
             self._model.train()
             parameters = dict(self._model.named_parameters())
@@ -246,7 +245,7 @@ class TrainedModule:
         return 0
 
     def _item(self, what: str, data: Any, place: int) -> Any:
-        with _drawing_from(f"item {place}".encode(), self.device):
+        with drawing_from(f"item {place}".encode(), self.device):
             item = data[place]
         if not isinstance(item, tuple | list) or len(item) != 2:
             raise self._unusable(f"item {place} of the {what} data set is no (input, target) pair")
@@ -276,19 +275,3 @@ def _same(first: Any, second: Any) -> bool:
     if isinstance(first, tuple | list):
         return len(first) == len(second) and all(map(_same, first, second))
     return bool(first == second)
-
-
-@contextmanager
-def _drawing_from(seed: bytes, device: torch.device) -> Iterator[None]:
-    """Seed the global generators of torch, numpy and Python from `seed`; afterwards they go on where they were."""
-    number = int.from_bytes(blake3(seed, derive_key_context="btard 2025 training module draws").digest(8), "little")
-    python, legacy = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(number)
-        random.seed(number)
-        np.random.seed(number % 2**32)
-        try:
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(legacy)

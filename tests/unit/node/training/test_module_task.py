@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from btard.node.errors import ConfigError, DataError
 from btard.node.training.module_task import TrainedModule
 from btard.node.training.registry import TASKS
 from btard.node.training.task import TaskContext
+from tests.launching import LAUNCH, environment
 
 SEED, OTHER = b"\x07" * 32, b"\x09" * 32
 CLASSES, ITEMS = 3, 40
@@ -291,3 +293,23 @@ def test_ten_lines_of_ones_own_train_between_real_processes_and_ban_a_liar(tmp_p
     done = run(Experiment(task="signs", imports=(str(mine),), run_dir=where, **options, **attack), quiet=True)
     summary = done.summary
     assert [ban.reason for ban in summary.bans] == ["gradient"] and summary.honest_banned == 0
+
+
+@pytest.mark.sockets
+def test_check_names_the_line_of_the_model_and_does_not_suspect_what_is_seeded(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(FILE)
+    bad = FILE.replace("nn.Dropout(0.2)", "Noise()").replace("net =", NOISE + "net =")
+    (tmp_path / "bad.py").write_text(bad)
+    lines = {"mine.py": "ok    task 'signs' (mine.py line 8)", "bad.py": "fail  task 'signs' (bad.py line 11): "}
+    for name, words in lines.items():
+        done = subprocess.run([*LAUNCH, "check", name], cwd=tmp_path, capture_output=True, text=True, env=environment())
+        assert words in done.stdout + done.stderr
+        assert "global generator" not in done.stdout + done.stderr
+        assert done.returncode == (0 if name == "mine.py" else 2)
+    assert "keep something between its calls" in done.stdout + done.stderr
+
+
+NOISE = """G = torch.Generator()
+class Noise(nn.Module):
+    def forward(self, x): return x * torch.rand(1, generator=G)
+"""
