@@ -98,6 +98,10 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     Path("mine.py").write_text("\n".join(example(DOCS / "extending.md", words) for words in blocks))
     Path("my_attack.py").write_text(example(DOCS / "extending.md", '"modest"'))
     Path("lazy.py").write_text(example(ROOT / "README.md", '"lazy"'))
+    # The example's task with pictures that nobody has to fetch.
+    own = example(DOCS / "own-model.md", "FashionMNIST(folder")
+    fake = own.replace("FashionMNIST(folder, train=train, transform", "FakeData(200, (1, 28, 28), 10, transform")
+    Path("fashion.py").write_text(fake.replace("import FashionMNIST", "import FakeData"))
     (loss,) = re.findall(r"^    (from step 20 loss all 1%) ", (DOCS / "faults.md").read_text(), re.MULTILINE)
     Path("flaky.scn").write_text(f"{loss}\n")
     return tmp_path

@@ -72,5 +72,6 @@ def test_two_peers_compute_the_same(
     assert one.evaluate(parameters_D, 0, 10) == other.evaluate(parameters_D, 0, 10)
 
 
-def test_the_example_is_ten_lines_with_its_imports() -> None:
+def test_the_example_is_ten_lines_with_its_imports_and_the_readme_has_it_too() -> None:
     assert len([line for line in FASHION.splitlines() if line]) <= 10
+    assert f"```python\n{FASHION}```" in (ROOT / "README.md").read_text(encoding="utf-8")
