@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tarfile
 import tomllib
 import zipfile
 from pathlib import Path
@@ -89,9 +90,28 @@ def test_the_table_of_old_names_is_the_one_in_the_decision_and_leads_somewhere()
     assert [new for _, new in rows if new not in sources("node", "launcher")] == []
 
 
+def build(kind: str, where: Path, into: Path) -> Path:
+    """An archive of the project that lies at `where`."""
+    command = [sys.executable, "-m", "hatchling", "build", "-t", kind, "-d", str(into)]
+    subprocess.run(command, cwd=where, check=True, capture_output=True)
+    (archive,) = (each for each in into.iterdir() if each.suffix in (".whl", ".gz"))
+    return archive
+
+
+def test_a_wheel_from_the_source_archive_is_the_wheel_from_the_clone(tmp_path: Path) -> None:
+    """A source archive has the folders once, and no links."""
+    with tarfile.open(build("sdist", ROOT, tmp_path / "source")) as archive:
+        names = archive.getnames()
+        archive.extractall(tmp_path / "unpacked", filter="data")
+    assert len(names) == len(set(names)) and not [name for name in names if "/btard/node/" in name]
+    (unpacked,) = (tmp_path / "unpacked").iterdir()
+    wheels = [build("wheel", where, tmp_path / where.name) for where in (unpacked, ROOT)]
+    first, second = (sorted(zipfile.ZipFile(wheel).namelist()) for wheel in wheels)
+    assert first == second and len(first) > 400
+
+
 def test_a_wheel_installs_nothing_beside_btard(tmp_path: Path) -> None:
-    built = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
-    subprocess.run(built, cwd=ROOT, check=True, capture_output=True)
+    build("wheel", ROOT, tmp_path)
     (wheel,) = tmp_path.glob("*.whl")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     with zipfile.ZipFile(wheel) as archive:
