@@ -32,11 +32,13 @@ def again(attempt: Attempt, me: int = 0, number: int = 1, settings: object = Non
 
 def test_whoever_validates_does_not_contribute_unless_validators_do() -> None:
     attempt = complete().attempt
-    (validator, target), = attempt.pairs
+    ((validator, target),) = attempt.pairs
     assert attempt.contributors == tuple(peer for peer in range(6) if peer != validator)
     assert again(attempt, me=validator).targets == (target,)
     assert again(attempt, me=target).targets == ()
-    assert again(attempt, settings=replace(attempt.settings, validators_contribute=True)).contributors == tuple(range(6))
+    assert again(attempt, settings=replace(attempt.settings, validators_contribute=True)).contributors == tuple(
+        range(6)
+    )
 
 
 def test_without_gradients_nobody_contributes_and_nobody_aggregates() -> None:

@@ -67,7 +67,7 @@ def validating() -> tuple[Knowledge, int]:
     """Peer 0 as the validator of step 2, and whom it validates; it has recomputed nothing yet."""
     round_ = complete()
     attempt = round_.attempt
-    (_, target), = attempt.pairs
+    ((_, target),) = attempt.pairs
     attempt.pairs = ((0, target),)
     return Knowledge(attempt, round_.past, None, Gradients(), (b"proof",), False, (b"join",)), target
 
@@ -90,7 +90,7 @@ def test_a_validator_reports_once_its_target_is_recomputed() -> None:
 
 
 def test_a_report_names_whom_we_waited_for_in_the_step_before_alone() -> None:
-    known, target = validating()
+    known, _ = validating()
     known.attempt.pairs = ()
     assert known.past is not None
     known.attempt.late.append(Late(Phase.AGG, False, 1))
