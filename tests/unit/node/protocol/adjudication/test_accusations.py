@@ -219,6 +219,6 @@ def test_judged_are_the_accused_that_are_left_each_once() -> None:
     verdicts = (Verdict(4, False), Verdict(2, False), Verdict(4, False), Verdict(3, True), Verdict(99, False))
     changed(attempt, Report, validator, verdicts=verdicts)
     assert judged_peers(attempt) == (4, 2)
+    assert FalseGradient(99, validator) in charges(attempt)
     attempt.roster = attempt.roster.without([4])
     assert judged_peers(attempt) == (2,)
-    assert FalseGradient(99, validator) in charges(attempt)
