@@ -1,0 +1,225 @@
+"""One attempt: who contributes, what is bound by which digest, and what is said of tensors that are not here."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import msgspec
+import pytest
+import torch
+
+from btard.node.protocol.api.events import BulkKind
+from btard.node.protocol.attempt.attempt import Attempt, aggregate_digest, finite, part_digest, usable
+from btard.node.protocol.attempt.mprng import Share
+from btard.node.protocol.attempt.verification import Checksum
+from btard.node.protocol.state.undo_window import Contribution, Window
+from btard.node.protocol.wire.messages import Agg, Agg2, Commit, Missing, Phase
+from tests.protocol_attempts import amend, changed, complete, said
+from tests.unit.node.protocol.attempt.test_holdings import complaining, published
+
+SHARE = Share(b"x" * 32, b"s" * 32)
+
+
+def again(attempt: Attempt, me: int = 0, number: int = 1, settings: object = None, **state: object) -> Attempt:
+    """A fresh attempt from the state of another."""
+    start = replace(attempt.state, **state)  # type: ignore[arg-type]
+    return Attempt(settings or attempt.settings, attempt.tools, start, number, me, SHARE)  # type: ignore[arg-type]
+
+
+# --- who contributes --------------------------------------------------------------------------------------------------
+
+
+def test_whoever_validates_does_not_contribute_unless_validators_do() -> None:
+    attempt = complete().attempt
+    ((validator, target),) = attempt.pairs
+    assert attempt.contributors == tuple(peer for peer in range(6) if peer != validator)
+    assert again(attempt, me=validator).targets == (target,)
+    assert again(attempt, me=target).targets == ()
+    assert again(attempt, settings=replace(attempt.settings, validators_contribute=True)).contributors == tuple(
+        range(6)
+    )
+
+
+def test_without_gradients_nobody_contributes_and_nobody_aggregates() -> None:
+    attempt = complete(step=0).attempt
+    due = Window(due=(Contribution(0, 0, 1), Contribution(0, 0, 2)), checkers=3)
+    undo = again(attempt, window=due)
+    last = again(attempt, step=attempt.settings.steps)
+    assert undo.contributors == undo.aggregators == last.contributors == last.aggregators == ()
+    assert undo.commit() == Commit(undo.slot(Phase.COMMIT), (), (), undo.commit().randomness)  # type: ignore[union-attr]
+    agg, reveal = last.agg(overdue=False), last.reveal(overdue=False)
+    assert agg is not None and agg.aggregate == b""
+    assert reveal is not None and reveal.have == ()
+    assert (last.burden, attempt.burden) == (0, 0)
+    assert sum(len(share) for share in undo.shares.values()) == 6
+    assert undo.burden == max(len(share) for share in undo.shares.values())
+
+
+def test_a_smaller_roster_splits_anew_and_a_place_is_not_an_id() -> None:
+    attempt = complete(step=0).attempt
+    smaller = again(attempt, me=5, roster=attempt.roster.without([1, 4]))
+    assert (smaller.split.count, smaller.place, smaller.contributors) == (4, 3, (0, 2, 3, 5))
+    assert smaller.where != attempt.where
+    flat_D = torch.arange(19.0)
+    assert torch.cat([smaller.slice(flat_D, part) for part in range(4)]).equal(flat_D)
+
+
+# --- commitments ------------------------------------------------------------------------------------------------------
+
+
+def test_a_digest_binds_run_step_attempt_owner_part_and_kind() -> None:
+    settings, values_P = complete(step=0).attempt.settings, torch.ones(3)
+    names = [(1, 0, 2, 3), (2, 0, 2, 3), (1, 1, 2, 3), (1, 0, 3, 3), (1, 0, 2, 2), (10, 2, 3, 0)]
+    made = [digest(settings, *name, values_P) for digest in (part_digest, aggregate_digest) for name in names]
+    made.append(part_digest(replace(settings, run=bytes(32)), 1, 0, 2, 3, values_P))
+    made.append(part_digest(settings, 1, 0, 2, 3, torch.tensor([1.0, 1.0, 1.0000001])))
+    assert len(set(made)) == len(made)
+
+
+def test_bytes_match_only_what_their_owner_committed_to() -> None:
+    attempt = complete(step=0).attempt
+    own_P = attempt.slice(attempt.own_D, 2)  # type: ignore[arg-type]
+    assert attempt.part_matches(0, 2, own_P)
+    assert not attempt.part_matches(0, 1, own_P), "another part of the same size"
+    assert not attempt.part_matches(1, 2, own_P)
+    assert not attempt.part_matches(0, 2, -own_P)
+    held_P = attempt.aggregates[3]
+    assert attempt.aggregate_matches(3, held_P)
+    assert not attempt.aggregate_matches(2, held_P)
+    del attempt.transcript._bodies[Phase.COMMIT][0], attempt.transcript._bodies[Phase.AGG][3]
+    assert attempt.committed_part(0, 2) is None and not attempt.part_matches(0, 2, own_P)
+    assert attempt.committed_aggregate(3) is None and not attempt.aggregate_matches(3, held_P)
+
+
+def test_after_a_complaint_the_second_digest_binds_and_never_replaces_a_first() -> None:
+    attempt = complete(step=0).attempt
+    first = said(attempt, Agg, 3)
+    attempt.transcript._bodies[Phase.AGG2], attempt.transcript._signed[Phase.AGG2] = {}, {}
+    amend(attempt, Agg2(attempt.slot(Phase.AGG2, 3), (), b"2" * 32))
+    assert attempt.committed_aggregate(3) == first.aggregate  # type: ignore[union-attr]
+    changed(attempt, Agg, 3, aggregate=Missing((1,)))
+    assert attempt.committed_aggregate(3) == b"2" * 32
+
+
+def test_a_validator_has_committed_to_no_part() -> None:
+    attempt = complete().attempt
+    assert attempt.committed_part(attempt.pairs[0][0], 0) is None
+
+
+# --- what is not here -------------------------------------------------------------------------------------------------
+
+
+def test_our_commit_waits_for_our_gradient() -> None:
+    attempt = again(complete(step=0).attempt)
+    assert attempt.commit() is None
+    attempt.own_D = torch.arange(19.0)
+    commit = attempt.commit()
+    assert commit is not None and len(commit.parts) == 6
+    attempt.transcript._bodies[Phase.COMMIT] = {0: commit}
+    assert all(attempt.part_matches(0, part, attempt.slice(attempt.own_D, part)) for part in range(6))
+
+
+LACKING = [
+    ("a part may come", {"missing": (4,)}, None),
+    ("it did not", {"missing": (4,), "overdue": True}, (4,)),
+    ("its owner sent another", {"missing": (4,), "refuted": (4,)}, (4,)),
+    ("one was refuted, one may come", {"missing": (2, 4), "refuted": (4,)}, None),
+    ("all others were", {"missing": (1, 2), "refuted": (2, 1)}, (1, 2)),
+    ("one is not a number", {"spoilt": (5,)}, (5,)),
+    ("our own too", {"spoilt": (0, 3), "missing": (1,), "overdue": True}, (0, 1, 3)),
+]
+
+
+@pytest.mark.parametrize(("case", "owners"), [row[1:] for row in LACKING], ids=[row[0] for row in LACKING])
+def test_of_whom_an_aggregator_complains(case: dict[str, object], owners: tuple[int, ...] | None) -> None:
+    attempt = complete(step=0).attempt
+    for peer in case.get("missing", ()):  # type: ignore[attr-defined]
+        del attempt.parts[peer]
+    for peer in case.get("refuted", ()):  # type: ignore[attr-defined]
+        attempt.refuted.add(attempt.key(BulkKind.PART, peer, 0))
+    for peer in case.get("spoilt", ()):  # type: ignore[attr-defined]
+        attempt.parts[peer] = torch.tensor([0.0, math.nan, 0.0])
+    agg = attempt.agg(overdue=bool(case.get("overdue")))
+    assert (agg.aggregate if agg is not None else None) == (Missing(owners) if owners is not None else None)
+
+
+def test_without_a_complaint_the_aggregate_is_kept_and_committed_to() -> None:
+    attempt = complete(step=0).attempt
+    before = attempt.aggregates.pop(0)
+    agg = attempt.agg(overdue=False)
+    assert agg is not None and attempt.aggregates[0].equal(before)
+    assert agg.aggregate == aggregate_digest(attempt.settings, 0, 0, 0, 0, before)
+
+
+@pytest.mark.parametrize(("part", "owed"), [(1, True), (2, False), (5, False), (6, False), (-5, False)])
+def test_a_part_is_owed_to_whom_complained_of_it(part: int, owed: bool) -> None:
+    attempt = complaining((1, 4), (2, 3))
+    assert attempt.owes(4, part) is owed
+    assert not attempt.owes(99, part)
+
+
+def test_the_second_aggregate_is_made_of_what_was_published() -> None:
+    attempt, honest = complaining((0, 4), (0, 2), (3, 1)), complete(step=0).attempt
+    expected = said(honest, Agg, 0)
+    for owner in (2, 4):
+        published(attempt, owner, 0, *attempt.parts.pop(owner).tolist())
+    del attempt.parts[5]
+    assert attempt.agg2() is None, "started again, it lacks a part of which it has not complained"
+    attempt.parts[5] = honest.parts[5]
+    agg2 = attempt.agg2()
+    assert agg2 is not None and agg2.aggregate == expected.aggregate  # type: ignore[union-attr]
+    others = complaining((3, 1))
+    del others.parts[5]
+    assert others.agg2() == Agg2(others.slot(Phase.AGG2), others.transcript.prefix, b""), "we had not complained"
+
+
+def test_a_reveal_says_which_aggregates_are_here_once_no_other_can_come() -> None:
+    attempt = complete(step=0).attempt
+    del attempt.aggregates[2], attempt.aggregates[5]
+    have = (True, True, False, True, True, False)
+    assert attempt.reveal(overdue=False) is None
+    late = attempt.reveal(overdue=True)
+    assert late is not None and late.have == have
+    attempt.refuted |= {attempt.key(BulkKind.AGGREGATE, 2, 2), attempt.key(BulkKind.PART, 5, 5)}
+    assert attempt.reveal(overdue=False) is None, "it is a part of peer 5 that was false"
+    attempt.refuted.add(attempt.key(BulkKind.AGGREGATE, 5, 5))
+    reveal = attempt.reveal(overdue=False)
+    assert reveal is not None and reveal.have == have
+
+
+# --- checksums --------------------------------------------------------------------------------------------------------
+
+
+def test_claims_of_honest_peers_hold_and_one_bit_more_does_not() -> None:
+    attempt = complete().attempt
+    assert set(attempt.checks()) == {True}
+    owner = attempt.contributors[-1]
+    claims = said(attempt, type(attempt.checksums()), owner)
+    s = (math.nextafter(claims.s[0], math.inf), *claims.s[1:])  # type: ignore[union-attr]
+    amend(attempt, msgspec.structs.replace(claims, s=s))  # type: ignore[type-var]
+    assert attempt.checks() == tuple(peer != owner for peer in attempt.contributors)
+    assert attempt.check_of(0, owner), "what it reported before"
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_against_an_aggregate_that_is_not_finite_everyone_claims_zero(value: float) -> None:
+    attempt = complete(step=0).attempt
+    attempt.aggregates[4] = torch.tensor([0.0, value, 0.0])
+    assert attempt.true_checksum(torch.ones(3), 4) == Checksum(0.0, 0.0)
+    sums = attempt.checksums()
+    assert (sums.s[4], sums.norms[4]) == (0.0, 0.0)
+    assert sums.norms[3] > 0
+
+
+def test_against_the_largest_finite_aggregate_a_claim_is_still_one() -> None:
+    attempt = complete(step=0).attempt
+    attempt.aggregates[4] = torch.full((3,), torch.finfo(torch.float32).max)
+    claim = attempt.true_checksum(torch.ones(3), 4)
+    assert math.isfinite(claim.norm) and claim.norm > 1e38
+
+
+def test_nothing_is_usable_and_finite() -> None:
+    """A roster larger than the vector has empty parts."""
+    assert usable(torch.empty(0)) and finite(torch.empty(0))
+    assert not finite(torch.tensor([1.0, -math.inf])) and finite(torch.tensor([3e38]))
