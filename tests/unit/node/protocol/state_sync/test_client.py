@@ -246,7 +246,7 @@ def test_before_the_last_state_there_is_nothing_left_to_compute(case: Case) -> N
 def test_whom_a_state_lets_in_goes_on_with_what_it_would_know_if_it_had_been_there(case: Case) -> None:
     case.learn(case.welcome(), 0, 1, 2)
     past = case.past
-    held = {key: values for key, values in zip(KEYS, (case.truth.parameters_D, case.truth.optimiser_D), strict=True)}
+    held = dict(zip(KEYS, (case.truth.parameters_D, case.truth.optimiser_D), strict=True))
     for part, values in enumerate((past.state.parameters_D, past.state.optimiser_D)):
         held[BulkKey(1, 0, BulkKind.STATE, 0, part)] = values
     for part, owner in enumerate(past.aggregators):
