@@ -111,7 +111,7 @@ def test_whose_business_it_is(case: Case, event: Callable[[Case], Input], heard:
 def test_without_probation_nobody_is_listened_to() -> None:
     case = Case()
     out: list[Output] = []
-    server = StateSyncServer(case.attempt.settings, case.attempt.tools, case.keys, out)
+    server = StateSyncServer(replace(case.settings, probation=0), case.attempt.tools, case.keys, out)
     assert not server.hears(TranscriptRequested(GONE, 0, 0), case.state, case.past) and not out
 
 
