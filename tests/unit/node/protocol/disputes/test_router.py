@@ -1,0 +1,256 @@
+"""What a peer does with signed messages and views: of this attempt, of the one before, of neither. Six, so f = 2."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+import pytest
+
+from btard.node.crypto.keys import generate
+from btard.node.crypto.signing import Signer
+from btard.node.protocol.api.events import CancelTimer, Dropped, Forward, MessageArrived, Output, Say, ViewArrived
+from btard.node.protocol.api.notices import Disputed, PhaseEntered, Resolved
+from btard.node.protocol.attempt import timers
+from btard.node.protocol.attempt.attempt import Attempt
+from btard.node.protocol.peer import Peer
+from btard.node.protocol.wire.encoding import decode_body, endorsement_bytes
+from btard.node.protocol.wire.messages import (
+    Body,
+    Commit,
+    Endorsed,
+    Hello,
+    Outcome,
+    Phase,
+    Removal,
+    Signed,
+    Suspect,
+    View,
+)
+from tests.protocol_attempts import PEERS, said, stopped
+from tests.unit.node.protocol.test_peer import fresh, signed_by
+
+ME, BAD = 0, 5
+OTHER = b"o" * 32
+
+
+def at(step: int, phase: str) -> tuple[Peer, Attempt]:
+    """Peer 0 when it has just entered a phase, and the attempt that it is in."""
+    stage, round_ = stopped(step, phase)
+    return stage.simulation.nodes[ME].peer, round_.attempt
+
+
+def view(attempt: Attempt, owner: int, *messages: Signed) -> Signed:
+    return signed_by(owner, View(attempt.slot(Phase.VIEW, owner), (), messages))
+
+
+def endorsed(view: Signed, *by: int) -> Endorsed:
+    """A view with its chain; each signs by the same keys as its messages."""
+    keys = [Signer(bytes.fromhex(secret.signing_seed)) for secret in generate(0, PEERS)[1]]
+    owner = decode_body(view.body).slot.sender
+    chain = ((peer, keys[peer].sign(endorsement_bytes(view.body, owner, by[:place]))) for place, peer in enumerate(by))
+    return Endorsed(view, tuple(chain))
+
+
+def second(attempt: Attempt, peer: int = BAD) -> Signed:
+    """Another COMMIT of a peer."""
+    return signed_by(peer, msgspec.structs.replace(said(attempt, Commit, peer), randomness=OTHER))
+
+
+def suspicion(attempt: Attempt, by: int, peer: int = BAD) -> Signed:
+    return signed_by(by, Suspect(attempt.slot(Phase.SUSPECT, by), (), Phase.AGG, peer))
+
+
+def found(outputs: list[Output], kind: type) -> list[Output]:
+    return [output for output in outputs if isinstance(output, kind)]
+
+
+# --- the attempt under way --------------------------------------------------------------------------------------------
+
+
+def test_two_messages_for_one_slot_freeze_the_attempt_and_begin_the_rounds() -> None:
+    peer, attempt = at(1, "AGG")
+    outputs = peer.handle(MessageArrived(BAD, second(attempt)))
+    assert found(outputs, Disputed) == [Disputed(1, 0, "peer 5 equivocates in COMMIT")]
+    assert {each.name for each in outputs if isinstance(each, CancelTimer)} >= set(timers.OF_AN_ATTEMPT)
+    (ours,) = (each.body for each in outputs if isinstance(each, Say))
+    assert isinstance(ours, View) and second(attempt) in ours.messages
+    assert peer.admitted
+    again = peer.handle(MessageArrived(BAD, signed_by(BAD, _third(attempt))))
+    assert not found(again, Disputed) and not peer.admitted
+
+
+def _third(attempt: Attempt) -> Body:
+    return msgspec.structs.replace(said(attempt, Commit, BAD), randomness=b"3" * 32)
+
+
+def test_f_suspicions_begin_nothing_and_one_more_does() -> None:
+    peer, attempt = at(1, "AGG")
+    for by in (1, 2, 2):
+        assert not found(peer.handle(MessageArrived(by, suspicion(attempt, by))), Disputed)
+    assert found(peer.handle(MessageArrived(3, suspicion(attempt, 3))), Disputed) == [
+        Disputed(1, 0, "peer 5 is silent in AGG")
+    ]
+
+
+VIEWS: list[tuple[str, Callable[[Attempt], Signed], int, list[str]]] = [
+    ("what all know", lambda a: view(a, 4, *a.transcript.signed(Phase.COMMIT).values()), 0, []),
+    ("a proof", lambda a: view(a, 4, second(a)), 1, []),
+    ("an unsigned proof", lambda a: view(a, 4, Signed(second(a).body, bytes(64))), 0, ["bad_signature"]),
+    ("a proof after an unsigned one", lambda a: view(a, 4, Signed(second(a).body, bytes(64)), second(a)), 0,
+     ["bad_signature"]),
+    ("a proof inside a view", lambda a: view(a, 4, view(a, 3, second(a))), 0, ["nested"]),
+    ("an OUTCOME and a proof", lambda a: view(
+        a, 4, signed_by(3, Outcome(a.slot(Phase.OUTCOME, 3), (), None, ())), second(a)), 0, ["nested"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("made", "disputes", "dropped"), [row[1:] for row in VIEWS], ids=[row[0] for row in VIEWS])
+def test_the_contents_of_a_view_are_news_like_any_other(
+    made: Callable[[Attempt], Signed], disputes: int, dropped: list[str]
+) -> None:
+    peer, attempt = at(1, "AGG")
+    outputs = peer.handle(ViewArrived(3, Endorsed(made(attempt), ())))
+    assert len(found(outputs, Disputed)) == disputes
+    assert [each.reason for each in outputs if isinstance(each, Dropped)] == dropped
+    assert all(each.via == 3 for each in outputs if isinstance(each, Dropped)), "whoever passes it on answers for it"
+
+
+def test_a_view_counts_once_whichever_way_it_comes() -> None:
+    peer, attempt = at(1, "AGG")
+    made = view(attempt, 4, second(attempt))
+    assert found(peer.handle(MessageArrived(4, made)), Disputed)
+    for via in (3, 4):
+        assert peer.handle(ViewArrived(via, Endorsed(made, ()))) == [Dropped(via, "duplicate")]
+
+
+REFUSED: list[tuple[str, Callable[[Attempt], Signed], str]] = [
+    ("no view", lambda a: signed_by(4, said(a, Commit, 4)), "duplicate"),
+    ("another message", lambda a: second(a, 4), "unexpected_view"),
+    ("of another run", lambda a: signed_by(
+        4, View(msgspec.structs.replace(a.slot(Phase.VIEW, 4), run=OTHER), (), ())), "foreign_run"),
+    ("unsigned", lambda a: Signed(view(a, 4).body, bytes(64)), "bad_signature"),
+    ("no message at all", lambda a: Signed(b"\xc1", bytes(64)), "malformed"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("made", "reason"), [row[1:] for row in REFUSED], ids=[row[0] for row in REFUSED])
+def test_what_comes_as_a_view_and_is_none(made: Callable[[Attempt], Signed], reason: str) -> None:
+    peer, attempt = at(1, "AGG")
+    assert peer.handle(ViewArrived(4, Endorsed(made(attempt), ()))) == [Dropped(4, reason)]
+
+
+def test_a_view_from_ahead_waits() -> None:
+    peer, attempt = at(1, "AGG")
+    slot = msgspec.structs.replace(attempt.slot(Phase.VIEW, 4), step=2)
+    ahead = signed_by(4, View(slot, (), ()))
+    assert peer.handle(ViewArrived(4, Endorsed(ahead, ()))) == []
+    assert peer._admission.release() == (ahead,)
+
+
+def test_a_majority_of_outcomes_resolves_what_this_peer_saw_nothing_of() -> None:
+    peer, attempt = at(1, "AGG")
+    outputs: list[Output] = []
+    for by in (1, 2, 3, 4):
+        assert not found(outputs, Resolved)
+        body = Outcome(attempt.slot(Phase.OUTCOME, by), (), None, (Removal(BAD, "silent", None),))
+        outputs += peer.handle(MessageArrived(by, signed_by(by, body)))
+    assert found(outputs, Resolved) == [Resolved(1, 0, "retry", (BAD,))]
+    assert PhaseEntered(1, 1, "COMMIT") in outputs and peer.state.roster.active == (0, 1, 2, 3, 4)
+
+
+# --- the attempt before -----------------------------------------------------------------------------------------------
+
+
+def test_what_is_wrong_with_an_attempt_that_stands_goes_into_a_report() -> None:
+    peer, _ = at(1, "COMMIT")
+    assert peer.past is not None
+    outputs = peer.handle(MessageArrived(BAD, second(peer.past)))
+    assert not found(outputs, Disputed) and not peer._before.joined
+    assert len(peer._proofs) == 1
+    peer.handle(MessageArrived(4, second(peer.past)))
+    assert len(peer._proofs) == 1
+
+
+def test_a_view_lets_us_join_the_dispute_of_the_attempt_before() -> None:
+    peer, _ = at(1, "COMMIT")
+    assert peer.past is not None and not peer._before.closed
+    outputs = peer.handle(ViewArrived(4, Endorsed(view(peer.past, 4, second(peer.past)), ())))
+    assert found(outputs, Disputed) == [Disputed(0, 0, "peer 5 equivocates in COMMIT")]
+    assert peer._before.joined and peer._before.held
+    assert {each.name for each in outputs if isinstance(each, CancelTimer)} >= {timers.BEFORE, *timers.OF_AN_ATTEMPT}
+    assert len(peer._proofs) == 1, "the certificate will win: the pair is charged in a REPORT"
+
+
+@pytest.mark.parametrize(("by", "joins"), [((), False), ((3,), True), ((4,), False)],
+                         ids=["its owner", "two peers", "one peer twice"])  # fmt: skip
+def test_in_the_second_window_two_must_have_signed(by: tuple[int, ...], joins: bool) -> None:
+    peer, _ = at(1, "COMMIT")
+    assert peer.past is not None
+    peer._before.window = 2
+    peer.handle(ViewArrived(3, endorsed(view(peer.past, 4, second(peer.past)), *by)))
+    assert peer._before.joined is joins
+
+
+def test_a_view_that_proves_nothing_lets_nobody_join() -> None:
+    peer, _ = at(1, "COMMIT")
+    assert peer.past is not None
+    made = view(peer.past, 4, *peer.past.transcript.signed(Phase.COMMIT).values())
+    assert peer.handle(ViewArrived(4, Endorsed(made, ()))) == []
+    assert not peer._before.joined and peer._before.dispute is not None
+    assert peer._before.dispute.early == (made,)
+
+
+def test_whoever_disputes_a_closed_attempt_is_told_once_what_ended_it() -> None:
+    """All are in this attempt: nobody honest can be left in the other."""
+    peer, _ = at(1, "AGG")
+    assert peer.past is not None and peer._before.closed
+    made = [Endorsed(view(peer.past, 4, second(peer.past, each)), ()) for each in (5, 3)]
+    answer, dropped = peer.handle(ViewArrived(3, made[0]))
+    assert dropped == Dropped(3, "late")
+    assert isinstance(answer, Forward) and answer.to == (3,)
+    assert set(peer.past.transcript.signed(Phase.CLOSE).values()) <= set(answer.messages)
+    assert len(answer.messages) > len(peer.past.roster.active), "and what closed it"
+    assert peer.handle(ViewArrived(3, made[1])) == [Dropped(3, "late")]
+    assert len(peer.handle(ViewArrived(2, made[1]))) == 2
+
+
+def test_the_windows_run_out_and_the_attempt_is_closed() -> None:
+    peer, attempt = at(1, "COMMIT")
+    before = peer._before
+    assert before.windows == attempt.roster.faults + 1 and not before.passed_on
+    peer._pass_on()
+    assert before.passed_on and before.window == 1
+    for window in (2, 3):
+        peer._before_overdue()
+        assert before.window == window and not before.closed
+    peer._before_overdue()
+    assert before.closed and before.proof == ()
+
+
+# --- greetings --------------------------------------------------------------------------------------------------------
+
+
+def hello(peer: Peer, sender: int) -> Signed:
+    ours = peer._greeting.hello(ME)
+    return signed_by(sender, msgspec.structs.replace(ours, slot=msgspec.structs.replace(ours.slot, sender=sender)))
+
+
+@pytest.mark.parametrize(("via", "begins"), [(3, False), (1, True), (None, False)],
+                         ids=["from its sender", "passed on", "from ahead"])  # fmt: skip
+def test_a_greeting_that_another_passes_on_says_that_the_run_has_begun(via: int | None, begins: bool) -> None:
+    """Two of six have not greeted: as many as may be silent."""
+    peer = fresh()
+    for sender in range(3):
+        peer.handle(MessageArrived(sender, hello(peer, sender)))
+    outputs = peer.handle(MessageArrived(via, hello(peer, 3)))
+    assert (PhaseEntered(0, 0, "COMMIT") in outputs) is begins
+
+
+def test_a_greeting_of_another_run_begins_nothing() -> None:
+    peer = fresh()
+    for sender in range(4):
+        peer.handle(MessageArrived(sender, hello(peer, sender)))
+    body = Hello(peer._greeting.hello(4).slot, (), OTHER, peer.settings.fingerprint)
+    assert peer.handle(MessageArrived(1, signed_by(4, body))) == [Dropped(1, "late")]
+    assert peer.attempt is None
