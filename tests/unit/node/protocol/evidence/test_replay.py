@@ -15,7 +15,7 @@ from btard.node.protocol.evidence.format import Record, decode, gather
 from btard.node.protocol.evidence.replay import Replay, UnprovenError, require
 from btard.node.protocol.state.state import Ban
 from btard.node.protocol.wire.encoding import decode_body
-from btard.node.protocol.wire.messages import Commit, Phase, Reveal, Signed
+from btard.node.protocol.wire.messages import Commit, Have, Held, Phase, Reveal, Signed
 from tests.protocol_attempts import PEERS, said, stopped
 from tests.unit.node.protocol.test_peer import signed_by
 
@@ -72,6 +72,20 @@ def false_prefix() -> Signed:
     return signed_by(BAD, put(said(recorded()[2], Reveal, BAD), prefix=(bytes(32),) * 2))
 
 
+def odd_bits(kind: type[Have | Held], phases: int, first: bool) -> Callable[[Record], Record]:
+    """Bits from everyone, one more from `BAD`; read before what says how many there have to be, or after it."""
+
+    def change(record: Record) -> Record:
+        attempt = recorded()[2]
+        prefix, phase = attempt.transcript.prefix[:phases], Phase[kind.__name__.upper()]
+        made = tuple(
+            signed_by(peer, kind(attempt.slot(phase, peer), prefix, (True,) * (peer == BAD))) for peer in range(PEERS)
+        )
+        return put(record, messages=(*made, *record.messages) if first else (*record.messages, *made))
+
+    return change
+
+
 def first_aggregate(**fields: object) -> Callable[[Record], Record]:
     return lambda record: put(record, aggregates=(put(record.aggregates[0], **fields),))
 
@@ -94,6 +108,8 @@ CHANGES: list[tuple[str, Callable[[Record], Record], str]] = [
     ("another attempt's messages", lambda r: put(r, attempt=1), "another"),
     ("another commitment", instead(other_commit, Phase.COMMIT), "fits no rule|prefixes differ"),
     ("another past", instead(false_prefix, Phase.REVEAL), "prefixes differ"),
+    ("HAVEs of two lengths", odd_bits(Have, 5, first=False), "peer 5 fits no rule: HAVE must carry 0 bits"),
+    ("a HELD before the AGGs", odd_bits(Held, 2, first=True), "peer 5 fits no rule: HELD must carry 0 bits"),
     ("another aggregate", first_aggregate(values=bytes(4 * 3)), "not the committed one"),
     ("an aggregate of nobody", first_aggregate(owner=PEERS), "has no aggregate"),
 ]  # fmt: skip
