@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,7 @@ from btard.launcher.run.run_directory import read_record
 from tests.launching import LAUNCH, PATIENCE_S, await_end, command, environment, launched, read_until, session, worker
 from tests.unit.launcher.verify.test_verification import Forgery, noise, roll_back_files, strike
 from tests.unit.launcher.verify.test_verification import summary as forge_summary
+from tests.waiting import changes
 
 pytestmark = pytest.mark.sockets
 
@@ -175,11 +178,21 @@ def test_no_worker_survives_a_launcher_that_is_killed(tmp_path: Path) -> None:
         await_end(left)
 
 
+def committed_by(run_dir: Path, nodes: Sequence[int]) -> None:
+    """Wait until each of these nodes has committed a step, by their journals."""
+    folders = [run_dir / "nodes" / str(node) for node in nodes]
+    with changes(map(str, folders)) as changed:  # before the first look: nothing is missed
+        while any('"committed"' not in (folder / "journal.jsonl").read_text() for folder in folders):
+            assert select.select([changed], [], [], PATIENCE_S)[0], "no journal grows any more"
+            os.read(changed, 1 << 16)
+
+
 def test_a_worker_that_dies_is_gone_and_the_run_goes_on(tmp_path: Path) -> None:
     with launched(tmp_path, *ENDLESS, "--delivery-bound", "200ms", "--gradient-bound", "500ms") as process:
         read_until(process, READY)
         os.kill(worker(process.pid, 3), signal.SIGKILL)
         said = read_until(process, "HONEST peer 3 gone (silent")
+        committed_by(tmp_path / "run", (0, 1, 2, 4, 5))
         process.send_signal(signal.SIGTERM)
         said += process.communicate(timeout=PATIENCE_S)[0]
         await_end(session(process.pid))

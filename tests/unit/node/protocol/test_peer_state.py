@@ -90,10 +90,13 @@ def test_the_step_is_the_one_that_a_peer_on_its_way_back_fetches() -> None:
 
 @pytest.mark.parametrize(
     ("peer", "problem"),
-    [(3, "step 1, phase AGG: peer 3 does not answer"), (None, "step 1, phase AGG: does not answer"),
-     (0, "step 1, phase AGG: peer 0 does not answer")],
+    [
+        (3, "step 1, phase AGG: peer 3 does not answer"),
+        (None, "step 1, phase AGG: does not answer"),
+        (0, "step 1, phase AGG: peer 0 does not answer"),
+    ],
     ids=["of one", "of nobody", "of peer 0"],
-)  # fmt: skip
+)
 def test_a_halt_says_where_and_on_whose_account(peer: int | None, problem: str) -> None:
     machine = at(1, "AGG")
     machine._out.clear()

@@ -204,8 +204,14 @@ def test_what_is_published_is_sorted_and_named_once() -> None:
     round_ = complete()
     attempt, past = round_.attempt, round_.past
     peer, step = attempt.contributors[0], attempt.step
-    found = (Averaging(4, "V2"), FalseChecksum(peer, 4, 1), FalseChecksum(peer, 1, 2), Averaging(4, "accusation", 3),
-             FalseHistory(peer, 0, 0), Silent(5, Phase.AGG))  # fmt: skip
+    found = (
+        Averaging(4, "V2"),
+        FalseChecksum(peer, 4, 1),
+        FalseChecksum(peer, 1, 2),
+        Averaging(4, "accusation", 3),
+        FalseHistory(peer, 0, 0),
+        Silent(5, Phase.AGG),
+    )
     expected = sorted([(peer, 1), *((owner, 4) for owner in attempt.contributors)])
     wanted = publications(found, attempt, past)
     assert wanted == tuple(Publication(step, 0, owner, part) for owner, part in expected)

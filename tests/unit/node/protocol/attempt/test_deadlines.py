@@ -22,10 +22,22 @@ from btard.node.protocol.settings import Settings
 from btard.node.protocol.wire.messages import Phase
 
 SETTINGS = Settings(
-    run=bytes(32), fingerprint=b"", dimension=1000, steps=3, tau=1.0, validators=1, validate_every=1, delta_max=None,
-    audit_share=0.1, reform=False, data_seed=0, delivery_bound_s=1.0, gradient_bound_s=10.0, minimum_rate=24_000.0,
+    run=bytes(32),
+    fingerprint=b"",
+    dimension=1000,
+    steps=3,
+    tau=1.0,
+    validators=1,
+    validate_every=1,
+    delta_max=None,
+    audit_share=0.1,
+    reform=False,
+    data_seed=0,
+    delivery_bound_s=1.0,
+    gradient_bound_s=10.0,
+    minimum_rate=24_000.0,
     recompute_tolerance=0.0,
-)  # fmt: skip
+)
 """D = 1 s, T_g = 10 s; a vector from or to everyone among six takes 1 s."""
 
 WAITS = {

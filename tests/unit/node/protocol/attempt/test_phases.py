@@ -46,17 +46,31 @@ NEXT: dict[str, tuple[Phase, Callable[[], Attempt], Phase, list[object] | None]]
     "f + 1 hold each part": (Phase.HELD, lambda: held(MORE, ALL), Phase.AGG2, None),
     "f hold a part": (Phase.HELD, lambda: held(F, ALL), Phase.CLOSE, [Withheld(4, "part", 0, 1)]),
     "f hold a part, another is unusable": (
-        Phase.HELD, lambda: held(F, ALL, values=(0.0, float("nan"))), Phase.CLOSE, [Withheld(4, "part", 0, 1)]),
+        Phase.HELD,
+        lambda: held(F, ALL, values=(0.0, float("nan"))),
+        Phase.CLOSE,
+        [Withheld(4, "part", 0, 1)],
+    ),
     "a scarce part need not be here": (
-        Phase.HELD, lambda: held(F, ALL, values=()), Phase.CLOSE, [Withheld(4, "part", 0, 1)]),
+        Phase.HELD,
+        lambda: held(F, ALL, values=()),
+        Phase.CLOSE,
+        [Withheld(4, "part", 0, 1)],
+    ),
     "two are unusable": (
-        Phase.HELD, lambda: held(ALL, ALL, values=(float("inf"), 2.0**41)), Phase.CLOSE,
-        [Unusable(0, 2), Unusable(4, 1)]),
+        Phase.HELD,
+        lambda: held(ALL, ALL, values=(float("inf"), 2.0**41)),
+        Phase.CLOSE,
+        [Unusable(0, 2), Unusable(4, 1)],
+    ),
     "f + 1 hold each aggregate": (Phase.REVEAL, lambda: revealed(*[MORE] * 6), Phase.CHECKSUMS, None),
     "f hold two aggregates": (
-        Phase.REVEAL, lambda: revealed(ALL, F, ALL, ALL, ALL, ()), Phase.CLOSE,
-        [Withheld(1, "aggregate", 0, 1), Withheld(5, "aggregate", 0, 5)]),
-}  # fmt: skip
+        Phase.REVEAL,
+        lambda: revealed(ALL, F, ALL, ALL, ALL, ()),
+        Phase.CLOSE,
+        [Withheld(1, "aggregate", 0, 1), Withheld(5, "aggregate", 0, 5)],
+    ),
+}
 
 
 @pytest.mark.parametrize("name", NEXT)
@@ -93,8 +107,15 @@ def test_what_belongs_to_no_phase_fits_no_attempt(name: str) -> None:
     assert misfit(body, attempt, Counts()) == OUTSIDE[type(body)]
 
 
-SUSPECTS = [(Phase.COMMIT, 0, True), (Phase.CLOSE, 0, True), (Phase.HELLO, 0, False), (Phase.SUSPECT, 0, False),
-            (Phase.AGG, 5, False), (Phase.AGG, 6, False), (Phase.AGG, -1, False)]  # fmt: skip
+SUSPECTS = [
+    (Phase.COMMIT, 0, True),
+    (Phase.CLOSE, 0, True),
+    (Phase.HELLO, 0, False),
+    (Phase.SUSPECT, 0, False),
+    (Phase.AGG, 5, False),
+    (Phase.AGG, 6, False),
+    (Phase.AGG, -1, False),
+]
 
 
 @pytest.mark.parametrize(("named", "peer", "fits"), SUSPECTS)

@@ -149,8 +149,9 @@ def test_more_than_half_of_the_roster_resolve_it() -> None:
     assert case.out == [
         Forward(OTHERS, resolved.messages),
         Say((ME, *OTHERS), Outcome(case.attempt.slot(Phase.OUTCOME), (), None, OUT)),
-        CancelTimer(outcome_timer(2, 0)), Resolved(2, 0, "retry", (BAD,)),
-    ]  # fmt: skip
+        CancelTimer(outcome_timer(2, 0)),
+        Resolved(2, 0, "retry", (BAD,)),
+    ]
 
 
 def test_what_stands_is_not_resolved_again() -> None:

@@ -36,9 +36,8 @@ class Case:
         slots = [(signed, decode_body(signed.body).slot) for signed in self.honest]
         out = set(without)
         return [
-            signed for signed, slot in slots
-            if slot.phase.value <= phase.value and (slot.phase, slot.sender) not in out
-        ]  # fmt: skip
+            signed for signed, slot in slots if slot.phase.value <= phase.value and (slot.phase, slot.sender) not in out
+        ]
 
     def closes(self, *by: int, value: bytes | Void = STATE) -> list[Signed]:
         prefix = self.attempt.transcript.prefix
@@ -74,47 +73,96 @@ def false_reveal(case: Case) -> Signed:
 ROWS: list[tuple[str, Callable[[Case], Views], object]] = [
     ("n equal CLOSEs", lambda c: [c.honest + c.closes(*ALL)], (STATE, [])),
     ("n equal CLOSEs, nothing else", lambda c: [c.closes(*ALL)], (STATE, [])),
-    ("n equal CLOSEs and an equivocation", lambda c: [c.closes(*ALL), [c.commit(), c.commit(randomness=OTHER)]],
-     (STATE, [])),
-    ("n equal CLOSEs, hidden behind two others", lambda c: [
-        c.closes(BAD, value=OTHER) + c.closes(BAD, value=Void(())), c.honest + c.closes(*ALL)], (STATE, [])),
-    ("n equal CLOSEs and a suspicion of one", lambda c: [c.honest + c.closes(*ALL) + c.suspects((0, 1, 2))],
-     (STATE, [])),
-    ("one CLOSE otherwise", lambda c: [c.honest + c.closes(*ALL[:5]) + c.closes(BAD, value=OTHER)],
-     (STATE, [(BAD, "close")])),
-    ("f CLOSEs otherwise", lambda c: [c.honest + c.closes(0, 1, 2, 3) + c.closes(4, 5, value=OTHER)],
-     (STATE, [(4, "close"), (5, "close")])),
-    ("no value of f + 1", lambda c: [
-        c.honest + c.closes(0, 1) + c.closes(2, 3, value=OTHER) + c.closes(4, 5, value=Void(()))], None),
-    ("f + 1 miss the last CLOSE", lambda c: [c.honest + c.closes(*ALL[:5]) + c.suspects((0, 1, 2))],
-     (STATE, [(BAD, "silent")])),
+    (
+        "n equal CLOSEs and an equivocation",
+        lambda c: [c.closes(*ALL), [c.commit(), c.commit(randomness=OTHER)]],
+        (STATE, []),
+    ),
+    (
+        "n equal CLOSEs, hidden behind two others",
+        lambda c: [c.closes(BAD, value=OTHER) + c.closes(BAD, value=Void(())), c.honest + c.closes(*ALL)],
+        (STATE, []),
+    ),
+    (
+        "n equal CLOSEs and a suspicion of one",
+        lambda c: [c.honest + c.closes(*ALL) + c.suspects((0, 1, 2))],
+        (STATE, []),
+    ),
+    (
+        "one CLOSE otherwise",
+        lambda c: [c.honest + c.closes(*ALL[:5]) + c.closes(BAD, value=OTHER)],
+        (STATE, [(BAD, "close")]),
+    ),
+    (
+        "f CLOSEs otherwise",
+        lambda c: [c.honest + c.closes(0, 1, 2, 3) + c.closes(4, 5, value=OTHER)],
+        (STATE, [(4, "close"), (5, "close")]),
+    ),
+    (
+        "no value of f + 1",
+        lambda c: [c.honest + c.closes(0, 1) + c.closes(2, 3, value=OTHER) + c.closes(4, 5, value=Void(()))],
+        None,
+    ),
+    (
+        "f + 1 miss the last CLOSE",
+        lambda c: [c.honest + c.closes(*ALL[:5]) + c.suspects((0, 1, 2))],
+        (STATE, [(BAD, "silent")]),
+    ),
     ("f miss it", lambda c: [c.honest + c.closes(*ALL[:5]) + c.suspects((0, 1))], None),
-    ("f + 1 miss a COMMIT", lambda c: [
-        c.until(Phase.COMMIT, [(Phase.COMMIT, BAD)]) + c.suspects((0, 1, 2), Phase.COMMIT)], (None, [(BAD, "silent")])),
-    ("f + 1 miss a COMMIT that is there", lambda c: [c.until(Phase.AGG) + c.suspects((0, 1, 2), Phase.COMMIT)],
-     (None, [(BAD, "silent")])),
-    ("f are silent", lambda c: [
-        c.until(Phase.COMMIT) + c.suspects((0, 1, 2), Phase.AGG, 4) + c.suspects((0, 1, 2), Phase.AGG, 5)],
-     (None, [(4, "silent"), (5, "silent")])),
-    ("more than f are silent", lambda c: [
-        c.until(Phase.COMMIT) + [each for peer in (3, 4, 5) for each in c.suspects((0, 1, 2), Phase.AGG, peer)]], None),
+    (
+        "f + 1 miss a COMMIT",
+        lambda c: [c.until(Phase.COMMIT, [(Phase.COMMIT, BAD)]) + c.suspects((0, 1, 2), Phase.COMMIT)],
+        (None, [(BAD, "silent")]),
+    ),
+    (
+        "f + 1 miss a COMMIT that is there",
+        lambda c: [c.until(Phase.AGG) + c.suspects((0, 1, 2), Phase.COMMIT)],
+        (None, [(BAD, "silent")]),
+    ),
+    (
+        "f are silent",
+        lambda c: [c.until(Phase.COMMIT) + c.suspects((0, 1, 2), Phase.AGG, 4) + c.suspects((0, 1, 2), Phase.AGG, 5)],
+        (None, [(4, "silent"), (5, "silent")]),
+    ),
+    (
+        "more than f are silent",
+        lambda c: [
+            c.until(Phase.COMMIT) + [each for peer in (3, 4, 5) for each in c.suspects((0, 1, 2), Phase.AGG, peer)]
+        ],
+        None,
+    ),
     ("two COMMITs in two views", lambda c: [c.honest, [c.commit(randomness=OTHER)]], (None, [(BAD, "equivocation")])),
-    ("a false prefix", lambda c: [[*c.until(Phase.REVEAL, [(Phase.REVEAL, BAD)]), false_reveal(c)]],
-     (None, [(BAD, "prefix")])),
-    ("a false prefix and a silence", lambda c: [
-        [*c.until(Phase.REVEAL, [(Phase.REVEAL, BAD)]), false_reveal(c), *c.suspects((0, 1, 2), Phase.REVEAL, 4)]],
-     (None, [(BAD, "prefix")])),
-    ("a COMMIT of a part too few", lambda c: [
-        [*c.until(Phase.COMMIT, [(Phase.COMMIT, 0)]), c.commit(0, parts=(OTHER,))]], (None, [(0, "malformed")])),
-    ("an AGG before all COMMITs", lambda c: [
-        c.until(Phase.AGG, [(Phase.COMMIT, 4), *((Phase.AGG, peer) for peer in range(5))])],
-     (None, [(BAD, "incomplete")])),
-    ("of a phase that there is not", lambda c: [[*c.honest, c.held(c.attempt.transcript.prefix[:2])]],
-     (None, [(BAD, "malformed")])),
+    (
+        "a false prefix",
+        lambda c: [[*c.until(Phase.REVEAL, [(Phase.REVEAL, BAD)]), false_reveal(c)]],
+        (None, [(BAD, "prefix")]),
+    ),
+    (
+        "a false prefix and a silence",
+        lambda c: [
+            [*c.until(Phase.REVEAL, [(Phase.REVEAL, BAD)]), false_reveal(c), *c.suspects((0, 1, 2), Phase.REVEAL, 4)]
+        ],
+        (None, [(BAD, "prefix")]),
+    ),
+    (
+        "a COMMIT of a part too few",
+        lambda c: [[*c.until(Phase.COMMIT, [(Phase.COMMIT, 0)]), c.commit(0, parts=(OTHER,))]],
+        (None, [(0, "malformed")]),
+    ),
+    (
+        "an AGG before all COMMITs",
+        lambda c: [c.until(Phase.AGG, [(Phase.COMMIT, 4), *((Phase.AGG, peer) for peer in range(5))])],
+        (None, [(BAD, "incomplete")]),
+    ),
+    (
+        "of a phase that there is not",
+        lambda c: [[*c.honest, c.held(c.attempt.transcript.prefix[:2])]],
+        (None, [(BAD, "malformed")]),
+    ),
     ("a suspicion of oneself", lambda c: [c.honest + c.suspects((BAD,))], (None, [(BAD, "malformed")])),
     ("a suspicion of a view", lambda c: [c.honest + c.suspects((BAD,), Phase.VIEW, 0)], (None, [(BAD, "malformed")])),
     ("nothing", lambda c: [], None),
-]  # fmt: skip
+]
 """The views, and the value that stands with who is removed."""
 
 
@@ -138,7 +186,8 @@ JUNK: dict[str, Callable[[Case], list[Signed]]] = {
     "no message": lambda c: [Signed(b"\xc1", bytes(64))],
     "without a signature": lambda c: [Signed(c.commit(randomness=b"1" * 32).body, bytes(64))],
     "in another's name": lambda c: [
-        signed_by(4, msgspec.structs.replace(said(c.attempt, Commit, BAD), randomness=b"1" * 32))],
+        signed_by(4, msgspec.structs.replace(said(c.attempt, Commit, BAD), randomness=b"1" * 32))
+    ],
     "of another attempt": lambda c: [c.commit(slot=msgspec.structs.replace(c.attempt.slot(Phase.COMMIT, BAD), step=1))],
     "of another run": lambda c: [c.commit(slot=msgspec.structs.replace(c.attempt.slot(Phase.COMMIT, BAD), run=OTHER))],
     "a view": lambda c: [signed_by(BAD, View(c.attempt.slot(Phase.VIEW, BAD), (), ()))],
@@ -146,7 +195,7 @@ JUNK: dict[str, Callable[[Case], list[Signed]]] = {
     "a third for one slot": lambda c: [c.commit(randomness=bytes([number]) * 32) for number in range(3)],
     "one message thrice": lambda c: [c.commit()] * 3,
     "one suspicion thrice": lambda c: c.suspects((BAD,) * 3, Phase.AGG, 4),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", JUNK)
@@ -192,12 +241,15 @@ PROOFS: list[tuple[str, Callable[[Case], list[Signed]], str | None]] = [
     ("f + 1 suspicions of several", lambda c: c.suspects((0, 1)) + c.suspects((2,), peer=4), None),
     ("f + 1 suspicions of one peer", lambda c: c.suspects((0, 1, 1)), None),
     ("a message more", lambda c: [c.held(c.attempt.transcript.prefix[:2])], None),
-    ("a message more, of another past", lambda c: [c.held((OTHER,))],
-     "prefixes differ: not everybody has seen the same messages"),
+    (
+        "a message more, of another past",
+        lambda c: [c.held((OTHER,))],
+        "prefixes differ: not everybody has seen the same messages",
+    ),
     ("a proof after junk", lambda c: [Signed(b"\xc1", b""), c.commit(randomness=OTHER)], None),
     ("a proof after a nested view", lambda c: [*JUNK["a view"](c), c.commit(randomness=OTHER)], None),
     ("a proof after a third message", lambda c: [*[c.commit()] * 3, c.commit(randomness=OTHER)], None),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("messages", "cause"), [row[1:] for row in PROOFS], ids=[row[0] for row in PROOFS])

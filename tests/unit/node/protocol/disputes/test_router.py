@@ -97,12 +97,20 @@ VIEWS: list[tuple[str, Callable[[Attempt], Signed], int, list[str]]] = [
     ("what all know", lambda a: view(a, 4, *a.transcript.signed(Phase.COMMIT).values()), 0, []),
     ("a proof", lambda a: view(a, 4, second(a)), 1, []),
     ("an unsigned proof", lambda a: view(a, 4, Signed(second(a).body, bytes(64))), 0, ["bad_signature"]),
-    ("a proof after an unsigned one", lambda a: view(a, 4, Signed(second(a).body, bytes(64)), second(a)), 0,
-     ["bad_signature"]),
+    (
+        "a proof after an unsigned one",
+        lambda a: view(a, 4, Signed(second(a).body, bytes(64)), second(a)),
+        0,
+        ["bad_signature"],
+    ),
     ("a proof inside a view", lambda a: view(a, 4, view(a, 3, second(a))), 0, ["nested"]),
-    ("an OUTCOME and a proof", lambda a: view(
-        a, 4, signed_by(3, Outcome(a.slot(Phase.OUTCOME, 3), (), None, ())), second(a)), 0, ["nested"]),
-]  # fmt: skip
+    (
+        "an OUTCOME and a proof",
+        lambda a: view(a, 4, signed_by(3, Outcome(a.slot(Phase.OUTCOME, 3), (), None, ())), second(a)),
+        0,
+        ["nested"],
+    ),
+]
 
 
 @pytest.mark.parametrize(("made", "disputes", "dropped"), [row[1:] for row in VIEWS], ids=[row[0] for row in VIEWS])
@@ -127,11 +135,14 @@ def test_a_view_counts_once_whichever_way_it_comes() -> None:
 REFUSED: list[tuple[str, Callable[[Attempt], Signed], str]] = [
     ("no view", lambda a: signed_by(4, said(a, Commit, 4)), "duplicate"),
     ("another message", lambda a: second(a, 4), "unexpected_view"),
-    ("of another run", lambda a: signed_by(
-        4, View(msgspec.structs.replace(a.slot(Phase.VIEW, 4), run=OTHER), (), ())), "foreign_run"),
+    (
+        "of another run",
+        lambda a: signed_by(4, View(msgspec.structs.replace(a.slot(Phase.VIEW, 4), run=OTHER), (), ())),
+        "foreign_run",
+    ),
     ("unsigned", lambda a: Signed(view(a, 4).body, bytes(64)), "bad_signature"),
     ("no message at all", lambda a: Signed(b"\xc1", bytes(64)), "malformed"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("made", "reason"), [row[1:] for row in REFUSED], ids=[row[0] for row in REFUSED])
@@ -182,8 +193,9 @@ def test_a_view_lets_us_join_the_dispute_of_the_attempt_before() -> None:
     assert len(peer._proofs) == 1, "the certificate will win: the pair is charged in a REPORT"
 
 
-@pytest.mark.parametrize(("by", "joins"), [((), False), ((3,), True), ((4,), False)],
-                         ids=["its owner", "two peers", "one peer twice"])  # fmt: skip
+@pytest.mark.parametrize(
+    ("by", "joins"), [((), False), ((3,), True), ((4,), False)], ids=["its owner", "two peers", "one peer twice"]
+)
 def test_in_the_second_window_two_must_have_signed(by: tuple[int, ...], joins: bool) -> None:
     peer, _ = at(1, "COMMIT")
     assert peer.past is not None
@@ -236,8 +248,9 @@ def hello(peer: Peer, sender: int) -> Signed:
     return signed_by(sender, msgspec.structs.replace(ours, slot=msgspec.structs.replace(ours.slot, sender=sender)))
 
 
-@pytest.mark.parametrize(("via", "begins"), [(3, False), (1, True), (None, False)],
-                         ids=["from its sender", "passed on", "from ahead"])  # fmt: skip
+@pytest.mark.parametrize(
+    ("via", "begins"), [(3, False), (1, True), (None, False)], ids=["from its sender", "passed on", "from ahead"]
+)
 def test_a_greeting_that_another_passes_on_says_that_the_run_has_begun(via: int | None, begins: bool) -> None:
     """Two of six have not greeted: as many as may be silent."""
     peer = fresh()

@@ -38,36 +38,76 @@ def said(charge: Charge, reason: str, attempt: Attempt | None = None, peer: int 
 
 
 ROWS = [
-    ("a ruling", Ruled(BAD, "prefix"), "prefix",
-     "peers 0, 2, 4, more than half of the roster, signed the removal of peer 5: it signed a history of the attempt"),
+    (
+        "a ruling",
+        Ruled(BAD, "prefix"),
+        "prefix",
+        "peers 0, 2, 4, more than half of the roster, signed the removal of peer 5: it signed a history of the attempt",
+    ),
     ("edges", Broken(BAD, None), "edges", "signed the removal of peer 5: complaints tie it to more peers"),
-    ("two messages", Equivocation(BAD, stub(Phase.COMMIT), stub(Phase.COMMIT, b"2")), "equivocation",
-     "peer 5 signed two different messages for one slot: COMMIT of step 2, attempt 1"),
-    ("two histories", Equivocation(BAD, stub(Phase.AGG, attempt=1), stub(Phase.CLOSE, attempt=1)), "equivocation",
-     "peer 5 signed two histories of step 2, attempt 2: its AGG and its CLOSE cannot both be true"),
+    (
+        "two messages",
+        Equivocation(BAD, stub(Phase.COMMIT), stub(Phase.COMMIT, b"2")),
+        "equivocation",
+        "peer 5 signed two different messages for one slot: COMMIT of step 2, attempt 1",
+    ),
+    (
+        "two histories",
+        Equivocation(BAD, stub(Phase.AGG, attempt=1), stub(Phase.CLOSE, attempt=1)),
+        "equivocation",
+        "peer 5 signed two histories of step 2, attempt 2: its AGG and its CLOSE cannot both be true",
+    ),
     ("silence", Silent(BAD, Phase.CLOSE), "silent", "missed the CLOSE of peer 5 in the step before"),
     ("a publication", Withheld(BAD, "publication", 2, PART), "withheld", "what peer 5 had to publish for judging"),
     ("unusable", Unusable(BAD, PART), "unusable", "peer 5 committed to a part 3 with entries that are not finite"),
-    ("a wrong aggregate", Averaging(PART, "V2"), "aggregate",
-     "part 3 shows that peer 5 committed to a wrong aggregate"),
+    (
+        "a wrong aggregate",
+        Averaging(PART, "V2"),
+        "aggregate",
+        "part 3 shows that peer 5 committed to a wrong aggregate",
+    ),
     ("a false report", Averaging(PART, "V2"), "false_report", "that peer 5 passed a false checksum as true"),
-    ("a false alarm", Averaging(PART, "accusation", BAD), "false_accusation",
-     "nothing wrong: peer 5 accused its aggregator falsely"),
+    (
+        "a false alarm",
+        Averaging(PART, "accusation", BAD),
+        "false_accusation",
+        "nothing wrong: peer 5 accused its aggregator falsely",
+    ),
     ("a claim found by the way", Averaging(PART, "V2"), "checksum", "the checksum which peer 5 claimed is false"),
     ("a false claim", FalseChecksum(BAD, PART, OTHER), "checksum", "the checksum of part 3 is not what peer 5 claimed"),
-    ("a true claim", FalseChecksum(OTHER, PART, BAD), "false_accusation",
-     "is what peer 1 claimed: peer 5 accused it falsely"),
-    ("a false gradient", FalseGradient(BAD, OTHER), "gradient",
-     "peer 5 committed to another gradient than its public seed gives, as peer 1 said"),
-    ("a true gradient", FalseGradient(OTHER, BAD), "false_accusation",
-     "the gradient of peer 1 is the one that its public seed gives: peer 5 lied"),
+    (
+        "a true claim",
+        FalseChecksum(OTHER, PART, BAD),
+        "false_accusation",
+        "is what peer 1 claimed: peer 5 accused it falsely",
+    ),
+    (
+        "a false gradient",
+        FalseGradient(BAD, OTHER),
+        "gradient",
+        "peer 5 committed to another gradient than its public seed gives, as peer 1 said",
+    ),
+    (
+        "a true gradient",
+        FalseGradient(OTHER, BAD),
+        "false_accusation",
+        "the gradient of peer 1 is the one that its public seed gives: peer 5 lied",
+    ),
     ("a gradient's claims", FalseGradient(BAD, OTHER), "checksum", "peer 5 claimed other checksums than its gradient"),
     ("probation", FalseProbation(BAD, b""), "probation", "on probation, peer 5 signed another digest"),
-    ("a lie passed", FalseHistory(OTHER, 1, 0), "false_report",
-     "peer 5 called what peer 1 contributed to step 1 true; recomputed, it is false"),
-    ("a truth disowned", FalseHistory(OTHER, 1, 0), "false_accusation",
-     "peer 5 called what peer 1 contributed to step 1 false; recomputed, it is true"),
-]  # fmt: skip
+    (
+        "a lie passed",
+        FalseHistory(OTHER, 1, 0),
+        "false_report",
+        "peer 5 called what peer 1 contributed to step 1 true; recomputed, it is false",
+    ),
+    (
+        "a truth disowned",
+        FalseHistory(OTHER, 1, 0),
+        "false_accusation",
+        "peer 5 called what peer 1 contributed to step 1 false; recomputed, it is true",
+    ),
+]
 
 
 @pytest.mark.parametrize(("charge", "reason", "sentence"), [row[1:] for row in ROWS], ids=[row[0] for row in ROWS])

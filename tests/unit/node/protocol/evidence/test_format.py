@@ -76,13 +76,17 @@ before go with it (None: that step does not)."""
 
 
 @pytest.mark.parametrize(
-    ("charge", "reason", "aggregates", "publications", "past"), [row[1:] for row in CARRIED],
+    ("charge", "reason", "aggregates", "publications", "past"),
+    [row[1:] for row in CARRIED],
     ids=[row[0] for row in CARRIED],
-)  # fmt: skip
+)
 def test_what_travels(
-    charge: Charge, reason: str, aggregates: tuple[int, ...], publications: list[tuple[int, int, int]],
+    charge: Charge,
+    reason: str,
+    aggregates: tuple[int, ...],
+    publications: list[tuple[int, int, int]],
     past: tuple[int, ...] | None,
-) -> None:  # fmt: skip
+) -> None:
     found = evidence(charge, reason)
     assert tuple(held.part for held in found.trial.aggregates) == aggregates
     assert [(held.step, held.owner, held.part) for held in found.publications] == publications
@@ -119,12 +123,14 @@ BYTES: dict[str, tuple[Callable[[], bytes], str]] = {
     "a byte less": (lambda: file(RULING)[:-1], "not an evidence file"),
     "another version": (lambda: encode(put(evidence(RULING), version=EVIDENCE_VERSION + 1)), "version 4; this"),
     "a longer encoding of its version": (
-        lambda: file(RULING).replace(bytes([EVIDENCE_VERSION]), bytes([0xCC, EVIDENCE_VERSION]), 1), "canonical",
+        lambda: file(RULING).replace(bytes([EVIDENCE_VERSION]), bytes([0xCC, EVIDENCE_VERSION]), 1),
+        "canonical",
     ),
     "a map in the place of the arrays": (
-        lambda: msgspec.msgpack.encode({"version": EVIDENCE_VERSION}), "not an evidence file",
+        lambda: msgspec.msgpack.encode({"version": EVIDENCE_VERSION}),
+        "not an evidence file",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", BYTES)
@@ -158,20 +164,28 @@ CHANGES: list[tuple[str, Charge, Change, str]] = [
     ("no step before", GRADIENT, lambda e: put(e, past=None), "belongs to the evidence of a gradient"),
     ("another step before", GRADIENT, lambda e: put(e, past=put(e.past, step=0)), "not the one of the charge"),
     ("another step disowned", GRADIENT, lambda e: put(e, charge=FalseHistory(BAD, 0, 0)), "not the one of the charge"),
-    ("another attempt disowned", GRADIENT, lambda e: put(e, charge=FalseHistory(BAD, 1, 1)),
-     "not the one of the charge"),
+    (
+        "another attempt disowned",
+        GRADIENT,
+        lambda e: put(e, charge=FalseHistory(BAD, 1, 1)),
+        "not the one of the charge",
+    ),
     ("parameters for no gradient", RULING, lambda e: put(e, parameters=bytes(4)), "without a gradient charge"),
     ("judges of no gradient", RULING, lambda e: put(e, judges=e.trial.messages[:1]), "without a gradient charge"),
     ("a certificate of nothing", RULING, lambda e: put(e, trial=put(e.trial, before=None)), "without the state"),
-    ("a certificate of nothing before", GRADIENT, lambda e: put(
-        e, past=put(e.past, before=None, certificate=e.trial.certificate)), "without the state"),
+    (
+        "a certificate of nothing before",
+        GRADIENT,
+        lambda e: put(e, past=put(e.past, before=None, certificate=e.trial.certificate)),
+        "without the state",
+    ),
     ("an aggregate of another step", AVERAGING, held("aggregates", step=1), "named wrongly"),
     ("an aggregate of another attempt", AVERAGING, held("aggregates", attempt=1), "named wrongly"),
     ("an aggregate of another place", AVERAGING, held("aggregates", part=2), "named wrongly"),
     ("an aggregate of nobody", AVERAGING, held("aggregates", owner=PEERS), "named wrongly"),
     ("a publication of another step", AVERAGING, held("publications", step=1), "of another attempt"),
     ("a publication of another attempt", GRADIENT, held("publications", attempt=1), "of another attempt"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("charge", "change", "problem"), [row[1:] for row in CHANGES], ids=[row[0] for row in CHANGES])

@@ -49,8 +49,9 @@ def test_a_replayed_attempt_is_the_one_that_was(step: int) -> None:
 def without(kind: Phase, peer: int = BAD) -> Callable[[Record], Record]:
     def change(record: Record) -> Record:
         slots = [(signed, decode_body(signed.body).slot) for signed in record.messages]
-        return put(record, messages=tuple(
-            signed for signed, slot in slots if (slot.phase, slot.sender) != (kind, peer)))  # fmt: skip
+        return put(
+            record, messages=tuple(signed for signed, slot in slots if (slot.phase, slot.sender) != (kind, peer))
+        )
 
     return change
 
@@ -103,8 +104,11 @@ CHANGES: list[tuple[str, Callable[[Record], Record], str]] = [
     ("one CLOSE twice", lambda r: put(r, certificate=(*r.certificate[1:], r.certificate[1])), "twice"),
     ("a message missing", without(Phase.REPORT), "messages of REPORT are missing"),
     ("a message twice", lambda r: put(r, messages=(*r.messages, r.messages[0])), "a slot has two messages"),
-    ("a false signature", lambda r: put(r, messages=(put(r.messages[0], signature=bytes(64)), *r.messages[1:])),
-     "signature"),
+    (
+        "a false signature",
+        lambda r: put(r, messages=(put(r.messages[0], signature=bytes(64)), *r.messages[1:])),
+        "signature",
+    ),
     ("another attempt's messages", lambda r: put(r, attempt=1), "another"),
     ("another commitment", instead(other_commit, Phase.COMMIT), "fits no rule|prefixes differ"),
     ("another past", instead(false_prefix, Phase.REVEAL), "prefixes differ"),
@@ -112,7 +116,7 @@ CHANGES: list[tuple[str, Callable[[Record], Record], str]] = [
     ("a HELD before the AGGs", odd_bits(Held, 2, first=True), "peer 5 fits no rule: HELD must carry 0 bits"),
     ("another aggregate", first_aggregate(values=bytes(4 * 3)), "not the committed one"),
     ("an aggregate of nobody", first_aggregate(owner=PEERS), "has no aggregate"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("change", "problem"), [row[1:] for row in CHANGES], ids=[row[0] for row in CHANGES])
@@ -130,8 +134,11 @@ def test_rosters_follow_from_what_is_proven_so_far() -> None:
     replay.proven += [ban(4, 1), ban(3, 2, 1, removed=False)]
     replay.returned.append((4, 7))
     assert [replay.roster_at(*at).active for at in ((1, 0), (1, 1), (6, 0), (7, 0))] == [
-        everyone, (0, 1, 2, 3, 5), (0, 1, 2, 3, 5), everyone
-    ]  # fmt: skip
+        everyone,
+        (0, 1, 2, 3, 5),
+        (0, 1, 2, 3, 5),
+        everyone,
+    ]
     with pytest.raises(UnprovenError, match="roster is not the one"):
         replay.attempt(record)
 

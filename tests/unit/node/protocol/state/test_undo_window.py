@@ -59,9 +59,13 @@ def test_a_contribution_is_found_in_the_attempt_that_stood(window: Window) -> No
 
 def test_the_digest_binds_layers_in_their_order_and_leaves_out_what_close_says_elsewhere(window: Window) -> None:
     first, second, third = window.layers
-    others = [replace(window, layers=(second, first, third)), replace(window, layers=(first, second)),
-              replace(window, layers=(first, second, replace(third, digest=b"?"))), replace(window, forgotten=True),
-              replace(window, examined=1)]  # fmt: skip
+    others = [
+        replace(window, layers=(second, first, third)),
+        replace(window, layers=(first, second)),
+        replace(window, layers=(first, second, replace(third, digest=b"?"))),
+        replace(window, forgotten=True),
+        replace(window, examined=1),
+    ]
     assert len({each.digest for each in (window, *others)}) == 1 + len(others)
     same = replace(window, due=window.of((1,)), checkers=2)
     assert same.digest == window.digest
@@ -72,9 +76,12 @@ def test_a_layer_binds_its_place_its_state_and_its_transcript() -> None:
     assert one.state.summary is not None
     otherwise = replace(one, state=replace(one.state, summary=None))
     made = [
-        layer_digest(one, b"t"), layer_digest(one, b"u"), layer_digest(past(4), b"t"), layer_digest(past(3, 1), b"t"),
+        layer_digest(one, b"t"),
+        layer_digest(one, b"u"),
+        layer_digest(past(4), b"t"),
+        layer_digest(past(3, 1), b"t"),
         layer_digest(otherwise, b"t"),
-    ]  # fmt: skip
+    ]
     assert len(set(made)) == len(made)
     assert layer_digest(past(3), b"t") == made[0], "all honest peers find the same"
 

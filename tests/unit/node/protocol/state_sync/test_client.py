@@ -145,7 +145,7 @@ ENDS: list[tuple[str, dict[str, object], int, bool, str | None]] = [
     ("after the last step", {"step": 4, "bans": (put(GONE, step=3),)}, 2, True, "silent"),
     ("at the last step", {"step": 3, "bans": (put(GONE, step=2),)}, 2, True, None),
     ("in, and only late", {"bans": (), "active": tuple(range(PEERS))}, 2, False, None),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(
@@ -197,8 +197,11 @@ def test_what_is_here_is_not_asked_for_again(case: Case) -> None:
 def test_a_tensor_counts_if_it_was_asked_for_and_is_the_one(case: Case) -> None:
     case.learn(case.lesson(), 0, 1, 2)
     case.out.clear()
-    for via, key, values_D in ((1, KEYS[0], case.truth.parameters_D), (0, KEYS[0], torch.zeros(18)),
-                               (0, BulkKey(3, 0, BulkKind.STATE, 0, 0), torch.zeros(19))):  # fmt: skip
+    for via, key, values_D in (
+        (1, KEYS[0], case.truth.parameters_D),
+        (0, KEYS[0], torch.zeros(18)),
+        (0, BulkKey(3, 0, BulkKind.STATE, 0, 0), torch.zeros(19)),
+    ):
         case.client.take(via, key, values_D)
         assert case.out.pop() == Dropped(via, "unexpected_bulk")
     case.client.take(0, KEYS[0], case.truth.parameters_D + 1.0)
@@ -276,10 +279,14 @@ LIES = [
     ("another attempt", past_with(number=1)),
     ("no messages", past_with(messages=())),
     ("messages of fewer phases", lambda told: put(told, past=put(told.past, messages=told.past.messages[:PEERS]))),
-    ("another state before it", lambda told: put(told, past=put(told.past, before=put(
-        told.past.before, summary=put(told.past.before.summary, r=bytes(32)))))),
+    (
+        "another state before it",
+        lambda told: put(
+            told, past=put(told.past, before=put(told.past.before, summary=put(told.past.before.summary, r=bytes(32))))
+        ),
+    ),
     ("the present state before it", lambda told: put(told, past=put(told.past, before=told.now))),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("change", [row[1] for row in LIES], ids=[row[0] for row in LIES])

@@ -65,9 +65,11 @@ def test_all_honest_peers_say_the_same_word_of_one_state() -> None:
     ]
     assert {each.word for each in alike} == {snapshot.word}
     others = [
-        Snapshot(now), put(snapshot, past=put(past, number=1)), put(snapshot, past=put(past, before=None)),
+        Snapshot(now),
+        put(snapshot, past=put(past, number=1)),
+        put(snapshot, past=put(past, before=None)),
         put(snapshot, now=put(now, summary=put(now.summary, r=bytes(32)))),
-    ]  # fmt: skip
+    ]
     assert len({each.word for each in (snapshot, *others)}) == 1 + len(others)
 
 
@@ -97,17 +99,23 @@ TOLD: list[tuple[str, Callable[[Past, Attempt], Past], bool]] = [
     ("one message too few", lambda p, a: put(p, messages=p.messages[1:]), False),
     ("one message twice", lambda p, a: put(p, messages=(*p.messages, p.messages[0])), False),
     ("one peer's in another's place", lambda p, a: put(p, messages=(p.messages[1], *p.messages[1:])), False),
-    ("two messages for one slot", extra(lambda a: signed_by(BAD, put(said(a, Commit, BAD), randomness=bytes(32)))),
-     False),
+    (
+        "two messages for one slot",
+        extra(lambda a: signed_by(BAD, put(said(a, Commit, BAD), randomness=bytes(32)))),
+        False,
+    ),
     ("a suspicion", extra(lambda a: signed_by(1, Suspect(a.slot(Phase.SUSPECT, 1), (), Phase.AGG, BAD))), False),
     ("a CLOSE", extra(lambda a: a.transcript.signed(Phase.CLOSE)[1]), False),
-    ("a false signature", lambda p, a: put(p, messages=(put(p.messages[0], signature=bytes(64)), *p.messages[1:])),
-     False),
+    (
+        "a false signature",
+        lambda p, a: put(p, messages=(put(p.messages[0], signature=bytes(64)), *p.messages[1:])),
+        False,
+    ),
     ("of another attempt", lambda p, a: put(p, number=1), False),
     ("more than there can be", lambda p, a: put(p, messages=p.messages * 3), False),
     ("a phase that it did not have", extra(lambda a: signed_by(1, Held(a.slot(Phase.HELD, 1), (), ()))), False),
     ("a whole phase too few", without_phase(Phase.REPORT), True),
-]  # fmt: skip
+]
 """A phase too few is found by the digest of the transcript, which the certified state names."""
 
 

@@ -99,7 +99,7 @@ HEARD: list[tuple[str, Callable[[Case], Input], bool]] = [
     ("an endless message", lambda c: MessageArrived(GONE, Signed(bytes(1 << 20), b"")), False),
     ("a request for the state", lambda c: BulkRequested(GONE, STATE_KEY), True),
     ("a request for a part", lambda c: BulkRequested(GONE, BulkKey(2, 0, BulkKind.PART, 0, 0)), False),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("event", "heard"), [row[1:] for row in HEARD], ids=[row[0] for row in HEARD])
@@ -217,7 +217,7 @@ JOINS: list[tuple[str, Callable[[Case], Signed], str]] = [
     ("in another's name", lambda c: signed_by(GONE, Join(c.join_slot_of(BANNED), (), bytes(32))), "wrong_slot"),
     ("with a prefix", lambda c: signed_by(GONE, Join(c.join_slot_of(GONE), (b"x",), bytes(32))), "wrong_slot"),
     ("by another's key", lambda c: signed_by(BANNED, Join(c.join_slot_of(GONE), (), bytes(32))), "bad_signature"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("made", "reason"), [row[1:] for row in JOINS], ids=[row[0] for row in JOINS])

@@ -96,10 +96,17 @@ def report(peers: int, gradients: bool) -> Report:
     accusation = Accusation(AccusationKind.AGGREGATE, peers - 1, STEP, NUMBER, peers - 1)
     verdicts = (Verdict(peers - 1, False),) * (peers // 3)
     return Report(
-        slot(Phase.REPORT, peers), PREFIX, (True,) * peers if gradients else (), verdicts,
-        (accusation,) * MAX_ACCUSATIONS if gradients else (), (silence(peers),) * MAX_PROOFS,
-        (join(peers),) * (2 * (peers // 2)), () if gradients else (True,) * words(peers), waits(peers), (2**31,) * 2,
-    )  # fmt: skip
+        slot(Phase.REPORT, peers),
+        PREFIX,
+        (True,) * peers if gradients else (),
+        verdicts,
+        (accusation,) * MAX_ACCUSATIONS if gradients else (),
+        (silence(peers),) * MAX_PROOFS,
+        (join(peers),) * (2 * (peers // 2)),
+        () if gradients else (True,) * words(peers),
+        waits(peers),
+        (2**31,) * 2,
+    )
 
 
 LARGEST: dict[str, Callable[[int], Body]] = {
