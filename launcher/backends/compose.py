@@ -114,29 +114,23 @@ class ComposeBackend:
         project = self._project = self._written(configs)
         made = RunDirectory(self._run_dir, configs[0].run_id, tuple(configs))
         goods = msgspec.json.encode(bundle.pack(made, monitored))
-        deliver = (
-            "run",
-            "--rm",
-            "-T",
-            "--no-deps",
-            "keys",
-            "python",
-            "-m",
-            "btard.launcher.containers.keys",
-            "deliver",
-        )
-        project.run(*deliver, given=goods)
+        alone = ("run", "--rm", "-T", "--no-deps")
+        project.run(*alone, "keys", "python", "-m", "btard.launcher.containers.keys", "deliver", given=goods)
         self._events = project.deaths()
         self._listen(self._events, self._took_event)
+        follow = ("observer", "python", "-m", "btard.launcher.containers.observer", "follow", str(self._dimension))
+        self._stream = project.spawn(*alone, *follow)
+        self._listen(self._stream, self._took_change)
         beside = ["observer", *(["prometheus"] if monitored else [])]
-        project.run("up", "--detach", "--no-deps", "--no-build", *self._services, *beside)
+        project.run("up", "--detach", "--no-deps", "--no-build", *beside)
+        # A short run is over before a slow machine has started one more container: whoever acts by the run's steps
+        # has to see the first of them.
+        self._await_sweep(project)
+        project.run("up", "--detach", "--no-deps", "--no-build", *self._services)
         if self._shaper is not None:
             self._shaper.apply(project, self._services)
         if monitored:
             self._show_pages(project)
-        follow = ("observer", "python", "-m", "btard.launcher.containers.observer", "follow", str(self._dimension))
-        self._stream = project.spawn("run", "--rm", "-T", "--no-deps", *follow)
-        self._listen(self._stream, self._took_change)
 
     def poll(self, timeout_s: float) -> list[Exited]:
         """Wait for news, write what the nodes wrote, and name the workers that ended.
@@ -183,17 +177,27 @@ class ComposeBackend:
         match action:
             case "restart":
                 if running:
-                    self._project.tell("kill", service)
+                    self._tell("kill", service)
                 self._begin_again(node)
                 self._project.tell("start", service)
             case "kill" if running:
-                self._project.tell("kill", service)
-            case "pause" if running and node not in self._paused:
-                self._project.tell("pause", service)
+                self._tell("kill", service)
+            case "pause" if running and node not in self._paused and self._tell("pause", service):
                 self._paused.add(node)
             case "continue" if node in self._paused:
                 self._project.tell("unpause", service)
                 self._paused.discard(node)
+
+    def _tell(self, what: str, service: str) -> bool:
+        """Do it, unless the container ends of itself at this moment; False if it did."""
+        assert self._project is not None
+        try:
+            self._project.tell(what, service)
+        except BackendError:
+            if self._project.running(service):
+                raise
+            return False
+        return True
 
     def _begin_again(self, node: int) -> None:
         """The end of its earlier life counts no more; the engine may not have told us of it yet."""
@@ -231,6 +235,21 @@ class ComposeBackend:
             if self._shaper is not None:
                 self._shaper.end()
             project.down()
+
+    def _await_sweep(self, project: Project) -> None:
+        """Until the stream works.
+
+        Raises:
+            BackendError: it does not come up.
+        """
+        while not self._sweeps:
+            try:
+                heard = self._heard.get(timeout=engine.START_S)
+            except queue.Empty:
+                heard = None
+            if heard is None:
+                raise BackendError(f"what nodes write cannot be followed; see: docker compose -p {project.name} logs")
+            self._take(heard)
 
     def _show_pages(self, project: Project) -> None:
         """Start Grafana and say where to look; a run goes on without it."""
