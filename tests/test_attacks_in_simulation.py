@@ -95,6 +95,7 @@ def test_a_lenient_validator_alone_harms_nobody() -> None:
     assert len(set(digests.values())) == 1
 
 
+@pytest.mark.slow
 def test_a_reformed_attacker_stays_and_stops() -> None:
     cluster_ = simulation((Plugin("sign_flip"),), seed=0, steps=40, on_ban="reform")
     bans = {ban.peer: ban for ban in bans_seen_by_an_honest_peer(cluster_.run()) if not ban.removed}

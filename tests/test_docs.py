@@ -69,6 +69,7 @@ def test_commits_named_in_the_pages_exist() -> None:
             assert re.search(rf"^{name}", history.stdout, re.MULTILINE), f"{page.name}: {name}"
 
 
+@pytest.mark.slow
 def test_the_picture_of_the_end_is_what_the_program_prints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawn anew from another run it has the same lines, but for what was run and what came out."""
     monkeypatch.setattr(terminal, "FIGURES", tmp_path)
@@ -206,6 +207,7 @@ def swept(page: Path) -> list[str]:
     return [*indented, *re.findall(r"`(btard-launch sweep [^`]+)`", text)]
 
 
+@pytest.mark.slow
 def test_the_sweeps_of_the_pages_can_be_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the order of the page, so that a list of cells is there when it is read; --dry-run starts nothing."""
     monkeypatch.chdir(tmp_path)

@@ -53,6 +53,7 @@ def made_twice(text: str, name: str, folder: Path) -> tuple[Task, Task]:
     return first, second
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "name", "classes", "dimension"),
     [(FASHION, "fashion", 10, 784 * 64 + 64 + 128 + 640 + 10), (RESNET, "small_resnet", 10, 4_910_922)],

@@ -44,6 +44,7 @@ def test_importing_it_loads_nothing_else() -> None:
     assert done.stdout == "[] False\n", done.stderr
 
 
+@pytest.mark.slow
 def test_names_of_version_0_1_are_the_same_objects_with_a_warning() -> None:
     done = python(
         "from node.attacks.registry import attack\nfrom node.aggregation import krum\nfrom launcher import Experiment\n"
@@ -57,6 +58,7 @@ def test_names_of_version_0_1_are_the_same_objects_with_a_warning() -> None:
     assert "FutureWarning: launcher is btard" in done.stderr
 
 
+@pytest.mark.slow
 def test_no_module_is_loaded_twice_by_a_run() -> None:
     """Not even where everything is loaded: the old names are aliases, the links lead to one file each."""
     names = sorted(name for name in sources("node", "launcher") if not name.endswith(("__main__", "preload")))
@@ -84,6 +86,7 @@ def test_an_own_file_that_asks_for_an_old_name_is_told_the_new_one(
     assert str(told.value).count("\n") == 0
 
 
+@pytest.mark.slow
 def test_the_table_of_old_names_is_the_one_in_the_decision_and_leads_somewhere() -> None:
     rows = re.findall(r"^\| `([\w.]+)` \| `([\w.]+)` \|$", DECISION.read_text("utf-8"), re.MULTILINE)
     assert dict(rows) == {old: f"btard.{new}" for old, new in moved.MODULES.items()}
@@ -110,6 +113,7 @@ def test_a_wheel_from_the_source_archive_is_the_wheel_from_the_clone(tmp_path: P
     assert first == second and len(first) > 400
 
 
+@pytest.mark.slow
 def test_a_wheel_installs_nothing_beside_btard(tmp_path: Path) -> None:
     build("wheel", ROOT, tmp_path)
     (wheel,) = tmp_path.glob("*.whl")

@@ -77,6 +77,7 @@ def _looked(page: Path, where: Path) -> Seen:
     return seen
 
 
+@pytest.mark.slow
 def test_the_page_of_a_run(attacked: Result, tmp_path: Path) -> None:
     page = run_page.write(attacked.run_dir)
     seen = _looked(page, tmp_path)
@@ -140,6 +141,7 @@ def test_attackers_that_nobody_looks_for_are_counted_apart(tmp_path: Path) -> No
     assert re.search(r"attackers banned\s+2 of 2\s+where nobody validates\s+0 of 2\s+honest peers banned\s+0", facts)
 
 
+@pytest.mark.slow
 def test_nobody_looks_for_attackers_in_a_comparison_run(tmp_path: Path) -> None:
     store = Store(tmp_path)
     cells = [

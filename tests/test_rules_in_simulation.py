@@ -20,6 +20,7 @@ CASES = [(rule.name, ()) for rule in RULES] + [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rule", "pre"), CASES, ids=["+".join((*pre, rule)) for rule, pre in CASES])
 def test_a_false_aggregate_is_found(rule: str, pre: tuple[str, ...]) -> None:
     """Six peers; 4 and 5 falsify their aggregates from step 2 on; removals leave fewer rows than there were."""

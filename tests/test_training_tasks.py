@@ -156,6 +156,7 @@ def test_quadratic_descends_to_its_optimum(tmp_path: Path) -> None:
     assert task.evaluate(parameters, 0, task.test_size) == task.test_size
 
 
+@pytest.mark.slow
 @pytest.mark.mnist
 def test_another_process_computes_the_same_bits(mnist_directory: Path) -> None:
     task = build_task(Plugin("mnist_cnn"), TaskContext(mnist_directory, 100))

@@ -162,6 +162,7 @@ def test_bans_act_at_the_boundary() -> None:
     assert set(steps[2].active) == {0, 1, 2, 3}
 
 
+@pytest.mark.slow
 def test_the_first_attackers_ban_does_not_stop_validation() -> None:
     """Section 3, Validate: "with the bound of the whole roster instead, five peers after the first ban would stop
     validating and the second attacker would stay for ever"."""
@@ -176,6 +177,7 @@ def test_nobody_but_the_launcher_knows_who_is_byzantine() -> None:
     assert not any(isinstance(found.output, Banned) for found in seen)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [3, 8, 21])
 def test_the_outcome_does_not_depend_on_arrival(seed: int) -> None:
     """Section 6: "All accusations of a step are judged, in roster order, with an outcome that does not depend on

@@ -38,6 +38,7 @@ def test_the_bound_on_attackers() -> None:
         assert Roster.genesis(bytes(32) for _ in range(peers)).genesis_faults == math.ceil(peers / 2) - 1
 
 
+@pytest.mark.slow
 def test_attackers_do_not_accuse_each_other() -> None:
     """Section 4.1: "Byzantine attackers do not accuse their peers when it is their turn to validate"."""
     lenient = 0

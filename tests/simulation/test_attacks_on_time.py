@@ -14,6 +14,7 @@ def of(reason: str, peers: tuple[int, ...]) -> list[tuple[int, int, str]]:
     return [(START, peer, reason) for peer in peers]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("before_s", [0.005, 0.02, 0.1])
 @pytest.mark.parametrize("kind", ["part", "aggregate"])
 def test_a_tensor_at_the_last_instant_of_the_wait_is_taken_or_complained_of(kind: str, before_s: float) -> None:

@@ -14,6 +14,7 @@ from tests.simulation.restarting import RUN, Cluster, digests
 ATTACK = Role((Plugin("sign_flip"),), Schedule(start=2), (4, 5), attack_seed=3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
 def test_honest_peers_that_come_and_go_change_nothing(seed: int, tmp_path: Path) -> None:
     """A peer is killed at every second step, back after half a second: no ban, no removal, and the same digests as
@@ -27,6 +28,7 @@ def test_honest_peers_that_come_and_go_change_nothing(seed: int, tmp_path: Path)
     assert digests(seen) == digests(Cluster(tmp_path / "calm", Conditions(), {}, seed).play())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
 def test_attackers_are_banned_and_nobody_else_while_an_honest_peer_comes_and_goes(seed: int, tmp_path: Path) -> None:
     hits = (Event(Window("step", 4), "kill", (seed,), "kill"), Event(Window("s", 4.0), "restart", (seed,), "restart"))
@@ -37,6 +39,7 @@ def test_attackers_are_banned_and_nobody_else_while_an_honest_peer_comes_and_goe
     assert {each.node for each in seen if isinstance(each.output, Finished)} >= {0, 1, 2, 3}
 
 
+@pytest.mark.slow
 def test_a_whole_cluster_started_again_goes_on_with_the_same_digests(tmp_path: Path) -> None:
     everyone = tuple(range(RUN.peers))
     hits = (

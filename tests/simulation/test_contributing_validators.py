@@ -45,6 +45,7 @@ ATTACKS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("peers", [5, 7])
 @pytest.mark.parametrize(("name", "parameters", "reason"), ATTACKS, ids=[row[0] for row in ATTACKS])
 def test_the_promises_hold_at_odd_n(name: str, parameters: dict[str, object], reason: str, peers: int) -> None:

@@ -47,6 +47,7 @@ def removed(seen: list[Observed]) -> set[tuple[int, int, int, str]]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attack", ["sign_flip", "lie_checksum", "withhold_part", "stall"])
 def test_what_one_has_committed_or_voided_the_others_end_alike(attack: str, tmp_path: Path) -> None:
     """A gradient found false, bytes published for judging, an attempt made void, a dispute: in each case the digests

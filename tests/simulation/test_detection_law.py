@@ -81,6 +81,7 @@ def test_the_bans_of_whole_peers_are_those_of_the_draws(setting_and_runs: tuple[
         assert lasted.tagged_contributed <= lasted.attacked <= lasted.steps
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("setting_and_runs", SETTINGS)
 def test_the_draws_fit_the_law(setting_and_runs: tuple[Setting, int]) -> None:
     """Chi-square at level 1e-3, seeds 0, 1, 2, ..."""

@@ -46,6 +46,7 @@ def calm(tmp_path_factory: pytest.TempPathFactory) -> list[Observed]:
     return Cluster(tmp_path_factory.mktemp("calm"), Conditions(), {}, 1).play()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("late", [0.0, 0.5])
 @pytest.mark.parametrize("phase", PHASES)
 def test_halves_end_as_if_they_had_never_been_cut(

@@ -52,6 +52,7 @@ def taught(where: Path, lie: Lie, kind: type[Cluster] = Cluster) -> tuple[Teache
     return teacher, cluster.play(()), cluster
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(LIES))
 def test_a_lie_in_a_lesson_keeps_nobody_out(name: str, tmp_path: Path) -> None:
     """The liar comes first among those that tell the same states: its lesson is the first to be looked into."""

@@ -33,6 +33,7 @@ def bans_at(stage: Stage, seen: Iterable) -> list[Banned]:  # type: ignore[type-
     return [found.output for found in seen if found.node == stage.witness and isinstance(found.output, Banned)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_honest_platforms_that_differ_within_the_tolerance_never_accuse_each_other(seed: int) -> None:
     stage = set_up(mixed_run(validators=2), protocol_seed=seed)
@@ -56,6 +57,7 @@ def test_a_part_without_any_norm_of_its_own_is_judged_by_the_norm_of_the_whole()
     assert bans_at(stage, play(stage, PROMISES)) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("on_ban", ["remove", "reform"])
 @pytest.mark.parametrize("attack", [Plugin("sign_flip"), Plugin("noise", {"variant": "small"})], ids=lambda a: a.name)
 def test_a_false_gradient_is_banned_by_the_judges(attack: Plugin, on_ban: str) -> None:

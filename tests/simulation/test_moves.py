@@ -33,6 +33,7 @@ def simulation(seed: int) -> Hooked:
     return found
 
 
+@pytest.mark.slow
 def test_every_move_is_played_within_a_hundred_seeds() -> None:
     """Small runs first; the promises are held to by test_seeds.py."""
     stages = [stage for seed in range(WITHIN) if (stage := compose(seed)).simulation.plan]  # type: ignore[attr-defined]

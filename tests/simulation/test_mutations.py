@@ -151,11 +151,13 @@ MUTATIONS: Sequence[Mutation] = (
 every_mutation = pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
 
 
+@pytest.mark.slow
 @every_mutation
 def test_with_the_check_every_promise_holds(mutation: Mutation) -> None:
     play(mutation.stage(), (AllCaught, *PROMISES))
 
 
+@pytest.mark.slow
 @every_mutation
 def test_without_the_check_the_attackers_stay(mutation: Mutation, monkeypatch: pytest.MonkeyPatch) -> None:
     """The other promises hold as before: what is lost is that the attack is noticed."""

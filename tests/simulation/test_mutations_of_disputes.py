@@ -121,6 +121,7 @@ every_mutation = pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutat
 SEEDS = range(6)
 
 
+@pytest.mark.slow
 @every_mutation
 def test_with_the_safeguard_every_promise_holds(mutation: Mutation) -> None:
     for seed in SEEDS:

@@ -45,6 +45,7 @@ def attacked(attack: Plugin) -> Stage:
     return set_up(run, dict.fromkeys((4, 5), Role((attack,), Schedule(start=1), (4, 5))))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("blindness", BLIND, ids=lambda blindness: blindness.name)
 def test_a_blind_peer_does_not_blind_its_checker(blindness: Blindness, monkeypatch: pytest.MonkeyPatch) -> None:
     play(attacked(blindness.attack), (blindness.promise,))

@@ -10,6 +10,7 @@ from tests.simulation.attacked import START, configuration, play
 ONCE = Schedule(start=START, stop=START + 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("before_s", [0.005, 0.05, 0.3])
 @pytest.mark.parametrize("to", ["one", "two", "half", "all_but_one"])
 @pytest.mark.parametrize("peers", [4, 5, 6, 7])

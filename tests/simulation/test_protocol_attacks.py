@@ -29,6 +29,7 @@ def in_one_dispute(story: Story, step: int = START) -> bool:
 # --- two messages for one slot; a false prefix --------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("to", ["one", "half"])
 @pytest.mark.parametrize("phase", ["COMMIT", "AGG", "REVEAL", "CHECKSUMS", "REPORT"])
 def test_two_messages_of_a_phase_are_proof(phase: str, to: str) -> None:
@@ -46,6 +47,7 @@ def test_two_closes_are_proof_in_the_next_report(to: str) -> None:
     assert not story.voided
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hold", [False, True])
 @pytest.mark.parametrize("what", ["report", "fat", "close", "history", "strayed_history"])
 def test_whoever_says_something_else_about_a_step_that_is_over_does_it_once(what: str, hold: bool) -> None:
@@ -108,6 +110,7 @@ PARTS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["wrong_part", "withhold_part"])
 @pytest.mark.parametrize(("parameters", "removed"), [row[1:] for row in PARTS], ids=[row[0] for row in PARTS])
 def test_a_wrong_or_missing_part_is_published_or_its_sender_removed(
@@ -174,6 +177,7 @@ def test_an_impossible_checksum_falls_to_v0(variant: str) -> None:
 HELD_BACK = [("all", of("withheld")), ("all_but_one", of("withheld")), ("half", []), ("one", [])]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["withhold_aggregate", "split_aggregate"])
 @pytest.mark.parametrize(("to", "removed"), HELD_BACK, ids=[row[0] for row in HELD_BACK])
 def test_an_aggregate_is_pulled_or_its_aggregator_removed(
@@ -259,6 +263,7 @@ def test_silence_toward_f_peers_is_healed_by_forwarding(phase: str) -> None:
     assert not story.disputes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("before_s", [0.01, 0.1])
 @pytest.mark.parametrize("phase", PHASES)
 def test_a_message_at_the_last_instant_to_one_splits_nobody(phase: str, before_s: float) -> None:
@@ -296,6 +301,7 @@ def test_a_close_to_one_and_then_a_trigger(trigger: Plugin) -> None:
     assert story.voided == {(START + 1, 0)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["suspect", "view", "two_views", "outcome"])
 @pytest.mark.parametrize("phase", ["COMMIT", "CLOSE"])
 def test_spurious_disputes_come_to_nothing(phase: str, how: str) -> None:

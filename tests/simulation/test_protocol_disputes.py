@@ -32,6 +32,7 @@ TRIGGERS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("to", ["one", "half"])
 @pytest.mark.parametrize("before_s", [0.005, 0.02, 0.1])
 @pytest.mark.parametrize(("trigger", "reasons"), TRIGGERS, ids=[row[0].name for row in TRIGGERS])
@@ -63,6 +64,7 @@ WITHIN = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("to", ["one", "half"])
 @pytest.mark.parametrize(("name", "phase", "removed"), WITHIN, ids=[f"{row[0]}-{row[1]}" for row in WITHIN])
 def test_lies_inside_a_dispute_that_an_accomplice_started(name: str, phase: str, removed: bool, to: str) -> None:
@@ -105,6 +107,7 @@ def test_an_eliminated_peer_learns_of_it_though_the_last_close_never_reached_it(
         assert {reason for _, _, reason in story.removed} == {"eliminated"}
 
 
+@pytest.mark.slow
 def test_an_eliminated_peer_that_alone_holds_the_certificate_passes_it_on() -> None:
     """Found by a random adversary: it committed and left, and three of six could not agree on an OUTCOME."""
     attacks = {4: [plugin("complain", apart=True)], 5: [plugin("close_to_one")]}
@@ -199,6 +202,7 @@ REPLAYS = [("own", "late"), ("others", "late"), ("run", "foreign_run"), ("roster
            ("attempt", "too_early"), ("bulk", "unexpected_bulk"), ("spoof", "unexpected_bulk")]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("what", "counted"), REPLAYS, ids=[row[0] for row in REPLAYS])
 def test_replays_are_dropped_by_slot_and_counted(what: str, counted: str) -> None:
     story = play([plugin("replay", what=what)], schedule=Schedule(start=START))
@@ -211,6 +215,7 @@ HOSTILE = [("type", "malformed"), ("encoding", "malformed"), ("oversized", "over
            ("signature", "bad_signature"), ("foreign", "bad_signature")]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("how", "counted"), HOSTILE, ids=[row[0] for row in HOSTILE])
 @pytest.mark.parametrize("instead", [False, True])
 def test_what_is_no_message_is_dropped_and_proves_nothing(how: str, counted: str, instead: bool) -> None:
@@ -253,6 +258,7 @@ EXAMPLES = [(entry.name, example) for entry in ATTACKS for example in entry.exam
             if entry.facts["acts_on"] in ("outputs", "node", "messages")]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "parameters"), EXAMPLES, ids=[f"{row[0]}-{row[1]}" for row in EXAMPLES])
 def test_every_example_by_two_attackers_keeps_the_promises(name: str, parameters: dict[str, object]) -> None:
     play([Plugin(name, parameters)], BOTH, schedule=Schedule(start=2), run=configuration(steps=9), honest_lost=2)

@@ -39,6 +39,7 @@ def links_within_synchrony(seed: int) -> LinkModel:
     return LinkModel(seed=seed, overrides=overrides)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_honest_peers_under_any_delay_and_loss_remove_nobody(seed: int) -> None:
     run = configuration(peers=4 + seed % 5, steps=4)

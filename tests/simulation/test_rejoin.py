@@ -80,6 +80,7 @@ def verify(cluster: Cluster, seen: list[Observed], witness: int) -> Verifier:
     return verifier
 
 
+@pytest.mark.slow
 def test_a_crashed_peer_is_gone_serves_probation_and_is_back(tmp_path: Path) -> None:
     """Nobody is banned; from its return on it holds the digests that everybody holds, and contributes."""
     cluster, seen = played(tmp_path, killed((5,), 3, 5))
@@ -123,6 +124,7 @@ def test_a_peer_comes_back_once(tmp_path: Path) -> None:
     assert {each.node for each in outputs(seen, Halted)} == {5}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("probation", [0, 3])
 def test_nobody_comes_back_without_a_probation(probation: int, tmp_path: Path) -> None:
     run = msgspec.structs.replace(RUN, probation=probation, steps=8, recompute_tolerance=1e-6 if probation else 0.0)
@@ -131,6 +133,7 @@ def test_nobody_comes_back_without_a_probation(probation: int, tmp_path: Path) -
     assert {each.node for each in outputs(seen, Finished)} == set(range(5))
 
 
+@pytest.mark.slow
 def test_two_peers_come_out_of_a_partition_and_are_back(tmp_path: Path) -> None:
     """Four go on without the two, which learn of it once the links are whole; started again, both are back."""
     cut = tuple((one, other) for a in (4, 5) for b in range(4) for one, other in ((a, b), (b, a)))
@@ -145,6 +148,7 @@ def test_two_peers_come_out_of_a_partition_and_are_back(tmp_path: Path) -> None:
     assert all(len(found) == 1 for found in digests(seen).values())
 
 
+@pytest.mark.slow
 def test_attackers_meet_a_peer_that_comes_back(tmp_path: Path) -> None:
     """Wrong gradients from one peer while another is away and on probation: the attacker is banned, the other back."""
     role = Role((Plugin("sign_flip"),), Schedule(start=6), (4,), attack_seed=3)
@@ -156,6 +160,7 @@ def test_attackers_meet_a_peer_that_comes_back(tmp_path: Path) -> None:
     assert all(len(found) == 1 for found in digests(seen).values())
 
 
+@pytest.mark.slow
 def test_a_newcomer_hears_of_a_removal_that_only_the_outcomes_carry(tmp_path: Path) -> None:
     """Somebody dies before its CLOSE of the very step that lets the peer in: the value stands, and the dispute's
     removal is not part of it."""

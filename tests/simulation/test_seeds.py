@@ -14,6 +14,7 @@ from tests.simulation.stage import Stage
 SEEDS = sorted({*((seed, COMPOSITION) for seed in range(100)), *soak.regressions()})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("seed", "composition"), SEEDS)
 def test_every_promise_holds_after_every_step(seed: int, composition: int) -> None:
     soak.hold(seed, composition)
@@ -23,6 +24,7 @@ def test_a_seed_composes_the_same_run_again() -> None:
     assert described(compose(7)) == described(compose(7)) != described(compose(8))
 
 
+@pytest.mark.slow
 def test_the_composer_draws_every_attack() -> None:
     stages: list[Stage] = [compose(seed) for seed in range(300)]
     drawn = {plugin.name for stage in stages for role in stage.roles.values() for plugin in role.attacks}

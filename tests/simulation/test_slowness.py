@@ -13,6 +13,7 @@ STEPS, SKIPPED = 40, 20
 HONEST_S = pace((), STEPS, SKIPPED).mean_s
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["just_in_time", "just_in_time, tensors too"])
 def test_two_that_say_everything_just_before_the_deadline_are_gone_alone(name: str) -> None:
     found = pace(CASES[name], STEPS, SKIPPED)
@@ -20,6 +21,7 @@ def test_two_that_say_everything_just_before_the_deadline_are_gone_alone(name: s
     assert found.mean_s < 10 * HONEST_S < found.first_s
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["split_aggregate", "split_aggregate to one"])
 def test_bytes_unlike_their_digest_cost_a_pull_and_then_their_sender(name: str) -> None:
     """Before anybody leaves, too: nobody waits for what cannot come."""

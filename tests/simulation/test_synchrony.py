@@ -23,6 +23,7 @@ LINKS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gradient_s", [0.0, 0.99 * T_G], ids=["fast gradients", "slow gradients"])
 @pytest.mark.parametrize("links", [row[1] for row in LINKS], ids=[row[0] for row in LINKS])
 def test_no_honest_peer_is_suspected(links: LinkModel, gradient_s: float) -> None:
@@ -44,6 +45,7 @@ def test_judging_gradients_as_slowly_as_allowed_suspects_nobody() -> None:
     play(stage, PROMISES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("peers", [2, 3, 4])
 @pytest.mark.parametrize("rule", ["centered_clip", "mean", "median"])
 def test_the_smallest_clusters_finish(peers: int, rule: str) -> None:
@@ -54,6 +56,7 @@ def test_the_smallest_clusters_finish(peers: int, rule: str) -> None:
     assert not any(isinstance(found.output, Banned | Voided) for found in seen)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("peers", [3, 4])
 @pytest.mark.parametrize(
     "attack",

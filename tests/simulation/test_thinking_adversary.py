@@ -65,6 +65,7 @@ BEFORE_S = (0.1, 0.9)
 """When the last CLOSE comes, before the others' deadline."""
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("imported")
 @pytest.mark.parametrize("attackers", [(5,), (4, 5)])
 @pytest.mark.parametrize("away_s", [0.01, 0.6, 0.9])
@@ -110,6 +111,7 @@ def test_a_peer_that_is_back_too_late_for_the_dispute_returns_as_one_that_was_go
     assert max(at_0) == run.steps
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("imported")
 @pytest.mark.parametrize("away_s", [0.01, 0.6])
 def test_a_void_attempt_that_one_peer_ended_before_it_was_killed_stays_ended(away_s: float, tmp_path: Path) -> None:
@@ -131,6 +133,7 @@ def test_a_void_attempt_that_one_peer_ended_before_it_was_killed_stays_ended(awa
     assert banned(seen, (4, 5)) == banned(calm, (4, 5)) == {(4, "withheld"), (5, "equivocation")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("phase", ["COMMIT", "AGG", "CHECKSUMS", "CLOSE"])
 def test_a_peer_killed_in_a_second_attempt_takes_part_in_it_again(phase: str, tmp_path: Path) -> None:
     """The attempt before it was void: nobody misses the peer, and the step comes to what it would have come to."""

@@ -61,6 +61,7 @@ KINDS = [
 LIES = [("pass", "false_report"), ("disown", "false_accusation"), ("one", "false_accusation")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attacks", KINDS)
 @pytest.mark.parametrize("seed", range(2))
 def test_a_banned_attacker_leaves_no_trace(attacks: Attacks, seed: int) -> None:
@@ -85,6 +86,7 @@ def test_steps_go_on_and_what_is_lost_is_told() -> None:
     assert steps(seen) == list(range(17))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("how", "reason"), LIES, ids=[how for how, _ in LIES])
 def test_whoever_lies_about_a_recomputation_follows(how: str, reason: str) -> None:
     """Passing an accomplice's poison, or disowning what is true: both are judged by everyone, and undo stays right."""

@@ -36,6 +36,7 @@ def _read(terminal: int) -> bytes:
         return b""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [("attacks",), ("rules",), ("--batch-size", "x" * 30, "--attack", "sing")])
 def test_a_terminal_gets_whole_words_and_a_pipe_whole_lines(arguments: tuple[str, ...], tmp_path: Path) -> None:
     shown = on_terminal(60, tmp_path, *arguments)

@@ -47,6 +47,7 @@ def test_bits_bans_and_scores_are_those_of_real_processes(simulated: Result, tmp
     assert made.bytes_sent.bulk == made.bytes_expected, "a modelled network has no frame headers"
 
 
+@pytest.mark.slow
 def test_a_third_party_can_check_it(simulated: Result) -> None:
     with Console(quiet=True) as console:
         assert show(console, simulated.run_dir) == 0
@@ -83,6 +84,7 @@ def test_halted_honest_peers_fail_the_run(tmp_path: Path) -> None:
     assert "node 0" in made.problem
 
 
+@pytest.mark.slow
 def test_a_signal_stops_it_in_order(tmp_path: Path) -> None:
     arguments = ("--backend", "simulated", "--task", "quadratic", "--device", "cpu", "--steps", "1000000",
                  "--eval-every", "100000", "--run-dir", "run")  # fmt: skip

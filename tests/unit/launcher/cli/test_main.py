@@ -138,6 +138,7 @@ def test_catalogues(command: str, names: list[str], capsys: pytest.CaptureFixtur
     assert out.count("source: ") == len(heads)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("words", "code"), [(["attacks"], 0), (["run", *QUICK, "--dry-run"], 1)])
 def test_a_reader_that_leaves_has_what_it_wanted_of_a_list_alone(words: list[str], code: int, tmp_path: Path) -> None:
     """The reader is gone before the first line, as behind `| head -0`."""

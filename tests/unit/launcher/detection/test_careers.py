@@ -14,6 +14,7 @@ from btard.launcher.sweep.plans import CAREERS
 SIX = Setting(peers=6, byzantine=2, validators=1, start=100)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("peers", "undo", "more"),
     [(6, None, {}), (6, 0, {}), (5, None, {}), (7, None, {"validators": 2, "validate_every": 2})],

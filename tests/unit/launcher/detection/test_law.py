@@ -152,6 +152,7 @@ def waitings(detection: Detection) -> tuple[Waiting, Waiting, Waiting, Waiting]:
     return (detection.last_steps, detection.last_attacked, detection.tagged_steps, detection.tagged_contributed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("setting", "runs"),
     [

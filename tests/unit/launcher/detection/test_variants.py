@@ -124,6 +124,7 @@ BOUGHT = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("setting", "buying", "runs"), [row[1:] for row in BOUGHT], ids=[row[0] for row in BOUGHT])
 def test_bought_draws_follow_the_law(setting: Setting, buying: Buying, runs: int) -> None:
     """Chi-square of both waiting times at level 1e-3, fixed seeds."""
@@ -161,6 +162,7 @@ def reformed(setting: Setting, dice: Random) -> int:
     return step
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("setting", "runs"),
     [

@@ -57,6 +57,7 @@ def test_tensorboard_reads_the_curves_and_the_bans_once_however_often_they_are_w
         list(command.export(made.run_dir, onnx=True, tensorboard=False))
 
 
+@pytest.mark.slow
 @pytest.mark.mnist
 def test_a_finished_runs_model_becomes_a_graph(tmp_path: Path, mnist_directory: Path) -> None:
     made = run(Experiment(backend="simulated", device="cpu", steps=2, batch_size=4, eval_every=2,

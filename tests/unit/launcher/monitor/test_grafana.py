@@ -121,6 +121,7 @@ def attacked(where: Path, observer: Notes, url: str, auth: str | None = TOKEN, s
     return run(experiment, Annotator(observer, url, auth)).summary, observer.lines
 
 
+@pytest.mark.slow
 def test_attacks_and_bans_become_regions(tmp_path: Path) -> None:
     with grafana() as server:
         made, notes = attacked(tmp_path / "run", Notes(), server.url, steps=30)
@@ -140,6 +141,7 @@ def test_attacks_and_bans_become_regions(tmp_path: Path) -> None:
     assert (ban["time"], ban["timeEnd"]) == (noise["time"], noise["timeEnd"]), "its attack lasted until its ban"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("failing", "problem"),
     [

@@ -50,6 +50,7 @@ def test_runs_are_listed_with_their_age_and_their_parts(runs: Path) -> None:
     assert sorted(path.name for path in runs.iterdir()) == ["busy", "link", "mine", "new", "old"], "only a look"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "left"),
     [

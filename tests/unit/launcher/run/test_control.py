@@ -73,6 +73,7 @@ def test_without_a_run_the_error_names_the_place(tmp_path: Path) -> None:
         control.latest(tmp_path)
 
 
+@pytest.mark.slow
 def test_no_docker_is_exit_3_and_says_what_to_do(tmp_path: Path) -> None:
     done = command(tmp_path, "--backend", "compose", PATH=str(tmp_path))
     assert (done.returncode, done.stderr.count("\n")) == (3, 1)
@@ -91,6 +92,7 @@ STUBS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", STUBS)
 def test_an_engine_that_cannot_be_used_is_named_with_a_way_out(case: str, tmp_path: Path) -> None:
     """Old versions cannot be had beside the real one: a script answers in their words."""

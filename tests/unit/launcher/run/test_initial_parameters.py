@@ -34,6 +34,7 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made(tmp_path_factory.mktemp("first")).run_dir
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["model.pt", "nodes/0/parameters.f32"])
 def test_a_run_goes_on_from_the_weights_of_another(name: str, first: Path, tmp_path: Path) -> None:
     done = made(tmp_path, init=str(first / name), attack="sign_flip", byzantine=1, attack_start=0, undo=4)

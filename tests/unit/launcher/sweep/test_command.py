@@ -21,6 +21,7 @@ from btard.node.errors import BackendError, ConfigError
 BASE = Experiment(backend="simulated", task="quadratic", device="cpu", steps=6, eval_every=3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("retry", "said"),
     [(False, ["[1/1] seed=1:", "1 run, 1 failed", "failed before: the disk is full: free some; see"]),

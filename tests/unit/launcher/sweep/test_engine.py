@@ -47,6 +47,7 @@ def _table(path: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(path.read_text())))
 
 
+@pytest.mark.slow
 def test_cells_run_once_and_failed_ones_on_demand(tmp_path: Path) -> None:
     store = Store(tmp_path)
     good = cells(BASE, {"byzantine": [0, 1], "attack": ["noise"], "seed": [0, 1]})
@@ -74,6 +75,7 @@ def test_cells_run_once_and_failed_ones_on_demand(tmp_path: Path) -> None:
     assert [len(curves.loss), [step for step, _ in curves.accuracy]] == [6, [0, 3, 6]]
 
 
+@pytest.mark.slow
 def test_a_row_tells_false_gradients_from_other_misconduct(tmp_path: Path) -> None:
     store = Store(tmp_path)
     found = cells(BASE, {"attack": ["noise", "shift_aggregate"], "byzantine": [1], "steps": [60]})
@@ -105,6 +107,7 @@ def test_a_slim_cell_keeps_what_figures_need(tmp_path: Path) -> None:
     assert kept == {"run.json", "genesis.json", "summary.json", "cell.json", "curves.json"}
 
 
+@pytest.mark.slow
 def test_comparison_runs_have_no_evidence_to_verify(tmp_path: Path) -> None:
     store = Store(tmp_path)
     topologies = ["parameter_server", "ring", "none", "byrdie"]
@@ -216,6 +219,7 @@ def test_ctrl_c_stops_running_cells_in_order(tmp_path: Path) -> None:
     await_end(session(process.pid))  # what starts workers ends by itself once the launcher is gone
 
 
+@pytest.mark.slow
 def test_bad_input_names_the_cell(tmp_path: Path) -> None:
     bad = [*LAUNCH, *GRID, "--attack", "noize", "--byzantine", "1"]
     done = subprocess.run(bad, cwd=tmp_path, env=environment(), capture_output=True, text=True)

@@ -662,6 +662,7 @@ def test_without_the_data_signatures_are_checked_and_the_rest_is_named(
     assert verify(run_dir).code == 1
 
 
+@pytest.mark.slow
 @pytest.mark.mnist
 def test_data_that_has_moved_is_found_in_this_machines_folder(
     mnist_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

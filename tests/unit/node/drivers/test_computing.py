@@ -155,6 +155,7 @@ _leave(7)
 """
 
 
+@pytest.mark.slow
 def test_a_process_ends_in_the_midst_of_a_gradient() -> None:
     """An interpreter that takes itself down under a thread in the midst of torch may abort, or never come to an end."""
     ended = subprocess.run([sys.executable, "-c", ENDS], capture_output=True, timeout=10 * WATCHDOG_S, check=False)

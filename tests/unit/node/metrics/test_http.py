@@ -156,6 +156,7 @@ def test_only_a_scrape_with_the_last_values_ends_the_wait(served: MetricsEndpoin
     assert select.select([served.last_scrape], [], [], WATCHDOG_S)[0]
 
 
+@pytest.mark.slow
 def test_it_goes_on_after_clients_that_come_and_go(served: MetricsEndpoint) -> None:
     for _ in range(50):
         client(served).close()

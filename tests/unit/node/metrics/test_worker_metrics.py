@@ -211,6 +211,7 @@ def test_an_address_that_is_none_is_refused(address: str, tmp_path: Path) -> Non
         changed(roster(tmp_path)[0], metrics=address)
 
 
+@pytest.mark.slow
 def test_without_monitoring_nothing_of_it_is_imported() -> None:
     script = "import json, sys, btard.node.worker, btard.launcher.run.cluster; print(json.dumps(sorted(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", script], env=environment(), capture_output=True, text=True, check=True)

@@ -56,6 +56,7 @@ def test_it_is_refused_when_its_file_is_imported(name: str, tmp_path: Path) -> N
     assert wrong.STATIC[name][-1] in str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "chosen",
     [{"task": "dropout"}, {"rule": "noisy"}, {"rule": "clipping+noisy"}, {"attack": "sign_flip+half", "byzantine": 2}],
@@ -68,6 +69,7 @@ def test_a_run_with_it_does_not_start(chosen: dict[str, object], tmp_path: Path)
         plan.make(Experiment(imports=(str(path),), batch_size=4, **{"task": "quadratic", **chosen}))  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_the_command_says_it_in_one_line_and_ends_with_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "wrong.py"
     path.write_text(wrong.text())
@@ -87,6 +89,7 @@ def test_the_pages_examples_pass(tmp_path: Path) -> None:
     assert [each.problem for each in found] == [None] * 5
 
 
+@pytest.mark.slow
 def test_what_ends_its_process_is_named(tmp_path: Path) -> None:
     path = tmp_path / "wrong.py"
     path.write_text(wrong.HEAD + "\n\n@task('leaving', source='test')\ndef leaving(context):\n    os._exit(3)\n")
@@ -94,6 +97,7 @@ def test_what_ends_its_process_is_named(tmp_path: Path) -> None:
         plugin_trial.check_files([str(path)], tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["def broken(:\n", "import no_such_module\n", wrong.static_text("residual")])
 def test_check_says_in_one_line_why_a_file_cannot_be_imported(
     text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

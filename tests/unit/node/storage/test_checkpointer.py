@@ -94,6 +94,7 @@ def wal(path: Path, *contents: bytes) -> list[int]:
     return begins
 
 
+@pytest.mark.slow
 def test_wherever_a_batch_is_cut_off_those_before_it_are_whole(tmp_path: Path) -> None:
     path = tmp_path / "1.ledger"
     _, second = wal(path, b"one", LONG)
@@ -148,6 +149,7 @@ def test_the_opening_may_be_missing_with_the_first_batch_alone(tmp_path: Path) -
         assert read(path) == [(SIGNED, 0, b"again")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flip", [0x01, 0x80, 0xFF])
 def test_a_damaged_record_is_refused_wherever_the_damage_is(flip: int, tmp_path: Path) -> None:
     """A length that is damaged used to hide all that came after it: the node could have signed in those slots again."""
@@ -273,6 +275,7 @@ def test_damaged_tensors_of_the_attempt_under_way_are_left_out_and_told(tmp_path
     kept.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", [60, 0.3, 0.6, -1], ids=["header", "messages", "vectors", "last byte"])
 def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_serves(place: float, tmp_path: Path) -> None:
     played(tmp_path, 3)

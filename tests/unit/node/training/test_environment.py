@@ -47,6 +47,7 @@ def test_another_setting_is_another_fingerprint() -> None:
     assert len({environment.fingerprint("cpu"), *seen}) == 1 + len(settings)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="this torch has no MKL")
 @pytest.mark.parametrize("variable", [("MKL_CBWR", "COMPATIBLE"), ("ATEN_CPU_CAPABILITY", "default")])
 def test_another_library_switch_is_another_fingerprint(variable: tuple[str, str]) -> None:
@@ -101,6 +102,7 @@ def test_mistakes_of_our_own_keep_their_traces(device: str) -> None:
         assert caught.value is mistake
 
 
+@pytest.mark.slow
 def test_a_gradient_loads_nothing_of_torchs_compiler() -> None:
     """It is 900 modules, 1.5 s and 70 MB for each worker."""
     compiler = "[name for name in sys.modules if name.startswith(('torch._dynamo', 'torch._inductor'))]"

@@ -41,6 +41,7 @@ def test_control_messages_reach_each_peer_under_the_senders_id(stack: ExitStack)
         assert sorted(controls(arrivals)) == [(via, b"from %d to %d" % (via, me)) for via in range(3) if via != me]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encrypted", [False, True], ids=["plain", "curve"])
 @pytest.mark.parametrize("length", [0, 1, 1001, 3640, 1_000_003], ids=lambda n: f"{n} floats")
 def test_tensors_arrive_bit_for_bit(stack: ExitStack, length: int, encrypted: bool) -> None:

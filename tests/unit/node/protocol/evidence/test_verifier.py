@@ -35,6 +35,7 @@ def first(case: Case) -> tuple[Evidence, Verifier]:
     return files.decode(found[0].ban.evidence), verifier_for(stage, found[0].before)
 
 
+@pytest.mark.slow
 @every_case
 def test_both_bans_are_proven(case: Case) -> None:
     stage, found, _ = filed(case)
@@ -47,6 +48,7 @@ def test_both_bans_are_proven(case: Case) -> None:
         assert str(item.ban.peer) in proof.explanation
 
 
+@pytest.mark.slow
 @every_case
 def test_no_byte_can_be_changed(case: Case) -> None:
     """Ninety places of each kind of file, two flips each; the same holds for every single byte."""

@@ -90,6 +90,7 @@ def test_a_damaged_file_is_named_with_the_repair(copy: Path, name: str, damage: 
     assert "\n" not in str(problem.value)
 
 
+@pytest.mark.slow
 @pytest.mark.mnist
 def test_torchvision_reads_the_prepared_files(mnist_directory: Path) -> None:
     script = """
@@ -145,6 +146,7 @@ def test_without_any_source_the_message_has_every_reason(tmp_path: Path) -> None
         prepare.prepare_mnist(tmp_path, sources=[no_source, no_source])
 
 
+@pytest.mark.slow
 @pytest.mark.mnist
 def test_two_processes_may_prepare_at_once(mnist_directory: Path, tmp_path: Path) -> None:
     script = (

@@ -85,6 +85,7 @@ def test_targets_are_the_characters_that_follow() -> None:
     assert loss == pytest.approx(math.log(task.classes), rel=0.1), "nothing is known yet"
 
 
+@pytest.mark.slow
 def test_it_learns() -> None:
     """150 steps of one worker: it beats the most frequent character, a space, which is right in 18 of 100 places."""
     task = small(batch_size=32)

@@ -151,6 +151,7 @@ def test_a_width_below_one_is_refused(cifar_directory: Path) -> None:
         build_task(Plugin("cifar10_resnet18", {"width": 0}), TaskContext(cifar_directory, 2))
 
 
+@pytest.mark.slow
 def test_no_worker_imports_torchvision() -> None:
     code = "import sys, btard.node.worker; from btard.node.training.registry import TASKS; list(TASKS); "
     code += "print('torchvision' in sys.modules)"
