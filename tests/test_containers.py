@@ -219,6 +219,21 @@ def test_a_mirror_copies_what_grows_and_nothing_else(tmp_path: Path) -> None:
     assert (copy / "nodes/3/journal.jsonl").read_bytes() == b'{"a":1}\n{"a":2}\n'
 
 
+def test_the_stream_of_changes_is_up_at_once_and_ends_with_its_reader(tmp_path: Path) -> None:
+    """A launcher waits for it before the first node starts: it must not import what takes seconds."""
+    journal = places.volume_of(tmp_path, 1) / "nodes" / "1" / "journal.jsonl"
+    journal.parent.mkdir(parents=True)
+    journal.write_text('{"a":1}\n')
+    code = "import sys, pathlib; from btard.launcher.containers import mirror; assert 'torch' not in sys.modules; "
+    command = [sys.executable, "-c", code + "mirror.main(2, 5, 64, pathlib.Path(sys.argv[1]))", str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        told = [msgspec.json.decode(process.stdout.readline(), type=Change) for _ in range(2)]
+        process.stdout.close()
+        assert process.wait(30) == 0
+    assert told == [Change("nodes/1/journal.jsonl", 0, b'{"a":1}\n'), Change(mirror.SWEEP, 0, b"")]
+
+
 def sparse(path: Path, size: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab") as file:

@@ -118,8 +118,9 @@ class ComposeBackend:
         project.run(*alone, "keys", "python", "-m", "btard.launcher.containers.keys", "deliver", given=goods)
         self._events = project.deaths()
         self._listen(self._events, self._took_event)
-        follow = ("observer", "python", "-m", "btard.launcher.containers.observer", "follow", str(self._dimension))
-        self._stream = project.spawn(*alone, *follow)
+        sizes = map(str, (len(configs), configs[0].run.steps, self._dimension))
+        mirrored = ("observer", "python", "-m", "btard.launcher.containers.mirror", *sizes)
+        self._stream = project.spawn(*alone, *mirrored)
         self._listen(self._stream, self._took_change)
         beside = ["observer", *(["prometheus"] if monitored else [])]
         project.run("up", "--detach", "--no-deps", "--no-build", *beside)

@@ -2,19 +2,26 @@
 no more than an honest node could need.
 
 A node's volume is its own to fill; whatever else an attacker puts there stays there.
+
+`python -m btard.launcher.containers.mirror PEERS STEPS DIMENSION` prints every change of all nodes' files as a line of
+JSON, for a launcher outside: it has to listen before the first node speaks, so it imports little.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import signal
+import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 import msgspec
 
+from btard.launcher.containers import places
 from btard.launcher.files import disk_error
 from btard.node.errors import DataError, WireError
 from btard.node.storage.records import JOURNAL_BYTES, open_regular, shown
@@ -34,6 +41,7 @@ _SMALL_BYTES = 1 << 26
 """Of a certificate, and of evidence besides the vectors in it: messages of all peers."""
 _LARGEST_VECTOR = 1 << 31
 """Bytes, where the model's size is not known."""
+_LOOK_S = 0.2
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -191,3 +199,28 @@ def _read(volume: Path, path: str, offset: int, count: int) -> bytes:
         return b""
     finally:
         os.close(descriptor)
+
+
+def main(peers: int, steps: int, dimension: int, root: Path = places.ROOT) -> None:
+    """Print what nodes write until whoever reads it ends us.
+
+    Args:
+        peers, steps: of the run.
+        dimension: D of its model; 0: not known.
+        root: where the volumes are mounted.
+    """
+    volumes = {node: places.volume_of(root, node) for node in range(peers)}
+    source = Mirror(volumes, limits(steps, dimension or None))
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    encode = msgspec.json.Encoder().encode
+    with suppress(BrokenPipeError):
+        while True:
+            for change in chain(source.changes(), (Change(SWEEP, 0, b""),)):
+                sys.stdout.buffer.write(encode(change) + b"\n")
+            sys.stdout.buffer.flush()
+            time.sleep(_LOOK_S)
+
+
+if __name__ == "__main__":
+    counts = [int(each) for each in sys.argv[1:]]
+    main(counts[0], counts[1], counts[2])

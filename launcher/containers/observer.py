@@ -1,20 +1,16 @@
-"""The `observer` service: `python -m btard.launcher.containers.observer [follow DIMENSION]`.
+"""The `observer` service: `python -m btard.launcher.containers.observer`.
 
-It is the only service that knows who attacks. Without an argument it follows the nodes' journals to the end of the
-run and scores it, as the launcher does for processes of its own; with `follow` it prints every change of the nodes'
-files as a line of JSON, for a launcher outside, which knows how many parameters the model has. Any node may be hostile:
-what its files say counts for itself alone.
+It is the only service that knows who attacks. It follows the nodes' journals to the end of the run and scores it, as
+the launcher does for processes of its own. Any node may be hostile: what its files say counts for itself alone.
 """
 
 from __future__ import annotations
 
-import signal
 import socket
 import sys
 import time
 from pathlib import Path
 
-import msgspec
 from rich.console import Console
 
 from btard.launcher import exits
@@ -31,8 +27,6 @@ from btard.launcher.run.run_directory import RunDirectory, RunRecord, read_recor
 from btard.node.errors import BtardError, ConfigError
 
 GRAFANA, GRAFANA_PORT = "grafana", 3000
-_LOOK_S = 0.2
-_FOLLOW = 2
 
 
 class _Truth(Exporter):
@@ -44,12 +38,9 @@ class _Truth(Exporter):
 def main(arguments: list[str], root: Path = places.ROOT, port: int = places.TRUTH_PORT) -> int:
     """Follow the run, the ground truth served on a port (0: any); returns the launcher's exit code."""
     try:
-        if arguments and not (arguments[0] == "follow" and len(arguments) == _FOLLOW and arguments[1].isdecimal()):
-            raise ConfigError(f"unknown arguments {' '.join(arguments)!r}; use none, or follow DIMENSION")
-        record = read_record(places.truth(root))
         if arguments:
-            return stream(record.run.peers, root, mirror.limits(record.run.steps, int(arguments[1]) or None))
-        return observe(record, root, port)
+            raise ConfigError(f"unknown arguments {' '.join(arguments)!r}; use none")
+        return observe(read_record(places.truth(root)), root, port)
     except BtardError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return exits.USAGE if isinstance(error, ConfigError) else exits.FAILED
@@ -98,22 +89,6 @@ def _annotated(inner: cluster.Observer, root: Path) -> cluster.Observer:
     from btard.launcher.monitor.grafana import Annotator
 
     return Annotator(inner, f"http://{GRAFANA}:{GRAFANA_PORT}", auth)
-
-
-def stream(peers: int, root: Path, most: mirror.Limits) -> int:
-    """Print what nodes write, for ever: whoever reads it ends us."""
-    source = mirror.Mirror({node: places.volume_of(root, node) for node in range(peers)}, most)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    encode = msgspec.json.Encoder().encode
-    try:
-        while True:
-            for change in source.changes():
-                sys.stdout.buffer.write(encode(change) + b"\n")
-            sys.stdout.buffer.write(encode(mirror.Change(mirror.SWEEP, 0, b"")) + b"\n")
-            sys.stdout.buffer.flush()
-            time.sleep(_LOOK_S)
-    except BrokenPipeError:
-        return exits.OK
 
 
 def _run_directory(record: RunRecord, root: Path) -> RunDirectory:
