@@ -3,7 +3,7 @@ after a second `--` are the second tree's alone: one tree can so be compared wit
 
     git worktree add /tmp/before c0352f2
     python -m tests.integration.paired_cpu /tmp/before . 9 --task quadratic:dimension=100000 --batch-size 1 --steps 80
-    WARM_STEPS=45 python -m tests.integration.paired_cpu . . 9 --steps 105 -- --undo 40
+    WARM_STEPS=45 python -m tests.integration.paired_cpu . . 9 --steps 105 --undo off -- --undo 40
 
 User and system time of all workers and all their threads, as each worker journals it with every committed step, from
 step WARM_STEPS on (10), so that start-up does not count.
