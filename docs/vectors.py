@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import msgspec
 import torch
@@ -70,7 +71,7 @@ def vectors() -> str:
         transcript.add(body, messages.Signed(encode_body(body), b""))
     transcript.finish(Phase.RESEND)
     norms = NormWindow(((1.0, 2.0), (0.5, 4.0)))
-    state = State(1, values, torch.zeros(len(VALUES)), r, roster, norms=norms)
+    state = replace(State.genesis(roster, 0, values, torch.zeros(len(VALUES))), norms=norms).with_facts(step=1, r=r)
     claim = checksum(values, torch.ones(len(VALUES)), mprng.projection(r, len(VALUES)), 5.0)
     signed = messages.Signed(encode_body(suspect), signer.sign(signing_bytes(suspect, encode_body(suspect))))
     key = BulkKey(3, 1, BulkKind.AGGREGATE, 2, 2)

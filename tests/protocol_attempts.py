@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import msgspec
 
 from btard.node.config import Plugin, RunConfig
 from btard.node.protocol.attempt.attempt import Attempt
 from btard.node.protocol.attempt.round import Round
+from btard.node.protocol.state.state import State
 from btard.node.protocol.wire.encoding import encode_body
 from btard.node.protocol.wire.messages import PHASE_OF, Body, Message, Signed
 from tests.simulation.stage import Stage, run_until, set_up
@@ -61,6 +62,13 @@ def changed(attempt: Attempt, kind: type[Message], peer: int, **fields: object) 
     amend(attempt, msgspec.structs.replace(said(attempt, kind, peer), **fields))  # type: ignore[arg-type]
 
 
-def replace_state(attempt: Attempt, **fields: object) -> None:
+def state_with(state: State, **changes: object) -> State:
+    """A state with other fields, or other facts of its summary."""
+    own = {field.name for field in fields(State)}
+    state = replace(state, **{name: value for name, value in changes.items() if name in own})  # type: ignore[arg-type]
+    return state.with_facts(**{name: value for name, value in changes.items() if name not in own})
+
+
+def replace_state(attempt: Attempt, **changes: object) -> None:
     """Change the state from which an attempt started."""
-    attempt.state = replace(attempt.state, **fields)  # type: ignore[arg-type]
+    attempt.state = state_with(attempt.state, **changes)

@@ -241,7 +241,7 @@ def moved_by(momentum_D: Tensor) -> Attempt:
     """As much of an attempt as the attack looks at."""
     made = object.__new__(Attempt)
     made.contributors, made.roster = VIEW.contributors, Roster((b"",) * 5, VIEW.active)
-    made.state = State(7, OWN, momentum_D, b"r", made.roster)
+    made.state = State.genesis(made.roster, 0, OWN, momentum_D)
     return made
 
 

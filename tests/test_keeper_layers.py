@@ -49,14 +49,14 @@ def test_an_undo_step_goes_on_from_disk_as_from_memory(tmp_path: Path) -> None:
     opened.close()
     assert at is not None
     held, known = at.state.window, peer.state.window
-    assert held.due == known.due != ()
-    assert (held.checkers, held.forgotten, held.examined) == (known.checkers, known.forgotten, known.examined)
+    assert at.state.summary == peer.state.summary and at.state.summary.undo != ()
+    assert (held.forgotten, held.examined) == (known.forgotten, known.examined)
     assert held.digest == known.digest
     assert at.state.summarise(b"t").digest == peer.state.summarise(b"t").digest
     attempt = Attempt(peer.settings, peer.tools, at.state, 0, 0, Share(b"", b""))
     assert peer.attempt is not None
     assert attempt.shares == peer.attempt.shares
-    for item in held.due:
+    for item in at.state.summary.undo:
         past = earlier(attempt, item)
         true_D, _ = stage.task.gradient(past.state.parameters_D, past.seed(item.owner))
         fault = gradient_fault(past, item.owner, true_D)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -24,7 +25,7 @@ from btard.node.protocol.api.events import GradientReady, Input, Output, Purpose
 from btard.node.protocol.api.notices import Committed, Finished
 from btard.node.protocol.attempt.attempt import Attempt
 from btard.node.protocol.attempt.mprng import share
-from btard.node.protocol.state.state import State, genesis_randomness
+from btard.node.protocol.state.state import State
 from btard.node.storage.journal import Journal
 from btard.node.storage.recorder import NodeTotals, Recorder
 from btard.node.training.environment import fingerprint, pin
@@ -91,13 +92,11 @@ class Trainer:
         self._settings = settings_of(common.run_id, common.run, common.members, task.dimension,
                                      fingerprint(common.run.device))  # fmt: skip
         self._tools = tools_of(common.run)
-        self._state = State(
-            step=0,
-            parameters_D=task.initial(common.run.init_seed),
-            optimiser_D=self._tools.optimiser.initial_state(task.dimension),
-            r=genesis_randomness(common.run.data_seed),
-            roster=genesis_roster(common.members),
+        parameters_D, momentum_D = (
+            task.initial(common.run.init_seed),
+            self._tools.optimiser.initial_state(task.dimension),
         )
+        self._state = State.genesis(genesis_roster(common.members), common.run.data_seed, parameters_D, momentum_D)
         self._peers = [config.node for config in configs]
         self._known: dict[int, tuple[Tensor, float]] = {}
         self._momenta_ND: Tensor | None = None
@@ -124,7 +123,7 @@ class Trainer:
             parameters_D, optimiser_D = self._update(state, topologies.aggregate(self._run, self._tools.rule, rows_ND))
             for sent in topologies.traffic(self._run, self._task.dimension, state.step):
                 desks[sent.sender].counters.sent(sent.receiver, sent.kind, sent.size_bytes)
-        done = State(state.step + 1, parameters_D, optimiser_D, state.r, state.roster)
+        done = replace(state, parameters_D=parameters_D, optimiser_D=optimiser_D).with_facts(step=state.step + 1)
         self._state, summary = done, done.summarise(b"")
         return Committed(
             step=state.step, attempt=0, contributors=attempt.contributors, active=state.roster.active, validators={},

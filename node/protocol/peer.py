@@ -7,8 +7,6 @@ between peers goes to a dispute (node/protocol/disputes/dispute.py), whose OUTCO
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from torch import Tensor
 
 from btard.node.protocol.api.events import (
@@ -35,15 +33,16 @@ from btard.node.protocol.api.events import (
 )
 from btard.node.protocol.api.notices import Expelled, PhaseEntered
 from btard.node.protocol.attempt import timers
+from btard.node.protocol.attempt.attempt import Attempt
 from btard.node.protocol.attempt.deadlines import outcome_s
 from btard.node.protocol.attempt.gradient_requests import Gradients
 from btard.node.protocol.attempt.lifecycle import AttemptLifecycle
+from btard.node.protocol.attempt.record import Resumption
 from btard.node.protocol.attempt.round import Round
 from btard.node.protocol.disputes.before import Before
 from btard.node.protocol.disputes.dispute import outcome_timer
 from btard.node.protocol.disputes.dolev_strong import round_timer
 from btard.node.protocol.peer_state import HELLO
-from btard.node.protocol.state.snapshot import Past, Resumption
 from btard.node.protocol.state_sync.client import ASK as ASK_STATE
 from btard.node.protocol.state_sync.client import PULL as PULL_STATE
 from btard.node.protocol.state_sync.client import StateSyncClient
@@ -80,10 +79,10 @@ class Peer(AttemptLifecycle):
     def snapshot(self) -> Resumption:
         """What `restore` needs, at the beginning of an attempt."""
         assert self._round is not None
-        past = Past.of(self.past) if self.past is not None else None
+        past = self.past.record() if self.past is not None else None
         proofs = (*self._round.proofs, *self._proofs)
         previous = self._previous.attempt if self._previous is not None else None
-        before = Past.of(previous) if previous is not None and previous is not self.past else None
+        before = previous.record() if previous is not None and previous is not self.past else None
         return Resumption(self.state, self._round.attempt.number, past, self._certificate, proofs, before)
 
     def holdings(self) -> tuple[int, int, dict[BulkKey, Tensor]] | None:
@@ -147,7 +146,7 @@ class Peer(AttemptLifecycle):
         """A removed peer's line carries nothing that counts, but it could still make us work; one that was only gone
         may ask to come back."""
         via, active = event.via, self.state.roster.active
-        newcomer = any(peer == via and since == self.state.step for peer, since in self.state.returned)
+        newcomer = any(peer == via and since == self.state.step for peer, since in self.state.summary.returned)
         if via is None or (via in active and not newcomer):
             return True
         heard = self._round is not None and self._sync_server.hears(event, self.state, self.past)
@@ -188,7 +187,7 @@ class Peer(AttemptLifecycle):
             before, self._candidate = candidate.resumption, None
             assert before.past is not None
             self.state, self._certificate = before.state, before.certificate
-            self.past = before.past.attempt(self.settings, self.tools, self.me, self._secret_seed)
+            self.past = Attempt.of(before.past, self.settings, self.tools, self.me, self._secret_seed)
             self._admission.forget(self.state.step)
             self._missed.add((self.state.step, 0))
             self._begin(0, Before())
@@ -311,7 +310,7 @@ class Peer(AttemptLifecycle):
         """Go on in the attempt in which we were stopped; the others may be in it, or one step ahead."""
         self.state, self._certificate, self._proofs = before.state, before.certificate, list(before.proofs)
         if before.past is not None:
-            self.past = before.past.attempt(self.settings, self.tools, self.me, self._secret_seed)
+            self.past = Attempt.of(before.past, self.settings, self.tools, self.me, self._secret_seed)
         self._begin(before.number, self._remembered(before))
         others = tuple(peer for peer in self.state.roster.active if peer != self.me)
         self._out.append(RequestTranscript(others, self.state.step, before.number))
@@ -322,7 +321,7 @@ class Peer(AttemptLifecycle):
         self._missed.add((before.state.step, before.number))
         attempt = self.past if before.number == 0 else None
         if before.before is not None:
-            attempt = before.before.attempt(self.settings, self.tools, self.me, self._secret_seed)
+            attempt = Attempt.of(before.before, self.settings, self.tools, self.me, self._secret_seed)
         if attempt is None or attempt.me != self.me:
             return Before()
         self._missed.add((attempt.step, attempt.number))
@@ -345,7 +344,7 @@ class Peer(AttemptLifecycle):
             self._halt(greeting.odd[0], text)
             return False
         self._out += [Dropped(peer, "odd_environment") for peer in greeting.odd]
-        self.state = replace(self.state, fingerprints=greeting.fingerprints)
+        self.state = self.state.with_facts(fingerprints=greeting.fingerprints)
         self._certificate = tuple(greeting.messages())
         self._out.append(CancelTimer(HELLO))
         self._begin(0, Before(closed=False))

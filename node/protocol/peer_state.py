@@ -17,13 +17,13 @@ from btard.node.protocol.attempt.attempt import Attempt
 from btard.node.protocol.attempt.gradient_requests import Gradients
 from btard.node.protocol.attempt.handshake import Greeting
 from btard.node.protocol.attempt.lateness import Watch
+from btard.node.protocol.attempt.record import Resumption
 from btard.node.protocol.attempt.round import Round
 from btard.node.protocol.disputes.before import Before
 from btard.node.protocol.disputes.dispute import Dispute
 from btard.node.protocol.roster import Roster
 from btard.node.protocol.settings import Settings, Tools
-from btard.node.protocol.state.snapshot import Resumption
-from btard.node.protocol.state.state import State, genesis_randomness
+from btard.node.protocol.state.state import State
 from btard.node.protocol.state_sync.client import StateSyncClient
 from btard.node.protocol.state_sync.server import StateSyncServer
 from btard.node.protocol.wire.admission import Admission, remembering
@@ -50,7 +50,7 @@ class PeerState:
         self.settings, self.tools, self.me = settings, tools, me
         self._secret_seed = secret_seed
         optimiser_D = tools.optimiser.initial_state(settings.dimension)
-        self.state = State(0, parameters_D, optimiser_D, genesis_randomness(settings.data_seed), roster)
+        self.state = State.genesis(roster, settings.data_seed, parameters_D, optimiser_D)
         self.past: Attempt | None = None
         self.stopped = False
         self.admitted = False

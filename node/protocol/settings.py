@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from torch import Tensor
@@ -56,6 +56,17 @@ class Settings:
     def claim_tolerance(self) -> float:
         """How far a claimed checksum may lie from ours: nothing on one platform."""
         return CROSS_PLATFORM_TOLERANCE if self.recompute_tolerance > 0 else 0.0
+
+    def bounded(self, bounds: Sequence[int]) -> Settings:
+        """These with the bounds that were agreed on (node/protocol/attempt/measured_bounds.py); before, as they are."""
+        if not bounds:
+            return self
+        delivery_s, gradient_s, budget_delivery_s, budget_gradient_s = (bound / 1000 for bound in bounds)
+        return replace(
+            self, delivery_bound_s=delivery_s, gradient_bound_s=gradient_s,
+            budget_delivery_s=budget_delivery_s if self.tight_budgets else None,
+            budget_gradient_s=budget_gradient_s if self.tight_budgets else None,
+        )  # fmt: skip
 
 
 class Optimiser(Protocol):

@@ -20,24 +20,26 @@ from torch import Tensor
 
 from btard.node.errors import BackendError, CheckpointError, WireError
 from btard.node.protocol.api.events import BulkKey
+from btard.node.protocol.attempt.record import AttemptRecord, Resumption
 from btard.node.protocol.roster import Roster
-from btard.node.protocol.state.snapshot import Past, Resumption
-from btard.node.protocol.state.undo_window import Layer, Window
+from btard.node.protocol.state.undo_window import Layer, Window, layer_digest
 from btard.node.protocol.wire.digest import tensor_bytes
 from btard.node.protocol.wire.messages import Signed
 from btard.node.storage.disk import Disk
 from btard.node.storage.state_codec import (
     MISMATCH,
-    SavedPast,
+    SavedRecord,
     SavedState,
     StateCodec,
     Vector,
     cut,
     restored,
-    restored_past,
+    restored_record,
 )
 
-FORMAT = 7
+FORMAT = 8
+_READ_BY = {7: "btard 0.2.0"}
+"""The last release that reads an earlier format."""
 _MAGIC = b"BTARD checkpoint "
 _DIGEST_BYTES, _SIZE_BYTES = 32, 8
 
@@ -66,15 +68,13 @@ class _Header(msgspec.Struct, frozen=True, array_like=True):
     node: int
     fingerprint: bytes
     state: SavedState
+    layers: tuple[tuple[int, bytes], ...]
+    """Of its window of undo, by step and digest: the checkpoints of the steps after them hold them."""
     number: int
-    past: SavedPast | None
-    contributors: tuple[int, ...]
-    """Of the step before, if that is a layer of the window of undo."""
-    layer: bytes
-    """Its digest there, or nothing."""
+    past: SavedRecord | None
     certificate: tuple[Signed, ...]
     proofs: tuple[bytes, ...]
-    attempt_before: SavedPast | None
+    attempt_before: SavedRecord | None
     """At the same step, void; its state has this one's model."""
     vectors: tuple[Vector, ...]
 
@@ -107,13 +107,11 @@ def save(
     """
     codec, at = StateCodec(), checkpoint.at
     state = codec.state(at.state)
-    past = codec.past(at.past, apart, before) if at.past is not None else None
-    attempt_before = codec.past(at.before, before=at.number) if at.before is not None else None
-    last = at.state.window.layers[-1] if at.state.window.layers else None
-    known = last is not None and at.past is not None and last.step == at.past.state.step
-    contributors, layer = (last.contributors, last.digest) if last is not None and known else ((), b"")
-    header = _Header(checkpoint.run, checkpoint.node, checkpoint.fingerprint, state, at.number, past, contributors,
-                     layer, at.certificate, at.proofs, attempt_before, codec.table)  # fmt: skip
+    past = codec.record(at.past, apart, before) if at.past is not None else None
+    attempt_before = codec.record(at.before, before=at.number) if at.before is not None else None
+    layers = tuple((layer.step, layer.digest) for layer in at.state.window.layers)
+    header = _Header(checkpoint.run, checkpoint.node, checkpoint.fingerprint, state, layers, at.number, past,
+                     at.certificate, at.proofs, attempt_before, codec.table)  # fmt: skip
     _write(path, msgspec.msgpack.encode(header), codec, disk, over)
 
 
@@ -181,12 +179,11 @@ def load(path: Path, run: bytes, node: int, roster: Roster) -> Checkpoint:
     """
     header, vectors = _open(path, run, node)
     try:
-        named = header.state.window.layers
-        layers = tuple(_load_layer(path, step, digest, run, node, roster) for step, digest in named)
+        layers = tuple(_load_layer(path, step, digest, run, node, roster) for step, digest in header.layers)
         state = restored(header.state, vectors, roster, layers)
         past, before = _past(path, header, vectors, roster), header.attempt_before
         model = state.parameters_D, state.optimiser_D
-        voided = restored_past(before, vectors, roster, {}, model) if before is not None else None
+        voided = restored_record(before, vectors, roster, {}, model) if before is not None else None
         at = Resumption(state, header.number, past, header.certificate, header.proofs, voided)
     except (WireError, IndexError) as error:
         raise CheckpointError(f"{path} is damaged: {error}") from error
@@ -204,12 +201,12 @@ def _open(path: Path, run: bytes, node: int) -> tuple[_Header, list[Tensor]]:
         raise CheckpointError(f"{path} is damaged: {error}") from error
 
 
-def _past(path: Path, header: _Header, vectors: list[Tensor], roster: Roster) -> Past | None:
+def _past(path: Path, header: _Header, vectors: list[Tensor], roster: Roster) -> AttemptRecord | None:
     """The step before, with what other files have of it."""
     saved = header.past
     if saved is None:
         return None
-    step = saved.state.step
+    step = saved.state.summary.step
     beside = Path(tensors_path(path.parent, step, saved.number))
     apart = load_tensors(beside, header.run, header.node) if saved.apart else {}
     model = None
@@ -217,7 +214,7 @@ def _past(path: Path, header: _Header, vectors: list[Tensor], roster: Roster) ->
         before = Path(checkpoint_path(path.parent, step, saved.before))
         earlier, held = _open(before, header.run, header.node)
         model = held[earlier.state.parameters], held[earlier.state.optimiser]
-    return restored_past(saved, vectors, roster, apart, model)
+    return restored_record(saved, vectors, roster, apart, model)
 
 
 def _load_layer(beside: Path, step: int, named: bytes, run: bytes, node: int, roster: Roster) -> Layer:
@@ -230,9 +227,9 @@ def _load_layer(beside: Path, step: int, named: bytes, run: bytes, node: int, ro
         except CheckpointError as error:
             problem = error
             continue
-        if past is not None and header.layer == named:
+        if past is not None and layer_digest(past, header.state.summary.transcript) == named:
             past = replace(past, state=replace(past.state, window=Window()), own_D=None, publications={})
-            return Layer(past, header.contributors, header.layer)
+            return Layer(past, named)
         problem = CheckpointError(f"{path} is not of the steps that {beside} names; use the run directory as it was")
     raise problem
 
@@ -276,8 +273,9 @@ def _read(path: Path) -> tuple[memoryview, memoryview]:
     if not head.startswith(_MAGIC):
         raise CheckpointError(f"{path} is damaged: it does not begin as a checkpoint does")
     if head[-1] != FORMAT:
+        release = _READ_BY.get(head[-1], "the release that wrote it")
         raise CheckpointError(
-            f"{path} is a checkpoint of format {head[-1]}, this program reads {FORMAT}; use the release that wrote it"
+            f"{path} is a checkpoint of format {head[-1]}, this program reads {FORMAT}; use {release}"
         )
     start = _DIGEST_BYTES + _SIZE_BYTES
     end = start + int.from_bytes(rest[_DIGEST_BYTES:start], "little")

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from btard.node.errors import BackendError, CheckpointError, WireError
 from btard.node.protocol.api.events import BulkArrived, BulkKey, Input, MessageArrived, ViewArrived
+from btard.node.protocol.attempt.record import Resumption
 from btard.node.protocol.roster import Roster
-from btard.node.protocol.state.snapshot import Resumption
 from btard.node.protocol.state.state import State
 from btard.node.protocol.wire.encoding import decode_body, decode_signed, encode_signed
 from btard.node.protocol.wire.messages import Message, Phase, Signed, Slot, Suspect
@@ -262,13 +262,13 @@ class Checkpointer:
             return False
         step, number, keys = self._held
         count = len(at.past.aggregates) + len(at.past.publications)
-        return (step, number) == (at.past.state.step, at.past.number) and len(keys) == count
+        return (step, number) == (at.past.step, at.past.number) and len(keys) == count
 
     def _before(self, at: Resumption) -> int | None:
         """The attempt of the step before whose checkpoint has the model of that time; None: none of this life has."""
-        if at.past is None or at.past.state.step not in self._models:
+        if at.past is None or at.past.step not in self._models:
             return None
-        number, state = self._models[at.past.state.step]
+        number, state = self._models[at.past.step]
         then = at.past.state
         same = state.parameters_D is then.parameters_D and state.optimiser_D is then.optimiser_D
         return number if same else None

@@ -1,4 +1,4 @@
-"""How a checkpoint holds agreed states: small fields in its header, vectors by their places on one shelf behind it."""
+"""How a checkpoint holds states and attempts: small fields in its header, vectors by their places behind it."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ from torch import Tensor
 
 from btard.node.errors import WireError
 from btard.node.protocol.api.events import BulkKey, BulkKind
-from btard.node.protocol.attempt.validators import Draw
+from btard.node.protocol.attempt.record import AttemptRecord
 from btard.node.protocol.attempt.verification import NormWindow
 from btard.node.protocol.evidence.format import tensor_of
 from btard.node.protocol.roster import Roster
-from btard.node.protocol.state.snapshot import Past
 from btard.node.protocol.state.state import Ban, State, Summary
-from btard.node.protocol.state.undo_window import Contribution, Layer, Window
+from btard.node.protocol.state.undo_window import Layer, Window
 from btard.node.protocol.wire.digest import tensor_bytes, tensor_digest
 from btard.node.protocol.wire.messages import Phase, Signed
 
@@ -25,50 +24,29 @@ _ELSEWHERE = -1
 MISMATCH = "its content does not match its digest"
 
 
-class SavedWindow(msgspec.Struct, frozen=True, array_like=True):
-    """A `Window`, its layers by step and digest: the checkpoints of the steps after them hold them."""
-
-    layers: tuple[tuple[int, bytes], ...]
-    forgotten: bool
-    examined: int
-    due: tuple[Contribution, ...]
-    checkers: int
-
-
 class SavedState(msgspec.Struct, frozen=True, array_like=True):
-    """A `State`, its roster by ids alone, its vectors by their places."""
+    """A `State`: its roster by ids alone, its vectors by their places; the layers of its window are not in it."""
 
-    step: int
+    summary: Summary
     parameters: int
     optimiser: int
-    r: bytes
     active: tuple[int, ...]
     bans: tuple[Ban, ...]
     norms: tuple[tuple[float, ...], ...]
-    validators: tuple[int, ...]
-    validator_count: int
-    fingerprints: bytes
-    complaints: tuple[tuple[int, int, int], ...]
-    probation: tuple[tuple[int, int], ...]
-    returned: tuple[tuple[int, int], ...]
-    window: SavedWindow
-    late: tuple[tuple[int, int, tuple[int, ...]], ...]
-    bounds: tuple[int, ...]
-    summary: Summary | None
+    forgotten: bool
+    examined: int
     certificate: tuple[Signed, ...]
 
 
-class SavedPast(msgspec.Struct, frozen=True, array_like=True):
-    """A `Past`."""
+class SavedRecord(msgspec.Struct, frozen=True, array_like=True):
+    """An `AttemptRecord`, its vectors by their places."""
 
     state: SavedState
     number: int
-    messages: tuple[Signed, ...]
-    finished: tuple[Phase, ...]
+    phases: dict[Phase, tuple[Signed, ...]]
+    others: tuple[Signed, ...]
     aggregates: dict[int, int]
     own: int | None
-    r: bytes
-    iterations: int
     publications: dict[tuple[int, int, int, int], int]
     apart: bool
     """Its tensors from others are in a file of their own."""
@@ -116,36 +94,30 @@ class StateCodec:
             elsewhere: its vectors are not wanted here.
         """
         parameters, optimiser = self._model(state) if not elsewhere else (_ELSEWHERE, _ELSEWHERE)
-        window = state.window
-        layers = tuple((layer.step, layer.digest) for layer in window.layers)
-        saved = SavedWindow(layers, window.forgotten, window.examined, window.due, window.checkers)
-        return SavedState(
-            state.step, parameters, optimiser, state.r, state.roster.active, state.bans, state.norms.steps,
-            state.draw.order, state.draw.count, state.fingerprints, state.complaints, state.probation, state.returned,
-            saved, state.late, state.bounds, state.summary, state.certificate,
-        )  # fmt: skip
+        return SavedState(state.summary, parameters, optimiser, state.roster.active, state.bans, state.norms.steps,
+                          state.window.forgotten, state.window.examined, state.certificate)  # fmt: skip
 
     def _model(self, state: State) -> tuple[int, int]:
         """Places of its parameters and its optimiser state, with the digests that CLOSE has signed."""
-        signed = state.summary
-        parameters = self.place(state.parameters_D, "parameters", signed.parameters if signed is not None else None)
-        return parameters, self.place(state.optimiser_D, "optimiser", signed.optimiser if signed is not None else None)
+        signed = state.summary  # genesis has none
+        parameters = self.place(state.parameters_D, "parameters", signed.parameters or None)
+        return parameters, self.place(state.optimiser_D, "optimiser", signed.optimiser or None)
 
-    def past(self, past: Past, apart: bool = False, before: int | None = None) -> SavedPast:
-        """A committed attempt with its vectors on the shelf.
+    def record(self, record: AttemptRecord, apart: bool = False, before: int | None = None) -> SavedRecord:
+        """An attempt with its vectors on the shelf.
 
         Args:
-            past: the attempt.
+            record: the attempt.
             apart: its tensors from others lie elsewhere.
             before: of the checkpoint in which its parameters and its optimiser state lie, the attempt.
         """
-        held, published = ({}, {}) if apart else (past.aggregates, past.publications)
+        held, published = ({}, {}) if apart else (record.aggregates, record.publications)
         aggregates = {owner: self.place(values_P) for owner, values_P in held.items()}
         publications = {index: self.place(values_P) for index, values_P in published.items()}
-        own = self.place(past.own_D) if past.own_D is not None else None
-        state = self.state(past.state, elsewhere=before is not None)
-        return SavedPast(state, past.number, past.messages, past.finished, aggregates, own, past.r, past.iterations,
-                         publications, apart, before)  # fmt: skip
+        own = self.place(record.own_D) if record.own_D is not None else None
+        state = self.state(record.state, elsewhere=before is not None)
+        return SavedRecord(state, record.number, record.phases, record.others, aggregates, own, publications, apart,
+                           before)  # fmt: skip
 
 
 Model = tuple[Tensor, Tensor]
@@ -162,24 +134,19 @@ def restored(
         saved: what the header says.
         vectors: those behind it.
         roster: of the genesis.
-        layers: those that the window names; what is over needs none.
+        layers: of the window of undo; what is over needs none.
         model: parameters and optimiser state, if they lie elsewhere.
     """
-    kept = saved.window
     parameters_D, optimiser_D = model if model is not None else (vectors[saved.parameters], vectors[saved.optimiser])
-    return State(
-        saved.step, parameters_D, optimiser_D, saved.r, Roster(roster.keys, saved.active),
-        saved.bans, NormWindow(saved.norms), Draw(saved.validators, saved.validator_count), saved.fingerprints,
-        saved.complaints, saved.probation, saved.returned,
-        Window(layers, kept.forgotten, kept.examined, kept.due, kept.checkers), saved.late, saved.bounds,
-        saved.summary, saved.certificate,
-    )  # fmt: skip
+    window = Window(layers, saved.forgotten, saved.examined)
+    return State(saved.summary, parameters_D, optimiser_D, Roster(roster.keys, saved.active), saved.bans,
+                 NormWindow(saved.norms), window, saved.certificate)  # fmt: skip
 
 
-def restored_past(
-    saved: SavedPast, vectors: Sequence[Tensor], roster: Roster, apart: Mapping[BulkKey, Tensor], model: Model | None
-) -> Past:
-    """The committed attempt again.
+def restored_record(
+    saved: SavedRecord, vectors: Sequence[Tensor], roster: Roster, apart: Mapping[BulkKey, Tensor], model: Model | None
+) -> AttemptRecord:
+    """The attempt again.
 
     Args:
         saved: what the header says.
@@ -197,8 +164,7 @@ def restored_past(
             publications[(key.step, key.attempt, key.owner, key.part)] = values_P
     own_D = vectors[saved.own] if saved.own is not None else None
     state = restored(saved.state, vectors, roster, model=model)
-    return Past(state, saved.number, saved.messages, saved.finished, aggregates, own_D, saved.r, saved.iterations,
-                publications)  # fmt: skip
+    return AttemptRecord(state, saved.number, saved.phases, saved.others, aggregates, own_D, publications)
 
 
 def cut(table: Sequence[Vector], content: memoryview) -> list[Tensor]:

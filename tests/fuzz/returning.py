@@ -37,7 +37,7 @@ from btard.node.protocol.api.events import (
     ViewArrived,
 )
 from btard.node.protocol.api.notices import Banned, Committed, Expelled, Halted
-from btard.node.protocol.state.snapshot import Resumption
+from btard.node.protocol.attempt.record import Resumption
 from btard.node.protocol.state_sync.messages import Snapshot, decode_snapshot
 from btard.node.protocol.wire.encoding import decode_body, encode, signing_bytes
 from btard.node.protocol.wire.messages import Endorsed, Slot, View
@@ -153,7 +153,7 @@ class Returning:
     def back(self) -> bool:
         """It is in the roster again, in an attempt."""
         peer = self.node.peer
-        return peer.attempt is not None and peer.state.returned != () and peer.resumable
+        return peer.attempt is not None and peer.state.summary.returned != () and peer.resumable
 
     @property
     def refused(self) -> str:

@@ -32,7 +32,7 @@ from btard.node.protocol.api.events import (
     TranscriptRequested,
     ViewArrived,
 )
-from btard.node.protocol.state.snapshot import Resumption
+from btard.node.protocol.attempt.record import Resumption
 from btard.node.protocol.state_sync.messages import snapshot_of
 from btard.node.protocol.wire.encoding import encode_body, signing_bytes
 from btard.node.protocol.wire.messages import Body, Commit, Endorsed, Hello, Join, Phase, Signed, Slot, View
@@ -284,9 +284,9 @@ class Strangers:
             case "join":
                 return MessageArrived(via, self._signed(Join(attempt.slot(Phase.JOIN, nobody), (), junk)))
             case "lesson" | "lying lesson":
-                if attempt.state.summary is None:
+                if attempt.state.certified is None:
                     return None
-                snapshot = snapshot_of(attempt.state, peer.past)
+                snapshot = snapshot_of(attempt.state, peer.past.record() if peer.past is not None else None)
                 if what == "lying lesson":
                     snapshot = LIES[dice.choice(sorted(LIES))](snapshot, self._signer, nobody)
                 return SnapshotArrived(via, snapshot)

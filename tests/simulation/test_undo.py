@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import pytest
 
@@ -159,7 +158,7 @@ def test_with_one_checker_an_accomplice_keeps_the_poison(monkeypatch: pytest.Mon
 
     def lonely(attempt: Attempt, after: State, lies: object) -> State:
         state = moved_on(attempt, after, lies)  # type: ignore[arg-type]
-        return replace(state, window=replace(state.window, checkers=min(state.window.checkers, 1)))
+        return state.with_facts(undo_checkers=min(state.summary.undo_checkers, 1))
 
     monkeypatch.setattr(transition, "moved_on", lonely)
     attacks = {4: [Plugin("sign_flip")], 5: [Plugin("false_recheck")]}

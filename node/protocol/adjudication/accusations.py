@@ -150,7 +150,7 @@ def _false_gradients(attempt: Attempt) -> Iterator[FalseGradient]:
 
 def words(attempt: Attempt) -> dict[Contribution, dict[int, bool]]:
     """In an undo step: what each checker says of each contribution in question, true if it holds."""
-    said: dict[Contribution, dict[int, bool]] = {item: {} for item in attempt.state.window.due}
+    said: dict[Contribution, dict[int, bool]] = {item: {} for item in attempt.state.summary.undo}
     for peer, report in _reports(attempt).items():
         for item, holds in zip(attempt.shares.get(peer, ()), report.holds, strict=True):
             said[item][peer] = holds

@@ -42,14 +42,14 @@ def after(attempt: Attempt, published: Sequence[Publication] = ()) -> Complaints
     counts where they would tie more than f_0 peers to more than f_0 others each: that many cannot be faulty, and honest
     peers share no edge while synchrony holds. The network was cut, and all would remove each other.
     """
-    charges = {(low, high): charge for low, high, charge in attempt.state.complaints}
+    charges = {(low, high): charge for low, high, charge in attempt.state.summary.complaints}
     complaints = [(min(pair), max(pair)) for pair in attempt.complaints()]
     denials = {(min(pair), max(pair)) for pair in _lacking(attempt, published)} - set(complaints)
     for pair, charge in (*((pair, COMPLAINT) for pair in complaints), *((pair, DENIAL) for pair in sorted(denials))):
         charges[pair] = charges.get(pair, 0) + charge
     most = attempt.roster.genesis_faults
     if sum(len(_tied(peer, charges)) > most for peer in attempt.roster.active) > most:
-        return attempt.state.complaints
+        return attempt.state.summary.complaints
     return tuple((low, high, charge) for (low, high), charge in sorted(charges.items()))
 
 
@@ -78,7 +78,7 @@ def late_after(attempt: Attempt, active: Sequence[int]) -> Late:
     fresh = late_pairs(attempt)
     if sum(len(_tied(peer, fresh)) > most for peer in attempt.roster.active) > most:
         fresh = frozenset()
-    steps = {(low, high): found for low, high, found in attempt.state.late}
+    steps = {(low, high): found for low, high, found in attempt.state.summary.late}
     for pair in fresh:
         steps[pair] = (*steps.get(pair, ()), step)
     left = {pair: tuple(when for when in found if when > step - LATE_WINDOW) for pair, found in steps.items()}

@@ -8,15 +8,17 @@ import torch
 from torch import Tensor
 
 from btard.node.protocol.api.events import BulkKey, BulkKind
-from btard.node.protocol.attempt.measured_bounds import bounded
-from btard.node.protocol.attempt.mprng import Share, batch_seed, combine, commitment, projection
+from btard.node.protocol.attempt.mprng import Share, batch_seed, combine, commitment, projection, share
 from btard.node.protocol.attempt.partition import Split, part_radius
+from btard.node.protocol.attempt.record import AttemptRecord
 from btard.node.protocol.attempt.transcript import Transcript
 from btard.node.protocol.attempt.verification import Checksum, checksum, same
 from btard.node.protocol.settings import Settings, Tools
 from btard.node.protocol.state.state import State
+from btard.node.protocol.state.undo_window import recheck_shares
 from btard.node.protocol.wire.certificate import Certificate, Where
 from btard.node.protocol.wire.digest import number, tensor_digest
+from btard.node.protocol.wire.encoding import decode_body
 from btard.node.protocol.wire.messages import (
     Agg,
     Agg2,
@@ -73,14 +75,15 @@ class Attempt:
     """
 
     def __init__(self, settings: Settings, tools: Tools, state: State, number: int, me: int, share: Share) -> None:
-        self.settings = bounded(settings, state.bounds)
+        agreed = state.summary
+        self.settings = settings.bounded(agreed.bounds)
         self.tools, self.state, self.number, self.me, self.share = tools, state, number, me, share
         self.roster = state.roster
         self.step = state.step
         self.split = Split(settings.dimension, len(self.roster.active))
         self.pairs = state.draw.pairs(self.roster.active)
         self.contributors = self._contributors()
-        self.shares = state.window.shares(self.roster.active, state.r)
+        self.shares = recheck_shares(agreed.undo, agreed.undo_checkers, self.roster.active, agreed.r)
         """In an undo step: who recomputes which contributions."""
         self.place = self.roster.place(me)
         self.transcript = Transcript(self.roster.active)
@@ -103,12 +106,46 @@ class Attempt:
         """What the slots of all its messages have in common."""
 
     def _contributors(self) -> tuple[int, ...]:
-        if self.step >= self.settings.steps or self.state.window.due:
+        if self.step >= self.settings.steps or self.state.summary.undo:
             return ()
         if self.settings.validators_contribute:
             return self.roster.active
         validating = {validator for validator, _ in self.pairs}
         return tuple(peer for peer in self.roster.active if peer not in validating)
+
+    # --- what is kept of it -----------------------------------------------------------------------------------
+
+    def record(self) -> AttemptRecord:
+        """What there is to keep; tensors by reference."""
+        transcript = self.transcript
+        phases = {phase: tuple(transcript.signed(phase).values()) for phase in transcript.finished}
+        kept = {id(signed) for messages in phases.values() for signed in messages}
+        others = tuple(signed for signed in transcript.everything() if id(signed) not in kept)
+        return AttemptRecord(self.state, self.number, phases, others, self.aggregates, self.own_D, self.publications)
+
+    @classmethod
+    def of(cls, record: AttemptRecord, settings: Settings, tools: Tools, me: int, secret_seed: bytes) -> Attempt:
+        """The attempt again; its messages were checked before they were kept.
+
+        Args:
+            record: of it.
+            settings, tools: see there.
+            me: this peer's id. If it has no place in the attempt, having been let back since, it sees it as any other
+                would.
+            secret_seed: of its randomness.
+        """
+        active, own_share = record.state.roster.active, share(secret_seed, record.step, record.number)
+        attempt = cls(settings, tools, record.state, record.number, me if me in active else active[0], own_share)
+        for messages in (*record.phases.values(), record.others):
+            for signed in messages:
+                attempt.transcript.add(decode_body(signed.body), signed)
+        for phase in record.phases:
+            attempt.transcript.finish(phase)
+        if Phase.REVEAL in record.phases:
+            attempt.fix_randomness()
+        attempt.aggregates, attempt.publications = dict(record.aggregates), dict(record.publications)
+        attempt.own_D = record.own_D
+        return attempt
 
     # --- names and numbers ------------------------------------------------------------------------------------
 
@@ -131,7 +168,7 @@ class Attempt:
 
     def seed(self, peer: int) -> bytes:
         """xi of a peer in this step."""
-        return batch_seed(self.settings.data_seed, self.state.r, self.step, peer)
+        return batch_seed(self.settings.data_seed, self.state.summary.r, self.step, peer)
 
     def slice(self, gradient_D: Tensor, part: int) -> Tensor:
         """Part `part` of a flat vector (a view)."""

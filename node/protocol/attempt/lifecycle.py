@@ -68,7 +68,7 @@ class AttemptLifecycle(DisputeRouter):
 
     def _patience_s(self, attempt: Attempt) -> float:
         """How long others may be in coming to an attempt: those that we could not greet, those that were let back."""
-        if any(since == attempt.step for _, since in attempt.state.returned):
+        if any(since == attempt.step for _, since in attempt.state.summary.returned):
             return fetching_s(attempt.settings, len(attempt.roster.active))
         first = (attempt.step, attempt.number) == (0, 0)
         return outcome_s(self.settings) if first and self._greeting.missing else 0.0
@@ -185,7 +185,7 @@ class AttemptLifecycle(DisputeRouter):
         self._sync_server.teach(state, attempt)
         if not self._still_in(attempt, ending):
             return
-        if state.step > self.settings.steps and not state.window.due:
+        if state.step > self.settings.steps and not state.summary.undo:
             self._part(attempt, ending)
             self.stopped = True
             self._out.append(Finished(attempt.step, state.parameters_D))
@@ -300,19 +300,18 @@ class AttemptLifecycle(DisputeRouter):
 
 def _probations(attempt: Attempt, state: State) -> Iterator[Probed | Returned]:
     """What a committed step changed for peers that come back."""
-    before, needed = dict(attempt.state.probation), attempt.settings.probation
+    before, needed = dict(attempt.state.summary.probation), attempt.settings.probation
     evidence = encode((state.summary, state.certificate))
-    for peer, since in state.returned[len(attempt.state.returned) :]:
+    for peer, since in state.summary.returned[len(attempt.state.summary.returned) :]:
         yield Probed(attempt.step, attempt.number, peer, needed, needed)
         yield Returned(attempt.step, attempt.number, peer, evidence)
         assert since == state.step
-    for peer, correct in state.probation:
+    for peer, correct in state.summary.probation:
         if before.get(peer) != correct:
             yield Probed(attempt.step, attempt.number, peer, correct, needed)
 
 
 def _committed(attempt: Attempt, state: State) -> Committed:
-    assert state.summary is not None
     return Committed(
         step=attempt.step,
         attempt=attempt.number,

@@ -8,15 +8,9 @@ the (f + 1)-th largest: at least one honest peer measured as much or more, so no
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING
 
-from btard.node.protocol.settings import Settings
+from btard.node.protocol.attempt.attempt import Attempt
 from btard.node.protocol.wire.messages import Phase, Report
-
-if TYPE_CHECKING:
-    from btard.node.protocol.attempt.attempt import Attempt
 
 FLOOR_MS = (250, 1000)
 """D and T_g are never taken to be less: processes that share a machine stop each other for as long."""
@@ -28,18 +22,6 @@ TIGHT_FLOOR_MS, TIGHT_MARGINS = (5, 50), (4, 2)
 """The same of tight budgets. Being late now and then costs nothing, so they need no room for the rare stop."""
 
 _MOST_MS = 2**31
-
-
-def bounded(settings: Settings, bounds: Sequence[int]) -> Settings:
-    """The settings with the bounds that were agreed on, the stated ones before that."""
-    if not bounds:
-        return settings
-    delivery_s, gradient_s, budget_delivery_s, budget_gradient_s = (bound / 1000 for bound in bounds)
-    return replace(
-        settings, delivery_bound_s=delivery_s, gradient_bound_s=gradient_s,
-        budget_delivery_s=budget_delivery_s if settings.tight_budgets else None,
-        budget_gradient_s=budget_gradient_s if settings.tight_budgets else None,
-    )  # fmt: skip
 
 
 def measuring(attempt: Attempt) -> bool:
@@ -69,7 +51,7 @@ def agreed(attempt: Attempt) -> tuple[int, ...]:
     one kind agree on the same; never above what is stated, and exactly that where it is not to be measured.
     """
     if not measuring(attempt):
-        return attempt.state.bounds
+        return attempt.state.summary.bounds
     settings = attempt.settings
     stated = (settings.delivery_bound_s, settings.gradient_bound_s)
     wanted = (settings.measure_delivery, settings.measure_gradient)

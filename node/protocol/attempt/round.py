@@ -6,7 +6,6 @@ Source: Gorbunov et al. 2021, Algorithms 1-7; PROTOCOL section 3 (phases, prefix
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 
 from torch import Tensor
 
@@ -301,8 +300,7 @@ class Round:
             judgement = judgement.joined((*complaints.broken(attempt, out, published), *review.guilts), False, order)
             lies = self.trial.lies(self._gradients.rechecks.faults) if self.trial is not None else ()
             state = next_state(attempt, judgement, lies, review, published)
-            summary = state.summarise(attempt.transcript.digest)
-            state, value = replace(state, summary=summary), summary.digest
+            value = state.summary.digest
         self.verdict = judgement, state
         return Close(attempt.slot(Phase.CLOSE), attempt.transcript.prefix, value)
 

@@ -220,7 +220,7 @@ class DisputeRouter(PeerState):
             return None
         if before.windows == 0:
             return self._close_before(())
-        newcomers = any(since == self.state.step for _, since in self.state.returned)
+        newcomers = any(since == self.state.step for _, since in self.state.summary.returned)
         more_s = fetching_s(settings, len(self.state.roster.active)) if newcomers else 0.0
         length_s = self._window_s()
         before.window += int(before.age_s / length_s)

@@ -20,6 +20,7 @@ from btard.node.protocol.adjudication.charges import (
 )
 from btard.node.protocol.adjudication.verdict import Guilt
 from btard.node.protocol.attempt.attempt import Attempt
+from btard.node.protocol.attempt.record import AttemptRecord
 from btard.node.protocol.state.rollback import earlier
 from btard.node.protocol.state.state import Ban, State, Summary
 from btard.node.protocol.state.undo_window import Contribution
@@ -44,7 +45,8 @@ class Held(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=T
 
 
 class Record(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """The transcript of one attempt, COMMIT to REPORT, and the certified state that it started from.
+    """What evidence shows of an `AttemptRecord`: its transcript, COMMIT to REPORT, and the certified state that it
+    started from.
 
     `before` and `certificate` are empty for step 0, whose state the genesis determines.
     """
@@ -169,10 +171,10 @@ def gather(
         run=trial.settings.run,
         ban=ban,
         charge=guilt.charge,
-        trial=_record(trial, aggregates_needed(guilt.charge, trial)),
-        past=_record(past, _past_aggregates_needed(guilt, past)) if about_gradient and past is not None else None,
+        trial=_shown(trial.record(), aggregates_needed(guilt.charge)),
+        past=_shown(past.record(), _past_aggregates_needed(guilt, past)) if about_gradient and past else None,
         publications=_publications(guilt.charge, trial, past),
-        parameters=bytes(tensor_bytes(past.state.parameters_D)) if about_gradient and past is not None else b"",
+        parameters=bytes(tensor_bytes(past.state.parameters_D)) if about_gradient and past else b"",
         judges=tuple(trial.transcript.signed(Phase.JUDGE).values()) if about_gradient else (),
         summary=after.summary if after is not None else None,
         certificate=certificate,
@@ -180,20 +182,22 @@ def gather(
     return encode(evidence)
 
 
-def _record(attempt: Attempt, parts: Sequence[int]) -> Record:
-    # JUDGE travels by itself: its bits are counted, not replayed.
-    finished = (phase for phase in attempt.transcript.finished if phase is not Phase.JUDGE)
-    messages = tuple(signed for phase in finished for signed in attempt.transcript.signed(phase).values())
+def _shown(record: AttemptRecord, parts: Sequence[int]) -> Record:
+    """An attempt with the aggregates of some parts. JUDGE travels by itself: its bits are counted, not replayed."""
+    active, before = record.state.roster.active, record.state.certified
+    messages = tuple(
+        signed for phase, of_phase in record.phases.items() if phase is not Phase.JUDGE for signed in of_phase
+    )
     aggregates = tuple(
-        Held(attempt.step, attempt.number, owner, part, bytes(tensor_bytes(attempt.aggregates[owner])))
-        for part, owner in enumerate(attempt.roster.active)
+        Held(record.step, record.number, owner, part, bytes(tensor_bytes(record.aggregates[owner])))
+        for part, owner in enumerate(active)
         if part in parts
     )
-    before, certificate = attempt.state.summary, attempt.state.certificate
-    return Record(attempt.step, attempt.number, attempt.roster.active, messages, aggregates, before, certificate)
+    summary, certificate = (before.summary, before.certificate) if before is not None else (None, ())
+    return Record(record.step, record.number, active, messages, aggregates, summary, certificate)
 
 
-def aggregates_needed(charge: Charge, trial: Attempt) -> tuple[int, ...]:
+def aggregates_needed(charge: Charge) -> tuple[int, ...]:
     """The parts whose aggregates a charge about this attempt is judged with."""
     match charge:
         case Averaging(part=part) | FalseChecksum(part=part):

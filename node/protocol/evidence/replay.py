@@ -15,12 +15,10 @@ from btard.node.protocol.attempt.attempt import Attempt
 from btard.node.protocol.attempt.mprng import Share
 from btard.node.protocol.attempt.phases import misfit
 from btard.node.protocol.attempt.transcript import Added
-from btard.node.protocol.attempt.validators import Draw
 from btard.node.protocol.evidence.format import Record, tensor_of
 from btard.node.protocol.roster import Roster
 from btard.node.protocol.settings import Settings, Tools
-from btard.node.protocol.state.state import Ban, State, Summary, genesis_randomness
-from btard.node.protocol.state.undo_window import Window
+from btard.node.protocol.state.state import Ban, State, Summary
 from btard.node.protocol.wire.certificate import Certificate, open_signed, sentence
 from btard.node.protocol.wire.encoding import decode_body
 from btard.node.protocol.wire.messages import Body, Have, Judge, Phase, Signed
@@ -138,14 +136,11 @@ class Replay:
         empty = torch.empty(0)
         if record.before is None:
             require(record.step == 0, f"the state before step {record.step} is not certified")
-            return State(0, empty, empty, genesis_randomness(self.ground.settings.data_seed), roster)
-        before: Summary = record.before
+            return State.genesis(roster, self.ground.settings.data_seed, empty, empty)
+        before = record.before
         require(before.step == record.step, "the certified state is of another step")
         self.check_certificate(before, record.certificate)
-        draw = Draw(before.validators, before.validator_count)
-        window = Window(due=before.undo, checkers=before.undo_checkers)
-        return State(record.step, empty, empty, before.r, roster, before.bans, draw=draw, probation=before.probation,
-                     returned=before.returned, window=window, bounds=before.bounds, summary=before)  # fmt: skip
+        return State(before, empty, empty, roster, before.bans)
 
     def check_certificate(self, summary: Summary, messages: tuple[Signed, ...]) -> Certificate:
         """The certificate of a state; the attempt that it ended is the one that its slots name."""

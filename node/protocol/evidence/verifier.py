@@ -351,7 +351,7 @@ def _check_names(evidence: Evidence, trial: Attempt, past: Attempt | None) -> No
     require(past is None or Phase.REPORT in past.transcript.finished, "the step before is not complete")
     part = getattr(evidence.charge, "part", 0)
     require(0 <= part < trial.split.count, f"there is no part {part}")
-    for owner in (trial.roster.active[part] for part in aggregates_needed(evidence.charge, trial)):
+    for owner in (trial.roster.active[part] for part in aggregates_needed(evidence.charge)):
         require(owner in trial.aggregates, f"the aggregate of peer {owner} is missing")
     for held in evidence.publications:
         source = _source(held, trial, past)

@@ -6,22 +6,21 @@ Source: PROTOCOL section 4, "undo, where it is switched on, is a new agreed step
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from btard.node.protocol.adjudication.verdict import Fault, gradient_fault
 from btard.node.protocol.api.events import ComputeGradient, GradientReady, Purpose
 from btard.node.protocol.api.notices import Undone
 from btard.node.protocol.attempt.attempt import Attempt
-from btard.node.protocol.state.snapshot import Past
 from btard.node.protocol.state.state import State
 from btard.node.protocol.state.undo_window import Contribution, Layer, Restoration, Window, layer_digest
 
 
 def earlier(attempt: Attempt, item: Contribution) -> Attempt:
     """The committed attempt that a contribution was made to, from the window of an undo step."""
-    past = attempt.state.window.layer(item).past
-    return past.attempt(attempt.settings, attempt.tools, attempt.me, b"")
+    record = attempt.state.window.layer(item).record
+    return Attempt.of(record, attempt.settings, attempt.tools, attempt.me, b"")
 
 
 class Rechecks:
@@ -59,12 +58,12 @@ def moved_on(attempt: Attempt, after: State, lies: Collection[Contribution]) -> 
     """
     if attempt.settings.undo == 0:
         return after
-    window = replace(attempt.state.window, due=(), checkers=0, undone=None)
-    if attempt.state.window.due:
-        found = _restoration(attempt.state.window, lies)
+    window, due = replace(attempt.state.window, undone=None), attempt.state.summary.undo
+    if due:
+        found = _restoration(window, due, lies)
         if found.to_step is not None:
             kept = tuple(layer for layer in window.layers if layer.step < found.to_step)
-            before = window.layers[len(kept)].past.state
+            before = window.layers[len(kept)].record.state
             window = replace(window, layers=kept)
             after = replace(after, parameters_D=before.parameters_D, optimiser_D=before.optimiser_D, norms=before.norms)
         window = replace(window, undone=found)
@@ -75,24 +74,25 @@ def moved_on(attempt: Attempt, after: State, lies: Collection[Contribution]) -> 
     due = window.of(ban.peer for ban in after.bans[window.examined :])
     left = max(attempt.state.roster.genesis_faults - after.removed_faults, 0)
     checkers = min(after.roster.faults, left) + 1 if due else 0
-    return replace(after, window=replace(window, examined=len(after.bans), due=due, checkers=checkers))
+    after = replace(after, window=replace(window, examined=len(after.bans)))
+    return after.with_facts(undo=due, undo_checkers=checkers)
 
 
 def _layer(attempt: Attempt) -> Layer:
     """What is kept of a committed attempt; tensors by reference."""
     state = replace(attempt.state, window=Window())
-    past = replace(Past.of(attempt), state=state, own_D=None, publications={})
-    return Layer(past, attempt.contributors, layer_digest(past, attempt.transcript.digest))
+    record = replace(attempt.record(), state=state, own_D=None, publications={})
+    return Layer(record, layer_digest(record, attempt.transcript.digest))
 
 
-def _restoration(window: Window, lies: Collection[Contribution]) -> Restoration:
+def _restoration(window: Window, due: Sequence[Contribution], lies: Collection[Contribution]) -> Restoration:
     """Where an undo step goes back to."""
-    suspects = tuple(dict.fromkeys(sorted(item.owner for item in window.due)))
+    suspects = tuple(dict.fromkeys(sorted(item.owner for item in due)))
     if not lies:
         return Restoration(suspects, (), None, 0, older=False)
     to_step = min(item.step for item in lies)
     lost = sum(layer.step >= to_step for layer in window.layers)
-    oldest = {peer: min(item for item in window.due if item.owner == peer) for peer in suspects}
+    oldest = {peer: min(item for item in due if item.owner == peer) for peer in suspects}
     older = window.forgotten and any(oldest[item.owner] == item for item in lies)
     return Restoration(suspects, tuple(sorted(lies)), to_step, lost, older)
 

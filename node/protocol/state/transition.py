@@ -45,21 +45,20 @@ def next_state(
     back = frozenset(punished.roster.active) - frozenset(state.roster.active)  # they begin with a clean record
     faults, removed = state.roster.genesis_faults, punished.removed_faults
     pairs = allowed_pairs(settings.validators, active, faults, removed, settings.validators_contribute)
+    drawn = draw(attempt.r, attempt.contributors, pairs, settings.validate_every)
     after = replace(
-        punished,
+        punished, parameters_D=parameters_D, optimiser_D=optimiser_D, norms=norms, certificate=()
+    ).with_facts(
         step=attempt.step + 1,
-        parameters_D=parameters_D,
-        optimiser_D=optimiser_D,
         r=attempt.r,
-        norms=norms,
         complaints=tuple(row for row in complaints.after(attempt, published) if back.isdisjoint(row[:2])),
         late=complaints.late_after(attempt, punished.roster.active),
         bounds=agreed(attempt),
-        draw=draw(attempt.r, attempt.contributors, pairs, settings.validate_every),
-        summary=None,
-        certificate=(),
+        validators=drawn.order,
+        validator_count=drawn.count,
     )
-    return moved_on(attempt, after, lies)
+    after = moved_on(attempt, after, lies)
+    return replace(after, summary=after.summarise(attempt.transcript.digest))
 
 
 def void_state(attempt: Attempt, judgement: Judgement) -> State:

@@ -5,7 +5,7 @@ The window is part of the agreed state; with `--undo 0` it stays empty.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ from btard.node.protocol.attempt.mprng import permutation
 from btard.node.protocol.wire.digest import digest, number
 
 if TYPE_CHECKING:
-    from btard.node.protocol.state.snapshot import Past
+    from btard.node.protocol.attempt.record import AttemptRecord
 
 
 class Contribution(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, order=True):
@@ -26,10 +26,10 @@ class Contribution(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_
     owner: int
 
 
-def layer_digest(past: Past, transcript: bytes) -> bytes:
+def layer_digest(record: AttemptRecord, transcript: bytes) -> bytes:
     """Digest of a committed step: of the certified state before it and of its transcript, which bind all the rest."""
-    before = past.state.summary.digest if past.state.summary is not None else b""
-    return digest("layer", number(past.state.step), number(past.number), before, transcript)
+    before = record.state.summary.digest if record.step else b""
+    return digest("layer", number(record.step), number(record.number), before, transcript)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,19 +37,17 @@ class Layer:
     """One committed step with gradients.
 
     Args:
-        past: the state before it, its transcript and its aggregates (`own_D` None, its state without a window).
-        contributors: of the step.
-        digest: of all that.
+        record: of it, `own_D` None and its state without a window.
+        digest: `layer_digest`.
     """
 
-    past: Past
-    contributors: tuple[int, ...]
+    record: AttemptRecord
     digest: bytes
 
     @property
     def step(self) -> int:
         """The step's number."""
-        return self.past.state.step
+        return self.record.step
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,21 +77,17 @@ class Window:
         layers: the steps that the parameters went through, ascending, as far as they are kept.
         forgotten: earlier ones are not kept any more.
         examined: how many entries of the ban list have been dealt with.
-        due: contributions that the step recomputes: with any, it is an undo step.
-        checkers: how many peers recompute each.
         undone: what the step before came to, if it was an undo step; it follows from the rest.
     """
 
     layers: tuple[Layer, ...] = ()
     forgotten: bool = False
     examined: int = 0
-    due: tuple[Contribution, ...] = ()
-    checkers: int = 0
     undone: Restoration | None = None
 
     @property
     def digest(self) -> bytes:
-        """What CLOSE covers of it, beside `due` and `checkers`."""
+        """What CLOSE covers of it."""
         return digest("window", number(self.forgotten), number(self.examined), *(layer.digest for layer in self.layers))
 
     def of(self, peers: Iterable[int]) -> tuple[Contribution, ...]:
@@ -102,28 +96,32 @@ class Window:
         if not wanted:  # as in almost every step
             return ()
         return tuple(
-            Contribution(layer.step, layer.past.number, owner)
+            Contribution(layer.step, layer.record.number, owner)
             for layer in self.layers
-            for owner in layer.contributors
+            for owner in layer.record.contributors
             if owner in wanted
         )
 
     def layer(self, item: Contribution) -> Layer:
         """The step that a contribution was made to."""
-        return next(layer for layer in self.layers if (layer.step, layer.past.number) == (item.step, item.attempt))
+        return next(layer for layer in self.layers if (layer.step, layer.record.number) == (item.step, item.attempt))
 
-    def shares(self, active: tuple[int, ...], r: bytes) -> dict[int, tuple[Contribution, ...]]:
-        """Who recomputes what: each contribution is due from `checkers` active peers, none of them its owner.
 
-        Args:
-            active: the roster of the attempt.
-            r: of the step before, which no attacker knew when it contributed.
-        """
-        shares: dict[int, tuple[Contribution, ...]] = {}
-        order = permutation(r, active) if self.due else ()
-        for place, item in enumerate(self.due):
-            pool = [peer for peer in order if peer != item.owner]
-            for turn in range(min(self.checkers, len(pool))):
-                checker = pool[(place * self.checkers + turn) % len(pool)]
-                shares[checker] = (*shares.get(checker, ()), item)
-        return shares
+def recheck_shares(
+    due: Sequence[Contribution], checkers: int, active: tuple[int, ...], r: bytes
+) -> dict[int, tuple[Contribution, ...]]:
+    """Who recomputes what: each contribution is due from `checkers` active peers, none of them its owner.
+
+    Args:
+        due, checkers: of the undo step.
+        active: the roster of the attempt.
+        r: of the step before, which no attacker knew when it contributed.
+    """
+    shares: dict[int, tuple[Contribution, ...]] = {}
+    order = permutation(r, active) if due else ()
+    for place, item in enumerate(due):
+        pool = [peer for peer in order if peer != item.owner]
+        for turn in range(min(checkers, len(pool))):
+            checker = pool[(place * checkers + turn) % len(pool)]
+            shares[checker] = (*shares.get(checker, ()), item)
+    return shares

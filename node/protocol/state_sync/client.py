@@ -29,13 +29,12 @@ from btard.node.protocol.api.notices import PhaseEntered
 from btard.node.protocol.attempt.attempt import Attempt
 from btard.node.protocol.attempt.deadlines import fetching_s, outcome_s
 from btard.node.protocol.attempt.mprng import batch_seed
-from btard.node.protocol.attempt.validators import Draw
+from btard.node.protocol.attempt.record import AttemptRecord, Resumption
 from btard.node.protocol.attempt.verification import NormWindow
 from btard.node.protocol.roster import Roster
 from btard.node.protocol.settings import Settings, Tools
-from btard.node.protocol.state.snapshot import Past, Resumption
 from btard.node.protocol.state.state import State, norms_digest, parameters_digest
-from btard.node.protocol.state_sync.messages import Snapshot, after_dispute, certified, complete, finished_phases
+from btard.node.protocol.state_sync.messages import Snapshot, after_dispute, by_phase, certified, complete
 from btard.node.protocol.state_sync.probation import candidates_of, gradient_digest, join_slot
 from btard.node.protocol.wire.digest import tensor_digest
 from btard.node.protocol.wire.messages import Join, Phase
@@ -218,8 +217,6 @@ class StateSyncClient:
         if key.kind is BulkKind.AGGREGATE:
             return past is not None and past.aggregate_matches(key.owner, values_P)
         of = past.state.summary if past is not None and key.step == summary.step - 1 else summary
-        if of is None:
-            return False
         if key.part == _OPTIMISER:
             return tensor_digest("optimiser", (), values_P) == of.optimiser
         return parameters_digest(values_P) == of.parameters
@@ -230,23 +227,20 @@ class StateSyncClient:
         assert self._target is not None
         snapshot, past = self._target.snapshot, self._target.past
         summary, norms = snapshot.now.summary, snapshot.past.norms if snapshot.past is not None else ()
-        vectors = [self._held[BulkKey(summary.step, 0, BulkKind.STATE, 0, part)] for part in (_PARAMETERS, _OPTIMISER)]
-        state = State(
-            summary.step, vectors[0], vectors[1], summary.r, Roster(self.state.roster.keys, summary.active),
-            summary.bans, NormWindow(norms), Draw(summary.validators, summary.validator_count), summary.fingerprints,
-            summary.complaints, summary.probation, summary.returned, late=summary.late,
-            bounds=summary.bounds, summary=summary,
-            certificate=snapshot.now.certificate,
-        )  # fmt: skip
+        parameters_D, optimiser_D = (
+            self._held[BulkKey(summary.step, 0, BulkKind.STATE, 0, part)] for part in (_PARAMETERS, _OPTIMISER)
+        )
+        roster, ended = Roster(self.state.roster.keys, summary.active), snapshot.now.certificate
+        state = State(summary, parameters_D, optimiser_D, roster, summary.bans, NormWindow(norms), certificate=ended)
         state = after_dispute(state)
         self._out += [CancelTimer(PULL), CancelTimer(ASK)]
         if past is not None:
-            self.resumption = Resumption(state, 0, self._past(past), snapshot.now.certificate, ())
+            self.resumption = Resumption(state, 0, self._past(past), ended, ())
             return
         self.state, self._target, self._held, self._asked = state, None, {}, {}
         self._out.append(PhaseEntered(state.step, 0, Phase.JOIN.name))
         if state.step < self._settings.steps:
-            seed = batch_seed(self._settings.data_seed, state.r, state.step, self._me)
+            seed = batch_seed(self._settings.data_seed, summary.r, state.step, self._me)
             self._out.append(ComputeGradient(Purpose.OWN, state.step, self._me, state.parameters_D, seed))
         self.ask()
 
@@ -275,18 +269,14 @@ class StateSyncClient:
         assert past is not None and past.before is not None
         before = past.before.summary
         roster = self.state.roster.at(now.bans, now.returned, before.step, past.number)
-        state = State(
-            before.step, self.state.parameters_D, self.state.optimiser_D, before.r, roster, before.bans, NormWindow(),
-            Draw(before.validators, before.validator_count), before.fingerprints, before.complaints, before.probation,
-            before.returned, late=before.late, bounds=before.bounds, summary=before,
-            certificate=past.before.certificate,
-        )  # fmt: skip
-        told = Past(state, past.number, past.messages, finished_phases(past.messages), {}, None, now.r, 0)
-        return told.attempt(self._settings, self._tools, self._me, self._secret_seed)
+        known, ended = self.state, past.before.certificate
+        state = State(before, known.parameters_D, known.optimiser_D, roster, before.bans, certificate=ended)
+        told = AttemptRecord(state, past.number, by_phase(past.messages))
+        return Attempt.of(told, self._settings, self._tools, self._me, self._secret_seed)
 
-    def _past(self, past: Attempt) -> Past:
+    def _past(self, past: Attempt) -> AttemptRecord:
         """The attempt before with the tensors that we have fetched."""
-        told, given = Past.of(past), (past.state.parameters_D, past.state.optimiser_D)
+        told, given = past.record(), (past.state.parameters_D, past.state.optimiser_D)
         parameters_D, optimiser_D = (
             self._held.get(BulkKey(past.step, 0, BulkKind.STATE, 0, part), given[part])
             for part in (_PARAMETERS, _OPTIMISER)

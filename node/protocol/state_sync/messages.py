@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import msgspec
 
 from btard.node.errors import WireError
-from btard.node.protocol.attempt.attempt import Attempt
+from btard.node.protocol.attempt.record import AttemptRecord
 from btard.node.protocol.roster import Roster
 from btard.node.protocol.settings import Settings, Verify
-from btard.node.protocol.state.state import State, Summary
+from btard.node.protocol.state.state import Certified, State
 from btard.node.protocol.wire.certificate import Certificate, open_signed
 from btard.node.protocol.wire.encoding import decode_body, decoded, encode
 from btard.node.protocol.wire.messages import Phase, Signed
@@ -20,16 +20,9 @@ _PHASES = Phase.CLOSE.value - Phase.COMMIT.value
 """Phases before CLOSE, all of them: more than any attempt goes through."""
 
 
-class Certified(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """A state's summary and what ended the step before it."""
-
-    summary: Summary
-    certificate: tuple[Signed, ...]
-
-
 class Past(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """The committed attempt of the step before: its number, the state it started from (None: genesis), its messages
-    up to CLOSE, and the norm window after it."""
+    """What is told of the `AttemptRecord` of the step before: its number, the state it started from (None: genesis),
+    its messages up to CLOSE; and the norm window after it."""
 
     number: int
     before: Certified | None
@@ -51,21 +44,19 @@ class Snapshot(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fiel
         return encode((self.now.summary.digest, past.number if past is not None else -1, before))
 
 
-def snapshot_of(state: State, past: Attempt | None) -> Snapshot:
+def snapshot_of(state: State, past: AttemptRecord | None) -> Snapshot:
     """What to tell.
 
     Args:
-        state: committed, with its summary.
+        state: committed.
         past: the attempt that led to it, for a peer that it lets back.
     """
-    assert state.summary is not None
-    now = Certified(state.summary, state.certificate)
+    now = state.certified
+    assert now is not None
     if past is None:
         return Snapshot(now)
-    before = Certified(past.state.summary, past.state.certificate) if past.state.summary is not None else None
-    finished = (phase for phase in past.transcript.finished)
-    messages = tuple(signed for phase in finished for signed in past.transcript.signed(phase).values())
-    return Snapshot(now, Past(past.number, before, messages, state.norms.steps))
+    messages = tuple(signed for of_phase in past.phases.values() for signed in of_phase)
+    return Snapshot(now, Past(past.number, past.state.certified, messages, state.norms.steps))
 
 
 def certified(told: Certified, known: Roster, settings: Settings, verify: Verify) -> bool:
@@ -125,9 +116,12 @@ def after_dispute(state: State) -> State:
     return state.punished(certificate.end.slot.step, certificate.end.slot.attempt, more, reform=False)
 
 
-def finished_phases(messages: Sequence[Signed]) -> tuple[Phase, ...]:
-    """The phases of an attempt's messages, in order."""
-    return tuple(sorted({decode_body(signed.body).slot.phase for signed in messages}, key=lambda phase: phase.value))
+def by_phase(messages: Sequence[Signed]) -> dict[Phase, tuple[Signed, ...]]:
+    """An attempt's messages by phase, in order."""
+    found: dict[Phase, list[Signed]] = {}
+    for signed in messages:
+        found.setdefault(decode_body(signed.body).slot.phase, []).append(signed)
+    return {phase: tuple(found[phase]) for phase in sorted(found, key=lambda phase: phase.value)}
 
 
 _decoder = msgspec.msgpack.Decoder(Snapshot)

@@ -49,14 +49,14 @@ def candidates(
 
 def candidates_of(settings: Settings, state: State | Summary) -> tuple[int, ...]:
     """Who may come back in a state."""
-    active = state.active if isinstance(state, Summary) else state.roster.active
-    return candidates(settings, state.bans, state.returned, active)
+    if isinstance(state, State):
+        return candidates(settings, state.bans, state.summary.returned, state.roster.active)
+    return candidates(settings, state.bans, state.returned, state.active)
 
 
 def eligible(attempt: Attempt) -> tuple[int, ...]:
     """Whose JOINs count in an attempt: candidates in the state that the last certificate covers."""
-    summary = attempt.state.summary
-    return candidates_of(attempt.settings, summary) if summary is not None else ()
+    return candidates_of(attempt.settings, attempt.state.summary)
 
 
 def join_slot(settings: Settings, keys: tuple[bytes, ...], step: int, peer: int) -> Slot:
@@ -129,17 +129,16 @@ class Review:
             needed: `--probation`.
         """
         guilty = {ban.peer for ban in state.bans if standing(ban.reason) != "gone"}
-        counts = {peer: count for peer, count in state.probation if peer not in guilty}
+        counts = {peer: count for peer, count in state.summary.probation if peer not in guilty}
         for peer in self.correct:
             if peer not in guilty:
                 counts[peer] = counts.get(peer, 0) + 1
         back = tuple(sorted(peer for peer, count in counts.items() if count >= needed))
         left = tuple((peer, counts[peer]) for peer in sorted(counts) if peer not in back)
         active = tuple(sorted({*state.roster.active, *back}))
-        return replace(
-            state, probation=left, returned=(*state.returned, *((peer, step) for peer in back)),
-            roster=replace(state.roster, active=active),
-        )  # fmt: skip
+        returned = (*state.summary.returned, *((peer, step) for peer in back))
+        state = replace(state, roster=replace(state.roster, active=active))
+        return state.with_facts(probation=left, returned=returned)
 
 
 def wanted(attempt: Attempt) -> tuple[int, ...]:

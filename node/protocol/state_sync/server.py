@@ -57,7 +57,7 @@ class StateSyncServer:
         """Take an input from a peer that is not active; false if it is none of our business."""
         match event:
             case TranscriptRequested(via=via) if via in _newcomers(state):
-                self._tell(via, snapshot_of(state, past))
+                self._tell(via, snapshot_of(state, past.record() if past is not None else None))
             case TranscriptRequested(via=via, step=step) if via in candidates_of(self._settings, state):
                 self._ask(via, step, state)
             case MessageArrived(via=int(via), signed=signed) if via in candidates_of(self._settings, state):
@@ -72,7 +72,7 @@ class StateSyncServer:
         """True if this very message is a JOIN that we keep."""
         return any(signed is kept for of_peer in self._joins.values() for kept in of_peer.values())
 
-    def teach(self, state: State, past: Attempt | None) -> None:
+    def teach(self, state: State, past: Attempt) -> None:
         """A step is committed: tell those who wait, and those whom it lets back what they have to know.
 
         Args:
@@ -82,7 +82,7 @@ class StateSyncServer:
         newcomers = _newcomers(state)
         self._told.update(newcomers)
         if newcomers:
-            self._out.append(SendSnapshot(newcomers, snapshot_of(state, past)))
+            self._out.append(SendSnapshot(newcomers, snapshot_of(state, past.record())))
         waiting = tuple(sorted(peer for peer in self._asking if peer not in newcomers))
         self._asking = {}
         if waiting:
@@ -102,7 +102,7 @@ class StateSyncServer:
         return tuple(data for data in held if joins_fit((data,), attempt))
 
     def _ask(self, via: int, step: int, state: State) -> None:
-        if state.summary is not None and state.step > step:
+        if state.step > max(step, 0):
             return self._tell(via, snapshot_of(state, None))
         if self._patient(via):
             self._asking[via] = step
@@ -172,4 +172,4 @@ class StateSyncServer:
 
 def _newcomers(state: State) -> tuple[int, ...]:
     """Who is in the roster again from this step on."""
-    return tuple(peer for peer, since in state.returned if since == state.step)
+    return tuple(peer for peer, since in state.summary.returned if since == state.step)

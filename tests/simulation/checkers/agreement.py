@@ -61,10 +61,7 @@ class Agreement:
         optimiser = hashlib.sha256(state.optimiser_D.numpy().tobytes()).digest()
         # A liar's norm may be NaN, which is not equal to itself.
         norms = tuple(struct.pack(f"<{len(claimed)}d", *claimed) for claimed in state.norms.steps)
-        values = (
-            state.r, state.roster.active, state.bans, optimiser, norms, state.complaints, state.probation,
-            state.returned, state.draw, state.fingerprints, state.window.due,
-        )  # fmt: skip
+        values = state.summary, state.roster.active, state.bans, optimiser, norms
         first = self._states.setdefault(step, values)
         assert values == first, f"peer {node} goes on from another state after step {step}: {values} instead of {first}"
 

@@ -71,7 +71,7 @@ def phase_bound_s(stage: Stage, node: int, phase: str) -> float:
     busy = recomputed if judging or phase == "REPORT" else min(1, recomputed)
     own = 0 if judging else {"COMMIT": 1, "AGG": 1, "REPORT": 1}.get(phase, 0)
     attempt, late_s = round_.attempt, 0.0
-    if phase == "COMMIT" and any(since == attempt.step for _, since in attempt.state.returned):
+    if phase == "COMMIT" and any(since == attempt.step for _, since in attempt.state.summary.returned):
         # Who was let back fetches five vectors before its first COMMIT, by a question and its answer.
         late_s = 2.0 * delivery_s + 5.0 * vector_s
     elif phase == "COMMIT" and (attempt.step, attempt.number) == (0, 0):

@@ -32,7 +32,7 @@ def fresh(node: int = ME) -> PeerState:
 def test_all_peers_begin_with_the_same_state() -> None:
     mine, theirs = fresh(), fresh(4)
     assert mine.state.summarise(b"").digest == theirs.state.summarise(b"").digest
-    assert (mine.state.step, mine.state.r) == (0, genesis_randomness(mine.settings.data_seed))
+    assert (mine.state.step, mine.state.summary.r) == (0, genesis_randomness(mine.settings.data_seed))
     assert mine.state.roster.active == tuple(range(PEERS))
     assert (mine.past, mine.attempt, mine.stopped, mine.comes_back) == (None, None, False, False)
     assert mine._before.closed and not mine._silent()
@@ -81,7 +81,7 @@ def test_before_anything_has_ended_nothing_is_passed_on() -> None:
 def test_the_step_is_the_one_that_a_peer_on_its_way_back_fetches() -> None:
     peer = at(2, "AGG")
     assert peer._step == 2
-    later = replace(peer.state, step=7)
+    later = peer.state.with_facts(step=7)
     peer._candidate = StateSyncClient(peer.settings, peer.tools, ME, b"seed", later, [])
     assert peer._step == 2, "we are in an attempt"
     peer._round = None

@@ -26,6 +26,17 @@ def test_claims_have_a_tolerance_where_gradients_have_one(
     assert replace(settings, recompute_tolerance=recompute_tolerance).claim_tolerance == expected
 
 
+@pytest.mark.parametrize(("tight", "budgets"), [(False, (None, None)), (True, (0.005, 0.1))], ids=["loose", "tight"])
+def test_bounds_that_were_agreed_on_take_the_place_of_the_stated_ones(
+    settings: Settings, tight: bool, budgets: tuple[float | None, float | None]
+) -> None:
+    stated = replace(settings, tight_budgets=tight)
+    assert stated.bounded(()) is stated
+    found = stated.bounded((250, 1000, 5, 100))
+    assert (found.delivery_bound_s, found.gradient_bound_s) == (0.25, 1.0)
+    assert (found.budget_delivery_s, found.budget_gradient_s) == budgets
+
+
 def test_nobody_changes_the_agreed_numbers(settings: Settings) -> None:
     with pytest.raises(FrozenInstanceError):
         settings.steps = 1  # type: ignore[misc]

@@ -18,6 +18,7 @@ from btard.node.netem.links import LinkModel
 from btard.node.netem.network import Network
 from btard.node.protocol.api.events import BulkArrived, MessageArrived
 from btard.node.protocol.api.notices import Committed, PhaseEntered
+from btard.node.protocol.attempt.attempt import Attempt
 from btard.node.protocol.state.state import parameters_digest
 from btard.node.protocol.wire.encoding import encode_body
 from btard.node.protocol.wire.messages import Hello, Phase, Signed, Slot, Suspect
@@ -233,7 +234,7 @@ def test_a_node_goes_on_from_its_newest_checkpoint_with_what_it_had_heard(tmp_pa
     assert at.state.summary == node.peer.state.summary
     assert at.past is not None
     assert at.past.state.step == 3
-    restored = at.past.attempt(node.peer.settings, node.peer.tools, 0, b"")
+    restored = Attempt.of(at.past, node.peer.settings, node.peer.tools, 0, b"")
     assert node.peer.past is not None
     assert restored.transcript.digest == node.peer.past.transcript.digest
     assert restored.z.equal(node.peer.past.z)
@@ -312,7 +313,11 @@ def test_a_checkpoint_whose_model_of_the_step_before_is_damaged_does_not_serve(t
 DAMAGE = {
     "empty": (lambda data: b"", "is damaged: it does not begin as a checkpoint does"),
     "cut": (lambda data: data[:-1], "is damaged: its content does not match its digest"),
-    "another format": (lambda data: data[:17] + b"\x63" + data[18:], "is a checkpoint of format 99"),
+    "a later format": (
+        lambda data: data[:17] + b"\x63" + data[18:],
+        "format 99, this program reads 8; use the release",
+    ),
+    "the one before": (lambda data: data[:17] + b"\x07" + data[18:], "format 7, this program reads 8; use btard 0.2.0"),
 }
 
 
@@ -377,7 +382,7 @@ def test_an_attempt_that_was_void_comes_back_with_the_one_after_it(attack: Plugi
     assert (at.state.step, at.number) == (again.step, 1)
     assert at.past is not None and at.past.state.step == again.step - 1
     assert at.before is not None
-    restored = at.before.attempt(peer.settings, peer.tools, 0, b"")
+    restored = Attempt.of(at.before, peer.settings, peer.tools, 0, b"")
     assert (restored.step, restored.number, restored.r) == (ended.step, 0, ended.r)
     assert restored.state.roster == ended.state.roster
     assert restored.state.parameters_D.equal(ended.state.parameters_D)

@@ -30,7 +30,7 @@ from btard.node.protocol.adjudication.charges import (
 )
 from btard.node.protocol.adjudication.omission import Silent
 from btard.node.protocol.attempt.attempt import Attempt
-from btard.node.protocol.state.undo_window import Contribution, Window
+from btard.node.protocol.state.undo_window import Contribution
 from btard.node.protocol.wire.encoding import encode, encode_body, signing_bytes, stub_bytes
 from btard.node.protocol.wire.messages import (
     Accusation,
@@ -130,7 +130,7 @@ ITEMS = (Contribution(0, 0, 1), Contribution(1, 0, 1))
 def undoing(*holds: tuple[int, tuple[bool, ...]]) -> Attempt:
     """Both contributions are in question; peers 2 and 3 recompute both, peer 4 the second."""
     attempt = complete().attempt
-    replace_state(attempt, window=Window(due=ITEMS, checkers=2))
+    replace_state(attempt, undo=ITEMS, undo_checkers=2)
     attempt.shares = {2: ITEMS, 3: ITEMS, 4: ITEMS[1:]}
     for peer, bits in holds:
         changed(attempt, Report, peer, holds=bits)

@@ -13,9 +13,9 @@ from btard.node.protocol.api.events import BulkKind
 from btard.node.protocol.attempt.attempt import Attempt, aggregate_digest, finite, part_digest, usable
 from btard.node.protocol.attempt.mprng import Share
 from btard.node.protocol.attempt.verification import Checksum
-from btard.node.protocol.state.undo_window import Contribution, Window
+from btard.node.protocol.state.undo_window import Contribution
 from btard.node.protocol.wire.messages import Agg, Agg2, Commit, Missing, Phase
-from tests.protocol_attempts import amend, changed, complete, said
+from tests.protocol_attempts import amend, changed, complete, said, state_with
 from tests.unit.node.protocol.attempt.test_holdings import complaining, published
 
 SHARE = Share(b"x" * 32, b"s" * 32)
@@ -23,7 +23,7 @@ SHARE = Share(b"x" * 32, b"s" * 32)
 
 def again(attempt: Attempt, me: int = 0, number: int = 1, settings: object = None, **state: object) -> Attempt:
     """A fresh attempt from the state of another."""
-    start = replace(attempt.state, **state)  # type: ignore[arg-type]
+    start = state_with(attempt.state, **state)
     return Attempt(settings or attempt.settings, attempt.tools, start, number, me, SHARE)  # type: ignore[arg-type]
 
 
@@ -43,8 +43,7 @@ def test_whoever_validates_does_not_contribute_unless_validators_do() -> None:
 
 def test_without_gradients_nobody_contributes_and_nobody_aggregates() -> None:
     attempt = complete(step=0).attempt
-    due = Window(due=(Contribution(0, 0, 1), Contribution(0, 0, 2)), checkers=3)
-    undo = again(attempt, window=due)
+    undo = again(attempt, undo=(Contribution(0, 0, 1), Contribution(0, 0, 2)), undo_checkers=3)
     last = again(attempt, step=attempt.settings.steps)
     assert undo.contributors == undo.aggregators == last.contributors == last.aggregators == ()
     assert undo.commit() == Commit(undo.slot(Phase.COMMIT), (), (), undo.commit().randomness)  # type: ignore[union-attr]

@@ -64,7 +64,7 @@ def test_step_0_measures_and_later_steps_go_by_it() -> None:
     assert (later.settings.delivery_bound_s, later.settings.gradient_bound_s) == (0.25, 1.0)
     delivery_ms, gradient_ms = said(first, Report, 0).measured  # type: ignore[union-attr]
     assert 0 < delivery_ms < 10 and gradient_ms == 50
-    assert agreed(later) == later.state.bounds == (250, 1000, 5, 100)
+    assert agreed(later) == later.state.summary.bounds == (250, 1000, 5, 100)
 
 
 def test_two_that_say_everything_at_the_last_moment_raise_no_bound() -> None:

@@ -96,9 +96,8 @@ def test_what_travels(
 
 
 def test_a_replayed_charge_names_the_aggregates_it_needs_as_its_author_did() -> None:
-    attempt = complete().attempt
-    needed = [aggregates_needed(charge, attempt) for charge in (Averaging(PART, "V2"), FalseChecksum(BAD, PART, 0))]
-    assert needed == [(PART,)] * 2 and aggregates_needed(Unusable(BAD, PART), attempt) == ()
+    needed = [aggregates_needed(charge) for charge in (Averaging(PART, "V2"), FalseChecksum(BAD, PART, 0))]
+    assert needed == [(PART,)] * 2 and aggregates_needed(Unusable(BAD, PART)) == ()
 
 
 def test_a_file_is_read_as_it_was_written() -> None:

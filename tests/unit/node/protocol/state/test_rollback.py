@@ -20,11 +20,11 @@ from btard.node.protocol.evidence.format import contradiction, decode
 from btard.node.protocol.evidence.verifier import UnprovenError, Verifier
 from btard.node.protocol.state.rollback import Rechecks, earlier, moved_on, undone
 from btard.node.protocol.state.state import Ban
-from btard.node.protocol.state.undo_window import Contribution, Window
+from btard.node.protocol.state.undo_window import Contribution, Window, recheck_shares
 from btard.node.protocol.wire.encoding import encode
 from btard.node.protocol.wire.messages import Report
 from btard.node.protocol.wire.validation import Counts
-from tests.protocol_attempts import amend, complete, said
+from tests.protocol_attempts import amend, complete, said, state_with
 from tests.simulation.stage import run_until
 from tests.simulation.test_undo import stage_of
 
@@ -43,7 +43,7 @@ def undoing() -> Round:
 @pytest.mark.parametrize("checkers", [1, 2, 3])
 @pytest.mark.parametrize("active", [(0, 1, 2, 3), (0, 1, 2, 3, 5), (1, 2)], ids=["removed", "reformed", "few"])
 def test_every_contribution_has_its_checkers_and_none_is_its_owner(checkers: int, active: tuple[int, ...]) -> None:
-    shares = Window(due=ITEMS, checkers=checkers).shares(active, R)
+    shares = recheck_shares(ITEMS, checkers, active, R)
     for item in ITEMS:
         by = [peer for peer, share in shares.items() if item in share]
         assert len(by) == min(checkers, len([peer for peer in active if peer != item.owner]))
@@ -54,11 +54,12 @@ def test_every_contribution_has_its_checkers_and_none_is_its_owner(checkers: int
 
 
 def test_the_work_is_spread_evenly_and_drawn_anew() -> None:
-    window = Window(due=tuple(Contribution(step, 0, 9) for step in range(20)), checkers=2)
-    shares = window.shares((0, 1, 2, 3, 4), R)
+    due = tuple(Contribution(step, 0, 9) for step in range(20))
+    shares = recheck_shares(due, 2, (0, 1, 2, 3, 4), R)
     assert {len(share) for share in shares.values()} == {8}
-    assert window.shares((0, 1, 2, 3, 4), R) == shares != window.shares((0, 1, 2, 3, 4), bytes(32))
-    assert Window().shares((0, 1), R) == {}
+    again, others = (recheck_shares(due, 2, (0, 1, 2, 3, 4), r) for r in (R, bytes(32)))
+    assert again == shares != others
+    assert recheck_shares((), 0, (0, 1), R) == {}
 
 
 # --- the state --------------------------------------------------------------------------------------------------
@@ -70,8 +71,10 @@ def test_the_digest_covers_the_window() -> None:
               replace(window, layers=window.layers[1:]), replace(window, layers=window.layers[:-1])]  # fmt: skip
     assert len({each.digest for each in (window, *others)}) == 6
     state = undoing().attempt.state
-    for other in (replace(window, due=window.due[:1]), replace(window, checkers=1), *others):
+    for other in others:
         assert replace(state, window=other).summarise(b"t").digest != state.summarise(b"t").digest
+    for facts in ({"undo": state.summary.undo[:1]}, {"undo_checkers": 1}):
+        assert state.with_facts(**facts).summarise(b"t").digest != state.summarise(b"t").digest
 
 
 def test_the_window_holds_the_last_steps_and_knows_that_there_were_more() -> None:
@@ -79,11 +82,12 @@ def test_the_window_holds_the_last_steps_and_knows_that_there_were_more() -> Non
     window = attempt.state.window
     assert [layer.step for layer in window.layers] == [0, 1]
     assert not window.forgotten
-    after = moved_on(attempt, replace(attempt.state, step=3), ()).window
+    state = moved_on(attempt, attempt.state.with_facts(step=3), ())
+    after = state.window
     assert [layer.step for layer in after.layers] == [1, 2]
     assert after.forgotten
-    assert not after.due
-    assert all(layer.past.own_D is None and not layer.past.state.window.layers for layer in after.layers)
+    assert not state.summary.undo
+    assert all(layer.record.own_D is None and not layer.record.state.window.layers for layer in after.layers)
 
 
 def test_without_undo_there_is_no_window() -> None:
@@ -95,11 +99,12 @@ def test_without_undo_there_is_no_window() -> None:
 def test_every_removed_peer_is_examined_once() -> None:
     attempt = complete(2, undo=8).attempt
     gone = Ban(2, 0, 3, "silent", None, removed=True)
-    state = replace(attempt.state, step=3, bans=(gone,), roster=attempt.roster.without([3]))
-    window = moved_on(attempt, state, ()).window
-    steps = [layer.step for layer in window.layers if 3 in layer.contributors]
-    assert window.due == tuple(Contribution(step, 0, 3) for step in steps) != ()
-    assert (window.checkers, window.examined) == (2, 1)
+    state = state_with(attempt.state, step=3, bans=(gone,), roster=attempt.roster.without([3]))
+    after = moved_on(attempt, state, ())
+    window = after.window
+    steps = [layer.step for layer in window.layers if 3 in layer.record.contributors]
+    assert after.summary.undo == tuple(Contribution(step, 0, 3) for step in steps) != ()
+    assert (after.summary.undo_checkers, window.examined) == (2, 1)
     assert not moved_on(attempt, replace(state, window=window), ()).window.undone
 
 
@@ -120,16 +125,16 @@ def test_the_state_goes_back_to_before_the_first_lie(
     assert [layer.step for layer in window.layers] == [0, 1, 2, 3, 4]
     attempt.state = replace(attempt.state, window=window)
     items = [Contribution(step, 0, owner) for step, owner in lies]
-    after = moved_on(attempt, replace(attempt.state, step=6, parameters_D=torch.ones(19)), items)
+    after = moved_on(attempt, state_with(attempt.state, step=6, parameters_D=torch.ones(19)), items)
     (told,) = undone(attempt, after)
-    first = min(window.due)
+    first = min(attempt.state.summary.undo)
     assert (told.to_step, told.lost, told.older) == (to_step, lost, forgotten and first in items)
     assert told.lies == lies
     if to_step is None:
         assert torch.equal(after.parameters_D, torch.ones(19))
         assert after.window.layers == window.layers
     else:
-        before = window.layers[to_step].past.state
+        before = window.layers[to_step].record.state
         assert after.parameters_D is before.parameters_D
         assert after.optimiser_D is before.optimiser_D
         assert after.norms == before.norms
@@ -151,7 +156,7 @@ def test_a_report_without_its_words_is_malformed(holds: tuple[bool, ...]) -> Non
 
 def test_both_sides_of_a_disagreement_are_judged_by_what_is_true() -> None:
     attempt = undoing().attempt
-    item = attempt.state.window.due[0]
+    item = attempt.state.summary.undo[0]
     doubter, believer = words(attempt)[item]
     for peer, word in ((doubter, False), (believer, True)):
         share = attempt.shares[peer]
@@ -173,7 +178,7 @@ def test_both_sides_of_a_disagreement_are_judged_by_what_is_true() -> None:
 
 def test_a_contribution_is_asked_for_once_and_compared_with_its_commitment() -> None:
     attempt = undoing().attempt
-    item, rechecks = attempt.state.window.due[0], Rechecks()
+    item, rechecks = attempt.state.summary.undo[0], Rechecks()
     (wanted,) = rechecks.want(attempt, item)
     past = earlier(attempt, item)
     assert (wanted.purpose, wanted.step, wanted.peer) == (Purpose.UNDO, item.step, item.owner)

@@ -13,29 +13,39 @@ from btard.node.protocol.adjudication.verdict import Judgement
 from btard.node.protocol.attempt.validators import Draw
 from btard.node.protocol.attempt.verification import NormWindow
 from btard.node.protocol.roster import Roster
-from btard.node.protocol.state.state import Ban, State, Summary, genesis_randomness, norms_digest, parameters_digest
+from btard.node.protocol.state.state import (
+    Ban,
+    Certified,
+    State,
+    Summary,
+    genesis_randomness,
+    norms_digest,
+    parameters_digest,
+)
 from btard.node.protocol.state.transition import next_state, void_state
-from btard.node.protocol.state.undo_window import Contribution
+from btard.node.protocol.state.undo_window import Contribution, Window
 from btard.node.protocol.wire.messages import Removal
 from tests.protocol_attempts import complete
 
 SIX = Roster.genesis(bytes([peer]) * 32 for peer in range(6))
-STATE = State(4, torch.ones(3), torch.zeros(3), genesis_randomness(0), SIX, draw=Draw((1, 2, 3), 1))
+GENESIS = State.genesis(SIX, 0, torch.ones(3), torch.zeros(3))
+STATE = GENESIS.with_facts(step=4, validators=(1, 2, 3), validator_count=1)
 BAN = Ban(3, 0, 5, "gradient", 1, True)
 
 COVERED = [
-    ("step", replace(STATE, step=5)),
+    ("step", STATE.with_facts(step=5)),
     ("parameters", replace(STATE, parameters_D=torch.tensor([1.0, 1.0, 1.0000001]))),
     ("optimiser", replace(STATE, optimiser_D=torch.ones(3))),
-    ("r", replace(STATE, r=bytes(32))),
+    ("r", STATE.with_facts(r=bytes(32))),
     ("roster", replace(STATE, roster=SIX.without([5]))),
     ("bans", replace(STATE, bans=(BAN,))),
     ("norms", replace(STATE, norms=NormWindow(((1.0,),)))),
-    ("draw", replace(STATE, draw=Draw((2, 1, 3), 1))),
-    ("number of pairs", replace(STATE, draw=Draw((1, 2, 3), 0))),
-    ("fingerprints", replace(STATE, fingerprints=b"other")),
-    ("probation", replace(STATE, probation=((5, 1),))),
-    ("returns", replace(STATE, returned=((5, 4),))),
+    ("window", replace(STATE, window=Window(forgotten=True))),
+    ("draw", STATE.with_facts(validators=(2, 1, 3))),
+    ("number of pairs", STATE.with_facts(validator_count=0)),
+    ("fingerprints", STATE.with_facts(fingerprints=b"other")),
+    ("probation", STATE.with_facts(probation=((5, 1),))),
+    ("returns", STATE.with_facts(returned=((5, 4),))),
 ]
 
 
@@ -47,6 +57,20 @@ def test_the_digest_covers(other: State) -> None:
 def test_the_digest_covers_the_transcript_and_nothing_else() -> None:
     assert STATE.summarise(b"t").digest != STATE.summarise(b"u").digest
     assert replace(STATE, summary=STATE.summarise(b"t")).summarise(b"t") == STATE.summarise(b"t")
+
+
+def test_at_genesis_nothing_is_certified_and_the_draw_is_empty() -> None:
+    assert GENESIS.certified is None
+    assert (GENESIS.step, GENESIS.summary.r, GENESIS.draw) == (0, genesis_randomness(0), Draw())
+    assert STATE.certified == Certified(STATE.summary, ()) and STATE.draw == Draw((1, 2, 3), 1)
+
+
+def test_a_verdict_since_is_in_the_state_and_not_in_what_was_signed() -> None:
+    after = STATE.punished(4, 0, (Removal(5, "silent", None),), reform=False)
+    assert after.summary is STATE.summary and 5 in after.summary.active
+    assert 5 not in after.roster.active and [ban.peer for ban in after.bans] == [5]
+    fresh = after.summarise(b"t")
+    assert (fresh.active, fresh.bans) == (after.roster.active, after.bans)
 
 
 def test_every_field_of_a_summary_counts() -> None:
@@ -96,10 +120,11 @@ def test_the_next_state_of_an_honest_step() -> None:
     expected_D, _ = attempt.tools.optimiser.apply(before.parameters_D, before.optimiser_D, [aggregate_D], 1)
     assert torch.equal(after.parameters_D, expected_D)
     assert torch.equal(before.parameters_D, parameters_D), "a tensor is never changed after it was committed to"
-    assert (after.step, after.r, after.bans) == (2, attempt.r, ())
+    assert (after.step, after.summary.r, after.bans) == (2, attempt.r, ())
     assert len(after.norms.steps) == len(before.norms.steps) + 1
     assert len(after.norms.steps[-1]) == 6 * len(attempt.contributors)
     assert set(after.draw.order) == set(attempt.contributors)
+    assert after.summary == after.summarise(attempt.transcript.digest), "what CLOSE signs"
 
 
 def test_the_last_step_moves_nothing_and_draws_nobody() -> None:

@@ -8,22 +8,25 @@ from dataclasses import replace
 import pytest
 
 from btard.node.protocol.attempt.attempt import Attempt
-from btard.node.protocol.state.snapshot import Past
-from btard.node.protocol.state.undo_window import Contribution, Layer, Window, layer_digest
+from btard.node.protocol.attempt.record import AttemptRecord
+from btard.node.protocol.state.undo_window import Contribution, Layer, Restoration, Window, layer_digest, recheck_shares
+from btard.node.protocol.wire.encoding import encode_body
+from btard.node.protocol.wire.messages import Commit, Phase, Signed
 from tests.protocol_attempts import complete, replace_state
 
 R = bytes(range(32))
 
 
-def past(step: int, number: int = 0) -> Past:
-    """A committed attempt without anything in it."""
+def past(step: int, number: int = 0, contributors: tuple[int, ...] = ()) -> AttemptRecord:
+    """A committed attempt with nothing in it but COMMITs, of which only contributors' have digests of parts."""
     attempt: Attempt = complete().attempt
     replace_state(attempt, step=step)
-    return Past(attempt.state, number, (), (), {}, None, b"", 0)
+    commits = (Commit(attempt.slot(Phase.COMMIT, peer), (), (b"d",) * (peer in contributors), b"") for peer in range(6))
+    return AttemptRecord(attempt.state, number, {Phase.COMMIT: tuple(Signed(encode_body(c), b"") for c in commits)})
 
 
 def layer(step: int, contributors: tuple[int, ...], number: int = 0) -> Layer:
-    return Layer(past(step, number), contributors, bytes([step, number]))
+    return Layer(past(step, number, contributors), bytes([step, number]))
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +55,7 @@ def test_whose_contributions_are_kept(
 
 def test_a_contribution_is_found_in_the_attempt_that_stood(window: Window) -> None:
     for item in window.of((0, 1, 2)):
-        assert (window.layer(item).step, window.layer(item).past.number) == (item.step, item.attempt)
+        assert (window.layer(item).step, window.layer(item).record.number) == (item.step, item.attempt)
     with pytest.raises(StopIteration):
         window.layer(Contribution(4, 0, 0))
 
@@ -67,14 +70,13 @@ def test_the_digest_binds_layers_in_their_order_and_leaves_out_what_close_says_e
         replace(window, examined=1),
     ]
     assert len({each.digest for each in (window, *others)}) == 1 + len(others)
-    same = replace(window, due=window.of((1,)), checkers=2)
+    same = replace(window, undone=Restoration((1,), (), None, 0, older=False))
     assert same.digest == window.digest
 
 
 def test_a_layer_binds_its_place_its_state_and_its_transcript() -> None:
     one = past(3)
-    assert one.state.summary is not None
-    otherwise = replace(one, state=replace(one.state, summary=None))
+    otherwise = replace(one, state=one.state.with_facts(r=b"another"))
     made = [
         layer_digest(one, b"t"),
         layer_digest(one, b"u"),
@@ -88,14 +90,14 @@ def test_a_layer_binds_its_place_its_state_and_its_transcript() -> None:
 
 def test_nobody_checks_oneself_even_where_nobody_else_is_left() -> None:
     due = (Contribution(3, 0, 1), Contribution(4, 0, 2))
-    shares = Window(due=due, checkers=3).shares((1,), R)
+    shares = recheck_shares(due, 3, (1,), R)
     assert shares == {1: (due[1],)}
-    assert Window(due=due, checkers=3).shares((), R) == {}
+    assert recheck_shares(due, 3, (), R) == {}
 
 
 def test_one_checker_never_gets_the_same_contribution_twice() -> None:
     due = tuple(Contribution(step, 0, 9) for step in range(5))
     for checkers in (1, 2, 3, 7):
-        shares = Window(due=due, checkers=checkers).shares((0, 1, 2), R)
+        shares = recheck_shares(due, checkers, (0, 1, 2), R)
         assert all(len(set(share)) == len(share) for share in shares.values())
         assert sum(len(share) for share in shares.values()) == 5 * min(checkers, 3)

@@ -22,6 +22,7 @@ from btard.node.protocol.api.events import (
     SetTimer,
 )
 from btard.node.protocol.api.notices import PhaseEntered
+from btard.node.protocol.attempt.attempt import Attempt
 from btard.node.protocol.roster import Roster
 from btard.node.protocol.state.state import Ban, State
 from btard.node.protocol.state_sync.client import ASK, PULL, StateSyncClient
@@ -46,18 +47,17 @@ class Case:
         self.truth, self.past, self.out = round_.attempt.state, round_.past, list[Output]()
         self.settings = replace(round_.attempt.settings, probation=probation)
         genesis = Roster.genesis(self.truth.roster.keys)
-        known = State(0, torch.zeros(19), torch.zeros(19), b"", genesis)
+        known = State.genesis(genesis, 0, torch.zeros(19), torch.zeros(19))
         self.client = StateSyncClient(self.settings, round_.attempt.tools, ME, b"secret", known, self.out)
 
     def lesson(self, past: bool = False, **changes: object) -> Snapshot:
         """The true state with changes, signed by all: by default it holds no place for peer 5."""
-        assert self.truth.summary is not None
         changes = {"bans": (GONE,), "active": OTHERS, **changes}
         summary = put(self.truth.summary, **changes)
         where = (self.settings.run, Roster.genesis(self.truth.roster.keys).digest, summary.step - 1, 0)
         closes = (Close(Slot(*where, Phase.CLOSE, by), (), summary.digest) for by in range(PEERS))
         now = Certified(summary, tuple(signed_by(body.slot.sender, body) for body in closes))
-        return Snapshot(now, snapshot_of(self.truth, self.past).past if past else None)
+        return Snapshot(now, snapshot_of(self.truth, self.past.record()).past if past else None)
 
     def welcome(self) -> Snapshot:
         """The state that lets peer 5 back, with the step before."""
@@ -263,7 +263,8 @@ def test_whom_a_state_lets_in_goes_on_with_what_it_would_know_if_it_had_been_the
     found = case.client.resumption
     assert found is not None and found.past is not None
     assert (found.state.step, found.number, found.state.roster.active) == (2, 0, tuple(range(PEERS)))
-    assert found.state.norms == case.truth.norms and found.past.r == past.r
+    again = Attempt.of(found.past, past.settings, past.tools, ME, b"secret")
+    assert found.state.norms == case.truth.norms and again.r == past.r
     assert found.past.aggregates == {owner: past.aggregates[owner] for owner in past.aggregators}
     assert torch.equal(found.past.state.parameters_D, past.state.parameters_D)
 

@@ -15,9 +15,9 @@ from btard.node.protocol.state_sync.messages import (
     Past,
     Snapshot,
     after_dispute,
+    by_phase,
     complete,
     decode_snapshot,
-    finished_phases,
     snapshot_of,
 )
 from btard.node.protocol.wire.encoding import encode
@@ -34,7 +34,7 @@ def told() -> tuple[State, Attempt, Snapshot]:
     """The state before step 2, the attempt that led to it, and what a newcomer of step 2 is told."""
     round_ = complete_round()
     assert round_.past is not None
-    return round_.attempt.state, round_.past, snapshot_of(round_.attempt.state, round_.past)
+    return round_.attempt.state, round_.past, snapshot_of(round_.attempt.state, round_.past.record())
 
 
 def test_a_newcomer_is_told_the_step_before_and_others_are_not() -> None:
@@ -49,7 +49,7 @@ def test_a_newcomer_is_told_the_step_before_and_others_are_not() -> None:
 def test_before_step_1_there_is_no_certified_state() -> None:
     round_ = complete_round(step=1)
     assert round_.past is not None
-    past = snapshot_of(round_.attempt.state, round_.past).past
+    past = snapshot_of(round_.attempt.state, round_.past.record()).past
     assert past is not None and past.before is None
 
 
@@ -132,8 +132,10 @@ def test_what_is_told_of_a_step_is_all_of_it(change: Callable[[Past, Attempt], P
 def test_the_phases_of_messages_are_told_apart_whatever_their_order() -> None:
     _, attempt, snapshot = told()
     assert snapshot.past is not None
-    assert finished_phases(snapshot.past.messages[::-1]) == attempt.transcript.finished
-    assert finished_phases(()) == ()
+    found = by_phase(snapshot.past.messages[::-1])
+    assert tuple(found) == attempt.transcript.finished
+    assert all(set(said) == set(attempt.transcript.signed(phase).values()) for phase, said in found.items())
+    assert by_phase(()) == {}
 
 
 # --- what a dispute adds ----------------------------------------------------------------------------------------------
@@ -146,7 +148,6 @@ def test_the_phases_of_messages_are_told_apart_whatever_their_order() -> None:
 )
 def test_removals_of_the_outcomes_come_on_top_of_the_state(removals: tuple[int, ...], active: tuple[int, ...]) -> None:
     state, past, _ = told()
-    assert state.summary is not None
     end = tuple(Removal(peer, "silent", None) for peer in removals)
     outcomes = tuple(
         signed_by(by, Outcome(past.slot(Phase.OUTCOME, by), (), state.summary.digest, end)) for by in range(4)

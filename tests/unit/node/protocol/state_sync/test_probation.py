@@ -46,7 +46,7 @@ from btard.node.protocol.state_sync.probation import (
 from btard.node.protocol.wire.bulk import BulkKey, BulkKind
 from btard.node.protocol.wire.encoding import decode_body, encode_body, signing_bytes
 from btard.node.protocol.wire.messages import Body, Close, Hello, Join, Outcome, Phase, Report, Signed
-from tests.protocol_attempts import changed, complete
+from tests.protocol_attempts import changed, complete, state_with
 from tests.simulation.stage import Stage, run_until, set_up
 
 GONE, OTHER = 5, 4
@@ -110,8 +110,8 @@ def test_a_roster_grows_by_returns_and_shrinks_by_what_came_after_them() -> None
     at = {step: genesis.at(bans, returned, step, 0).active for step in (3, 4, 6, 7, 9, 10)}
     assert at == {3: (0, 1, 2, 3, 4, 5), 4: (0, 2, 3, 4, 5), 6: (0, 3, 4, 5), 7: (0, 1, 3, 4, 5), 9: (0, 1, 3, 4, 5),
                   10: (0, 3, 4, 5)}  # fmt: skip
-    assert replace(stage_and_state()[1], bans=bans, returned=()).removed_faults == 3
-    assert replace(stage_and_state()[1], bans=bans[:2], returned=returned).removed_faults == 1
+    assert state_with(stage_and_state()[1], bans=bans, returned=()).removed_faults == 3
+    assert state_with(stage_and_state()[1], bans=bans[:2], returned=returned).removed_faults == 1
 
 
 # --- whom to believe ----------------------------------------------------------------------------------------------
@@ -133,7 +133,6 @@ def signed_by(stage: Stage, peer: int, body: Body) -> Signed:
 def lie(signers: tuple[int, ...]) -> Snapshot:
     """Another state than the agreed one, in a certificate of those who sign it."""
     stage, state = stage_and_state()
-    assert state.summary is not None
     false = msgspec.structs.replace(state.summary, parameters=bytes(32))
     signed = []
     for old in state.certificate:
@@ -317,15 +316,15 @@ def test_correct_gradients_are_counted_until_they_are_enough() -> None:
     _, state = stage_and_state()
     out = state.roster.without((GONE, OTHER))
     bans = (ban(GONE, "silent"), ban(OTHER, "silent"), ban(OTHER, "gradient"))
-    state = replace(state, bans=bans, roster=out, probation=((OTHER, 2), (GONE, 1)))
+    state = state_with(state, bans=bans, roster=out, probation=((OTHER, 2), (GONE, 1)))
     once = Review((), (OTHER, GONE)).applied(state, 4, 3)
-    assert (once.probation, once.returned, once.roster.active) == (((GONE, 2),), (), (0, 1, 2, 3)), (
+    assert (once.summary.probation, once.summary.returned, once.roster.active) == (((GONE, 2),), (), (0, 1, 2, 3)), (
         "one is guilty since"
     )
     idle = Review().applied(once, 5, 3)
-    assert (idle.probation, idle.returned, idle.roster.active) == (((GONE, 2),), (), (0, 1, 2, 3))
+    assert (idle.summary.probation, idle.summary.returned, idle.roster.active) == (((GONE, 2),), (), (0, 1, 2, 3))
     back = Review((), (GONE,)).applied(idle, 6, 3)
-    assert (back.probation, back.returned, back.roster.active) == ((), ((GONE, 6),), (0, 1, 2, 3, GONE))
+    assert (back.summary.probation, back.summary.returned, back.roster.active) == ((), ((GONE, 6),), (0, 1, 2, 3, GONE))
 
 
 def test_a_review_waits_for_what_it_compares_with() -> None:

@@ -61,10 +61,10 @@ class Case:
     def welcome(self) -> State:
         """The same state, if it lets peer 5 back."""
         roster = replace(self.state.roster, active=(0, 1, 2, 3, GONE))
-        return replace(self.state, roster=roster, returned=((GONE, 2),))
+        return replace(self.state, roster=roster).with_facts(returned=((GONE, 2),))
 
     def later(self, step: int) -> State:
-        state = replace(self.state, step=step)
+        state = self.state.with_facts(step=step)
         return replace(state, summary=state.summarise(b"t"))
 
     def join(self, step: int, gradient: bytes = bytes(32)) -> Signed:
@@ -124,7 +124,7 @@ def test_who_knows_the_newest_state_waits_for_the_next(case: Case) -> None:
 
 
 def test_before_the_first_certified_state_there_is_nothing_to_tell(case: Case) -> None:
-    assert case.hears(TranscriptRequested(GONE, -1, 0), replace(case.state, summary=None))
+    assert case.hears(TranscriptRequested(GONE, -1, 0), case.state.with_facts(step=0))
     assert case.took() == []
 
 
@@ -134,7 +134,7 @@ def test_a_process_that_knows_nothing_any_more_is_told(case: Case) -> None:
 
 
 def test_whom_a_state_lets_back_is_told_the_step_before(case: Case) -> None:
-    whole = SendSnapshot((GONE,), snapshot_of(case.welcome, case.past))
+    whole = SendSnapshot((GONE,), snapshot_of(case.welcome, case.past.record()))
     case.hears(TranscriptRequested(GONE, 2, 0))
     case.took()
     case.server.teach(case.welcome, case.past)

@@ -8,57 +8,74 @@ import msgspec
 import torch
 
 from btard.node.protocol.attempt.attempt import Attempt
-from btard.node.protocol.attempt.transcript import Added
-from btard.node.protocol.state.snapshot import Past, add
+from btard.node.protocol.attempt.record import AttemptRecord
 from btard.node.protocol.wire.encoding import decode_body, encode_body
 from btard.node.protocol.wire.messages import Commit, Phase, Signed, Suspect
-from tests.protocol_attempts import complete, said
+from tests.protocol_attempts import complete, said, stopped
 
 BAD = 5
 
 
+def restored(record: AttemptRecord, like: Attempt, me: int = 0, secret: bytes = b"secret") -> Attempt:
+    return Attempt.of(record, like.settings, like.tools, me, secret)
+
+
 def again(attempt: Attempt, me: int = 0) -> Attempt:
-    return Past.of(attempt).attempt(attempt.settings, attempt.tools, me, b"secret")
+    return restored(attempt.record(), attempt, me)
 
 
 def test_an_attempt_comes_back_as_it_was() -> None:
     attempt = complete().attempt
     attempt.publications[(2, 0, BAD, 3)] = torch.ones(3)
     back = again(attempt)
-    for name in ("where", "me", "contributors", "pairs", "r", "iterations", "own_D", "state"):
+    for name in ("where", "me", "contributors", "pairs", "r", "own_D", "state"):
         assert getattr(back, name) is getattr(attempt, name) or getattr(back, name) == getattr(attempt, name), name
     assert torch.equal(back.z, attempt.z) and attempt.z.numel()
     assert back.transcript.digest == attempt.transcript.digest and back.transcript.finished
     assert list(back.transcript.everything()) == list(attempt.transcript.everything())
     assert (back.aggregates, back.publications) == (attempt.aggregates, attempt.publications)
+    assert back.record() == attempt.record() and attempt.record().contributors == attempt.contributors
+
+
+def test_it_holds_each_message_once_and_the_finished_phases_whole() -> None:
+    attempt = complete().attempt
+    record = attempt.record()
+    assert tuple(record.phases) == attempt.transcript.finished and record.step == attempt.step
+    for phase, messages in record.phases.items():
+        assert [decode_body(signed.body).slot.sender for signed in messages] == list(attempt.roster.active), phase
+    flat = [signed for messages in (*record.phases.values(), record.others) for signed in messages]
+    assert len(flat) == len(set(flat)) and set(flat) == set(attempt.transcript.everything())
 
 
 def test_what_proves_misconduct_is_kept_too() -> None:
     attempt = complete().attempt
     other = msgspec.structs.replace(said(attempt, Commit, BAD), randomness=b"2" * 32)
     suspicion = Suspect(attempt.slot(Phase.SUSPECT, 1), (), Phase.CLOSE, BAD)
-    for body in (other, suspicion):
-        attempt.transcript.add(body, Signed(encode_body(body), bytes(64)))
+    added = [Signed(encode_body(body), bytes(64)) for body in (other, suspicion)]
+    for body, signed in zip((other, suspicion), added, strict=True):
+        attempt.transcript.add(body, signed)
+    assert set(added) <= set(attempt.record().others)
     back = again(attempt).transcript
     assert back.conflicts == attempt.transcript.conflicts != {}
     assert back.suspects == attempt.transcript.suspects != {}
     assert back.split is None
+    assert list(back.everything()) == list(attempt.transcript.everything())
 
 
 def test_an_attempt_in_its_midst_has_no_randomness_yet() -> None:
-    attempt = complete().attempt
-    attempt.r, attempt.z = b"", torch.empty(0)
-    back = again(attempt)
+    _, round_ = stopped(2, "REVEAL")
+    back = again(round_.attempt)
+    assert back.transcript.finished == round_.attempt.transcript.finished != ()
     assert back.r == b"" and back.z.numel() == 0
 
 
 def test_what_comes_back_is_a_copy() -> None:
     attempt = complete().attempt
-    kept = Past.of(attempt)
-    first = kept.attempt(attempt.settings, attempt.tools, 0, b"secret")
+    kept = attempt.record()
+    first = restored(kept, attempt)
     first.aggregates.clear()
     first.publications[(0, 0, 0, 0)] = torch.ones(1)
-    second = kept.attempt(attempt.settings, attempt.tools, 0, b"secret")
+    second = restored(kept, attempt)
     assert set(second.aggregates) == set(attempt.aggregates) != set() and not second.publications
 
 
@@ -66,25 +83,17 @@ def test_who_had_no_place_in_it_sees_it_as_any_other_would() -> None:
     """A peer that has been let back since."""
     attempt = complete().attempt
     assert again(attempt, me=3).me == 3
-    kept = Past.of(attempt)
-    kept = replace(kept, state=replace(kept.state, roster=kept.state.roster.without((0,))), messages=(), finished=())
-    assert kept.attempt(attempt.settings, attempt.tools, 0, b"secret").me == 1
+    kept = attempt.record()
+    kept = replace(kept, state=replace(kept.state, roster=kept.state.roster.without((0,))), phases={}, others=())
+    assert restored(kept, attempt).me == 1
 
 
 def test_its_share_follows_from_the_secret_and_the_place() -> None:
     attempt = complete().attempt
-    kept = Past.of(attempt)
+    kept = attempt.record()
 
     def share(number: int, secret: bytes) -> bytes:
-        return replace(kept, number=number).attempt(attempt.settings, attempt.tools, 0, secret).share.x
+        return restored(replace(kept, number=number), attempt, 0, secret).share.x
 
     assert share(0, b"secret") == share(0, b"secret")
     assert len({share(0, b"secret"), share(1, b"secret"), share(0, b"another")}) == 3
-
-
-def test_messages_are_added_once() -> None:
-    attempt = complete().attempt
-    messages = tuple(attempt.transcript.everything())
-    add(attempt, messages)
-    assert tuple(attempt.transcript.everything()) == messages
-    assert attempt.transcript.add(decode_body(messages[0].body), messages[0]) is Added.DUPLICATE
