@@ -23,7 +23,8 @@ import pytest
 from btard import Experiment, Result
 from btard.launcher import backends
 from btard.launcher.backends.local import LocalBackend
-from btard.launcher.run.cluster import Silent, run
+from btard.launcher.run.cluster import run
+from btard.launcher.run.observer import Silent
 
 PATIENCE_S = 60.0
 

@@ -55,7 +55,6 @@ OWN_TESTS = {
     "btard.node.protocol.adjudication.complaints": ("tests/unit/node/protocol/adjudication/test_complaints.py",),
     "btard.node.protocol.evidence.format": ("tests/unit/node/protocol/evidence/test_verifier.py",),
     "btard.node.protocol.adjudication.accusations": ("tests/unit/node/protocol/adjudication/test_charges.py",),
-    "btard.node.protocol.attempt.ending": ("tests/simulation/test_protocol_disputes.py",),
     "btard.node.protocol.state_sync.probation": ("tests/unit/node/protocol/state_sync/test_probation.py",),
     "btard.node.protocol.evidence.verifier": ("tests/unit/node/protocol/evidence/test_verifier.py",),
     "btard.node.protocol.evidence.replay": ("tests/unit/node/protocol/evidence/test_verifier.py",),

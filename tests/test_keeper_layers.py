@@ -53,7 +53,7 @@ def test_an_undo_step_goes_on_from_disk_as_from_memory(tmp_path: Path) -> None:
     assert (held.forgotten, held.examined) == (known.forgotten, known.examined)
     assert held.digest == known.digest
     assert at.state.summarise(b"t").digest == peer.state.summarise(b"t").digest
-    attempt = Attempt(peer.settings, peer.tools, at.state, 0, 0, Share(b"", b""))
+    attempt = Attempt(peer.shared.settings, peer.shared.tools, at.state, 0, 0, Share(b"", b""))
     assert peer.attempt is not None
     assert attempt.shares == peer.attempt.shares
     for item in at.state.summary.undo:

@@ -14,8 +14,9 @@ from threading import Event, Thread
 import click
 
 from btard.launcher.monitor.state import Record
-from btard.launcher.run.cluster import Silent, run
+from btard.launcher.run.cluster import run
 from btard.launcher.run.experiment import Experiment
+from btard.launcher.run.observer import Silent
 from btard.launcher.run.summary import FINISHED
 from btard.node.errors import BackendError
 from btard.node.storage import journal

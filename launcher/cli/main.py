@@ -86,13 +86,14 @@ def run(
         return
     from btard.launcher.cli import ending
     from btard.launcher.monitor import live_view
+    from btard.launcher.run.observer import Observer
 
     if tensorboard:
         from btard.launcher.export.command import check_tensorboard
 
         check_tensorboard()
     console = _console(stderr=as_json)
-    observer: cluster.Observer = live_view.LiveView(console)
+    observer: Observer = live_view.LiveView(console)
     if grafana is not None:
         from btard.launcher.monitor.grafana import AUTH_VARIABLE, Annotator
 

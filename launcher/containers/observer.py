@@ -22,6 +22,7 @@ from btard.launcher.monitor.exporter import Exporter
 from btard.launcher.monitor.live_view import LiveView
 from btard.launcher.run import cluster, plan, removals
 from btard.launcher.run.interrupts import Interrupts
+from btard.launcher.run.observer import Observer
 from btard.launcher.run.plan import Plan
 from btard.launcher.run.run_directory import RunDirectory, RunRecord, read_record
 from btard.node.errors import BtardError, ConfigError
@@ -78,7 +79,7 @@ def observe(record: RunRecord, root: Path, port: int) -> int:
     return exits.of_run(result.summary.outcome, result.signum, violated=False, honest_removed=removed)
 
 
-def _annotated(inner: cluster.Observer, root: Path) -> cluster.Observer:
+def _annotated(inner: Observer, root: Path) -> Observer:
     """The same with attacks and bans written to Grafana, where one was started."""
     password = places.grafana(root) / PASSWORD_FILE
     try:

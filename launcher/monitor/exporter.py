@@ -8,7 +8,7 @@ from pathlib import Path
 
 from btard.launcher.monitor.ground_truth import Event, GroundTruth
 from btard.launcher.monitor.state import Record, RunState
-from btard.launcher.run.cluster import Observer
+from btard.launcher.run.observer import Observer
 from btard.launcher.run.plan import Plan
 from btard.launcher.run.summary import Summary
 from btard.node.metrics.http import MetricsEndpoint

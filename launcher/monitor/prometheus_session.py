@@ -9,7 +9,7 @@ from pathlib import Path
 from btard.launcher.monitor.exporter import Exporter, Listener
 from btard.launcher.monitor.prometheus import Prometheus
 from btard.launcher.monitor.state import Record, RunState
-from btard.launcher.run.cluster import Observer
+from btard.launcher.run.observer import Observer
 from btard.launcher.run.plan import Plan
 from btard.launcher.run.run_directory import read_record
 from btard.launcher.run.summary import Summary

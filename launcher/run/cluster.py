@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 from btard.launcher import backends
-from btard.launcher.monitor.state import Record, RunState
+from btard.launcher.monitor.state import RunState
 from btard.launcher.monitor.watch import Watch
 from btard.launcher.run import control, data, exit_report, initial_parameters, plan, run_directory, scoring, summary
 from btard.launcher.run.experiment import Experiment, kept
 from btard.launcher.run.interrupts import Interrupts
+from btard.launcher.run.observer import Observer, Silent
 from btard.launcher.run.plan import Plan
 from btard.launcher.run.player import LOOK_SECONDS, play_of
 from btard.launcher.run.summary import FAILED, FINISHED, INTERRUPTED, TIMEOUT, Ending, Summary
@@ -24,44 +24,6 @@ from btard.node.plugins import extensions
 POLL_SECONDS = 0.2
 BIND_SECONDS = 120.0
 ATTACKER_GRACE_SECONDS = 10.0
-
-
-class Observer(Protocol):
-    """Who is told of a run's progress: the live view, or nobody."""
-
-    def note(self, line: str) -> None:
-        """One line for people."""
-
-    def began(self, plan: Plan, run_dir: Path, state: RunState) -> None:
-        """The workers are being started; `state` is updated in place from now on."""
-
-    def saw(self, records: Sequence[Record]) -> None:
-        """New journal records, already folded into the state; called several times a second, also without any."""
-
-    def ended(self) -> None:
-        """No worker is left."""
-
-    def scored(self, summary: Summary) -> None:
-        """The summary is written."""
-
-
-class Silent:
-    """An observer that tells nobody."""
-
-    def note(self, line: str) -> None:
-        """Drop the line."""
-
-    def began(self, plan: Plan, run_dir: Path, state: RunState) -> None:
-        """Do nothing."""
-
-    def saw(self, records: Sequence[Record]) -> None:
-        """Do nothing."""
-
-    def ended(self) -> None:
-        """Do nothing."""
-
-    def scored(self, summary: Summary) -> None:
-        """Do nothing."""
 
 
 @dataclass(frozen=True, slots=True)

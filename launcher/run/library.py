@@ -6,6 +6,7 @@ from btard.launcher.run import cluster
 from btard.launcher.run.cluster import Result
 from btard.launcher.run.experiment import Experiment
 from btard.launcher.run.interrupts import Interrupted
+from btard.launcher.run.observer import Observer
 
 
 def run(experiment: Experiment, *, quiet: bool = False) -> Result:
@@ -27,7 +28,7 @@ def run(experiment: Experiment, *, quiet: bool = False) -> Result:
     return result
 
 
-def _progress() -> cluster.Observer:
+def _progress() -> Observer:
     from rich.console import Console
 
     from btard.launcher.monitor.live_view import LiveView

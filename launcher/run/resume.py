@@ -13,6 +13,7 @@ from btard.launcher.monitor.watch import Watch
 from btard.launcher.run import cluster, control, data, plan, run_directory
 from btard.launcher.run.experiment import Experiment
 from btard.launcher.run.interrupts import Interrupts
+from btard.launcher.run.observer import Observer, Silent
 from btard.launcher.run.run_directory import RunDirectory, RunRecord
 from btard.node import config as node_config
 from btard.node.config import WIRE_VERSION, NodeConfig
@@ -20,7 +21,7 @@ from btard.node.errors import ConfigError
 from btard.node.storage.recovery import MEMORY
 
 
-def resume(run_dir: Path, observer: cluster.Observer | None = None, timeout: float | None = None) -> cluster.Result:
+def resume(run_dir: Path, observer: Observer | None = None, timeout: float | None = None) -> cluster.Result:
     """Start the nodes of a run again, each where it was, and carry the run through.
 
     Args:
@@ -33,7 +34,7 @@ def resume(run_dir: Path, observer: cluster.Observer | None = None, timeout: flo
         BackendError: the run is still running, or the place does not work.
         DataError: the data set is gone, or a file of the run was damaged.
     """
-    observer = observer or cluster.Silent()
+    observer = observer or Silent()
     run_dir = run_dir.absolute()
     record = run_directory.read_record(run_dir)
     configs = _configs(run_dir, record)
@@ -77,7 +78,7 @@ def _configs(run_dir: Path, record: RunRecord) -> tuple[NodeConfig, ...]:
     return configs
 
 
-def _prepare(record: RunRecord, timeout: float | None, observer: cluster.Observer) -> plan.Plan:
+def _prepare(record: RunRecord, timeout: float | None, observer: Observer) -> plan.Plan:
     """What runs, as it was settled at the start: the scenario is in the record, its file may be gone."""
     experiment = msgspec.structs.replace(
         record.experiment, scenario=None, timeout=timeout, undo=record.run.undo, init=None

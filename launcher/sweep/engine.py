@@ -18,6 +18,7 @@ from btard.launcher.monitor.state import RunState
 from btard.launcher.run import cluster, plan
 from btard.launcher.run.experiment import IMPORTS
 from btard.launcher.run.interrupts import Interrupts
+from btard.launcher.run.observer import Silent
 from btard.launcher.run.plan import Device, Plan
 from btard.launcher.run.summary import FINISHED, INTERRUPTED
 from btard.launcher.sweep import rows
@@ -245,7 +246,7 @@ class _Attempt:
         return Ended(cell, WRONG, problem=problem, where=self._store.reject(where, cell.id))
 
 
-class _Follower(cluster.Silent):
+class _Follower(Silent):
     """Lends the state of a run to whoever shows the sweep."""
 
     def __init__(self, running: Running) -> None:

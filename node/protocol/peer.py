@@ -13,16 +13,13 @@ from btard.node.protocol.api.events import (
     BulkArrived,
     BulkKey,
     BulkRequested,
-    CancelTimer,
     DeadlinePassed,
-    Dropped,
     Forward,
     GradientReady,
     Input,
     MessageArrived,
     Output,
     Purpose,
-    RequestTranscript,
     Say,
     SetTimer,
     SnapshotArrived,
@@ -31,23 +28,24 @@ from btard.node.protocol.api.events import (
     TranscriptRequested,
     ViewArrived,
 )
-from btard.node.protocol.api.notices import Expelled, PhaseEntered
+from btard.node.protocol.api.notices import PhaseEntered
 from btard.node.protocol.attempt import timers
 from btard.node.protocol.attempt.attempt import Attempt
 from btard.node.protocol.attempt.deadlines import outcome_s
-from btard.node.protocol.attempt.gradient_requests import Gradients
+from btard.node.protocol.attempt.handshake import Greeting
+from btard.node.protocol.attempt.lateness import Watch
 from btard.node.protocol.attempt.lifecycle import AttemptLifecycle
 from btard.node.protocol.attempt.record import Resumption
-from btard.node.protocol.attempt.round import Round
-from btard.node.protocol.disputes.before import Before
 from btard.node.protocol.disputes.dispute import outcome_timer
 from btard.node.protocol.disputes.dolev_strong import round_timer
-from btard.node.protocol.peer_state import HELLO
-from btard.node.protocol.state_sync.client import ASK as ASK_STATE
-from btard.node.protocol.state_sync.client import PULL as PULL_STATE
-from btard.node.protocol.state_sync.client import StateSyncClient
+from btard.node.protocol.disputes.router import DisputeRouter
+from btard.node.protocol.peer_state import PeerState
+from btard.node.protocol.roster import Roster
+from btard.node.protocol.settings import Settings, Tools
+from btard.node.protocol.state.state import State
+from btard.node.protocol.state_sync import client as state_sync
 from btard.node.protocol.state_sync.messages import Snapshot
-from btard.node.protocol.wire.certificate import Certificate
+from btard.node.protocol.state_sync.server import StateSyncServer
 from btard.node.protocol.wire.messages import Phase
 
 _FromPeers = MessageArrived | ViewArrived | BulkRequested | TranscriptRequested
@@ -56,11 +54,70 @@ _RECALLS = 3
 """How often one peer may ask during one attempt of ours: it can be started again more than once within a deadline."""
 
 
-__all__ = ["HELLO", "Peer"]
+class Peer:
+    """One honest peer, as a driver sees it.
 
+    Its parts call each other from left to right: peer, lifecycle, router, previous attempt, and all of them what they
+    share.
 
-class Peer(AttemptLifecycle):
-    """One honest peer, as a driver sees it (its arguments: see `PeerState`)."""
+    Args:
+        settings, tools: see there.
+        roster: the genesis roster.
+        me: this peer's genesis id.
+        secret_seed: seed of its randomness shares, known to nobody else.
+        parameters_D: initial parameters, float32.
+    """
+
+    def __init__(
+        self, settings: Settings, tools: Tools, roster: Roster, me: int, secret_seed: bytes, parameters_D: Tensor
+    ) -> None:
+        self.shared = PeerState(settings, tools, roster, me, secret_seed, parameters_D)
+        self.greeting, self._watch = Greeting(settings, roster), Watch()
+        self.router = DisputeRouter(self.shared, self.greeting)
+        self.sync_server = StateSyncServer(settings, self.shared.tools, roster.keys, self.shared.out)
+        self.lifecycle = AttemptLifecycle(self.shared, self.router, self.greeting, self.sync_server, self._watch)
+        self.resumption: Resumption | None = None
+        """Where to go on at Start; None: with the greeting."""
+        self._away_s = 0.0
+        self.admitted = False
+        """The last input was a signed message or view whose signature and place held, and which has an effect: only
+        such ones are worth remembering."""
+
+    # --- what it holds ----------------------------------------------------------------------------------------
+
+    @property
+    def me(self) -> int:
+        """Its genesis id."""
+        return self.shared.me
+
+    @property
+    def state(self) -> State:
+        """The agreed state."""
+        return self.shared.state
+
+    @property
+    def past(self) -> Attempt | None:
+        """The attempt that the state was committed by; None in step 0."""
+        return self.shared.past
+
+    @property
+    def attempt(self) -> Attempt | None:
+        """The attempt under way; None before all peers have greeted."""
+        return self.shared.round.attempt if self.shared.round is not None else None
+
+    @property
+    def stopped(self) -> bool:
+        """It has finished, halted or been expelled: no input has an effect."""
+        return self.shared.stopped
+
+    @property
+    def comes_back(self) -> bool:
+        """Removed as gone, it asks to be let in again instead of ending."""
+        return self.shared.comes_back
+
+    @comes_back.setter
+    def comes_back(self, wanted: bool) -> None:
+        self.shared.comes_back = wanted
 
     def restore(self, resumption: Resumption, away_s: float = 0.0) -> None:
         """Before Start: go on where `snapshot` was taken, instead of greeting.
@@ -69,28 +126,35 @@ class Peer(AttemptLifecycle):
             resumption: the snapshot.
             away_s: how long ago it was taken: what others wait for in the attempt before has gone on meanwhile.
         """
-        self._resumed, self._away_s, self.comes_back = resumption, away_s, True
+        self.resumption, self._away_s, self.shared.comes_back = resumption, away_s, True
 
     @property
     def resumable(self) -> bool:
         """There is an attempt to go on with: we are in the roster (one input may begin an attempt and end it)."""
-        return self._round is not None and self.me in self.state.roster.active
+        return self.shared.round is not None and self.shared.me in self.shared.state.roster.active
 
     def snapshot(self) -> Resumption:
         """What `restore` needs, at the beginning of an attempt."""
-        assert self._round is not None
-        past = self.past.record() if self.past is not None else None
-        proofs = (*self._round.proofs, *self._proofs)
-        previous = self._previous.attempt if self._previous is not None else None
-        before = previous.record() if previous is not None and previous is not self.past else None
-        return Resumption(self.state, self._round.attempt.number, past, self._certificate, proofs, before)
+        shared, previous = self.shared, self.router.previous.round
+        assert shared.round is not None
+        past = shared.past.record() if shared.past is not None else None
+        proofs = (*shared.round.proofs, *shared.proofs)
+        before = previous.attempt.record() if previous is not None and previous.attempt is not shared.past else None
+        return Resumption(shared.state, shared.round.attempt.number, past, shared.certificate, proofs, before)
 
     def holdings(self) -> tuple[int, int, dict[BulkKey, Tensor]] | None:
         """Step and number of the attempt under way, and the tensors that its end depends on; None if there is none."""
-        if self._round is None:
-            return None
-        attempt = self._round.attempt
-        return attempt.step, attempt.number, self._round.transfers.held()
+        round_ = self.shared.round
+        return (round_.attempt.step, round_.attempt.number, round_.transfers.held()) if round_ is not None else None
+
+    def expects(self, via: int, key: BulkKey, size_bytes: int) -> bool:
+        """For the transport: would a tensor of this key and size be kept? Asked before memory is spent on it."""
+        client, round_ = self.shared.client, self.shared.round
+        if client is not None and client.expects(via, key, size_bytes // 4):
+            return True
+        return round_ is not None and round_.transfers.expects(via, key, size_bytes // 4)
+
+    # --- inputs -----------------------------------------------------------------------------------------------
 
     def handle(self, event: Input) -> list[Output]:
         """Take one input; return what follows from it, in the order in which it has to happen."""
@@ -98,18 +162,18 @@ class Peer(AttemptLifecycle):
             self._watch.now_s = event.now_s
             return []
         self.admitted = False
-        if self.stopped:
+        if self.shared.stopped:
             return []
         if isinstance(event, _FROM_PEERS) and not self._listens_to(event):
-            self.admitted = isinstance(event, MessageArrived) and self._sync_server.holds(event.signed)
+            self.admitted = isinstance(event, MessageArrived) and self.sync_server.holds(event.signed)
             return self._flush()
         match event:
             case Start():
-                self._greet() if self._resumed is None else self._resume(self._resumed)
+                self._start()
             case MessageArrived(via, signed):
-                self._admit(via, self._message(via, signed))
+                self._admit(via, self.router.message(via, signed))
             case ViewArrived(via, endorsed):
-                self._admit(via, self._view(via, endorsed))
+                self._admit(via, self.router.view(via, endorsed))
             case BulkArrived(via, key, values_P):
                 self._bulk(via, key, values_P)
             case BulkRequested(via, key):
@@ -122,230 +186,146 @@ class Peer(AttemptLifecycle):
                 self._gradient(event)
             case DeadlinePassed(name):
                 self._deadline(name)
-        while self._advance():
+        while self.lifecycle.advance():
             pass
         return self._flush()
 
     def _admit(self, via: int | None, refused: str | None) -> None:
         self.admitted = refused is None
         if refused is not None:
-            self._drop(via, refused)
+            self.shared.drop(via, refused)
 
     def _flush(self) -> list[Output]:
-        result = self._out.copy()
-        self._out.clear()
+        result = self.shared.out.copy()
+        self.shared.out.clear()
         return result
-
-    def expects(self, via: int, key: BulkKey, size_bytes: int) -> bool:
-        """For the transport: would a tensor of this key and size be kept? Asked before memory is spent on it."""
-        if self._candidate is not None and self._candidate.expects(via, key, size_bytes // 4):
-            return True
-        return self._round is not None and self._round.transfers.expects(via, key, size_bytes // 4)
 
     def _listens_to(self, event: _FromPeers) -> bool:
         """A removed peer's line carries nothing that counts, but it could still make us work; one that was only gone
         may ask to come back."""
-        via, active = event.via, self.state.roster.active
-        newcomer = any(peer == via and since == self.state.step for peer, since in self.state.summary.returned)
+        shared, previous = self.shared, self.router.previous.round
+        via, active = event.via, shared.state.roster.active
+        newcomer = any(peer == via and since == shared.state.step for peer, since in shared.state.summary.returned)
         if via is None or (via in active and not newcomer):
             return True
-        heard = self._round is not None and self._sync_server.hears(event, self.state, self.past)
-        known = {*active, *(self._previous.attempt.roster.active if self._previous else ())}
+        heard = shared.round is not None and self.sync_server.hears(event, shared.state, shared.past)
+        known = {*active, *(previous.attempt.roster.active if previous is not None else ())}
         if via in known and (not heard or isinstance(event, TranscriptRequested)):
             return True
         if not heard:
-            self._drop(via, "removed_line")
+            shared.drop(via, "removed_line")
         return False
+
+    def _start(self) -> None:
+        shared = self.shared
+        if self.resumption is not None:
+            return self.lifecycle.resume(self.resumption, self._away_s)
+        shared.out.append(PhaseEntered(0, 0, Phase.HELLO.name))
+        shared.out.append(SetTimer(timers.HELLO, outcome_s(shared.settings)))
+        return shared.out.append(Say(shared.state.roster.active, self.greeting.hello(shared.me)))
 
     def _learn(self, via: int, snapshot: Snapshot) -> None:
         """Somebody tells us a later state: we may have been removed while we were away."""
-        if not self.comes_back and self._round is not None:
-            return self._drop(via, "unasked_lesson")
-        candidate = self._candidate
-        if candidate is None or (not candidate.convinced and candidate.state is not self.state):
-            self._candidate = candidate = self._new_candidate()
-        return candidate.learn(via, snapshot)
-
-    def _leave(self) -> None:
-        """We are out of the roster: nothing of the attempt under way concerns us any more."""
-        self._round = self._dispute = None
-        self._before, self.past, self._gradients = Before(), None, Gradients()
-        self._out += [CancelTimer(name) for name in (*timers.OF_AN_ATTEMPT, timers.FORWARD, timers.BEFORE, HELLO)]
-
-    def _rejoin(self, candidate: StateSyncClient) -> bool:
-        """Go on where a quorum lets us in; true if anything happened."""
-        if self._round is not None:
-            self._leave()
-            return True
-        if self.state is not candidate.state:
-            self.state = candidate.state
-            self._admission.forget(self.state.step)
-        if candidate.ended is not None:
-            self.stopped = True
-            self._out.append(Expelled(candidate.state.step, candidate.ended))
-        elif candidate.resumption is not None:
-            before, self._candidate = candidate.resumption, None
-            assert before.past is not None
-            self.state, self._certificate = before.state, before.certificate
-            self.past = Attempt.of(before.past, self.settings, self.tools, self.me, self._secret_seed)
-            self._admission.forget(self.state.step)
-            self._missed.add((self.state.step, 0))
-            self._begin(0, Before())
-            return True
-        return False
+        shared = self.shared
+        if not shared.comes_back and shared.round is not None:
+            return shared.drop(via, "unasked_lesson")
+        client = shared.client
+        if client is None or (not client.convinced and client.state is not shared.state):
+            shared.client = client = shared.new_client()
+        return client.learn(via, snapshot)
 
     def _bulk(self, via: int | None, key: BulkKey, values_P: Tensor) -> None:
-        if self._candidate is not None and via is not None and self._candidate.expects(via, key, values_P.numel()):
-            return self._candidate.take(via, key, values_P)
-        if self._round is None:
-            return self._drop(via, "unexpected_bulk")
-        return self._round.take_bulk(via, key, values_P)
+        client, round_ = self.shared.client, self.shared.round
+        if client is not None and via is not None and client.expects(via, key, values_P.numel()):
+            return client.take(via, key, values_P)
+        if round_ is None:
+            return self.shared.drop(via, "unexpected_bulk")
+        return round_.take_bulk(via, key, values_P)
 
     def _request(self, via: int, key: BulkKey) -> None:
-        for round_ in (self._round, self._previous):
+        for round_ in (self.shared.round, self.router.previous.round):
             if round_ is not None and round_.holds(key):
                 return round_.request(via, key)
-        return self._drop(via, "unserved_request")
+        return self.shared.drop(via, "unserved_request")
 
     def _recall(self, via: int, step: int, number: int) -> None:
         """A neighbour was started again: tell it what was said in its attempt, or what ended that one."""
-        self._recalled[via] += 1
-        if self._recalled[via] > _RECALLS:
-            return self._drop(via, "recalled_too_often")
-        rounds = tuple(round_ for round_ in (self._round, self._previous) if round_ is not None)
+        shared, previous = self.shared, self.router.previous
+        shared.asked_again[via] += 1
+        if shared.asked_again[via] > _RECALLS:
+            return shared.drop(via, "recalled_too_often")
+        rounds = tuple(round_ for round_ in (shared.round, previous.round) if round_ is not None)
         for round_ in rounds:
             round_.transfers.serve_again(via)
-        held = (*(round_.attempt for round_ in rounds), self.past)
+        held = (*(round_.attempt for round_ in rounds), shared.past)
         for attempt in held:
             if attempt is not None and (attempt.step, attempt.number) == (step, number):
-                self._out.append(Forward((via,), tuple(attempt.transcript.everything())))
+                shared.out.append(Forward((via,), tuple(attempt.transcript.everything())))
                 break
-        if self._round is None or (step, number) != (self._round.attempt.step, self._round.attempt.number):
-            self._out.append(Forward((via,), self._certificate))
-        for dispute in (self._dispute, self._background):
+        if shared.round is None or (step, number) != (shared.round.attempt.step, shared.round.attempt.number):
+            shared.out.append(Forward((via,), shared.certificate))
+        for dispute in (shared.dispute, previous.dispute):
             if dispute is not None and dispute.begun:  # it may be back in time to show what it holds
-                self._out.append(Forward((via,), dispute.views))
+                shared.out.append(Forward((via,), dispute.views))
         return None
 
     def _gradient(self, event: GradientReady) -> None:
-        if self._candidate is not None and self._round is None:
-            return self._candidate.computed(event)
-        past = self.past.step if self.past is not None else None
-        current = event.step == (self.state.step if event.purpose is Purpose.OWN else past)
-        if not (current or event.purpose is Purpose.UNDO) or not self._gradients.take(event):
-            return self._drop(None, "unwanted_gradient")
-        if self._round is not None and event.purpose is Purpose.OWN:
-            self._round.take_own()
+        shared = self.shared
+        if shared.client is not None and shared.round is None:
+            return shared.client.computed(event)
+        past = shared.past.step if shared.past is not None else None
+        current = event.step == (shared.state.step if event.purpose is Purpose.OWN else past)
+        if not (current or event.purpose is Purpose.UNDO) or not self.lifecycle.gradients.take(event):
+            return shared.drop(None, "unwanted_gradient")
+        if shared.round is not None and event.purpose is Purpose.OWN:
+            shared.round.take_own()
         return None
 
+    # --- deadlines --------------------------------------------------------------------------------------------
+
     def _deadline(self, name: str) -> None:
-        for dispute in (self._dispute, self._background):
+        shared, previous = self.shared, self.router.previous
+        for dispute in (shared.dispute, previous.dispute):
             if dispute is not None:
                 step, number = dispute.round.attempt.step, dispute.round.attempt.number
                 if name == round_timer(step, number):
                     return dispute.round_over()
-                missed = dispute is self._background and (step, number) in self._missed
+                missed = dispute is previous.dispute and (step, number) in shared.missed
                 if name == outcome_timer(step, number) and missed:
-                    return self._close_before(())  # the others may have been through with it before we were back
+                    return previous.close()  # the others may have been through with it before we were back
                 if name == outcome_timer(step, number):
                     unheard = ", ".join(f"peer {peer}" for peer in dispute.unheard) or "nobody"
                     problem = f"no majority of the roster agrees on how the dispute ended; missing: {unheard}"
-                    return self._halt(None, problem)
+                    return shared.halt(None, problem)
         match name:
-            case timers.LAGGARDS if self._round is not None:
-                self._round.remind()
-            case timers.BULK if self._round is not None:
-                self._round.bulk_overdue()
-            case timers.MESSAGES if self._round is not None:
-                self._round.overdue()
-            case timers.STALL if self._dispute is not None and self._dispute.lacking:
-                self._halt(None, "a dispute decided what this step comes to, but the bytes for it do not come")
+            case timers.LAGGARDS if shared.round is not None:
+                shared.round.remind()
+            case timers.BULK if shared.round is not None:
+                shared.round.bulk_overdue()
+            case timers.MESSAGES if shared.round is not None:
+                shared.round.overdue()
+            case timers.STALL if shared.dispute is not None and shared.dispute.lacking:
+                shared.halt(None, "a dispute decided what this step comes to, but the bytes for it do not come")
             case timers.STALL:
-                self._halt(None, f"peers {self._silent()} do not answer, and no quorum removes them")
-            case _ if name in (PULL_STATE, ASK_STATE) and self._candidate is not None:
-                given_up = self._candidate.overdue(name)
-                return self._halt(None, given_up) if given_up is not None else None
+                round_ = shared.round
+                silent = list(round_.attempt.transcript.missing(round_.phase)) if round_ is not None else []
+                shared.halt(None, f"peers {silent} do not answer, and no quorum removes them")
+            case state_sync.PULL | state_sync.ASK if shared.client is not None:
+                given_up = shared.client.overdue(name)
+                return shared.halt(None, given_up) if given_up is not None else None
             case timers.FORWARD:
-                self._pass_on()
-            case timers.BEFORE if self._dispute is not None and self._dispute.resolved is not None:
-                self._dispute.followed = True
+                previous.pass_on()
+            case timers.BEFORE if shared.dispute is not None and shared.dispute.resolved is not None:
+                shared.dispute.followed = True
             case timers.BEFORE:
-                self._before_overdue()
-            case _ if name == HELLO:
-                self._greeting.overdue()
-                if not self._greeting.quorate:
-                    missing = self._greeting.missing
-                    who, most = ", ".join(map(str, missing)), self.state.roster.faults
-                    text = f"said no HELLO within the deadline (missing: {who}; at most {most} may be)"
-                    self._halt(missing[0], text)
+                previous.overdue()
+            case timers.HELLO:
+                self._greetings_overdue()
         return None
 
-    def _advance(self) -> bool:
-        if self.stopped:
-            return False
-        if self._candidate is not None and self._candidate.convinced:
-            return self._rejoin(self._candidate)
-        if self._round is None:
-            return self._meet()
-        if self._resolve():
-            return True
-        if self._round.advance():
-            return True
-        if self._round.trigger is not None and not self._round.frozen:
-            self._check_trigger()
-            return True
-        if self._round.frozen and self._ended_without_us():
-            return True
-        if self._round.ending is not None and not self._round.frozen:
-            self._settle(self._round.ending)
-            return True
-        return False
-
-    def _greet(self) -> None:
-        self._out.append(PhaseEntered(0, 0, Phase.HELLO.name))
-        self._out.append(SetTimer(HELLO, outcome_s(self.settings)))
-        self._out.append(Say(self.state.roster.active, self._greeting.hello(self.me)))
-
-    def _resume(self, before: Resumption) -> None:
-        """Go on in the attempt in which we were stopped; the others may be in it, or one step ahead."""
-        self.state, self._certificate, self._proofs = before.state, before.certificate, list(before.proofs)
-        if before.past is not None:
-            self.past = Attempt.of(before.past, self.settings, self.tools, self.me, self._secret_seed)
-        self._begin(before.number, self._remembered(before))
-        others = tuple(peer for peer in self.state.roster.active if peer != self.me)
-        self._out.append(RequestTranscript(others, self.state.step, before.number))
-
-    def _remembered(self, before: Resumption) -> Before:
-        """The attempt before the one that we go on with, from what was kept: we answer its dispute while others still
-        can join it, and say nothing of how one ends that we may have missed a part of."""
-        self._missed.add((before.state.step, before.number))
-        attempt = self.past if before.number == 0 else None
-        if before.before is not None:
-            attempt = Attempt.of(before.before, self.settings, self.tools, self.me, self._secret_seed)
-        if attempt is None or attempt.me != self.me:
-            return Before()
-        self._missed.add((attempt.step, attempt.number))
-        self._round = Round(attempt, None, Gradients(), self._out)
-        self._round.phase = Phase.CLOSE
-        ended = self._ended(Certificate.of(before.certificate))
-        ended.age_s = self._away_s
-        return ended
-
-    def _meet(self) -> bool:
-        """Start once everybody has said HELLO; up to f odd or silent peers may be lying, and hold nobody up."""
-        greeting = self._greeting
-        if not greeting.complete:
-            return False
-        if len(greeting.odd) > self.state.roster.faults:
-            text = (
-                "computes in another environment than this peer, so gradients would not repeat bit for bit; "
-                "use the same hardware and versions, or set --recompute-tolerance"
-            )
-            self._halt(greeting.odd[0], text)
-            return False
-        self._out += [Dropped(peer, "odd_environment") for peer in greeting.odd]
-        self.state = self.state.with_facts(fingerprints=greeting.fingerprints)
-        self._certificate = tuple(greeting.messages())
-        self._out.append(CancelTimer(HELLO))
-        self._begin(0, Before(closed=False))
-        return True
+    def _greetings_overdue(self) -> None:
+        self.greeting.overdue()
+        if not self.greeting.quorate:
+            missing = self.greeting.missing
+            who, most = ", ".join(map(str, missing)), self.shared.state.roster.faults
+            self.shared.halt(missing[0], f"said no HELLO within the deadline (missing: {who}; at most {most} may be)")

@@ -58,15 +58,17 @@ class Settings:
         return CROSS_PLATFORM_TOLERANCE if self.recompute_tolerance > 0 else 0.0
 
     def bounded(self, bounds: Sequence[int]) -> Settings:
-        """These with the bounds that were agreed on (node/protocol/attempt/measured_bounds.py); before, as they are."""
+        """These settings with the bounds in milliseconds that were agreed on; as stated before there are any."""
         if not bounds:
             return self
         delivery_s, gradient_s, budget_delivery_s, budget_gradient_s = (bound / 1000 for bound in bounds)
         return replace(
-            self, delivery_bound_s=delivery_s, gradient_bound_s=gradient_s,
+            self,
+            delivery_bound_s=delivery_s,
+            gradient_bound_s=gradient_s,
             budget_delivery_s=budget_delivery_s if self.tight_budgets else None,
             budget_gradient_s=budget_gradient_s if self.tight_budgets else None,
-        )  # fmt: skip
+        )
 
 
 class Optimiser(Protocol):

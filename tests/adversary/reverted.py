@@ -11,7 +11,7 @@ import importlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from btard.node.protocol.disputes.before import Before
+from btard.node.protocol.disputes.previous_attempt import PreviousAttempt
 from btard.node.protocol.disputes.resolution import Decision
 from btard.node.protocol.wire.certificate import Certificate
 from btard.node.protocol.wire.encoding import decode_body, encode
@@ -116,14 +116,19 @@ def _deaf(original: object) -> object:
 
 
 def _at_once(_: object) -> object:
-    """`_begin_rounds` that does not ask whether the attempt before is closed."""
+    """`let_rounds_begin` that does not ask whether the attempt before is closed."""
 
-    def begin_rounds(self: object) -> None:
-        dispute = self._dispute  # type: ignore[attr-defined]
+    def let_rounds_begin(self: object) -> None:
+        dispute = self._shared.dispute  # type: ignore[attr-defined]
         if dispute is not None and dispute.frozen and not dispute.begun:
             dispute.begin()
 
-    return begin_rounds
+    return let_rounds_begin
+
+
+def _forgotten(lifecycle: object, *_: object) -> PreviousAttempt:
+    """`_remembered` that knows of no attempt before."""
+    return PreviousAttempt(lifecycle._shared)  # type: ignore[attr-defined]
 
 
 def _two_of_each(_: object) -> object:
@@ -186,17 +191,17 @@ REVERTED = (
     Reverted("a dispute has f + 1 rounds", (("btard.node.protocol.disputes.dolev_strong.DolevStrong.round_over", _hasty),), Size(4, 1),
              "near,n,@CLOSE1,hold:3:CLOSE:012,<Suspected,+4,susp:1:02,give:3:CLOSE:2,+8"),
     Reverted("rounds wait for the attempt before",
-             (("btard.node.protocol.disputes.router.DisputeRouter._begin_rounds", _at_once), *_FIRST_OUTCOMES), Size(6, 2), _TWO_STEPS),
-    Reverted("a committed peer joins the dispute", (("btard.node.protocol.disputes.router.DisputeRouter._reason_to_join", _nothing),),
+             (("btard.node.protocol.disputes.previous_attempt.PreviousAttempt.let_rounds_begin", _at_once), *_FIRST_OUTCOMES), Size(6, 2), _TWO_STEPS),
+    Reverted("a committed peer joins the dispute", (("btard.node.protocol.disputes.previous_attempt.PreviousAttempt._reason_to_join", _nothing),),
              Size(4, 1), _LATE_CLOSE + ",give:3:CLOSE:0"),
     Reverted("one message from each closes the attempt before",
-             (("btard.node.protocol.disputes.router.DisputeRouter._look_at_those_here", _nothing),), Size(4, 1), "near,c,@CLOSE1"),
+             (("btard.node.protocol.disputes.previous_attempt.PreviousAttempt.close_if_all_have_left", _nothing),), Size(4, 1), "near,c,@CLOSE1"),
     Reverted("an OUTCOME counts for what it says", _FIRST_OUTCOMES, Size(4, 1),
              "near,c,+13,view:3:01:1second,fate:3:12:equivocation"),
     Reverted("a third CLOSE hides nothing", (("btard.node.protocol.disputes.resolution.ViewMerge._certificate", _two_of_each),), Size(4, 1),
              "near,c,+17,hold:3:CLOSE:012,+1,hold:3:COMMIT:01,+1,give:3:CLOSE:2"),
     Reverted("a restart keeps the attempt before",
-             (("btard.node.protocol.peer.Peer._remembered", lambda _: lambda *_: Before()),), Size(6, 1),
+             (("btard.node.protocol.attempt.lifecycle.AttemptLifecycle._remembered", lambda _: _forgotten),), Size(6, 1),
              "near,c,@CLOSE1,hold:5:CLOSE:01234,<Suspected,give:5:CLOSE:0,+1,kill:0:500", kills=True),
     Reverted("gradients are computed beside the message loop", (), Size(4, 1),
              "near,c,tg2500,block0=2500,@CLOSE1,hold:3:CLOSE:012,<Suspected"),

@@ -95,7 +95,9 @@ class Snapshot:
 
 _PLAIN = (int, str, bytes, float, bool, type(None))
 _OPAQUE = (FunctionType, BuiltinFunctionType, MethodType, ModuleType, Settings, Tools, type)
-_SKIPPED = frozenset({"settings", "tools", "_settings", "_tools", "_keys", "_secret_seed", "keys", "_bodies"})
+_SKIPPED = frozenset(
+    {"settings", "tools", "_settings", "_tools", "_keys", "_secret_seed", "secret_seed", "keys", "_bodies"}
+)
 """What never changes, or follows from what is beside it."""
 _slots: dict[type, tuple[str, ...]] = {}
 

@@ -247,7 +247,7 @@ class World:
                 last = traceback.extract_tb(error.__traceback__)[-1]
                 self.crash = f"peer {node} raised {type(error).__name__} at {last.name}:{last.lineno}: {error}"
             else:
-                peer.stopped = True
+                peer.shared.stopped = True
             return
         if disk is not None:
             disk.keep(peer, outputs)

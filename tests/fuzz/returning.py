@@ -77,8 +77,8 @@ class _Recorded(Cluster):
     def make(self, me: int) -> tuple[Node, list[Input]]:
         node, again = super().make(me)
         if self.played:
-            assert node.peer._resumed is not None
-            self.heard, self.at, self.again = [], node.peer._resumed, tuple(again)
+            assert node.peer.resumption is not None
+            self.heard, self.at, self.again = [], node.peer.resumption, tuple(again)
             node = replace(node, machine=_Listening(node.machine, self.heard))
         return node, again
 

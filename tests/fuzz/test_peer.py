@@ -64,10 +64,10 @@ def test_a_flood_leaves_a_peer_no_larger_than_an_attack_of_one_of_each() -> None
 def _kept(arena: Arena) -> int:
     """Bytes of messages that the peer holds."""
     peer = arena.node.peer
-    rounds = [round_ for round_ in (peer._round, peer._previous) if round_ is not None]
+    rounds = [round_ for round_ in (peer.shared.round, peer.router.previous.round) if round_ is not None]
     held = sum(len(signed.body) for round_ in rounds for signed in round_.attempt.transcript.everything())
-    ahead = sum(len(signed.body) for one in peer._admission._ahead.values() for signed in one.values())
-    disputes = [one for one in (peer._dispute, peer._background) if one is not None]
+    ahead = sum(len(signed.body) for one in peer.router.admission._ahead.values() for signed in one.values())
+    disputes = [one for one in (peer.shared.dispute, peer.router.previous.dispute) if one is not None]
     early = sum(len(view.body) for one in disputes for views in one._early.values() for view in views)
     views = sum(len(view.body) for one in disputes for views in one._broadcast._views.values() for view in views)
     return held + ahead + early + views

@@ -25,7 +25,8 @@ import psutil
 
 from btard import Experiment
 from btard.launcher.monitor.state import Record
-from btard.launcher.run.cluster import Result, Silent, run
+from btard.launcher.run.cluster import Result, run
+from btard.launcher.run.observer import Silent
 from btard.node.storage import journal
 from btard.node.verify.audit import check_run
 

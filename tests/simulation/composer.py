@@ -167,7 +167,7 @@ def _slow(seed: int, simulation: Hooked, deaf: bool) -> None:
     usual = {node: dice.choice((0.01, 0.3, 1.0)) for node in simulation.nodes}
 
     def takes(node: int) -> float:
-        run_s = most_s if most_s is not None else simulation.nodes[node].peer.settings.gradient_bound_s
+        run_s = most_s if most_s is not None else simulation.nodes[node].peer.shared.settings.gradient_bound_s
         simulation.moves["gradient: up to T_g" if not deaf else "gradient: up to D"] += 1
         return run_s * (usual[node] if dice.random() < 0.7 else dice.random())
 

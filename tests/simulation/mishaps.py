@@ -267,9 +267,9 @@ class Strangers:
 
     def _event(self, what: str, via: int, to: int) -> Input | None:
         dice, peer, peers = self._dice, self._simulation.nodes[to].peer, self._stage.run.peers
-        if peer._round is None:
+        if peer.attempt is None:
             return None
-        attempt, nobody, junk = peer._round.attempt, peers + dice.randint(0, 300), dice.randbytes(32)
+        attempt, nobody, junk = peer.attempt, peers + dice.randint(0, 300), dice.randbytes(32)
         member = dice.choice(self._stage.honest)
         slot = attempt.slot(Phase.COMMIT)
         ahead = Slot(slot.run, slot.roster, slot.step + dice.randint(0, 2), slot.attempt, Phase.COMMIT, nobody)

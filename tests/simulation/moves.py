@@ -218,7 +218,7 @@ class Mind:
     def _attempts(self) -> Iterator[Attempt]:
         for node in self._simulation.nodes.values():
             peer = node.peer
-            rounds = (peer._previous, peer._round)
+            rounds = (peer.router.previous.round, peer.shared.round)
             yield from (each for each in (peer.past, *(round_ and round_.attempt for round_ in rounds)) if each)
 
     def _known(self, where: Where) -> dict[Signed, None]:
@@ -232,8 +232,9 @@ class Mind:
     def _attempt(self, node: int, back: bool) -> Attempt | None:
         peer = self._simulation.nodes[node].peer
         if not back:
-            return peer._round.attempt if peer._round is not None else None
-        return peer._previous.attempt if peer._previous is not None else peer.past
+            return peer.attempt
+        previous = peer.router.previous.round
+        return previous.attempt if previous is not None else peer.past
 
     def _some(self, peers: tuple[int, ...]) -> tuple[int, ...]:
         return tuple(sorted(self._dice.sample(peers, self._dice.randint(1, len(peers)))))

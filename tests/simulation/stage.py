@@ -72,7 +72,7 @@ def run_until(stage: Stage, node: int, step: int, phase: str, attempt: int = 0) 
     for seen in stage.simulation.run():
         entered = seen.output
         if seen.node == node and entered == PhaseEntered(step, attempt, phase):
-            round_ = stage.simulation.nodes[node].peer._round
+            round_ = stage.simulation.nodes[node].peer.shared.round
             assert round_ is not None
             return round_
     raise AssertionError(f"peer {node} never entered {phase} of step {step}")

@@ -243,7 +243,7 @@ def test_a_member_cannot_fill_the_waiting_room() -> None:
         slot = msgspec.structs.replace(commit.slot, step=2, roster=number.to_bytes(32, "little"))
         data = encode_body(msgspec.structs.replace(commit, slot=slot))
         peer.handle(MessageArrived(BAD, signed_by(BAD, data)))
-    assert len(peer._admission.release()) <= 4
+    assert len(peer.router.admission.release()) <= 4
 
 
 # --- tensors --------------------------------------------------------------------------------------------------------

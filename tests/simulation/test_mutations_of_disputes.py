@@ -9,8 +9,7 @@ import pytest
 
 from btard.node.config import Plugin, Role, RunConfig, Schedule
 from btard.node.netem.links import Link, LinkModel
-from btard.node.protocol.attempt.ending import Ending
-from btard.node.protocol.attempt.round import Round
+from btard.node.protocol.attempt.round import Ending, Round
 from btard.node.protocol.disputes import dolev_strong
 from btard.node.protocol.disputes.dispute import Dispute
 from btard.node.protocol.disputes.resolution import ViewMerge

@@ -10,11 +10,12 @@ from torch import Tensor
 from btard.node.protocol.adjudication.accusations import charges, judged_peers, publications
 from btard.node.protocol.adjudication.charges import Averaging, Charge, FalseGradient, FalseHistory, Publication
 from btard.node.protocol.adjudication.verdict import CaseFile, Fault, Guilt, Judgement, far_from, judge
-from btard.node.protocol.api.events import BulkKey, BulkKind
 from btard.node.protocol.attempt.attempt import Attempt
 from btard.node.protocol.state.undo_window import Contribution
 from btard.node.protocol.state_sync import probation
+from btard.node.protocol.wire.bulk import BulkKey, BulkKind
 from btard.node.protocol.wire.messages import Have, Judge, Phase, Publish
+from btard.node.protocol.wire.validation import Counts
 
 
 class Case:
@@ -42,6 +43,11 @@ class Case:
         self.mixed = attempt.settings.recompute_tolerance > 0
         self.judging: tuple[int, ...] = judged_peers(attempt) if self.mixed else ()
         self._wanted = {self._index(publication): publication for publication in self.publications}
+
+    @property
+    def counts(self) -> Counts:
+        """How many bits its HAVE and how many findings its JUDGE carry."""
+        return Counts(len(self.publications), len(self.judging))
 
     @staticmethod
     def _index(publication: Publication) -> tuple[int, int, int, int]:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from btard.node.protocol.adjudication.charges import Broken, Publication
+from btard.node.protocol.adjudication.case import Case
+from btard.node.protocol.adjudication.charges import Broken
 from btard.node.protocol.adjudication.verdict import Guilt
 from btard.node.protocol.attempt.attempt import Attempt
-from btard.node.protocol.attempt.holdings import denials, owed_aggregates, owed_parts
+from btard.node.protocol.attempt.holdings import denials
 from btard.node.protocol.attempt.lateness import late_pairs
-from btard.node.protocol.wire.messages import Phase
+from btard.node.protocol.attempt.phases import PHASES
 
 DENIAL, COMPLAINT = 1, 2
 """What a pair is charged in a committed step: for bytes that one lacks by its HAVE bits, for an answered complaint."""
@@ -34,7 +35,7 @@ Complaints = tuple[tuple[int, int, int], ...]
 """(lower id, higher id, what the pair has been charged for bytes that one lacked and the other owed it), ascending."""
 
 
-def after(attempt: Attempt, published: Sequence[Publication] = ()) -> Complaints:
+def after(attempt: Attempt, case: Case | None = None) -> Complaints:
     """The charges after a committed attempt: for each answered complaint, else for bytes that one lacks and enough
     others hold, once for their pair.
 
@@ -44,7 +45,7 @@ def after(attempt: Attempt, published: Sequence[Publication] = ()) -> Complaints
     """
     charges = {(low, high): charge for low, high, charge in attempt.state.summary.complaints}
     complaints = [(min(pair), max(pair)) for pair in attempt.complaints()]
-    denials = {(min(pair), max(pair)) for pair in _lacking(attempt, published)} - set(complaints)
+    denials = {(min(pair), max(pair)) for pair in _lacking(attempt, case)} - set(complaints)
     for pair, charge in (*((pair, COMPLAINT) for pair in complaints), *((pair, DENIAL) for pair in sorted(denials))):
         charges[pair] = charges.get(pair, 0) + charge
     most = attempt.roster.genesis_faults
@@ -57,12 +58,12 @@ def _edges(charges: Complaints) -> list[tuple[int, int]]:
     return [(low, high) for low, high, charge in charges if charge >= EDGE]
 
 
-def _lacking(attempt: Attempt, published: Sequence[Publication]) -> Iterator[tuple[int, int]]:
+def _lacking(attempt: Attempt, case: Case | None) -> Iterator[tuple[int, int]]:
     """(who lacked bytes, whose they were), once for each item."""
-    for phase, items in (
-        (Phase.HELD, owed_parts(attempt)), (Phase.REVEAL, owed_aggregates(attempt)), (Phase.HAVE, published),
-    ):  # fmt: skip
-        yield from ((peer, item.owner) for peer, item in denials(attempt, phase, items))
+    for phase, row in PHASES.items():
+        if row.items is not None:
+            for peer, item in denials(attempt, phase, row.items.of(attempt, case)):
+                yield peer, item.owner
 
 
 def late_after(attempt: Attempt, active: Sequence[int]) -> Late:
@@ -85,20 +86,20 @@ def late_after(attempt: Attempt, active: Sequence[int]) -> Late:
     return tuple((*pair, found) for pair, found in sorted(left.items()) if found and set(pair) <= set(active))
 
 
-def broken(attempt: Attempt, out: frozenset[int], published: Sequence[Publication] = ()) -> tuple[Guilt, ...]:
+def broken(attempt: Attempt, out: frozenset[int], case: Case | None = None) -> tuple[Guilt, ...]:
     """Who is broken off after a committed attempt.
 
     Args:
         attempt: with its complaints answered.
         out: peers that its judgement removes anyway.
-        published: what was published for judging.
+        case: its judging, None where nothing is known of it.
 
     Returns:
         First, each alone, peers with edges to more than f_0 distinct genesis peers, or late too often towards as many;
         then both peers of every pair at its fourth complaint, or that was late too often, in roster order, skipping
         pairs that have lost a member.
     """
-    charges = after(attempt, published)
+    charges = after(attempt, case)
     edges = _edges(charges)
     slow = [(low, high) for low, high, steps in late_after(attempt, attempt.roster.active) if len(steps) > LATE_STEPS]
     gone = set(out)

@@ -5,17 +5,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 from torch import Tensor
 
 from btard.node.protocol.api.notices import Ending, Notice
+from btard.node.protocol.state_sync.messages import Snapshot
 from btard.node.protocol.wire.bulk import BulkKey as BulkKey
 from btard.node.protocol.wire.bulk import BulkKind as BulkKind
-
-if TYPE_CHECKING:
-    from btard.node.protocol.state_sync.messages import Snapshot
-    from btard.node.protocol.wire.messages import Body, Endorsed, Signed
+from btard.node.protocol.wire.messages import Body, Endorsed, Signed
 
 
 class Purpose(Enum):

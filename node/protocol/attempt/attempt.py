@@ -7,7 +7,6 @@ import math
 import torch
 from torch import Tensor
 
-from btard.node.protocol.api.events import BulkKey, BulkKind
 from btard.node.protocol.attempt.mprng import Share, batch_seed, combine, commitment, projection, share
 from btard.node.protocol.attempt.partition import Split, part_radius
 from btard.node.protocol.attempt.record import AttemptRecord
@@ -16,6 +15,7 @@ from btard.node.protocol.attempt.verification import Checksum, checksum, same
 from btard.node.protocol.settings import Settings, Tools
 from btard.node.protocol.state.state import State
 from btard.node.protocol.state.undo_window import recheck_shares
+from btard.node.protocol.wire.bulk import BulkKey, BulkKind
 from btard.node.protocol.wire.certificate import Certificate, Where
 from btard.node.protocol.wire.digest import number, tensor_digest
 from btard.node.protocol.wire.encoding import decode_body

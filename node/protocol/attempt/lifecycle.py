@@ -1,4 +1,5 @@
-"""How an attempt ends and the next one begins: committed or void, by CLOSEs or by the OUTCOME of a dispute."""
+"""How attempts begin and end: after the greeting or a restart, committed or void, by CLOSEs or by the OUTCOME of a
+dispute; and the way out of the roster and back."""
 
 from __future__ import annotations
 
@@ -6,102 +7,178 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 
-from btard.node.protocol.adjudication.accusations import evidence_in
 from btard.node.protocol.adjudication.charges import encode_equivocations
 from btard.node.protocol.adjudication.verdict import Guilt, Judgement
-from btard.node.protocol.api.events import CancelTimer, Forward, Say, SetTimer
+from btard.node.protocol.api.events import CancelTimer, Dropped, Forward, RequestTranscript, Say, SetTimer
 from btard.node.protocol.api.notices import Banned, Committed, Expelled, Finished, Probed, Returned, Voided
 from btard.node.protocol.attempt import timers
 from btard.node.protocol.attempt.attempt import Attempt
 from btard.node.protocol.attempt.deadlines import fetching_s, laggards_s, outcome_s, settled_s
-from btard.node.protocol.attempt.ending import Ending
 from btard.node.protocol.attempt.gradient_requests import Gradients
+from btard.node.protocol.attempt.handshake import Greeting
+from btard.node.protocol.attempt.lateness import Watch
 from btard.node.protocol.attempt.mprng import share
-from btard.node.protocol.attempt.round import Round
-from btard.node.protocol.disputes.before import Before
+from btard.node.protocol.attempt.record import AttemptRecord, Resumption
+from btard.node.protocol.attempt.round import Ending, Round
+from btard.node.protocol.disputes.previous_attempt import PreviousAttempt
 from btard.node.protocol.disputes.router import DisputeRouter
 from btard.node.protocol.evidence.format import gather
+from btard.node.protocol.peer_state import PeerState
 from btard.node.protocol.state.rollback import undone
-from btard.node.protocol.state.state import State
+from btard.node.protocol.state.state import Ban, State
 from btard.node.protocol.state_sync.client import StateSyncClient
 from btard.node.protocol.state_sync.probation import candidates_of
+from btard.node.protocol.state_sync.server import StateSyncServer
 from btard.node.protocol.wire.certificate import Certificate
 from btard.node.protocol.wire.encoding import encode
-from btard.node.protocol.wire.messages import Outcome, Phase, View
-from btard.node.protocol.wire.size_limits import MAX_PROOFS
+from btard.node.protocol.wire.messages import Outcome, Phase, Signed, View
 
 
-class AttemptLifecycle(DisputeRouter):
-    """The third layer of a peer: from one attempt to the next."""
+class AttemptLifecycle:
+    """From one attempt to the next, from the greeting to the last; out of the roster, and back.
 
-    def _begin(self, number: int, before: Before) -> None:
+    Args:
+        shared: what the peer holds.
+        router: where messages of the attempts go.
+        greeting: the HELLOs that it has heard.
+        sync_server: told of each committed step.
+        watch: what the driver says of the time.
+    """
+
+    def __init__(
+        self, shared: PeerState, router: DisputeRouter, greeting: Greeting, sync_server: StateSyncServer, watch: Watch
+    ) -> None:
+        self._shared, self._router, self._greeting = shared, router, greeting
+        self._sync_server, self._watch = sync_server, watch
+        self.gradients = Gradients()
+        """Of the step under way, kept from attempt to attempt."""
+        self._again: tuple[int, int] | None = None
+        """The attempt (step, number) in the midst of which we were started again."""
+
+    def advance(self) -> bool:
+        """One move; true if anything happened, and there may be another."""
+        shared = self._shared
+        if shared.stopped:
+            return False
+        if shared.client is not None and shared.client.convinced:
+            return self._rejoin(shared.client)
+        round_ = shared.round
+        if round_ is None:
+            return self._meet()
+        if self._resolve():
+            return True
+        if round_.advance():
+            return True
+        if round_.trigger is not None and not round_.frozen:
+            self._router.check_trigger()
+            return True
+        if round_.frozen and self._ended_without_us(round_):
+            return True
+        if round_.ending is not None and not round_.frozen:
+            self._settle(round_.ending)
+            return True
+        return False
+
+    # --- the beginning ----------------------------------------------------------------------------------------
+
+    def _meet(self) -> bool:
+        """Start once everybody has said HELLO; up to f odd or silent peers may be lying, and hold nobody up."""
+        shared, greeting = self._shared, self._greeting
+        if not greeting.complete:
+            return False
+        if len(greeting.odd) > shared.state.roster.faults:
+            text = (
+                "computes in another environment than this peer, so gradients would not repeat bit for bit; "
+                "use the same hardware and versions, or set --recompute-tolerance"
+            )
+            shared.halt(greeting.odd[0], text)
+            return False
+        shared.out += [Dropped(peer, "odd_environment") for peer in greeting.odd]
+        shared.state = shared.state.with_facts(fingerprints=greeting.fingerprints)
+        shared.certificate = tuple(greeting.messages())
+        shared.out.append(CancelTimer(timers.HELLO))
+        self._begin(0, PreviousAttempt(shared, closed=False))
+        return True
+
+    def resume(self, before: Resumption, away_s: float) -> None:
+        """Go on in the attempt in which we were stopped; the others may be in it, or one step ahead.
+
+        Args:
+            before: what was kept.
+            away_s: how long ago.
+        """
+        shared = self._shared
+        shared.state, shared.certificate, shared.proofs = before.state, before.certificate, list(before.proofs)
+        if before.past is not None:
+            shared.past = self._recalled(before.past)
+        self._again = before.state.step, before.number
+        self._begin(before.number, self._remembered(before, away_s))
+        others = tuple(peer for peer in shared.state.roster.active if peer != shared.me)
+        shared.out.append(RequestTranscript(others, shared.state.step, before.number))
+
+    def _remembered(self, before: Resumption, away_s: float) -> PreviousAttempt:
+        """The attempt before the one that we go on with, from what was kept: we answer its dispute while others still
+        can join it, and say nothing of how one ends that we may have missed a part of."""
+        shared = self._shared
+        shared.missed.add((before.state.step, before.number))
+        attempt = shared.past if before.number == 0 else None
+        if before.before is not None:
+            attempt = self._recalled(before.before)
+        if attempt is None or attempt.me != shared.me:
+            return PreviousAttempt(shared)
+        shared.missed.add((attempt.step, attempt.number))
+        shared.round = Round(attempt, None, Gradients(), shared.out)
+        shared.round.phase = Phase.CLOSE
+        ended = PreviousAttempt.ended(shared, Certificate.of(before.certificate))
+        ended.age_s = away_s
+        return ended
+
+    def _recalled(self, record: AttemptRecord) -> Attempt:
+        shared = self._shared
+        return Attempt.of(record, shared.settings, shared.tools, shared.me, shared.secret_seed)
+
+    def _begin(self, number: int, previous: PreviousAttempt) -> None:
         """Start an attempt at the current step; messages that came early are taken up.
 
         Args:
             number: of the attempt.
-            before: the attempt before it.
+            previous: the attempt before it.
         """
-        own_share = share(self._secret_seed, self.state.step, number)
-        attempt = Attempt(self.settings, self.tools, self.state, number, self.me, own_share)
-        proofs = self._take_proofs(attempt)
-        self._before, self._dispute, self._recalled = before, None, Counter()
-        again = self._resumed is not None and (self._resumed.state.step, self._resumed.number) == (
-            self.state.step,
-            number,
-        )
-        self._round = Round(attempt, self.past, self._gradients, self._out, proofs, again, self._sync_server,
-                            self._patience_s(attempt), self._watch)  # fmt: skip
-        self._round.begin()
-        if before.held:
-            self._out += [CancelTimer(name) for name in timers.OF_AN_ATTEMPT]
-        if before.round is not None:
+        shared = self._shared
+        own_share = share(shared.secret_seed, shared.state.step, number)
+        attempt = Attempt(shared.settings, shared.tools, shared.state, number, shared.me, own_share)
+        proofs = shared.take_proofs(attempt)
+        self._router.previous, shared.dispute, shared.asked_again = previous, None, Counter()
+        again = self._again == (shared.state.step, number)
+        shared.round = Round(attempt, shared.past, self.gradients, shared.out, proofs, again, self._sync_server,
+                             self.patience_s(attempt), self._watch)  # fmt: skip
+        shared.round.begin()
+        if previous.delays:
+            shared.out += [CancelTimer(name) for name in timers.OF_AN_ATTEMPT]
+        if previous.round is not None:
             # An honest peer that was eliminated may not know why: nobody tells it anything from here on.
-            left = tuple(peer for peer in before.round.attempt.roster.active if peer not in attempt.roster.active)
+            left = tuple(peer for peer in previous.round.attempt.roster.active if peer not in attempt.roster.active)
             if left:
-                self._out.append(Forward(left, self._certificate))
-        self._out.append(SetTimer(timers.FORWARD, laggards_s(attempt.settings)))
-        for signed in self._admission.release():
-            refused = self._message(None, signed)
-            if refused is not None:
-                self._drop(None, refused)
-        self._join_for_early_views()
+                shared.out.append(Forward(left, shared.certificate))
+        shared.out.append(SetTimer(timers.FORWARD, laggards_s(attempt.settings)))
+        self._router.take_up_what_waited()
 
-    def _patience_s(self, attempt: Attempt) -> float:
+    def patience_s(self, attempt: Attempt) -> float:
         """How long others may be in coming to an attempt: those that we could not greet, those that were let back."""
         if any(since == attempt.step for _, since in attempt.state.summary.returned):
             return fetching_s(attempt.settings, len(attempt.roster.active))
         first = (attempt.step, attempt.number) == (0, 0)
-        return outcome_s(self.settings) if first and self._greeting.missing else 0.0
+        return outcome_s(self._shared.settings) if first and self._greeting.missing else 0.0
 
-    def _ended(self, certificate: Certificate) -> Before:
-        """The attempt under way, which has just ended, as the one before the next."""
-        round_, dispute = self._round, self._dispute
-        assert round_ is not None
-        if not certificate.by_outcome:
-            return Before(round_, round_.attempt.roster.faults + 1, closed=False, dispute=dispute)
-        # An OUTCOME that removes somebody and lets a value stand leaves some without the bytes of that value.
-        at_once = certificate.value is None or not certificate.removals
-        closed = at_once or dispute is None or dispute.followed
-        return Before(round_, closed=closed, held=not closed, dispute=dispute)
-
-    def _take_proofs(self, attempt: Attempt) -> tuple[bytes, ...]:
-        """Evidence of earlier attempts for our REPORT: one piece against each peer, as much as a REPORT may carry. The
-        rest waits, but for what convicts nobody any more."""
-        found: dict[int, bytes] = {}
-        for data in self._proofs:
-            charge = evidence_in(data, attempt)
-            if charge is not None:
-                found.setdefault(charge.accused, data)
-        pieces = list(found.values())
-        self._proofs = pieces[MAX_PROOFS:]
-        return tuple(pieces[:MAX_PROOFS])
+    # --- the end ----------------------------------------------------------------------------------------------
 
     def _resolve(self) -> bool:
         """Act on a dispute's OUTCOMEs."""
-        background, dispute = self._background, self._dispute
+        shared = self._shared
+        background, dispute = self._router.previous.dispute, shared.dispute
         if background is not None and background.resolved is not None and not background.settled:
             background.settled = True
-            self._charge(background)
+            shared.charge(background)
             self._heed(background.resolved)
             return True
         if dispute is None:
@@ -111,191 +188,232 @@ class AttemptLifecycle(DisputeRouter):
             return False
         outcome = dispute.resolved
         round_ = dispute.round
+        attempt = round_.attempt
         if outcome.value is not None and outcome.removals and not dispute.settled:
             dispute.settled = True
-            patience_s = settled_s(round_.attempt.settings, len(round_.attempt.roster.active))
-            self._out.append(SetTimer(timers.BEFORE, patience_s))
+            shared.out.append(SetTimer(timers.BEFORE, settled_s(attempt.settings, len(attempt.roster.active))))
         if outcome.value is None:
-            state = round_.attempt.state.punished(
-                round_.attempt.step, round_.attempt.number, outcome.removals, reform=False
-            )
+            state = attempt.state.punished(attempt.step, attempt.number, outcome.removals, reform=False)
             self._settle(Ending(Judgement((), void=True), state, outcome), dispute.guilts())
             return True
         verdict = round_.conclude(dispute.messages())
         if verdict is None:
-            if self._is_out(round_.attempt, outcome):
+            if self._is_out(attempt, outcome):
                 return True
             if not dispute.lacking:  # we may have been started again too late for anybody to owe them to us
                 dispute.lacking = True
-                self._out.append(SetTimer(timers.STALL, settled_s(self.settings, len(round_.attempt.roster.active))))
+                shared.out.append(SetTimer(timers.STALL, settled_s(shared.settings, len(attempt.roster.active))))
             return False
         judgement, state = verdict
-        self._proofs += dispute.proofs() if not outcome.removals else []
+        shared.proofs += dispute.proofs() if not outcome.removals else []
         # Who is banned by the value that stands is not removed a second time.
         more = tuple(guilt for guilt in dispute.guilts() if guilt.peer in state.roster.active)
         removals = tuple(guilt.removal for guilt in more)
-        state = state.punished(round_.attempt.step, round_.attempt.number, removals, reform=False)
+        state = state.punished(attempt.step, attempt.number, removals, reform=False)
         self._settle(Ending(judgement, state, outcome), more)
-        return True
-
-    def _is_out(self, attempt: Attempt, outcome: Certificate) -> bool:
-        """Started again inside the dispute that removes us: what the step comes to is for those who are left, and they
-        send us no tensors of it any more. True if we have gone to wait outside."""
-        if not self.comes_back or all(removal.peer != self.me for removal in outcome.removals):
-            return False
-        after = attempt.state.punished(attempt.step, attempt.number, outcome.removals, reform=False)
-        candidate = self._outside(attempt.step, after)
-        if candidate is not None:
-            candidate.ask_soon()
         return True
 
     def _settle(self, ending: Ending, more: tuple[Guilt, ...] = ()) -> None:
         """An attempt is over: by n equal CLOSEs, or by the OUTCOME of a dispute (which may add guilt)."""
-        assert self._round is not None
-        attempt = self._round.attempt
-        if self._dispute is not None:
+        shared = self._shared
+        assert shared.round is not None
+        attempt = shared.round.attempt
+        if shared.dispute is not None:
             # Its dispute may still come, in the background, and then has to let the next attempt go on.
-            self._dispute.settled = self._dispute.resolved is not None
-        before = self._ended(ending.certificate)
-        self._out += [CancelTimer(name) for name in timers.OF_AN_ATTEMPT]
-        self._certificate = ending.certificate.messages
+            shared.dispute.settled = shared.dispute.resolved is not None
+        ended = PreviousAttempt.ended(shared, ending.certificate)
+        shared.out += [CancelTimer(name) for name in timers.OF_AN_ATTEMPT]
+        shared.certificate = ending.certificate.messages
         if not more:
-            self._proofs += encode_equivocations(attempt.transcript)
+            shared.proofs += encode_equivocations(attempt.transcript)
         if ending.judgement.void:
-            self._void(attempt, ending, more, before)
+            self._void(shared.round, ending, more, ended)
         else:
-            self._commit(attempt, ending, more, before)
+            self._commit(attempt, ending, more, ended)
 
-    def _void(self, attempt: Attempt, ending: Ending, more: tuple[Guilt, ...], before: Before) -> None:
-        self._announce(attempt, ending, more, None)
-        self.state = ending.state
-        if self._round is not None:
-            self._proofs = [*self._round.proofs, *self._proofs]  # no REPORT of this attempt counts
-        removed = tuple(peer for peer in attempt.roster.active if peer not in self.state.roster.active)
-        self._out.append(Voided(attempt.step, attempt.number, removed))
+    def _void(self, round_: Round, ending: Ending, more: tuple[Guilt, ...], ended: PreviousAttempt) -> None:
+        shared, attempt, certificate = self._shared, round_.attempt, ending.certificate.messages
+        guilts, fresh = (*ending.judgement.guilts, *more), ending.state.bans[len(attempt.state.bans) :]
+        self._announce(guilts, fresh, attempt, shared.past, None, certificate)
+        shared.state = ending.state
+        shared.proofs = [*round_.proofs, *shared.proofs]  # no REPORT of this attempt counts
+        removed = tuple(peer for peer in attempt.roster.active if peer not in shared.state.roster.active)
+        shared.out.append(Voided(attempt.step, attempt.number, removed))
         if self._still_in(attempt, ending):
-            self._begin(attempt.number + 1, before)
+            self._begin(attempt.number + 1, ended)
 
-    def _commit(self, attempt: Attempt, ending: Ending, more: tuple[Guilt, ...], before: Before) -> None:
-        state = replace(ending.state, certificate=ending.certificate.messages)
-        self._announce(attempt, ending, more, state)
-        self._out += [_committed(attempt, state), *_probations(attempt, state), *undone(attempt, state)]
+    def _commit(self, attempt: Attempt, ending: Ending, more: tuple[Guilt, ...], ended: PreviousAttempt) -> None:
+        shared, certificate = self._shared, ending.certificate.messages
+        state = replace(ending.state, certificate=certificate)
+        guilts, fresh = (*ending.judgement.guilts, *more), state.bans[len(attempt.state.bans) :]
+        self._announce(guilts, fresh, attempt, shared.past, state, certificate)
+        shared.out += [_committed(attempt, state), *_probations(attempt, state), *undone(attempt, state)]
         attempt.parts = {}
-        self.past, self.state, self._gradients = attempt, state, Gradients()
+        shared.past, shared.state, self.gradients = attempt, state, Gradients()
         self._sync_server.teach(state, attempt)
         if not self._still_in(attempt, ending):
             return
-        if state.step > self.settings.steps and not state.summary.undo:
+        if state.step > shared.settings.steps and not state.summary.undo:
             self._part(attempt, ending)
-            self.stopped = True
-            self._out.append(Finished(attempt.step, state.parameters_D))
+            shared.stopped = True
+            shared.out.append(Finished(attempt.step, state.parameters_D))
         else:
-            self._begin(0, before)
+            self._begin(0, ended)
+
+    def _ended_without_us(self, round_: Round) -> bool:
+        """Frozen in an attempt whose certificate removes us while all others are in the next one: that is our end."""
+        if round_.verdict is None:
+            return False
+        (judgement, after), attempt = round_.verdict, round_.attempt
+        certificate = attempt.certificate()
+        if self._shared.me in after.roster.active or certificate is None:
+            return False
+        number = attempt.number + 1 if judgement.void else 0
+        there = self._router.admission.speakers(after.step, number, after.roster.digest)
+        if not there.issuperset(after.roster.active):
+            return False
+        self._settle(Ending(judgement, after, certificate))
+        return True
 
     # --- after the end ----------------------------------------------------------------------------------------
 
     def _heed(self, outcome: Certificate) -> None:
         """The OUTCOME of the attempt before: it outranks the certificate by which we ended it. While synchrony holds
         they say the same; where they do not, we were cut off."""
-        previous, before = self._previous, self._before
-        assert previous is not None
-        ours = Certificate.of(self._certificate)
+        previous, ours = self._router.previous, Certificate.of(self._shared.certificate)
+        assert previous.round is not None
         if outcome.value != ours.value:
             return self._cut_off()
         if outcome.removals in ((), ours.removals):
             if not ours.by_outcome:
-                before.proof = outcome.messages
-            return None if before.closed else self._close_before(before.proof)
-        return self._begin_anew(previous.attempt, outcome)
+                previous.proof = outcome.messages
+            return None if previous.closed else previous.close(previous.proof)
+        return self._begin_anew(previous.round, outcome)
 
-    def _begin_anew(self, attempt: Attempt, outcome: Certificate) -> None:
+    def _begin_anew(self, ended: Round, outcome: Certificate) -> None:
         """Cut off, we have missed what a dispute adds to the value that stands: it removes peers from the attempt under
         way, which starts again without them."""
-        assert self._round is not None
-        number, round_ = self._round.attempt.number, self._before.round
-        guilts = tuple(Guilt.ruled(each) for each in outcome.removals if each.peer in self.state.roster.active)
+        shared, attempt = self._shared, ended.attempt
+        assert shared.round is not None
+        number = shared.round.attempt.number
+        guilts = tuple(Guilt.ruled(each) for each in outcome.removals if each.peer in shared.state.roster.active)
         removals = tuple(guilt.removal for guilt in guilts)
-        state = self.state.punished(attempt.step, attempt.number, removals, reform=False)
+        state = shared.state.punished(attempt.step, attempt.number, removals, reform=False)
         if state.step > attempt.step:
             state = replace(state, certificate=outcome.messages)
         ending = Ending(Judgement((), void=state.step == attempt.step), state, outcome)
         after = state if state.step > attempt.step else None
-        for guilt, ban in zip(guilts, state.bans[len(self.state.bans) :], strict=True):
-            past = round_.past if round_ is not None else None
-            evidence = gather(guilt, ban, attempt, past, after, outcome.messages)
-            self._out.append(Banned(ban.step, ban.attempt, ban.peer, ban.reason, ban.accuser, ban.removed, evidence))
-        self.state, self._certificate = state, outcome.messages
-        self._out += [CancelTimer(name) for name in timers.OF_AN_ATTEMPT]
+        fresh = state.bans[len(shared.state.bans) :]
+        self._announce(guilts, fresh, attempt, ended.past, after, outcome.messages)
+        shared.state, shared.certificate = state, outcome.messages
+        shared.out += [CancelTimer(name) for name in timers.OF_AN_ATTEMPT]
         if self._still_in(attempt, ending):
-            self._begin(number, Before(round_, proof=outcome.messages))
+            self._begin(number, PreviousAttempt(shared, ended, proof=outcome.messages))
 
-    def _cut_off(self) -> None:
-        """A majority has ended the attempt before otherwise than its certificate says: the rest of the roster went on
-        without us, from another state. We sign nothing more, and return as a peer that was removed, if we may."""
-        if not self.comes_back:
-            text = "was cut off: the others ended the step before otherwise; start this peer again to let it return"
-            return self._halt(self.me, text)
-        self._candidate = self._new_candidate()
-        self._candidate.convinced = True
-        return self._candidate.ask()
-
-    def _ended_without_us(self) -> bool:
-        """Frozen in an attempt whose certificate removes us while all others are in the next one: that is our end."""
-        round_ = self._round
-        if round_ is None or round_.verdict is None:
-            return False
-        (judgement, after), attempt = round_.verdict, round_.attempt
-        certificate = attempt.certificate()
-        if self.me in after.roster.active or certificate is None:
-            return False
-        number = attempt.number + 1 if judgement.void else 0
-        there = self._admission.speakers(after.step, number, after.roster.digest)
-        if not there.issuperset(after.roster.active):
-            return False
-        self._settle(Ending(judgement, after, certificate))
-        return True
-
-    def _announce(self, attempt: Attempt, ending: Ending, more: tuple[Guilt, ...], after: State | None) -> None:
-        fresh = ending.state.bans[len(attempt.state.bans) :]
-        for guilt, ban in zip((*ending.judgement.guilts, *more), fresh, strict=True):
-            evidence = gather(guilt, ban, attempt, self.past, after, ending.certificate.messages)
-            self._out.append(Banned(ban.step, ban.attempt, ban.peer, ban.reason, ban.accuser, ban.removed, evidence))
+    def _announce(
+        self,
+        guilts: tuple[Guilt, ...],
+        bans: tuple[Ban, ...],
+        attempt: Attempt,
+        past: Attempt | None,
+        after: State | None,
+        certificate: tuple[Signed, ...],
+    ) -> None:
+        """Each ban with its evidence (see `gather`)."""
+        for guilt, ban in zip(guilts, bans, strict=True):
+            evidence = gather(guilt, ban, attempt, past, after, certificate)
+            told = Banned(ban.step, ban.attempt, ban.peer, ban.reason, ban.accuser, ban.removed, evidence)
+            self._shared.out.append(told)
 
     def _still_in(self, attempt: Attempt, ending: Ending) -> bool:
-        if self.me in self.state.roster.active:
+        if self._shared.me in self._shared.state.roster.active:
             return True
         self._part(attempt, ending)
-        candidate = self._outside(attempt.step, self.state)
-        if candidate is not None:
-            candidate.ask()
+        client = self._outside(attempt.step, self._shared.state)
+        if client is not None:
+            client.ask()
         return False
-
-    def _outside(self, step: int, state: State) -> StateSyncClient | None:
-        """We are removed in a state: the way back that we take, None if this is our end."""
-        if self.comes_back and self.me in candidates_of(self.settings, state):
-            self._candidate = self._new_candidate()
-            self._candidate.convinced = True
-            return self._candidate
-        self.stopped = True
-        reason = next(ban.reason for ban in reversed(state.bans) if ban.peer == self.me)
-        self._out.append(Expelled(step, reason))
-        return None
 
     def _part(self, attempt: Attempt, ending: Ending) -> None:
         """We take no further part: nobody will be here to answer a laggard's SUSPECT with what ended the attempt, nor
         to show it in a dispute that others are about to begin, nor to say how that dispute ends. Our view is in time:
         whoever froze before now told us less than D ago."""
-        others = tuple(peer for peer in attempt.roster.active if peer != self.me)
-        certificate = ending.certificate
-        self._out.append(Forward(others, certificate.messages))
-        if self._dispute is None or not self._dispute.begun:
-            self._out.append(Say(others, View(attempt.slot(Phase.VIEW), (), certificate.messages)))
+        shared, certificate = self._shared, ending.certificate
+        others = tuple(peer for peer in attempt.roster.active if peer != shared.me)
+        shared.out.append(Forward(others, certificate.messages))
+        if shared.dispute is None or not shared.dispute.begun:
+            shared.out.append(Say(others, View(attempt.slot(Phase.VIEW), (), certificate.messages)))
             if not certificate.by_outcome:
-                self._out.append(Say(others, Outcome(attempt.slot(Phase.OUTCOME), (), certificate.value, ())))
-        self._out.append(CancelTimer(timers.FORWARD))
+                shared.out.append(Say(others, Outcome(attempt.slot(Phase.OUTCOME), (), certificate.value, ())))
+        shared.out.append(CancelTimer(timers.FORWARD))
 
-    def _new_candidate(self) -> StateSyncClient:
-        return StateSyncClient(self.settings, self.tools, self.me, self._secret_seed, self.state, self._out)
+    # --- out of the roster, and back --------------------------------------------------------------------------
+
+    def _is_out(self, attempt: Attempt, outcome: Certificate) -> bool:
+        """Started again inside the dispute that removes us: what the step comes to is for those who are left, and they
+        send us no tensors of it any more. True if we have gone to wait outside."""
+        shared = self._shared
+        if not shared.comes_back or all(removal.peer != shared.me for removal in outcome.removals):
+            return False
+        after = attempt.state.punished(attempt.step, attempt.number, outcome.removals, reform=False)
+        client = self._outside(attempt.step, after)
+        if client is not None:
+            client.ask_soon()
+        return True
+
+    def _outside(self, step: int, state: State) -> StateSyncClient | None:
+        """We are removed in a state: the way back that we take, None if this is our end."""
+        shared = self._shared
+        if shared.comes_back and shared.me in candidates_of(shared.settings, state):
+            shared.client = shared.new_client()
+            shared.client.convinced = True
+            return shared.client
+        shared.stopped = True
+        reason = next(ban.reason for ban in reversed(state.bans) if ban.peer == shared.me)
+        shared.out.append(Expelled(step, reason))
+        return None
+
+    def _cut_off(self) -> None:
+        """A majority has ended the attempt before otherwise than its certificate says: the rest of the roster went on
+        without us, from another state. We sign nothing more, and return as a peer that was removed, if we may."""
+        shared = self._shared
+        if not shared.comes_back:
+            text = "was cut off: the others ended the step before otherwise; start this peer again to let it return"
+            return shared.halt(shared.me, text)
+        shared.client = shared.new_client()
+        shared.client.convinced = True
+        return shared.client.ask()
+
+    def _leave(self) -> None:
+        """We are out of the roster: nothing of the attempt under way concerns us any more."""
+        shared = self._shared
+        shared.round = shared.dispute = shared.past = None
+        self._router.previous, self.gradients = PreviousAttempt(shared), Gradients()
+        names = (*timers.OF_AN_ATTEMPT, timers.FORWARD, timers.BEFORE, timers.HELLO)
+        shared.out += [CancelTimer(name) for name in names]
+
+    def _rejoin(self, client: StateSyncClient) -> bool:
+        """Go on where a quorum lets us in; true if anything happened."""
+        shared, admission = self._shared, self._router.admission
+        if shared.round is not None:
+            self._leave()
+            return True
+        if shared.state is not client.state:
+            shared.state = client.state
+            admission.forget(shared.state.step)
+        if client.ended is not None:
+            shared.stopped = True
+            shared.out.append(Expelled(client.state.step, client.ended))
+        elif client.resumption is not None:
+            before, shared.client = client.resumption, None
+            assert before.past is not None
+            shared.state, shared.certificate = before.state, before.certificate
+            shared.past = self._recalled(before.past)
+            admission.forget(shared.state.step)
+            shared.missed.add((shared.state.step, 0))
+            self._begin(0, PreviousAttempt(shared))
+            return True
+        return False
 
 
 def _probations(attempt: Attempt, state: State) -> Iterator[Probed | Returned]:

@@ -19,13 +19,13 @@ from torch import Tensor
 from btard.node.protocol.adjudication.case import Case
 from btard.node.protocol.adjudication.charges import Publication
 from btard.node.protocol.adjudication.verdict import Judgement
-from btard.node.protocol.api.events import BulkKey, BulkKind
 from btard.node.protocol.attempt import compose
 from btard.node.protocol.attempt.attempt import Attempt
 from btard.node.protocol.attempt.compose import Knowledge
 from btard.node.protocol.attempt.deadlines import Work
 from btard.node.protocol.attempt.holdings import owed_aggregates, owed_parts, scarce, unusable_parts, withheld
 from btard.node.protocol.wire import validation
+from btard.node.protocol.wire.bulk import BulkKey, BulkKind
 from btard.node.protocol.wire.messages import (
     Agg,
     Agg2,
@@ -135,10 +135,11 @@ def _judging(phase: Phase) -> Callable[[Attempt, Case | None], Next]:
 
 
 def _our_parts(attempt: Attempt, case: Case | None) -> Iterator[tuple[BulkKey, Tensor]]:
-    for item in owed_parts(attempt) if attempt.own_D is not None else ():
-        if item.owner == attempt.me and attempt.own_D is not None:
-            key = attempt.key(BulkKind.PUBLICATION, attempt.me, item.part)
-            yield key, attempt.slice(attempt.own_D, item.part)
+    own_D = attempt.own_D
+    if own_D is not None:
+        for item in owed_parts(attempt):
+            if item.owner == attempt.me:
+                yield attempt.key(BulkKind.PUBLICATION, attempt.me, item.part), attempt.slice(own_D, item.part)
 
 
 def _our_publications(attempt: Attempt, case: Case | None) -> Iterator[tuple[BulkKey, Tensor]]:

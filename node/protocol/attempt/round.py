@@ -6,6 +6,7 @@ Source: Gorbunov et al. 2021, Algorithms 1-7; PROTOCOL section 3 (phases, prefix
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from torch import Tensor
 
@@ -18,20 +19,29 @@ from btard.node.protocol.api.notices import PhaseEntered, Suspected
 from btard.node.protocol.attempt import timers
 from btard.node.protocol.attempt.attempt import Attempt
 from btard.node.protocol.attempt.compose import Knowledge
-from btard.node.protocol.attempt.ending import Ending, Trigger
 from btard.node.protocol.attempt.gradient_requests import Gradients
 from btard.node.protocol.attempt.holdings import LackingError, lacking, scarce, withheld
 from btard.node.protocol.attempt.lateness import Patience, Watch
 from btard.node.protocol.attempt.phases import PHASES, following, message, misfit
-from btard.node.protocol.attempt.transcript import Added
+from btard.node.protocol.attempt.transcript import Added, Trigger
 from btard.node.protocol.attempt.transfers import Transfers
 from btard.node.protocol.state.state import State
 from btard.node.protocol.state.transition import next_state, void_state
 from btard.node.protocol.state_sync import probation
 from btard.node.protocol.state_sync.server import StateSyncServer
+from btard.node.protocol.wire.certificate import Certificate
 from btard.node.protocol.wire.encoding import decode_body
 from btard.node.protocol.wire.messages import Body, Close, Phase, Signed, Suspect, Void
 from btard.node.protocol.wire.validation import Counts
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """What was decided, the state that follows, and the certificate that says so."""
+
+    judgement: Judgement
+    state: State
+    certificate: Certificate
 
 
 class Round:
@@ -138,9 +148,7 @@ class Round:
             self._dispute("prefixes differ: not everybody has seen the same messages", *split)
 
     def _misfit(self, body: Body) -> str | None:
-        trial = self.trial
-        counts = Counts(len(trial.publications), len(trial.judging)) if trial is not None else Counts()
-        return misfit(body, self.attempt, counts)
+        return misfit(body, self.attempt, self.trial.counts if self.trial is not None else Counts())
 
     def _suspected(self, body: Suspect) -> None:
         """Answer a suspicion with the message if we hold it; f + 1 suspicions of one slot start a dispute."""
@@ -296,10 +304,9 @@ class Round:
                 return None
             out = frozenset(guilt.peer for guilt in judgement.guilts)
             order = (*attempt.roster.active, *probation.eligible(attempt))
-            published = self.trial.publications if self.trial is not None else ()
-            judgement = judgement.joined((*complaints.broken(attempt, out, published), *review.guilts), False, order)
+            judgement = judgement.joined((*complaints.broken(attempt, out, self.trial), *review.guilts), False, order)
             lies = self.trial.lies(self._gradients.rechecks.faults) if self.trial is not None else ()
-            state = next_state(attempt, judgement, lies, review, published)
+            state = next_state(attempt, judgement, lies, review, self.trial)
             value = state.summary.digest
         self.verdict = judgement, state
         return Close(attempt.slot(Phase.CLOSE), attempt.transcript.prefix, value)

@@ -10,8 +10,9 @@ from btard.node.protocol.settings import Settings
 
 LAGGARDS, BULK, MESSAGES, STALL = "laggards", "bulk", "messages", "stall"
 OF_AN_ATTEMPT = (LAGGARDS, BULK, MESSAGES, STALL)
-FORWARD, BEFORE = "forward", "before"
-"""What ended the attempt before goes to all; a window in which its dispute can be joined is over."""
+HELLO, FORWARD, BEFORE = "hello", "forward", "before"
+"""The wait for greetings; what ended the attempt before goes to all; a window in which its dispute can be joined is
+over."""
 
 
 class Timers:

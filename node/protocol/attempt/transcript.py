@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from enum import Enum
 from typing import TypeVar
 
@@ -19,6 +20,14 @@ class Added(Enum):
     NEW = "new"
     DUPLICATE = "duplicate"
     CONFLICT = "conflict"
+
+
+@dataclass(frozen=True, slots=True)
+class Trigger:
+    """Why a dispute starts: messages that prove it to everyone who receives them."""
+
+    cause: str
+    messages: tuple[Signed, ...]
 
 
 class Transcript:

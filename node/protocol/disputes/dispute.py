@@ -10,9 +10,9 @@ from btard.node.protocol.adjudication.verdict import Guilt
 from btard.node.protocol.api.events import CancelTimer, Forward, Output, Say, SetTimer
 from btard.node.protocol.api.notices import Disputed, Resolved
 from btard.node.protocol.attempt.deadlines import settled_s
-from btard.node.protocol.attempt.ending import Trigger
 from btard.node.protocol.attempt.holdings import LackingError
 from btard.node.protocol.attempt.round import Round
+from btard.node.protocol.attempt.transcript import Trigger
 from btard.node.protocol.disputes.dolev_strong import MAX_VIEWS, DolevStrong
 from btard.node.protocol.disputes.resolution import Decision, ViewMerge
 from btard.node.protocol.wire.certificate import Certificate

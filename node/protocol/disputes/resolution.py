@@ -15,10 +15,9 @@ from btard.node.protocol.adjudication.case import Case
 from btard.node.protocol.adjudication.charges import Equivocation, Publication, Ruled
 from btard.node.protocol.adjudication.verdict import Guilt
 from btard.node.protocol.attempt.attempt import Attempt
-from btard.node.protocol.attempt.ending import Trigger
 from btard.node.protocol.attempt.holdings import LackingError, lacking
 from btard.node.protocol.attempt.phases import PHASES, following, misfit
-from btard.node.protocol.attempt.transcript import Added, Transcript
+from btard.node.protocol.attempt.transcript import Added, Transcript, Trigger
 from btard.node.protocol.wire.bulk import BulkKind
 from btard.node.protocol.wire.certificate import Certificate, open_signed
 from btard.node.protocol.wire.encoding import decode_body, stub
@@ -255,8 +254,7 @@ class ViewMerge:
         return following(shadow, phase, self._trial)[0]
 
     def _misfits(self, body: Body) -> bool:
-        trial = self._trial
-        counts = Counts(len(trial.publications), len(trial.judging)) if trial is not None else Counts()
+        counts = self._trial.counts if self._trial is not None else Counts()
         return misfit(body, self._shadow, counts) is not None
 
     def _bodies(self, phase: Phase) -> list[tuple[int, Body]]:

@@ -20,7 +20,6 @@ from btard.node.protocol.roster import Roster
 from btard.node.protocol.settings import Settings, Tools
 from btard.node.protocol.state.state import Ban, State, Summary
 from btard.node.protocol.wire.certificate import Certificate, open_signed, sentence
-from btard.node.protocol.wire.encoding import decode_body
 from btard.node.protocol.wire.messages import Body, Have, Judge, Phase, Signed
 from btard.node.protocol.wire.validation import Counts
 
@@ -91,17 +90,6 @@ class Replay:
             raise UnprovenError(sentence(body, signed))
         return body
 
-    @staticmethod
-    def _fit_each_other(attempt: Attempt) -> None:
-        """What the form of a message depends on may have been read after it; one number of bits is the same for all."""
-        held, found = attempt.transcript.of(Have, Phase.HAVE), attempt.transcript.of(Judge, Phase.JUDGE)
-        publications = next((len(body.have) for body in held.values()), None)
-        charges = next((len(body.guilty) for body in found.values()), None)
-        for phase in Phase:
-            for peer, signed in attempt.transcript.signed(phase).items():
-                problem = misfit(decode_body(signed.body), attempt, Counts(publications, charges))
-                require(problem is None, f"a message of peer {peer} fits no rule: {problem}")
-
     def attempt(self, record: Record) -> Attempt:
         """The attempt as every honest peer saw it: complete phases with equal prefixes, r and the aggregates."""
         require(0 <= record.step < 1 << 63 and 0 <= record.attempt < 1 << 63, "there is no such attempt")
@@ -111,12 +99,17 @@ class Replay:
         state = self._state_before(record, roster)
         settings, tools = self.ground.settings, self.ground.tools
         attempt = Attempt(settings, tools, state, record.attempt, roster.active[0], Share(b"", b""))
-        for signed in record.messages:
-            body = self.open(signed, roster, record.step, record.attempt)
-            problem = misfit(body, attempt, Counts())
-            require(problem is None, f"a message of peer {body.slot.sender} fits no rule: {problem}")
+        bodies = [self.open(signed, roster, record.step, record.attempt) for signed in record.messages]
+        for body, signed in zip(bodies, record.messages, strict=True):
             require(attempt.transcript.add(body, signed) is Added.NEW, "a slot has two messages")
-        self._fit_each_other(attempt)
+        # The form of a message depends on others, so all are here first; one number of bits is the same for all.
+        counts = Counts(
+            next((len(body.have) for body in bodies if isinstance(body, Have)), None),
+            next((len(body.guilty) for body in bodies if isinstance(body, Judge)), None),
+        )
+        for body in bodies:
+            problem = misfit(body, attempt, counts)
+            require(problem is None, f"a message of peer {body.slot.sender} fits no rule: {problem}")
         for phase in Phase:
             if attempt.transcript.signed(phase):
                 require(not attempt.transcript.missing(phase), f"messages of {phase.name} are missing")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import replace
 
 from btard.node.protocol.adjudication import complaints
-from btard.node.protocol.adjudication.charges import Publication
+from btard.node.protocol.adjudication.case import Case
 from btard.node.protocol.adjudication.verdict import Judgement
 from btard.node.protocol.attempt.attempt import Attempt
 from btard.node.protocol.attempt.measured_bounds import agreed
@@ -20,7 +20,7 @@ from btard.node.protocol.state_sync.probation import Review
 
 def next_state(
     attempt: Attempt, judgement: Judgement, lies: Collection[Contribution] = (), review: Review | None = None,
-    published: Sequence[Publication] = (),
+    case: Case | None = None,
 ) -> State:  # fmt: skip
     """The state after an attempt that stands: update applied, verdicts carried out, validators drawn.
 
@@ -30,7 +30,7 @@ def next_state(
         attempt, judgement: what stands.
         lies: after an undo step, the contributions that it found false.
         review: what was found of peers on probation, whose guilt is in the judgement too.
-        published: what was published for judging.
+        case: its judging, None where nothing is known of it.
     """
     settings, state = attempt.settings, attempt.state
     punished = state.punished(attempt.step, attempt.number, judgement.removals, settings.reform)
@@ -51,7 +51,7 @@ def next_state(
     ).with_facts(
         step=attempt.step + 1,
         r=attempt.r,
-        complaints=tuple(row for row in complaints.after(attempt, published) if back.isdisjoint(row[:2])),
+        complaints=tuple(row for row in complaints.after(attempt, case) if back.isdisjoint(row[:2])),
         late=complaints.late_after(attempt, punished.roster.active),
         bounds=agreed(attempt),
         validators=drawn.order,

@@ -40,7 +40,7 @@ class Equivocations:
 
     def _compare(self, node: int, step: int, number: int) -> None:
         peer = self._stage.simulation.nodes[node].peer
-        rounds = (peer._previous, peer._round)
+        rounds = (peer.router.previous.round, peer.shared.round)
         attempts = [peer.past, *(round_.attempt for round_ in rounds if round_ is not None)]
         for attempt in attempts:
             if attempt is not None and (attempt.step, attempt.number) == (step, number):

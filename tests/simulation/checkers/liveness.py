@@ -49,7 +49,7 @@ def settling_s(stage: Stage, active: int) -> float:
 
 def awaits_another(stage: Stage, node: int) -> bool:
     """True while a peer is frozen and its rounds have not begun: the attempt before may still be disputed."""
-    dispute = stage.simulation.nodes[node].peer._dispute
+    dispute = stage.simulation.nodes[node].peer.shared.dispute
     return dispute is not None and dispute.frozen and not dispute.begun
 
 
@@ -59,7 +59,7 @@ def phase_bound_s(stage: Stage, node: int, phase: str) -> float:
     Honest peers enter a phase at most 2 D and what keeps one busy apart; bulk moves at the minimum rate and everyone
     may pull from everyone.
     """
-    run, round_ = stage.run, stage.simulation.nodes[node].peer._round
+    run, round_ = stage.run, stage.simulation.nodes[node].peer.shared.round
     delivery_s, gradient_s = run.delivery_bound_s, run.gradient_bound_s
     if round_ is None:
         return 3.0 * delivery_s + gradient_s

@@ -11,6 +11,7 @@ import pytest
 from btard import Experiment
 from btard.launcher.cli.main import main
 from btard.launcher.run import cluster, plan, plugin_trial
+from btard.launcher.run.observer import Silent
 from btard.node.errors import ConfigError, PluginError
 from btard.node.plugins import extensions
 from tests import wrong_plugins as wrong
@@ -152,7 +153,7 @@ def test_a_plugin_that_raises_during_a_run_ends_it_as_failed(backend: str, tmp_p
     path.write_text(LATE)
     told: list[str] = []
 
-    class Told(cluster.Silent):
+    class Told(Silent):
         def note(self, line: str) -> None:
             told.append(line)
 

@@ -31,7 +31,8 @@ from btard.node.protocol.api.events import (
     Start,
 )
 from btard.node.protocol.api.notices import Banned, Expelled, Finished, Halted, PhaseEntered
-from btard.node.protocol.peer import HELLO, Peer
+from btard.node.protocol.attempt.timers import HELLO
+from btard.node.protocol.peer import Peer
 from btard.node.protocol.wire.encoding import encode_body, signing_bytes
 from btard.node.protocol.wire.messages import Agg, Body, Close, Commit, Hello, Missing, Phase, Reveal, Signed, Void
 from tests.protocol_attempts import PEERS, said, six, stopped
@@ -59,8 +60,10 @@ def hellos(peer: Peer, fingerprint: bytes | None = None, odd: tuple[int, ...] = 
     outputs: list[Output] = []
     for sender in range(PEERS):
         own = msgspec.structs.replace(slot.body.slot, sender=sender)
-        print_ = fingerprint if fingerprint is not None and sender in odd else peer.settings.fingerprint
-        outputs += peer.handle(MessageArrived(sender, signed_by(sender, Hello(own, (), peer.settings.run, print_))))
+        print_ = fingerprint if fingerprint is not None and sender in odd else peer.shared.settings.fingerprint
+        outputs += peer.handle(
+            MessageArrived(sender, signed_by(sender, Hello(own, (), peer.shared.settings.run, print_)))
+        )
     return outputs
 
 
@@ -151,13 +154,13 @@ def test_a_message_from_ahead_waits(changes: dict[str, object]) -> None:
     peer, commit = at_agg()
     body = msgspec.structs.replace(commit, slot=msgspec.structs.replace(commit.slot, **changes))
     assert peer.handle(MessageArrived(BAD, signed_by(BAD, body))) == []
-    assert len(peer._admission.release()) == 1
+    assert len(peer.router.admission.release()) == 1
 
 
 def test_a_greeting_after_the_start_is_late() -> None:
     peer, commit = at_agg()
     slot = msgspec.structs.replace(commit.slot, phase=Phase.HELLO, step=0)
-    hello = Hello(slot, (), peer.settings.run, peer.settings.fingerprint)
+    hello = Hello(slot, (), peer.shared.settings.run, peer.shared.settings.fingerprint)
     assert peer.handle(MessageArrived(BAD, signed_by(BAD, hello))) == [Dropped(BAD, "late")]
 
 
@@ -261,5 +264,5 @@ def test_nothing_of_earlier_steps_is_kept() -> None:
     play(stage, ())
     peer = stage.simulation.nodes[0].peer
     assert peer.past is not None
-    assert (peer.past.step, peer.past.parts, peer._admission.release()) == (3, {}, ())
-    assert not any(isinstance(found, CancelTimer | Expelled) for found in peer._out)
+    assert (peer.past.step, peer.past.parts, peer.router.admission.release()) == (3, {}, ())
+    assert not any(isinstance(found, CancelTimer | Expelled) for found in peer.shared.out)

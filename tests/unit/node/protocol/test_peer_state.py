@@ -1,4 +1,4 @@
-"""What a peer holds before it has heard anybody, whom it tells what ended the attempt before, and how it halts."""
+"""What a peer holds before it has heard anybody, which evidence its REPORT carries on, and how it halts."""
 
 from __future__ import annotations
 
@@ -6,27 +6,25 @@ from dataclasses import replace
 
 import pytest
 
-from btard.node.protocol.api.events import Dropped, Forward
+from btard.node.protocol.api.events import Dropped
 from btard.node.protocol.api.notices import Halted
-from btard.node.protocol.peer import Peer
 from btard.node.protocol.peer_state import PeerState
 from btard.node.protocol.state.state import genesis_randomness
-from btard.node.protocol.state_sync.client import StateSyncClient
-from btard.node.protocol.wire.messages import Phase
+from btard.node.protocol.wire.size_limits import MAX_PROOFS
 from tests.protocol_attempts import PEERS, six, stopped
+from tests.unit.node.protocol.adjudication.test_accusations import silent, two_words
 
 ME = 0
-OTHERS = (1, 2, 3, 4, 5)
 
 
-def at(step: int, phase: str) -> Peer:
-    """Peer 0 when it has just entered a phase."""
+def at(step: int, phase: str) -> PeerState:
+    """What peer 0 holds when it has just entered a phase."""
     stage, _ = stopped(step, phase)
-    return stage.simulation.nodes[ME].peer
+    return stage.simulation.nodes[ME].peer.shared
 
 
 def fresh(node: int = ME) -> PeerState:
-    return six().simulation.nodes[node].peer
+    return six().simulation.nodes[node].peer.shared
 
 
 def test_all_peers_begin_with_the_same_state() -> None:
@@ -34,8 +32,8 @@ def test_all_peers_begin_with_the_same_state() -> None:
     assert mine.state.summarise(b"").digest == theirs.state.summarise(b"").digest
     assert (mine.state.step, mine.state.summary.r) == (0, genesis_randomness(mine.settings.data_seed))
     assert mine.state.roster.active == tuple(range(PEERS))
-    assert (mine.past, mine.attempt, mine.stopped, mine.comes_back) == (None, None, False, False)
-    assert mine._before.closed and not mine._silent()
+    assert (mine.past, mine.round, mine.stopped, mine.comes_back) == (None, None, False, False)
+    assert (mine.out, mine.proofs, mine.certificate) == ([], [], ())
 
 
 def test_a_signature_is_checked_once_by_each_peer_for_itself() -> None:
@@ -55,39 +53,6 @@ def test_a_signature_is_checked_once_by_each_peer_for_itself() -> None:
     assert calls == [b"message"] * 2
 
 
-def test_the_silent_ones_of_a_phase() -> None:
-    peer = at(1, "AGG")
-    assert peer._round is not None
-    missing = peer._round.attempt.transcript.missing(Phase.AGG)
-    assert peer._silent() == list(missing) != []
-
-
-@pytest.mark.parametrize("phase", ["COMMIT", "AGG"])
-def test_what_ended_the_attempt_before_goes_to_all_until_all_have_spoken(phase: str) -> None:
-    peer = at(1, phase)
-    peer._out.clear()
-    peer._forward_certificate()
-    certificate = peer.past.transcript.signed(Phase.CLOSE).values() if peer.past is not None else ()
-    assert peer._out == ([Forward(OTHERS, tuple(peer._certificate))] if phase == "COMMIT" else [])
-    assert set(peer._certificate) == set(certificate) and len(peer._certificate) == PEERS
-
-
-def test_before_anything_has_ended_nothing_is_passed_on() -> None:
-    peer = fresh()
-    peer._forward_certificate()
-    assert peer._out == []
-
-
-def test_the_step_is_the_one_that_a_peer_on_its_way_back_fetches() -> None:
-    peer = at(2, "AGG")
-    assert peer._step == 2
-    later = peer.state.with_facts(step=7)
-    peer._candidate = StateSyncClient(peer.settings, peer.tools, ME, b"seed", later, [])
-    assert peer._step == 2, "we are in an attempt"
-    peer._round = None
-    assert peer._step == 7
-
-
 @pytest.mark.parametrize(
     ("peer", "problem"),
     [
@@ -99,19 +64,46 @@ def test_the_step_is_the_one_that_a_peer_on_its_way_back_fetches() -> None:
 )
 def test_a_halt_says_where_and_on_whose_account(peer: int | None, problem: str) -> None:
     machine = at(1, "AGG")
-    machine._out.clear()
-    machine._halt(peer, "does not answer")
-    assert machine._out == [Halted(1, "AGG", peer, problem)] and machine.stopped
+    machine.out.clear()
+    machine.halt(peer, "does not answer")
+    assert machine.out == [Halted(1, "AGG", peer, problem)] and machine.stopped
 
 
 def test_a_halt_before_the_first_attempt_is_one_of_the_greeting() -> None:
     peer = fresh()
-    peer._halt(2, "is silent")
-    assert peer._out == [Halted(0, "HELLO", 2, "step 0, phase HELLO: peer 2 is silent")]
+    peer.halt(2, "is silent")
+    assert peer.out == [Halted(0, "HELLO", 2, "step 0, phase HELLO: peer 2 is silent")]
 
 
 def test_what_is_dropped_is_counted_by_its_line() -> None:
     peer = fresh()
-    peer._drop(4, "late")
-    peer._drop(None, "late")
-    assert peer._out == [Dropped(4, "late"), Dropped(None, "late")]
+    peer.drop(4, "late")
+    peer.drop(None, "late")
+    assert peer.out == [Dropped(4, "late"), Dropped(None, "late")]
+
+
+# --- evidence for a REPORT --------------------------------------------------------------------------------------------
+
+
+def test_a_report_carries_one_piece_against_each_and_the_rest_waits() -> None:
+    peer = at(1, "AGG")
+    assert peer.round is not None
+    attempt = peer.round.attempt
+    pieces = [two_words(attempt, accused) for accused in (1, 2, 3, 4, 5)]
+    again = two_words(attempt, 2, step=1)
+    peer.proofs = [b"rubbish", pieces[0], pieces[1], again, *pieces[2:], pieces[0]]
+    assert peer.take_proofs(attempt) == tuple(pieces[:MAX_PROOFS])
+    assert peer.proofs == pieces[MAX_PROOFS:]
+    assert peer.take_proofs(attempt) == tuple(pieces[MAX_PROOFS:])
+    assert peer.take_proofs(attempt) == ()
+
+
+def test_what_convicts_nobody_any_more_is_forgotten() -> None:
+    peer = at(1, "AGG")
+    assert peer.round is not None
+    attempt = peer.round.attempt
+    last = silent(attempt, 4, step=0)
+    peer.proofs = [two_words(attempt, 5), silent(attempt, 3, step=-1), last]
+    attempt.roster = attempt.roster.without([5])
+    assert peer.take_proofs(attempt) == (last,)
+    assert peer.proofs == []

@@ -234,7 +234,7 @@ def test_a_node_goes_on_from_its_newest_checkpoint_with_what_it_had_heard(tmp_pa
     assert at.state.summary == node.peer.state.summary
     assert at.past is not None
     assert at.past.state.step == 3
-    restored = Attempt.of(at.past, node.peer.settings, node.peer.tools, 0, b"")
+    restored = Attempt.of(at.past, node.peer.shared.settings, node.peer.shared.tools, 0, b"")
     assert node.peer.past is not None
     assert restored.transcript.digest == node.peer.past.transcript.digest
     assert restored.z.equal(node.peer.past.z)
@@ -372,8 +372,8 @@ def test_an_attempt_that_was_void_comes_back_with_the_one_after_it(attack: Plugi
     begun = (seen.output for seen in cluster.watched.simulation.run() if seen.node == 0)
     again = next(output for output in begun if isinstance(output, PhaseEntered) and output.attempt == 1)
     peer = cluster.watched.simulation.nodes[0].peer
-    assert peer._previous is not None
-    ended = peer._previous.attempt
+    assert peer.router.previous.round is not None
+    ended = peer.router.previous.round.attempt
     for each in cluster.keepers.values():
         each.close()
     kept = Checkpointer(tmp_path / "0", genesis_digest(RUN_ID, cluster.run, cluster.members), 0, PRINT)
@@ -382,7 +382,7 @@ def test_an_attempt_that_was_void_comes_back_with_the_one_after_it(attack: Plugi
     assert (at.state.step, at.number) == (again.step, 1)
     assert at.past is not None and at.past.state.step == again.step - 1
     assert at.before is not None
-    restored = Attempt.of(at.before, peer.settings, peer.tools, 0, b"")
+    restored = Attempt.of(at.before, peer.shared.settings, peer.shared.tools, 0, b"")
     assert (restored.step, restored.number, restored.r) == (ended.step, 0, ended.r)
     assert restored.state.roster == ended.state.roster
     assert restored.state.parameters_D.equal(ended.state.parameters_D)

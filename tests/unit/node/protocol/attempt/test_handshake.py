@@ -7,7 +7,7 @@ import pytest
 
 from btard.node.protocol.api.events import DeadlinePassed, Dropped, MessageArrived, Output, Start
 from btard.node.protocol.api.notices import Halted, PhaseEntered
-from btard.node.protocol.peer import HELLO
+from btard.node.protocol.attempt.timers import HELLO
 from btard.node.protocol.wire.encoding import decode_body
 from btard.node.protocol.wire.messages import Hello, Phase
 from tests.fuzz.arena import Arena

@@ -115,9 +115,10 @@ def test_a_false_aggregate_ends_the_wait_for_it_over_its_aggregators_line_alone(
 
 def test_after_a_new_start_a_false_part_is_waited_for_like_a_missing_one() -> None:
     """Our AGG may stand, and needs every part."""
-    _, round_ = stopped(1, "AGG")
+    stage, round_ = stopped(1, "AGG")
     owner = next(peer for peer in round_.attempt.contributors if peer != 0)
-    again = Round(round_.attempt, round_.past, round_._gradients, [], again=True)
+    gradients = stage.simulation.nodes[0].peer.lifecycle.gradients
+    again = Round(round_.attempt, round_.past, gradients, [], again=True)
     again.attempt.parts.pop(owner, None)
     again.take_bulk(owner, *wrong(again, BulkKind.PART, owner))
     assert not again.attempt.refuted

@@ -1,4 +1,4 @@
-"""What a peer does with signed messages and views: of this attempt, of the one before, of neither. Six, so f = 2."""
+"""What a peer does with signed messages and views of this attempt, and of none. Six, so f = 2."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from btard.node.crypto.keys import generate
 from btard.node.crypto.signing import Signer
-from btard.node.protocol.api.events import CancelTimer, Dropped, Forward, MessageArrived, Output, Say, ViewArrived
+from btard.node.protocol.api.events import CancelTimer, Dropped, MessageArrived, Output, Say, ViewArrived
 from btard.node.protocol.api.notices import Disputed, PhaseEntered, Resolved
 from btard.node.protocol.attempt import timers
 from btard.node.protocol.attempt.attempt import Attempt
@@ -156,7 +156,7 @@ def test_a_view_from_ahead_waits() -> None:
     slot = msgspec.structs.replace(attempt.slot(Phase.VIEW, 4), step=2)
     ahead = signed_by(4, View(slot, (), ()))
     assert peer.handle(ViewArrived(4, Endorsed(ahead, ()))) == []
-    assert peer._admission.release() == (ahead,)
+    assert peer.router.admission.release() == (ahead,)
 
 
 def test_a_majority_of_outcomes_resolves_what_this_peer_saw_nothing_of() -> None:
@@ -170,81 +170,22 @@ def test_a_majority_of_outcomes_resolves_what_this_peer_saw_nothing_of() -> None
     assert PhaseEntered(1, 1, "COMMIT") in outputs and peer.state.roster.active == (0, 1, 2, 3, 4)
 
 
-# --- the attempt before -----------------------------------------------------------------------------------------------
-
-
-def test_what_is_wrong_with_an_attempt_that_stands_goes_into_a_report() -> None:
-    peer, _ = at(1, "COMMIT")
-    assert peer.past is not None
-    outputs = peer.handle(MessageArrived(BAD, second(peer.past)))
-    assert not found(outputs, Disputed) and not peer._before.joined
-    assert len(peer._proofs) == 1
-    peer.handle(MessageArrived(4, second(peer.past)))
-    assert len(peer._proofs) == 1
-
-
-def test_a_view_lets_us_join_the_dispute_of_the_attempt_before() -> None:
-    peer, _ = at(1, "COMMIT")
-    assert peer.past is not None and not peer._before.closed
-    outputs = peer.handle(ViewArrived(4, Endorsed(view(peer.past, 4, second(peer.past)), ())))
-    assert found(outputs, Disputed) == [Disputed(0, 0, "peer 5 equivocates in COMMIT")]
-    assert peer._before.joined and peer._before.held
-    assert {each.name for each in outputs if isinstance(each, CancelTimer)} >= {timers.BEFORE, *timers.OF_AN_ATTEMPT}
-    assert len(peer._proofs) == 1, "the certificate will win: the pair is charged in a REPORT"
-
-
-@pytest.mark.parametrize(
-    ("by", "joins"), [((), False), ((3,), True), ((4,), False)], ids=["its owner", "two peers", "one peer twice"]
-)
-def test_in_the_second_window_two_must_have_signed(by: tuple[int, ...], joins: bool) -> None:
-    peer, _ = at(1, "COMMIT")
-    assert peer.past is not None
-    peer._before.window = 2
-    peer.handle(ViewArrived(3, endorsed(view(peer.past, 4, second(peer.past)), *by)))
-    assert peer._before.joined is joins
-
-
-def test_a_view_that_proves_nothing_lets_nobody_join() -> None:
-    peer, _ = at(1, "COMMIT")
-    assert peer.past is not None
-    made = view(peer.past, 4, *peer.past.transcript.signed(Phase.COMMIT).values())
-    assert peer.handle(ViewArrived(4, Endorsed(made, ()))) == []
-    assert not peer._before.joined and peer._before.dispute is not None
-    assert peer._before.dispute.early == (made,)
-
-
-def test_whoever_disputes_a_closed_attempt_is_told_once_what_ended_it() -> None:
-    """All are in this attempt: nobody honest can be left in the other."""
-    peer, _ = at(1, "AGG")
-    assert peer.past is not None and peer._before.closed
-    made = [Endorsed(view(peer.past, 4, second(peer.past, each)), ()) for each in (5, 3)]
-    answer, dropped = peer.handle(ViewArrived(3, made[0]))
-    assert dropped == Dropped(3, "late")
-    assert isinstance(answer, Forward) and answer.to == (3,)
-    assert set(peer.past.transcript.signed(Phase.CLOSE).values()) <= set(answer.messages)
-    assert len(answer.messages) > len(peer.past.roster.active), "and what closed it"
-    assert peer.handle(ViewArrived(3, made[1])) == [Dropped(3, "late")]
-    assert len(peer.handle(ViewArrived(2, made[1]))) == 2
-
-
-def test_the_windows_run_out_and_the_attempt_is_closed() -> None:
-    peer, attempt = at(1, "COMMIT")
-    before = peer._before
-    assert before.windows == attempt.roster.faults + 1 and not before.passed_on
-    peer._pass_on()
-    assert before.passed_on and before.window == 1
-    for window in (2, 3):
-        peer._before_overdue()
-        assert before.window == window and not before.closed
-    peer._before_overdue()
-    assert before.closed and before.proof == ()
+def test_the_step_is_the_one_that_a_peer_on_its_way_back_fetches() -> None:
+    peer, _ = at(2, "AGG")
+    shared, router = peer.shared, peer.router
+    assert router.step == 2
+    now, shared.state = shared.state, shared.state.with_facts(step=7)
+    shared.client, shared.state = shared.new_client(), now
+    assert router.step == 2, "we are in an attempt"
+    shared.round = None
+    assert router.step == 7
 
 
 # --- greetings --------------------------------------------------------------------------------------------------------
 
 
 def hello(peer: Peer, sender: int) -> Signed:
-    ours = peer._greeting.hello(ME)
+    ours = peer.greeting.hello(ME)
     return signed_by(sender, msgspec.structs.replace(ours, slot=msgspec.structs.replace(ours.slot, sender=sender)))
 
 
@@ -264,6 +205,6 @@ def test_a_greeting_of_another_run_begins_nothing() -> None:
     peer = fresh()
     for sender in range(4):
         peer.handle(MessageArrived(sender, hello(peer, sender)))
-    body = Hello(peer._greeting.hello(4).slot, (), OTHER, peer.settings.fingerprint)
+    body = Hello(peer.greeting.hello(4).slot, (), OTHER, peer.shared.settings.fingerprint)
     assert peer.handle(MessageArrived(1, signed_by(4, body))) == [Dropped(1, "late")]
     assert peer.attempt is None

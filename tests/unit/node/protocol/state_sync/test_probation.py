@@ -45,7 +45,7 @@ from btard.node.protocol.state_sync.probation import (
 )
 from btard.node.protocol.wire.bulk import BulkKey, BulkKind
 from btard.node.protocol.wire.encoding import decode_body, encode_body, signing_bytes
-from btard.node.protocol.wire.messages import Body, Close, Hello, Join, Outcome, Phase, Report, Signed
+from btard.node.protocol.wire.messages import Body, Close, Join, Outcome, Phase, Report, Signed
 from tests.protocol_attempts import changed, complete, state_with
 from tests.simulation.stage import Stage, run_until, set_up
 
@@ -121,7 +121,7 @@ def waiting(out: list[Output]) -> StateSyncClient:
     """Peer 5, which knows the genesis roster and nothing else."""
     stage, _ = stage_and_state()
     inner = set_up(RUN).simulation.nodes[GONE].peer
-    return StateSyncClient(stage.ground().settings, inner.tools, GONE, b"seed", inner.state, out)
+    return StateSyncClient(stage.ground().settings, inner.shared.tools, GONE, b"seed", inner.state, out)
 
 
 def signed_by(stage: Stage, peer: int, body: Body) -> Signed:
@@ -204,7 +204,7 @@ def test_mutations_without_the_quorum_and_the_certificate_the_false_state_is_tak
 def test_what_a_certificate_must_hold(change: Callable[[Certified], Certified], holds: bool) -> None:
     stage, state = stage_and_state()
     told, known = snapshot_of(state, None).now, Roster.genesis(state.roster.keys)
-    verify = stage.simulation.nodes[0].peer.tools.verify
+    verify = stage.simulation.nodes[0].peer.shared.tools.verify
     assert certified(change(told), known, settings(), verify) is holds
     stranger = replace(known, active=(5,))
     assert not certified(told, stranger, settings(), verify), "none of its signers is known"
@@ -239,7 +239,7 @@ def test_vectors_are_taken_by_their_digests_and_the_gradient_is_signed() -> None
 
 def join(node: Node, step: int, gradient: bytes = bytes(32), sender: int = GONE) -> Signed:
     """A JOIN of peer 5, which signs in `stage_and_state`'s run."""
-    body = Join(join_slot(node.peer.settings, node.peer.state.roster.keys, step, sender), (), gradient)
+    body = Join(join_slot(node.peer.shared.settings, node.peer.state.roster.keys, step, sender), (), gradient)
     return signed_by(stage_and_state()[0], GONE, body)
 
 
@@ -270,8 +270,8 @@ def test_questions_are_counted(peer: tuple[Node, list[Output]]) -> None:
 def test_who_is_banned_is_not_listened_to(peer: tuple[Node, list[Output]]) -> None:
     node, _ = peer
     machine = node.peer
-    machine.state = replace(machine.state, bans=(*machine.state.bans, ban(GONE, "gradient")))
-    hello = Hello(machine._greeting.hello(GONE).slot, (), machine.settings.run, machine.settings.fingerprint)
+    machine.shared.state = replace(machine.state, bans=(*machine.state.bans, ban(GONE, "gradient")))
+    hello = machine.greeting.hello(GONE)
     signed = signed_by(stage_and_state()[0], GONE, hello)
     for asked in (TranscriptRequested(GONE, 1, 0), MessageArrived(GONE, join(node, 3)), MessageArrived(GONE, signed)):
         assert machine.handle(asked) == [Dropped(GONE, "removed_line")]
@@ -290,7 +290,7 @@ def test_joins_of_this_step_and_the_last_are_kept_two_at_most(peer: tuple[Node, 
         assert machine.handle(MessageArrived(GONE, wrong)) == [Dropped(GONE, "wrong_slot")]
     attempt = machine.attempt
     assert attempt is not None
-    held = machine._sync_server.joins(attempt)
+    held = machine.sync_server.joins(attempt)
     assert len(held) == 2 and joins_fit(held, attempt)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from btard.node.protocol.api.events import Dropped, MessageArrived, Output, ViewArrived
 from btard.node.protocol.api.notices import Disputed, Resolved
-from btard.node.protocol.disputes.before import Before
+from btard.node.protocol.disputes.previous_attempt import PreviousAttempt
 from btard.node.protocol.wire.admission import Admission, Place, remembering
 from btard.node.protocol.wire.encoding import encode_endorsed, encode_signed
 from btard.node.protocol.wire.messages import (
@@ -42,7 +42,7 @@ class Case:
         peer = self.arena.node.peer
         assert peer.attempt is not None
         self.attempt, self.peer = peer.attempt, peer
-        self.admission: Admission = peer._admission
+        self.admission: Admission = peer.router.admission
 
     def slot(self, phase: Phase, **fields: object) -> Slot:
         return msgspec.structs.replace(self.attempt.slot(phase, ATTACKER), **fields)
@@ -51,7 +51,9 @@ class Case:
         return self.arena.signed(body, ATTACKER)  # type: ignore[arg-type]
 
     def admit(self, signed: Signed) -> str | Place:
-        found = self.admission.admit(signed, self.peer._round, self.peer._previous, self.peer.state.step)
+        found = self.admission.admit(
+            signed, self.peer.shared.round, self.peer.router.previous.round, self.peer.state.step
+        )
         return found if isinstance(found, str) else found[0]
 
     def tell(self, signed: Signed) -> list[Output]:
@@ -137,8 +139,8 @@ def test_one_peer_is_no_majority_however_often_it_signs() -> None:
 def test_a_removed_peer_is_not_listened_to() -> None:
     case = Case()
     state = case.peer.state
-    case.peer.state = replace(state, roster=state.roster.without([ATTACKER]))
-    case.peer._round, case.peer._before = None, Before()
+    case.peer.shared.state = replace(state, roster=state.roster.without([ATTACKER]))
+    case.peer.shared.round, case.peer.router.previous = None, PreviousAttempt(case.peer.shared)
     assert case.tell(case.signed(commit(case.slot(Phase.COMMIT)))) == [Dropped(ATTACKER, "removed_line")]
 
 
