@@ -159,7 +159,7 @@ class Cost:
 
     def _taught(self, node: int) -> int:
         """Lessons to peers that come back, in this step or the one before: each is a message, its peer has tensors."""
-        told = sum(self._stage.simulation.nodes[node].peer._sync_server._told.values())
+        told = sum(self._stage.simulation.nodes[node].peer.sync_server._told.values())
         before, self._snapshots[node] = self._snapshots[node], (self._snapshots[node][1], told)
         return told - before[0]
 
