@@ -50,7 +50,9 @@ def test_an_engine_is_found_or_its_absence_is_said(
     assert found.stderr.count("\n") == (code == 1)
 
 
-ALL = ("python3", "make", "cc", "prometheus", "promtool", "tc", "iptables", "spin")
+ALL = ("python3", "make", "cc", "prometheus", "promtool", "tc", "iptables", "spin", "qemu-x86_64", "qemu-aarch64",
+       "aarch64-linux-gnu-gcc")  # fmt: skip
+EMULATORS = "qemu-user gcc-aarch64-linux-gnu libc6-dev-arm64-cross"
 
 
 @pytest.mark.parametrize(
@@ -60,8 +62,8 @@ ALL = ("python3", "make", "cc", "prometheus", "promtool", "tc", "iptables", "spi
         ((*ALL, "google-chrome"), "ubuntu", ""),
         (ALL, "debian", "chromium"),
         (ALL, "ubuntu", "chromium-browser"),
-        ((*ALL[:4], "tc", "chromium"), "debian", "prometheus iptables spin"),
-        ((), "debian", "python3-venv make gcc libc6-dev prometheus chromium iproute2 iptables spin"),
+        ((*ALL[:4], "tc", "chromium"), "debian", f"prometheus iptables spin {EMULATORS}"),
+        ((), "debian", f"python3-venv make gcc libc6-dev prometheus chromium iproute2 iptables spin {EMULATORS}"),
     ],
     ids=["it has all", "a runner with Chrome", "no browser", "no browser on Ubuntu", "half of Prometheus", "bare"],
 )

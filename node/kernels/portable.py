@@ -1,0 +1,112 @@
+"""Portable arithmetic: kernels whose results have the same bits on every processor, compiled from portable.c.
+
+Order of sums, rounding and elementary functions are stated there; no vector width, thread count or library changes a
+bit. There is no version in torch that gives these bits: without a C compiler there is no portable arithmetic. Tensors
+are float32 on the CPU.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from btard.node.errors import BackendError
+from btard.node.kernels import compiled
+
+SOURCES = ("portable.c", "portable_kernels.h", "portable_lenet.h")
+LENET_DIMENSION = 21_840
+_EXP, _LOG = 0, 1
+
+
+@cache
+def library() -> ctypes.CDLL:
+    """The compiled kernels, built on first use.
+
+    Raises:
+        BackendError: they cannot be built here.
+    """
+    found = compiled(*SOURCES)
+    if found is None:
+        raise BackendError("--arithmetic portable: no C compiler here (cc, gcc or clang) that builds its kernels; "
+                           "install gcc, or use --arithmetic native")  # fmt: skip
+    address, size, number = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
+    found.btard_portable_width.argtypes, found.btard_portable_width.restype = (), number
+    found.btard_portable_elementwise.argtypes = (number, number, address, size, address)
+    found.btard_portable_product.argtypes = (
+        number, size, size, size, address, size, size, address, size, address, size,
+    )  # fmt: skip
+    found.btard_portable_lenet.argtypes = (number, address, size, address, address, address, address, address)
+    found.btard_portable_elementwise.restype = found.btard_portable_product.restype = None
+    found.btard_portable_lenet.restype = ctypes.c_double
+    return found
+
+
+def widths() -> tuple[int, ...]:
+    """The widths of vectors, in floats, that this processor can compute with, the widest last; bits do not differ."""
+    return (4,) if library().btard_portable_width() == 4 else (4, 8)
+
+
+def exp(values: Tensor, width: int | None = None) -> Tensor:
+    """exp, elementwise; within 2 units in the last place."""
+    return _elementwise(_EXP, values, width)
+
+
+def log(values: Tensor, width: int | None = None) -> Tensor:
+    """Natural logarithm, elementwise; within 2 units in the last place."""
+    return _elementwise(_LOG, values, width)
+
+
+def product(left: Tensor, right: Tensor, width: int | None = None) -> Tensor:
+    """Matrix product `[m, k] @ [k, n]`; each entry's k products are added one after the other, from 0.
+
+    Args:
+        left: any strides.
+        right: copied, unless its rows are contiguous.
+        width: of vectors; None: the widest.
+    """
+    right = right.contiguous()
+    result = torch.zeros(left.shape[0], right.shape[1])
+    library().btard_portable_product(
+        width or widths()[-1], *result.shape, left.shape[1], left.data_ptr(), *left.stride(), right.data_ptr(),
+        right.shape[1], result.data_ptr(), right.shape[1],
+    )  # fmt: skip
+    return result
+
+
+def lenet_gradient(
+    parameters_D: Tensor, inputs_B: Tensor, targets_B: Tensor, channels: Tensor, hidden: Tensor,
+    width: int | None = None,
+) -> tuple[Tensor, float]:  # fmt: skip
+    """Gradient `[D]` of the mean cross entropy of the network of `training/models/lenet.py`, and its value.
+
+    Args:
+        parameters_D: float32 `[D]`.
+        inputs_B: normalised images, float32 `[B, 1, 28, 28]`.
+        targets_B: labels, int64 `[B]`.
+        channels, hidden: dropout's factors, float32 `[20, B]` and `[50, B]`.
+        width: of vectors; None: the widest.
+    """
+    batch = len(targets_B)
+    shapes = ((LENET_DIMENSION,), (batch, 1, 28, 28), (batch,), (20, batch), (50, batch))
+    given = [each.contiguous() for each in (parameters_D, inputs_B, targets_B, channels, hidden)]
+    assert tuple(tuple(each.shape) for each in given) == shapes and targets_B.dtype == torch.int64
+    gradient_D = torch.empty(LENET_DIMENSION)
+    x, images, targets, first, second = (each.data_ptr() for each in given)
+    loss: float = library().btard_portable_lenet(
+        width or widths()[-1], x, batch, images, targets, first, second, gradient_D.data_ptr()
+    )
+    if loss < 0:
+        raise MemoryError("no memory for a portable gradient")
+    return gradient_D, loss
+
+
+def _elementwise(function: int, values: Tensor, width: int | None) -> Tensor:
+    values = values.contiguous()
+    result = torch.empty_like(values)
+    library().btard_portable_elementwise(
+        width or widths()[-1], function, values.data_ptr(), values.numel(), result.data_ptr()
+    )
+    return result

@@ -1,0 +1,39 @@
+/* Runs the portable kernels on recorded inputs, without Python: standard input to standard output, little-endian.
+ *
+ * In: batch (int64), parameters, images, targets (int64), dropout of channels and of hidden units.
+ * Out: gradient, loss (float64), exp and log of the images' magnitudes, and the product of hidden units and images.
+ * The width of vectors goes to standard error.
+ */
+#include <stdio.h>
+
+#include "portable.c"
+
+static void *taken(size_t count, size_t bytes) {
+    void *memory = calloc(count + 1, bytes);
+    if (memory == NULL || fread(memory, bytes, count, stdin) != count) exit(2);
+    return memory;
+}
+
+int main(int count, char **words) {
+    int width = count > 1 ? atoi(words[1]) : btard_portable_width();
+    int64_t *batch = taken(1, 8);
+    size_t n = (size_t)*batch, pixels = 28 * 28 * n;
+    float *parameters = taken(21840, 4), *images = taken(pixels, 4);
+    int64_t *targets = taken(n, 8);
+    float *channels = taken(20 * n, 4), *hidden = taken(50 * n, 4);
+    float *gradient = calloc(21840, 4), *values = calloc(pixels, 4), *products = calloc(50 * 784, 4);
+    if (gradient == NULL || values == NULL || products == NULL) return 2;
+    fprintf(stderr, "%d\n", width);
+
+    double loss = btard_portable_lenet(width, parameters, n, images, targets, channels, hidden, gradient);
+    fwrite(gradient, 4, 21840, stdout);
+    fwrite(&loss, 8, 1, stdout);
+    btard_portable_product(width, 50, 784, n, hidden, n, 1, images, 784, products, 784);
+    fwrite(products, 4, 50 * 784, stdout);
+    for (size_t i = 0; i < pixels; i++) images[i] = fabsf(images[i]);
+    for (int function = 0; function < 2; function++) {
+        btard_portable_elementwise(width, function, images, pixels, values);
+        fwrite(values, 4, pixels, stdout);
+    }
+    return 0;
+}
