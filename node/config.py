@@ -22,6 +22,9 @@ Durability = Literal["grouped", "none"]
 
 Contribute = Literal["auto", "on", "off"]
 
+Arithmetic = Literal["native", "portable"]
+"""Torch's kernels, whose bits depend on the processor, or those of node/kernels/portable.py, whose bits do not."""
+
 
 def validators_contribute(choice: Contribute, peers: int) -> bool:
     """True if the validators of a step contribute to it as well.
@@ -145,6 +148,10 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ConfigError(f"--recompute-tolerance {self.recompute_tolerance} must lie in [0, 1)")
         if self.init is not None and not re.fullmatch("[0-9a-f]{64}", self.init):
             raise ConfigError(f"init {self.init!r} is no digest in hexadecimal")
+        if self.arithmetic == "portable" and self.device != "cpu":
+            raise ConfigError(
+                f"--arithmetic portable computes on the CPU, not on --device {self.device}; use --device cpu"
+            )
         if self.undo and not 2 <= self.undo <= MAX_UNDO:
             raise ConfigError(f"--undo {self.undo} must be 0 (off) or lie between 2 and {MAX_UNDO}")
         if self.undo and self.recompute_tolerance > 0:
@@ -154,6 +161,11 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             )
         if self.peers > MAX_PEERS:
             raise ConfigError(f"--peers {self.peers} is more than the {MAX_PEERS} one roster holds")
+
+    @property
+    def arithmetic(self) -> Arithmetic:
+        """What the task computes gradients in: a parameter of the tasks that have a choice, and so of the genesis."""
+        return "portable" if self.task.parameters.get("arithmetic") == "portable" else "native"
 
     @property
     def everyone_contributes(self) -> bool:

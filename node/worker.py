@@ -185,7 +185,7 @@ def _run(
         if pipe is not None:
             with contextlib.suppress(BrokenPipeError):  # `stop` notices that the launcher is gone
                 pipe.send(("bound", transport.bound))
-        facts = environment(run.device)
+        facts = environment(run.device, run.arithmetic)
         journal.append("environment", facts=facts)
         with descriptors.reserve:
             recovery = recover(config, encoded(facts), journal)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -194,3 +195,34 @@ def test_mnist_learns_within_a_few_steps(mnist_directory: Path) -> None:
         gradient, _ = task.gradient(parameters, step.to_bytes(32, "big"))
         parameters, state = optimiser.apply(parameters, state, [gradient], step)
     assert task.evaluate(parameters, 0, 2000) > 0.8 * 2000
+
+
+@pytest.mark.mnist
+def test_a_portable_gradient_is_the_native_one_but_for_rounding(mnist_directory: Path) -> None:
+    context = TaskContext(mnist_directory, 100)
+    native, portable = (
+        build_task(Plugin("mnist_cnn", {"arithmetic": name}), context) for name in ("native", "portable")
+    )
+    parameters_D = native.initial(3)
+    expected_D, expected = native.gradient(parameters_D, SEED)
+    found_D, found = portable.gradient(parameters_D, SEED)
+    assert 0 < float((found_D - expected_D).norm() / expected_D.norm()) < 1e-6
+    assert found == pytest.approx(expected, rel=1e-6)
+    torch.testing.assert_close(portable.initial(3), parameters_D, rtol=0, atol=1e-7)
+    assert portable.evaluate(parameters_D, 0, 2000) == native.evaluate(parameters_D, 0, 2000)
+
+
+@pytest.mark.mnist
+@pytest.mark.skipif(torch.backends.cpu.get_cpu_capability() == "DEFAULT", reason="torch has no other kernels here")
+def test_portable_bits_do_not_depend_on_torchs_instruction_set(mnist_directory: Path) -> None:
+    """As on a processor without AVX, where native bits differ: that they do shows that this could fail."""
+    seen = {}
+    for name in ("native", "portable"):
+        plugin = Plugin("mnist_cnn", {"arithmetic": name})
+        task = build_task(plugin, TaskContext(mnist_directory, 100))
+        here = bits(task.gradient(task.initial(3), SEED)[0])
+        command = [sys.executable, "-c", ELSEWHERE.replace('Plugin("mnist_cnn")', repr(plugin)), str(mnist_directory)]
+        environment = {**os.environ, "ATEN_CPU_CAPABILITY": "default", "MKL_CBWR": "COMPATIBLE"}
+        there = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300, env=environment)
+        seen[name] = there.stdout.strip() == here
+    assert seen == {"native": False, "portable": True}

@@ -68,6 +68,8 @@ OPTIONS: tuple[Option, ...] = (
     Option("peers", _CLUSTER, "number of peers, one process each", "N", syntax.integer, short="-n"),
     Option("backend", _CLUSTER, "where workers run", "local|simulated|compose", str),
     Option("device", _CLUSTER, "what computes gradients", "auto|cpu|cuda", str),
+    Option("arithmetic", _CLUSTER, "portable: gradients with equal bits on every processor (mnist_cnn, on the CPU)",
+           "native|portable", str),
     Option("delivery_bound", _CLUSTER, "longest delivery time of a message between honest peers (D)", "auto|TIME",
            or_none(syntax.seconds, "auto")),
     Option("gradient_bound", _CLUSTER, "longest time one gradient takes", "auto|TIME",

@@ -11,7 +11,19 @@ from blake3 import blake3
 
 from btard.launcher.options import syntax
 from btard.launcher.run.roles import Attackers, assign
-from btard.node.config import Contribute, Durability, Endpoint, Member, NodeConfig, Role, RunConfig, Schedule, shared
+from btard.node.config import (
+    Arithmetic,
+    Contribute,
+    Durability,
+    Endpoint,
+    Member,
+    NodeConfig,
+    Plugin,
+    Role,
+    RunConfig,
+    Schedule,
+    shared,
+)
 from btard.node.errors import ConfigError
 from btard.node.netem.conditions import Conditions
 from btard.node.plugins import extensions
@@ -98,6 +110,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     durability: Durability = "grouped"
     backend: str = "local"
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    arithmetic: Arithmetic = "native"
     base_port: int = 0
     data_dir: str | None = None
     download: bool = True
@@ -139,7 +152,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         seeds = self.seeds
         *pre, rule = syntax.plugins(self.rule)
         derived: dict[str, Any] = {
-            "task": syntax.plugin(self.task),
+            "task": self._task,
             "rule": rule,
             "pre": tuple(pre),
             "imports": tuple(extensions.label(Path(path)) for path in self.imports),
@@ -158,6 +171,14 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             "device": device,
         }
         return RunConfig(**{**shared(self, RunConfig.__struct_fields__), **derived})
+
+    @property
+    def _task(self) -> Plugin:
+        """The task; portable arithmetic is a parameter of those that have it."""
+        task = syntax.plugin(self.task)
+        if self.arithmetic == "native":
+            return task
+        return Plugin(task.name, {**task.parameters, "arithmetic": self.arithmetic})
 
     def roles(self) -> dict[int, Role]:
         """Who attacks and how, by genesis id.

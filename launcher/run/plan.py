@@ -113,10 +113,11 @@ def make(experiment: Experiment) -> Plan:
 
     Raises:
         ConfigError: an option, name or parameter that cannot be run, or an own attack, rule or task that would fail.
-        BackendError: no such device here.
+        BackendError: no such device here, or no compiler for portable arithmetic.
     """
     quick_check(experiment)
-    run = experiment.run_config(device(experiment.device))
+    on_cpu = experiment.arithmetic == "portable" and experiment.device == "auto"
+    run = experiment.run_config("cpu" if on_cpu else device(experiment.device))
     extensions.load([Path(path) for path in experiment.imports])
     roles = experiment.roles()
     where = data.directory(experiment.data_dir)
@@ -128,6 +129,10 @@ def make(experiment: Experiment) -> Plan:
     from btard.node.training.registry import TASKS
 
     check_names(run.rule, run.pre)
+    if experiment.arithmetic == "portable" and "arithmetic" not in TASKS.get(run.task.name).parameters:
+        raise ConfigError(
+            f"task {run.task.name!r} has no portable arithmetic; use --arithmetic native, or --task mnist_cnn"
+        )
     TASKS.check(run.task.name, run.task.parameters)
     plugin_trial.check(run, roles, experiment.imports, where)
     rule_for(run, len(roles))

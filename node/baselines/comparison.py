@@ -90,7 +90,7 @@ class Trainer:
         self._run: RunConfig = common.run
         self._task = task
         self._settings = settings_of(common.run_id, common.run, common.members, task.dimension,
-                                     fingerprint(common.run.device))  # fmt: skip
+                                     fingerprint(common.run.device, common.run.arithmetic))  # fmt: skip
         self._tools = tools_of(common.run)
         parameters_D, momentum_D = (
             task.initial(common.run.init_seed),

@@ -133,7 +133,7 @@ class _NodeFactory:
         if node in self._keepers:
             self._keepers.pop(node).close()
         config = self._configs[node]
-        print_ = fingerprint(config.run.device)
+        print_ = fingerprint(config.run.device, config.run.arithmetic)
         recovery = recover(config, print_, self._journals[node])
         checkpointer = recovery.checkpointer if recovery is not None else None
         secrets = keys.load(Path(config.secrets_file))
@@ -172,7 +172,7 @@ def _simulate(
         config.node: Recorder(config, journals[config.node], task, desks[config.node], lambda: simulation.now_s)
         for config in configs
     }
-    facts = environment(common.run.device)
+    facts = environment(common.run.device, common.run.arithmetic)
     for node, recorder in recorders.items():
         recorder.attach(desks[node])
         journals[node].append("bound", control="simulated", bulk="simulated")

@@ -295,7 +295,7 @@ def cluster(
         conditions: what changes it, and when: what a real run's processes put on top of their sockets.
     """
     members, secrets = generate(protocol_seed, run.peers)
-    check, print_ = remembering(verify), fingerprint(run.device)
+    check, print_ = remembering(verify), fingerprint(run.device, run.arithmetic)
     compute = remembering_gradients(task)
     nodes = {}
     for member, secret in zip(members, secrets, strict=True):

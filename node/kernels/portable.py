@@ -41,6 +41,8 @@ def library() -> ctypes.CDLL:
     found.btard_portable_lenet.argtypes = (number, address, size, address, address, address, address, address)
     found.btard_portable_elementwise.restype = found.btard_portable_product.restype = None
     found.btard_portable_lenet.restype = ctypes.c_double
+    found.btard_portable_lenet_scores.argtypes = (number, address, size, address, address)
+    found.btard_portable_lenet_scores.restype = number
     return found
 
 
@@ -101,6 +103,18 @@ def lenet_gradient(
     if loss < 0:
         raise MemoryError("no memory for a portable gradient")
     return gradient_D, loss
+
+
+def lenet_scores(parameters_D: Tensor, inputs_B: Tensor, width: int | None = None) -> Tensor:
+    """Scores `[B, 10]` of normalised images float32 `[B, 1, 28, 28]`, without dropout."""
+    assert inputs_B.shape[1:] == (1, 28, 28) and parameters_D.shape == (LENET_DIMENSION,)
+    parameters_D, inputs_B = parameters_D.contiguous(), inputs_B.contiguous()
+    scores = torch.empty(len(inputs_B), 10)
+    if library().btard_portable_lenet_scores(
+        width or widths()[-1], parameters_D.data_ptr(), len(inputs_B), inputs_B.data_ptr(), scores.data_ptr()
+    ):
+        raise MemoryError("no memory for portable scores")
+    return scores
 
 
 def _elementwise(function: int, values: Tensor, width: int | None) -> Tensor:

@@ -15,8 +15,8 @@ struct NAME(scratch) {
     float transposed[BLOCK][320];
 };
 
-/* One block's gradient, added to `sums` [D]. Layers from the last to the first; see the kernels for orders of sums. */
-static void NAME(lenet_block)(struct NAME(scratch) *at, const float *x, float divisor, float *sums) {
+/* One block's scores, from its images and dropout factors. */
+static void NAME(lenet_forward)(struct NAME(scratch) *at, const float *x) {
     float *flat2 = &at->active2[0][0], *flat3 = &at->active3[0][0], *scores = &at->scores[0][0];
     NAME(convolve_pool)(1, 28, 28, 10, 5, at->images[0], at->kernels1[0][0], x + NAME(B1), NULL, at->active1[0][0],
                         at->chosen1[0][0]);
@@ -29,6 +29,11 @@ static void NAME(lenet_block)(struct NAME(scratch) *at, const float *x, float di
     NAME(product)(10, BLOCK, 50, x + NAME(W4), 50, 1, flat3, BLOCK, scores, BLOCK);
     for (size_t c = 0; c < 10; c++)
         for (size_t lane = 0; lane < BLOCK; lane++) at->scores[c][lane] += x[NAME(B4) + c];
+}
+
+/* One block's gradient, added to `sums` [D]. Layers from the last to the first; see the kernels for orders of sums. */
+static void NAME(lenet_backward)(struct NAME(scratch) *at, const float *x, float divisor, float *sums) {
+    float *flat2 = &at->active2[0][0], *flat3 = &at->active3[0][0], *scores = &at->scores[0][0];
     NAME(cross_entropy)(10, at->targets, divisor, scores, at->losses);
 
     transpose(50, flat3, &at->transposed[0][0], 320);
@@ -61,11 +66,8 @@ static void NAME(lenet_block)(struct NAME(scratch) *at, const float *x, float di
     }
 }
 
-static double NAME(lenet_gradient)(const float *x, size_t batch, const float *images, const int64_t *targets,
-                                   const float *channels, const float *hidden, float *sums) {
-    struct NAME(scratch) *at = malloc(sizeof *at);
-    if (at == NULL) return -1;
-    double loss = 0;
+/* The kernels, packed as the convolutions read them. */
+static void NAME(lenet_pack)(struct NAME(scratch) *at, const float *x) {
     for (size_t out = 0; out < 10; out++)
         for (size_t tap = 0; tap < 25; tap++) at->kernels1[out / ROWS][tap][out % ROWS] = x[NAME(W1) + 25 * out + tap];
     for (size_t out = 0; out < 20; out++)
@@ -75,26 +77,54 @@ static double NAME(lenet_gradient)(const float *x, size_t batch, const float *im
                 at->kernels2[out / ROWS][25 * channel + tap][out % ROWS] = value;
                 at->kernels2_back[channel / ROWS][out][tap][channel % ROWS] = value;
             }
+}
+
+/* `count` images [count, 28, 28] as a block; those that are not there are black. */
+static void NAME(lenet_images)(struct NAME(scratch) *at, size_t count, const float *images) {
+    memset(at->images, 0, sizeof at->images);
+    for (size_t pixel = 0; pixel < 28 * 28; pixel++)
+        for (size_t lane = 0; lane < count; lane++) at->images[pixel][lane] = images[lane * 28 * 28 + pixel];
+}
+
+static double NAME(lenet_gradient)(const float *x, size_t batch, const float *images, const int64_t *targets,
+                                   const float *channels, const float *hidden, float *sums) {
+    struct NAME(scratch) *at = calloc(1, sizeof *at);
+    if (at == NULL) return -1;
+    double loss = 0;
+    NAME(lenet_pack)(at, x);
     memset(sums, 0, 21840 * sizeof(float));
     for (size_t start = 0; start < batch; start += BLOCK) {
         size_t count = least(BLOCK, batch - start);
-        if (count < BLOCK) { /* images that are not there are black, and their scores have no gradient */
-            memset(at->images, 0, sizeof at->images);
-            memset(at->channels, 0, sizeof at->channels);
-            memset(at->hidden, 0, sizeof at->hidden);
-        }
-        for (size_t pixel = 0; pixel < 28 * 28; pixel++)
-            for (size_t lane = 0; lane < count; lane++)
-                at->images[pixel][lane] = images[(start + lane) * 28 * 28 + pixel];
+        NAME(lenet_images)(at, count, images + start * 28 * 28);
         for (size_t unit = 0; unit < 20; unit++)
             memcpy(at->channels[unit], channels + unit * batch + start, count * sizeof(float));
         for (size_t unit = 0; unit < 50; unit++)
             memcpy(at->hidden[unit], hidden + unit * batch + start, count * sizeof(float));
         for (size_t lane = 0; lane < BLOCK; lane++)
             at->targets[lane] = lane < count ? (int32_t)targets[start + lane] : -1;
-        NAME(lenet_block)(at, x, (float)batch, sums);
+        NAME(lenet_forward)(at, x);
+        NAME(lenet_backward)(at, x, (float)batch, sums);
         for (size_t lane = 0; lane < count; lane++) loss += (double)at->losses[lane];
     }
     free(at);
     return loss / (double)batch;
+}
+
+static int NAME(lenet_scores)(const float *x, size_t batch, const float *images, float *scores) {
+    struct NAME(scratch) *at = calloc(1, sizeof *at);
+    if (at == NULL) return -1;
+    NAME(lenet_pack)(at, x);
+    for (size_t lane = 0; lane < BLOCK; lane++) {
+        for (size_t unit = 0; unit < 20; unit++) at->channels[unit][lane] = 1;
+        for (size_t unit = 0; unit < 50; unit++) at->hidden[unit][lane] = 1;
+    }
+    for (size_t start = 0; start < batch; start += BLOCK) {
+        size_t count = least(BLOCK, batch - start);
+        NAME(lenet_images)(at, count, images + start * 28 * 28);
+        NAME(lenet_forward)(at, x);
+        for (size_t c = 0; c < 10; c++)
+            for (size_t lane = 0; lane < count; lane++) scores[(start + lane) * 10 + c] = at->scores[c][lane];
+    }
+    free(at);
+    return 0;
 }

@@ -12,7 +12,10 @@ import msgspec
 import torch
 from blake3 import blake3
 
+from btard.node.config import Arithmetic
 from btard.node.errors import BackendError
+from btard.node.kernels import portable
+from btard.node.training.sampling import generator_from
 
 _CPU_INFO = Path("/proc/cpuinfo")
 # Instruction sets that oneDNN and MKL choose kernels by, beside the level that torch itself reports.
@@ -22,7 +25,7 @@ _KERNEL_FLAGS = frozenset(
 )  # fmt: skip
 
 
-class Environment(msgspec.Struct, frozen=True):
+class Environment(msgspec.Struct, frozen=True, omit_defaults=True):
     """All that a gradient's bits depend on besides its inputs; two peers with equal values need no tolerance."""
 
     torch: str
@@ -37,6 +40,7 @@ class Environment(msgspec.Struct, frozen=True):
     device: str
     device_libraries: str
     probe: str
+    arithmetic: Arithmetic = "native"
 
 
 def pin(device: str, memory_fraction: float | None = None) -> None:
@@ -93,8 +97,16 @@ def named_problems(device: str) -> Iterator[None]:
         raise
 
 
-def environment(device: str) -> Environment:
-    """The facts as they are in this process now (call `pin` first)."""
+def environment(device: str, arithmetic: Arithmetic = "native") -> Environment:
+    """The facts as they are in this process now (call `pin` first).
+
+    Portable arithmetic depends on no processor, library or setting: its facts are what it computes, and nothing else.
+
+    Raises:
+        BackendError: this machine has no portable arithmetic.
+    """
+    if arithmetic == "portable":
+        return Environment("", "", "", (), "", 1, False, True, "", "cpu", "", _portable_probe(), arithmetic)
     processor, flags = _processor()
     name = libraries = ""
     if device == "cuda":
@@ -118,9 +130,9 @@ def environment(device: str) -> Environment:
     )
 
 
-def fingerprint(device: str) -> bytes:
-    """Canonical bytes of `environment(device)`, as `encoded` makes them."""
-    return encoded(environment(device))
+def fingerprint(device: str, arithmetic: Arithmetic = "native") -> bytes:
+    """Canonical bytes of `environment(device, arithmetic)`, as `encoded` makes them."""
+    return encoded(environment(device, arithmetic))
 
 
 def encoded(facts: Environment) -> bytes:
@@ -138,6 +150,8 @@ def difference(here: Environment, there: Environment) -> str:
         here: this machine's.
         there: the run's.
     """
+    if here.arithmetic == there.arithmetic == "portable":
+        return "the bits of a small computation in portable arithmetic"
     named: dict[str, Callable[[Environment], str]] = {
         "torch": lambda facts: facts.torch,
         "processor": lambda facts: f"{facts.processor} ({facts.machine})",
@@ -180,6 +194,19 @@ def _probe(device: str) -> str:
     for values in results:
         digest.update(values.cpu().numpy().tobytes())
     return digest.hexdigest(length=16)
+
+
+def _portable_probe() -> str:
+    """Digest of what a portable gradient is made of: draws, elementwise operations and each kernel."""
+    generator = generator_from(b"probe", "environment")
+    batch = 17  # one block of the kernels' and a part of one
+    images_B = torch.randint(256, (batch, 1, 28, 28), generator=generator).float().mul_(1 / 80).sub_(0.4)
+    targets_B = torch.randint(10, (batch,), generator=generator)
+    masks = [torch.rand(units, batch, generator=generator).lt(0.5).float().div_(0.5) for units in (20, 50)]
+    parameters_D = torch.rand(portable.LENET_DIMENSION, generator=generator).mul_(0.2).sub_(0.1)
+    gradient_D, loss = portable.lenet_gradient(parameters_D, images_B, targets_B, masks[0], masks[1])
+    results = (parameters_D, gradient_D, torch.tensor(loss, dtype=torch.float64))
+    return blake3(b"".join(each.numpy().tobytes() for each in results)).hexdigest(length=16)
 
 
 def _processor() -> tuple[str, frozenset[str]]:

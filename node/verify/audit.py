@@ -138,17 +138,19 @@ def audit(run_dir: Path, data_directory: Path | None = None, imports: Sequence[P
     extensions.load(imports)
     here = _here(genesis.run)
     pin(here.device)
-    task, data_problem = None, None
+    task, data_problem, lacking = None, None, "the public data"
     try:
         task = task_of(here, data_directory or _data_of(run_dir))
     except DataError as error:
         data_problem = str(error)
+    except BackendError as error:
+        data_problem, lacking = str(error), "the run's arithmetic"
     told = [_read_journal(run_dir, member.id, genesis.run.peers) for member in genesis.members]
-    mine = environment(here.device)
+    mine = environment(here.device, here.arithmetic)
     check = _Check(run_dir, genesis, task, encoded(mine), told)
     findings = check.run()
     if data_problem is not None:
-        findings.append(unchecked("gradients", f"no recomputation without the public data ({data_problem})"))
+        findings.append(unchecked("gradients", f"no recomputation without {lacking} ({data_problem})"))
     ends = check.ends
     same = bool(ends) and check.verifier.same_environment(ends[0].final.summary)
     differs = check.difference(mine)

@@ -72,14 +72,23 @@ class _Pass:
     logits: Tensor  # [10, B]
 
 
-def initial(generator: torch.Generator) -> Tensor:
-    """Parameters `[D]`, uniform in +-1/sqrt(fan-in): what torch's layers draw by default, weights and biases alike."""
+def initial(generator: torch.Generator, *, portable: bool = False) -> Tensor:
+    """Parameters `[D]`, uniform in +-1/sqrt(fan-in): what torch's layers draw by default, weights and biases alike.
+
+    Args:
+        generator: draws them.
+        portable: scale and shift in two roundings; `uniform_` fuses them on some processors.
+    """
     pieces = []
     bound = 0.0
     for layer in LAYOUT:
         if len(layer.shape) > 1:  # a bias has the bound of the weight before it
             bound = 1 / math.sqrt(math.prod(layer.shape[1:]))
-        pieces.append(torch.empty(layer.stop - layer.start).uniform_(-bound, bound, generator=generator))
+        size = layer.stop - layer.start
+        if portable:
+            pieces.append(torch.rand(size, generator=generator).mul_(2 * bound).sub_(bound))
+        else:
+            pieces.append(torch.empty(size).uniform_(-bound, bound, generator=generator))
     return torch.cat(pieces)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from btard.node.errors import ConfigError
+from btard.node.kernels import portable
 from btard.node.training.datasets import mnist
 from btard.node.training.models import lenet
 from btard.node.training.registry import task
@@ -13,14 +15,21 @@ from btard.node.training.task import BatchTransform, TaskContext, tame
 
 
 class MnistCnn:
-    """The network of `models/lenet.py` with cross entropy, on uniformly drawn mini-batches of MNIST."""
+    """The network of `models/lenet.py` with cross entropy, on uniformly drawn mini-batches of MNIST.
+
+    In portable arithmetic everything that a gradient is made of has the same bits on every processor: torch draws
+    integers and rounds elementwise, one operation at a time; all else is `kernels/portable.py`.
+    """
 
     name = "mnist_cnn"
     classes = mnist.CLASSES
     layout = lenet.LAYOUT
     dimension = lenet.DIMENSION
 
-    def __init__(self, data: mnist.Mnist, batch_size: int, device: str) -> None:
+    def __init__(self, data: mnist.Mnist, batch_size: int, device: str, arithmetic: str = "native") -> None:
+        self._portable = arithmetic == "portable"
+        if self._portable:
+            portable.library()  # that it cannot be had is said before anything begins
         self.batch_size = batch_size
         self.device = torch.device(device)
         self.train_size = len(data.train_labels)
@@ -32,7 +41,7 @@ class MnistCnn:
 
     def initial(self, seed: int) -> Tensor:
         """Initial parameters drawn from `seed`, float32 `[D]`; see `lenet.initial`."""
-        return lenet.initial(generator_from_int(seed, "mnist_cnn initial"))
+        return lenet.initial(generator_from_int(seed, "mnist_cnn initial"), portable=self._portable)
 
     def gradient(
         self, parameters_D: Tensor, seed: bytes, transform: BatchTransform | None = None
@@ -50,7 +59,10 @@ class MnistCnn:
             inputs_B, targets_B = transform(inputs_B, targets_B)
         # A copy: views of a caller's buffer may be unaligned, and some kernels round differently then.
         here_D = parameters_D.detach().clone().to(self.device)
-        gradient_D, loss = lenet.gradient(here_D, inputs_B, targets_B, dropout)
+        if self._portable:
+            gradient_D, loss = portable.lenet_gradient(here_D, inputs_B, targets_B, dropout.channels, dropout.hidden)
+        else:
+            gradient_D, loss = lenet.gradient(here_D, inputs_B, targets_B, dropout)
         return tame(gradient_D).cpu(), loss
 
     def evaluate(self, parameters_D: Tensor, start: int, stop: int) -> int:
@@ -58,7 +70,8 @@ class MnistCnn:
         if start >= stop:
             return 0
         here_D = parameters_D.detach().clone().to(self.device)
-        scores = lenet.logits(here_D, _normalised(self._test_images[start:stop]))
+        inputs_B = _normalised(self._test_images[start:stop])
+        scores = portable.lenet_scores(here_D, inputs_B).t() if self._portable else lenet.logits(here_D, inputs_B)
         return int((scores.argmax(dim=0) == self._test_labels[start:stop]).sum())
 
     def _kept(self, units: int, generator: torch.Generator) -> Tensor:
@@ -73,7 +86,13 @@ def _normalised(images_B: Tensor) -> Tensor:
     return scaled.mul_(1 / (255 * mnist.PIXEL_STD)).sub_(mnist.PIXEL_MEAN / mnist.PIXEL_STD)
 
 
-@task("mnist_cnn", source="the report, section 4: 21,840 parameters, batch 256 per worker")
-def mnist_cnn(context: TaskContext) -> MnistCnn:
+@task(
+    "mnist_cnn",
+    source="the report, section 4: 21,840 parameters, batch 256 per worker",
+    examples=({}, {"arithmetic": "portable"}),
+)
+def mnist_cnn(context: TaskContext, *, arithmetic: str = "native") -> MnistCnn:
     """MNIST with the report's convolutional network (test accuracy about 0.985 after 900 steps)."""
-    return MnistCnn(mnist.load(context.data_directory), context.batch_size, context.device)
+    if arithmetic not in ("native", "portable"):
+        raise ConfigError(f"task 'mnist_cnn': arithmetic {arithmetic!r} is unknown; use native or portable")
+    return MnistCnn(mnist.load(context.data_directory), context.batch_size, context.device, arithmetic)

@@ -127,3 +127,32 @@ def test_an_option_reaches_all_that_have_a_field_of_its_name() -> None:
     settings = settings_of("run", run, (), 100, b"")
     same = {each.name for each in fields(settings)} & set(RunConfig.__struct_fields__) - {"validators_contribute"}
     assert len(same) >= 15 and all(getattr(settings, name) == getattr(run, name) for name in same)
+
+
+def test_portable_arithmetic_is_a_parameter_of_the_task_and_so_of_the_genesis() -> None:
+    run = Experiment(task="mnist_cnn", arithmetic="portable").run_config("cpu")
+    assert run.task.parameters == {"arithmetic": "portable"}
+    assert (run.arithmetic, Experiment().run_config("cpu").arithmetic) == ("portable", "native")
+
+
+@pytest.mark.parametrize(
+    ("asked", "line"),
+    [
+        (
+            Experiment(arithmetic="portable", task="quadratic"),
+            r"task 'quadratic' has no portable arithmetic; use --ari",
+        ),
+        (Experiment(task="mnist_cnn:arithmetic=exact"), "arithmetic 'exact' is unknown; use native or portable"),
+    ],
+)
+def test_an_arithmetic_that_a_task_lacks_is_one_line(asked: Experiment, line: str) -> None:
+    with pytest.raises(ConfigError, match=line) as problem:
+        plan.make(asked)
+    assert "\n" not in str(problem.value)
+
+
+def test_portable_arithmetic_is_computed_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "driver_present", lambda: True)
+    assert plan.make(Experiment(arithmetic="portable")).run.device == "cpu"
+    with pytest.raises(ConfigError, match="--arithmetic portable computes on the CPU, not on --device cuda"):
+        Experiment(arithmetic="portable").run_config("cuda")

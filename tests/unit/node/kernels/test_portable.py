@@ -120,3 +120,12 @@ def test_without_a_compiler_one_line_says_so(monkeypatch: pytest.MonkeyPatch) ->
     portable.library.cache_clear()
     with pytest.raises(BackendError, match=r"^--arithmetic portable: no C compiler here .*use --arithmetic native$"):
         portable.library()
+
+
+def test_scores_are_torchs() -> None:
+    parameters_D, inputs_B, *_ = inputs(33)
+    expected = lenet.logits(parameters_D.double(), inputs_B.double()).t()
+    for width in portable.widths():
+        scores = portable.lenet_scores(parameters_D, inputs_B, width)
+        assert float((scores - expected).norm() / expected.norm()) < RELATIVE_ERROR
+        assert torch.equal(scores, portable.lenet_scores(parameters_D, inputs_B))

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 
+import msgspec
 import pytest
 import torch
 
@@ -108,3 +109,17 @@ def test_a_gradient_loads_nothing_of_torchs_compiler() -> None:
     compiler = "[name for name in sys.modules if name.startswith(('torch._dynamo', 'torch._inductor'))]"
     code = f"(e.torch.nn.Linear(2, 2)(e.torch.ones(1, 2)).sum().backward(), repr({compiler}).encode())[1]"
     assert in_another_process(code) == b"[]"
+
+
+@pytest.mark.parametrize("variables", [{}, {"MKL_CBWR": "COMPATIBLE", "ATEN_CPU_CAPABILITY": "default"}])
+def test_portable_arithmetic_has_one_fingerprint_under_every_library_switch(variables: dict[str, str]) -> None:
+    here = environment.environment("cpu", "portable")
+    assert (here.processor, here.torch, here.instructions) == ("", "", ())
+    seen = in_another_process("e.torch.set_num_threads(2) or e.fingerprint('cpu', 'portable')", variables)
+    assert seen == environment.encoded(here) != environment.fingerprint("cpu")
+
+
+def test_what_differs_in_portable_arithmetic_is_no_processor() -> None:
+    here = environment.environment("cpu", "portable")
+    there = msgspec.structs.replace(here, probe="0")
+    assert environment.difference(here, there) == "the bits of a small computation in portable arithmetic"
