@@ -50,8 +50,19 @@ def test_an_engine_is_found_or_its_absence_is_said(
     assert found.stderr.count("\n") == (code == 1)
 
 
-ALL = ("python3", "make", "cc", "prometheus", "promtool", "tc", "iptables", "spin", "qemu-x86_64", "qemu-aarch64",
-       "aarch64-linux-gnu-gcc")  # fmt: skip
+ALL = (
+    "python3",
+    "make",
+    "cc",
+    "prometheus",
+    "promtool",
+    "tc",
+    "iptables",
+    "spin",
+    "qemu-x86_64",
+    "qemu-aarch64",
+    "aarch64-linux-gnu-gcc",
+)
 EMULATORS = "qemu-user gcc-aarch64-linux-gnu libc6-dev-arm64-cross"
 
 

@@ -30,14 +30,26 @@ def library() -> ctypes.CDLL:
     """
     found = compiled(*SOURCES)
     if found is None:
-        raise BackendError("--arithmetic portable: no C compiler here (cc, gcc or clang) that builds its kernels; "
-                           "install gcc, or use --arithmetic native")  # fmt: skip
+        raise BackendError(
+            "--arithmetic portable: no C compiler here (cc, gcc or clang) that builds its kernels; "
+            "install gcc, or use --arithmetic native"
+        )
     address, size, number = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
     found.btard_portable_width.argtypes, found.btard_portable_width.restype = (), number
     found.btard_portable_elementwise.argtypes = (number, number, address, size, address)
     found.btard_portable_product.argtypes = (
-        number, size, size, size, address, size, size, address, size, address, size,
-    )  # fmt: skip
+        number,
+        size,
+        size,
+        size,
+        address,
+        size,
+        size,
+        address,
+        size,
+        address,
+        size,
+    )
     found.btard_portable_lenet.argtypes = (number, address, size, address, address, address, address, address)
     found.btard_portable_elementwise.restype = found.btard_portable_product.restype = None
     found.btard_portable_lenet.restype = ctypes.c_double
@@ -72,16 +84,27 @@ def product(left: Tensor, right: Tensor, width: int | None = None) -> Tensor:
     right = right.contiguous()
     result = torch.zeros(left.shape[0], right.shape[1])
     library().btard_portable_product(
-        width or widths()[-1], *result.shape, left.shape[1], left.data_ptr(), *left.stride(), right.data_ptr(),
-        right.shape[1], result.data_ptr(), right.shape[1],
-    )  # fmt: skip
+        width or widths()[-1],
+        *result.shape,
+        left.shape[1],
+        left.data_ptr(),
+        *left.stride(),
+        right.data_ptr(),
+        right.shape[1],
+        result.data_ptr(),
+        right.shape[1],
+    )
     return result
 
 
 def lenet_gradient(
-    parameters_D: Tensor, inputs_B: Tensor, targets_B: Tensor, channels: Tensor, hidden: Tensor,
+    parameters_D: Tensor,
+    inputs_B: Tensor,
+    targets_B: Tensor,
+    channels: Tensor,
+    hidden: Tensor,
     width: int | None = None,
-) -> tuple[Tensor, float]:  # fmt: skip
+) -> tuple[Tensor, float]:
     """Gradient `[D]` of the mean cross entropy of the network of `training/models/lenet.py`, and its value.
 
     Args:

@@ -11,8 +11,12 @@ from blake3 import blake3
 from tests.portable.digests import ARM, PLACES, Place, computed, digests, recorded
 
 BATCH = 17  # one block of images and a part of one
-CHOSEN = tuple(each for each in PLACES if each.name in ("this processor", "x86_64 Nehalem", "x86_64 Haswell",
-                                                        "x86_64 Skylake-Server", "aarch64 Neoverse-N1"))  # fmt: skip
+CHOSEN = tuple(
+    each
+    for each in PLACES
+    if each.name
+    in ("this processor", "x86_64 Nehalem", "x86_64 Haswell", "x86_64 Skylake-Server", "aarch64 Neoverse-N1")
+)
 LACKING = sorted({missing for place in CHOSEN if (missing := place.missing()) is not None})
 needs_emulators = pytest.mark.skipif(
     bool(LACKING),

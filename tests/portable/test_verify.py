@@ -11,8 +11,24 @@ import pytest
 import torch
 
 OTHER_KERNELS = {"ATEN_CPU_CAPABILITY": "default", "MKL_CBWR": "COMPATIBLE"}
-RUN = ["--backend", "simulated", "-n", "5", "--attack", "sign_flip", "--byzantine", "1", "--attack-start", "0",
-       "--steps", "14", "--batch-size", "17", "--eval-every", "14"]  # fmt: skip
+RUN = [
+    "--backend",
+    "simulated",
+    "-n",
+    "5",
+    "--attack",
+    "sign_flip",
+    "--byzantine",
+    "1",
+    "--attack-start",
+    "0",
+    "--steps",
+    "14",
+    "--batch-size",
+    "17",
+    "--eval-every",
+    "14",
+]
 
 
 def launch(*words: str, **variables: str) -> str:
