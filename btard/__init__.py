@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from btard.node.aggregation.registry import pre_aggregation, rule
     from btard.node.errors import BtardError
     from btard.node.training.module_task import ModuleTask
+    from btard.node.training.optimisers.by_torch import TorchOptimiser
     from btard.node.training.registry import task
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "ModuleTask",
     "Report",
     "Result",
+    "TorchOptimiser",
     "attack",
     "pre_aggregation",
     "rule",
@@ -41,6 +43,7 @@ _HOME = {
     "ModuleTask": "btard.node.training.module_task",
     "Report": "btard.launcher.verify.verification",
     "Result": "btard.launcher.run.cluster",
+    "TorchOptimiser": "btard.node.training.optimisers.by_torch",
     "attack": "btard.node.adversary.registry",
     "pre_aggregation": "btard.node.aggregation.registry",
     "rule": "btard.node.aggregation.registry",

@@ -27,7 +27,7 @@ from btard.node.protocol.evidence import format
 from btard.node.protocol.state import state, undo_window
 from btard.node.protocol.state_sync import messages as sync
 from btard.node.protocol.wire import messages, size_limits, validation
-from btard.node.training.registry import TASKS
+from btard.node.training.registry import OPTIMISERS, SCHEDULES, SPLITS, TASKS
 from btard.node.transport import envelope, framing
 from btard.node.verify import audit
 from docs.vectors import vectors
@@ -182,7 +182,7 @@ def _frames() -> Iterator[str]:
             ("pieces of evidence in one REPORT", str(size_limits.MAX_PROOFS)),
             ("a greeting", f"{framing.GREETING_LIMIT_BYTES} bytes"),
             ("a bulk header", f"{framing.BULK_HEADER_LIMIT_BYTES} bytes"),
-            ("a tensor", "4 bytes for each parameter of the model"),
+            ("a tensor", "4 bytes for each entry of the optimiser's state, at least for each parameter"),
         ),
     )
 
@@ -190,23 +190,34 @@ def _frames() -> Iterator[str]:
 # --- docs/catalogue.md ----------------------------------------------------------------------------------------
 
 _CATALOGUE = """\
-# Attacks, rules and tasks
+# Attacks, rules, tasks and optimisers
 
-What this version knows, as `btard-launch attacks`, `rules` and `tasks` list it. Parameters are written behind a
+What this version knows, as `btard-launch attacks`, `rules`, `tasks` and `optimisers` list it. Parameters are written behind a
 colon: `--attack noise:variant=small,fraction=0.5`. [extending.md](extending.md) tells how to add one of your own.
 Sources that say PROTOCOL are sections of [the specification](spec/README.md).
 """
 
 
 def catalogue() -> str:
-    """The page about attacks, aggregation rules and tasks."""
+    """The page about attacks, aggregation rules, tasks and optimisers."""
     blocks = [NOTICE, _CATALOGUE]
     blocks += ["## Attacks\n", _ATTACKS, *_entries(ATTACKS, _attack_facts)]
     blocks += ["## Aggregation rules\n", _RULES, *_entries(RULES, _rule_facts)]
     blocks += ["## Pre-aggregations\n", _PRE_AGGREGATIONS, *_entries(PRE_AGGREGATIONS, _condition)]
     blocks += ["## Tasks\n", "`--task`, with its parameters.\n", *_entries(TASKS, lambda entry: ())]
+    blocks += ["## Splits\n", _SPLITS, *_entries(SPLITS, lambda entry: ())]
+    blocks += ["## Optimisers\n", _OPTIMISERS, *_entries(OPTIMISERS, lambda entry: ())]
+    blocks += ["## Schedules\n", "`--schedule`, of the learning rate.\n", *_entries(SCHEDULES, lambda entry: ())]
     return _page(blocks)
 
+
+_SPLITS = """\
+`--split`: which training examples each peer draws from, for tasks with labels ([optimisers](optimisers.md)).
+"""
+
+_OPTIMISERS = """\
+`--optimiser`; its learning rate is `--lr` times the schedule ([optimisers](optimisers.md)).
+"""
 
 _ATTACKS = """\
 `--attack NAME --byzantine B` gives the same attack to the B highest ids; `--role ID=NAME` gives one peer its own, with

@@ -24,16 +24,16 @@ from btard.node.protocol.attempt.verification import Arithmetic, squares, sums
 from btard.node.protocol.peer import Peer
 from btard.node.protocol.roster import Roster
 from btard.node.protocol.rule import Rule
-from btard.node.protocol.settings import Settings, Tools, Verify
+from btard.node.protocol.settings import Optimiser, Settings, Tools, Verify
 from btard.node.protocol.wire.digest import digest
 from btard.node.protocol.wire.encoding import decode_body, encode_body, endorsement_bytes, signing_bytes
 from btard.node.protocol.wire.messages import Body, Endorsed, Signed
 from btard.node.storage.checkpointer import Checkpointer
 from btard.node.storage.durability import DurableMachine
-from btard.node.training import start
-from btard.node.training.optimiser import NesterovSgd
-from btard.node.training.registry import build_task
-from btard.node.training.task import BatchTransform, Task, TaskContext
+from btard.node.training import splits, start
+from btard.node.training.registry import OPTIMISERS, UpdateContext, build_task
+from btard.node.training.schedules import learning_rate
+from btard.node.training.task import BatchTransform, Layer, Task, TaskContext
 
 
 class Machine(Protocol):
@@ -156,6 +156,7 @@ def settings_of(run_id: str, run: RunConfig, members: Sequence[Member], dimensio
         "dimension": dimension,
         "validators_contribute": run.everyone_contributes,
         "reform": run.on_ban == "reform",
+        "shards": run.split.name != "iid",
     }
     return Settings(**{**shared(run, (each.name for each in fields(Settings))), **derived})
 
@@ -164,22 +165,54 @@ def task_of(run: RunConfig, data_directory: Path) -> Task:
     """The run's task on its data.
 
     Raises:
-        ConfigError: an unknown task or parameter, or a file of `--import` that has not been loaded.
+        ConfigError: an unknown task, split or parameter, or a file of `--import` that has not been loaded.
         DataError: its data is missing or corrupt.
     """
     extensions.require(run.imports)
-    task = build_task(run.task, TaskContext(data_directory, run.batch_size, run.device))
+    task = build_task(run.task, TaskContext(data_directory, run.batch_size, run.device, splits.deal_of(run)))
     return task if run.init is None else start.StartedFrom(task, start.read(data_directory, run.init, task.dimension))
 
 
-def tools_of(run: RunConfig, check: Verify = verify) -> Tools:
-    """The run's rule and update, with a signature check.
+def optimiser_of(run: RunConfig, dimension: int, layout: tuple[Layer, ...]) -> Optimiser:
+    """The run's update of a task's parameters.
+
+    Args:
+        run: its optimiser, schedule and steps.
+        dimension: D.
+        layout: the task's.
 
     Raises:
-        ConfigError: an unknown rule or parameter, or one that the run is no match for.
+        ConfigError: an unknown optimiser, schedule or parameter, or one that the run or the task is no match for.
+    """
+    name, parameters = run.optimiser.name, run.optimiser.parameters
+    OPTIMISERS.check(name, parameters)
+    entry = OPTIMISERS.get(name)
+    if run.recompute_tolerance > 0 and not entry.facts["portable"]:
+        raise ConfigError(
+            f"--optimiser {name} gives other bits on other processors, and --recompute-tolerance "
+            f"{run.recompute_tolerance} is for such; use sgd, adam or adamw"
+        )
+    return entry.target(UpdateContext(learning_rate(run), dimension, layout, run.momentum), **parameters)
+
+
+def largest_tensor(run: RunConfig, task: Task) -> int:
+    """Entries of the largest vector that peers send each other: the parameters, or the optimiser's state."""
+    return max(task.dimension, optimiser_of(run, task.dimension, task.layout).initial_state(task.dimension).numel())
+
+
+def tools_of(run: RunConfig, task: Task | None = None, check: Verify = verify) -> Tools:
+    """The run's rule and update, with a signature check.
+
+    Args:
+        run: its configuration.
+        task: what the update is of; None: to judge with, which updates nothing.
+        check: the signature check.
+
+    Raises:
+        ConfigError: an unknown rule or optimiser or parameter, or one that the run is no match for.
     """
     rule = rule_for(run)
-    optimiser = NesterovSgd(run.lr, run.momentum, run.steps)
+    optimiser = optimiser_of(RunConfig(), 1, ()) if task is None else optimiser_of(run, task.dimension, task.layout)
     return Tools(rule, optimiser, check, ARITHMETIC)
 
 
@@ -216,7 +249,8 @@ def build_node(
     """
     run, me = config.run, config.node
     settings = settings_of(config.run_id, run, config.members, task.dimension, fingerprint)
-    tools = tools_of(run, check)
+    tools = tools_of(run, task, check)
+    settings = replace(settings, optimiser_entries=tools.optimiser.initial_state(task.dimension).numel())
     gradient = compute or task.gradient
     if config.role is not None:
         gradient = one_at_a_time(gradient)

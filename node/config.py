@@ -77,11 +77,11 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     `pre` is what contributions go through before the rule; `allow_weak` lets a rule work where its condition fails;
     `topology` other than butterfly is a comparison run (node/baselines/comparison.py), which alone knows
-    `worker_momentum`; `validators_contribute` is whether validators compute a gradient of their own too (auto: for odd
-    n); `undo` is how many steps back a ban's poison can be taken out again (0: off); `init` is the digest of initial
-    parameters from a file (node/training/start.py; None: drawn from `init_seed`); `imports` names files with attacks,
-    rules or tasks (node/plugins/extensions.py). Units: `tau`, `delta_max` are L2 norms of a part; bounds are seconds;
-    `minimum_rate` is bytes per second.
+    `worker_momentum`; `split` is which training examples each peer draws from; `validators_contribute` is whether
+    validators compute a gradient of their own too (auto: for odd n); `undo` is how many steps back a ban's poison
+    can be taken out again (0: off); `init` is the digest of initial parameters from a file (node/training/start.py;
+    None: drawn from `init_seed`); `imports` names files with attacks, rules or tasks (node/plugins/extensions.py).
+    Units: `tau`, `delta_max` are L2 norms of a part; bounds are seconds; `minimum_rate` is bytes per second.
     """
 
     peers: int = 6
@@ -94,6 +94,9 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     batch_size: int = 256
     lr: float = 0.05
     momentum: float = 0.9
+    optimiser: Plugin = Plugin("sgd")
+    schedule: Plugin = Plugin("cosine")
+    split: Plugin = Plugin("iid")
     topology: Literal["butterfly", "parameter_server", "ring", "none", "byrdie"] = "butterfly"
     worker_momentum: float = 0.0
     tau: float = 5.0
@@ -142,6 +145,11 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         for option, share in {"momentum": self.momentum, "audit-share": self.audit_share}.items():
             if not 0 <= share <= 1:
                 raise ConfigError(f"--{option} {share} must lie between 0 and 1")
+        if self.optimiser.name != "sgd" and self.momentum != 0.9:
+            raise ConfigError(
+                f"--momentum {self.momentum} is that of --optimiser sgd; leave it out, or give --optimiser "
+                f"{self.optimiser.name} parameters of its own (`btard-launch optimisers` lists them)"
+            )
         if not 0 <= self.worker_momentum < 1:
             raise ConfigError(f"--worker-momentum {self.worker_momentum} must lie in [0, 1)")
         if not 0 <= self.recompute_tolerance < 1:

@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from types import FrameType
 
-from btard.node.build import Node, build_node, task_of
+from btard.node.build import Node, build_node, largest_tensor, task_of
 from btard.node.config import Endpoint, NodeConfig, Secrets
 from btard.node.crypto import keys
 from btard.node.drivers.bootstrap import GRACE_S, mesh, ungreeted
@@ -172,8 +172,9 @@ def _run(
     # Before binding: the task says how large a tensor may be, and costs 0.1 s (torch is loaded already).
     extensions.load([Path(path) for path in config.imports])
     task = task_of(run, Path(config.data_directory))
-    limits = Limits.for_run(run.peers, task.dimension)
-    credits = Credits.for_run(run.peers, task.dimension, run.delivery_bound_s, run.minimum_rate)
+    largest = largest_tensor(run, task)
+    limits = Limits.for_run(run.peers, largest)
+    credits = Credits.for_run(run.peers, largest, run.delivery_bound_s, run.minimum_rate)
     transport = _transport(config, secrets, limits, credits)
     monitored, recovery = Monitoring(), None
     recorder = Recorder(config, journal, task, transport)

@@ -18,7 +18,8 @@ from btard.node.aggregation.order import comparators
 from btard.node.aggregation.rows import combine, combine_float32, to_float32
 from btard.node.protocol.attempt.verification import squares, sums
 from btard.node.protocol.rule import Aggregated
-from btard.node.training.optimiser import NesterovSgd
+from btard.node.training.optimisers.sgd import NesterovSgd
+from btard.node.training.schedules import LearningRate
 
 needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler here: the torch versions run")
 SIZES = (0, 1, 7, 255, 256, 257, 8191, 8192, 8193, 70_001)
@@ -54,7 +55,7 @@ def test_sums_of_large_and_of_tiny_numbers_have_the_bits_of_torch(scale: float) 
 @needs_compiler
 @pytest.mark.parametrize("size", SIZES)
 def test_an_update_has_the_bits_of_torch(size: int) -> None:
-    rule = NesterovSgd(0.05, 0.9, 100)
+    rule = NesterovSgd(LearningRate(0.05, 100), 0.9)
     parameters_D, state_D, gradient_D = vectors(3, size)
     for vector_D in (parameters_D, state_D, gradient_D):
         vector_D[: size // 3] = torch.tensor([-0.0, 0.0, 1e-44, -1e-39, 3e38]).repeat(size)[: size // 3]
@@ -105,7 +106,7 @@ def test_without_a_compiler_torch_gives_the_same_results(monkeypatch: pytest.Mon
     vectors_D = vectors(3, 1000)
 
     def results() -> tuple[Aggregated, tuple[Tensor, Tensor], tuple[float, float]]:
-        update = NesterovSgd(0.1, 0.9, 9).apply(vectors_D[0], vectors_D[1], vectors_D[2].chunk(2), 2)
+        update = NesterovSgd(LearningRate(0.1, 9), 0.9).apply(vectors_D[0], vectors_D[1], vectors_D[2].chunk(2), 2)
         return fixed_point(inputs_NP), update, build.ARITHMETIC.sums(*vectors_D)
 
     compiled = results()

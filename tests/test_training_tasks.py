@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from btard.node.config import Plugin
-from btard.node.training.optimiser import NesterovSgd
+from btard.node.training.optimisers.sgd import NesterovSgd
 from btard.node.training.registry import TASKS, build_task
+from btard.node.training.schedules import LearningRate
 from btard.node.training.task import Task, TaskContext
 
 SEED = bytes(range(32))
@@ -149,7 +150,7 @@ def test_slices_of_the_evaluation_add_up(task: Task) -> None:
 
 def test_quadratic_descends_to_its_optimum(tmp_path: Path) -> None:
     task = build_task(Plugin("quadratic"), TaskContext(tmp_path, 32))
-    optimiser = NesterovSgd(0.2, 0.9, 100)
+    optimiser = NesterovSgd(LearningRate(0.2, 100), 0.9)
     parameters, state = task.initial(0), optimiser.initial_state(task.dimension)
     for step in range(100):
         gradient, _ = task.gradient(parameters, step.to_bytes(32, "big"))
@@ -189,7 +190,7 @@ def test_mnist_batch_is_normalised_images_with_their_labels(mnist_directory: Pat
 def test_mnist_learns_within_a_few_steps(mnist_directory: Path) -> None:
     """Plain SGD, one worker, 60 steps: far above chance (0.1); whole runs are tested end to end elsewhere."""
     task = build_task(Plugin("mnist_cnn"), TaskContext(mnist_directory, 128))
-    optimiser = NesterovSgd(0.05, 0.9, 60)
+    optimiser = NesterovSgd(LearningRate(0.05, 60), 0.9)
     parameters, state = task.initial(0), optimiser.initial_state(task.dimension)
     for step in range(60):
         gradient, _ = task.gradient(parameters, step.to_bytes(32, "big"))

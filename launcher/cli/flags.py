@@ -13,7 +13,7 @@ from btard.launcher import exits
 from btard.launcher.options.table import OPTIONS, Option
 from btard.node.nearest import suggestion
 
-_LISTS = ("attacks", "rules", "tasks", "status", "logs")
+_LISTS = ("attacks", "rules", "tasks", "optimisers", "status", "logs")
 """Commands that only show what there is."""
 
 

@@ -1,4 +1,4 @@
-"""Commands that list what can be chosen, attacks, rules and tasks, and one that tries out one's own."""
+"""Commands that list what can be chosen, attacks, rules, tasks and optimisers, and one that tries out one's own."""
 
 from __future__ import annotations
 
@@ -46,15 +46,29 @@ def rules(imports: Sequence[Path]) -> None:
     _catalogue(PRE_AGGREGATIONS)
 
 
-@click.command()
+@click.command(short_help="List the training tasks, and the splits of their data.")
 @_import_option
 def tasks(imports: Sequence[Path]) -> None:
-    """List the training tasks with their parameters."""
+    """List the training tasks and the splits of their examples with their parameters."""
     extensions.load(imports)
-    from btard.node.training.registry import TASKS
+    from btard.node.training.registry import SPLITS, TASKS
 
     _catalogue(TASKS)
+    wrap.echo("    splits of the training examples, for tasks with labels (--split dirichlet:alpha=0.3):")
+    _catalogue(SPLITS)
     wrap.echo(f"    {PUBLIC_DATA}", 6)
+
+
+@click.command(short_help="List the optimisers and the learning-rate schedules.")
+@_import_option
+def optimisers(imports: Sequence[Path]) -> None:
+    """List the optimisers and the learning-rate schedules with their parameters."""
+    extensions.load(imports)
+    from btard.node.training.registry import OPTIMISERS, SCHEDULES
+
+    _catalogue(OPTIMISERS)
+    wrap.echo("    schedules of the learning rate (--schedule cosine:warmup=100):")
+    _catalogue(SCHEDULES)
 
 
 @click.command(short_help="Try out own attacks, rules and tasks.")

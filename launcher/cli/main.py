@@ -197,7 +197,7 @@ def bench(peers: int, size: float, pairs: int, task: str | None, steps: int, sca
 for each in (
     *(run_commands.verify, run_commands.status, run_commands.logs, run_commands.stop, run_commands.clean),
     *(study_commands.sweep, study_commands.report, study_commands.compare, study_commands.export),
-    *(dashboards.dashboards, listing.attacks, listing.rules, listing.tasks, listing.check),
+    *(dashboards.dashboards, listing.attacks, listing.rules, listing.tasks, listing.optimisers, listing.check),
 ):
     cli.add_command(each)
 

@@ -71,6 +71,9 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     batch_size: int = _RUN.batch_size
     lr: float = _RUN.lr
     momentum: float = _RUN.momentum
+    optimiser: str = syntax.written(_RUN.optimiser)
+    schedule: str = syntax.written(_RUN.schedule)
+    split: str = syntax.written(_RUN.split)
     eval_every: int = _RUN.eval_every
     rule: str = syntax.written(_RUN.rule)
     allow_weak: bool = _RUN.allow_weak
@@ -153,6 +156,9 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         *pre, rule = syntax.plugins(self.rule)
         derived: dict[str, Any] = {
             "task": self._task,
+            "optimiser": syntax.plugin(self.optimiser),
+            "schedule": syntax.plugin(self.schedule),
+            "split": syntax.plugin(self.split),
             "rule": rule,
             "pre": tuple(pre),
             "imports": tuple(extensions.label(Path(path)) for path in self.imports),

@@ -31,8 +31,8 @@ SPARE_BYTES = 64 << 20
 _RECORD_BYTES = 2048
 _CHECKPOINTS = 5
 """Kept beside those of the window of undo: the newest, the steps before them, and one being written."""
-_CHECKPOINT_VECTORS = 4
-"""Of the model's size, for each step (docs/adr/0035-a-step-is-written-once.md)."""
+_CHECKPOINT_VECTORS = 3
+"""Of the model's size, for each step beside the optimiser's state (docs/adr/0035-a-step-is-written-once.md)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,7 @@ class Plan:
 
     Args:
         dimension: entries of the gradient; None while the task's data is missing.
+        optimiser_entries: of its state; None as well.
         conditions: what the network is to be like, and what happens to workers; None: nothing.
         warnings: what a scenario means for the run.
         initial_D: what the file of `--init` holds; None: no such file, or the task's data is missing.
@@ -52,6 +53,7 @@ class Plan:
     roles: Mapping[int, Role]
     data_directory: Path
     dimension: int | None
+    optimiser_entries: int | None = None
     conditions: Conditions | None = None
     warnings: tuple[str, ...] = ()
     undo: str = ""
@@ -126,14 +128,17 @@ def make(experiment: Experiment) -> Plan:
     from btard.node.aggregation.factory import check_names
     from btard.node.aggregation.resilience import rule_for
     from btard.node.baselines import topologies
-    from btard.node.training.registry import TASKS
+    from btard.node.training.registry import OPTIMISERS, SPLITS, TASKS
+    from btard.node.training.schedules import learning_rate
 
     check_names(run.rule, run.pre)
     if experiment.arithmetic == "portable" and "arithmetic" not in TASKS.get(run.task.name).parameters:
         raise ConfigError(
             f"task {run.task.name!r} has no portable arithmetic; use --arithmetic native, or --task mnist_cnn"
         )
-    TASKS.check(run.task.name, run.task.parameters)
+    for registry, plugin in ((TASKS, run.task), (OPTIMISERS, run.optimiser), (SPLITS, run.split)):
+        registry.check(plugin.name, plugin.parameters)
+    learning_rate(run)
     plugin_trial.check(run, roles, experiment.imports, where)
     rule_for(run, len(roles))
     topologies.check(run)
@@ -142,7 +147,7 @@ def make(experiment: Experiment) -> Plan:
     conditions = network.of(experiment)
     _check_delay(conditions, run)
     task = _task(run, where, roles)
-    dimension = task.dimension if task is not None else None
+    dimension, state, entries = _sizes(run, task)
     initial_D, said = None, ""
     if experiment.init is not None and task is not None:
         from btard.node.protocol.state.state import parameters_digest
@@ -150,10 +155,10 @@ def make(experiment: Experiment) -> Plan:
         initial_D = initial_parameters.load(Path(experiment.init), task.layout)
         run = msgspec.structs.replace(run, init=parameters_digest(initial_D).hex())
     if experiment.undo is None:
-        window = undo_window.automatic(experiment, run, dimension)
+        window = undo_window.automatic(experiment, run, entries)
         run, said = msgspec.structs.replace(run, undo=window.steps), window.why
     warnings = network.scenario(experiment).warnings
-    return Plan(experiment, run, roles, where, dimension, conditions, warnings, said, initial_D)
+    return Plan(experiment, run, roles, where, dimension, state, conditions, warnings, said, initial_D)
 
 
 def _check_delay(asked: Conditions | None, run: RunConfig) -> None:
@@ -173,9 +178,23 @@ def _check_delay(asked: Conditions | None, run: RunConfig) -> None:
 def again(experiment: Experiment, run: RunConfig, roles: Mapping[int, Role], where: Path) -> Plan:
     """The plan of a run that was settled elsewhere, with the data as it lies here."""
     task = _task(run, where, roles)
-    dimension = task.dimension if task is not None else None
-    said = undo_window.automatic(experiment, run, dimension).why if experiment.undo is None else ""
-    return Plan(experiment, run, roles, where, dimension, network.of(experiment), undo=said)
+    dimension, state, entries = _sizes(run, task)
+    said = undo_window.automatic(experiment, run, entries).why if experiment.undo is None else ""
+    return Plan(experiment, run, roles, where, dimension, state, network.of(experiment), undo=said)
+
+
+def _sizes(run: RunConfig, task: Task | None) -> tuple[int | None, int | None, int | None]:
+    """Entries of the gradient, of the optimiser's state, and of all that a step leaves of both and of the parameters.
+
+    Raises:
+        ConfigError: an optimiser that the run or the task is no match for.
+    """
+    from btard.node.build import optimiser_of
+
+    if task is None:
+        return None, None, None
+    state = optimiser_of(run, task.dimension, task.layout).initial_state(task.dimension).numel()
+    return task.dimension, state, 2 * task.dimension + state
 
 
 def device(choice: str) -> Device:
@@ -222,7 +241,8 @@ def bytes_on_disk(plan: Plan) -> int:
     checkpoints = 0
     if kept(plan.experiment, plan.conditions):
         files = min(plan.run.undo, plan.run.steps) + _CHECKPOINTS
-        step_bytes = _CHECKPOINT_VECTORS * traffic.FLOAT_BYTES * dimension + undo_window.MESSAGE_BYTES * peers**2
+        entries = _CHECKPOINT_VECTORS * dimension + (plan.optimiser_entries or 0)
+        step_bytes = traffic.FLOAT_BYTES * entries + undo_window.MESSAGE_BYTES * peers**2
         checkpoints = peers * files * step_bytes
     return SPARE_BYTES + journals + 8 * peers * dimension + checkpoints
 
@@ -237,11 +257,12 @@ def free_bytes(path: Path) -> int:
 def _task(run: RunConfig, where: Path, roles: Mapping[int, Role]) -> Task | None:
     """The task, None while its data is missing; also refuses attacks on labels of a task that has none."""
     from btard.node.adversary.registry import ATTACKS
+    from btard.node.training import splits
     from btard.node.training.registry import build_task
     from btard.node.training.task import TaskContext
 
     try:
-        task = build_task(run.task, TaskContext(where, run.batch_size))
+        task = build_task(run.task, TaskContext(where, run.batch_size, deal=splits.deal_of(run)))
     except DataError:
         return None
     if run.batch_size > task.train_size:

@@ -18,7 +18,6 @@ LEVEL = 0.99
 """The window covers the time until the last attacker is removed in this share of runs."""
 BUDGET_BYTES = 256_000_000
 """What the window may take of each peer's memory."""
-_VECTORS = 3
 MESSAGE_BYTES = 320
 """Of a step's transcript for each pair of peers: 11 kB with six peers, 38 kB with sixteen (docs/undo.md)."""
 _MOST_PAIRS = 4
@@ -33,20 +32,21 @@ class Window:
     why: str
 
 
-def automatic(experiment: Experiment, run: RunConfig, dimension: int | None) -> Window:
+def automatic(experiment: Experiment, run: RunConfig, entries: int | None) -> Window:
     """The window of a run whose user left it to us.
 
     Args:
         experiment: what is asked for.
         run: what peers agree on otherwise.
-        dimension: entries of the gradient; None while the task's data is missing: the budget is not looked at.
+        entries: of a step's vectors (parameters, optimiser state, aggregates); None while the task's data is missing:
+            the budget is not looked at.
     """
     reason = _reason_against(experiment, run)
     if reason is not None:
         return Window(0, f"undo off: {reason}")
     wanted = covering(experiment.peers, experiment.validators, experiment.validate_every, run.everyone_contributes)
     steps = MAX_UNDO if wanted is None else max(wanted, 2)
-    layer_bytes = _VECTORS * FLOAT_BYTES * (dimension or 0) + MESSAGE_BYTES * run.peers**2
+    layer_bytes = FLOAT_BYTES * (entries or 0) + MESSAGE_BYTES * run.peers**2
     most = BUDGET_BYTES // layer_bytes
     if most < 2:
         return Window(
@@ -55,9 +55,9 @@ def automatic(experiment: Experiment, run: RunConfig, dimension: int | None) -> 
         )
     short = "" if wanted is not None and steps <= most else ", fewer than 99 % of attackers need"
     steps = min(steps, most)
-    size = human(steps * layer_bytes) if dimension is not None else "memory known once the data is there"
+    size = human(steps * layer_bytes) if entries is not None else "memory known once the data is there"
     gone = "; who is gone stays gone, --undo off lets it return" if run.probation else ""
-    return Window(steps, f"undo {steps} steps ({size}{' a peer' if dimension is not None else ''}{short}){gone}")
+    return Window(steps, f"undo {steps} steps ({size}{' a peer' if entries is not None else ''}{short}){gone}")
 
 
 def _reason_against(experiment: Experiment, run: RunConfig) -> str | None:

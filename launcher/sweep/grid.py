@@ -41,6 +41,9 @@ _LATER: Mapping[str, object] = {
     "topology": "butterfly",
     "worker_momentum": 0.0,
     "init": None,
+    "optimiser": "sgd",
+    "schedule": "cosine",
+    "split": "iid",
 }
 """Options that came after sweeps had been stored: at these values they are no part of a cell's identity."""
 

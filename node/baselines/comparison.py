@@ -91,7 +91,7 @@ class Trainer:
         self._task = task
         self._settings = settings_of(common.run_id, common.run, common.members, task.dimension,
                                      fingerprint(common.run.device, common.run.arithmetic))  # fmt: skip
-        self._tools = tools_of(common.run)
+        self._tools = tools_of(common.run, task)
         parameters_D, momentum_D = (
             task.initial(common.run.init_seed),
             self._tools.optimiser.initial_state(task.dimension),

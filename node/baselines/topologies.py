@@ -31,7 +31,8 @@ def check(run: RunConfig) -> None:
     """Refuse what a topology cannot do.
 
     Raises:
-        ConfigError: a rule where there is only a mean, or momentum or bans where there is nobody to judge.
+        ConfigError: a rule where there is only a mean, an optimiser that knows no blocks, or momentum or bans where
+            there is nobody to judge.
     """
     if run.topology == "butterfly":
         if run.worker_momentum:
@@ -42,6 +43,11 @@ def check(run: RunConfig) -> None:
         return
     if run.undo:
         raise ConfigError(f"--undo {run.undo}: nobody is banned under --topology {run.topology}; leave it out")
+    if run.topology == "byrdie" and run.optimiser.name != "sgd":
+        raise ConfigError(
+            f"--topology byrdie moves one block of coordinates in a step, which --optimiser {run.optimiser.name} does "
+            "not know; use sgd"
+        )
     if run.topology in ("ring", "none") and (run.rule.name != "mean" or run.pre):
         raise ConfigError(f"--topology {run.topology} has no defence: it averages; add --rule mean")
 

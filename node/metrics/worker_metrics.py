@@ -31,7 +31,7 @@ from btard.node.protocol.api.notices import (
     Voided,
 )
 from btard.node.protocol.wire.messages import Phase, Report
-from btard.node.training.optimiser import NesterovSgd
+from btard.node.training.schedules import learning_rate
 from btard.node.transport.transport import Transport
 
 JOINING, ACTIVE, ACCUSED, BANNED, GONE = range(5)
@@ -54,7 +54,7 @@ class MetricsRecorder:
             self.registry, declarations.of(Group.TRAINING, Group.PROTOCOL, Group.INFO), run.peers
         )
         self._config = config
-        self._rate = NesterovSgd(run.lr, run.momentum, run.steps).rate
+        self._rate = learning_rate(run)
         self._states = {member.id: JOINING for member in config.members}
         self._charges: list[Accused] = []
         self._phase: str | None = None

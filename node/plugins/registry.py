@@ -56,7 +56,7 @@ class Entry(Generic[T]):
 
 
 class Registry(Generic[T]):
-    """All plug-ins of one kind; the modules of `package` are imported on first use."""
+    """All plug-ins of one kind; `package`, with the modules in it, is imported on first use."""
 
     def __init__(self, kind: str, package: str, listed_by: str | None = None) -> None:
         self.kind = kind
@@ -132,7 +132,7 @@ class Registry(Generic[T]):
                 return
             self._loaded = True
             package = importlib.import_module(self._package)
-            for module in pkgutil.iter_modules(package.__path__):
+            for module in pkgutil.iter_modules(getattr(package, "__path__", ())):
                 importlib.import_module(f"{self._package}.{module.name}")
 
 

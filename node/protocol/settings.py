@@ -22,6 +22,8 @@ class Settings:
     Args:
         run: digest of the run's genesis, the first field of every slot.
         validators_contribute: a validator computes a gradient of its own too.
+        shards: xi names its peer too, whose examples it draws from.
+        optimiser_entries: of the optimiser's state (None: as many as parameters).
         fingerprint: this machine's environment; peers compare it in HELLO.
         delivery_bound_s, gradient_bound_s: D and T_g; where they are measured (`measure_...`), at most these.
         budget_delivery_s, budget_gradient_s: D and T_g as budgets and reminders go by them (None: as deadlines do);
@@ -44,6 +46,8 @@ class Settings:
     minimum_rate: float
     recompute_tolerance: float
     validators_contribute: bool = False
+    shards: bool = False
+    optimiser_entries: int | None = None
     probation: int = 0
     undo: int = 0
     measure_delivery: bool = False

@@ -22,7 +22,7 @@ from torch.utils.data import TensorDataset, default_collate
 
 from btard.node.errors import ConfigError, DataError
 from btard.node.training.registry import TASKS
-from btard.node.training.sampling import drawing_from, generator_from
+from btard.node.training.sampling import Shards, drawing_from, generator_from
 from btard.node.training.task import BatchTransform, Layer, TaskContext, lay_out, tame
 
 STATISTICS_BATCHES = 8
@@ -108,6 +108,7 @@ class TrainedModule:
         )
         self.dimension = self.layout[-1].stop
         self.classes, self._running = self._try_out()
+        self.shards = Shards(self.train_size) if context.deal is None else context.deal(self._labels())
         self._evaluated: tuple[Tensor, Mapping[str, Tensor]] | None = None
 
     def initial(self, seed: int) -> Tensor:
@@ -145,7 +146,7 @@ class TrainedModule:
     # --- one batch --------------------------------------------------------------------------------------------
 
     def _drawn(self, seed: bytes) -> Tensor:
-        return torch.randint(self.train_size, (self.batch_size,), generator=generator_from(seed, "module batch"))
+        return self.shards.draw(seed, self.batch_size, generator_from(seed, "module batch"))
 
     def _batch(self, data: Any, chosen_B: Tensor) -> tuple[Any, Any]:
         if isinstance(data, TensorDataset):
@@ -243,6 +244,22 @@ class TrainedModule:
         if self._declared.correct is None:
             raise self._unusable("outputs are not [batch, classes] with a class for each item; pass `correct=`")
         return 0
+
+    def _labels(self) -> Tensor:
+        """The training examples' classes, int64 `[train_size]`: the data set's own list, or read once."""
+        if isinstance(self._train, TensorDataset):
+            found: Any = self._train.tensors[1]
+        else:
+            found = getattr(self._train, "targets", None)
+            if found is None or len(found) != self.train_size:
+                found = [self._item("train", self._train, place)[1] for place in range(self.train_size)]
+        try:
+            labels = torch.as_tensor(found)
+        except (TypeError, ValueError, RuntimeError):
+            labels = torch.empty(0)
+        if labels.shape != (self.train_size,) or labels.is_floating_point() or labels.is_complex():
+            raise self._unusable("its targets are no classes, whole numbers that a split could go by; use --split iid")
+        return labels.long()
 
     def _item(self, what: str, data: Any, place: int) -> Any:
         with drawing_from(f"item {place}".encode(), self.device):

@@ -3,14 +3,38 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
 import torch
 from blake3 import blake3
+from torch import Tensor
+
+XI_BYTES = 32
+"""Of a batch's seed; a peer's id may follow, whose shard the batch comes from."""
 
 _seeded = 0
+
+
+class Shards:
+    """The training examples that batches are drawn from.
+
+    Args:
+        size: how many there are.
+        places: those of each peer, int64 `[P]`; empty: everybody draws from all.
+    """
+
+    def __init__(self, size: int, places: Sequence[Tensor] = ()) -> None:
+        self.size, self.places = size, tuple(places)
+
+    def draw(self, seed: bytes, count: int, generator: torch.Generator) -> Tensor:
+        """Places of a batch, int64 `[count]`, with replacement; from all where the seed names no peer."""
+        owner = seed[XI_BYTES:]
+        if not self.places or not owner:
+            return torch.randint(self.size, (count,), generator=generator)
+        shard = self.places[int.from_bytes(owner, "little")]
+        return shard[torch.randint(len(shard), (count,), generator=generator)]
 
 
 def generator_from(seed: bytes, purpose: str) -> torch.Generator:

@@ -11,6 +11,14 @@ from typing import Protocol, TypeAlias
 import torch
 from torch import Tensor
 
+from btard.node.training.sampling import Shards
+
+Deal: TypeAlias = Callable[[Tensor], Shards]
+"""Who draws from which of the training examples, from their labels int64 `[train_size]`."""
+
+Rate: TypeAlias = Callable[[int], float]
+"""Learning rate of a step."""
+
 BatchTransform: TypeAlias = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """An attack on the data: `(inputs_B, targets_B) -> (inputs_B, targets_B)`, new tensors of the same shapes."""
 
@@ -23,11 +31,21 @@ class TaskContext:
         data_directory: folder under which prepared data sets lie.
         batch_size: examples in one worker's mini-batch.
         device: "cpu" or "cuda"; vectors that a task takes and returns are on the CPU either way.
+        deal: how the examples are split among the peers (`--split`); None: everybody draws from all.
     """
 
     data_directory: Path
     batch_size: int
     device: str = "cpu"
+    deal: Deal | None = None
+
+    def shards(self, labels: Tensor) -> Shards:
+        """What a task with labels draws its batches from, and keeps as `shards`.
+
+        Args:
+            labels: of the training examples, `[train_size]`.
+        """
+        return Shards(len(labels)) if self.deal is None else self.deal(labels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +127,7 @@ class Task(Protocol):
 
         Args:
             parameters_D: float32 `[D]`, read only.
-            seed: 32 bytes (xi); mini-batch and dropout masks come from it.
+            seed: 32 bytes (xi), with a split and the peer's id behind them; all that is random comes from it.
             transform: replaces the batch before it is used (attacks on the data).
 
         Returns:

@@ -46,9 +46,9 @@ class Allowance:
         )
 
     @staticmethod
-    def bulk(peers: int, dimension: int, minimum_rate: float) -> Allowance:
+    def bulk(peers: int, largest: int, minimum_rate: float) -> Allowance:
         """Of tensors: in one phase a part, an aggregate, publications of all parts and the answers to our requests."""
-        vector = 4.0 * dimension
+        vector = 4.0 * largest
         messages = 4.0 * peers + 16
         return Allowance(
             burst=(4 * messages, 8 * vector + 65536),
@@ -65,9 +65,9 @@ class Credits:
     bulk: Allowance
 
     @staticmethod
-    def for_run(peers: int, dimension: int, delivery_bound_s: float, minimum_rate: float) -> Credits:
+    def for_run(peers: int, largest: int, delivery_bound_s: float, minimum_rate: float) -> Credits:
         """Credits that an honest peer does not use up."""
-        return Credits(Allowance.control(peers, delivery_bound_s), Allowance.bulk(peers, dimension, minimum_rate))
+        return Credits(Allowance.control(peers, delivery_bound_s), Allowance.bulk(peers, largest, minimum_rate))
 
 
 class FlowControl:

@@ -61,8 +61,8 @@ class Limits:
     socket_buffer_bytes: int = 4 << 20
 
     @classmethod
-    def for_run(cls, peers: int, dimension: int) -> Limits:
-        """Queues that an honest peer cannot fill, for `peers` peers and `dimension` parameters.
+    def for_run(cls, peers: int, largest: int) -> Limits:
+        """Queues that an honest peer cannot fill, for `peers` peers and tensors of up to `largest` entries.
 
         Phases need everyone's message, so a sender is at most two phases ahead of a receiver that stalls: two
         mandatory messages, a suspicion per slot and forwards of what others miss (peers^2), some certificates; in
@@ -71,7 +71,7 @@ class Limits:
         return cls(
             control_bytes=1 + size_limits.control_bytes(peers),
             control_backlog=16,
-            bulk_bytes=_ITEM_BYTES * dimension,
+            bulk_bytes=_ITEM_BYTES * largest,
             control_queue=max(1024, peers * peers + 16 * peers),
             bulk_queue=4 * peers + 8,
         )

@@ -52,6 +52,6 @@ def _past(mean_D: Tensor, view: View) -> Tensor:
     """The agreed momentum at the length of mu; mu itself where there is none yet."""
     if view.attempt is None:
         return mean_D
-    moved_D = view.attempt.state.optimiser_D
+    moved_D = view.attempt.state.optimiser_D[: len(mean_D)]
     norm = float(moved_D.norm())
-    return moved_D * (float(mean_D.norm()) / norm) if norm > 0 else mean_D
+    return moved_D * (float(mean_D.norm()) / norm) if norm > 0 and len(moved_D) == len(mean_D) else mean_D

@@ -168,7 +168,7 @@ class Attempt:
 
     def seed(self, peer: int) -> bytes:
         """xi of a peer in this step."""
-        return batch_seed(self.settings.data_seed, self.state.summary.r, self.step, peer)
+        return batch_seed(self.settings.data_seed, self.state.summary.r, self.step, peer, self.settings.shards)
 
     def slice(self, gradient_D: Tensor, part: int) -> Tensor:
         """Part `part` of a flat vector (a view)."""

@@ -112,9 +112,11 @@ def _computes(work: Work, settings: Settings, recomputed: int) -> int:
 
 
 def fetching_s(settings: Settings, active: int) -> float:
-    """How long a peer may take to fetch a state from everyone at once: two vectors of it, two of the one before it and
-    the aggregates in between, after a question and its answer."""
-    return 2.0 * settings.delivery_bound_s + 5.0 * 4.0 * settings.dimension * active / settings.minimum_rate
+    """How long a peer may take to fetch a state from everyone at once: parameters and optimiser state of it and of the
+    one before it, and the aggregates in between, after a question and its answer."""
+    optimiser = settings.dimension if settings.optimiser_entries is None else settings.optimiser_entries
+    entries = 3 * settings.dimension + 2 * optimiser
+    return 2.0 * settings.delivery_bound_s + 4.0 * entries * active / settings.minimum_rate
 
 
 def laggards_s(settings: Settings) -> float:

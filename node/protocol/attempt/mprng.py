@@ -49,9 +49,11 @@ def combine(step: int, attempt: int, xs: Sequence[bytes]) -> bytes:
     return digest("r", number(step), number(attempt), *xs)
 
 
-def batch_seed(data_seed: int, previous_r: bytes, step: int, peer: int) -> bytes:
-    """`xi_i = H("batch", data seed, r of the step before, step, id)`: everything random in one gradient."""
-    return digest("batch", number(data_seed), previous_r, number(step), number(peer))
+def batch_seed(data_seed: int, previous_r: bytes, step: int, peer: int, shards: bool = False) -> bytes:
+    """`xi_i = H("batch", data seed, r of the step before, step, id)`: everything random in one gradient; where
+    each peer has a shard of the data, its id follows in two bytes, little-endian."""
+    xi = digest("batch", number(data_seed), previous_r, number(step), number(peer))
+    return xi + peer.to_bytes(2, "little") if shards else xi
 
 
 def projection(r: bytes, length: int) -> Tensor:

@@ -108,7 +108,7 @@ class State:
 
     Args:
         summary: its small facts, and digests of the rest, as the CLOSEs of the last committed step signed them.
-        parameters_D, optimiser_D: float32 vectors; never changed in place.
+        parameters_D, optimiser_D: float32 vectors, the second as long as the optimiser likes; never changed in place.
         roster: who takes part: the summary's `active` without the peers removed since.
         bans: the summary's, and those since: by void attempts, and by a dispute that let its value stand.
         norms: window of V3.

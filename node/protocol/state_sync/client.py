@@ -209,7 +209,7 @@ class StateSyncClient:
         past = self._target.past if self._target is not None else None
         if key.kind is BulkKind.AGGREGATE and past is not None:
             return past.split.size(key.part)
-        return self._settings.dimension
+        return self.state.optimiser_D.numel() if key.part == _OPTIMISER else self._settings.dimension
 
     def _proves(self, key: BulkKey, values_P: Tensor) -> bool:
         assert self._target is not None
@@ -240,7 +240,7 @@ class StateSyncClient:
         self.state, self._target, self._held, self._asked = state, None, {}, {}
         self._out.append(PhaseEntered(state.step, 0, Phase.JOIN.name))
         if state.step < self._settings.steps:
-            seed = batch_seed(self._settings.data_seed, summary.r, state.step, self._me)
+            seed = batch_seed(self._settings.data_seed, summary.r, state.step, self._me, self._settings.shards)
             self._out.append(ComputeGradient(Purpose.OWN, state.step, self._me, state.parameters_D, seed))
         self.ask()
 

@@ -163,7 +163,7 @@ class StateSyncServer:
         for each in (state, past.state if past is not None else None):
             if each is not None and key == BulkKey(each.step, 0, BulkKind.STATE, 0, key.part) and key.part in (0, 1):
                 values_D = (each.parameters_D, each.optimiser_D)[key.part]
-                return values_D if values_D.numel() == self._settings.dimension else None
+                return values_D if values_D.numel() else None
         return None
 
     def _drop(self, via: int, reason: str) -> None:

@@ -10,7 +10,7 @@ from btard.node.errors import ConfigError
 from btard.node.training.datasets import cifar10
 from btard.node.training.models import resnet
 from btard.node.training.registry import task
-from btard.node.training.sampling import generator_from, generator_from_int
+from btard.node.training.sampling import Shards, generator_from, generator_from_int
 from btard.node.training.task import BatchTransform, TaskContext, tame
 
 _PADDING = 4
@@ -26,9 +26,10 @@ class Cifar10Resnet18:
     name = "cifar10_resnet18"
     classes = cifar10.CLASSES
 
-    def __init__(self, data: cifar10.Cifar10, batch_size: int, device: str, width: int) -> None:
+    def __init__(self, data: cifar10.Cifar10, batch_size: int, device: str, width: int, shards: Shards) -> None:
         self.batch_size = batch_size
         self.device = torch.device(device)
+        self.shards = shards
         self.layout = resnet.layout(width)
         self.dimension = self.layout[-1].stop
         self.train_size, self.test_size = len(data.train_labels), len(data.test_labels)
@@ -47,7 +48,7 @@ class Cifar10Resnet18:
         A `transform` sees normalised, augmented images float32 `[B, 3, 32, 32]` and labels int64 `[B]`.
         """
         generator = generator_from(seed, "cifar10_resnet18 batch")
-        chosen_B = torch.randint(self.train_size, (self.batch_size,), generator=generator).to(self.device)
+        chosen_B = self.shards.draw(seed, self.batch_size, generator).to(self.device)
         inputs_B = _augmented(_normalised(self._train_images.index_select(0, chosen_B)), generator)
         targets_B = self._train_labels.index_select(0, chosen_B).long()
         if transform is not None:
@@ -103,4 +104,5 @@ def cifar10_resnet18(context: TaskContext, *, width: int = 64) -> Cifar10Resnet1
     """CIFAR-10 with ResNet-18 (11,173,962 parameters at width 64); not run here on the full data set."""
     if width < 1:
         raise ConfigError(f"task 'cifar10_resnet18': width={width} is too small; use at least 1")
-    return Cifar10Resnet18(cifar10.load(context.data_directory), context.batch_size, context.device, width)
+    data = cifar10.load(context.data_directory)
+    return Cifar10Resnet18(data, context.batch_size, context.device, width, context.shards(data.train_labels))

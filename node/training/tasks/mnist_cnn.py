@@ -10,7 +10,7 @@ from btard.node.kernels import portable
 from btard.node.training.datasets import mnist
 from btard.node.training.models import lenet
 from btard.node.training.registry import task
-from btard.node.training.sampling import generator_from, generator_from_int
+from btard.node.training.sampling import Shards, generator_from, generator_from_int
 from btard.node.training.task import BatchTransform, TaskContext, tame
 
 
@@ -26,7 +26,7 @@ class MnistCnn:
     layout = lenet.LAYOUT
     dimension = lenet.DIMENSION
 
-    def __init__(self, data: mnist.Mnist, batch_size: int, device: str, arithmetic: str = "native") -> None:
+    def __init__(self, data: mnist.Mnist, batch_size: int, device: str, shards: Shards, arithmetic: str = "native") -> None:
         self._portable = arithmetic == "portable"
         if self._portable:
             portable.library()  # that it cannot be had is said before anything begins
@@ -36,6 +36,7 @@ class MnistCnn:
         self.test_size = len(data.test_labels)
         self._train_images = data.train_images.to(self.device)
         self._train_labels = data.train_labels.to(self.device)
+        self.shards = shards
         self._test_images = data.test_images.to(self.device)
         self._test_labels = data.test_labels.to(self.device)
 
@@ -51,7 +52,7 @@ class MnistCnn:
         A `transform` sees normalised images float32 `[B, 1, 28, 28]` and labels int64 `[B]`.
         """
         generator = generator_from(seed, "mnist_cnn batch")
-        chosen_B = torch.randint(self.train_size, (self.batch_size,), generator=generator).to(self.device)
+        chosen_B = self.shards.draw(seed, self.batch_size, generator).to(self.device)
         dropout = lenet.Dropout(self._kept(lenet.CHANNELS, generator), self._kept(lenet.HIDDEN, generator))
         inputs_B = _normalised(self._train_images.index_select(0, chosen_B))
         targets_B = self._train_labels.index_select(0, chosen_B).long()
@@ -95,4 +96,5 @@ def mnist_cnn(context: TaskContext, *, arithmetic: str = "native") -> MnistCnn:
     """MNIST with the report's convolutional network (test accuracy about 0.985 after 900 steps)."""
     if arithmetic not in ("native", "portable"):
         raise ConfigError(f"task 'mnist_cnn': arithmetic {arithmetic!r} is unknown; use native or portable")
-    return MnistCnn(mnist.load(context.data_directory), context.batch_size, context.device, arithmetic)
+    data = mnist.load(context.data_directory)
+    return MnistCnn(data, context.batch_size, context.device, context.shards(data.train_labels), arithmetic)

@@ -114,7 +114,7 @@ def test_settings_repeat_the_configuration() -> None:
 
 def test_the_roster_and_the_tools() -> None:
     assert [key.hex() for key in genesis_roster(MEMBERS).keys] == [member.signing_key for member in MEMBERS]
-    tools = tools_of(RUN, lambda public, message, signature: False)
+    tools = tools_of(RUN, check=lambda public, message, signature: False)
     assert not tools.rule.audited
     assert not tools.verify(b"", b"", b"")
 

@@ -23,8 +23,9 @@ from btard.node.config import NodeConfig, Plugin, Role, RunConfig, Schedule
 from btard.node.crypto.keys import generate
 from btard.node.errors import ConfigError
 from btard.node.storage.recorder import NodeTotals
-from btard.node.training.optimiser import NesterovSgd
+from btard.node.training.optimisers.sgd import NesterovSgd
 from btard.node.training.registry import build_task
+from btard.node.training.schedules import LearningRate
 from btard.node.training.task import TaskContext
 from btard.node.verify import audit
 
@@ -90,7 +91,7 @@ def test_byrdie_changes_one_block_per_step_by_the_rule_on_each_coordinate() -> N
     made = trainer(config)
     before = made.step(desks()).parameters_D
     for step in range(1, 8):
-        rate = NesterovSgd(config.lr, 0.0, 12).rate(step)
+        rate = NesterovSgd(LearningRate(config.lr, 12), 0.0).rate(step)
         after = made.step(desks()).parameters_D
         rows = torch.stack([made._known[peer][0] for peer in range(6)])
         expected = before.clone()

@@ -12,8 +12,9 @@ from torch import Tensor
 from btard.node.config import Plugin
 from btard.node.errors import ConfigError
 from btard.node.training.models import transformer
-from btard.node.training.optimiser import NesterovSgd
+from btard.node.training.optimisers.sgd import NesterovSgd
 from btard.node.training.registry import build_task
+from btard.node.training.schedules import LearningRate
 from btard.node.training.task import TaskContext
 from btard.node.training.tasks.transformer_lm import TEXT, TransformerLm
 
@@ -89,7 +90,7 @@ def test_targets_are_the_characters_that_follow() -> None:
 def test_it_learns() -> None:
     """150 steps of one worker: it beats the most frequent character, a space, which is right in 18 of 100 places."""
     task = small(batch_size=32)
-    optimiser = NesterovSgd(0.3, 0.9, 150)
+    optimiser = NesterovSgd(LearningRate(0.3, 150), 0.9)
     parameters, state = task.initial(0), optimiser.initial_state(task.dimension)
     for step in range(150):
         gradient, loss = task.gradient(parameters, step.to_bytes(32, "big"))

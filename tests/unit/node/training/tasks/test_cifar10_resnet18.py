@@ -18,8 +18,9 @@ from btard.node.errors import ConfigError, DataError
 from btard.node.training.datasets import cifar10
 from btard.node.training.datasets.prepare_cifar10 import prepare_cifar10
 from btard.node.training.models import resnet
-from btard.node.training.optimiser import NesterovSgd
+from btard.node.training.optimisers.sgd import NesterovSgd
 from btard.node.training.registry import build_task
+from btard.node.training.schedules import LearningRate
 from btard.node.training.task import TaskContext
 
 SEED = bytes(range(32))
@@ -122,7 +123,7 @@ def test_normalising_by_a_batchs_own_moments_is_what_training_does() -> None:
 def test_it_learns(cifar_directory: Path) -> None:
     """Red tells the class: plain SGD, one worker, gets far above chance (0.1)."""
     task = build_task(Plugin("cifar10_resnet18", {"width": 4}), TaskContext(cifar_directory, 24))
-    optimiser = NesterovSgd(0.05, 0.9, 40)
+    optimiser = NesterovSgd(LearningRate(0.05, 40), 0.9)
     parameters, state = task.initial(0), optimiser.initial_state(task.dimension)
     for step in range(40):
         gradient, _ = task.gradient(parameters, step.to_bytes(32, "big"))

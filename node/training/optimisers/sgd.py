@@ -1,8 +1,7 @@
-"""SGD with Nesterov momentum and a cosine-annealed rate, as a pure function of flat vectors."""
+"""SGD with Nesterov momentum, as a pure function of flat vectors."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,6 +9,8 @@ import torch
 from torch import Tensor
 
 from btard.node import kernels
+from btard.node.training.registry import UpdateContext, optimiser
+from btard.node.training.task import Rate
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,22 +18,12 @@ class NesterovSgd:
     """The report's optimiser; its arithmetic is elementwise float32 and unfused, so equal inputs give equal bits.
 
     Args:
-        base_lr: learning rate of step 0.
+        rate: learning rate of a step.
         momentum: Nesterov momentum, dampening 0.
-        total_steps: T of the cosine; the rate reaches 0 at step T.
     """
 
-    base_lr: float
+    rate: Rate
     momentum: float
-    total_steps: int
-
-    def rate(self, step: int) -> float:
-        """Learning rate of `step`: `base_lr / 2 * (1 + cos(pi step / T))`; 0 from step T on.
-
-        Source: Loshchilov and Hutter 2017 (SGDR), equation 5 without restarts.
-        """
-        progress = min(step, self.total_steps) / self.total_steps
-        return self.base_lr / 2 * (1 + math.cos(math.pi * progress))
 
     def initial_state(self, dimension: int) -> Tensor:
         """The momentum buffer before the first step: zeros, float32 `[D]`."""
@@ -63,3 +54,9 @@ class NesterovSgd:
         state_next_D = (state_D * self.momentum).add_(gradient_D)
         direction_D = (state_next_D * self.momentum).add_(gradient_D)
         return parameters_D - direction_D.mul_(self.rate(step)), state_next_D
+
+
+@optimiser("sgd", source="Sutskever et al. 2013; the report", portable=True)
+def sgd(context: UpdateContext) -> NesterovSgd:
+    """SGD with Nesterov momentum, which is --momentum."""
+    return NesterovSgd(context.rate, context.momentum)
