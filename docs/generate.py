@@ -192,9 +192,9 @@ def _frames() -> Iterator[str]:
 _CATALOGUE = """\
 # Attacks, rules, tasks and optimisers
 
-What this version knows, as `btard-launch attacks`, `rules`, `tasks` and `optimisers` list it. Parameters are written behind a
-colon: `--attack noise:variant=small,fraction=0.5`. [extending.md](extending.md) tells how to add one of your own.
-Sources that say PROTOCOL are sections of [the specification](spec/README.md).
+What this version knows, as `btard-launch attacks`, `rules`, `tasks` and `optimisers` list it. Parameters are written
+behind a colon: `--attack noise:variant=small,fraction=0.5`. [extending.md](extending.md) tells how to add one of your
+own. Sources that say PROTOCOL are sections of [the specification](spec/README.md).
 """
 
 

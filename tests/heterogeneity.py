@@ -83,8 +83,14 @@ def main(arguments: Sequence[str]) -> int:
     pin("cpu")
     wrong = False
     for split in given.split:
-        run = RunConfig(steps=given.steps, batch_size=given.batch_size, tau=given.tau, eval_every=given.steps,
-                        validate_every=given.validate_every, split=syntax.plugin(split))  # fmt: skip
+        run = RunConfig(
+            steps=given.steps,
+            batch_size=given.batch_size,
+            tau=given.tau,
+            eval_every=given.steps,
+            validate_every=given.validate_every,
+            split=syntax.plugin(split),
+        )
         task = task_of(run, data.directory(None))
         attack: tuple[Plugin, ...] = tuple(syntax.plugins(given.attack))
         role = Role(attack, Schedule(start=20), LIARS)

@@ -260,7 +260,10 @@ def test_rop_turns_from_a_reference_between_the_mean_and_the_past(angle_deg: flo
 
 
 def test_rop_without_a_move_so_far_refers_to_the_mean() -> None:
-    assert torch.equal(rop(OWN, replace(VIEW, attempt=moved_by(torch.zeros(4)))), rop(OWN, VIEW))
+    for nothing in (torch.zeros(4), torch.ones(3), torch.zeros(9)):
+        assert torch.equal(rop(OWN, replace(VIEW, attempt=moved_by(nothing))), rop(OWN, VIEW))
+    longer, moved = torch.arange(9.0), torch.arange(4.0)
+    assert torch.equal(*(rop(OWN, replace(VIEW, attempt=moved_by(each))) for each in (longer, moved)))
     other = rop(OWN, replace(VIEW, attack_seed=VIEW.attack_seed + 1))
     assert not torch.allclose(other, rop(OWN, VIEW)), "the way aside is drawn from the attackers' seed"
     assert torch.equal(rop(OWN, replace(VIEW, me=3)), rop(OWN, VIEW)), "and all go the same way"

@@ -25,7 +25,7 @@ from btard.node.config import Plugin, Role, RunConfig, Schedule
 from btard.node.drivers.simulator import cluster
 from btard.node.plugins.registry import Registry
 from btard.node.protocol.api.notices import Banned
-from btard.node.training.registry import TASKS, build_task
+from btard.node.training.registry import OPTIMISERS, SCHEDULES, SPLITS, TASKS, build_task
 from btard.node.training.task import TaskContext
 from docs import terminal
 from docs.generate import PAGES
@@ -41,7 +41,7 @@ def test_a_generated_page_is_current(name: str) -> None:
 
 
 def test_every_summary_is_a_whole_sentence() -> None:
-    registries: tuple[Registry[Any], ...] = (ATTACKS, RULES, PRE_AGGREGATIONS, TASKS)
+    registries: tuple[Registry[Any], ...] = (ATTACKS, RULES, PRE_AGGREGATIONS, TASKS, OPTIMISERS, SCHEDULES, SPLITS)
     entries = [entry for registry in registries for entry in registry]
     assert len(entries) > 50
     assert [entry.name for entry in entries if not entry.summary.endswith(".")] == []

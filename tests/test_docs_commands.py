@@ -164,7 +164,7 @@ def test_a_run_of_the_pages_runs(line: Line, files: Path, mnist_directory: Path)
     assert '"outcome": "finished"' in done.stdout
 
 
-LISTS = [line for line in COMMANDS if line.words[1] in ("attacks", "rules", "tasks", "plan", "dashboards")
+LISTS = [line for line in COMMANDS if line.words[1] in ("attacks", "rules", "tasks", "optimisers", "plan", "dashboards")
          and "push" not in line.words]  # fmt: skip
 
 

@@ -75,7 +75,7 @@ def optimisers(imports: Sequence[Path]) -> None:
 @click.argument("files", metavar="FILE.py...", nargs=-1, type=click.Path(path_type=Path))
 @click.option("--data-dir", metavar="DIR", help="where data sets lie [~/.cache/btard/data]")
 def check(files: Sequence[Path], data_dir: str | None) -> None:
-    """Try out the attacks, rules and tasks of files, and of installed packages, as a run would use them.
+    """Try out the attacks, rules, tasks and optimisers of files, and of installed packages, as a run would use them.
 
     Gradients and aggregates are computed twice in one process and once in a fresh one: others must find the same bits
     (exit 2 if something cannot be used; `run` and `--dry-run` check what they use themselves).
@@ -87,7 +87,7 @@ def check(files: Sequence[Path], data_dir: str | None) -> None:
     )
     if not found:
         names = ", ".join(map(str, files)) or "no installed package"
-        raise ConfigError(f"{names} registers no attack, rule or task; write one as docs/extending.md shows")
+        raise ConfigError(f"{names} registers no attack, rule, task or optimiser; write one as docs/extending.md shows")
     for each in found:
         word = "fail" if each.problem else "skip" if each.skipped else "ok"
         reason = each.problem or each.skipped

@@ -27,15 +27,16 @@ from torch import Tensor
 from btard.node.adversary.registry import ATTACKS
 from btard.node.aggregation.factory import build_rule
 from btard.node.aggregation.registry import PRE_AGGREGATIONS, RULES
+from btard.node.build import optimiser_of
 from btard.node.config import Plugin, Role, RunConfig, Schedule
 from btard.node.drivers.simulator import cluster
 from btard.node.errors import BtardError, ConfigError, DataError, PluginError
 from btard.node.plugins import extensions
 from btard.node.plugins.registry import Registry
 from btard.node.training.environment import pin
-from btard.node.training.registry import TASKS, build_task
+from btard.node.training.registry import OPTIMISERS, TASKS, build_task
 from btard.node.training.sampling import seeded
-from btard.node.training.task import LARGEST_ENTRY, Task, TaskContext
+from btard.node.training.task import LARGEST_ENTRY, Task, TaskContext, lay_out
 
 REFUSED = 71
 """Exit code when a file cannot be imported; the answer is then why."""
@@ -45,7 +46,9 @@ ROWS = ((1, 3), (2, 40), (5, 1), (6, 40))
 """Rows and columns of what a rule is tried on."""
 STEPS = 3
 MOST_BATCH, ATTACK_BATCH, MOST_PEERS, MOST_TESTED = 32, 8, 6, 64
-REGISTRIES: dict[str, Registry[Any]] = {each.kind: each for each in (TASKS, RULES, PRE_AGGREGATIONS, ATTACKS)}
+REGISTRIES: dict[str, Registry[Any]] = {
+    each.kind: each for each in (TASKS, RULES, PRE_AGGREGATIONS, ATTACKS, OPTIMISERS)
+}
 
 
 class Subject(msgspec.Struct, frozen=True):
@@ -129,7 +132,11 @@ def subjects(request: Request) -> list[Subject]:
         ]
     else:
         run = request.run
-        used: list[tuple[Registry[Any], Plugin]] = [(TASKS, run.task), (RULES, run.rule)]
+        used: list[tuple[Registry[Any], Plugin]] = [
+            (TASKS, run.task),
+            (RULES, run.rule),
+            (OPTIMISERS, run.optimiser),
+        ]
         used += [(PRE_AGGREGATIONS, each) for each in run.pre]
         used += [(ATTACKS, each) for each in request.attacks]
         found = [Subject(registry.kind, plugin) for registry, plugin in used if registry.get(plugin.name).own]
@@ -184,7 +191,9 @@ def _disturb(request: Request) -> None:
 
 def _try(subject: Subject, request: Request, tried: Tried) -> None:
     try:
-        {"task": _task, "attack": _attack}.get(subject.kind, _rule)(subject.plugin, request, tried)
+        {"task": _task, "attack": _attack, "optimiser": _optimiser}.get(subject.kind, _rule)(
+            subject.plugin, request, tried
+        )
     except DataError as error:
         tried.skipped = str(error)
     except BtardError as error:
@@ -331,6 +340,23 @@ def _rule(plugin: Plugin, request: Request, tried: Tried) -> None:
                     f"honest aggregators would be banned; repair it, or declare residual=None (see {PAGE})"
                 )
             tried.note(f"aggregate of {rows} x {columns} ({seed})", value_P)
+
+
+# --- optimisers -------------------------------------------------------------------------------------------------------
+
+
+def _optimiser(plugin: Plugin, request: Request, tried: Tried) -> None:
+    """Updates of a small model, as a run would make them."""
+    run = msgspec.structs.replace(request.run, optimiser=plugin, momentum=RunConfig().momentum, recompute_tolerance=0.0)
+    layout = lay_out([("first", (3, 2)), ("second", (4,))])
+    gradients_SD = torch.randn(STEPS, layout[-1].stop, generator=torch.Generator().manual_seed(1))
+    made = optimiser_of(run, layout[-1].stop, layout)
+    for _ in range(request.passes):
+        parameters_D, state_S = torch.ones(layout[-1].stop), made.initial_state(layout[-1].stop)
+        for step, gradient_D in enumerate(gradients_SD):
+            parameters_D, state_S = made.apply(parameters_D, state_S, [gradient_D], step)
+            _check_vector(plugin.name, parameters_D, layout[-1].stop)
+            tried.note(f"update {step}", parameters_D, state_S)
 
 
 # --- attacks ----------------------------------------------------------------------------------------------------------

@@ -72,7 +72,7 @@ def learning_rate(run: RunConfig) -> LearningRate:
     """
     name, parameters = run.schedule.name, run.schedule.parameters
     SCHEDULES.check(name, parameters)
-    ranges = {"minimum": (0, 1), "gamma": (0, 1), "warmup": (0, run.steps), "every": (1, math.inf)}
+    ranges = {"minimum": (0, 1), "gamma": (0, 1), "warmup": (0, math.inf), "every": (1, math.inf)}
     for key, value in parameters.items():
         low, high = ranges.get(key, (-math.inf, math.inf))
         if not (isinstance(value, int | float) and low <= value <= high):
@@ -83,4 +83,4 @@ def learning_rate(run: RunConfig) -> LearningRate:
 
 def _progress(step: int, total: int, warmup: int) -> float:
     """Share of the steps after the warm-up that are over, at most 1."""
-    return min(step - warmup, total - warmup) / max(total - warmup, 1)
+    return min((step - warmup) / max(total - warmup, 1), 1.0)

@@ -31,14 +31,23 @@ STEPS = 24
 def blobs(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A labelled task that no other test knows."""
     monkeypatch.setattr(TASKS, "_entries", {entry.name: entry for entry in TASKS})
-    ModuleTask("blobs", model=lambda: nn.Linear(FEATURES, CLASSES), train=BLOBS, test=BLOBS,
-               loss=functional.cross_entropy)  # fmt: skip
+    ModuleTask(
+        "blobs", model=lambda: nn.Linear(FEATURES, CLASSES), train=BLOBS, test=BLOBS, loss=functional.cross_entropy
+    )
     yield
 
 
 def stage(split: Plugin, tau: float, roles: dict[int, Role] | None = None) -> Stage:
-    run = RunConfig(task=Plugin("blobs"), steps=STEPS, batch_size=8, tau=tau, lr=0.01, split=split,
-                    delivery_bound_s=0.5, gradient_bound_s=1.0)  # fmt: skip
+    run = RunConfig(
+        task=Plugin("blobs"),
+        steps=STEPS,
+        batch_size=8,
+        tau=tau,
+        lr=0.01,
+        split=split,
+        delivery_bound_s=0.5,
+        gradient_bound_s=1.0,
+    )
     return set_up(run, roles, 0, task=task_of(run, Path("unused")))
 
 

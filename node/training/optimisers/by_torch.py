@@ -51,6 +51,8 @@ class TorchOptimiser:
         context = inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD)
         build.__signature__ = inspect.Signature([context, *accepted])  # type: ignore[attr-defined]
         build.declared = optimiser  # type: ignore[attr-defined]
+        if not optimiser.__module__.startswith("torch."):  # then it is the user's own code, which is tried out first
+            build.__module__ = optimiser.__module__
         OPTIMISERS.register(name, source=source, takes=("context",), portable=False)(build)
 
     def __call__(self, context: UpdateContext, **given: Any) -> ByTorch:
@@ -147,8 +149,10 @@ class ByTorch:
         if not all(map(torch.equal, whole, again)):
             raise ConfigError("its update is another at a second call; it has to follow from gradient and state")
         half = _TRIED // 2
-        pieces = [self._twice(start_D[part], [each_D[part] for each_D in gradients])[0]
-                  for part in (slice(half), slice(half, _TRIED))]  # fmt: skip
+        pieces = [
+            self._twice(start_D[part], [each_D[part] for each_D in gradients])[0]
+            for part in (slice(half), slice(half, _TRIED))
+        ]
         if not torch.allclose(whole[0], torch.cat(pieces), rtol=1e-4, atol=1e-6):
             raise ConfigError("its update of one entry depends on others, and it would not see the model's layers")
 

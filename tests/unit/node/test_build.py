@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from btard.node.adversary.adversary import Adversary
-from btard.node.build import build_node, genesis_digest, genesis_roster, settings_of, task_of, tools_of
+from btard.node.build import build_node, genesis_digest, genesis_roster, largest_tensor, settings_of, task_of, tools_of
 from btard.node.config import Member, NodeConfig, Plugin, Role, RunConfig, Schedule
 from btard.node.crypto.keys import generate
 from btard.node.errors import ConfigError
 from btard.node.protocol.api.events import BulkKey, BulkKind, ComputeGradient, Purpose, Start
+from btard.node.protocol.attempt.mprng import batch_seed
 from btard.node.protocol.peer import Peer
 from btard.node.training.task import BatchTransform
 
@@ -117,6 +118,47 @@ def test_the_roster_and_the_tools() -> None:
     tools = tools_of(RUN, check=lambda public, message, signature: False)
     assert not tools.rule.audited
     assert not tools.verify(b"", b"", b"")
+
+
+def with_optimiser(name: str, **changes: object) -> RunConfig:
+    return msgspec.structs.replace(RUN, optimiser=Plugin(name), **changes)
+
+
+@pytest.mark.parametrize(("name", "entries"), [("sgd", 8), ("adam", 17), ("rprop", 18)])
+def test_sizes_follow_from_the_optimisers_state(name: str, entries: int) -> None:
+    run = with_optimiser(name)
+    assert largest_tensor(run, TASK) == entries
+    node = build_node(config(run=run), SECRETS[1], TASK, b"here")
+    assert node.peer.settings.optimiser_entries == node.peer.state.optimiser_D.numel() == entries
+
+
+@pytest.mark.parametrize(("name", "portable"), [("sgd", True), ("adamw", True), ("lamb", False), ("nadam", False)])
+def test_an_optimiser_that_rounds_as_its_processor_does_needs_equal_ones(name: str, portable: bool) -> None:
+    run = with_optimiser(name, recompute_tolerance=1e-3)
+    if portable:
+        assert tools_of(run, TASK).optimiser is not None
+        return
+    with pytest.raises(ConfigError, match=f"--optimiser {name} gives other bits on other processors"):
+        tools_of(run, TASK)
+
+
+def test_who_only_judges_needs_no_layers() -> None:
+    assert tools_of(with_optimiser("lamb")).rule is not None
+
+
+def test_a_seed_names_its_peer_where_there_are_shards() -> None:
+    seeds = [
+        settings_of("run", msgspec.structs.replace(RUN, split=Plugin(name)), MEMBERS, 8, b"").shards
+        for name in ("iid", "classes")
+    ]
+    assert seeds == [False, True]
+    plain, named = (batch_seed(1, b"r", 2, 3, shards) for shards in seeds)
+    assert (len(plain), named) == (32, plain + b"\x03\x00")
+
+
+def test_a_task_without_labels_cannot_be_split() -> None:
+    with pytest.raises(ConfigError, match="task 'quadratic' has no labels to split its examples by; use --split iid"):
+        task_of(msgspec.structs.replace(RUN, split=Plugin("classes")), Path("unused"))
 
 
 def test_an_attacker_can_recompute_what_is_public_once_a_step_has_begun() -> None:

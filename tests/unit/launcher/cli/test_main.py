@@ -128,7 +128,7 @@ def test_each_value_is_shown_with_its_source(
 @pytest.mark.parametrize(
     ("command", "names"),
     [("attacks", ["noise", "label_flip", "lenient_validator"]), ("rules", ["centered_clip", "mean", "median"]),
-     ("tasks", ["mnist_cnn", "quadratic"])],
+     ("tasks", ["mnist_cnn", "quadratic", "dirichlet"]), ("optimisers", ["sgd", "adamw", "rmsprop", "cosine"])],
 )  # fmt: skip
 def test_catalogues(command: str, names: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = launch(capsys, command)
@@ -197,7 +197,7 @@ def test_the_doctor_tries_the_gpu(
 def test_help_lists_every_command_and_every_group(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = launch(capsys, "--help")
     assert code == 0
-    for command in ("run", "plan", "verify", "data", "doctor", "attacks", "rules", "tasks"):
+    for command in ("run", "plan", "verify", "data", "doctor", "attacks", "rules", "tasks", "optimisers"):
         assert f"\n  {command} " in out
     out = launch(capsys, "run", "--help")[1]
     groups = [line[:-1] for line in out.splitlines() if line.endswith(":") and not line.startswith(" ")]

@@ -61,6 +61,7 @@ def test_what_real_nodes_are_told_of_a_modelled_network_is_not_the_protocol_seed
         ({"tau": -1.0}, "--tau -1.0 must be"),
         ({"tau": float("inf")}, "--tau inf must be"),
         ({"momentum": 1.5}, "--momentum 1.5 must lie between 0 and 1"),
+        ({"momentum": 0.5, "optimiser": "adam"}, "--momentum 0.5 is that of --optimiser sgd; leave it out, or give"),
         ({"validators": -1}, "--validators -1 is too small"),
         ({"validators": 3}, "--validators 3 of 6 leaves too few contributors; use at most 2"),
         ({"validate_every": 0}, "--validate-every 0 is too small"),
@@ -121,7 +122,19 @@ def test_an_option_reaches_all_that_have_a_field_of_its_name() -> None:
     run = Experiment(**given).run_config("cpu")  # type: ignore[arg-type]
     assert {name: getattr(run, name) for name in given} == given
     plain = RunConfig()
-    derived = {"peers", "task", "rule", "pre", "imports", "init", "recompute_tolerance", "device"}
+    derived = {
+        "peers",
+        "task",
+        "optimiser",
+        "schedule",
+        "split",
+        "rule",
+        "pre",
+        "imports",
+        "init",
+        "recompute_tolerance",
+        "device",
+    }
     untouched = {name for name in RunConfig.__struct_fields__ if getattr(run, name) == getattr(plain, name)} - derived
     assert untouched <= {"delivery_bound_s", "gradient_bound_s", "measure_delivery", "measure_gradient"}
     settings = settings_of("run", run, (), 100, b"")

@@ -47,6 +47,9 @@ def test_what_undo_keeps_on_the_disk_is_asked_for(tmp_path: Path, monkeypatch: p
         window: plan.bytes_on_disk(plan.make(msgspec.structs.replace(asked, undo=window))) for window in (0, 40, 128)
     }
     layer = 6 * (4 * 4 * 1000000 + undo_window.MESSAGE_BYTES * 36)
+    adam = msgspec.structs.replace(asked, optimiser="adam")
+    more = [plan.bytes_on_disk(plan.make(msgspec.structs.replace(adam, undo=window))) for window in (0, 40)]
+    assert more[1] - more[0] == 40 * (layer + 6 * 4 * 1000001)
     assert needs[40] - needs[0] == 40 * layer
     assert needs[128] - needs[40] == 88 * layer
     monkeypatch.setattr(plan, "free_bytes", lambda path: needs[40])
@@ -126,6 +129,8 @@ def test_the_last_lines_of_a_log(tmp_path: Path) -> None:
         ({"peers": 4}, 19, "undo 19 steps"),
         ({"probation": 0}, 29, "undo 29 steps (356.4 kB a peer)"),
         ({"validate_every": 5}, 128, "undo 128 steps (1.6 MB a peer, fewer than 99 % of attackers need)"),
+        ({"task": "quadratic:dimension=1000000"}, 21, "undo 21 steps"),
+        ({"task": "quadratic:dimension=1000000", "optimiser": "adam"}, 15, "undo 15 steps"),
         ({"task": "quadratic:dimension=5000000"}, 4, "a peer, fewer than 99 % of attackers need)"),
         ({"task": "quadratic:dimension=12000000"}, 0, "undo off: a step's state takes 144.0 MB of 256.0 MB"),
         ({"on_ban": "reform"}, 0, "undo off: --on-ban reform"),

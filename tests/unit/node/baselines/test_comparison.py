@@ -138,6 +138,8 @@ REFUSED = [
      "attack 'lie_checksum' acts on messages, which --topology parameter_server does not have"),
     ("an attack of a whole node", {"topology": "parameter_server", "attack": "crash", "byzantine": 1},
      "attack 'crash' acts on node, which"),
+    ("an optimiser that knows no blocks", {"topology": "byrdie", "optimiser": "adam"},
+     "--topology byrdie moves one block of coordinates in a step, which --optimiser adam does not know; use sgd"),
     ("modelled links", {"topology": "parameter_server", "delay": 0.01}, "has no links to model"),
 ]  # fmt: skip
 

@@ -91,6 +91,18 @@ def test_the_pages_examples_pass(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_an_optimiser_of_ones_own_is_tried_out_in_several_processes(tmp_path: Path) -> None:
+    """The page's example passes; one whose rate follows from its process has other bits in each."""
+    good = example(DOCS / "optimisers.md", "class SignDescent")
+    bad = good.replace("SignDescent", "Strayed").replace("sign_descent", "strayed")
+    path = tmp_path / "mine.py"
+    path.write_text(good + "\nimport os\n" + bad.replace('group["lr"] *', 'group["lr"] / os.getpid() *'))
+    passed, strayed = plugin_trial.check_files([str(path)], tmp_path)
+    assert passed.name.startswith("optimiser 'sign_descent' (mine.py line") and passed.problem is None
+    assert strayed.problem is not None and "getpid() is the process id" in strayed.problem
+
+
+@pytest.mark.slow
 def test_what_ends_its_process_is_named(tmp_path: Path) -> None:
     path = tmp_path / "wrong.py"
     path.write_text(wrong.HEAD + "\n\n@task('leaving', source='test')\ndef leaving(context):\n    os._exit(3)\n")

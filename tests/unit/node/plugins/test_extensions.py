@@ -17,7 +17,7 @@ from btard.node.aggregation.registry import RULES
 from btard.node.errors import ConfigError
 from btard.node.plugins import extensions
 from btard.node.plugins.registry import Registry
-from btard.node.training.registry import TASKS
+from btard.node.training.registry import OPTIMISERS, TASKS
 from btard.node.verify import audit
 from tests.test_docs import DOCS, example
 
@@ -34,7 +34,7 @@ def idle(gradient_D, view, *, share=0.5):
 @pytest.fixture(autouse=True)
 def scratch(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Registries, loaded files and modules as they were before."""
-    registries: tuple[Registry[Any], ...] = (ATTACKS, RULES, TASKS)
+    registries: tuple[Registry[Any], ...] = (ATTACKS, RULES, TASKS, OPTIMISERS)
     for registry in registries:
         monkeypatch.setattr(registry, "_entries", {entry.name: entry for entry in registry})
     monkeypatch.setattr(extensions, "_loaded", set())

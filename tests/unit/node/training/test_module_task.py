@@ -19,6 +19,7 @@ from btard import Experiment, ModuleTask, run
 from btard.node.errors import ConfigError, DataError
 from btard.node.training.module_task import TrainedModule
 from btard.node.training.registry import TASKS
+from btard.node.training.sampling import Shards
 from btard.node.training.task import TaskContext
 from tests.launching import LAUNCH, environment
 
@@ -141,6 +142,46 @@ def test_it_is_the_gradient_that_torch_computes_without_us() -> None:
     plain.backward()
     assert float(plain.detach()) == loss and len(inputs_B) == 8
     torch.testing.assert_close(gradient_D, torch.cat([each.grad.flatten() for each in model.parameters()]))  # type: ignore[union-attr]
+
+
+class Listed(Augmented):
+    """Its classes are known without reading it."""
+
+    targets = LABELS.tolist()
+
+    def __getitem__(self, place: int) -> tuple[Tensor, int]:
+        assert place in (0, 1, ITEMS - 1), "it was read"
+        return super().__getitem__(place)
+
+
+@pytest.mark.parametrize("train", [TRAIN, Augmented(), Listed()], ids=["tensors", "read once", "targets"])
+def test_shards_follow_from_the_data_sets_classes(train: Any) -> None:
+    dealt: list[Tensor] = []
+
+    def deal(labels: Tensor) -> Shards:
+        dealt.append(labels)
+        return Shards(len(labels), [(labels == label).nonzero().flatten() for label in range(CLASSES)])
+
+    declared = ModuleTask("mine", model=Plain, train=train, test=TEST, loss=functional.cross_entropy)
+    made = declared(TaskContext(Path(), 8, deal=deal))
+    assert torch.equal(dealt[0], LABELS)
+    if not isinstance(train, Listed):
+        gradient_D, _ = made.gradient(made.initial(1), SEED + b"\x02\x00")
+        assert int((gradient_D[-CLASSES:] < 0).sum()) == 1, "of one class alone"
+
+
+def test_what_has_no_classes_cannot_be_split() -> None:
+    regression = TensorDataset(IMAGES, IMAGES.mean(dim=(1, 2, 3)))
+    declared = ModuleTask(
+        "mine",
+        model=Plain,
+        train=regression,
+        test=regression,
+        correct=lambda o, t: t > 0,
+        loss=lambda outputs_B, targets_B: (outputs_B[:, 0] - targets_B).square().mean(),
+    )
+    with pytest.raises(ConfigError, match=r"task 'mine': its targets are no classes.*use --split iid"):
+        declared(TaskContext(Path(), 8, deal=lambda labels: Shards(len(labels))))
 
 
 def test_initial_parameters_are_the_models_own_and_depend_on_the_seed_alone() -> None:

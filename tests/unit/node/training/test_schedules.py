@@ -36,6 +36,7 @@ CASES = [
     ("step", {"every": 5, "warmup": 2}, [0.25, 0.5] + [0.5] * 5 + [0.05] * 5),
     ("constant", {"warmup": 10}, [0.05 * (step + 1) for step in range(10)] + [0.5, 0.5]),
     ("cosine", {"warmup": 10}, [0.05 * (step + 1) for step in range(10)] + [0.5, 0.5]),
+    ("linear", {"warmup": 20}, [0.025 * (step + 1) for step in range(12)]),
     ("cosine", {"minimum": 1.0}, [0.5] * 12),
 ]
 
@@ -48,7 +49,7 @@ def test_rates(name: str, parameters: Any, wanted: list[float]) -> None:
 REFUSED = [
     ("cosin", {}, "did you mean 'cosine'"),
     ("constant", {"minimum": 0.1}, "no parameter 'minimum'"),
-    ("cosine", {"warmup": 11}, "warmup=11 must lie between 0 and 10"),
+    ("cosine", {"warmup": -1}, "warmup=-1 must lie between 0 and inf"),
     ("cosine", {"warmup": 1.5}, "warmup=1.5 must be a int"),
     ("linear", {"minimum": -0.5}, "minimum=-0.5 must lie between 0 and 1"),
     ("step", {"every": 0}, "every=0 must lie between 1 and inf"),

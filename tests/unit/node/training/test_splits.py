@@ -30,9 +30,14 @@ def counts(shards: Shards) -> Tensor:
 
 
 KINDS: list[tuple[str, dict[str, Any]]] = [
-    ("dirichlet", {"alpha": 0.3}), ("dirichlet", {"alpha": 100.0}), ("gamma", {"similarity": 0.0}),
-    ("gamma", {"similarity": 0.4}), ("gamma", {"similarity": 1.0}), ("classes", {"k": 1}), ("classes", {"k": 2}),
-]  # fmt: skip
+    ("dirichlet", {"alpha": 0.3}),
+    ("dirichlet", {"alpha": 100.0}),
+    ("gamma", {"similarity": 0.0}),
+    ("gamma", {"similarity": 0.4}),
+    ("gamma", {"similarity": 1.0}),
+    ("classes", {"k": 1}),
+    ("classes", {"k": 2}),
+]
 
 
 @pytest.mark.parametrize(("name", "parameters"), KINDS)

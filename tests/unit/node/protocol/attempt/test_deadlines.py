@@ -79,6 +79,10 @@ OTHER = {
     "a dispute that never starts": (outcome_s(SETTINGS), 26.0),
     "what an OUTCOME needs, seven vectors": (settled_s(SETTINGS, 6), 33.0),
     "a state, five vectors": (fetching_s(SETTINGS, 6), 7.0),
+    "a state with Adam's moments, seven": (
+        fetching_s(replace(SETTINGS, optimiser_entries=2 * SETTINGS.dimension), 6),
+        9.0,
+    ),
 }
 
 

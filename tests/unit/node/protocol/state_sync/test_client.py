@@ -269,6 +269,14 @@ def test_whom_a_state_lets_in_goes_on_with_what_it_would_know_if_it_had_been_the
     assert torch.equal(found.past.state.parameters_D, past.state.parameters_D)
 
 
+@pytest.mark.parametrize(("entries", "expected"), [(19, False), (39, True), (40, False)])
+def test_an_optimisers_state_is_as_long_as_ones_own(case: Case, entries: int, expected: bool) -> None:
+    case.client.state = replace(case.client.state, optimiser_D=torch.zeros(39))
+    case.learn(case.lesson(), 0, 1, 2)
+    (via, _), (_, optimiser) = case.asked()
+    assert case.client.expects(via, optimiser, entries) == expected
+
+
 def past_with(**fields: object) -> object:
     return lambda told: put(told, past=put(told.past, **fields))
 

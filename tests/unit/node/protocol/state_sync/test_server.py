@@ -189,6 +189,13 @@ def test_an_optimiser_without_a_state_has_nothing_to_send(case: Case) -> None:
     assert case.took() == [Dropped(GONE, "unserved_request")]
 
 
+def test_an_optimisers_state_may_be_longer_than_the_parameters(case: Case) -> None:
+    state = replace(case.state, optimiser_D=torch.zeros(39))
+    case.hears(BulkRequested(GONE, BulkKey(2, 0, BulkKind.STATE, 0, 1)), state)
+    (sent,) = case.took()
+    assert isinstance(sent, SendBulk) and sent.values_P is state.optimiser_D
+
+
 def eligible(case: Case) -> Attempt:
     """The attempt at step 2, in which peer 5's JOINs count."""
     attempt = case.attempt

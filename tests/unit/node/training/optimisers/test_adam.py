@@ -32,9 +32,14 @@ def after(ours: Optimiser, count: int = len(GRADIENTS)) -> tuple[torch.Tensor, t
     return parameters_D, state_S
 
 
-@pytest.mark.parametrize(("name", "theirs", "decay"), [
-    ("adam", torch.optim.Adam, 0.0), ("adam", torch.optim.Adam, 0.1), ("adamw", torch.optim.AdamW, 0.1),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "theirs", "decay"),
+    [
+        ("adam", torch.optim.Adam, 0.0),
+        ("adam", torch.optim.Adam, 0.1),
+        ("adamw", torch.optim.AdamW, 0.1),
+    ],
+)
 def test_the_same_numbers_as_torch(name: str, theirs: Any, decay: float) -> None:
     reference = START.clone().requires_grad_()
     optimiser = theirs([reference], lr=0.05, betas=(0.8, 0.95), eps=1e-6, weight_decay=decay)
@@ -54,8 +59,10 @@ def test_lambs_step_in_each_layer_is_as_long_as_its_parameters() -> None:
 
 def test_lamb_moves_a_layer_of_zeros_as_adam_does() -> None:
     zeros_D = torch.zeros(D)
-    found = [ours.apply(zeros_D, ours.initial_state(D), [GRADIENTS[0]], 0)[0]
-             for ours in (made("lamb", weight_decay=0.0), made("adam", eps=1e-6))]  # fmt: skip
+    found = [
+        ours.apply(zeros_D, ours.initial_state(D), [GRADIENTS[0]], 0)[0]
+        for ours in (made("lamb", weight_decay=0.0), made("adam", eps=1e-6))
+    ]
     assert torch.equal(*found)
 
 
