@@ -175,7 +175,7 @@ def _parameters(optimiser: type[Optimizer]) -> tuple[dict[str, tuple[str, str]],
         default = parameter.default
         if name in _SWITCHES or default is inspect.Parameter.empty:
             continue
-        if isinstance(default, tuple) and len(default) == 2:
+        if isinstance(default, tuple) and len(default) == 2 and all(isinstance(each, int | float) for each in default):
             pairs[name] = (f"{name.removesuffix('s')}1", f"{name.removesuffix('s')}2")
             found |= dict(zip(pairs[name], map(float, default), strict=True))
         elif isinstance(default, bool | int | float | str | None):
