@@ -8,7 +8,7 @@ from dataclasses import replace
 import msgspec
 import torch
 
-from btard.node.build import genesis_roster, settings_of
+from btard.node.build import configuration, genesis_roster, settings_of
 from btard.node.config import WIRE_VERSION, Plugin, RunConfig
 from btard.node.crypto import keys
 from btard.node.crypto.signing import Signer
@@ -79,7 +79,7 @@ def vectors() -> str:
         "wire_version": WIRE_VERSION,
         "genesis": {
             "run_id": RUN_ID,
-            "configuration": _json(RUN),
+            "configuration": configuration(RUN).decode(),
             "members": _json(list(members)),
             "run": run.hex(),
         },

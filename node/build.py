@@ -14,7 +14,7 @@ from torch import Tensor
 from btard.node import kernels
 from btard.node.adversary.adversary import Adversary
 from btard.node.aggregation.resilience import rule_for
-from btard.node.config import WIRE_VERSION, Member, NodeConfig, RunConfig, Secrets, shared
+from btard.node.config import LATER_FIELDS, WIRE_VERSION, Member, NodeConfig, RunConfig, Secrets, shared
 from btard.node.crypto.signing import Signer, verify
 from btard.node.drivers.computing import one_at_a_time
 from btard.node.errors import ConfigError
@@ -131,10 +131,19 @@ class Node:
         return self.peer.expects(via, key, size_bytes)
 
 
+def configuration(run: RunConfig) -> bytes:
+    """A run's configuration as the genesis covers it: JSON without the fields of `LATER_FIELDS` at their defaults."""
+    encode, plain = msgspec.json.Encoder(order="deterministic").encode, RunConfig()
+    named = [
+        name for name in run.__struct_fields__ if name not in LATER_FIELDS or getattr(run, name) != getattr(plain, name)
+    ]
+    return b"{" + b",".join(encode(name) + b":" + encode(getattr(run, name)) for name in named) + b"}"
+
+
 def genesis_digest(run_id: str, run: RunConfig, members: Sequence[Member]) -> bytes:
     """What all peers of a run must agree on before they listen to each other."""
     encode = msgspec.json.Encoder(order="deterministic").encode
-    return digest("genesis", run_id.encode(), encode(run), encode(list(members)), str(WIRE_VERSION).encode())
+    return digest("genesis", run_id.encode(), configuration(run), encode(list(members)), str(WIRE_VERSION).encode())
 
 
 def genesis_roster(members: Sequence[Member]) -> Roster:

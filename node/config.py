@@ -16,6 +16,9 @@ from btard.node.netem.conditions import Conditions
 
 WIRE_VERSION = 6
 
+LATER_FIELDS = ("optimiser", "schedule", "split")
+"""Of a `RunConfig`: left out of the genesis at their defaults, so runs from before they came keep their digest."""
+
 Parameters = dict[str, Any]
 
 Durability = Literal["grouped", "none"]
