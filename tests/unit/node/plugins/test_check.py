@@ -96,7 +96,7 @@ def test_an_optimiser_of_ones_own_is_tried_out_in_several_processes(tmp_path: Pa
     good = example(DOCS / "optimisers.md", "class SignDescent")
     bad = good.replace("SignDescent", "Strayed").replace("sign_descent", "strayed")
     path = tmp_path / "mine.py"
-    path.write_text(good + "\nimport os\n" + bad.replace('group["lr"] *', 'group["lr"] / os.getpid() *'))
+    path.write_text(good + "\nimport os\n" + bad.replace('group["lr"] *', 'group["lr"] * os.getpid() *'))
     passed, strayed = plugin_trial.check_files([str(path)], tmp_path)
     assert passed.name.startswith("optimiser 'sign_descent' (mine.py line") and passed.problem is None
     assert strayed.problem is not None and "getpid() is the process id" in strayed.problem
