@@ -35,7 +35,7 @@ CASES = [
     ("step", {"every": 4, "gamma": 0.5}, [0.5] * 4 + [0.25] * 4 + [0.125] * 4),
     ("step", {"every": 5, "warmup": 2}, [0.25, 0.5] + [0.5] * 5 + [0.05] * 5),
     ("constant", {"warmup": 10}, [0.05 * (step + 1) for step in range(10)] + [0.5, 0.5]),
-    ("cosine", {"warmup": 10}, [0.05 * (step + 1) for step in range(10)] + [0.5, 0.5]),
+    ("cosine", {"warmup": 10}, [0.05 * (step + 1) for step in range(10)] + [0.5, 0.0]),
     ("linear", {"warmup": 20}, [0.025 * (step + 1) for step in range(12)]),
     ("cosine", {"minimum": 1.0}, [0.5] * 12),
 ]
