@@ -26,7 +26,9 @@ class MnistCnn:
     layout = lenet.LAYOUT
     dimension = lenet.DIMENSION
 
-    def __init__(self, data: mnist.Mnist, batch_size: int, device: str, shards: Shards, arithmetic: str = "native") -> None:
+    def __init__(
+        self, data: mnist.Mnist, batch_size: int, device: str, shards: Shards, arithmetic: str = "native"
+    ) -> None:
         self._portable = arithmetic == "portable"
         if self._portable:
             portable.library()  # that it cannot be had is said before anything begins
