@@ -159,9 +159,9 @@ TYPES = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    {}"
             "imports or reads what its import statements do not say",
         ),
         (
-            "btard.launcher.report.page",
+            "btard.launcher.report.run_page",
             "import btard.launcher.cli.main",
-            "btard.launcher.report.page imports btard.launcher.cli",
+            "btard.launcher.report.run_page imports btard.launcher.cli",
         ),
         ("btard.launcher.report", "from btard.launcher import cli", "btard.launcher.report imports btard.launcher.cli"),
         (

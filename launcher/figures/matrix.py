@@ -28,32 +28,12 @@ def draw(
     turned = any(7 * len(name) > cell_width for name in columns)
     head = (18 if column_label else 0) + (8 + int(5.2 * max(map(len, columns), default=0)) if turned else 22)
     side = 28
-    width, height = (
-        left + cell_width * len(columns) + (5 * max(map(len, columns)) if turned else 12),
-        head + side * len(rows) + 10,
-    )
-    parts = []
-    if column_label:
-        parts.append(svg.text(left + cell_width * len(columns) / 2, 13, column_label, anchor="middle", kind="ink"))
-    if row_label:
-        parts.append(svg.text(13, head + side * len(rows) / 2, row_label, anchor="middle", kind="ink", turn=-90))
-    for place, name in enumerate(columns):
-        x = left + cell_width * (place + 0.5)
-        turn = -40 if turned else 0
-        parts.append(svg.text(x, head - 7, name, anchor="start" if turned else "middle", turn=turn, kind="ink"))
-    for down, name in enumerate(rows):
-        y = head + side * down
-        parts.append(svg.text(left - 8, y + 19, name, anchor="end", kind="ink"))
-        for along, (value, words, tip) in enumerate(cells[down]):
-            x = left + cell_width * along
-            if value is None:
-                parts.append(svg.text(x + cell_width / 2, y + 19, words, anchor="middle", size=11))
-                continue
-            fill = colour(value)
-            parts.append(svg.rectangle(x + 1, y + 1, cell_width - 2, side - 2, fill, tip=tip, radius=3))
-            parts.append(f'<text x="{x + cell_width / 2:.1f}" y="{y + 19:.1f}" text-anchor="middle" font-size="11.5" '
-                         f'fill="{readable(fill)}" pointer-events="none">{words}</text>')  # fmt: skip
-    return svg.figure(max(width, 320), height, title, parts)
+    width = left + cell_width * len(columns) + (5 * max(map(len, columns)) if turned else 12)
+    return svg.draw(
+        "matrix", width=max(width, 320), height=head + side * len(rows) + 10, title=title, rows=rows, columns=columns,
+        cells=cells, colour=colour, readable=readable, left=left, head=head, side=side, turned=turned,
+        cell_width=cell_width, row_label=row_label, column_label=column_label,
+    )  # fmt: skip
 
 
 def shade(low: float, high: float, dark: tuple[int, int, int] = (33, 102, 172)) -> Callable[[float], str]:

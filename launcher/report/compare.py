@@ -7,12 +7,13 @@ from pathlib import Path
 
 import msgspec
 
+from btard.launcher import templates
 from btard.launcher.figures import chart, svg
 from btard.launcher.figures.chart import Axis, Mark, Series
 from btard.launcher.figures.svg import Figure
 from btard.launcher.network.traffic import human
 from btard.launcher.options.table import OPTIONS
-from btard.launcher.report import page, run_data, run_figures, sweep_data
+from btard.launcher.report import run_data, run_figures, sweep_data
 from btard.launcher.report.run_data import RunData
 from btard.launcher.report.statistics import Sample, sample, signed
 from btard.launcher.report.sweep_data import SweepData
@@ -53,12 +54,16 @@ def _runs(a: RunData, b: RunData) -> tuple[list[Line], str]:
     lines = [*_options(a, b), *_scores(a, b)]
     names = _names(a.path, b.path)
     figures = [figure for figure in (_accuracy(a, b, names), _loss(a, b, names)) if figure is not None]
-    body = [
-        page.section("Differences", page.table(("", *names, "B less A"), lines, numbers=(3,))),
-        *(page.show(figure) for figure in figures),
-        page.section("Bans", page.table(("", *names), _bans(a, b))),
+    tables = [
+        ("Differences", ("", *names, "B less A"), lines, (3,)),
+        ("Bans", ("", *names), list(_bans(a, b)), ()),
     ]
-    return lines, page.render(f"{names[0]} and {names[1]}", "A is the first, B the second.", body)
+    return lines, _page(names, tables, figures)
+
+
+def _page(names: Sequence[str], tables: Sequence[object], figures: Sequence[Figure] = ()) -> str:
+    title, lead = f"{names[0]} and {names[1]}", "A is the first, B the second."
+    return templates.write("compare.html", title=title, lead=lead, tables=tables, figures=figures)
 
 
 def _options(a: RunData, b: RunData) -> Iterator[Line]:
@@ -153,11 +158,11 @@ def _sweeps(a: SweepData, b: SweepData) -> tuple[list[Line], str]:
     ]  # fmt: skip
     header = ("cell", "what", *names, "B less A")
     body = [_cell(a, cell, ours.get(cell), theirs.get(cell)) for cell in dict.fromkeys([*ours, *theirs])]
-    parts = [
-        page.section("Together", page.table(("", *names, "B less A"), lines, numbers=(1, 2, 3))),
-        page.section("Cell by cell: final test accuracy", page.table(header, body, numbers=(2, 3, 4))),
+    tables = [
+        ("Together", ("", *names, "B less A"), lines, (1, 2, 3)),
+        ("Cell by cell: final test accuracy", header, body, (2, 3, 4)),
     ]
-    return lines, page.render(f"{names[0]} and {names[1]}", "A is the first, B the second.", parts)
+    return lines, _page(names, tables)
 
 
 def _cell(a: SweepData, cell: str, ours: Row | None, theirs: Row | None) -> Sequence[str]:

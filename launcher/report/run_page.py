@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from btard.launcher import templates
 from btard.launcher.files import write_atomically
 from btard.launcher.monitor.summary_table import check_command
 from btard.launcher.monitor.summary_table import rows as summary_rows
 from btard.launcher.network.traffic import human
 from btard.launcher.options import sources, syntax
 from btard.launcher.options.table import OPTIONS
-from btard.launcher.report import page, run_data
+from btard.launcher.report import run_data
 from btard.launcher.report.run_data import RunData
 from btard.launcher.report.run_figures import FIGURES
 from btard.launcher.run.experiment import Experiment
@@ -37,26 +40,18 @@ def write(run_dir: Path) -> Path:
 
 def render(run: RunData) -> str:
     """The page."""
-    made = run.summary
-    figures = [figure for draw in FIGURES if (figure := draw(run)) is not None]
+    record, experiment = run.record, run.record.experiment
     who = ", ".join(f"peer {peer}: {describe(role)}" for peer, role in run.roles.items()) or "nobody attacks"
-    body = [
-        page.facts(_facts(run)),
-        *(page.show(figure) for figure in figures),
-        page.section("Bans", _bans(run), page.folded("The story of every ban and dispute", _story(run))),
-        page.section("Repeat it", page.command(repeat(run.record.experiment)), *_check(run)),
-        page.section("Score", page.table(("", ""), summary_rows(made, run.record.experiment))),
-        page.section("Configuration", _configuration(run)),
-    ]  # fmt: skip
-    return page.render(f"Run {run.path.name}", f"{run.record.started}; {who}", body)
-
-
-def _check(run: RunData) -> tuple[str, ...]:
-    """The command that checks the evidence; a comparison run has none."""
-    if run.record.run.topology != "butterfly":
-        return ()
-    return (page.paragraph("Check the evidence of every ban, from public keys and public data alone:"),
-            page.command(check_command(run.path.absolute(), run.record.experiment.imports)))  # fmt: skip
+    butterfly = record.run.topology == "butterfly"  # a comparison run has no evidence
+    settings = sources.Settings(experiment, {option.field: record.sources.get(option.field, "") for option in OPTIONS})
+    return templates.write(
+        "run.html", title=f"Run {run.path.name}", lead=f"{record.started}; {who}", about=_facts(run),
+        figures=[figure for draw in FIGURES if (figure := draw(run)) is not None], bans=list(_bans(run)),
+        story=_story(run), repeat=shlex.join(repeat(experiment)),
+        check=shlex.join(check_command(run.path.absolute(), experiment.imports)) if butterfly else "",
+        score=summary_rows(run.summary, experiment), options=sources.show(settings), seeds=_seeds(run),
+        versions=_versions(run),
+    )  # fmt: skip
 
 
 def repeat(experiment: Experiment) -> list[str]:
@@ -98,41 +93,30 @@ def _facts(run: RunData) -> list[tuple[str, str]]:
     ]
 
 
-def _bans(run: RunData) -> str:
+def _bans(run: RunData) -> Iterator[tuple[object, ...]]:
     made = run.summary
-    if not made.bans:
-        return page.paragraph("Nobody was banned.")
-    header = ("step", "peer", "it", "reason", "accuser", "attacked steps until then", "evidence")
-    lines = [
-        (ban.step, ban.peer, "attacks" if ban.byzantine else "IS HONEST", sentence(ban.reason),
-         "seen by all" if ban.accuser is None else f"peer {ban.accuser}",
-         made.detection_steps.get(str(ban.peer), ""), f"{ban.evidence} ({ban.evidence_digest[:12]})")
-        for ban in made.bans
-    ]  # fmt: skip
-    return page.table(header, lines, numbers=(0, 1, 5))
+    for ban in made.bans:
+        yield (
+            ban.step, ban.peer, "attacks" if ban.byzantine else "IS HONEST", sentence(ban.reason),
+            "seen by all" if ban.accuser is None else f"peer {ban.accuser}",
+            made.detection_steps.get(str(ban.peer), ""), f"{ban.evidence} ({ban.evidence_digest[:12]})",
+        )  # fmt: skip
 
 
-def _story(run: RunData) -> str:
-    nodes = range(run.record.run.peers)
+def _story(run: RunData) -> Iterable[str]:
     if not (run.path / "nodes").exists():
-        return page.paragraph("The nodes' journals were not kept.")
-    return "".join(page.paragraph(line) for line in explanation.tell(run.path, list(nodes)))
+        return ("The nodes' journals were not kept.",)
+    return explanation.tell(run.path, range(run.record.run.peers))
 
 
-def _configuration(run: RunData) -> str:
-    record = run.record
-    shown = sources.show(
-        sources.Settings(record.experiment, {o.field: record.sources.get(o.field, "") for o in OPTIONS})
-    )
-    versions = [(name, version or "not installed") for name, version in record.versions.packages.items()]
-    commit = f"{record.versions.git_commit}{'' if record.versions.git_clean else ' (changed)'}"
-    about = [("run", record.run_id), ("python", record.versions.python), ("platform", record.versions.platform),
-             ("commit", commit), *versions]  # fmt: skip
-    seeds = record.seeds
+def _seeds(run: RunData) -> list[tuple[str, object]]:
+    seeds = run.record.seeds
     protocol = "none: drawn from the system" if seeds.protocol is None else seeds.protocol
-    derived = [("init", seeds.init), ("data", seeds.data), ("attack", seeds.attack), ("protocol", protocol)]
-    return (
-        page.table(("option", "value", "from"), shown)
-        + page.table(("seed of", "value"), derived, numbers=(1,))
-        + page.folded("Versions", page.table(("", ""), about))
-    )
+    return [("init", seeds.init), ("data", seeds.data), ("attack", seeds.attack), ("protocol", protocol)]
+
+
+def _versions(run: RunData) -> list[tuple[str, object]]:
+    made = run.record.versions
+    commit = f"{made.git_commit}{'' if made.git_clean else ' (changed)'}"
+    about = [("run", run.record.run_id), ("python", made.python), ("platform", made.platform), ("commit", commit)]
+    return [*about, *((name, version or "not installed") for name, version in made.packages.items())]

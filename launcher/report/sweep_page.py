@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import shlex
 import statistics
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from btard.launcher import templates
+from btard.launcher.figures.svg import Figure
 from btard.launcher.files import write_atomically
 from btard.launcher.network.traffic import human
-from btard.launcher.report import claims, page, sweep_data, sweep_detections, sweep_figures, sweep_matrices
-from btard.launcher.report.claim import FAILS, HOLDS, Claim
+from btard.launcher.report import claims, sweep_data, sweep_detections, sweep_figures, sweep_matrices
+from btard.launcher.report.claim import FAILS, HOLDS
 from btard.launcher.report.published import ABOUT_BANS, FINALS
 from btard.launcher.report.run_page import NAME
 from btard.launcher.report.statistics import Sample, signed
@@ -18,6 +21,11 @@ from btard.launcher.sweep.plans import AGGRESSIVE, ATTACKS, CLEAN, MILD
 from btard.launcher.sweep.progress import duration
 from btard.launcher.sweep.rows import Row
 from btard.launcher.sweep.store import RESULTS
+
+Table = tuple[Sequence[str], Sequence[Sequence[object]], range]
+"""Header, lines, and the columns that are numbers."""
+
+_FINAL_HEADER = ("median", "to clean, median", "lowest since the attack", "attacked steps until ban", "runs")
 
 
 def write(path: Path) -> Path:
@@ -34,35 +42,19 @@ def write(path: Path) -> Path:
 
 
 def render(sweep: SweepData) -> str:
-    """The page."""
-    body = [page.facts(_facts(sweep))]
-    if any(row.labels.get("scheme") for row in sweep.rows):
-        body += _paper(sweep)
-    else:
-        body += [page.show(figure) for figure in sweep_figures.curves(sweep)]
-    figures = [*sweep_matrices.matrices(sweep), *sweep_detections.detections(sweep)]
-    body += [page.section("Detection and rules", *map(page.show, figures))] if figures else []
-    body += [
-        page.section("All groups", _groups(sweep)),
-        page.section("Repeat it", page.command(["btard-launch", *sweep.argv[1:]]), page.paragraph(
-            f"The same command goes on where it stopped. {RESULTS} beside this page holds one row per run.")),
-        page.section("All runs", page.folded(f"{len(sweep.rows)} runs", _runs(sweep))),
-    ]  # fmt: skip
-    lead = f"{len(sweep.rows)} of {sweep.wanted} runs finished"
-    return page.render(f"Sweep {sweep.name}", lead, body)
-
-
-def _paper(sweep: SweepData) -> list[str]:
-    """What rows with the labels of the report's plan get, as far as they go."""
-    judged = claims.judge(sweep)
-    body = [page.section("The report's claims", _standing(sweep), *map(_claim, judged))] if judged else []
-    if any(not row.labels.get("control") for row in sweep.rows):
-        figures = sweep_figures.report_figures(sweep)
-        body += [page.section("Finals beside the report's", _finals(sweep))]
-        body += [page.section("The report's Figures 3 to 6", *map(page.show, figures))] if figures else []
-    if judged:
-        body += [page.section("Bans: coin tosses there, evidence here", page.paragraph(ABOUT_BANS))]
-    return body + _controls(sweep)
+    """The page. Rows with the labels of the report's plan get what the report has, as far as they go."""
+    paper = any(row.labels.get("scheme") for row in sweep.rows)
+    own = paper and any(not row.labels.get("control") for row in sweep.rows)
+    return templates.write(
+        "sweep.html", title=f"Sweep {sweep.name}", lead=f"{len(sweep.rows)} of {sweep.wanted} runs finished",
+        about=_facts(sweep), judged=claims.judge(sweep) if paper else [], standing=_standing(sweep),
+        moods={HOLDS: "good", FAILS: "bad"}, about_bans=ABOUT_BANS, final_header=_FINAL_HEADER,
+        finals=list(_final_rows(sweep)) if own else None,
+        report_figures=sweep_figures.report_figures(sweep) if own else [],
+        controls=list(_controls(sweep)) if paper else [], curves=[] if paper else sweep_figures.curves(sweep),
+        figures=[*sweep_matrices.matrices(sweep), *sweep_detections.detections(sweep)], groups=_groups(sweep),
+        runs=_runs(sweep), repeat=shlex.join(["btard-launch", *sweep.argv[1:]]), results=RESULTS,
+    )  # fmt: skip
 
 
 def _facts(sweep: SweepData) -> list[tuple[str, str]]:
@@ -98,7 +90,7 @@ def _standing(sweep: SweepData) -> str:
     if any(len(set(map(_draw, rows))) < len(rows) for rows in kinds):
         words += " Runs that share a protocol seed share the draw, so the \u00b1 intervals, which treat runs as "
         words += "independent, are too narrow."
-    return page.paragraph(words)
+    return words
 
 
 def _draw(row: Row) -> tuple[str, object]:
@@ -108,17 +100,6 @@ def _draw(row: Row) -> tuple[str, object]:
     if own is not None:
         return "protocol_seed", own
     return ("seed", row.options["seed"]) if row.options["backend"] == "simulated" else ("cell", row.cell)
-
-
-def _claim(claim: Claim) -> str:
-    mood = {HOLDS: "good", FAILS: "bad"}.get(claim.verdict, "open")
-    return page.claim(mood, claim.quote, claim.section, claim.verdict, claim.words)
-
-
-def _finals(sweep: SweepData) -> str:
-    header = ("scheme", "attack", "report", "ours, mean", "median", "to clean, median", "lowest since the attack",
-              "attacked steps until ban", "runs")  # fmt: skip
-    return page.table(header, _final_rows(sweep), numbers=range(2, 9))
 
 
 def _final_rows(sweep: SweepData, control: str = "") -> Iterator[Sequence[object]]:
@@ -144,26 +125,19 @@ def _waited(rows: Sequence[Row]) -> str:
     return f"{statistics.fmean(waited):.1f} (max {max(waited)}){caught}"
 
 
-def _controls(sweep: SweepData) -> list[str]:
-    names = list(dict.fromkeys(row.labels["control"] for row in sweep.rows if row.labels.get("control")))
-    found = []
-    for control in names:
-        header = ("scheme", "attack", "", "mean", "median", "to clean, median", "lowest since the attack",
-                  "attacked steps until ban", "runs")  # fmt: skip
-        figures = [page.show(figure) for figure in sweep_figures.report_figures(sweep, control)
-                   if figure.key.startswith("figure4")]  # fmt: skip
-        table = page.table(header, _final_rows(sweep, control), numbers=range(3, 9))
-        found.append(page.section(f"Control: {control}", table, *figures))
-    return found
+def _controls(sweep: SweepData) -> Iterator[tuple[str, list[Sequence[object]], list[Figure]]]:
+    for control in dict.fromkeys(row.labels["control"] for row in sweep.rows if row.labels.get("control")):
+        figures = sweep_figures.report_figures(sweep, control)
+        yield control, list(_final_rows(sweep, control)), [each for each in figures if each.key.startswith("figure4")]
 
 
-def _groups(sweep: SweepData) -> str:
+def _groups(sweep: SweepData) -> Table:
     names = [name for name in ("scheme", "control", "label") if any(row.labels.get(name) for row in sweep.rows)]
     names += [name for name in sweep.varied if name not in SEEDS]
     header = [*names, "runs", "final, mean", "median", "worst", "to clean, median", "best, mean", "banned", "free",
               "attacked steps until ban", "bytes"]  # fmt: skip
     body = [(*map(_word, key), *_group(sweep, rows)) for key, rows in grouped(sweep.rows, names).items()]
-    return page.table(header, body, numbers=range(len(names), len(header)))
+    return header, body, range(len(names), len(header))
 
 
 def _group(sweep: SweepData, rows: Sequence[Row]) -> tuple[object, ...]:
@@ -179,13 +153,11 @@ def _group(sweep: SweepData, rows: Sequence[Row]) -> tuple[object, ...]:
     )  # fmt: skip
 
 
-def _runs(sweep: SweepData) -> str:
+def _runs(sweep: SweepData) -> Table:
     names = sweep.varied
     header = ["cell", *names, "attack", "final", "to clean", "bans at", "attacked steps", "honest banned", "verified",
               "wall s", "CPU s"]  # fmt: skip
-    return page.table(
-        header, [_run(sweep, row, names) for row in sweep.rows], numbers=range(len(names) + 2, len(header))
-    )
+    return header, [_run(sweep, row, names) for row in sweep.rows], range(len(names) + 2, len(header))
 
 
 def _run(sweep: SweepData, row: Row, names: Sequence[str]) -> tuple[object, ...]:
