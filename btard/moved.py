@@ -34,7 +34,7 @@ MODULES = dict(
         "launcher.ending launcher.run.exit_report",
         "launcher.expectations launcher.run.expectations",
         "launcher.experiment launcher.run.experiment",
-        "launcher.exporter launcher.monitor.exporter",
+        "launcher.exporter launcher.monitor.prometheus_session",
         "launcher.flags launcher.cli.flags",
         "launcher.grafana launcher.monitor.grafana",
         "launcher.initial launcher.run.initial_parameters",

@@ -53,9 +53,9 @@ ONE_IMPORTER: Mapping[str, tuple[str, ...]] = {
     "a part of a whole, which owns what it decides by": ("btard.node.protocol.attempt.lifecycle",),
     "cut off to be short: to be joined with its importer, or composed, when the modules move": (
         "btard.node.adversary.commits", "btard.node.adversary.memory", "btard.node.verify.final_parameters", "btard.node.storage.durability", "btard.node.metrics.worker_metrics", "btard.node.drivers.simulation_control",
-        "btard.node.protocol.evidence.replay",
-        "btard.launcher.bench.baselines", "btard.launcher.bench.show", "btard.launcher.run.player", "btard.launcher.report.sweep_detections",
-        "btard.launcher.report.sweep_figures", "btard.launcher.report.sweep_matrices", "btard.launcher.run.scenario", "btard.launcher.monitor.prometheus_session",
+        "btard.node.protocol.disputes.router", "btard.node.protocol.evidence.replay", "btard.node.protocol.attempt.lifecycle",
+        "btard.launcher.run.player", "btard.launcher.report.sweep_detections",
+        "btard.launcher.report.sweep_figures", "btard.launcher.report.sweep_matrices", "btard.launcher.run.scenario",
         "btard.launcher.network.summary",
     ),
 }  # fmt: skip

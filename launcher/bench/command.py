@@ -3,54 +3,81 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import msgspec
 
-from btard.launcher.bench import measure, show, training
+from btard.launcher.bench import measure, training
+from btard.launcher.bench.measure import Figures, Spread
+from btard.launcher.bench.training import Share
+from btard.launcher.network import traffic
 from btard.node.errors import ConfigError
 
 SCALING = (4, 8, 16, 32, 64)
+_OPERATIONS = {"protocol": "BTARD step", "gloo": "gloo all-reduce", "mean": "mean butterfly"}
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """The command's options; `task` and `scaling` exclude each other."""
-
-    peers: int
-    size: float
-    pairs: int
-    task: str | None = None
-    steps: int = 100
-    scaling: bool = False
-    as_json: bool = False
-
-
-def lines(wanted: Wanted) -> Iterator[str]:
-    """Measure and tell; as JSON one object, or with `scaling` one array.
+def lines(
+    *, peers: int, size: float, pairs: int, task: str | None, steps: int, scaling: bool, as_json: bool
+) -> Iterator[str]:
+    """Measure and tell; as JSON one object, or with `scaling` one array. `task` and `scaling` exclude each other.
 
     Raises:
         ConfigError: options that cannot be run.
         BackendError: a process failed.
     """
-    if not (wanted.size >= 1 and wanted.size == int(wanted.size)):
-        raise ConfigError(f"--size {wanted.size:g} must be a whole number of floats, for example 1e7")
-    if wanted.task is not None and wanted.scaling:
-        raise ConfigError(f"--task {wanted.task} and --scaling measure different things; leave one out")
-    if wanted.task is not None:
-        share = training.share(wanted.task, wanted.peers, wanted.steps)
-        yield from [_json(share)] if wanted.as_json else show.share_lines(share)
+    if not (size >= 1 and size == int(size)):
+        raise ConfigError(f"--size {size:g} must be a whole number of floats, for example 1e7")
+    if task is not None and scaling:
+        raise ConfigError(f"--task {task} and --scaling measure different things; leave one out")
+    if task is not None:
+        share = training.share(task, peers, steps)
+        yield from [_json(share)] if as_json else share_lines(share)
         return
-    counts = SCALING if wanted.scaling else (wanted.peers,)
+    counts = SCALING if scaling else (peers,)
     found = []
     for count in counts:
-        figures = measure.measure(count, int(wanted.size), wanted.pairs)
+        figures = measure.measure(count, int(size), pairs)
         found.append(figures)
-        if not wanted.as_json:
-            yield from show.lines(figures)
-    if wanted.as_json:
-        yield _json(found if wanted.scaling else found[0])
+        if not as_json:
+            yield from figure_lines(figures)
+    if as_json:
+        yield _json(found if scaling else found[0])
 
 
 def _json(found: object) -> str:
     return msgspec.json.format(msgspec.json.encode(found), indent=2).decode()
+
+
+def figure_lines(found: Figures) -> Iterator[str]:
+    """One benchmark as text."""
+    yield f"{found.peers} peers, {found.size} floats, {found.pairs} pairs: median (lowest to highest)"
+    for name, label in _OPERATIONS.items():
+        yield f"  {label:16} CPU/peer {_spread(found.cpu_ms[name], 'ms')}   wall {_spread(found.wall_ms[name], 'ms')}"
+    spread = found.spread
+    yield f"  BTARD / gloo     CPU      {_spread(spread['cpu_ratio'], 'x')}   wall {_spread(spread['wall_ratio'], 'x')}"
+    both = _spread(spread["mean_cpu_ratio"], "x"), _spread(spread["mean_wall_ratio"], "x")
+    yield f"  mean / gloo      CPU      {both[0]}   wall {both[1]}"
+    yield (
+        f"  bytes            {found.bytes_ratio:.4f} of the formula: {traffic.human(found.bulk_bytes)} of tensors and "
+        f"{traffic.human(found.control_bytes)} in {found.messages:.0f} messages per peer"
+    )
+    yield f"  iterations       {found.iterations:g} of CenteredClip"
+    yield f"  page faults      {found.page_faults:.0f} per peer and step"
+    yield "  by phase, CPU and wall ms per peer:"
+    for name, part in found.phases.items():
+        yield f"    {name:30} {part.cpu_ms:9.2f} {part.wall_ms or 0:9.2f}"
+    yield "  by kind of work, CPU ms per peer (the validator's work is spread over all peers):"
+    for name, cpu_ms in sorted(found.kinds.items(), key=lambda item: -item[1]):
+        yield f"    {name:30} {cpu_ms:9.2f}"
+
+
+def share_lines(found: Share) -> Iterator[str]:
+    """The protocol's share of a training step as text."""
+    yield f"{found.task}, {found.peers} peers, {found.steps} honest steps, all peers together:"
+    yield f"  gradients {found.gradient_cpu_ms:.1f} CPU-ms a step, protocol {found.protocol_cpu_ms:.1f} CPU-ms"
+    yield f"  protocol over gradients {100 * found.protocol_share:.1f} %; a step takes {found.step_ms:.0f} ms"
+    yield f"  ready {found.ready_s:.1f} s after the start; importing torch alone took {found.torch_import_s:.1f} s"
+
+
+def _spread(figure: Spread, unit: str) -> str:
+    return f"{figure.median:8.2f} {unit} ({figure.low:.2f} to {figure.high:.2f})"

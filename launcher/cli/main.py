@@ -186,11 +186,11 @@ def doctor(data_dir: str | None, run_dir: str, base_port: int, peers: int) -> No
 @click.option("--steps", metavar="N", type=click.IntRange(1), default=100, show_default=True, help="steps of --task")
 @click.option("--scaling", is_flag=True, help="4, 8, 16, 32 and 64 peers, one after the other")
 @click.option("--json", "as_json", is_flag=True, help="figures as JSON on stdout")
-def bench(peers: int, size: float, pairs: int, task: str | None, steps: int, scaling: bool, as_json: bool) -> None:
+def bench(**options: Any) -> None:
     """Measure a step against gloo's all-reduce and a plain mean, in one run."""
     from btard.launcher.bench import command
 
-    for line in command.lines(command.Wanted(peers, size, pairs, task, steps, scaling, as_json)):
+    for line in command.lines(**options):
         click.echo(line)
 
 

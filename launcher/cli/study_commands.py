@@ -17,7 +17,7 @@ from btard.node.errors import ConfigError
 @click.argument("which", metavar="[PLAN|FILE]", required=False)
 @table_options
 @click.option("--quick", is_flag=True, help="the plan's short form")
-@click.option("--out", metavar="DIR", help="the sweep's directory [sweeps/NAME]")
+@click.option("--out", metavar="DIR", type=click.Path(path_type=Path), help="the sweep's directory [sweeps/NAME]")
 @click.option("--cores", metavar="N", type=click.IntRange(1), help="cores to keep busy [all]")
 @click.option("--only", metavar="FILE", help="run the cells that it lists, as --dry-run does; -: standard input")
 @click.option("--limit", metavar="N", type=click.IntRange(1), help="stop after N runs")
@@ -26,7 +26,7 @@ from btard.node.errors import ConfigError
 @click.option("--no-check", is_flag=True, help="do not verify the evidence of every run")
 @click.option("--dry-run", is_flag=True, help="list the cells, start nothing")
 def sweep(
-    which: str | None, quick: bool, out: str | None, cores: int | None, only: str | None, limit: int | None,
+    which: str | None, quick: bool, out: Path | None, cores: int | None, only: str | None, limit: int | None,
     retry_failed: bool, slim: bool, no_check: bool, dry_run: bool, **options: Any,
 ) -> None:  # fmt: skip
     """Run a grid of clusters; go on where it stopped.
@@ -39,7 +39,8 @@ def sweep(
     from rich.console import Console
 
     from btard.launcher.options import sources
-    from btard.launcher.sweep import command
+    from btard.launcher.sweep import command, spec
+    from btard.launcher.sweep.engine import Wish
 
     config = options.pop("config", None)
     given = {name: value for name, value in options.items() if value is not None and value != ()}
@@ -48,8 +49,11 @@ def sweep(
 
         raise ConfigError(f"nothing to sweep; name a plan ({', '.join(PLANS)}), a file, or an option with its values")
     base = sources.resolve({}, os.environ, config).experiment
-    asked = command.Asked(which, given, quick, out, cores, only, limit, retry_failed, slim, not no_check, dry_run)
-    raise SystemExit(command.run(asked, base, Console(highlight=False), sys.argv))
+    wanted = spec.make(which, quick, base, given)
+    if only is not None:
+        wanted = spec.only(wanted, only)
+    wish = Wish(cores or len(os.sched_getaffinity(0)), limit, retry_failed, slim, not no_check)
+    raise SystemExit(command.run(wanted, wish, out, dry_run, Console(highlight=False), sys.argv))
 
 
 @click.command(short_help="Write report.html of a run or a sweep.")

@@ -18,8 +18,8 @@ from btard.launcher.containers import mirror, places
 from btard.launcher.containers.bundle import PASSWORD_FILE
 from btard.launcher.containers.volumes import Volumes
 from btard.launcher.monitor import summary_table
-from btard.launcher.monitor.exporter import Exporter
 from btard.launcher.monitor.live_view import LiveView
+from btard.launcher.monitor.prometheus_session import Exporter
 from btard.launcher.run import cluster, plan, removals
 from btard.launcher.run.interrupts import Interrupts
 from btard.launcher.run.observer import Observer
@@ -28,12 +28,6 @@ from btard.launcher.run.run_directory import RunDirectory, RunRecord, read_recor
 from btard.node.errors import BtardError, ConfigError
 
 GRAFANA, GRAFANA_PORT = "grafana", 3000
-
-
-class _Truth(Exporter):
-    """The live view, with the ground truth served beside it."""
-
-    last_scrapes = 2  # one sample alone falls between the points at which a graph asks
 
 
 def main(arguments: list[str], root: Path = places.ROOT, port: int = places.TRUTH_PORT) -> int:
@@ -63,7 +57,7 @@ def observe(record: RunRecord, root: Path, port: int) -> int:
         monitor = LiveView(console, since)
         most = mirror.limits(record.run.steps, chosen.dimension)
         backend = Volumes(record.run.peers, root, directory.path, most, monitor.note)
-        seen = _annotated(_Truth(monitor, f"0.0.0.0:{port}"), root)
+        seen = _annotated(Exporter(monitor, f"0.0.0.0:{port}"), root)
         late_s = max(0.0, time.time() - since)
         result = cluster.carry(chosen, directory, backend, seen, interrupts, head_start_s=late_s)
     name = result.run_dir.name

@@ -76,7 +76,7 @@ class Prometheus:
         address = f"127.0.0.1:{_free_port(PORT)}"
         command = [program, *self._arguments(), f"--web.listen-address={address}", "--log.level=warn"]
         try:
-            with self._log.open("ab") as log:
+            with self._log.open("wb") as log:
                 # A group of its own: Ctrl-C must not end it before the last values are in.
                 self._process = subprocess.Popen(
                     command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, process_group=0,
@@ -92,13 +92,17 @@ class Prometheus:
         return self._process is not None and self._process.poll() is None
 
     @property
+    def taken(self) -> bool:
+        """True if the process ended because somebody took its port before it did; another start takes another one."""
+        return self._process is not None and not self.running and "address already in use" in self._last_word
+
+    @property
     def problem(self) -> str | None:
         """Why the process that was started is gone, told once."""
         if self._process is None or self.running or self._told:
             return None
         self._told = True
-        said = last_lines(self._log, 1)
-        return f"prometheus ended with exit code {self._process.returncode}: {said[0] if said else 'it left no word'}"
+        return f"prometheus ended with exit code {self._process.returncode}: {self._last_word or 'it left no word'}"
 
     @property
     def again(self) -> str:
@@ -119,6 +123,10 @@ class Prometheus:
             process.wait()
 
     @property
+    def _last_word(self) -> str:
+        return "".join(last_lines(self._log, 1))
+
+    @property
     def _log(self) -> Path:
         return self._where / "prometheus.log"
 
@@ -127,7 +135,7 @@ class Prometheus:
 
 
 def _free_port(preferred: int) -> int:
-    """The preferred port, or any other if it is in use."""
+    """The preferred port, or any other if it is in use; somebody may take it before it is bound, see `taken`."""
     if bind_problem(preferred) is None:
         return preferred
     with socket.socket() as probe:

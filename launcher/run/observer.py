@@ -30,20 +30,5 @@ class Observer(Protocol):
         """The summary is written."""
 
 
-class Silent:
+class Silent(Observer):
     """An observer that tells nobody."""
-
-    def note(self, line: str) -> None:
-        """Drop the line."""
-
-    def began(self, plan: Plan, run_dir: Path, state: RunState) -> None:
-        """Do nothing."""
-
-    def saw(self, records: Sequence[Record]) -> None:
-        """Do nothing."""
-
-    def ended(self) -> None:
-        """Do nothing."""
-
-    def scored(self, summary: Summary) -> None:
-        """Do nothing."""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -12,11 +10,11 @@ from rich.console import Console
 
 from btard.launcher import exits
 from btard.launcher.run import expectations, plan
-from btard.launcher.run.experiment import Experiment
-from btard.launcher.sweep import engine, spec
+from btard.launcher.sweep import engine
 from btard.launcher.sweep.engine import Outcome, Wish
 from btard.launcher.sweep.grid import Cell, describe, varied
 from btard.launcher.sweep.progress import Bar
+from btard.launcher.sweep.spec import Sweep
 from btard.launcher.sweep.store import RESULTS, Store
 from btard.node.errors import ConfigError
 
@@ -24,56 +22,34 @@ _PASSING = ("--retry-failed", "--dry-run")
 _PASSING_VALUES = ("--only", "--limit")
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """What the command line asked for.
+def run(sweep: Sweep, wish: Wish, out: Path | None, dry_run: bool, console: Console, argv: Sequence[str]) -> int:
+    """Run the sweep; returns the exit code.
 
     Args:
-        which: a plan, a file or None.
-        given: options, field to text.
+        sweep: its cells.
+        wish: how they are to be run.
         out: the sweep's directory; None: `sweeps/NAME`.
-        cores: the budget; None: all that this process may use.
-        only: a file of cells to run; None: all.
-    """
-
-    which: str | None
-    given: Mapping[str, object]
-    quick: bool = False
-    out: str | None = None
-    cores: int | None = None
-    only: str | None = None
-    limit: int | None = None
-    retry_failed: bool = False
-    slim: bool = False
-    check: bool = True
-    dry_run: bool = False
-
-
-def run(asked: Asked, base: Experiment, console: Console, argv: Sequence[str]) -> int:
-    """Run the sweep; returns the exit code.
+        dry_run: list the cells, start nothing.
+        console: for people.
+        argv: the command line that asks for it.
 
     Raises:
         ConfigError: an option, name or value that cannot be run, named with its cell.
         BackendError: the directory cannot be written.
     """
-    sweep = spec.make(asked.which, asked.quick, base, asked.given)
-    if asked.only is not None:
-        sweep = spec.only(sweep, asked.only)
     _check_all(sweep.cells)
-    out = Path(asked.out) if asked.out else Path("sweeps") / sweep.name
-    cores = asked.cores or len(os.sched_getaffinity(0))
+    out = out or Path("sweeps") / sweep.name
     names = varied(sweep.cells)
-    if asked.dry_run:
+    if dry_run:
         for cell in sweep.cells:
             click.echo(f"{cell.id}  {describe(cell, names)}")
         click.echo(_count(len(sweep.cells), "cell"), err=True)  # the list itself is what --only reads
         return exits.OK
     store = Store(out)
     store.enlist(sweep.name, sweep.cells, lasting(argv))
-    wish = Wish(cores, asked.limit, asked.retry_failed, asked.slim, asked.check)
-    runs = f"{_count(len(sweep.cells), 'run')} in {out}, {_count(cores, 'core')}"
+    runs = f"{_count(len(sweep.cells), 'run')} in {out}, {_count(wish.cores, 'core')}"
     console.print(f"sweep {sweep.name}: {runs}", highlight=False)
-    with Bar(console, engine.due(store, sweep.cells, wish.retry_failed), cores, names) as bar:
+    with Bar(console, engine.due(store, sweep.cells, wish.retry_failed), wish.cores, names) as bar:
         outcome = engine.run(store, sweep.cells, wish, bar)
     _tell(outcome, out, names, console)
     if store.rows() and outcome.signum is None:

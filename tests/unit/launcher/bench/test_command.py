@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from click.testing import CliRunner
 
-from btard.launcher.bench import measure, show, training
+from btard.launcher.bench import command, measure, training
 from btard.launcher.bench.clocks import Sample
 from btard.launcher.bench.kinds import KINDS, REST, THREADS
 from btard.launcher.bench.measure import Figures
@@ -22,7 +22,7 @@ PEERS, SIZE, PAIRS = 4, 40_000, 2
 def small() -> Figures:
     """One small benchmark with real sockets."""
     found = measure.measure(PEERS, SIZE, PAIRS)
-    print("\n".join(show.lines(found)))
+    print("\n".join(command.figure_lines(found)))
     return found
 
 
@@ -94,7 +94,7 @@ def test_the_protocols_share_of_a_task_is_told_from_the_journals_of_a_run() -> N
     assert (made["task"], made["peers"], made["steps"]) == ("quadratic", 2, 3)
     assert made["protocol_share"] == pytest.approx(made["protocol_cpu_ms"] / made["gradient_cpu_ms"])
     assert min(made["protocol_cpu_ms"], made["step_ms"], made["ready_s"], made["torch_import_s"]) > 0
-    told = list(show.share_lines(msgspec.convert(made, training.Share)))
+    told = list(command.share_lines(msgspec.convert(made, training.Share)))
     assert told[0] == "quadratic, 2 peers, 3 honest steps, all peers together:"
 
 

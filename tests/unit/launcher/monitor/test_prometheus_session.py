@@ -99,6 +99,29 @@ def test_a_prometheus_that_ends_at_once_is_one_warning(monkeypatch: pytest.Monke
     monitor.stop()
 
 
+def test_a_port_that_somebody_takes_meanwhile_is_no_problem(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    unlucky = tmp_path / "prometheus"
+    unlucky.write_text(f"""#!/bin/sh
+[ -e {tmp_path}/again ] && exit 7
+touch {tmp_path}/again
+echo 'listen tcp 127.0.0.1:9090: bind: address already in use' >&2
+exit 1
+""")
+    unlucky.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monitor = Prometheus(tmp_path / "monitoring", "run")
+    monitor.start()
+    while monitor.running:
+        os.sched_yield()
+    assert monitor.taken
+    monitor.start()
+    while monitor.running:
+        os.sched_yield()
+    assert not monitor.taken
+    assert monitor.problem == "prometheus ended with exit code 7: it left no word"
+    monitor.stop()
+
+
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGKILL], ids=lambda value: str(value))
 def test_prometheus_does_not_outlive_the_launcher(signum: int, tmp_path: Path) -> None:
     program("prometheus")

@@ -13,7 +13,7 @@ from btard.launcher import exits
 from btard.launcher.cli.main import cli
 from btard.launcher.run.experiment import Experiment
 from btard.launcher.sweep import command, engine, spec
-from btard.launcher.sweep.command import Asked
+from btard.launcher.sweep.engine import Wish
 from btard.launcher.sweep.grid import cells
 from btard.launcher.sweep.store import Store, read
 from btard.node.errors import BackendError, ConfigError
@@ -31,14 +31,15 @@ def test_failed_cells_are_explained_and_counted_only_where_they_are_run(
     tmp_path: Path, retry: bool, said: list[str]
 ) -> None:
     out = tmp_path / "sweep"
-    first, _ = spec.make(None, False, BASE, {"seed": "0..1"}).cells
+    wanted = spec.make(None, False, BASE, {"seed": "0..1"})
+    first, _ = wanted.cells
     where = Store(out).attempt(first.id)
     where.mkdir()
     (where / "problem.txt").write_text("the disk is full:\nfree some\n")
     Store(out).reject(where, first.id)
     text = io.StringIO()
-    asked = Asked(None, {"seed": "0..1"}, out=str(out), cores=1, retry_failed=retry)
-    code = command.run(asked, BASE, Console(file=text, width=400), ["btard-launch", "sweep", "--limit=2"])
+    console = Console(file=text, width=400)
+    code = command.run(wanted, Wish(1, retry_failed=retry), out, False, console, ["btard-launch", "sweep", "--limit=2"])
     assert code == (exits.OK if retry else exits.FAILED)
     for words in said:
         assert words in text.getvalue()
