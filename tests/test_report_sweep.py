@@ -14,8 +14,7 @@ import pytest
 from btard.launcher.figures.svg import Figure
 from btard.launcher.report import detection, sweep_figures, sweep_page
 from btard.launcher.report.sweep_data import SweepData
-from btard.launcher.report.sweep_detections import detections
-from btard.launcher.report.sweep_matrices import matrices
+from btard.launcher.report.sweep_figures import detections, matrices
 from btard.launcher.run.experiment import Experiment
 from btard.launcher.sweep.plans import ATTACKS, PLANS
 from btard.launcher.sweep.rows import Row

@@ -14,8 +14,7 @@ from statistics import median
 import msgspec
 
 from btard.launcher.backends.local import context, server_environment
-from btard.launcher.bench.clocks import Sample
-from btard.launcher.bench.worker import GLOO, MEAN, PROTOCOL, WARM_UP, Found, work
+from btard.launcher.bench.worker import GLOO, MEAN, PROTOCOL, WARM_UP, Found, Sample, work
 from btard.launcher.network import traffic
 from btard.node.config import NodeConfig, RunConfig
 from btard.node.crypto.keys import generate

@@ -8,6 +8,7 @@ import os
 import resource
 import sys
 import time
+from collections.abc import Callable
 from datetime import timedelta
 from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Barrier
@@ -20,7 +21,6 @@ import torch.distributed as dist
 import zmq
 from torch import Tensor
 
-from btard.launcher.bench.clocks import PATIENCE_S, Sample, Stopwatch
 from btard.launcher.bench.kinds import Kinds
 from btard.launcher.bench.vectors import POOL, Vectors
 from btard.node.build import build_node
@@ -34,6 +34,43 @@ from btard.node.transport.arrivals import Arrival
 from btard.node.transport.flow_control import Credits
 from btard.node.transport.framing import Limits, bulk_payload
 from btard.node.transport.transport import Transport
+
+PATIENCE_S = 120.0
+
+
+class Sample(msgspec.Struct, frozen=True):
+    """One operation in one process: CPU seconds of all its threads, and when it began and ended (monotonic)."""
+
+    cpu_s: float
+    began_s: float
+    ended_s: float
+
+
+class Stopwatch:
+    """Times operations between two barriers; waiting at them is not counted, what threads still do meanwhile is."""
+
+    def __init__(self, barrier: Barrier) -> None:
+        self._barrier = barrier
+        self._cpu_s = self._began_s = 0.0
+
+    def start(self) -> None:
+        """All begin together."""
+        self._barrier.wait(PATIENCE_S)
+        self._cpu_s, self._began_s = time.process_time(), time.monotonic()
+
+    def stop(self) -> Sample:
+        """This process is done; returns when all are."""
+        ended_s, thread_s = time.monotonic(), time.thread_time()
+        self._barrier.wait(PATIENCE_S)
+        waiting_s = time.thread_time() - thread_s
+        return Sample(time.process_time() - self._cpu_s - waiting_s, self._began_s, ended_s)
+
+    def time(self, operation: Callable[[], None]) -> Sample:
+        """Start, run, stop."""
+        self.start()
+        operation()
+        return self.stop()
+
 
 PROTOCOL, GLOO, MEAN = "protocol", "gloo", "mean"
 WARM_UP = 6

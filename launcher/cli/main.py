@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from btard.launcher import exits, wrap
-from btard.launcher.cli import dashboards, listing, run_commands, study_commands
+from btard.launcher.cli import commands
 from btard.launcher.cli.flags import GroupedCommand, Launch, table_options
 from btard.node.errors import BackendError, BtardError, ConfigError, DataError
 
@@ -143,7 +143,7 @@ def show_plan(emit: str | None, **options: Any) -> None:
 
 @cli.command("data", short_help="Fetch and check data sets.")
 @click.argument("names", nargs=-1, metavar="[NAME]...")
-@click.option("--data-dir", metavar="DIR", help="where data sets lie [~/.cache/btard/data]")
+@commands.data_dir_option
 @click.option("--check", is_flag=True, help="only check what is there")
 def prepare_data(names: Sequence[str], data_dir: str | None, check: bool) -> None:
     """Fetch and check data sets: those named (mnist, cifar10), or mnist."""
@@ -160,7 +160,7 @@ def prepare_data(names: Sequence[str], data_dir: str | None, check: bool) -> Non
 
 
 @cli.command(short_help="Say what this machine lacks for a run.")
-@click.option("--data-dir", metavar="DIR", help="where data sets lie [~/.cache/btard/data]")
+@commands.data_dir_option
 @click.option("--run-dir", metavar="DIR", default="runs", show_default=True, help="where runs are to be written")
 @click.option("--base-port", metavar="PORT", type=click.IntRange(0, 65535), default=0, help="first of 2N local ports")
 @click.option("--peers", "-n", metavar="N", type=click.IntRange(2, 256), default=6, show_default=True, help="workers")
@@ -194,11 +194,7 @@ def bench(**options: Any) -> None:
         click.echo(line)
 
 
-for each in (
-    *(run_commands.verify, run_commands.status, run_commands.logs, run_commands.stop, run_commands.clean),
-    *(study_commands.sweep, study_commands.report, study_commands.compare, study_commands.export),
-    *(dashboards.dashboards, listing.attacks, listing.rules, listing.tasks, listing.optimisers, listing.check),
-):
+for each in commands.ALL:
     cli.add_command(each)
 
 

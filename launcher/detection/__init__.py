@@ -7,8 +7,8 @@ from btard.launcher.detection.law import (
     per_step_probability,
     time_to_last,
 )
+from btard.launcher.detection.markov import Waiting
 from btard.launcher.detection.variants import Buying, Lasted, bought_draws, reforming
-from btard.launcher.detection.waiting import Waiting
 
 __all__ = [
     "Buying",

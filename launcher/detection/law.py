@@ -57,8 +57,7 @@ from functools import lru_cache
 from math import comb
 from typing import Literal, NamedTuple, TypeAlias
 
-from btard.launcher.detection.markov import Chain, absorbed, chain
-from btard.launcher.detection.waiting import Waiting
+from btard.launcher.detection.markov import Chain, Waiting, absorbed, chain
 from btard.node.config import Contribute, validators_contribute
 from btard.node.errors import ConfigError
 from btard.node.protocol.attempt.validators import allowed_pairs

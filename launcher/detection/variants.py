@@ -40,8 +40,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from btard.launcher.detection.law import Setting
-from btard.launcher.detection.markov import absorbed, chain
-from btard.launcher.detection.waiting import Waiting
+from btard.launcher.detection.markov import Waiting, absorbed, chain
 from btard.node.errors import ConfigError
 
 HONEST, FRESH, BACK, DOOMED, DUTIFUL = range(5)

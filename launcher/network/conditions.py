@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from btard.launcher.network.links import ARROW, FIELDS, pairs
+from btard.launcher.options.syntax import ARROW, FIELDS, pairs
 from btard.launcher.run.experiment import Experiment
 from btard.launcher.run.scenario import Script, load
 from btard.node.errors import ConfigError

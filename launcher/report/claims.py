@@ -1,15 +1,80 @@
-"""The report's claims, each with what our runs say."""
+"""The report's claims, each with a verdict and what our runs say."""
 
 from __future__ import annotations
 
 import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
-from btard.launcher.report.ban_claim import bans
-from btard.launcher.report.claim import FAILS, KINDS, OPEN, SCHEMES, Claim, listed, missing, name_of, span, verdict
+from btard.launcher.report import detection
 from btard.launcher.report.statistics import Sample, signed
-from btard.launcher.report.sweep_data import SweepData, final
+from btard.launcher.report.sweep_data import SweepData, attack_of, final
 from btard.launcher.sweep.plans import AGGRESSIVE, ATTACKS, MILD
 from btard.launcher.sweep.rows import Row
+
+HOLDS, FAILS, OPEN = "holds here", "does not hold here", "not decided"
+SCHEMES = (AGGRESSIVE, MILD)
+KINDS = tuple((scheme, attack) for scheme in SCHEMES for attack in ATTACKS)
+"""What the report attacks with, in the order of its figures."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One sentence of the report.
+
+    Args:
+        quote: its words.
+        section: where they stand.
+        verdict: HOLDS, FAILS or OPEN.
+        words: why, with our numbers.
+    """
+
+    quote: str
+    section: str
+    verdict: str
+    words: str
+
+
+def verdict(refuted: bool, complete: bool) -> str:
+    """FAILS by one contradiction, HOLDS where nothing contradicts and nothing is missing, else OPEN."""
+    return FAILS if refuted else HOLDS if complete else OPEN
+
+
+def missing(
+    found: Iterable[str], what: str = "a final accuracy beside a clean run of the same seed",
+    schemes: Sequence[str] = SCHEMES,
+) -> str:  # fmt: skip
+    """A sentence about the report's attacks that are not there, empty if all are.
+
+    Args:
+        found: `name_of` those that are.
+        what: they have.
+        schemes: whose attacks are wanted.
+    """
+    there = set(found)
+    wanted = [name_of(scheme, attack) for scheme, attack in KINDS if scheme in schemes]
+    lacking = [name for name in wanted if name not in there]
+    if not lacking:
+        return ""
+    return f"Without {what}: {'all attacks' if lacking == wanted else ', '.join(lacking)}."
+
+
+def name_of(scheme: str, attack: str) -> str:
+    """An attack of a scheme in words."""
+    return f"{attack} ({scheme})"
+
+
+def span(values: Iterable[float]) -> str:
+    """`29`, or `17 to 29` where they differ; at least one value."""
+    low, *rest = sorted(set(values))
+    return f"{low:g} to {rest[-1]:g}" if rest else f"{low:g}"
+
+
+def listed(values: Mapping[str, float]) -> str:
+    """Differences by name."""
+    return ", ".join(f"{name} {value:+.4f}" for name, value in values.items())
+
 
 NEAR = 0.005
 """How far a mild run may end from its clean run and still be called nearly indistinguishable: three times the largest
@@ -32,7 +97,7 @@ def judge(sweep: SweepData) -> list[Claim]:
     """
     if not sweep.select(AGGRESSIVE) + sweep.select(MILD):
         return []
-    return [ask(sweep) for ask in (bans, _speed, _final, _label_flip, _constant, _milder, _mild, _small)]
+    return [ask(sweep) for ask in (_bans, _speed, _final, _label_flip, _constant, _milder, _mild, _small)]
 
 
 def differences(sweep: SweepData, scheme: str, control: str = "") -> dict[str, Sample]:
@@ -157,3 +222,73 @@ def _everywhere(sweep: SweepData) -> dict[str, Sample]:
     return {
         name_of(scheme, attack): values for scheme in SCHEMES for attack, values in differences(sweep, scheme).items()
     }
+
+
+def _bans(sweep: SweepData) -> Claim:
+    """About bans; "quickly" is judged by the law of each run's own setting.
+
+    FAILS if an honest peer was banned, an attacker outlived the 99 % point of the law, or the last ban of an
+    aggressive run came after it. HOLDS takes all attacks of both schemes, in runs with validators, and a law for every
+    aggressive run. Attackers that a run was too short to catch leave it OPEN.
+    """
+    quote = "BTARD bans all of them quickly"
+    rows = [row for scheme, attack in KINDS for row in sweep.select(scheme, attack) if row.options["validators"]]
+    if not rows:
+        return Claim(quote, "6.1", verdict(False, False), "In none of the report's attacks does anybody validate.")
+    attackers, free = sum(row.byzantine_peers for row in rows), sum(row.undetected for row in rows)
+    wronged = sum(row.honest_banned for row in rows)
+    escaped = [row for row in rows if row.undetected and _long_enough(row)]
+    fast = [row for row in rows if row.labels["scheme"] == AGGRESSIVE]
+    late = [row for row in fast if (law := _law(row)) is not None and (_wait(row) or 0) > law[1]]
+    unjudged = [row for row in fast if _law(row) is None or _wait(row) is None]
+    lacking = missing((name_of(row.labels["scheme"], attack_of(row)) for row in rows), "a finished run")
+    words = f"In {len(rows)} attacked runs {attackers - free} of {attackers} attackers were banned and {wronged} "
+    words += "honest peers. " + _waits(fast, len(late))
+    if escaped:
+        words += f"{len(escaped)} of the runs with attackers left went on for longer than 99 of 100 take by the law. "
+    elif free:
+        words += "The runs were too short for the attackers that are left. "
+    refuted = bool(wronged or escaped or late)
+    return Claim(quote, "6.1", verdict(refuted, not (free or lacking or unjudged)), words + lacking)
+
+
+def _waits(rows: Sequence[Row], late: int) -> str:
+    waits = [wait for row in rows if (wait := _wait(row)) is not None]
+    if not waits:
+        return ""
+    words = f"In aggressive runs ({span(row.byzantine_peers for row in rows)} attackers) the last was out after "
+    words += f"{span(waits)} steps (median {statistics.median(waits):g}); "
+    laws = [law for row in rows if (law := _law(row)) is not None]
+    if not laws:
+        return words + "their setting has no law to judge that by. "
+    means, most = span(round(mean, 1) for mean, _ in laws), span(point for _, point in laws)
+    words += f"the law gives {means} on average and {most} in 99 of 100"
+    return words + (f", which {late} of {len(waits)} exceed. " if late else ". ")
+
+
+def _wait(row: Row) -> int | None:
+    """Steps from the first attacked one to the last ban, both included."""
+    if row.last_ban is None or row.attacked_from is None:
+        return None
+    return row.last_ban - row.attacked_from + 1
+
+
+def _law(row: Row) -> tuple[float, int] | None:
+    return detection.last_ban_of(*detection.setting_of(row.options))
+
+
+def _long_enough(row: Row) -> bool:
+    """The run attacks for so long that by the law all attackers are out in 99 of 100 such runs."""
+    if row.attacked_from is None or row.options["attack_probability"] != 1:
+        return False
+    run, roles = detection.setting_of(row.options)
+    if (last := detection.last_ban_of(run, roles)) is not None:
+        steps = last[1]
+    else:
+        point = detection.quantile_of(detection.law_of(run, roles)[0], 0.99)
+        if point is None:
+            return False
+        steps = point * row.options["attack_every"] + 1
+    stop = row.options["attack_stop"]
+    end = row.options["steps"] if stop is None else min(stop, row.options["steps"])
+    return bool(end - row.attacked_from >= steps)

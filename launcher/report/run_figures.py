@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator, Sequence
 from btard.launcher.figures import bars, chart, matrix, svg, timeline
 from btard.launcher.figures.chart import Axis, Band, Mark, Series
 from btard.launcher.figures.svg import Figure
-from btard.launcher.monitor.step_times import percentile
 from btard.launcher.network.traffic import human
 from btard.launcher.report import detection
 from btard.launcher.report.run_data import RunData
+from btard.launcher.run.summary import percentile
 
 _PHASES = ("HELLO", "COMMIT", "AGG", "REVEAL", "CHECKSUMS", "REPORT", "PUBLISH", "HAVE", "JUDGE", "AGG2", "CLOSE")
 

@@ -1,15 +1,18 @@
-"""Curves of a sweep's page: the report's Figures 3 to 6, and any other sweep's groups."""
+"""Figures of a sweep's page: curves (the report's Figures 3 to 6, and any other sweep's groups), attacked contributions
+until conviction against the law, and matrices of attack or number of attackers by rule."""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
-from btard.launcher.figures import chart, svg
+from btard.launcher.figures import bars, chart, matrix, svg
 from btard.launcher.figures.chart import Axis, Band, Dot, Series
 from btard.launcher.figures.svg import Figure
+from btard.launcher.network.traffic import human
+from btard.launcher.report import detection
 from btard.launcher.report.published import FINALS
-from btard.launcher.report.sweep_data import NO_ATTACK, SEEDS, SweepData, grouped
+from btard.launcher.report.sweep_data import NO_ATTACK, SEEDS, SweepData, attack_of, grouped
 from btard.launcher.sweep.plans import AGGRESSIVE, ATTACKS, CLEAN, MILD
 from btard.launcher.sweep.rows import Row
 
@@ -130,3 +133,144 @@ def _last_ban(rows: Sequence[Row], steps: int) -> int:
     if any(row.undetected for row in rows):
         return steps
     return max((row.last_ban for row in rows if row.last_ban is not None), default=steps)
+
+
+_ALWAYS = ("byzantine", "attack_every", "on_ban")
+_WHERE_VARIED = {
+    "peers": "{} peers",
+    "validators": "{} validating",
+    "validate_every": "a draw in {} steps",
+    "validators_contribute": "validators contribute: {}",
+    "attack_start": "from step {} on",
+}
+"""Options that the law depends on as well, and what a title says of them."""
+
+
+def detections(sweep: SweepData) -> list[Figure]:
+    """One figure for each setting of the law; none where nobody was convicted of a false gradient."""
+    rows = [row for row in sweep.rows if _plain(row)]
+    beside = [name for name in _WHERE_VARIED if len({row.options.get(name) for row in rows}) > 1]
+    figures = (_figure(found, beside) for found in grouped(rows, [*_ALWAYS, *beside]).values())
+    return [figure for figure in figures if figure is not None]
+
+
+def _plain(row: Row) -> bool:
+    """Attackers on one schedule, looked at by validators: what the law speaks of."""
+    every_time = row.options["attack_probability"] == 1 and not row.options["role"]
+    return bool(row.byzantine_peers and every_time and row.options["validators"])
+
+
+def _figure(rows: Sequence[Row], beside: Sequence[str]) -> Figure | None:
+    waited = [count for row in rows for count in _waits(row)]
+    run, roles = detection.setting_of(rows[0].options)
+    law, note = detection.law_of(run, roles)
+    wanted = detection.mean_of(law)
+    if not waited or wanted is None:
+        return None
+    given = rows[0].options
+    byzantine, every, on_ban = (given[name] for name in _ALWAYS)
+    title = f"Detection: {byzantine} attacker{'s' * (byzantine > 1)}, every {every} step{'s' * (every > 1)}, {on_ban}"
+    title = ", ".join([title, *(_WHERE_VARIED[name].format(given.get(name)) for name in beside)])
+    key = "-".join([f"detection-{byzantine}-{every}-{on_ban}", *(f"{name}{given.get(name)}" for name in beside)])
+    drawn = bars.against_law(title, law, waited, "attacked contributions until conviction")
+    caption = (
+        f"Mean seen {statistics.fmean(waited):.2f}, by the law {wanted:.2f}. Law: {note}. {_others(rows, len(waited))}"
+        "Attacks on the same seeds meet the same draws, so runs that share a protocol seed are not independent."
+    )
+    return Figure(key.replace("_", "-"), title, drawn, caption)
+
+
+def _waits(row: Row) -> list[int]:
+    """Rows of earlier versions do not say for what an attacker was banned; there any ban counts."""
+    return row.detection_steps if row.gradient_steps is None else row.gradient_steps
+
+
+def _others(rows: Sequence[Row], shown: int) -> str:
+    """Who is not in the histogram: leaving them out in silence would make attackers look short-lived."""
+    attackers, free = sum(row.byzantine_peers for row in rows), sum(row.undetected for row in rows)
+    elsewhere = max(0, attackers - free - shown)
+    if not free and not elsewhere:
+        return ""
+    words = [f"{free} never caught"] if free else []
+    words += [f"{elsewhere} banned or removed for something else"] if elsewhere else []
+    return f"Not in the histogram, of {attackers} attackers: {', '.join(words)}. "
+
+
+_WORST = "The worst run of each cell, over the seeds and over whatever else the sweep varies."
+_CAPTIONS = {
+    "final": _WORST,
+    "best": _WORST,
+    "latency": "Mean over the caught attackers of each cell's runs. With a plus, some were never caught, so the mean "
+    "is too low: point at the cell for how many. Free: none was caught.",
+    "bytes": "Mean over each cell's runs, all peers together.",
+}
+
+
+def matrices(sweep: SweepData) -> list[Figure]:
+    """Attack by rule, and number of attackers by rule: worst accuracies, how long attackers lasted, bytes.
+
+    Runs with a `control` are not among them: they differ in more than the rule.
+    """
+    rows = [row for row in sweep.rows if not row.labels.get("control")]
+    rules = list(dict.fromkeys(row.options["rule"] for row in rows))
+    if len(rules) < 2:
+        return []
+    attacks = list(dict.fromkeys(map(attack_of, rows)))
+    counts = [str(count) for count in sorted({row.byzantine_peers for row in rows})]
+    found: list[Figure] = []
+    if len(attacks) > 1:
+        found += _matrices(rows, "attack", attacks, rules, attack_of)
+    if len(counts) > 1:
+        found += _matrices(rows, "attackers", counts, rules, lambda row: str(row.byzantine_peers))
+    return found
+
+
+def _matrices(
+    rows: Sequence[Row], what: str, names: Sequence[str], rules: Sequence[str], key: Callable[[Row], str]
+) -> Iterator[Figure]:
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((key(row), row.options["rule"]), []).append(row)
+    top = max((row.best_test_accuracy or 0.0 for row in rows), default=1.0)
+    shades = {
+        "final": ("worst final test accuracy", matrix.verdict(0.1, top)),
+        "best": ("worst best test accuracy", matrix.verdict(0.1, top)),
+        "latency": ("attacked steps until a ban, mean", matrix.shade(0, 20, (178, 34, 34))),
+        "bytes": ("bytes sent, mean", matrix.shade(0, max(row.bytes_sent for row in rows))),
+    }
+    for kind, (title, colour) in shades.items():
+        cells = [[_cell(kind, groups.get((name, rule), [])) for rule in rules] for name in names]
+        drawn = matrix.draw(title, names, rules, cells, colour, cell_width=58, row_label=what, column_label="rule")
+        yield Figure(f"matrix-{what}-{kind}", f"{what.capitalize()} by rule: {title}", drawn, _CAPTIONS[kind])
+
+
+def _cell(kind: str, rows: Sequence[Row]) -> matrix.Cell:
+    if not rows:
+        return None, "", ""
+    finals = [row.final_test_accuracy for row in rows if row.final_test_accuracy is not None]
+    tip = f"{len(rows)} runs" + (f"; final {min(finals):.4f} to {max(finals):.4f}" if finals else "")
+    match kind:
+        case "latency":
+            return _latency(rows, tip)
+        case "bytes":
+            mean = statistics.fmean(row.bytes_sent for row in rows)
+            return mean, human(mean).replace(" ", "\u00a0"), tip
+        case "best":
+            best = [row.best_test_accuracy for row in rows if row.best_test_accuracy is not None]
+            return _worst(best, tip)
+        case _:
+            return _worst(finals, tip)
+
+
+def _worst(values: Sequence[float], tip: str) -> matrix.Cell:
+    return (min(values), f"{min(values):.3f}", tip) if values else (None, "", "")
+
+
+def _latency(rows: Sequence[Row], tip: str) -> matrix.Cell:
+    attackers = sum(row.byzantine_peers for row in rows)
+    caught = attackers - sum(row.undetected for row in rows)
+    waited = [count for row in rows for count in row.detection_steps]
+    if not waited:
+        return None, "free" if attackers else "", tip
+    mean = statistics.fmean(waited)
+    return mean, f"{mean:.1f}{'+' if caught < attackers else ''}", f"{tip}; {caught} of {attackers} attackers caught"

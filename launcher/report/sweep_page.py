@@ -11,8 +11,8 @@ from btard.launcher import templates
 from btard.launcher.figures.svg import Figure
 from btard.launcher.files import write_atomically
 from btard.launcher.network.traffic import human
-from btard.launcher.report import claims, sweep_data, sweep_detections, sweep_figures, sweep_matrices
-from btard.launcher.report.claim import FAILS, HOLDS
+from btard.launcher.report import claims, sweep_data, sweep_figures
+from btard.launcher.report.claims import FAILS, HOLDS
 from btard.launcher.report.published import ABOUT_BANS, FINALS
 from btard.launcher.report.run_page import NAME
 from btard.launcher.report.statistics import Sample, signed
@@ -52,7 +52,7 @@ def render(sweep: SweepData) -> str:
         finals=list(_final_rows(sweep)) if own else None,
         report_figures=sweep_figures.report_figures(sweep) if own else [],
         controls=list(_controls(sweep)) if paper else [], curves=[] if paper else sweep_figures.curves(sweep),
-        figures=[*sweep_matrices.matrices(sweep), *sweep_detections.detections(sweep)], groups=_groups(sweep),
+        figures=[*sweep_figures.matrices(sweep), *sweep_figures.detections(sweep)], groups=_groups(sweep),
         runs=_runs(sweep), repeat=shlex.join(["btard-launch", *sweep.argv[1:]]), results=RESULTS,
     )  # fmt: skip
 

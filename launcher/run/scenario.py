@@ -9,18 +9,85 @@ at 95s pause 3 for 2s          # as under a debugger, or a machine that swaps
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
 from typing import Literal
 
-from btard.launcher.network.links import FIELDS, pairs
 from btard.launcher.options import syntax
-from btard.launcher.run.scanner import Line, Word, scan
+from btard.launcher.options.syntax import FIELDS, pairs
 from btard.node.errors import ConfigError
 from btard.node.netem.conditions import Change, Churn, Event, Window
 from btard.node.netem.network import QUIET, changed
+
+_TOKEN = re.compile(r"<->|->|[,|*]|-?[^\s,|*<>-]+(?:-(?!>)[^\s,|*<>-]+)*|\S")
+
+
+class ScenarioError(ConfigError):
+    """A mistake in a scenario, with its place."""
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """One word and where it begins, columns counting from 1."""
+
+    text: str
+    column: int
+
+
+@dataclass(slots=True)
+class Line:
+    """The words of one line, taken from left to right."""
+
+    source: str
+    number: int
+    text: str
+    words: list[Word]
+    place: int = 0
+
+    def error(self, problem: str, word: Word | None = None) -> ScenarioError:
+        """A mistake at a word (None: at the next one, or behind the end)."""
+        at = word or (self.words[self.place] if self.place < len(self.words) else None)
+        column = at.column if at is not None else len(self.text.rstrip()) + 1
+        return ScenarioError(f"{self.source}:{self.number}:{column}: {problem}")
+
+    def peek(self) -> str | None:
+        """The next word, None at the end."""
+        return self.words[self.place].text if self.place < len(self.words) else None
+
+    def take(self, what: str) -> Word:
+        """The next word, which must be there."""
+        if self.place >= len(self.words):
+            raise self.error(f"the line ends where {what} is expected")
+        self.place += 1
+        return self.words[self.place - 1]
+
+    def skip(self, text: str) -> bool:
+        """True, and past it, if the next word is this one."""
+        found = self.peek() == text
+        self.place += found
+        return found
+
+    def read(self, word: Word, parse: Callable[[str], float]) -> float:
+        """A value, or the mistake in it at its place."""
+        try:
+            return parse(word.text)
+        except ConfigError as error:
+            raise self.error(str(error), word) from error
+
+
+def scan(source: str, number: int, text: str) -> Line:
+    """A line's words.
+
+    Args:
+        source: what to call its file.
+        number: of the line, from 1.
+        text: without a comment.
+    """
+    return Line(source, number, text, [Word(match[0], match.start() + 1) for match in _TOKEN.finditer(text)])
+
 
 Action = Literal["kill", "restart", "pause", "continue"]
 _ACTIONS: Mapping[str, Action] = {"kill": "kill", "restart": "restart", "pause": "pause", "continue": "continue"}

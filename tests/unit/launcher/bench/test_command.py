@@ -9,10 +9,9 @@ import pytest
 from click.testing import CliRunner
 
 from btard.launcher.bench import command, measure, training
-from btard.launcher.bench.clocks import Sample
 from btard.launcher.bench.kinds import KINDS, REST, THREADS
 from btard.launcher.bench.measure import Figures
-from btard.launcher.bench.worker import GLOO, MEAN, PROTOCOL, Found, Phases
+from btard.launcher.bench.worker import GLOO, MEAN, PROTOCOL, Found, Phases, Sample
 from btard.launcher.cli.main import cli
 
 PEERS, SIZE, PAIRS = 4, 40_000, 2

@@ -19,7 +19,7 @@ import pytest
 from click.testing import CliRunner
 
 from btard import Experiment
-from btard.launcher.cli.dashboards import dashboards, files
+from btard.launcher.cli.commands import dashboards, files
 from btard.launcher.monitor.grafana import Annotator, connect, push
 from btard.launcher.run.cluster import run
 from btard.node.errors import BackendError, ConfigError

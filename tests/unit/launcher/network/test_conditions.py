@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from btard.launcher.monitor import live_view
+from btard.launcher.monitor.summary_table import weather
 from btard.launcher.network import conditions
-from btard.launcher.network.summary import weather
 from btard.launcher.run import plan
 from btard.launcher.run.experiment import Experiment
 from btard.launcher.run.summary import LinkRow

@@ -20,9 +20,9 @@ from btard.launcher.containers.kernel import Kernel
 from btard.launcher.containers.netns import Namespace
 from btard.launcher.containers.netqueue import Delay, Waiting
 from btard.launcher.containers.shaper import Shaper
+from btard.launcher.monitor.summary_table import weather
 from btard.launcher.network import conditions, shaping
 from btard.launcher.network.shaping import Wanted
-from btard.launcher.network.summary import weather
 from btard.launcher.run import plan, run_directory
 from btard.launcher.run.experiment import Experiment
 from btard.launcher.run.summary import LinkRow

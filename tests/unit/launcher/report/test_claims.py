@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from btard.launcher.report import claims
-from btard.launcher.report.claim import FAILS, HOLDS, OPEN, Claim
+from btard.launcher.report.claims import FAILS, HOLDS, OPEN, Claim
 from btard.launcher.report.sweep_data import SweepData, attack_of
 from btard.launcher.run.experiment import Experiment
 from btard.launcher.sweep.rows import Curves, Row

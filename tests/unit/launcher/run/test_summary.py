@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from btard.launcher.monitor import step_times
 from btard.launcher.monitor.state import Record, RunState, Undoing, undo_line
 from btard.launcher.monitor.summary_table import rows
 from btard.launcher.network import traffic
@@ -250,7 +249,7 @@ def test_records_of_strangers_change_nothing() -> None:
 
 @pytest.mark.parametrize(("count", "share", "expected"), [(100, 0.95, 95), (1, 0.95, 1), (20, 0.95, 19), (3, 0.5, 2)])
 def test_percentiles(count: int, share: float, expected: int) -> None:
-    assert step_times.percentile(range(1, count + 1), share) == expected
+    assert summary.percentile(range(1, count + 1), share) == expected
 
 
 def test_writing_to_a_place_that_is_gone(tmp_path: Path) -> None:
