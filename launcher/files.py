@@ -6,6 +6,8 @@ import errno
 import os
 from pathlib import Path
 
+import msgspec
+
 from btard.node.errors import BackendError
 
 
@@ -24,6 +26,11 @@ def write_atomically(path: Path, content: bytes, mode: int = 0o644, option: str 
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise disk_error(error, path, option) from error
+
+
+def as_json(value: object) -> bytes:
+    """A value as indented JSON with a final newline."""
+    return msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"
 
 
 def disk_error(error: OSError, path: Path, option: str = "--run-dir") -> BackendError:

@@ -18,6 +18,7 @@ import torch
 
 from btard import Experiment, run
 from btard.launcher.containers import bundle, keys, places
+from btard.launcher.files import as_json
 from btard.launcher.monitor.ground_truth import GroundTruth
 from btard.launcher.monitor.journals import NodeJournal
 from btard.launcher.monitor.state import RunState
@@ -274,7 +275,7 @@ def test_an_attackers_numbers_change_no_figure_but_its_own(run_dir: Path) -> Non
     score = summary.summarise("run", state, {HOSTILE: Role((Plugin("noise"),))}, Ending("finished", 1.0, dimension=64))
     assert (score.steps, score.accuracy) == (1, [(0, 0.5)])
     assert score.bytes_expected == summary.bytes_expected(state, 64) > 0
-    assert msgspec.json.decode(summary.as_json(score))["bytes_sent"]["bulk"] == (1 << 53) + 1
+    assert msgspec.json.decode(as_json(score))["bytes_sent"]["bulk"] == (1 << 53) + 1
 
 
 def test_a_resumed_run_goes_on_behind_what_was_accepted(run_dir: Path) -> None:

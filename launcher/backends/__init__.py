@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 Note = Callable[[str], None]
 """One line for people."""
 
+NAMES = ("local", "simulated", "compose")
+
 
 @dataclass(frozen=True, slots=True)
 class Exited:
@@ -65,8 +67,8 @@ def check(name: str) -> None:
     Raises:
         ConfigError: no such backend.
     """
-    if name not in _BACKENDS:
-        raise ConfigError(f"unknown backend {name!r}; {suggestion(name, _BACKENDS)}")
+    if name not in NAMES:
+        raise ConfigError(f"unknown backend {name!r}; {suggestion(name, NAMES)}")
 
 
 def build(name: str, note: Note) -> Backend:
@@ -79,26 +81,16 @@ def build(name: str, note: Note) -> Backend:
         ConfigError: no such backend.
     """
     check(name)
-    return _BACKENDS[name](note)
+    match name:
+        case "local":
+            from btard.launcher.backends.local import LocalBackend
 
+            return LocalBackend()
+        case "simulated":
+            from btard.launcher.backends.simulated import SimulatedBackend
 
-def _local(note: Note) -> Backend:
-    from btard.launcher.backends.local import LocalBackend
+            return SimulatedBackend()
+        case _:
+            from btard.launcher.backends.compose import ComposeBackend
 
-    return LocalBackend()
-
-
-def _simulated(note: Note) -> Backend:
-    from btard.launcher.backends.simulated import SimulatedBackend
-
-    return SimulatedBackend()
-
-
-def _compose(note: Note) -> Backend:
-    from btard.launcher.backends.compose import ComposeBackend
-
-    return ComposeBackend(note)
-
-
-_BACKENDS: dict[str, Callable[[Note], Backend]] = {"local": _local, "simulated": _simulated, "compose": _compose}
-NAMES = tuple(_BACKENDS)
+            return ComposeBackend(note)

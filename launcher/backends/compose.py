@@ -302,10 +302,7 @@ class ComposeBackend:
         elif heard.path == mirror.SWEEP:
             self._sweeps += 1
         else:
-            if heard.problem:
-                self._note(f"warning: {heard.problem}")
-            mirror.apply(self._run_dir, heard)
-            self._bound.add(int(heard.path.split("/")[1]))
+            self._bound.add(mirror.take(self._run_dir, heard, self._note))
 
     def _complete(self) -> list[Exited]:
         """Ends after which the stream has gone over all files once more: the first sweep may have begun before."""

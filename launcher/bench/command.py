@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import msgspec
-
 from btard.launcher.bench import measure, training
 from btard.launcher.bench.measure import Figures, Spread
 from btard.launcher.bench.training import Share
@@ -31,7 +29,7 @@ def lines(
         raise ConfigError(f"--task {task} and --scaling measure different things; leave one out")
     if task is not None:
         share = training.share(task, peers, steps)
-        yield from [_json(share)] if as_json else share_lines(share)
+        yield from [as_json(share).decode().rstrip()] if as_json else share_lines(share)
         return
     counts = SCALING if scaling else (peers,)
     found = []
@@ -41,11 +39,7 @@ def lines(
         if not as_json:
             yield from figure_lines(figures)
     if as_json:
-        yield _json(found if scaling else found[0])
-
-
-def _json(found: object) -> str:
-    return msgspec.json.format(msgspec.json.encode(found), indent=2).decode()
+        yield as_json(found if scaling else found[0]).decode().rstrip()
 
 
 def figure_lines(found: Figures) -> Iterator[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import shutil
 import sys
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from btard.launcher.containers.versions import installed
 from btard.launcher.network.traffic import human
 from btard.launcher.run import data
 from btard.launcher.run.experiment import gpu_share
@@ -19,6 +19,7 @@ from btard.node.errors import BtardError
 
 Level = Literal["ok", "warn", "fail"]
 _PYTHON = (3, 11)
+_INSTALL = "run `pip install .` in the clone"
 _RUN_BYTES = 200 << 20
 _SHARED_BYTES = 64 << 20
 
@@ -60,17 +61,15 @@ def _python() -> Check:
 
 def _packages() -> Iterator[Check]:
     for name in ("numpy", "pyzmq", "pynacl", "blake3", "msgspec", "click", "rich"):
-        try:
-            yield Check(name, "ok", importlib.metadata.version(name))
-        except importlib.metadata.PackageNotFoundError:
-            yield Check(name, "fail", "not installed", "run `pip install .` in the clone")
+        found = installed(name)
+        yield Check(name, "ok", found) if found else Check(name, "fail", "not installed", _INSTALL)
 
 
 def _torch() -> Check:
     try:
         import torch
     except (ImportError, OSError) as error:
-        return Check("torch", "fail", str(error).splitlines()[0], "run `pip install .` in the clone")
+        return Check("torch", "fail", str(error).splitlines()[0], _INSTALL)
     capability = torch.backends.cpu.get_cpu_capability()
     return Check(
         "torch", "ok", f"{torch.__version__}, {capability}; a worker uses 1 of {torch.get_num_threads()} threads"

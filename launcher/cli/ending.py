@@ -45,7 +45,7 @@ def close(
             command.write_logs(result.run_dir)
         console.print(f"report: {shown_path(run_page.write(result.run_dir))}", soft_wrap=True)
     if as_json:
-        click.echo(summary.as_json(result.summary), nl=False)
+        click.echo(as_json(result.summary), nl=False)
     problems = expectations.violations(expectations.parse_all(experiment.expect), result.summary)
     for problem in problems:
         click.echo(f"expectation not met: {problem}", err=True)

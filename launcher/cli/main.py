@@ -199,13 +199,9 @@ for each in commands.ALL:
 
 
 def _version(context: click.Context) -> None:
-    import importlib.metadata
+    from btard.launcher.containers.versions import installed
 
-    try:
-        version = importlib.metadata.version("btard")
-    except importlib.metadata.PackageNotFoundError:
-        version = "not installed: running from its source"
-    click.echo(f"btard-launch {version}")
+    click.echo(f"btard-launch {installed('btard') or 'not installed: running from its source'}")
     context.exit()
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from btard.launcher.containers import places
-from btard.launcher.files import disk_error, write_atomically
+from btard.launcher.files import as_json, disk_error, write_atomically
 from btard.launcher.run.run_directory import Genesis, RunDirectory, RunRecord, read_record
 from btard.node.config import NodeConfig, Secrets
 from btard.node.crypto import keys
@@ -98,10 +98,10 @@ def lay_out(bundle: Bundle, root: Path) -> None:
         _empty(place)
     for parcel in bundle.parcels:
         place = places.secrets_of(root, parcel.config.node)
-        write_atomically(place / "config.json", _json(parcel.config), mode=0o600)
+        write_atomically(place / "config.json", as_json(parcel.config), mode=0o600)
         keys.write(place / "secrets.json", parcel.secrets)
-    write_atomically(places.truth(root) / "run.json", _json(bundle.record), mode=0o600)
-    write_atomically(places.truth(root) / "genesis.json", _json(bundle.genesis))
+    write_atomically(places.truth(root) / "run.json", as_json(bundle.record), mode=0o600)
+    write_atomically(places.truth(root) / "genesis.json", as_json(bundle.genesis))
     write_atomically(places.targets(root) / "btard.json", scrape_targets(bundle.genesis.run_id, nodes))
     password = places.grafana(root) / PASSWORD_FILE
     password.parent.mkdir(parents=True, exist_ok=True)
@@ -115,7 +115,7 @@ def scrape_targets(run_id: str, nodes: list[int]) -> bytes:
     ends = [(f"{places.service(node)}:{places.METRICS_PORT}", str(node)) for node in nodes]
     ends.append((f"observer:{places.TRUTH_PORT}", "launcher"))
     groups = [{"targets": [address], "labels": {"run_id": run_id, "node": name}} for address, name in ends]
-    return _json(groups)
+    return as_json(groups)
 
 
 def _empty(place: Path) -> None:
@@ -129,7 +129,3 @@ def _empty(place: Path) -> None:
                 entry.unlink()
     except OSError as error:
         raise disk_error(error, place) from error
-
-
-def _json(value: object) -> bytes:
-    return msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"

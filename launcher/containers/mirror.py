@@ -14,7 +14,7 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from itertools import chain, islice
 from pathlib import Path
@@ -149,6 +149,19 @@ class Mirror:
         if self._copied[node] + size - seen > self._most.in_all:
             return f"{path}: node {node} has written more than {self._most.in_all} bytes; no more of it is copied"
         return ""
+
+
+def take(run_dir: Path, change: Change, note: Callable[[str], None]) -> int:
+    """Apply a change, and say what is copied no further; returns whose it is.
+
+    Raises:
+        WireError: the path is not one that nodes write.
+        BackendError: the disk is full.
+    """
+    if change.problem:
+        note(f"warning: {change.problem}")
+    apply(run_dir, change)
+    return int(change.path.split("/")[1])
 
 
 def apply(run_dir: Path, change: Change) -> None:

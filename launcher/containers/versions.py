@@ -18,13 +18,17 @@ class Versions(msgspec.Struct, frozen=True):
     btard: str
 
 
+def installed(package: str) -> str | None:
+    """The version of a package; None: it is not installed."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
 def here() -> Versions:
     """The versions of this interpreter. torch is not imported: that takes seconds."""
-    try:
-        btard = importlib.metadata.version("btard")
-    except importlib.metadata.PackageNotFoundError:
-        btard = ""
-    return Versions(_torch(), btard)
+    return Versions(_torch(), installed("btard") or "")
 
 
 def difference(mine: Versions, theirs: Versions) -> str:

@@ -51,10 +51,7 @@ class Volumes:
         gone = [node for node, place in self._places.items()
                 if node not in self._over and process_lock.began(place) and not process_lock.alive(place)]  # fmt: skip
         for change in self._mirror.changes():  # after the look at who is gone, so that nobody's last words are lost
-            if change.problem:
-                self._note(f"warning: {change.problem}")
-            mirror.apply(self._run_dir, change)
-            self._bound.add(int(change.path.split("/")[1]))
+            self._bound.add(mirror.take(self._run_dir, change, self._note))
         self._over.update(gone)
         words = ((node, process_lock.last_word(self._places[node])) for node in gone)
         return [Exited(node, -signal.SIGKILL if word is None else word) for node, word in words]

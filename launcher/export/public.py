@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from btard.launcher.files import disk_error, write_atomically
+from btard.launcher.files import as_json, disk_error, write_atomically
 from btard.launcher.run import run_directory
 from btard.launcher.run.experiment import IMPORTS
 from btard.launcher.run.run_directory import RunRecord
@@ -55,7 +55,7 @@ def write(run_dir: Path, target: Path | None = None) -> tuple[Path, list[str]]:
                 left_out.append(problem)
         if (run_dir / "run.json").exists():
             record = _public(run_directory.read_record(run_dir))
-            write_atomically(made / "run.json", msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n")
+            write_atomically(made / "run.json", as_json(record))
         if target.exists():
             target.rmdir()
         made.rename(target)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import json
 import shutil
 import signal
 import socket
@@ -14,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from btard.launcher.assets import asset
-from btard.launcher.files import disk_error, last_lines, write_atomically
+from btard.launcher.files import as_json, disk_error, last_lines, write_atomically
 from btard.launcher.run.plan import bind_problem
 from btard.node.errors import BackendError
 
@@ -59,7 +58,7 @@ class Prometheus:
         """
         groups = [{"targets": [address], "labels": {"run_id": self._run_id, "node": name}}
                   for name, address in targets.items()]  # fmt: skip
-        write_atomically(self.targets_file, json.dumps(groups, indent=2).encode() + b"\n")
+        write_atomically(self.targets_file, as_json(groups))
 
     def start(self) -> str:
         """Start the program; returns the address of its pages.

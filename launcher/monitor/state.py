@@ -31,8 +31,7 @@ class Commit:
     state_digest: str
 
 
-@dataclass(frozen=True, slots=True)
-class Ban:
+class Ban(msgspec.Struct, frozen=True):
     """A certified verdict as an honest node recorded it; `evidence` is the file, relative to the run directory.
 
     `standing` says what it makes of the peer: banned (proven guilt), gone (silent) or eliminated (one of a pair that
@@ -45,8 +44,8 @@ class Ban:
     accuser: int | None
     removed: bool
     standing: str
-    evidence: str
-    evidence_digest: str
+    evidence: str = msgspec.field(name="path")
+    evidence_digest: str = msgspec.field(name="evidence")
     attempt: int = 0
 
 
@@ -190,7 +189,7 @@ class RunState:
             case "voided":
                 self.voided += node.node == self.honest[0] if self.honest else 0
             case "undone" if node.node not in self.byzantine:
-                self.undone.setdefault(int(record["step"]), undoing(record))
+                self.undone.setdefault(int(record["step"]), msgspec.convert(record, Undoing))
             case "halted":
                 node.state, node.problem = "halted", str(record["problem"])
             case "failed":
@@ -247,19 +246,14 @@ class RunState:
         node.state = "training"
         node.step, node.loss = step, record["loss"] if record["loss"] is not None else node.loss
         self._count(node, record)
-        self.commits.setdefault(step, {})[node.node] = Commit(
-            tuple(record["contributors"]), tuple(record["active"]), float(record["seconds"]), record["loss"],
-            record["parameter_digest"], record["state_digest"],
-        )  # fmt: skip
+        self.commits.setdefault(step, {})[node.node] = msgspec.convert(record, Commit)
 
     def _ban(self, witness: NodeState, record: Record) -> None:
         peer = int(record["peer"])
         step = int(record["step"])
         if witness.node in self.byzantine or (step, peer) in self.bans:
             return
-        self.bans[step, peer] = Ban(step, peer, record["reason"], record["accuser"], bool(record["removed"]),
-                                    record["standing"], record["path"], record["evidence"],
-                                    int(record["attempt"]))  # fmt: skip
+        self.bans[step, peer] = msgspec.convert(record, Ban)
         if peer in self.nodes and record["removed"]:
             self.nodes[peer].out = record["standing"]
 
@@ -285,13 +279,6 @@ class RunState:
     def _count(node: NodeState, record: Record) -> None:
         own = Bytes(record["bulk_bytes"], record["control_bytes"], record["publication_bytes"])
         node.sent = own.plus(node.sent_before)
-
-
-def undoing(record: Record) -> Undoing:
-    """An undo step from a node's journal."""
-    lies = tuple((int(step), int(peer)) for step, peer in record["lies"])
-    return Undoing(int(record["step"]), tuple(record["suspects"]), lies, record["to_step"], int(record["lost"]),
-                   bool(record["older"]))  # fmt: skip
 
 
 def undo_line(undone: Undoing) -> str:

@@ -42,7 +42,8 @@ def resolve(flags: Mapping[str, object], environment: Mapping[str, str], config_
         ConfigError: a value that cannot be read, an unknown key in the file, or an unreadable file.
     """
     path = config_file or environment.get(CONFIG_VARIABLE)
-    table = read_file(Path(path)) if path else {}
+    what = f"--config {path}"
+    table = by_field(read_file(Path(path), what), what) if path else {}
     values: dict[str, object] = {}
     sources: dict[str, str] = {}
     for option in OPTIONS:
@@ -60,30 +61,39 @@ def resolve(flags: Mapping[str, object], environment: Mapping[str, str], config_
     return Settings(msgspec.convert(values, Experiment), sources, _unknown_variables(environment))
 
 
-def read_file(path: Path) -> dict[str, object]:
-    """The options of a TOML (or, ending in .json, JSON) file, keyed by field; `-` and `_` are alike in keys.
+def read_file(path: Path, what: str) -> dict[str, Any]:
+    """The table in a TOML (or, ending in .json, JSON) file; `what` names it in a message.
 
     Raises:
-        ConfigError: unreadable, malformed, or a key that is no option (with the nearest name).
+        ConfigError: unreadable or malformed.
     """
+    kind = "JSON" if path.suffix == ".json" else "TOML"
     try:
         data = path.read_bytes()
-        table: Any = json.loads(data) if path.suffix == ".json" else tomllib.loads(data.decode())
+        table: Any = json.loads(data) if kind == "JSON" else tomllib.loads(data.decode())
     except OSError as error:
-        raise ConfigError(f"--config {path} cannot be read: {error.strerror}") from error
+        raise ConfigError(f"{what} cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
-        kind = "JSON" if path.suffix == ".json" else "TOML"
-        raise ConfigError(f"--config {path} is not valid {kind}: {error}") from error
+        raise ConfigError(f"{what} is not valid {kind}: {error}") from error
     if not isinstance(table, dict):
-        raise ConfigError(f"--config {path} must hold a table of options, not a {type(table).__name__}")
+        raise ConfigError(f"{what} must hold a table of options, not a {type(table).__name__}")
+    return table
+
+
+def by_field(table: Mapping[str, Any], what: str) -> dict[str, Any]:
+    """The options of a file, keyed by field; `-` and `_` are alike in keys.
+
+    Raises:
+        ConfigError: a key that is no option (with the nearest name), or one given twice.
+    """
     known = [option.field for option in OPTIONS]
-    result: dict[str, object] = {}
+    result: dict[str, Any] = {}
     for key, value in table.items():
         name = key.replace("-", "_")
         if name not in known:
-            raise ConfigError(f"--config {path}: unknown key {key!r}; {suggestion(name, known)}")
+            raise ConfigError(f"{what}: unknown key {key!r}; {suggestion(name, known)}")
         if name in result:
-            raise ConfigError(f"--config {path}: {name!r} is given twice")
+            raise ConfigError(f"{what}: {name!r} is given twice")
         result[name] = value
     return result
 

@@ -8,7 +8,6 @@ from rich.console import Console
 
 from btard.launcher.files import write_atomically
 from btard.launcher.report import compare, run_page, sweep_page
-from btard.node.errors import ConfigError
 
 
 def report(path: Path) -> Path:
@@ -18,13 +17,7 @@ def report(path: Path) -> Path:
         ConfigError: it is neither, or has not ended.
         DataError: a file is damaged.
     """
-    if (path / "sweep.json").is_file():
-        return sweep_page.write(path)
-    if (path / "run.json").is_file():
-        return run_page.write(path)
-    raise ConfigError(
-        f"{path} is neither a run nor a sweep: it has no run.json and no sweep.json; name one below runs/"
-    )
+    return sweep_page.write(path) if compare.kind(path, "; name one below runs/") == "sweep" else run_page.write(path)
 
 
 def show_comparison(console: Console, a: Path, b: Path, out: Path) -> None:

@@ -35,7 +35,7 @@ def make(a: Path, b: Path) -> tuple[list[Line], str]:
         ConfigError: one of them is neither, or they are of different kinds.
         DataError: a file is damaged.
     """
-    kinds = [_kind(path) for path in (a, b)]
+    kinds = [kind(path) for path in (a, b)]
     if kinds[0] != kinds[1]:
         raise ConfigError(f"{a} is a {kinds[0]} and {b} a {kinds[1]}; compare two of a kind")
     if kinds[0] == "run":
@@ -43,11 +43,16 @@ def make(a: Path, b: Path) -> tuple[list[Line], str]:
     return _sweeps(sweep_data.load(a), sweep_data.load(b))
 
 
-def _kind(path: Path) -> str:
-    for file, kind in (("sweep.json", "sweep"), ("run.json", "run")):
-        if (path / file).is_file():
-            return kind
-    raise ConfigError(f"{path} is neither a run nor a sweep: it has no run.json and no sweep.json")
+def kind(path: Path, advice: str = "") -> str:
+    """What a directory holds: run or sweep.
+
+    Raises:
+        ConfigError: neither, and the advice.
+    """
+    for name in ("sweep", "run"):
+        if (path / f"{name}.json").is_file():
+            return name
+    raise ConfigError(f"{path} is neither a run nor a sweep: it has no run.json and no sweep.json{advice}")
 
 
 def _runs(a: RunData, b: RunData) -> tuple[list[Line], str]:

@@ -6,14 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
-
 from btard.launcher.monitor.state import Record
-from btard.launcher.run import run_directory
+from btard.launcher.run import run_directory, summary
 from btard.launcher.run.run_directory import RunRecord
 from btard.launcher.run.summary import Summary
 from btard.node.config import Role
-from btard.node.errors import ConfigError
 from btard.node.storage.journal import read
 
 
@@ -63,19 +60,6 @@ def load(path: Path) -> RunData:
     for line in read(path / "metrics.jsonl")[0]:
         if line["event"] == "committed":
             commits.setdefault(line["step"], {})[line["node"]] = line
-    return RunData(path, record, summary_of(path), dict(sorted(commits.items())), tuple(read(path / "events.jsonl")[0]))
-
-
-def summary_of(path: Path) -> Summary:
-    """The summary.json of a run directory.
-
-    Raises:
-        ConfigError: there is none, or it is not readable by this version.
-    """
-    file = path / "summary.json"
-    try:
-        return msgspec.json.decode(file.read_bytes(), type=Summary)
-    except OSError as error:
-        raise ConfigError(f"{path} has no readable summary.json ({error.strerror}); has the run ended?") from error
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file} is not readable by this version: {error}") from error
+    return RunData(
+        path, record, summary.read(path), dict(sorted(commits.items())), tuple(read(path / "events.jsonl")[0])
+    )

@@ -145,12 +145,22 @@ def _monitored(observer: Observer, experiment: Experiment) -> AbstractContextMan
     return around(observer)
 
 
-def _prepare(experiment: Experiment, observer: Observer) -> Plan:
-    """Validate, get the data, and check the place."""
+def provided(experiment: Experiment, observer: Observer) -> Plan:
+    """A run validated, and its data there.
+
+    Raises:
+        ConfigError, DataError, BackendError: as `run`.
+    """
     prepared = plan.make(experiment)
     if prepared.dimension is None:
         data.provide(prepared.run, prepared.data_directory, experiment.download, observer.note)
         prepared = plan.make(experiment)
+    return prepared
+
+
+def _prepare(experiment: Experiment, observer: Observer) -> Plan:
+    """Validate, get the data, and check the place."""
+    prepared = provided(experiment, observer)
     plan.preflight(prepared)
     if prepared.initial_D is not None and prepared.run.init is not None:
         initial_parameters.provide(prepared.initial_D, prepared.run.init, prepared.data_directory)

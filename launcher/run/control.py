@@ -16,8 +16,8 @@ import msgspec
 from btard.launcher.files import last_lines, write_atomically
 from btard.launcher.monitor.journals import NodeJournal
 from btard.launcher.monitor.state import UNFINISHED, RunState
+from btard.launcher.run import summary
 from btard.launcher.run.run_directory import RunRecord, read_record
-from btard.launcher.run.summary import Summary
 from btard.node.errors import BackendError, ConfigError
 
 if TYPE_CHECKING:
@@ -153,10 +153,10 @@ def _standing(run_dir: Path, record: RunRecord) -> str:
     if worker(run_dir) is not None:
         return "running"
     try:
-        summary = msgspec.json.decode((run_dir / "summary.json").read_bytes(), type=Summary)
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+        made = summary.read(run_dir)
+    except ConfigError:
         return "its launcher is gone; `btard-launch stop` removes what it left"
-    return summary.outcome + (f", {summary.problem}" if summary.problem else "")
+    return made.outcome + (f", {made.problem}" if made.problem else "")
 
 
 def _project(record: RunRecord) -> Project:

@@ -10,7 +10,7 @@ import msgspec
 from btard.launcher.backends.local import LocalBackend
 from btard.launcher.monitor.state import RunState
 from btard.launcher.monitor.watch import Watch
-from btard.launcher.run import cluster, control, data, plan, run_directory
+from btard.launcher.run import cluster, control, plan, run_directory
 from btard.launcher.run.experiment import Experiment
 from btard.launcher.run.interrupts import Interrupts
 from btard.launcher.run.observer import Observer, Silent
@@ -83,10 +83,7 @@ def _prepare(record: RunRecord, timeout: float | None, observer: Observer) -> pl
     experiment = msgspec.structs.replace(
         record.experiment, scenario=None, timeout=timeout, undo=record.run.undo, init=None
     )
-    prepared = plan.make(experiment)
-    if prepared.dimension is None:
-        data.provide(prepared.run, prepared.data_directory, experiment.download, observer.note)
-        prepared = plan.make(experiment)
+    prepared = cluster.provided(experiment, observer)
     # The file of --init may be gone; what it held lies with the data, under its digest.
     prepared = replace(prepared, run=msgspec.structs.replace(prepared.run, init=record.run.init))
     if prepared.run != record.run:

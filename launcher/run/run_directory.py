@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import platform
 import re
@@ -16,7 +15,8 @@ from pathlib import Path
 
 import msgspec
 
-from btard.launcher.files import disk_error, write_atomically
+from btard.launcher.containers.versions import installed
+from btard.launcher.files import as_json, disk_error, write_atomically
 from btard.launcher.run.experiment import IMPORTS, Experiment, Seeds, node_configs
 from btard.node.config import WIRE_VERSION, Member, NodeConfig, Role, RunConfig
 from btard.node.errors import BackendError, ConfigError, DataError
@@ -97,15 +97,15 @@ def create(
         for config, secret in zip(configs, hidden, strict=True):
             Path(config.directory).mkdir(parents=True)
             keys.write(Path(config.secrets_file), secret)
-            write_atomically(Path(config.directory) / "config.json", _json(config), mode=0o600)
-        write_atomically(path / "genesis.json", _json(Genesis(FORMAT, WIRE_VERSION, run_id, run, members)))
+            write_atomically(Path(config.directory) / "config.json", as_json(config), mode=0o600)
+        write_atomically(path / "genesis.json", as_json(Genesis(FORMAT, WIRE_VERSION, run_id, run, members)))
         record = RunRecord(
             FORMAT, WIRE_VERSION, run_id, time.strftime("%Y-%m-%dT%H:%M:%S%z"), tuple(argv), experiment,
             dict(sources or {}), run, experiment.seeds, {str(peer): role for peer, role in roles.items()},
             conditions,
             str(data_directory), versions(),
         )  # fmt: skip
-        write_atomically(path / "run.json", _json(record))
+        write_atomically(path / "run.json", as_json(record))
     except OSError as error:
         remove(path)
         raise disk_error(error, path) from error
@@ -153,7 +153,7 @@ def read_record(run_dir: Path) -> RunRecord:
 
 def versions() -> Versions:
     """Versions of what runs here, and the commit it was built from where it is a clone."""
-    packages = {name: _version(name) for name in _PACKAGES}
+    packages = {name: installed(name) for name in _PACKAGES}
     commit, clean = _git_state(Path(__file__).resolve().parents[2])
     return Versions(sys.version.split()[0], platform.platform(), packages, commit, clean)
 
@@ -189,17 +189,6 @@ def _name(experiment: Experiment) -> str:
     attacks += [role.partition("=")[2] for role in experiment.role]
     names = dict.fromkeys(name for text in attacks for name in re.findall(r"(?:^|\+)\s*([A-Za-z_]\w*)", text))
     return "-".join(list(names)[:3]) or "clean"
-
-
-def _json(value: object) -> bytes:
-    return msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def _git_state(source: Path) -> tuple[str | None, bool | None]:

@@ -10,11 +10,12 @@ from typing import Literal
 
 import msgspec
 
-from btard.launcher.files import write_atomically
+from btard.launcher.files import as_json, write_atomically
 from btard.launcher.monitor.state import Ban, Record, Return, RunState, Undoing
 from btard.launcher.network import traffic
 from btard.launcher.run.roles import describe
 from btard.node.config import Role
+from btard.node.errors import ConfigError
 
 
 class StepSeconds(msgspec.Struct, frozen=True):
@@ -211,8 +212,7 @@ def summarise(run_id: str, state: RunState, roles: Mapping[int, Role], ending: E
                          for peer, role in sorted(roles.items()) if peer in first},
         voided_attempts=state.voided, failures=list(ending.failures), model=ending.model,
         links=[_link(pair, state.links[pair]) for pair in sorted(state.links)],
-        scenario=[Happened(event["action"], tuple(event["peers"]), event["at_s"], event["text"])
-                  for event in state.happened],
+        scenario=msgspec.convert(state.happened, list[Happened]),
         returned=[state.returned[peer] for peer in sorted(state.returned)],
         undone=[state.undone[step] for step in sorted(state.undone)],
         durability=ending.durability,
@@ -254,6 +254,21 @@ def attacked_steps(state: RunState, peer: int, role: Role, ban: Ban) -> int:
     return count
 
 
+def read(run_dir: Path) -> Summary:
+    """The summary.json of a run directory.
+
+    Raises:
+        ConfigError: there is none, or it is not readable by this version.
+    """
+    file = run_dir / "summary.json"
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=Summary)
+    except OSError as error:
+        raise ConfigError(f"{run_dir} has no readable summary.json ({error.strerror}); has the run ended?") from error
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file} is not readable by this version: {error}") from error
+
+
 def write(summary: Summary, run_dir: Path) -> Path:
     """Write summary.json in one piece.
 
@@ -263,11 +278,6 @@ def write(summary: Summary, run_dir: Path) -> Path:
     path = run_dir / "summary.json"
     write_atomically(path, as_json(summary))
     return path
-
-
-def as_json(summary: Summary) -> bytes:
-    """The summary as indented JSON with a final newline."""
-    return msgspec.json.format(msgspec.json.encode(summary), indent=2) + b"\n"
 
 
 def _rows(state: RunState, roles: Mapping[int, Role], standing: str) -> list[BanRow]:
@@ -284,8 +294,7 @@ def _honest(state: RunState, roles: Mapping[int, Role], standing: str) -> list[i
 
 
 def _link(pair: tuple[int, int], record: Record) -> LinkRow:
-    own = {name: record[name] for name in LinkRow.__struct_fields__ if name in record}
-    return LinkRow(sender=pair[0], receiver=pair[1], **own)
+    return msgspec.convert({**record, "sender": pair[0], "receiver": pair[1]}, LinkRow)
 
 
 def _steps(state: RunState) -> int:

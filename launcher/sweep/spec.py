@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from btard.launcher.options import sources
 from btard.launcher.options.table import OPTIONS
 from btard.launcher.run.experiment import Experiment
 from btard.launcher.sweep import grid, plans
@@ -104,15 +103,7 @@ def _read(which: str) -> tuple[list[plans.Block], str]:
     if not path.exists() and not path.suffix:
         hint = suggestion(which, plans.PLANS)
         raise ConfigError(f"unknown sweep {which!r}; {hint} (a file's name ends in .toml or .json)")
-    try:
-        data = path.read_bytes()
-        table: Any = json.loads(data) if path.suffix == ".json" else tomllib.loads(data.decode())
-    except OSError as error:
-        raise ConfigError(f"sweep file {which} cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"sweep file {which} is not valid: {error}") from error
-    if not isinstance(table, dict):
-        raise ConfigError(f"sweep file {which} must hold a table of options, not a {type(table).__name__}")
+    table = sources.read_file(path, f"sweep file {which}")
     grids = _grids(table, which)
     common = _axes(table, which, _TOP_KEYS)
     blocks = [
@@ -140,13 +131,6 @@ def _grids(table: Mapping[str, Any], which: str) -> list[dict[str, Any]]:
 
 
 def _axes(table: Mapping[str, object], which: str, own: Sequence[str]) -> dict[str, Sequence[object]]:
-    known = [option.field for option in OPTIONS]
-    axes: dict[str, Sequence[object]] = {}
-    for key, value in table.items():
-        name = key.replace("-", "_")
-        if key in own:
-            continue
-        if name not in known:
-            raise ConfigError(f"sweep file {which}: unknown key {key!r}; {suggestion(name, known)}")
-        axes[name] = value if isinstance(value, list) else [value]
-    return axes
+    options = {key: value for key, value in table.items() if key not in own}
+    axes = sources.by_field(options, f"sweep file {which}")
+    return {name: value if isinstance(value, list) else [value] for name, value in axes.items()}

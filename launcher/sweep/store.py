@@ -18,7 +18,7 @@ from typing import Any
 
 import msgspec
 
-from btard.launcher.files import disk_error, write_atomically
+from btard.launcher.files import as_json, disk_error, write_atomically
 from btard.launcher.run.experiment import Experiment
 from btard.launcher.sweep import rows
 from btard.launcher.sweep.grid import Cell
@@ -95,8 +95,7 @@ class Store:
             for cell in cells:
                 listed[cell.id] = Listed(cell.id, dict(cell.labels), cell.experiment)
             record = Record(FORMAT, name, list(argv), list(listed.values()))
-            write_atomically(self.path / "sweep.json", msgspec.json.format(msgspec.json.encode(record)) + b"\n",
-                             option=OPTION)  # fmt: skip
+            write_atomically(self.path / "sweep.json", as_json(record), option=OPTION)
 
     def cell(self, cell_id: str) -> Path:
         """Where a finished cell lies."""

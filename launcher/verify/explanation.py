@@ -12,7 +12,9 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from btard.launcher.monitor.state import undo_line, undoing
+import msgspec
+
+from btard.launcher.monitor.state import Undoing, undo_line
 from btard.node.protocol.adjudication.offences import sentence
 from btard.node.storage.records import JournalReader
 
@@ -107,7 +109,7 @@ def _attempt(found: Mapping[str, list[dict[str, Any]]], out: _Out, where: tuple[
     yield from _accusations(found, out, where)
     yield from _resolutions(found["resolved"])
     yield from _bans(found["banned"])
-    yield from dict.fromkeys(undo_line(undoing(record)) for record in found["undone"])
+    yield from dict.fromkeys(undo_line(msgspec.convert(record, Undoing)) for record in found["undone"])
     if found["voided"]:
         yield "the attempt had no effect but the removals; the step started again with whoever was left"
     yield from _returns(found)

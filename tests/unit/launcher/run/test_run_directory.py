@@ -11,8 +11,7 @@ import msgspec
 import pytest
 
 from btard.launcher.containers import bundle
-from btard.launcher.report import run_data
-from btard.launcher.run import control, run_directory
+from btard.launcher.run import control, run_directory, summary
 from btard.launcher.run.experiment import Experiment
 from btard.launcher.sweep import rows, store
 from btard.node.crypto import keys
@@ -119,7 +118,7 @@ def test_another_directory_is_no_run(tmp_path: Path, content: bytes | None, mess
 
 NO_TEXT = b'{"run_id":"\xff"}'
 READERS: dict[str, tuple[str, Callable[[Path], object], str]] = {
-    "summary.json, for a report": ("summary.json", run_data.summary_of, "summary.json is not readable by this version"),
+    "summary.json, for a report": ("summary.json", summary.read, "summary.json is not readable by this version"),
     "sweep.json": ("sweep.json", store.read, "sweep.json is not readable by this version"),
     "row.json, of a sweep": (rows.ROW, rows.load, "cannot be read .*; delete its directory"),
     "a bundle, of a cluster": (

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from btard.launcher.files import as_json
 from btard.launcher.monitor.state import Record, RunState, Undoing, undo_line
 from btard.launcher.monitor.summary_table import rows
 from btard.launcher.network import traffic
@@ -52,7 +53,7 @@ def score(made: RunState, ending: Ending = LATE, role: Role = NOISE) -> summary.
 
 
 def test_the_fields_that_others_rely_on() -> None:
-    fields = json.loads(summary.as_json(score(state())))
+    fields = json.loads(as_json(score(state())))
     wanted = """outcome steps accuracy final_test_accuracy final_train_loss byzantine bans honest_banned undetected
         agreement parameter_digest bytes_sent bytes_expected wall_seconds step_seconds detection_steps"""
     assert set(wanted.split()) <= set(fields)
