@@ -19,7 +19,7 @@ from btard.launcher.backends.local import ENVIRONMENT
 from btard.launcher.cli import main
 from btard.launcher.containers import bundle, emit, engine, keys, mirror, observer, places, versions
 from btard.launcher.containers.mirror import Change
-from btard.launcher.containers.volumes import Volumes
+from btard.launcher.containers.observer import Volumes
 from btard.launcher.run.run_directory import read_record
 from btard.node.config import Endpoint, load
 from btard.node.errors import BackendError, ConfigError, WireError

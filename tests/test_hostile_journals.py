@@ -20,9 +20,8 @@ from btard import Experiment, run
 from btard.launcher.containers import bundle, keys, places
 from btard.launcher.files import as_json
 from btard.launcher.monitor.ground_truth import GroundTruth
-from btard.launcher.monitor.journals import NodeJournal
 from btard.launcher.monitor.state import RunState
-from btard.launcher.monitor.watch import Watch
+from btard.launcher.monitor.watch import NodeJournal, Watch
 from btard.launcher.run import control, plan, scoring, summary
 from btard.launcher.run.run_directory import read_record
 from btard.launcher.run.summary import Ending

@@ -35,28 +35,26 @@ ONE_IMPORTER: Mapping[str, tuple[str, ...]] = {
     ),
     "a command or a process, which its importer starts": (
         "btard.node.baselines.comparison", "btard.node.metrics.healthcheck", "btard.node.plugins.check", "btard.node.drivers.simulated_cluster", "btard.launcher.bench.command",
-        "btard.launcher.bench.worker", "btard.launcher.cli.main", "btard.launcher.run.cleaning", "btard.launcher.cli.ending", "btard.launcher.cli.doctor", 
+        "btard.launcher.bench.worker", "btard.launcher.cli.main", "btard.launcher.run.cleaning", "btard.launcher.cli.ending", "btard.launcher.cli.doctor",
         "btard.launcher.cli.commands", "btard.launcher.report.command", "btard.launcher.sweep.command",
     ),
-    "a borderline to a system outside: sockets, files, kernel, Prometheus": (
+    "a borderline to a system outside: sockets, files, kernel": (
         "btard.node.transport.channels", "btard.node.storage.retention", "btard.node.storage.wal", "btard.node.transport.connection_monitor", "btard.node.storage.state_codec", "btard.node.transport.bulk_tokens",
         "btard.launcher.containers.keys", "btard.launcher.containers.netns", "btard.launcher.containers.netqueue",
-        "btard.launcher.containers.shaper", "btard.launcher.containers.versions", "btard.launcher.containers.volumes",
-        "btard.launcher.monitor.prometheus",
+        "btard.launcher.containers.shaper",
     ),
     "a calculation of its own, tested without its importer": (
         "btard.node.aggregation.clip_solver", "btard.node.transport.slow_sender_guard", "btard.node.drivers.bootstrap", "btard.node.drivers.shared_cache", "btard.node.metrics.collectors", "btard.node.transport.rtt_probes",
         "btard.node.drivers.stats", "btard.node.protocol.attempt.handshake", "btard.node.protocol.evidence.explanation", "btard.launcher.export.public",
-        "btard.launcher.report.claims", "btard.launcher.report.compare", 
-        "btard.launcher.sweep.spec", "btard.launcher.run.undo_window", "btard.launcher.bench.kinds", "btard.launcher.bench.vectors", "btard.launcher.bench.measure", "btard.launcher.bench.training",
+        "btard.launcher.report.claims", "btard.launcher.report.compare",
+        "btard.launcher.run.undo_window", "btard.launcher.bench.kinds", "btard.launcher.bench.vectors", "btard.launcher.bench.measure", "btard.launcher.bench.training",
     ),
     "a part of a whole, which owns what it decides by": ("btard.node.protocol.attempt.lifecycle",),
     "cut off to be short: to be joined with its importer, or composed, when the modules move": (
         "btard.node.adversary.commits", "btard.node.adversary.memory", "btard.node.verify.final_parameters", "btard.node.storage.durability", "btard.node.metrics.worker_metrics", "btard.node.drivers.simulation_control",
         "btard.node.protocol.disputes.router", "btard.node.protocol.evidence.replay", "btard.node.protocol.attempt.lifecycle",
-        "btard.launcher.run.player", 
+        "btard.launcher.run.player",
         "btard.launcher.report.sweep_figures", "btard.launcher.run.scenario",
-        
     ),
 }  # fmt: skip
 """Modules that one other imports, by the reason to keep them apart for now."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from btard.launcher.backends import Exited
 from btard.launcher.backends.local import (
     KIND_SECONDS,
+    LocalBackend,
     context,
     die_with_launcher,
     redirect_output,
@@ -39,8 +40,6 @@ class SimulatedBackend:
 
     def warm_up(self) -> None:
         """Start the fork server: it loads torch while the launcher still checks and prepares."""
-        from btard.launcher.backends.local import LocalBackend
-
         LocalBackend().warm_up()
 
     def prepare(self, plan: Plan) -> None:

@@ -100,9 +100,9 @@ def judge(sweep: SweepData) -> list[Claim]:
     return [ask(sweep) for ask in (_bans, _speed, _final, _label_flip, _constant, _milder, _mild, _small)]
 
 
-def differences(sweep: SweepData, scheme: str, control: str = "") -> dict[str, Sample]:
+def differences(sweep: SweepData, scheme: str) -> dict[str, Sample]:
     """Final accuracy less the clean run's of the same seeds, by attack; attacks without one are left out."""
-    found = {attack: sweep.over(sweep.select(scheme, attack, control), sweep.difference) for attack in ATTACKS}
+    found = {attack: sweep.over(sweep.select(scheme, attack), sweep.difference) for attack in ATTACKS}
     return {attack: values for attack, values in found.items() if values is not None}
 
 

@@ -73,11 +73,11 @@ class SweepData:
             return None
         return row.final_test_accuracy - clean.final_test_accuracy
 
-    def behind(self, row: Row, margin: float = 0.01) -> int | None:
-        """Evaluations since the attack's start that are more than `margin` below the clean run's at the same step;
+    def behind(self, row: Row) -> int | None:
+        """Evaluations since the attack's start that are more than 0.01 below the clean run's at the same step;
         None: there is none to compare."""
         pairs = self._beside_clean(row)
-        return sum(value < clean - margin for value, clean in pairs) if pairs else None
+        return sum(value < clean - 0.01 for value, clean in pairs) if pairs else None
 
     def compared(self, row: Row) -> int:
         """Evaluations since the attack's start that the clean run of the same seeds has as well."""

@@ -11,9 +11,8 @@ from btard.launcher.figures.chart import Axis, Band, Dot, Series
 from btard.launcher.figures.svg import Figure
 from btard.launcher.network.traffic import human
 from btard.launcher.report import detection
-from btard.launcher.report.published import FINALS
 from btard.launcher.report.sweep_data import NO_ATTACK, SEEDS, SweepData, attack_of, grouped
-from btard.launcher.sweep.plans import AGGRESSIVE, ATTACKS, CLEAN, MILD
+from btard.launcher.sweep.plans import AGGRESSIVE, ATTACKS, CLEAN, FINALS, MILD
 from btard.launcher.sweep.rows import Row
 
 COLOURS = {NO_ATTACK: "#7f7f7f", **dict(zip(ATTACKS, svg.COLOURS, strict=False))}

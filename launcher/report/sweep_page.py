@@ -13,11 +13,10 @@ from btard.launcher.files import write_atomically
 from btard.launcher.network.traffic import human
 from btard.launcher.report import claims, sweep_data, sweep_figures
 from btard.launcher.report.claims import FAILS, HOLDS
-from btard.launcher.report.published import ABOUT_BANS, FINALS
 from btard.launcher.report.run_page import NAME
 from btard.launcher.report.statistics import Sample, signed
 from btard.launcher.report.sweep_data import NO_ATTACK, SEEDS, SweepData, attack_of, final, grouped
-from btard.launcher.sweep.plans import AGGRESSIVE, ATTACKS, CLEAN, MILD
+from btard.launcher.sweep.plans import AGGRESSIVE, ATTACKS, CLEAN, FINALS, MILD
 from btard.launcher.sweep.progress import duration
 from btard.launcher.sweep.rows import Row
 from btard.launcher.sweep.store import RESULTS
@@ -48,7 +47,7 @@ def render(sweep: SweepData) -> str:
     return templates.write(
         "sweep.html", title=f"Sweep {sweep.name}", lead=f"{len(sweep.rows)} of {sweep.wanted} runs finished",
         about=_facts(sweep), judged=claims.judge(sweep) if paper else [], standing=_standing(sweep),
-        moods={HOLDS: "good", FAILS: "bad"}, about_bans=ABOUT_BANS, final_header=_FINAL_HEADER,
+        moods={HOLDS: "good", FAILS: "bad"}, final_header=_FINAL_HEADER,
         finals=list(_final_rows(sweep)) if own else None,
         report_figures=sweep_figures.report_figures(sweep) if own else [],
         controls=list(_controls(sweep)) if paper else [], curves=[] if paper else sweep_figures.curves(sweep),

@@ -10,7 +10,7 @@ at 95s pause 3 for 2s          # as under a debugger, or a machine that swaps
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
@@ -359,8 +359,3 @@ class _Parser:
             raise line.error(f"peer {peer} is not paused by an earlier line", word)
         if action == "pause" and peer in self.paused:
             raise line.error(f"peer {peer} is paused already", word)
-
-
-def describe(script: Iterable[Change | Event]) -> list[str]:
-    """The lines of a scenario, each once, as they were written."""
-    return list(dict.fromkeys(each.text for each in script if each.text))

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from btard import Experiment
-from btard.launcher.monitor.prometheus import Prometheus
+from btard.launcher.monitor.prometheus_session import Prometheus
 from btard.launcher.monitor.state import Record
 from btard.launcher.run.cluster import run
 from btard.node.errors import BackendError, ConfigError
