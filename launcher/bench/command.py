@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from btard.launcher import files
 from btard.launcher.bench import measure, training
 from btard.launcher.bench.measure import Figures, Spread
 from btard.launcher.bench.training import Share
@@ -29,7 +30,7 @@ def lines(
         raise ConfigError(f"--task {task} and --scaling measure different things; leave one out")
     if task is not None:
         share = training.share(task, peers, steps)
-        yield from [as_json(share).decode().rstrip()] if as_json else share_lines(share)
+        yield from [files.as_json(share).decode().rstrip()] if as_json else share_lines(share)
         return
     counts = SCALING if scaling else (peers,)
     found = []
@@ -39,7 +40,7 @@ def lines(
         if not as_json:
             yield from figure_lines(figures)
     if as_json:
-        yield as_json(found if scaling else found[0]).decode().rstrip()
+        yield files.as_json(found if scaling else found[0]).decode().rstrip()
 
 
 def figure_lines(found: Figures) -> Iterator[str]:

@@ -7,7 +7,7 @@ import shlex
 import click
 from rich.console import Console
 
-from btard.launcher import exits
+from btard.launcher import exits, files
 from btard.launcher.monitor import summary_table
 from btard.launcher.monitor.live_view import shown_path
 from btard.launcher.run import expectations, removals, summary
@@ -45,7 +45,7 @@ def close(
             command.write_logs(result.run_dir)
         console.print(f"report: {shown_path(run_page.write(result.run_dir))}", soft_wrap=True)
     if as_json:
-        click.echo(as_json(result.summary), nl=False)
+        click.echo(files.as_json(result.summary), nl=False)
     problems = expectations.violations(expectations.parse_all(experiment.expect), result.summary)
     for problem in problems:
         click.echo(f"expectation not met: {problem}", err=True)
