@@ -60,7 +60,7 @@ def _python() -> Check:
 
 
 def _packages() -> Iterator[Check]:
-    for name in ("numpy", "pyzmq", "pynacl", "blake3", "msgspec", "click", "rich"):
+    for name in ("numpy", "pyzmq", "pynacl", "blake3", "msgspec", "click", "rich", "jinja2"):
         found = installed(name)
         yield Check(name, "ok", found) if found else Check(name, "fail", "not installed", _INSTALL)
 

@@ -21,21 +21,11 @@ def accuracy(run: RunData) -> Figure | None:
     points = [(float(step), value) for step, value in run.summary.accuracy]
     if not points:
         return None
-    low = 0.0 if min(value for _, value in points) < 0.5 else 0.1 * int(10 * min(value for _, value in points))
-    drawn = chart.draw(
-        "test accuracy by step",
-        _steps(run),
-        Axis("test accuracy", low, 1.0),
-        [Series("test accuracy", points, svg.COLOURS[0])],
-        bands=windows(run),
-        marks=bans(run),
-    )
-    return Figure(
-        "accuracy",
-        "Test accuracy",
-        drawn,
-        "Each active peer evaluates its slice of the test set; the launcher adds the slices.",
-    )
+    low = min(value for _, value in points)
+    axis = Axis("test accuracy", 0.0 if low < 0.5 else 0.1 * int(10 * low), 1.0)
+    drawn = _chart(run, "test accuracy by step", axis, [Series("test accuracy", points, svg.COLOURS[0])])
+    caption = "Each active peer evaluates its slice of the test set; the launcher adds the slices."
+    return Figure("accuracy", "Test accuracy", drawn, caption)
 
 
 def loss(run: RunData) -> Figure | None:
@@ -46,18 +36,18 @@ def loss(run: RunData) -> Figure | None:
     if not lines:
         return None
     high = max(percentile([y for _, y in line.points], 0.999) for line in lines)
-    drawn = chart.draw(
-        "training loss by step",
-        _steps(run),
-        Axis("training loss", 0.0, 1.05 * high or 1.0),
-        lines,
-        bands=windows(run),
-        marks=bans(run),
+    drawn = _chart(run, "training loss by step", Axis("training loss", 0.0, 1.05 * high or 1.0), lines)
+    caption = (
+        "Mini-batch loss, moving average over five steps. An attacker's loss is that of the batch it computed, which "
     )
-    note = "that of the batch it computed, which attacks on the data change."
-    return Figure(
-        "loss", "Training loss", drawn, f"Mini-batch loss, moving average over five steps. An attacker's loss is {note}"
-    )
+    return Figure("loss", "Training loss", drawn, caption + "attacks on the data change.")
+
+
+def _chart(run: RunData, title: str, y: Axis, lines: Sequence[Series]) -> str:
+    """Curves over the run's steps, with its attacks and bans."""
+    steps = Axis("step", 0.0, float(max(1, run.record.run.steps)))
+    bans = [Mark(float(ban.step), f"peer {ban.peer}") for ban in run.summary.bans]
+    return chart.draw(title, steps, y, lines, bands=_windows(run), marks=bans)
 
 
 def peers(run: RunData) -> Figure | None:
@@ -69,19 +59,11 @@ def peers(run: RunData) -> Figure | None:
         validated = [step for step in active if str(peer) in run.view(step)["validators"]]
         rows = [*run.summary.bans, *run.summary.gone, *run.summary.eliminated]
         name = f"peer {peer}" + (" (attacks)" if peer in run.roles else "")
-        lanes.append(
-            timeline.Lane(
-                name,
-                active,
-                validated,
-                attacked.get(peer, ()),
-                {row.step: row.reason for row in rows if row.peer == peer},
-            )
-        )
+        bans = {row.step: row.reason for row in rows if row.peer == peer}
+        lanes.append(timeline.Lane(name, active, validated, attacked.get(peer, ()), bans))
     drawn = timeline.draw("what each peer did", run.record.run.steps, lanes)
-    return Figure(
-        "timeline", "Peers", drawn, "Who was in the roster, validated, attacked (by its own account) and was banned."
-    )
+    caption = "Who was in the roster, validated, attacked (by its own account) and was banned."
+    return Figure("timeline", "Peers", drawn, caption)
 
 
 def traffic(run: RunData) -> Figure | None:
@@ -93,15 +75,9 @@ def traffic(run: RunData) -> Figure | None:
     totals = {(a, b): sum(sent.get(a, {}).get(str(b), {}).values()) for a in range(count) for b in range(count)}
     cells = [[_traffic_cell(a, b, totals[a, b], sent) for b in range(count)] for a in range(count)]
     names = [str(peer) for peer in range(count)]
+    colour, width = matrix.shade(0, max(totals.values()) or 1), 92 if count <= 7 else 46
     drawn = matrix.draw(
-        "bytes sent",
-        names,
-        names,
-        cells,
-        matrix.shade(0, max(totals.values()) or 1),
-        cell_width=92 if count <= 7 else 46,
-        row_label="from",
-        column_label="to",
+        "bytes sent", names, names, cells, colour, cell_width=width, row_label="from", column_label="to"
     )
     return Figure("traffic", "Traffic", drawn, "All bytes of the run between two peers; point at a cell for its kinds.")
 
@@ -120,12 +96,8 @@ def phases(run: RunData) -> Figure | None:
         return None
     virtual = run.record.experiment.backend == "simulated"
     note = "Virtual time of the modelled network, 50 ms a gradient." if virtual else "Wall time at honest peers."
-    return Figure(
-        "phases",
-        "Phases",
-        bars.durations("duration of phases", rows),
-        f"{note} COMMIT holds the computation of the gradient, CLOSE that of a validator's.",
-    )
+    caption = f"{note} COMMIT holds the computation of the gradient, CLOSE that of a validator's."
+    return Figure("phases", "Phases", bars.durations("duration of phases", rows), caption)
 
 
 def waiting(run: RunData) -> Figure | None:
@@ -149,11 +121,8 @@ def honest_loss(run: RunData) -> list[tuple[float, float]]:
 def _loss_of(run: RunData, attackers: bool) -> list[tuple[float, float]]:
     points = []
     for step, views in run.commits.items():
-        known = [
-            view["loss"]
-            for node, view in views.items()
-            if view["loss"] is not None and (node in run.roles) == attackers
-        ]
+        known = [view["loss"] for node, view in views.items()
+                 if view["loss"] is not None and (node in run.roles) == attackers]  # fmt: skip
         if known:
             points.append((float(step), statistics.fmean(known)))
     return points
@@ -168,7 +137,7 @@ def smoothed(points: Sequence[tuple[float, float]], width: int) -> list[tuple[fl
 FIGURES: tuple[Callable[[RunData], Figure | None], ...] = (accuracy, loss, peers, traffic, phases, waiting)
 
 
-def windows(run: RunData) -> list[Band]:
+def _windows(run: RunData) -> list[Band]:
     """When attacks were scheduled: from their start to the last ban of their attackers, or the stop."""
     last = {ban.peer: ban.step for ban in reversed(run.summary.bans)}
     found = []
@@ -178,15 +147,6 @@ def windows(run: RunData) -> list[Band]:
         if end > role.schedule.start:
             found.append(Band(float(role.schedule.start), float(end), "attack"))
     return found
-
-
-def bans(run: RunData) -> list[Mark]:
-    """One mark per ban."""
-    return [Mark(float(ban.step), f"peer {ban.peer}") for ban in run.summary.bans]
-
-
-def _steps(run: RunData) -> Axis:
-    return Axis("step", 0.0, float(max(1, run.record.run.steps)))
 
 
 def _traffic_cell(a: int, b: int, total: int, sent: dict[int, dict[str, dict[str, int]]]) -> matrix.Cell:

@@ -10,7 +10,7 @@ import msgspec
 from blake3 import blake3
 
 from btard.launcher.options import syntax
-from btard.launcher.run.roles import Attackers, assign
+from btard.launcher.run.roles import assign
 from btard.node.config import (
     Arithmetic,
     Contribute,
@@ -193,8 +193,10 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             ConfigError: unknown attack or parameter, or too many attackers.
         """
         schedule = Schedule(self.attack_start, self.attack_every, self.attack_stop, self.attack_probability)
-        attackers = Attackers(self.attack, self.byzantine, self.role, schedule)
-        return assign(attackers, self.peers, self.seeds.attack, self.allow_majority)
+        return assign(
+            self.attack, self.byzantine, self.role, schedule, peers=self.peers, attack_seed=self.seeds.attack,
+            allow_majority=self.allow_majority,
+        )  # fmt: skip
 
     def _check(self) -> None:
         seeds = {"seed": self.seed, "init-seed": self.init_seed, "data-seed": self.data_seed,

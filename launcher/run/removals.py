@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-
 from btard.launcher.run.summary import BanRow, Summary
 
 _CHECK = "`btard-launch check FILE.py` tries out own tasks and rules"
@@ -24,39 +21,26 @@ _SILENT = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Removal:
-    """An honest peer's removal that needs an explanation.
-
-    Args:
-        peer: its id.
-        text: what happened, and the likely cause.
-    """
-
-    peer: int
-    text: str
-
-
-def unexplained(summary: Summary) -> tuple[Removal, ...]:
-    """Honest peers that were banned, or are gone without an event of the scenario or a signal that explains it."""
+def unexplained(summary: Summary) -> dict[int, str]:
+    """Honest peers that were banned, or are gone without an event of the scenario or a signal that explains it: what
+    happened to each, and the likely cause."""
     excused = _hit(summary) | {row.peer for row in summary.returned}
-    banned = (row for row in summary.bans if not row.byzantine)
-    gone = (row for row in summary.gone if not row.byzantine and row.peer not in excused)
-    return tuple(_once([
-        *(Removal(row.peer, f"peer {row.peer} banned at step {row.step} for {row.reason}: {_cause(row)}")
-          for row in banned),
-        *(Removal(row.peer, f"peer {row.peer} gone at step {row.step} ({row.reason}): {_SILENT}") for row in gone),
-    ]))  # fmt: skip
+    found: dict[int, str] = {}
+    for row in summary.bans:
+        if not row.byzantine:
+            text = f"peer {row.peer} banned at step {row.step} for {row.reason}: {_cause(row)}"
+            found.setdefault(row.peer, text)
+    for row in summary.gone:
+        if not row.byzantine and row.peer not in excused:
+            found.setdefault(row.peer, f"peer {row.peer} gone at step {row.step} ({row.reason}): {_SILENT}")
+    return found
 
 
-def eliminated(summary: Summary) -> tuple[Removal, ...]:
-    """Honest peers that left together with one they disagreed with: one of the two is faulty."""
-    return tuple(
-        Removal(row.peer, f"peer {row.peer} at step {row.step} ({row.reason}): it and another accused each other, and "
-                          "of such a pair one is faulty; nobody can tell which")
-        for row in summary.eliminated
-        if not row.byzantine
-    )  # fmt: skip
+def eliminated(summary: Summary) -> list[str]:
+    """What to say of honest peers that left together with one they disagreed with: one of the two is faulty."""
+    why = "it and another accused each other, and of such a pair one is faulty; nobody can tell which"
+    rows = (row for row in summary.eliminated if not row.byzantine)
+    return [f"peer {row.peer} at step {row.step} ({row.reason}): {why}" for row in rows]
 
 
 def _cause(row: BanRow) -> str:
@@ -73,11 +57,3 @@ def _hit(summary: Summary) -> set[int]:
 
 def _signal(exit_code: int) -> bool:
     return exit_code < 0 or exit_code > 128
-
-
-def _once(removals: list[Removal]) -> Iterator[Removal]:
-    seen: set[int] = set()
-    for each in removals:
-        if each.peer not in seen:
-            seen.add(each.peer)
-            yield each

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -15,24 +15,18 @@ _SCHEDULE_KEYS = ("start", "every", "stop", "probability")
 
 
 @dataclass(frozen=True, slots=True)
-class Attackers:
-    """What the user wrote: `attack` for `byzantine` nodes (the highest free ids), and `roles` `ID=ATTACK` each."""
-
-    attack: str | None
-    byzantine: int
-    roles: tuple[str, ...]
-    schedule: Schedule
-
-
-@dataclass(frozen=True, slots=True)
 class _Draft:
     attacks: tuple[Plugin, ...]
     schedule: Schedule
     collude: bool
 
 
-def assign(attackers: Attackers, peers: int, attack_seed: int, allow_majority: bool) -> dict[int, Role]:
-    """The role of each Byzantine node, by genesis id.
+def assign(
+    attack: str | None, byzantine: int, roles: Sequence[str], schedule: Schedule,
+    *, peers: int, attack_seed: int, allow_majority: bool,
+) -> dict[int, Role]:  # fmt: skip
+    """The role of each Byzantine node, by genesis id: `attack` for `byzantine` nodes, the highest free ids, and `roles`
+    written as `ID=ATTACK`.
 
     All attackers know each other, and so do not accuse each other, but for those whose role says `collude=false`:
     such a one is on its own.
@@ -40,14 +34,18 @@ def assign(attackers: Attackers, peers: int, attack_seed: int, allow_majority: b
     Raises:
         ConfigError: unknown attack, parameter or id, a bad schedule, or no honest majority left.
     """
-    _check_counts(attackers, peers)
-    _schedule(attackers.schedule, {}, "--attack ")
-    drafts = _explicit(attackers, peers)
-    if attackers.attack is not None:
-        draft = _draft(attackers.attack, attackers.schedule, "--attack ")
+    _check_counts(attack, byzantine, peers)
+    _schedule(schedule, {}, "--attack ")
+    drafts = _explicit(roles, schedule, peers)
+    if attack is not None:
+        draft = _draft(attack, schedule, "--attack ")
         free = [peer for peer in reversed(range(peers)) if peer not in drafts]
-        drafts |= dict.fromkeys(free[: attackers.byzantine], draft)
-    _check_majority(attackers, len(drafts), peers, allow_majority)
+        drafts |= dict.fromkeys(free[:byzantine], draft)
+    count, limit = len(drafts), majority_limit(peers)
+    if count > limit and not allow_majority:
+        asked = f"{count} attackers (--byzantine and --role)" if roles else f"--byzantine {count}"
+        use = f"use at most {limit}" if limit else "use none"
+        raise ConfigError(f"{asked} of {peers} leaves no honest majority; {use}, or --allow-majority")
     return _with_accomplices(dict(sorted(drafts.items())), attack_seed)
 
 
@@ -66,28 +64,18 @@ def describe(role: Role) -> str:
     return f"{'+'.join(syntax.written(each) for each in role.attacks)} {when}"
 
 
-def _check_counts(attackers: Attackers, peers: int) -> None:
-    count = attackers.byzantine
+def _check_counts(attack: str | None, count: int, peers: int) -> None:
     if not 0 <= count <= peers:
         raise ConfigError(f"--byzantine {count} must lie between 0 and --peers {peers}")
-    if count > 0 and attackers.attack is None:
+    if count > 0 and attack is None:
         raise ConfigError(f"--byzantine {count} has no attack; add --attack NAME (`btard-launch attacks` lists them)")
-    if count == 0 and attackers.attack is not None:
-        raise ConfigError(f"--attack {attackers.attack} has no attacker; add --byzantine 1")
+    if count == 0 and attack is not None:
+        raise ConfigError(f"--attack {attack} has no attacker; add --byzantine 1")
 
 
-def _check_majority(attackers: Attackers, count: int, peers: int, allow_majority: bool) -> None:
-    limit = majority_limit(peers)
-    if count <= limit or allow_majority:
-        return
-    asked = f"--byzantine {count}" if not attackers.roles else f"{count} attackers (--byzantine and --role)"
-    use = f"use at most {limit}" if limit else "use none"
-    raise ConfigError(f"{asked} of {peers} leaves no honest majority; {use}, or --allow-majority")
-
-
-def _explicit(attackers: Attackers, peers: int) -> dict[int, _Draft]:
+def _explicit(roles: Sequence[str], schedule: Schedule, peers: int) -> dict[int, _Draft]:
     drafts: dict[int, _Draft] = {}
-    for text in attackers.roles:
+    for text in roles:
         left, equals, right = text.partition("=")
         if not equals or not left.strip().isdecimal():
             raise ConfigError(f"--role {text} is not ID=ATTACK; write for example --role 4=noise:start=300")
@@ -96,7 +84,7 @@ def _explicit(attackers: Attackers, peers: int) -> dict[int, _Draft]:
             raise ConfigError(f"--role {text}: there is no peer {peer}; ids run from 0 to {peers - 1}")
         if peer in drafts:
             raise ConfigError(f"--role {text}: peer {peer} has a role already; join attacks with '+'")
-        drafts[peer] = _draft(right, attackers.schedule, f"--role {peer}=")
+        drafts[peer] = _draft(right, schedule, f"--role {peer}=")
     return drafts
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from btard.launcher.run.roles import Attackers, assign, describe, majority_limit
+from btard.launcher.run.roles import assign, describe, majority_limit
 from btard.node.config import Plugin, Role, Schedule
 from btard.node.errors import ConfigError
 
@@ -13,7 +13,8 @@ def roles(
     attack: str | None = None, byzantine: int = 0, role: tuple[str, ...] = (), schedule: Schedule | None = None,
     peers: int = 6, allow_majority: bool = False,
 ) -> dict[int, Role]:  # fmt: skip
-    return assign(Attackers(attack, byzantine, role, schedule or Schedule()), peers, 11, allow_majority)
+    when = schedule or Schedule()
+    return assign(attack, byzantine, role, when, peers=peers, attack_seed=11, allow_majority=allow_majority)
 
 
 def test_the_short_form_takes_the_highest_ids() -> None:
