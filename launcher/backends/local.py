@@ -191,11 +191,7 @@ def call_aside(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T
         BackendError: the process was killed.
         Exception: whatever the function raises.
     """
-    with (
-        server_environment(),
-        without_main(),
-        ProcessPoolExecutor(1, mp_context=context()) as pool,
-    ):
+    with server_environment(), without_main(), ProcessPoolExecutor(1, mp_context=context()) as pool:
         try:
             return pool.submit(function, *args, **kwargs).result()
         except BrokenProcessPool as error:

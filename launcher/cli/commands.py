@@ -36,12 +36,7 @@ _import_option = click.option(
 
 @click.command(short_help="Check a finished run and all that it says of itself.")
 @_run_dir
-@click.option(
-    "--data-dir",
-    metavar="DIR",
-    type=_PATH,
-    help="where data sets lie [the run's folder, or this machine's]",
-)
+@click.option("--data-dir", metavar="DIR", type=_PATH, help="where data sets lie [the run's folder, or this machine's]")
 @click.option("--import", "imports", metavar="FILE.py", multiple=True, type=_PATH,
               help="file that the run was made with, if you trust it (repeatable)")  # fmt: skip
 @click.option("--explain", is_flag=True, help="tell the story of every ban and dispute in words")

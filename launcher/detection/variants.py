@@ -104,8 +104,7 @@ def bought_draws(setting: Setting, buying: Buying, horizon: int) -> Lasted:
 
     made = chain({first: 1.0}, moves)
     return Lasted(
-        absorbed(made, lambda state: True, horizon),
-        absorbed(made, lambda state: state.fresh + state.back > 0, horizon),
+        absorbed(made, lambda state: True, horizon), absorbed(made, lambda state: state.fresh + state.back > 0, horizon)
     )
 
 

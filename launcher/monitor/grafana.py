@@ -173,14 +173,8 @@ def push(url: str, auth: str | None, files: Sequence[Path]) -> list[str]:
         _folder(api)
         for path in files:
             content = {**json.loads(path.read_text()), "id": None}
-            made = api.dashboard.update_dashboard(
-                {
-                    "dashboard": content,
-                    "folderUid": FOLDER,
-                    "overwrite": True,
-                    "message": "btard-launch dashboards push",
-                }
-            )
+            saved = {"dashboard": content, "folderUid": FOLDER, "overwrite": True}
+            made = api.dashboard.update_dashboard({**saved, "message": "btard-launch dashboards push"})
             written.append(url.rstrip("/") + str(made["url"]))
     return written
 

@@ -15,16 +15,7 @@ from btard.launcher.files import disk_error
 from btard.launcher.monitor.state import Record, RunState
 from btard.node.errors import DataError
 from btard.node.storage import journal
-from btard.node.storage.records import (
-    Banned,
-    Evaluated,
-    Finished,
-    JournalReader,
-    Line,
-    Returned,
-    open_regular,
-    shown,
-)
+from btard.node.storage.records import Banned, Evaluated, Finished, JournalReader, Line, Returned, open_regular, shown
 
 _PLAIN = (str, int, float, type(None))
 

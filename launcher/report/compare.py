@@ -59,10 +59,7 @@ def _runs(a: RunData, b: RunData) -> tuple[list[Line], str]:
     lines = [*_options(a, b), *_scores(a, b)]
     names = _names(a.path, b.path)
     figures = [figure for figure in (_accuracy(a, b, names), _loss(a, b, names)) if figure is not None]
-    tables = [
-        ("Differences", ("", *names, "B less A"), lines, (3,)),
-        ("Bans", ("", *names), list(_bans(a, b)), ()),
-    ]
+    tables = [("Differences", ("", *names, "B less A"), lines, (3,)), ("Bans", ("", *names), list(_bans(a, b)), ())]
     return lines, _page(names, tables, figures)
 
 

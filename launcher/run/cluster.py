@@ -235,12 +235,8 @@ def _reason_to_stop(current: _Run) -> tuple[str, str] | None:
     if missing and any(node in current.exits for node in missing):
         return FAILED, exit_report.first_problem(current.directory, current.state, current.exits)
     if missing and time.monotonic() - current.started > BIND_SECONDS:
-        names = ", ".join(map(str, missing))
-        return (
-            FAILED,
-            f"node {names} did not bind its sockets within {BIND_SECONDS:.0f} s of their start; "
-            f"see {current.directory}/logs",
-        )
+        problem = f"did not bind its sockets within {BIND_SECONDS:.0f} s of their start; see {current.directory}/logs"
+        return FAILED, f"node {', '.join(map(str, missing))} {problem}"
     return None
 
 
