@@ -48,7 +48,7 @@ MODULES = dict(
         "launcher.pace launcher.run.summary",
         "launcher.pages launcher.cli.commands",
         "launcher.plan launcher.run.plan",
-        "launcher.play launcher.run.player",
+        "launcher.play launcher.run.cluster",
         "launcher.plugins launcher.run.plugin_trial",
         "launcher.prometheus launcher.monitor.prometheus_session",
         "launcher.removals launcher.run.removals",

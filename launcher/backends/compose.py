@@ -120,7 +120,7 @@ class ComposeBackend:
         self._listen(self._events, self._took_event)
         sizes = map(str, (len(configs), configs[0].run.steps, self._dimension))
         mirrored = ("observer", "python", "-m", "btard.launcher.containers.mirror", *sizes)
-        self._stream = project.spawn(*alone, *mirrored)
+        self._stream = engine.spawn(project.command(*alone, *mirrored))
         self._listen(self._stream, self._took_change)
         beside = ["observer", *(["prometheus"] if monitored else [])]
         project.run("up", "--detach", "--no-deps", "--no-build", *beside)

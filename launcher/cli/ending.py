@@ -46,7 +46,7 @@ def close(
         console.print(f"report: {shown_path(run_page.write(result.run_dir))}", soft_wrap=True)
     if as_json:
         click.echo(files.as_json(result.summary), nl=False)
-    problems = expectations.violations(expectations.parse_all(experiment.expect), result.summary)
+    problems = expectations.violations([expectations.parse(each) for each in experiment.expect], result.summary)
     for problem in problems:
         click.echo(f"expectation not met: {problem}", err=True)
     removed = bool(removals.unexplained(result.summary)) and not experiment.allow_honest_removals

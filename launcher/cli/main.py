@@ -208,7 +208,7 @@ def _version(context: click.Context) -> None:
 def _show_config(resolved: Settings) -> None:
     from btard.launcher.options import sources
 
-    rows = sources.show(resolved)
+    rows = sources.show(resolved.experiment, resolved.sources)
     widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
     for name, value, source in rows:
         click.echo(f"{name:{widths[0]}} = {value:{widths[1]}}  # {source}")

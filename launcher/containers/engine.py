@@ -137,14 +137,6 @@ class Project:
             raise BackendError(explained(arguments[0], done.stderr.decode(errors="replace")))
         return done.stdout.decode(errors="replace")
 
-    def spawn(self, *arguments: str) -> subprocess.Popen[bytes]:
-        """Start a Compose command whose output is read as it comes.
-
-        Raises:
-            BackendError: it cannot be started.
-        """
-        return spawn(self.command(*arguments))
-
     def container(self, service: str, *filters: str) -> str:
         """The id of a service's container, empty if there is none.
 

@@ -15,7 +15,6 @@ from btard.launcher.network import traffic
 from btard.node.config import Role
 from btard.node.metrics import declarations
 from btard.node.metrics.declarations import Group
-from btard.node.metrics.http import MetricsEndpoint
 from btard.node.metrics.registry import MetricRegistry
 
 HONEST = "none"
@@ -78,15 +77,6 @@ class GroundTruth:
         self._expected = 0
         self._start()
 
-    def serve(self, address: str) -> MetricsEndpoint:
-        """Serve `/metrics` on HOST:PORT.
-
-        Raises:
-            ConfigError: the address is not HOST:PORT.
-            BackendError: it cannot be bound.
-        """
-        return MetricsEndpoint(address, self.registry)
-
     def saw(self, records: Sequence[Record]) -> list[Event]:
         """Bring the metrics up to date after these records were folded into the state; returns what is new in them."""
         if not records:
@@ -100,12 +90,8 @@ class GroundTruth:
         self._expect_bytes()
         found = [*self._attacks(records), *self._removals(records), *self._others(records), *self._end(now_s)]
         for event in found:
-            self.happened(event.name)
+            board.counter("scenario_event_total", event=event.name).inc()
         return found
-
-    def happened(self, event: str) -> None:
-        """Count an event of the run, or of a scenario that is played to it."""
-        self._board.counter("scenario_event_total", event=event).inc()
 
     def scored(self, final_accuracy: float | None) -> None:
         """The run is over: its final accuracy, as in the summary."""

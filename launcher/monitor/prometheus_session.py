@@ -194,7 +194,7 @@ class Exporter:
         """
         self.inner.began(plan, run_dir, state)
         self.truth = GroundTruth(plan.roles, state, plan.dimension)
-        self.exposition = self.truth.serve(self._address)
+        self.exposition = MetricsEndpoint(self._address, self.truth.registry)
 
     def saw(self, records: Sequence[Record]) -> None:
         """Bring the metrics up to date."""

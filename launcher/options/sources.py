@@ -98,13 +98,11 @@ def by_field(table: Mapping[str, Any], what: str) -> dict[str, Any]:
     return result
 
 
-def show(settings: Settings) -> list[tuple[str, str, str]]:
+def show(experiment: Experiment, sources: Mapping[str, str]) -> list[tuple[str, str, str]]:
     """Each option's name, value and source, as `--show-config` prints them."""
-    rows = []
-    for option in OPTIONS:
-        value = getattr(settings.experiment, option.field)
-        rows.append((option.field.replace("_", "-"), _as_text(option, value), settings.sources[option.field]))
-    return rows
+    values = {option: getattr(experiment, option.field) for option in OPTIONS}
+    return [(option.field.replace("_", "-"), _as_text(option, value), sources.get(option.field, ""))
+            for option, value in values.items()]  # fmt: skip
 
 
 def _as_text(option: Option, value: object) -> str:

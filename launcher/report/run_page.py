@@ -43,14 +43,13 @@ def render(run: RunData) -> str:
     record, experiment = run.record, run.record.experiment
     who = ", ".join(f"peer {peer}: {describe(role)}" for peer, role in run.roles.items()) or "nobody attacks"
     butterfly = record.run.topology == "butterfly"  # a comparison run has no evidence
-    settings = sources.Settings(experiment, {option.field: record.sources.get(option.field, "") for option in OPTIONS})
     return templates.write(
         "run.html", title=f"Run {run.path.name}", lead=f"{record.started}; {who}", about=_facts(run),
         figures=[figure for draw in FIGURES if (figure := draw(run)) is not None], bans=list(_bans(run)),
         story=_story(run), repeat=shlex.join(repeat(experiment)),
         check=shlex.join(check_command(run.path.absolute(), experiment.imports)) if butterfly else "",
-        score=summary_rows(run.summary, experiment), options=sources.show(settings), seeds=_seeds(run),
-        versions=_versions(run),
+        score=summary_rows(run.summary, experiment), options=sources.show(experiment, record.sources),
+        seeds=_seeds(run), versions=_versions(run),
     )  # fmt: skip
 
 

@@ -69,15 +69,6 @@ def parse(text: str) -> Expectation:
     return Expectation(text.strip(), path, match[2], value)
 
 
-def parse_all(texts: Sequence[str]) -> tuple[Expectation, ...]:
-    """Read several.
-
-    Raises:
-        ConfigError: as `parse`.
-    """
-    return tuple(parse(text) for text in texts)
-
-
 def violations(expected: Sequence[Expectation], summary: Summary) -> list[str]:
     """What the summary does not meet, one line each."""
     fields: dict[str, object] = msgspec.to_builtins(summary)

@@ -102,7 +102,8 @@ def quick_check(experiment: Experiment) -> None:
         raise ConfigError(
             f"--topology {experiment.topology} is a comparison run, which takes one process; add --backend simulated"
         )
-    expectations.parse_all(experiment.expect)
+    for text in experiment.expect:
+        expectations.parse(text)
     shaping.check(experiment)
     if network.of(experiment) is not None and experiment.topology != "butterfly":
         raise ConfigError(

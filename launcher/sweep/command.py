@@ -9,7 +9,7 @@ import click
 from rich.console import Console
 
 from btard.launcher import exits
-from btard.launcher.run import expectations, plan
+from btard.launcher.run import plan
 from btard.launcher.sweep import engine
 from btard.launcher.sweep.engine import Outcome, Wish
 from btard.launcher.sweep.grid import Cell, describe, varied
@@ -84,9 +84,7 @@ def _check_all(cells: Sequence[Cell]) -> None:
     names = varied(cells)
     for cell in cells:
         try:
-            plan.quick_check(cell.experiment)
             plan.make(cell.experiment)
-            expectations.parse_all(cell.experiment.expect)
         except ConfigError as error:
             raise ConfigError(f"cell {describe(cell, names)!r}: {error}") from error
 

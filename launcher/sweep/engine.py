@@ -5,11 +5,11 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 import msgspec
 
@@ -24,7 +24,7 @@ from btard.launcher.run.summary import FINISHED, INTERRUPTED
 from btard.launcher.sweep import rows
 from btard.launcher.sweep.grid import Cell
 from btard.launcher.sweep.rows import Row
-from btard.launcher.sweep.store import PROBLEM, Claim, Store
+from btard.launcher.sweep.store import PROBLEM, Store
 from btard.node.errors import BtardError
 
 DONE, WRONG, STOPPED = "done", "failed", "interrupted"
@@ -55,7 +55,7 @@ class Running:
     """A cell under way; `state` is there once its workers are being started."""
 
     cell: Cell
-    claim: Claim
+    claim: BinaryIO
     cost: int
     began: float = field(default_factory=time.monotonic)
     state: RunState | None = None
@@ -189,12 +189,11 @@ class _Floor:
             return True
         self._started += 1
         running = self._running[cell.id] = Running(cell, claim, wanted)
-        attempt = _Attempt(self._store, running, self._wish, interrupts, self._ends.put)
-        threading.Thread(target=attempt.carry_out, name=f"cell {cell.id}", daemon=True).start()
+        threading.Thread(target=self._attempt, args=(running, interrupts), name=f"cell {cell.id}", daemon=True).start()
         return True
 
     def _settle(self, ended: Ended) -> None:
-        self._running.pop(ended.cell.id).claim.release()
+        self._running.pop(ended.cell.id).claim.close()
         if ended.outcome == DONE:
             self.done.append(ended.cell)
             self._store.publish()
@@ -204,30 +203,19 @@ class _Floor:
             self.failed.append(ended)
         self._watcher.ended(ended)
 
-
-class _Attempt:
-    """One attempt at one cell, in a thread of its own."""
-
-    def __init__(
-        self, store: Store, running: Running, wish: Wish, interrupts: Interrupts, tell: Callable[[Ended], None]
-    ) -> None:
-        self._store, self._running, self._wish = store, running, wish
-        self._interrupts, self._tell = interrupts, tell
-
-    def carry_out(self) -> None:
-        """Run, score and keep the cell; whatever happens, its end is told."""
-        cell = self._running.cell
-        where = self._store.attempt(cell.id)
+    def _attempt(self, running: Running, interrupts: Interrupts) -> None:
+        """Run, score and keep a cell, in a thread of its own; whatever happens, its end is told."""
+        where = self._store.attempt(running.cell.id)
         try:
-            self._tell(self._run(cell, where))
+            self._ends.put(self._carry_out(running, where, interrupts))
         except Exception as error:
             problem = str(error) if isinstance(error, BtardError) else f"{type(error).__name__}: {error}"
-            self._tell(self._rejected(cell, where, problem))
+            self._ends.put(self._rejected(running.cell, where, problem))
 
-    def _run(self, cell: Cell, where: Path) -> Ended:
+    def _carry_out(self, running: Running, where: Path, interrupts: Interrupts) -> Ended:
+        cell = running.cell
         experiment = msgspec.structs.replace(cell.experiment, run_dir=str(where))
-        result = cluster.run(experiment, _Follower(self._running), interrupts=self._interrupts)
-        made = result.summary
+        made = cluster.run(experiment, _Follower(running), interrupts=interrupts).summary
         if made.outcome == INTERRUPTED:
             self._store.drop(where)
             return Ended(cell, STOPPED)

@@ -9,6 +9,10 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
+
+Axes: TypeAlias = Mapping[str, Sequence[object]]
+"""Field of `Experiment` to the values it takes, as a sweep file would write them."""
 
 ATTACKS = ("noise", "label_shuffle", "sign_flip", "label_flip", "constant_direction")
 AGGRESSIVE, MILD, CLEAN = "aggressive", "mild", "clean"
@@ -30,7 +34,7 @@ CAREERS = (1, 13, 17, 18, 4, 20, 94, 2, 826)
 """Protocol seeds under which two attackers of six from step 100 on last 4, 6, 8, 9, 10, 13, 18, 21 and 29 steps: the
 quantiles 0.1, 0.25, 0.4, 0.5, 0.6, 0.75, 0.9, 0.95 and 0.99 (launcher/detection/careers.py)."""
 
-REPORT: Mapping[str, Sequence[object]] = {"tau": [5.0], "steps": [900], "attack_start": [100], "on_ban": ["reform"],
+REPORT: Axes = {"tau": [5.0], "steps": [900], "attack_start": [100], "on_ban": ["reform"],
                                              "undo": [0]}  # fmt: skip
 """The setting of the report's runs: what was applied stays applied."""
 
@@ -40,12 +44,12 @@ class Block:
     """A product of option values, and what its cells are called.
 
     Args:
-        axes: field of `Experiment` to its values, as a sweep file would write them.
+        axes: what is multiplied.
         labels: `scheme` (clean, aggressive, mild, ...) and `control` (what differs from the report's setting), or
             `label` (of its curve) and `chart` (the figure that the curve is drawn in).
     """
 
-    axes: Mapping[str, Sequence[object]]
+    axes: Axes
     labels: Mapping[str, str]
 
 
@@ -72,8 +76,8 @@ def paper(quick: bool) -> list[Block]:
 
 
 def _repeat(
-    setting: Mapping[str, Sequence[object]],
-    schemes: Mapping[str, Mapping[str, Sequence[object]]],
+    setting: Axes,
+    schemes: Mapping[str, Axes],
     labels: Mapping[str, str] | None = None,
 ) -> list[Block]:
     """Clean runs and all attacks, in one setting."""
@@ -84,9 +88,7 @@ def _repeat(
     ]
 
 
-def _removed(
-    setting: Mapping[str, Sequence[object]], schemes: Mapping[str, Mapping[str, Sequence[object]]]
-) -> list[Block]:
+def _removed(setting: Axes, schemes: Mapping[str, Axes]) -> list[Block]:
     """The attacks, where a ban is for ever."""
     return [
         Block({**setting, **axes, "on_ban": ["remove"]}, {"scheme": scheme, "control": "remove"})
@@ -94,9 +96,7 @@ def _removed(
     ]
 
 
-def _controls(
-    setting: Mapping[str, Sequence[object]], schemes: Mapping[str, Mapping[str, Sequence[object]]]
-) -> list[Block]:
+def _controls(setting: Axes, schemes: Mapping[str, Axes]) -> list[Block]:
     """What the report lacks: no defence, clipping alone, other radii."""
     changed: dict[str, dict[str, Sequence[object]]] = {
         "undefended mean": {"rule": ["mean"], "validators": [0]},

@@ -8,13 +8,12 @@ either is there with its row, or is not there at all. `work/` holds attempts, `f
 from __future__ import annotations
 
 import fcntl
-import os
 import secrets
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import msgspec
 
@@ -48,19 +47,6 @@ class Record(msgspec.Struct, frozen=True):
     name: str
     argv: list[str]
     cells: list[Listed]
-
-
-class Claim:
-    """The right to run one cell; lost with the process that holds it."""
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-
-    def release(self) -> None:
-        """Let others run the cell."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
 
 
 class Store:
@@ -118,18 +104,19 @@ class Store:
             words = []
         return "failed before" + (f": {' '.join(words)}" if words else "")
 
-    def claim(self, cell_id: str) -> Claim | None:
-        """The right to run a cell, None if somebody else has it; attempts that died are cleared away."""
-        descriptor = _open(self.path / "claims" / cell_id)
+    def claim(self, cell_id: str) -> BinaryIO | None:
+        """The right to run a cell, until it is closed or its process ends; None if somebody else has it. Attempts that
+        died are cleared away."""
+        lock = _open(self.path / "claims" / cell_id)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            os.close(descriptor)
+            lock.close()
             return None
         for stale in (self.path / "work").glob(f"{cell_id}-*"):
             # Its processes may still be about to end; whatever they write now is nobody's.
             shutil.rmtree(stale, ignore_errors=True)
-        return Claim(descriptor)
+        return lock
 
     def attempt(self, cell_id: str) -> Path:
         """A fresh place for a run directory."""
@@ -180,18 +167,15 @@ class Store:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        descriptor = _open(self.path / "claims" / "sweep")
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with _open(self.path / "claims" / "sweep") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
             yield
-        finally:
-            os.close(descriptor)
 
 
-def _open(lock: Path) -> int:
-    """A descriptor to lock; the directory may be there and still not be ours to write."""
+def _open(lock: Path) -> BinaryIO:
+    """A file to lock; the directory may be there and still not be ours to write."""
     try:
-        return os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        return lock.open("ab")
     except OSError as error:
         raise disk_error(error, lock, OPTION) from error
 

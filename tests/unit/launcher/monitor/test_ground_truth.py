@@ -12,6 +12,7 @@ from prometheus_client import generate_latest
 from btard.launcher.monitor.ground_truth import Event, GroundTruth
 from btard.launcher.monitor.state import RunState
 from btard.node.config import Plugin, Role, Schedule
+from btard.node.metrics.http import MetricsEndpoint
 from tests.scraping import Values, parse, scrape
 
 FLIP = Role((Plugin("sign_flip"), Plugin("lie_checksum")), Schedule(start=2, stop=4, every=3), (3,))
@@ -152,7 +153,7 @@ def test_above_16_peers_the_truth_tells_their_states() -> None:
 @pytest.mark.sockets
 def test_it_is_served_with_the_final_accuracy(state: RunState) -> None:
     truth = GroundTruth({}, state)
-    with closing(truth.serve("127.0.0.1:0")) as served:
+    with closing(MetricsEndpoint("127.0.0.1:0", truth.registry)) as served:
         assert math.isnan(scrape(served.address)["btard_final_accuracy_ratio"][()]), "not known yet"
         truth.scored(0.875)
         assert scrape(served.address)["btard_final_accuracy_ratio"] == {(): 0.875}

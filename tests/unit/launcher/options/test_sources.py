@@ -119,7 +119,8 @@ def test_shown_values_can_be_read_back(tmp_path: Path) -> None:
     given = {"role": ("4=noise",), "expect": ("steps==1", 'outcome=="finished"'), "tau": "7.5", "timeout": "5m"}
     first = sources.resolve(given, {}, None)
     path = tmp_path / "shown.toml"
-    path.write_text("\n".join(f"{name} = {value}  # {source}" for name, value, source in sources.show(first)))
+    shown = sources.show(first.experiment, first.sources)
+    path.write_text("\n".join(f"{name} = {value}  # {source}" for name, value, source in shown))
     assert sources.resolve({}, {}, str(path)).experiment == first.experiment
     defaults = sources.resolve({}, {}, None).experiment
     assert defaults == Experiment()

@@ -144,7 +144,7 @@ def test_an_attempt_that_died_before_its_rename_counts_for_nothing(tmp_path: Pat
     assert claim is not None
     assert not attempt.exists()
     assert store.claim(cell.id) is None, "somebody has it"
-    claim.release()
+    claim.close()
     assert store.claim(cell.id) is not None
 
 
