@@ -6,6 +6,7 @@ the launcher does for processes of its own. Any node may be hostile: what its fi
 
 from __future__ import annotations
 
+import signal
 import socket
 import sys
 import time
