@@ -14,7 +14,7 @@ from btard import moved
 from tests.imports import ROOT, graph, sources
 
 FMT_SKIP = "# fmt" + ": skip"
-BUDGET = {"node": 85, "launcher": 134, "tests": 392, "docs": 11}
+BUDGET = {"node": 85, "launcher": 124, "tests": 392, "docs": 11}
 """How often the formatter is overruled. Lower it with every one that goes."""
 
 ALIVE: Mapping[str, str] = {
