@@ -187,7 +187,7 @@ TYPES = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    {}"
         (
             "btard.node.protocol.state.state",
             "from btard.node.protocol.api import events",
-            "a circle that is not listed: btard.node.protocol.api.events, btard.node.protocol.attempt.attempt",
+            "a circle that is not listed: btard.node.protocol.api.events, btard.node.protocol.attempt.record",
         ),
         (
             "btard.node.protocol.state.undo_window",

@@ -336,4 +336,20 @@ def _catalogue(entries: Any) -> None:
         wrap.echo(f"    source: {entry.source}", 6)
 
 
-ALL = (verify, status, logs, stop, clean, sweep, report, compare, export, dashboards, attacks, rules, tasks, optimisers, check)
+ALL = (
+    verify,
+    status,
+    logs,
+    stop,
+    clean,
+    sweep,
+    report,
+    compare,
+    export,
+    dashboards,
+    attacks,
+    rules,
+    tasks,
+    optimisers,
+    check,
+)
