@@ -21,7 +21,18 @@ from btard.node.errors import ConfigError
 from btard.node.plugins import extensions
 
 _PATH = click.Path(path_type=Path)
-_run_dir = click.argument("run_dir", metavar="[RUN]", required=False, type=_PATH)
+
+
+class RunPath(click.Path):
+    """A run directory, or its name below `runs/`."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """The directory; whether it is a run's is for its reader to say."""
+        path, below = Path(value), Path("runs") / value
+        return below if not path.exists() and below.is_dir() else path
+
+
+_run_dir = click.argument("run_dir", metavar="[RUN]", required=False, type=RunPath())
 data_dir_option = click.option("--data-dir", metavar="DIR", help="where data sets lie [~/.cache/btard/data]")
 
 _PUBLIC_DATA = "private data cannot be used: gradients are recomputed from public data"
@@ -90,26 +101,31 @@ def stop(run_dir: Path | None) -> None:
 
 @click.command(short_help="Show what runs take of the disk, and remove old ones.")
 @click.argument("where", metavar="[DIR]", default=Path("runs"), type=_PATH)
-@click.option("--older-than", metavar="TIME", help="only runs not written to for so long, e.g. 36h")
-@click.option("--larger-than", metavar="MB", type=click.FloatRange(0), help="only runs of so many MB or more")
+@click.option("--older-than", metavar="TIME", help="only runs not written to for so long, e.g. 36h or 7d")
+@click.option("--larger-than", metavar="SIZE", help="only runs that take so much or more, e.g. 500MB")
 @click.option("--delete", is_flag=True, help="remove what is listed, but for runs that are running")
-def clean(where: Path, older_than: str | None, larger_than: float | None, delete: bool) -> None:
+def clean(where: Path, older_than: str | None, larger_than: str | None, delete: bool) -> None:
     """Show the runs in DIR [runs] with their age and what each part of them takes; --delete removes them.
 
-    Checkpoints are what `resume` needs, evidence what `verify` does. Without --older-than or --larger-than nothing is
-    removed.
+    Checkpoints are what `resume` needs, evidence what `verify` does. With both --older-than and --larger-than a run has
+    to be both; --delete needs one of them.
     """
     from btard.launcher.options import syntax
     from btard.launcher.run import cleaning
 
     if delete and older_than is None and larger_than is None:
         raise click.UsageError("--delete needs --older-than or --larger-than; --older-than 0s means every run")
-    age_s = 0.0 if older_than is None else syntax.latency(older_than)
-    found = cleaning.chosen(cleaning.find(where), age_s, 1e6 * (larger_than or 0.0))
+    with syntax.naming("--older-than"):
+        age_s = 0.0 if older_than is None else syntax.latency(older_than)
+    with syntax.naming("--larger-than"):
+        size = 0.0 if larger_than is None else syntax.size(larger_than)
+    found = cleaning.chosen(cleaning.find(where), age_s, size)
     if delete:
         found = [kept for kept in found if not kept.running]
     for line in cleaning.lines(found):
-        click.echo(line)
+        wrap.echo(line, 20)
+    if found and not delete:
+        wrap.echo("nothing is removed; with --older-than or --larger-than, --delete removes what is listed")
     if delete:
         cleaning.remove(found)
         click.echo(f"removed {len(found)}")
@@ -182,7 +198,7 @@ def compare(a: Path, b: Path, out: Path) -> None:
 
 
 @click.command()
-@click.argument("run_dir", metavar="RUN", type=_PATH)
+@click.argument("run_dir", metavar="RUN", type=RunPath())
 @click.argument("target", metavar="[DEST]", required=False, type=_PATH)
 @click.option("--onnx", is_flag=True, help="model.onnx, for Netron (the default)")
 @click.option("--tensorboard", is_flag=True, help="TensorBoard event files")
@@ -303,23 +319,27 @@ def check(files: Sequence[Path], data_dir: str | None) -> None:
     """Try out the attacks, rules, tasks and optimisers of files, and of installed packages, as a run would use them.
 
     Gradients and aggregates are computed twice in one process and once in a fresh one: others must find the same bits
-    (exit 2 if something cannot be used; `run` and `--dry-run` check what they use themselves).
+    (exit 2 if something cannot be used, 3 if a task's data are not there; `run` and `--dry-run` check what they use
+    themselves).
     """
     from btard.launcher.run import data, plugin_trial
 
-    found = plugin_trial.check_files(
-        [str(path) for path in files], data.directory(data_dir or os.environ.get("BTARD_DATA_DIR"))
-    )
+    where = data.directory(data_dir or os.environ.get("BTARD_DATA_DIR"))
+    found = plugin_trial.check_files([str(path) for path in files], where)
     if not found:
-        names = ", ".join(map(str, files)) or "no installed package"
-        raise ConfigError(f"{names} registers no attack, rule, task or optimiser; write one as docs/extending.md shows")
+        names = ", ".join(map(str, files)) + " registers no" if files else "no installed package registers an"
+        raise ConfigError(f"{names} attack, rule, task or optimiser; write one as docs/extending.md shows")
     for each in found:
         word = "fail" if each.problem else "skip" if each.skipped else "ok"
-        reason = each.problem or each.skipped
+        reason = each.problem or (
+            f"not tried: {each.skipped}; data sets are looked for in {where}" if each.skipped else ""
+        )
         wrap.echo(f"{word:4}  {each.name}" + (f": {reason}" if reason else ""), 6)
         if each.trace:
             click.echo("".join(f"      {line}\n" for line in each.trace.splitlines()), nl=False, err=True)
-    raise SystemExit(exits.USAGE if any(each.problem for each in found) else exits.OK)
+    untried = any(each.skipped and each.kind == "task" for each in found)
+    failed = any(each.problem for each in found)
+    raise SystemExit(exits.USAGE if failed else exits.PREFLIGHT if untried else exits.OK)
 
 
 def _catalogue(entries: Any) -> None:

@@ -103,11 +103,11 @@ def run(
 
 
 @cli.command("resume")
-@click.argument("run_dir", metavar="RUN", type=click.Path(path_type=Path))
+@click.argument("run_dir", metavar="[RUN]", required=False, type=commands.RunPath())
 @click.option("--timeout", metavar="TIME", help="stop the run after this time (exit 5)")
 @click.option("--json", "as_json", is_flag=True, help="summary.json on stdout, progress on stderr")
-def resume_run(run_dir: Path, timeout: str | None, as_json: bool) -> None:
-    """Go on with a run that was stopped or killed.
+def resume_run(run_dir: Path | None, timeout: str | None, as_json: bool) -> None:
+    """Go on with a run that was stopped or killed [the latest].
 
     Each node goes on where it was; at most the step that was open is done again, with the same result. What the run
     was expected to show (`--expect`) is checked at its end.
@@ -115,11 +115,11 @@ def resume_run(run_dir: Path, timeout: str | None, as_json: bool) -> None:
     from btard.launcher.cli import ending
     from btard.launcher.monitor import live_view
     from btard.launcher.options import syntax
-    from btard.launcher.run import resume, run_directory
+    from btard.launcher.run import control, resume, run_directory
 
     console = _console(stderr=as_json)
     seconds = syntax.seconds(timeout) if timeout is not None else None
-    result = resume.resume(run_dir, live_view.LiveView(console), seconds)
+    result = resume.resume(run_dir or control.latest(), live_view.LiveView(console), seconds)
     asked = run_directory.read_record(result.run_dir).experiment
     raise SystemExit(ending.close(console, result, asked, as_json=as_json))
 
@@ -173,7 +173,7 @@ def doctor(data_dir: str | None, run_dir: str, base_port: int, peers: int) -> No
     where = data.directory(data_dir or os.environ.get("BTARD_DATA_DIR"))
     for check in examination.examine(where, Path(run_dir).absolute(), base_port, peers):
         advice = f"; {check.advice}" if check.advice else ""
-        click.echo(f"{check.level:4}  {check.subject:8}  {check.found}{advice}")
+        wrap.echo(f"{check.level:4}  {check.subject:8}  {check.found}{advice}", 16)
         failed |= check.level == "fail"
     raise SystemExit(exits.PREFLIGHT if failed else exits.OK)
 
@@ -231,10 +231,10 @@ def _show_plan(chosen: Any) -> None:
     known = "unknown until the data set is there" if expected is None else traffic.human(expected)
     click.echo(f"expected bulk bytes: {known}")
     if expected is not None:
-        click.echo("  of tensors, if nobody is banned and nothing is disputed: peers that are banned send no more")
+        wrap.echo("  of tensors, if nobody is banned and nothing is disputed: peers that are banned send no more")
         part_bytes = traffic.FLOAT_BYTES * chosen.dimension // chosen.run.peers
         if part_bytes < traffic.SMALL_BYTES:
-            click.echo(
+            wrap.echo(
                 f"  a part is {traffic.human(part_bytes)}: its header adds up to {traffic.HEADER_BYTES} bytes more"
             )
 

@@ -69,7 +69,7 @@ class LiveView:
         What the state of a resumed run holds already was told before.
         """
         self._plan, self._state = plan, state
-        self._ready_at = self._began = self._began if self._began is not None else time.time()
+        self._ready_at, self._began = 0.0, self._began if self._began is not None else time.time()
         self._from_step = max(state.step, 0)
         self._told_bans, self._told_events = set(state.bans), len(state.happened)
         self._told_returns, self._told_undone = set(state.returned), set(state.undone)
@@ -104,7 +104,7 @@ class LiveView:
         state = self._state
         trusted = frozenset() if state is None else frozenset(state.honest or state.nodes)
         for record in records:
-            if record["node"] in trusted and record["event"] == "greeted":
+            if record["node"] in trusted and record["event"] in ("greeted", "resumed"):
                 self._ready_at = max(self._ready_at, record["time"])
             elif record["node"] in trusted and record["event"] == "committed":
                 self._committed_at.setdefault(int(record["step"]), record["time"])
@@ -115,7 +115,9 @@ class LiveView:
             return
         if not self._told_ready and all(node.state not in ("starting", "bound") for node in state.nodes.values()):
             self._told_ready = True
-            self.note(f"{plan.run.peers} workers ready after {max(0.0, self._ready_at - (self._began or 0.0)):.1f} s")
+            if any(node.state not in ("failed", "dead") for node in state.nodes.values()):
+                took_s = max(0.0, (self._ready_at or time.time()) - (self._began or 0.0))
+                self.note(f"{plan.run.peers} workers ready after {took_s:.1f} s")
         for record in state.happened[self._told_events :]:
             self.note(
                 f"scenario: {record['action']} at {record['at_s']:.1f} s, step {state.step + 1}: {record['text']}"
@@ -145,7 +147,7 @@ class LiveView:
 
     def _pace(self, step: int, now: float) -> str:
         """How long `step` steps have taken until `now`."""
-        elapsed, done = max(0.0, now - self._ready_at), step - self._from_step
+        elapsed, done = max(0.0, now - (self._ready_at or self._began or now)), step - self._from_step
         return f"{elapsed:.0f} s" + (f", {1000 * elapsed / done:.0f} ms a step" if done > 0 else "")
 
     def view(self) -> RenderableType:
@@ -199,6 +201,11 @@ def headline(plan: Plan) -> list[str]:
         f"{run.peers} peers, {run.task.name}, {run.steps} steps, batch {run.batch_size}, rule {_rule(run)}, "
         f"tau {run.tau:g}, {watched if run.topology == 'butterfly' else f'topology {run.topology}'}, on {run.device}"
     ]
+    usual = RunConfig()
+    trained = ((each, getattr(run, each)) for each in ("optimiser", "schedule", "split"))
+    unusual = [f"{name} {syntax.written(plugin)}" for name, plugin in trained if plugin != getattr(usual, name)]
+    lines += [", ".join(unusual)] if unusual else []
+    lines += [f"from the parameters in {plan.experiment.init}"] if plan.experiment.init else []
     lines += [plan.undo] if plan.undo else []
     for peer, role in sorted(plan.roles.items()):
         lines.append(f"peer {peer} attacks: {describe(role)}")

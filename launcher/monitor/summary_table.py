@@ -67,7 +67,8 @@ def check_command(run_dir: Path, imports: Sequence[str]) -> list[str]:
 def rows(summary: Summary, experiment: Experiment = _LOCAL) -> list[tuple[str, str]]:
     """Label and text of each line; a label is empty where it would repeat."""
     result = [("outcome", summary.outcome + (f": {summary.problem}" if summary.problem else ""))]
-    result.append(("steps", str(summary.steps)))
+    without = f", and {len(summary.undone)} that undid and trained nothing" if summary.undone else ""
+    result.append(("steps", f"{summary.steps}{without}"))
     if summary.final_test_accuracy is not None:
         result.append(("final test accuracy", f"{summary.final_test_accuracy:.4f}"))
     result += _many("attacked", [f"peer {peer}: {attack}" for peer, attack in summary.attacks.items()])

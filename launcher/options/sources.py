@@ -72,7 +72,7 @@ def read_file(path: Path, what: str) -> dict[str, Any]:
         data = path.read_bytes()
         table: Any = json.loads(data) if kind == "JSON" else tomllib.loads(data.decode())
     except OSError as error:
-        raise ConfigError(f"{what} cannot be read: {error.strerror}") from error
+        raise ConfigError(f"{what} cannot be read: {error.strerror}; name a file of options, TOML or JSON") from error
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{what} is not valid {kind}: {error}") from error
     if not isinstance(table, dict):

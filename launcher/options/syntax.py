@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from itertools import product
 
 from btard.node.config import Plugin
 from btard.node.errors import ConfigError
 
-_SECONDS = {"": 1.0, "ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+_SECONDS = {"": 1.0, "ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 _RATES = {"": 1.0, "b/s": 1.0, "kb/s": 1e3, "mb/s": 1e6, "gb/s": 1e9, "bit": 0.125, "kbit": 125.0, "mbit": 125e3,
           "gbit": 125e6}  # fmt: skip
+_SIZES = {"": 1.0, "b": 1.0, "kb": 1e3, "mb": 1e6, "gb": 1e9, "tb": 1e12}
 _WORDS: Mapping[str, object] = {"true": True, "false": False, "none": None}
 # A plus that joins attacks is followed by a name; the one in 1e+3 by a digit.
 _JOIN = re.compile(r"\+(?=\s*[A-Za-z_])")
@@ -66,18 +68,18 @@ def number(text: str) -> float:
 
 
 def seconds(text: str) -> float:
-    """A duration: a number of seconds, or a number with one of the units ms, s, m, min, h.
+    """A duration: a number of seconds, or a number with one of the units ms, s, m, min, h, d.
 
     Raises:
         ConfigError: anything else, or not finite.
     """
-    match = re.fullmatch(r"\s*([0-9.eE+-]+?)\s*(ms|s|min|m|h|)\s*", text)
+    match = re.fullmatch(r"\s*([0-9.eE+-]+?)\s*(ms|s|min|m|h|d|)\s*", text)
     try:
         value = float(match[1]) * _SECONDS[match[2]] if match else math.nan
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise ConfigError(f"{text!r} is not a duration; write 2s, 500ms or 5m")
+        raise ConfigError(f"{text!r} is not a duration; write 500ms, 2s, 5m, 36h or 7d")
     return value
 
 
@@ -89,8 +91,37 @@ def latency(text: str) -> float:
     """
     value = seconds(text)
     if value and not text.strip()[-1].isalpha():
-        raise ConfigError(f"{text.strip()!r} has no unit; write {text.strip()}ms or {text.strip()}s")
+        raise ConfigError(f"{text.strip()!r} has no unit (ms, s, m, h, d); write {text.strip()}ms or {text.strip()}s")
     return value
+
+
+def size(text: str) -> float:
+    """Bytes: a number with one of the units B, kB, MB, GB, TB (0 needs none).
+
+    Raises:
+        ConfigError: anything else, or negative.
+    """
+    match = re.fullmatch(r"\s*([0-9.eE+]+?)\s*([a-z]*)\s*", text.lower())
+    try:
+        found = float(match[1]) * _SIZES[match[2]] if match else math.nan
+    except (ValueError, KeyError):
+        found = math.nan
+    if not math.isfinite(found) or (found and match is not None and not match[2]):
+        raise ConfigError(f"{text!r} is no size with a unit; write 500MB or 2GB")
+    return found
+
+
+@contextmanager
+def naming(what: str) -> Iterator[None]:
+    """Names an option in the error about its value.
+
+    Raises:
+        ConfigError: the one that was raised, with the name before it.
+    """
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"{what} {error}") from error
 
 
 def share(text: str) -> float:

@@ -71,9 +71,14 @@ def _of_model(path: Path, layout: Sequence[Layer]) -> Tensor:
 
     try:
         found = torch.load(path, weights_only=True, map_location="cpu")
+        lacking = next((layer.name for layer in layout if layer.name not in found), None)
+        if lacking is not None:
+            raise ConfigError(
+                f"--init {path} has no tensor {lacking!r}, which this task's model has; name a model.pt of this task"
+            )
         named = {layer.name: found[layer.name] for layer in layout}
         shapes = {name: (tuple(each.shape), each.dtype) for name, each in named.items()}
-    except OSError:
+    except (OSError, ConfigError):
         raise
     except Exception as error:  # whatever a strange file makes of the reader
         raise ConfigError(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from btard.node.config import Plugin, Role, RunConfig
-from btard.node.errors import ConfigError, PluginError
+from btard.node.errors import ConfigError, DataError, PluginError
 
 if TYPE_CHECKING:
     from btard.node.plugins.check import Request, Tried
@@ -46,12 +46,18 @@ class Found:
     skipped: str | None = None
     trace: str = ""
 
+    @property
+    def kind(self) -> str:
+        """`task`, `attack`, `rule`, ...: the first word of its name."""
+        return self.name.split()[0]
+
 
 def check(run: RunConfig, roles: Mapping[int, Role], imports: Sequence[str], data_directory: Path) -> None:
     """Refuse a run whose own attacks, rules or task would not work, or would have honest peers banned.
 
     Raises:
         PluginError: the first of them, what it does and what to do about it.
+        DataError: the data of an own task are not there.
     """
     from btard.node.plugins.check import subjects
 
@@ -67,6 +73,8 @@ def check(run: RunConfig, roles: Mapping[int, Role], imports: Sequence[str], dat
     for found in examine(request):
         if found.problem is not None:
             raise PluginError(f"{found.name}: {found.problem}")
+        if found.skipped is not None and found.kind == "task":  # the data of a task of ours are fetched later
+            raise DataError(f"{found.skipped}; put them into {data_directory}, or name their folder with --data-dir")
 
 
 def check_files(imports: Sequence[str], data_directory: Path) -> tuple[Found, ...]:

@@ -144,9 +144,8 @@ def read_record(run_dir: Path) -> RunRecord:
         return msgspec.json.decode(read_regular(run_dir, path.name, _RECORD_BYTES), type=RunRecord)
     except (OSError, DataError) as error:
         problem = error.strerror if isinstance(error, OSError) else str(error)
-        raise ConfigError(
-            f"{run_dir} is not a run directory: {path.name} cannot be read ({problem}); name one below runs/"
-        ) from error
+        why = f"{path.name} cannot be read ({problem})" if run_dir.exists() else "it does not exist"
+        raise ConfigError(f"{run_dir} is not a run directory: {why}; name one below runs/") from error
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is not readable by this version: {error}") from error
 

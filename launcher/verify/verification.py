@@ -150,7 +150,8 @@ def show(
         ConfigError: it is no run directory.
     """
     if not (run_dir / "genesis.json").is_file():
-        raise ConfigError(f"{run_dir} is not a run directory: it has no genesis.json; name one below runs/")
+        why = "it has no genesis.json" if run_dir.exists() else "it does not exist"
+        raise ConfigError(f"{run_dir} is not a run directory: {why}; name one below runs/")
     if explain:
         for line in explanation.tell(run_dir, [member.id for member in audit.read_genesis(run_dir).members]):
             _print(console, line)

@@ -38,7 +38,7 @@ from btard.node.storage.state_codec import (
 )
 
 FORMAT = 8
-_READ_BY = {7: "btard 0.2.0"}
+_READ_BY = {7: "btard 0.1.0"}
 """The last release that reads an earlier format."""
 _MAGIC = b"BTARD checkpoint "
 _DIGEST_BYTES, _SIZE_BYTES = 32, 8

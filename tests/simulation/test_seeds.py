@@ -36,7 +36,7 @@ def test_a_broken_promise_says_how_to_see_it_again(
 ) -> None:
     def broken(_: int, composition: int) -> Stage:
         stage = compose(3, composition)
-        stage.simulation.nodes[stage.witness].peer.stopped = True
+        stage.simulation.nodes[stage.witness].peer.shared.stopped = True
         return stage
 
     monkeypatch.setattr(soak, "compose", broken)

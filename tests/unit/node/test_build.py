@@ -129,7 +129,7 @@ def test_sizes_follow_from_the_optimisers_state(name: str, entries: int) -> None
     run = with_optimiser(name)
     assert largest_tensor(run, TASK) == entries
     node = build_node(config(run=run), SECRETS[1], TASK, b"here")
-    assert node.peer.settings.optimiser_entries == node.peer.state.optimiser_D.numel() == entries
+    assert node.peer.shared.settings.optimiser_entries == node.peer.state.optimiser_D.numel() == entries
 
 
 @pytest.mark.parametrize(("name", "portable"), [("sgd", True), ("adamw", True), ("lamb", False), ("nadam", False)])

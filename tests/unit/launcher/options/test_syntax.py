@@ -87,9 +87,21 @@ def test_latencies(text: str, expected: float) -> None:
     assert syntax.latency(text) == expected
 
 
+@pytest.mark.parametrize(("text", "expected"), [("500MB", 5e8), ("2 GB", 2e9), ("0", 0.0), ("1.5kb", 1500.0)])
+def test_sizes(text: str, expected: float) -> None:
+    assert syntax.size(text) == expected
+
+
+@pytest.mark.parametrize("text", ["500", "-1MB", "1XB", "much", "1e400GB"])
+def test_what_is_no_size_is_refused_with_the_name_of_its_option(text: str) -> None:
+    problem = r"^--larger-than .* is no size with a unit; write 500MB or 2GB$"
+    with pytest.raises(ConfigError, match=problem), syntax.naming("--larger-than"):
+        syntax.size(text)
+
+
 @pytest.mark.parametrize("text", ["50", "0.5", " 1e3 "])
 def test_a_latency_without_a_unit_is_refused(text: str) -> None:
-    with pytest.raises(ConfigError, match="has no unit; write"):
+    with pytest.raises(ConfigError, match=r"has no unit \(ms, s, m, h, d\); write"):
         syntax.latency(text)
 
 

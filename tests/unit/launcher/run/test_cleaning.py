@@ -46,7 +46,8 @@ def test_runs_are_listed_with_their_age_and_their_parts(runs: Path) -> None:
     lines = clean().stdout.splitlines()
     assert lines[0].split()[2:] == ["3", "days", "runs/old"] and lines[0].split()[:2] == ["3.0", "MB"]
     assert lines[1].strip().startswith("checkpoints 3.0 MB, rest ")
-    assert lines[-1].split()[2:] == ["in", "3", "runs"]
+    assert lines[-2].split()[2:] == ["in", "3", "runs"]
+    assert lines[-1].startswith("nothing is removed")
     assert sorted(path.name for path in runs.iterdir()) == ["busy", "link", "mine", "new", "old"], "only a look"
 
 
@@ -55,9 +56,9 @@ def test_runs_are_listed_with_their_age_and_their_parts(runs: Path) -> None:
     ("words", "left"),
     [
         (("--older-than", "2h"), ["busy", "link", "mine", "new"]),
-        (("--larger-than", "2"), ["busy", "link", "mine", "new"]),
+        (("--larger-than", "2MB"), ["busy", "link", "mine", "new"]),
         (("--older-than", "0s"), ["busy", "link", "mine"]),
-        (("--older-than", "2h", "--larger-than", "4"), ["busy", "link", "mine", "new", "old"]),
+        (("--older-than", "2h", "--larger-than", "4MB"), ["busy", "link", "mine", "new", "old"]),
     ],
     ids=str,
 )

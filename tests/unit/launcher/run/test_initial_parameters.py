@@ -91,8 +91,8 @@ def test_a_file_that_cannot_be_started_from_is_refused(case: str, tmp_path: Path
 def test_a_model_of_another_task_and_a_strange_pickle_are_refused(tmp_path: Path) -> None:
     torch.save({"first": torch.zeros(3)}, tmp_path / "other.pt")
     (tmp_path / "strange.pt").write_bytes(b"cos\nsystem\n(S'true'\ntR.")
-    for name in ("other.pt", "strange.pt"):
-        with pytest.raises(ConfigError, match=r"--init .* is no model of this task"):
+    for name, problem in (("other.pt", "has no tensor 'second', which"), ("strange.pt", "is no model of this task")):
+        with pytest.raises(ConfigError, match=rf"--init .* {problem}"):
             plan.make(Experiment(task=TASK, batch_size=1, init=str(tmp_path / name)))
 
 

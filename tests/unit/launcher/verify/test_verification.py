@@ -695,7 +695,7 @@ def test_data_that_has_moved_is_found_in_this_machines_folder(
 def elsewhere(monkeypatch: pytest.MonkeyPatch, **facts: Any) -> None:
     """This machine, with another value of some fact of its environment."""
     real = audit.environment
-    monkeypatch.setattr(audit, "environment", lambda device: msgspec.structs.replace(real(device), **facts))
+    monkeypatch.setattr(audit, "environment", lambda *given: msgspec.structs.replace(real(*given), **facts))
 
 
 def differences(found: Verdict) -> list[str]:

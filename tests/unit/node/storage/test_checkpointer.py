@@ -317,7 +317,7 @@ DAMAGE = {
         lambda data: data[:17] + b"\x63" + data[18:],
         "format 99, this program reads 8; use the release",
     ),
-    "the one before": (lambda data: data[:17] + b"\x07" + data[18:], "format 7, this program reads 8; use btard 0.2.0"),
+    "the one before": (lambda data: data[:17] + b"\x07" + data[18:], "format 7, this program reads 8; use btard 0.1.0"),
 }
 
 
