@@ -6,6 +6,7 @@ import html
 import re
 import shlex
 import subprocess
+import tomllib
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,18 @@ from click.testing import CliRunner
 from btard import Experiment
 from btard.launcher.cli.main import cli
 from btard.launcher.options.table import OPTIONS
+from btard.launcher.run import run_directory, summary
 from btard.launcher.run.cluster import run as launched
+from btard.launcher.sweep import store
 from btard.node.adversary.registry import ATTACKS
 from btard.node.aggregation.factory import build_rule
 from btard.node.aggregation.registry import PRE_AGGREGATIONS, RULES
-from btard.node.config import Plugin, Role, RunConfig, Schedule
+from btard.node.config import WIRE_VERSION, Plugin, Role, RunConfig, Schedule
 from btard.node.drivers.simulator import cluster
 from btard.node.plugins.registry import Registry
 from btard.node.protocol.api.notices import Banned
+from btard.node.protocol.evidence.format import EVIDENCE_VERSION
+from btard.node.storage import checkpoint, wal
 from btard.node.training.registry import OPTIMISERS, SCHEDULES, SPLITS, TASKS, build_task
 from btard.node.training.task import TaskContext
 from docs import terminal
@@ -248,3 +253,15 @@ def test_the_figures_of_the_detection_page_are_the_laws() -> None:
     for counted, (mean, quantile) in rows.items():
         assert f"| {counted} | {mean} | {quantile} |" in text
     assert f"{law.hazard:.4f}" in text
+
+
+def test_the_page_of_versions_has_todays() -> None:
+    """The last release's row is what this program reads and writes."""
+    release = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    rows = [
+        re.split(r" *\| *", line) for line in (DOCS / "versions.md").read_text().splitlines() if line.startswith("| ")
+    ]
+    *numbers, _, _ = rows[-1][1:]
+    assert rows[0][2:4] == ["wire", "genesis, run.json, summary"] and run_directory.FORMAT == summary.FORMAT
+    found = (WIRE_VERSION, run_directory.FORMAT, EVIDENCE_VERSION, checkpoint.FORMAT, wal.FORMAT, store.FORMAT)
+    assert numbers == [release, *map(str, found)]
