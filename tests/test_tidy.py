@@ -14,7 +14,7 @@ from btard import moved
 from tests.imports import ROOT, graph, sources
 
 FMT_SKIP = "# fmt" + ": skip"
-BUDGET = {"node": 85, "launcher": 124, "tests": 392, "docs": 11}
+BUDGET = {"node": 78, "launcher": 124, "tests": 391, "docs": 11}
 """How often the formatter is overruled. Lower it with every one that goes."""
 
 ALIVE: Mapping[str, str] = {
@@ -205,7 +205,11 @@ def lonely(modules: Mapping[str, str]) -> dict[str, str]:
 
 def overruled() -> dict[str, int]:
     return {
-        package: sum(text.count(FMT_SKIP) for module, text in texts().items() if module.split(".")[0] == package)
+        package: sum(
+            text.count(FMT_SKIP)
+            for module, text in texts().items()
+            if module.removeprefix("btard.").split(".")[0] == package
+        )
         for package in BUDGET
     }
 
