@@ -232,6 +232,7 @@ def main(peers: int, steps: int, dimension: int, root: Path = places.ROOT) -> No
                 sys.stdout.buffer.write(encode(change) + b"\n")
             sys.stdout.buffer.flush()
             time.sleep(_LOOK_S)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still buffered has no reader
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ class Traffic:
             control_bytes=counters.sent_bytes_of("control"),
             bulk_bytes=counters.sent_bytes_of("part") + counters.sent_bytes_of("aggregate"),
             publication_bytes=counters.sent_bytes_of("publication"),
-            messages=sum(count for (_, kind), count in counters.sent_messages.items() if kind == "control"),
+            messages=sum(count for (_, kind), count in counters.sent_messages.copy().items() if kind == "control"),
         )
 
 

@@ -179,7 +179,7 @@ class Recorder:
     def totals(self) -> dict[str, int]:
         """Bytes sent so far by kind."""
         kinds = {"bulk_bytes": 0, "publication_bytes": 0, "control_bytes": 0}
-        for (_, kind), sent in self._transport.counters.sent_bytes.items():
+        for (_, kind), sent in self._transport.counters.sent_bytes.copy().items():
             if kind in _BULK_KINDS:
                 kinds["bulk_bytes"] += sent
             elif kind in _RARE_KINDS:
@@ -201,11 +201,11 @@ class Recorder:
     def end(self) -> None:
         """The totals of everything that was sent, by receiver, and of everything that was refused."""
         sent: dict[str, dict[str, int]] = {}
-        for (peer, kind), count in sorted(self._transport.counters.sent_bytes.items()):
+        for (peer, kind), count in sorted(self._transport.counters.sent_bytes.copy().items()):
             sent.setdefault(str(peer), {})[kind] = count
         self._journal.append("traffic", sent=sent)
         reasons = dict(self._driver.dropped) if self._driver is not None else {}
-        for reason, count in self._transport.counters.dropped.items():
+        for reason, count in self._transport.counters.dropped.copy().items():
             reasons[reason] = reasons.get(reason, 0) + count
         for reason, count in sorted(reasons.items()):
             self._journal.append("dropped", reason=reason, count=count)
