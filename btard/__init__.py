@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from btard.launcher.run.cluster import Result
     from btard.launcher.run.experiment import Experiment
     from btard.launcher.run.library import run
+    from btard.launcher.run.loaded import LoadedRun, load_run
+    from btard.launcher.run.session import Session
     from btard.launcher.verify.verification import Report, verify
     from btard.node.adversary.registry import attack
     from btard.node.aggregation.registry import pre_aggregation, rule
@@ -25,11 +27,14 @@ if TYPE_CHECKING:
 __all__ = [
     "BtardError",
     "Experiment",
+    "LoadedRun",
     "ModuleTask",
     "Report",
     "Result",
     "TorchOptimiser",
+    "Session",
     "attack",
+    "load_run",
     "pre_aggregation",
     "rule",
     "run",
@@ -40,11 +45,14 @@ __all__ = [
 _HOME = {
     "BtardError": "btard.node.errors",
     "Experiment": "btard.launcher.run.experiment",
+    "LoadedRun": "btard.launcher.run.loaded",
     "ModuleTask": "btard.node.training.module_task",
     "Report": "btard.launcher.verify.verification",
     "Result": "btard.launcher.run.cluster",
     "TorchOptimiser": "btard.node.training.optimisers.by_torch",
+    "Session": "btard.launcher.run.session",
     "attack": "btard.node.adversary.registry",
+    "load_run": "btard.launcher.run.loaded",
     "pre_aggregation": "btard.node.aggregation.registry",
     "rule": "btard.node.aggregation.registry",
     "run": "btard.launcher.run.library",

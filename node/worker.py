@@ -9,6 +9,7 @@ import os
 import select
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Sequence
@@ -48,7 +49,8 @@ MESH_S = 60.0
 class _Stop:
     """What ends a worker from outside: SIGTERM, SIGINT, a stop on the launcher's pipe, or the pipe's end.
 
-    Each of them makes a descriptor readable that the transport watches, so a sleeping worker wakes at once.
+    Each of them makes a descriptor readable that the transport watches, so a sleeping worker wakes at once. Beside a
+    program's main thread, as a session's node, it leaves signals to the program.
     """
 
     def __init__(self, pipe: Connection | None) -> None:
@@ -60,9 +62,10 @@ class _Stop:
         self._woken, wake = os.pipe()
         for end in (self._woken, wake):
             os.set_blocking(end, False)
-        signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._on_signal)
+        if threading.current_thread() is threading.main_thread():
+            signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, self._on_signal)
         self._ready = select.poll()
         for descriptor in self._descriptors():
             self._ready.register(descriptor, select.POLLIN)

@@ -11,13 +11,14 @@ import pytest
 import torch
 import torchvision.datasets
 
+from btard.node.training import registry
 from btard.node.training.registry import TASKS
 from btard.node.training.task import Task, TaskContext
 from tests.imports import ROOT
 
 PAGE = (ROOT / "docs" / "own-model.md").read_text(encoding="utf-8")
-FASHION, RESNET = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-"""Its two blocks."""
+FASHION, RESNET, LOOP, LOADED = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+"""Its blocks."""
 
 
 @pytest.fixture(autouse=True)
@@ -76,3 +77,18 @@ def test_two_peers_compute_the_same(
 def test_the_example_is_ten_lines_with_its_imports_and_the_readme_has_it_too() -> None:
     assert len([line for line in FASHION.splitlines() if line]) <= 10
     assert f"```python\n{FASHION}```" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_the_training_loop_bans_both_attackers_and_its_run_is_read_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("pandas")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(registry, "SERVED", {})
+    found: dict[str, Any] = {}
+    exec(LOOP, found)
+    done = found["session"].run
+    assert sorted(ban.peer for ban in done.bans) == sorted(done.roles) and found["session"].report.wrong == 0
+    exec(re.sub(r'"runs/[^"]*"', repr(str(done.path)), LOADED), found)
+    assert len(found["frame"]) == 41 and found["weights"].keys() == found["network"].state_dict().keys()

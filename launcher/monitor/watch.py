@@ -88,6 +88,23 @@ class NodeJournal:
             raise DataError(f"its file {path} is not there") from error
 
 
+def fold(run_dir: Path, state: RunState, steps: int, *, plays: bool = False) -> list[str]:
+    """Fold all journals of a run, as they stand, into a fresh state in order of time.
+
+    Args:
+        run_dir: the run directory.
+        state: of the run's peers.
+        steps, plays: as for `NodeJournal`.
+
+    Returns:
+        One line for each record that was refused.
+    """
+    journals = [NodeJournal(run_dir, node, state.peers, steps, plays=plays) for node in state.nodes]
+    for record in sorted((each for own in journals for each in own.look()), key=lambda record: float(record["time"])):
+        state.apply(record)
+    return [line for own in journals for line in own.problems()]
+
+
 def _plain(line: Line) -> Record:
     """A record without what has no type here and might be nested: nobody asked for it."""
     known = type(line.entry).__struct_fields__

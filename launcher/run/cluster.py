@@ -119,6 +119,7 @@ class _Run:
     started: float = 0.0
     exits: dict[int, int] = field(default_factory=dict)
     absent: frozenset[int] = frozenset()
+    call: scoring.Call | None = None
     head_start_s: float = 0.0
 
 
@@ -172,6 +173,7 @@ def carry(
     interrupts: Interrupts,
     again: bool = False,
     head_start_s: float = 0.0,
+    call: scoring.Call | None = None,
 ) -> Result:
     """Carry a prepared run through: start its workers, follow their journals to the end, score them.
 
@@ -183,6 +185,7 @@ def carry(
         interrupts: entered, and deferred.
         again: the run was started before: its files are gone on with.
         head_start_s: how long the workers have been under way already; the wall time of the summary has it.
+        call: where the final figures are computed; None: in a process aside.
 
     Raises:
         BackendError: the disk is full.
@@ -191,7 +194,7 @@ def carry(
     simulated = prepared.experiment.backend == "simulated"
     watch = Watch(made.path, state, prepared.run.steps, simulated=simulated)
     current = _Run(prepared, made.path, made.run_id, backend, state, watch, observer, interrupts,
-                   head_start_s=head_start_s)  # fmt: skip
+                   head_start_s=head_start_s, call=call)  # fmt: skip
     try:
         if again:
             watch.catch_up()
@@ -340,7 +343,7 @@ def _score(current: _Run, outcome: str, problem: str | None) -> Result:
     final = scoring.Final()
     if outcome == FINISHED:
         try:
-            final = scoring.final_figures(current.plan, current.directory, current.state)
+            final = scoring.final_figures(current.plan, current.directory, current.state, current.call)
         except BtardError as error:
             outcome, problem = FAILED, str(error)
     if final.problem is not None:

@@ -15,7 +15,7 @@ import msgspec
 
 from btard.launcher.files import last_lines, write_atomically
 from btard.launcher.monitor.state import UNFINISHED, RunState
-from btard.launcher.monitor.watch import NodeJournal
+from btard.launcher.monitor import watch
 from btard.launcher.run import summary
 from btard.launcher.run.run_directory import RunRecord, read_record
 from btard.node.errors import BackendError, ConfigError
@@ -74,12 +74,7 @@ def status(run_dir: Path) -> list[str]:
     record = read_record(run_dir)
     roles = {int(peer) for peer in record.roles}
     state = RunState(record.run.peers, frozenset(roles))
-    simulated, warnings = record.experiment.backend == "simulated", []
-    for place in state.nodes:
-        told = NodeJournal(run_dir, place, state.peers, record.run.steps, plays=simulated)
-        for each in told.look():
-            state.apply(each)
-        warnings += [f"warning: {problem}" for problem in told.problems()]
+    problems = watch.fold(run_dir, state, record.run.steps, plays=record.experiment.backend == "simulated")
     head = f"run {record.run_id} ({record.experiment.backend}) in {run_dir}: {_standing(run_dir, record)}"
     rows = [f"step {state.step} of {record.run.steps}" if state.step >= 0 else "no step yet"]
     over = worker(run_dir) is None
@@ -89,7 +84,7 @@ def status(run_dir: Path) -> list[str]:
         role = "attacker" if node.node in roles else "honest"
         step = f"step {node.step}" if node.step >= 0 else "no step yet"
         rows.append(f"node {node.node}  {role:8}  {node.out or stands:9}  {step}{accuracy}")
-    return [head, *rows, *warnings]
+    return [head, *rows, *(f"warning: {problem}" for problem in problems)]
 
 
 def logs(run_dir: Path, node: int | None, count: int) -> list[str]:

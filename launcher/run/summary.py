@@ -15,7 +15,8 @@ from btard.launcher.monitor.state import Ban, Record, Return, RunState, Undoing
 from btard.launcher.network import traffic
 from btard.launcher.run.roles import describe
 from btard.node.config import Role
-from btard.node.errors import ConfigError
+from btard.node.errors import ConfigError, DataError
+from btard.node.storage.records import read_regular
 
 
 class StepSeconds(msgspec.Struct, frozen=True):
@@ -44,6 +45,7 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 
 FORMAT = 1
+_MOST_BYTES = 256 << 20
 FINISHED, FAILED, INTERRUPTED, TIMEOUT = "finished", "failed", "interrupted", "timeout"
 BANNED, GONE, ELIMINATED = STANDINGS = ("banned", "gone", "eliminated")
 
@@ -262,10 +264,11 @@ def read(run_dir: Path) -> Summary:
     """
     file = run_dir / "summary.json"
     try:
-        return msgspec.json.decode(file.read_bytes(), type=Summary)
-    except OSError as error:
-        raise ConfigError(f"{run_dir} has no readable summary.json ({error.strerror}); has the run ended?") from error
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        return msgspec.json.decode(read_regular(run_dir, file.name, _MOST_BYTES), type=Summary)
+    except (OSError, DataError) as error:
+        problem = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError(f"{run_dir} has no readable summary.json ({problem}); has the run ended?") from error
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise ConfigError(f"{file} is not readable by this version: {error}") from error
 
 

@@ -112,7 +112,7 @@ def verify(run_dir: Path, data_directory: Path | None = None, imports: Sequence[
     """
     genesis = audit.read_genesis(run_dir)
     record, problem = _record(run_dir)
-    done = audit.audit(run_dir, data_directory or _data(genesis.run, record), imports)
+    done = audit.audit(run_dir, data_directory or data_directory_of(genesis.run, record), imports)
     findings = list(done.findings)
     if problem is not None:
         findings.append(problem)
@@ -197,7 +197,7 @@ def _record(run_dir: Path) -> tuple[RunRecord | None, Finding | None]:
         return None, Finding("run.json", False, "damage", f"it cannot be read: {shown(error)}")
 
 
-def _data(run: RunConfig, record: RunRecord | None) -> Path:
+def data_directory_of(run: RunConfig, record: RunRecord | None) -> Path:
     """Where the run had its data, if it lies there on this machine; else where this machine has it."""
     there = Path(record.data_directory) if record is not None and record.data_directory else None
     return there if there is not None and data.lies_in(run, there) else data.directory(os.environ.get("BTARD_DATA_DIR"))
@@ -487,6 +487,9 @@ def _accuracy(stated: Summary, done: Audit, record: RunRecord | None) -> Iterato
         yield unchecked("accuracy", f"the public data is not here ({done.data_problem})")
         return
     found = audit.accuracy(done.task, done.parameters_D)
+    if found is None:
+        yield unchecked("accuracy", "the task has no test items")
+        return
     # Where a launcher had its nodes in containers, it computed the accuracy itself, outside.
     outside = record is not None and record.experiment.backend == "compose"
     allowed = 0.0 if done.same_environment and not outside else _ELSEWHERE

@@ -73,6 +73,26 @@ def pin(device: str, memory_fraction: float | None = None) -> None:
             torch.cuda.set_per_process_memory_fraction(memory_fraction)
 
 
+@contextlib.contextmanager
+def pinned(device: str) -> Iterator[None]:
+    """`pin` for the while, in a program that goes on with its own settings."""
+    threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
+    mode = torch.get_deterministic_debug_mode()
+    filled = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    cudnn = torch.backends.cudnn
+    switches = {name: getattr(cudnn, name) for name in ("allow_tf32", "benchmark", "deterministic")}
+    pin(device)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.set_deterministic_debug_mode(mode)
+        torch.utils.deterministic.fill_uninitialized_memory = filled  # type: ignore[attr-defined]
+        torch.set_float32_matmul_precision(precision)
+        for name, value in switches.items():
+            setattr(cudnn, name, value)
+
+
 def usable(device: str) -> str:
     """The device, or the CPU where there is no such device: for what may be computed with other bits."""
     return device if device == "cpu" or torch.cuda.is_available() else "cpu"

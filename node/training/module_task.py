@@ -23,7 +23,7 @@ from torch.utils.data import TensorDataset, default_collate
 from btard.node.errors import ConfigError, DataError
 from btard.node.training.registry import TASKS
 from btard.node.training.sampling import Shards, drawing_from, generator_from
-from btard.node.training.task import BatchTransform, Layer, TaskContext, lay_out, tame
+from btard.node.training.task import BatchTransform, Layer, TaskContext, lay_out, state_dict, tame
 
 STATISTICS_BATCHES = 8
 """Training batches from which running statistics are computed for an evaluation."""
@@ -102,10 +102,7 @@ class TrainedModule:
             if isinstance(module, _BatchNorm):
                 module.momentum = None  # averages over all batches; training keeps none of them
         self._buffers = {name: each.detach().clone() for name, each in self._model.named_buffers()}
-        self._check_parameters()
-        self.layout: tuple[Layer, ...] = lay_out(
-            (name, tuple(each.shape)) for name, each in self._model.named_parameters()
-        )
+        self.layout = layout_of(self.name, self._model)
         self.dimension = self.layout[-1].stop
         self.classes, self._running = self._try_out()
         self.shards = Shards(self.train_size) if context.deal is None else context.deal(self._labels())
@@ -142,6 +139,17 @@ class TrainedModule:
                     outputs_B = self._outputs(here_D, dict(buffers), inputs_B, training=False)
                 count += int(self._right(outputs_B, targets_B).sum())
         return count
+
+    def module(self, parameters_D: Tensor) -> nn.Module:
+        """A new model with these parameters, set to evaluate; its buffers are those of an evaluation."""
+        with drawing_from(b"model", self.device):
+            model = self._declared.model().to(self.device)
+        here_D = parameters_D.detach().clone().to(self.device)
+        with torch.no_grad():
+            values = {**state_dict(self.layout, here_D), **self._statistics(here_D)}
+            for name, each in (*model.named_parameters(), *model.named_buffers()):
+                each.copy_(values[name])
+        return model.eval()
 
     # --- one batch --------------------------------------------------------------------------------------------
 
@@ -184,18 +192,6 @@ class TrainedModule:
         return self._evaluated[1]
 
     # --- what cannot be used ----------------------------------------------------------------------------------
-
-    def _check_parameters(self) -> None:
-        parameters = dict(self._model.named_parameters())
-        if not parameters:
-            raise self._unusable("the model has no parameters")
-        frozen = [name for name, each in parameters.items() if not each.requires_grad]
-        if frozen:
-            raise self._unusable(f"parameter {frozen[0]!r} is frozen (requires_grad is False); make it a buffer")
-        other = [name for name, each in parameters.items() if each.dtype != torch.float32]
-        if other:
-            kind = str(parameters[other[0]].dtype).removeprefix("torch.")
-            raise self._unusable(f"parameter {other[0]!r} is {kind}; peers exchange float32: call `.float()`")
 
     def _try_out(self) -> tuple[int, bool]:
         """(number of classes, whether there are running statistics), from a batch of the smallest size that works."""
@@ -270,6 +266,31 @@ class TrainedModule:
 
     def _unusable(self, problem: str) -> ConfigError:
         return ConfigError(f"task {self.name!r}: {problem}")
+
+
+def layout_of(name: str, model: nn.Module) -> tuple[Layer, ...]:
+    """The tensors of a model that is to be trained, in order.
+
+    Args:
+        name: of its task.
+        model: all of whose parameters are trained.
+
+    Raises:
+        ConfigError: it has none, or frozen ones, or some that are not float32.
+    """
+    parameters = dict(model.named_parameters())
+    if not parameters:
+        raise ConfigError(f"task {name!r}: the model has no parameters")
+    frozen = [each for each, values in parameters.items() if not values.requires_grad]
+    if frozen:
+        raise ConfigError(
+            f"task {name!r}: parameter {frozen[0]!r} is frozen (requires_grad is False); make it a buffer"
+        )
+    other = [each for each, values in parameters.items() if values.dtype != torch.float32]
+    if other:
+        kind = str(parameters[other[0]].dtype).removeprefix("torch.")
+        raise ConfigError(f"task {name!r}: parameter {other[0]!r} is {kind}; peers exchange float32: call `.float()`")
+    return lay_out((each, tuple(values.shape)) for each, values in parameters.items())
 
 
 def _opened(name: str, data: Any, directory: Path) -> Any:

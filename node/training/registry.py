@@ -9,7 +9,7 @@ from typing import TypeAlias
 from torch import Tensor
 
 from btard.node.config import Plugin
-from btard.node.errors import ConfigError
+from btard.node.errors import ConfigError, DataError
 from btard.node.plugins.registry import Registry
 from btard.node.protocol.settings import Optimiser
 from btard.node.training.task import Layer, Rate, Task, TaskContext
@@ -89,6 +89,21 @@ def split(name: str, *, source: str) -> Callable[[SplitFunction], SplitFunction]
         ConfigError: the name is taken.
     """
     return SPLITS.register(name, source=source, takes=("labels", "peers", "seed"))
+SESSION = "session"
+"""Name of the tasks in SERVED."""
+SERVED: dict[str, Task] = {}
+"""Tasks whose gradients a program of this process computes in a loop of its own, by the digest of their initial
+parameters (`btard.Session`). No file defines them, so they are in no catalogue."""
+
+
+def check_task(plugin: Plugin) -> None:
+    """Refuse an unknown task, or parameters that it does not take.
+
+    Raises:
+        ConfigError: which.
+    """
+    if plugin.name != SESSION:
+        TASKS.check(plugin.name, plugin.parameters)
 
 
 def build_task(plugin: Plugin, context: TaskContext) -> Task:
@@ -96,10 +111,16 @@ def build_task(plugin: Plugin, context: TaskContext) -> Task:
 
     Raises:
         ConfigError: unknown name or parameter, a value out of range, or no labels that a split could go by.
-        DataError: its data is missing or corrupt.
+        DataError: its data is missing or corrupt, or it is another program's session.
     """
-    TASKS.check(plugin.name, plugin.parameters)
-    made = TASKS.get(plugin.name).target(context, **plugin.parameters)
+    check_task(plugin)
+    if plugin.name == SESSION:
+        served = SERVED.get(str(plugin.parameters.get("initial")))
+        if served is None:
+            raise DataError("its gradients are computed by the program that ran the session, which this one is not")
+        made = served
+    else:
+        made = TASKS.get(plugin.name).target(context, **plugin.parameters)
     if context.deal is not None and not hasattr(made, "shards"):
         raise ConfigError(f"task {plugin.name!r} has no labels to split its examples by; use --split iid")
     return made

@@ -73,6 +73,11 @@ def lay_out(shapes: Iterable[tuple[str, tuple[int, ...]]]) -> tuple[Layer, ...]:
     return tuple(layers)
 
 
+def state_dict(layout: Iterable[Layer], parameters_D: Tensor) -> dict[str, Tensor]:
+    """A flat vector as copies of its named tensors, in their order."""
+    return {layer.name: layer.view(parameters_D).clone() for layer in layout}
+
+
 LARGEST_ENTRY = 2.0**40
 """What an aggregator can still compute with (node/protocol/attempt/attempt.py refuses more)."""
 

@@ -35,7 +35,7 @@ from btard.node.protocol.wire.size_limits import view_bytes
 from btard.node.storage import records
 from btard.node.storage.records import JournalReader, read_regular, shown
 from btard.node.training.environment import Environment, difference, encoded, environment, pin, usable
-from btard.node.training.task import Layer, Task
+from btard.node.training.task import Layer, Task, state_dict
 
 GENESIS_BYTES = 16 << 20
 _PARAMETERS_BYTES = 1 << 34
@@ -171,7 +171,9 @@ def read_genesis(run_dir: Path) -> Genesis:
         genesis = msgspec.json.decode(read_regular(run_dir, path.name, GENESIS_BYTES), type=Genesis)
     except (OSError, DataError) as error:
         problem = error.strerror if isinstance(error, OSError) else str(error)
-        raise ConfigError(f"{run_dir} is not a run directory: {path.name} cannot be read ({problem})") from error
+        raise ConfigError(
+            f"{run_dir} is not a run directory: {path.name} cannot be read ({problem}); name one below runs/"
+        ) from error
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is damaged: {error}") from error
     if genesis.wire_version != WIRE_VERSION:
@@ -207,41 +209,52 @@ def known_seed(genesis: Genesis, candidates: Iterable[int]) -> int | None:
     return None
 
 
-def evaluate_final(
+def final(
     run: RunConfig, data_directory: Path, parameters_file: Path, imports: Sequence[Path] = (), digest: str | None = None
-) -> float:
-    """Accuracy of saved parameters on all test items, between 0 and 1; `imports` are the run's own files, `digest` is
-    that of the parameters, whose file may have been changed since.
+) -> tuple[Task, Tensor]:
+    """The task of a run and its saved final parameters, float32 `[D]`.
+
+    Args:
+        run: its configuration; the device is this machine's where there is no such one here.
+        data_directory: the public data.
+        parameters_file: where they lie.
+        imports: files that the run was made with.
+        digest: of the parameters, whose file may have been changed since it was checked.
 
     Raises:
+        ConfigError: the run was made with files that are not loaded.
         DataError: the parameters or the data cannot be read.
     """
-    here = _here(run)
-    pin(here.device)
     extensions.load(imports)
-    task = task_of(here, data_directory)
-    return accuracy(task, _parameters(parameters_file, task, digest))
+    task = task_of(_here(run), data_directory)
+    return task, _parameters(parameters_file, task, digest)
 
 
-def accuracy(task: Task, parameters_D: Tensor) -> float:
-    """Share of all test items that parameters get right."""
-    return task.evaluate(parameters_D, 0, task.test_size) / task.test_size
+def evaluate_final(
+    run: RunConfig, data_directory: Path, parameters_file: Path, imports: Sequence[Path] = (), digest: str | None = None
+) -> float | None:
+    """Accuracy of saved parameters on all test items, between 0 and 1; arguments and errors as for `final`."""
+    pin(_here(run).device)
+    return accuracy(*final(run, data_directory, parameters_file, imports, digest))
+
+
+def accuracy(task: Task, parameters_D: Tensor) -> float | None:
+    """Share of all test items that parameters get right; None: the task has no test items."""
+    return task.evaluate(parameters_D, 0, task.test_size) / task.test_size if task.test_size else None
 
 
 def save_model(
     run: RunConfig, data_directory: Path, parameters_file: Path, target: Path, imports: Sequence[Path] = (),
     digest: str | None = None,
 ) -> None:  # fmt: skip
-    """Save parameters as a state dictionary that `torch.load(weights_only=True)` reads; `digest` as above.
+    """Save parameters as a state dictionary that `torch.load(weights_only=True)` reads; arguments as for `final`.
 
     Raises:
         DataError: the parameters cannot be read.
         BackendError: the file cannot be written.
     """
-    extensions.load(imports)
-    task = task_of(_here(run), data_directory)
-    parameters_D = _parameters(parameters_file, task, digest)
-    tensors = {layer.name: parameters_D[layer.start : layer.stop].reshape(layer.shape).clone() for layer in task.layout}
+    task, parameters_D = final(run, data_directory, parameters_file, imports, digest)
+    tensors = state_dict(task.layout, parameters_D)
     temporary = target.with_suffix(".tmp")
     try:
         torch.save(tensors, temporary)

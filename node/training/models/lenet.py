@@ -10,7 +10,8 @@ import math
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional
 
 from btard.node.training.models import pooled_convolution as pooled
 from btard.node.training.task import lay_out
@@ -70,6 +71,24 @@ class _Pass:
     active2: Tensor  # [320, B]
     active3: Tensor  # [50, B]
     logits: Tensor  # [10, B]
+
+
+class Lenet(nn.Module):
+    """The same network from torch's layers, for who wants to use a trained one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.conv2 = nn.Conv2d(1, 10, 5), nn.Conv2d(10, CHANNELS, 5)
+        self.fc1, self.fc2 = nn.Linear(320, HIDDEN), nn.Linear(HIDDEN, 10)
+
+    def forward(self, inputs_B: Tensor) -> Tensor:
+        """Scores `[B, 10]` of normalised images float32 `[B, 1, 28, 28]`."""
+        hidden = functional.relu(functional.max_pool2d(self.conv1(inputs_B), 2))
+        hidden = functional.dropout2d(self.conv2(hidden), 1 - KEEP, self.training)
+        hidden = functional.relu(functional.max_pool2d(hidden, 2)).flatten(1)
+        hidden = functional.dropout(functional.relu(self.fc1(hidden)), 1 - KEEP, self.training)
+        scores: Tensor = self.fc2(hidden)
+        return scores
 
 
 def initial(generator: torch.Generator, *, portable: bool = False) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from btard.node.errors import ConfigError
 from btard.node.kernels import portable
@@ -11,7 +11,7 @@ from btard.node.training.datasets import mnist
 from btard.node.training.models import lenet
 from btard.node.training.registry import task
 from btard.node.training.sampling import Shards, generator_from, generator_from_int
-from btard.node.training.task import BatchTransform, TaskContext, tame
+from btard.node.training.task import BatchTransform, TaskContext, state_dict, tame
 
 
 class MnistCnn:
@@ -76,6 +76,13 @@ class MnistCnn:
         inputs_B = _normalised(self._test_images[start:stop])
         scores = portable.lenet_scores(here_D, inputs_B).t() if self._portable else lenet.logits(here_D, inputs_B)
         return int((scores.argmax(dim=0) == self._test_labels[start:stop]).sum())
+
+    def module(self, parameters_D: Tensor) -> nn.Module:
+        """The network from torch's layers with these parameters, set to evaluate; it takes images as a `transform`
+        sees them."""
+        model = lenet.Lenet()
+        model.load_state_dict(state_dict(self.layout, parameters_D))
+        return model.eval()
 
     def _kept(self, units: int, generator: torch.Generator) -> Tensor:
         """Dropout factors `[units, B]`: 0 with probability 1/2, else 2."""

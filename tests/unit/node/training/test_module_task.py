@@ -125,6 +125,16 @@ def test_the_global_generators_go_on_where_they_were() -> None:
     assert (torch.rand(1).item(), random.random(), np.random.rand()) == expected
 
 
+def test_a_module_of_trained_parameters_answers_as_an_evaluation_does() -> None:
+    made = task()
+    parameters_D = made.initial(4)
+    trained, (inputs_B, targets_B) = made.module(parameters_D), TEST.tensors
+    assert torch.equal(nn.utils.parameters_to_vector(trained.parameters()), parameters_D) and not trained.training
+    right = int((trained(inputs_B).argmax(dim=1) == targets_B).sum())
+    assert right == made.evaluate(parameters_D, 0, made.test_size)
+    assert float(trained.state_dict()["layers.1.running_mean"].abs().sum()) > 0, "batch norm has its statistics"
+
+
 def test_it_is_the_gradient_that_torch_computes_without_us() -> None:
     made, seen = task(model=Plain), []
 

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from btard.node.training.datasets.mnist import Mnist
 from btard.node.training.models import lenet, pooled_convolution
+from btard.node.training.tasks.mnist_cnn import MnistCnn
 
 
 class Reference(nn.Module):
@@ -96,3 +98,14 @@ def test_parameters_that_overflow_give_numbers_not_exceptions() -> None:
     inputs, targets, dropout = batch(5)
     gradient, _ = lenet.gradient(torch.full((lenet.DIMENSION,), 1e30), inputs, targets, dropout)
     assert not bool(gradient.isfinite().all())
+
+
+def test_the_module_of_trained_parameters_scores_as_the_function_does() -> None:
+    parameters = lenet.initial(torch.Generator().manual_seed(2))
+    inputs, _, _ = batch(20)
+    empty = Mnist(*(torch.zeros(1, *shape, dtype=torch.uint8) for shape in ((28, 28), (), (28, 28), ())))
+    model = MnistCnn(empty, 1, "cpu").module(parameters)
+    assert not model.training
+    torch.testing.assert_close(lenet.logits(parameters, inputs).t(), model(inputs), rtol=1e-4, atol=1e-5)
+    torch.manual_seed(0)
+    assert not torch.allclose(model.train()(inputs), model.eval()(inputs)), "its dropouts are there"
