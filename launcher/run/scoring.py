@@ -65,12 +65,13 @@ def final_figures(plan: Plan, run_dir: Path, state: RunState, call: Call | None 
     from btard.launcher.backends.local import call_aside
     from btard.node.verify import audit
 
-    call, imports = call or call_aside, [Path(path) for path in plan.experiment.imports]
-    ended = end(plan.run, run_dir, plan.data_directory, state, imports, call)
+    chosen: Call = call_aside if call is None else call
+    imports = [Path(path) for path in plan.experiment.imports]
+    ended = end(plan.run, run_dir, plan.data_directory, state, imports, chosen)
     if ended.file is None:
         return Final(problem=ended.problem)
-    accuracy = call(audit.evaluate_final, plan.run, plan.data_directory, ended.file, imports, ended.digest)
-    call(audit.save_model, plan.run, plan.data_directory, ended.file, run_dir / MODEL, imports, ended.digest)
+    accuracy = chosen(audit.evaluate_final, plan.run, plan.data_directory, ended.file, imports, ended.digest)
+    chosen(audit.save_model, plan.run, plan.data_directory, ended.file, run_dir / MODEL, imports, ended.digest)
     return Final(accuracy, MODEL)
 
 

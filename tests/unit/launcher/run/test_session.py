@@ -295,7 +295,7 @@ def test_three_scripts_are_a_cluster_and_end_with_the_bits_of_a_simulated_one(tm
             )
             stack.callback(scripts[-1].wait)
             stack.callback(scripts[-1].kill)
-        answered = [int(script.communicate(timeout=PATIENCE_S)[0]) for script in scripts]
+        answered = [int(script.communicate(timeout=4 * PATIENCE_S)[0]) for script in scripts]
     assert [script.returncode for script in scripts] == [0, 0, 0] and min(answered) >= run.steps
     assert ends(tmp_path / "real") == {digest}
 

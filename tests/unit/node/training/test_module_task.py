@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import Dataset, TensorDataset
 
-from btard import Experiment, ModuleTask, run
+from btard import Experiment, ModuleTask, load_run, run
 from btard.node.errors import ConfigError, DataError
 from btard.node.training.module_task import TrainedModule
 from btard.node.training.registry import TASKS
@@ -344,6 +344,8 @@ def test_ten_lines_of_ones_own_train_between_real_processes_and_ban_a_liar(tmp_p
     done = run(Experiment(task="signs", imports=(str(mine),), run_dir=where, **options, **attack), quiet=True)
     summary = done.summary
     assert [ban.reason for ban in summary.bans] == ["gradient"] and summary.honest_banned == 0
+    trained, saved = load_run(where, imports=[mine]).model(), torch.load(f"{where}/model.pt", weights_only=True)
+    assert all(torch.equal(each, saved[name]) for name, each in trained.named_parameters())
 
 
 @pytest.mark.sockets
