@@ -34,9 +34,13 @@ def test_a_notebook_is_kept_without_outputs(notebook: Path) -> None:
 def test_the_notebook_ends_with_both_bans_proven(tmp_path: Path) -> None:
     program = "\n".join("".join(cell["source"]) for cell in cells(BAN))
     done = subprocess.run(
-        [sys.executable, "-c", program], cwd=tmp_path, env=environment(), capture_output=True, text=True,
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
         timeout=5 * PATIENCE_S,
-    )  # fmt: skip
+    )
     lines = done.stdout.splitlines()
     assert done.returncode == 0 and lines, done.stderr
     attackers = json.loads(lines[0].removeprefix("attackers: "))

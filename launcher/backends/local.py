@@ -184,7 +184,7 @@ def context() -> ForkServerContext | SpawnContext:
     return server
 
 
-def call_aside(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+def call_aside(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
     """Call a function in a process like a worker's: whatever it sets in torch stays there.
 
     Raises:

@@ -12,9 +12,9 @@ import msgspec
 
 from btard.launcher.monitor import watch
 from btard.launcher.monitor.state import Ban, Return, RunState, Undoing
-from btard.launcher.report import run_data
 from btard.launcher.run import control, run_directory, scoring
 from btard.launcher.run.run_directory import RunRecord
+from btard.launcher.run import summary as summaries
 from btard.launcher.run.summary import BANNED, Summary
 from btard.launcher.verify.verification import data_directory_of
 from btard.node.config import Role, RunConfig
@@ -143,8 +143,12 @@ class LoadedRun:
 
 
 _ROWS: Mapping[str, type] = {
-    "curves": StepFigures, "bans": Ban, "removals": Ban, "undone": Undoing, "returned": Return,
-}  # fmt: skip
+    "curves": StepFigures,
+    "bans": Ban,
+    "removals": Ban,
+    "undone": Undoing,
+    "returned": Return,
+}
 
 
 def load_run(run_dir: Path | str, data_directory: Path | None = None, imports: Sequence[Path] = ()) -> LoadedRun:
@@ -167,18 +171,25 @@ def load_run(run_dir: Path | str, data_directory: Path | None = None, imports: S
     state = RunState(run.peers, frozenset(roles or ()))
     plays = record is not None and record.experiment.backend == "simulated"
     problems = watch.fold(path, state, run.steps, plays=plays)
-    summary = run_data.summary_of(path) if (path / "summary.json").exists() else None
+    summary = summaries.read(path) if (path / "summary.json").exists() else None
     bans = [state.bans[place] for place in sorted(state.bans)]
     return LoadedRun(
-        path=path, config=run, record=record, summary=summary, roles=roles, outcome=_outcome(path, summary),
+        path=path,
+        config=run,
+        record=record,
+        summary=summary,
+        roles=roles,
+        outcome=_outcome(path, summary),
         curves=tuple(_curves(state)),
         bans=tuple(ban for ban in bans if ban.standing == BANNED),
         removals=tuple(ban for ban in bans if ban.standing != BANNED),
         undone=tuple(state.undone[step] for step in sorted(state.undone)),
         returned=tuple(state.returned[peer] for peer in sorted(state.returned)),
-        problems=tuple(problems), _state=state,
-        _data_directory=data_directory or data_directory_of(run, record), _imports=tuple(imports),
-    )  # fmt: skip
+        problems=tuple(problems),
+        _state=state,
+        _data_directory=data_directory or data_directory_of(run, record),
+        _imports=tuple(imports),
+    )
 
 
 def _outcome(path: Path, summary: Summary | None) -> str:

@@ -65,13 +65,14 @@ def final_figures(plan: Plan, run_dir: Path, state: RunState, call: Call | None 
     from btard.launcher.backends.local import call_aside
     from btard.node.verify import audit
 
-    chosen: Call = call_aside if call is None else call
+    if call is None:
+        call = call_aside
     imports = [Path(path) for path in plan.experiment.imports]
-    ended = end(plan.run, run_dir, plan.data_directory, state, imports, chosen)
+    ended = end(plan.run, run_dir, plan.data_directory, state, imports, call)
     if ended.file is None:
         return Final(problem=ended.problem)
-    accuracy = chosen(audit.evaluate_final, plan.run, plan.data_directory, ended.file, imports, ended.digest)
-    chosen(audit.save_model, plan.run, plan.data_directory, ended.file, run_dir / MODEL, imports, ended.digest)
+    accuracy = call(audit.evaluate_final, plan.run, plan.data_directory, ended.file, imports, ended.digest)
+    call(audit.save_model, plan.run, plan.data_directory, ended.file, run_dir / MODEL, imports, ended.digest)
     return Final(accuracy, MODEL)
 
 
@@ -92,8 +93,10 @@ def end(
         return End()
     node, digest, held = agreed(digests, state)
     if node is None or held < needed:
-        return End(problem=f"no model: certified final parameters that agree are needed of {needed} of the "
-                           f"{len(state.nodes)} nodes, and {held} have them; see `btard-launch verify`")  # fmt: skip
+        return End(
+            problem=f"no model: certified final parameters that agree are needed of {needed} of the "
+            f"{len(state.nodes)} nodes, and {held} have them; see `btard-launch verify`"
+        )
     return End(run_dir / "nodes" / str(node) / "parameters.f32", digest)
 
 

@@ -23,10 +23,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from btard.launcher.backends import Exited
 from btard.launcher.options import syntax
 from btard.launcher.run import cluster, loaded, plan, run_directory, scoring
-from btard.launcher.run.cluster import Silent
 from btard.launcher.run.experiment import Experiment
 from btard.launcher.run.interrupts import Interrupts
 from btard.launcher.run.loaded import LoadedRun
+from btard.launcher.run.observer import Silent
 from btard.launcher.run.summary import FINISHED
 from btard.launcher.verify import verification
 from btard.launcher.verify.verification import Report

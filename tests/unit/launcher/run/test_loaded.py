@@ -17,9 +17,16 @@ from btard.launcher.run.loaded import TABLES
 from btard.node.errors import BackendError, ConfigError
 
 ASKED = Experiment(
-    task="quadratic", device="cpu", steps=40, eval_every=20, attack="noise", byzantine=2, attack_start=3,
-    protocol_seed=2, backend="simulated",
-)  # fmt: skip
+    task="quadratic",
+    device="cpu",
+    steps=40,
+    eval_every=20,
+    attack="noise",
+    byzantine=2,
+    attack_start=3,
+    protocol_seed=2,
+    backend="simulated",
+)
 
 
 @pytest.fixture(scope="module")
@@ -94,8 +101,16 @@ def test_without_pandas_a_data_frame_is_refused_in_one_line(made: Result, monkey
 def test_what_a_hostile_node_writes_is_refused_and_named(made: Result, copied: Path) -> None:
     known = load_run(made.run_dir)
     (liar, *_), honest = made.summary.byzantine, next(n for n in range(6) if n not in made.summary.byzantine)
-    ban = {"step": 1, "attempt": 0, "peer": honest, "reason": "gradient", "accuser": None, "removed": True,
-           "standing": "banned", "evidence": "0" * 64}  # fmt: skip
+    ban = {
+        "step": 1,
+        "attempt": 0,
+        "peer": honest,
+        "reason": "gradient",
+        "accuser": None,
+        "removed": True,
+        "standing": "banned",
+        "evidence": "0" * 64,
+    }
     append(copied, liar, event="banned", path="../../../etc/passwd", **ban)
     append(copied, liar, event="finished", step="soon")
     append(copied, liar, event="banned", path=f"nodes/{liar}/evidence/ban-1-0-{honest}.evidence", **ban)
