@@ -34,7 +34,7 @@ ONE_IMPORTER: Mapping[str, tuple[str, ...]] = {
         "btard.launcher.export.lenet_onnx", "btard.launcher.export.tensorboard_logs", "btard.launcher.figures.timeline",
     ),
     "a command or a process, which its importer starts": (
-        "btard.node.baselines.comparison", "btard.node.metrics.healthcheck", "btard.node.plugins.check", "btard.node.drivers.simulated_cluster", "btard.launcher.bench.command",
+        "btard.node.__main__", "btard.node.baselines.comparison", "btard.node.metrics.healthcheck", "btard.node.plugins.check", "btard.node.drivers.simulated_cluster", "btard.launcher.bench.command",
         "btard.launcher.bench.worker", "btard.launcher.cli.main", "btard.launcher.run.cleaning", "btard.launcher.cli.ending", "btard.launcher.cli.doctor",
         "btard.launcher.cli.commands", "btard.launcher.report.command", "btard.launcher.sweep.command",
     ),
@@ -44,7 +44,7 @@ ONE_IMPORTER: Mapping[str, tuple[str, ...]] = {
         "btard.launcher.containers.shaper",
     ),
     "a calculation of its own, tested without its importer": (
-        "btard.node.aggregation.clip_solver", "btard.node.transport.slow_sender_guard", "btard.node.drivers.bootstrap", "btard.node.drivers.shared_cache", "btard.node.metrics.collectors", "btard.node.transport.rtt_probes",
+        "btard.node.aggregation.clip_solver", "btard.node.transport.slow_sender_guard", "btard.node.drivers.bootstrap", "btard.node.drivers.shared_cache", "btard.node.training.module_task", "btard.node.metrics.collectors", "btard.node.transport.rtt_probes",
         "btard.node.drivers.stats", "btard.node.protocol.evidence.explanation", "btard.launcher.export.public",
         "btard.launcher.report.claims", "btard.launcher.report.compare", "btard.launcher.run.loaded",
         "btard.launcher.run.undo_window", "btard.launcher.bench.kinds", "btard.launcher.bench.vectors", "btard.launcher.bench.measure", "btard.launcher.bench.training",

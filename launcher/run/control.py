@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from btard.launcher.files import last_lines, write_atomically
-from btard.launcher.monitor.state import UNFINISHED, RunState
 from btard.launcher.monitor import watch
+from btard.launcher.monitor.state import UNFINISHED, RunState
 from btard.launcher.run import summary
 from btard.launcher.run.run_directory import RunRecord, read_record
 from btard.node.errors import BackendError, ConfigError

@@ -13,8 +13,8 @@ import msgspec
 from btard.launcher.monitor import watch
 from btard.launcher.monitor.state import Ban, Return, RunState, Undoing
 from btard.launcher.run import control, run_directory, scoring
-from btard.launcher.run.run_directory import RunRecord
 from btard.launcher.run import summary as summaries
+from btard.launcher.run.run_directory import RunRecord
 from btard.launcher.run.summary import BANNED, Summary
 from btard.launcher.verify.verification import data_directory_of
 from btard.node.config import Role, RunConfig

@@ -89,6 +89,8 @@ def split(name: str, *, source: str) -> Callable[[SplitFunction], SplitFunction]
         ConfigError: the name is taken.
     """
     return SPLITS.register(name, source=source, takes=("labels", "peers", "seed"))
+
+
 SESSION = "session"
 """Name of the tasks in SERVED."""
 SERVED: dict[str, Task] = {}
