@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from btard.node.training.datasets.mnist import Mnist
 from btard.node.training.models import lenet, pooled_convolution
+from btard.node.training.sampling import Shards
 from btard.node.training.tasks.mnist_cnn import MnistCnn
 
 
@@ -104,7 +105,7 @@ def test_the_module_of_trained_parameters_scores_as_the_function_does() -> None:
     parameters = lenet.initial(torch.Generator().manual_seed(2))
     inputs, _, _ = batch(20)
     empty = Mnist(*(torch.zeros(1, *shape, dtype=torch.uint8) for shape in ((28, 28), (), (28, 28), ())))
-    model = MnistCnn(empty, 1, "cpu").module(parameters)
+    model = MnistCnn(empty, 1, "cpu", Shards(1)).module(parameters)
     assert not model.training
     torch.testing.assert_close(lenet.logits(parameters, inputs).t(), model(inputs), rtol=1e-4, atol=1e-5)
     torch.manual_seed(0)
