@@ -133,12 +133,12 @@ def make(experiment: Experiment) -> Plan:
     from btard.node.training.schedules import learning_rate
 
     check_names(run.rule, run.pre)
-    check_task(run.task)
     served = run.task.name == SESSION  # its program computes it, and sees its own errors
     if experiment.arithmetic == "portable" and (served or "arithmetic" not in TASKS.get(run.task.name).parameters):
         raise ConfigError(
             f"task {run.task.name!r} has no portable arithmetic; use --arithmetic native, or --task mnist_cnn"
         )
+    check_task(run.task)
     for registry, plugin in ((OPTIMISERS, run.optimiser), (SPLITS, run.split)):
         registry.check(plugin.name, plugin.parameters)
     learning_rate(run)
