@@ -152,7 +152,7 @@ MODULES = dict(
         "node.protocol.proof node.protocol.evidence.verifier",
         "node.protocol.randomness node.protocol.attempt.mprng",
         "node.protocol.replay node.protocol.evidence.replay",
-        "node.protocol.resumption node.protocol.attempt.record",
+        "node.protocol.resumption node.protocol.state.state",
         "node.protocol.round node.protocol.attempt.round",
         "node.protocol.saying node.protocol.attempt.compose",
         "node.protocol.seat node.protocol.peer_state",

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from btard.node.adversary.registry import ATTACKS
+from btard.node.aggregation.registry import PRE_AGGREGATIONS, RULES
+from btard.node.plugins import extensions
+from btard.node.plugins.registry import Registry
 from btard.node.training import environment
 from btard.node.training.datasets.prepare import prepare_mnist
+from btard.node.training.registry import OPTIMISERS, SCHEDULES, SPLITS, TASKS
 from tests import cifar
 from tests.monitored import monitored as monitored
 
@@ -49,6 +56,20 @@ def mnist_directory() -> Path:
     directory = cache / "btard" / "data"
     prepare_mnist(directory)
     return directory
+
+
+@pytest.fixture
+def scratch(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Registries, loaded files and modules are afterwards what they were before, whatever a test adds."""
+    registries: tuple[Registry[Any], ...] = (ATTACKS, RULES, PRE_AGGREGATIONS, TASKS, OPTIMISERS, SCHEDULES, SPLITS)
+    for registry in registries:
+        monkeypatch.setattr(registry, "_entries", {entry.name: entry for entry in registry})
+    monkeypatch.setattr(extensions, "_loaded", set())
+    before = set(sys.modules)
+    yield
+    for name in set(sys.modules) - before:
+        if name.startswith("btard_import_"):
+            del sys.modules[name]
 
 
 @pytest.fixture

@@ -21,8 +21,8 @@ from typing import Any
 import pytest
 
 from btard import Experiment, Result
-from btard.launcher import backends
 from btard.launcher.backends.local import LocalBackend
+from btard.launcher.run import cluster
 from btard.launcher.run.cluster import run
 from btard.launcher.run.observer import Silent
 
@@ -144,7 +144,7 @@ def monitored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Monitored]:
     where = tmp_path_factory.mktemp("monitored") / "run"
     notes, began_s = Notes(), time.time()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(backends, "build", lambda *given: Patient(notes, targets=5))
+        patch.setattr(cluster, "build", lambda *given: Patient(notes, targets=5))
         result = run(
             Experiment(task="quadratic", device="cpu", peers=4, steps=120, eval_every=20, monitor=True, timeout=100,
                        role=("3=noise:start=20,probability=0.1",), protocol_seed=2, delay=0.004, loss=0.002,

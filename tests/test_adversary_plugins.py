@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import pytest
 import torch
 from torch import Tensor
 
-from btard.node.adversary.registry import ATTACKS, attack
+from btard.node.adversary.registry import attack
 from btard.node.adversary.view import View
 from btard.node.config import Schedule
 from btard.node.protocol.api.events import GradientReady, Output, Purpose, Say
@@ -18,9 +18,8 @@ from tests.unit.node.adversary.test_adversary import ME, passed, plugin, sums, s
 
 
 @pytest.fixture
-def registered() -> Iterator[None]:
-    """Two attacks as a newcomer would add them; gone again after the test."""
-    list(ATTACKS)
+def registered(scratch: None) -> None:
+    """Two attacks as a newcomer would add them."""
 
     @attack("test_delayed", acts_on="gradient", source="test", remembers="delay")
     def delayed(gradient_D: Tensor, view: View, *, delay: int = 2) -> Tensor:
@@ -31,10 +30,6 @@ def registered() -> Iterator[None]:
         if not isinstance(output, Say):
             return (output,)
         return (Say(output.to[:1], output.body), Say(output.to[1:], other_body(output.body)))
-
-    yield
-    for name in ("test_delayed", "test_equivocate"):
-        del ATTACKS._entries[name]
 
 
 def other_body(body: Body) -> Body:

@@ -14,7 +14,7 @@ import msgspec
 import pytest
 import yaml
 
-from btard.launcher.backends import Exited
+from btard.launcher.backends.backend import Exited
 from btard.launcher.backends.local import ENVIRONMENT
 from btard.launcher.cli import main
 from btard.launcher.containers import bundle, emit, engine, keys, mirror, observer, places, versions

@@ -141,14 +141,6 @@ def example(page: Path, words: str) -> str:
     return str(block)
 
 
-@pytest.fixture
-def scratch(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Registries that forget what a test adds."""
-    registries: tuple[Registry[Any], ...] = (ATTACKS, RULES, TASKS)
-    for registry in registries:
-        monkeypatch.setattr(registry, "_entries", {entry.name: entry for entry in registry})
-
-
 def bans(plugin: Plugin) -> dict[int, Banned]:
     """Six peers, two attackers from step 2 on: who is banned for what, as peer 0 sees it."""
     run = RunConfig(peers=6, task=Plugin("quadratic"), steps=60, batch_size=2)

@@ -21,10 +21,7 @@ FASHION, RESNET, LOOP, LOADED = re.findall(r"```python\n(.*?)```", PAGE, re.DOTA
 """Its blocks."""
 
 
-@pytest.fixture(autouse=True)
-def scratch(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A registry that forgets what a test adds."""
-    monkeypatch.setattr(TASKS, "_entries", {entry.name: entry for entry in TASKS})
+pytestmark = pytest.mark.usefixtures("scratch")
 
 
 def fashion(folder: Path) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 import msgspec
 
 from btard.launcher import assets
-from btard.launcher.backends import Exited, Note
+from btard.launcher.backends.backend import Exited, Note
 from btard.launcher.containers import bundle, emit, engine, kernel, mirror, places, ports, versions
 from btard.launcher.containers.engine import Project
 from btard.launcher.containers.mirror import Change

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import msgspec
 
-from btard.launcher.backends import Exited
+from btard.launcher.backends.backend import Exited
 from btard.node.config import Endpoint, NodeConfig
 from btard.node.errors import BackendError
 

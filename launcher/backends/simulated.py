@@ -9,7 +9,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from btard.launcher.backends import Exited
+from btard.launcher.backends.backend import Exited
 from btard.launcher.backends.local import (
     KIND_SECONDS,
     LocalBackend,

@@ -16,7 +16,7 @@ from pathlib import Path
 from rich.console import Console
 
 from btard.launcher import exits
-from btard.launcher.backends import Exited, Note
+from btard.launcher.backends.backend import Exited, Note
 from btard.launcher.containers import mirror, places
 from btard.launcher.containers.bundle import PASSWORD_FILE
 from btard.launcher.containers.mirror import Limits

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from btard.launcher.backends import Note
+from btard.launcher.backends.backend import Note
 from btard.launcher.containers import netqueue, places
 from btard.launcher.containers.engine import Project
 from btard.launcher.containers.kernel import Kernel

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from btard.launcher import backends
+from btard.launcher.backends.backend import Backend, Exited, Note
 from btard.launcher.monitor.state import RunState
 from btard.launcher.monitor.watch import Watch
 from btard.launcher.run import control, data, exit_report, initial_parameters, plan, run_directory, scoring, summary
@@ -110,7 +110,7 @@ class _Run:
     plan: Plan
     directory: Path
     run_id: str
-    backend: backends.Backend
+    backend: Backend
     state: RunState
     watch: Watch
     observer: Observer
@@ -148,7 +148,7 @@ def run(
     """
     observer = observer or Silent()
     plan.quick_check(experiment)
-    backend = backends.build(experiment.backend, observer.note)
+    backend = build(experiment.backend, observer.note)
     with (
         Interrupts() if interrupts is None else nullcontext(interrupts) as interrupts,
         _monitored(observer, experiment) as observer,
@@ -168,7 +168,7 @@ def run(
 def carry(
     prepared: Plan,
     made: run_directory.RunDirectory,
-    backend: backends.Backend,
+    backend: Backend,
     observer: Observer,
     interrupts: Interrupts,
     again: bool = False,
@@ -315,7 +315,7 @@ def _place(state: RunState) -> str:
     return f"after step {state.step}" if state.step >= 0 else "before the first step"
 
 
-def _name_dead(current: _Run, ended: backends.Exited) -> None:
+def _name_dead(current: _Run, ended: Exited) -> None:
     """Say which worker died and what it said last."""
     node = current.state.nodes[ended.node]
     node.exit_code = ended.exit_code
@@ -360,3 +360,24 @@ def _score(current: _Run, outcome: str, problem: str | None) -> Result:
         current.watch.note("ended", outcome=outcome, problem=problem)
     current.observer.scored(score)
     return Result(score, current.directory, current.interrupts.signum if outcome == INTERRUPTED else None)
+
+
+def build(name: str, note: Note) -> Backend:
+    """The backend called `name`, one of `BACKENDS` (launcher/run/experiment.py).
+
+    Args:
+        note: told what takes time.
+    """
+    match name:
+        case "local":
+            from btard.launcher.backends.local import LocalBackend
+
+            return LocalBackend()
+        case "simulated":
+            from btard.launcher.backends.simulated import SimulatedBackend
+
+            return SimulatedBackend()
+        case _:
+            from btard.launcher.backends.compose import ComposeBackend
+
+            return ComposeBackend(note)

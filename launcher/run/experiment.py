@@ -32,6 +32,9 @@ from btard.node.protocol.wire import size_limits
 IMPORTS = "imports"
 """Folder of a run directory with the files that the run was made with."""
 
+BACKENDS = ("local", "simulated", "compose")
+"""Where workers may run."""
+
 _RUN = RunConfig()
 _SCHEDULE = Schedule()
 

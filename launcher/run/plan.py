@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from btard.launcher import backends
 from btard.launcher.network import conditions as network
 from btard.launcher.network import shaping, traffic
 from btard.launcher.run import data, expectations, initial_parameters, undo_window
-from btard.launcher.run.experiment import Experiment, kept, listen
+from btard.launcher.run.experiment import BACKENDS, Experiment, kept, listen
 from btard.node.config import Endpoint, Role, RunConfig
 from btard.node.errors import BackendError, ConfigError, DataError
+from btard.node.nearest import suggestion
 from btard.node.netem.conditions import Conditions
 from btard.node.plugins import extensions
 
@@ -84,7 +84,8 @@ def quick_check(experiment: Experiment) -> None:
     names = [Path(path).name for path in experiment.imports]
     if len(set(names)) < len(names):
         raise ConfigError(f"--import names {', '.join(names)}: two files of one name; rename one of them")
-    backends.check(experiment.backend)
+    if experiment.backend not in BACKENDS:
+        raise ConfigError(f"unknown backend {experiment.backend!r}; {suggestion(experiment.backend, BACKENDS)}")
     if experiment.monitor and experiment.backend not in ("local", "compose"):
         raise ConfigError(
             f"--monitor watches processes and containers; --backend {experiment.backend} has none: leave it out"

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from btard.launcher.backends import Exited
+from btard.launcher.backends.backend import Exited
 from btard.launcher.options import syntax
 from btard.launcher.run import cluster, loaded, plan, run_directory, scoring
 from btard.launcher.run.experiment import Experiment

@@ -35,14 +35,13 @@ from btard.node.protocol.attempt.deadlines import outcome_s
 from btard.node.protocol.attempt.handshake import Greeting
 from btard.node.protocol.attempt.lateness import Watch
 from btard.node.protocol.attempt.lifecycle import AttemptLifecycle
-from btard.node.protocol.attempt.record import Resumption
 from btard.node.protocol.disputes.dispute import outcome_timer
 from btard.node.protocol.disputes.dolev_strong import round_timer
 from btard.node.protocol.disputes.router import DisputeRouter
 from btard.node.protocol.peer_state import PeerState
 from btard.node.protocol.roster import Roster
 from btard.node.protocol.settings import Settings, Tools
-from btard.node.protocol.state.state import State
+from btard.node.protocol.state.state import Resumption, State
 from btard.node.protocol.state_sync import client as state_sync
 from btard.node.protocol.state_sync.messages import Snapshot
 from btard.node.protocol.state_sync.server import StateSyncServer

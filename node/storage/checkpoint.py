@@ -20,9 +20,8 @@ from torch import Tensor
 
 from btard.node.errors import BackendError, CheckpointError, WireError
 from btard.node.protocol.api.events import BulkKey
-from btard.node.protocol.attempt.record import AttemptRecord, Resumption
 from btard.node.protocol.roster import Roster
-from btard.node.protocol.state.undo_window import Layer, Window, layer_digest
+from btard.node.protocol.state.state import AttemptRecord, Layer, Resumption, Window, layer_digest
 from btard.node.protocol.wire.digest import tensor_bytes
 from btard.node.protocol.wire.messages import Signed
 from btard.node.storage.disk import Disk

@@ -18,9 +18,8 @@ from torch import Tensor
 
 from btard.node.errors import BackendError, CheckpointError, WireError
 from btard.node.protocol.api.events import BulkArrived, BulkKey, Input, MessageArrived, ViewArrived
-from btard.node.protocol.attempt.record import Resumption
 from btard.node.protocol.roster import Roster
-from btard.node.protocol.state.state import State
+from btard.node.protocol.state.state import Resumption, State
 from btard.node.protocol.wire.encoding import decode_body, decode_signed, encode_signed
 from btard.node.protocol.wire.messages import Message, Phase, Signed, Slot, Suspect
 from btard.node.storage import checkpoint

@@ -9,12 +9,10 @@ from torch import Tensor
 
 from btard.node.errors import WireError
 from btard.node.protocol.api.events import BulkKey, BulkKind
-from btard.node.protocol.attempt.record import AttemptRecord
 from btard.node.protocol.attempt.verification import NormWindow
 from btard.node.protocol.evidence.format import tensor_of
 from btard.node.protocol.roster import Roster
-from btard.node.protocol.state.state import Ban, State, Summary
-from btard.node.protocol.state.undo_window import Layer, Window
+from btard.node.protocol.state.state import AttemptRecord, Ban, Layer, State, Summary, Window
 from btard.node.protocol.wire.digest import tensor_bytes, tensor_digest
 from btard.node.protocol.wire.messages import Phase, Signed
 

@@ -37,7 +37,7 @@ from btard.node.protocol.api.events import (
     ViewArrived,
 )
 from btard.node.protocol.api.notices import Banned, Committed, Expelled, Halted
-from btard.node.protocol.attempt.record import Resumption
+from btard.node.protocol.state.state import Resumption
 from btard.node.protocol.state_sync.messages import Snapshot, decode_snapshot
 from btard.node.protocol.wire.encoding import decode_body, encode, signing_bytes
 from btard.node.protocol.wire.messages import Endorsed, Slot, View

@@ -4,33 +4,19 @@ time, a restart inside a dispute, and gradients that take longer than a dispute'
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
 
 import tests
-from btard.node.adversary.registry import ATTACKS
 from btard.node.config import Plugin
-from btard.node.plugins import extensions
-from btard.node.plugins.registry import Registry
-from btard.node.training.registry import TASKS
 from tests.integration.clusters import RUN, Aftermath, Attacker, Plan, agree_step_by_step, keeps_the_promises, run_all
 
-pytestmark = pytest.mark.sockets
+pytestmark = [pytest.mark.sockets, pytest.mark.usefixtures("scratch")]
 
 OWN = Path(tests.__file__).parent
 D_S = 2.0
 """Waiting costs no CPU, and a process that starts on a loaded machine takes its time."""
-
-
-@pytest.fixture(autouse=True)
-def scratch(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a check of the run loads is gone after the test."""
-    registries: tuple[Registry[Any], ...] = (ATTACKS, TASKS)
-    for registry in registries:
-        monkeypatch.setattr(registry, "_entries", {entry.name: entry for entry in registry})
-    monkeypatch.setattr(extensions, "_loaded", set())
 
 
 def ended(where: Path, plan: Plan) -> Aftermath:

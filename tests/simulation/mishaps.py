@@ -32,7 +32,7 @@ from btard.node.protocol.api.events import (
     TranscriptRequested,
     ViewArrived,
 )
-from btard.node.protocol.attempt.record import Resumption
+from btard.node.protocol.state.state import Resumption
 from btard.node.protocol.state_sync.messages import snapshot_of
 from btard.node.protocol.wire.encoding import encode_body, signing_bytes
 from btard.node.protocol.wire.messages import Body, Commit, Endorsed, Hello, Join, Phase, Signed, Slot, View

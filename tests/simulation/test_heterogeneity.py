@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,6 @@ from btard.node.build import task_of
 from btard.node.config import Plugin, Role, RunConfig, Schedule
 from btard.node.protocol.api.notices import Banned, Finished
 from btard.node.training.module_task import ModuleTask
-from btard.node.training.registry import TASKS
 from tests.simulation.checkers import PROMISES
 from tests.simulation.stage import Stage, play, set_up
 
@@ -28,13 +26,11 @@ STEPS = 24
 
 
 @pytest.fixture(autouse=True)
-def blobs(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def blobs(scratch: None) -> None:
     """A labelled task that no other test knows."""
-    monkeypatch.setattr(TASKS, "_entries", {entry.name: entry for entry in TASKS})
     ModuleTask(
         "blobs", model=lambda: nn.Linear(FEATURES, CLASSES), train=BLOBS, test=BLOBS, loss=functional.cross_entropy
     )
-    yield
 
 
 def stage(split: Plugin, tau: float, roles: dict[int, Role] | None = None) -> Stage:

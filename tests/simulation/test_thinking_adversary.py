@@ -9,7 +9,6 @@ import msgspec
 import pytest
 
 import tests
-from btard.node.adversary.registry import ATTACKS
 from btard.node.config import Plugin, Role, Schedule
 from btard.node.drivers.simulator import Observed
 from btard.node.netem.conditions import Conditions, Event, Window
@@ -27,10 +26,8 @@ AFTER_S = 1e-6
 
 
 @pytest.fixture
-def imported(monkeypatch: pytest.MonkeyPatch) -> None:
+def imported(scratch: None) -> None:
     """The attack is registered for the test alone."""
-    monkeypatch.setattr(ATTACKS, "_entries", {entry.name: entry for entry in ATTACKS})
-    monkeypatch.setattr(extensions, "_loaded", set())
     extensions.load([SECOND_THOUGHTS])
 
 

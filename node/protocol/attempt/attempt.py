@@ -9,11 +9,10 @@ from torch import Tensor
 
 from btard.node.protocol.attempt.mprng import Share, batch_seed, combine, commitment, projection, share
 from btard.node.protocol.attempt.partition import Split, part_radius
-from btard.node.protocol.attempt.record import AttemptRecord
 from btard.node.protocol.attempt.transcript import Transcript
 from btard.node.protocol.attempt.verification import Checksum, checksum, same
 from btard.node.protocol.settings import Settings, Tools
-from btard.node.protocol.state.state import State
+from btard.node.protocol.state.state import AttemptRecord, State
 from btard.node.protocol.state.undo_window import recheck_shares
 from btard.node.protocol.wire.bulk import BulkKey, BulkKind
 from btard.node.protocol.wire.certificate import Certificate, Where

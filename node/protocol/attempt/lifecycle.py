@@ -18,14 +18,13 @@ from btard.node.protocol.attempt.gradient_requests import Gradients
 from btard.node.protocol.attempt.handshake import Greeting
 from btard.node.protocol.attempt.lateness import Watch
 from btard.node.protocol.attempt.mprng import share
-from btard.node.protocol.attempt.record import AttemptRecord, Resumption
 from btard.node.protocol.attempt.round import Ending, Round
 from btard.node.protocol.disputes.previous_attempt import PreviousAttempt
 from btard.node.protocol.disputes.router import DisputeRouter
 from btard.node.protocol.evidence.format import gather
 from btard.node.protocol.peer_state import PeerState
 from btard.node.protocol.state.rollback import undone
-from btard.node.protocol.state.state import Ban, State
+from btard.node.protocol.state.state import AttemptRecord, Ban, Resumption, State
 from btard.node.protocol.state_sync.client import StateSyncClient
 from btard.node.protocol.state_sync.probation import candidates_of
 from btard.node.protocol.state_sync.server import StateSyncServer

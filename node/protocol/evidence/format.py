@@ -20,9 +20,8 @@ from btard.node.protocol.adjudication.charges import (
 )
 from btard.node.protocol.adjudication.verdict import Guilt
 from btard.node.protocol.attempt.attempt import Attempt
-from btard.node.protocol.attempt.record import AttemptRecord
 from btard.node.protocol.state.rollback import earlier
-from btard.node.protocol.state.state import Ban, State, Summary
+from btard.node.protocol.state.state import AttemptRecord, Ban, State, Summary
 from btard.node.protocol.state.undo_window import Contribution
 from btard.node.protocol.wire.digest import tensor_bytes
 from btard.node.protocol.wire.encoding import decoded, encode

@@ -13,8 +13,8 @@ from btard.node.protocol.adjudication.verdict import Fault, gradient_fault
 from btard.node.protocol.api.events import ComputeGradient, GradientReady, Purpose
 from btard.node.protocol.api.notices import Undone
 from btard.node.protocol.attempt.attempt import Attempt
-from btard.node.protocol.state.state import State
-from btard.node.protocol.state.undo_window import Contribution, Layer, Restoration, Window, layer_digest
+from btard.node.protocol.state.state import Layer, State, Window, layer_digest
+from btard.node.protocol.state.undo_window import Contribution, Restoration
 
 
 def earlier(attempt: Attempt, item: Contribution) -> Attempt:

@@ -1,12 +1,17 @@
-"""What all honest peers agree on between two steps: the small facts and digests that CLOSE signs, and the vectors.
+"""What all honest peers agree on between two steps, and what is kept of the attempts that led there.
 
-A fact stands in `Summary` alone; a `State` adds what the digests in it are of, and who has been removed since.
+A fact stands in `Summary` alone, which CLOSE signs; a `State` adds what the digests in it are of, and who has been
+removed since. An `AttemptRecord` is one attempt wherever it is kept: in memory across a restart, in the window of undo,
+in a checkpoint, in evidence, and in what a peer that comes back is told. `Attempt.record` makes one, `Attempt.of` makes
+the attempt of it again. What is written elsewhere is a function of it: node/storage/state_codec.py (its vectors in
+files), node/protocol/evidence/format.py (the canonical bytes that convict) and node/protocol/state_sync/messages.py
+(what digests bind, without vectors). They stand together since a state's window holds records, and a record its state.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,10 +21,10 @@ from torch import Tensor
 from btard.node.protocol.attempt.validators import Draw
 from btard.node.protocol.attempt.verification import NormWindow
 from btard.node.protocol.roster import Roster
-from btard.node.protocol.state.undo_window import Contribution, Window
+from btard.node.protocol.state.undo_window import Contribution, Restoration
 from btard.node.protocol.wire.digest import digest, number, tensor_digest
-from btard.node.protocol.wire.encoding import encode
-from btard.node.protocol.wire.messages import Removal, Signed
+from btard.node.protocol.wire.encoding import decode_body, encode
+from btard.node.protocol.wire.messages import Commit, Phase, Removal, Signed
 
 
 class Ban(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -100,6 +105,44 @@ def genesis_randomness(data_seed: int) -> bytes:
 def norms_digest(window: NormWindow) -> bytes:
     """Digest of the norm window's exact float64 values."""
     return digest("norms", *(struct.pack(f"<{len(step)}d", *step) for step in window.steps))
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The window before a step.
+
+    Args:
+        layers: the steps that the parameters went through, ascending, as far as they are kept.
+        forgotten: earlier ones are not kept any more.
+        examined: how many entries of the ban list have been dealt with.
+        undone: what the step before came to, if it was an undo step; it follows from the rest.
+    """
+
+    layers: tuple[Layer, ...] = ()
+    forgotten: bool = False
+    examined: int = 0
+    undone: Restoration | None = None
+
+    @property
+    def digest(self) -> bytes:
+        """What CLOSE covers of it."""
+        return digest("window", number(self.forgotten), number(self.examined), *(layer.digest for layer in self.layers))
+
+    def of(self, peers: Iterable[int]) -> tuple[Contribution, ...]:
+        """All contributions of some peers that are kept, ascending."""
+        wanted = frozenset(peers)
+        if not wanted:  # as in almost every step
+            return ()
+        return tuple(
+            Contribution(layer.step, layer.record.number, owner)
+            for layer in self.layers
+            for owner in layer.record.contributors
+            if owner in wanted
+        )
+
+    def layer(self, item: Contribution) -> Layer:
+        """The step that a contribution was made to."""
+        return next(layer for layer in self.layers if (layer.step, layer.record.number) == (item.step, item.attempt))
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,3 +230,82 @@ class State:
         back = dict(self.summary.returned)
         out = [ban.peer for ban in bans if ban.removed and ban.step >= back.get(ban.peer, 0)]
         return replace(self, bans=tuple(bans), roster=self.roster.without(out))
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptRecord:
+    """One attempt as one peer holds it; what follows from these is not kept (r, z, the split, who contributed).
+
+    Args:
+        state: that it started from.
+        number: 0 for the first attempt at the step.
+        phases: its finished phases in order, each with the message of every active peer in roster order.
+        others: what was signed beside those: CLOSEs, messages of unfinished phases, contradictions, SUSPECTs.
+        aggregates: by aggregator, float32 `[P]`.
+        own_D: this peer's gradient, None if it computed none.
+        publications: the parts that were published in it, by step, attempt, owner and part.
+    """
+
+    state: State
+    number: int
+    phases: dict[Phase, tuple[Signed, ...]]
+    others: tuple[Signed, ...] = ()
+    aggregates: dict[int, Tensor] = field(default_factory=dict)
+    own_D: Tensor | None = None
+    publications: dict[tuple[int, int, int, int], Tensor] = field(default_factory=dict)
+
+    @property
+    def step(self) -> int:
+        """The step's number."""
+        return self.state.step
+
+    @property
+    def contributors(self) -> tuple[int, ...]:
+        """Who committed to a gradient in it."""
+        bodies = (decode_body(signed.body) for signed in self.phases.get(Phase.COMMIT, ()))
+        return tuple(body.slot.sender for body in bodies if isinstance(body, Commit) and body.parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Resumption:
+    """A peer at the beginning of an attempt.
+
+    Args:
+        state: the agreed state before the step, removals of earlier attempts applied.
+        number: of the attempt at it.
+        past: the committed attempt of the step before, None in step 0.
+        certificate: what ended the attempt before, for laggards.
+        proofs: encoded equivocations that are still to be reported.
+        before: the attempt before, where it is not `past`: one at the same step, that was void.
+    """
+
+    state: State
+    number: int
+    past: AttemptRecord | None
+    certificate: tuple[Signed, ...]
+    proofs: tuple[bytes, ...]
+    before: AttemptRecord | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One committed step with gradients.
+
+    Args:
+        record: of it, `own_D` None and its state without a window.
+        digest: `layer_digest`.
+    """
+
+    record: AttemptRecord
+    digest: bytes
+
+    @property
+    def step(self) -> int:
+        """The step's number."""
+        return self.record.step
+
+
+def layer_digest(record: AttemptRecord, transcript: bytes) -> bytes:
+    """Digest of a committed step: of the certified state before it and of its transcript, which bind all the rest."""
+    before = record.state.summary.digest if record.step else b""
+    return digest("layer", number(record.step), number(record.number), before, transcript)

@@ -1,21 +1,16 @@
-"""The window of undo: what the last committed steps started from, and whose contributions to them are in question.
+"""Undo: which contributions are in question, who recomputes which of them, and what it comes to.
 
-The window is part of the agreed state; with `--undo 0` it stays empty.
+What is kept of the last committed steps is part of the agreed state: `Window` (node/protocol/state/state.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import msgspec
 
 from btard.node.protocol.attempt.mprng import permutation
-from btard.node.protocol.wire.digest import digest, number
-
-if TYPE_CHECKING:
-    from btard.node.protocol.attempt.record import AttemptRecord
 
 
 class Contribution(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, order=True):
@@ -24,30 +19,6 @@ class Contribution(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_
     step: int
     attempt: int
     owner: int
-
-
-def layer_digest(record: AttemptRecord, transcript: bytes) -> bytes:
-    """Digest of a committed step: of the certified state before it and of its transcript, which bind all the rest."""
-    before = record.state.summary.digest if record.step else b""
-    return digest("layer", number(record.step), number(record.number), before, transcript)
-
-
-@dataclass(frozen=True, slots=True)
-class Layer:
-    """One committed step with gradients.
-
-    Args:
-        record: of it, `own_D` None and its state without a window.
-        digest: `layer_digest`.
-    """
-
-    record: AttemptRecord
-    digest: bytes
-
-    @property
-    def step(self) -> int:
-        """The step's number."""
-        return self.record.step
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,44 +38,6 @@ class Restoration:
     to_step: int | None
     lost: int
     older: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Window:
-    """The window before a step.
-
-    Args:
-        layers: the steps that the parameters went through, ascending, as far as they are kept.
-        forgotten: earlier ones are not kept any more.
-        examined: how many entries of the ban list have been dealt with.
-        undone: what the step before came to, if it was an undo step; it follows from the rest.
-    """
-
-    layers: tuple[Layer, ...] = ()
-    forgotten: bool = False
-    examined: int = 0
-    undone: Restoration | None = None
-
-    @property
-    def digest(self) -> bytes:
-        """What CLOSE covers of it."""
-        return digest("window", number(self.forgotten), number(self.examined), *(layer.digest for layer in self.layers))
-
-    def of(self, peers: Iterable[int]) -> tuple[Contribution, ...]:
-        """All contributions of some peers that are kept, ascending."""
-        wanted = frozenset(peers)
-        if not wanted:  # as in almost every step
-            return ()
-        return tuple(
-            Contribution(layer.step, layer.record.number, owner)
-            for layer in self.layers
-            for owner in layer.record.contributors
-            if owner in wanted
-        )
-
-    def layer(self, item: Contribution) -> Layer:
-        """The step that a contribution was made to."""
-        return next(layer for layer in self.layers if (layer.step, layer.record.number) == (item.step, item.attempt))
 
 
 def recheck_shares(

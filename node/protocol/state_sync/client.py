@@ -29,11 +29,10 @@ from btard.node.protocol.api.notices import PhaseEntered
 from btard.node.protocol.attempt.attempt import Attempt
 from btard.node.protocol.attempt.deadlines import fetching_s, outcome_s
 from btard.node.protocol.attempt.mprng import batch_seed
-from btard.node.protocol.attempt.record import AttemptRecord, Resumption
 from btard.node.protocol.attempt.verification import NormWindow
 from btard.node.protocol.roster import Roster
 from btard.node.protocol.settings import Settings, Tools
-from btard.node.protocol.state.state import State, norms_digest, parameters_digest
+from btard.node.protocol.state.state import AttemptRecord, Resumption, State, norms_digest, parameters_digest
 from btard.node.protocol.state_sync.messages import Snapshot, after_dispute, by_phase, certified, complete
 from btard.node.protocol.state_sync.probation import candidates_of, gradient_digest, join_slot
 from btard.node.protocol.wire.digest import tensor_digest

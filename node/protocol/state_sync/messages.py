@@ -8,10 +8,9 @@ from collections.abc import Sequence
 import msgspec
 
 from btard.node.errors import WireError
-from btard.node.protocol.attempt.record import AttemptRecord
 from btard.node.protocol.roster import Roster
 from btard.node.protocol.settings import Settings, Verify
-from btard.node.protocol.state.state import Certified, State
+from btard.node.protocol.state.state import AttemptRecord, Certified, State
 from btard.node.protocol.wire.certificate import Certificate, open_signed
 from btard.node.protocol.wire.encoding import decode_body, decoded, encode
 from btard.node.protocol.wire.messages import Phase, Signed

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from btard.launcher import backends, exits
+from btard.launcher import exits
 from btard.launcher.cli import doctor, main
+from btard.launcher.run.experiment import BACKENDS
 from tests.launching import LAUNCH, PATIENCE_S, environment
 
 QUICK = ["--task", "quadratic", "--device", "cpu"]
@@ -221,7 +222,7 @@ def test_help_shows_defaults_that_are_worked_out_and_the_backends(capsys: pytest
     ):
         word = flag.partition(" ")[2].partition("|")[0]
         assert out.partition(flag)[2].partition(" --")[0].endswith(f"[{word}]"), flag
-    assert f"--backend {'|'.join(backends.NAMES)} " in out
+    assert f"--backend {'|'.join(BACKENDS)} " in out
 
 
 def test_the_help_of_sweep_has_no_line_without_words(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import pytest
 import torch
 
-from btard.node.aggregation.registry import PRE_AGGREGATIONS, RULES, pre_aggregation
+from btard.node.aggregation.registry import RULES, pre_aggregation
 from btard.node.aggregation.resilience import rule_for
 from btard.node.aggregation.strength import Condition
 from btard.node.config import Plugin, RunConfig
@@ -114,12 +114,9 @@ CLAIMS = [
 ]  # fmt: skip
 
 
+@pytest.mark.usefixtures("scratch")
 @pytest.mark.parametrize(("claim", "words"), [row[1:] for row in CLAIMS], ids=[row[0] for row in CLAIMS])
-def test_a_plug_in_may_say_anything_of_its_rows(
-    claim: Callable[[int, Mapping[str, object]], int], words: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(PRE_AGGREGATIONS, "_entries", {entry.name: entry for entry in PRE_AGGREGATIONS})
-
+def test_a_plug_in_may_say_anything_of_its_rows(claim: Callable[[int, Mapping[str, object]], int], words: str) -> None:
     @pre_aggregation("odd", source="this test", rows=claim)
     def odd(inputs_NP: torch.Tensor) -> torch.Tensor:
         return inputs_NP

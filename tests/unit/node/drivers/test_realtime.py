@@ -23,7 +23,7 @@ from btard.node.drivers.realtime import Driver
 from btard.node.drivers.simulator import cluster
 from btard.node.protocol.api.events import Output, RequestTranscript
 from btard.node.protocol.api.notices import Banned, Committed, Expelled, Finished, Halted
-from btard.node.protocol.attempt.record import Resumption
+from btard.node.protocol.state.state import Resumption
 from btard.node.protocol.wire.encoding import decode_body
 from btard.node.protocol.wire.messages import Phase, Signed
 from btard.node.storage.checkpointer import Checkpointer

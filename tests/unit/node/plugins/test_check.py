@@ -16,9 +16,8 @@ from btard.node.errors import ConfigError, PluginError
 from btard.node.plugins import extensions
 from tests import wrong_plugins as wrong
 from tests.test_docs import DOCS, example
-from tests.unit.node.plugins import test_extensions
 
-scratch = test_extensions.scratch  # registries as they were before
+pytestmark = pytest.mark.usefixtures("scratch")
 
 DYNAMIC = {
     **{name: f"task '{name}'" for name in wrong.TASKS},

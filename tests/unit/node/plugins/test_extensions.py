@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from btard import Experiment, run
 from btard.launcher.cli.main import main
 from btard.node.adversary.registry import ATTACKS
-from btard.node.aggregation.registry import RULES
 from btard.node.errors import ConfigError
 from btard.node.plugins import extensions
-from btard.node.plugins.registry import Registry
-from btard.node.training.registry import OPTIMISERS, TASKS
 from btard.node.verify import audit
 from tests.test_docs import DOCS, example
 
@@ -31,18 +25,7 @@ def idle(gradient_D, view, *, share=0.5):
 """
 
 
-@pytest.fixture(autouse=True)
-def scratch(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Registries, loaded files and modules as they were before."""
-    registries: tuple[Registry[Any], ...] = (ATTACKS, RULES, TASKS, OPTIMISERS)
-    for registry in registries:
-        monkeypatch.setattr(registry, "_entries", {entry.name: entry for entry in registry})
-    monkeypatch.setattr(extensions, "_loaded", set())
-    before = set(sys.modules)
-    yield
-    for name in set(sys.modules) - before:
-        if name.startswith("btard_import_"):
-            del sys.modules[name]
+pytestmark = pytest.mark.usefixtures("scratch")
 
 
 def written(directory: Path, text: str, name: str = "mine.py") -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -80,13 +80,7 @@ IMAGES, LABELS = pictures(ITEMS, 1)
 TRAIN, TEST = TensorDataset(IMAGES, LABELS), TensorDataset(*pictures(30, 2))
 
 
-@pytest.fixture(autouse=True)
-def forget() -> Iterator[None]:
-    """What a test registers is gone after it."""
-    before = dict(TASKS._entries)
-    yield
-    TASKS._entries.clear()
-    TASKS._entries.update(before)
+pytestmark = pytest.mark.usefixtures("scratch")
 
 
 def task(model: Callable[[], nn.Module] = Net, train: Any = TRAIN, test: Any = TEST, **more: Any) -> TrainedModule:

@@ -19,8 +19,8 @@ from btard.node.protocol.attempt.round import Round
 from btard.node.protocol.evidence.format import contradiction, decode
 from btard.node.protocol.evidence.verifier import UnprovenError, Verifier
 from btard.node.protocol.state.rollback import Rechecks, earlier, moved_on, undone
-from btard.node.protocol.state.state import Ban
-from btard.node.protocol.state.undo_window import Contribution, Window, recheck_shares
+from btard.node.protocol.state.state import Ban, Window
+from btard.node.protocol.state.undo_window import Contribution, recheck_shares
 from btard.node.protocol.wire.encoding import encode
 from btard.node.protocol.wire.messages import Report
 from btard.node.protocol.wire.validation import Counts

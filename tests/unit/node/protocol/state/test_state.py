@@ -18,12 +18,13 @@ from btard.node.protocol.state.state import (
     Certified,
     State,
     Summary,
+    Window,
     genesis_randomness,
     norms_digest,
     parameters_digest,
 )
 from btard.node.protocol.state.transition import next_state, void_state
-from btard.node.protocol.state.undo_window import Contribution, Window
+from btard.node.protocol.state.undo_window import Contribution
 from btard.node.protocol.wire.messages import Removal
 from tests.protocol_attempts import complete
 

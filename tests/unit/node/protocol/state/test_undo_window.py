@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 
 from btard.node.protocol.attempt.attempt import Attempt
-from btard.node.protocol.attempt.record import AttemptRecord
-from btard.node.protocol.state.undo_window import Contribution, Layer, Restoration, Window, layer_digest, recheck_shares
+from btard.node.protocol.state.state import AttemptRecord, Layer, Window, layer_digest
+from btard.node.protocol.state.undo_window import Contribution, Restoration, recheck_shares
 from btard.node.protocol.wire.encoding import encode_body
 from btard.node.protocol.wire.messages import Commit, Phase, Signed
 from tests.protocol_attempts import complete, replace_state

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -24,13 +24,7 @@ START = torch.randn(D, generator=torch.Generator().manual_seed(2))
 CONSTANT = Plugin("constant")
 
 
-@pytest.fixture(autouse=True)
-def registered() -> Iterator[None]:
-    """What a test registers is gone after it."""
-    before = {entry.name: entry for entry in OPTIMISERS}
-    yield
-    OPTIMISERS._entries.clear()
-    OPTIMISERS._entries.update(before)
+pytestmark = pytest.mark.usefixtures("scratch")
 
 
 def made(name: str, **parameters: Any) -> Optimiser:
