@@ -15,7 +15,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from btard.launcher.cli.main import cli
+from btard.launcher.cli.main import cli, main
 from btard.launcher.options import sources
 from btard.launcher.options.table import OPTIONS
 from btard.launcher.run import plan
@@ -23,7 +23,6 @@ from btard.node.config import Plugin
 from btard.node.errors import ConfigError
 from btard.node.training.registry import build_task
 from btard.node.training.task import TaskContext
-from tests.launching import command as launch
 from tests.test_docs import DOCS, ROOT, example
 
 PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md")), *sorted((DOCS / "security").glob("*.md"))]
@@ -136,12 +135,14 @@ def test_a_mistake_in_a_page_would_be_found() -> None:
 
 @pytest.mark.slow
 @pytest.mark.mnist
+@pytest.mark.usefixtures("scratch", "files")
 @pytest.mark.parametrize("line", [line for line in RUNS if "compose" not in line.words], ids=str)
-def test_a_run_of_the_pages_runs(line: Line, files: Path, mnist_directory: Path) -> None:
+def test_a_run_of_the_pages_runs(line: Line, mnist_directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """One that takes no more than half a minute as it is, the others with fewer steps and in one process."""
     if line.refusal:
-        done = launch(files, *line.words[1:])
-        assert (done.returncode, done.stderr.strip()) == (2, line.refusal)
+        with pytest.raises(SystemExit) as ended:
+            main(line.words[1:])
+        assert (ended.value.code, capsys.readouterr().err.strip()) == (2, line.refusal)
         return
     words = [word for word in line.words[1:] if word not in ("run", "--monitor")]
     if "--grafana" in words:
@@ -159,9 +160,11 @@ def test_a_run_of_the_pages_runs(line: Line, files: Path, mnist_directory: Path)
     fewer = {} if short else {**FEWER, "--steps": "24"} if "--scenario" in words else FEWER
     if "-n" not in words and "--peers" not in words and not short:
         fewer = {**fewer, "--attack-start": "2"}
-    done = launch(files, *words, *(word for pair in fewer.items() for word in pair), "--json")
-    assert done.returncode == 0, done.stderr
-    assert '"outcome": "finished"' in done.stdout
+    with pytest.raises(SystemExit) as ended:
+        main([*words, *(word for pair in fewer.items() for word in pair), "--json"])
+    said = capsys.readouterr()
+    assert ended.value.code == 0, said.err
+    assert '"outcome": "finished"' in said.out
 
 
 LISTS = [line for line in COMMANDS if line.words[1] in ("attacks", "rules", "tasks", "optimisers", "plan", "dashboards")

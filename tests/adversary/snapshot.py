@@ -17,7 +17,6 @@ from torch import Tensor
 
 from btard.node.protocol.api.events import DeadlinePassed
 from btard.node.protocol.settings import Settings, Tools
-from btard.node.protocol.wire.messages import Signed
 from tests.adversary.cluster import Size
 from tests.adversary.world import Style, World
 
@@ -93,13 +92,25 @@ class Snapshot:
 
 # --- names ------------------------------------------------------------------------------------------------------------
 
-_PLAIN = (int, str, bytes, float, bool, type(None))
 _OPAQUE = (FunctionType, BuiltinFunctionType, MethodType, ModuleType, Settings, Tools, type)
 _SKIPPED = frozenset(
     {"settings", "tools", "_settings", "_tools", "_keys", "_secret_seed", "secret_seed", "keys", "_bodies"}
 )
 """What never changes, or follows from what is beside it."""
+_BY_VALUE = {int, str, bytes, float, bool, type(None)}
+"""Kinds whose own hash says all of a value; structs and enumerations join them as they are met."""
+_HOWS = ((dict, "map"), ((tuple, list), "row"), ((set, frozenset), "set"), (Tensor, "tensor"), (_OPAQUE, "opaque"),
+         ((msgspec.Struct, Enum), "value"), (object, "object"))  # fmt: skip
+_hows: dict[type, str] = {}
 _slots: dict[type, tuple[str, ...]] = {}
+
+
+def _how(kind: type) -> str:
+    """How values of a kind are named."""
+    how = _hows[kind] = next(how for kinds, how in _HOWS if issubclass(kind, kinds))
+    if how == "value":
+        _BY_VALUE.add(kind)
+    return how
 
 
 def _fields(value: object) -> tuple[str, ...]:
@@ -109,15 +120,22 @@ def _fields(value: object) -> tuple[str, ...]:
         names = [name for base in kind.__mro__ for name in getattr(base, "__slots__", ())]
         known = _slots[kind] = tuple(name for name in names if name not in _SKIPPED and not name.startswith("__"))
     more = getattr(value, "__dict__", None)
-    return (*known, *(name for name in more if name not in _SKIPPED)) if more else known
+    return (*known, *[name for name in more if name not in _SKIPPED]) if more else known
 
 
 _lasting: dict[int, tuple[object, int]] = {}
 """Names of values that never change, with the values: an id is one object's for as long as it lives."""
 
 
+def _kept_name(value: object, made: int) -> int:
+    if len(_lasting) > 100_000:
+        _lasting.clear()
+    _lasting[id(value)] = value, made
+    return made
+
+
 class _Namer:
-    """One pass over a graph of objects."""
+    """One pass over a graph of objects. Keys of dictionaries and members of sets are named by their own hash."""
 
     def __init__(self) -> None:
         self._known: dict[int, object] = {}
@@ -126,44 +144,36 @@ class _Namer:
     def name(self, value: object) -> object:
         """Something hashable that is equal for equal values."""
         kind = type(value)
-        if kind in _PLAIN or value is None:
+        how = _hows.get(kind) or _how(kind)
+        if how == "row":
+            return hash(tuple([item if type(item) in _BY_VALUE else self.name(item) for item in value]))  # type: ignore[attr-defined]
+        if how == "map":
+            if not value:
+                return 0
+            pairs = value.items()  # type: ignore[attr-defined]
+            if not _BY_VALUE.issuperset(map(type, value.values())):  # type: ignore[attr-defined]
+                pairs = [(key, item if type(item) in _BY_VALUE else self.name(item)) for key, item in pairs]
+            return hash(frozenset(pairs))
+        if how == "set":
+            return hash(frozenset(value)) if value else 0  # type: ignore[call-overload]
+        if how == "value":
             return value
-        if kind is Signed:
-            return hash(value)
-        if kind is tuple:
-            return tuple([self.name(item) for item in value])  # type: ignore[attr-defined]
-        if isinstance(value, Enum):
-            return value.name
-        if isinstance(value, Tensor):
-            return hash(value.numpy().tobytes())
-        if isinstance(value, _OPAQUE):
+        if how == "opaque":
             return 0
         found = self._known.get(id(value))
         if found is not None:
             return found
-        lasting = _is_shared(value)
-        if lasting:
-            kept = _lasting.get(id(value))
-            if kept is not None and kept[0] is value:
-                return kept[1]
+        lasting = how == "tensor" or _is_shared(value)
+        if lasting and (kept := _lasting.get(id(value))) is not None and kept[0] is value:
+            return kept[1]
+        if how == "tensor":
+            return _kept_name(value, hash(value.numpy().tobytes()))  # type: ignore[attr-defined]
         self._known[id(value)] = kind.__name__  # a cycle
         self._kept.append(value)
-        if isinstance(value, dict):
-            made: object = hash(frozenset([(self.name(key), self.name(item)) for key, item in value.items()]))
-        elif isinstance(value, (set, frozenset)):
-            made = hash(frozenset([self.name(item) for item in value]))
-        elif isinstance(value, msgspec.Struct):
-            made = hash(value)
-        elif isinstance(value, list):
-            made = hash(tuple([self.name(item) for item in value]))
-        else:
-            made = hash((kind.__name__, *[self.name(getattr(value, field, None)) for field in _fields(value)]))
-        self._known[id(value)] = made
-        if lasting:
-            if len(_lasting) > 100_000:
-                _lasting.clear()
-            _lasting[id(value)] = value, made
-        return made
+        items = [getattr(value, field, None) for field in _fields(value)]
+        names = [item if type(item) in _BY_VALUE else self.name(item) for item in items]
+        made = self._known[id(value)] = hash((kind.__name__, *names))
+        return _kept_name(value, made) if lasting else made
 
 
 def names(world: World) -> tuple[int, int]:

@@ -20,7 +20,14 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-LAUNCH = "from btard.launcher.cli.main import main; main()"
+LAUNCH = """
+from pathlib import Path
+if Path("btard").exists():
+    from btard.launcher.cli.main import main
+else:
+    from launcher.cli import main  # before 0.2
+main()
+"""
 WARM_STEPS = int(os.environ.get("WARM_STEPS", "10"))
 
 
