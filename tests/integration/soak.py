@@ -1,4 +1,4 @@
-"""Six real processes under random kills, restarts, pauses, partitions, bad links and attacks, for as long as one likes.
+"""Six real processes under random kills, restarts on damaged disks, pauses, partitions, bad links and attacks.
 
 python -m tests.integration.soak --minutes 30 [--seed 0]     (make soak-sockets MINUTES=30)
 
@@ -16,18 +16,24 @@ import random
 import statistics
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from unittest import mock
 
 import psutil
 
 from btard import Experiment
+from btard.launcher.backends.local import LocalBackend
 from btard.launcher.monitor.state import Record
-from btard.launcher.run.cluster import Result, run
+from btard.launcher.run import cluster
+from btard.launcher.run.cluster import Result
 from btard.launcher.run.observer import Silent
 from btard.node.storage import journal
+from btard.node.storage.recovery import MEMORY
+from btard.node.storage.wal import HEARD, SECTOR, WriteAheadLog
 from btard.node.verify.audit import check_run
 
 PEERS, DELIVERY_S = 6, 2.0
@@ -127,6 +133,60 @@ class Memory(Silent):
         return found
 
 
+class LosesPower(LocalBackend):
+    """Whoever is started again finds on its disk what a loss of power may leave there.
+
+    Args:
+        seed: of what that is.
+    """
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self._draw = random.Random(seed)
+        self.found: Counter[str] = Counter()
+
+    def act(self, action: str, node: int) -> None:
+        """As any backend; the disk is damaged between a worker's end and its next start."""
+        if action == "restart":
+            super().act("kill", node)
+            if node in self._processes:
+                self._processes[node].join()
+            self.found[damage(Path(self._configs[node].directory) / MEMORY, self._draw)] += 1
+        super().act(action, node)
+
+
+def damage(checkpoints: Path, draw: random.Random) -> str:
+    """What was not synced is lost in part, or a bit is; says what was done.
+
+    The batch that a ledger was being given loses sectors, a checkpoint has not got its name, or the newest checkpoint
+    has another bit than was written: with the one before it and the ledgers a node goes on all the same.
+    """
+    newest = max(checkpoints.glob("*.checkpoint"), default=None)
+    match draw.choice(("a torn batch", "an unnamed checkpoint", "a flipped bit", "nothing")):
+        case "a torn batch" as what if ledgers := sorted(checkpoints.glob("*.ledger")):
+            whole = checkpoints / "torn"
+            ledger = WriteAheadLog(whole)
+            ledger.append(HEARD, 0, draw.randbytes(draw.randrange(2 * SECTOR, 9 * SECTOR)))
+            ledger.write()
+            ledger.close()
+            batch = bytearray(whole.read_bytes()[SECTOR:])
+            whole.unlink()
+            lost = draw.randrange(len(batch) // SECTOR) * SECTOR
+            batch[lost : lost + SECTOR] = bytes(SECTOR)
+            with ledgers[-1].open("ab") as file:
+                file.write(batch[: draw.randrange(lost + SECTOR, len(batch) + 1)])
+        case "an unnamed checkpoint" as what if newest is not None:
+            content = newest.read_bytes()
+            Path(f"{newest}.tmp").write_bytes(content[: draw.randrange(len(content))])
+        case "a flipped bit" as what if newest is not None:
+            changed = bytearray(newest.read_bytes())
+            changed[draw.randrange(len(changed))] ^= 1 << draw.randrange(8)
+            newest.write_bytes(changed)
+        case _:
+            what = "an undamaged disk"
+    return what
+
+
 def no_huge_pages() -> None:
     """This process and those that it starts get small pages only, whatever they ask for (prctl(2), Linux).
 
@@ -140,8 +200,8 @@ def no_huge_pages() -> None:
         raise OSError(ctypes.get_errno(), "cannot switch huge pages off")
 
 
-def play(episode: Episode, where: Path) -> tuple[Result, list[float]]:
-    """Run an episode and hold it to the promises; returns its result and the workers' growth.
+def play(episode: Episode, where: Path) -> tuple[Result, list[float], Counter[str]]:
+    """Run an episode and hold it to the promises; returns its result, the workers' growth and what disks were like.
 
     Raises:
         AssertionError: a promise is broken.
@@ -156,9 +216,11 @@ def play(episode: Episode, where: Path) -> tuple[Result, list[float]]:
         seed=episode.seed, protocol_seed=episode.seed, delivery_bound=DELIVERY_S, gradient_bound=2.0,
         scenario=str(scenario), run_dir=str(where / "run"),
     )  # fmt: skip
-    result = run(experiment, memory)
+    backend = LosesPower(episode.seed)
+    with mock.patch.object(cluster, "build", lambda name, note: backend):
+        result = cluster.run(experiment, memory)
     hold(episode, result)
-    return result, memory.growth(episode.steps)
+    return result, memory.growth(episode.steps), backend.found
 
 
 def hold(episode: Episode, result: Result) -> None:
@@ -192,8 +254,8 @@ def soak(minutes: float, seed: int) -> int:
         with TemporaryDirectory(prefix="btard-soak-") as scratch:
             problem, growth, what = "", list[float](), ""
             try:
-                result, growth = play(episode, Path(scratch) / "episode")
-                what = _told(result)
+                result, growth, disks = play(episode, Path(scratch) / "episode")
+                what = _told(result, disks)
             except AssertionError as error:
                 problem = str(error)
         took_s, worst = time.monotonic() - began_s, max(growth, default=0.0)
@@ -210,11 +272,9 @@ def soak(minutes: float, seed: int) -> int:
     return bad
 
 
-def _told(result: Result) -> str:
+def _told(result: Result, disks: Counter[str]) -> str:
     summary = result.summary
-    events: dict[str, int] = {}
-    for event in summary.scenario:
-        events[event.action] = events.get(event.action, 0) + 1
+    events = disks + Counter(event.action for event in summary.scenario)
     removed = [*(f"{row.peer} {row.reason}" for row in summary.bans), *(f"{row.peer} gone" for row in summary.gone)]
     return f"{', '.join(f'{count} {name}' for name, count in sorted(events.items()))}; removed: {', '.join(removed)}"
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from random import Random
 
 import pytest
 
 from btard.launcher.run import scenario
 from btard.node.adversary.registry import ATTACKS as KNOWN
-from tests.integration.soak import ATTACKS, PEERS, compose, play
+from btard.node.storage.wal import HEARD, WriteAheadLog, read
+from tests.integration.soak import ATTACKS, PEERS, compose, damage, play
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -26,12 +28,26 @@ def test_its_attacks_are_in_the_catalogue() -> None:
     assert all(KNOWN.get(name) for name in ATTACKS)
 
 
+def test_a_torn_batch_takes_nothing_from_a_ledger(tmp_path: Path) -> None:
+    path, draw, torn = tmp_path / "000001.0.ledger", Random(1), 0
+    ledger = WriteAheadLog(path)
+    ledger.append(HEARD, 2, b"what was synced")
+    ledger.sync()
+    ledger.close()
+    for _ in range(60):
+        torn += damage(tmp_path, draw) == "a torn batch"
+        assert read(path) == [(HEARD, 2, b"what was synced")]
+        WriteAheadLog(path).close()  # cuts the torn batch off, as a node does when it starts
+    assert torn > 10
+
+
 @pytest.mark.sockets
 def test_a_short_episode_holds(tmp_path: Path) -> None:
     episode = compose(0, 60, 5.0)
-    result, _ = play(episode, tmp_path / "episode")
+    result, _, disks = play(episode, tmp_path / "episode")
     assert result.summary.steps == 60
     assert result.summary.scenario, "nothing happened to it"
+    assert sum(disks.values()) == sum(event.action == "restart" for event in result.summary.scenario)
 
 
 @pytest.mark.slow
