@@ -45,6 +45,9 @@ COPY dashboards/ dashboards/
 RUN pip install --quiet --no-deps --no-build-isolation --target /opt/btard .
 
 FROM ${BASE}
+# The base has its library without bytecode, and a container writes none: each start would compile it, of a health check
+# too, every three seconds (0.19 s of CPU instead of 0.05; a worker's imports 3.6 instead of 2.4).
+RUN python -m compileall -q -x '/(test|tests|idlelib|lib2to3|ensurepip|turtledemo)/' "$(python -c 'import os; print(os.path.dirname(os.__file__))')"
 # The directories that volumes are mounted on: a fresh volume takes over their owner.
 RUN groupadd --gid 10001 btard \
  && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin btard \
