@@ -21,6 +21,7 @@ GOLDEN = record.load()
 SEED = "seed 4"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", QUICK)
 def test_a_run_goes_as_it_was_recorded(name: str) -> None:
     """On another processor or torch, bits that differ prove nothing: what happened is compared all the same, and the

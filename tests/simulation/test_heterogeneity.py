@@ -54,6 +54,7 @@ SPLITS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("split", "tau"), SPLITS)
 def test_no_honest_peer_is_banned(split: Plugin, tau: float) -> None:
     """Long enough for V3 to look at half of the steps; gradients of single classes are far apart."""

@@ -59,6 +59,7 @@ def test_an_undo_takes_the_optimisers_state_back(optimiser: Plugin) -> None:
         assert not found[each.step].optimiser_D.equal(before.optimiser_D)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimiser", OPTIMISERS, ids=NAMES)
 def test_a_run_repeats_bit_for_bit(optimiser: Plugin) -> None:
     first, again = (states(optimiser, 1)[0] for _ in range(2))
