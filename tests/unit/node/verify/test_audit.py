@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import shutil
-from collections.abc import Callable
+import zipfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -19,7 +21,8 @@ from btard.node.protocol.api.notices import Banned, Committed, Finished
 from btard.node.protocol.state.state import parameters_digest
 from btard.node.protocol.wire.digest import tensor_bytes
 from btard.node.storage.journal import Journal
-from btard.node.verify.audit import Finding, check_run, evaluate_final, read_genesis, save_model
+from btard.node.training.task import Layer, lay_out
+from btard.node.verify.audit import Finding, check_run, evaluate_final, model_problem, read_genesis, save_model
 from tests.simulation.stage import RUN_ID, play, set_up
 
 RUN = RunConfig(peers=6, task=Plugin("quadratic", {"dimension": 19}), steps=12, batch_size=2)
@@ -202,3 +205,65 @@ def test_unreadable_parameters_are_a_data_error(content: bytes | None, intact: P
         path.write_bytes(content)
     with pytest.raises(DataError, match="run again"):
         evaluate_final(read_genesis(intact).run, tmp_path, path)
+
+
+VALUES_D = torch.arange(5.0)
+LAYOUT = lay_out([("weight", (2, 2)), ("bias", (1,))])
+MODEL = {"weight": VALUES_D[:4].reshape(2, 2), "bias": VALUES_D[4:]}
+
+
+def saved(content: object) -> bytes:
+    """A file of torch."""
+    file = io.BytesIO()
+    torch.save(content, file)
+    return file.getvalue()
+
+
+def packed(data: bytes) -> bytes:
+    """The same archive, one of its files packed."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(data)) as before, zipfile.ZipFile(file, "w") as after:
+        for place, each in enumerate(before.infolist()):
+            kind = zipfile.ZIP_STORED if place else zipfile.ZIP_DEFLATED
+            after.writestr(each.filename, before.read(each), kind)
+    return file.getvalue()
+
+
+TASKS_TENSORS = "its tensors are not those of the task"
+CERTIFIED = "its values are not the certified parameters"
+
+
+@pytest.mark.parametrize(
+    ("content", "layout", "problem"),
+    [
+        (MODEL, LAYOUT, None),
+        (MODEL, None, None),
+        (dict(reversed(MODEL.items())), LAYOUT, None),
+        (dict(reversed(MODEL.items())), None, CERTIFIED),
+        ({"weights": MODEL["weight"], "bias": MODEL["bias"]}, LAYOUT, TASKS_TENSORS),
+        ({"weights": MODEL["weight"], "bias": MODEL["bias"]}, None, None),
+        ({**MODEL, "more": torch.zeros(0)}, LAYOUT, TASKS_TENSORS),
+        ({"weight": MODEL["weight"]}, LAYOUT, TASKS_TENSORS),
+        ({"weight": MODEL["weight"].flatten(), "bias": MODEL["bias"]}, LAYOUT, TASKS_TENSORS),
+        ({"weight": MODEL["weight"].double(), "bias": MODEL["bias"]}, LAYOUT, TASKS_TENSORS),
+        ({"weight": MODEL["weight"].double(), "bias": MODEL["bias"]}, None, CERTIFIED),
+        ({**MODEL, "steps": torch.tensor(3)}, None, CERTIFIED),
+        ({**MODEL, "bias": torch.tensor([4.0, 5.0])}, None, CERTIFIED),
+        ({**MODEL, "bias": torch.tensor([5.0])}, LAYOUT, CERTIFIED),
+        ({**MODEL, "weight": MODEL["weight"].T}, LAYOUT, CERTIFIED),
+        ({}, None, CERTIFIED),
+        ({**MODEL, "bias": 4.0}, LAYOUT, "it is no dictionary of tensors"),
+        (VALUES_D, LAYOUT, "it is no dictionary of tensors"),
+    ],
+)
+def test_a_saved_model_is_that_of_the_parameters(
+    content: object, layout: Sequence[Layer] | None, problem: str | None
+) -> None:
+    assert model_problem(saved(content), VALUES_D, layout) == problem
+
+
+def test_a_file_that_is_none_of_torchs_is_not_read() -> None:
+    whole = saved(MODEL)
+    assert model_problem(packed(whole), VALUES_D, LAYOUT) == "it is packed, which torch.save does not do"
+    for data in (b"", whole[:100], whole[:-30]):
+        assert str(model_problem(data, VALUES_D, LAYOUT)).startswith("it cannot be read: ")
