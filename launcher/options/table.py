@@ -68,7 +68,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("peers", _CLUSTER, "number of peers, one process each", "N", syntax.integer, short="-n"),
     Option("backend", _CLUSTER, "where workers run", "local|simulated|compose", str),
     Option("device", _CLUSTER, "what computes gradients", "auto|cpu|cuda", str),
-    Option("arithmetic", _CLUSTER, "portable: gradients with equal bits on every processor (mnist_cnn, on the CPU)",
+    Option("arithmetic", _CLUSTER, "portable: gradients with equal bits on every CPU (mnist_cnn, transformer_lm)",
            "native|portable", str),
     Option("delivery_bound", _CLUSTER, "longest delivery time of a message between honest peers (D)", "auto|TIME",
            or_none(syntax.seconds, "auto")),

@@ -136,8 +136,9 @@ def make(experiment: Experiment) -> Plan:
     check_names(run.rule, run.pre)
     served = run.task.name == SESSION  # its program computes it, and sees its own errors
     if experiment.arithmetic == "portable" and (served or "arithmetic" not in TASKS.get(run.task.name).parameters):
+        having = " or ".join(each.name for each in TASKS if "arithmetic" in each.parameters)
         raise ConfigError(
-            f"task {run.task.name!r} has no portable arithmetic; use --arithmetic native, or --task mnist_cnn"
+            f"task {run.task.name!r} has no portable arithmetic; use --arithmetic native, or --task {having}"
         )
     check_task(run.task)
     for registry, plugin in ((OPTIMISERS, run.optimiser), (SPLITS, run.split)):

@@ -12,22 +12,37 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define BLOCK 16  /* images that a kernel computes side by side, each in a lane of its own */
+#define BLOCK 16  /* images, or places of a text, that a kernel computes side by side, each in a lane of its own */
 #define ROWS 5    /* rows of a tile: 2 ROWS vectors of sums fit the sixteen registers */
 #define DEPTH 256 /* terms of a product before the next columns: what stays in the nearest cache */
 
 static size_t least(size_t a, size_t b) { return a < b ? a : b; }
 
-/* [rows, BLOCK] to [BLOCK, rows] with `stride` between rows. */
-static void transpose(size_t rows, const float *from, float *to, size_t stride) {
-    for (size_t row = 0; row < rows; row++)
-        for (size_t lane = 0; lane < BLOCK; lane++) to[lane * stride + row] = from[row * BLOCK + lane];
+/* [rows, BLOCK] to [BLOCK, rows], with strides between the rows of both. */
+static void transpose(size_t rows, const float *from, size_t from_row, float *to, size_t to_row) {
+    size_t row = 0;
+    for (; row + 4 <= rows; row += 4) /* four at once: fewer, longer writes */
+        for (size_t lane = 0; lane < BLOCK; lane++) {
+            const float *at = from + row * from_row + lane;
+            const float four[4] = {at[0], at[from_row], at[2 * from_row], at[3 * from_row]};
+            memcpy(to + lane * to_row + row, four, sizeof four);
+        }
+    for (; row < rows; row++)
+        for (size_t lane = 0; lane < BLOCK; lane++) to[lane * to_row + row] = from[row * from_row + lane];
 }
+
+/* The shape of node/training/models/transformer.py. Its parameters lie one after the other in the order of its layout. */
+struct shape {
+    size_t characters, context, width, blocks, heads;
+};
 
 #define LANES 4
 #define NAME(name) name##_4
 #include "portable_kernels.h"
 #include "portable_lenet.h"
+#include "portable_transformer.h"
+#undef V
+#undef I
 #undef NAME
 #undef INLINE
 #undef LANES
@@ -40,6 +55,9 @@ static void transpose(size_t rows, const float *from, float *to, size_t stride) 
 #define NAME(name) name##_8
 #include "portable_kernels.h"
 #include "portable_lenet.h"
+#include "portable_transformer.h"
+#undef V
+#undef I
 #undef NAME
 #undef INLINE
 #undef LANES
@@ -87,6 +105,25 @@ int btard_portable_lenet_scores(int width, const float *parameters, size_t batch
     fenv_t held;
     settle(&held);
     int failed = CHOSEN(width, lenet_scores)(parameters, batch, images, scores);
+    fesetenv(&held);
+    return failed;
+}
+
+double btard_portable_transformer(int width, const size_t *shape, const float *parameters, size_t batch,
+                                  const int64_t *text, const int64_t *targets, float *gradient) {
+    fenv_t held;
+    settle(&held);
+    double loss = CHOSEN(width, transformer_gradient)((const struct shape *)shape, parameters, batch, text, targets,
+                                                      gradient);
+    fesetenv(&held);
+    return loss;
+}
+
+int btard_portable_transformer_scores(int width, const size_t *shape, const float *parameters, size_t batch,
+                                      const int64_t *text, float *scores) {
+    fenv_t held;
+    settle(&held);
+    int failed = CHOSEN(width, transformer_scores)((const struct shape *)shape, parameters, batch, text, scores);
     fesetenv(&held);
     return failed;
 }

@@ -13,12 +13,12 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from btard.node.errors import BackendError
+from btard.node.errors import BackendError, ConfigError
 from btard.node.kernels import compiled
 
-SOURCES = ("portable.c", "portable_kernels.h", "portable_lenet.h")
+SOURCES = ("portable.c", "portable_kernels.h", "portable_lenet.h", "portable_transformer.h")
 LENET_DIMENSION = 21_840
-_EXP, _LOG = 0, 1
+_FUNCTIONS = ("exp", "log", "cosine", "gelu", "gelu_slope")
 
 
 @cache
@@ -55,7 +55,23 @@ def library() -> ctypes.CDLL:
     found.btard_portable_lenet.restype = ctypes.c_double
     found.btard_portable_lenet_scores.argtypes = (number, address, size, address, address)
     found.btard_portable_lenet_scores.restype = number
+    found.btard_portable_transformer.argtypes = (number, address, address, size, address, address, address)
+    found.btard_portable_transformer.restype = ctypes.c_double
+    found.btard_portable_transformer_scores.argtypes = (number, address, address, size, address, address)
+    found.btard_portable_transformer_scores.restype = number
     return found
+
+
+def chosen(arithmetic: str, task: str) -> bool:
+    """Whether a task computes with these kernels: what its parameter `arithmetic` says.
+
+    Raises:
+        ConfigError: it says neither native nor portable.
+        BackendError: they cannot be built here, which is found before anything begins.
+    """
+    if arithmetic not in ("native", "portable"):
+        raise ConfigError(f"task {task!r}: arithmetic {arithmetic!r} is unknown; use native or portable")
+    return arithmetic == "portable" and library() is not None
 
 
 def widths() -> tuple[int, ...]:
@@ -65,12 +81,22 @@ def widths() -> tuple[int, ...]:
 
 def exp(values: Tensor, width: int | None = None) -> Tensor:
     """exp, elementwise; within 2 units in the last place."""
-    return _elementwise(_EXP, values, width)
+    return _elementwise("exp", values, width)
 
 
 def log(values: Tensor, width: int | None = None) -> Tensor:
     """Natural logarithm, elementwise; within 2 units in the last place."""
-    return _elementwise(_LOG, values, width)
+    return _elementwise("log", values, width)
+
+
+def cosine(turns: Tensor, width: int | None = None) -> Tensor:
+    """cos(2 pi turns), elementwise; absolute error below 2e-7 where |turns| < 2^21."""
+    return _elementwise("cosine", turns, width)
+
+
+def gelu(values: Tensor, width: int | None = None) -> tuple[Tensor, Tensor]:
+    """x Phi(x) and its derivative, elementwise; absolute error below 3e-7 max(1, |x|)."""
+    return _elementwise("gelu", values, width), _elementwise("gelu_slope", values, width)
 
 
 def product(left: Tensor, right: Tensor, width: int | None = None) -> Tensor:
@@ -140,10 +166,79 @@ def lenet_scores(parameters_D: Tensor, inputs_B: Tensor, width: int | None = Non
     return scores
 
 
-def _elementwise(function: int, values: Tensor, width: int | None) -> Tensor:
+def transformer_gradient(
+    sizes: tuple[int, int, int, int, int],
+    parameters_D: Tensor,
+    text_BT: Tensor,
+    targets_BT: Tensor,
+    width: int | None = None,
+) -> tuple[Tensor, float]:
+    """Gradient `[D]` of the mean cross entropy of the network of `training/models/transformer.py`, and its value.
+
+    Args:
+        sizes: characters (V), context (T), width, blocks and heads.
+        parameters_D: float32 `[D]`.
+        text_BT: characters, int64 `[B, T]`.
+        targets_BT: the characters that follow them, int64 `[B, T]`.
+        width: of vectors; None: the widest.
+
+    Raises:
+        ValueError: a character is not in the alphabet.
+    """
+    gradient_D = torch.empty_like(parameters_D)
+    given = _checked(sizes, parameters_D, text_BT, targets_BT)
+    loss: float = library().btard_portable_transformer(
+        width or widths()[-1],
+        (ctypes.c_size_t * 5)(*sizes),
+        given[0].data_ptr(),
+        len(text_BT),
+        given[1].data_ptr(),
+        given[2].data_ptr(),
+        gradient_D.data_ptr(),
+    )
+    if loss < 0:
+        raise MemoryError("no memory for a portable gradient")
+    return gradient_D, loss
+
+
+def transformer_scores(
+    sizes: tuple[int, int, int, int, int], parameters_D: Tensor, text_BT: Tensor, width: int | None = None
+) -> Tensor:
+    """Scores `[B, T, V]` of the next character after every place; arguments as for `transformer_gradient`.
+
+    Raises:
+        ValueError: a character is not in the alphabet.
+    """
+    given = _checked(sizes, parameters_D, text_BT)
+    scores_BTV = torch.empty(*text_BT.shape, sizes[0])
+    if library().btard_portable_transformer_scores(
+        width or widths()[-1],
+        (ctypes.c_size_t * 5)(*sizes),
+        given[0].data_ptr(),
+        len(text_BT),
+        given[1].data_ptr(),
+        scores_BTV.data_ptr(),
+    ):
+        raise MemoryError("no memory for portable scores")
+    return scores_BTV
+
+
+def _checked(sizes: tuple[int, int, int, int, int], parameters_D: Tensor, *texts_BT: Tensor) -> list[Tensor]:
+    """Contiguous, after a check of all that the kernels address memory by."""
+    characters, context, width, blocks, heads = sizes
+    assert width % heads == 0
+    assert parameters_D.shape == ((characters + context + blocks * (12 * width + 4) + 2) * width,)
+    for text_BT in texts_BT:
+        assert text_BT.shape == (len(texts_BT[0]), context) and text_BT.dtype == torch.int64
+        if bool(((text_BT < 0) | (text_BT >= characters)).any()):
+            raise ValueError(f"a character is not one of 0 to {characters - 1}")
+    return [each.contiguous() for each in (parameters_D, *texts_BT)]
+
+
+def _elementwise(function: str, values: Tensor, width: int | None) -> Tensor:
     values = values.contiguous()
     result = torch.empty_like(values)
     library().btard_portable_elementwise(
-        width or widths()[-1], function, values.data_ptr(), values.numel(), result.data_ptr()
+        width or widths()[-1], _FUNCTIONS.index(function), values.data_ptr(), values.numel(), result.data_ptr()
     )
     return result

@@ -36,14 +36,14 @@ static void NAME(lenet_backward)(struct NAME(scratch) *at, const float *x, float
     float *flat2 = &at->active2[0][0], *flat3 = &at->active3[0][0], *scores = &at->scores[0][0];
     NAME(cross_entropy)(10, at->targets, divisor, scores, at->losses);
 
-    transpose(50, flat3, &at->transposed[0][0], 320);
+    transpose(50, flat3, BLOCK, &at->transposed[0][0], 320);
     NAME(product)(10, 50, BLOCK, scores, BLOCK, 1, &at->transposed[0][0], 320, sums + NAME(W4), 50);
     NAME(row_sums)(10, 1, scores, sums + NAME(B4));
 
     memset(at->back3, 0, sizeof at->back3);
     NAME(product)(50, BLOCK, 10, x + NAME(W4), 1, 50, scores, BLOCK, at->back3[0], BLOCK);
     NAME(let_through)(50, 1, flat3, at->hidden[0], at->back3[0]);
-    transpose(320, flat2, &at->transposed[0][0], 320);
+    transpose(320, flat2, BLOCK, &at->transposed[0][0], 320);
     NAME(product)(50, 320, BLOCK, at->back3[0], BLOCK, 1, &at->transposed[0][0], 320, sums + NAME(W3), 320);
     NAME(row_sums)(50, 1, at->back3[0], sums + NAME(B3));
 

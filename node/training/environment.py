@@ -6,6 +6,7 @@ import contextlib
 import os
 import platform
 from collections.abc import Callable, Iterator
+from dataclasses import astuple
 from pathlib import Path
 
 import msgspec
@@ -15,6 +16,7 @@ from blake3 import blake3
 from btard.node.config import Arithmetic
 from btard.node.errors import BackendError
 from btard.node.kernels import portable
+from btard.node.training.models import transformer
 from btard.node.training.sampling import generator_from
 
 _CPU_INFO = Path("/proc/cpuinfo")
@@ -217,7 +219,7 @@ def _probe(device: str) -> str:
 
 
 def _portable_probe() -> str:
-    """Digest of what a portable gradient is made of: draws, elementwise operations and each kernel."""
+    """Digest of what portable gradients are made of: draws, elementwise operations and each kernel."""
     generator = generator_from(b"probe", "environment")
     batch = 17  # one block of the kernels' and a part of one
     images_B = torch.randint(256, (batch, 1, 28, 28), generator=generator).float().mul_(1 / 80).sub_(0.4)
@@ -225,7 +227,12 @@ def _portable_probe() -> str:
     masks = [torch.rand(units, batch, generator=generator).lt(0.5).float().div_(0.5) for units in (20, 50)]
     parameters_D = torch.rand(portable.LENET_DIMENSION, generator=generator).mul_(0.2).sub_(0.1)
     gradient_D, loss = portable.lenet_gradient(parameters_D, images_B, targets_B, masks[0], masks[1])
-    results = (parameters_D, gradient_D, torch.tensor(loss, dtype=torch.float64))
+    shape = transformer.Shape(characters=7, context=20, width=8, blocks=1)
+    initial_D = transformer.initial(shape.layout(), generator, portable=True)
+    text_BT = torch.randint(7, (2, 20), generator=generator)
+    backward_D, other_loss = portable.transformer_gradient(astuple(shape), initial_D, text_BT, text_BT.flip(1))
+    losses = torch.tensor((loss, other_loss), dtype=torch.float64)
+    results = (parameters_D, gradient_D, initial_D, backward_D, losses)
     return blake3(b"".join(each.numpy().tobytes() for each in results)).hexdigest(length=16)
 
 

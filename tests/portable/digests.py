@@ -9,10 +9,11 @@ from __future__ import annotations
 import argparse
 import math
 import shutil
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -22,7 +23,7 @@ from torch import Tensor
 
 from btard.node import kernels
 from btard.node.kernels import portable
-from btard.node.training.models import lenet
+from btard.node.training.models import lenet, transformer
 
 DRIVER = Path(__file__).parent / "driver.c"
 X86, ARM = "cc", "aarch64-linux-gnu-gcc"
@@ -64,26 +65,52 @@ PLACES = (
 )
 
 
+SHAPE = transformer.Shape(characters=71, context=64, width=64, blocks=2)
+"""What transformer_lm has by default."""
+
+
+def _drawn(count: int, purpose: str) -> Tensor:
+    data = blake3(purpose.encode(), derive_key_context="btard 2026 tests portable").digest(length=4 * count)
+    return torch.frombuffer(bytearray(data), dtype=torch.int32)
+
+
+def _parameters(count: int) -> Tensor:
+    return _drawn(count, "parameters").bitwise_right_shift(7).float() * 2.0**-24
+
+
+def windows(batch: int, shape: transformer.Shape = SHAPE) -> tuple[Tensor, Tensor, Tensor]:
+    """Parameters, characters and those that follow of a transformer, made of integers as well."""
+    layout = shape.layout()
+    parameters_D = _parameters(layout[-1].stop)
+    for layer in layout:
+        layer.view(parameters_D).mul_(2.0**-3).add_(float(layer.name.endswith(".scale")))
+    text_BT = _drawn(batch * (shape.context + 1), "text").long().remainder(shape.characters).view(batch, -1)
+    return parameters_D, text_BT[:, :-1].contiguous(), text_BT[:, 1:].contiguous()
+
+
 def inputs(batch: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Parameters, images, targets and dropout's factors, made of integers: no library's arithmetic is in them."""
 
-    def drawn(count: int, purpose: str) -> Tensor:
-        data = blake3(purpose.encode(), derive_key_context="btard 2026 tests portable").digest(length=4 * count)
-        return torch.frombuffer(bytearray(data), dtype=torch.int32)
-
     sizes = [math.prod(layer.shape[1:]) if len(layer.shape) > 1 else 16 for layer in lenet.LAYOUT]
-    parameters_D = drawn(lenet.DIMENSION, "parameters").bitwise_right_shift(7).float() * 2.0**-24
+    parameters_D = _parameters(lenet.DIMENSION)
     for layer, size in zip(lenet.LAYOUT, sizes, strict=True):
         parameters_D[layer.start : layer.stop] *= 2.0 ** -round(math.log2(size) / 2)
-    images_B = (drawn(784 * batch, "images").bitwise_right_shift(8).float() * 2.0**-22).view(batch, 1, 28, 28)
-    targets_B = drawn(batch, "targets").long().remainder(10)
-    masks = [drawn(units * batch, f"mask {units}").remainder(2).float().mul(2).view(units, batch) for units in (20, 50)]
+    images_B = (_drawn(784 * batch, "images").bitwise_right_shift(8).float() * 2.0**-22).view(batch, 1, 28, 28)
+    targets_B = _drawn(batch, "targets").long().remainder(10)
+    masks = [
+        _drawn(units * batch, f"mask {units}").remainder(2).float().mul(2).view(units, batch) for units in (20, 50)
+    ]
     return parameters_D, images_B, targets_B, masks[0], masks[1]
 
 
-def recorded(batch: int) -> bytes:
-    """The inputs as the driver reads them."""
-    return batch.to_bytes(8, "little") + b"".join(each.numpy().tobytes() for each in inputs(batch))
+def recorded(batch: int, shape: transformer.Shape = SHAPE) -> bytes:
+    """The inputs as the driver reads them; a window of text for 64 images."""
+    count = -(-batch // 64)
+    images, texts = (
+        b"".join(each.numpy().tobytes() for each in given) for given in (inputs(batch), windows(count, shape))
+    )
+    sizes = struct.pack("<7Q", count, *astuple(shape), shape.layout()[-1].stop)
+    return batch.to_bytes(8, "little") + images + sizes + texts
 
 
 def computed(place: Place, given: bytes, directory: Path) -> tuple[int, bytes]:
@@ -102,9 +129,11 @@ def computed(place: Place, given: bytes, directory: Path) -> tuple[int, bytes]:
     return int(done.stderr.split()[-1]), done.stdout
 
 
-def digests(batch: int, places: tuple[Place, ...] = PLACES) -> Iterator[tuple[Place, int, str]]:
+def digests(
+    batch: int, places: tuple[Place, ...] = PLACES, shape: transformer.Shape = SHAPE
+) -> Iterator[tuple[Place, int, str]]:
     """Place, width of vectors and digest of the results, for each place."""
-    given = recorded(batch)
+    given = recorded(batch, shape)
     with TemporaryDirectory() as directory:
         for place in places:
             width, result = computed(place, given, Path(directory))
@@ -114,7 +143,7 @@ def digests(batch: int, places: tuple[Place, ...] = PLACES) -> Iterator[tuple[Pl
 def main() -> int:
     """Print one line for each place."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--batch", type=int, default=256, help="images of the gradient (256)")
+    parser.add_argument("--batch", type=int, default=256, help="images of a gradient, and 64 times the windows (256)")
     batch = parser.parse_args().batch
     lacking = sorted({missing for place in PLACES if (missing := place.missing()) is not None})
     if lacking:
@@ -124,8 +153,14 @@ def main() -> int:
     for place, width, digest in digests(batch):
         print(f"{place.name:48} vectors of {width}  {digest}", flush=True)
         seen.add(digest)
-    _, loss = portable.lenet_gradient(*inputs(batch))
-    print(f"{'equal' if len(seen) == 1 else 'DIFFERENT'} on {len(PLACES)} places; batch {batch}, loss {loss:.4f}")
+    losses = (
+        portable.lenet_gradient(*inputs(batch))[1],
+        portable.transformer_gradient(astuple(SHAPE), *windows(-(-batch // 64)))[1],
+    )
+    print(
+        f"{'equal' if len(seen) == 1 else 'DIFFERENT'} on {len(PLACES)} places; batch {batch}, "
+        f"loss of mnist_cnn {losses[0]:.4f}, of transformer_lm {losses[1]:.4f}"
+    )
     return len(seen) != 1
 
 

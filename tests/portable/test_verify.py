@@ -40,12 +40,21 @@ def launch(*words: str, **variables: str) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.mnist
-@pytest.mark.usefixtures("mnist_directory")
 @pytest.mark.skipif(torch.backends.cpu.get_cpu_capability() == "DEFAULT", reason="torch has no other kernels here")
-@pytest.mark.parametrize(("arithmetic", "proof"), [("portable", "recomputation"), ("native", "majority")])
-def test_a_ban_is_recomputed_elsewhere(arithmetic: str, proof: str, tmp_path: Path) -> None:
-    launch(*RUN, "--arithmetic", arithmetic, "--run-dir", str(tmp_path / "run"))
+@pytest.mark.parametrize(
+    ("task", "arithmetic", "proof"),
+    [
+        pytest.param("mnist_cnn", "portable", "recomputation", marks=pytest.mark.mnist),
+        pytest.param("mnist_cnn", "native", "majority", marks=pytest.mark.mnist),
+        ("transformer_lm:context_length=20,width=20", "portable", "recomputation"),
+    ],
+)
+def test_a_ban_is_recomputed_elsewhere(
+    task: str, arithmetic: str, proof: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    if task == "mnist_cnn":
+        request.getfixturevalue("mnist_directory")
+    launch(*RUN, "--task", task, "--arithmetic", arithmetic, "--run-dir", str(tmp_path / "run"))
     printed = launch("verify", str(tmp_path / "run"), **OTHER_KERNELS)
     assert f"ban of peer 4 at step 10: {proof}: " in printed
     assert ("no recomputation in another environment" in printed) is (arithmetic == "native")

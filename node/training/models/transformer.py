@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from btard.node.kernels import portable as kernels
 from btard.node.training.task import Layer, lay_out
 
 _INITIAL_STD = 0.05
@@ -55,15 +56,63 @@ class Shape:
         yield "head.shift", (width,)
 
 
-def initial(layers: tuple[Layer, ...], generator: torch.Generator) -> Tensor:
-    """Normal tables and matrices, scales 1, shifts 0; float32 `[D]`."""
+def initial(layers: tuple[Layer, ...], generator: torch.Generator, *, portable: bool = False) -> Tensor:
+    """Normal tables and matrices, scales 1, shifts 0; float32 `[D]`.
+
+    Args:
+        layers: the model's.
+        generator: draws them.
+        portable: draw the same numbers by functions that have the same bits on every processor.
+    """
     vector_D = torch.zeros(layers[-1].stop)
     for layer in layers:
         if layer.name.endswith(".scale"):
             layer.view(vector_D).fill_(1.0)
         elif not layer.name.endswith(".shift"):
-            layer.view(vector_D).normal_(0.0, _INITIAL_STD, generator=generator)
+            if portable:
+                vector_D[layer.start : layer.stop] = _normal(layer.stop - layer.start, generator).mul_(_INITIAL_STD)
+            else:
+                layer.view(vector_D).normal_(0.0, _INITIAL_STD, generator=generator)
     return vector_D
+
+
+def _normal(size: int, generator: torch.Generator) -> Tensor:
+    """Standard normal `[size]`, but for rounding what torch's `normal_` draws from 16 numbers on.
+
+    Box and Muller's method: a group of 16 uniform numbers has 8 radii, then their 8 angles. What is left over after
+    whole groups is drawn with a fresh group that ends where the numbers end.
+    """
+    uniform = torch.rand(max(16, size), generator=generator)
+    drawn = _box_muller(uniform[: size - size % 16])
+    if size % 16:
+        rest = _box_muller(uniform if size < 16 else torch.rand(16, generator=generator))
+        drawn = torch.cat([drawn[: max(0, size - 16)], rest[:size]])
+    return drawn
+
+
+def _box_muller(uniform: Tensor) -> Tensor:
+    radii, turns = uniform.view(-1, 2, 8).unbind(dim=1)
+    radii = kernels.log(1 - radii).mul_(-2).sqrt_()
+    # sin(2 pi u) = cos(2 pi (u - 1/4)), and u - 1/4 is exact.
+    pairs = [radii * kernels.cosine(turns), radii * kernels.cosine(turns - 0.25)]
+    return torch.stack(pairs, dim=1).flatten()
+
+
+def gradient(
+    shape: Shape, layers: tuple[Layer, ...], parameters_D: Tensor, text_BT: Tensor, targets_BT: Tensor
+) -> tuple[Tensor, float]:
+    """Gradient `[D]` of the mean cross entropy over all places, and its value.
+
+    Args:
+        parameters_D: `[D]`; a copy is differentiated.
+        text_BT: characters, int64 `[B, T]`.
+        targets_BT: the characters that follow them, int64 `[B, T]`.
+    """
+    here_D = parameters_D.detach().clone().requires_grad_()
+    scores_BTV = logits(shape, layers, here_D, text_BT)
+    loss = functional.cross_entropy(scores_BTV.flatten(0, 1), targets_BT.flatten())
+    (gradient_D,) = torch.autograd.grad(loss, here_D)
+    return gradient_D.detach(), float(loss.detach())
 
 
 def logits(shape: Shape, layers: tuple[Layer, ...], vector_D: Tensor, text_BT: Tensor) -> Tensor:

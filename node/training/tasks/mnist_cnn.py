@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from btard.node.errors import ConfigError
 from btard.node.kernels import portable
 from btard.node.training.datasets import mnist
 from btard.node.training.models import lenet
@@ -27,11 +26,9 @@ class MnistCnn:
     dimension = lenet.DIMENSION
 
     def __init__(
-        self, data: mnist.Mnist, batch_size: int, device: str, shards: Shards, arithmetic: str = "native"
+        self, data: mnist.Mnist, batch_size: int, device: str, shards: Shards, is_portable: bool = False
     ) -> None:
-        self._portable = arithmetic == "portable"
-        if self._portable:
-            portable.library()  # that it cannot be had is said before anything begins
+        self._portable = is_portable
         self.batch_size = batch_size
         self.device = torch.device(device)
         self.train_size = len(data.train_labels)
@@ -103,7 +100,6 @@ def _normalised(images_B: Tensor) -> Tensor:
 )
 def mnist_cnn(context: TaskContext, *, arithmetic: str = "native") -> MnistCnn:
     """MNIST with the report's convolutional network (test accuracy about 0.985 after 900 steps)."""
-    if arithmetic not in ("native", "portable"):
-        raise ConfigError(f"task 'mnist_cnn': arithmetic {arithmetic!r} is unknown; use native or portable")
+    is_portable = portable.chosen(arithmetic, "mnist_cnn")
     data = mnist.load(context.data_directory)
-    return MnistCnn(data, context.batch_size, context.device, context.shards(data.train_labels), arithmetic)
+    return MnistCnn(data, context.batch_size, context.device, context.shards(data.train_labels), is_portable)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import astuple
 from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from btard.node.errors import ConfigError, DataError
+from btard.node.kernels import portable
 from btard.node.training import datasets
 from btard.node.training.models import transformer
 from btard.node.training.registry import task
@@ -24,12 +25,17 @@ _EVALUATED = 64
 class TransformerLm:
     """Cross entropy of the next character at every place of uniformly drawn windows of the training text.
 
-    A test item is one place of the test text; places are counted window by window.
+    A test item is one place of the test text; places are counted window by window. In portable arithmetic torch draws
+    integers and scales initial parameters elementwise; all else is `kernels/portable.py`.
     """
 
     name = "transformer_lm"
 
-    def __init__(self, text: str, batch_size: int, device: str, context: int, width: int, blocks: int) -> None:
+    def __init__(
+        self, text: str, batch_size: int, device: str, shape: tuple[int, int, int], is_portable: bool = False
+    ) -> None:
+        context, width, blocks = shape
+        self._portable = is_portable
         alphabet = sorted(set(text))
         numbers = torch.tensor([alphabet.index(character) for character in text])
         held_out = round(len(text) * _TEST_SHARE)
@@ -50,7 +56,8 @@ class TransformerLm:
 
     def initial(self, seed: int) -> Tensor:
         """Initial parameters drawn from `seed`, float32 `[D]`; see `transformer.initial`."""
-        return transformer.initial(self.layout, generator_from_int(seed, "transformer_lm initial"))
+        generator = generator_from_int(seed, "transformer_lm initial")
+        return transformer.initial(self.layout, generator, portable=self._portable)
 
     def gradient(
         self, parameters_D: Tensor, seed: bytes, transform: BatchTransform | None = None
@@ -65,11 +72,14 @@ class TransformerLm:
         inputs_BT, targets_BT = self._train[places_BT], self._train[places_BT + 1]
         if transform is not None:
             inputs_BT, targets_BT = transform(inputs_BT, targets_BT)
-        here_D = parameters_D.detach().clone().to(self.device).requires_grad_()
-        scores_BTV = transformer.logits(self._shape, self.layout, here_D, inputs_BT)
-        loss = functional.cross_entropy(scores_BTV.flatten(0, 1), targets_BT.flatten())
-        (gradient_D,) = torch.autograd.grad(loss, here_D)
-        return tame(gradient_D.detach().cpu()), float(loss.detach())
+        if self._portable:
+            gradient_D, loss = portable.transformer_gradient(
+                astuple(self._shape), parameters_D.detach(), inputs_BT, targets_BT
+            )
+        else:
+            here_D = parameters_D.to(self.device)
+            gradient_D, loss = transformer.gradient(self._shape, self.layout, here_D, inputs_BT, targets_BT)
+        return tame(gradient_D.cpu()), loss
 
     @torch.no_grad()
     def evaluate(self, parameters_D: Tensor, start: int, stop: int) -> int:
@@ -82,7 +92,11 @@ class TransformerLm:
         correct = []
         for window in range(first, -(-stop // context), _EVALUATED):
             inputs_BT = self._test_inputs[window : window + _EVALUATED]
-            guesses_BT = transformer.logits(self._shape, self.layout, here_D, inputs_BT).argmax(dim=-1)
+            if self._portable:
+                scores_BTV = portable.transformer_scores(astuple(self._shape), here_D, inputs_BT)
+            else:
+                scores_BTV = transformer.logits(self._shape, self.layout, here_D, inputs_BT)
+            guesses_BT = scores_BTV.argmax(dim=-1)
             correct.append((guesses_BT == self._test_targets[window : window + _EVALUATED]).flatten())
         return int(torch.cat(correct)[start - first * context : stop - first * context].sum())
 
@@ -90,10 +104,18 @@ class TransformerLm:
 @task(
     "transformer_lm",
     source="Vaswani et al. 2017; text: Lewis Carroll 1865, in the public domain",
-    examples=({"context_length": 16, "width": 16, "blocks": 1},),
+    examples=(
+        {"context_length": 16, "width": 16, "blocks": 1},
+        {"context_length": 20, "width": 20, "blocks": 2, "arithmetic": "portable"},
+    ),
 )
 def transformer_lm(
-    context: TaskContext, *, context_length: int = 64, width: int = 64, blocks: int = 2
+    context: TaskContext,
+    *,
+    context_length: int = 64,
+    width: int = 64,
+    blocks: int = 2,
+    arithmetic: str = "native",
 ) -> TransformerLm:
     """A small transformer that predicts the next character of a text; it needs no data set."""
     sizes = {"context_length": context_length, "width": width, "blocks": blocks}
@@ -102,8 +124,10 @@ def transformer_lm(
             raise ConfigError(f"task 'transformer_lm': {name}={value} is too small; use at least 1")
     if width % 4:
         raise ConfigError(f"task 'transformer_lm': width={width} must be a multiple of its 4 heads")
+    is_portable = portable.chosen(arithmetic, "transformer_lm")
     try:
         text = TEXT.read_text(encoding="ascii")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot read {TEXT}: {error}; install the package again") from error
-    return TransformerLm(text, context.batch_size, context.device, context_length, width, blocks)
+    shape = (context_length, width, blocks)
+    return TransformerLm(text, context.batch_size, context.device, shape, is_portable)
