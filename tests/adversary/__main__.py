@@ -44,9 +44,8 @@ def _explore(task: tuple[int, int, int, int, float, bool, int, int, bool]) -> tu
     whole = Found()
     for place, style in enumerate(STYLES):
         deadline = time.monotonic() + (until - time.monotonic()) / (len(STYLES) - place)
-        found = explore(size_of(peers, steps, kills), list(style), deviations, most // len(STYLES),
-                        deadline, kills, (which, jobs), first)  # fmt: skip
-        whole.merge(found)
+        explore(size_of(peers, steps, kills), list(style), deviations, most * (place + 1) // len(STYLES),
+                deadline, kills, (which, jobs), first, found=whole)  # fmt: skip
     return whole, ""
 
 

@@ -95,21 +95,22 @@ def _within(world: World) -> bool:
 
 def explore(
     size: Size, style: list[str], deviations: int, most: int, until: float, kills: bool = False,
-    share: tuple[int, int] = (0, 1), stop_at_first: bool = False, prefix: str = "",
+    share: tuple[int, int] = (0, 1), stop_at_first: bool = False, prefix: str = "", found: Found | None = None,
 ) -> Found:  # fmt: skip
     """Search.
 
     Args:
         size, style: of the cluster.
         deviations: at most in one run.
-        most: distinct states after which to stop.
+        most: distinct states after which to stop, those of `found` among them.
         until: `time.monotonic()` at which to stop.
         kills: restarts are moves too.
         share: (which, of how many) parts of the first deviations: several processes share a search.
         stop_at_first: a broken promise ends it.
         prefix: words that come first; deviations begin where they end.
+        found: what was seen before, in other styles; added to.
     """
-    found, began = Found(), time.process_time()
+    found, began = found or Found(), time.process_time()
     seen: dict[int, int] = {}
     first, waited = base(size, style, kills)
     begun = (f"+{waited}",)
@@ -156,13 +157,13 @@ def explore(
         while stack:
             if len(found.states) >= most or time.monotonic() > until or (stop_at_first and found.broken):
                 found.complete = False
-                found.cpu_s = time.process_time() - began
+                found.cpu_s += time.process_time() - began
                 return found
             here, word, budget, trail = stack.pop()
             world = here.world()
             if act(world, word):
                 walk(world, budget - 1, (*trail, word), word)
-    found.cpu_s = time.process_time() - began
+    found.cpu_s += time.process_time() - began
     return found
 
 
