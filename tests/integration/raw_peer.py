@@ -18,7 +18,7 @@ import zmq
 from blake3 import blake3
 from nacl.signing import SigningKey
 
-WIRE_VERSION = 6
+WIRE_VERSION = 7
 HELLO, COMMIT, SUSPECT, VIEW, OUTCOME, JOIN = 0, 1, 13, 14, 15, 16
 OVERSIZE_BYTES = 4 << 20
 ZMTP_GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x01NULL" + bytes(16) + b"\x00" + bytes(31)
