@@ -144,6 +144,8 @@ class RawPeer:
             yield [self.greeting(os.urandom(32))]
             yield [self.greeting(self.token)]  # again ours: else all of its tensors were a stranger's
             yield [b"\x02\x09" + noise]
+            yield [b"\x04" + noise]
+            yield [b"\x04" + pack([self.run, self.me, 2**31 - 1, *["tcp://127.0.0.1:1"] * 2, noise + noise[:16]])]
             yield [b"\x01\x00" + noise, noise, noise]
             yield [b"\x01\x00" + b"\x91" * 4000]
             yield [b"\x01\x00" + b"\xdd\xff\xff\xff\xff"]

@@ -20,9 +20,15 @@ pytestmark = pytest.mark.sockets
 PATIENCE_S = 240.0
 """Ends a cluster that hangs; no test depends on how long anything takes."""
 RUN = RunConfig(
-    peers=6, task=Plugin("quadratic", {"dimension": 24}), steps=1_000_000, batch_size=2, eval_every=1_000_000,
-    probation=2, delivery_bound_s=1.0, gradient_bound_s=1.0,
-)  # fmt: skip
+    peers=6,
+    task=Plugin("quadratic", {"dimension": 24}),
+    steps=1_000_000,
+    batch_size=2,
+    eval_every=1_000_000,
+    probation=2,
+    delivery_bound_s=1.0,
+    gradient_bound_s=1.0,
+)
 
 
 def wait(started: Sequence[Worker], done: Callable[[], bool]) -> None:
