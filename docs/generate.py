@@ -120,6 +120,7 @@ CONTENTS: Mapping[int, tuple[str, str]] = {
 FRAMES: Mapping[int, tuple[str, str, str]] = {
     framing.CONTROL: ("control message", "kind", "see below"),
     framing.GREETING: ("greeting", f"`{WIRE_VERSION:02x}`, the wire version", "a [`Greeting`](#greeting)"),
+    framing.ADDRESS: ("address record", "first of the content", "an [`AddressRecord`](#addressrecord)"),
     framing.PROBE: ("probe", "`00` question, `01` answer", "eight bytes, sent back as they came"),
 }
 """Name, second byte and content of each frame of a control line (node/transport/framing.py)."""
@@ -159,7 +160,7 @@ def _frames() -> Iterator[str]:
     yield "### Control messages\n"
     rows = [(f"`{framing.CONTROL:02x} {kind:02x}`", name, content) for kind, (name, content) in CONTENTS.items()]
     yield _table(("first bytes", "what", "content"), rows)
-    yield from map(_struct, (framing.Greeting, framing.BulkHeader, events.BulkKey))
+    yield from map(_struct, (framing.Greeting, framing.AddressRecord, framing.BulkHeader, events.BulkKey))
     yield _enum(events.BulkKind)
     yield from map(_struct, (sync.Snapshot, sync.Certified, sync.Past))
     yield "### Limits\n"

@@ -9,7 +9,7 @@ import msgspec
 import torch
 
 from btard.node.build import configuration, genesis_roster, settings_of
-from btard.node.config import WIRE_VERSION, Plugin, RunConfig
+from btard.node.config import WIRE_VERSION, Endpoint, Plugin, RunConfig
 from btard.node.crypto import keys
 from btard.node.crypto.signing import Signer
 from btard.node.protocol.api.events import RequestTranscript
@@ -31,6 +31,7 @@ from btard.node.protocol.wire.encoding import (
 )
 from btard.node.protocol.wire.messages import Phase, Slot
 from btard.node.transport import envelope, framing
+from btard.node.transport.address_records import AddressBook
 
 SEED, RUN_ID, PEER = 7, "vectors", 1
 RUN = RunConfig(peers=3, task=Plugin("quadratic", {"dimension": 8}), steps=4, data_seed=5)
@@ -163,10 +164,19 @@ def _state() -> dict[str, object]:
     return {"norms": norms_digest(norms).hex(), "summary": encode(summary).hex(), "digest": summary.digest.hex()}
 
 
+def _address() -> framing.AddressRecord:
+    """Of a peer that has moved once."""
+    book = AddressBook(PEER, bytes.fromhex(SECRET.signing_seed), {}, SETTINGS.run)
+    book.announce(1, Endpoint("tcp://node-1:7400", "tcp://[::1]:7401"))
+    (record,) = book.for_peer(0)
+    return record
+
+
 def _frames() -> dict[str, object]:
     signed, key = _signed(_suspect()), BulkKey(3, 1, BulkKind.AGGREGATE, 2, 2)
     return {
         "greeting": framing.encode_greeting(framing.Greeting(RUN_ID, TOKEN)).hex(),
+        "address": framing.encode_address(_address()).hex(),
         "probe": framing.encode_probe(framing.Probe(False, 513)).hex(),
         "signed": framing.encode_control(envelope.seal(signed)).hex(),
         "relayed_view": framing.encode_control(envelope.seal(messages.Endorsed(signed, ((2, bytes(64)),)))).hex(),

@@ -14,7 +14,7 @@ from btard.node.errors import ConfigError
 from btard.node.limits import MAX_PEERS, MAX_UNDO
 from btard.node.netem.conditions import Conditions
 
-WIRE_VERSION = 6
+WIRE_VERSION = 7
 
 LATER_FIELDS = ("optimiser", "schedule", "split")
 """Of a `RunConfig`: left out of the genesis at their defaults, so runs from before they came keep their digest."""

@@ -17,7 +17,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from types import FrameType
 
-from btard.node.build import Node, build_node, largest_tensor, task_of
+from btard.node.build import Node, build_node, genesis_digest, largest_tensor, task_of
 from btard.node.config import Endpoint, NodeConfig, Secrets
 from btard.node.crypto import keys
 from btard.node.drivers.bootstrap import GRACE_S, mesh, ungreeted
@@ -225,9 +225,13 @@ def _run(
 def _transport(config: NodeConfig, secrets: Secrets, limits: Limits, credits: Credits) -> Transport:
     """The sockets, with a modelled network in front of them where one is asked for."""
     shared = (config.node, secrets, config.members, config.listen, config.run.encrypt_bulk, limits, credits)
+    run = genesis_digest(config.run_id, config.run, config.members)
     if config.conditions is None or config.shaped:
-        return Transport(*shared, run_id=config.run_id)
-    return EmulatedTransport(*shared, run_id=config.run_id, network=network.of(config.conditions))
+        transport = Transport(*shared, run_id=config.run_id, run=run)
+    else:
+        transport = EmulatedTransport(*shared, run_id=config.run_id, run=run, network=network.of(config.conditions))
+    transport.complain = _complain
+    return transport
 
 
 def _drive(

@@ -128,7 +128,9 @@ STRUCTURES: dict[str, tuple[Any, ...]] = {
         messages.Slot, messages.Place, messages.Signed, messages.Stub, messages.Endorsed, messages.Missing,
         messages.Verdict, messages.Accusation, messages.Late, messages.Removal, messages.Void,
     ),
-    "transport.md": (framing.Greeting, framing.BulkHeader, BulkKey, sync.Snapshot, sync.Certified, sync.Past),
+    "transport.md": (
+        framing.Greeting, framing.AddressRecord, framing.BulkHeader, BulkKey, sync.Snapshot, sync.Certified, sync.Past,
+    ),
     "evidence.md": (format.Evidence, format.Record, format.Held, state.Ban, state.Summary, undo_window.Contribution),
 }  # fmt: skip
 
@@ -341,6 +343,12 @@ def test_vectors_of_frames() -> None:
     signed = [bytes.fromhex(suspect["bytes"]), bytes.fromhex(suspect["signature"])]
     key = [3, 1, "aggregate", 2, 2]
     assert raw("frames", "greeting") == bytes((2, of("wire_version"))) + raw_peer.pack(["vectors", token])
+    fields = [raw("genesis", "run"), of("peer", "id"), 1, "tcp://node-1:7400", "tcp://[::1]:7401"]
+    covered = b"btard/1/address\x00" + hashed(
+        "address", *(each.encode() if isinstance(each, str) else each for each in fields)
+    )
+    signature = SigningKey(raw("peer", "signing_seed")).sign(covered).signature
+    assert raw("frames", "address") == b"\x04" + raw_peer.pack([*fields, signature])
     assert raw("frames", "probe") == b"\x03\x00" + struct.pack("<Q", 513)
     assert raw("frames", "signed") == b"\x01\x00" + raw_peer.pack(signed)
     assert raw("frames", "relayed_view") == b"\x01\x01" + raw_peer.pack([signed, [[2, bytes(64)]]])

@@ -40,12 +40,13 @@ ONE_IMPORTER: Mapping[str, tuple[str, ...]] = {
     ),
     "a borderline to a system outside: sockets, files, kernel": (
         "btard.node.transport.channels", "btard.node.storage.retention", "btard.node.storage.wal", "btard.node.transport.connection_monitor", "btard.node.storage.state_codec", "btard.node.transport.bulk_tokens",
+        "btard.node.storage.own_address",
         "btard.launcher.containers.keys", "btard.launcher.containers.netns", "btard.launcher.containers.netqueue",
         "btard.launcher.containers.shaper",
     ),
     "a calculation of its own, tested without its importer": (
         "btard.node.aggregation.clip_solver", "btard.node.transport.slow_sender_guard", "btard.node.drivers.bootstrap", "btard.node.drivers.shared_cache", "btard.node.training.module_task", "btard.node.metrics.collectors", "btard.node.transport.rtt_probes",
-        "btard.node.drivers.stats", "btard.node.protocol.evidence.explanation", "btard.launcher.export.public",
+        "btard.node.transport.address_records", "btard.node.drivers.stats", "btard.node.protocol.evidence.explanation", "btard.launcher.export.public",
         "btard.launcher.report.claims", "btard.launcher.report.compare", "btard.launcher.run.loaded",
         "btard.launcher.run.undo_window", "btard.launcher.bench.kinds", "btard.launcher.bench.vectors", "btard.launcher.bench.measure", "btard.launcher.bench.training",
     ),

@@ -6,13 +6,17 @@ import socket as tcp
 from contextlib import ExitStack
 from time import monotonic
 
+import msgspec
 import pytest
 import torch
 import zmq
 
-from btard.node.config import WIRE_VERSION
+from btard.node.config import WIRE_VERSION, Endpoint
+from btard.node.crypto.signing import Signer
 from btard.node.protocol.api.events import BulkKey, BulkKind
 from btard.node.transport import framing
+from btard.node.transport.address_records import signing_bytes
+from btard.node.transport.addresses import Resolver
 from btard.node.transport.arrivals import BulkArrival
 from tests.transports import (
     KEY,
@@ -26,6 +30,7 @@ from tests.transports import (
     raw_peer,
     start,
 )
+from tests.workers import FOR_EVER_S
 
 
 @pytest.mark.parametrize("key", [zmq.curve_keypair()[1].decode(), None], ids=["unknown key", "no key"])
@@ -60,6 +65,15 @@ def test_two_connections_under_one_key_and_routing_id_are_both_heard(stack: Exit
 
 
 TOKEN = bytes(range(32))
+
+
+def address(peer: int, number: int, url: str) -> framing.AddressRecord:
+    """As peer 2 can sign it."""
+    unsigned = framing.AddressRecord(b"", peer, number, url, url, b"")
+    signer = Signer(bytes.fromhex(SECRETS[2].signing_seed))
+    return msgspec.structs.replace(unsigned, signature=signer.sign(signing_bytes(unsigned)))
+
+
 BAD_CONTROL = {
     "empty": ([b""], "control_malformed"),
     "kind only": ([b"\x01"], "control_malformed"),
@@ -71,6 +85,11 @@ BAD_CONTROL = {
     "short token": ([framing.encode_greeting(framing.Greeting("run", b"x"))], "control_malformed"),
     "long greeting": ([framing.encode_greeting(framing.Greeting("r" * 2000, TOKEN))], "control_malformed"),
     "another run": ([framing.encode_greeting(framing.Greeting("older", TOKEN))], "greeting_of_another_run"),
+    "garbage address": ([b"\x04\xc1\xc1"], "control_malformed"),
+    "long address": ([framing.encode_address(address(2, 1, "tcp://" + "a" * 600))], "control_malformed"),
+    "an address that is none": ([framing.encode_address(address(2, 1, "tcp://a:0"))], "address_malformed"),
+    "a stranger's address": ([framing.encode_address(address(7, 1, "tcp://a:1"))], "address_of_a_stranger"),
+    "a forged address": ([framing.encode_address(address(1, 9, "tcp://a:1"))], "address_forged"),
     "a byte too long": ([framing.encode_control(bytes(4001))], "control_malformed"),
 }
 
@@ -96,6 +115,22 @@ def test_a_wrong_version_or_run_is_remembered_in_words(stack: ExitStack) -> None
     pump([node], lambda _: len(node.refusals) == 2)
     assert f"wire version 99 and we speak {WIRE_VERSION}" in node.refusals[1]
     assert node.refusals[2] == "it belongs to run 'older' and we to 'run'"
+
+
+def test_a_member_that_keeps_moving_keeps_nobody_busy(stack: ExitStack) -> None:
+    """One record of it is kept, the newest; it is dialled at most once in a pause, which here is for ever."""
+    patient = start(stack, 0, resolver=Resolver(pauses_s=(FOR_EVER_S, FOR_EVER_S)))
+    patient.connect({2: Endpoint("tcp://127.0.0.1:1", "tcp://127.0.0.1:1")})
+    liar = raw_peer(stack, patient, SECRETS[2].transport_secret)
+    for number in range(1, 301):
+        liar.send(framing.encode_address(address(2, number, f"tcp://127.0.0.1:{number}")))
+    liar.send(framing.encode_control(b"the end"))
+    seen = pump([patient], lambda seen: len(seen[0]) > 0)
+    assert controls(seen[0]) == [(2, b"the end")]
+    assert patient.counters.received_messages[2, "address"] == 300
+    assert patient.counters.sent_messages[2, "probe"] <= 1
+    assert patient.counters.sent_messages[2, "greeting"] <= 2
+    assert patient.counters.sent_messages[2, "address"] == 0, "nobody is shown its own record"
 
 
 def test_a_frame_beyond_the_limit_ends_its_connection_unread(stack: ExitStack) -> None:

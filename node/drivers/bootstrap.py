@@ -8,11 +8,14 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from btard.node.build import genesis_roster
 from btard.node.config import Endpoint, NodeConfig
 from btard.node.errors import TransportError
+from btard.node.storage import own_address
+from btard.node.storage.disk import Disk
 from btard.node.storage.recovery import Recovery
 from btard.node.transport.arrivals import Arrival
 from btard.node.transport.transport import Transport
@@ -89,7 +92,8 @@ def mesh(
         False if the worker was told to stop meanwhile.
 
     Raises:
-        TransportError: more than f peers did not greet in time; the message names them and why, if they said.
+        TransportError: more than f peers did not greet in time; the message names them and why, as far as it is known.
+        CheckpointError, BackendError: how often we have moved cannot be read or written.
     """
     addresses: Mapping[int, Endpoint] | None = {int(peer): where for peer, where in config.addresses.items()} or None
     again = recovery is not None and recovery.at is not None
@@ -104,7 +108,7 @@ def mesh(
             return False
         addresses = addresses or stop.addresses
         if addresses is not None and not connected:
-            transport.connect(addresses)
+            transport.connect(addresses, _moves(config, addresses))
             connected = True
         now_s = clock()
         if connected and len(missing) <= roster.faults:
@@ -119,6 +123,13 @@ def mesh(
             patience.spoken_s = min(patience.spoken_s, clock())
             keep(arrivals)
     return True
+
+
+def _moves(config: NodeConfig, addresses: Mapping[int, Endpoint]) -> int:
+    """How often this node has started at another address than before."""
+    own = addresses.get(config.node)
+    disk = Disk(waits=config.durability == "grouped")
+    return 0 if own is None else own_address.counter(Path(config.directory), own, disk)
 
 
 class _Keep:
@@ -151,6 +162,6 @@ def ungreeted(config: NodeConfig, transport: Transport) -> str | None:
 
 def _no_greeting(transport: Transport, absent: AbstractSet[int]) -> str:
     missing = sorted(absent)
-    said = "; ".join(f"peer {peer}: {transport.refusals[peer]}" for peer in missing if peer in transport.refusals)
+    said = "; ".join(f"peer {peer}: {why}" for peer in missing if (why := transport.silence(peer)) is not None)
     who = f"peer{'s' if len(missing) > 1 else ''} {', '.join(map(str, missing))}"
     return f"no greeting from {who}" + (f" ({said})" if said else "")

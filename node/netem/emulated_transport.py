@@ -69,10 +69,11 @@ class EmulatedTransport(Transport):
         credits: Credits | None = None,
         *,
         run_id: str,
+        run: bytes = b"",
         network: Network,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        super().__init__(me, secrets, members, listen, encrypt_bulk, limits, credits, run_id=run_id)
+        super().__init__(me, secrets, members, listen, encrypt_bulk, limits, credits, run_id=run_id, run=run)
         self.network = network
         self._clock = clock
         self._origin_s: float | None = None
@@ -111,10 +112,10 @@ class EmulatedTransport(Transport):
 
     # --- Transport ----------------------------------------------------------------------------------------------
 
-    def connect(self, addresses: Mapping[int, Endpoint]) -> None:
+    def connect(self, addresses: Mapping[int, Endpoint], moves: int = 0) -> None:
         """As `Transport.connect`."""
         with self._changed:
-            super().connect(addresses)
+            super().connect(addresses, moves)
 
     def close(self, linger_s: float | None = None) -> None:
         """As `Transport.close`; what is on its way may still leave within the same time."""
@@ -138,6 +139,10 @@ class EmulatedTransport(Transport):
         arrivals = super().poll(timeout_s)
         self._check()
         return arrivals
+
+    def _take_answers(self) -> None:
+        with self._changed:
+            super()._take_answers()
 
     def _take_greeting(self, via: int, greeting: Greeting) -> None:
         with self._changed:  # a new process behind a key: its lines are closed and opened anew

@@ -34,11 +34,17 @@ Arrival: TypeAlias = ControlArrival | BulkArrival
 
 
 class RefusedError(Exception):
-    """A message that has no effect but on the counter of its reason; never leaves the transport."""
+    """A message that has no effect but on the counter of its reason; never leaves the transport.
 
-    def __init__(self, reason: str, via: int | None = None) -> None:
+    Args:
+        reason: what is counted.
+        via: whom it came from.
+        problem: a line for people, where a mistake may be behind it.
+    """
+
+    def __init__(self, reason: str, via: int | None = None, problem: str | None = None) -> None:
         super().__init__(reason)
-        self.reason, self.via = reason, via
+        self.reason, self.via, self.problem = reason, via, problem
 
 
 def accept_any(via: int, key: BulkKey, size_bytes: int) -> bool:

@@ -11,7 +11,7 @@ Traffic: TypeAlias = "Counter[tuple[int, str]]"
 
 @dataclass(frozen=True, slots=True)
 class Counters:
-    """Totals since the start, by (peer, kind), kind being control, greeting, part, aggregate or publication.
+    """Totals since the start, by (peer, kind): control, greeting, address, probe, part, aggregate or publication.
 
     Bytes are those handed to ZeroMQ or taken from it: our own frame headers included, CURVE's and TCP's not.
     `dropped` counts by reason: what was refused on arrival, and under `queue_full_*` what a queue did not take;

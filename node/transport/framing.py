@@ -24,8 +24,10 @@ if sys.byteorder != "little":
 CONTROL = 1
 GREETING = 2
 PROBE = 3
+ADDRESS = 4
 TOKEN_BYTES = 32
 GREETING_LIMIT_BYTES = 1024
+ADDRESS_LIMIT_BYTES = 1024
 BULK_HEADER_LIMIT_BYTES = 128
 _ITEM_BYTES = 4
 _STAMP_BYTES = 8
@@ -92,6 +94,25 @@ class Probe:
     stamp: int
 
 
+class AddressRecord(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """Where a peer listens, in its own signed words.
+
+    Args:
+        run: digest of the run's genesis.
+        peer: its genesis id.
+        counter: how often it has moved; the greater one counts.
+        control, bulk: its endpoints; a host may be a name.
+        signature: Ed25519, of what `address_records.signing_bytes` says.
+    """
+
+    run: bytes
+    peer: int
+    counter: int
+    control: str
+    bulk: str
+    signature: bytes
+
+
 class BulkHeader(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """First frame of a bulk message."""
 
@@ -101,6 +122,7 @@ class BulkHeader(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fi
 
 _ENCODER = msgspec.msgpack.Encoder()
 _GREETINGS = msgspec.msgpack.Decoder(Greeting)
+_ADDRESSES = msgspec.msgpack.Decoder(AddressRecord)
 _HEADERS = msgspec.msgpack.Decoder(BulkHeader)
 
 
@@ -119,8 +141,13 @@ def encode_probe(probe: Probe) -> bytes:
     return bytes((PROBE, probe.answer)) + probe.stamp.to_bytes(_STAMP_BYTES, "little")
 
 
-def decode_control(frame: memoryview, limit_bytes: int) -> bytes | Greeting | Probe:
-    """A control frame's content: the opaque bytes of a message, a greeting or a probe.
+def encode_address(record: AddressRecord) -> bytes:
+    """The frame that carries an address record."""
+    return bytes((ADDRESS,)) + _ENCODER.encode(record)
+
+
+def decode_control(frame: memoryview, limit_bytes: int) -> bytes | Greeting | Probe | AddressRecord:
+    """A control frame's content: the opaque bytes of a message, a greeting, a probe or an address record.
 
     Raises:
         WireError: empty, too large, of an unknown kind or version, or malformed.
@@ -132,6 +159,8 @@ def decode_control(frame: memoryview, limit_bytes: int) -> bytes | Greeting | Pr
         return bytes(frame[1:])
     if frame[0] == PROBE and size == 2 + _STAMP_BYTES and frame[1] < 2:
         return Probe(bool(frame[1]), int.from_bytes(frame[2:], "little"))
+    if frame[0] == ADDRESS:
+        return _decode_address(frame)
     if frame[0] != GREETING:
         raise WireError(f"control frame of unknown kind {frame[0]}")
     if frame[1] != WIRE_VERSION:
@@ -145,6 +174,18 @@ def decode_control(frame: memoryview, limit_bytes: int) -> bytes | Greeting | Pr
     if len(greeting.token) != TOKEN_BYTES:
         raise WireError(f"greeting with a token of {len(greeting.token)} bytes instead of {TOKEN_BYTES}")
     return greeting
+
+
+def _decode_address(frame: memoryview) -> AddressRecord:
+    if len(frame) > ADDRESS_LIMIT_BYTES:
+        raise WireError(f"address record of {len(frame)} bytes; at most {ADDRESS_LIMIT_BYTES} are allowed")
+    try:
+        record = _ADDRESSES.decode(frame[1:])
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise WireError(f"malformed address record: {error}") from error
+    if not (0 <= record.peer < _NUMBER_LIMIT and 0 < record.counter < _NUMBER_LIMIT):
+        raise WireError(f"address record with a number out of range: peer {record.peer}, counter {record.counter}")
+    return record
 
 
 def encode_bulk_header(token: bytes, key: BulkKey) -> bytes:

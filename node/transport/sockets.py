@@ -173,25 +173,30 @@ class Channel:
         self._lines[peer] = endpoint, socket
         return True
 
-    def redial(self, peer: int, peer_key: bytes) -> None:
+    def redial(self, peer: int, peer_key: bytes) -> bool:
         """Open a standing line anew, with an empty queue: what waited was for a process that is no more.
 
         What waited is dropped when libzmq's own thread ends the old line, a moment after this returns. Until then the
         new process may still receive some of it, as at any reconnection: a receiver must not rely on its absence.
 
-        Not more than once a second: a peer that keeps being somebody new must not keep us busy.
+        Not more than once a second, and false if it was: a peer that keeps being somebody new must not keep us busy.
         """
         now_s = time.monotonic()
         if now_s - self._redialled.get(peer, -_REDIAL_S) < _REDIAL_S:
-            return
+            return False
         self._redialled[peer] = now_s
         endpoint, socket = self._lines.pop(peer)
         socket.close(linger=0)
-        self.dial(peer, peer_key, endpoint)
+        return self.dial(peer, peer_key, endpoint)
 
     def has_line(self, peer: int) -> bool:
         """True if `dial` has opened a line to `peer`."""
         return peer in self._lines
+
+    def endpoint(self, peer: int) -> str | None:
+        """Where the line to a peer leads, None before there is one to an address."""
+        endpoint = self._lines[peer][0] if peer in self._lines else ""
+        return endpoint if endpoint.startswith("tcp://") else None
 
     def send(self, to: int, head: bytes, payload: memoryview | None = None) -> bool:
         """Queue one message, the payload without a copy; False if the queue is full. Never blocks.

@@ -16,6 +16,8 @@ from btard.node.config import Endpoint, Member, Secrets
 from btard.node.errors import LocalProtocolError, TransportError, WireError
 from btard.node.protocol.api.events import BulkKey
 from btard.node.transport import framing
+from btard.node.transport.address_records import AddressBook
+from btard.node.transport.addresses import Resolver, host_names
 from btard.node.transport.arrivals import AcceptBulk, Arrival, BulkArrival, ControlArrival, RefusedError, accept_any
 from btard.node.transport.bulk_tokens import BulkTokens, News
 from btard.node.transport.channels import bulk_bounds, control_bounds, guard_of
@@ -39,7 +41,9 @@ class Transport:
         limits: bounds on sizes and queues.
         credits: what each peer may send us; without them there is no limit (tools, tests).
         run_id: peers of another run are not listened to.
+        run: digest of the run's genesis, which address records name.
         accept_bulk: asked (sender, key, bytes) before a tensor is kept; may be replaced at any time.
+        resolver: of host names; closed with the transport.
 
     Raises:
         TransportError: an endpoint cannot be bound, or the secrets do not belong to `me`.
@@ -56,9 +60,13 @@ class Transport:
         credits: Credits | None = None,
         *,
         run_id: str,
+        run: bytes = b"",
         accept_bulk: AcceptBulk = accept_any,
+        resolver: Resolver | None = None,
     ) -> None:
         self.me, self.limits, self.accept_bulk = me, limits or framing.Limits(), accept_bulk
+        self.complain: Callable[[str], None] = lambda line: None
+        """Told what people should know of an address record, one line for each peer; may be replaced at any time."""
         self.counters, self.refusals, self.round_trips = Counters(), dict[int, str](), RttProbes()
         self._run_id = run_id
         self._watched: ConnectionMonitor | None = None
@@ -68,34 +76,55 @@ class Transport:
         if self._keys.pop(me, None) != self._identity.public:
             raise TransportError(f"the secrets given are not those of peer {me}; check secrets_file of node {me}")
         self._tokens = BulkTokens(self._keys)
+        signing_keys = {member.id: bytes.fromhex(member.signing_key) for member in members if member.id in self._keys}
+        self._book = AddressBook(me, bytes.fromhex(secrets.signing_seed), signing_keys, run)
+        self._complained: set[int] = set()
+        self._sought: dict[int, Endpoint] = {}
+        self._reached: set[int] = set()
+        self._unresolved: dict[int, str] = {}
         self._control_quota = FlowControl(credits.control if credits is not None else None, self._keys)
         self._bulk_quota = FlowControl(credits.bulk if credits is not None else None, self._keys)
         self._context: Context = zmq.Context()
         self._poller = zmq.Poller()
+        self._resolver = resolver or Resolver()
+        self._poller.register(self._resolver.descriptor, zmq.POLLIN)
         try:
             self._listen(listen, encrypt_bulk)
         except BaseException:
             self._context.destroy(linger=0)
+            self._resolver.close()
             raise
 
     # --- set-up and end ---------------------------------------------------------------------------------------
 
-    def connect(self, addresses: Mapping[int, Endpoint]) -> None:
+    def connect(self, addresses: Mapping[int, Endpoint], moves: int = 0) -> None:
         """Open lines to the peers of `addresses` (ourselves excepted) and greet them; messages wait until they answer.
 
-        A peer whose address changed gets a new line; what still waited on the old one is lost with it.
+        A peer whose address changed gets a new line; what still waited on the old one is lost with it. One that is
+        known by name is looked up beside the loop, and `greeted` once a probe has been answered at what was found.
+
+        Args:
+            addresses: where the peers listen, and how we are reached ourselves.
+            moves: how often our own address has changed; all peers are shown a signed record if it has.
 
         Raises:
             TransportError: an id outside the roster, or an address that is none.
         """
+        if self.me in addresses:
+            self._book.announce(moves, addresses[self.me])
         for peer, endpoint in sorted(addresses.items()):
             if peer == self.me:
                 continue
             if peer not in self._keys:
                 raise TransportError(f"peer {peer} has an address but no key; the roster is {sorted(self._keys)}")
-            self._bulk.dial(peer, self._keys[peer], endpoint.bulk)
-            if self._control.dial(peer, self._keys[peer], endpoint.control):
-                self._greet(peer)
+            moved = self._book.endpoint(peer)
+            if moved is None and not host_names(endpoint):
+                self._dial(peer, endpoint)
+                continue
+            if not self._control.has_line(peer):  # lines to nobody, until there is an address
+                self._control.dial(peer, self._keys[peer], f"inproc://control-{peer}")
+                self._bulk.dial(peer, self._keys[peer], f"inproc://bulk-{peer}")
+            self._seek(peer, moved or endpoint)
 
     def watch(self, descriptor: int) -> None:
         """Let `poll` return as soon as this file descriptor (a pipe to the launcher) can be read."""
@@ -122,12 +151,20 @@ class Transport:
         self._control.close(linger_ms)
         self._bulk.close(linger_ms)
         self._gate.socket.close(linger=0)
+        self._resolver.close()
         self._context.term()
 
     @property
     def greeted(self) -> frozenset[int]:
-        """Peers whose greeting has arrived: their lines to us stand, and we know the token of their tensors."""
-        return self._tokens.known
+        """Peers whose greeting has arrived: their lines to us stand, and we know the token of their tensors. Where we
+        have to look for a peer, it has also answered us."""
+        return self._tokens.known - (self._sought.keys() - self._reached)
+
+    def silence(self, peer: int) -> str | None:
+        """What is known of a peer that is not `greeted`; None before it has an address."""
+        said = self.refusals.get(peer) or self._unresolved.get(peer)
+        where = self._control.endpoint(peer)
+        return said or (None if where is None else f"silent at {where}")
 
     def progress(self) -> None:
         """We entered a phase of the protocol: everyone may send us some more."""
@@ -163,13 +200,46 @@ class Transport:
     def probe(self) -> None:
         """Ask every peer that has a line for an answer; `round_trips` hears it."""
         for peer in filter(self._control.has_line, self._keys):
-            self._send_frame(peer, "probe", framing.encode_probe(framing.Probe(False, self.round_trips.ask(peer))))
+            self._send_probe(peer)
+
+    def _send_probe(self, peer: int) -> None:
+        self._send_frame(peer, "probe", framing.encode_probe(framing.Probe(False, self.round_trips.ask(peer))))
 
     def _send_tensor(self, to: int, kind: str, header: bytes, payload: memoryview) -> None:
         if self._bulk.send(to, header, payload):
             self.counters.sent(to, kind, len(header) + len(payload))
         else:
             self.counters.drop("queue_full_bulk", to)
+
+    def _dial(self, peer: int, endpoint: Endpoint) -> None:
+        """Open lines to a peer, unless they stand, and say who and where we are."""
+        self._bulk.dial(peer, self._keys[peer], endpoint.bulk)
+        if self._control.dial(peer, self._keys[peer], endpoint.control):
+            self._introduce(peer)
+
+    def _introduce(self, peer: int) -> None:
+        """Greet a peer on a new line: the records first, so that it need not dial us twice."""
+        for record in self._book.for_peer(peer):
+            self._send_frame(peer, "address", framing.encode_address(record))
+        self._greet(peer)
+
+    def _seek(self, peer: int, endpoint: Endpoint) -> None:
+        """Look for a peer until it answers."""
+        self._sought[peer] = endpoint
+        self._resolver.follow(peer, endpoint)
+
+    def _take_answers(self) -> None:
+        """Dial what the resolver has found, and ask there whether it is the peer."""
+        for peer, found in self._resolver.answers().items():
+            self._unresolved.pop(peer, None)
+            try:
+                if isinstance(found, Endpoint):
+                    self._dial(peer, found)
+                    self._send_probe(peer)
+                else:
+                    self._unresolved[peer] = found.problem
+            except TransportError as error:  # an address with a device that this machine does not have
+                self._unresolved[peer] = str(error)
 
     def _greet(self, peer: int) -> None:
         self._send_frame(
@@ -192,6 +262,8 @@ class Transport:
         """
         ready = dict(self._poller.poll(max(0, math.ceil(timeout_s * 1000))))
         arrivals: list[Arrival] = []
+        if self._resolver.descriptor in ready:
+            self._take_answers()
         if self._gate.socket in ready:
             self._gate.answer(self.limits.drain)
         if self._control.socket in ready:
@@ -209,6 +281,9 @@ class Transport:
                 arrival = take(frames)
             except RefusedError as refused:
                 self.counters.drop(refused.reason, refused.via)
+                if refused.problem is not None and refused.via is not None and refused.via not in self._complained:
+                    self._complained.add(refused.via)
+                    self.complain(refused.problem)
             else:
                 self._guard.delivered(descriptor(frames[0]), _whose(arrival, frames[0]))
                 if arrival is not None:
@@ -241,6 +316,10 @@ class Transport:
         elif isinstance(content, framing.Probe):
             kind = "probe"
             self._take_probe(via, content)
+        elif isinstance(content, framing.AddressRecord):
+            kind = "address"
+            if self._book.learn(via, content) and self._control.has_line(content.peer):
+                self._seek(content.peer, Endpoint(content.control, content.bulk))
         else:
             arrival = ControlArrival(via, content)
         self.counters.received(via, kind, len(frame))
@@ -257,15 +336,23 @@ class Transport:
             return
         # A new process behind the peer's key: our greeting may have reached the one before it, and where that one's
         # machine went with it, nothing has told us that our lines lead nowhere.
+        told = news is News.FIRST
         if news is News.CHANGED:
-            self._control.redial(via, self._keys[via])
             self._bulk.redial(via, self._keys[via])
-        self._greet(via)
+            told = self._control.redial(via, self._keys[via])
+        if via in self._sought:  # its name may have another address than when we looked last
+            self._seek(via, self._sought[via])
+        if told:
+            self._introduce(via)
+        else:  # who keeps being somebody new is not shown all records each time
+            self._greet(via)
 
     def _take_probe(self, via: int, probe: framing.Probe) -> None:
         if probe.answer:
             if not self.round_trips.answered(via, probe.stamp):
                 raise RefusedError("probe_unasked", via)
+            self._reached.add(via)
+            self._resolver.settle(via)
         elif self._control.has_line(via):
             self._send_frame(via, "probe", framing.encode_probe(framing.Probe(True, probe.stamp)))
 

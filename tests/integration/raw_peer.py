@@ -18,7 +18,7 @@ import zmq
 from blake3 import blake3
 from nacl.signing import SigningKey
 
-WIRE_VERSION = 6
+WIRE_VERSION = 7
 HELLO, COMMIT, SUSPECT, VIEW, OUTCOME, JOIN = 0, 1, 13, 14, 15, 16
 OVERSIZE_BYTES = 4 << 20
 ZMTP_GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x01NULL" + bytes(16) + b"\x00" + bytes(31)
@@ -144,6 +144,8 @@ class RawPeer:
             yield [self.greeting(os.urandom(32))]
             yield [self.greeting(self.token)]  # again ours: else all of its tensors were a stranger's
             yield [b"\x02\x09" + noise]
+            yield [b"\x04" + noise]
+            yield [b"\x04" + pack([self.run, self.me, 2**31 - 1, *["tcp://127.0.0.1:1"] * 2, noise + noise[:16]])]
             yield [b"\x01\x00" + noise, noise, noise]
             yield [b"\x01\x00" + b"\x91" * 4000]
             yield [b"\x01\x00" + b"\xdd\xff\xff\xff\xff"]

@@ -133,7 +133,9 @@ def test_a_peer_that_never_greets_is_gone_and_the_run_trains_on(tmp_path: Path) 
         introduce(started, {3: NOWHERE})
         assert [each.exit_code() for each in started] == [0] * 3, [each.log for each in started]
         for each in started:
-            assert each.said("ungreeted")[0]["problem"] == "no greeting from peer 3"
+            assert (
+                each.said("ungreeted")[0]["problem"] == "no greeting from peer 3 (peer 3: silent at tcp://127.0.0.1:1)"
+            )
             assert [(ban["peer"], ban["standing"]) for ban in each.said("banned")] == [(3, "gone")]
             assert each.said("committed")[-1]["step"] == SILENT_ONE.steps
         assert len({each.said("finished")[0]["parameter_digest"] for each in started}) == 1
@@ -161,7 +163,8 @@ def test_more_than_f_that_never_greet_are_named(tmp_path: Path) -> None:
         introduce(started, {2: NOWHERE, 3: NOWHERE})
         assert [each.exit_code() for each in started] == [1, 1]
         for each in started:
-            assert "no greeting from peers 2, 3 within 4 s" in each.log
+            silent = "; ".join(f"peer {peer}: silent at tcp://127.0.0.1:1" for peer in (2, 3))
+            assert f"no greeting from peers 2, 3 ({silent}) within 4 s" in each.log
             assert each.log.count("\n") == 1
             assert each.said("failed")[0]["error"] in each.log
 
@@ -182,10 +185,11 @@ def test_a_key_that_is_not_the_rosters_is_refused(tmp_path: Path) -> None:
     made, strange = roster(tmp_path / "a", HASTY), roster_of_another_seed(tmp_path / "b")
     members = (*made[0].members[:2], strange[2].members[2])
     with workers((*made[:2], changed(strange[2], members=members)), mesh_s=4.0) as started:
-        introduce(started)
+        addresses = introduce(started)
         assert [each.exit_code() for each in started] == [0, 0, 1], [each.log for each in started]
-        assert started[0].said("ungreeted")[0]["problem"] == "no greeting from peer 2"
-        assert "no greeting from peers 0, 1 within 4 s" in started[2].log
+        at = addresses[2].control
+        assert started[0].said("ungreeted")[0]["problem"] == f"no greeting from peer 2 (peer 2: silent at {at})"
+        assert "no greeting from peers 0, 1 (peer 0: silent at tcp://127.0.0.1:" in started[2].log
         assert started[0].drops["stranger"] >= 1
 
 

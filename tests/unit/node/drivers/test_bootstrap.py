@@ -46,8 +46,11 @@ class Line:
     def greeted(self) -> frozenset[int]:
         return frozenset(peer for peer, at_s in self._greet.items() if at_s <= self.now_s)
 
-    def connect(self, addresses: Mapping[int, Endpoint]) -> None:
+    def connect(self, addresses: Mapping[int, Endpoint], moves: int = 0) -> None:
         self.connected = True
+
+    def silence(self, peer: int) -> str | None:
+        return self.refusals.get(peer)
 
     def poll(self, timeout_s: float) -> list[Arrival]:
         """Time passes until the next thing happens, or `timeout_s` is over."""

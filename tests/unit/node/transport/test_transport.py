@@ -14,6 +14,7 @@ import torch
 from btard.node.config import Endpoint
 from btard.node.errors import LocalProtocolError, TransportError
 from btard.node.transport import framing
+from btard.node.transport.addresses import Resolver
 from btard.node.transport.arrivals import BulkArrival
 from btard.node.transport.transport import Transport
 from tests.transports import (
@@ -92,6 +93,139 @@ def test_a_peer_that_comes_back_elsewhere_gets_a_new_line(stack: ExitStack) -> N
     pump([nodes[0], again], lambda _: again.greeted == {0})
     nodes[0].send_control(1, b"welcome back")
     assert controls(pump([nodes[0], again], lambda seen: len(seen[1]) > 0)[1]) == [(0, b"welcome back")]
+
+
+IPV6 = Endpoint("tcp://[::1]:*", "tcp://[::1]:*")
+
+
+def test_peers_reach_each_other_over_ipv6_alone(stack: ExitStack) -> None:
+    nodes = mesh(stack, listen=IPV6)
+    assert nodes[0].bound.control.startswith("tcp://[::1]:")
+    nodes[0].send_control(1, b"hello")
+    nodes[1].send_bulk(0, KEY, torch.ones(5))
+    seen = pump(nodes, lambda seen: all(seen))
+    assert [arrivals[0].via for arrivals in seen] == [1, 0]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", "localhost"])
+def test_who_listens_everywhere_is_reached_over_both_families(stack: ExitStack, host: str) -> None:
+    everywhere, other = start(stack, 0, Endpoint("tcp://[::]:*", "tcp://[::]:*")), start(stack, 1)
+    bound = everywhere.bound
+    other.connect({0: Endpoint(bound.control.replace("[::]", host), bound.bulk.replace("[::]", host))})
+    everywhere.connect({1: other.bound})
+    pump([everywhere, other], lambda _: everywhere.greeted == {1} and other.greeted == {0})
+
+
+# --- names and moves ------------------------------------------------------------------------------------------
+
+
+AT_ONCE = (0.001, 0.05)
+
+
+class Names:
+    """Where a name leads; a test changes it."""
+
+    def __init__(self, *addresses: str) -> None:
+        self.addresses: tuple[str, ...] = addresses
+
+    def __call__(self, host: str) -> tuple[str, ...]:
+        if not self.addresses:
+            raise OSError("no such name")
+        return self.addresses
+
+
+def moved_to(endpoint: Endpoint, host: str) -> Endpoint:
+    return Endpoint(*(url.replace("127.0.0.1", host) for url in (endpoint.control, endpoint.bulk)))
+
+
+def at(host: str) -> Endpoint:
+    return Endpoint(f"tcp://{host}:*", f"tcp://{host}:*")
+
+
+def test_a_peer_is_greeted_once_its_name_resolves_and_it_has_answered_there(stack: ExitStack) -> None:
+    """Nobody is lost to a message into the void: first the name has no address, then that of nobody."""
+    names = Names()
+    node, other = start(stack, 0, resolver=Resolver(names, AT_ONCE)), start(stack, 1)
+    node.connect({1: moved_to(other.bound, "node-1")})
+    other.connect({0: node.bound})
+    pump([node, other], lambda _: "does not resolve" in (node.silence(1) or ""))
+    names.addresses = ("127.0.0.9",)
+    pump([node, other], lambda _: "silent at tcp://127.0.0.9:" in (node.silence(1) or ""))
+    assert not node.greeted
+    names.addresses = ("127.0.0.1",)
+    pump([node, other], lambda _: node.greeted == {1})
+    node.send_control(1, b"hello")
+    assert controls(pump([node, other], lambda seen: len(seen[1]) > 0)[1]) == [(0, b"hello")]
+
+
+def test_a_peer_that_starts_again_where_its_name_leads_now_is_found(stack: ExitStack) -> None:
+    names = Names("127.0.0.1")
+    node, before = start(stack, 0, resolver=Resolver(names, AT_ONCE)), start(stack, 1)
+    node.connect({1: moved_to(before.bound, "node-1")})
+    before.connect({0: node.bound})
+    pump([node, before], lambda _: node.greeted == {1} and before.greeted == {0})
+    before.close()
+    names.addresses = ("127.0.0.2",)
+    after = start(stack, 1, moved_to(before.bound, "127.0.0.2"))
+    after.connect({0: node.bound})
+    pump([node, after], lambda _: after.greeted == {0})
+    node.send_control(1, b"welcome back")
+    node.send_bulk(1, KEY, torch.ones(3))
+    assert len(pump([node, after], lambda seen: len(seen[1]) == 2)[1]) == 2
+
+
+def test_a_name_that_no_longer_resolves_keeps_its_address(stack: ExitStack) -> None:
+    names = Names("127.0.0.1")
+    node, before = start(stack, 0, resolver=Resolver(names, AT_ONCE)), start(stack, 1)
+    node.connect({1: moved_to(before.bound, "node-1")})
+    before.connect({0: node.bound})
+    pump([node, before], lambda _: node.greeted == {1} and before.greeted == {0})
+    before.close()
+    names.addresses = ()
+    after = start(stack, 1, before.bound)
+    after.connect({0: node.bound})
+    pump([node, after], lambda _: after.greeted == {0})
+
+
+def test_two_that_both_moved_find_each_other_by_a_third(stack: ExitStack) -> None:
+    """Peers 1 and 2 start elsewhere, knowing each other's old address alone; peer 0 knows neither new one."""
+    first = [start(stack, me, at(f"127.0.0.{me + 1}"), run=b"run") for me in range(3)]
+    addresses = {node.me: node.bound for node in first}
+    for node in first:
+        node.connect(addresses)
+    pump(first, lambda _: all(len(node.greeted) == 2 for node in first))
+    for node in first[1:]:
+        node.close()
+    moved = [start(stack, me, at(f"127.0.0.{me + 11}"), run=b"run") for me in (1, 2)]
+    for node in moved:
+        node.connect({**addresses, node.me: node.bound}, moves=1)
+    nodes = [first[0], *moved]
+    pump(nodes, lambda _: all(len(node.greeted) == 2 for node in moved))
+    for node in nodes:
+        for to in {0, 1, 2} - {node.me}:
+            node.send_control(to, b"from %d" % node.me)
+    seen = pump(nodes, lambda seen: all(len(controls(arrivals)) == 2 for arrivals in seen))
+    for me, arrivals in enumerate(seen):
+        assert sorted(controls(arrivals)) == [(via, b"from %d" % via) for via in range(3) if via != me]
+    assert not any(node.counters.dropped for node in nodes)
+
+
+def test_a_peer_with_an_older_record_than_the_one_known_is_named_once(stack: ExitStack) -> None:
+    said: list[str] = []
+    node, newest = start(stack, 0, run=b"run"), start(stack, 1, run=b"run")
+    node.complain = said.append
+    node.connect({1: newest.bound})
+    newest.connect({0: node.bound, 1: newest.bound}, moves=2)
+    pump([node, newest], lambda _: node.greeted == {1})
+    newest.close()
+    for _ in range(2):
+        older = start(stack, 1, run=b"run")
+        older.connect({0: node.bound, 1: older.bound}, moves=1)
+        before = node.counters.dropped["address_older"]
+        pump([node, older], lambda _, before=before: node.counters.dropped["address_older"] > before)
+        older.close()
+    (line,) = said
+    assert line.startswith("peer 1 shows address record 1 and record 2 is known") and "\n" not in line
 
 
 def test_a_full_queue_drops_and_counts_but_never_blocks(stack: ExitStack) -> None:
