@@ -22,13 +22,12 @@ from btard.node.errors import BtardError, ConfigError, TransportError
 from btard.node.metrics import healthcheck
 from btard.node.protocol.roster import Roster
 from btard.node.storage import process_lock
+from btard.node.storage.journal import records
 
 NAMES_S = 60.0
 """Longest wait until the names of all peers resolve; then those of up to f may be missing."""
 NAMES_AGAIN_S = 10.0
 """Wait for the last f of them where a worker is started again: the others wait for it."""
-MESH_S = 180.0
-"""Longest wait for greetings: nobody holds a worker back until all others have begun, as a launcher does."""
 GRACE_S = 60.0
 """Wait for the last f peers: their machines may still be fetching the image."""
 _AGAIN_S = 0.2
@@ -42,17 +41,31 @@ def main(arguments: list[str]) -> int:
             raise ConfigError(
                 "use: python -m btard.node CONFIG.json (`btard-launch plan --emit compose` sets a cluster up)"
             )
-        config = configuration.load(Path(arguments[0]))
-        directory = Path(config.directory)
-        with process_lock.held(directory):
-            if note := os.environ.get(healthcheck.VARIABLE):
-                healthcheck.begin(directory / "journal.jsonl", note)
-            code = _work(config)
-            process_lock.leave_word(directory, code)
-        return code
+        return run(configuration.load(Path(arguments[0])))
     except BtardError as error:
         _say(f"error: {error}")
         return 2 if isinstance(error, ConfigError) else 1
+
+
+def run(config: NodeConfig) -> int:
+    """Run a worker to its end, unless it has reached it in an earlier life; returns its exit code.
+
+    Raises:
+        BackendError: its directory cannot be used, or another process works in it.
+        TransportError: the names of more than f peers do not resolve.
+    """
+    directory = Path(config.directory)
+    with process_lock.held(directory):
+        journal = directory / "journal.jsonl"
+        if journal.exists() and any(record["event"] == "finished" for record in records(journal)):
+            _say(f"node {config.node} of run {config.run_id} has finished already")
+            process_lock.leave_word(directory, 0)
+            return 0
+        if note := os.environ.get(healthcheck.VARIABLE):
+            healthcheck.begin(journal, note)
+        code = _work(config)
+        process_lock.leave_word(directory, code)
+    return code
 
 
 def numeric(
@@ -115,8 +128,8 @@ def _work(config: NodeConfig) -> int:
 
     _say(f"node {config.node} of run {config.run_id}: looking for {len(config.members) - 1} peers")
     again = (Path(config.directory) / "journal.jsonl").exists()
-    named = numeric(config, NAMES_S, grace_s=NAMES_AGAIN_S if again else NAMES_S)
-    code = worker.main(named, mesh_s=MESH_S, grace_s=GRACE_S)
+    named = numeric(config, max(NAMES_S, config.wait_s), grace_s=NAMES_AGAIN_S if again else NAMES_S)
+    code = worker.main(named, mesh_s=config.wait_s, grace_s=GRACE_S)
     _say(f"node {config.node} ended with exit code {code}")
     return code
 
@@ -125,7 +138,7 @@ def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)  # noqa: T201
 
 
-def _leave(code: int) -> NoReturn:
+def leave(code: int) -> NoReturn:
     """End the process; a gradient that is still under way is dropped, not waited for."""
     computing = sys.modules.get("btard.node.drivers.computing")
     if computing is not None and computing.under_way():
@@ -136,4 +149,4 @@ def _leave(code: int) -> NoReturn:
 
 
 if __name__ == "__main__":
-    _leave(main(sys.argv[1:]))
+    leave(main(sys.argv[1:]))

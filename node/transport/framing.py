@@ -24,6 +24,7 @@ if sys.byteorder != "little":
 CONTROL = 1
 GREETING = 2
 PROBE = 3
+APPROVALS = 4
 TOKEN_BYTES = 32
 GREETING_LIMIT_BYTES = 1024
 BULK_HEADER_LIMIT_BYTES = 128
@@ -84,6 +85,13 @@ class Greeting(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fiel
     token: bytes
 
 
+class Approved(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """Approvals of a genesis, as far as the sender has them: its digest, and members with their signatures."""
+
+    genesis: bytes
+    signatures: tuple[tuple[int, bytes], ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Probe:
     """A question that is sent back as it came: how long is the way? `stamp` means something to the asker alone."""
@@ -101,6 +109,7 @@ class BulkHeader(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fi
 
 _ENCODER = msgspec.msgpack.Encoder()
 _GREETINGS = msgspec.msgpack.Decoder(Greeting)
+_APPROVALS = msgspec.msgpack.Decoder(Approved)
 _HEADERS = msgspec.msgpack.Decoder(BulkHeader)
 
 
@@ -119,8 +128,13 @@ def encode_probe(probe: Probe) -> bytes:
     return bytes((PROBE, probe.answer)) + probe.stamp.to_bytes(_STAMP_BYTES, "little")
 
 
-def decode_control(frame: memoryview, limit_bytes: int) -> bytes | Greeting | Probe:
-    """A control frame's content: the opaque bytes of a message, a greeting or a probe.
+def encode_approvals(approved: Approved) -> bytes:
+    """The frame that carries approvals."""
+    return bytes((APPROVALS,)) + _ENCODER.encode(approved)
+
+
+def decode_control(frame: memoryview, limit_bytes: int) -> bytes | Greeting | Probe | Approved:
+    """A control frame's content: the opaque bytes of a message, a greeting, a probe or approvals.
 
     Raises:
         WireError: empty, too large, of an unknown kind or version, or malformed.
@@ -132,6 +146,11 @@ def decode_control(frame: memoryview, limit_bytes: int) -> bytes | Greeting | Pr
         return bytes(frame[1:])
     if frame[0] == PROBE and size == 2 + _STAMP_BYTES and frame[1] < 2:
         return Probe(bool(frame[1]), int.from_bytes(frame[2:], "little"))
+    if frame[0] == APPROVALS:
+        try:
+            return _APPROVALS.decode(frame[1:])
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise WireError(f"malformed approvals: {error}") from error
     if frame[0] != GREETING:
         raise WireError(f"control frame of unknown kind {frame[0]}")
     if frame[1] != WIRE_VERSION:

@@ -10,11 +10,11 @@ from typing import Any, cast
 import msgspec
 import pytest
 
-from btard.node.build import genesis_roster
 from btard.node.config import Endpoint
 from btard.node.crypto import keys
 from btard.node.drivers.bootstrap import GRACE_S, mesh
 from btard.node.errors import TransportError
+from btard.node.genesis.genesis import genesis_roster
 from btard.node.protocol.attempt.deadlines import outcome_s
 from btard.node.storage.recovery import Recovery
 from btard.node.transport.arrivals import Arrival, ControlArrival
@@ -39,7 +39,7 @@ class Line:
     def __init__(self, greet: Mapping[int, float], speak: Mapping[int, float] | None = None) -> None:
         self.now_s = 0.0
         self.counters, self.refusals = Counters(), dict[int, str]()
-        self.connected = False
+        self.connected, self.approvals = False, None
         self._greet, self._speak = greet, dict(speak or {})
 
     @property
