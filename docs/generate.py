@@ -124,6 +124,7 @@ FRAMES: Mapping[int, tuple[str, str, str]] = {
     framing.CONTROL: ("control message", "kind", "see below"),
     framing.GREETING: ("greeting", f"`{WIRE_VERSION:02x}`, the wire version", "a [`Greeting`](#greeting)"),
     framing.PROBE: ("probe", "`00` question, `01` answer", "eight bytes, sent back as they came"),
+    framing.APPROVALS: ("approvals", "first of the content", "an [`Approved`](#approved)"),
 }
 """Name, second byte and content of each frame of a control line (node/transport/framing.py)."""
 
@@ -162,7 +163,7 @@ def _frames() -> Iterator[str]:
     yield "### Control messages\n"
     rows = [(f"`{framing.CONTROL:02x} {kind:02x}`", name, content) for kind, (name, content) in CONTENTS.items()]
     yield _table(("first bytes", "what", "content"), rows)
-    yield from map(_struct, (framing.Greeting, framing.BulkHeader, events.BulkKey))
+    yield from map(_struct, (framing.Greeting, framing.Approved, framing.BulkHeader, events.BulkKey))
     yield _enum(events.BulkKind)
     yield from map(_struct, (sync.Snapshot, sync.Certified, sync.Past))
     yield "### Limits\n"

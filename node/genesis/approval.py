@@ -29,7 +29,7 @@ class Approval(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def approve(genesis: Genesis, secret: Secrets) -> Approval:
     """The approval of whoever holds `secret`."""
     signer = Signer(bytes.fromhex(secret.signing_seed))
-    signature = signer.sign(digest("approval", bytes.fromhex(genesis.digest)))
+    signature = signer.sign(_signed(bytes.fromhex(genesis.digest)))
     return Approval(genesis.digest, signer.public.hex(), signature.hex())
 
 
@@ -47,6 +47,11 @@ def decode_approval(data: bytes, name: str) -> Approval:
         raise ConfigError(f"{name} is no approval ({error}); `btard-node approve` makes one") from error
 
 
+def _signed(genesis: bytes) -> bytes:
+    """What an approval's signature covers."""
+    return b"btard/1/approve\x00" + digest("approval", genesis)
+
+
 class Approvals:
     """The members' approvals of one genesis, as they come in.
 
@@ -61,7 +66,7 @@ class Approvals:
     def __init__(self, run_id: str, run: RunConfig, members: Sequence[Member], path: Path) -> None:
         self.digest = genesis_digest(run_id, run, members)
         self.signatures: dict[int, bytes] = {}
-        self._signed = digest("approval", self.digest)
+        self._signed = _signed(self.digest)
         self._keys = genesis_roster(members).keys
         self._path = path
         data = read(path, GENESIS_BYTES)

@@ -18,6 +18,7 @@ from btard.node.protocol.wire.digest import digest
 PROPOSAL_BYTES = 1000
 """Largest proposal."""
 _KEY, _SIGNATURE = re.compile("[0-9a-f]{64}"), re.compile("[0-9a-f]{128}")
+_PREFIX = b"btard/1/proposal\x00"
 _URL = re.compile(r"tcp://(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\]):([0-9]{1,5})")
 
 
@@ -118,4 +119,4 @@ def _is_transport_key(text: str) -> bool:
 def _signed(proposal: Proposal) -> bytes:
     """What the signature covers: every other field."""
     fields = (getattr(proposal, name) for name in proposal.__struct_fields__ if name != "signature")
-    return digest("proposal", *(str(value).encode() for value in fields))
+    return _PREFIX + digest("proposal", *(str(value).encode() for value in fields))

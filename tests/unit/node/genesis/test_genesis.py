@@ -169,8 +169,11 @@ def test_an_address_of_another_member_is_noticed() -> None:
 
 
 def test_members_are_different() -> None:
-    twice = msgspec.structs.replace(MADE.genesis, members=(*MADE.genesis.members[:3], msgspec.structs.replace(
-        MADE.genesis.members[0], id=3)), addresses=())  # fmt: skip
+    twice = msgspec.structs.replace(
+        MADE.genesis,
+        members=(*MADE.genesis.members[:3], msgspec.structs.replace(MADE.genesis.members[0], id=3)),
+        addresses=(),
+    )
     with pytest.raises(ConfigError, match=r"^g is damaged: two members have one signing key"):
         decode_genesis(msgspec.json.encode(twice), "g")
 

@@ -52,7 +52,7 @@ def signed_anew(**changes: Any) -> Proposal:
     """A proposal as a hostile owner may sign it."""
     changed = msgspec.structs.replace(MINE, **changes)
     fields = (str(getattr(changed, name)).encode() for name in Proposal.__struct_fields__ if name != "signature")
-    signature = Signer(bytes.fromhex(SECRET.signing_seed)).sign(digest("proposal", *fields))
+    signature = Signer(bytes.fromhex(SECRET.signing_seed)).sign(b"btard/1/proposal\x00" + digest("proposal", *fields))
     return msgspec.structs.replace(changed, signature=signature.hex())
 
 
@@ -87,8 +87,17 @@ def test_other_files_are_refused_by_their_name(data: bytes) -> None:
         decode_proposal(data, "notes.txt")
 
 
-ADDRESSES = ["tcp://h:1", "tcp://h:1,tcp://h:1", "tcp://h:1,tcp://h:0", "tcp://h:1,tcp://h:65536", "tcp://*:1,tcp://*:2",
-             "h:1,h:2", "tcp://h:1,tcp://h:2,tcp://h:3", "tcp://a b:1,tcp://h:2", ""]  # fmt: skip
+ADDRESSES = [
+    "tcp://h:1",
+    "tcp://h:1,tcp://h:1",
+    "tcp://h:1,tcp://h:0",
+    "tcp://h:1,tcp://h:65536",
+    "tcp://*:1,tcp://*:2",
+    "h:1,h:2",
+    "tcp://h:1,tcp://h:2,tcp://h:3",
+    "tcp://a b:1,tcp://h:2",
+    "",
+]
 
 
 @pytest.mark.parametrize("text", ADDRESSES)
