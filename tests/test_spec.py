@@ -128,7 +128,9 @@ STRUCTURES: dict[str, tuple[Any, ...]] = {
         messages.Slot, messages.Place, messages.Signed, messages.Stub, messages.Endorsed, messages.Missing,
         messages.Verdict, messages.Accusation, messages.Late, messages.Removal, messages.Void,
     ),
-    "transport.md": (framing.Greeting, framing.BulkHeader, BulkKey, sync.Snapshot, sync.Certified, sync.Past),
+    "transport.md": (
+        framing.Greeting, framing.Approved, framing.BulkHeader, BulkKey, sync.Snapshot, sync.Certified, sync.Past,
+    ),
     "evidence.md": (format.Evidence, format.Record, format.Held, state.Ban, state.Summary, undo_window.Contribution),
 }  # fmt: skip
 
