@@ -20,7 +20,6 @@ from btard.launcher.files import as_json, disk_error, write_atomically
 from btard.launcher.run.experiment import IMPORTS, Experiment, Seeds, node_configs
 from btard.node.config import WIRE_VERSION, NodeConfig, Role, RunConfig
 from btard.node.errors import BackendError, ConfigError, DataError
-from btard.node.genesis.genesis import GENESIS_FORMAT, Genesis
 from btard.node.netem.conditions import Conditions
 from btard.node.storage.records import read_regular
 
@@ -76,6 +75,7 @@ def create(
         BackendError: it cannot be written; nothing is left behind.
     """
     from btard.node.crypto import keys
+    from btard.node.genesis.genesis import GENESIS_FORMAT, Genesis
 
     path = _claim(experiment)
     # Unlike the directory's name, the run's says nothing of its attacks: every node learns it.
