@@ -18,6 +18,7 @@ from btard.node.aggregation.strength import Condition
 from btard.node.aggregation.subsets import MOST_SUBSETS
 from btard.node.config import WIRE_VERSION
 from btard.node.errors import WireError
+from btard.node.genesis import genesis
 from btard.node.limits import MAX_PEERS
 from btard.node.metrics.declarations import METRICS, PEER_LABEL_LIMIT, Group
 from btard.node.plugins.registry import Entry, Registry
@@ -29,7 +30,6 @@ from btard.node.protocol.state_sync import messages as sync
 from btard.node.protocol.wire import messages, size_limits, validation
 from btard.node.training.registry import OPTIMISERS, SCHEDULES, SPLITS, TASKS
 from btard.node.transport import envelope, framing
-from btard.node.verify import audit
 from docs.vectors import vectors
 
 HERE = Path(__file__).parent
@@ -81,7 +81,10 @@ def protocol() -> str:
     blocks += ["## Inside messages\n", *map(_struct, inside), _enum(messages.AccusationKind)]
     blocks += ["## Charges and bans\n", _charges(), "## Evidence\n", *map(_struct, _EVIDENCE)]
     blocks += ["## Frames\n", *_frames()]
-    blocks += ["## Genesis\n", *map(_struct, (audit.Genesis, config.RunConfig, config.Member, config.Plugin))]
+    blocks += [
+        "## Genesis\n",
+        *map(_struct, (genesis.Genesis, genesis.SignedAddress, config.RunConfig, config.Member, config.Plugin)),
+    ]
     blocks += ["## The specification\n", _SPECIFICATION]
     return _page(blocks)
 
@@ -122,6 +125,7 @@ FRAMES: Mapping[int, tuple[str, str, str]] = {
     framing.GREETING: ("greeting", f"`{WIRE_VERSION:02x}`, the wire version", "a [`Greeting`](#greeting)"),
     framing.ADDRESS: ("address record", "first of the content", "an [`AddressRecord`](#addressrecord)"),
     framing.PROBE: ("probe", "`00` question, `01` answer", "eight bytes, sent back as they came"),
+    framing.APPROVALS: ("approvals", "first of the content", "an [`Approved`](#approved)"),
 }
 """Name, second byte and content of each frame of a control line (node/transport/framing.py)."""
 
@@ -160,7 +164,10 @@ def _frames() -> Iterator[str]:
     yield "### Control messages\n"
     rows = [(f"`{framing.CONTROL:02x} {kind:02x}`", name, content) for kind, (name, content) in CONTENTS.items()]
     yield _table(("first bytes", "what", "content"), rows)
-    yield from map(_struct, (framing.Greeting, framing.AddressRecord, framing.BulkHeader, events.BulkKey))
+    yield from map(
+        _struct,
+        (framing.Greeting, framing.AddressRecord, framing.Approved, framing.BulkHeader, events.BulkKey),
+    )
     yield _enum(events.BulkKind)
     yield from map(_struct, (sync.Snapshot, sync.Certified, sync.Past))
     yield "### Limits\n"

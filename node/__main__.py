@@ -15,9 +15,8 @@ from btard.node.config import NodeConfig
 from btard.node.errors import BtardError, ConfigError
 from btard.node.metrics import healthcheck
 from btard.node.storage import process_lock
+from btard.node.storage.journal import records
 
-MESH_S = 180.0
-"""Longest wait for greetings: nobody holds a worker back until all others have begun, as a launcher does."""
 GRACE_S = 60.0
 """Wait for the last f peers: their machines may still be fetching the image."""
 
@@ -29,24 +28,38 @@ def main(arguments: list[str]) -> int:
             raise ConfigError(
                 "use: python -m btard.node CONFIG.json (`btard-launch plan --emit compose` sets a cluster up)"
             )
-        config = configuration.load(Path(arguments[0]))
-        directory = Path(config.directory)
-        with process_lock.held(directory):
-            if note := os.environ.get(healthcheck.VARIABLE):
-                healthcheck.begin(directory / "journal.jsonl", note)
-            code = _work(config)
-            process_lock.leave_word(directory, code)
-        return code
+        return run(configuration.load(Path(arguments[0])))
     except BtardError as error:
         _say(f"error: {error}")
         return 2 if isinstance(error, ConfigError) else 1
+
+
+def run(config: NodeConfig) -> int:
+    """Run a worker to its end, unless it has reached it in an earlier life; returns its exit code.
+
+    Raises:
+        BackendError: its directory cannot be used, or another process works in it.
+        TransportError: the names of more than f peers do not resolve.
+    """
+    directory = Path(config.directory)
+    with process_lock.held(directory):
+        journal = directory / "journal.jsonl"
+        if journal.exists() and any(record["event"] == "finished" for record in records(journal)):
+            _say(f"node {config.node} of run {config.run_id} has finished already")
+            process_lock.leave_word(directory, 0)
+            return 0
+        if note := os.environ.get(healthcheck.VARIABLE):
+            healthcheck.begin(journal, note)
+        code = _work(config)
+        process_lock.leave_word(directory, code)
+    return code
 
 
 def _work(config: NodeConfig) -> int:
     from btard.node import worker  # torch loads here, after the lock and the health file are in place
 
     _say(f"node {config.node} of run {config.run_id}: looking for {len(config.members) - 1} peers")
-    code = worker.main(config, mesh_s=MESH_S, grace_s=GRACE_S)
+    code = worker.main(config, mesh_s=config.wait_s, grace_s=GRACE_S)
     _say(f"node {config.node} ended with exit code {code}")
     return code
 
@@ -55,7 +68,7 @@ def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)  # noqa: T201
 
 
-def _leave(code: int) -> NoReturn:
+def leave(code: int) -> NoReturn:
     """End the process; a gradient that is still under way is dropped, not waited for."""
     computing = sys.modules.get("btard.node.drivers.computing")
     if computing is not None and computing.under_way():
@@ -66,4 +79,4 @@ def _leave(code: int) -> NoReturn:
 
 
 if __name__ == "__main__":
-    _leave(main(sys.argv[1:]))
+    leave(main(sys.argv[1:]))

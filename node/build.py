@@ -7,25 +7,23 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-import msgspec
 import torch
 from torch import Tensor
 
 from btard.node import kernels
 from btard.node.adversary.adversary import Adversary
 from btard.node.aggregation.resilience import rule_for
-from btard.node.config import LATER_FIELDS, WIRE_VERSION, Member, NodeConfig, RunConfig, Secrets, shared
+from btard.node.config import Member, NodeConfig, RunConfig, Secrets, shared
 from btard.node.crypto.signing import Signer, verify
 from btard.node.drivers.computing import one_at_a_time
 from btard.node.errors import ConfigError
+from btard.node.genesis.genesis import genesis_digest, genesis_roster
 from btard.node.plugins import extensions
 from btard.node.protocol.api.events import BulkKey, ComputeGradient, GradientReady, Input, Output, Purpose
 from btard.node.protocol.attempt.verification import Arithmetic, squares, sums
 from btard.node.protocol.peer import Peer
-from btard.node.protocol.roster import Roster
 from btard.node.protocol.rule import Rule
 from btard.node.protocol.settings import Optimiser, Settings, Tools, Verify
-from btard.node.protocol.wire.digest import digest
 from btard.node.protocol.wire.encoding import decode_body, encode_body, endorsement_bytes, signing_bytes
 from btard.node.protocol.wire.messages import Body, Endorsed, Signed
 from btard.node.storage.checkpointer import Checkpointer
@@ -129,26 +127,6 @@ class Node:
     def expects(self, via: int, key: BulkKey, size_bytes: int) -> bool:
         """For the transport: would this tensor be kept?"""
         return self.peer.expects(via, key, size_bytes)
-
-
-def configuration(run: RunConfig) -> bytes:
-    """A run's configuration as the genesis covers it: JSON without the fields of `LATER_FIELDS` at their defaults."""
-    encode, plain = msgspec.json.Encoder(order="deterministic").encode, RunConfig()
-    named = [
-        name for name in run.__struct_fields__ if name not in LATER_FIELDS or getattr(run, name) != getattr(plain, name)
-    ]
-    return b"{" + b",".join(encode(name) + b":" + encode(getattr(run, name)) for name in named) + b"}"
-
-
-def genesis_digest(run_id: str, run: RunConfig, members: Sequence[Member]) -> bytes:
-    """What all peers of a run must agree on before they listen to each other."""
-    encode = msgspec.json.Encoder(order="deterministic").encode
-    return digest("genesis", run_id.encode(), configuration(run), encode(list(members)), str(WIRE_VERSION).encode())
-
-
-def genesis_roster(members: Sequence[Member]) -> Roster:
-    """The roster of a run's start."""
-    return Roster.genesis(bytes.fromhex(member.signing_key) for member in members)
 
 
 def settings_of(run_id: str, run: RunConfig, members: Sequence[Member], dimension: int, fingerprint: bytes) -> Settings:

@@ -223,6 +223,8 @@ class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             all that leaves at once (grouped), or what the kernel happens to have written (none).
         imports: paths of the files that `run.imports` names.
         metrics: HOST:PORT to serve `/metrics` on (port 0: the system chooses); None: no monitoring.
+        approvals: file of the members' approvals: no step is taken before all are there; None: a launcher's run.
+        wait_s: longest wait for the other peers, where no launcher has seen them start.
     """
 
     run_id: str
@@ -242,6 +244,8 @@ class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     durability: Durability = "grouped"
     imports: tuple[str, ...] = ()
     metrics: str | None = None
+    approvals: str | None = None
+    wait_s: float = 180.0
 
     def __post_init__(self) -> None:
         """Refuse an address of metrics that is none.

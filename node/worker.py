@@ -17,12 +17,14 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from types import FrameType
 
-from btard.node.build import Node, build_node, genesis_digest, largest_tensor, task_of
+from btard.node.build import Node, build_node, largest_tensor, task_of
 from btard.node.config import Endpoint, NodeConfig, Secrets
 from btard.node.crypto import keys
 from btard.node.drivers.bootstrap import GRACE_S, mesh, ungreeted
 from btard.node.drivers.realtime import Driver
 from btard.node.errors import BackendError, BtardError
+from btard.node.genesis.approval import Approvals
+from btard.node.genesis.genesis import genesis_digest
 from btard.node.metrics import monitoring
 from btard.node.metrics.monitoring import Monitoring
 from btard.node.netem import network
@@ -186,6 +188,8 @@ def _run(
         recorder.evaluated = monitored.evaluated
         journal.append("bound", control=transport.bound.control, bulk=transport.bound.bulk)
         stop.attend(transport)
+        if config.approvals is not None:
+            transport.approvals = Approvals(config.run_id, config.run, config.members, Path(config.approvals))
         if pipe is not None:
             with contextlib.suppress(BrokenPipeError):  # `stop` notices that the launcher is gone
                 pipe.send(("bound", transport.bound))
@@ -203,7 +207,8 @@ def _run(
             links.begin(elapsed_s(config, time.time()))
         gc.freeze()  # what is here now stays: the collector need not visit it again and again
         early: list[Arrival] = []
-        if not mesh(config, transport, stop, early, waits_s[0], recovery, grace_s=waits_s[1]):
+        say = _complain if pipe is None else None
+        if not mesh(config, transport, stop, early, waits_s[0], recovery, grace_s=waits_s[1], say=say):
             recorder.end()
             return stop.exit_code
         if problem := ungreeted(config, transport):

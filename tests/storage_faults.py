@@ -29,7 +29,7 @@ from typing import Any, cast
 import msgspec
 import nacl.signing
 
-from btard.node.build import Node, build_node, genesis_digest, genesis_roster, task_of
+from btard.node.build import Node, build_node, task_of
 from btard.node.config import NodeConfig, Plugin, Role, RunConfig, Schedule
 from btard.node.crypto.keys import generate
 from btard.node.crypto.signing import verify
@@ -38,6 +38,7 @@ from btard.node.drivers.realtime import Driver
 from btard.node.drivers.shared_cache import remembering, remembering_gradients
 from btard.node.drivers.simulator import Simulation
 from btard.node.errors import BackendError, CheckpointError
+from btard.node.genesis.genesis import genesis_digest, genesis_roster
 from btard.node.netem.links import LinkModel
 from btard.node.netem.network import Network
 from btard.node.protocol.api.events import BulkArrived, Input, MessageArrived, Output, Say, ViewArrived

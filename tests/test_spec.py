@@ -129,7 +129,8 @@ STRUCTURES: dict[str, tuple[Any, ...]] = {
         messages.Verdict, messages.Accusation, messages.Late, messages.Removal, messages.Void,
     ),
     "transport.md": (
-        framing.Greeting, framing.AddressRecord, framing.BulkHeader, BulkKey, sync.Snapshot, sync.Certified, sync.Past,
+        framing.Greeting, framing.AddressRecord, framing.Approved, framing.BulkHeader, BulkKey, sync.Snapshot,
+        sync.Certified, sync.Past,
     ),
     "evidence.md": (format.Evidence, format.Record, format.Held, state.Ban, state.Summary, undo_window.Contribution),
 }  # fmt: skip

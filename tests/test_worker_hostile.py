@@ -16,9 +16,9 @@ import msgspec
 import pytest
 import zmq
 
-from btard.node.build import genesis_digest, genesis_roster
 from btard.node.config import Endpoint, Member, Plugin, split_address
 from btard.node.crypto import keys
+from btard.node.genesis.genesis import genesis_digest, genesis_roster
 from btard.node.metrics.http import THREADS
 from btard.node.protocol.api.events import BulkKey, BulkKind
 from btard.node.protocol.wire.encoding import encode_body

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from btard.launcher import exits, wrap
-from btard.launcher.cli import commands
+from btard.launcher.cli import commands, entry
 from btard.launcher.cli.flags import GroupedCommand, Launch, table_options
-from btard.node.errors import BackendError, BtardError, ConfigError, DataError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -240,23 +239,5 @@ def _show_plan(chosen: Any) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Entry point: every error is one line on stderr, every ending has its exit code."""
-    try:
-        code = cli.main(args=arguments, prog_name="btard-launch", standalone_mode=False)
-    except click.exceptions.Abort as error:
-        click.echo("interrupted: nothing was started", err=True)
-        code = exits.SIGNALLED + getattr(error.__cause__, "signum", 2)
-    except click.ClickException as error:
-        code = _fail(error.format_message(), exits.USAGE)
-    except ConfigError as error:
-        code = _fail(str(error), exits.USAGE)
-    except (BackendError, DataError) as error:
-        code = _fail(str(error), exits.PREFLIGHT)
-    except BtardError as error:
-        code = _fail(str(error), exits.FAILED)
-    sys.exit(code if isinstance(code, int) else exits.OK)
-
-
-def _fail(message: str, code: int) -> int:
-    wrap.echo(f"error: {' '.join(message.split())}", err=True)
-    return code
+    """Entry point of `btard-launch`."""
+    entry.call(cli, "btard-launch", arguments)

@@ -10,10 +10,11 @@ import msgspec
 
 from btard.launcher.containers import places
 from btard.launcher.files import as_json, disk_error, write_atomically
-from btard.launcher.run.run_directory import Genesis, RunDirectory, RunRecord, read_record
+from btard.launcher.run.run_directory import RunDirectory, RunRecord, read_record
 from btard.node.config import NodeConfig, Secrets
 from btard.node.crypto import keys
 from btard.node.errors import BackendError, ConfigError
+from btard.node.genesis.genesis import Genesis
 from btard.node.storage import process_lock
 
 PASSWORD_FILE = "password"

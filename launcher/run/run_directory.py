@@ -18,7 +18,7 @@ import msgspec
 from btard.launcher.containers.versions import installed
 from btard.launcher.files import as_json, disk_error, write_atomically
 from btard.launcher.run.experiment import IMPORTS, Experiment, Seeds, node_configs
-from btard.node.config import WIRE_VERSION, Member, NodeConfig, Role, RunConfig
+from btard.node.config import WIRE_VERSION, NodeConfig, Role, RunConfig
 from btard.node.errors import BackendError, ConfigError, DataError
 from btard.node.netem.conditions import Conditions
 from btard.node.storage.records import read_regular
@@ -36,16 +36,6 @@ class Versions(msgspec.Struct, frozen=True):
     packages: dict[str, str | None]
     git_commit: str | None
     git_clean: bool | None
-
-
-class Genesis(msgspec.Struct, frozen=True):
-    """genesis.json, the public half: all that a third party needs to check a ban."""
-
-    format: int
-    wire_version: int
-    run_id: str
-    run: RunConfig
-    members: tuple[Member, ...]
 
 
 class RunRecord(msgspec.Struct, frozen=True):
@@ -85,6 +75,7 @@ def create(
         BackendError: it cannot be written; nothing is left behind.
     """
     from btard.node.crypto import keys
+    from btard.node.genesis.genesis import GENESIS_FORMAT, Genesis
 
     path = _claim(experiment)
     # Unlike the directory's name, the run's says nothing of its attacks: every node learns it.
@@ -98,7 +89,7 @@ def create(
             Path(config.directory).mkdir(parents=True)
             keys.write(Path(config.secrets_file), secret)
             write_atomically(Path(config.directory) / "config.json", as_json(config), mode=0o600)
-        write_atomically(path / "genesis.json", as_json(Genesis(FORMAT, WIRE_VERSION, run_id, run, members)))
+        write_atomically(path / "genesis.json", as_json(Genesis(GENESIS_FORMAT, WIRE_VERSION, run_id, run, members)))
         record = RunRecord(
             FORMAT, WIRE_VERSION, run_id, time.strftime("%Y-%m-%dT%H:%M:%S%z"), tuple(argv), experiment,
             dict(sources or {}), run, experiment.seeds, {str(peer): role for peer, role in roles.items()},

@@ -30,6 +30,9 @@ from btard.launcher.run.summary import FINISHED, BanRow, Ending, Summary, summar
 from btard.launcher.verify import explanation
 from btard.node.config import Role, RunConfig
 from btard.node.errors import ConfigError, DataError
+from btard.node.genesis import identity
+from btard.node.genesis.approval import Approvals
+from btard.node.genesis.genesis import Genesis
 from btard.node.storage import records
 from btard.node.storage.journal import Record
 from btard.node.storage.records import JournalReader, printable, read_regular, shown
@@ -118,6 +121,7 @@ def verify(run_dir: Path, data_directory: Path | None = None, imports: Sequence[
         findings.append(problem)
     if record is not None:
         findings += _run_record(done, record)
+    findings += _approvals(run_dir, genesis)
     told = _Told(run_dir, done)
     findings += told.compared(scored=(run_dir / SUMMARY).exists())
     stated = _stated(run_dir, told, findings)
@@ -236,6 +240,22 @@ def _run_record(done: Audit, record: RunRecord) -> Iterator[Finding]:
         return  # an attack from a file that is not loaded here
     if roles != record.roles:
         yield Finding("run.json", False, "damage", "its roles are not those that its own options give")
+
+
+def _approvals(run_dir: Path, genesis: Genesis) -> Iterator[Finding]:
+    """Members that proposed themselves have to have signed the genesis, all of them, before the first step."""
+    if not genesis.addresses:
+        return
+    try:
+        known = Approvals(genesis.run_id, genesis.run, genesis.members, run_dir / identity.APPROVALS)
+    except ConfigError as error:
+        yield Finding(identity.APPROVALS, False, "damage", shown(error))
+        return
+    if known.missing:
+        named = ", ".join(map(str, sorted(known.missing)))
+        yield Finding(identity.APPROVALS, False, "struck", f"there is no approval of peers {named}")
+    else:
+        yield Finding("approvals", True, "certificate", f"all {len(genesis.members)} members signed this genesis")
 
 
 def _seeds(done: Audit, record: RunRecord | None) -> list[int]:

@@ -18,8 +18,9 @@ from btard.node.adversary.adversary import Adversary
 from btard.node.adversary.registry import check_topology
 from btard.node.aggregation.pre import worker_momentum
 from btard.node.baselines import topologies
-from btard.node.build import genesis_roster, settings_of, task_of, tools_of
+from btard.node.build import settings_of, task_of, tools_of
 from btard.node.config import NodeConfig, RunConfig
+from btard.node.genesis.genesis import genesis_roster
 from btard.node.plugins import extensions
 from btard.node.protocol.api.events import GradientReady, Input, Output, Purpose
 from btard.node.protocol.api.notices import Committed, Finished

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from btard.node.build import genesis_roster
 from btard.node.config import Endpoint, NodeConfig
 from btard.node.errors import TransportError
+from btard.node.genesis.genesis import genesis_roster
 from btard.node.storage import own_address
 from btard.node.storage.disk import Disk
 from btard.node.storage.recovery import Recovery
@@ -22,6 +22,9 @@ from btard.node.transport.transport import Transport
 
 GRACE_S = 15.0
 """Wait for the last f peers where a launcher has seen all of them bind: what is left is loading data and greeting."""
+
+SAY_S = 10.0
+"""How often a worker without a launcher says for whom it waits."""
 
 _EARLY_PER_PEER = 8
 """Messages kept from a peer whose mesh is complete before ours is: an honest one sends a single HELLO."""
@@ -78,8 +81,10 @@ class _Patience:
 def mesh(
     config: NodeConfig, transport: Transport, stop: Stopping, early: list[Arrival], mesh_s: float,
     recovery: Recovery | None = None, *, grace_s: float = GRACE_S, clock: Callable[[], float] = time.monotonic,
+    say: Callable[[str], None] | None = None,
 ) -> bool:  # fmt: skip
-    """Connect to all peers and wait until each has greeted us, for the last f of them only a while.
+    """Connect to all peers and wait until each has greeted us, for the last f of them only a while; and for all
+    approvals, where members have to approve the genesis.
 
     Args:
         early: receives what peers whose mesh is already complete sent us meanwhile.
@@ -87,12 +92,14 @@ def mesh(
         recovery: of a node that was started again: it waits for the roster it knows, not for who was removed before.
         grace_s: how long to wait for the last f, which may be silent for ever.
         clock: seconds, monotonic.
+        say: gets a line every `SAY_S` seconds: for whom we wait.
 
     Returns:
         False if the worker was told to stop meanwhile.
 
     Raises:
-        TransportError: more than f peers did not greet in time; the message names them and why, as far as it is known.
+        TransportError: more than f peers did not greet in time, or approvals are missing; the message names them and
+            why, as far as it is known.
         CheckpointError, BackendError: how often we have moved cannot be read or written.
     """
     addresses: Mapping[int, Endpoint] | None = {int(peer): where for peer, where in config.addresses.items()} or None
@@ -102,8 +109,11 @@ def mesh(
     # Started again, we are waited for, and nobody's machine is still being set up.
     patience = _Patience(clock() + mesh_s, min(grace_s, GRACE_S) if again else grace_s, config.run.delivery_bound_s)
     keep = _Keep(early, transport.counters.dropped, _EARLY_PER_PEER * (_AGAIN if again else 1))
-    connected = False
-    while (missing := others - transport.greeted) or not connected:
+    connected, say_s = False, clock() + SAY_S if say is not None else math.inf
+    while True:
+        missing, lacking = others - transport.greeted, _unapproved(transport)
+        if connected and not missing and not lacking:
+            return True
         if stop():
             return False
         addresses = addresses or stop.addresses
@@ -111,18 +121,22 @@ def mesh(
             transport.connect(addresses, _moves(config, addresses))
             connected = True
         now_s = clock()
-        if connected and len(missing) <= roster.faults:
+        if say is not None and now_s >= say_s:
+            say(_progress(transport, missing, lacking, len(config.members)))
+            say_s = now_s + SAY_S
+        if connected and not lacking and len(missing) <= roster.faults:
             patience.enough_s = min(patience.enough_s, now_s)
         left_s = patience.until_s() - now_s
         if left_s <= 0 and patience.enough:
             return True  # the protocol deals with whoever is silent, as with any peer
         if left_s <= 0:
-            advice = "check that they run, their addresses and their keys"
-            raise TransportError(f"{_no_greeting(transport, missing)} within {mesh_s:.0f} s; {advice}")
-        if arrivals := transport.poll(left_s):
+            problem, advice = _no_greeting(transport, missing), "check that they run, their addresses and their keys"
+            if not missing:
+                problem, advice = f"no approval of {_named(lacking)}", "ask their owners for `btard-node approve`"
+            raise TransportError(f"{problem} within {mesh_s:.0f} s; {advice}")
+        if arrivals := transport.poll(min(left_s, say_s - now_s)):
             patience.spoken_s = min(patience.spoken_s, clock())
             keep(arrivals)
-    return True
 
 
 def _moves(config: NodeConfig, addresses: Mapping[int, Endpoint]) -> int:
@@ -158,6 +172,24 @@ def ungreeted(config: NodeConfig, transport: Transport) -> str | None:
     """Which members have not greeted us, and why, if they said; None if all have."""
     missing = {member.id for member in config.members} - {config.node} - transport.greeted
     return _no_greeting(transport, missing) if missing else None
+
+
+def _unapproved(transport: Transport) -> AbstractSet[int]:
+    """Members whose approval this run needs and we have not seen."""
+    return transport.approvals.missing if transport.approvals is not None else frozenset()
+
+
+def _progress(transport: Transport, missing: AbstractSet[int], lacking: AbstractSet[int], members: int) -> str:
+    """For whom we wait, in one line."""
+    if not missing:
+        return f"waiting for the approvals of {len(lacking)} of {members}: {_named(lacking)}"
+    refused = [f"peer {peer}: {why}" for peer, why in sorted(transport.refusals.items()) if peer in missing]
+    last = "; ".join(refused) or "never"
+    return f"waiting for {len(missing)} of {members}: {_named(missing)}; last heard: {last}"
+
+
+def _named(peers: AbstractSet[int]) -> str:
+    return ", ".join(f"peer {peer}" for peer in sorted(peers))
 
 
 def _no_greeting(transport: Transport, absent: AbstractSet[int]) -> str:

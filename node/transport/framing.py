@@ -25,6 +25,7 @@ CONTROL = 1
 GREETING = 2
 PROBE = 3
 ADDRESS = 4
+APPROVALS = 5
 TOKEN_BYTES = 32
 GREETING_LIMIT_BYTES = 1024
 ADDRESS_LIMIT_BYTES = 1024
@@ -86,6 +87,13 @@ class Greeting(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fiel
     token: bytes
 
 
+class Approved(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """Approvals of a genesis, as far as the sender has them: its digest, and members with their signatures."""
+
+    genesis: bytes
+    signatures: tuple[tuple[int, bytes], ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Probe:
     """A question that is sent back as it came: how long is the way? `stamp` means something to the asker alone."""
@@ -123,6 +131,7 @@ class BulkHeader(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fi
 _ENCODER = msgspec.msgpack.Encoder()
 _GREETINGS = msgspec.msgpack.Decoder(Greeting)
 _ADDRESSES = msgspec.msgpack.Decoder(AddressRecord)
+_APPROVALS = msgspec.msgpack.Decoder(Approved)
 _HEADERS = msgspec.msgpack.Decoder(BulkHeader)
 
 
@@ -146,8 +155,13 @@ def encode_address(record: AddressRecord) -> bytes:
     return bytes((ADDRESS,)) + _ENCODER.encode(record)
 
 
-def decode_control(frame: memoryview, limit_bytes: int) -> bytes | Greeting | Probe | AddressRecord:
-    """A control frame's content: the opaque bytes of a message, a greeting, a probe or an address record.
+def encode_approvals(approved: Approved) -> bytes:
+    """The frame that carries approvals."""
+    return bytes((APPROVALS,)) + _ENCODER.encode(approved)
+
+
+def decode_control(frame: memoryview, limit_bytes: int) -> bytes | Greeting | Probe | AddressRecord | Approved:
+    """A control frame's content: the opaque bytes of a message, a greeting, a probe, an address record or approvals.
 
     Raises:
         WireError: empty, too large, of an unknown kind or version, or malformed.
@@ -161,6 +175,11 @@ def decode_control(frame: memoryview, limit_bytes: int) -> bytes | Greeting | Pr
         return Probe(bool(frame[1]), int.from_bytes(frame[2:], "little"))
     if frame[0] == ADDRESS:
         return _decode_address(frame)
+    if frame[0] == APPROVALS:
+        try:
+            return _APPROVALS.decode(frame[1:])
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise WireError(f"malformed approvals: {error}") from error
     if frame[0] != GREETING:
         raise WireError(f"control frame of unknown kind {frame[0]}")
     if frame[1] != WIRE_VERSION:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from btard.node.config import Endpoint, Member, Secrets
 from btard.node.errors import LocalProtocolError, TransportError, WireError
+from btard.node.genesis.approval import Approvals
 from btard.node.protocol.api.events import BulkKey
 from btard.node.transport import framing
 from btard.node.transport.address_records import AddressBook
@@ -45,6 +46,9 @@ class Transport:
         accept_bulk: asked (sender, key, bytes) before a tensor is kept; may be replaced at any time.
         resolver: of host names; closed with the transport.
 
+    `approvals` of a run that begins with them are set before `connect`: each greeting is followed by those that we
+    have, and all are passed on once the last one is here, so a peer that begins has shown everybody why.
+
     Raises:
         TransportError: an endpoint cannot be bound, or the secrets do not belong to `me`.
     """
@@ -69,6 +73,7 @@ class Transport:
         """Told what people should know of an address record, one line for each peer; may be replaced at any time."""
         self.counters, self.refusals, self.round_trips = Counters(), dict[int, str](), RttProbes()
         self._run_id = run_id
+        self.approvals: Approvals | None = None
         self._watched: ConnectionMonitor | None = None
         self._keys = {member.id: member.transport_key.encode() for member in members}
         secret_key = secrets.transport_secret.encode()
@@ -246,6 +251,13 @@ class Transport:
             peer, "greeting", framing.encode_greeting(framing.Greeting(self._run_id, self._tokens.to(peer)))
         )
 
+        self._send_approvals(peer)
+
+    def _send_approvals(self, to: int) -> None:
+        if self.approvals is not None:
+            known = framing.Approved(self.approvals.digest, tuple(sorted(self.approvals.signatures.items())))
+            self._send_frame(to, "approvals", framing.encode_approvals(known))
+
     def _send_frame(self, to: int, kind: str, frame: bytes) -> None:
         if self._control.send(to, frame):
             self.counters.sent(to, kind, len(frame))
@@ -320,6 +332,9 @@ class Transport:
             kind = "address"
             if self._book.learn(via, content) and self._control.has_line(content.peer):
                 self._seek(content.peer, Endpoint(content.control, content.bulk))
+        elif isinstance(content, framing.Approved):
+            kind = "approvals"
+            self._take_approvals(via, content)
         else:
             arrival = ControlArrival(via, content)
         self.counters.received(via, kind, len(frame))
@@ -346,6 +361,24 @@ class Transport:
             self._introduce(via)
         else:  # who keeps being somebody new is not shown all records each time
             self._greet(via)
+
+    def _take_approvals(self, via: int, approved: framing.Approved) -> None:
+        """A signature counts, from any sender; the first that is not valid ends the frame."""
+        mine = self.approvals
+        if mine is None:
+            raise RefusedError("approvals_unasked", via)
+        if approved.genesis != mine.digest:
+            theirs, ours = approved.genesis.hex()[:16], mine.digest.hex()[:16]
+            self.refusals[via] = f"it approves genesis {theirs}, and we {ours}"
+            raise RefusedError("approvals_of_another_genesis", via)
+        lacked = mine.missing
+        for peer, signature in approved.signatures:
+            if mine.take(peer, signature) is None:
+                raise RefusedError("approval_not_valid", via)
+        if lacked and not mine.missing:
+            mine.keep()
+            for peer in filter(self._control.has_line, self._keys):
+                self._send_approvals(peer)
 
     def _take_probe(self, via: int, probe: framing.Probe) -> None:
         if probe.answer:

@@ -21,10 +21,11 @@ import torch
 from blake3 import blake3
 from torch import Tensor
 
-from btard.node.build import genesis_digest, genesis_roster, settings_of, task_of, tools_of
-from btard.node.config import WIRE_VERSION, Member, RunConfig
+from btard.node.build import settings_of, task_of, tools_of
+from btard.node.config import RunConfig
 from btard.node.crypto import keys
 from btard.node.errors import BackendError, ConfigError, DataError, WireError
+from btard.node.genesis.genesis import GENESIS_BYTES, Genesis, decode_genesis, genesis_roster
 from btard.node.plugins import extensions
 from btard.node.protocol.adjudication.offences import standing
 from btard.node.protocol.evidence.format import tensor_of
@@ -37,7 +38,6 @@ from btard.node.storage.records import JournalReader, read_regular, shown
 from btard.node.training.environment import Environment, difference, encoded, environment, pin, usable
 from btard.node.training.task import Layer, Task, state_dict
 
-GENESIS_BYTES = 16 << 20
 _PARAMETERS_BYTES = 1 << 34
 """Largest parameter file where the data, and with it the task's dimension, is missing."""
 _MANY_FILES = 1000
@@ -46,21 +46,6 @@ _MANY_LIVES = 8
 
 Key = tuple[int, int, int]
 """Step, attempt and peer of a ban or a return."""
-
-
-class Genesis(msgspec.Struct, frozen=True):
-    """genesis.json: the public half of a run."""
-
-    format: int
-    wire_version: int
-    run_id: str
-    run: RunConfig
-    members: tuple[Member, ...]
-
-    @property
-    def digest(self) -> str:
-        """What every signature of the run covers, as hex."""
-        return genesis_digest(self.run_id, self.run, self.members).hex()
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,32 +153,12 @@ def read_genesis(run_dir: Path) -> Genesis:
     """
     path = run_dir / "genesis.json"
     try:
-        genesis = msgspec.json.decode(read_regular(run_dir, path.name, GENESIS_BYTES), type=Genesis)
+        return decode_genesis(read_regular(run_dir, path.name, GENESIS_BYTES), str(path))
     except (OSError, DataError) as error:
         problem = error.strerror if isinstance(error, OSError) else str(error)
         raise ConfigError(
             f"{run_dir} is not a run directory: {path.name} cannot be read ({problem}); name one below runs/"
         ) from error
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{path} is damaged: {error}") from error
-    if genesis.wire_version != WIRE_VERSION:
-        raise ConfigError(
-            f"{run_dir} was written by wire version {genesis.wire_version}, this program speaks {WIRE_VERSION}; "
-            "verify it with the release that made it"
-        )
-    _check_members(path, genesis)
-    return genesis
-
-
-def _check_members(path: Path, genesis: Genesis) -> None:
-    if [member.id for member in genesis.members] != list(range(genesis.run.peers)):
-        raise ConfigError(f"{path} is damaged: its members are not the peers 0 to {genesis.run.peers - 1}")
-    try:
-        sizes = {len(key) for key in genesis_roster(genesis.members).keys}
-    except ValueError:
-        sizes = set()
-    if sizes != {32}:
-        raise ConfigError(f"{path} is damaged: a member's signing key is not 32 bytes of hex")
 
 
 def known_seed(genesis: Genesis, candidates: Iterable[int]) -> int | None:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import msgspec
 
-from btard.node.build import genesis_roster, settings_of, task_of, tools_of
+from btard.node.build import settings_of, task_of, tools_of
 from btard.node.errors import DataError, WireError
+from btard.node.genesis.genesis import genesis_roster
 from btard.node.plugins import extensions
 from btard.node.protocol.evidence.format import tensor_of
 from btard.node.protocol.evidence.verifier import Ground, UnprovenError, Verifier

@@ -15,10 +15,11 @@ import msgspec
 
 from btard.node.config import WIRE_VERSION, Endpoint, Plugin, Role, RunConfig, Schedule
 from btard.node.crypto import keys
+from btard.node.genesis.genesis import Genesis
 from btard.node.storage.checkpoint import checkpoint_path
 from btard.node.storage.journal import Record
 from btard.node.storage.recovery import MEMORY
-from btard.node.verify.audit import Finding, Genesis, check_run
+from btard.node.verify.audit import Finding, check_run
 from tests.workers import Worker, changed, configs, workers
 
 RUN = RunConfig(

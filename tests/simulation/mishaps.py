@@ -12,7 +12,7 @@ from random import Random
 
 import torch
 
-from btard.node.build import Node, build_node, genesis_digest, genesis_roster
+from btard.node.build import Node, build_node
 from btard.node.config import NodeConfig
 from btard.node.crypto.keys import generate
 from btard.node.crypto.signing import Signer, verify
@@ -20,6 +20,7 @@ from btard.node.drivers.scheduler import Scheduler
 from btard.node.drivers.shared_cache import remembering
 from btard.node.drivers.simulator import SimulationControl as Outside
 from btard.node.errors import BackendError, CheckpointError
+from btard.node.genesis.genesis import genesis_digest, genesis_roster
 from btard.node.netem.conditions import Conditions
 from btard.node.protocol.api.events import (
     BulkArrived,

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Protocol
 
 from btard.node.adversary.adversary import Adversary
-from btard.node.build import genesis_roster, settings_of, tools_of
+from btard.node.build import settings_of, tools_of
 from btard.node.config import Role, RunConfig
 from btard.node.crypto.keys import generate
 from btard.node.drivers.simulator import Observed, Simulation, cluster
+from btard.node.genesis.genesis import genesis_roster
 from btard.node.netem.links import LinkModel
 from btard.node.protocol.api.notices import PhaseEntered
 from btard.node.protocol.attempt.round import Round

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from btard.node.build import genesis_digest
 from btard.node.config import Plugin, Role, RunConfig, Schedule
 from btard.node.crypto.keys import generate
+from btard.node.genesis.genesis import genesis_digest
 from btard.node.protocol.api.notices import Banned, Committed, Finished
 from tests.simulation.attacked import configuration
 from tests.simulation.checkers import PROMISES

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from btard.node.build import Node, genesis_roster
+from btard.node.build import Node
 from btard.node.drivers.simulator import Observed
+from btard.node.genesis.genesis import genesis_roster
 from btard.node.netem.conditions import Change, Conditions, Event, Window
 from btard.node.protocol.api.events import Input
 from btard.node.protocol.api.notices import Banned, Committed, Finished, Halted, PhaseEntered

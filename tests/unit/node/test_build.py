@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from btard.node.adversary.adversary import Adversary
-from btard.node.build import build_node, genesis_digest, genesis_roster, largest_tensor, settings_of, task_of, tools_of
+from btard.node.build import build_node, largest_tensor, settings_of, task_of, tools_of
 from btard.node.config import Member, NodeConfig, Plugin, Role, RunConfig, Schedule
 from btard.node.crypto.keys import generate
 from btard.node.errors import ConfigError
+from btard.node.genesis.genesis import genesis_digest, genesis_roster
 from btard.node.protocol.api.events import BulkKey, BulkKind, ComputeGradient, Purpose, Start
 from btard.node.protocol.attempt.mprng import batch_seed
 from btard.node.protocol.peer import Peer

@@ -21,11 +21,11 @@ from zmq.utils import z85
 
 from btard import Experiment, run
 from btard.launcher.verify import verification
-from btard.node.build import genesis_digest, genesis_roster
 from btard.node.config import RunConfig
 from btard.node.crypto import keys
 from btard.node.crypto.signing import Signer
 from btard.node.errors import DataError
+from btard.node.genesis.genesis import Genesis, genesis_digest, genesis_roster
 from btard.node.protocol.state.state import Summary
 from btard.node.protocol.wire.digest import tensor_bytes
 from btard.node.protocol.wire.encoding import decode_body, encode, encode_body, signing_bytes
@@ -539,8 +539,8 @@ def test_half_of_a_cluster_is_no_final_state(run_dir: Path) -> None:
     assert not any("ok    final state" in line for line in found.lines)
 
 
-def derived(peers: int = 6, seed: int | None = None) -> audit.Genesis:
-    return audit.Genesis(1, 1, "run", RunConfig(peers=peers), keys.generate(seed, peers)[0])
+def derived(peers: int = 6, seed: int | None = None) -> Genesis:
+    return Genesis(1, 1, "run", RunConfig(peers=peers), keys.generate(seed, peers)[0])
 
 
 def test_keys_that_anybody_can_derive_are_warned_of(run_dir: Path) -> None:

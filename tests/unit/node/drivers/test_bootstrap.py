@@ -10,11 +10,11 @@ from typing import Any, cast
 import msgspec
 import pytest
 
-from btard.node.build import genesis_roster
 from btard.node.config import Endpoint
 from btard.node.crypto import keys
 from btard.node.drivers.bootstrap import GRACE_S, mesh
 from btard.node.errors import TransportError
+from btard.node.genesis.genesis import genesis_roster
 from btard.node.protocol.attempt.deadlines import outcome_s
 from btard.node.storage.recovery import Recovery
 from btard.node.transport.arrivals import Arrival, ControlArrival
@@ -39,7 +39,7 @@ class Line:
     def __init__(self, greet: Mapping[int, float], speak: Mapping[int, float] | None = None) -> None:
         self.now_s = 0.0
         self.counters, self.refusals = Counters(), dict[int, str]()
-        self.connected = False
+        self.connected, self.approvals = False, cast("Any", None)
         self._greet, self._speak = greet, dict(speak or {})
 
     @property
@@ -112,6 +112,57 @@ def test_fewer_than_that_are_named_when_the_time_is_over(tmp_path: Path) -> None
     ):
         waited_s(tmp_path, line)
     assert line.now_s == pytest.approx(MESH_S)
+
+
+# --- approvals ----------------------------------------------------------------------------------------------------
+
+
+class Unapproved(Line):
+    """Others' approvals come at their time.
+
+    Args:
+        approve: seconds at which a peer's comes; who is not in it never approves.
+    """
+
+    def __init__(self, greet: Mapping[int, float], approve: Mapping[int, float]) -> None:
+        super().__init__({**greet, **{-peer: at_s for peer, at_s in approve.items()}})
+        self._approve = approve
+        self.approvals = self
+
+    @property
+    def missing(self) -> frozenset[int]:
+        """Of whom there is no approval."""
+        return frozenset(range(1, PEERS)) - {peer for peer, at_s in self._approve.items() if at_s <= self.now_s}
+
+
+EVERYBODY = at(1.0, 1, 2, 3, 4, 5)
+
+
+def test_no_approval_may_be_missing(tmp_path: Path) -> None:
+    assert waited_s(tmp_path, Unapproved(EVERYBODY, {**at(2.0, 1, 2, 3, 4), 5: 50.0})) == pytest.approx(50.0)
+    with pytest.raises(TransportError, match=r"^no approval of peer 5 within 60 s; ask their owners"):
+        waited_s(tmp_path / "again", Unapproved(EVERYBODY, at(2.0, 1, 2, 3, 4)))
+
+
+def test_a_member_that_has_approved_may_be_silent(tmp_path: Path) -> None:
+    assert waited_s(tmp_path, Unapproved(at(1.0, 1, 2, 3), at(2.0, 1, 2, 3, 4, 5))) == pytest.approx(2.0 + GRACE_S)
+
+
+def test_a_wait_says_for_whom(tmp_path: Path) -> None:
+    said: list[str] = []
+    line = Unapproved({**at(1.0, 1, 3, 4), 2: 25.0, 5: 25.0}, {**EVERYBODY, 4: 31.0})
+    line.refusals[5] = "it speaks version 2"
+    config, transport = roster(tmp_path, RUN)[0], cast("Transport", line)
+    assert mesh(config, transport, Told(), [], MESH_S, clock=lambda: line.now_s, say=said.append)
+    del line.refusals[5]
+    assert said == [
+        *["waiting for 2 of 6: peer 2, peer 5; last heard: peer 5: it speaks version 2"] * 2,
+        "waiting for the approvals of 1 of 6: peer 4",
+    ]
+    said.clear()
+    line = Unapproved({**at(1.0, 1, 3, 4), 2: 15.0, 5: 15.0}, EVERYBODY)
+    mesh(config, cast("Transport", line), Told(), [], MESH_S, grace_s=MESH_S, clock=lambda: line.now_s, say=said.append)
+    assert said == ["waiting for 2 of 6: peer 2, peer 5; last heard: never"]
 
 
 @pytest.mark.parametrize("heard_s", [0.0, D])

@@ -1,0 +1,210 @@
+"""`btard-node`: one peer of a run that several owners make together, from its keys to its last step.
+
+Nobody makes another one's key, and nobody is trusted to have put the run together: `assemble` is a pure function of a
+run's file and of signed proposals, and a worker takes no step before every member has signed the result.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import click
+import msgspec
+
+from btard.launcher import exits, wrap
+from btard.launcher.cli import entry
+from btard.launcher.files import as_json
+from btard.node.config import Endpoint, RunConfig
+from btard.node.errors import ConfigError
+from btard.node.genesis import identity
+from btard.node.genesis.files import read, write
+from btard.node.genesis.genesis import GENESIS_BYTES, Genesis, assemble, decode_genesis, genesis_roster
+from btard.node.genesis.identity import Identity
+from btard.node.genesis.proposal import PROPOSAL_BYTES, decode_proposal, endpoint
+
+_PATH = click.Path(path_type=Path)
+_BESIDE = ("seed", "delivery_bound", "gradient_bound", "measure_bounds", "arithmetic", "data_dir")
+_OF_RUN = frozenset((*RunConfig.__struct_fields__, *_BESIDE)) - {"topology", "init"}
+"""Options that make a run's configuration; the others are a launcher's, or each peer's own."""
+
+_directory = click.argument("directory", metavar="DIR", type=_PATH)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def cli() -> None:
+    """One peer of a run that several owners make together.
+
+    In this order: init and propose (each owner), assemble (anybody), approve and run (each owner).
+    """
+
+
+@cli.command(short_help="Make the keys of a peer.")
+@_directory
+def init(directory: Path) -> None:
+    """Make the keys of a peer in DIR, and print their public half.
+
+    The secret half never leaves DIR/secrets.json, which its owner alone can read.
+    """
+    member = identity.create(directory)
+    _print({"signing_key": member.signing_key, "transport_key": member.transport_key})
+
+
+@cli.command(short_help="Print a signed proposal of a peer.")
+@_directory
+@click.option("--address", metavar="URL,URL", required=True, help="where others reach it: control and bulk socket")
+def propose(directory: Path, address: str) -> None:
+    """Print a proposal: public keys and address of the peer in DIR, signed by itself. It is for everybody to see."""
+    _print(Identity.load(directory).propose(endpoint(address, "--address")))
+
+
+@cli.command("assemble", short_help="Print the genesis of a run among the owners of proposals.")
+@click.argument("run_file", metavar="RUN.TOML", type=_PATH)
+@click.argument("proposals", metavar="PROPOSAL...", nargs=-1, required=True, type=_PATH)
+@click.option("--name", metavar="NAME", help="of the run [a digest of its configuration and members]")
+def assemble_genesis(run_file: Path, proposals: Sequence[Path], name: str | None) -> None:
+    """Print the genesis of a run: the configuration in RUN.TOML, as `btard-launch --config` reads it, and the owners of
+    the proposals. Anybody can do it, and comes to the same.
+    """
+    read_in = {str(path): decode_proposal(_content(path, PROPOSAL_BYTES), str(path)) for path in proposals}
+    genesis = assemble(_run_of(run_file), read_in, name)
+    _print(genesis)
+    wrap.echo(f"run {genesis.run_id} of {genesis.run.peers} peers, genesis {genesis.digest}", err=True)
+
+
+@cli.command(short_help="Sign a genesis, and print the approval.")
+@_directory
+@click.argument("genesis_file", metavar="GENESIS.JSON", type=_PATH)
+@click.option("--yes", is_flag=True, help="do not ask")
+def approve(directory: Path, genesis_file: Path, yes: bool) -> None:
+    """Show what a genesis says, sign it with the key in DIR, and print the approval, which is for everybody to see.
+
+    An identity approves one run only: two runs with one identity would toss the same secret coins.
+    """
+    owner, genesis = Identity.load(directory), _genesis(genesis_file)
+    for line in _shown(owner, genesis, owner.place(genesis, str(genesis_file))):
+        wrap.echo(line, 8, err=True)
+    if not yes and not click.confirm("sign it?", err=True):
+        wrap.echo("nothing was signed", err=True)
+        raise SystemExit(exits.FAILED)
+    _print(owner.approve(genesis, str(genesis_file)))
+
+
+@cli.command("run", short_help="Take part in the run that was approved.")
+@_directory
+@click.argument("approvals", metavar="[APPROVAL]...", nargs=-1, type=_PATH)
+@click.option("--genesis", "genesis_file", metavar="FILE", type=_PATH, help="the genesis [the one approved, in DIR]")
+@click.option("--listen", metavar="URL,URL", help="what to bind [all of this host's addresses, at the ports proposed]")
+@click.option("--wait", metavar="TIME", default="180s", show_default=True, help="longest wait for the other peers")
+@click.option("--data-dir", metavar="DIR", help="where data sets lie [~/.cache/btard/data]")
+@click.option(
+    "--import", "imports", metavar="FILE.py", multiple=True, type=_PATH, help="file that the run was made with"
+)
+@click.option("--metrics", metavar="HOST:PORT", help="serve /metrics there")
+def run_peer(
+    directory: Path,
+    approvals: tuple[Path, ...],
+    genesis_file: Path | None,
+    listen: str | None,
+    wait: str,
+    data_dir: str | None,
+    imports: Sequence[Path],
+    metrics: str | None,
+) -> int:
+    """Take part in a run, from the start or where this peer left off; exit code 0 once it has finished.
+
+    No step is taken before all members' approvals are here: those in files named, those of an earlier start, and those
+    that the others bring.
+    """
+    from btard.launcher.options import syntax
+    from btard.launcher.run import data
+    from btard.node import __main__ as worker
+
+    owner = Identity.load(directory)
+    name = genesis_file or directory / identity.GENESIS
+    genesis = _genesis(name)
+    peer = owner.place(genesis, str(name))
+    lacking = owner.gather(genesis, approvals)
+    write(directory / identity.GENESIS, genesis)  # of the same digest; addresses may be newer
+    if lacking:
+        named = ", ".join(f"peer {each}" for each in sorted(lacking))
+        wrap.echo(f"approvals to come from {len(lacking)} of {genesis.run.peers}: {named}", err=True)
+    config = owner.config(
+        genesis,
+        peer,
+        endpoint(listen, "--listen") if listen is not None else _everywhere(genesis.proposals[peer].address),
+        data.directory(data_dir or os.environ.get("BTARD_DATA_DIR")),
+    )
+    chosen = {"wait_s": syntax.seconds(wait), "imports": tuple(str(path.absolute()) for path in imports)}
+    return worker.run(msgspec.structs.replace(config, metrics=metrics, **chosen))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of `btard-node`."""
+    from btard.node.__main__ import leave
+
+    entry.call(cli, "btard-node", arguments, interrupted="nothing was signed", leave=leave)
+
+
+def _print(value: object) -> None:
+    click.echo(as_json(value), nl=False)
+
+
+def _content(path: Path, limit: int) -> bytes:
+    content = read(path.resolve(), limit)
+    if content is None:
+        raise ConfigError(f"{path} does not exist; name a file")
+    return content
+
+
+def _genesis(path: Path) -> Genesis:
+    return decode_genesis(_content(path, GENESIS_BYTES), str(path))
+
+
+def _everywhere(address: Endpoint) -> Endpoint:
+    """All addresses of this host, at the ports of an address."""
+    return Endpoint(*(f"tcp://*:{url.rpartition(':')[2]}" for url in (address.control, address.bulk)))
+
+
+def _run_of(path: Path) -> RunConfig:
+    """The configuration that a file of options describes, tried out as a launcher does.
+
+    Raises:
+        ConfigError: it cannot be run, or names an option that is no affair of a whole run.
+    """
+    from btard.launcher.options import sources
+    from btard.launcher.run import plan
+
+    resolved = sources.resolve({}, {}, str(path))
+    for name in sorted(name for name, source in resolved.sources.items() if source != "default"):
+        if name not in _OF_RUN:
+            raise ConfigError(f"{path}: {name} is no option of a run of several owners; leave it out")
+    experiment = resolved.experiment
+    # What this machine has says nothing of the others'.
+    device = "cpu" if experiment.device == "auto" else experiment.device
+    return plan.make(msgspec.structs.replace(experiment, device=device)).run
+
+
+def _shown(owner: Identity, genesis: Genesis, me: int) -> Iterator[str]:
+    """What is signed, in lines for people."""
+    run, plain = genesis.run, RunConfig()
+    yield f"genesis {genesis.digest}"
+    yield f"run     {genesis.run_id}: {run.peers} peers, up to {genesis_roster(genesis.members).faults} of them faulty"
+    different = [name for name in run.__struct_fields__ if getattr(run, name) != getattr(plain, name)]
+    values = ", ".join(f"{name} {msgspec.json.encode(getattr(run, name)).decode()}" for name in different)
+    yield f"options {values or 'none'}; all others as by default (btard-launch run --help)"
+    for peer, proposal in enumerate(genesis.proposals):
+        mark = "  (this one)" if peer == me else ""
+        yield f"peer {peer:<3}{proposal.signing_key[:16]}  {proposal.control} {proposal.bulk}{mark}"
+    mine, newest = genesis.proposals[me], owner.proposal
+    if newest == mine:
+        yield "yours   as proposed"
+    elif newest is None:
+        yield "yours   signed by this identity; its proposal is not kept here"
+    else:
+        yield f"yours   an earlier proposal: the last one was {newest.control} {newest.bulk}"
+
+
+if __name__ == "__main__":
+    main()
