@@ -23,7 +23,7 @@ from torch.utils.data import TensorDataset, default_collate
 from btard.node.errors import ConfigError, DataError
 from btard.node.training.registry import TASKS
 from btard.node.training.sampling import Shards, drawing_from, generator_from
-from btard.node.training.task import BatchTransform, Layer, TaskContext, lay_out, state_dict, tame
+from btard.node.training.task import BatchTransform, Layer, TaskContext, lay_out, same_data, state_dict, tame
 
 STATISTICS_BATCHES = 8
 """Training batches from which running statistics are computed for an evaluation."""
@@ -107,6 +107,10 @@ class TrainedModule:
         self.classes, self._running = self._try_out()
         self.shards = Shards(self.train_size) if context.deal is None else context.deal(self._labels())
         self._evaluated: tuple[Tensor, Mapping[str, Tensor]] | None = None
+
+    def resized(self, batch_size: int) -> TrainedModule:
+        """The task with batches of another size."""
+        return same_data(self, batch_size)
 
     def initial(self, seed: int) -> Tensor:
         """What the model draws with the global generators seeded from `seed`, float32 `[D]`."""

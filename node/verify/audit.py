@@ -21,7 +21,7 @@ import torch
 from blake3 import blake3
 from torch import Tensor
 
-from btard.node.build import genesis_digest, genesis_roster, settings_of, task_of, tools_of
+from btard.node.build import environment_of, genesis_digest, genesis_roster, settings_of, task_of, tools_of
 from btard.node.config import WIRE_VERSION, Member, RunConfig
 from btard.node.crypto import keys
 from btard.node.errors import BackendError, ConfigError, DataError, WireError
@@ -34,7 +34,7 @@ from btard.node.protocol.wire.digest import tensor_bytes
 from btard.node.protocol.wire.size_limits import view_bytes
 from btard.node.storage import records
 from btard.node.storage.records import JournalReader, read_regular, shown
-from btard.node.training.environment import Environment, difference, encoded, environment, pin, usable
+from btard.node.training.environment import Environment, difference, encoded, pin, usable
 from btard.node.training.task import Layer, Task, state_dict
 
 GENESIS_BYTES = 16 << 20
@@ -146,7 +146,7 @@ def audit(run_dir: Path, data_directory: Path | None = None, imports: Sequence[P
     except BackendError as error:
         data_problem, lacking = str(error), "the run's arithmetic"
     told = [_read_journal(run_dir, member.id, genesis.run.peers) for member in genesis.members]
-    mine = environment(here.device, here.arithmetic)
+    mine = environment_of(here, task)
     check = _Check(run_dir, genesis, task, encoded(mine), told)
     findings = check.run()
     if data_problem is not None:
@@ -418,7 +418,7 @@ class _Check:
     def __init__(
         self, run_dir: Path, genesis: Genesis, task: Task | None, environment: bytes, told: Sequence[_Told]
     ) -> None:
-        self._run_dir, self._genesis, self._told = run_dir, genesis, told
+        self._run_dir, self._genesis, self._told, self._lacking = run_dir, genesis, told, task is None
         peers = genesis.run.peers
         self._dimension = task.dimension if task is not None else self._likely_dimension()
         self._evidence_bytes = (1 << 20) + 2 * view_bytes(peers) + 32 * self._dimension
@@ -449,14 +449,16 @@ class _Check:
 
     def difference(self, here: Environment) -> str | None:
         """What differs between this machine's environment and the one that a certified state says the run had; None:
-        nothing, or the run had no common one."""
+        nothing, or nothing that shows without the data, or the run had no common one."""
         state = self.verifier.elsewhere
         if state is None:
             return None
         told = (each for told in self._told for each in told.environments)
         # A node may say anything of itself: only facts that the certified digest covers are the run's.
         there = next((each for each in told if self.verifier.computed_in(state, encoded(each))), None)
-        return difference(here, there) if there is not None else "no journal here says which"
+        if there is None:
+            return "no journal here says which"
+        return difference(here, there) or (None if self._lacking else "other probes were taken: another release?")
 
     def _likely_dimension(self) -> int:
         """Without the task: what most nodes' final parameters have."""
