@@ -103,6 +103,8 @@ class TrainedModule:
                 module.momentum = None  # averages over all batches; training keeps none of them
         self._buffers = {name: each.detach().clone() for name, each in self._model.named_buffers()}
         self.layout = layout_of(self.name, self._model)
+        self.buffers = frozenset(self._model.state_dict()) - {layer.name for layer in self.layout}
+        """Names in a state dictionary beside the parameters'."""
         self.dimension = self.layout[-1].stop
         self.classes, self._running = self._try_out()
         self.shards = Shards(self.train_size) if context.deal is None else context.deal(self._labels())
@@ -146,14 +148,23 @@ class TrainedModule:
 
     def module(self, parameters_D: Tensor) -> nn.Module:
         """A new model with these parameters, set to evaluate; its buffers are those of an evaluation."""
-        with drawing_from(b"model", self.device):
-            model = self._declared.model().to(self.device)
+        model = self.blank()
         here_D = parameters_D.detach().clone().to(self.device)
         with torch.no_grad():
             values = {**state_dict(self.layout, here_D), **self._statistics(here_D)}
             for name, each in (*model.named_parameters(), *model.named_buffers()):
                 each.copy_(values[name])
-        return model.eval()
+        return model
+
+    def blank(self) -> nn.Module:
+        """A new model as its author draws it, set to evaluate."""
+        with drawing_from(b"model", self.device):
+            return self._declared.model().to(self.device).eval()
+
+    def examples(self, count: int) -> Any:
+        """Inputs of the first test items."""
+        with drawing_from(b"examples", self.device):
+            return self._batch(self._test, torch.arange(count) % self.test_size)[0]
 
     # --- one batch --------------------------------------------------------------------------------------------
 

@@ -59,6 +59,9 @@ class StartedFrom:
         self.name, self.dimension, self.classes = task.name, task.dimension, task.classes
         self.layout: tuple[Layer, ...] = task.layout
         self.train_size, self.test_size = task.train_size, task.test_size
+        self.module = getattr(task, "module", None)
+        """A new module with given parameters, where the task has one."""
+        self.buffers: frozenset[str] = getattr(task, "buffers", frozenset())
 
     def resized(self, batch_size: int) -> StartedFrom:
         """The task with batches of another size, where it can have them."""
