@@ -39,8 +39,6 @@ Step: TypeAlias = Annotated[int, Meta(ge=0, le=1 << 53)]
 Count: TypeAlias = Annotated[int, Meta(ge=0, le=1 << 53)]
 Seconds: TypeAlias = Annotated[float, Meta(ge=0, le=1e11)]
 Word: TypeAlias = Annotated[str, Meta(max_length=256)]
-Facts: TypeAlias = Annotated[tuple[Word | tuple[Word, Word], ...], Meta(max_length=64)]
-"""Words, or pairs of them."""
 Text: TypeAlias = Annotated[str, Meta(max_length=1 << 16)]
 Address: TypeAlias = Annotated[str, Meta(pattern=r"^[A-Za-z0-9.:\[\]-]{1,128}$")]
 Place: TypeAlias = Annotated[str, Meta(min_length=1, max_length=4096)]
@@ -254,7 +252,9 @@ class Links(Entry, frozen=True):
 class Environment(Entry, frozen=True):
     """What this node's gradients are computed with; a certified state covers a digest of it."""
 
-    facts: Annotated[dict[Word, Word | int | bool | Facts], Meta(max_length=64)]
+    # Words, or pairs of them, as whoever reads them checks: a tuple in such a union crashes msgspec's decoder.
+    facts: Annotated[dict[Word, Word | int | bool | Annotated[tuple[Any, ...], Meta(max_length=64)]],
+                     Meta(max_length=64)]  # fmt: skip
 
 
 class Greeted(Entry, frozen=True):
