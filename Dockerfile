@@ -2,6 +2,7 @@
 #
 #   docker build -t btard:cpu .                          gradients on the CPU
 #   docker build -t btard:cuda --build-arg TORCH=cuda .  gradients on a GPU (several GB)
+#   --build-arg TORCHVISION=1                            torchvision too, for a model of one's own that uses it
 #
 # Stages: what changes rarely comes first, so that a change of the source rebuilds only the last few seconds.
 
@@ -10,16 +11,24 @@ ARG BASE=python:3.11-slim-bookworm
 FROM ${BASE} AS dependencies
 ARG TORCH=cpu
 ARG TORCH_VERSION=2.13.0
+ARG TORCHVISION=0
+# The release made for that torch: it wants exactly this one.
+ARG TORCHVISION_VERSION=0.28.0
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
 RUN python -m venv /opt/venv
 ENV PATH=/opt/venv/bin:$PATH
 COPY deploy/requirements.txt /tmp/requirements.txt
 RUN pip install --quiet --only-binary=:all: -r /tmp/requirements.txt
 # The package index has the CUDA build, with NVIDIA's libraries as dependencies; the CPU build has an index of its own.
-RUN case "$TORCH" in \
-      cpu) pip install --quiet --no-deps --retries 1 --index-url https://download.pytorch.org/whl/cpu \
-             "torch==$TORCH_VERSION" ;; \
-      cuda) pip install --quiet "torch==$TORCH_VERSION" ;; \
+# torchvision comes from where torch does; the pillow that it needs is on the package index.
+RUN case "$TORCHVISION" in \
+      0) set -- "torch==$TORCH_VERSION" ;; \
+      1) set -- "torch==$TORCH_VERSION" "torchvision==$TORCHVISION_VERSION"; pip install --quiet pillow ;; \
+      *) echo "TORCHVISION=$TORCHVISION is unknown; use 0 or 1" >&2; exit 2 ;; \
+    esac \
+ && case "$TORCH" in \
+      cpu) pip install --quiet --no-deps --retries 1 --index-url https://download.pytorch.org/whl/cpu "$@" ;; \
+      cuda) pip install --quiet "$@" ;; \
       *) echo "TORCH=$TORCH is unknown; use cpu or cuda" >&2; exit 2 ;; \
     esac \
  && find /opt/venv -depth -type d -name tests -path '*/torch/*' -exec rm -rf {} +

@@ -28,8 +28,9 @@ from btard.node.protocol.wire.encoding import decode_body, encode_body, endorsem
 from btard.node.protocol.wire.messages import Body, Endorsed, Signed
 from btard.node.storage.checkpointer import Checkpointer
 from btard.node.storage.durability import DurableMachine
-from btard.node.training import splits, start
-from btard.node.training.registry import OPTIMISERS, UpdateContext, build_task
+from btard.node.training import probes, splits, start
+from btard.node.training.environment import Environment, encoded, environment, explained
+from btard.node.training.registry import OPTIMISERS, SESSION, UpdateContext, build_task
 from btard.node.training.schedules import learning_rate
 from btard.node.training.task import BatchTransform, Layer, Task, TaskContext
 
@@ -200,7 +201,7 @@ def tools_of(run: RunConfig, task: Task | None = None, check: Verify = verify) -
     """
     rule = rule_for(run)
     optimiser = optimiser_of(RunConfig(), 1, ()) if task is None else optimiser_of(run, task.dimension, task.layout)
-    return Tools(rule, optimiser, check, ARITHMETIC)
+    return Tools(rule, optimiser, check, ARITHMETIC, explained)
 
 
 def _sums(gradient_P: Tensor, aggregate_P: Tensor, direction_P: Tensor) -> tuple[float, float]:
@@ -215,6 +216,30 @@ def _squares(values_P: Tensor) -> float:
 
 ARITHMETIC = Arithmetic(_sums, _squares)
 """The compiled passes, where there are any."""
+
+
+def environment_of(run: RunConfig, task: Task | None) -> Environment:
+    """This process's environment, with what the run's task, update and rule compute in it.
+
+    Args:
+        run: its configuration.
+        task: None: its data is not here, and no gradient is probed. Neither is a session's, whose own program repeats
+            requests.
+
+    Raises:
+        ConfigError: an unknown rule or optimiser or parameter, or one that the run is no match for.
+    """
+    made = optimiser_of(run, probes.LAYOUT[-1].stop, probes.LAYOUT)
+    found = () if task is None or run.task.name == SESSION else probes.of_gradient(task, run.init_seed, run.batch_size)
+    found += probes.of_update(run.optimiser.name, made, run.steps)
+    if run.arithmetic == "native":  # the rules need no equal bits: a judge accepts an aggregate by its residual
+        found += probes.of_rule(run.rule.name, rule_for(run), run.peers, run.tau)
+    return environment(run.device, run.arithmetic, found)
+
+
+def fingerprint_of(run: RunConfig, task: Task) -> bytes:
+    """Canonical bytes of `environment_of(run, task)`, which peers compare."""
+    return encoded(environment_of(run, task))
 
 
 def build_node(

@@ -17,7 +17,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from types import FrameType
 
-from btard.node.build import Node, build_node, largest_tensor, task_of
+from btard.node.build import Node, build_node, environment_of, largest_tensor, task_of
 from btard.node.config import Endpoint, NodeConfig, Secrets
 from btard.node.crypto import keys
 from btard.node.drivers.bootstrap import GRACE_S, mesh, ungreeted
@@ -37,7 +37,7 @@ from btard.node.storage.disk import Disk
 from btard.node.storage.journal import Journal
 from btard.node.storage.recorder import Recorder
 from btard.node.storage.recovery import elapsed_s, recover
-from btard.node.training.environment import encoded, environment, named_problems, pin
+from btard.node.training.environment import encoded, named_problems, pin
 from btard.node.transport import descriptors
 from btard.node.transport.arrivals import Arrival
 from btard.node.transport.flow_control import Credits
@@ -193,7 +193,7 @@ def _run(
         if pipe is not None:
             with contextlib.suppress(BrokenPipeError):  # `stop` notices that the launcher is gone
                 pipe.send(("bound", transport.bound))
-        facts = environment(run.device, run.arithmetic)
+        facts = environment_of(run, task)
         journal.append("environment", facts=facts)
         with descriptors.reserve:
             recovery = recover(config, encoded(facts), journal)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import stat
 import subprocess
@@ -154,6 +155,29 @@ def test_one_constant_names_the_images_torch() -> None:
     elsewhere = [path for path in (ROOT / "compose.yaml", ROOT / ".ci/run", ROOT / "deploy/requirements.txt")
                  if version in path.read_text()]  # fmt: skip
     assert elsewhere == []
+
+
+def test_torchvision_comes_from_where_torch_does() -> None:
+    """What pip is called with, by the image's own script."""
+    text = (ROOT / "Dockerfile").read_text()
+    step = next(each for each in text.split("\nRUN ") if each.startswith('case "$TORCHVISION"'))
+    script = step.partition("\n\n")[0].replace("\\\n", " ")
+    fake = 'pip() { echo "pip $*"; }; find() { :; }; '
+    told = {}
+    for torch_build, vision in itertools.product(("cpu", "cuda", "tpu"), ("0", "1", "yes")):
+        given = {"TORCH": torch_build, "TORCHVISION": vision, "TORCH_VERSION": "2.0", "TORCHVISION_VERSION": "0.1"}
+        done = subprocess.run(["sh", "-c", fake + script], env=given, capture_output=True, text=True)
+        told[torch_build, vision] = (done.returncode, done.stdout.splitlines(), done.stderr)
+    assert told["cuda", "0"][:2] == (0, ["pip install --quiet torch==2.0"])
+    assert told["cuda", "1"][:2] == (
+        0,
+        ["pip install --quiet pillow", "pip install --quiet torch==2.0 torchvision==0.1"],
+    )
+    assert told["cpu", "1"][1][-1].endswith(
+        "--index-url https://download.pytorch.org/whl/cpu torch==2.0 torchvision==0.1"
+    )
+    assert told["cpu", "yes"] == (2, [], "TORCHVISION=yes is unknown; use 0 or 1\n")
+    assert told["tpu", "0"] == (2, [], "TORCH=tpu is unknown; use cpu or cuda\n")
 
 
 def test_containers_are_not_simulated() -> None:

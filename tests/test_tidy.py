@@ -30,8 +30,9 @@ ONE_IMPORTER: Mapping[str, tuple[str, ...]] = {
     "one of several of its kind, a file each: rules, attacks, models, data sets, exports, figures": (
         "btard.node.aggregation.centered_clip", "btard.node.aggregation.meamed", "btard.node.aggregation.pre.worker_momentum",
         "btard.node.adversary.attacks.false_rule", "btard.node.training.datasets.prepare_cifar10", "btard.node.training.models.pooled_convolution",
-        "btard.node.training.models.resnet", "btard.launcher.backends.simulated",
-        "btard.launcher.export.lenet_onnx", "btard.launcher.export.tensorboard_logs", "btard.launcher.figures.timeline",
+        "btard.node.training.models.resnet", "btard.node.training.models.transformer", "btard.launcher.backends.simulated",
+        "btard.launcher.export.lenet_onnx", "btard.launcher.export.module_onnx",
+        "btard.launcher.export.tensorboard_logs", "btard.launcher.figures.timeline",
     ),
     "a command or a process, which its importer starts": (
         "btard.node.baselines.comparison", "btard.node.metrics.healthcheck", "btard.node.plugins.check", "btard.launcher.bench.command",

@@ -151,8 +151,9 @@ def sweep(
 
     Every option takes several values: `a,b`, `0..4`, or `a|b` where values contain commas. Plans that ship: `paper`
     (the report's), `rules` (every rule against every attack), `starts`, `mixed`, `aggregation` and `sixteen` (its
-    future work), `careers` (sign flip and undo, from short careers of attackers to long ones). A TOML or JSON file
-    holds `[[grid]]` tables of options.
+    future work), `careers` (sign flip and undo, from short careers of attackers to long ones),
+    `heterogeneity` (number of attackers by how unlike the peers' data are). A TOML or JSON file holds `[[grid]]` tables
+    of options.
     """
     from rich.console import Console
 
@@ -203,7 +204,17 @@ def compare(a: Path, b: Path, out: Path) -> None:
 @click.option("--onnx", is_flag=True, help="model.onnx, for Netron (the default)")
 @click.option("--tensorboard", is_flag=True, help="TensorBoard event files")
 @click.option("--public", is_flag=True, help="a run directory for others, without secrets, in DEST [RUN-public]")
-def export(run_dir: Path, target: Path | None, onnx: bool, tensorboard: bool, public: bool) -> None:
+@click.option(
+    "--import",
+    "imports",
+    metavar="FILE.py",
+    multiple=True,
+    type=_PATH,
+    help="a file of the run's own model, for --onnx",
+)
+def export(
+    run_dir: Path, target: Path | None, onnx: bool, tensorboard: bool, public: bool, imports: Sequence[Path]
+) -> None:
     """Write a run's model, its curves, or all but its secrets.
 
     What `--public` writes holds no private key, and `verify` checks it as it checks the run.
@@ -222,7 +233,7 @@ def export(run_dir: Path, target: Path | None, onnx: bool, tensorboard: bool, pu
         raise ConfigError(f"DEST {target} is for --public; the other formats are written into the run directory")
     from btard.launcher.export import command
 
-    for path in command.export(run_dir, onnx or not tensorboard, tensorboard):
+    for path in command.export(run_dir, onnx or not tensorboard, tensorboard, imports):
         click.echo(f"written: {path}")
 
 

@@ -70,10 +70,10 @@ def _torch() -> Check:
         import torch
     except (ImportError, OSError) as error:
         return Check("torch", "fail", str(error).splitlines()[0], _INSTALL)
-    capability = torch.backends.cpu.get_cpu_capability()
-    return Check(
-        "torch", "ok", f"{torch.__version__}, {capability}; a worker uses 1 of {torch.get_num_threads()} threads"
-    )
+    from btard.node.training.environment import processor
+
+    kernels = f"{torch.backends.cpu.get_cpu_capability()} on {processor()}"
+    return Check("torch", "ok", f"{torch.__version__}, {kernels}; a worker uses 1 of {torch.get_num_threads()} threads")
 
 
 def _gpu(peers: int) -> Check:

@@ -3,29 +3,40 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from btard.launcher.files import write_atomically
 from btard.launcher.report import run_data
 from btard.launcher.run import run_directory
-from btard.node.errors import BackendError, ConfigError, DataError
+from btard.node.errors import BackendError, DataError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from btard.launcher.run.run_directory import RunRecord
 
 ONNX, LOGS = "model.onnx", "tensorboard"
 _INSTALL = "run `pip install '.[export]'` in the clone"
 
 
-def export(run_dir: Path, onnx: bool, tensorboard: bool) -> Iterator[Path]:
+def export(run_dir: Path, onnx: bool, tensorboard: bool, imports: Sequence[Path] = ()) -> Iterator[Path]:
     """Write them into the run directory; yields each path.
 
+    Args:
+        run_dir: of a finished run.
+        onnx, tensorboard: what is wanted.
+        imports: files that the run was made with, if the caller trusts them: an own model is in one.
+
     Raises:
-        ConfigError: no finished run, or its task has no ONNX form.
+        ConfigError: no finished run, or its task has no ONNX form, or a file of the run's is not loaded.
         BackendError: a package is missing, or nothing can be written.
         DataError: a file of the run is damaged.
     """
     if onnx:
-        yield _onnx(run_dir)
+        yield _onnx(run_dir, imports)
     if tensorboard:
         yield write_logs(run_dir)
 
@@ -50,29 +61,34 @@ def write_logs(run_dir: Path) -> Path:
     return target
 
 
-def _onnx(run_dir: Path) -> Path:
+def _onnx(run_dir: Path, imports: Sequence[Path]) -> Path:
     import torch
 
     record = run_directory.read_record(run_dir)
-    graphs = _graphs()
-    task = record.run.task.name
-    if task not in graphs:
-        raise ConfigError(f"task {task!r} has no ONNX form; only {', '.join(graphs)} has one")
+    graph = _graph(record, imports)
     file = run_dir / "model.pt"
     try:
         tensors = torch.load(file, weights_only=True)
     except (OSError, RuntimeError) as error:
         raise DataError(f"cannot read {file}: {error}; has the run finished?") from error
-    parameters_D = torch.cat([tensor.flatten() for tensor in tensors.values()])
     try:
-        model = graphs[task](parameters_D)
+        model = graph(tensors)
     except ImportError as error:
-        raise BackendError(f"ONNX files need the package onnx; {_INSTALL}") from error
+        raise BackendError(f"ONNX files need the package {error.name}; {_INSTALL}") from error
     write_atomically(run_dir / ONNX, model.SerializeToString())
     return run_dir / ONNX
 
 
-def _graphs() -> dict[str, Callable[[Any], Any]]:
-    from btard.launcher.export import lenet_onnx
+def _graph(record: RunRecord, imports: Sequence[Path]) -> Callable[[Mapping[str, Tensor]], Any]:
+    """What makes an ONNX model of the tensors in model.pt: of the report's network by hand, else of a task's module."""
+    import msgspec
 
-    return {"mnist_cnn": lenet_onnx.graph}
+    from btard.launcher.export import lenet_onnx, module_onnx
+    from btard.node.build import task_of
+    from btard.node.plugins import extensions
+
+    if record.run.task.name == "mnist_cnn":
+        return lenet_onnx.graph
+    extensions.load(imports)
+    task = task_of(msgspec.structs.replace(record.run, device="cpu"), Path(record.data_directory))
+    return partial(module_onnx.graph, task)

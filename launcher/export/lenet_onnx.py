@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
@@ -12,18 +13,18 @@ OPSET, IR_VERSION = 17, 8
 """Old enough for every runtime in use, new enough for all of these operators."""
 
 
-def graph(parameters_D: Tensor) -> Any:
+def graph(tensors: Mapping[str, Tensor]) -> Any:
     """An `onnx.ModelProto` from normalised images float32 `[B, 1, 28, 28]` to logits `[B, 10]`.
 
     Args:
-        parameters_D: float32 `[D]`, as a run ends with.
+        tensors: the network's, by name, as a run ends with.
 
     Raises:
         ImportError: the package onnx is not installed.
     """
     from onnx import TensorProto, helper, numpy_helper
 
-    weights = [numpy_helper.from_array(layer.view(parameters_D).contiguous().numpy(), layer.name) for layer in LAYOUT]
+    weights = [numpy_helper.from_array(tensors[layer.name].contiguous().numpy(), layer.name) for layer in LAYOUT]
     node = helper.make_node
     nodes = [
         node("Conv", ["image", "conv1.weight", "conv1.bias"], ["conv1"], kernel_shape=[5, 5]),

@@ -1,8 +1,10 @@
 """Figures of a sweep's page: curves (the report's Figures 3 to 6, and any other sweep's groups), attacked contributions
-until conviction against the law, and matrices of attack or number of attackers by rule."""
+until conviction against the law, matrices of attack or number of attackers by rule, and of attackers by split.
+"""
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 
@@ -205,6 +207,12 @@ _CAPTIONS = {
 }
 
 
+_HEAT = (
+    "Mean over the runs of each cell; the darker, the more accurate, on one scale for all attacks of the sweep. The "
+    "line without attackers is the same in each figure."
+)
+
+
 def matrices(sweep: SweepData) -> list[Figure]:
     """Attack by rule, and number of attackers by rule: worst accuracies, how long attackers lasted, bytes.
 
@@ -222,6 +230,54 @@ def matrices(sweep: SweepData) -> list[Figure]:
     if len(counts) > 1:
         found += _matrices(rows, "attackers", counts, rules, lambda row: str(row.byzantine_peers))
     return found
+
+
+def heatmaps(sweep: SweepData) -> list[Figure]:
+    """Number of attackers by `--split`: final accuracies, one figure for each attack; none for runs with several rules.
+
+    All figures have one scale, so an attack's colours may be held against another's.
+    """
+    rows = [row for row in sweep.rows if not row.labels.get("control")]
+    splits = list(dict.fromkeys(row.options["split"] for row in rows))
+    counts = sorted({row.byzantine_peers for row in rows})
+    if len(splits) < 2 or len(counts) < 2 or len({row.options["rule"] for row in rows}) > 1:
+        return []
+    attacks = list(dict.fromkeys(attack_of(row) for row in rows if row.byzantine_peers))
+    return [figure for attack in attacks for figure in _heatmap(rows, attack, counts, splits)]
+
+
+def _heatmap(rows: Sequence[Row], attack: str, counts: Sequence[int], splits: Sequence[str]) -> Iterator[Figure]:
+    groups: dict[tuple[str, int, str], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((attack_of(row), row.byzantine_peers, row.options["split"]), []).append(row)
+    means = {key: statistics.fmean(values) for key, found in groups.items() if (values := _finals(found))}
+    if not means:
+        return
+    shown = {(count, split): means[key] for count in counts for split in splits
+             if (key := (attack if count else NO_ATTACK, count, split)) in means}  # fmt: skip
+    best, worst = max(shown.values()), min(shown.values())
+    cells: list[list[matrix.Cell]] = []
+    for count in counts:
+        line: list[matrix.Cell] = []
+        for split in splits:
+            found, mean = groups.get((attack if count else NO_ATTACK, count, split), []), shown.get((count, split))
+            mark = "" if mean is None or best == worst else {best: " best", worst: " worst"}.get(mean, "")
+            line.append((mean, "" if mean is None else f"{mean:.3f}{mark}", _spread(found)))
+        cells.append(line)
+    colour = matrix.shade(min(means.values()), max(means.values()))
+    drawn = matrix.draw(f"{attack}: final test accuracy", [str(count) for count in counts], splits, cells, colour,
+                        cell_width=130, row_label="attackers", column_label="split")  # fmt: skip
+    name = "-".join(["heatmap", *re.findall("[a-z0-9]+", attack.lower())])
+    yield Figure(name, f"Attackers by split: {attack}, final test accuracy", drawn, _HEAT)
+
+
+def _finals(rows: Sequence[Row]) -> list[float]:
+    return [row.final_test_accuracy for row in rows if row.final_test_accuracy is not None]
+
+
+def _spread(rows: Sequence[Row]) -> str:
+    finals = _finals(rows)
+    return f"{len(rows)} runs" + (f"; final {min(finals):.4f} to {max(finals):.4f}" if finals else "")
 
 
 def _matrices(
@@ -246,8 +302,7 @@ def _matrices(
 def _cell(kind: str, rows: Sequence[Row]) -> matrix.Cell:
     if not rows:
         return None, "", ""
-    finals = [row.final_test_accuracy for row in rows if row.final_test_accuracy is not None]
-    tip = f"{len(rows)} runs" + (f"; final {min(finals):.4f} to {max(finals):.4f}" if finals else "")
+    finals, tip = _finals(rows), _spread(rows)
     match kind:
         case "latency":
             return _latency(rows, tip)

@@ -27,6 +27,9 @@ Table = tuple[Sequence[str], Sequence[Sequence[object]], range]
 _FINAL_HEADER = ("median", "to clean, median", "lowest since the attack", "attacked steps until ban", "runs")
 
 
+_FIGURES = (sweep_figures.matrices, sweep_figures.heatmaps, sweep_figures.detections)
+
+
 def write(path: Path) -> Path:
     """Write report.html into a sweep's directory; returns its path.
 
@@ -51,7 +54,8 @@ def render(sweep: SweepData) -> str:
         finals=list(_final_rows(sweep)) if own else None,
         report_figures=sweep_figures.report_figures(sweep) if own else [],
         controls=list(_controls(sweep)) if paper else [], curves=[] if paper else sweep_figures.curves(sweep),
-        figures=[*sweep_figures.matrices(sweep), *sweep_figures.detections(sweep)], groups=_groups(sweep),
+        figures=[each for drawn in _FIGURES for each in drawn(sweep)],
+        groups=_groups(sweep),
         runs=_runs(sweep), repeat=shlex.join(["btard-launch", *sweep.argv[1:]]), results=RESULTS,
     )  # fmt: skip
 

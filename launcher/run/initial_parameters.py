@@ -15,12 +15,13 @@ if TYPE_CHECKING:
     from btard.node.training.task import Layer
 
 
-def load(path: Path, layout: Sequence[Layer]) -> Tensor:
+def load(path: Path, layout: Sequence[Layer], buffers: frozenset[str] = frozenset()) -> Tensor:
     """The parameters in a file, float32 `[D]`.
 
     Args:
         path: a state dictionary of the task's tensors (`.pt`), or raw little-endian float32 in their order.
         layout: the task's tensors.
+        buffers: names that may stand beside them and are not read: buffers follow from parameters and data.
 
     Raises:
         ConfigError: it cannot be read, or holds other tensors than the task's.
@@ -32,7 +33,7 @@ def load(path: Path, layout: Sequence[Layer]) -> Tensor:
     try:
         if path.stat().st_size > 16 * dimension + (1 << 20):
             raise ConfigError(f"--init {path} is larger than the task's {dimension} parameters; name another file")
-        parameters_D = _of_model(path, layout) if path.suffix == ".pt" else tensor_of(path.read_bytes())
+        parameters_D = _of_model(path, layout, buffers) if path.suffix == ".pt" else tensor_of(path.read_bytes())
     except OSError as error:
         raise ConfigError(
             f"--init {path} cannot be read: {error.strerror}; name a model.pt or parameters.f32"
@@ -66,7 +67,7 @@ def provide(parameters_D: Tensor, digest: str, data_directory: Path) -> None:
     write_atomically(target, parameters_D.numpy().astype("<f4").tobytes(), option="--data-dir")
 
 
-def _of_model(path: Path, layout: Sequence[Layer]) -> Tensor:
+def _of_model(path: Path, layout: Sequence[Layer], buffers: frozenset[str]) -> Tensor:
     import torch
 
     try:
@@ -84,6 +85,9 @@ def _of_model(path: Path, layout: Sequence[Layer]) -> Tensor:
         raise ConfigError(
             f"--init {path} is no model of this task ({type(error).__name__}); name its model.pt"
         ) from error
-    if shapes != {layer.name: (layer.shape, torch.float32) for layer in layout} or len(found) != len(layout):
+    if (
+        shapes != {layer.name: (layer.shape, torch.float32) for layer in layout}
+        or found.keys() - named.keys() - buffers
+    ):
         raise ConfigError(f"--init {path} holds other tensors than the task's; name a model.pt of the same task")
     return torch.cat([named[layer.name].flatten() for layer in layout])

@@ -158,7 +158,7 @@ def make(experiment: Experiment) -> Plan:
     if experiment.init is not None and task is not None:
         from btard.node.protocol.state.state import parameters_digest
 
-        initial_D = initial_parameters.load(Path(experiment.init), task.layout)
+        initial_D = initial_parameters.load(Path(experiment.init), task.layout, getattr(task, "buffers", frozenset()))
         run = msgspec.structs.replace(run, init=parameters_digest(initial_D).hex())
     if experiment.undo is None:
         window = undo_window.automatic(experiment, run, entries)

@@ -185,6 +185,20 @@ def careers(quick: bool) -> list[Block]:
     ]
 
 
+def heterogeneity(quick: bool) -> list[Block]:
+    """Number of attackers by how unlike the peers' data are, for two attacks, all else at its default.
+
+    Simulated. The quick form is a tenth of the steps, with the two outer splits.
+    """
+    splits = ["iid", "dirichlet:alpha=1", "dirichlet:alpha=0.3", "classes:k=2"]
+    axes: dict[str, Sequence[object]] = {
+        "attack": ["sign_flip", "alie:z=1.5"], "split": splits[::3] if quick else splits, "byzantine": [0, 1, 2],
+        "attack_start": [3 if quick else 30], "steps": [30 if quick else 300], "batch_size": [64],
+        "backend": ["simulated"], "seed": [0] if quick else ["0..2"],
+    }  # fmt: skip
+    return [Block(axes, {})]
+
+
 def _clean(quick: bool) -> Block:
     """What the others are compared to."""
     return Block({**_short(quick), "byzantine": [0]}, {"label": "clean"})
@@ -199,5 +213,5 @@ def _short(quick: bool) -> dict[str, Sequence[object]]:
 
 PLANS: dict[str, Callable[[bool], list[Block]]] = {
     "paper": paper, "rules": rules, "starts": starts, "mixed": mixed, "aggregation": aggregation, "sixteen": sixteen,
-    "careers": careers,
+    "careers": careers, "heterogeneity": heterogeneity,
 }  # fmt: skip

@@ -484,7 +484,7 @@ def _model(run_dir: Path, stated: Summary, done: Audit) -> Iterator[Finding]:
         if stated.model != MODEL:
             raise DataError(f"{SUMMARY} names it {shown(stated.model)!r}")
         saved = read_regular(run_dir, MODEL, 8 * done.parameters_D.numel() + (16 << 20))
-        problem = audit.model_problem(saved, done.parameters_D, done.task.layout if done.task is not None else None)
+        problem = audit.model_problem(saved, done.parameters_D, done.task)
     except FileNotFoundError:
         problem = "it is missing"
     except DataError as error:

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FrameType
 
 from btard.node.baselines import comparison
-from btard.node.build import Node, build_node, task_of
+from btard.node.build import Node, build_node, environment_of, task_of
 from btard.node.config import NodeConfig
 from btard.node.crypto import keys
 from btard.node.crypto.signing import verify
@@ -34,7 +34,7 @@ from btard.node.storage.checkpointer import Checkpointer
 from btard.node.storage.journal import Journal
 from btard.node.storage.recorder import NodeTotals, Recorder
 from btard.node.storage.recovery import recover
-from btard.node.training.environment import environment, fingerprint, named_problems, pin
+from btard.node.training.environment import encoded, named_problems, pin
 from btard.node.training.task import Task
 
 ATTACKER_GRACE_S = 10.0
@@ -120,10 +120,13 @@ class _NodeFactory:
     Args:
         configs, journals: by node.
         task: shared by all.
+        fingerprint: of the environment in which all compute.
     """
 
-    def __init__(self, configs: Mapping[int, NodeConfig], journals: Mapping[int, Journal], task: Task) -> None:
-        self._configs, self._journals, self._task = configs, journals, task
+    def __init__(
+        self, configs: Mapping[int, NodeConfig], journals: Mapping[int, Journal], task: Task, fingerprint: bytes
+    ) -> None:
+        self._configs, self._journals, self._task, self._fingerprint = configs, journals, task, fingerprint
         self._check = remembering(verify)
         self.compute = remembering_gradients(task)
         self._keepers: dict[int, Checkpointer] = {}
@@ -133,11 +136,10 @@ class _NodeFactory:
         if node in self._keepers:
             self._keepers.pop(node).close()
         config = self._configs[node]
-        print_ = fingerprint(config.run.device, config.run.arithmetic)
-        recovery = recover(config, print_, self._journals[node])
+        recovery = recover(config, self._fingerprint, self._journals[node])
         checkpointer = recovery.checkpointer if recovery is not None else None
         secrets = keys.load(Path(config.secrets_file))
-        made = build_node(config, secrets, self._task, print_, self._check, self.compute, checkpointer)
+        made = build_node(config, secrets, self._task, self._fingerprint, self._check, self.compute, checkpointer)
         if recovery is None:
             return made, ()
         self._keepers[node] = recovery.checkpointer
@@ -162,7 +164,8 @@ def _simulate(
     pin(common.run.device, common.cuda_memory_fraction)
     extensions.load([Path(path) for path in common.imports])
     task = task_of(common.run, Path(common.data_directory))
-    workshop = _NodeFactory({config.node: config for config in configs}, journals, task)
+    facts = environment_of(common.run, task)
+    workshop = _NodeFactory({config.node: config for config in configs}, journals, task, encoded(facts))
     nodes = {config.node: workshop.make(config.node)[0] for config in configs}
     network = Network(LinkModel(seed=common.run.data_seed), common.conditions)
     stage = _stage(common.conditions, journals, workshop.make)
@@ -172,7 +175,6 @@ def _simulate(
         config.node: Recorder(config, journals[config.node], task, desks[config.node], lambda: simulation.now_s)
         for config in configs
     }
-    facts = environment(common.run.device, common.run.arithmetic)
     for node, recorder in recorders.items():
         recorder.attach(desks[node])
         journals[node].append("bound", control="simulated", bulk="simulated")

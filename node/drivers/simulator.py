@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from btard.node.build import Compute, Node, build_node
+from btard.node.build import Compute, Node, build_node, fingerprint_of
 from btard.node.config import NodeConfig, Role, RunConfig
 from btard.node.crypto.keys import generate
 from btard.node.crypto.signing import verify
@@ -48,7 +48,6 @@ from btard.node.protocol.api.events import (
     ViewArrived,
 )
 from btard.node.protocol.api.notices import PhaseEntered
-from btard.node.training.environment import fingerprint
 from btard.node.training.task import Task
 from btard.node.transport.counters import Counters
 from btard.node.transport.envelope import seal
@@ -295,7 +294,7 @@ def cluster(
         conditions: what changes it, and when: what a real run's processes put on top of their sockets.
     """
     members, secrets = generate(protocol_seed, run.peers)
-    check, print_ = remembering(verify), fingerprint(run.device, run.arithmetic)
+    check, print_ = remembering(verify), fingerprint_of(run, task)
     compute = remembering_gradients(task)
     nodes = {}
     for member, secret in zip(members, secrets, strict=True):

@@ -91,11 +91,17 @@ Verify = Callable[[bytes, bytes, bytes], bool]
 """(public key, message, signature) -> valid; strict, never raises on a peer's bytes."""
 
 
+def _unexplained(_here: bytes, _there: bytes) -> str:
+    return ""
+
+
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """Functions given to a Peer: the aggregation rule, the update, the signature check and the passes over vectors."""
+    """Functions given to a Peer: the aggregation rule, the update, the signature check, the passes over vectors, and
+    what differs between two fingerprints, in words."""
 
     rule: Rule
     optimiser: Optimiser
     verify: Verify
     arithmetic: Arithmetic = field(default_factory=Arithmetic)
+    explained: Callable[[bytes, bytes], str] = _unexplained

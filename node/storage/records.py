@@ -252,7 +252,8 @@ class Links(Entry, frozen=True):
 class Environment(Entry, frozen=True):
     """What this node's gradients are computed with; a certified state covers a digest of it."""
 
-    facts: Annotated[dict[Word, Word | int | bool | Annotated[tuple[Word, ...], Meta(max_length=64)]],
+    # Words, or pairs of them, as whoever reads them checks: a tuple in such a union crashes msgspec's decoder.
+    facts: Annotated[dict[Word, Word | int | bool | Annotated[tuple[Any, ...], Meta(max_length=64)]],
                      Meta(max_length=64)]  # fmt: skip
 
 

@@ -6,20 +6,17 @@ import contextlib
 import os
 import platform
 from collections.abc import Callable, Iterator
-from dataclasses import astuple
 from pathlib import Path
 
 import msgspec
 import torch
-from blake3 import blake3
 
 from btard.node.config import Arithmetic
 from btard.node.errors import BackendError
-from btard.node.kernels import portable
-from btard.node.training.models import transformer
-from btard.node.training.sampling import generator_from
+from btard.node.training import probes
+from btard.node.training.probes import Probes
 
-_CPU_INFO = Path("/proc/cpuinfo")
+_CPU_INFO, _DRIVER = Path("/proc/cpuinfo"), Path("/sys/module/nvidia/version")
 # Instruction sets that oneDNN and MKL choose kernels by, beside the level that torch itself reports.
 _KERNEL_FLAGS = frozenset(
     ("sse4_1", "sse4_2", "avx", "avx2", "fma", "avx512f", "avx512bw", "avx512vl", "avx512dq", "avx_vnni", "avx512_vnni",
@@ -28,20 +25,24 @@ _KERNEL_FLAGS = frozenset(
 
 
 class Environment(msgspec.Struct, frozen=True, omit_defaults=True):
-    """All that a gradient's bits depend on besides its inputs; two peers with equal values need no tolerance."""
+    """All that a gradient's bits depend on besides its inputs: what selects kernels, and what was computed with them.
 
-    torch: str
-    machine: str
-    processor: str
-    instructions: tuple[str, ...]
-    capability: str
-    threads: int
-    mkldnn: bool
-    deterministic: bool
-    matmul_precision: str
-    device: str
-    device_libraries: str
-    probe: str
+    Two peers whose `encoded` facts are equal need no tolerance. Portable arithmetic has `probes` alone. `processor` is
+    there to be read: what it is called says nothing of what it computes.
+    """
+
+    torch: str = ""
+    machine: str = ""
+    processor: str = ""
+    instructions: tuple[str, ...] = ()
+    capability: str = ""
+    threads: int = 1
+    mkldnn: bool = False
+    deterministic: bool = True
+    matmul_precision: str = ""
+    device: str = "cpu"
+    device_libraries: str = ""
+    probes: Probes = ()
     arithmetic: Arithmetic = "native"
 
 
@@ -119,28 +120,27 @@ def named_problems(device: str) -> Iterator[None]:
         raise
 
 
-def environment(device: str, arithmetic: Arithmetic = "native") -> Environment:
+def environment(device: str, arithmetic: Arithmetic = "native", probed: Probes = ()) -> Environment:
     """The facts as they are in this process now (call `pin` first).
 
-    Portable arithmetic depends on no processor, library or setting: its facts are what it computes, and nothing else.
-
-    Raises:
-        BackendError: this machine has no portable arithmetic.
+    Args:
+        device: "cpu" or "cuda".
+        arithmetic: portable depends on no processor, library or setting: its facts are what it computes.
+        probed: what a run computes here (`btard.node.build.environment_of`).
     """
     if arithmetic == "portable":
-        return Environment("", "", "", (), "", 1, False, True, "", "cpu", "", _portable_probe(), arithmetic)
-    processor, flags = _processor()
+        return Environment(probes=probed, arithmetic=arithmetic)
     name = libraries = ""
     if device == "cuda":
         name = torch.cuda.get_device_name()
         cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
-        libraries = f"cuda {torch.version.cuda} cudnn {cudnn}"
+        libraries = f"cuda {torch.version.cuda} cudnn {cudnn} driver {_driver()}"
     mkldnn = torch.backends.mkldnn
     return Environment(
         torch=str(torch.__version__),
         machine=platform.machine(),
-        processor=processor,
-        instructions=tuple(sorted(flags & _KERNEL_FLAGS)),
+        processor=processor(),
+        instructions=tuple(sorted(frozenset(_cpu_info("flags", "Features").split()) & _KERNEL_FLAGS)),
         capability=torch.backends.cpu.get_cpu_capability(),
         threads=torch.get_num_threads(),
         mkldnn=bool(mkldnn.is_available() and mkldnn.enabled),  # type: ignore[no-untyped-call]
@@ -148,7 +148,7 @@ def environment(device: str, arithmetic: Arithmetic = "native") -> Environment:
         matmul_precision=torch.get_float32_matmul_precision(),
         device=f"{device} {name}".strip(),
         device_libraries=libraries,
-        probe=_probe(device),
+        probes=(*probes.of_library(device), *probed),
     )
 
 
@@ -158,26 +158,23 @@ def fingerprint(device: str, arithmetic: Arithmetic = "native") -> bytes:
 
 
 def encoded(facts: Environment) -> bytes:
-    """Canonical bytes of an environment: equal bytes promise equal gradients.
-
-    The processor's model is part of it: a needless mismatch only asks for a tolerance, a missed one bans honest peers.
-    """
-    return msgspec.json.encode(facts, order="deterministic")
+    """Canonical bytes of an environment, without the processor's name: equal bytes promise equal gradients."""
+    return msgspec.json.encode(msgspec.structs.replace(facts, processor=""), order="deterministic")
 
 
 def difference(here: Environment, there: Environment) -> str:
-    """What differs between two environments in one line, and whether torch and processor do not.
+    """What differs between two environments in one line; empty: nothing that both of them know.
 
     Args:
-        here: this machine's.
+        here: this machine's; without the run's data it lacks probes of the task.
         there: the run's.
     """
-    if here.arithmetic == there.arithmetic == "portable":
-        return "the bits of a small computation in portable arithmetic"
     named: dict[str, Callable[[Environment], str]] = {
+        "arithmetic": lambda facts: facts.arithmetic,
         "torch": lambda facts: facts.torch,
-        "processor": lambda facts: f"{facts.processor} ({facts.machine})",
-        "instructions": lambda facts: f"{facts.capability} ({', '.join(facts.instructions)})",
+        "machine": lambda facts: facts.machine,
+        "kernels": lambda facts: facts.capability,
+        "instructions": lambda facts: ", ".join(facts.instructions),
         "device": lambda facts: f"{facts.device} {facts.device_libraries}".strip(),
         "threads": lambda facts: str(facts.threads),
         "mkldnn": lambda facts: _switched(facts.mkldnn),
@@ -185,68 +182,45 @@ def difference(here: Environment, there: Environment) -> str:
         "matmul precision": lambda facts: facts.matmul_precision,
     }
     facts = {name: (show(here), show(there)) for name, show in named.items()}
-    found = [f"{name} {mine} here, {theirs} there" for name, (mine, theirs) in facts.items() if mine != theirs]
-    if not found and here.probe != there.probe:
-        found = ["the bits of a small computation"]
-    equal = [name for name in ("torch", "processor") if facts[name][0] == facts[name][1]]
-    if "processor" in equal and facts["instructions"][0] != facts["instructions"][1]:
-        equal.remove("processor")
-    return "; ".join([*found, *([f"{' and '.join(equal)} equal"] if equal else [])])
+    found = [f"{name} {mine or 'none'} here, {theirs or 'none'} there"
+             for name, (mine, theirs) in facts.items() if mine != theirs]  # fmt: skip
+    mine, theirs = dict(here.probes), dict(there.probes)
+    both = [name for name in mine if name in theirs]
+    unequal = [f"{name}, differs" for name in both if mine[name] != theirs[name]]
+    equal = ["all probes equal"] if both and found and not unequal else []
+    return "; ".join([*found, *unequal, *equal])
+
+
+def explained(here: bytes, there: bytes) -> str:
+    """`difference` of two fingerprints, of which a peer has sent the second: anything may be in it."""
+    try:
+        found = difference(*(msgspec.json.decode(each, type=Environment) for each in (here, there)))
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return "its fingerprint cannot be read: another release?"
+    return "".join(each if each.isprintable() else "?" for each in found)
 
 
 def _switched(on: bool) -> str:
     return "on" if on else "off"
 
 
-def describe(device: str = "cpu") -> str:
-    """The environment in one line for people."""
-    facts = environment(device)
-    return (
-        f"torch {facts.torch}, {facts.processor} ({facts.capability}), {facts.threads} thread"
-        f"{'s' if facts.threads != 1 else ''}, device {facts.device}"
-    )
+def processor() -> str:
+    """What this machine's processor is called."""
+    return _cpu_info("model name") or platform.processor() or "unknown processor"
 
 
-def _probe(device: str) -> str:
-    """Digest of the bits of a small computation: catches what no version names, such as a library's own switches."""
-    count = torch.arange(96 * 513, dtype=torch.float32, device=device)
-    matrix = torch.frac(count.mul_(0.6180339)).sub_(0.5).view(96, 513)
-    results = (matrix @ matrix.t(), matrix.log_softmax(dim=0), matrix.exp(), matrix.sum(dim=1))
-    digest = blake3()
-    for values in results:
-        digest.update(values.cpu().numpy().tobytes())
-    return digest.hexdigest(length=16)
-
-
-def _portable_probe() -> str:
-    """Digest of what portable gradients are made of: draws, elementwise operations and each kernel."""
-    generator = generator_from(b"probe", "environment")
-    batch = 17  # one block of the kernels' and a part of one
-    images_B = torch.randint(256, (batch, 1, 28, 28), generator=generator).float().mul_(1 / 80).sub_(0.4)
-    targets_B = torch.randint(10, (batch,), generator=generator)
-    masks = [torch.rand(units, batch, generator=generator).lt(0.5).float().div_(0.5) for units in (20, 50)]
-    parameters_D = torch.rand(portable.LENET_DIMENSION, generator=generator).mul_(0.2).sub_(0.1)
-    gradient_D, loss = portable.lenet_gradient(parameters_D, images_B, targets_B, masks[0], masks[1])
-    shape = transformer.Shape(characters=7, context=20, width=8, blocks=1)
-    initial_D = transformer.initial(shape.layout(), generator, portable=True)
-    text_BT = torch.randint(7, (2, 20), generator=generator)
-    backward_D, other_loss = portable.transformer_gradient(astuple(shape), initial_D, text_BT, text_BT.flip(1))
-    losses = torch.tensor((loss, other_loss), dtype=torch.float64)
-    results = (parameters_D, gradient_D, initial_D, backward_D, losses)
-    return blake3(b"".join(each.numpy().tobytes() for each in results)).hexdigest(length=16)
-
-
-def _processor() -> tuple[str, frozenset[str]]:
-    """Model name and instruction flags of the first CPU."""
-    name, flags = platform.processor(), frozenset[str]()
-    with contextlib.suppress(OSError):  # no /proc on macOS: the name alone must do
+def _cpu_info(*names: str) -> str:
+    """The first of these entries that the system has of its processors; empty: none."""
+    with contextlib.suppress(OSError):  # no /proc on macOS
         for line in _CPU_INFO.read_text(encoding="utf-8", errors="replace").splitlines():
             key, _, value = line.partition(":")
-            match key.strip():
-                case "model name":
-                    name = value.strip()
-                case "flags" | "Features":
-                    flags = frozenset(value.split())
-                case "" if flags:
-                    break
-    return name or "unknown processor", flags
+            if key.strip() in names:
+                return value.strip()
+    return ""
+
+
+def _driver() -> str:
+    """Version of the GPU's driver, as its kernel module states it."""
+    with contextlib.suppress(OSError):
+        return _DRIVER.read_text(encoding="utf-8", errors="replace").strip()
+    return "unknown"

@@ -23,7 +23,7 @@ from torch.utils.data import TensorDataset, default_collate
 from btard.node.errors import ConfigError, DataError
 from btard.node.training.registry import TASKS
 from btard.node.training.sampling import Shards, drawing_from, generator_from
-from btard.node.training.task import BatchTransform, Layer, TaskContext, lay_out, state_dict, tame
+from btard.node.training.task import BatchTransform, Layer, TaskContext, lay_out, same_data, state_dict, tame
 
 STATISTICS_BATCHES = 8
 """Training batches from which running statistics are computed for an evaluation."""
@@ -103,10 +103,16 @@ class TrainedModule:
                 module.momentum = None  # averages over all batches; training keeps none of them
         self._buffers = {name: each.detach().clone() for name, each in self._model.named_buffers()}
         self.layout = layout_of(self.name, self._model)
+        self.buffers = frozenset(self._model.state_dict()) - {layer.name for layer in self.layout}
+        """Names in a state dictionary beside the parameters'."""
         self.dimension = self.layout[-1].stop
         self.classes, self._running = self._try_out()
         self.shards = Shards(self.train_size) if context.deal is None else context.deal(self._labels())
         self._evaluated: tuple[Tensor, Mapping[str, Tensor]] | None = None
+
+    def resized(self, batch_size: int) -> TrainedModule:
+        """The task with batches of another size."""
+        return same_data(self, batch_size)
 
     def initial(self, seed: int) -> Tensor:
         """What the model draws with the global generators seeded from `seed`, float32 `[D]`."""
@@ -142,14 +148,23 @@ class TrainedModule:
 
     def module(self, parameters_D: Tensor) -> nn.Module:
         """A new model with these parameters, set to evaluate; its buffers are those of an evaluation."""
-        with drawing_from(b"model", self.device):
-            model = self._declared.model().to(self.device)
+        model = self.blank()
         here_D = parameters_D.detach().clone().to(self.device)
         with torch.no_grad():
             values = {**state_dict(self.layout, here_D), **self._statistics(here_D)}
             for name, each in (*model.named_parameters(), *model.named_buffers()):
                 each.copy_(values[name])
-        return model.eval()
+        return model
+
+    def blank(self) -> nn.Module:
+        """A new model as its author draws it, set to evaluate."""
+        with drawing_from(b"model", self.device):
+            return self._declared.model().to(self.device).eval()
+
+    def examples(self, count: int) -> Any:
+        """Inputs of the first test items."""
+        with drawing_from(b"examples", self.device):
+            return self._batch(self._test, torch.arange(count) % self.test_size)[0]
 
     # --- one batch --------------------------------------------------------------------------------------------
 

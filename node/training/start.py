@@ -15,7 +15,7 @@ from btard.node.errors import DataError, WireError
 from btard.node.protocol.evidence.format import tensor_of
 from btard.node.protocol.state.state import parameters_digest
 from btard.node.storage.records import read_regular
-from btard.node.training.task import LARGEST_ENTRY, BatchTransform, Layer, Task
+from btard.node.training.task import LARGEST_ENTRY, BatchTransform, Layer, Resizable, Task
 
 FOLDER = "initial"
 
@@ -59,6 +59,14 @@ class StartedFrom:
         self.name, self.dimension, self.classes = task.name, task.dimension, task.classes
         self.layout: tuple[Layer, ...] = task.layout
         self.train_size, self.test_size = task.train_size, task.test_size
+        self.module = getattr(task, "module", None)
+        """A new module with given parameters, where the task has one."""
+        self.buffers: frozenset[str] = getattr(task, "buffers", frozenset())
+
+    def resized(self, batch_size: int) -> StartedFrom:
+        """The task with batches of another size, where it can have them."""
+        smaller = self._task.resized(batch_size) if isinstance(self._task, Resizable) else self._task
+        return StartedFrom(smaller, self._initial_D)
 
     def initial(self, seed: int) -> Tensor:
         """The given parameters, whatever the seed; a fresh tensor."""

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from copy import copy
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from btard.node.training.sampling import Shards
+
+T = TypeVar("T")
 
 Deal: TypeAlias = Callable[[Tensor], Shards]
 """Who draws from which of the training examples, from their labels int64 `[train_size]`."""
@@ -141,3 +144,18 @@ class Task(Protocol):
 
     def evaluate(self, parameters_D: Tensor, start: int, stop: int) -> int:
         """Number of correct predictions on the test items `[start, stop)`."""
+
+
+@runtime_checkable
+class Resizable(Task, Protocol):
+    """A task whose gradients need no more of it than `batch_size` to have smaller batches."""
+
+    def resized(self, batch_size: int) -> Task:
+        """The task, on the same data, with batches of another size; see `same_data`."""
+
+
+def same_data(task: T, batch_size: int) -> T:
+    """A shallow copy of a task that reads its attribute `batch_size` in each gradient, with another one."""
+    made = copy(task)
+    vars(made)["batch_size"] = batch_size
+    return made

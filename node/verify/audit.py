@@ -12,7 +12,7 @@ import io
 import os
 import zipfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,7 +21,7 @@ import torch
 from blake3 import blake3
 from torch import Tensor
 
-from btard.node.build import settings_of, task_of, tools_of
+from btard.node.build import environment_of, settings_of, task_of, tools_of
 from btard.node.config import RunConfig
 from btard.node.crypto import keys
 from btard.node.errors import BackendError, ConfigError, DataError, WireError
@@ -35,8 +35,8 @@ from btard.node.protocol.wire.digest import tensor_bytes
 from btard.node.protocol.wire.size_limits import view_bytes
 from btard.node.storage import records
 from btard.node.storage.records import JournalReader, read_regular, shown
-from btard.node.training.environment import Environment, difference, encoded, environment, pin, usable
-from btard.node.training.task import Layer, Task, state_dict
+from btard.node.training.environment import Environment, difference, encoded, pin, usable
+from btard.node.training.task import Task, state_dict
 
 _PARAMETERS_BYTES = 1 << 34
 """Largest parameter file where the data, and with it the task's dimension, is missing."""
@@ -131,7 +131,7 @@ def audit(run_dir: Path, data_directory: Path | None = None, imports: Sequence[P
     except BackendError as error:
         data_problem, lacking = str(error), "the run's arithmetic"
     told = [_read_journal(run_dir, member.id, genesis.run.peers) for member in genesis.members]
-    mine = environment(here.device, here.arithmetic)
+    mine = environment_of(here, task)
     check = _Check(run_dir, genesis, task, encoded(mine), told)
     findings = check.run()
     if data_problem is not None:
@@ -212,14 +212,15 @@ def save_model(
     run: RunConfig, data_directory: Path, parameters_file: Path, target: Path, imports: Sequence[Path] = (),
     digest: str | None = None,
 ) -> None:  # fmt: skip
-    """Save parameters as a state dictionary that `torch.load(weights_only=True)` reads; arguments as for `final`.
+    """Save a state dictionary that `torch.load(weights_only=True)` reads: parameters, then the buffers of the task's
+    module, if it has one; arguments as for `final`.
 
     Raises:
         DataError: the parameters cannot be read.
         BackendError: the file cannot be written.
     """
     task, parameters_D = final(run, data_directory, parameters_file, imports, digest)
-    tensors = state_dict(task.layout, parameters_D)
+    tensors = _tensors(task, parameters_D)
     temporary = target.with_suffix(".tmp")
     try:
         torch.save(tensors, temporary)
@@ -228,13 +229,22 @@ def save_model(
         raise BackendError(f"cannot write the model {target}: {error}; free the disk and run again") from error
 
 
-def model_problem(data: bytes, parameters_D: Tensor, layout: Sequence[Layer] | None) -> str | None:
-    """What is wrong with a saved model, None if it holds exactly these parameters.
+def _tensors(task: Task, parameters_D: Tensor) -> dict[str, Tensor]:
+    """The state dictionary of a task's model: its parameters in their order, and then the buffers that it names."""
+    tensors, buffers = state_dict(task.layout, parameters_D), getattr(task, "buffers", frozenset[str]())
+    if buffers:
+        found = task.module(parameters_D).state_dict()  # type: ignore[attr-defined]
+        tensors |= {name: each.cpu() for name, each in found.items() if name in buffers}
+    return tensors
+
+
+def model_problem(data: bytes, parameters_D: Tensor, task: Task | None) -> str | None:
+    """What is wrong with a saved model, None if it holds exactly these parameters, and buffers as they give them.
 
     Args:
         data: the file.
         parameters_D: float32 `[D]`.
-        layout: the task's tensors; None: not known here, their order alone counts.
+        task: None: not known here; the order of the parameters alone counts, and buffers are not looked at.
     """
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
@@ -246,16 +256,28 @@ def model_problem(data: bytes, parameters_D: Tensor, layout: Sequence[Layer] | N
         return f"it cannot be read: {type(error).__name__}: {shown(error)}"
     if not isinstance(tensors, dict) or not all(isinstance(each, Tensor) for each in tensors.values()):
         return "it is no dictionary of tensors"
-    if layout is not None:
-        named = {layer.name: (layer.shape, torch.float32) for layer in layout}
-        if {name: (tuple(each.shape), each.dtype) for name, each in tensors.items()} != named:
+    if task is not None:
+        wanted = _tensors(task, parameters_D)
+        if _kinds(tensors) != _kinds(wanted):
             return "its tensors are not those of the task"
-        tensors = {layer.name: tensors[layer.name] for layer in layout}
-    flat = [each.detach().flatten() for each in tensors.values() if each.dtype == torch.float32]
-    same = len(flat) == len(tensors) and sum(each.numel() for each in flat) == parameters_D.numel()
+        buffers = wanted.keys() - {layer.name for layer in task.layout}
+        # Computed here, perhaps with other kernels than where they were saved.
+        if not all(torch.allclose(tensors[name].double(), wanted[name].double(), 1e-3, 1e-4) for name in buffers):
+            return "its buffers are not those that its parameters give"
+        tensors = {layer.name: tensors[layer.name] for layer in task.layout}
+    left, flat = parameters_D.numel(), list[Tensor]()
+    for each in tensors.values():
+        if left > 0:
+            flat.append(each.detach().flatten())
+            left -= each.numel()
+    same = left == 0 and all(each.dtype == torch.float32 for each in flat)
     if not same or bytes(tensor_bytes(torch.cat(flat))) != bytes(tensor_bytes(parameters_D)):
         return "its values are not the certified parameters"
     return None
+
+
+def _kinds(tensors: Mapping[str, Tensor]) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+    return {name: (tuple(each.shape), each.dtype) for name, each in tensors.items()}
 
 
 def _here(run: RunConfig) -> RunConfig:
@@ -383,7 +405,7 @@ class _Check:
     def __init__(
         self, run_dir: Path, genesis: Genesis, task: Task | None, environment: bytes, told: Sequence[_Told]
     ) -> None:
-        self._run_dir, self._genesis, self._told = run_dir, genesis, told
+        self._run_dir, self._genesis, self._told, self._lacking = run_dir, genesis, told, task is None
         peers = genesis.run.peers
         self._dimension = task.dimension if task is not None else self._likely_dimension()
         self._evidence_bytes = (1 << 20) + 2 * view_bytes(peers) + 32 * self._dimension
@@ -414,14 +436,16 @@ class _Check:
 
     def difference(self, here: Environment) -> str | None:
         """What differs between this machine's environment and the one that a certified state says the run had; None:
-        nothing, or the run had no common one."""
+        nothing, or nothing that shows without the data, or the run had no common one."""
         state = self.verifier.elsewhere
         if state is None:
             return None
         told = (each for told in self._told for each in told.environments)
         # A node may say anything of itself: only facts that the certified digest covers are the run's.
         there = next((each for each in told if self.verifier.computed_in(state, encoded(each))), None)
-        return difference(here, there) if there is not None else "no journal here says which"
+        if there is None:
+            return "no journal here says which"
+        return difference(here, there) or (None if self._lacking else "other probes were taken: another release?")
 
     def _likely_dimension(self) -> int:
         """Without the task: what most nodes' final parameters have."""

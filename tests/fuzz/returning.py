@@ -16,7 +16,7 @@ import msgspec
 import torch
 from torch import Tensor
 
-from btard.node.build import Node, build_node
+from btard.node.build import Node, build_node, fingerprint_of
 from btard.node.config import NodeConfig, Plugin, RunConfig
 from btard.node.crypto.signing import Signer
 from btard.node.errors import WireError
@@ -41,7 +41,6 @@ from btard.node.protocol.state.state import Resumption
 from btard.node.protocol.state_sync.messages import Snapshot, decode_snapshot
 from btard.node.protocol.wire.encoding import decode_body, encode, signing_bytes
 from btard.node.protocol.wire.messages import Endorsed, Slot, View
-from btard.node.training.environment import fingerprint
 from btard.node.transport.envelope import seal, unseal
 from tests.fuzz.mutations import Source, flipped, key_of, mutate
 from tests.simulation.lies import LIES, signed
@@ -138,7 +137,9 @@ class Returning:
         cluster = tape.cluster
         config = NodeConfig("simulated", AWAY, RUN, cluster.members, "", "", "")
         secret = cluster.secrets[AWAY]
-        self.node = build_node(config, secret, cluster.task, fingerprint("cpu"), cluster.check, cluster.compute)
+        self.node = build_node(
+            config, secret, cluster.task, fingerprint_of(RUN, cluster.task), cluster.check, cluster.compute
+        )
         self.node.peer.restore(tape.at)
         self.signer = Signer(bytes.fromhex(cluster.secrets[LIAR].signing_seed))
         self.accused: set[int] = set()

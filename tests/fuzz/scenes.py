@@ -7,14 +7,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from btard.node.build import Node, build_node
+from btard.node.build import Node, build_node, fingerprint_of
 from btard.node.config import NodeConfig, Plugin, Role, RunConfig, Schedule
 from btard.node.crypto.keys import generate
 from btard.node.drivers.simulator import Simulation, cluster
 from btard.node.protocol.api.events import BulkArrived, Input, MessageArrived, Output
 from btard.node.protocol.wire.encoding import decode_body
 from btard.node.protocol.wire.messages import Outcome, Signed, View
-from btard.node.training.environment import fingerprint
 from btard.node.training.registry import build_task
 from btard.node.training.task import TaskContext
 
@@ -78,4 +77,4 @@ def fresh(scene: int) -> Node:
     """Peer 0 before its run."""
     task, members, secrets = world()
     config = NodeConfig(f"scene {scene}", 0, RUN, members, "", "", "")
-    return build_node(config, secrets[0], task, fingerprint("cpu"))
+    return build_node(config, secrets[0], task, fingerprint_of(RUN, task))

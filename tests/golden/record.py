@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from btard.node.training.environment import Environment, environment
+from btard.node.training.environment import Environment, encoded, environment
 from tests.golden.told import KINDS, Cells
 
 FILE = Path(__file__).parent / "golden.json"
@@ -56,7 +56,7 @@ def save(runs: dict[str, Cells], file: Path = FILE) -> None:
 
 def here(golden: Golden) -> bool:
     """True where bits are promised to be those of the record."""
-    return golden.environment == environment("cpu")
+    return encoded(golden.environment) == encoded(environment("cpu"))
 
 
 def first(golden: Golden, run: str, cells: Cells) -> Difference | None:

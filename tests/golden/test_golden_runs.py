@@ -72,13 +72,13 @@ def test_the_first_difference_is_named(cells: Cells) -> None:
 def test_another_processor_is_said_and_never_counted_as_equal(
     cells: Cells, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    elsewhere = msgspec.structs.replace(GOLDEN, environment=msgspec.structs.replace(GOLDEN.environment, processor="X"))
+    elsewhere = msgspec.structs.replace(GOLDEN, environment=msgspec.structs.replace(GOLDEN.environment, capability="X"))
     monkeypatch.setattr(record, "load", lambda: elsewhere)
 
     def plays(played: Cells) -> Callable[[], Cells]:
         return lambda: played
 
-    for kind, code, words in (("state", 0, "!!! BITS NOT CHECKED in 1 runs: processor"),
+    for kind, code, words in (("state", 0, "!!! BITS NOT CHECKED in 1 runs: kernels"),
                               ("course", 1, "seed 4: peer 1, step 2: course differs")):  # fmt: skip
         monkeypatch.setitem(RUNS, SEED, plays(changed(cells, "1", "2", kind)))  # type: ignore[arg-type]
         assert check([SEED]) == code

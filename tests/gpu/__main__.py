@@ -13,7 +13,7 @@ from tests.gpu.gradients import CASES, PEERS, at_once, distance
 def main() -> int:
     """Print one line per case; 1 if bits differed."""
     differing = 0
-    print(f"{environment.describe('cuda')}; {torch.cuda.get_device_properties(0).total_memory >> 30} GiB")
+    print(f"{environment.environment('cuda').device}; {torch.cuda.get_device_properties(0).total_memory >> 30} GiB")
     print(f"{'task, batch':58} {'CPU ms':>8} {'GPU ms':>8} {'six, ms':>8} {'MiB':>6}  distance GPU to CPU")
     for task, batch_size in CASES:
         (cpu,) = at_once(task, batch_size, "cpu", 1, 6)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from btard.node.build import settings_of, tools_of
+from btard.node.build import fingerprint_of, settings_of, tools_of
 from btard.node.config import Plugin, Role, RunConfig, Schedule
 from btard.node.crypto.keys import generate
 from btard.node.drivers.simulator import Observed, cluster
@@ -30,7 +30,6 @@ from btard.node.protocol.api.notices import (
 )
 from btard.node.protocol.evidence.verifier import Ground, Verifier
 from btard.node.protocol.state.state import Ban
-from btard.node.training.environment import fingerprint
 from btard.node.training.registry import build_task
 from btard.node.training.task import Task, TaskContext
 
@@ -174,7 +173,7 @@ def check_promises(story: Story, run: RunConfig, honest_lost: int) -> None:
 def check_evidence(story: Story, run: RunConfig, task: Task, seed: int) -> None:
     """Accountability: every ban's evidence, in every version that an honest peer wrote, verifies offline."""
     members, _ = generate(seed, run.peers)
-    settings = settings_of("simulated", run, members, task.dimension, fingerprint(run.device))
+    settings = settings_of("simulated", run, members, task.dimension, fingerprint_of(run, task))
     keys = tuple(bytes.fromhex(member.signing_key) for member in members)
     initial_D = task.initial(run.init_seed)
     ground = Ground(settings, tools_of(run), keys, initial_D, lambda p_D, xi: task.gradient(p_D, xi)[0])

@@ -12,7 +12,7 @@ from random import Random
 
 import torch
 
-from btard.node.build import Node, build_node
+from btard.node.build import Node, build_node, fingerprint_of
 from btard.node.config import NodeConfig
 from btard.node.crypto.keys import generate
 from btard.node.crypto.signing import Signer, verify
@@ -39,7 +39,6 @@ from btard.node.protocol.wire.encoding import encode_body, signing_bytes
 from btard.node.protocol.wire.messages import Body, Commit, Endorsed, Hello, Join, Phase, Signed, Slot, View
 from btard.node.storage.checkpointer import Checkpointer
 from btard.node.storage.disk import Disk
-from btard.node.training.environment import fingerprint
 from tests.simulation.hooked import Hooked
 from tests.simulation.lies import LIES
 from tests.simulation.stage import RUN_ID, Stage
@@ -73,7 +72,9 @@ class _Keeper(Checkpointer):
 
     def __init__(self, directory: Path, stage: Stage, me: int, disk: Disk, saved: dict[tuple[int, int], float]) -> None:
         members, _ = generate(stage.protocol_seed, stage.run.peers)
-        super().__init__(directory, genesis_digest(RUN_ID, stage.run, members), me, fingerprint(stage.run.device), disk)
+        super().__init__(
+            directory, genesis_digest(RUN_ID, stage.run, members), me, fingerprint_of(stage.run, stage.task), disk
+        )
         self._stage, self._saved = stage, saved
 
     def save(self, at: Resumption) -> None:
@@ -202,7 +203,7 @@ class Restarts:
             raise
         self._disks[peer], self._keepers[peer] = disk, checkpointer
         self._reach[peer] = at.state.step if at is not None else 0
-        print_ = fingerprint(stage.run.device)
+        print_ = fingerprint_of(stage.run, stage.task)
         config = NodeConfig(RUN_ID, peer, stage.run, members, "", "", "")
         compute = self._simulation._compute
         node = build_node(config, secrets[peer], stage.task, print_, self._check, compute, checkpointer)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from btard.node.build import Node, build_node, task_of
+from btard.node.build import Node, build_node, fingerprint_of, task_of
 from btard.node.config import NodeConfig, Plugin, Role, RunConfig
 from btard.node.crypto.keys import generate
 from btard.node.crypto.signing import verify
@@ -19,7 +19,6 @@ from btard.node.protocol.api.events import Input
 from btard.node.protocol.api.notices import Committed
 from btard.node.storage.checkpointer import Checkpointer
 from btard.node.storage.disk import Disk
-from btard.node.training.environment import fingerprint
 from tests.simulation.checkers import PROMISES
 from tests.simulation.checkers.cost import Cost
 from tests.simulation.stage import RUN_ID, play
@@ -52,7 +51,7 @@ class Cluster:
         """A node, from where it was if it is made again."""
         if me in self.keepers:
             self.keepers[me].close()
-        print_ = fingerprint(self.run.device)
+        print_ = fingerprint_of(self.run, self.task)
         genesis = genesis_digest(RUN_ID, self.run, self.members)
         checkpointer = self.keepers[me] = Checkpointer(self.where / str(me), genesis, me, print_, Disk(waits=False))
         config = NodeConfig(RUN_ID, me, self.run, self.members, "", "", "", role=self.roles.get(me))

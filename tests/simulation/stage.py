@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from btard.node.adversary.adversary import Adversary
-from btard.node.build import settings_of, tools_of
+from btard.node.build import fingerprint_of, settings_of, tools_of
 from btard.node.config import Role, RunConfig
 from btard.node.crypto.keys import generate
 from btard.node.drivers.simulator import Observed, Simulation, cluster
@@ -17,7 +17,6 @@ from btard.node.netem.links import LinkModel
 from btard.node.protocol.api.notices import PhaseEntered
 from btard.node.protocol.attempt.round import Round
 from btard.node.protocol.evidence.verifier import Ground
-from btard.node.training.environment import fingerprint
 from btard.node.training.registry import build_task
 from btard.node.training.task import Task, TaskContext
 
@@ -58,7 +57,7 @@ class Stage:
     def ground(self) -> Ground:
         """What a third party knows of this run."""
         members, _ = generate(self.protocol_seed, self.run.peers)
-        settings = settings_of(RUN_ID, self.run, members, self.task.dimension, fingerprint(self.run.device))
+        settings = settings_of(RUN_ID, self.run, members, self.task.dimension, fingerprint_of(self.run, self.task))
         return Ground(
             settings,
             tools_of(self.run),

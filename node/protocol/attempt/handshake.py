@@ -6,6 +6,7 @@ shows each of them another one, or none.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 
 from btard.node.protocol.roster import Roster
@@ -72,6 +73,12 @@ class Greeting:
             return ()
         ours = self._settings.fingerprint
         return tuple(peer for peer, (hello, _) in sorted(self._heard.items()) if hello.fingerprint != ours)
+
+    @property
+    def elsewhere(self) -> bytes:
+        """The fingerprint that most of the odd peers have."""
+        found = Counter(self._heard[peer][0].fingerprint for peer in self.odd)
+        return found.most_common(1)[0][0]
 
     @property
     def fingerprints(self) -> bytes:

@@ -86,9 +86,11 @@ class AttemptLifecycle:
         if not greeting.complete:
             return False
         if len(greeting.odd) > shared.state.roster.faults:
+            differs = shared.tools.explained(shared.settings.fingerprint, greeting.elsewhere)
             text = (
-                "computes in another environment than this peer, so gradients would not repeat bit for bit; "
-                "use the same hardware and versions, or set --recompute-tolerance"
+                "computes in another environment than this peer, so gradients would not repeat bit for bit"
+                f"{differs and f' ({differs})'}; use hardware and versions that compute the same, --arithmetic "
+                "portable, or --recompute-tolerance"
             )
             shared.halt(greeting.odd[0], text)
             return False

@@ -11,7 +11,7 @@ from btard.node.training.datasets import cifar10
 from btard.node.training.models import resnet
 from btard.node.training.registry import task
 from btard.node.training.sampling import Shards, generator_from, generator_from_int
-from btard.node.training.task import BatchTransform, TaskContext, tame
+from btard.node.training.task import BatchTransform, TaskContext, same_data, tame
 
 _PADDING = 4
 _CALIBRATION = 512
@@ -35,6 +35,10 @@ class Cifar10Resnet18:
         self.train_size, self.test_size = len(data.train_labels), len(data.test_labels)
         self._train_images, self._train_labels = data.train_images.to(self.device), data.train_labels.to(self.device)
         self._test_images, self._test_labels = data.test_images.to(self.device), data.test_labels.to(self.device)
+
+    def resized(self, batch_size: int) -> Cifar10Resnet18:
+        """The task with batches of another size."""
+        return same_data(self, batch_size)
 
     def initial(self, seed: int) -> Tensor:
         """Initial parameters drawn from `seed`, float32 `[D]`; see `resnet.initial`."""

@@ -10,7 +10,7 @@ from btard.node.training.datasets import mnist
 from btard.node.training.models import lenet
 from btard.node.training.registry import task
 from btard.node.training.sampling import Shards, generator_from, generator_from_int
-from btard.node.training.task import BatchTransform, TaskContext, state_dict, tame
+from btard.node.training.task import BatchTransform, TaskContext, same_data, state_dict, tame
 
 
 class MnistCnn:
@@ -38,6 +38,10 @@ class MnistCnn:
         self.shards = shards
         self._test_images = data.test_images.to(self.device)
         self._test_labels = data.test_labels.to(self.device)
+
+    def resized(self, batch_size: int) -> MnistCnn:
+        """The task with batches of another size."""
+        return same_data(self, batch_size)
 
     def initial(self, seed: int) -> Tensor:
         """Initial parameters drawn from `seed`, float32 `[D]`; see `lenet.initial`."""

@@ -8,7 +8,7 @@ from torch import Tensor
 from btard.node.errors import ConfigError
 from btard.node.training.registry import task
 from btard.node.training.sampling import generator_from, generator_from_int
-from btard.node.training.task import BatchTransform, Layer, TaskContext, lay_out, tame
+from btard.node.training.task import BatchTransform, Layer, TaskContext, lay_out, same_data, tame
 
 NEAR = 0.1  # a coordinate counts as correct within this distance of its optimum
 ENDLESS = 2**31
@@ -32,6 +32,10 @@ class Quadratic:
         self.layout: tuple[Layer, ...] = lay_out((name, (size,)) for name, size in
                                                  (("first", split), ("second", dimension - split)) if size)  # fmt: skip
         self.target_D = torch.randn(dimension, generator=generator_from_int(dimension, "quadratic target"))
+
+    def resized(self, batch_size: int) -> Quadratic:
+        """The task with batches of another size."""
+        return same_data(self, batch_size)
 
     def initial(self, seed: int) -> Tensor:
         """Standard normal parameters, float32 `[D]`."""

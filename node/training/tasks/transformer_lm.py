@@ -14,7 +14,7 @@ from btard.node.training import datasets
 from btard.node.training.models import transformer
 from btard.node.training.registry import task
 from btard.node.training.sampling import generator_from, generator_from_int
-from btard.node.training.task import BatchTransform, TaskContext, tame
+from btard.node.training.task import BatchTransform, TaskContext, same_data, tame
 
 TEXT = Path(datasets.__file__).parent / "texts" / "alice.txt"
 _TEST_SHARE = 0.1
@@ -53,6 +53,10 @@ class TransformerLm:
         places = torch.arange(windows)[:, None] * context + torch.arange(context)
         self._test_inputs, self._test_targets = test[places].to(self.device), test[places + 1].to(self.device)
         self.train_size, self.test_size = len(train) - context, windows * context
+
+    def resized(self, batch_size: int) -> TransformerLm:
+        """The task with batches of another size."""
+        return same_data(self, batch_size)
 
     def initial(self, seed: int) -> Tensor:
         """Initial parameters drawn from `seed`, float32 `[D]`; see `transformer.initial`."""

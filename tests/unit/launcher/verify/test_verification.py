@@ -694,8 +694,8 @@ def test_data_that_has_moved_is_found_in_this_machines_folder(
 
 def elsewhere(monkeypatch: pytest.MonkeyPatch, **facts: Any) -> None:
     """This machine, with another value of some fact of its environment."""
-    real = audit.environment
-    monkeypatch.setattr(audit, "environment", lambda *given: msgspec.structs.replace(real(*given), **facts))
+    real = audit.environment_of
+    monkeypatch.setattr(audit, "environment_of", lambda *given: msgspec.structs.replace(real(*given), **facts))
 
 
 def differences(found: Verdict) -> list[str]:
@@ -708,14 +708,22 @@ def test_another_environment_is_named_by_what_differs(run_dir: Path, monkeypatch
     elsewhere(monkeypatch, torch="2.99.0")
     found = verify(run_dir)
     assert (found.code, found.failed) == (0, [])
-    assert differences(found) == [f"torch 2.99.0 here, {torch.__version__} there; processor equal"]
+    assert differences(found) == [f"torch 2.99.0 here, {torch.__version__} there; all probes equal"]
     assert len(unproven_bans(found)) == 1
     assert " (1 of them for lack of a recomputation), 0 wrong" in found.lines[-1]
     assert "recompute where nothing differs" in found.lines[-2]
-    elsewhere(monkeypatch, torch=str(torch.__version__), processor="an abacus", capability="none", probe="")
-    (text,) = differences(verify(run_dir))
-    assert text.startswith("processor an abacus (")
-    assert ", instructions" not in text and "; instructions none (" in text and text.endswith("; torch equal")
+
+
+def test_a_processor_by_another_name_is_none(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    elsewhere(monkeypatch, processor="an abacus")
+    found = verify(run_dir)
+    assert differences(found) == [] and unproven_bans(found) == []
+
+
+def test_what_a_probe_gives_elsewhere_is_named(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    elsewhere(monkeypatch, capability="none", probes=(("the update of sgd", "0"), ("the aggregate of krum", "1")))
+    kernels = torch.backends.cpu.get_cpu_capability()
+    assert differences(verify(run_dir)) == [f"kernels none here, {kernels} there; the update of sgd, differs"]
 
 
 def test_only_an_environment_that_is_certified_is_the_runs(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -731,7 +739,7 @@ def test_only_an_environment_that_is_certified_is_the_runs(run_dir: Path, monkey
 
     everywhere(run_dir, lambda record: lies(record) if record["node"] in (0, 1) else record)
     everywhere(run_dir, lambda record: junk(record) if record["node"] == 2 else record)
-    assert differences(verify(run_dir)) == [f"torch 2.99.0 here, {torch.__version__} there; processor equal"]
+    assert differences(verify(run_dir)) == [f"torch 2.99.0 here, {torch.__version__} there; all probes equal"]
     everywhere(run_dir, lambda record: lies(record) if "facts" in record else record)
     assert differences(verify(run_dir)) == ["no journal here says which"]
 

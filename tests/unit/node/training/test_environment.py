@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from typing import Any
 
 import msgspec
 import pytest
@@ -12,6 +13,7 @@ import torch
 
 from btard.node.errors import BackendError
 from btard.node.training import environment
+from tests.portable.small import printed
 
 FINGERPRINT = "import sys; from btard.node.training import environment as e; e.pin('cpu'); sys.stdout.buffer.write({})"
 
@@ -56,10 +58,11 @@ def test_another_library_switch_is_another_fingerprint(variable: tuple[str, str]
     assert changed != environment.fingerprint("cpu")
 
 
-def test_description_is_one_line_that_names_the_version() -> None:
-    line = environment.describe()
-    assert "\n" not in line
-    assert torch.__version__ in line
+def test_what_a_processor_is_called_is_known_and_no_part_of_the_fingerprint() -> None:
+    here = environment.environment("cpu")
+    assert here.processor
+    assert environment.encoded(msgspec.structs.replace(here, processor="an abacus")) == environment.encoded(here)
+    assert here.processor.encode() not in environment.encoded(here)
 
 
 def test_a_missing_gpu_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,13 +116,39 @@ def test_a_gradient_loads_nothing_of_torchs_compiler() -> None:
 
 @pytest.mark.parametrize("variables", [{}, {"MKL_CBWR": "COMPATIBLE", "ATEN_CPU_CAPABILITY": "default"}])
 def test_portable_arithmetic_has_one_fingerprint_under_every_library_switch(variables: dict[str, str]) -> None:
-    here = environment.environment("cpu", "portable")
-    assert (here.processor, here.torch, here.instructions) == ("", "", ())
-    seen = in_another_process("e.torch.set_num_threads(2) or e.fingerprint('cpu', 'portable')", variables)
-    assert seen == environment.encoded(here) != environment.fingerprint("cpu")
+    here = printed()
+    code = "__import__('tests.portable.small').portable.small.printed()"
+    assert in_another_process(f"e.torch.set_num_threads(2) or {code}", variables) == here
+    assert b"gradient of mnist_cnn, probe 3" in here and b"torch" not in here
 
 
-def test_what_differs_in_portable_arithmetic_is_no_processor() -> None:
-    here = environment.environment("cpu", "portable")
-    there = msgspec.structs.replace(here, probe="0")
-    assert environment.difference(here, there) == "the bits of a small computation in portable arithmetic"
+HERE = environment.Environment(
+    torch="2.14", instructions=("avx",), capability="AVX512", probes=(("gradient of t, probe 2", "1"), ("update", "2"))
+)
+
+
+@pytest.mark.parametrize(
+    ("facts", "words"),
+    [
+        ({"capability": "AVX2"}, "kernels AVX512 here, AVX2 there; all probes equal"),
+        ({"probes": (("gradient of t, probe 2", "0"), ("update", "2"))}, "gradient of t, probe 2, differs"),
+        ({"probes": (), "torch": "2.13"}, "torch 2.14 here, 2.13 there"),
+        ({"processor": "an abacus"}, ""),
+        ({"probes": (("update", "2"),)}, ""),
+    ],
+)
+def test_what_differs_is_named(facts: dict[str, Any], words: str) -> None:
+    assert environment.difference(HERE, msgspec.structs.replace(HERE, **facts)) == words
+
+
+@pytest.mark.parametrize(
+    ("sent", "words"),
+    [
+        (environment.encoded(msgspec.structs.replace(HERE, torch="\x1b[2J\n")), "torch 2.14 here, ?[2J? there"),
+        (b"another machine", "its fingerprint cannot be read: another release?"),
+        (b"\xff{", "its fingerprint cannot be read: another release?"),
+        (b'{"torch":7}', "its fingerprint cannot be read: another release?"),
+    ],
+)
+def test_what_a_peer_sent_may_be_anything(sent: bytes, words: str) -> None:
+    assert environment.explained(environment.encoded(HERE), sent).removesuffix("; all probes equal") == words

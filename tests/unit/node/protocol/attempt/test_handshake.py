@@ -16,6 +16,11 @@ from tests.fuzz.scenes import ATTACKER, recorded
 GREETINGS = [event for event in recorded(0)[:3] if isinstance(event, MessageArrived)]
 
 
+def test_a_refusal_names_what_differs() -> None:
+    (halt,) = (output for output in begin((1, 2), ()) if isinstance(output, Halted))
+    assert "(its fingerprint cannot be read: another release?); use hardware" in str(halt)
+
+
 def begin(odd: tuple[int, ...], silent: tuple[int, ...]) -> list[Output]:
     """What peer 0 of four answers when `odd` say another environment and `silent` nothing before the deadline."""
     arena = Arena(0, 0)
