@@ -48,25 +48,27 @@ SHARED = (
 )
 """What forks find imported."""
 
-OWN_TESTS = {
-    "btard.node.protocol.disputes.dispute": ("tests/simulation/test_protocol_disputes.py",),
-    "btard.node.protocol.adjudication.charges": ("tests/unit/node/protocol/adjudication/test_charges.py",),
-    "btard.node.protocol.disputes.dolev_strong": ("tests/simulation/test_protocol_disputes.py",),
-    "btard.node.protocol.adjudication.complaints": ("tests/unit/node/protocol/adjudication/test_complaints.py",),
-    "btard.node.protocol.evidence.format": ("tests/unit/node/protocol/evidence/test_verifier.py",),
-    "btard.node.protocol.adjudication.accusations": ("tests/unit/node/protocol/adjudication/test_charges.py",),
-    "btard.node.protocol.state_sync.probation": ("tests/unit/node/protocol/state_sync/test_probation.py",),
-    "btard.node.protocol.evidence.verifier": ("tests/unit/node/protocol/evidence/test_verifier.py",),
-    "btard.node.protocol.evidence.replay": ("tests/unit/node/protocol/evidence/test_verifier.py",),
+_DISPUTES = "tests/simulation/test_protocol_disputes.py"
+_EVIDENCE = "tests/unit/node/protocol/evidence/test_verifier.py"
+SAMPLED: dict[str, tuple[str, ...]] = {
+    "btard.node.protocol.adjudication.accusations": (),
+    "btard.node.protocol.adjudication.case": (),
+    "btard.node.protocol.adjudication.charges": (),
+    "btard.node.protocol.adjudication.complaints": (),
+    "btard.node.protocol.adjudication.omission": (),
+    "btard.node.protocol.adjudication.verdict": (),
     "btard.node.protocol.attempt.phases": ("tests/simulation/test_protocol_attacks.py",),
-    "btard.node.protocol.adjudication.omission": ("tests/unit/node/protocol/adjudication/test_omission.py",),
-    "btard.node.protocol.attempt.transcript": ("tests/unit/node/protocol/attempt/test_transcript.py",),
-    "btard.node.protocol.adjudication.case": ("tests/unit/node/protocol/adjudication/test_case.py",),
-    "btard.node.protocol.adjudication.verdict": ("tests/unit/node/protocol/adjudication/test_verdict.py",),
-    "btard.node.protocol.disputes.resolution": ("tests/simulation/test_protocol_disputes.py",),
-    "btard.node.verify.audit": ("tests/unit/node/verify/test_audit.py",),
+    "btard.node.protocol.attempt.transcript": (),
+    "btard.node.protocol.disputes.dispute": (_DISPUTES,),
+    "btard.node.protocol.disputes.dolev_strong": (_DISPUTES,),
+    "btard.node.protocol.disputes.resolution": (_DISPUTES,),
+    "btard.node.protocol.evidence.format": (_EVIDENCE,),
+    "btard.node.protocol.evidence.replay": (_EVIDENCE,),
+    "btard.node.protocol.evidence.verifier": (),
+    "btard.node.protocol.state_sync.probation": (),
+    "btard.node.verify.audit": (),
 }
-"""Certificates, disputes, verdicts, omissions and `verify`, each with the tests that are its own."""
+"""Certificates, disputes, verdicts, omissions and `verify`, with tests that are theirs beside those of their name."""
 
 
 # --- mutants ----------------------------------------------------------------------------------------------------
@@ -125,6 +127,12 @@ def path_of(module: str) -> Path:
     """Where the module lies."""
     path = ROOT / Path(*module.split("."))
     return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
+
+def own_tests(module: str) -> tuple[str, ...]:
+    """The test module of its name, and what else is its own."""
+    path = ROOT / "tests" / "unit" / Path(*module.split(".")[1:])
+    return (str(path.with_name(f"test_{path.name}.py").relative_to(ROOT)), *SAMPLED[module])
 
 
 def changes(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
@@ -367,7 +375,7 @@ class Row:
 
 def sample(seed: int, count: int, modules: Sequence[str]) -> list[Mutant]:
     """The first `count` of all mutants in the order that a seed draws, those of the modules wanted."""
-    everything = [mutant for module in sorted(OWN_TESTS) for mutant in places(module)]
+    everything = [mutant for module in SAMPLED for mutant in places(module)]
     Random(seed).shuffle(everything)
     return [mutant for mutant in everything if mutant.module in modules][:count]
 
@@ -406,7 +414,7 @@ def run_sample(wanted: Sequence[Mutant], record: Path, again: bool, minutes: flo
             continue
         if time.monotonic() > end_s:
             break
-        tests = OWN_TESTS[mutant.module]
+        tests = own_tests(mutant.module)
         if mutant.module not in checked:
             warm(mutant.module, tests)
             checked.add(mutant.module)
@@ -439,7 +447,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         return mutants.run_table()
     names = [name for name in given.modules.split(",") if name]
-    modules = [module for module in OWN_TESTS if not names or module.split(".")[-1] in names]
+    modules = [module for module in SAMPLED if not names or module.split(".")[-1] in names]
     return run_sample(sample(given.seed, given.sample, modules), given.record, given.again, given.minutes) and 1
 
 

@@ -124,6 +124,10 @@ def remove(path: str) -> Callable[[Path], None]:
     return lambda where: next(iter(sorted(where.glob(path)))).unlink()
 
 
+def without(word: str) -> Callable[[str], str]:
+    return lambda text: "".join(line for line in text.splitlines(keepends=True) if word not in line)
+
+
 def swap(old: str, new: str) -> Callable[[str], str]:
     return lambda text: text.replace(old, new, 1)
 
@@ -146,6 +150,13 @@ def test_one_change_is_noticed(damage: Callable[[Path], None], run_dir: Path) ->
     found = bad(check_run(run_dir))
     assert found
     assert all(finding.explanation and finding.subject for finding in found)
+
+
+def test_an_end_without_its_record_is_struck(run_dir: Path) -> None:
+    edit("nodes/3/journal.jsonl", without('"finished"'))(run_dir)
+    found = {each.subject: (each.kind, each.explanation) for each in bad(check_run(run_dir))}
+    struck = ("struck", "nodes/3/journal.jsonl has no 'finished' record")
+    assert found == {"nodes/3/parameters.f32": struck, "nodes/3/certificate": struck}
 
 
 def test_a_record_that_is_no_text_does_not_keep_a_run_from_being_verified(run_dir: Path) -> None:
