@@ -182,8 +182,11 @@ def difference(here: Environment, there: Environment) -> str:
         "matmul precision": lambda facts: facts.matmul_precision,
     }
     facts = {name: (show(here), show(there)) for name, show in named.items()}
-    found = [f"{name} {mine or 'none'} here, {theirs or 'none'} there"
-             for name, (mine, theirs) in facts.items() if mine != theirs]  # fmt: skip
+    found = [
+        f"{name} {mine or 'none'} here, {theirs or 'none'} there"
+        for name, (mine, theirs) in facts.items()
+        if mine != theirs
+    ]
     mine, theirs = dict(here.probes), dict(there.probes)
     both = [name for name in mine if name in theirs]
     unequal = [f"{name}, differs" for name in both if mine[name] != theirs[name]]
