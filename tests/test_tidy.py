@@ -35,6 +35,7 @@ ONE_IMPORTER: Mapping[str, tuple[str, ...]] = {
         "btard.launcher.export.tensorboard_logs", "btard.launcher.figures.timeline",
     ),
     "a command or a process, which its importer starts": (
+        "btard.node.kernels.building",
         "btard.node.baselines.comparison", "btard.node.metrics.healthcheck", "btard.node.plugins.check", "btard.launcher.bench.command",
         "btard.launcher.bench.worker", "btard.launcher.cli.main", "btard.launcher.run.cleaning", "btard.launcher.cli.ending", "btard.launcher.cli.doctor",
         "btard.launcher.cli.commands", "btard.launcher.report.command", "btard.launcher.sweep.command",

@@ -183,7 +183,10 @@ def _run_of(path: Path) -> RunConfig:
     experiment = resolved.experiment
     # What this machine has says nothing of the others'.
     device = "cpu" if experiment.device == "auto" else experiment.device
-    return plan.make(msgspec.structs.replace(experiment, device=device)).run
+    arithmetic = experiment.arithmetic
+    if arithmetic == "auto" and device == "cpu":
+        arithmetic = plan.portably(experiment.run_config("cpu")).arithmetic
+    return plan.make(msgspec.structs.replace(experiment, device=device, arithmetic=arithmetic)).run
 
 
 def _shown(owner: Identity, genesis: Genesis, me: int) -> Iterator[str]:

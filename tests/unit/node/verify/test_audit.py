@@ -280,9 +280,14 @@ def test_a_saved_model_is_that_of_the_parameters(
 
 
 def with_buffers(**changed: Tensor) -> dict[str, Tensor]:
-    return {"0.weight": VALUES_D[:2], "0.bias": VALUES_D[2:4], "0.running_mean": torch.zeros(2),
-            "0.running_var": torch.ones(2), "0.num_batches_tracked": torch.tensor(0),
-            **{f"0.{name}": each for name, each in changed.items()}}  # fmt: skip
+    return {
+        "0.weight": VALUES_D[:2],
+        "0.bias": VALUES_D[2:4],
+        "0.running_mean": torch.zeros(2),
+        "0.running_var": torch.ones(2),
+        "0.num_batches_tracked": torch.tensor(0),
+        **{f"0.{name}": each for name, each in changed.items()},
+    }
 
 
 @pytest.mark.parametrize(
