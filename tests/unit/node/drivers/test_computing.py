@@ -139,7 +139,7 @@ def test_an_end_drops_what_is_under_way_and_what_waits(monkeypatch: pytest.Monke
 
 ENDS = """
 import sys, threading, torch
-from btard.node.__main__ import _leave
+from btard.node.__main__ import leave
 from btard.node.drivers.computing import Computing
 begun = threading.Event()
 def long():
@@ -151,7 +151,7 @@ made.submit(long, print)
 begun.wait()
 made.close()
 print("out")
-_leave(7)
+leave(7)
 """
 
 

@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from btard.node.build import Node, build_node, task_of
+from btard.node.build import Node, build_node, fingerprint_of, task_of
 from btard.node.config import Endpoint, NodeConfig, Plugin, Role, RunConfig, Schedule
 from btard.node.crypto.keys import generate
 from btard.node.drivers.realtime import Driver
@@ -29,7 +29,6 @@ from btard.node.protocol.wire.messages import Phase, Signed
 from btard.node.storage.checkpointer import Checkpointer
 from btard.node.storage.disk import Disk
 from btard.node.storage.durability import DurableMachine
-from btard.node.training.environment import fingerprint
 from btard.node.training.task import Task
 from btard.node.transport.arrivals import Arrival, ControlArrival
 from btard.node.transport.envelope import seal
@@ -48,7 +47,7 @@ def nodes(run: RunConfig, roles: Mapping[int, Role], run_id: str) -> list[Node]:
     task = task_of(run, Path("unused"))
     return [
         build_node(NodeConfig(run_id, me, run, members, "", "", "", role=roles.get(me)), secrets[me], task,
-                   fingerprint(run.device))
+                   fingerprint_of(run, task))
         for me in range(run.peers)
     ]  # fmt: skip
 
