@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 import msgspec
@@ -97,22 +98,33 @@ def approve(directory: Path, genesis_file: Path, yes: bool) -> None:
 @click.option("--genesis", "genesis_file", metavar="FILE", type=_PATH, help="the genesis [the one approved, in DIR]")
 @click.option("--listen", metavar="URL,URL", help="what to bind [all of this host's addresses, at the ports proposed]")
 @click.option("--wait", metavar="TIME", default="180s", show_default=True, help="longest wait for the other peers")
+@click.option("--grace", metavar="TIME", default="60s", show_default=True, help="how much of it for the last f of them")
 @click.option("--data-dir", metavar="DIR", help="where data sets lie [~/.cache/btard/data]")
 @click.option(
     "--import", "imports", metavar="FILE.py", multiple=True, type=_PATH, help="file that the run was made with"
 )
-@click.option("--metrics", metavar="HOST:PORT", help="serve /metrics there")
+@click.option("--http", metavar="HOST:PORT", help="serve /metrics and this peer's public files, /files, there")
+@click.option(
+    "--evaluate",
+    type=click.Choice(["slice", "whole"]),
+    default="slice",
+    show_default=True,
+    help="of the test set, at each evaluation: this peer's share, or all of it",
+)
+@click.option("--stay", is_flag=True, help="after the end, answer and serve until SIGTERM")
 def run_peer(
     directory: Path,
     approvals: tuple[Path, ...],
     genesis_file: Path | None,
     listen: str | None,
     wait: str,
+    grace: str,
     data_dir: str | None,
     imports: Sequence[Path],
-    metrics: str | None,
+    **chosen: Any,
 ) -> int:
-    """Take part in a run, from the start or where this peer left off; exit code 0 once it has finished.
+    """Take part in a run, from the start or where this peer left off; exit code 0 once it has finished, and at once
+    where it had.
 
     No step is taken before all members' approvals are here: those in files named, those of an earlier start, and those
     that the others bring.
@@ -136,8 +148,10 @@ def run_peer(
         endpoint(listen, "--listen") if listen is not None else _everywhere(genesis.proposals[peer].address),
         data.directory(data_dir or os.environ.get("BTARD_DATA_DIR")),
     )
-    chosen = {"wait_s": syntax.seconds(wait), "imports": tuple(str(path.absolute()) for path in imports)}
-    return worker.run(msgspec.structs.replace(config, metrics=metrics, **chosen))
+    http = chosen.pop("http")
+    chosen |= {"metrics": http, "files": http is not None, "imports": tuple(str(path.absolute()) for path in imports)}
+    chosen |= {"wait_s": syntax.seconds(wait), "grace_s": syntax.seconds(grace)}
+    return worker.run(msgspec.structs.replace(config, **chosen))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

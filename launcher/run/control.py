@@ -19,6 +19,8 @@ from btard.launcher.monitor.state import UNFINISHED, RunState
 from btard.launcher.run import summary
 from btard.launcher.run.run_directory import RunRecord, read_record
 from btard.node.errors import BackendError, ConfigError
+from btard.node.genesis.genesis import read_genesis
+from btard.node.storage import process_lock
 
 if TYPE_CHECKING:
     from btard.launcher.containers.engine import Project
@@ -71,6 +73,8 @@ def status(run_dir: Path) -> list[str]:
     Raises:
         ConfigError: it is no run directory.
     """
+    if of_peers(run_dir):
+        return _status_of_peers(run_dir)
     record = read_record(run_dir)
     roles = {int(peer) for peer in record.roles}
     state = RunState(record.run.peers, frozenset(roles))
@@ -84,6 +88,33 @@ def status(run_dir: Path) -> list[str]:
         role = "attacker" if node.node in roles else "honest"
         step = f"step {node.step}" if node.step >= 0 else "no step yet"
         rows.append(f"node {node.node}  {role:8}  {node.out or stands:9}  {step}{accuracy}")
+    return [head, *rows, *(f"warning: {problem}" for problem in problems)]
+
+
+def of_peers(run_dir: Path) -> bool:
+    """True of a peer's own directory, or of peers' files that were collected: no launcher has made it."""
+    return (run_dir / "genesis.json").exists() and not (run_dir / "run.json").exists()
+
+
+def _status_of_peers(run_dir: Path) -> list[str]:
+    """The same of peers whose files lie here, each by its own word."""
+    genesis = read_genesis(run_dir)
+    run, state = genesis.run, RunState(genesis.run.peers)
+    problems = watch.fold(run_dir, state, run.steps)
+    rows = [f"step {state.step} of {run.steps}" if state.step >= 0 else "no step yet"]
+    for node in state.nodes.values():
+        folder = run_dir / "nodes" / str(node.node)
+        if not (folder / "journal.jsonl").exists():
+            continue
+        alive = process_lock.alive(folder)
+        # A copy of another host's files has no lock: how its process is, nothing here says.
+        over = process_lock.began(folder) and not alive
+        stands = "stopped" if over and node.state in UNFINISHED else node.state
+        accuracy = "" if node.accuracy is None else f"  accuracy {node.accuracy:.4f}"
+        step = f"step {node.step}" if node.step >= 0 else "no step yet"
+        rows.append(f"peer {node.node}  {stands:9}  {step}{accuracy}{'  (running)' if alive else ''}")
+    rows += [f"peer {ban.peer}  {ban.standing} at step {ban.step}" for _, ban in sorted(state.bans.items())]
+    head = f"run {genesis.run_id} of {run.peers} owners, as the peers in {run_dir} tell"
     return [head, *rows, *(f"warning: {problem}" for problem in problems)]
 
 

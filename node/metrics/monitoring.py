@@ -6,6 +6,7 @@ Without it nothing is imported, allocated or asked for at each step.
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from btard.node.config import NodeConfig
@@ -63,8 +64,10 @@ def start(config: NodeConfig, transport: Transport, journal: Journal) -> Monitor
         return Monitoring()
     from btard.node.metrics.http import MetricsEndpoint
     from btard.node.metrics.worker_metrics import MetricsRecorder
+    from btard.node.storage.public_files import PublicFiles
 
     meter = MetricsRecorder(config, transport)
-    exposition = MetricsEndpoint(config.metrics, meter.registry)
+    files = PublicFiles(Path(config.directory).parent.parent, config.node) if config.files else None
+    exposition = MetricsEndpoint(config.metrics, meter.registry, files)
     journal.append("metrics", address=exposition.address)
     return Monitoring(meter, exposition)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import select
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
+from pathlib import Path
 from threading import enumerate as threads
 from time import monotonic
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import pytest
 from prometheus_client import CollectorRegistry, Gauge
@@ -15,6 +19,7 @@ from prometheus_client import CollectorRegistry, Gauge
 from btard.node.config import split_address
 from btard.node.metrics import http
 from btard.node.metrics.http import HEAD_BYTES, THREADS, MetricsEndpoint
+from btard.node.storage.public_files import PublicFiles
 from tests.scraping import scrape
 
 WATCHDOG_S = 30.0
@@ -165,3 +170,59 @@ def test_it_goes_on_after_clients_that_come_and_go(served: MetricsEndpoint) -> N
     served.close()
     with pytest.raises(OSError, match="refused"):
         client(served)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Iterator[str]:
+    """The address of a node that serves its files."""
+    (tmp_path / "nodes/1").mkdir(parents=True)
+    (tmp_path / "nodes/1/journal.jsonl").write_bytes(bytes(range(200)))
+    (tmp_path / "secrets.json").write_text("secret")
+    with closing(MetricsEndpoint("127.0.0.1:0", CollectorRegistry(), PublicFiles(tmp_path, 1))) as served:
+        yield f"http://{served.address}"
+
+
+@pytest.mark.parametrize(
+    ("asked", "status", "wanted"),
+    [
+        (None, 200, bytes(range(200))),
+        ("bytes=0-9", 206, bytes(range(10))),
+        ("bytes=150-", 206, bytes(range(150, 200))),
+        ("bytes=150-10000", 206, bytes(range(150, 200))),
+        ("bytes=200-", 416, None),
+        ("bytes=7-3", 416, None),
+        ("bytes=-5", 200, bytes(range(200))),
+        ("lines=1-2", 200, bytes(range(200))),
+    ],
+)
+def test_files_are_served_whole_and_in_ranges(files: str, asked: str | None, status: int, wanted: bytes | None) -> None:
+    request = Request(f"{files}/files/nodes/1/journal.jsonl", headers={} if asked is None else {"Range": asked})
+    try:
+        with urlopen(request, timeout=WATCHDOG_S) as answer:
+            assert (answer.status, answer.read()) == (status, wanted)
+            if status == 206 and wanted is not None:
+                assert answer.headers["Content-Range"] == f"bytes {wanted[0]}-{wanted[-1]}/200"
+    except HTTPError as error:
+        assert (error.code, wanted) == (status, None)
+
+
+def test_the_list_names_what_is_public_and_nothing_else_is_served(files: str, served: MetricsEndpoint) -> None:
+    with urlopen(f"{files}/files", timeout=WATCHDOG_S) as answer:
+        assert json.load(answer) == [{"name": "nodes/1/journal.jsonl", "size": 200}]
+    hidden = (
+        f"{files}/files/secrets.json",
+        f"{files}/files/nodes/1/../../secrets.json",
+        f"{files}/files/",
+        f"{files}/x",
+    )
+    for url in (*hidden, f"http://{served.address}/files", f"http://{served.address}/files/genesis.json"):
+        with pytest.raises(HTTPError, match="404"):
+            urlopen(url, timeout=WATCHDOG_S)
+
+
+def test_files_do_not_count_as_scrapes(tmp_path: Path) -> None:
+    with closing(MetricsEndpoint("127.0.0.1:0", CollectorRegistry(), PublicFiles(tmp_path, 1))) as served:
+        served.end()
+        with urlopen(f"http://{served.address}/files", timeout=WATCHDOG_S) as answer:
+            assert answer.read() == b"[]"
+        assert not served.scraped_ever and not select.select([served.last_scrape], [], [], 0)[0]

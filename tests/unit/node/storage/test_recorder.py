@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import cast
 
+import msgspec
 import pytest
 import torch
 from blake3 import blake3
@@ -131,6 +132,15 @@ def test_each_peer_evaluates_its_slice(
     assert [(record["step"], record["correct"], record["count"]) for record in found] == [
         (step, task.evaluate(PARAMETERS_D, *slice_), slice_[1] - slice_[0])
     ]
+
+
+def test_a_peer_that_is_asked_to_evaluates_the_whole_test_set(bench: Bench) -> None:
+    task, own = task_of(RUN, bench.run_dir), msgspec.structs.replace(bench.config, evaluate="whole")
+    told = list[tuple[int, int]]()
+    recorder = Recorder(own, bench.journal, task, bench.transport)
+    recorder.evaluated = lambda correct, count: told.append((correct, count))
+    recorder.observe(committed(2, (1, 2)))
+    assert told == [(task.evaluate(PARAMETERS_D, 0, task.test_size), task.test_size)]
 
 
 def test_the_slices_cover_every_item_once() -> None:
