@@ -3,7 +3,7 @@
 PYTHON ?= python3
 export OMP_NUM_THREADS = 1
 
-.PHONY: help install check check-all tools lint types layers test test-fast golden model gpu explore soak \
+.PHONY: help install check check-all tools lint types layers test test-fast golden model gpu hosts explore soak \
   soak-sockets fuzz format compose docs
 
 help:            ## this list
@@ -30,7 +30,7 @@ types:           ## mypy --strict
 layers:          ## import-linter: dependencies point one way
 	$(PYTHON) -c 'from importlinter.cli import lint_imports_command as run; run()' --no-logo
 
-QUICK = not sockets and not slow and not containers and not gpu
+QUICK = not sockets and not slow and not containers and not gpu and not hosts
 WORKERS ?= logical
 test:            ## unit, paper, property, simulation and multi-process tests, on all processors (WORKERS=0: on one)
 	$(PYTHON) -m pytest -n $(WORKERS) --dist loadfile
@@ -46,6 +46,9 @@ model:           ## spin searches every run of the model of agreement, and refut
 
 gpu:             ## what only a GPU can show: six processes on one card compute the same bits
 	GPU_REQUIRED=1 $(PYTHON) -m pytest -m gpu tests/gpu
+
+hosts:           ## six owners on three hosts, by hand: network namespaces, so as root, with ip and dnsmasq
+	HOSTS_REQUIRED=1 $(PYTHON) -m pytest -s -m hosts tests/hosts
 
 SEEDS ?= 0..10000
 JOBS ?= 2

@@ -58,6 +58,7 @@ ALL = (
     "promtool",
     "tc",
     "iptables",
+    "dnsmasq",
     "spin",
     "qemu-x86_64",
     "qemu-aarch64",
@@ -73,8 +74,12 @@ EMULATORS = "qemu-user gcc-aarch64-linux-gnu libc6-dev-arm64-cross"
         ((*ALL, "google-chrome"), "ubuntu", ""),
         (ALL, "debian", "chromium"),
         (ALL, "ubuntu", "chromium-browser"),
-        ((*ALL[:4], "tc", "chromium"), "debian", f"prometheus iptables spin {EMULATORS}"),
-        ((), "debian", f"python3-venv make gcc libc6-dev prometheus chromium iproute2 iptables spin {EMULATORS}"),
+        ((*ALL[:4], "tc", "chromium"), "debian", f"prometheus iptables dnsmasq-base spin {EMULATORS}"),
+        (
+            (),
+            "debian",
+            f"python3-venv make gcc libc6-dev prometheus chromium iproute2 iptables dnsmasq-base spin {EMULATORS}",
+        ),
     ],
     ids=["it has all", "a runner with Chrome", "no browser", "no browser on Ubuntu", "half of Prometheus", "bare"],
 )

@@ -7,7 +7,9 @@ run's file and of signed proposals, and a worker takes no step before every memb
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -177,8 +179,12 @@ def _genesis(path: Path) -> Genesis:
 
 
 def _everywhere(address: Endpoint) -> Endpoint:
-    """All addresses of this host, at the ports of an address."""
-    return Endpoint(*(f"tcp://*:{url.rpartition(':')[2]}" for url in (address.control, address.bulk)))
+    """All addresses of this host, of both families where it has both, at the ports of an address."""
+    host = "*"
+    with suppress(OSError), socket.socket(socket.AF_INET6) as probe:
+        probe.bind(("::", 0))
+        host = "[::]"
+    return Endpoint(*(f"tcp://{host}:{url.rpartition(':')[2]}" for url in (address.control, address.bulk)))
 
 
 def _run_of(path: Path) -> RunConfig:
