@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -109,7 +109,7 @@ def load_either(path: Path) -> RunData:
     return load_peers(path) if control.of_peers(path) else load(path)
 
 
-def _commits(records: list[Record]) -> dict[int, dict[int, Record]]:
+def _commits(records: Sequence[Record]) -> dict[int, dict[int, Record]]:
     commits: dict[int, dict[int, Record]] = {}
     for line in records:
         if line["event"] == "committed":

@@ -68,11 +68,20 @@ def render_peers(run: RunData) -> str:
     options = [(name, msgspec.json.encode(getattr(run.run, name)).decode(), "genesis") for name in different]
     told = ", ".join(f"peer {node}" for node in run.nodes)
     return templates.write(
-        "run.html", title=f"Run {run.run_id}", lead=f"as its peers tell whose files are here: {told}",
-        about=_facts(run, None), figures=[figure for draw in FIGURES if (figure := draw(run)) is not None],
-        bans=list(_bans(run)), story=_story(run), repeat="",
-        check=shlex.join(check_command(run.path.absolute(), ())), score=(), options=options, seeds=(), versions=(),
-    )  # fmt: skip
+        "run.html",
+        title=f"Run {run.run_id}",
+        lead=f"as its peers tell whose files are here: {told}",
+        about=_facts(run, None),
+        figures=[figure for draw in FIGURES if (figure := draw(run)) is not None],
+        bans=list(_bans(run)),
+        story=_story(run),
+        repeat="",
+        check=shlex.join(check_command(run.path.absolute(), ())),
+        score=(),
+        options=options,
+        seeds=(),
+        versions=(),
+    )
 
 
 def repeat(experiment: Experiment) -> list[str]:
