@@ -32,7 +32,8 @@ def accuracy(run: RunData) -> Figure | None:
 
 def loss(run: RunData) -> Figure | None:
     """Training loss over the steps."""
-    series = {"honest peers, mean": honest_loss(run), "attackers, mean": _loss_of(run, attackers=True)}
+    honest = "honest peers, mean" if run.record is not None else "peers here, mean"
+    series = {honest: honest_loss(run), "attackers, mean": _loss_of(run, attackers=True)}
     colours = dict(zip(series, (svg.COLOURS[0], svg.RED), strict=True))
     lines = [Series(name, smoothed(points, 5), colours[name]) for name, points in series.items() if points]
     if not lines:

@@ -169,7 +169,7 @@ class _Collection:
             raise DataError(f"{file.name} has shrunk from {have} to {file.size} bytes")
         here, at = (path, have) if grows else (path.with_name(f".{path.name}"), 0)
         try:
-            with here.open("ab" if grows else "wb", buffering=0) as copy:
+            with here.open("ab" if grows else "wb") as copy:
                 for piece in self._pieces(file, at):
                     copy.write(piece)
             here.replace(path)
@@ -201,19 +201,19 @@ class _Collection:
         return _get(self._peer, path, first, most, min(self._bounds.answer_s, left_s))
 
     def _approvals(self, listed: Sequence[PublicFile], genesis: Genesis) -> None:
-        """Keep the most complete approvals that hold."""
+        """Add the approvals that it has to those that are here, if they hold."""
         file = next((file for file in listed if file.name == identity.APPROVALS), None)
         if file is None:
             return
-        path, before = self._target / identity.APPROVALS, self._target / f".{identity.APPROVALS}"
+        path, received = self._target / identity.APPROVALS, self._target / f".{identity.APPROVALS}"
         data = self._whole(file, GENESIS_BYTES)
         members = (genesis.run_id, genesis.run, genesis.members)
         known = Approvals(*members, path)
         try:
-            write_atomically(before, data, option="--into")
-            theirs = Approvals(*members, before)
+            write_atomically(received, data, option="--into")
+            theirs = Approvals(*members, received)
         finally:
-            before.unlink(missing_ok=True)
+            received.unlink(missing_ok=True)
         for peer, signature in theirs.signatures.items():
             known.take(peer, signature)
         known.keep()
@@ -253,6 +253,8 @@ def _get(peer: str, path: str, first: int, most: int, within_s: float) -> bytes:
         raise DataError(f"its answer to {path} is no HTTP within {_HEAD_BYTES} bytes and {within_s:g} s")
     if int(status[1]) not in (200, 206):
         raise DataError(f"it answers {path} with status {int(status[1])}")
+    if first > 0 and int(status[1]) != 206:
+        raise DataError(f"it answers {path} from the start, not from byte {first}")
     if max(len(body), int(length[1])) > most:
         raise DataError(f"its answer to {path} has more than the {most} bytes asked for")
     if path == "/files" and len(body) < int(length[1]):

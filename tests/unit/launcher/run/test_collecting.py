@@ -149,6 +149,10 @@ HOSTILE: dict[str, tuple[Callable[[str], bytes], str]] = {
         lambda path: http(files("genesis.json", "nodes/1/journal.jsonl") if path == "/files" else b""),
         "genesis.json breaks off at byte 0 of 1",
     ),
+    "from the start again": (
+        lambda path: http(files("genesis.json", "nodes/1/journal.jsonl", size=9) if path == "/files" else b"{}"),
+        "from the start, not from byte 2",
+    ),
     "no such node": (
         lambda path: http(
             files("genesis.json", "nodes/900/journal.jsonl", size=len(GENESIS)) if path == "/files" else GENESIS
