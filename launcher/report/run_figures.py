@@ -97,8 +97,9 @@ def phases(run: RunData) -> Figure | None:
     rows = [(phase, statistics.median(spent[phase]), percentile(spent[phase], 0.95)) for phase in ordered]
     if not rows:
         return None
-    virtual = run.simulated
-    note = "Virtual time of the modelled network, 50 ms a gradient." if virtual else "Wall time at honest peers."
+    note = "Wall time at honest peers." if run.record is not None else "Wall time at the peers here."
+    if run.simulated:
+        note = "Virtual time of the modelled network, 50 ms a gradient."
     caption = f"{note} COMMIT holds the computation of the gradient, CLOSE that of a validator's."
     return Figure("phases", "Phases", bars.durations("duration of phases", rows), caption)
 
