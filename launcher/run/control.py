@@ -19,7 +19,6 @@ from btard.launcher.monitor.state import UNFINISHED, RunState
 from btard.launcher.run import summary
 from btard.launcher.run.run_directory import RunRecord, read_record
 from btard.node.errors import BackendError, ConfigError
-from btard.node.genesis.genesis import read_genesis
 from btard.node.storage import process_lock
 
 if TYPE_CHECKING:
@@ -98,6 +97,10 @@ def of_peers(run_dir: Path) -> bool:
 
 def _status_of_peers(run_dir: Path) -> list[str]:
     """The same of peers whose files lie here, each by its own word."""
+    from btard.node.genesis.genesis import (
+        read_genesis,
+    )  # with sockets and signatures: what starts a run need not load it
+
     genesis = read_genesis(run_dir)
     run, state = genesis.run, RunState(genesis.run.peers)
     problems = watch.fold(run_dir, state, run.steps)
