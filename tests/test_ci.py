@@ -94,9 +94,12 @@ def test_what_a_machine_lacks_is_named_as_its_packages(
         script(programs / name, "exit 0")
     release.write_text(f"NAME=x\nID={system}\n")
     found = subprocess.run(
-        [programs / "bash", ROOT / ".ci" / "packages"], env={"PATH": str(programs), "OS_RELEASE": str(release)},
-        capture_output=True, text=True, timeout=30,
-    )  # fmt: skip
+        [programs / "bash", ROOT / ".ci" / "packages"],
+        env={"PATH": str(programs), "OS_RELEASE": str(release)},
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
     assert (found.returncode, found.stdout, found.stderr) == (0, f"{lacking}\n", "")
 
 

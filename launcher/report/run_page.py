@@ -51,13 +51,20 @@ def render(run: RunData) -> str:
     who = ", ".join(f"peer {peer}: {describe(role)}" for peer, role in run.roles.items()) or "nobody attacks"
     butterfly = record.run.topology == "butterfly"  # a comparison run has no evidence
     return templates.write(
-        "run.html", title=f"Run {run.path.name}", lead=f"{record.started}; {who}", about=_facts(run, record),
-        figures=[figure for draw in FIGURES if (figure := draw(run)) is not None], bans=list(_bans(run)),
-        story=_story(run), repeat=shlex.join(repeat(experiment)),
+        "run.html",
+        title=f"Run {run.path.name}",
+        lead=f"{record.started}; {who}",
+        about=_facts(run, record),
+        figures=[figure for draw in FIGURES if (figure := draw(run)) is not None],
+        bans=list(_bans(run)),
+        story=_story(run),
+        repeat=shlex.join(repeat(experiment)),
         check=shlex.join(check_command(run.path.absolute(), experiment.imports)) if butterfly else "",
-        score=summary_rows(run.summary, experiment), options=sources.show(experiment, record.sources),
-        seeds=_seeds(record), versions=_versions(record),
-    )  # fmt: skip
+        score=summary_rows(run.summary, experiment),
+        options=sources.show(experiment, record.sources),
+        seeds=_seeds(record),
+        versions=_versions(record),
+    )
 
 
 def render_peers(run: RunData) -> str:
@@ -135,10 +142,14 @@ def _bans(run: RunData) -> Iterator[tuple[object, ...]]:
     made = run.summary
     for ban in made.bans:
         yield (
-            ban.step, ban.peer, _it(run, ban), sentence(ban.reason),
+            ban.step,
+            ban.peer,
+            _it(run, ban),
+            sentence(ban.reason),
             "seen by all" if ban.accuser is None else f"peer {ban.accuser}",
-            made.detection_steps.get(str(ban.peer), ""), f"{ban.evidence} ({ban.evidence_digest[:12]})",
-        )  # fmt: skip
+            made.detection_steps.get(str(ban.peer), ""),
+            f"{ban.evidence} ({ban.evidence_digest[:12]})",
+        )
 
 
 def _it(run: RunData, ban: BanRow) -> str:

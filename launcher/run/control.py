@@ -137,8 +137,9 @@ def logs(run_dir: Path, node: int | None, count: int) -> list[str]:
 
         names = [emit.nodes(record.run.peers)[each] for each in nodes]
         return _project(record).run("logs", "--no-color", "--tail", str(count), *names).splitlines()
-    found = [f"node {each} | {line}" for each in nodes
-             for line in last_lines(run_dir / "logs" / f"node-{each}.log", count)]  # fmt: skip
+    found = [
+        f"node {each} | {line}" for each in nodes for line in last_lines(run_dir / "logs" / f"node-{each}.log", count)
+    ]
     whose = "N" if node is None else node
     return found or [f"the workers wrote nothing; their journals are {run_dir}/nodes/{whose}/journal.jsonl"]
 

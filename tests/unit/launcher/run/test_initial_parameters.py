@@ -25,8 +25,16 @@ TASK = "quadratic:dimension=7"
 
 
 def made(where: Path, **more: Any) -> Result:
-    asked = Experiment(task=TASK, batch_size=4, steps=6, peers=4, backend="simulated", run_dir=str(where / "run"),
-                       data_dir=str(where / "data"), **more)  # fmt: skip
+    asked = Experiment(
+        task=TASK,
+        batch_size=4,
+        steps=6,
+        peers=4,
+        backend="simulated",
+        run_dir=str(where / "run"),
+        data_dir=str(where / "data"),
+        **more,
+    )
     return run(asked, quiet=True)
 
 

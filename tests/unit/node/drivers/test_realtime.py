@@ -47,10 +47,14 @@ def nodes(run: RunConfig, roles: Mapping[int, Role], run_id: str) -> list[Node]:
     members, secrets = generate(0, run.peers)
     task = task_of(run, Path("unused"))
     return [
-        build_node(NodeConfig(run_id, me, run, members, "", "", "", role=roles.get(me)), secrets[me], task,
-                   fingerprint(run.device))
+        build_node(
+            NodeConfig(run_id, me, run, members, "", "", "", role=roles.get(me)),
+            secrets[me],
+            task,
+            fingerprint(run.device),
+        )
         for me in range(run.peers)
-    ]  # fmt: skip
+    ]
 
 
 def transports(stack: ExitStack, peers: int) -> list[Transport]:

@@ -128,9 +128,10 @@ def test_whoever_does_not_read_the_answer_is_left(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize(
-    "request_", [b"GET /" + b"a" * 2 * HEAD_BYTES, b"GET /metrics HTTP/1.1\r\n" + b"a: b\r\n" * HEAD_BYTES],
+    "request_",
+    [b"GET /" + b"a" * 2 * HEAD_BYTES, b"GET /metrics HTTP/1.1\r\n" + b"a: b\r\n" * HEAD_BYTES],
     ids=["line", "headers"],
-)  # fmt: skip
+)
 def test_an_oversized_request_is_refused_unread(request_: bytes, served: MetricsEndpoint) -> None:
     with client(served) as line:
         line.sendall(request_[: HEAD_BYTES + 1])
@@ -140,10 +141,14 @@ def test_an_oversized_request_is_refused_unread(request_: bytes, served: Metrics
 
 @pytest.mark.parametrize(
     ("request_", "status"),
-    [(b"GET / HTTP/1.1\r\n\r\n", b"404"), (b"POST /metrics HTTP/1.1\r\n\r\n", b"501"), (b"\xff\xfe\r\n\r\n", b"400"),
-     (b"GET /metrics?name=x HTTP/1.0\n\n", b"200")],
+    [
+        (b"GET / HTTP/1.1\r\n\r\n", b"404"),
+        (b"POST /metrics HTTP/1.1\r\n\r\n", b"501"),
+        (b"\xff\xfe\r\n\r\n", b"400"),
+        (b"GET /metrics?name=x HTTP/1.0\n\n", b"200"),
+    ],
     ids=["elsewhere", "post", "no http", "bare"],
-)  # fmt: skip
+)
 def test_what_is_answered(request_: bytes, status: bytes, served: MetricsEndpoint) -> None:
     with client(served) as line:
         line.sendall(request_)
