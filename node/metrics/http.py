@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import select
 import socket
+from collections.abc import Mapping
 from contextlib import suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
@@ -17,6 +18,7 @@ from io import BytesIO
 from socketserver import TCPServer
 from threading import Condition, Lock, Thread
 from time import monotonic
+from types import MappingProxyType
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
@@ -45,15 +47,18 @@ class MetricsEndpoint:
     Args:
         address: HOST:PORT; port 0 lets the system choose.
         registry: what is served.
+        labels: that every series has besides its own.
 
     Raises:
         ConfigError: the address is not HOST:PORT.
         BackendError: it cannot be bound.
     """
 
-    def __init__(self, address: str, registry: CollectorRegistry) -> None:
+    def __init__(
+        self, address: str, registry: CollectorRegistry, labels: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
         try:
-            self._server = _Server(split_address(address), registry)
+            self._server = _Server(split_address(address), registry, labels)
         except OSError as error:
             advice = "use another port, or 0 to let the system choose"
             raise BackendError(f"cannot serve metrics on {address}: {error.strerror}; {advice}") from error
@@ -97,9 +102,10 @@ class _Server(TCPServer):
     allow_reuse_address = True
     request_queue_size = _WAITING
 
-    def __init__(self, where: tuple[str, int], registry: CollectorRegistry) -> None:
+    def __init__(self, where: tuple[str, int], registry: CollectorRegistry, labels: Mapping[str, str]) -> None:
         if ":" in where[0]:
             self.address_family = socket.AF_INET6
+        self.labels = labels
         self.registry, self.wanted, self.answered = registry, 0, 0
         self.collecting = Lock()
         """Held while the values are read: not all that is asked for them may be asked twice at once."""
@@ -239,7 +245,7 @@ class _Request(BaseHTTPRequestHandler):
             return
         final = self.server.answering(self.connection)  # before collecting: one under way may lack the last values
         with self.server.collecting:
-            body = text(self.server.registry)
+            body = text(self.server.registry, self.server.labels)
         self._hurry()
         self.send_response(HTTPStatus.OK)
         self.send_header("Content-Type", CONTENT_TYPE_PLAIN_0_0_4)
@@ -253,19 +259,20 @@ class _Request(BaseHTTPRequestHandler):
         """Say nothing: a line for each scrape helps nobody."""
 
 
-def text(registry: CollectorRegistry) -> bytes:
-    """All that a registry collects, in Prometheus's text format 0.0.4.
+def text(registry: CollectorRegistry, labels: Mapping[str, str] = MappingProxyType({})) -> bytes:
+    """All that a registry collects, in Prometheus's text format 0.0.4; `labels` come first in each series.
 
     prometheus_client's own encoder checks and escapes every name of every sample again: on 430 series that takes 4 ms
     of the worker's processor at each scrape, and this 1.3 ms. Names here are declared once and checked when made.
     """
     lines: list[str] = []
+    common = [f'{label}="{_escaped(value)}"' for label, value in labels.items()]
     for family in registry.collect():
         name = f"{family.name}_total" if family.type == "counter" else family.name
         lines.append(f"# HELP {name} {family.documentation}\n# TYPE {name} {family.type}\n")
         for sample in family.samples:
-            labels = ",".join([f'{label}="{_escaped(value)}"' for label, value in sample.labels.items()])
-            where = f"{sample.name}{{{labels}}}" if labels else sample.name
+            named = ",".join(common + [f'{label}="{_escaped(value)}"' for label, value in sample.labels.items()])
+            where = f"{sample.name}{{{named}}}" if named else sample.name
             value = floatToGoString(sample.value)  # type: ignore[no-untyped-call]
             lines.append(f"{where} {value}\n")
     return "".join(lines).encode()

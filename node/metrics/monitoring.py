@@ -65,6 +65,8 @@ def start(config: NodeConfig, transport: Transport, journal: Journal) -> Monitor
     from btard.node.metrics.worker_metrics import MetricsRecorder
 
     meter = MetricsRecorder(config, transport)
-    exposition = MetricsEndpoint(config.metrics, meter.registry)
+    # A launcher tells Prometheus whose values these are; where there is none, nobody else knows this node's number.
+    labels = {} if config.approvals is None else {"run_id": config.run_id, "node": str(config.node)}
+    exposition = MetricsEndpoint(config.metrics, meter.registry, labels)
     journal.append("metrics", address=exposition.address)
     return Monitoring(meter, exposition)
