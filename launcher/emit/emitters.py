@@ -24,9 +24,9 @@ _GPUS = {
     "gpu": ("nvidia.com/gpu", "Gradients on a GPU of its own for each peer, by NVIDIA's device plugin."),
     "gpu-shared": (
         "nvidia.com/gpu.shared",
-        "Gradients on GPUs that several peers share. NVIDIA's device plugin is configured with sharing: {timeSlicing:\n"
-        "# {renameByDefault: true, resources: [{name: nvidia.com/gpu, replicas: 6}]}}, or with mps: in its place, which\n"
-        "# limits each peer to its share of the memory; time-slicing limits nobody.",
+        "Gradients on GPUs that several peers share. NVIDIA's device plugin is configured with\n"
+        "# sharing: {timeSlicing: {renameByDefault: true, resources: [{name: nvidia.com/gpu, replicas: 6}]}}, or with\n"
+        "# mps: in place of timeSlicing:, which limits each peer to its share of the memory; time-slicing does not.",
     ),
     "gpu-mig": ("nvidia.com/mig-1g.10gb", "Gradients on a slice of a GPU for each peer (MIG); all slices of one size."),
 }
