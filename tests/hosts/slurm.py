@@ -66,8 +66,13 @@ class Slurm:
         """Variables of whoever submits."""
         found = {name: value for name, value in environment().items() if not name.startswith("SLURM")}
         path = f"{self.where / 'bin'}{os.pathsep}{_SBIN}"
-        return {**found, "PATH": path, "SLURM_CONF": str(self.where / "slurm.conf"), "BTARD_DISK": str(self.disk),
-                "BTARD_PORT": str(self.port)}  # fmt: skip
+        return {
+            **found,
+            "PATH": path,
+            "SLURM_CONF": str(self.where / "slurm.conf"),
+            "BTARD_DISK": str(self.disk),
+            "BTARD_PORT": str(self.port),
+        }
 
     def job(self, number: str, fact: str) -> str:
         """A fact of a job, as `scontrol show job` names it."""
@@ -102,8 +107,13 @@ def running(where: Path, count: int) -> Iterator[Slurm]:
         made = Slurm(where, tuple(f"h{number}" for number in range(count)), peers[0])
         (where / "slurm.conf").write_text(_configuration(where, daemons))
         stack.callback(_end_all, where / "slurm.conf")
-        files = [f"--key-file={where}/munge.key", f"--pid-file={where}/munged.pid", f"--seed-file={where}/munged.seed",
-                 f"--log-file={where}/log/munged.log", f"--socket={where}/munge.socket"]  # fmt: skip
+        files = [
+            f"--key-file={where}/munge.key",
+            f"--pid-file={where}/munged.pid",
+            f"--seed-file={where}/munged.seed",
+            f"--log-file={where}/log/munged.log",
+            f"--socket={where}/munge.socket",
+        ]
         for words in (
             ("munged", "--foreground", "--force", *files),
             ("slurmctld", "-D"),

@@ -70,9 +70,13 @@ class Engine:
         path = f"{self.where / 'bin'}{os.pathsep}{os.environ['PATH']}"
         with (self.where / f"{number}.log").open("ab") as log:
             process = subprocess.Popen(
-                ["sh", "-euc", self._scripts[number][container]], stdout=log, stderr=log, start_new_session=True,
-                env={**environment(), "PATH": path, "ADDRESS": self.address(number)}, cwd=self.where,
-            )  # fmt: skip
+                ["sh", "-euc", self._scripts[number][container]],
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                env={**environment(), "PATH": path, "ADDRESS": self.address(number)},
+                cwd=self.where,
+            )
         try:
             yield process
         finally:

@@ -103,12 +103,16 @@ def test_pods_are_restricted(engine: str) -> None:
         assert not {"hostNetwork", "hostPID", "hostIPC"} & set(spec)
         assert spec["securityContext"]["runAsNonRoot"] and spec["securityContext"]["runAsUser"] != 0
         assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-        assert all(len(volume) == 2 and {"configMap", "emptyDir", "persistentVolumeClaim"} & set(volume)
-                   for volume in spec["volumes"])  # fmt: skip
+        assert all(
+            len(volume) == 2 and {"configMap", "emptyDir", "persistentVolumeClaim"} & set(volume)
+            for volume in spec["volumes"]
+        )
         for container in (*spec["initContainers"], *spec["containers"]):
             assert container["securityContext"] == {
-                "allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}
-            }  # fmt: skip
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            }
             assert all("hostPort" not in port for port in container.get("ports", ()))
             assert {"requests", "limits"} <= set(container["resources"])
 

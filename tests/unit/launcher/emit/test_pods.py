@@ -45,8 +45,13 @@ def listed(*, others: int = 1) -> dict[str, Any]:
     """What `kubectl get pods -o json` prints: four peers, and a pod of something else."""
     proposals = [msgspec.json.format(msgspec.json.encode(each)).decode() for each in ceremony().proposals.values()]
     found = [pod(f"peer-{number}", text) for number, text in enumerate(proposals)]
-    more = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web"},
-            "spec": {"containers": [{"name": "web", "image": "web"}]}, "status": {"phase": "Running"}}  # fmt: skip
+    more = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "web"},
+        "spec": {"containers": [{"name": "web", "image": "web"}]},
+        "status": {"phase": "Running"},
+    }
     items = [*found, *[more] * others]
     return {"apiVersion": "v1", "kind": "List", "metadata": {"resourceVersion": ""}, "items": items}
 
@@ -109,8 +114,11 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
         "pods.json: pod btard/peer-2 could not propose (exit code 2): error:  [2Jno disk",
     ),
     "failed in silence": (
-        changed(lambda made: made["items"][2]["status"]["initContainerStatuses"][0].update(
-            state={"terminated": {"exitCode": 137}})),
+        changed(
+            lambda made: made["items"][2]["status"]["initContainerStatuses"][0].update(
+                state={"terminated": {"exitCode": 137}}
+            )
+        ),
         "pods.json: pod btard/peer-2 could not propose (exit code 137): it left no message",
     ),
     "no message": (changed(message("")), "pods.json: pod btard/peer-2 is no proposal ("),
@@ -127,7 +135,7 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
         changed(lambda made: (made["items"][2]["metadata"].update(name="\n\x1b[31m" + "n" * 5000), message("")(made))),
         "pods.json: pod btard/[31m" + "n" * 194 + " is no proposal (",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("data", "problem"), HOSTILE.values(), ids=HOSTILE)
