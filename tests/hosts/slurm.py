@@ -20,7 +20,7 @@ from tests.launching import await_end, environment
 from tests.ports import held_range
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "squeue", "scancel")
-PATIENCE_S = 300.0
+PATIENCE_S = 400.0
 """Ends a wait that has hung; no test depends on how long anything takes."""
 _SBIN = os.pathsep.join((os.environ["PATH"], "/usr/sbin", "/usr/local/sbin"))
 

@@ -18,7 +18,7 @@ from btard.node.storage import journal
 from tests.hosts import slurm
 from tests.hosts.slurm import Slurm
 
-pytestmark = pytest.mark.slurm
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(1500)]
 REQUIRED = "SLURM_REQUIRED"
 """Where this is set, as in CI, missing programs are a failure and not a reason to skip."""
 NODES, LOST = 6, "h3"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -194,6 +195,33 @@ def test_a_batch_script_asks_for_a_node_for_each_peer(peers: int, tmp_path: Path
     assert (asked["nodes"], asked["ntasks-per-node"]) == (str(peers), "1") and {"requeue", "no-kill"} <= set(asked)
     (tmp_path / "script").write_text(text)
     subprocess.run(["bash", "-n", tmp_path / "script"], check=True)
+
+
+def test_a_batch_scripts_peer_uses_no_directory_that_is_not_its_own(tmp_path: Path) -> None:
+    """Anybody may write to /var/tmp, and guess a job's number."""
+    text = EMITTERS["slurm"](2).text
+    begin = text.index("peer() {")
+    function = text[begin : text.index("\n}\n", begin) + 3]
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "btard-7").symlink_to(tmp_path / "elsewhere")
+    given = {
+        "PATH": os.environ["PATH"],
+        "DISK": str(tmp_path),
+        "MEETING": str(tmp_path),
+        "RUN": "run.toml",
+        "PORT": "1",
+    }
+    done = subprocess.run(
+        ["bash", "-euc", f"{function}\npeer 0"],
+        env={**given, "NODES": "h0", "SLURM_JOB_ID": "7", "SLURMD_NODENAME": "h0"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2 and not list((tmp_path / "elsewhere").iterdir())
+    assert done.stderr == (
+        f"{tmp_path}/btard-7 on h0 is somebody else's: set BTARD_DISK to a directory of your own on each node\n"
+    )
 
 
 def test_rules_are_those_of_prometheus(tmp_path: Path) -> None:
