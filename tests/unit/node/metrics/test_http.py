@@ -59,7 +59,7 @@ def test_labels_of_a_whole_node_are_in_each_series() -> None:
     registry = CollectorRegistry()
     Gauge("answer", "of everything", registry=registry).set(42)
     Gauge("share", "of a peer", ["peer"], registry=registry).labels("1").set(0.5)
-    with closing(MetricsEndpoint("127.0.0.1:0", registry, {"run_id": 'a"b', "node": "3"})) as served:
+    with closing(MetricsEndpoint("127.0.0.1:0", registry, labels={"run_id": 'a"b', "node": "3"})) as served:
         found = scrape(served.address)
     assert found["answer"] == {(("node", "3"), ("run_id", 'a"b')): 42}
     assert found["share"] == {(("node", "3"), ("peer", "1"), ("run_id", 'a"b')): 0.5}
