@@ -26,6 +26,7 @@ from btard.node.genesis.identity import Identity
 from btard.node.genesis.proposal import PROPOSAL_BYTES, decode_proposal, endpoint
 
 if TYPE_CHECKING:
+    from btard.launcher.options.sources import Settings
     from btard.launcher.run.experiment import Experiment
 
 _PATH = click.Path(path_type=Path)
@@ -190,8 +191,8 @@ def _everywhere(address: Endpoint) -> Endpoint:
     return Endpoint(*(f"tcp://*:{url.rpartition(':')[2]}" for url in (address.control, address.bulk)))
 
 
-def _asked(path: Path) -> Experiment:
-    """What a file of options asks for.
+def _asked(path: Path) -> Settings:
+    """What a file of options asks for, and what it leaves open.
 
     Raises:
         ConfigError: it cannot be read, or names an option that is no affair of a whole run.
@@ -202,7 +203,7 @@ def _asked(path: Path) -> Experiment:
     for name in sorted(name for name, source in resolved.sources.items() if source != "default"):
         if name not in _OF_RUN:
             raise ConfigError(f"{path}: {name} is no option of a run of several owners; leave it out")
-    return resolved.experiment
+    return resolved
 
 
 def run_of(path: Path) -> RunConfig:
@@ -213,7 +214,7 @@ def run_of(path: Path) -> RunConfig:
     """
     from btard.launcher.run import plan
 
-    experiment = _asked(path)
+    experiment = _asked(path).experiment
     # What this machine has says nothing of the others': it is tried out on the processor.
     tried = plan.make(msgspec.structs.replace(experiment, device="cpu")).run
     return msgspec.structs.replace(tried, device=_device(experiment))
@@ -226,15 +227,20 @@ def _device(experiment: Experiment) -> Literal["cpu", "cuda"]:
 def _check_wanted(owner: Identity, genesis: Genesis, me: int, path: Path) -> None:
     """Refuse a genesis with other options than a file's, or another address than the newest proposal's.
 
-    The window of `undo = "auto"` follows from the size of the model, which is not loaded here: any is taken for that.
+    What a file leaves to `assemble` follows from the task, which is not loaded here: any window of undo, and any
+    arithmetic that the task has, are taken for that.
 
     Raises:
         ConfigError: what differs.
     """
-    asked, run = _asked(path), genesis.run
-    wanted = asked.run_config(_device(asked))
-    loose = {"undo"} if asked.undo is None else set()
-    for name in sorted({*run.__struct_fields__} - loose):
+    asked = _asked(path)
+    run, wanted = genesis.run, asked.experiment.run_config(_device(asked.experiment))
+    if asked.experiment.undo is None:
+        wanted = msgspec.structs.replace(wanted, undo=run.undo)
+    if asked.sources["arithmetic"] == "default" and (arithmetic := run.task.parameters.get("arithmetic")):
+        task = msgspec.structs.replace(wanted.task, parameters={**wanted.task.parameters, "arithmetic": arithmetic})
+        wanted = msgspec.structs.replace(wanted, task=task)
+    for name in run.__struct_fields__:
         if (found := getattr(run, name)) != (meant := getattr(wanted, name)):
             values = [msgspec.json.encode(value).decode() for value in (found, meant)]
             raise ConfigError(f"nothing was signed: {name} is {values[0]} in the genesis, {values[1]} in {path}")
