@@ -43,6 +43,14 @@ COPY node/training/datasets/ node/training/datasets/
 RUN python -c "from pathlib import Path; from btard.node.training.datasets.prepare import prepare_mnist; \
 prepare_mnist(Path('/opt/data'), print)"
 
+# The image has no compiler: what computes gradients in portable arithmetic, and the passes over vectors, is built here.
+FROM ${BASE} AS kernels
+RUN command -v cc >/dev/null \
+ || { apt-get update -qq && apt-get install -qqy --no-install-recommends gcc libc6-dev >/dev/null; }
+WORKDIR /build
+COPY node/kernels/ ./
+RUN python building.py /opt/kernels
+
 FROM dependencies AS source
 WORKDIR /build
 COPY pyproject.toml README.md LICENSE ./
@@ -66,6 +74,7 @@ RUN groupadd --gid 10001 btard \
 COPY --from=dependencies /opt/venv /opt/venv
 COPY --from=data /opt/data /opt/data
 COPY --from=source /opt/btard /opt/btard
+COPY --from=kernels /opt/kernels /opt/btard/btard/node/kernels/built
 ENV PATH=/opt/venv/bin:/opt/btard/bin:$PATH PYTHONPATH=/opt/btard BTARD_DATA_DIR=/opt/data \
     PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 HEALTH_NOTE=/tmp/health
 # As launcher/backends/local.py has it for workers that it starts itself.

@@ -62,9 +62,13 @@ ALL = (
     "spin",
     "qemu-x86_64",
     "qemu-aarch64",
+    "munged",
+    "slurmctld",
+    "slurmd",
+    "srun",
     "aarch64-linux-gnu-gcc",
 )
-EMULATORS = "qemu-user gcc-aarch64-linux-gnu libc6-dev-arm64-cross"
+EMULATORS = "qemu-user munge slurmctld slurmd slurm-client gcc-aarch64-linux-gnu libc6-dev-arm64-cross"
 
 
 @pytest.mark.parametrize(

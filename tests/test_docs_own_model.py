@@ -11,13 +11,15 @@ import pytest
 import torch
 import torchvision.datasets
 
+from btard.node.config import Plugin, RunConfig
 from btard.node.training import registry
 from btard.node.training.registry import TASKS
 from btard.node.training.task import Task, TaskContext
+from btard.node.verify.audit import save_model
 from tests.imports import ROOT
 
 PAGE = (ROOT / "docs" / "own-model.md").read_text(encoding="utf-8")
-FASHION, RESNET, LOOP, LOADED = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+FASHION, RESNET, LOOP, LOADED, SAVED = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 """Its blocks."""
 
 
@@ -69,6 +71,21 @@ def test_two_peers_compute_the_same(
     (one_D, loss), (other_D, other_loss) = (each.gradient(parameters_D, b"\x02" * 32) for each in (one, other))
     assert torch.equal(one_D, other_D) and loss == other_loss and float(one_D.norm()) > 0
     assert one.evaluate(parameters_D, 0, 10) == other.evaluate(parameters_D, 0, 10)
+
+
+@pytest.mark.slow
+def test_a_saved_model_is_loaded_without_the_package(tmp_path: Path) -> None:
+    fashion(tmp_path)
+    found: dict[str, Any] = {"torch": torch}
+    exec(FASHION, found)
+    task = TASKS.get("fashion").target(TaskContext(tmp_path, 4))
+    parameters_D, where = task.initial(3), tmp_path / "parameters.f32"
+    where.write_bytes(parameters_D.numpy().tobytes())
+    save_model(RunConfig(task=Plugin("fashion"), batch_size=4), tmp_path, where, tmp_path / "model.pt")
+    exec(re.sub(r'"runs/[^"]*"', repr(str(tmp_path / "model.pt")), SAVED), found)
+    assert int(found["model"][2].num_batches_tracked) > 0
+    inputs = torch.rand(4, 1, 28, 28)
+    assert torch.equal(found["model"](inputs), task.module(parameters_D)(inputs))
 
 
 def test_the_example_is_ten_lines_with_its_imports_and_the_readme_has_it_too() -> None:

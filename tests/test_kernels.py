@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 import shutil
-import subprocess
-from pathlib import Path
 
 import pytest
 import torch
@@ -127,24 +125,3 @@ def test_squares_are_finite_exactly_if_every_entry_is(bad: float) -> None:
             values_P = torch.full((9000,), 3e38)
             values_P[place] = bad
             assert not math.isfinite(of(values_P))
-
-
-@needs_compiler
-def test_a_library_is_built_once_and_left_whole(tmp_path: Path) -> None:
-    compiler = shutil.which("cc")
-    assert compiler is not None
-    kernels.build(compiler, tmp_path, "kernels.c")
-    (made,) = tmp_path.iterdir()
-    before = made.stat().st_mtime_ns
-    kernels.build(compiler, tmp_path, "kernels.c")
-    assert [path.name for path in tmp_path.iterdir()] == [made.name]
-    assert made.stat().st_mtime_ns == before
-
-
-def test_a_compiler_that_fails_leaves_nothing(tmp_path: Path) -> None:
-    broken = tmp_path / "cc"
-    broken.write_text("#!/bin/sh\nexit 1\n")
-    broken.chmod(0o755)
-    with pytest.raises(subprocess.CalledProcessError):
-        kernels.build(str(broken), tmp_path / "built", "kernels.c")
-    assert list((tmp_path / "built").iterdir()) == []

@@ -156,8 +156,10 @@ def test_matrices_of_runs_without_accuracies_and_of_many_attackers() -> None:
 
 
 def _spread_out(finals: Mapping[tuple[str | None, int, str], float]) -> list[Row]:
-    return [_run({"attack": attack, "byzantine": count, "split": split}, final_test_accuracy=value)
-            for (attack, count, split), value in finals.items()]  # fmt: skip
+    return [
+        _run({"attack": attack, "byzantine": count, "split": split}, final_test_accuracy=value)
+        for (attack, count, split), value in finals.items()
+    ]
 
 
 def test_attackers_by_split_are_a_heatmap_for_each_attack_on_one_scale() -> None:
@@ -166,8 +168,10 @@ def test_attackers_by_split_are_a_heatmap_for_each_attack_on_one_scale() -> None
     finals |= {("zero", 2, "iid"): 0.96, ("zero", 2, "classes:k=2"): 0.5}
     noise, zero = sweep_figures.heatmaps(swept(_spread_out(finals)))
     assert (noise.key, zero.title) == ("heatmap-noise", "Attackers by split: zero, final test accuracy")
-    for figure, words in ((noise, ["0.980 best", "0.900", "0.970", "0.700 worst"]),
-                          (zero, ["0.980 best", "0.900", "0.960", "0.500 worst"])):  # fmt: skip
+    for figure, words in (
+        (noise, ["0.980 best", "0.900", "0.970", "0.700 worst"]),
+        (zero, ["0.980 best", "0.900", "0.960", "0.500 worst"]),
+    ):
         assert re.findall(r"[01]\.\d{3}(?: best| worst)?(?=<)", figure.svg) == words
         fills = re.findall(r'rx="3" fill="(#[0-9a-f]{6})"', figure.svg)
         assert fills[0] == "#2166ac" and len(set(fills)) == 4
@@ -179,11 +183,18 @@ def test_a_heatmap_wants_splits_and_numbers_of_attackers_and_one_rule() -> None:
     assert sweep_figures.heatmaps(swept(_spread_out(one))) == []
     two = {("noise", 2, "iid"): 0.98, ("noise", 2, "classes:k=2"): 0.97}
     assert sweep_figures.heatmaps(swept(_spread_out(two))) == []
-    both = [_run({"split": split, "byzantine": count, "rule": rule, "attack": "noise" if count else None})
-            for split in ("iid", "classes:k=2") for count in (0, 2) for rule in ("mean", "median")]  # fmt: skip
+    both = [
+        _run({"split": split, "byzantine": count, "rule": rule, "attack": "noise" if count else None})
+        for split in ("iid", "classes:k=2")
+        for count in (0, 2)
+        for rule in ("mean", "median")
+    ]
     assert sweep_figures.heatmaps(swept(both)) == [] != matrices(swept(both))
-    blank = [_run({"split": split, "byzantine": count, "attack": "noise" if count else None}, final_test_accuracy=None)
-             for split in ("iid", "classes:k=2") for count in (0, 2)]  # fmt: skip
+    blank = [
+        _run({"split": split, "byzantine": count, "attack": "noise" if count else None}, final_test_accuracy=None)
+        for split in ("iid", "classes:k=2")
+        for count in (0, 2)
+    ]
     assert sweep_figures.heatmaps(swept(blank)) == []
 
 

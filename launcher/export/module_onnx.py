@@ -35,9 +35,14 @@ def graph(task: Task, tensors: Mapping[str, Tensor]) -> Any:
     model.load_state_dict(dict(tensors))
     try:
         made = torch.onnx.export(
-            model, (inputs_B,), dynamo=True, verbose=False, input_names=["input"], output_names=["output"],
+            model,
+            (inputs_B,),
+            dynamo=True,
+            verbose=False,
+            input_names=["input"],
+            output_names=["output"],
             dynamic_shapes=({0: torch.export.Dim("B")},),
-        )  # fmt: skip
+        )
     except Exception as error:  # whatever of the user's module torch's compiler cannot follow
         line = str(error).strip().partition("\n")[0]
         raise ConfigError(f"task {task.name!r}: torch cannot export its module: {line}") from error

@@ -253,8 +253,12 @@ def _heatmap(rows: Sequence[Row], attack: str, counts: Sequence[int], splits: Se
     means = {key: statistics.fmean(values) for key, found in groups.items() if (values := _finals(found))}
     if not means:
         return
-    shown = {(count, split): means[key] for count in counts for split in splits
-             if (key := (attack if count else NO_ATTACK, count, split)) in means}  # fmt: skip
+    shown = {
+        (count, split): means[key]
+        for count in counts
+        for split in splits
+        if (key := (attack if count else NO_ATTACK, count, split)) in means
+    }
     best, worst = max(shown.values()), min(shown.values())
     cells: list[list[matrix.Cell]] = []
     for count in counts:
@@ -265,8 +269,16 @@ def _heatmap(rows: Sequence[Row], attack: str, counts: Sequence[int], splits: Se
             line.append((mean, "" if mean is None else f"{mean:.3f}{mark}", _spread(found)))
         cells.append(line)
     colour = matrix.shade(min(means.values()), max(means.values()))
-    drawn = matrix.draw(f"{attack}: final test accuracy", [str(count) for count in counts], splits, cells, colour,
-                        cell_width=130, row_label="attackers", column_label="split")  # fmt: skip
+    drawn = matrix.draw(
+        f"{attack}: final test accuracy",
+        [str(count) for count in counts],
+        splits,
+        cells,
+        colour,
+        cell_width=130,
+        row_label="attackers",
+        column_label="split",
+    )
     name = "-".join(["heatmap", *re.findall("[a-z0-9]+", attack.lower())])
     yield Figure(name, f"Attackers by split: {attack}, final test accuracy", drawn, _HEAT)
 

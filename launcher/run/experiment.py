@@ -12,7 +12,6 @@ from blake3 import blake3
 from btard.launcher.options import syntax
 from btard.launcher.run.roles import assign
 from btard.node.config import (
-    Arithmetic,
     Contribute,
     Durability,
     Endpoint,
@@ -116,7 +115,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     durability: Durability = "grouped"
     backend: str = "local"
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    arithmetic: Arithmetic = "native"
+    arithmetic: Literal["auto", "native", "portable"] = "auto"
     base_port: int = 0
     data_dir: str | None = None
     download: bool = True
@@ -183,9 +182,9 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     @property
     def _task(self) -> Plugin:
-        """The task; portable arithmetic is a parameter of those that have it."""
+        """The task; portable arithmetic is a parameter of those that have it. What `auto` means, the plan finds out."""
         task = syntax.plugin(self.task)
-        if self.arithmetic == "native":
+        if self.arithmetic != "portable":
             return task
         return Plugin(task.name, {**task.parameters, "arithmetic": self.arithmetic})
 

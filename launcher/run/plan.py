@@ -15,7 +15,7 @@ from btard.launcher.network import conditions as network
 from btard.launcher.network import shaping, traffic
 from btard.launcher.run import data, expectations, initial_parameters, undo_window
 from btard.launcher.run.experiment import BACKENDS, Experiment, kept, listen
-from btard.node.config import Endpoint, Role, RunConfig
+from btard.node.config import Endpoint, Plugin, Role, RunConfig
 from btard.node.errors import BackendError, ConfigError, DataError
 from btard.node.nearest import suggestion
 from btard.node.netem.conditions import Conditions
@@ -119,10 +119,21 @@ def make(experiment: Experiment) -> Plan:
         ConfigError: an option, name or parameter that cannot be run, or an own attack, rule or task that would fail.
         BackendError: no such device here, or no compiler for portable arithmetic.
     """
+    from btard.node.kernels import portable
+
     quick_check(experiment)
     on_cpu = experiment.arithmetic == "portable" and experiment.device == "auto"
     run = experiment.run_config("cpu" if on_cpu else device(experiment.device))
     extensions.load([Path(path) for path in experiment.imports])
+    warnings = network.scenario(experiment).warnings
+    if experiment.arithmetic == "auto" and run.device == "cpu":
+        run = portably(run)
+        try:
+            if run.arithmetic == "portable":
+                portable.library()
+        except BackendError:
+            run = experiment.run_config("cpu")
+            warnings += ("no C compiler here (cc, gcc or clang): gradients have the bits of torch on this processor",)
     roles = experiment.roles()
     where = data.directory(experiment.data_dir)
     from btard.launcher.run import plugin_trial
@@ -163,8 +174,17 @@ def make(experiment: Experiment) -> Plan:
     if experiment.undo is None:
         window = undo_window.automatic(experiment, run, entries)
         run, said = msgspec.structs.replace(run, undo=window.steps), window.why
-    warnings = network.scenario(experiment).warnings
     return Plan(experiment, run, roles, where, dimension, state, conditions, warnings, said, initial_D)
+
+
+def portably(run: RunConfig) -> RunConfig:
+    """The same run in portable arithmetic, where its task has that and does not say itself what it computes in."""
+    from btard.node.training.registry import TASKS
+
+    name, given = run.task.name, run.task.parameters
+    if "arithmetic" in given or not any(each.name == name and "arithmetic" in each.parameters for each in TASKS):
+        return run
+    return msgspec.structs.replace(run, task=Plugin(name, {**given, "arithmetic": "portable"}))
 
 
 def _check_delay(asked: Conditions | None, run: RunConfig) -> None:

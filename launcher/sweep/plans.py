@@ -192,10 +192,15 @@ def heterogeneity(quick: bool) -> list[Block]:
     """
     splits = ["iid", "dirichlet:alpha=1", "dirichlet:alpha=0.3", "classes:k=2"]
     axes: dict[str, Sequence[object]] = {
-        "attack": ["sign_flip", "alie:z=1.5"], "split": splits[::3] if quick else splits, "byzantine": [0, 1, 2],
-        "attack_start": [3 if quick else 30], "steps": [30 if quick else 300], "batch_size": [64],
-        "backend": ["simulated"], "seed": [0] if quick else ["0..2"],
-    }  # fmt: skip
+        "attack": ["sign_flip", "alie:z=1.5"],
+        "split": splits[::3] if quick else splits,
+        "byzantine": [0, 1, 2],
+        "attack_start": [3 if quick else 30],
+        "steps": [30 if quick else 300],
+        "batch_size": [64],
+        "backend": ["simulated"],
+        "seed": [0] if quick else ["0..2"],
+    }
     return [Block(axes, {})]
 
 

@@ -7,71 +7,23 @@ contiguous, on the CPU; a function returns None where there is no library.
 from __future__ import annotations
 
 import ctypes
-import platform
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Sequence
 from functools import cache
-from pathlib import Path
 
 import torch
-from blake3 import blake3
 from torch import Tensor
 
+from btard.node.kernels.building import PASSES, compiled
 from btard.node.kernels.memory import POOL
 
 _WIDTH = 256
-FOLDER = Path(__file__).parent
-# No fast-math and no contraction: the order of sums and the rounding of products are part of the definition.
-FLAGS = ("-O3", "-std=gnu11", "-ffp-contract=off", "-fno-math-errno")
-_SHARED = ("-shared", "-fPIC")
-_COMPILERS = ("cc", "gcc", "clang")
-_LIMIT_S = 300.0  # five seconds of computing, on a machine that does other things too
 
 
 @cache
 def library() -> ctypes.CDLL | None:
-    """The compiled kernels, built on first use; None where they cannot be built."""
-    found = compiled("kernels.c")
+    """The compiled kernels, built on first use or before; None where they cannot be built."""
+    found = compiled(PASSES)
     return _declared(found) if found is not None else None
-
-
-def compiled(*files: str) -> ctypes.CDLL | None:
-    """`build` by this machine's compiler into the user's cache; None where that cannot be done."""
-    compiler = next((found for name in _COMPILERS if (found := shutil.which(name)) is not None), None)
-    if compiler is None:
-        return None
-    try:
-        return build(compiler, Path.home() / ".cache" / "btard" / "kernels", *files)
-    except (OSError, RuntimeError, subprocess.SubprocessError):
-        return None
-
-
-def build(compiler: str, directory: Path, *files: str) -> ctypes.CDLL:
-    """Compile one of this folder's sources into `directory`, unless it lies there, and load it.
-
-    Args:
-        compiler: path of a C compiler that takes GCC's options.
-        directory: made if it is not there; the library's name is a digest of its sources and options.
-        files: the source, then what it includes.
-
-    Raises:
-        OSError: the directory cannot be written, or the library not loaded.
-        subprocess.SubprocessError: the compiler failed.
-    """
-    source = b"\0".join((FOLDER / name).read_bytes() for name in files)
-    options = (*FLAGS, *_SHARED)
-    name = blake3(source + "\0".join((compiler, *options, platform.machine())).encode()).hexdigest(length=16)
-    target = directory / f"{name}.so"
-    if not target.exists():
-        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with tempfile.TemporaryDirectory(dir=directory) as aside:
-            made = Path(aside) / target.name
-            command = [compiler, *options, str(FOLDER / files[0]), "-o", str(made), "-lm"]
-            subprocess.run(command, check=True, capture_output=True, timeout=_LIMIT_S)
-            made.replace(target)  # another process may be at it too: either file is whole
-    return ctypes.CDLL(str(target))
 
 
 def _declared(found: ctypes.CDLL) -> ctypes.CDLL:

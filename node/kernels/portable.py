@@ -14,21 +14,20 @@ import torch
 from torch import Tensor
 
 from btard.node.errors import BackendError, ConfigError
-from btard.node.kernels import compiled
+from btard.node.kernels.building import PORTABLE, compiled
 
-SOURCES = ("portable.c", "portable_kernels.h", "portable_lenet.h", "portable_transformer.h")
 LENET_DIMENSION = 21_840
 _FUNCTIONS = ("exp", "log", "cosine", "gelu", "gelu_slope")
 
 
 @cache
 def library() -> ctypes.CDLL:
-    """The compiled kernels, built on first use.
+    """The compiled kernels, built on first use or before.
 
     Raises:
         BackendError: they cannot be built here.
     """
-    found = compiled(*SOURCES)
+    found = compiled(PORTABLE)
     if found is None:
         raise BackendError(
             "--arithmetic portable: no C compiler here (cc, gcc or clang) that builds its kernels; "

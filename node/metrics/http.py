@@ -19,6 +19,7 @@ from io import BytesIO
 from socketserver import TCPServer
 from threading import Condition, Lock, Thread
 from time import monotonic
+from types import MappingProxyType
 
 import msgspec
 from prometheus_client import CollectorRegistry
@@ -52,15 +53,22 @@ class MetricsEndpoint:
         address: HOST:PORT; port 0 lets the system choose.
         registry: what is served.
         files: what is served as `/files` besides; None: nothing.
+        labels: that every series has besides its own.
 
     Raises:
         ConfigError: the address is not HOST:PORT.
         BackendError: it cannot be bound.
     """
 
-    def __init__(self, address: str, registry: CollectorRegistry, files: PublicFiles | None = None) -> None:
+    def __init__(
+        self,
+        address: str,
+        registry: CollectorRegistry,
+        files: PublicFiles | None = None,
+        labels: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         try:
-            self._server = _Server(split_address(address), registry, files)
+            self._server = _Server(split_address(address), registry, files, labels)
         except OSError as error:
             advice = "use another port, or 0 to let the system choose"
             raise BackendError(f"cannot serve metrics on {address}: {error.strerror}; {advice}") from error
@@ -104,10 +112,12 @@ class _Server(TCPServer):
     allow_reuse_address = True
     request_queue_size = _WAITING
 
-    def __init__(self, where: tuple[str, int], registry: CollectorRegistry, files: PublicFiles | None) -> None:
+    def __init__(
+        self, where: tuple[str, int], registry: CollectorRegistry, files: PublicFiles | None, labels: Mapping[str, str]
+    ) -> None:
         if ":" in where[0]:
             self.address_family = socket.AF_INET6
-        self.registry, self.files, self.wanted, self.answered = registry, files, 0, 0
+        self.registry, self.files, self.labels, self.wanted, self.answered = registry, files, labels, 0, 0
         self.collecting = Lock()
         """Held while the values are read: not all that is asked for them may be asked twice at once."""
         self.scraped, self._wake = os.pipe()
@@ -258,7 +268,7 @@ class _Request(BaseHTTPRequestHandler):
     def _metrics(self) -> None:
         final = self.server.answering(self.connection)  # before collecting: one under way may lack the last values
         with self.server.collecting:
-            body = text(self.server.registry)
+            body = text(self.server.registry, self.server.labels)
         self._send(body, CONTENT_TYPE_PLAIN_0_0_4)
         self.server.served(final)
 
@@ -303,19 +313,20 @@ class _Request(BaseHTTPRequestHandler):
         """Say nothing: a line for each scrape helps nobody."""
 
 
-def text(registry: CollectorRegistry) -> bytes:
-    """All that a registry collects, in Prometheus's text format 0.0.4.
+def text(registry: CollectorRegistry, labels: Mapping[str, str] = MappingProxyType({})) -> bytes:
+    """All that a registry collects, in Prometheus's text format 0.0.4; `labels` come first in each series.
 
     prometheus_client's own encoder checks and escapes every name of every sample again: on 430 series that takes 4 ms
     of the worker's processor at each scrape, and this 1.3 ms. Names here are declared once and checked when made.
     """
     lines: list[str] = []
+    common = [f'{label}="{_escaped(value)}"' for label, value in labels.items()]
     for family in registry.collect():
         name = f"{family.name}_total" if family.type == "counter" else family.name
         lines.append(f"# HELP {name} {family.documentation}\n# TYPE {name} {family.type}\n")
         for sample in family.samples:
-            labels = ",".join([f'{label}="{_escaped(value)}"' for label, value in sample.labels.items()])
-            where = f"{sample.name}{{{labels}}}" if labels else sample.name
+            named = ",".join(common + [f'{label}="{_escaped(value)}"' for label, value in sample.labels.items()])
+            where = f"{sample.name}{{{named}}}" if named else sample.name
             value = floatToGoString(sample.value)  # type: ignore[no-untyped-call]
             lines.append(f"{where} {value}\n")
     return "".join(lines).encode()

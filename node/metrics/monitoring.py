@@ -68,6 +68,8 @@ def start(config: NodeConfig, transport: Transport, journal: Journal) -> Monitor
 
     meter = MetricsRecorder(config, transport)
     files = PublicFiles(Path(config.directory).parent.parent, config.node) if config.files else None
-    exposition = MetricsEndpoint(config.metrics, meter.registry, files)
+    # A launcher tells Prometheus whose values these are; where there is none, nobody else knows this node's number.
+    labels = {} if config.approvals is None else {"run_id": config.run_id, "node": str(config.node)}
+    exposition = MetricsEndpoint(config.metrics, meter.registry, files, labels)
     journal.append("metrics", address=exposition.address)
     return Monitoring(meter, exposition)

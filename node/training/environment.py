@@ -132,7 +132,9 @@ def environment(device: str, arithmetic: Arithmetic = "native", probed: Probes =
         return Environment(probes=probed, arithmetic=arithmetic)
     name = libraries = ""
     if device == "cuda":
-        name = torch.cuda.get_device_name()
+        # A share of a card (MIG, MPS) has fewer of them, and libraries choose kernels by their number.
+        processors = torch.cuda.get_device_properties(torch.cuda.current_device()).multi_processor_count
+        name = f"{torch.cuda.get_device_name()}, {processors} multiprocessors"
         cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
         libraries = f"cuda {torch.version.cuda} cudnn {cudnn} driver {_driver()}"
     mkldnn = torch.backends.mkldnn
@@ -182,8 +184,11 @@ def difference(here: Environment, there: Environment) -> str:
         "matmul precision": lambda facts: facts.matmul_precision,
     }
     facts = {name: (show(here), show(there)) for name, show in named.items()}
-    found = [f"{name} {mine or 'none'} here, {theirs or 'none'} there"
-             for name, (mine, theirs) in facts.items() if mine != theirs]  # fmt: skip
+    found = [
+        f"{name} {mine or 'none'} here, {theirs or 'none'} there"
+        for name, (mine, theirs) in facts.items()
+        if mine != theirs
+    ]
     mine, theirs = dict(here.probes), dict(there.probes)
     both = [name for name in mine if name in theirs]
     unequal = [f"{name}, differs" for name in both if mine[name] != theirs[name]]

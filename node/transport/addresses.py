@@ -169,12 +169,8 @@ def _numbered(search: _Search, look_up: LookUp, settled: Endpoint | None) -> End
         try:
             addresses = (host,) if _is_number(host) else sorted(look_up(host), key=lambda each: each not in before)
             found.append(join(addresses[search.attempts % len(addresses)], port))
-        except (
-            OSError,
-            UnicodeError,
-            IndexError,
-            ZeroDivisionError,
-        ) as error:  # UnicodeError: a label of 64 characters
+        # UnicodeError: a label of 64 characters
+        except (OSError, UnicodeError, IndexError, ZeroDivisionError) as error:
             return Unresolved(f"its name {host!r} does not resolve ({error})")
     return Endpoint(*found)
 

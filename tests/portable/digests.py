@@ -21,8 +21,7 @@ import torch
 from blake3 import blake3
 from torch import Tensor
 
-from btard.node import kernels
-from btard.node.kernels import portable
+from btard.node.kernels import building, portable
 from btard.node.training.models import lenet, transformer
 
 DRIVER = Path(__file__).parent / "driver.c"
@@ -121,7 +120,7 @@ def computed(place: Place, given: bytes, directory: Path) -> tuple[int, bytes]:
     """
     program = directory / "-".join(["driver", *(Path(each).name for each in place.compiler)])
     if not program.exists():
-        flags = [*kernels.FLAGS, "-static", "-w", f"-I{kernels.FOLDER}", *place.compiler[1:]]
+        flags = [*building.FLAGS, "-static", "-w", f"-I{building.FOLDER}", *place.compiler[1:]]
         subprocess.run([place.compiler[0], *flags, str(DRIVER), "-o", str(program), "-lm"], check=True)
     words = [str(place.width)] if place.width is not None else []
     done = subprocess.run([*place.emulator, str(program), *words], input=given, capture_output=True, check=True)

@@ -17,8 +17,49 @@ from btard.launcher.run import data, plan, undo_window
 from btard.launcher.run.experiment import Experiment
 from btard.node.config import Contribute
 from btard.node.errors import BackendError, ConfigError, DataError
+from btard.node.kernels import building, portable
 
 QUICK: dict[str, Any] = {"task": "quadratic", "device": "cpu"}
+
+
+@pytest.mark.parametrize(
+    ("options", "arithmetic"),
+    [
+        ({"device": "cpu"}, "portable"),
+        ({"device": "cpu", "task": "transformer_lm:width=32"}, "portable"),
+        ({"device": "cpu", "task": "mnist_cnn:arithmetic=native"}, "native"),
+        ({"device": "cpu", "arithmetic": "native"}, "native"),
+        ({"device": "cpu", "task": "cifar10_resnet18"}, "native"),
+        ({"device": "cpu", "task": "quadratic"}, "native"),
+    ],
+)
+def test_arithmetic_is_portable_where_the_task_has_it(options: dict[str, Any], arithmetic: str) -> None:
+    made = plan.make(Experiment(**options))
+    assert made.run.arithmetic == arithmetic and made.warnings == ()
+    given = options.get("task", "mnist_cnn").partition(":")[2].split("=")
+    assert given == [""] or given[0] in made.run.task.parameters
+
+
+def test_without_a_compiler_gradients_are_torchs_and_it_is_said(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(building, "BUILT", tmp_path)
+    monkeypatch.setattr(portable, "library", portable.library.__wrapped__)  # not what was found before
+    monkeypatch.setenv("PATH", str(tmp_path))
+    made = plan.make(Experiment(device="cpu"))
+    assert made.run.arithmetic == "native"
+    assert made.warnings == (
+        "no C compiler here (cc, gcc or clang): gradients have the bits of torch on this processor",
+    )
+    assert plan.make(Experiment(device="cpu", arithmetic="native")).warnings == ()
+    with pytest.raises(BackendError, match="install gcc, or use --arithmetic native"):
+        plan.make(Experiment(device="cpu", arithmetic="portable"))
+
+
+def test_a_gpu_computes_in_torchs_arithmetic(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "device", lambda choice: "cuda")
+    run = Experiment(task="mnist_cnn").run_config("cuda")
+    assert (plan.make(Experiment(arithmetic="auto")).run.arithmetic, run.arithmetic) == ("native", "native")
 
 
 def test_a_port_in_use_is_named() -> None:

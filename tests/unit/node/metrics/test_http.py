@@ -60,6 +60,16 @@ def value(served: MetricsEndpoint) -> float:
     return scrape(served.address)["answer"][()]
 
 
+def test_labels_of_a_whole_node_are_in_each_series() -> None:
+    registry = CollectorRegistry()
+    Gauge("answer", "of everything", registry=registry).set(42)
+    Gauge("share", "of a peer", ["peer"], registry=registry).labels("1").set(0.5)
+    with closing(MetricsEndpoint("127.0.0.1:0", registry, labels={"run_id": 'a"b', "node": "3"})) as served:
+        found = scrape(served.address)
+    assert found["answer"] == {(("node", "3"), ("run_id", 'a"b')): 42}
+    assert found["share"] == {(("node", "3"), ("peer", "1"), ("run_id", 'a"b')): 0.5}
+
+
 def test_a_scrape_succeeds_beside_more_clients_that_drip_than_there_are_threads(served: MetricsEndpoint) -> None:
     drips = [client(served) for _ in range(THREADS + 1)]
     for line in drips:
@@ -119,7 +129,7 @@ def test_a_request_has_one_limit_for_all_its_bytes(served: MetricsEndpoint, monk
 
 def test_whoever_does_not_read_the_answer_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http, "REQUEST_S", 0.3)
-    monkeypatch.setattr(http, "text", lambda registry: bytes(64 << 20))
+    monkeypatch.setattr(http, "text", lambda *_: bytes(64 << 20))
     with closing(MetricsEndpoint("127.0.0.1:0", CollectorRegistry())) as served, client(served) as line:
         line.sendall(REQUEST)
         until(lambda: busy() == 1)

@@ -377,7 +377,9 @@ def test_an_attempt_that_was_void_comes_back_with_the_one_after_it(attack: Plugi
     ended = peer.router.previous.round.attempt
     for each in cluster.keepers.values():
         each.close()
-    kept = Checkpointer(tmp_path / "0", genesis_digest(RUN_ID, cluster.run, cluster.members), 0, PRINT)
+    kept = Checkpointer(
+        tmp_path / "0", genesis_digest(RUN_ID, cluster.run, cluster.members), 0, peer.shared.settings.fingerprint
+    )
     at = kept.newest(genesis_roster(cluster.members))
     assert at is not None
     assert (at.state.step, at.number) == (again.step, 1)

@@ -31,14 +31,18 @@ def quadratic() -> Task:
 def test_a_run_is_probed_by_name_and_each_time_alike() -> None:
     found = environment_of(RUN, quadratic())
     assert names(found.probes) == [
-        "matrix products and exp", "the initial parameters of quadratic",
+        "matrix products and exp",
+        "the initial parameters of quadratic",
         *(f"gradient of quadratic, probe {turn} (batch of {size})" for turn, size in ((1, 2), (2, 7), (3, 16))),
-        "the update of sgd", "the aggregate of centered_clip",
-    ]  # fmt: skip
+        "the update of sgd",
+        "the aggregate of centered_clip",
+    ]
     assert environment_of(RUN, quadratic()) == found
     assert names(environment_of(RUN, None).probes) == [
-        "matrix products and exp", "the update of sgd", "the aggregate of centered_clip"
-    ]  # fmt: skip
+        "matrix products and exp",
+        "the update of sgd",
+        "the aggregate of centered_clip",
+    ]
 
 
 class OffByOneBit(Quadratic):
@@ -56,8 +60,9 @@ class OffByOneBit(Quadratic):
 def test_one_bit_of_one_entry_is_another_probe() -> None:
     here, there = (environment_of(RUN, made(64, 0.1, 16)).probes for made in (Quadratic, OffByOneBit))
     unequal = [name for (name, mine), (_, theirs) in zip(here, there, strict=True) if mine != theirs]
-    assert unequal == [f"gradient of quadratic, probe {turn} (batch of {size})"
-                       for turn, size in ((1, 2), (2, 7), (3, 16))]  # fmt: skip
+    assert unequal == [
+        f"gradient of quadratic, probe {turn} (batch of {size})" for turn, size in ((1, 2), (2, 7), (3, 16))
+    ]
 
 
 @pytest.mark.parametrize(

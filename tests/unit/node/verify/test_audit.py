@@ -7,11 +7,14 @@ import shutil
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import msgspec
 import pytest
 import torch
 from blake3 import blake3
+from torch import Tensor, nn
 
 from btard.node.config import WIRE_VERSION, Plugin, Role, RunConfig, Schedule
 from btard.node.crypto.keys import generate
@@ -242,6 +245,7 @@ def packed(data: bytes) -> bytes:
 
 
 TASKS_TENSORS = "its tensors are not those of the task"
+BUFFERS = "its buffers are not those that its parameters give"
 CERTIFIED = "its values are not the certified parameters"
 
 
@@ -259,7 +263,8 @@ CERTIFIED = "its values are not the certified parameters"
         ({"weight": MODEL["weight"].flatten(), "bias": MODEL["bias"]}, LAYOUT, TASKS_TENSORS),
         ({"weight": MODEL["weight"].double(), "bias": MODEL["bias"]}, LAYOUT, TASKS_TENSORS),
         ({"weight": MODEL["weight"].double(), "bias": MODEL["bias"]}, None, CERTIFIED),
-        ({**MODEL, "steps": torch.tensor(3)}, None, CERTIFIED),
+        ({**MODEL, "steps": torch.tensor(3)}, None, None),  # a buffer, or not: only the task knows
+        ({**MODEL, "steps": torch.tensor(3)}, LAYOUT, TASKS_TENSORS),
         ({**MODEL, "bias": torch.tensor([4.0, 5.0])}, None, CERTIFIED),
         ({**MODEL, "bias": torch.tensor([5.0])}, LAYOUT, CERTIFIED),
         ({**MODEL, "weight": MODEL["weight"].T}, LAYOUT, CERTIFIED),
@@ -271,7 +276,46 @@ CERTIFIED = "its values are not the certified parameters"
 def test_a_saved_model_is_that_of_the_parameters(
     content: object, layout: Sequence[Layer] | None, problem: str | None
 ) -> None:
-    assert model_problem(saved(content), VALUES_D, layout) == problem
+    task: Any = None if layout is None else SimpleNamespace(layout=layout)
+    assert model_problem(saved(content), VALUES_D, task) == problem
+
+
+def with_buffers(**changed: Tensor) -> dict[str, Tensor]:
+    return {
+        "0.weight": VALUES_D[:2],
+        "0.bias": VALUES_D[2:4],
+        "0.running_mean": torch.zeros(2),
+        "0.running_var": torch.ones(2),
+        "0.num_batches_tracked": torch.tensor(0),
+        **{f"0.{name}": each for name, each in changed.items()},
+    }
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (with_buffers(), None),
+        (with_buffers(running_mean=torch.full((2,), 1e-5)), None),  # computed with other kernels
+        (with_buffers(running_mean=torch.tensor([0.0, 0.01])), BUFFERS),
+        (with_buffers(running_var=torch.tensor([1.0, float("nan")])), BUFFERS),
+        (with_buffers(num_batches_tracked=torch.tensor(1)), BUFFERS),
+        (with_buffers(running_mean=torch.zeros(2).double()), TASKS_TENSORS),
+        ({name: each for name, each in with_buffers().items() if name != "0.running_var"}, TASKS_TENSORS),
+        (with_buffers(weight=torch.ones(2)), CERTIFIED),
+    ],
+)
+def test_buffers_of_a_saved_model_are_those_that_its_parameters_give(
+    content: dict[str, Tensor], problem: str | None
+) -> None:
+    def module(parameters_D: Tensor) -> nn.Module:
+        made = nn.Sequential(nn.BatchNorm1d(2))
+        made.load_state_dict({"0.weight": parameters_D[:2], "0.bias": parameters_D[2:]}, strict=False)
+        return made
+
+    layout = lay_out([("0.weight", (2,)), ("0.bias", (2,))])
+    buffers = frozenset(("0.running_mean", "0.running_var", "0.num_batches_tracked"))
+    task: Any = SimpleNamespace(layout=layout, buffers=buffers, module=module)
+    assert model_problem(saved(content), VALUES_D[:4], task) == problem
 
 
 def test_a_file_that_is_none_of_torchs_is_not_read() -> None:
