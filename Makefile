@@ -3,8 +3,8 @@
 PYTHON ?= python3
 export OMP_NUM_THREADS = 1
 
-.PHONY: help install check check-all tools lint types layers test test-fast golden model gpu explore soak \
-  soak-sockets fuzz format compose docs
+.PHONY: help install check check-all tools lint types layers test test-fast golden model gpu hosts explore soak \
+  soak-sockets fuzz format compose manifests docs
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -30,7 +30,7 @@ types:           ## mypy --strict
 layers:          ## import-linter: dependencies point one way
 	$(PYTHON) -c 'from importlinter.cli import lint_imports_command as run; run()' --no-logo
 
-QUICK = not sockets and not slow and not containers and not gpu
+QUICK = not sockets and not slow and not containers and not gpu and not hosts and not slurm
 WORKERS ?= logical
 test:            ## unit, paper, property, simulation and multi-process tests, on all processors (WORKERS=0: on one)
 	$(PYTHON) -m pytest -n $(WORKERS) --dist loadfile
@@ -46,6 +46,9 @@ model:           ## spin searches every run of the model of agreement, and refut
 
 gpu:             ## what only a GPU can show: six processes on one card compute the same bits
 	GPU_REQUIRED=1 $(PYTHON) -m pytest -m gpu tests/gpu
+
+hosts:           ## six owners on three hosts, by hand: network namespaces, so as root, with ip and dnsmasq
+	HOSTS_REQUIRED=1 $(PYTHON) -m pytest -s -m hosts tests/hosts
 
 SEEDS ?= 0..10000
 JOBS ?= 2
@@ -73,6 +76,9 @@ format:          ## rewrite to the house style
 compose:         ## compose.yaml and the GPU overlay from launcher/containers/emit.py and the table of options
 	$(PYTHON) -m btard.launcher plan -n 6 --emit compose > compose.yaml
 	$(PYTHON) -m btard.launcher plan -n 6 --emit compose-gpu > deploy/compose.gpu.yaml
+
+manifests:       ## deploy/kubernetes, deploy/slurm and tests/manifests from the emitters and their templates
+	$(PYTHON) -m tests.manifests
 
 docs:            ## docs/protocol.md, docs/catalogue.md and docs/metrics.md from message types, registries and declared metrics
 	$(PYTHON) -m docs.generate

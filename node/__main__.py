@@ -6,7 +6,9 @@ It knows the others by host name; names are looked up beside the message loop (n
 from __future__ import annotations
 
 import os
+import signal
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import NoReturn
 
@@ -16,9 +18,6 @@ from btard.node.errors import BtardError, ConfigError
 from btard.node.metrics import healthcheck
 from btard.node.storage import process_lock
 from btard.node.storage.journal import records
-
-GRACE_S = 60.0
-"""Wait for the last f peers: their machines may still be fetching the image."""
 
 
 def main(arguments: list[str]) -> int:
@@ -47,6 +46,7 @@ def run(config: NodeConfig) -> int:
         if journal.exists() and any(record["event"] == "finished" for record in records(journal)):
             _say(f"node {config.node} of run {config.run_id} has finished already")
             process_lock.leave_word(directory, 0)
+            _stay(config)
             return 0
         if note := os.environ.get(healthcheck.VARIABLE):
             healthcheck.begin(journal, note)
@@ -59,9 +59,30 @@ def _work(config: NodeConfig) -> int:
     from btard.node import worker  # torch loads here, after the lock and the health file are in place
 
     _say(f"node {config.node} of run {config.run_id}: looking for {len(config.members) - 1} peers")
-    code = worker.main(config, mesh_s=config.wait_s, grace_s=GRACE_S)
+    code = worker.main(config, mesh_s=config.wait_s, grace_s=config.grace_s)
     _say(f"node {config.node} ended with exit code {code}")
     return code
+
+
+def _stay(config: NodeConfig) -> None:
+    """Started again after the end: serve the files that are here until a signal comes, if that is wanted.
+
+    Raises:
+        BackendError: the address cannot be bound.
+    """
+    if not (config.stay and config.files and config.metrics is not None):
+        return
+    from prometheus_client import CollectorRegistry
+
+    from btard.node.metrics.http import MetricsEndpoint
+    from btard.node.storage.public_files import PublicFiles
+
+    ends = (signal.SIGTERM, signal.SIGINT)
+    signal.pthread_sigmask(signal.SIG_BLOCK, ends)
+    files = PublicFiles(Path(config.directory).parent.parent, config.node)
+    with closing(MetricsEndpoint(config.metrics, CollectorRegistry(), files)) as served:
+        _say(f"node {config.node} stays: its files are at http://{served.address}/files")
+        signal.sigwait(ends)
 
 
 def _say(line: str) -> None:

@@ -223,8 +223,12 @@ class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             all that leaves at once (grouped), or what the kernel happens to have written (none).
         imports: paths of the files that `run.imports` names.
         metrics: HOST:PORT to serve `/metrics` on (port 0: the system chooses); None: no monitoring.
+        files: serve the node's public files there besides (node/storage/public_files.py).
         approvals: file of the members' approvals: no step is taken before all are there; None: a launcher's run.
         wait_s: longest wait for the other peers, where no launcher has seen them start.
+        grace_s: how much of it for the last f, whose machines may still be fetching the image.
+        evaluate: what of the test items, where the run evaluates: this node's slice of them, or the whole.
+        stay: after the end, answer whoever missed it and serve metrics and files until a signal ends this node.
     """
 
     run_id: str
@@ -244,8 +248,12 @@ class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     durability: Durability = "grouped"
     imports: tuple[str, ...] = ()
     metrics: str | None = None
+    files: bool = False
     approvals: str | None = None
     wait_s: float = 180.0
+    grace_s: float = 60.0
+    evaluate: Literal["slice", "whole"] = "slice"
+    stay: bool = False
 
     def __post_init__(self) -> None:
         """Refuse an address of metrics that is none.

@@ -32,7 +32,7 @@ from btard.node.netem.emulated_transport import EmulatedTransport
 from btard.node.netem.link_observer import LinkWatch, shaped_links
 from btard.node.plugins import extensions
 from btard.node.protocol.api.events import Input, Output
-from btard.node.protocol.api.notices import Halted
+from btard.node.protocol.api.notices import Finished, Halted
 from btard.node.storage.disk import Disk
 from btard.node.storage.journal import Journal
 from btard.node.storage.recorder import Recorder
@@ -200,6 +200,7 @@ def _run(
         node = build_node(
             config, secrets, task, encoded(facts), checkpointer=recovery.checkpointer if recovery else None
         )
+        node.peer.stays = config.stay
         transport.accept_bulk = node.expects
         links = LinkWatch(transport, journal, shaped_links(config))
         if recovery is not None and recovery.at is not None:
@@ -215,7 +216,7 @@ def _run(
             journal.append("ungreeted", problem=problem)
         journal.append("greeted", peers=sorted(transport.greeted))
         heard = recovery.heard if recovery is not None else ()
-        return _drive(node, transport, recorder, links, monitored, heard, early, stop)
+        return _drive(config, node, transport, recorder, links, monitored, heard, early, stop)
     except BtardError:
         with contextlib.suppress(BackendError):  # the first error is the one to report
             recorder.end()
@@ -240,7 +241,7 @@ def _transport(config: NodeConfig, secrets: Secrets, limits: Limits, credits: Cr
 
 
 def _drive(
-    node: Node, transport: Transport, recorder: Recorder, links: LinkWatch, monitored: Monitoring,
+    config: NodeConfig, node: Node, transport: Transport, recorder: Recorder, links: LinkWatch, monitored: Monitoring,
     heard: Sequence[Input], early: list[Arrival], stop: _Stop,
 ) -> int:  # fmt: skip
     """Run the protocol to its end and journal the totals."""
@@ -263,6 +264,9 @@ def _drive(
     if node.adversary is not None:
         recorder.attacked(node.adversary.attacked)
     recorder.end()
+    if config.stay and isinstance(ending, Finished):
+        _complain(f"node {config.node} has finished, and stays until it is told to stop")
+        driver.stay(stop)
     return _exit_code(ending, stop)
 
 

@@ -58,12 +58,17 @@ ALL = (
     "promtool",
     "tc",
     "iptables",
+    "dnsmasq",
     "spin",
     "qemu-x86_64",
     "qemu-aarch64",
+    "munged",
+    "slurmctld",
+    "slurmd",
+    "srun",
     "aarch64-linux-gnu-gcc",
 )
-EMULATORS = "qemu-user gcc-aarch64-linux-gnu libc6-dev-arm64-cross"
+EMULATORS = "qemu-user munge slurmctld slurmd slurm-client gcc-aarch64-linux-gnu libc6-dev-arm64-cross"
 
 
 @pytest.mark.parametrize(
@@ -73,8 +78,12 @@ EMULATORS = "qemu-user gcc-aarch64-linux-gnu libc6-dev-arm64-cross"
         ((*ALL, "google-chrome"), "ubuntu", ""),
         (ALL, "debian", "chromium"),
         (ALL, "ubuntu", "chromium-browser"),
-        ((*ALL[:4], "tc", "chromium"), "debian", f"prometheus iptables spin {EMULATORS}"),
-        ((), "debian", f"python3-venv make gcc libc6-dev prometheus chromium iproute2 iptables spin {EMULATORS}"),
+        ((*ALL[:4], "tc", "chromium"), "debian", f"prometheus iptables dnsmasq-base spin {EMULATORS}"),
+        (
+            (),
+            "debian",
+            f"python3-venv make gcc libc6-dev prometheus chromium iproute2 iptables dnsmasq-base spin {EMULATORS}",
+        ),
     ],
     ids=["it has all", "a runner with Chrome", "no browser", "no browser on Ubuntu", "half of Prometheus", "bare"],
 )
@@ -89,9 +98,12 @@ def test_what_a_machine_lacks_is_named_as_its_packages(
         script(programs / name, "exit 0")
     release.write_text(f"NAME=x\nID={system}\n")
     found = subprocess.run(
-        [programs / "bash", ROOT / ".ci" / "packages"], env={"PATH": str(programs), "OS_RELEASE": str(release)},
-        capture_output=True, text=True, timeout=30,
-    )  # fmt: skip
+        [programs / "bash", ROOT / ".ci" / "packages"],
+        env={"PATH": str(programs), "OS_RELEASE": str(release)},
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
     assert (found.returncode, found.stdout, found.stderr) == (0, f"{lacking}\n", "")
 
 

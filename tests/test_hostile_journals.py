@@ -29,11 +29,11 @@ from btard.node.build import task_of
 from btard.node.config import Plugin, Role
 from btard.node.drivers.simulator import cluster
 from btard.node.errors import DataError
+from btard.node.genesis.genesis import read_genesis
 from btard.node.protocol.api.notices import Committed
 from btard.node.storage.journal import Journal
 from btard.node.storage.records import JOURNAL_BYTES, LINE_BYTES, MAX_PROBLEMS
 from btard.node.verify import audit
-from btard.node.verify.audit import read_genesis
 from tests.workers import on_this_machine
 
 ROOT = Path(__file__).parent.parent

@@ -14,7 +14,7 @@ from btard import moved
 from tests.imports import ROOT, graph, sources
 
 FMT_SKIP = "# fmt" + ": skip"
-BUDGET = {"node": 78, "launcher": 124, "tests": 391, "docs": 11}
+BUDGET = {"node": 78, "launcher": 124, "tests": 390, "docs": 11}
 """How often the formatter is overruled. Lower it with every one that goes."""
 
 ALIVE: Mapping[str, str] = {
@@ -38,12 +38,12 @@ ONE_IMPORTER: Mapping[str, tuple[str, ...]] = {
         "btard.node.kernels.building",
         "btard.node.baselines.comparison", "btard.node.metrics.healthcheck", "btard.node.plugins.check", "btard.launcher.bench.command",
         "btard.launcher.bench.worker", "btard.launcher.cli.main", "btard.launcher.run.cleaning", "btard.launcher.cli.ending", "btard.launcher.cli.doctor",
-        "btard.launcher.cli.commands", "btard.launcher.report.command", "btard.launcher.sweep.command",
+        "btard.launcher.cli.commands", "btard.launcher.cli.node", "btard.launcher.emit.emitters", "btard.launcher.report.command", "btard.launcher.sweep.command",
     ),
     "a borderline to a system outside: sockets, files, kernel": (
         "btard.node.transport.channels", "btard.node.storage.retention", "btard.node.storage.wal", "btard.node.transport.connection_monitor", "btard.node.storage.state_codec", "btard.node.transport.bulk_tokens",
-        "btard.node.storage.own_address",
-        "btard.launcher.containers.keys", "btard.launcher.containers.netns", "btard.launcher.containers.netqueue",
+        "btard.node.storage.own_address", "btard.launcher.run.collecting",
+        "btard.launcher.emit.pods", "btard.launcher.containers.keys", "btard.launcher.containers.netns", "btard.launcher.containers.netqueue",
         "btard.launcher.containers.shaper",
     ),
     "a calculation of its own, tested without its importer": (

@@ -78,6 +78,30 @@ def status(run_dir: Path | None) -> None:
         click.echo(line)
 
 
+@click.command(short_help="Fetch the public files of peers, to verify them.")
+@click.argument("peers", metavar="HOST:PORT...", nargs=-1, required=True)
+@click.option("--into", metavar="DIR", type=_PATH, required=True, help="a new directory, or an earlier collection")
+@click.option("--limit", metavar="SIZE", default="1GB", show_default=True, help="of all files of one peer")
+@click.option("--timeout", metavar="TIME", default="10m", show_default=True, help="longest time for one peer")
+def collect(peers: Sequence[str], into: Path, limit: str, timeout: str) -> None:
+    """Fetch journals, evidence and final parameters of peers that serve them (`btard-node run --http`), for `verify`.
+
+    A collection goes on where an earlier one ended. With a majority's files `verify` proves the final state. Exit code
+    1 if a peer does not answer, or with what is not in order; the others are collected all the same.
+    """
+    from btard.launcher.options import syntax
+    from btard.launcher.run import collecting
+
+    with syntax.naming("--limit"):
+        size = syntax.size(limit)
+    with syntax.naming("--timeout"):
+        bounds = collecting.Bounds(size, syntax.seconds(timeout))
+    failed = collecting.collect(peers, into, bounds, lambda line: wrap.echo(line, 8))
+    if failed < len(peers):
+        click.echo(f"check it with: btard-launch verify {into}")
+    raise SystemExit(exits.FAILED if failed else exits.OK)
+
+
 @click.command(short_help="Show the ends of the workers' logs.")
 @_run_dir
 @click.option("--node", metavar="ID", type=int, help="only this node's")
@@ -178,7 +202,7 @@ def sweep(
 @click.command(short_help="Write report.html of a run or a sweep.")
 @click.argument("path", metavar="RUN|SWEEP", type=_PATH)
 def report(path: Path) -> None:
-    """Write report.html of a run or a sweep: one self-contained page."""
+    """Write report.html of a run, of a peer's own directory or a collection, or of a sweep: one self-contained page."""
     from btard.launcher.report import command
 
     click.echo(f"report: {command.report(path)}")
@@ -369,6 +393,7 @@ def _catalogue(entries: Any) -> None:
 
 ALL = (
     verify,
+    collect,
     status,
     logs,
     stop,

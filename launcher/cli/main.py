@@ -13,6 +13,7 @@ import click
 from btard.launcher import exits, wrap
 from btard.launcher.cli import commands, entry
 from btard.launcher.cli.flags import GroupedCommand, Launch, table_options
+from btard.node.errors import ConfigError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -123,21 +124,69 @@ def resume_run(run_dir: Path | None, timeout: str | None, as_json: bool) -> None
     raise SystemExit(ending.close(console, result, asked, as_json=as_json))
 
 
-@cli.command("plan", cls=GroupedCommand, short_help="Show what a run would do, or write its compose file.")
+@cli.command("plan", cls=GroupedCommand, short_help="Show what a run would do, or write what an engine starts it by.")
 @table_options
-@click.option("--emit", type=click.Choice(["compose", "compose-gpu"]), help="write a file for so many peers instead")
-def show_plan(emit: str | None, **options: Any) -> None:
-    """Show roles, addresses and expected bytes of a run, or write the file that starts it elsewhere."""
+@click.option(
+    "--emit",
+    type=click.Choice(["compose", "compose-gpu", "kubernetes", "jobset", "slurm", "swarm"]),
+    help="write what this engine starts so many peers by, instead",
+)
+@click.option("--out", metavar="DIR", type=click.Path(path_type=Path), help="where --emit writes files [stdout]")
+@click.option("--overwrite", is_flag=True, help="files in --out too that have another content")
+def show_plan(emit: str | None, out: Path | None, overwrite: bool, **options: Any) -> None:
+    """Show roles, addresses and expected bytes of a run, or write what starts it elsewhere."""
     from btard.launcher.run import plan
 
     experiment = _resolved(options).experiment
     if emit is None:
+        if out is not None or overwrite:
+            raise ConfigError("--out and --overwrite are for what --emit writes; add --emit, or leave them out")
         _show_plan(plan.make(experiment))
         return
-    from btard.launcher.containers import emit as files
+    from btard.launcher.emit.emitters import EMITTERS
 
     plan.quick_check(experiment)
-    click.echo((files.compose if emit == "compose" else files.gpu)(experiment.peers), nl=False)
+    made = EMITTERS[emit](experiment.peers)
+    if out is None:
+        click.echo(made.text, nl=False)
+        return
+    for path in made.write(out, overwrite):
+        click.echo(f"written: {path}")
+
+
+@cli.command("genesis", short_help="Print the genesis of a run whose peers are pods.")
+@click.option(
+    "--from-pods",
+    "pods_files",
+    metavar="FILE.json",
+    required=True,
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="what `kubectl get pods -o json` printed (repeatable)",
+)
+@click.option(
+    "--config",
+    metavar="FILE",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="the run's options, as in `run.toml`",
+)
+@click.option("--name", metavar="NAME", help="of the run [a digest of its configuration and members]")
+def genesis_from_pods(pods_files: Sequence[Path], config: Path, name: str | None) -> None:
+    """Print the genesis of a run whose peers are pods: the owners of the proposals that their init containers left.
+
+    Anybody who can read the pods can do it, and comes to the same; each pod looks at the result before it signs it.
+    """
+    from btard.launcher.cli import node
+    from btard.launcher.emit import pods
+    from btard.node.genesis.genesis import assemble
+
+    read_in = {
+        label: proposal
+        for path in pods_files
+        for label, proposal in pods.proposals(node.content(path, pods.PODS_BYTES), str(path)).items()
+    }
+    node.print_genesis(assemble(node.run_of(config), read_in, name))
 
 
 @cli.command("data", short_help="Fetch and check data sets.")

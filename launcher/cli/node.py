@@ -7,8 +7,11 @@ run's file and of signed proposals, and a worker takes no step before every memb
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 import msgspec
@@ -23,6 +26,10 @@ from btard.node.genesis.files import read, write
 from btard.node.genesis.genesis import GENESIS_BYTES, Genesis, assemble, decode_genesis, genesis_roster
 from btard.node.genesis.identity import Identity
 from btard.node.genesis.proposal import PROPOSAL_BYTES, decode_proposal, endpoint
+
+if TYPE_CHECKING:
+    from btard.launcher.options.sources import Settings
+    from btard.launcher.run.experiment import Experiment
 
 _PATH = click.Path(path_type=Path)
 _BESIDE = ("seed", "delivery_bound", "gradient_bound", "measure_bounds", "arithmetic", "data_dir")
@@ -67,25 +74,33 @@ def assemble_genesis(run_file: Path, proposals: Sequence[Path], name: str | None
     """Print the genesis of a run: the configuration in RUN.TOML, as `btard-launch --config` reads it, and the owners of
     the proposals. Anybody can do it, and comes to the same.
     """
-    read_in = {str(path): decode_proposal(_content(path, PROPOSAL_BYTES), str(path)) for path in proposals}
-    genesis = assemble(_run_of(run_file), read_in, name)
-    _print(genesis)
-    wrap.echo(f"run {genesis.run_id} of {genesis.run.peers} peers, genesis {genesis.digest}", err=True)
+    read_in = {str(path): decode_proposal(content(path, PROPOSAL_BYTES), str(path)) for path in proposals}
+    print_genesis(assemble(run_of(run_file), read_in, name))
 
 
 @cli.command(short_help="Sign a genesis, and print the approval.")
 @_directory
 @click.argument("genesis_file", metavar="GENESIS.JSON", type=_PATH)
 @click.option("--yes", is_flag=True, help="do not ask")
-def approve(directory: Path, genesis_file: Path, yes: bool) -> None:
+@click.option(
+    "--only-if",
+    "run_file",
+    metavar="RUN.TOML",
+    type=_PATH,
+    help="do not ask: sign if it has this file's options, and this peer as last proposed",
+)
+def approve(directory: Path, genesis_file: Path, yes: bool, run_file: Path | None) -> None:
     """Show what a genesis says, sign it with the key in DIR, and print the approval, which is for everybody to see.
 
     An identity approves one run only: two runs with one identity would toss the same secret coins.
     """
     owner, genesis = Identity.load(directory), _genesis(genesis_file)
-    for line in _shown(owner, genesis, owner.place(genesis, str(genesis_file))):
+    me = owner.place(genesis, str(genesis_file))
+    for line in _shown(owner, genesis, me):
         wrap.echo(line, 8, err=True)
-    if not yes and not click.confirm("sign it?", err=True):
+    if run_file is not None:
+        _check_wanted(owner, genesis, me, run_file)
+    elif not yes and not click.confirm("sign it?", err=True):
         wrap.echo("nothing was signed", err=True)
         raise SystemExit(exits.FAILED)
     _print(owner.approve(genesis, str(genesis_file)))
@@ -97,22 +112,33 @@ def approve(directory: Path, genesis_file: Path, yes: bool) -> None:
 @click.option("--genesis", "genesis_file", metavar="FILE", type=_PATH, help="the genesis [the one approved, in DIR]")
 @click.option("--listen", metavar="URL,URL", help="what to bind [all of this host's addresses, at the ports proposed]")
 @click.option("--wait", metavar="TIME", default="180s", show_default=True, help="longest wait for the other peers")
+@click.option("--grace", metavar="TIME", default="60s", show_default=True, help="how much of it for the last f of them")
 @click.option("--data-dir", metavar="DIR", help="where data sets lie [~/.cache/btard/data]")
 @click.option(
     "--import", "imports", metavar="FILE.py", multiple=True, type=_PATH, help="file that the run was made with"
 )
-@click.option("--metrics", metavar="HOST:PORT", help="serve /metrics there")
+@click.option("--http", metavar="HOST:PORT", help="serve /metrics and this peer's public files, /files, there")
+@click.option(
+    "--evaluate",
+    type=click.Choice(["slice", "whole"]),
+    default="slice",
+    show_default=True,
+    help="of the test set, at each evaluation: this peer's share, or all of it",
+)
+@click.option("--stay", is_flag=True, help="after the end, answer and serve until SIGTERM")
 def run_peer(
     directory: Path,
     approvals: tuple[Path, ...],
     genesis_file: Path | None,
     listen: str | None,
     wait: str,
+    grace: str,
     data_dir: str | None,
     imports: Sequence[Path],
-    metrics: str | None,
+    **chosen: Any,
 ) -> int:
-    """Take part in a run, from the start or where this peer left off; exit code 0 once it has finished.
+    """Take part in a run, from the start or where this peer left off; exit code 0 once it has finished, and at once
+    where it had.
 
     No step is taken before all members' approvals are here: those in files named, those of an earlier start, and those
     that the others bring.
@@ -136,8 +162,10 @@ def run_peer(
         endpoint(listen, "--listen") if listen is not None else _everywhere(genesis.proposals[peer].address),
         data.directory(data_dir or os.environ.get("BTARD_DATA_DIR")),
     )
-    chosen = {"wait_s": syntax.seconds(wait), "imports": tuple(str(path.absolute()) for path in imports)}
-    return worker.run(msgspec.structs.replace(config, metrics=metrics, **chosen))
+    http = chosen.pop("http")
+    chosen |= {"metrics": http, "files": http is not None, "imports": tuple(str(path.absolute()) for path in imports)}
+    chosen |= {"wait_s": syntax.seconds(wait), "grace_s": syntax.seconds(grace)}
+    return worker.run(msgspec.structs.replace(config, **chosen))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -147,11 +175,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     entry.call(cli, "btard-node", arguments, interrupted="nothing was signed", leave=leave)
 
 
+def print_genesis(genesis: Genesis) -> None:
+    """Print a genesis to stdout, and to people what it is."""
+    _print(genesis)
+    wrap.echo(f"run {genesis.run_id} of {genesis.run.peers} peers, genesis {genesis.digest}", err=True)
+
+
 def _print(value: object) -> None:
     click.echo(as_json(value), nl=False)
 
 
-def _content(path: Path, limit: int) -> bytes:
+def content(path: Path, limit: int) -> bytes:
+    """A file's content, also through a link, as engines mount files.
+
+    Raises:
+        ConfigError: it is not there, cannot be read, or is larger than `limit` bytes.
+    """
     content = read(path.resolve(), limit)
     if content is None:
         raise ConfigError(f"{path} does not exist; name a file")
@@ -159,34 +198,78 @@ def _content(path: Path, limit: int) -> bytes:
 
 
 def _genesis(path: Path) -> Genesis:
-    return decode_genesis(_content(path, GENESIS_BYTES), str(path))
+    return decode_genesis(content(path, GENESIS_BYTES), str(path))
 
 
 def _everywhere(address: Endpoint) -> Endpoint:
-    """All addresses of this host, at the ports of an address."""
-    return Endpoint(*(f"tcp://*:{url.rpartition(':')[2]}" for url in (address.control, address.bulk)))
+    """All addresses of this host, of both families where it has both, at the ports of an address."""
+    host = "*"
+    with suppress(OSError), socket.socket(socket.AF_INET6) as probe:
+        probe.bind(("::", 0))
+        host = "[::]"
+    return Endpoint(*(f"tcp://{host}:{url.rpartition(':')[2]}" for url in (address.control, address.bulk)))
 
 
-def _run_of(path: Path) -> RunConfig:
-    """The configuration that a file of options describes, tried out as a launcher does.
+def _asked(path: Path) -> Settings:
+    """What a file of options asks for, and what it leaves open.
 
     Raises:
-        ConfigError: it cannot be run, or names an option that is no affair of a whole run.
+        ConfigError: it cannot be read, or names an option that is no affair of a whole run.
     """
     from btard.launcher.options import sources
-    from btard.launcher.run import plan
 
     resolved = sources.resolve({}, {}, str(path))
     for name in sorted(name for name, source in resolved.sources.items() if source != "default"):
         if name not in _OF_RUN:
             raise ConfigError(f"{path}: {name} is no option of a run of several owners; leave it out")
-    experiment = resolved.experiment
-    # What this machine has says nothing of the others'.
-    device = "cpu" if experiment.device == "auto" else experiment.device
-    arithmetic = experiment.arithmetic
-    if arithmetic == "auto" and device == "cpu":
-        arithmetic = plan.portably(experiment.run_config("cpu")).arithmetic
-    return plan.make(msgspec.structs.replace(experiment, device=device, arithmetic=arithmetic)).run
+    return resolved
+
+
+def run_of(path: Path) -> RunConfig:
+    """The configuration that a file of options describes, tried out as a launcher does.
+
+    Raises:
+        ConfigError: it cannot be run, or names an option that is no affair of a whole run.
+    """
+    from btard.launcher.run import plan
+
+    experiment = _asked(path).experiment
+    # What this machine has says nothing of the others': it is tried out on the processor.
+    device, arithmetic = _device(experiment), experiment.arithmetic
+    if arithmetic == "auto":
+        arithmetic = plan.portably(experiment.run_config("cpu")).arithmetic if device == "cpu" else "native"
+    tried = plan.make(msgspec.structs.replace(experiment, device="cpu", arithmetic=arithmetic)).run
+    return msgspec.structs.replace(tried, device=device)
+
+
+def _device(experiment: Experiment) -> Literal["cpu", "cuda"]:
+    return "cpu" if experiment.device == "auto" else experiment.device
+
+
+def _check_wanted(owner: Identity, genesis: Genesis, me: int, path: Path) -> None:
+    """Refuse a genesis with other options than a file's, or another address than the newest proposal's.
+
+    What a file leaves to `assemble` follows from the task, which is not loaded here: any window of undo, and any
+    arithmetic that the task has, are taken for that.
+
+    Raises:
+        ConfigError: what differs.
+    """
+    asked = _asked(path)
+    run, wanted = genesis.run, asked.experiment.run_config(_device(asked.experiment))
+    if asked.experiment.undo is None:
+        wanted = msgspec.structs.replace(wanted, undo=run.undo)
+    if asked.sources["arithmetic"] == "default" and (arithmetic := run.task.parameters.get("arithmetic")):
+        task = msgspec.structs.replace(wanted.task, parameters={**wanted.task.parameters, "arithmetic": arithmetic})
+        wanted = msgspec.structs.replace(wanted, task=task)
+    for name in run.__struct_fields__:
+        if (found := getattr(run, name)) != (meant := getattr(wanted, name)):
+            values = [msgspec.json.encode(value).decode() for value in (found, meant)]
+            raise ConfigError(f"nothing was signed: {name} is {values[0]} in the genesis, {values[1]} in {path}")
+    if genesis.proposals[me] != owner.proposal:
+        raise ConfigError(
+            "nothing was signed: the genesis has this peer as it proposed itself earlier; assemble its newest proposal"
+        )
 
 
 def _shown(owner: Identity, genesis: Genesis, me: int) -> Iterator[str]:

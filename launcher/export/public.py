@@ -15,12 +15,11 @@ from btard.launcher.run.experiment import IMPORTS
 from btard.launcher.run.run_directory import RunRecord
 from btard.launcher.run.scoring import MODEL
 from btard.node.errors import ConfigError, DataError
+from btard.node.genesis.genesis import read_genesis
 from btard.node.storage import records
-from btard.node.verify import audit
+from btard.node.storage.public_files import EVIDENCE, OF_A_NODE
 
 _FILES = ("genesis.json", "summary.json", "events.jsonl", "metrics.jsonl", MODEL)
-_OF_A_NODE = ("journal.jsonl", "parameters.f32", "certificate")
-_EVIDENCE = (".evidence", ".certificate")
 _LARGEST_BYTES = 1 << 34
 _CHUNK_BYTES = 1 << 20
 
@@ -43,7 +42,7 @@ def write(run_dir: Path, target: Path | None = None) -> tuple[Path, list[str]]:
         ConfigError: no run directory, or the target exists and is not empty, or lies inside the run.
         BackendError: it cannot be written; nothing is left behind.
     """
-    genesis = audit.read_genesis(run_dir)
+    genesis = read_genesis(run_dir)
     target = _target(run_dir, target)
     left_out: list[str] = []
     made = target.with_name(f".{target.name}.{os.getpid()}")
@@ -79,12 +78,12 @@ def _target(run_dir: Path, target: Path | None) -> Path:
 def _names(run_dir: Path, peers: int) -> Iterator[str]:
     """Everything that is public, where it is."""
     yield from _FILES
-    yield from (f"{IMPORTS}/{name}" for name in audit.names(run_dir, IMPORTS) if name.endswith(".py"))
+    yield from (f"{IMPORTS}/{name}" for name in records.names(run_dir, IMPORTS) if name.endswith(".py"))
     for node in range(peers):
         folder = f"nodes/{node}"
-        yield from (f"{folder}/{name}" for name in _OF_A_NODE)
-        for name in audit.names(run_dir, f"{folder}/evidence"):
-            if name.endswith(_EVIDENCE):
+        yield from (f"{folder}/{name}" for name in OF_A_NODE)
+        for name in records.names(run_dir, f"{folder}/evidence"):
+            if name.endswith(EVIDENCE):
                 yield f"{folder}/evidence/{name}"
 
 

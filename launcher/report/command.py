@@ -8,16 +8,19 @@ from rich.console import Console
 
 from btard.launcher.files import write_atomically
 from btard.launcher.report import compare, run_page, sweep_page
+from btard.launcher.run import control
 
 
 def report(path: Path) -> Path:
-    """Write the page of a run or of a sweep; returns where it is.
+    """Write the page of a run, of peers' own files, or of a sweep; returns where it is.
 
     Raises:
         ConfigError: it is neither, or has not ended.
         DataError: a file is damaged.
     """
-    return sweep_page.write(path) if compare.kind(path, "; name one below runs/") == "sweep" else run_page.write(path)
+    if not control.of_peers(path) and compare.kind(path, "; name one below runs/") == "sweep":
+        return sweep_page.write(path)
+    return run_page.write(path)
 
 
 def show_comparison(console: Console, a: Path, b: Path, out: Path) -> None:

@@ -70,7 +70,8 @@ def _page(names: Sequence[str], tables: Sequence[object], figures: Sequence[Figu
 
 def _options(a: RunData, b: RunData) -> Iterator[Line]:
     for option in OPTIONS:
-        ours, theirs = (getattr(run.record.experiment, option.field) for run in (a, b))
+        assert a.record is not None and b.record is not None  # runs of a launcher
+        ours, theirs = (getattr(record.experiment, option.field) for record in (a.record, b.record))
         if option.field not in PLACE and ours != theirs:
             yield option.flag, _word(ours), _word(theirs), ""
 
@@ -141,7 +142,7 @@ def _bans(a: RunData, b: RunData) -> Iterator[Sequence[str]]:
 
 
 def _steps(a: RunData, b: RunData) -> Axis:
-    return Axis("step", 0.0, float(max(run.record.run.steps for run in (a, b))))
+    return Axis("step", 0.0, float(max(run.run.steps for run in (a, b))))
 
 
 def _sweeps(a: SweepData, b: SweepData) -> tuple[list[Line], str]:

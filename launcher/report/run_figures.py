@@ -25,12 +25,15 @@ def accuracy(run: RunData) -> Figure | None:
     axis = Axis("test accuracy", 0.0 if low < 0.5 else 0.1 * int(10 * low), 1.0)
     drawn = _chart(run, "test accuracy by step", axis, [Series("test accuracy", points, svg.COLOURS[0])])
     caption = "Each active peer evaluates its slice of the test set; the launcher adds the slices."
+    if run.record is None:
+        caption = "Of the test items that the peers evaluated whose journals are here."
     return Figure("accuracy", "Test accuracy", drawn, caption)
 
 
 def loss(run: RunData) -> Figure | None:
     """Training loss over the steps."""
-    series = {"honest peers, mean": honest_loss(run), "attackers, mean": _loss_of(run, attackers=True)}
+    honest = "honest peers, mean" if run.record is not None else "peers here, mean"
+    series = {honest: honest_loss(run), "attackers, mean": _loss_of(run, attackers=True)}
     colours = dict(zip(series, (svg.COLOURS[0], svg.RED), strict=True))
     lines = [Series(name, smoothed(points, 5), colours[name]) for name, points in series.items() if points]
     if not lines:
@@ -45,7 +48,7 @@ def loss(run: RunData) -> Figure | None:
 
 def _chart(run: RunData, title: str, y: Axis, lines: Sequence[Series]) -> str:
     """Curves over the run's steps, with its attacks and bans."""
-    steps = Axis("step", 0.0, float(max(1, run.record.run.steps)))
+    steps = Axis("step", 0.0, float(max(1, run.run.steps)))
     bans = [Mark(float(ban.step), f"peer {ban.peer}") for ban in run.summary.bans]
     return chart.draw(title, steps, y, lines, bands=_windows(run), marks=bans)
 
@@ -54,14 +57,14 @@ def peers(run: RunData) -> Figure | None:
     """The timeline of each peer."""
     attacked = {event["node"]: event["steps"] for event in run.events if event["event"] == "attacked"}
     lanes = []
-    for peer in range(run.record.run.peers):
+    for peer in range(run.run.peers):
         active = [step for step in run.commits if peer in run.view(step)["active"]]
         validated = [step for step in active if str(peer) in run.view(step)["validators"]]
         rows = [*run.summary.bans, *run.summary.gone, *run.summary.eliminated]
         name = f"peer {peer}" + (" (attacks)" if peer in run.roles else "")
         bans = {row.step: row.reason for row in rows if row.peer == peer}
         lanes.append(timeline.Lane(name, active, validated, attacked.get(peer, ()), bans))
-    drawn = timeline.draw("what each peer did", run.record.run.steps, lanes)
+    drawn = timeline.draw("what each peer did", run.run.steps, lanes)
     caption = "Who was in the roster, validated, attacked (by its own account) and was banned."
     return Figure("timeline", "Peers", drawn, caption)
 
@@ -71,7 +74,7 @@ def traffic(run: RunData) -> Figure | None:
     sent = {event["node"]: event["sent"] for event in run.events if event["event"] == "traffic"}
     if not sent:
         return None
-    count = run.record.run.peers
+    count = run.run.peers
     totals = {(a, b): sum(sent.get(a, {}).get(str(b), {}).values()) for a in range(count) for b in range(count)}
     cells = [[_traffic_cell(a, b, totals[a, b], sent) for b in range(count)] for a in range(count)]
     names = [str(peer) for peer in range(count)]
@@ -94,15 +97,16 @@ def phases(run: RunData) -> Figure | None:
     rows = [(phase, statistics.median(spent[phase]), percentile(spent[phase], 0.95)) for phase in ordered]
     if not rows:
         return None
-    virtual = run.record.experiment.backend == "simulated"
-    note = "Virtual time of the modelled network, 50 ms a gradient." if virtual else "Wall time at honest peers."
+    note = "Wall time at honest peers." if run.record is not None else "Wall time at the peers here."
+    if run.simulated:
+        note = "Virtual time of the modelled network, 50 ms a gradient."
     caption = f"{note} COMMIT holds the computation of the gradient, CLOSE that of a validator's."
     return Figure("phases", "Phases", bars.durations("duration of phases", rows), caption)
 
 
 def waiting(run: RunData) -> Figure | None:
     """Attacked steps until a ban, beside the law."""
-    law, note = detection.law_of(run.record.run, run.roles)
+    law, note = detection.law_of(run.run, run.roles)
     convicted = {ban.peer for ban in run.summary.bans if ban.reason == "gradient"}
     seen = [steps for peer, steps in run.summary.detection_steps.items() if int(peer) in convicted]
     if not law or not seen:
@@ -142,7 +146,7 @@ def _windows(run: RunData) -> list[Band]:
     last = {ban.peer: ban.step for ban in reversed(run.summary.bans)}
     found = []
     for peer, role in run.roles.items():
-        stop = role.schedule.stop if role.schedule.stop is not None else run.record.run.steps
+        stop = role.schedule.stop if role.schedule.stop is not None else run.run.steps
         end = min(stop, last.get(peer, stop))
         if end > role.schedule.start:
             found.append(Band(float(role.schedule.start), float(end), "attack"))

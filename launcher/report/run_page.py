@@ -6,6 +6,8 @@ import shlex
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import msgspec
+
 from btard.launcher import templates
 from btard.launcher.files import write_atomically
 from btard.launcher.monitor.summary_table import check_command
@@ -18,8 +20,11 @@ from btard.launcher.report.run_data import RunData
 from btard.launcher.report.run_figures import FIGURES
 from btard.launcher.run.experiment import Experiment
 from btard.launcher.run.roles import describe
+from btard.launcher.run.run_directory import RunRecord
+from btard.launcher.run.summary import BanRow
 from btard.launcher.sweep.grid import PLACE
 from btard.launcher.verify import explanation
+from btard.node.config import RunConfig
 from btard.node.protocol.adjudication.offences import sentence
 
 NAME = "report.html"
@@ -29,28 +34,61 @@ def write(run_dir: Path) -> Path:
     """Write report.html into a run directory; returns its path.
 
     Raises:
-        ConfigError: it is no run directory, or the run has not ended.
+        ConfigError: it is no run directory, or a launcher's run that has not ended.
         DataError: a file is damaged.
         BackendError: it cannot be written.
     """
-    target = run_dir / NAME
-    write_atomically(target, render(run_data.load(run_dir)).encode())
+    target, run = run_dir / NAME, run_data.load_either(run_dir)
+    write_atomically(target, (render(run) if run.record is not None else render_peers(run)).encode())
     return target
 
 
 def render(run: RunData) -> str:
-    """The page."""
-    record, experiment = run.record, run.record.experiment
+    """The page of a launcher's run."""
+    record = run.record
+    assert record is not None
+    experiment = record.experiment
     who = ", ".join(f"peer {peer}: {describe(role)}" for peer, role in run.roles.items()) or "nobody attacks"
     butterfly = record.run.topology == "butterfly"  # a comparison run has no evidence
     return templates.write(
-        "run.html", title=f"Run {run.path.name}", lead=f"{record.started}; {who}", about=_facts(run),
-        figures=[figure for draw in FIGURES if (figure := draw(run)) is not None], bans=list(_bans(run)),
-        story=_story(run), repeat=shlex.join(repeat(experiment)),
+        "run.html",
+        title=f"Run {run.path.name}",
+        lead=f"{record.started}; {who}",
+        about=_facts(run, record),
+        figures=[figure for draw in FIGURES if (figure := draw(run)) is not None],
+        bans=list(_bans(run)),
+        story=_story(run),
+        repeat=shlex.join(repeat(experiment)),
         check=shlex.join(check_command(run.path.absolute(), experiment.imports)) if butterfly else "",
-        score=summary_rows(run.summary, experiment), options=sources.show(experiment, record.sources),
-        seeds=_seeds(run), versions=_versions(run),
-    )  # fmt: skip
+        score=summary_rows(run.summary, experiment),
+        options=sources.show(experiment, record.sources),
+        seeds=_seeds(record),
+        versions=_versions(record),
+    )
+
+
+def render_peers(run: RunData) -> str:
+    """The page of what peers tell whose files lie in one directory: nothing here says who attacks, and only the words
+    of those peers count."""
+    plain = RunConfig()
+    different = [name for name in plain.__struct_fields__ if getattr(run.run, name) != getattr(plain, name)]
+    options = [(name, msgspec.json.encode(getattr(run.run, name)).decode(), "genesis") for name in different]
+    told = ", ".join(f"peer {node}" for node in run.nodes)
+    return templates.write(
+        "run.html",
+        title=f"Run {run.run_id}",
+        lead=f"as its peers tell whose files are here: {told}",
+        about=_facts(run, None),
+        figures=[figure for draw in FIGURES if (figure := draw(run)) is not None],
+        bans=list(_bans(run)),
+        story=_story(run),
+        repeat="",
+        check=shlex.join(check_command(run.path.absolute(), ())),
+        score=(),
+        options=options,
+        seeds=(),
+        versions=(),
+    )
 
 
 def repeat(experiment: Experiment) -> list[str]:
@@ -77,18 +115,26 @@ def _exact(value: float) -> str:
     return short if float(short) == value else repr(value).removesuffix(".0")
 
 
-def _facts(run: RunData) -> list[tuple[str, str]]:
+def _facts(run: RunData, record: RunRecord | None) -> list[tuple[str, str]]:
     made = run.summary
+    agreement = ("agreement", "at every step" if made.agreement else "BROKEN")
+    sent, wall = ("bytes sent", human(made.bytes_sent.total)), ("wall time", f"{made.wall_seconds:.0f} s")
+    if record is None:
+        removed = {row.peer for row in (*made.bans, *made.gone, *made.eliminated)}
+        last = f"{made.accuracy[-1][1]:.4f}" if made.accuracy else "unknown"
+        steps = ("steps", f"{made.steps} of {run.run.steps}")
+        banned = ("peers banned or removed", str(len(removed)))
+        return [("outcome", made.outcome), steps, ("last test accuracy", last), banned, agreement, sent, wall]
     accuracy = "unknown" if made.final_test_accuracy is None else f"{made.final_test_accuracy:.4f}"
     return [
         ("outcome", made.outcome),
         ("final test accuracy", accuracy),
         ("attackers caught", f"{len(made.byzantine) - made.undetected} of {len(made.byzantine)}"),
         ("honest peers banned", str(made.honest_banned)),
-        ("agreement", "at every step" if made.agreement else "BROKEN"),
-        ("bytes sent", human(made.bytes_sent.total)),
-        ("backend", run.record.experiment.backend),
-        ("wall time", f"{made.wall_seconds:.0f} s"),
+        agreement,
+        sent,
+        ("backend", record.experiment.backend),
+        wall,
     ]
 
 
@@ -96,26 +142,37 @@ def _bans(run: RunData) -> Iterator[tuple[object, ...]]:
     made = run.summary
     for ban in made.bans:
         yield (
-            ban.step, ban.peer, "attacks" if ban.byzantine else "IS HONEST", sentence(ban.reason),
+            ban.step,
+            ban.peer,
+            _it(run, ban),
+            sentence(ban.reason),
             "seen by all" if ban.accuser is None else f"peer {ban.accuser}",
-            made.detection_steps.get(str(ban.peer), ""), f"{ban.evidence} ({ban.evidence_digest[:12]})",
-        )  # fmt: skip
+            made.detection_steps.get(str(ban.peer), ""),
+            f"{ban.evidence} ({ban.evidence_digest[:12]})",
+        )
+
+
+def _it(run: RunData, ban: BanRow) -> str:
+    """What a banned peer is, as far as anything here says."""
+    if run.record is None:
+        return "not known here"
+    return "attacks" if ban.byzantine else "IS HONEST"
 
 
 def _story(run: RunData) -> Iterable[str]:
     if not (run.path / "nodes").exists():
         return ("The nodes' journals were not kept.",)
-    return explanation.tell(run.path, range(run.record.run.peers))
+    return explanation.tell(run.path, range(run.run.peers))
 
 
-def _seeds(run: RunData) -> list[tuple[str, object]]:
-    seeds = run.record.seeds
+def _seeds(record: RunRecord) -> list[tuple[str, object]]:
+    seeds = record.seeds
     protocol = "none: drawn from the system" if seeds.protocol is None else seeds.protocol
     return [("init", seeds.init), ("data", seeds.data), ("attack", seeds.attack), ("protocol", protocol)]
 
 
-def _versions(run: RunData) -> list[tuple[str, object]]:
-    made = run.record.versions
+def _versions(record: RunRecord) -> list[tuple[str, object]]:
+    made = record.versions
     commit = f"{made.git_commit}{'' if made.git_clean else ' (changed)'}"
-    about = [("run", run.record.run_id), ("python", made.python), ("platform", made.platform), ("commit", commit)]
+    about = [("run", record.run_id), ("python", made.python), ("platform", made.platform), ("commit", commit)]
     return [*about, *((name, version or "not installed") for name, version in made.packages.items())]

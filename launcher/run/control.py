@@ -19,6 +19,7 @@ from btard.launcher.monitor.state import UNFINISHED, RunState
 from btard.launcher.run import summary
 from btard.launcher.run.run_directory import RunRecord, read_record
 from btard.node.errors import BackendError, ConfigError
+from btard.node.storage import process_lock
 
 if TYPE_CHECKING:
     from btard.launcher.containers.engine import Project
@@ -71,6 +72,8 @@ def status(run_dir: Path) -> list[str]:
     Raises:
         ConfigError: it is no run directory.
     """
+    if of_peers(run_dir):
+        return _status_of_peers(run_dir)
     record = read_record(run_dir)
     roles = {int(peer) for peer in record.roles}
     state = RunState(record.run.peers, frozenset(roles))
@@ -84,6 +87,37 @@ def status(run_dir: Path) -> list[str]:
         role = "attacker" if node.node in roles else "honest"
         step = f"step {node.step}" if node.step >= 0 else "no step yet"
         rows.append(f"node {node.node}  {role:8}  {node.out or stands:9}  {step}{accuracy}")
+    return [head, *rows, *(f"warning: {problem}" for problem in problems)]
+
+
+def of_peers(run_dir: Path) -> bool:
+    """True of a peer's own directory, or of peers' files that were collected: no launcher has made it."""
+    return (run_dir / "genesis.json").exists() and not (run_dir / "run.json").exists()
+
+
+def _status_of_peers(run_dir: Path) -> list[str]:
+    """The same of peers whose files lie here, each by its own word."""
+    from btard.node.genesis.genesis import (
+        read_genesis,
+    )  # with sockets and signatures: what starts a run need not load it
+
+    genesis = read_genesis(run_dir)
+    run, state = genesis.run, RunState(genesis.run.peers)
+    problems = watch.fold(run_dir, state, run.steps)
+    rows = [f"step {state.step} of {run.steps}" if state.step >= 0 else "no step yet"]
+    for node in state.nodes.values():
+        folder = run_dir / "nodes" / str(node.node)
+        if not (folder / "journal.jsonl").exists():
+            continue
+        alive = process_lock.alive(folder)
+        # A copy of another host's files has no lock: how its process is, nothing here says.
+        over = process_lock.began(folder) and not alive
+        stands = "stopped" if over and node.state in UNFINISHED else node.state
+        accuracy = "" if node.accuracy is None else f"  accuracy {node.accuracy:.4f}"
+        step = f"step {node.step}" if node.step >= 0 else "no step yet"
+        rows.append(f"peer {node.node}  {stands:9}  {step}{accuracy}{'  (running)' if alive else ''}")
+    rows += [f"peer {ban.peer}  {ban.standing} at step {ban.step}" for _, ban in sorted(state.bans.items())]
+    head = f"run {genesis.run_id} of {run.peers} owners, as the peers in {run_dir} tell"
     return [head, *rows, *(f"warning: {problem}" for problem in problems)]
 
 
@@ -103,8 +137,9 @@ def logs(run_dir: Path, node: int | None, count: int) -> list[str]:
 
         names = [emit.nodes(record.run.peers)[each] for each in nodes]
         return _project(record).run("logs", "--no-color", "--tail", str(count), *names).splitlines()
-    found = [f"node {each} | {line}" for each in nodes
-             for line in last_lines(run_dir / "logs" / f"node-{each}.log", count)]  # fmt: skip
+    found = [
+        f"node {each} | {line}" for each in nodes for line in last_lines(run_dir / "logs" / f"node-{each}.log", count)
+    ]
     whose = "N" if node is None else node
     return found or [f"the workers wrote nothing; their journals are {run_dir}/nodes/{whose}/journal.jsonl"]
 

@@ -19,6 +19,7 @@ from btard.launcher.run.summary import BANNED, Summary
 from btard.launcher.verify.verification import data_directory_of
 from btard.node.config import Role, RunConfig
 from btard.node.errors import BackendError, ConfigError
+from btard.node.genesis.genesis import read_genesis
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -162,10 +163,8 @@ def load_run(run_dir: Path | str, data_directory: Path | None = None, imports: S
     Raises:
         ConfigError: it is no run directory of this version, or a file of the launcher's in it is damaged.
     """
-    from btard.node.verify import audit
-
     path = Path(run_dir)
-    run = audit.read_genesis(path).run
+    run = read_genesis(path).run
     record = run_directory.read_record(path) if (path / "run.json").exists() else None
     roles = None if record is None else {int(peer): role for peer, role in record.roles.items() if peer.isdecimal()}
     state = RunState(run.peers, frozenset(roles or ()))

@@ -1,4 +1,4 @@
-"""Pages, figures and compose files: the templates beside this module, all of them ours, filled by jinja2."""
+"""Pages, figures, and the files of engines: the templates beside this module, all of them ours, filled by jinja2."""
 
 from __future__ import annotations
 

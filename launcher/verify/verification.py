@@ -32,7 +32,7 @@ from btard.node.config import Role, RunConfig
 from btard.node.errors import ConfigError, DataError
 from btard.node.genesis import identity
 from btard.node.genesis.approval import Approvals
-from btard.node.genesis.genesis import Genesis
+from btard.node.genesis.genesis import Genesis, read_genesis
 from btard.node.storage import records
 from btard.node.storage.journal import Record
 from btard.node.storage.records import JournalReader, printable, read_regular, shown
@@ -113,7 +113,7 @@ def verify(run_dir: Path, data_directory: Path | None = None, imports: Sequence[
     Raises:
         ConfigError: no run directory of this version, or one made with files that are not loaded.
     """
-    genesis = audit.read_genesis(run_dir)
+    genesis = read_genesis(run_dir)
     record, problem = _record(run_dir)
     done = audit.audit(run_dir, data_directory or data_directory_of(genesis.run, record), imports)
     findings = list(done.findings)
@@ -157,7 +157,7 @@ def show(
         why = "it has no genesis.json" if run_dir.exists() else "it does not exist"
         raise ConfigError(f"{run_dir} is not a run directory: {why}; name one below runs/")
     if explain:
-        for line in explanation.tell(run_dir, [member.id for member in audit.read_genesis(run_dir).members]):
+        for line in explanation.tell(run_dir, [member.id for member in read_genesis(run_dir).members]):
             _print(console, line)
     report = verify(run_dir, data_directory, imports)
     _print(console, f"genesis  {report.genesis}")

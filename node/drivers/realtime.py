@@ -126,6 +126,12 @@ class Driver:
             computing.close()
         return self.ending
 
+    def stay(self, stopping: Callable[[], bool]) -> None:
+        """After the end, answer whoever missed it, until told to stop; a peer that `stays` answers."""
+        while not stopping():
+            self.receive(self.transport.poll(_POLL_S))
+            self._turn(after_the_end=True)
+
     def beside(self, work: Callable[[], T], done: Callable[[T], None]) -> None:
         """Have something computed beside the loop that nobody waits for.
 
@@ -159,10 +165,10 @@ class Driver:
         """Queue inputs from an earlier life."""
         self._inputs.extend(inputs)
 
-    def _turn(self) -> None:
+    def _turn(self, *, after_the_end: bool = False) -> None:
         """Handle all that is here, then send what that led to."""
         began_s = self._clock()
-        while self._inputs and self.ending is None:
+        while self._inputs and (after_the_end or self.ending is None):
             self._feed(self._inputs.popleft())
         if self._rests:
             self.node.secure()

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import msgspec
 
 from btard.node.config import LATER_FIELDS, WIRE_VERSION, Endpoint, Member, RunConfig
-from btard.node.errors import ConfigError
+from btard.node.errors import ConfigError, DataError
 from btard.node.genesis.proposal import Proposal
 from btard.node.protocol.roster import Roster
 from btard.node.protocol.wire.digest import digest
+from btard.node.storage.records import read_regular
 
 GENESIS_FORMAT = 1
 GENESIS_BYTES = 16 << 20
@@ -151,3 +153,19 @@ def _check_addresses(genesis: Genesis, name: str) -> None:
             raise ConfigError(f"{name}: peer {peer}: {problem}")
     if len({member.transport_key for member in genesis.members}) < len(genesis.members):
         raise ConfigError(f"{name}: two members have one transport key; every peer makes its own")
+
+
+def read_genesis(run_dir: Path) -> Genesis:
+    """The public half of a run.
+
+    Raises:
+        ConfigError: it is missing, damaged or of another version.
+    """
+    path = run_dir / "genesis.json"
+    try:
+        return decode_genesis(read_regular(run_dir, path.name, GENESIS_BYTES), str(path))
+    except (OSError, DataError) as error:
+        problem = error.strerror if isinstance(error, OSError) else str(error)
+        raise ConfigError(
+            f"{run_dir} is not a run directory: {path.name} cannot be read ({problem}); name one below runs/"
+        ) from error

@@ -6,6 +6,7 @@ Without it nothing is imported, allocated or asked for at each step.
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from btard.node.config import NodeConfig
@@ -63,8 +64,12 @@ def start(config: NodeConfig, transport: Transport, journal: Journal) -> Monitor
         return Monitoring()
     from btard.node.metrics.http import MetricsEndpoint
     from btard.node.metrics.worker_metrics import MetricsRecorder
+    from btard.node.storage.public_files import PublicFiles
 
     meter = MetricsRecorder(config, transport)
-    exposition = MetricsEndpoint(config.metrics, meter.registry)
+    files = PublicFiles(Path(config.directory).parent.parent, config.node) if config.files else None
+    # A launcher tells Prometheus whose values these are; where there is none, nobody else knows this node's number.
+    labels = {} if config.approvals is None else {"run_id": config.run_id, "node": str(config.node)}
+    exposition = MetricsEndpoint(config.metrics, meter.registry, files, labels)
     journal.append("metrics", address=exposition.address)
     return Monitoring(meter, exposition)

@@ -78,6 +78,8 @@ class Peer:
         self.resumption: Resumption | None = None
         """Where to go on at Start; None: with the greeting."""
         self._away_s = 0.0
+        self.stays = False
+        """Having finished, it answers those that were started again in the last attempt."""
         self.admitted = False
         """The last input was a signed message or view whose signature and place held, and which has an effect: only
         such ones are worth remembering."""
@@ -162,7 +164,7 @@ class Peer:
             return []
         self.admitted = False
         if self.shared.stopped:
-            return []
+            return self._after_the_end(event) if self.stays else []
         if isinstance(event, _FROM_PEERS) and not self._listens_to(event):
             self.admitted = isinstance(event, MessageArrived) and self.sync_server.holds(event.signed)
             return self._flush()
@@ -187,6 +189,18 @@ class Peer:
                 self._deadline(name)
         while self.lifecycle.advance():
             pass
+        return self._flush()
+
+    def _after_the_end(self, event: Input) -> list[Output]:
+        """What was said in the last attempt, and the bytes that its end rests on, for whoever was away at the end."""
+        active = self.shared.state.roster.active
+        match event:
+            case TranscriptRequested(via, step, attempt) if via in active:
+                self._recall(via, step, attempt)
+            case BulkRequested(via, key) if via in active:
+                self._request(via, key)
+            case _:
+                pass
         return self._flush()
 
     def _admit(self, via: int | None, refused: str | None) -> None:

@@ -101,7 +101,7 @@ class Recorder:
     Args:
         config: where to write, and what to evaluate.
         journal: the node's journal.
-        task: evaluates this node's slice of the test items.
+        task: evaluates this node's slice of the test items, or all of them.
         transport: whose byte counters are journalled.
         clock: seconds, for durations.
 
@@ -249,6 +249,8 @@ class Recorder:
         if done.step % run.eval_every and done.step < run.steps:
             return
         place, count = done.active.index(self._config.node), len(done.active)
+        if self._config.evaluate == "whole":
+            place, count = 0, 1
         size = self._task.test_size
         start, stop = place * size // count, (place + 1) * size // count
         pieces = [(first, min(first + _EVALUATED, stop)) for first in range(start, stop, _EVALUATED)]

@@ -32,6 +32,7 @@ MAX_PROBLEMS = 20
 _NAMING = ("peer", "accused", "accuser", "peers", "active", "contributors", "suspects")
 """Fields that name peers."""
 _CHUNK_BYTES = 1 << 20
+_MANY_FILES = 1000
 _SHOWN = 200
 
 Peer: TypeAlias = Annotated[int, Meta(ge=0, lt=MAX_PEERS)]
@@ -465,6 +466,22 @@ def open_regular(root: Path, name: str) -> int:
         os.close(descriptor)
         raise DataError(f"{shown(name)}: it is no regular file")
     return descriptor
+
+
+def names(run_dir: Path, folder: str) -> list[str]:
+    """What lies in a folder of a run directory, ascending: at most so many names, and none behind a symbolic link."""
+    path = run_dir
+    for part in folder.split("/"):
+        path = path / part
+        if path.is_symlink() or not path.is_dir():
+            return []
+    found: list[str] = []
+    with os.scandir(path) as entries:
+        for entry in entries:
+            found.append(entry.name)
+            if len(found) >= _MANY_FILES:
+                break
+    return sorted(found)
 
 
 def read_regular(root: Path, name: str, limit: int) -> bytes:

@@ -132,7 +132,9 @@ def environment(device: str, arithmetic: Arithmetic = "native", probed: Probes =
         return Environment(probes=probed, arithmetic=arithmetic)
     name = libraries = ""
     if device == "cuda":
-        name = torch.cuda.get_device_name()
+        # A share of a card (MIG, MPS) has fewer of them, and libraries choose kernels by their number.
+        processors = torch.cuda.get_device_properties(torch.cuda.current_device()).multi_processor_count
+        name = f"{torch.cuda.get_device_name()}, {processors} multiprocessors"
         cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
         libraries = f"cuda {torch.version.cuda} cudnn {cudnn} driver {_driver()}"
     mkldnn = torch.backends.mkldnn

@@ -25,7 +25,7 @@ from btard.node.build import environment_of, settings_of, task_of, tools_of
 from btard.node.config import RunConfig
 from btard.node.crypto import keys
 from btard.node.errors import BackendError, ConfigError, DataError, WireError
-from btard.node.genesis.genesis import GENESIS_BYTES, Genesis, decode_genesis, genesis_roster
+from btard.node.genesis.genesis import GENESIS_BYTES, Genesis, genesis_roster, read_genesis
 from btard.node.plugins import extensions
 from btard.node.protocol.adjudication.offences import standing
 from btard.node.protocol.evidence.format import tensor_of
@@ -40,7 +40,6 @@ from btard.node.training.task import Task, state_dict
 
 _PARAMETERS_BYTES = 1 << 34
 """Largest parameter file where the data, and with it the task's dimension, is missing."""
-_MANY_FILES = 1000
 _MANY_LIVES = 8
 """How many environments of one node are looked at."""
 
@@ -143,22 +142,6 @@ def audit(run_dir: Path, data_directory: Path | None = None, imports: Sequence[P
         findings.append(unchecked("gradients", f"no recomputation in another environment than the run's: {differs}"))
     final, parameters_D = (check.final.final, check.final.parameters_D) if check.final is not None else (None, None)
     return Audit(genesis, findings, task, data_problem, final, parameters_D, same, differs)
-
-
-def read_genesis(run_dir: Path) -> Genesis:
-    """The public half of a run.
-
-    Raises:
-        ConfigError: it is missing, damaged or of another version.
-    """
-    path = run_dir / "genesis.json"
-    try:
-        return decode_genesis(read_regular(run_dir, path.name, GENESIS_BYTES), str(path))
-    except (OSError, DataError) as error:
-        problem = error.strerror if isinstance(error, OSError) else str(error)
-        raise ConfigError(
-            f"{run_dir} is not a run directory: {path.name} cannot be read ({problem}); name one below runs/"
-        ) from error
 
 
 def known_seed(genesis: Genesis, candidates: Iterable[int]) -> int | None:
@@ -549,7 +532,7 @@ class _Check:
         """Evidence that no record names: the record was struck, and with it a ban or a return."""
         named = {ban.path for ban in told.bans.values()} | {back.path for back in told.returns.values()}
         folder = f"{told.folder}/evidence"
-        for name in names(self._run_dir, folder):
+        for name in records.names(self._run_dir, folder):
             # A crash may leave the beginning of a file under its temporary name.
             if f"{folder}/{name}" not in named and not name.endswith(".tmp"):
                 subject = shown(f"{folder}/{name}")
@@ -674,22 +657,6 @@ def _same_end(first: Final, second: Final) -> bool:
 def _check_digest(data: bytes, named: str) -> None:
     if blake3(data).hexdigest() != named:
         raise UnprovenError("its digest is not the one in the journal")
-
-
-def names(run_dir: Path, folder: str) -> list[str]:
-    """What lies in a folder of a run directory, ascending: at most so many names, and none behind a symbolic link."""
-    path = run_dir
-    for part in folder.split("/"):
-        path = path / part
-        if path.is_symlink() or not path.is_dir():
-            return []
-    found: list[str] = []
-    with os.scandir(path) as entries:
-        for entry in entries:
-            found.append(entry.name)
-            if len(found) >= _MANY_FILES:
-                break
-    return sorted(found)
 
 
 def _files(count: int) -> str:

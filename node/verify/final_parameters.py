@@ -9,14 +9,13 @@ import msgspec
 
 from btard.node.build import settings_of, task_of, tools_of
 from btard.node.errors import DataError, WireError
-from btard.node.genesis.genesis import genesis_roster
+from btard.node.genesis.genesis import genesis_roster, read_genesis
 from btard.node.plugins import extensions
 from btard.node.protocol.evidence.format import tensor_of
 from btard.node.protocol.evidence.verifier import Ground, UnprovenError, Verifier
 from btard.node.protocol.state.state import Ban, Summary, parameters_digest
 from btard.node.protocol.wire.messages import Signed
 from btard.node.storage.records import read_regular
-from btard.node.verify.audit import read_genesis
 
 _CERTIFICATE_BYTES = 1 << 26
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from time import monotonic
 
 import pytest
 
@@ -14,8 +15,9 @@ from btard.launcher.verify.verification import verify
 from btard.node.genesis.identity import APPROVAL, APPROVALS, SECRETS
 from btard.node.storage import journal
 from tests.ceremony import NODE, PEERS, path_of
-from tests.launching import environment
+from tests.launching import LAUNCH, environment
 from tests.ports import held_ports
+from tests.scraping import scrape
 
 pytestmark = pytest.mark.sockets
 TOML = 'peers = 4\ntask = "quadratic"\nsteps = 6\nbatch-size = 4\ndevice = "cpu"\neval-every = 3\n'
@@ -46,29 +48,56 @@ def ceremony(where: Path, ports: Sequence[int]) -> None:
         (where / f"{number}.approval").write_text(approval)
 
 
+def launch(where: Path, *arguments: str) -> str:
+    """What a command of the launcher prints that succeeds."""
+    done = subprocess.run(
+        [*LAUNCH, *arguments], cwd=where, env=environment(), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def until(process: subprocess.Popen[bytes], done: Callable[[], bool]) -> None:
+    """Wait for what a process does, while it lives."""
+    end = monotonic() + PATIENCE_S
+    while not done():
+        assert monotonic() < end
+        with suppress(subprocess.TimeoutExpired):
+            raise AssertionError(f"it ended with {process.wait(0.05)}")
+
+
 @contextmanager
-def running(where: Path, ports: Sequence[int], numbers: Sequence[int], *more: str) -> Iterator[dict[int, Path]]:
-    """Owners' workers, killed at the end if they are still there; their output by number."""
-    logs, processes = {}, []
+def started(
+    where: Path, ports: Sequence[int], numbers: Sequence[int], *more: str
+) -> Iterator[dict[int, subprocess.Popen[bytes]]]:
+    """Owners' workers by number, killed at the end if they are still there; each writes NUMBER.log."""
+    processes = {}
     try:
         for number in numbers:
             # The ports are held by this test, so all addresses of this host cannot be bound.
             listen = ",".join(f"tcp://127.0.0.1:{port}" for port in ports[2 * number : 2 * number + 2])
-            logs[number] = where / f"{number}.log"
-            with logs[number].open("w") as log:
+            with (where / f"{number}.log").open("w") as log:
                 words = ["run", f"owner{number}", "--genesis", "genesis.json", "--listen", listen, *more]
-                processes.append(
-                    subprocess.Popen([*NODE, *words], cwd=where, env=environment(), stdout=log, stderr=log)
+                processes[number] = subprocess.Popen(
+                    [*NODE, *words], cwd=where, env=environment(), stdout=log, stderr=log
                 )
-        for process, log in zip(processes, logs.values(), strict=True):
-            process.wait(PATIENCE_S)
-            with log.open("a") as file:
-                file.write(f"exit code {process.returncode}\n")
-        yield logs
+        yield processes
     finally:
-        for process in processes:
+        for process in processes.values():
             process.kill()
             process.wait()
+
+
+@contextmanager
+def running(where: Path, ports: Sequence[int], numbers: Sequence[int], *more: str) -> Iterator[dict[int, Path]]:
+    """Owners' workers, run to their ends; their output by number."""
+    with started(where, ports, numbers, *more) as processes:
+        logs = {number: where / f"{number}.log" for number in numbers}
+        for number, process in processes.items():
+            process.wait(PATIENCE_S)
+            with logs[number].open("a") as file:
+                file.write(f"exit code {process.returncode}\n")
+        yield logs
 
 
 def records(where: Path, number: int) -> list[journal.Record]:
@@ -97,17 +126,7 @@ def test_four_owners_train_and_each_has_the_proof(tmp_path: Path) -> None:
         }
         assert [step for step, _ in states[0]] == list(range(len(states[0]))) and len(states[0]) >= 6
         assert all(each == states[0] for each in states.values())
-        secret = [
-            value
-            for number in range(PEERS)
-            for value in json.loads((path_of(tmp_path, number) / SECRETS).read_text()).values()
-        ]
-        for path in (path for path in tmp_path.rglob("*") if path.is_file() and path.name != SECRETS):
-            data = path.read_bytes()
-            for value in secret:
-                assert value.encode() not in data, path
-                assert value.isalnum() is False or bytes.fromhex(value) not in data, path
-
+        nothing_secret(tmp_path)
         for number in range(PEERS):
             report = verify(path_of(tmp_path, number))
             assert not report.wrong, report.findings
@@ -122,6 +141,68 @@ def test_four_owners_train_and_each_has_the_proof(tmp_path: Path) -> None:
     assert [finding.explanation for finding in verify(path_of(tmp_path, 0)).findings if not finding.ok] == [
         "there is no approval of peers 0"
     ]
+
+
+def nothing_secret(where: Path) -> None:
+    """Of the owners' secrets nothing is in any other file, in whichever form."""
+    secret = [
+        value
+        for number in range(PEERS)
+        for value in json.loads((path_of(where, number) / SECRETS).read_text()).values()
+    ]
+    for path in (path for path in where.rglob("*") if path.is_file() and path.name != SECRETS):
+        data = path.read_bytes()
+        for value in secret:
+            assert value.encode() not in data, path
+            assert value.isalnum() is False or bytes.fromhex(value) not in data, path
+
+
+def served(where: Path, number: int, times: int) -> str:
+    """Where an owner serves its files, in its so many'th life."""
+    found = [record["address"] for record in records(where, number) if record["event"] == "metrics"]
+    return str(found[times - 1]) if len(found) >= times else ""
+
+
+def test_who_stays_serves_what_a_third_party_verifies_and_ends_well_at_a_signal(tmp_path: Path) -> None:
+    """All of it by commands: collect, verify, status and report, while they stay and after a restart."""
+    own = ("--http", "127.0.0.1:0", "--stay", "--evaluate", "whole")
+    with held_ports(2 * PEERS) as ports:
+        ceremony(tmp_path, ports)
+        with started(tmp_path, ports, range(PEERS), *own) as processes:
+            for number, process in processes.items():
+                log = tmp_path / f"{number}.log"
+                until(process, lambda log=log: "has finished, and stays" in log.read_text())
+            addresses = [served(tmp_path, number, 1) for number in range(PEERS)]
+            collected = launch(tmp_path, "collect", *addresses, "--into", "all")
+            assert collected.count(": peer ") == PEERS and "check it with: btard-launch verify all" in collected
+            assert scrape(addresses[0])["btard_step"]
+            for process in processes.values():
+                process.terminate()
+            assert [process.wait(PATIENCE_S) for process in processes.values()] == [0] * PEERS
+
+        with started(tmp_path, ports, [0], *own) as processes:
+            log = tmp_path / "0.log"
+            until(processes[0], lambda: "its files are at http://" in log.read_text())
+            address = log.read_text().partition("http://")[2].partition("/")[0]
+            assert "peer" in launch(tmp_path, "collect", address, "--into", "again")
+            processes[0].terminate()
+            assert processes[0].wait(PATIENCE_S) == 0
+
+    report = verify(tmp_path / "all")
+    assert not report.wrong, report.findings
+    assert any(finding.kind == "majority" or "final" in finding.subject for finding in report.findings if finding.ok)
+    nothing_secret(tmp_path)
+    assert not list((tmp_path / "all").rglob(SECRETS))
+    for directory in ("all", "owner0"):
+        lines = launch(tmp_path, "status", directory).splitlines()
+        assert lines[0].startswith("run ") and "of 4 owners" in lines[0]
+        assert sum("finished" in line for line in lines) == (PEERS if directory == "all" else 1)
+        launch(tmp_path, "report", directory)
+        page = (tmp_path / directory / "report.html").read_text()
+        assert "Test accuracy" in page and "IS HONEST" not in page and "btard-launch verify" in page
+    for number in range(PEERS):
+        evaluated = [record for record in records(tmp_path, number) if record["event"] == "evaluated"]
+        assert evaluated and {record["count"] for record in evaluated} == {64}
 
 
 def test_no_step_is_taken_without_an_approval(tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ from btard.node.errors import BackendError
 
 ROOT = Path(__file__).parents[3]
 WANTED = ("dashboards/overview.json", "dashboards/node.json", "deploy/prometheus/prometheus.yml",
-          "deploy/prometheus/rules/alerts.yml", "deploy/grafana/provisioning/dashboards/btard.yml")  # fmt: skip
+          "deploy/prometheus/rules/alerts.yml", "deploy/grafana/provisioning/dashboards/btard.yml",
+          "dashboards/kustomization.yaml", "deploy/kubernetes/base/run.toml", "deploy/slurm/btard.sbatch")  # fmt: skip
 
 
 def test_the_clone_has_it() -> None:

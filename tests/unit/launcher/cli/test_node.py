@@ -204,7 +204,7 @@ def test_the_ceremony_loads_no_torch(command: str, capsys: pytest.CaptureFixture
     arguments = {
         "init": ["init", "new"],
         "propose": ["propose", "owner0", "--address", "tcp://h:1,tcp://h:2"],
-        "approve": ["approve", "owner0", "genesis.json", "--yes"],
+        "approve": ["approve", "owner0", "genesis.json", "--only-if", "run.toml"],
     }[command]
     code = (
         "import sys\nfrom btard.launcher.cli import node\n"
@@ -212,3 +212,36 @@ def test_the_ceremony_loads_no_torch(command: str, capsys: pytest.CaptureFixture
     )
     ended = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
+
+
+def test_an_owner_may_sign_by_a_rule(capsys: pytest.CaptureFixture[str]) -> None:
+    """As engines do: a genesis with the options of one's own file, and with oneself as last proposed."""
+    assembled(capsys)
+    code, out, err = call(capsys, "approve", "owner0", "genesis.json", "--only-if", "run.toml")
+    assert code == 0 and json.loads(out)["signature"] and "yours   as proposed" in err
+    assert call(capsys, "approve", "owner0", "genesis.json", "--only-if", "run.toml")[1] == out, "again"
+
+    for line, problem in (
+        ("steps = 4\n", "nothing was signed: steps is 3 in the genesis, 4 in mine.toml"),
+        ("undo = 5\n", "nothing was signed: undo is"),
+        ("tau = 1.5\n", "nothing was signed: tau is 5.0 in the genesis, 1.5 in mine.toml"),
+        ('attack = "noise"\n', "mine.toml: attack is no option of a run of several owners"),
+        ("stepz = 4\n", "--config mine.toml: unknown key 'stepz'"),
+    ):
+        kept = "" if line.startswith("steps") else "steps = 3\n"
+        Path("mine.toml").write_text(TOML.replace("steps = 3\n", kept) + line)
+        code, out, err = call(capsys, "approve", "owner1", "genesis.json", "--only-if", "mine.toml")
+        assert (code, out) == (2, "") and f"error: {problem}" in err
+    done(capsys, "propose", "owner1", "--address", "tcp://moved:1,tcp://moved:2")
+    code, out, err = call(capsys, "approve", "owner1", "genesis.json", "--only-if", "run.toml")
+    assert (code, out) == (2, "")
+    assert "error: nothing was signed: the genesis has this peer as it proposed itself earlier" in err
+    assert not Path("owner1/approval.json").exists() and not Path("owner1/genesis.json").exists()
+
+
+def test_a_run_on_gpus_is_assembled_where_there_is_none(capsys: pytest.CaptureFixture[str]) -> None:
+    files = proposed(capsys)
+    Path("run.toml").write_text(TOML.replace('"cpu"', '"cuda"'))
+    Path("genesis.json").write_text(done(capsys, "assemble", "run.toml", *files))
+    assert json.loads(Path("genesis.json").read_text())["run"]["device"] == "cuda"
+    done(capsys, "approve", "owner0", "genesis.json", "--only-if", "run.toml")

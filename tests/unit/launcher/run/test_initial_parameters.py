@@ -16,6 +16,7 @@ from btard.launcher.run.cluster import Result
 from btard.launcher.verify import verification
 from btard.node.config import RunConfig
 from btard.node.errors import ConfigError, DataError
+from btard.node.genesis.genesis import read_genesis
 from btard.node.protocol.state.state import parameters_digest
 from btard.node.training import start
 from btard.node.verify import audit
@@ -24,8 +25,16 @@ TASK = "quadratic:dimension=7"
 
 
 def made(where: Path, **more: Any) -> Result:
-    asked = Experiment(task=TASK, batch_size=4, steps=6, peers=4, backend="simulated", run_dir=str(where / "run"),
-                       data_dir=str(where / "data"), **more)  # fmt: skip
+    asked = Experiment(
+        task=TASK,
+        batch_size=4,
+        steps=6,
+        peers=4,
+        backend="simulated",
+        run_dir=str(where / "run"),
+        data_dir=str(where / "data"),
+        **more,
+    )
     return run(asked, quiet=True)
 
 
@@ -39,7 +48,7 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_goes_on_from_the_weights_of_another(name: str, first: Path, tmp_path: Path) -> None:
     done = made(tmp_path, init=str(first / name), attack="sign_flip", byzantine=1, attack_start=0, undo=4)
     raw = torch.frombuffer(bytearray((first / "nodes/0/parameters.f32").read_bytes()), dtype=torch.float32)
-    genesis = audit.read_genesis(done.run_dir)
+    genesis = read_genesis(done.run_dir)
     assert genesis.run.init == parameters_digest(raw).hex()
     assert (tmp_path / "data" / "initial" / f"{genesis.run.init}.f32").read_bytes() == raw.numpy().tobytes()
     assert done.summary.agreement and done.summary.outcome == "finished"
@@ -47,7 +56,7 @@ def test_a_run_goes_on_from_the_weights_of_another(name: str, first: Path, tmp_p
     # Steps that were undone recompute from exactly these parameters.
     assert verification.verify(done.run_dir).findings
     shared, _ = public.write(done.run_dir, tmp_path / "shared")
-    assert audit.read_genesis(shared).run.init == genesis.run.init
+    assert read_genesis(shared).run.init == genesis.run.init
     (tmp_path / "data" / "initial" / f"{genesis.run.init}.f32").unlink()
     told = " ".join(f"{finding}" for finding in audit.check_run(done.run_dir))
     assert "get them from who ran this" in told

@@ -16,7 +16,7 @@ from btard.launcher.run.experiment import Experiment
 from btard.launcher.sweep import rows, store
 from btard.node.crypto import keys
 from btard.node.errors import BackendError, BtardError, ConfigError
-from btard.node.verify.audit import read_genesis
+from btard.node.genesis.genesis import read_genesis
 
 
 def create(experiment: Experiment, where: Path) -> run_directory.RunDirectory:

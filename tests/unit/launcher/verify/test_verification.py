@@ -25,7 +25,7 @@ from btard.node.config import RunConfig
 from btard.node.crypto import keys
 from btard.node.crypto.signing import Signer
 from btard.node.errors import DataError
-from btard.node.genesis.genesis import Genesis, genesis_digest, genesis_roster
+from btard.node.genesis.genesis import Genesis, genesis_digest, genesis_roster, read_genesis
 from btard.node.protocol.state.state import Summary
 from btard.node.protocol.wire.digest import tensor_bytes
 from btard.node.protocol.wire.encoding import decode_body, encode, encode_body, signing_bytes
@@ -187,7 +187,7 @@ def packed_model(where: Path) -> None:
 
 def earlier(where: Path, back: int) -> tuple[int, bytes, bytes, str, str]:
     """What node 0 had `back` steps before the end, all of it certified: step, parameters, certificate and digests."""
-    genesis = audit.read_genesis(where)
+    genesis = read_genesis(where)
     run_digest = genesis_digest(genesis.run_id, genesis.run, genesis.members)
     step = genesis.run.steps + 1 - back
     path = where / "nodes" / "0" / "state" / f"{step:08d}-000.checkpoint"
@@ -396,7 +396,7 @@ FORGERIES: list[tuple[str, Forgery, str]] = [
 def test_the_run_itself_is_accepted(intact: Path) -> None:
     found = verify(intact)
     assert (found.code, found.failed) == (0, [])
-    genesis = audit.read_genesis(intact)
+    genesis = read_genesis(intact)
     assert f"genesis  {genesis_digest(genesis.run_id, genesis.run, genesis.members).hex()}" in found.lines
     unproven = [line.split(": ")[1] for line in found.lines if line.startswith("not checked: ")]
     assert unproven == ["loss", "roles", "journals"]

@@ -21,7 +21,7 @@ from btard.node.config import Endpoint, NodeConfig, Plugin, Role, RunConfig, Sch
 from btard.node.crypto.keys import generate
 from btard.node.drivers.realtime import Driver
 from btard.node.drivers.simulator import cluster
-from btard.node.protocol.api.events import Output, RequestTranscript
+from btard.node.protocol.api.events import MessageArrived, Output, RequestTranscript
 from btard.node.protocol.api.notices import Banned, Committed, Expelled, Finished, Halted
 from btard.node.protocol.state.state import Resumption
 from btard.node.protocol.wire.encoding import decode_body
@@ -31,7 +31,7 @@ from btard.node.storage.disk import Disk
 from btard.node.storage.durability import DurableMachine
 from btard.node.training.task import Task
 from btard.node.transport.arrivals import Arrival, ControlArrival
-from btard.node.transport.envelope import seal
+from btard.node.transport.envelope import seal, unseal
 from btard.node.transport.transport import Transport
 
 pytestmark = pytest.mark.sockets
@@ -46,10 +46,14 @@ def nodes(run: RunConfig, roles: Mapping[int, Role], run_id: str) -> list[Node]:
     members, secrets = generate(0, run.peers)
     task = task_of(run, Path("unused"))
     return [
-        build_node(NodeConfig(run_id, me, run, members, "", "", "", role=roles.get(me)), secrets[me], task,
-                   fingerprint_of(run, task))
+        build_node(
+            NodeConfig(run_id, me, run, members, "", "", "", role=roles.get(me)),
+            secrets[me],
+            task,
+            fingerprint_of(run, task),
+        )
         for me in range(run.peers)
-    ]  # fmt: skip
+    ]
 
 
 def transports(stack: ExitStack, peers: int) -> list[Transport]:
@@ -98,6 +102,37 @@ def test_the_same_seed_gives_the_same_bans_and_digests_in_both_drivers(stack: Ex
     assert {peer for kind, *rest in story(real[0]) if kind == "banned" for peer in rest[1:2]} == {4, 5}
     for me in range(RUN.peers):
         assert story(real[me]) == story(simulated[me]), f"node {me}"
+
+
+def test_who_stays_says_after_the_end_what_was_said_in_the_last_attempt(stack: ExitStack) -> None:
+    run = msgspec.structs.replace(RUN, steps=3)
+    made, lines = nodes(run, {}, "run"), transports(stack, run.peers)
+    made[0].peer.stays = True
+    ended, drivers = list[tuple[int, int]](), list[Driver]()
+
+    def told(output: Output) -> None:
+        if isinstance(output, Committed):
+            ended.append((output.step, output.attempt))
+
+    for node, transport in zip(made, lines, strict=True):
+        transport.accept_bulk = node.expects
+        drivers.append(Driver(node, transport, told if node.id == 0 else _unheard))
+    end = monotonic() + WATCHDOG_S
+    with ThreadPoolExecutor(run.peers) as pool:
+        list(pool.map(lambda driver: driver.run(lambda: monotonic() > end), drivers))
+        again = RequestTranscript((0,), *ended[-1])
+        lines[1].send_control(0, seal(again))
+        over, phases = Event(), set[Phase]()
+        stays = pool.submit(drivers[0].stay, over.is_set)
+        while not phases >= {Phase.COMMIT, Phase.CLOSE}:  # at the end itself no COMMIT is passed on
+            assert monotonic() < end
+            for arrival in lines[1].poll(0.1):
+                event = unseal(arrival.via, arrival.data) if isinstance(arrival, ControlArrival) else None
+                if isinstance(event, MessageArrived) and event.via == 0:
+                    phases.add(decode_body(event.signed.body).slot.phase)
+        over.set()
+        lines[1].send_control(0, seal(again))  # wakes it
+        stays.result(WATCHDOG_S)
 
 
 def test_what_has_happened_is_told_before_the_next_attempt_is_kept_and_that_before_it_is_said(

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import select
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
+from pathlib import Path
 from threading import enumerate as threads
 from time import monotonic
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import pytest
 from prometheus_client import CollectorRegistry, Gauge
@@ -15,6 +19,7 @@ from prometheus_client import CollectorRegistry, Gauge
 from btard.node.config import split_address
 from btard.node.metrics import http
 from btard.node.metrics.http import HEAD_BYTES, THREADS, MetricsEndpoint
+from btard.node.storage.public_files import PublicFiles
 from tests.scraping import scrape
 
 WATCHDOG_S = 30.0
@@ -53,6 +58,16 @@ def answered(line: socket.socket) -> bytes:
 
 def value(served: MetricsEndpoint) -> float:
     return scrape(served.address)["answer"][()]
+
+
+def test_labels_of_a_whole_node_are_in_each_series() -> None:
+    registry = CollectorRegistry()
+    Gauge("answer", "of everything", registry=registry).set(42)
+    Gauge("share", "of a peer", ["peer"], registry=registry).labels("1").set(0.5)
+    with closing(MetricsEndpoint("127.0.0.1:0", registry, labels={"run_id": 'a"b', "node": "3"})) as served:
+        found = scrape(served.address)
+    assert found["answer"] == {(("node", "3"), ("run_id", 'a"b')): 42}
+    assert found["share"] == {(("node", "3"), ("peer", "1"), ("run_id", 'a"b')): 0.5}
 
 
 def test_a_scrape_succeeds_beside_more_clients_that_drip_than_there_are_threads(served: MetricsEndpoint) -> None:
@@ -114,7 +129,7 @@ def test_a_request_has_one_limit_for_all_its_bytes(served: MetricsEndpoint, monk
 
 def test_whoever_does_not_read_the_answer_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http, "REQUEST_S", 0.3)
-    monkeypatch.setattr(http, "text", lambda registry: bytes(64 << 20))
+    monkeypatch.setattr(http, "text", lambda *_: bytes(64 << 20))
     with closing(MetricsEndpoint("127.0.0.1:0", CollectorRegistry())) as served, client(served) as line:
         line.sendall(REQUEST)
         until(lambda: busy() == 1)
@@ -123,9 +138,10 @@ def test_whoever_does_not_read_the_answer_is_left(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize(
-    "request_", [b"GET /" + b"a" * 2 * HEAD_BYTES, b"GET /metrics HTTP/1.1\r\n" + b"a: b\r\n" * HEAD_BYTES],
+    "request_",
+    [b"GET /" + b"a" * 2 * HEAD_BYTES, b"GET /metrics HTTP/1.1\r\n" + b"a: b\r\n" * HEAD_BYTES],
     ids=["line", "headers"],
-)  # fmt: skip
+)
 def test_an_oversized_request_is_refused_unread(request_: bytes, served: MetricsEndpoint) -> None:
     with client(served) as line:
         line.sendall(request_[: HEAD_BYTES + 1])
@@ -135,10 +151,14 @@ def test_an_oversized_request_is_refused_unread(request_: bytes, served: Metrics
 
 @pytest.mark.parametrize(
     ("request_", "status"),
-    [(b"GET / HTTP/1.1\r\n\r\n", b"404"), (b"POST /metrics HTTP/1.1\r\n\r\n", b"501"), (b"\xff\xfe\r\n\r\n", b"400"),
-     (b"GET /metrics?name=x HTTP/1.0\n\n", b"200")],
+    [
+        (b"GET / HTTP/1.1\r\n\r\n", b"404"),
+        (b"POST /metrics HTTP/1.1\r\n\r\n", b"501"),
+        (b"\xff\xfe\r\n\r\n", b"400"),
+        (b"GET /metrics?name=x HTTP/1.0\n\n", b"200"),
+    ],
     ids=["elsewhere", "post", "no http", "bare"],
-)  # fmt: skip
+)
 def test_what_is_answered(request_: bytes, status: bytes, served: MetricsEndpoint) -> None:
     with client(served) as line:
         line.sendall(request_)
@@ -165,3 +185,59 @@ def test_it_goes_on_after_clients_that_come_and_go(served: MetricsEndpoint) -> N
     served.close()
     with pytest.raises(OSError, match="refused"):
         client(served)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Iterator[str]:
+    """The address of a node that serves its files."""
+    (tmp_path / "nodes/1").mkdir(parents=True)
+    (tmp_path / "nodes/1/journal.jsonl").write_bytes(bytes(range(200)))
+    (tmp_path / "secrets.json").write_text("secret")
+    with closing(MetricsEndpoint("127.0.0.1:0", CollectorRegistry(), PublicFiles(tmp_path, 1))) as served:
+        yield f"http://{served.address}"
+
+
+@pytest.mark.parametrize(
+    ("asked", "status", "wanted"),
+    [
+        (None, 200, bytes(range(200))),
+        ("bytes=0-9", 206, bytes(range(10))),
+        ("bytes=150-", 206, bytes(range(150, 200))),
+        ("bytes=150-10000", 206, bytes(range(150, 200))),
+        ("bytes=200-", 416, None),
+        ("bytes=7-3", 416, None),
+        ("bytes=-5", 200, bytes(range(200))),
+        ("lines=1-2", 200, bytes(range(200))),
+    ],
+)
+def test_files_are_served_whole_and_in_ranges(files: str, asked: str | None, status: int, wanted: bytes | None) -> None:
+    request = Request(f"{files}/files/nodes/1/journal.jsonl", headers={} if asked is None else {"Range": asked})
+    try:
+        with urlopen(request, timeout=WATCHDOG_S) as answer:
+            assert (answer.status, answer.read()) == (status, wanted)
+            if status == 206 and wanted is not None:
+                assert answer.headers["Content-Range"] == f"bytes {wanted[0]}-{wanted[-1]}/200"
+    except HTTPError as error:
+        assert (error.code, wanted) == (status, None)
+
+
+def test_the_list_names_what_is_public_and_nothing_else_is_served(files: str, served: MetricsEndpoint) -> None:
+    with urlopen(f"{files}/files", timeout=WATCHDOG_S) as answer:
+        assert json.load(answer) == [{"name": "nodes/1/journal.jsonl", "size": 200}]
+    hidden = (
+        f"{files}/files/secrets.json",
+        f"{files}/files/nodes/1/../../secrets.json",
+        f"{files}/files/",
+        f"{files}/x",
+    )
+    for url in (*hidden, f"http://{served.address}/files", f"http://{served.address}/files/genesis.json"):
+        with pytest.raises(HTTPError, match="404"):
+            urlopen(url, timeout=WATCHDOG_S)
+
+
+def test_files_do_not_count_as_scrapes(tmp_path: Path) -> None:
+    with closing(MetricsEndpoint("127.0.0.1:0", CollectorRegistry(), PublicFiles(tmp_path, 1))) as served:
+        served.end()
+        with urlopen(f"http://{served.address}/files", timeout=WATCHDOG_S) as answer:
+            assert answer.read() == b"[]"
+        assert not served.scraped_ever and not select.select([served.last_scrape], [], [], 0)[0]

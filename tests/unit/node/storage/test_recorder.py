@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import cast
 
+import msgspec
 import pytest
 import torch
 from blake3 import blake3
@@ -83,8 +84,18 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 
 
 def committed(step: int, active: tuple[int, ...] = (0, 1, 2), contributors: tuple[int, ...] = (0, 1)) -> Committed:
-    return Committed(step, 1, contributors, active, {2: 0}, PARAMETERS_D, b"\x01" * 32, b"certificate", 5,
-                     parameters_digest(PARAMETERS_D))  # fmt: skip
+    return Committed(
+        step,
+        1,
+        contributors,
+        active,
+        {2: 0},
+        PARAMETERS_D,
+        b"\x01" * 32,
+        b"certificate",
+        5,
+        parameters_digest(PARAMETERS_D),
+    )
 
 
 def test_a_committed_step(bench: Bench) -> None:
@@ -102,11 +113,22 @@ def test_a_committed_step(bench: Bench) -> None:
     assert phases.keys() == {"COMMIT", "AGG"}
     assert cpu > 0
     assert record == {
-        "event": "committed", "step": 3, "attempt": 1, "contributors": [0, 1], "active": [0, 1, 2],
-        "validators": {"2": 0}, "loss": 0.25, "parameter_digest": DIGEST, "state_digest": "01" * 32,
-        "clip_iterations": 5, "gradient_seconds": 1.5, "gradient_cpu_seconds": 1.25,
-        "bulk_bytes": 110, "publication_bytes": 7, "control_bytes": 6,
-    }  # fmt: skip
+        "event": "committed",
+        "step": 3,
+        "attempt": 1,
+        "contributors": [0, 1],
+        "active": [0, 1, 2],
+        "validators": {"2": 0},
+        "loss": 0.25,
+        "parameter_digest": DIGEST,
+        "state_digest": "01" * 32,
+        "clip_iterations": 5,
+        "gradient_seconds": 1.5,
+        "gradient_cpu_seconds": 1.25,
+        "bulk_bytes": 110,
+        "publication_bytes": 7,
+        "control_bytes": 6,
+    }
 
 
 def test_a_validator_has_no_loss_of_its_own(bench: Bench) -> None:
@@ -131,6 +153,15 @@ def test_each_peer_evaluates_its_slice(
     assert [(record["step"], record["correct"], record["count"]) for record in found] == [
         (step, task.evaluate(PARAMETERS_D, *slice_), slice_[1] - slice_[0])
     ]
+
+
+def test_a_peer_that_is_asked_to_evaluates_the_whole_test_set(bench: Bench) -> None:
+    task, own = task_of(RUN, bench.run_dir), msgspec.structs.replace(bench.config, evaluate="whole")
+    told = list[tuple[int, int]]()
+    recorder = Recorder(own, bench.journal, task, bench.transport)
+    recorder.evaluated = lambda correct, count: told.append((correct, count))
+    recorder.observe(committed(2, (1, 2)))
+    assert told == [(task.evaluate(PARAMETERS_D, 0, task.test_size), task.test_size)]
 
 
 def test_the_slices_cover_every_item_once() -> None:
@@ -204,10 +235,17 @@ def test_evidence_is_a_file_named_by_its_digest(bench: Bench) -> None:
     path = bench.run_dir / record["path"]
     assert path.read_bytes() == b"evidence"
     assert record == {
-        "event": "banned", "step": 3, "attempt": 1, "peer": 2, "reason": "checksum", "accuser": 0, "removed": True,
+        "event": "banned",
+        "step": 3,
+        "attempt": 1,
+        "peer": 2,
+        "reason": "checksum",
+        "accuser": 0,
+        "removed": True,
         "standing": "banned",
-        "evidence": blake3(b"evidence").hexdigest(), "path": "nodes/1/evidence/ban-3-1-2.evidence",
-    }  # fmt: skip
+        "evidence": blake3(b"evidence").hexdigest(),
+        "path": "nodes/1/evidence/ban-3-1-2.evidence",
+    }
 
 
 def test_the_end_leaves_parameters_and_their_certificate(bench: Bench) -> None:

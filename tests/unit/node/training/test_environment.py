@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -32,6 +33,22 @@ def test_pin_sets_what_bits_depend_on() -> None:
     assert facts.matmul_precision == "highest"
     assert not torch.backends.cudnn.allow_tf32
     assert not torch.backends.cudnn.benchmark
+
+
+def test_a_share_of_a_card_is_another_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MIG and MPS give a part of its multiprocessors. There need be no GPU here: torch is asked, and answers."""
+
+    def found(processors: int) -> environment.Environment:
+        properties = SimpleNamespace(multi_processor_count=processors)
+        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
+        return environment.environment("cuda")
+
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "card")
+    monkeypatch.setattr(environment.probes, "of_library", lambda device: ())
+    whole, part = found(132), found(16)
+    assert whole.device == "cuda card, 132 multiprocessors"
+    assert environment.encoded(whole) != environment.encoded(part) and whole == found(132)
 
 
 def test_two_processes_have_one_fingerprint() -> None:

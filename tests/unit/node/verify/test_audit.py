@@ -19,13 +19,14 @@ from torch import Tensor, nn
 from btard.node.config import WIRE_VERSION, Plugin, Role, RunConfig, Schedule
 from btard.node.crypto.keys import generate
 from btard.node.errors import ConfigError, DataError
+from btard.node.genesis.genesis import read_genesis
 from btard.node.protocol.adjudication.offences import standing
 from btard.node.protocol.api.notices import Banned, Committed, Finished
 from btard.node.protocol.state.state import parameters_digest
 from btard.node.protocol.wire.digest import tensor_bytes
 from btard.node.storage.journal import Journal
 from btard.node.training.task import Layer, lay_out
-from btard.node.verify.audit import Finding, check_run, evaluate_final, model_problem, read_genesis, save_model
+from btard.node.verify.audit import Finding, check_run, evaluate_final, model_problem, save_model
 from tests.simulation.stage import RUN_ID, play, set_up
 
 RUN = RunConfig(peers=6, task=Plugin("quadratic", {"dimension": 19}), steps=12, batch_size=2)

@@ -1,0 +1,1 @@
+"""Peers on several hosts of one machine: network namespaces, and engines that place them on virtual nodes."""
