@@ -46,6 +46,8 @@ def after(attempt: Attempt, case: Case | None = None) -> Complaints:
     charges = {(low, high): charge for low, high, charge in attempt.state.summary.complaints}
     complaints = [(min(pair), max(pair)) for pair in attempt.complaints()]
     denials = {(min(pair), max(pair)) for pair in _lacking(attempt, case)} - set(complaints)
+    if not complaints and not denials:  # as in almost every step
+        return attempt.state.summary.complaints
     for pair, charge in (*((pair, COMPLAINT) for pair in complaints), *((pair, DENIAL) for pair in sorted(denials))):
         charges[pair] = charges.get(pair, 0) + charge
     most = attempt.roster.genesis_faults
@@ -77,6 +79,8 @@ def late_after(attempt: Attempt, active: Sequence[int]) -> Late:
     """
     step, most = attempt.step - 1, attempt.roster.genesis_faults
     fresh = late_pairs(attempt)
+    if not fresh and not attempt.state.summary.late:
+        return ()
     if sum(len(_tied(peer, fresh)) > most for peer in attempt.roster.active) > most:
         fresh = frozenset()
     steps = {(low, high): found for low, high, found in attempt.state.summary.late}
@@ -102,6 +106,8 @@ def broken(attempt: Attempt, out: frozenset[int], case: Case | None = None) -> t
     charges = after(attempt, case)
     edges = _edges(charges)
     slow = [(low, high) for low, high, steps in late_after(attempt, attempt.roster.active) if len(steps) > LATE_STEPS]
+    if not charges and not slow:
+        return ()
     gone = set(out)
     guilts = []
     for peer in attempt.roster.active:

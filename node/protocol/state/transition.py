@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection
 from dataclasses import replace
+
+import numpy as np
 
 from btard.node.protocol.adjudication import complaints
 from btard.node.protocol.adjudication.case import Case
@@ -67,9 +68,7 @@ def void_state(attempt: Attempt, judgement: Judgement) -> State:
 
 
 def _scaled_norms(attempt: Attempt) -> list[float]:
-    sizes = [max(attempt.split.size(part), 1) for part in range(attempt.split.count)]
-    return [
-        attempt.claim(owner, part).norm / math.sqrt(size)
-        for owner in attempt.contributors
-        for part, size in enumerate(sizes)
-    ]
+    sizes_P = [max(stop - start, 1) for start, stop in attempt.split.bounds]
+    _, norms_NP = attempt.claims()
+    scaled: list[float] = (norms_NP / np.sqrt(sizes_P)).ravel().tolist()
+    return scaled
