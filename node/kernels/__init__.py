@@ -169,4 +169,4 @@ def _contiguous(inputs_NP: Tensor | Sequence[Tensor]) -> list[Tensor]:
 
 
 def _addresses(rows_N: Sequence[Tensor]) -> ctypes.Array[ctypes.c_void_p]:
-    return (ctypes.c_void_p * len(rows_N))(*(row_P.data_ptr() for row_P in rows_N))
+    return (ctypes.c_void_p * len(rows_N))(*[row_P.data_ptr() for row_P in rows_N])

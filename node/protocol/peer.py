@@ -167,8 +167,6 @@ class Peer:
             self.admitted = isinstance(event, MessageArrived) and self.sync_server.holds(event.signed)
             return self._flush()
         match event:
-            case Start():
-                self._start()
             case MessageArrived(via, signed):
                 refused = self.router.message(via, signed)
                 self.admitted = refused is None
@@ -191,6 +189,8 @@ class Peer:
                 self._gradient(event)
             case DeadlinePassed(name):
                 self._deadline(name)
+            case Start():
+                self._start()
         while self.lifecycle.advance():
             pass
         return self._flush() if self.shared.out else []

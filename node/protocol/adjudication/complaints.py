@@ -13,7 +13,7 @@ from btard.node.protocol.adjudication.case import Case
 from btard.node.protocol.adjudication.charges import Broken
 from btard.node.protocol.adjudication.verdict import Guilt
 from btard.node.protocol.attempt.attempt import Attempt
-from btard.node.protocol.attempt.holdings import denials
+from btard.node.protocol.attempt.holdings import bits, denials
 from btard.node.protocol.attempt.lateness import late_pairs
 from btard.node.protocol.attempt.phases import PHASES
 
@@ -63,7 +63,7 @@ def _edges(charges: Complaints) -> list[tuple[int, int]]:
 def _lacking(attempt: Attempt, case: Case | None) -> Iterator[tuple[int, int]]:
     """(who lacked bytes, whose they were), once for each item."""
     for phase, row in PHASES.items():
-        if row.items is not None:
+        if row.items is not None and not all(all(have) for _, have in bits(attempt, phase)):
             for peer, item in denials(attempt, phase, row.items.of(attempt, case)):
                 yield peer, item.owner
 

@@ -183,7 +183,7 @@ class Attempt:
     @property
     def burden(self) -> int:
         """Most gradients that one peer recomputes for its REPORT in an undo step; 0 in any other."""
-        most = max((len(share) for share in self.shares.values()), default=0)
+        most = max(map(len, self.shares.values()), default=0)
         return most + len(self.pairs) if most else 0
 
     # --- commitments ------------------------------------------------------------------------------------------
@@ -233,16 +233,17 @@ class Attempt:
     def agg(self, overdue: bool) -> Agg | None:
         """AGG, once every contributor's part is here; a complaint once the wait for them is over, or needless."""
         absent = [owner for owner in self.contributors if owner not in self.parts]
-        if not overdue and any(self._awaits(BulkKind.PART, owner, self.place) for owner in absent):
+        if not overdue and self._await_any(BulkKind.PART, [(owner, self.place) for owner in absent]):
             return None
         lacking = self.lacking_parts()
         value = Missing(lacking) if lacking else self._aggregate()
         return Agg(self.slot(Phase.AGG), self.transcript.prefix, value)
 
-    def _awaits(self, kind: BulkKind, owner: int, part: int) -> bool:
-        """True if a part or an aggregate is not here and may still come from its owner."""
-        held = self.parts if kind is BulkKind.PART else self.aggregates
-        return owner not in held and self.key(kind, owner, part) not in self.refuted
+    def _await_any(self, kind: BulkKind, absent: list[tuple[int, int]]) -> bool:
+        """True if one of these tensors (owner, part), which are not here, may still come from its owner."""
+        if not self.refuted:
+            return bool(absent)
+        return any(self.key(kind, owner, part) not in self.refuted for owner, part in absent)
 
     def awaits_publication(self, index: tuple[int, int, int, int]) -> bool:
         """True if a published part (step, attempt, owner, part) is not here and may still come from its owner."""
@@ -296,8 +297,8 @@ class Attempt:
         """REVEAL, once every aggregate is here, or with the bits of those that did not come in time or are false."""
         owners = self.aggregators
         have = tuple([owner in self.aggregates for owner in owners])
-        waits = (self._awaits(BulkKind.AGGREGATE, owner, part) for part, owner in enumerate(owners))
-        if not overdue and not all(have) and any(waits):
+        absent = [(owner, part) for part, owner in enumerate(owners) if not have[part]]
+        if not overdue and self._await_any(BulkKind.AGGREGATE, absent):
             return None
         return Reveal(self.slot(Phase.REVEAL), self.transcript.prefix, self.share.x, self.share.salt, have)
 
@@ -313,7 +314,7 @@ class Attempt:
         claims: list[Checksum] = []
         if self.own_D is not None and self.me in self.contributors:
             claims = [self.true_checksum(self.slice(self.own_D, part), part) for part in range(self.split.count)]
-        s, norms = tuple(claim.s for claim in claims), tuple(claim.norm for claim in claims)
+        s, norms = tuple([claim.s for claim in claims]), tuple([claim.norm for claim in claims])
         return Checksums(self.slot(Phase.CHECKSUMS), self.transcript.prefix, s, norms)
 
     def true_checksum(self, values_P: Tensor, part: int) -> Checksum:
@@ -346,7 +347,7 @@ class Attempt:
 
     def checks(self) -> tuple[bool, ...]:
         """Our V1 bits, one per contributor, for the part we aggregate."""
-        return tuple(self.claim_holds(owner, self.place, self.parts[owner]) for owner in self.contributors)
+        return tuple([self.claim_holds(owner, self.place, self.parts[owner]) for owner in self.contributors])
 
     def check_of(self, aggregator: int, contributor: int) -> bool:
         """The V1 bit that an aggregator reported."""
@@ -361,4 +362,4 @@ class Attempt:
     def certificate(self) -> Certificate | None:
         """Its CLOSEs as a certificate, None while they are none."""
         signed = self.transcript.signed(Phase.CLOSE)
-        return Certificate.among(((body, signed[peer]) for peer, body in self.closed().items()), self.roster.active)
+        return Certificate.among([(body, signed[peer]) for peer, body in self.closed().items()], self.roster.active)

@@ -92,8 +92,8 @@ class Transcript:
 
     def of(self, kind: type[M], phase: Phase) -> dict[int, M]:
         """Bodies of a phase by sender, in roster order."""
-        held, found = self._bodies.get(phase), dict[int, M]()
-        for peer in self.active if held is not None else ():
+        held, found = self._bodies.get(phase, {}), dict[int, M]()
+        for peer in self.active:
             body = held.get(peer)
             if isinstance(body, kind):
                 found[peer] = body
@@ -110,8 +110,11 @@ class Transcript:
 
     def signed(self, phase: Phase) -> dict[int, Signed]:
         """Signed messages of a phase by sender, in roster order."""
-        held = self._signed.get(phase, {})
-        return {peer: held[peer] for peer in self.active if peer in held}
+        held, found = self._signed.get(phase, {}), dict[int, Signed]()
+        for peer in self.active:
+            if peer in held:
+                found[peer] = held[peer]
+        return found
 
     def everything(self) -> Iterator[Signed]:
         """Every signed message held, in slot order, conflicting ones and SUSPECTs included."""

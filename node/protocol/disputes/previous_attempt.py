@@ -192,7 +192,7 @@ class PreviousAttempt:
             spoke = shared.dispute.spoke | spoke
         active = round_.attempt.roster.active
         if len(spoke) >= len(active) - 1 and spoke.keys() | {shared.me} >= set(active):
-            self.close(tuple(spoke[peer] for peer in active if peer in spoke))
+            self.close(tuple([spoke[peer] for peer in active if peer in spoke]))
 
     def close(self, proof: tuple[Signed, ...] = ()) -> None:
         """Nothing about it counts from here on.

@@ -236,5 +236,5 @@ def _said(body: Message) -> object:
 
 def _enough(end: Close | Outcome, signers: Collection[int], active: tuple[int, ...]) -> bool:
     """True if as many as it takes say so: the whole roster by CLOSE, more than half of it by OUTCOME."""
-    by = sum(peer in signers for peer in active)
+    by = len(set(active).intersection(signers))
     return 2 * by > len(active) if isinstance(end, Outcome) else by == len(active)

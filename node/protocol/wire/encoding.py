@@ -25,6 +25,9 @@ counts, is bounded by the size of the run's own roster (node/protocol/wire/size_
 
 Decoded = TypeVar("Decoded")
 
+_COVERED = b"btard/2/message\x00"
+"""The domain of signatures of messages."""
+
 _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 _encoder = msgspec.msgpack.Encoder()
 _body_decoder: msgspec.msgpack.Decoder[Body] = msgspec.msgpack.Decoder(Body)
@@ -143,12 +146,12 @@ def signing_bytes(body: Body, data: bytes) -> bytes:
         body: what `data` is the canonical encoding of.
         data: the message's bytes.
     """
-    return stub_bytes(place_of(body), body_digest(data))
+    return _COVERED + digest("message", _encoder.encode(place_of(body)), body_digest(data))
 
 
 def stub_bytes(place: Place, body: bytes) -> bytes:
     """The same, from the place and the body's digest."""
-    return b"btard/2/message\x00" + digest("message", _encoder.encode(place), body)
+    return _COVERED + digest("message", _encoder.encode(place), body)
 
 
 def stub(signed: Signed) -> Stub:
