@@ -77,8 +77,15 @@ class _Counted:
 
 def counted(peers: int = 6) -> Calls:
     """The calls of one peer in all counted steps."""
-    run = RunConfig(peers=peers, task=Plugin("quadratic", {"dimension": 16 * peers}), steps=FIRST + STEPS + 1,
-                    batch_size=1, tau=5.0, validators=1, validate_every=1)  # fmt: skip
+    run = RunConfig(
+        peers=peers,
+        task=Plugin("quadratic", {"dimension": 16 * peers}),
+        steps=FIRST + STEPS + 1,
+        batch_size=1,
+        tau=5.0,
+        validators=1,
+        validate_every=1,
+    )
     stage, calls = set_up(run, links=LinkModel(delay_s=0.01, jitter_s=0.002, seed=1)), Calls()
     nodes = stage.simulation.nodes
     nodes[PEER] = replace(nodes[PEER], machine=_Counted(nodes[PEER].machine, calls))

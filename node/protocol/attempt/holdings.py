@@ -25,9 +25,9 @@ def owed_parts(attempt: Attempt) -> tuple[Publication, ...]:
 
 def owed_aggregates(attempt: Attempt) -> tuple[Publication, ...]:
     """All aggregates, in the order of the bits of REVEAL."""
-    return tuple([
-        Publication(attempt.step, attempt.number, owner, place) for place, owner in enumerate(attempt.aggregators)
-    ])  # fmt: skip
+    return tuple(
+        [Publication(attempt.step, attempt.number, owner, place) for place, owner in enumerate(attempt.aggregators)]
+    )
 
 
 def bits(attempt: Attempt, phase: Phase) -> list[tuple[int, tuple[bool, ...]]]:
