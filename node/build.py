@@ -313,7 +313,7 @@ class _PublicKnowledge:
         if attempt is None:
             raise LookupError("no step has begun, so there is nothing to aggregate")
         return torch.cat([
-            self._rule.aggregate(rows_ND[:, start:stop].contiguous(), attempt.radius(part)).value_P
+            self._rule.aggregate(rows_ND[:, start:stop].contiguous(), attempt.radii[part]).value_P
             for part, (start, stop) in enumerate(attempt.split.bounds)
         ])  # fmt: skip
 

@@ -44,8 +44,8 @@ def sums(gradient_P: Tensor, aggregate_P: Tensor, direction_P: Tensor) -> tuple[
     if found is None:
         return None
     result = (ctypes.c_double * 2)()
-    addresses = (tensor.data_ptr() for tensor in (gradient_P, aggregate_P, direction_P))
-    found.btard_checksum(*addresses, gradient_P.numel(), result)
+    g, v, z = gradient_P.data_ptr(), aggregate_P.data_ptr(), direction_P.data_ptr()
+    found.btard_checksum(g, v, z, gradient_P.numel(), result)
     return result[0], result[1]
 
 
@@ -104,14 +104,16 @@ def updated(
     found = library()
     if found is None:
         return None
-    vectors = (parameters_D, state_D, *(POOL.empty(parameters_D.numel()) for _ in range(2)))
+    parameters_next_D, state_next_D = POOL.empty(parameters_D.numel()), POOL.empty(parameters_D.numel())
+    x, u = parameters_D.data_ptr(), state_D.data_ptr()
+    x_next, u_next = parameters_next_D.data_ptr(), state_next_D.data_ptr()
     start = 0
     for part_P in gradient:
-        x, u, x_next, u_next = (vector_D.data_ptr() + 4 * start for vector_D in vectors)
-        found.btard_update(x, u, part_P.data_ptr(), part_P.numel(), momentum, rate, x_next, u_next)
-        start += part_P.numel()
+        count, at = part_P.numel(), 4 * start
+        found.btard_update(x + at, u + at, part_P.data_ptr(), count, momentum, rate, x_next + at, u_next + at)
+        start += count
     assert start == parameters_D.numel()
-    return vectors[2], vectors[3]
+    return parameters_next_D, state_next_D
 
 
 def _contiguous(inputs_NP: Tensor | Sequence[Tensor]) -> list[Tensor]:
@@ -119,4 +121,4 @@ def _contiguous(inputs_NP: Tensor | Sequence[Tensor]) -> list[Tensor]:
 
 
 def _addresses(rows_N: Sequence[Tensor]) -> ctypes.Array[ctypes.c_void_p]:
-    return (ctypes.c_void_p * len(rows_N))(*(row_P.data_ptr() for row_P in rows_N))
+    return (ctypes.c_void_p * len(rows_N))(*[row_P.data_ptr() for row_P in rows_N])

@@ -169,12 +169,16 @@ class Peer:
             self.admitted = isinstance(event, MessageArrived) and self.sync_server.holds(event.signed)
             return self._flush()
         match event:
-            case Start():
-                self._start()
             case MessageArrived(via, signed):
-                self._admit(via, self.router.message(via, signed))
+                refused = self.router.message(via, signed)
+                self.admitted = refused is None
+                if refused is not None:
+                    self.shared.drop(via, refused)
             case ViewArrived(via, endorsed):
-                self._admit(via, self.router.view(via, endorsed))
+                refused = self.router.view(via, endorsed)
+                self.admitted = refused is None
+                if refused is not None:
+                    self.shared.drop(via, refused)
             case BulkArrived(via, key, values_P):
                 self._bulk(via, key, values_P)
             case BulkRequested(via, key):
@@ -187,9 +191,11 @@ class Peer:
                 self._gradient(event)
             case DeadlinePassed(name):
                 self._deadline(name)
+            case Start():
+                self._start()
         while self.lifecycle.advance():
             pass
-        return self._flush()
+        return self._flush() if self.shared.out else []
 
     def _after_the_end(self, event: Input) -> list[Output]:
         """What was said in the last attempt, and the bytes that its end rests on, for whoever was away at the end."""
@@ -203,11 +209,6 @@ class Peer:
                 pass
         return self._flush()
 
-    def _admit(self, via: int | None, refused: str | None) -> None:
-        self.admitted = refused is None
-        if refused is not None:
-            self.shared.drop(via, refused)
-
     def _flush(self) -> list[Output]:
         result = self.shared.out.copy()
         self.shared.out.clear()
@@ -218,7 +219,8 @@ class Peer:
         may ask to come back."""
         shared, previous = self.shared, self.router.previous.round
         via, active = event.via, shared.state.roster.active
-        newcomer = any(peer == via and since == shared.state.step for peer, since in shared.state.summary.returned)
+        returned = shared.state.summary.returned
+        newcomer = returned and any(peer == via and since == shared.state.step for peer, since in returned)
         if via is None or (via in active and not newcomer):
             return True
         heard = shared.round is not None and self.sync_server.hears(event, shared.state, shared.past)

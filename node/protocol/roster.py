@@ -51,7 +51,7 @@ class Roster:
     @property
     def digest(self) -> bytes:
         """Digest of keys and active ids, part of every slot."""
-        return digest("roster", *self.keys, b"active", *(number(peer) for peer in self.active))
+        return digest("roster", *self.keys, b"active", *map(number, self.active))
 
     @property
     def genesis_faults(self) -> int:

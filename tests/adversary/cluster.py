@@ -33,6 +33,7 @@ def key_of(peer: int) -> bytes:
     return blake3(b"key" + peer.to_bytes(2, "big")).digest()
 
 
+@lru_cache(maxsize=200_000)
 def verify(public: bytes, message: bytes, signature: bytes) -> bool:
     """A keyed hash of signature length; takes the place of Ed25519."""
     return blake3(message, key=public).digest(length=64) == signature

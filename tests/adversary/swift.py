@@ -8,38 +8,31 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable
-from typing import TypeVar
 
+from btard.node.protocol.wire import admission, encoding
 from btard.node.protocol.wire import digest as digests
-from btard.node.protocol.wire import encoding
+from btard.node.protocol.wire.messages import Body
 
-Result = TypeVar("Result")
-_MOST = 200_000
-
-
-def _remembered(function: Callable[..., Result], key: Callable[..., object]) -> Callable[..., Result]:
-    known: dict[object, Result] = {}
-
-    @functools.wraps(function)
-    def answer(*arguments: object) -> Result:
-        name = key(*arguments)
-        found = known.get(name)
-        if found is None:
-            if len(known) > _MOST:
-                known.clear()
-            found = known[name] = function(*arguments)
-        return found
-
-    return answer
+_remembered = functools.lru_cache(maxsize=200_000)
+_decoded, _plain = _remembered(encoding.decode_body), encoding.signing_bytes
 
 
-_PURE = {
-    encoding.decode_body: lambda data: data,
-    encoding.signing_bytes: lambda _, data: data,
-    encoding.body_digest: lambda body: body,
-    digests.digest: lambda *fields: fields,
+@_remembered
+def _covered(data: bytes) -> bytes:
+    return _plain(_decoded(data), data)
+
+
+def _signing_bytes(body: Body, data: bytes) -> bytes:
+    return _covered(data)  # `body` is what it encodes
+
+
+_MADE: dict[Callable[..., object], Callable[..., object]] = {
+    encoding.decode_body: _decoded,
+    encoding.signing_bytes: _signing_bytes,
+    encoding.body_digest: _remembered(encoding.body_digest),
+    digests.digest: _remembered(digests.digest),
+    admission.remembering: lambda verify: verify,  # tests/adversary/cluster.py remembers for all peers
 }
-_MADE = {function: _remembered(function, key) for function, key in _PURE.items()}
 
 
 def swift() -> None:

@@ -149,6 +149,7 @@ class World:
         """Those of them that were away for longer than the bound on delivery allows for: they count as faulty."""
         self.crash = ""
         self._over = False
+        signal.signal(signal.SIGVTALRM, _endless)
         for me in range(size.peers):
             self.push(0, me, Start())
 
@@ -204,7 +205,6 @@ class World:
             return
         self.now = then
         self._come_back()
-        signal.signal(signal.SIGVTALRM, _endless)
         signal.setitimer(signal.ITIMER_VIRTUAL, PATIENCE_S, PATIENCE_S)
         try:
             self.settle()
@@ -215,12 +215,14 @@ class World:
         """All that happens now."""
         heap = self.heap
         while heap and not self.crash and self.events <= MOST_EVENTS:
-            self._prune()
-            if not heap or heap[0][0] > self.now:
+            if heap[0][0] > self.now:
                 return
             _, late, sequence, node, event = heapq.heappop(heap)
-            busy = self.busy.get(node, 0)
-            if busy > self.now:
+            if late and self.timers.get((node, event.name), (0, 0))[1] != sequence:  # type: ignore[union-attr]
+                continue
+            if self.peers[node].stopped:
+                continue
+            if self.busy and (busy := self.busy.get(node, 0)) > self.now:
                 heapq.heappush(heap, (busy, late, sequence, node, event))
                 if late:
                     self.timers[node, event.name] = (busy, sequence)  # type: ignore[union-attr]
@@ -256,6 +258,11 @@ class World:
 
     def _perform(self, node: int, output: Output) -> None:
         match output:
+            case SetTimer(name=name, after_s=after_s):
+                after = round(after_s * 1_000_000)
+                self.timers[node, name] = (self.now + after, self.push(after, node, DeadlinePassed(name)))
+            case CancelTimer(name=name):
+                self.timers.pop((node, name), None)
             case Say(to=to, body=body):
                 self._say(node, to, body)
             case Forward(to=to, messages=messages):
@@ -284,11 +291,6 @@ class World:
                     # Before what waits: the real driver feeds the answer first.
                 else:
                     self.push(self.style.busy, node, ready)
-            case SetTimer(name=name, after_s=after_s):
-                after = round(after_s * 1_000_000)
-                self.timers[node, name] = (self.now + after, self.push(after, node, DeadlinePassed(name)))
-            case CancelTimer(name=name):
-                self.timers.pop((node, name), None)
             case _:
                 self._note(node, output)
 
@@ -327,18 +329,19 @@ class World:
     def _say(self, node: int, to: tuple[int, ...], body: Body) -> None:
         disk = self.disks.get(node)
         signed = sign(node, body) if disk is None else disk.sign(body)
+        event = MessageArrived(node, signed)
         if node in self.honest:
             self.learn(body.slot.where, signed)
             if body.slot.phase in (Phase.SUSPECT, Phase.VIEW, Phase.OUTCOME):
                 self.notices.append((self.now, node, f"says {body.slot.phase.name}"))
             for peer in to:
-                self._deliver(node, peer, MessageArrived(node, signed))
+                self._deliver(node, peer, event)
             if isinstance(body, Outcome) and self.style.outcomes == "c":
                 self._complete(node, body)
             return
         for peer in to:
             if peer in self.puppets:
-                self._deliver(node, peer, MessageArrived(node, signed))
+                self._deliver(node, peer, event)
         if not isinstance(body, Outcome) or self.style.outcomes == "r":
             self.pool.append(Utterance(node, body, signed, tuple(peer for peer in to if peer in self.honest)))
 

@@ -11,6 +11,7 @@ import math
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import pairwise
 
 import msgspec
@@ -60,6 +61,7 @@ class Told:
         return (*slot, *self.fields) if self.phase == SUSPECT else slot
 
 
+@lru_cache(maxsize=10_000)
 def told(body: bytes) -> Told:
     """A body from its bytes."""
     _, slot, prefix, *fields = msgspec.msgpack.decode(body)
@@ -98,6 +100,7 @@ def integer(value: int) -> bytes:
     return value.to_bytes(8, "little", signed=True)
 
 
+@lru_cache(maxsize=10_000)
 def signed_by(key: bytes, body: bytes, signature: bytes) -> bool:
     """True if a signature is the key's, of this very message."""
     said = told(body)

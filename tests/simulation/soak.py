@@ -21,6 +21,7 @@ import msgspec
 from btard.node.protocol.api.events import Dropped
 from btard.node.protocol.api.notices import PhaseEntered
 from btard.node.training.environment import pin
+from tests.adversary.swift import swift
 from tests.simulation.checkers import PROMISES
 from tests.simulation.checkers.cost import Cost
 from tests.simulation.composer import COMPOSITION, compose, described
@@ -156,6 +157,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--report", action="store_true", help="add a line about all seeds to docs/reports/soak.csv")
     given = parser.parse_args(arguments)
     pin("cpu")
+    swift()
     if given.replay is not None:
         return replay(given.replay, given.composition)
     if given.sum is not None:

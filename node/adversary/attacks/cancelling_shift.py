@@ -67,7 +67,7 @@ class CancellingShift(Behaviour):
             if aggregator in view.accomplices and self._liar(aggregator, attempt, view) == view.me:
                 others = [peer for peer in attempt.contributors if peer != view.me]
                 total = exact_sum(attempt.true_checksum(_part(peer, part, attempt, view), part).s for peer in others)
-                limit = V0_FACTOR * min(body.norms[part], attempt.clip_radius(part))
+                limit = V0_FACTOR * min(body.norms[part], attempt.clip_radii[part])
                 s[part] = max(-limit, min(limit, -total))
         return tuple(s)
 

@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterator
 from typing import TypeVar
 
+import numpy as np
+
 from btard.node.protocol.adjudication.charges import (
     Averaging,
     Charge,
@@ -61,7 +63,7 @@ def raised(charge: Charge, attempt: Attempt) -> bool:
             return (accuser, attempt.roster.active[part]) in _aggregate_accusations(attempt)
         case Averaging(part=part, cause=cause, accuser=None):
             implausible = any(found.part == part for found in _out_of_bounds(attempt))
-            found = "V0" if implausible else _failed_check(attempt, part, None)
+            found = "V0" if implausible else _failed_check(attempt, part, _columns(attempt)[part], None)
             windowed = attempt.settings.delta_max is None and not attempt.tools.rule.audited
             return cause == found or (cause == "V3" and found is None and windowed)
         case _:
@@ -69,10 +71,11 @@ def raised(charge: Charge, attempt: Attempt) -> bool:
 
 
 def _out_of_bounds(attempt: Attempt) -> Iterator[OutOfBounds]:
-    for owner in attempt.contributors:
-        for part in range(attempt.split.count):
-            if not plausible(attempt.claim(owner, part), attempt.clip_radius(part)):
-                yield OutOfBounds(owner, part)
+    if not attempt.contributors:
+        return
+    wrong_NP = np.logical_not(plausible(*attempt.claims(), attempt.clip_radii))
+    for row, part in np.argwhere(wrong_NP).tolist():
+        yield OutOfBounds(attempt.contributors[row], part)
 
 
 def _averaging(attempt: Attempt, implausible: set[int]) -> Iterator[Averaging]:
@@ -81,18 +84,27 @@ def _averaging(attempt: Attempt, implausible: set[int]) -> Iterator[Averaging]:
     if not attempt.contributors:
         return
     accusations = tuple(_aggregate_accusations(attempt))
-    scale = attempt.state.norms.scale()
-    for part in range(attempt.split.count):
-        cause = "V0" if part in implausible else _failed_check(attempt, part, scale)
+    scale, columns = attempt.state.norms.scale(), _columns(attempt)
+    for part, column in enumerate(columns):
+        cause = "V0" if part in implausible else _failed_check(attempt, part, column, scale)
         if cause is not None:
             yield Averaging(part, cause)
-        # Every accuser answers for itself, also where the part is recomputed anyway.
-        for accuser in dict.fromkeys(peer for peer, accused in accusations if accused == attempt.roster.active[part]):
-            yield Averaging(part, "accusation", accuser)
+        if accusations:  # every accuser answers for itself, also where the part is recomputed anyway
+            aggregator = attempt.roster.active[part]
+            for accuser in dict.fromkeys(peer for peer, accused in accusations if accused == aggregator):
+                yield Averaging(part, "accusation", accuser)
 
 
-def _failed_check(attempt: Attempt, part: int, scale: float | None) -> str | None:
-    column = [attempt.claim(owner, part) for owner in attempt.contributors]
+def _columns(attempt: Attempt) -> list[tuple[list[float], list[float]]]:
+    """For each part, what the contributors claimed: s and norms."""
+    s_NP, norms_NP = attempt.claims()
+    return list(zip(s_NP.T.tolist(), norms_NP.T.tolist(), strict=True))
+
+
+def _failed_check(
+    attempt: Attempt, part: int, column: tuple[list[float], list[float]], scale: float | None
+) -> str | None:
+    s_N, norms_N = column
     aggregate_P = attempt.aggregates[attempt.roster.active[part]]
     aggregate_norm = math.sqrt(attempt.tools.arithmetic.squares(aggregate_P))
     if not math.isfinite(aggregate_norm):
@@ -100,12 +112,12 @@ def _failed_check(attempt: Attempt, part: int, scale: float | None) -> str | Non
     rule, settings = attempt.tools.rule, attempt.settings
     if rule.audited:
         return "audit" if happens(attempt.r, "audit", part, settings.audit_share) else None
-    if not sums_to_zero(column, aggregate_norm, rule, attempt.clip_radius(part)):
+    if not sums_to_zero(s_N, norms_N, aggregate_norm, rule, attempt.clip_radii[part]):
         return "V2"
     limit = settings.delta_max
     if limit is None and scale is not None:
         limit = scale * math.sqrt(attempt.split.size(part))
-    return "V3" if too_many_far(column, limit) else None
+    return "V3" if too_many_far(norms_N, limit) else None
 
 
 def _reports(attempt: Attempt) -> dict[int, Report]:

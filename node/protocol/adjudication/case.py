@@ -42,12 +42,13 @@ class Case:
         )
         self.mixed = attempt.settings.recompute_tolerance > 0
         self.judging: tuple[int, ...] = judged_peers(attempt) if self.mixed else ()
+        self._counts = Counts(len(self.publications), len(self.judging))
         self._wanted = {self._index(publication): publication for publication in self.publications}
 
     @property
     def counts(self) -> Counts:
         """How many bits its HAVE and how many findings its JUDGE carry."""
-        return Counts(len(self.publications), len(self.judging))
+        return self._counts
 
     @staticmethod
     def _index(publication: Publication) -> tuple[int, int, int, int]:

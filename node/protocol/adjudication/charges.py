@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TypeAlias
 
 import msgspec
@@ -127,8 +126,7 @@ KINDS = ("bounds", "averaging", "checksum", "gradient", "history", "withheld", "
 """What an accusation is for, as it is reported (see `accusation_of`): before the colon, if there is one."""
 
 
-@dataclass(frozen=True, slots=True)
-class Publication:
+class Publication(msgspec.Struct, frozen=True):
     """A part that its owner has to publish: of this attempt, or of the committed one before it."""
 
     step: int

@@ -13,7 +13,7 @@ from btard.node.protocol.adjudication.case import Case
 from btard.node.protocol.adjudication.charges import Broken
 from btard.node.protocol.adjudication.verdict import Guilt
 from btard.node.protocol.attempt.attempt import Attempt
-from btard.node.protocol.attempt.holdings import denials
+from btard.node.protocol.attempt.holdings import bits, denials
 from btard.node.protocol.attempt.lateness import late_pairs
 from btard.node.protocol.attempt.phases import PHASES
 
@@ -46,6 +46,8 @@ def after(attempt: Attempt, case: Case | None = None) -> Complaints:
     charges = {(low, high): charge for low, high, charge in attempt.state.summary.complaints}
     complaints = [(min(pair), max(pair)) for pair in attempt.complaints()]
     denials = {(min(pair), max(pair)) for pair in _lacking(attempt, case)} - set(complaints)
+    if not complaints and not denials:  # as in almost every step
+        return attempt.state.summary.complaints
     for pair, charge in (*((pair, COMPLAINT) for pair in complaints), *((pair, DENIAL) for pair in sorted(denials))):
         charges[pair] = charges.get(pair, 0) + charge
     most = attempt.roster.genesis_faults
@@ -61,7 +63,7 @@ def _edges(charges: Complaints) -> list[tuple[int, int]]:
 def _lacking(attempt: Attempt, case: Case | None) -> Iterator[tuple[int, int]]:
     """(who lacked bytes, whose they were), once for each item."""
     for phase, row in PHASES.items():
-        if row.items is not None:
+        if row.items is not None and not all(all(have) for _, have in bits(attempt, phase)):
             for peer, item in denials(attempt, phase, row.items.of(attempt, case)):
                 yield peer, item.owner
 
@@ -77,6 +79,8 @@ def late_after(attempt: Attempt, active: Sequence[int]) -> Late:
     """
     step, most = attempt.step - 1, attempt.roster.genesis_faults
     fresh = late_pairs(attempt)
+    if not fresh and not attempt.state.summary.late:
+        return ()
     if sum(len(_tied(peer, fresh)) > most for peer in attempt.roster.active) > most:
         fresh = frozenset()
     steps = {(low, high): found for low, high, found in attempt.state.summary.late}
@@ -102,6 +106,8 @@ def broken(attempt: Attempt, out: frozenset[int], case: Case | None = None) -> t
     charges = after(attempt, case)
     edges = _edges(charges)
     slow = [(low, high) for low, high, steps in late_after(attempt, attempt.roster.active) if len(steps) > LATE_STEPS]
+    if not charges and not slow:
+        return ()
     gone = set(out)
     guilts = []
     for peer in attempt.roster.active:

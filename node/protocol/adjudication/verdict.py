@@ -145,7 +145,7 @@ def _check_averaging(charge: Averaging, case_file: CaseFile) -> Iterator[Guilt]:
         yield Guilt(aggregator, "aggregate", charge.accuser, charge)
         return
     inputs_NP = torch.stack(inputs)
-    wrong = not attempt.tools.rule.accepts(inputs_NP, attempt.aggregates[aggregator], attempt.radius(part))
+    wrong = not attempt.tools.rule.accepts(inputs_NP, attempt.aggregates[aggregator], attempt.radii[part])
     if wrong:
         yield Guilt(aggregator, "aggregate", charge.accuser, charge)
     guilty_aggregator = wrong
@@ -242,7 +242,7 @@ def suspicious(past: Attempt, owner: int, recomputed_D: Tensor) -> bool:
     for part in range(past.split.count):
         values_P = past.slice(recomputed_D, part)
         truth, claim = past.true_checksum(values_P, part), past.claim(owner, part)
-        radius = past.clip_radius(part)
+        radius = past.clip_radii[part]
         shrink = 1.0 if truth.norm <= radius else radius / truth.norm
         if abs(truth.norm - claim.norm) > budget or abs(truth.s - claim.s) > V0_FACTOR * budget * shrink:
             return True

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TypeAlias
 
+import msgspec
 from torch import Tensor
 
 from btard.node.protocol.api.notices import Ending, Notice
@@ -24,24 +25,24 @@ class Purpose(Enum):
     JUDGE = "judge"
     UNDO = "undo"
 
+    # See Phase: what has been asked for is looked up by it.
+    __hash__ = object.__hash__
+
 
 # --- inputs ---------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Start:
+class Start(msgspec.Struct, frozen=True):
     """The transport is up: begin with HELLO."""
 
 
-@dataclass(frozen=True, slots=True)
-class TimePassed:
+class TimePassed(msgspec.Struct, frozen=True):
     """The driver's clock, before the input that follows: seconds from any origin, never less than before."""
 
     now_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class MessageArrived:
+class MessageArrived(msgspec.Struct, frozen=True):
     """A signed message; `via` is the authenticated neighbour that delivered it (None: ourselves)."""
 
     via: int | None
@@ -57,16 +58,14 @@ class BulkArrived:
     values_P: Tensor
 
 
-@dataclass(frozen=True, slots=True)
-class ViewArrived:
+class ViewArrived(msgspec.Struct, frozen=True):
     """In a dispute: a view with the endorsements it collected; `via` is the neighbour that relayed it."""
 
     via: int | None
     endorsed: Endorsed
 
 
-@dataclass(frozen=True, slots=True)
-class BulkRequested:
+class BulkRequested(msgspec.Struct, frozen=True):
     """A neighbour lacks a tensor that we said we hold."""
 
     via: int
@@ -84,15 +83,13 @@ class GradientReady:
     loss: float
 
 
-@dataclass(frozen=True, slots=True)
-class DeadlinePassed:
+class DeadlinePassed(msgspec.Struct, frozen=True):
     """The timer `name` ran out."""
 
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class TranscriptRequested:
+class TranscriptRequested(msgspec.Struct, frozen=True):
     """A neighbour that was started again lacks what was said in an attempt."""
 
     via: int
@@ -198,23 +195,20 @@ class ComputeGradient:
     seed: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class SetTimer:
+class SetTimer(msgspec.Struct, frozen=True):
     """Ask for DeadlinePassed(name) after `after_s` seconds; a timer of the same name is replaced."""
 
     name: str
     after_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class CancelTimer:
+class CancelTimer(msgspec.Struct, frozen=True):
     """Forget the timer `name`."""
 
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class Dropped:
+class Dropped(msgspec.Struct, frozen=True):
     """An input was refused without any effect; `reason` is a short constant for counting."""
 
     via: int | None

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from btard.node.protocol.attempt.mprng import Share, batch_seed, combine, commitment, projection, share
@@ -80,6 +82,13 @@ class Attempt:
         self.roster = state.roster
         self.step = state.step
         self.split = Split(settings.dimension, len(self.roster.active))
+        self.radii = tuple(
+            part_radius(settings.tau, stop - start, len(self.roster.keys), settings.dimension)
+            for start, stop in self.split.bounds
+        )
+        """Clipping radius tau_j of each part."""
+        self.clip_radii = tuple(map(tools.rule.clip_radius, self.radii))
+        """The radius at which the checksums of each part clip."""
         self.pairs = state.draw.pairs(self.roster.active)
         self.contributors = self._contributors()
         self.shares = recheck_shares(agreed.undo, agreed.undo_checkers, self.roster.active, agreed.r)
@@ -157,14 +166,6 @@ class Attempt:
         """The name of a tensor of this attempt."""
         return BulkKey(self.step, self.number, kind, owner, part)
 
-    def radius(self, part: int) -> float:
-        """Clipping radius tau_j of a part."""
-        return part_radius(self.settings.tau, self.split.size(part), len(self.roster.keys), self.settings.dimension)
-
-    def clip_radius(self, part: int) -> float:
-        """The radius at which the checksums of a part clip."""
-        return self.tools.rule.clip_radius(self.radius(part))
-
     def seed(self, peer: int) -> bytes:
         """xi of a peer in this step."""
         return batch_seed(self.settings.data_seed, self.state.summary.r, self.step, peer, self.settings.shards)
@@ -182,7 +183,7 @@ class Attempt:
     @property
     def burden(self) -> int:
         """Most gradients that one peer recomputes for its REPORT in an undo step; 0 in any other."""
-        most = max((len(share) for share in self.shares.values()), default=0)
+        most = max(map(len, self.shares.values()), default=0)
         return most + len(self.pairs) if most else 0
 
     # --- commitments ------------------------------------------------------------------------------------------
@@ -231,16 +232,18 @@ class Attempt:
 
     def agg(self, overdue: bool) -> Agg | None:
         """AGG, once every contributor's part is here; a complaint once the wait for them is over, or needless."""
-        if not overdue and any(self._awaits(BulkKind.PART, owner, self.place) for owner in self.contributors):
+        absent = [owner for owner in self.contributors if owner not in self.parts]
+        if not overdue and self._await_any(BulkKind.PART, [(owner, self.place) for owner in absent]):
             return None
         lacking = self.lacking_parts()
         value = Missing(lacking) if lacking else self._aggregate()
         return Agg(self.slot(Phase.AGG), self.transcript.prefix, value)
 
-    def _awaits(self, kind: BulkKind, owner: int, part: int) -> bool:
-        """True if a part or an aggregate is not here and may still come from its owner."""
-        held = self.parts if kind is BulkKind.PART else self.aggregates
-        return owner not in held and self.key(kind, owner, part) not in self.refuted
+    def _await_any(self, kind: BulkKind, absent: list[tuple[int, int]]) -> bool:
+        """True if one of these tensors (owner, part), which are not here, may still come from its owner."""
+        if not self.refuted:
+            return bool(absent)
+        return any(self.key(kind, owner, part) not in self.refuted for owner, part in absent)
 
     def awaits_publication(self, index: tuple[int, int, int, int]) -> bool:
         """True if a published part (step, attempt, owner, part) is not here and may still come from its owner."""
@@ -253,7 +256,7 @@ class Attempt:
         if not self.contributors:
             return b""
         inputs_NP = [self.parts[owner] for owner in self.contributors]
-        result = self.tools.rule.aggregate(inputs_NP, self.radius(self.place))
+        result = self.tools.rule.aggregate(inputs_NP, self.radii[self.place])
         self.iterations = result.iterations
         self.aggregates[self.me] = result.value_P
         return aggregate_digest(self.settings, self.step, self.number, self.me, self.place, result.value_P)
@@ -292,9 +295,10 @@ class Attempt:
 
     def reveal(self, overdue: bool) -> Reveal | None:
         """REVEAL, once every aggregate is here, or with the bits of those that did not come in time or are false."""
-        have = tuple(owner in self.aggregates for owner in self.aggregators)
-        waits = (self._awaits(BulkKind.AGGREGATE, owner, part) for part, owner in enumerate(self.aggregators))
-        if not overdue and any(waits):
+        owners = self.aggregators
+        have = tuple([owner in self.aggregates for owner in owners])
+        absent = [(owner, part) for part, owner in enumerate(owners) if not have[part]]
+        if not overdue and self._await_any(BulkKind.AGGREGATE, absent):
             return None
         return Reveal(self.slot(Phase.REVEAL), self.transcript.prefix, self.share.x, self.share.salt, have)
 
@@ -310,7 +314,7 @@ class Attempt:
         claims: list[Checksum] = []
         if self.own_D is not None and self.me in self.contributors:
             claims = [self.true_checksum(self.slice(self.own_D, part), part) for part in range(self.split.count)]
-        s, norms = tuple(claim.s for claim in claims), tuple(claim.norm for claim in claims)
+        s, norms = tuple([claim.s for claim in claims]), tuple([claim.norm for claim in claims])
         return Checksums(self.slot(Phase.CHECKSUMS), self.transcript.prefix, s, norms)
 
     def true_checksum(self, values_P: Tensor, part: int) -> Checksum:
@@ -320,9 +324,15 @@ class Attempt:
         the part is recomputed anyway.
         """
         aggregate_P = self.aggregates[self.roster.active[part]]
-        truth = checksum(values_P, aggregate_P, self.z, self.clip_radius(part), self.tools.arithmetic)
+        truth = checksum(values_P, aggregate_P, self.z, self.clip_radii[part], self.tools.arithmetic)
         # The norm is finite whenever the aggregate is and the part is usable, so this scan hardly ever runs.
         return truth if math.isfinite(truth.norm) or finite(aggregate_P) else Checksum(0.0, 0.0)
+
+    def claims(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """What all contributors claimed in CHECKSUMS: s and norms, float64 `[contributors, parts]`."""
+        told = self.transcript.of(Checksums, Phase.CHECKSUMS)
+        bodies = [told[owner] for owner in self.contributors]
+        return np.array([body.s for body in bodies]), np.array([body.norms for body in bodies])
 
     def claim(self, owner: int, part: int) -> Checksum:
         """What a contributor claimed in CHECKSUMS."""
@@ -333,11 +343,11 @@ class Attempt:
     def claim_holds(self, owner: int, part: int, values_P: Tensor) -> bool:
         """V1: a contributor's claim is what its committed bytes give."""
         truth = self.true_checksum(values_P, part)
-        return same(self.claim(owner, part), truth, self.clip_radius(part), self.settings.claim_tolerance)
+        return same(self.claim(owner, part), truth, self.clip_radii[part], self.settings.claim_tolerance)
 
     def checks(self) -> tuple[bool, ...]:
         """Our V1 bits, one per contributor, for the part we aggregate."""
-        return tuple(self.claim_holds(owner, self.place, self.parts[owner]) for owner in self.contributors)
+        return tuple([self.claim_holds(owner, self.place, self.parts[owner]) for owner in self.contributors])
 
     def check_of(self, aggregator: int, contributor: int) -> bool:
         """The V1 bit that an aggregator reported."""
@@ -352,4 +362,4 @@ class Attempt:
     def certificate(self) -> Certificate | None:
         """Its CLOSEs as a certificate, None while they are none."""
         signed = self.transcript.signed(Phase.CLOSE)
-        return Certificate.among(((body, signed[peer]) for peer, body in self.closed().items()), self.roster.active)
+        return Certificate.among([(body, signed[peer]) for peer, body in self.closed().items()], self.roster.active)

@@ -119,7 +119,7 @@ def report(known: Knowledge) -> Report | None:
     share, faults = attempt.shares.get(attempt.me, ()), known.gradients.rechecks.faults
     if any(target not in recomputed for target in attempt.targets) or any(item not in faults for item in share):
         return None
-    if any(owner not in attempt.parts for owner in attempt.contributors):
+    if not attempt.parts.keys() >= set(attempt.contributors):
         return None  # we have been started again, from so far back that nobody has them for us any more
     verdicts = tuple(
         Verdict(target, not suspicious(past, target, recomputed[target]))

@@ -8,7 +8,7 @@ from btard.node.protocol.adjudication.charges import Publication, Unusable, With
 from btard.node.protocol.adjudication.verdict import Guilt
 from btard.node.protocol.attempt.attempt import Attempt, usable
 from btard.node.protocol.wire.bulk import BulkKind
-from btard.node.protocol.wire.messages import Have, Held, Phase, Removal, Reveal
+from btard.node.protocol.wire.messages import Have, Held, Message, Phase, Removal, Reveal
 
 
 class LackingError(Exception):
@@ -26,21 +26,22 @@ def owed_parts(attempt: Attempt) -> tuple[Publication, ...]:
 def owed_aggregates(attempt: Attempt) -> tuple[Publication, ...]:
     """All aggregates, in the order of the bits of REVEAL."""
     return tuple(
-        Publication(attempt.step, attempt.number, owner, attempt.roster.place(owner)) for owner in attempt.aggregators
+        [Publication(attempt.step, attempt.number, owner, place) for place, owner in enumerate(attempt.aggregators)]
     )
 
 
-def bits(attempt: Attempt, phase: Phase) -> Iterator[tuple[int, tuple[bool, ...]]]:
+def bits(attempt: Attempt, phase: Phase) -> list[tuple[int, tuple[bool, ...]]]:
     """(peer, what it says in HELD, REVEAL or HAVE of each item), in roster order."""
-    for peer in attempt.roster.active:
-        body = attempt.transcript.body(phase, peer)
-        if isinstance(body, (Held, Reveal, Have)):
-            yield peer, body.have
+    found, active = [], attempt.roster.active
+    for peer, body in attempt.transcript.of(Message, phase).items():
+        if isinstance(body, (Held, Reveal, Have)) and peer in active:
+            found.append((peer, body.have))
+    return found
 
 
 def claimers(attempt: Attempt, phase: Phase, place: int) -> tuple[int, ...]:
     """Who says that it holds the item at `place`."""
-    return tuple(peer for peer, have in bits(attempt, phase) if have[place])
+    return tuple([peer for peer, have in bits(attempt, phase) if have[place]])
 
 
 def denials(attempt: Attempt, phase: Phase, owed: Sequence[Publication]) -> Iterator[tuple[int, Publication]]:
@@ -52,8 +53,11 @@ def denials(attempt: Attempt, phase: Phase, owed: Sequence[Publication]) -> Iter
 
 def scarce(attempt: Attempt, phase: Phase, owed: tuple[Publication, ...]) -> tuple[Publication, ...]:
     """Items that fewer than f + 1 peers say they hold in HELD, REVEAL or HAVE: perhaps no honest one does."""
+    held = [have for _, have in bits(attempt, phase)]
     quorum = attempt.roster.faults + 1
-    return tuple(item for place, item in enumerate(owed) if len(claimers(attempt, phase, place)) < quorum)
+    if len(held) >= quorum and all(map(all, held)):  # as in almost every step
+        return ()
+    return tuple(item for place, item in enumerate(owed) if sum([have[place] for have in held]) < quorum)
 
 
 def lacking(

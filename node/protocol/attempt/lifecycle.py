@@ -64,7 +64,9 @@ class AttemptLifecycle:
         round_ = shared.round
         if round_ is None:
             return self._meet()
-        if self._resolve():
+        background = self._router.previous.dispute
+        disputed = shared.dispute is not None or (background is not None and background.resolved is not None)
+        if disputed and self._resolve():
             return True
         if round_.advance():
             return True

@@ -29,7 +29,7 @@ class Split:
     @property
     def largest(self) -> int:
         """Number of entries of the largest part."""
-        return max(stop - start for start, stop in self.bounds)
+        return -(-self.dimension // self.count)
 
 
 def part_radius(tau: float, size: int, genesis_peers: int, dimension: int) -> float:

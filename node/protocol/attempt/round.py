@@ -31,7 +31,7 @@ from btard.node.protocol.state_sync import probation
 from btard.node.protocol.state_sync.server import StateSyncServer
 from btard.node.protocol.wire.certificate import Certificate
 from btard.node.protocol.wire.encoding import decode_body
-from btard.node.protocol.wire.messages import Body, Close, Phase, Signed, Suspect, Void
+from btard.node.protocol.wire.messages import Body, Close, Message, Phase, Signed, Suspect, Void
 from btard.node.protocol.wire.validation import Counts
 
 
@@ -67,6 +67,7 @@ class Round:
         self.attempt, self.past = attempt, past
         self.transfers = Transfers(attempt, past)
         self.trial: Case | None = None
+        self._counts = Counts()
         self.phase = Phase.COMMIT
         self.trigger: Trigger | None = None
         self.ending: Ending | None = None
@@ -111,8 +112,9 @@ class Round:
             return "frozen"
         if (slot.phase, slot.sender) in attempt.transcript.conflicts:
             return "duplicate"  # a third version proves no more than the second
-        alone = attempt.transcript.body(slot.phase, slot.sender) is None
-        wrong = self._misfit(body) if alone and slot.phase in (self.phase, Phase.SUSPECT) else None
+        judged = slot.phase is self.phase or slot.phase is Phase.SUSPECT
+        alone = judged and attempt.transcript.body(slot.phase, slot.sender) is None
+        wrong = misfit(body, attempt, self._counts) if alone else None
         if wrong is not None and isinstance(body, Suspect):
             return "malformed"
         if wrong is not None:
@@ -136,19 +138,18 @@ class Round:
                     self._patience.heard(slot.sender, slot.phase)
                 else:
                     self._early.add((slot.phase, slot.sender))
-                waiting = tuple(attempt.transcript.suspects.get((slot.phase, slot.sender), ()))
-                if waiting:
-                    self._out.append(Forward(tuple(peer for peer in waiting if peer != attempt.me), (signed,)))
-        self._compare()
+                if attempt.transcript.suspects:
+                    waiting = tuple(attempt.transcript.suspects.get((slot.phase, slot.sender), ()))
+                    if waiting:
+                        self._out.append(Forward(tuple(peer for peer in waiting if peer != attempt.me), (signed,)))
+        if attempt.transcript.split is not None:
+            self._compare()
         return None
 
     def _compare(self) -> None:
         split = self.attempt.transcript.split
         if split is not None:
             self._dispute("prefixes differ: not everybody has seen the same messages", *split)
-
-    def _misfit(self, body: Body) -> str | None:
-        return misfit(body, self.attempt, self.trial.counts if self.trial is not None else Counts())
 
     def _suspected(self, body: Suspect) -> None:
         """Answer a suspicion with the message if we hold it; f + 1 suspicions of one slot start a dispute."""
@@ -253,9 +254,7 @@ class Round:
             self._out.append(Say(self.attempt.roster.active, body))
             self._publish()
             return True
-        if self.attempt.transcript.missing(self.phase):
-            return False
-        return self._finish()
+        return self.attempt.transcript.complete(self.phase) and self._finish()
 
     def resume(self) -> None:
         """Deadlines of this phase start again (a dispute of the step before is over)."""
@@ -338,19 +337,19 @@ class Round:
             following_phase, self._void = following(attempt, phase, self.trial)
         except LackingError:
             return False
-        if not self._admissible(phase, following_phase):
+        if not self._admissible(following_phase):
             return False
         self._enter(following_phase)
         self.settle_cargo()
         return True
 
-    def _admissible(self, phase: Phase, upcoming: Phase) -> bool:
+    def _admissible(self, upcoming: Phase) -> bool:
         """Messages that came before we knew what they must look like; a dispute that is decided has weighed them."""
-        transcript = self.attempt.transcript
+        attempt, transcript = self.attempt, self.attempt.transcript
         if self._decided:
             return True
-        for body in transcript.after(phase):
-            wrong = self._misfit(body) if body.slot.phase is upcoming else None
+        for body in transcript.of(Message, upcoming).values():
+            wrong = misfit(body, attempt, self._counts)
             if wrong is not None:
                 signed = transcript.signed(body.slot.phase)[body.slot.sender]
                 self._dispute(f"peer {body.slot.sender}, {body.slot.phase.name}: {wrong}", signed)
@@ -365,7 +364,7 @@ class Round:
             body = attempt.transcript.body(phase, peer)
             wrong = None if body is None or body.prefix == attempt.transcript.prefix else "another prefix"
             if wrong is None and (phase, peer) in self._early:
-                wrong = self._misfit(decode_body(signed.body))
+                wrong = misfit(decode_body(signed.body), attempt, self._counts)
             if wrong is not None:
                 self._dispute(f"peer {peer}, {phase.name}: {wrong}", signed)
         return self.trigger is not None
@@ -414,6 +413,7 @@ class Round:
     def open_case(self) -> None:
         """After REPORT: charges, and the gradients that judging them needs."""
         self.trial = trial = Case(self.attempt, self.past)
+        self._counts = trial.counts
         self._out += [accusation_of(self.attempt, charge) for charge in trial.charges]
         if self.past is not None:
             for peer in (*trial.accused, *trial.returning):

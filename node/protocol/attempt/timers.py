@@ -28,6 +28,8 @@ class Timers:
     def __init__(self, settings: Settings, active: int, out: list[Output], patience_s: float = 0.0) -> None:
         self._settings, self._active, self._out = settings, active, out
         self._work, self._tensors, self._recomputed, self._patience_s = Work(), 0, 0, patience_s
+        self.budget = self._longer(budget(self._work, settings, active, 0, 0))
+        """What the phase's waits may take before anybody is called late."""
 
     def enter(self, work: Work, publications: int, recomputed: int) -> None:
         """A phase begins.
@@ -40,6 +42,7 @@ class Timers:
         """
         self._work, self._recomputed = work, recomputed
         self._tensors = publications if work.published else work.tensors
+        self.budget = self._longer(budget(work, self._settings, self._active, self._tensors, recomputed))
         self.restart()
 
     def restart(self) -> None:
@@ -56,14 +59,11 @@ class Timers:
         """We have suspected somebody: unless a message or a dispute follows, there is no quorum."""
         self._out.append(SetTimer(STALL, self._deadline().message_s + outcome_s(self._settings)))
 
-    @property
-    def budget(self) -> Deadline:
-        """What the phase's waits may take before anybody is called late."""
-        return self._longer(budget(self._work, self._settings, self._active, self._tensors, self._recomputed))
-
     def _deadline(self) -> Deadline:
         return self._longer(deadline(self._work, self._settings, self._active, self._tensors, self._recomputed))
 
     def _longer(self, waits: Deadline) -> Deadline:
         """With the time that others may need to come to this attempt, before their first COMMIT."""
-        return replace(waits, message_s=waits.message_s + self._patience_s) if self._work.first else waits
+        if not self._work.first or self._patience_s == 0.0:
+            return waits
+        return replace(waits, message_s=waits.message_s + self._patience_s)

@@ -54,10 +54,12 @@ class Transcript:
             return self._add_suspect(body, signed)
         phase, sender = body.slot.phase, body.slot.sender
         self.spoke.setdefault(sender, signed)
-        held = self._signed.setdefault(phase, {})
+        held = self._signed.get(phase)
+        if held is None:
+            held, self._bodies[phase] = self._signed.setdefault(phase, {}), {}
         if sender not in held:
             held[sender] = signed
-            self._bodies.setdefault(phase, {})[sender] = body
+            self._bodies[phase][sender] = body
             self._compare_prefix(body, signed)
             return Added.NEW
         if held[sender].body == signed.body:
@@ -90,9 +92,12 @@ class Transcript:
 
     def of(self, kind: type[M], phase: Phase) -> dict[int, M]:
         """Bodies of a phase by sender, in roster order."""
-        held = self._bodies.get(phase, {})
-        found = ((peer, held[peer]) for peer in self.active if peer in held)
-        return {peer: body for peer, body in found if isinstance(body, kind)}
+        held, found = self._bodies.get(phase, {}), dict[int, M]()
+        for peer in self.active:
+            body = held.get(peer)
+            if isinstance(body, kind):
+                found[peer] = body
+        return found
 
     def body(self, phase: Phase, sender: int) -> Message | None:
         """One message's body, None if it is not here."""
@@ -105,8 +110,11 @@ class Transcript:
 
     def signed(self, phase: Phase) -> dict[int, Signed]:
         """Signed messages of a phase by sender, in roster order."""
-        held = self._signed.get(phase, {})
-        return {peer: held[peer] for peer in self.active if peer in held}
+        held, found = self._signed.get(phase, {}), dict[int, Signed]()
+        for peer in self.active:
+            if peer in held:
+                found[peer] = held[peer]
+        return found
 
     def everything(self) -> Iterator[Signed]:
         """Every signed message held, in slot order, conflicting ones and SUSPECTs included."""
@@ -118,17 +126,14 @@ class Transcript:
         for named in sorted(self.suspects, key=lambda slot: (slot[0].value, slot[1])):
             yield from (self.suspects[named][peer] for peer in sorted(self.suspects[named]))
 
-    def after(self, phase: Phase) -> list[Body]:
-        """Messages of later phases that are here already, by phase and sender."""
-        later = [
-            body for held_in, held in self._bodies.items() if held_in.value > phase.value for body in held.values()
-        ]
-        return sorted(later, key=lambda body: (body.slot.phase.value, body.slot.sender))
-
     def missing(self, phase: Phase) -> tuple[int, ...]:
         """Active peers whose message of the phase is not here."""
         held = self._signed.get(phase, {})
-        return tuple(peer for peer in self.active if peer not in held) if len(held) < len(self.active) else ()
+        return tuple([peer for peer in self.active if peer not in held]) if len(held) < len(self.active) else ()
+
+    def complete(self, phase: Phase) -> bool:
+        """True if nobody's message of the phase is missing."""
+        return len(self._signed.get(phase, ())) >= len(self.active)
 
     def count(self, phase: Phase) -> int:
         """How many peers' messages of the phase are here."""
@@ -141,14 +146,13 @@ class Transcript:
 
     def finish(self, phase: Phase) -> None:
         """Append the phase's hash to the prefix; the phase must be complete."""
-        bodies = (body_digest(signed.body) for signed in self.signed(phase).values())
-        value = digest("phase", phase.name.encode(), *bodies)
+        messages = self.signed(phase).values()
+        value = digest("phase", phase.name.encode(), *[body_digest(signed.body) for signed in messages])
         self.prefix = (*self.prefix, value)
         self.finished = (*self.finished, phase)
         place = len(self.prefix) - 1
-        ours = next(iter(self.signed(phase).values()))
         if place < len(self._seen_prefix) and self._seen_prefix[place][0] != value and self.split is None:
-            self.split = (self._seen_prefix[place][1], ours)
+            self.split = (self._seen_prefix[place][1], next(iter(messages)))
 
     @property
     def digest(self) -> bytes:

@@ -11,7 +11,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
 
+import msgspec
+import numpy as np
 import torch
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from btard.node.protocol.rule import Rule
@@ -27,8 +30,7 @@ _BLIND_SHARE = 1.0 / 128
 NORM_WINDOW = 10
 
 
-@dataclass(frozen=True, slots=True)
-class Checksum:
+class Checksum(msgspec.Struct, frozen=True):
     """`s = <z, (g - v) min(1, tau_j / norm)>` and `norm = ||g - v||` of one part, in float64."""
 
     s: float
@@ -106,15 +108,20 @@ def checksum(
     return Checksum(product if norm <= radius else product * (radius / norm), norm)
 
 
-def plausible(claimed: Checksum, radius: float) -> bool:
-    """V0: finite, `norm >= 0` and `|s| <= 8 min(norm, tau_j)`.
+def plausible(s: ArrayLike, norms: ArrayLike, radii: ArrayLike) -> NDArray[np.bool_]:
+    """V0, claim by claim: finite, `norm >= 0` and `|s| <= 8 min(norm, tau_j)`.
 
     z has unit variance, so an honest s exceeds eight standard deviations never; without the bound a liar could
     cover any shift of an accomplice's aggregate.
+
+    Args:
+        s, norms: as claimed, float64 of any shape.
+        radii: tau_j, broadcast to it.
     """
-    if not (math.isfinite(claimed.s) and math.isfinite(claimed.norm)) or claimed.norm < 0:
-        return False
-    return abs(claimed.s) <= V0_FACTOR * min(claimed.norm, radius)
+    s, norms = np.asarray(s), np.asarray(norms)
+    with np.errstate(over="ignore", invalid="ignore"):
+        bounded = np.abs(s) <= V0_FACTOR * np.minimum(norms, radii)
+        return np.isfinite(s) & np.isfinite(norms) & (norms >= 0) & bounded
 
 
 def same(claimed: Checksum, computed: Checksum, radius: float, tolerance: float) -> bool:
@@ -133,16 +140,16 @@ def same(claimed: Checksum, computed: Checksum, radius: float, tolerance: float)
 
 def exact_sum(values: Iterable[float]) -> float:
     """Sum without rounding between the terms, whatever their order (NaN if one, or the sum, is not finite)."""
-    values = list(values)
-    if not all(math.isfinite(value) for value in values):
-        return math.nan
     try:
-        return math.fsum(values)
-    except OverflowError:  # two claims near the largest float: no peer may stop us with them
+        total = math.fsum(values)
+    except (OverflowError, ValueError):  # claims near the largest float, or infinite: no peer may stop us with them
         return math.nan
+    return total if math.isfinite(total) else math.nan
 
 
-def sums_to_zero(column: Sequence[Checksum], aggregate_norm: float, rule: Rule, radius: float) -> bool:
+def sums_to_zero(
+    s_N: Sequence[float], norms_N: Sequence[float], aggregate_norm: float, rule: Rule, radius: float
+) -> bool:
     """V2: `|fsum_i s_i^j| <= tol_j = 8 n_c (slack + 2^-23 ||v||)`.
 
     At the fixed point the clipped differences sum to zero; v travels as float32, so each contributor's
@@ -150,25 +157,25 @@ def sums_to_zero(column: Sequence[Checksum], aggregate_norm: float, rule: Rule, 
     radius fails: clipped differences are bounded by the radius, and what `||v||` allows would hide all of them.
 
     Args:
-        column: the contributors' claims for one part.
+        s_N, norms_N: the contributors' claims for one part.
         aggregate_norm: ||v(j)||.
         rule: the aggregation rule, which knows what residual it leaves.
         radius: tau_j.
     """
-    slack = rule.slack([claim.norm for claim in column], radius)
+    slack = rule.slack(norms_N, radius)
     rounding = _FLOAT32_EPS * aggregate_norm
     if V2_FACTOR * rounding > _BLIND_SHARE * radius:
         return False
-    tolerance = V2_FACTOR * len(column) * (slack + rounding)
-    total = exact_sum(claim.s for claim in column)
+    tolerance = V2_FACTOR * len(s_N) * (slack + rounding)
+    total = exact_sum(s_N)
     return not math.isnan(total) and abs(total) <= tolerance
 
 
-def too_many_far(column: Sequence[Checksum], limit: float | None) -> bool:
+def too_many_far(norms_N: Sequence[float], limit: float | None) -> bool:
     """V3: more than half of the contributors say that the aggregate is farther than `limit` (Delta_max) from them."""
     if limit is None:
         return False
-    return 2 * sum(claim.norm > limit for claim in column) > len(column)
+    return 2 * sum([norm > limit for norm in norms_N]) > len(norms_N)
 
 
 @dataclass(frozen=True, slots=True)

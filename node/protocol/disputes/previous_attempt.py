@@ -191,8 +191,8 @@ class PreviousAttempt:
         if shared.dispute is not None:
             spoke = shared.dispute.spoke | spoke
         active = round_.attempt.roster.active
-        if len(spoke) >= len(active) - 1 and all(peer in spoke or peer == shared.me for peer in active):
-            self.close(tuple(spoke[peer] for peer in active if peer in spoke))
+        if len(spoke) >= len(active) - 1 and spoke.keys() | {shared.me} >= set(active):
+            self.close(tuple([spoke[peer] for peer in active if peer in spoke]))
 
     def close(self, proof: tuple[Signed, ...] = ()) -> None:
         """Nothing about it counts from here on.

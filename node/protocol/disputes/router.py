@@ -35,7 +35,8 @@ class DisputeRouter:
     def message(self, via: int | None, signed: Signed) -> str | None:
         """A signed message; returns why it is refused without any effect, None if it has one."""
         shared, previous = self._shared, self.previous
-        admitted = self.admission.admit(signed, shared.round, previous.round, self.step)
+        step = shared.state.summary.step if shared.client is None else self.step
+        admitted = self.admission.admit(signed, shared.round, previous.round, step)
         if isinstance(admitted, str):
             if admitted == "duplicate":
                 previous.told_again(via, signed)
@@ -102,7 +103,8 @@ class DisputeRouter:
         """A message of the attempt under way."""
         assert self._shared.round is not None
         refused = self._shared.round.take(body, signed)
-        self.check_trigger()
+        if self._shared.round.trigger is not None:
+            self.check_trigger()
         if not self.previous.closed:
             self.previous.close_if_all_have_left()
         return refused

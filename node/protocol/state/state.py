@@ -222,6 +222,8 @@ class State:
         Args:
             reform: the report's rule 2: a first offence of gradient kind keeps the peer, honest from then on.
         """
+        if not removals and not self.bans:  # as in almost every step
+            return self
         bans = list(self.bans)
         for removal in removals:
             first = all(ban.peer != removal.peer for ban in bans)

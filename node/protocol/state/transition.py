@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection
 from dataclasses import replace
+
+import numpy as np
+from msgspec import structs
 
 from btard.node.protocol.adjudication import complaints
 from btard.node.protocol.adjudication.case import Case
@@ -46,9 +48,8 @@ def next_state(
     faults, removed = state.roster.genesis_faults, punished.removed_faults
     pairs = allowed_pairs(settings.validators, active, faults, removed, settings.validators_contribute)
     drawn = draw(attempt.r, attempt.contributors, pairs, settings.validate_every)
-    after = replace(
-        punished, parameters_D=parameters_D, optimiser_D=optimiser_D, norms=norms, certificate=()
-    ).with_facts(
+    facts = structs.replace(
+        punished.summary,
         step=attempt.step + 1,
         r=attempt.r,
         complaints=tuple(row for row in complaints.after(attempt, case) if back.isdisjoint(row[:2])),
@@ -56,6 +57,9 @@ def next_state(
         bounds=agreed(attempt),
         validators=drawn.order,
         validator_count=drawn.count,
+    )
+    after = replace(
+        punished, summary=facts, parameters_D=parameters_D, optimiser_D=optimiser_D, norms=norms, certificate=()
     )
     after = moved_on(attempt, after, lies)
     return replace(after, summary=after.summarise(attempt.transcript.digest))
@@ -67,9 +71,7 @@ def void_state(attempt: Attempt, judgement: Judgement) -> State:
 
 
 def _scaled_norms(attempt: Attempt) -> list[float]:
-    sizes = [max(attempt.split.size(part), 1) for part in range(attempt.split.count)]
-    return [
-        attempt.claim(owner, part).norm / math.sqrt(size)
-        for owner in attempt.contributors
-        for part, size in enumerate(sizes)
-    ]
+    sizes_P = [max(stop - start, 1) for start, stop in attempt.split.bounds]
+    _, norms_NP = attempt.claims()
+    scaled: list[float] = (norms_NP / np.sqrt(sizes_P)).ravel().tolist()
+    return scaled

@@ -74,6 +74,8 @@ def gradient_digest(settings: Settings, step: int, peer: int, gradient_D: Tensor
 
 def joins_fit(joins: Sequence[bytes], attempt: Attempt) -> bool:
     """True if these are JOINs of the step before, validly signed, at most two of each candidate."""
+    if not joins:
+        return True
     bodies = [_opened(data, attempt) for data in joins]
     senders = [body.slot.sender for body in bodies if body is not None]
     crowded = any(senders.count(peer) > _PER_PEER for peer in senders)
@@ -128,6 +130,8 @@ class Review:
             state: with the verdicts of the attempt.
             needed: `--probation`.
         """
+        if not self.correct and not state.summary.probation:  # as in almost every step
+            return state
         guilty = {ban.peer for ban in state.bans if standing(ban.reason) != "gone"}
         counts = {peer: count for peer, count in state.summary.probation if peer not in guilty}
         for peer in self.correct:

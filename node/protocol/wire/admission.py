@@ -72,7 +72,7 @@ class Admission:
             if round_ is not None and there == (round_.attempt.step, round_.attempt.number):
                 if slot.sender not in round_.attempt.roster.active:
                     return "not_active"
-                return place if slot.where == round_.attempt.where else "wrong_slot"
+                return place if slot.roster == round_.attempt.where[1] else "wrong_slot"
         here = (step, current.attempt.number if current is not None else -1)
         if there in ((here[0], here[1] + 1), (here[0] + 1, 0)):
             return Place.AHEAD

@@ -16,6 +16,9 @@ class BulkKind(Enum):
     PUBLICATION = "publication"
     STATE = "state"
 
+    # See Phase: keys of tensors are looked up by it.
+    __hash__ = object.__hash__
+
 
 class BulkKey(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """Names one tensor on the wire; unsigned, since a tensor is bound by the digest its owner signed.

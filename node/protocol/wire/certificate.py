@@ -15,7 +15,7 @@ from btard.node.errors import WireError
 from btard.node.protocol.roster import Roster
 from btard.node.protocol.settings import Verify
 from btard.node.protocol.wire.encoding import decode_body, signing_bytes
-from btard.node.protocol.wire.messages import Body, Close, Message, Outcome, Removal, Signed, View, Void
+from btard.node.protocol.wire.messages import Body, Close, Message, Outcome, Phase, Removal, Signed, View, Void
 from btard.node.protocol.wire.size_limits import body_bytes, view_bytes, view_messages
 
 M = TypeVar("M", bound=Message)
@@ -82,8 +82,9 @@ def open_signed(
     except WireError:
         return "malformed"
     slot = body.slot
-    crowded = isinstance(body, View) and len(body.messages) > view_messages(peers)
-    if crowded or len(signed.body) > body_bytes(slot.phase, peers):
+    if len(signed.body) > body_bytes(slot.phase, peers):
+        return "oversized"
+    if slot.phase is Phase.VIEW and isinstance(body, View) and len(body.messages) > view_messages(peers):
         return "oversized"
     if kind is not None and not isinstance(body, kind):
         return "unexpected"
@@ -235,5 +236,5 @@ def _said(body: Message) -> object:
 
 def _enough(end: Close | Outcome, signers: Collection[int], active: tuple[int, ...]) -> bool:
     """True if as many as it takes say so: the whole roster by CLOSE, more than half of it by OUTCOME."""
-    by = sum(peer in signers for peer in active)
+    by = len(set(active).intersection(signers))
     return 2 * by > len(active) if isinstance(end, Outcome) else by == len(active)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from blake3 import blake3
@@ -12,12 +13,15 @@ if TYPE_CHECKING:  # message types must not cost an import of torch: `btard-laun
     from torch import Tensor
 
 DIGEST_BYTES = 32
-_LENGTH = struct.Struct("<Q")
+_length = struct.Struct("<Q").pack
 
 
 def digest(domain: str, *fields: bytes) -> bytes:
     """32-byte BLAKE3 of length-prefixed fields under a domain tag, so that no two inputs share a preimage."""
-    return blake3(_framed(domain, *fields)).digest()
+    framed = [_tag(domain)]
+    for field in fields:
+        framed += (_length(len(field)), field)
+    return blake3(b"".join(framed)).digest()  # in one piece, since hashing costs more by the call
 
 
 def expand(domain: str, seed: bytes, length: int) -> bytes:
@@ -28,22 +32,28 @@ def expand(domain: str, seed: bytes, length: int) -> bytes:
 
 def tensor_bytes(values_P: Tensor) -> memoryview:
     """The bytes of a contiguous float32 CPU tensor, without a copy (little-endian hosts only)."""
-    return values_P.detach().numpy().data.cast("B") if values_P.numel() else memoryview(b"")
+    if values_P.requires_grad:
+        values_P = values_P.detach()
+    return values_P.numpy().data.cast("B") if values_P.numel() else memoryview(b"")
 
 
 def tensor_digest(domain: str, fields: Iterable[bytes], values_P: Tensor) -> bytes:
     """Digest of a tensor bound to the fields that say whose it is, and to its shape."""
     shape = struct.pack(f"<{values_P.dim()}Q", *values_P.shape)
-    hasher = blake3(_framed(domain, *fields, shape))
+    framed = [_tag(domain)]
+    for field in (*fields, shape):
+        framed += (_length(len(field)), field)
+    hasher = blake3(b"".join(framed))
     hasher.update(tensor_bytes(values_P))
     return hasher.digest()
 
 
-def _framed(domain: str, *fields: bytes) -> bytes:
-    """The domain and the fields, each after its length; in one piece, since hashing costs more by the call."""
-    return b"".join([_LENGTH.pack(len(field)) + field for field in (domain.encode(), *fields)])
+@lru_cache(maxsize=256)
+def _tag(domain: str) -> bytes:
+    """A domain after its length; there are as many as the code names."""
+    name = domain.encode()
+    return _length(len(name)) + name
 
 
-def number(value: int) -> bytes:
-    """An integer as eight little-endian bytes, for use as a digest field."""
-    return struct.pack("<q", value)
+number: Callable[[int], bytes] = struct.Struct("<q").pack
+"""An integer as eight little-endian bytes, for use as a digest field."""

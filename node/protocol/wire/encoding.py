@@ -6,6 +6,8 @@ makes, so equality of bodies is equality of bytes, and hashes and slots concern 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 import msgspec
@@ -23,6 +25,10 @@ counts, is bounded by the size of the run's own roster (node/protocol/wire/size_
 
 Decoded = TypeVar("Decoded")
 
+_COVERED = b"btard/2/message\x00"
+"""The domain of signatures of messages."""
+
+_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 _encoder = msgspec.msgpack.Encoder()
 _body_decoder: msgspec.msgpack.Decoder[Body] = msgspec.msgpack.Decoder(Body)
 _signed_decoder = msgspec.msgpack.Decoder(Signed)
@@ -48,7 +54,7 @@ def decoded(decoder: msgspec.msgpack.Decoder[Decoded], data: bytes, what: str) -
     """
     try:
         return decoder.decode(data)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except _UNREADABLE as error:
         raise WireError(f"not {what}: {error}") from error
 
 
@@ -69,7 +75,12 @@ def decode_body(data: bytes) -> Body:
     Raises:
         WireError: too large, not a body, not canonical, or the type does not match the slot's phase.
     """
-    body = _bounded(_body_decoder, data, "a message body")
+    if len(data) > MAX_MESSAGE_BYTES:
+        raise WireError(f"a message body of {len(data)} bytes exceeds {MAX_MESSAGE_BYTES}")
+    try:
+        body = _body_decoder.decode(data)
+    except _UNREADABLE as error:
+        raise WireError(f"not a message body: {error}") from error
     if _encoder.encode(body) != data:
         raise WireError("a message body is not in its canonical encoding")
     if PHASE_OF[type(body)] is not body.slot.phase:
@@ -119,9 +130,8 @@ def endorsement_bytes(view: bytes, owner: int, before: tuple[int, ...]) -> bytes
     return b"btard/1/endorse\x00" + digest("endorse", view, _encoder.encode((owner, before)))
 
 
-def body_digest(body: bytes) -> bytes:
-    """Digest of canonical body bytes, as it enters the prefix hash of its phase."""
-    return digest("body", body)
+body_digest: Callable[[bytes], bytes] = partial(digest, "body")
+"""Digest of canonical body bytes, as it enters the prefix hash of its phase."""
 
 
 def place_of(body: Body) -> Place:
@@ -136,12 +146,12 @@ def signing_bytes(body: Body, data: bytes) -> bytes:
         body: what `data` is the canonical encoding of.
         data: the message's bytes.
     """
-    return stub_bytes(place_of(body), body_digest(data))
+    return _COVERED + digest("message", _encoder.encode(place_of(body)), body_digest(data))
 
 
 def stub_bytes(place: Place, body: bytes) -> bytes:
     """The same, from the place and the body's digest."""
-    return b"btard/2/message\x00" + digest("message", _encoder.encode(place), body)
+    return _COVERED + digest("message", _encoder.encode(place), body)
 
 
 def stub(signed: Signed) -> Stub:

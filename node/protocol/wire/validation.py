@@ -157,11 +157,13 @@ def _opening(body: Reveal, attempt: Attempt) -> str | None:
 
 
 def _digests(*values: bytes) -> bool:
-    return all(len(value) == DIGEST_BYTES for value in values)
+    return set(map(len, values)) <= {DIGEST_BYTES}
 
 
 def _waits_fit(body: Report, attempt: Attempt) -> bool:
     """True if each wait is named once, in order, and for another active peer."""
+    if not body.late:
+        return True
     places = [(wait.phase.value, wait.bulk) for wait in body.late]
     known = all(wait.peer in attempt.roster.active and wait.peer != body.slot.sender for wait in body.late)
     within = all(Phase.COMMIT.value <= place <= Phase.CLOSE.value for place, _ in places)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from btard.node.protocol.attempt.transcript import Added, Transcript
 from btard.node.protocol.wire.encoding import encode_body
-from btard.node.protocol.wire.messages import Body, Commit, Have, Judge, Phase, Signed, Slot, Suspect
+from btard.node.protocol.wire.messages import Body, Commit, Have, Phase, Signed, Slot, Suspect
 
 ACTIVE = (0, 2, 5)
 
@@ -44,6 +44,7 @@ def test_messages_are_listed_in_roster_order_whatever_their_arrival() -> None:
 def test_what_is_missing() -> None:
     assert filled((2,)).missing(Phase.COMMIT) == (0, 5)
     assert filled().missing(Phase.COMMIT) == ()
+    assert [each.complete(Phase.COMMIT) for each in (filled((2,)), filled())] == [False, True]
     assert filled().missing(Phase.AGG) == ACTIVE
 
 
@@ -69,18 +70,6 @@ def test_the_prefix_has_a_hash_per_finished_phase() -> None:
     transcript.finish(Phase.COMMIT)
     assert (len(transcript.prefix), transcript.finished) == (1, (Phase.COMMIT,))
     assert transcript.digest != empty
-
-
-def test_messages_of_later_phases_wait_in_order() -> None:
-    transcript = filled()
-    slots = [(Phase.JUDGE, 0), (Phase.HAVE, 5), (Phase.HAVE, 2)]
-    for phase, sender in slots:
-        slot = Slot(b"run", b"roster", 1, 0, phase, sender)
-        body: Body = Judge(slot, (), ()) if phase is Phase.JUDGE else Have(slot, (), ())
-        transcript.add(body, signed(body))
-    later = [(body.slot.phase, body.slot.sender) for body in transcript.after(Phase.REPORT)]
-    assert later == [(Phase.HAVE, 2), (Phase.HAVE, 5), (Phase.JUDGE, 0)]
-    assert transcript.after(Phase.JUDGE) == []
 
 
 def suspect(sender: int, peer: int = 2, named: Phase = Phase.COMMIT) -> Suspect:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -73,7 +74,12 @@ V0 = [
 
 @pytest.mark.parametrize(("s", "norm", "fits"), [row[1:] for row in V0], ids=[row[0] for row in V0])
 def test_v0(s: float, norm: float, fits: bool) -> None:
-    assert plausible(Checksum(s, norm), 5.0) is fits
+    assert bool(plausible(s, norm, 5.0)) is fits
+
+
+def test_v0_of_many_claims_is_that_of_each() -> None:
+    s, norms, fits = (np.array(column) for column in zip(*(row[1:] for row in V0), strict=True))
+    assert (plausible([s, s], [norms, norms], np.full(len(s), 5.0)) == fits).all()
 
 
 def test_honest_checksums_are_always_plausible() -> None:
@@ -81,7 +87,8 @@ def test_honest_checksums_are_always_plausible() -> None:
         size = 1 + seed % 40
         z = projection(digest("v0", number(seed)), size)
         gradient_P, aggregate_P = vectors(2, size, seed) * 10.0 ** (seed % 9 - 4)
-        assert plausible(checksum(gradient_P, aggregate_P, z, 0.5), 0.5)
+        claim = checksum(gradient_P, aggregate_P, z, 0.5)
+        assert plausible(claim.s, claim.norm, 0.5)
 
 
 SAME = [
@@ -109,9 +116,10 @@ def test_sums_are_exact_whatever_the_order() -> None:
     assert math.isnan(exact_sum([1.7e308, 1.7e308])), "no peer may raise an OverflowError in us"
 
 
-def column_of(inputs_NP: Tensor, value_P: Tensor, seed: int, radius: float) -> list[Checksum]:
+def column_of(inputs_NP: Tensor, value_P: Tensor, seed: int, radius: float) -> tuple[list[float], list[float]]:
     z = projection(digest("v2", number(seed)), value_P.numel())
-    return [checksum(row_P, value_P, z, radius) for row_P in inputs_NP]
+    claims = [checksum(row_P, value_P, z, radius) for row_P in inputs_NP]
+    return [claim.s for claim in claims], [claim.norm for claim in claims]
 
 
 @pytest.mark.parametrize("rule", [CLIP, MEAN], ids=["centered_clip", "mean"])
@@ -122,7 +130,8 @@ def test_v2_accepts_honest_aggregates_beside_outliers(rule, scale: float) -> Non
         inputs_NP[5] *= 1000.0
         radius = rule.clip_radius(5.0)
         value_P = rule.aggregate(inputs_NP, 5.0).value_P
-        assert sums_to_zero(column_of(inputs_NP, value_P, seed, radius), float(value_P.double().norm()), rule, radius)
+        column = column_of(inputs_NP, value_P, seed, radius)
+        assert sums_to_zero(*column, float(value_P.double().norm()), rule, radius)
 
 
 @pytest.mark.parametrize("length", [1e-3, 0.1, 1.0, 1e2, 1e4, 1e6, 1e9, 1e12, 1e30], ids=str)
@@ -135,7 +144,7 @@ def test_v2_finds_a_shift_of_any_length(length: float) -> None:
         error_P = vectors(1, 50, seed + 1000)[0]
         shifted_P = value_P + error_P * (length / float(error_P.norm()))
         column = column_of(inputs_NP, shifted_P, seed, 50.0)
-        missed += sums_to_zero(column, float(shifted_P.double().norm()), CLIP, 50.0)
+        missed += sums_to_zero(*column, float(shifted_P.double().norm()), CLIP, 50.0)
     assert missed <= (60 if length <= 1e-3 else 3)
 
 
@@ -160,7 +169,7 @@ V3 = [
 
 @pytest.mark.parametrize(("norms", "limit", "fails"), [row[1:] for row in V3], ids=[row[0] for row in V3])
 def test_v3(norms: list[float], limit: float | None, fails: bool) -> None:
-    assert too_many_far([Checksum(0.0, norm) for norm in norms], limit) is fails
+    assert too_many_far(norms, limit) is fails
 
 
 def test_the_norm_window() -> None:
