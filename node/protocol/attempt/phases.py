@@ -236,7 +236,7 @@ def message(phase: Phase, known: Knowledge) -> Body | None:
     return before if before is not None else PHASES[phase].compose(known)
 
 
-def misfit(body: Body, attempt: Attempt, counts: Counts) -> str | None:
+def misfit(body: Message, attempt: Attempt, counts: Counts) -> str | None:
     """What is wrong with a message of this attempt, None if it fits."""
     if isinstance(body, Suspect):
         return validation.suspect(body, attempt)

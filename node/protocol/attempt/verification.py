@@ -121,7 +121,8 @@ def plausible(s: ArrayLike, norms: ArrayLike, radii: ArrayLike) -> NDArray[np.bo
     s, norms = np.asarray(s), np.asarray(norms)
     with np.errstate(over="ignore", invalid="ignore"):
         bounded = np.abs(s) <= V0_FACTOR * np.minimum(norms, radii)
-        return np.isfinite(s) & np.isfinite(norms) & (norms >= 0) & bounded
+        fits: NDArray[np.bool_] = np.isfinite(s) & np.isfinite(norms) & (norms >= 0) & bounded
+    return fits
 
 
 def same(claimed: Checksum, computed: Checksum, radius: float, tolerance: float) -> bool:
