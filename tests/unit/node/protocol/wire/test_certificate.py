@@ -133,9 +133,19 @@ def test_why_a_message_is_refused(name: str) -> None:
         (commit(REMOVED), {"senders": (REMOVED,)}),
         (Suspect(slot(Suspect, 1), (), Phase.AGG, 2), {"kind": Suspect}),
         (View(slot(View, 1), (), ()), {"kind": View}),
+        (View(slot(View, 1), (), (Signed(b"", b""),) * view_messages(PEERS)), {"kind": View}),
         (commit(size=body_bytes(Phase.COMMIT, PEERS) - 120), {}),
     ],
-    ids=["of the attempt", "of a kind", "anyone, anywhere", "one peer's", "a SUSPECT", "a VIEW", "a large one"],
+    ids=[
+        "of the attempt",
+        "of a kind",
+        "anyone, anywhere",
+        "one peer's",
+        "a SUSPECT",
+        "a VIEW",
+        "a full VIEW",
+        "a large one",
+    ],
 )
 def test_what_is_opened(body: Body, asked: dict[str, object]) -> None:
     assert opened(signed(body), **asked) == body
