@@ -82,9 +82,10 @@ SAMPLED = (
 )
 """Certificates, disputes, verdicts, omissions and `verify`."""
 MORE = {
+    "btard.node.protocol.adjudication.accusations": ("tests/unit/node/protocol/adjudication/test_charges.py",),
     "btard.node.protocol.adjudication.complaints": ("tests/unit/node/protocol/attempt/test_lateness.py",),
 }
-"""Tests of a module beside those of its name."""
+"""Test modules of a module beside that of its name."""
 OPTIONS = (
     "-x",
     "-q",

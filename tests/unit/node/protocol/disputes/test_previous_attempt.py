@@ -150,6 +150,7 @@ def test_a_view_lets_us_join_the_dispute_of_the_attempt_before() -> None:
     outputs = peer.handle(ViewArrived(4, Endorsed(view(peer.past, 4, second(peer.past)), ())))
     assert found(outputs, Disputed) == [Disputed(0, 0, "peer 5 equivocates in COMMIT")]
     assert peer.router.previous.joined and peer.router.previous.delays
+    assert peer.admitted and not found(outputs, Dropped)
     assert {each.name for each in outputs if isinstance(each, CancelTimer)} >= {timers.BEFORE, *timers.OF_AN_ATTEMPT}
     assert len(peer.shared.proofs) == 1, "the certificate will win: the pair is charged in a REPORT"
 
@@ -278,8 +279,9 @@ def test_the_windows_run_out_and_the_attempt_is_closed() -> None:
     previous.pass_on()
     assert previous.passed_on and previous.window == 1
     for window in (2, 3):
+        peer.shared.out.clear()
         previous.overdue()
         assert previous.window == window and not previous.closed
-        assert peer.shared.out[-1] == SetTimer(timers.BEFORE, dispute_round_s(attempt.settings))
+        assert peer.shared.out == [SetTimer(timers.BEFORE, dispute_round_s(attempt.settings))]
     previous.overdue()
     assert previous.closed and previous.proof == ()

@@ -227,6 +227,7 @@ def test_a_greeting_that_another_passes_on_says_that_the_run_has_begun(via: int 
         peer.handle(MessageArrived(sender, hello(peer, sender)))
     outputs = peer.handle(MessageArrived(via, hello(peer, 3)))
     assert (PhaseEntered(0, 0, "COMMIT") in outputs) is begins
+    assert peer.admitted and not found(outputs, Dropped)
 
 
 def test_a_greeting_of_another_run_begins_nothing() -> None:
