@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
+from types import CodeType
 
 from tests import mutation
 
-CHARGES = ("tests/unit/node/protocol/adjudication/test_charges.py",)
-EDGES = ("tests/unit/node/protocol/adjudication/test_complaints.py",)
-SUMMARY = ("tests/unit/launcher/run/test_summary.py",)
-COLLUDING = ("tests/test_attacks_colluding.py",)
+CHARGES = "tests/unit/node/protocol/adjudication/test_charges.py"
+EDGES = "tests/unit/node/protocol/adjudication/test_complaints.py"
+SUMMARY = "tests/unit/launcher/run/test_summary.py"
+COLLUDING = "tests/test_attacks_colluding.py"
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,14 +22,14 @@ class HandMade:
         name: what is lost.
         module: that makes it.
         before, after: a piece of its source that occurs once, and what stands there instead.
-        tests: the module's own.
+        tests: the module that notices it.
     """
 
     name: str
     module: str
     before: str
     after: str
-    tests: tuple[str, ...]
+    tests: str
 
     @property
     def source(self) -> str:
@@ -43,6 +45,11 @@ class HandMade:
                 f"{self.name}: {self.before!r} occurs {found} times in {self.module}; adjust tests/mutants.py"
             )
         return text.replace(self.before, self.after)
+
+    @property
+    def code(self) -> CodeType:
+        """Of it."""
+        return compile(self.source, str(mutation.path_of(self.module)), "exec")
 
 
 HAND_MADE = (
@@ -71,7 +78,7 @@ HAND_MADE = (
              "charges)) > most for peer in attempt.roster.active) >= most",
              EDGES),
     HandMade("norms by size", "btard.node.protocol.state.transition", ".norm / math.sqrt(size)", ".norm / size",
-             ("tests/unit/node/protocol/state/test_transition.py",)),
+             "tests/unit/node/protocol/state/test_transition.py"),
     HandMade("agreement without parameters", "btard.launcher.run.summary", "(view.parameter_digest, view.state_digest)",
              "view.state_digest", SUMMARY),
     HandMade("agreement without states", "btard.launcher.run.summary", "(view.parameter_digest, view.state_digest)",
@@ -115,24 +122,21 @@ HAND_MADE = (
 )  # fmt: skip
 
 
-def outcome(mutant: HandMade) -> mutation.Outcome:
-    """What the module's tests make of it."""
-    code = compile(mutant.source, str(mutation.path_of(mutant.module)), "exec")
-    return mutation.outcome_of(mutant.module, code, mutant.tests)
-
-
 def run_table() -> int:
     """Print what becomes of each; how many survive."""
-    alive, last = 0, None
-    for mutant in HAND_MADE:
-        if mutant.tests != last:
-            mutation.warm(mutant.module, mutant.tests)
-            last = mutant.tests
-        found = outcome(mutant)
-        alive += found.result == "survived"
+    found: dict[str, mutation.Outcome] = {}
+
+    def told(mutant: HandMade, outcome: mutation.Outcome) -> None:
+        if outcome.result == "unsure":
+            outcome = mutation.anew(mutant.module, mutant.code, [mutant.tests])
+        found[mutant.name] = outcome
         print(
-            f"{found.result:8} {found.cpu_s:5.1f} s  {mutant.name}  {found.by.splitlines()[0] if found.by else ''}",
-            flush=True,
+            f"{outcome.result:8} {outcome.cpu_s:5.1f} s  {mutant.name}  {outcome.by}", file=sys.__stdout__, flush=True
         )
+
+    for module, tests in dict.fromkeys((mutant.module, mutant.tests) for mutant in HAND_MADE):
+        made = [(mutant, mutant.code) for mutant in HAND_MADE if mutant.module == module]
+        mutation.Examination(module, tests, made, told).run()
+    alive = sum(outcome.result == "survived" for outcome in found.values())
     print(f"{len(HAND_MADE)} mutants, {alive} survive")
     return alive

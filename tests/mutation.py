@@ -5,7 +5,8 @@
 
 A mutant lives in a fork: the mutated module's source never touches the disk, and what takes time to import is
 imported once. A fork may use 30 s of CPU; one that needs more hangs, which is noticed too, and so is one that waits for
-ever. What calls `run` should have no threads: a fork inherits their locks as they are.
+ever. A process that forks should have no threads: a fork inherits their locks as they are. A sample that was
+interrupted goes on where it stopped; a smaller one is the beginning of a larger one.
 """
 
 from __future__ import annotations
@@ -26,13 +27,21 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
 from hashlib import blake2b
 from importlib.machinery import ModuleSpec
+from itertools import takewhile
 from pathlib import Path
 from random import Random
 from types import CodeType, FunctionType, ModuleType
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    import pytest
+
+M = TypeVar("M")
 
 ROOT = Path(__file__).parent.parent
 CPU_S = 30
@@ -48,27 +57,47 @@ SHARED = (
 )
 """What forks find imported."""
 
-_DISPUTES = "tests/simulation/test_protocol_disputes.py"
-_EVIDENCE = "tests/unit/node/protocol/evidence/test_verifier.py"
-SAMPLED: dict[str, tuple[str, ...]] = {
-    "btard.node.protocol.adjudication.accusations": (),
-    "btard.node.protocol.adjudication.case": (),
-    "btard.node.protocol.adjudication.charges": (),
-    "btard.node.protocol.adjudication.complaints": (),
-    "btard.node.protocol.adjudication.omission": (),
-    "btard.node.protocol.adjudication.verdict": (),
-    "btard.node.protocol.attempt.phases": ("tests/simulation/test_protocol_attacks.py",),
-    "btard.node.protocol.attempt.transcript": (),
-    "btard.node.protocol.disputes.dispute": (_DISPUTES,),
-    "btard.node.protocol.disputes.dolev_strong": (_DISPUTES,),
-    "btard.node.protocol.disputes.resolution": (_DISPUTES,),
-    "btard.node.protocol.evidence.format": (_EVIDENCE,),
-    "btard.node.protocol.evidence.replay": (_EVIDENCE,),
-    "btard.node.protocol.evidence.verifier": (),
-    "btard.node.protocol.state_sync.probation": (),
-    "btard.node.verify.audit": (),
+SAMPLED = (
+    "btard.node.protocol.adjudication.accusations",
+    "btard.node.protocol.adjudication.case",
+    "btard.node.protocol.adjudication.charges",
+    "btard.node.protocol.adjudication.complaints",
+    "btard.node.protocol.adjudication.offences",
+    "btard.node.protocol.adjudication.omission",
+    "btard.node.protocol.adjudication.verdict",
+    "btard.node.protocol.attempt.holdings",
+    "btard.node.protocol.attempt.transcript",
+    "btard.node.protocol.disputes.dispute",
+    "btard.node.protocol.disputes.dolev_strong",
+    "btard.node.protocol.disputes.previous_attempt",
+    "btard.node.protocol.disputes.resolution",
+    "btard.node.protocol.disputes.router",
+    "btard.node.protocol.evidence.format",
+    "btard.node.protocol.evidence.replay",
+    "btard.node.protocol.evidence.verifier",
+    "btard.node.protocol.state_sync.probation",
+    "btard.node.protocol.wire.certificate",
+    "btard.node.verify.audit",
+    "btard.launcher.verify.verification",
+)
+"""Certificates, disputes, verdicts, omissions and `verify`."""
+MORE = {
+    "btard.node.protocol.adjudication.accusations": ("tests/unit/node/protocol/adjudication/test_charges.py",),
+    "btard.node.protocol.adjudication.complaints": ("tests/unit/node/protocol/attempt/test_lateness.py",),
 }
-"""Certificates, disputes, verdicts, omissions and `verify`, with tests that are theirs beside those of their name."""
+"""Test modules of a module beside that of its name."""
+OPTIONS = (
+    "-x",
+    "-q",
+    "-s",
+    "-p",
+    "no:cacheprovider",
+    "-p",
+    "no:unraisableexception",
+    "-m",
+    "not slow and not sockets and not mnist and not containers and not gpu",
+)
+"""How a module's tests are run, and which."""
 
 
 # --- mutants ----------------------------------------------------------------------------------------------------
@@ -98,7 +127,7 @@ class Outcome:
     """What became of a mutant.
 
     Args:
-        result: killed, survived, or hung (which a test run notices as well).
+        result: killed, survived, hung (which a test run notices as well), or unsure (not decided yet).
         by: the first test that failed.
         cpu_s: of its fork.
     """
@@ -131,8 +160,8 @@ def path_of(module: str) -> Path:
 
 def own_tests(module: str) -> tuple[str, ...]:
     """The test module of its name, and what else is its own."""
-    path = ROOT / "tests" / "unit" / Path(*module.split(".")[1:])
-    return (str(path.with_name(f"test_{path.name}.py").relative_to(ROOT)), *SAMPLED[module])
+    path = Path("tests", "unit", *module.split(".")[1:])
+    return (str(path.with_name(f"test_{path.name}.py")), *MORE.get(module, ()))
 
 
 def changes(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
@@ -212,10 +241,11 @@ def _mutants(module: str) -> Iterator[tuple[Mutant, ast.Module]]:
                 getattr(parent, name)[index] = node
 
 
-def compiled(mutant: Mutant) -> CodeType:
-    """The mutated module."""
-    tree = next(tree for each, tree in _mutants(mutant.module) if each.number == mutant.number)
-    return compile(ast.fix_missing_locations(tree), str(path_of(mutant.module)), "exec")
+def compiled(module: str, numbers: Container[int]) -> Iterator[tuple[Mutant, CodeType]]:
+    """Mutants of a module with the code that they make of it."""
+    for mutant, tree in _mutants(module):
+        if mutant.number in numbers:
+            yield mutant, compile(ast.fix_missing_locations(tree), str(path_of(module)), "exec")
 
 
 # --- running ----------------------------------------------------------------------------------------------------
@@ -236,72 +266,174 @@ class _Mutated(importlib.abc.Loader, importlib.abc.MetaPathFinder):
         exec(self._code, module.__dict__)
 
 
-def _replaced(module: str, code: CodeType) -> bool:
-    """Give the functions of an imported module the bodies in `code`, wherever they are held; false if something else
-    than bodies has changed, which takes another import."""
-    before = compile(source_of(module), str(path_of(module)), "exec")
-    if _outside(before) != _outside(code):
-        return False
-    bodies = dict(_bodies(code))
-    for found in gc.get_objects():
-        if isinstance(found, FunctionType) and found.__code__.co_filename == code.co_filename:
-            body = bodies.get(found.__code__.co_qualname)
-            if body is not None and body.co_freevars == found.__code__.co_freevars:
-                found.__code__ = body
-    return True
-
-
-def _parts(code: CodeType) -> Iterator[CodeType]:
-    return (each for each in code.co_consts if isinstance(each, CodeType))
-
-
-def _bodies(code: CodeType) -> Iterator[tuple[str, CodeType]]:
+def _bodies(code: CodeType) -> dict[str, CodeType]:
     """Functions by their qualified names; those inside functions come with them."""
-    for each in _parts(code):
-        if each.co_flags & inspect.CO_OPTIMIZED:
-            yield each.co_qualname, each
-        else:
-            yield from _bodies(each)
+    found: dict[str, CodeType] = {}
+    for each in code.co_consts:
+        if isinstance(each, CodeType):
+            found |= {each.co_qualname: each} if each.co_flags & inspect.CO_OPTIMIZED else _bodies(each)
+    return found
 
 
 def _outside(code: CodeType) -> list[object]:
     """What runs when a module is imported: its own code and that of its classes."""
+    parts = [each for each in code.co_consts if isinstance(each, CodeType)]
     plain = [each for each in code.co_consts if not isinstance(each, CodeType)]
     mine: list[object] = [code.co_code, repr(plain), code.co_names]
-    return mine + [_outside(each) for each in _parts(code) if not each.co_flags & inspect.CO_OPTIMIZED]
+    return mine + [_outside(each) for each in parts if not each.co_flags & inspect.CO_OPTIMIZED]
 
 
-def warm(module: str, tests: Sequence[str]) -> None:
-    """Run a module's tests as they are, here: whatever they keep (simulated attempts, evidence), forks find.
+class Examination:
+    """Runs the tests of a module as they are, and in forks of that moment once more for each mutant.
 
-    Raises:
-        SystemExit: they fail.
+    A fork begins with what the tests keep (simulated attempts, fixtures of the module), and runs those of them that
+    call a function which the mutant changes, the fastest first. What passes them, or changes what an import runs, is
+    unsure: `anew` decides.
+
+    Args:
+        module: its name.
+        tests: a test module.
+        mutants: each with its code.
+        told: called with what becomes of each.
     """
+
+    def __init__(
+        self, module: str, tests: str, mutants: Iterable[tuple[M, CodeType]], told: Callable[[M, Outcome], None]
+    ) -> None:
+        self._module, self._tests, self._mutants, self._told = module, tests, mutants, told
+        self._before = compile(source_of(module), str(path_of(module)), "exec")
+        self._failed = ""
+
+    def run(self) -> None:
+        """All of it.
+
+        Raises:
+            SystemExit: the tests fail as the module is.
+        """
+        importlib.import_module(self._module)
+        with Path(os.devnull).open("w") as nothing, contextlib.redirect_stdout(nothing):
+            status = _pytest([self._tests], self)
+        if status or self._failed:
+            raise SystemExit(f"{self._module}: its tests fail as it is; mend them first: pytest {self._tests}")
+
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        """In the place of pytest's own: tests and mutants."""
+        held = [
+            each
+            for each in gc.get_objects()
+            if type(each) is FunctionType and each.__code__.co_filename == self._before.co_filename
+        ]
+        calls = self._observed(session.items, held)
+        for mutant, code in self._mutants if not self._failed else ():
+            outcome = Outcome("unsure", "", 0.0)
+            if _outside(code) == _outside(self._before):
+                bodies, before = _bodies(code), _bodies(self._before)
+                changed = {name: body for name, body in bodies.items() if body != before.get(name)}
+                tests = [item for _, item, names in calls if not names.isdisjoint(changed)]
+                outcome = _forked(partial(_mutated, changed, held, tests))
+                outcome = replace(outcome, result="unsure") if outcome.result == "survived" else outcome
+            self._told(mutant, outcome)
+        return True
+
+    def _observed(
+        self, items: Sequence[pytest.Item], held: Sequence[FunctionType]
+    ) -> list[tuple[float, pytest.Item, set[str]]]:
+        """Run each test: (seconds, test, functions of the module that it calls), the fastest first."""
+        called: set[str] = set()
+        sys.modules[self._module].__dict__["__called__"] = called
+        _replace(held, _bodies(compile(_reporting(self._module), self._before.co_filename, "exec")))
+        calls = []
+        for item in items:
+            called.clear()
+            began_s = time.process_time()
+            self._failed = self._failed or _failure(item)
+            calls.append((time.process_time() - began_s, item, set(called)))
+        _replace(held, _bodies(self._before))
+        return sorted(calls, key=lambda call: call[0])
+
+
+def _reporting(module: str) -> ast.Module:
+    """A module whose functions add their names to `__called__`."""
+
+    def report(parent: ast.Module | ast.ClassDef, within: str) -> None:
+        for each in parent.body:
+            match each:
+                case ast.ClassDef():
+                    report(each, f"{within}{each.name}.")
+                case ast.FunctionDef():
+                    each.body[:0] = ast.parse(f"__called__.add({within + each.name!r})").body
+
+    tree = ast.parse(source_of(module))
+    report(tree, "")
+    return ast.fix_missing_locations(tree)
+
+
+def _replace(held: Sequence[FunctionType], bodies: Mapping[str, CodeType]) -> None:
+    """Give functions, wherever they are held, other bodies."""
+    for function in held:
+        body = bodies.get(function.__code__.co_qualname)
+        if body is not None and body.co_freevars == function.__code__.co_freevars:
+            function.__code__ = body
+
+
+def _mutated(
+    changed: Mapping[str, CodeType],
+    held: Sequence[FunctionType],
+    tests: Sequence[pytest.Item],
+    failed: Callable[[str], None],
+) -> None:
+    """In a fork: some tests with a mutant's functions."""
+    _replace(held, changed)
+    for item in tests:
+        failed(_failure(item))
+
+
+def anew(module: str, code: CodeType, tests: Sequence[str]) -> Outcome:
+    """What becomes of a mutant where everything is imported again, and nothing kept."""
+
+    def run(failed: Callable[[str], None]) -> None:
+        class Reporter:
+            def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+                failed(report.nodeid if report.failed else "")
+
+            def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+                failed(f"{report.nodeid} (import)" if report.failed else "")
+
+        sys.meta_path.insert(0, _Mutated(module, code))
+        for name in list(sys.modules):
+            if name.split(".")[0] in ("btard", "tests"):
+                del sys.modules[name]
+        failed("no test" if _pytest(tests, Reporter()) else "")
+
+    for name in SHARED:
+        importlib.import_module(name)
+    return _forked(run)
+
+
+def _pytest(tests: Sequence[str], plugin: object) -> int:
     import pytest
 
-    for name in (*SHARED, module):
-        importlib.import_module(name)
     os.chdir(ROOT)
-    with Path(os.devnull).open("w") as nothing, contextlib.redirect_stdout(nothing):
-        status = pytest.main(["-x", "-q", "-p", "no:cacheprovider", *tests])
-    if status:
-        raise SystemExit(f"{module}: its tests fail as it is; mend them first (pytest {' '.join(tests)})")
+    return int(pytest.main([*OPTIONS, *tests], [plugin]))
 
 
-def outcome_of(module: str, code: CodeType, tests: Sequence[str]) -> Outcome:
-    """What becomes of a mutant. What passes with things kept from before runs once more without them."""
-    first = run(module, code, tests)
-    return run(module, code, tests, cold=True) if first.result == "survived" else first
+def _failure(item: pytest.Item) -> str:
+    """Run a test; its name if it fails. What other tests of its module share stays."""
+    import pytest
+    from _pytest.runner import runtestprotocol
+
+    reports = runtestprotocol(item, log=False, nextitem=item.getparent(pytest.Module))  # type: ignore[arg-type]
+    return item.nodeid if any(report.failed for report in reports) else ""
 
 
-def run(module: str, code: CodeType | None, tests: Sequence[str], cold: bool = False) -> Outcome:
-    """The tests of a module in a fork where `code` is that module (None: as it is); `cold`: all is imported anew."""
+def _forked(tests: Callable[[Callable[[str], None]], None]) -> Outcome:
+    """Run tests in a fork; they are given what ends it with the name of one that failed, if it is one."""
     read, write = os.pipe()
     sys.stdout.flush()
     child = os.fork()
     if child == 0:
         os.close(read)
-        _in_child(module, code, tests, write, cold)
+        _in_child(tests, write)
     os.close(write)
     with os.fdopen(read, "rb", buffering=0) as report:
         by, end_s = b"", time.monotonic() + PATIENCE * CPU_S
@@ -316,41 +448,28 @@ def run(module: str, code: CodeType | None, tests: Sequence[str], cold: bool = F
     cpu_s = round(usage.ru_utime + usage.ru_stime, 2)
     if os.WIFSIGNALED(status):
         return Outcome("hung", "no end within the limit", cpu_s)
-    return Outcome("survived" if os.WEXITSTATUS(status) == 0 else "killed", by.decode().strip(), cpu_s)
+    return Outcome("survived" if os.WEXITSTATUS(status) == 0 else "killed", by.decode(), cpu_s)
 
 
-def _in_child(module: str, code: CodeType | None, tests: Sequence[str], write: int, cold: bool) -> None:
+def _in_child(tests: Callable[[Callable[[str], None]], None], write: int) -> None:
     """Never returns."""
-    import pytest
 
-    class Reporter:
-        """Tells the parent which test failed."""
-
-        def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-            if report.failed:
-                os.write(write, f"{report.nodeid}\n".encode())
-
-        def pytest_collectreport(self, report: pytest.CollectReport) -> None:
-            if report.failed:
-                os.write(write, f"{report.nodeid} (import)\n".encode())
+    def failed(name: str) -> None:
+        if name:
+            os.write(write, name.encode())
+            os._exit(1)
 
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_S, CPU_S))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     nothing = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
         os.dup2(nothing, stream)
-    os.chdir(ROOT)
-    if cold or (code is not None and not _replaced(module, code)):
-        if code is not None:
-            sys.meta_path.insert(0, _Mutated(module, code))
-        for name in list(sys.modules):
-            if name.split(".")[0] in ("btard", "tests"):
-                del sys.modules[name]
-    status = 1
+    gc.disable()  # a fork is short, and a collection would copy its parent's pages
     try:
-        status = int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", *tests], [Reporter()]))
-    finally:
-        os._exit(status)
+        tests(failed)
+    except BaseException as error:
+        failed(f"{type(error).__name__}: {error}")
+    os._exit(0)
 
 
 # --- a sample ---------------------------------------------------------------------------------------------------
@@ -374,10 +493,10 @@ class Row:
 
 
 def sample(seed: int, count: int, modules: Sequence[str]) -> list[Mutant]:
-    """The first `count` of all mutants in the order that a seed draws, those of the modules wanted."""
+    """Of the first `count` mutants in the order that a seed draws those of some modules."""
     everything = [mutant for module in SAMPLED for mutant in places(module)]
     Random(seed).shuffle(everything)
-    return [mutant for mutant in everything if mutant.module in modules][:count]
+    return [mutant for mutant in everything[:count] if mutant.module in modules]
 
 
 def digest_of(module: str) -> str:
@@ -396,37 +515,60 @@ def read(record: Path) -> list[Row]:
 def write(record: Path, rows: Sequence[Row]) -> None:
     """The record, by module and place."""
     record.parent.mkdir(parents=True, exist_ok=True)
-    with record.open("w", newline="") as lines:
+    temporary = record.with_suffix(".tmp")
+    with temporary.open("w", newline="") as lines:
         writer = csv.DictWriter(lines, [each.name for each in fields(Row)], lineterminator="\n")
         writer.writeheader()
         writer.writerows(asdict(row) for row in sorted(rows, key=lambda row: (row.module, row.line, row.number)))
+    temporary.replace(record)
 
 
 def run_sample(wanted: Sequence[Mutant], record: Path, again: bool, minutes: float) -> int:
     """Run what the record does not hold yet (`again`: and what survived there); how many survive without a reason."""
     known = {(row.module, row.source, row.number): row for row in read(record)}
-    checked: set[str] = set()
-    end_s = time.monotonic() + 60 * minutes
-    for mutant in wanted:
-        key = (mutant.module, digest_of(mutant.module), mutant.number)
-        old = known.get(key)
-        if old is not None and not (again and old.result == "survived" and not old.reason):
-            continue
-        if time.monotonic() > end_s:
-            break
-        tests = own_tests(mutant.module)
-        if mutant.module not in checked:
-            warm(mutant.module, tests)
-            checked.add(mutant.module)
-        outcome = outcome_of(mutant.module, compiled(mutant), tests)
-        print(f"{outcome.result:8} {outcome.cpu_s:5.1f} s  {mutant.module}:{mutant.line} {mutant.before} -> "
-              f"{mutant.after}", flush=True)  # fmt: skip
-        row = Row(*key[:2], mutant.number, mutant.line, mutant.function, mutant.operator, mutant.before, mutant.after,
-                  outcome.result, outcome.by.split("\n")[0])  # fmt: skip
-        known[key] = replace(row, reason=old.reason) if old is not None else row
+    end_s, modules = time.monotonic() + 60 * minutes, tuple(dict.fromkeys(mutant.module for mutant in wanted))
+
+    def told(mutant: Mutant, outcome: Outcome) -> None:
+        place = (mutant.module, digest_of(mutant.module), mutant.number)
+        reason = known[place].reason if place in known else ""
+        known[place] = Row(
+            *place,
+            mutant.line,
+            mutant.function,
+            mutant.operator,
+            mutant.before,
+            mutant.after,
+            outcome.result,
+            outcome.by,
+            reason,
+        )
         write(record, list(known.values()))
+        print(
+            f"{outcome.result:8} {outcome.cpu_s:5.1f} s  {mutant.module}:{mutant.line} {mutant.before} -> "
+            f"{mutant.after}",
+            file=sys.__stdout__,
+            flush=True,
+        )
+
+    def left(module: str, results: Container[str | None]) -> set[int]:
+        """Mutants of a module that the record says this of; None: nothing."""
+        mine = {mutant.number for mutant in wanted if mutant.module == module}
+        rows = {number: known.get((module, digest_of(module), number)) for number in mine}
+        return {number for number, row in rows.items() if (row.result if row and not row.reason else row) in results}
+
+    for module in modules:
+        new = left(module, (None, "survived") if again else (None,))
+        for tests in own_tests(module):
+            if new and time.monotonic() < end_s:
+                mutants = takewhile(lambda _: time.monotonic() < end_s, compiled(module, new))
+                Examination(module, tests, mutants, told).run()
+                new &= left(module, ("unsure",))
+    for module in modules:
+        for mutant, code in compiled(module, left(module, ("unsure",))):
+            if time.monotonic() < end_s:
+                told(mutant, anew(module, code, own_tests(module)))
     rows = [row for row in known.values() if row.source == digest_of(row.module)]
-    alive = [row for row in rows if row.result == "survived" and not row.reason]
+    alive = [row for row in rows if row.result in ("survived", "unsure") and not row.reason]
     print(f"{len(rows)} of {len(wanted)} mutants run on this text: {len(alive)} survive without a reason")
     return len(alive)
 
@@ -437,7 +579,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--table", action="store_true", help="run the hand-made mutants")
     parser.add_argument("--sample", type=int, default=0, help="how many mutants to draw")
     parser.add_argument("--seed", type=int, default=1, help="of the draw")
-    parser.add_argument("--modules", default="", help="only these, by the end of their names (comma-separated)")
+    parser.add_argument(
+        "--modules", default="", help="only those of these, by the end of their names (comma-separated)"
+    )
     parser.add_argument("--record", type=Path, default=ROOT / "docs" / "reports" / "mutants.csv")
     parser.add_argument("--again", action="store_true", help="run survivors without a reason once more")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no mutant after so long")

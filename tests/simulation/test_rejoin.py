@@ -11,7 +11,6 @@ import pytest
 from btard.node.config import Plugin, Role, RunConfig, Schedule
 from btard.node.drivers.simulator import Observed
 from btard.node.netem.conditions import Change, Conditions, Event, Window
-from btard.node.protocol.adjudication.charges import FalseProbation
 from btard.node.protocol.api.notices import (
     Banned,
     Committed,
@@ -23,14 +22,10 @@ from btard.node.protocol.api.notices import (
     Probed,
     Returned,
 )
-from btard.node.protocol.evidence.format import decode
 from btard.node.protocol.evidence.verifier import UnprovenError, Verifier
 from btard.node.protocol.state.state import Summary
-from btard.node.protocol.wire.encoding import decode_body, decode_signed, encode, encode_body
-from btard.node.protocol.wire.messages import Signed
 from tests.simulation.attacked import START, Story, configuration, play
 from tests.simulation.restarting import Cluster, digests
-from tests.simulation.stage import set_up
 
 RUN = RunConfig(
     peers=6, task=Plugin("quadratic", {"dimension": 24}), steps=16, batch_size=2, probation=2,
@@ -191,32 +186,6 @@ def test_a_wrong_gradient_on_probation_ends_it_for_ever() -> None:
     silent, (step, peer, reason) = story.removed
     assert silent == SILENT and (peer, reason) == (5, "probation") and step > START
     assert not story.back and not story.probed
-
-
-def test_evidence_of_a_failed_probation_is_bound_in_every_field() -> None:
-    story, stage = attacked("gradient"), set_up(ATTACKED)
-    silent, probation = (min(story.evidence[key]) for key in sorted(story.evidence))
-    verifier = Verifier(stage.ground())
-    verifier.settle([verifier.check(silent).ban])
-    proof, evidence = verifier.check(probation), decode(probation)
-    assert (proof.kind, proof.ban.reason) == ("recomputation", "probation")
-    charge = evidence.charge
-    assert isinstance(charge, FalseProbation)
-    signed = decode_signed(charge.join)
-    body = msgspec.structs.replace(decode_body(signed.body), gradient=bytes(32))
-    forged = encode(Signed(encode_body(body), signed.signature))
-    assert evidence.past is not None
-    for wrong in (
-        {"charge": FalseProbation(5, forged)},
-        {"charge": FalseProbation(4, charge.join)},
-        {"parameters": bytes(len(evidence.parameters))},
-        {"past": None},
-        {"past": msgspec.structs.replace(evidence.past, before=None, certificate=())},
-        {"ban": msgspec.structs.replace(evidence.ban, peer=4)},
-        {"ban": msgspec.structs.replace(evidence.ban, reason="gradient")},
-    ):
-        with pytest.raises(UnprovenError):
-            verifier.check(encode(msgspec.structs.replace(evidence, **wrong)))
 
 
 def test_two_joins_for_one_step_are_proof() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import shutil
 import zipfile
 from collections.abc import Callable, Sequence
@@ -18,15 +19,27 @@ from torch import Tensor, nn
 
 from btard.node.config import WIRE_VERSION, Plugin, Role, RunConfig, Schedule
 from btard.node.crypto.keys import generate
+from btard.node.crypto.signing import Signer
 from btard.node.errors import ConfigError, DataError
 from btard.node.genesis.genesis import read_genesis
 from btard.node.protocol.adjudication.offences import standing
 from btard.node.protocol.api.notices import Banned, Committed, Finished
-from btard.node.protocol.state.state import parameters_digest
+from btard.node.protocol.evidence.verifier import Proof, Verifier
+from btard.node.protocol.state.state import Summary, parameters_digest
 from btard.node.protocol.wire.digest import tensor_bytes
+from btard.node.protocol.wire.encoding import decode_body, encode, encode_body, signing_bytes
+from btard.node.protocol.wire.messages import Signed
 from btard.node.storage.journal import Journal
 from btard.node.training.task import Layer, lay_out
-from btard.node.verify.audit import Finding, check_run, evaluate_final, model_problem, save_model
+from btard.node.verify import audit
+from btard.node.verify.audit import (
+    Finding,
+    accuracy,
+    check_run,
+    evaluate_final,
+    model_problem,
+    save_model,
+)
 from tests.simulation.stage import RUN_ID, play, set_up
 
 RUN = RunConfig(peers=6, task=Plugin("quadratic", {"dimension": 19}), steps=12, batch_size=2)
@@ -163,6 +176,120 @@ def test_an_end_without_its_record_is_struck(run_dir: Path) -> None:
     assert found == {"nodes/3/parameters.f32": struck, "nodes/3/certificate": struck}
 
 
+def again(event: str, **fields: object) -> Callable[[str], str]:
+    """The last record of a kind once more, with other values."""
+
+    def change(text: str) -> str:
+        last = [line for line in map(msgspec.json.decode, text.splitlines()) if line["event"] == event][-1]
+        return text + msgspec.json.encode({**last, **fields}).decode() + "\n"
+
+    return change
+
+
+def pipe(where: Path) -> None:
+    target = next(iter(sorted(where.glob(EVIDENCE))))
+    target.unlink()
+    os.mkfifo(target)
+
+
+JOURNAL = "nodes/2/journal.jsonl"
+JOURNALS: list[tuple[str, Callable[[Path], None], str]] = [
+    ("another end", edit(JOURNAL, again("finished", parameter_digest="0" * 64)), "contradicts an earlier 'finished'"),
+    ("a line that is none", edit(JOURNAL, lambda text: text + "{nothing}\n"), "malformed"),
+    ("evidence elsewhere", edit(JOURNAL, swap('"path":"nodes/2/', '"path":"nodes/1/')), "outside nodes/2/evidence/"),
+    ("evidence that is no file", pipe, "it is no regular file"),
+    ("a ban struck", edit(JOURNAL, without('"banned"')), "which others prove"),
+    ("a step struck", edit(JOURNAL, without('"step":7,')), "it has finished, and has no record of step 7"),
+    ("a step after the end", edit(JOURNAL, again("committed", step=13)), "it has step 13, and the run ends"),
+]
+
+
+@pytest.mark.parametrize(("change", "words"), [row[1:] for row in JOURNALS], ids=[row[0] for row in JOURNALS])
+def test_a_journal_that_says_something_else(change: Callable[[Path], None], words: str, run_dir: Path) -> None:
+    change(run_dir)
+    found = bad(check_run(run_dir))
+    assert any(words in each.explanation for each in found), found
+    assert not any(f"nodes/{node}/" in each.subject for node in (0, 3) for each in found), "theirs is proven"
+
+
+def test_a_journal_that_is_empty_is_named(run_dir: Path) -> None:
+    overwrite(JOURNAL, b"")(run_dir)
+    assert unproven(check_run(run_dir)) == [("journals of nodes 2", "there is no record of them here")]
+
+
+def test_what_lies_there_without_its_record_is_struck_whatever_it_is(run_dir: Path) -> None:
+    edit("nodes/3/journal.jsonl", without('"finished"'))(run_dir)
+    certificate = run_dir / "nodes" / "3" / "certificate"
+    certificate.unlink()
+    os.mkfifo(certificate)
+    assert ("nodes/3/certificate", "struck") in {(each.subject, each.kind) for each in bad(check_run(run_dir))}
+
+
+def test_of_two_ends_of_the_last_step_the_later_attempt_outranks_the_other(run_dir: Path) -> None:
+    """Its whole roster has signed both; half of it shows the second, and whether that is the end nothing says."""
+    path = run_dir / "nodes" / "0" / "certificate"
+    summary, closes = msgspec.msgpack.decode(path.read_bytes(), type=tuple[Summary, tuple[Signed, ...]])
+    secrets, again = generate(1, RUN.peers)[1], []
+    for close in closes:
+        body = decode_body(close.body)
+        body = msgspec.structs.replace(body, slot=msgspec.structs.replace(body.slot, attempt=1))
+        signer, data = Signer(bytes.fromhex(secrets[body.slot.sender].signing_seed)), encode_body(body)
+        again.append(Signed(data, signer.sign(signing_bytes(body, data))))
+    for node in (0, 1):
+        (run_dir / "nodes" / str(node) / "certificate").write_bytes(encode((summary, tuple(again))))
+    findings = check_run(run_dir)
+    assert {(each.subject, each.explanation) for each in bad(findings)} == {
+        (f"final parameters of node {node}", "it ends in another state than that of node 0, which outranks it")
+        for node in (2, 3)
+    }
+    (final,) = (each for each in findings if each.subject == "final state")
+    assert not final.checked
+    assert final.explanation.startswith("2 of the 4 nodes of the last roster finished with it (step 12, attempt 2)")
+
+
+def test_a_fault_of_the_check_is_told_from_damage_of_the_run(intact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(self: Verifier, data: bytes) -> Proof:
+        raise IndexError("no such peer")
+
+    monkeypatch.setattr(Verifier, "check", broken)
+    found = [each for each in bad(check_run(intact)) if each.kind == "error"]
+    assert len(found) == len(list(intact.glob("nodes/*/evidence/*"))), "of each file"
+    for each in found:
+        assert each.explanation.startswith("the check itself failed at test_audit.py:")
+        assert each.explanation.endswith("IndexError: no such peer; report it with this file")
+
+
+def unproven(findings: list[Finding]) -> list[tuple[str, str]]:
+    return [(each.subject, each.explanation) for each in findings if not each.checked]
+
+
+def test_what_cannot_be_recomputed_here_is_named(intact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert unproven(check_run(intact)) == []
+    real = audit.environment_of
+    monkeypatch.setattr(audit, "environment_of", lambda *given: msgspec.structs.replace(real(*given), torch="2.99.0"))
+    why = "no recomputation in another environment than the run's: no journal here says which"
+    ban = ("recomputation for the ban of peer 5 at step 9", "only its signatures were checked")
+    assert unproven(check_run(intact)) == [ban, ("gradients", why)]
+    monkeypatch.undo()
+
+    def missing(*_: object) -> None:
+        raise DataError("MNIST is not here")
+
+    monkeypatch.setattr(audit, "task_of", missing)
+    why = "no recomputation without the public data (MNIST is not here)"
+    assert unproven(check_run(intact)) == [ban, ("gradients", why)]
+
+
+def test_the_data_lie_where_the_caller_or_else_the_run_says(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, real = list[Path](), audit.task_of
+    monkeypatch.setattr(audit, "task_of", lambda run, where: asked.append(where) or real(run, where))
+    check_run(run_dir)
+    overwrite("run.json", b'{"data_directory":"/told"}')(run_dir)
+    check_run(run_dir)
+    check_run(run_dir, Path("/given"))
+    assert asked == [run_dir / "data", Path("/told"), Path("/given")]
+
+
 def test_a_record_that_is_no_text_does_not_keep_a_run_from_being_verified(run_dir: Path) -> None:
     """It only says where the data were; evidence and certificates prove the rest."""
     overwrite("run.json", b'{"data_directory":"\xff"}')(run_dir)
@@ -175,6 +302,7 @@ REFUSED = [
     ("a genesis that is no text", overwrite("genesis.json", b'{"run_id":"\xff"}'), "damaged"),
     ("another wire version",
      edit("genesis.json", lambda text: text.replace(f'"wire_version":{WIRE_VERSION}', '"wire_version":99')), "99"),
+    ("a comparison run", edit("genesis.json", swap('"topology":"butterfly"', '"topology":"ring"')), "nothing in it"),
 ]  # fmt: skip
 
 
@@ -200,6 +328,24 @@ def test_the_final_figure_and_the_model(intact: Path, tmp_path: Path) -> None:
     tensors = torch.load(tmp_path / "model.pt", weights_only=True)
     raw = torch.frombuffer(bytearray(parameters.read_bytes()), dtype=torch.float32)
     assert torch.equal(torch.cat([tensor.flatten() for tensor in tensors.values()]), raw)
+
+
+def test_the_final_figure_is_a_share_of_all_test_items() -> None:
+    class Task:
+        test_size = 4
+
+        def evaluate(self, parameters_D: torch.Tensor, start: int, stop: int) -> int:
+            return len(range(self.test_size)[start:stop])
+
+    assert accuracy(Task(), torch.zeros(3)) == 1.0  # type: ignore[arg-type]
+    Task.test_size = 0
+    assert accuracy(Task(), torch.zeros(3)) is None  # type: ignore[arg-type]
+
+
+def test_files_that_a_run_was_made_with_are_loaded_for_its_figure(intact: Path, tmp_path: Path) -> None:
+    own = tmp_path / "own.py"
+    with pytest.raises(ConfigError, match=r"own\.py"):
+        evaluate_final(read_genesis(intact).run, tmp_path, intact / "nodes" / "0" / "parameters.f32", [own])
 
 
 def test_the_final_figure_of_a_run_on_a_gpu_needs_none(

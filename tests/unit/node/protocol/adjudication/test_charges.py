@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 
@@ -12,27 +13,39 @@ from btard.node.crypto.signing import Signer, verify
 from btard.node.protocol.adjudication.accusations import charges, judged_peers, publications, raised
 from btard.node.protocol.adjudication.charges import (
     Averaging,
+    Broken,
     Charge,
     Equivocation,
     FalseChecksum,
     FalseGradient,
+    FalseHistory,
+    FalseProbation,
     OutOfBounds,
     Publication,
+    Ruled,
+    Unusable,
+    Withheld,
     accusation_of,
     contradict,
     encode_equivocation,
+    encode_equivocations,
     equivocation,
 )
+from btard.node.protocol.adjudication.omission import Silent
 from btard.node.protocol.attempt.attempt import Attempt
+from btard.node.protocol.attempt.transcript import Transcript
 from btard.node.protocol.attempt.verification import NormWindow
-from btard.node.protocol.wire.encoding import encode, stub_bytes
+from btard.node.protocol.wire.encoding import encode, encode_body, stub, stub_bytes
 from btard.node.protocol.wire.messages import (
     Accusation,
     AccusationKind,
     Checksums,
+    Close,
+    Have,
     Phase,
     Place,
     Report,
+    Signed,
     Slot,
     Stub,
     Verdict,
@@ -201,13 +214,33 @@ def test_across_environments_the_accused_publishes_its_gradient() -> None:
     )
 
 
+ONE, TWO = (Stub(Place(Slot(b"r", b"o", 2, 0, Phase.AGG, 3), (), None), body, b"") for body in (b"1", b"2"))
 NAMES = [
     (OutOfBounds(3, 1), ("bounds", 3, 1, None)),
     (Averaging(2, "V3"), ("averaging:V3", 2, 2, None)),
     (Averaging(2, "accusation", 5), ("averaging:accusation", 2, 2, 5)),
     (FalseChecksum(3, 1, 4), ("checksum", 3, 1, 4)),
     (FalseGradient(3, 4), ("gradient", 3, None, 4)),
+    (FalseHistory(3, 1, 0), ("history", 3, None, None)),
+    (Withheld(3, "part", 2, 1), ("withheld:part", 3, 1, None)),
+    (Unusable(3, 1), ("unusable", 3, 1, None)),
+    (Silent(3, Phase.AGG), ("silence:AGG", 3, None, None)),
+    (Broken(3, 4), ("edges", 3, None, None)),
+    (Equivocation(3, ONE, TWO), ("equivocation", 3, None, None)),
+    (FalseProbation(3, b"join"), ("probation", 3, None, None)),
+    (Ruled(3, "prefix"), ("prefix", 3, None, None)),
 ]
+
+
+@pytest.mark.parametrize(("charge", "named"), NAMES, ids=[row[1][0] for row in NAMES])
+def test_a_charge_is_a_value_that_travels_as_its_fields_and_nothing_else(
+    charge: Charge, named: tuple[object, ...]
+) -> None:
+    fields = msgspec.msgpack.decode(encode(charge))
+    same = msgspec.msgpack.decode(encode(charge), type=type(charge))
+    assert isinstance(fields, list) and len({charge, same}) == 1
+    with pytest.raises(msgspec.ValidationError, match="length"):
+        msgspec.msgpack.decode(encode((*fields, 0)), type=type(charge))
 
 
 @pytest.mark.parametrize(("charge", "named"), NAMES, ids=[row[1][0] for row in NAMES])
@@ -268,6 +301,35 @@ def test_what_no_honest_peer_signs_both_of(first: Place, second: Place, body: by
     data = encode_equivocation(stub_at(first), stub_at(second, body))
     charge = equivocation(data, RUN, KEYS, verify)
     assert charge == (Equivocation(1, stub_at(first), stub_at(second, body)) if proven else None)
+
+
+@pytest.mark.parametrize("sender", range(len(KEYS)))
+def test_any_member_can_be_convicted(sender: int) -> None:
+    first, second = (stub_at(place_in(sender=sender), body, by=sender) for body in (b"one", b"two"))
+    assert equivocation(encode_equivocation(first, second), RUN, KEYS, verify) == Equivocation(sender, first, second)
+
+
+def test_a_transcript_gives_the_pairs_that_it_holds() -> None:
+    """Two messages for one slot; and where prefixes differ, a message unlike its own sender's CLOSE."""
+    transcript, said = Transcript((0, 1, 2)), {}
+
+    def hear(name: str, phase: Phase, sender: int, prefix: tuple[bytes, ...], value: bytes = b"") -> None:
+        slot = Slot(RUN, b"roster", 3, 0, phase, sender)
+        body = Close(slot, prefix, value) if phase is Phase.CLOSE else Have(slot, prefix, (bool(value),))
+        said[name] = Signed(encode_body(body), bytes(64))
+        transcript.add(body, said[name])
+
+    hear("right", Phase.HAVE, 0, (b"a",))
+    hear("wrong", Phase.HAVE, 1, (b"x",))
+    assert encode_equivocations(transcript) == [], "which of the two is false, nobody can prove yet"
+    hear("end", Phase.CLOSE, 0, (b"a", b"b"))
+    assert encode_equivocations(transcript) == []
+    hear("contradicted", Phase.CLOSE, 1, (b"a", b"b"))
+    pair = encode_equivocation(stub(said["contradicted"]), stub(said["wrong"]))
+    assert encode_equivocations(transcript) == [pair]
+    hear("once", Phase.HAVE, 2, (b"a",))
+    hear("again", Phase.HAVE, 2, (b"a",), b"1")
+    assert encode_equivocations(transcript) == [encode_equivocation(stub(said["once"]), stub(said["again"])), pair]
 
 
 def forged(stub_: Stub) -> Stub:

@@ -92,6 +92,17 @@ def test_what_a_transcript_holds_is_what_a_report_carries(attempt: Attempt, sign
     assert silence(data, attempt) == Silent(ACCUSED, Phase.CLOSE), "only two peers suspect peer 4"
 
 
+def test_f_silent_peers_are_charged_each(attempt: Attempt, signers: list[Signer]) -> None:
+    from btard.node.protocol.wire.encoding import decode_body
+
+    transcript = Transcript(attempt.roster.active)
+    for peer in (4, ACCUSED):
+        for signed in suspects(attempt, signers, peer=peer):
+            transcript.add(decode_body(signed.body), signed)
+    charged = [silence(data, attempt) for data in encode_silences(transcript, attempt.roster.faults)]
+    assert charged == [Silent(4, Phase.CLOSE), Silent(ACCUSED, Phase.CLOSE)]
+
+
 def test_more_than_f_silent_peers_are_a_network_that_was_cut(attempt: Attempt, signers: list[Signer]) -> None:
     """Each half of the roster suspects the other: no charge against anybody."""
     from btard.node.protocol.wire.encoding import decode_body

@@ -9,10 +9,26 @@ import pytest
 import torch
 from torch import Tensor
 
-from btard.node.protocol.adjudication.charges import Averaging, Charge, FalseChecksum, FalseGradient, OutOfBounds
-from btard.node.protocol.adjudication.verdict import CaseFile, Judgement, far_from, gradient_fault, judge, suspicious
+from btard.node.protocol.adjudication.charges import (
+    Averaging,
+    Charge,
+    FalseChecksum,
+    FalseGradient,
+    OutOfBounds,
+    Ruled,
+)
+from btard.node.protocol.adjudication.verdict import (
+    CaseFile,
+    Guilt,
+    Judgement,
+    far_from,
+    gradient_fault,
+    judge,
+    suspicious,
+)
 from btard.node.protocol.attempt.attempt import Attempt
 from btard.node.protocol.attempt.round import Round
+from btard.node.protocol.attempt.verification import V0_FACTOR
 from btard.node.protocol.state.state import Ban
 from btard.node.protocol.wire.messages import Checksums, Removal, Report
 from tests.protocol_attempts import changed, complete, replace_state, said, six
@@ -227,6 +243,20 @@ def test_a_validator_elsewhere_accuses_beyond_twice_the_tolerance(drift: float, 
     assert suspicious(past, target, own_D + noise_D) is expected
 
 
+@pytest.mark.parametrize(("share", "expected"), [(0.9, False), (1.1, True)], ids=["within", "beyond"])
+def test_what_a_claim_elsewhere_may_be_off_follows_from_the_whole_gradient(share: float, expected: bool) -> None:
+    round_ = complete(recompute_tolerance=1e-3)
+    past, target = round_.past, round_.attempt.pairs[0][1]
+    assert past is not None
+    own_D = six().task.gradient(past.state.parameters_D, past.seed(target))[0]
+    assert past.true_checksum(past.slice(own_D, PART), PART).norm <= past.clip_radii[PART], "nothing is clipped"
+    claims = said(past, Checksums, target)
+    assert isinstance(claims, Checksums)
+    off = share * V0_FACTOR * 2e-3 * float(own_D.double().norm())
+    changed(past, Checksums, target, s=tuple(value + off * (part == PART) for part, value in enumerate(claims.s)))
+    assert suspicious(past, target, own_D) is expected
+
+
 FAR = [("near", [1.0, 0.0], False), ("far", [1.2, 0.0], True), ("nan", [math.nan, 0.0], True),
        ("infinite", [math.inf, 0.0], True)]  # fmt: skip
 
@@ -234,6 +264,12 @@ FAR = [("near", [1.0, 0.0], False), ("far", [1.2, 0.0], True), ("nan", [math.nan
 @pytest.mark.parametrize(("published", "expected"), [row[1:] for row in FAR], ids=[row[0] for row in FAR])
 def test_far_from(published: list[float], expected: bool) -> None:
     assert far_from(torch.tensor(published), torch.tensor([1.0, 0.0]), 0.1) is expected
+
+
+def test_what_a_majority_signed_is_guilt_without_a_proof_of_ours() -> None:
+    removal = Removal(4, "silent", 2)
+    guilt = Guilt.ruled(removal)
+    assert guilt.removal == removal and guilt.charge == Ruled(4, "silent")
 
 
 def test_no_charge_voids_nothing() -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from btard.node.protocol.adjudication.complaints import LATE_STEPS, LATE_WINDOW, broken, late_after
+from btard.node.protocol.adjudication.complaints import broken, late_after
 from btard.node.protocol.attempt.attempt import Attempt
 from btard.node.protocol.attempt.deadlines import Deadline, budget, deadline
 from btard.node.protocol.attempt.lateness import Patience, Watch, late_pairs, waited
@@ -58,13 +58,13 @@ def test_where_more_than_f_are_late_towards_more_than_f_nobody_is() -> None:
 
 def test_late_edges_leave_with_the_window_and_with_a_peer() -> None:
     attempt = reporting({0: (Late(AGG, False, 5),)})
-    old, young = 1 - LATE_WINDOW, 2 - LATE_WINDOW
+    old, young = 1 - 100, 2 - 100
     replace_state(attempt, late=((0, 5, (old, young)), (1, 4, (old,)), (2, 3, (young,))))
     assert late_after(attempt, attempt.roster.active) == ((0, 5, (young, 1)), (2, 3, (young,)))
     assert late_after(attempt, (0, 1, 3, 4, 5)) == ((0, 5, (young, 1)),)
 
 
-def often(*pairs: tuple[int, int], steps: int = LATE_STEPS) -> tuple[tuple[int, int, tuple[int, ...]], ...]:
+def often(*pairs: tuple[int, int], steps: int = 10) -> tuple[tuple[int, int, tuple[int, ...]], ...]:
     """Pairs that were late in as many steps before."""
     return tuple((low, high, tuple(range(-steps, 0))) for low, high in pairs)
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 from btard.node.protocol.attempt.transcript import Added, Transcript
 from btard.node.protocol.wire.encoding import encode_body
-from btard.node.protocol.wire.messages import Body, Commit, Have, Phase, Signed, Slot, Suspect
+from btard.node.protocol.wire.messages import Body, Close, Commit, Have, Phase, Signed, Slot, Suspect
 
 ACTIVE = (0, 2, 5)
 
@@ -100,3 +102,44 @@ def test_the_first_two_prefixes_that_differ_are_kept() -> None:
     have = Have(Slot(b"run", b"roster", 1, 0, Phase.HAVE, 0), (b"y",), ())
     transcript.add(have, signed(have))
     assert transcript.split == (signed(said[1]), signed(said[2]))
+
+
+@pytest.mark.parametrize("alike", [True, False])
+def test_a_prefix_that_came_before_the_phase_was_complete_is_held_against_ours(alike: bool) -> None:
+    (ours,), transcript = finished(filled()), filled()
+    early = Have(Slot(b"run", b"roster", 1, 0, Phase.HAVE, 2), (ours if alike else b"x",), ())
+    transcript.add(early, signed(early))
+    transcript.finish(Phase.COMMIT)
+    assert transcript.split == (None if alike else (signed(early), signed(commit(0))))
+
+
+def test_what_is_here_is_known_by_its_bytes() -> None:
+    transcript, other = filled((0, 2)), commit(2, b"d" * 32)
+    assert transcript.body(Phase.COMMIT, 2) == commit(2)
+    assert transcript.body(Phase.COMMIT, 5) is None and transcript.body(Phase.AGG, 2) is None
+    assert transcript.knows(Phase.COMMIT, 2, encode_body(commit(2)))
+    assert not transcript.knows(Phase.COMMIT, 2, encode_body(other)), "its signature has not been checked"
+    assert not transcript.knows(Phase.COMMIT, 5, encode_body(commit(2)))
+
+
+def test_a_view_shows_proofs_and_suspicions_beside_the_messages() -> None:
+    transcript, other = filled((5, 0, 2)), commit(2, b"d" * 32)
+    transcript.add(other, signed(other))
+    told = [suspect(5, named=Phase.AGG), suspect(5), suspect(0)]
+    for body in told:
+        transcript.add(body, signed(body))
+    expected = [commit(0), commit(2), other, commit(5), *reversed(told)]
+    assert list(transcript.everything()) == [signed(body) for body in expected]
+
+
+def test_closes_fix_the_finished_phases_and_nothing_else() -> None:
+    """What else one peer holds of the attempt, another may not."""
+    transcript, other = filled(), commit(2, b"d" * 32)
+    transcript.finish(Phase.COMMIT)
+    late = Have(Slot(b"run", b"roster", 1, 0, Phase.HAVE, 0), (), ())
+    closes = [Close(Slot(b"run", b"roster", 1, 0, Phase.CLOSE, peer), transcript.prefix, bytes(32)) for peer in ACTIVE]
+    for body in (other, suspect(0), late, *closes):
+        transcript.add(body, signed(body))
+    certified = transcript.certified()
+    assert list(certified.everything()) == [signed(body) for body in (*map(commit, ACTIVE), *closes)]
+    assert not certified.conflicts and not certified.suspects

@@ -15,7 +15,7 @@ from btard.node.protocol.attempt.transcript import Trigger
 from btard.node.protocol.disputes.dispute import MAX_OUTCOMES, Dispute, outcome_timer
 from btard.node.protocol.disputes.dolev_strong import round_timer
 from btard.node.protocol.wire.encoding import decode_body
-from btard.node.protocol.wire.messages import Commit, Endorsed, Outcome, Phase, Removal, Signed, View
+from btard.node.protocol.wire.messages import Commit, Endorsed, Outcome, Phase, Removal, Signed, Suspect, View
 from tests.protocol_attempts import PEERS, complete, said
 from tests.unit.node.protocol.test_peer import signed_by
 
@@ -66,6 +66,7 @@ def test_a_freeze_shows_everyone_why_and_begins_no_rounds() -> None:
     assert case.out == [Disputed(2, 0, case.trigger.cause), Forward(OTHERS, case.trigger.messages)]
     assert case.dispute.frozen and case.round.frozen and case.attempt.disputed
     assert not case.dispute.begun and not case.round.sealed
+    assert not (case.dispute.settled or case.dispute.lacking or case.dispute.followed)
 
 
 def test_our_view_holds_everything_that_we_hold_once() -> None:
@@ -191,8 +192,9 @@ def test_bytes_that_a_decision_needs_are_asked_for_until_they_are_here() -> None
     case = Case()
     aggregates = dict(case.attempt.aggregates)
     case.attempt.aggregates.clear()
-    every = tuple(case.attempt.transcript.everything())
-    case.trigger = Trigger("nothing", every[-1:])
+    suspicion = signed_by(3, Suspect(case.attempt.slot(Phase.SUSPECT, 3), (), Phase.AGG, 4))
+    every = (*case.attempt.transcript.everything(), suspicion)
+    case.trigger = Trigger("nothing", every[:1])
     case.dispute.freeze(case.trigger)
     case.dispute.begin()
     for owner in range(PEERS):
@@ -200,6 +202,7 @@ def test_bytes_that_a_decision_needs_are_asked_for_until_they_are_here() -> None
         case.dispute.take_view(Endorsed(signed_by(owner, view), ()))
     for _ in range(case.attempt.roster.faults + 1):
         case.dispute.round_over()
+    assert suspicion in case.attempt.transcript.everything(), "what the others hold is ours now"
     asked = [each for each in case.out if isinstance(each, RequestBulk)]
     assert {each.key.owner for each in asked} == set(range(PEERS))
     case.dispute.decide()

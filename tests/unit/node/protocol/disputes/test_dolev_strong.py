@@ -7,8 +7,8 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
-from btard.node.protocol.api.events import Endorse, Output
-from btard.node.protocol.disputes.dolev_strong import DolevStrong
+from btard.node.protocol.api.events import Endorse, Output, SetTimer
+from btard.node.protocol.disputes.dolev_strong import DolevStrong, round_timer
 from btard.node.protocol.wire.encoding import encode_body, endorsement_bytes
 from btard.node.protocol.wire.messages import Body, Endorsed, Phase, Signed, Slot, View
 from tests.unit.node.protocol.wire.test_admission import Case
@@ -110,4 +110,34 @@ def test_two_views_of_one_owner_convict_it_and_count_for_nothing() -> None:
     for number in (0, 1):
         assert court.take(relayed(view(1, number))) is None
     assert court.dispute.doubles == (1,) and court.dispute.heard == ()
+    assert court.dispute.double_of(1) == (signed(view(1, 0)), signed(view(1, 1)))
     assert list(court.dispute.union()) == []
+
+
+def test_each_round_has_its_timer_and_the_last_one_ends_it() -> None:
+    court = Court()
+    court.dispute.start(())
+    _, _, step, attempt = WHERE
+    begun = SetTimer(round_timer(step, attempt), 2.0 * Case().attempt.settings.delivery_bound_s)
+    for left in (2, 1, 0):
+        assert court.out[-1] == begun and not court.dispute.finished
+        court.out.clear()
+        court.dispute.round_over()
+        assert len(court.out) == (left > 0)
+    assert court.dispute.finished
+    assert len({round_timer(*place) for place in ((1, 0), (1, 1), (2, 0))}) == 3
+
+
+@pytest.mark.parametrize(
+    ("endorsed", "length"),
+    [
+        (relayed(view(1)), 1),
+        (relayed(view(1), 2, 3), 3),
+        (relayed(view(1), 2, 2), 0),
+        (relayed(view(1), REMOVED), 0),
+        (relayed(view(1), 2, keys=lambda _: 3), 0),
+    ],
+    ids=["its owner", "three peers", "one of them twice", "a removed peer", "another's key"],
+)
+def test_how_many_have_signed_a_view(endorsed: Endorsed, length: int) -> None:
+    assert Court().dispute.chain(endorsed, 1) == length

@@ -5,14 +5,17 @@ from __future__ import annotations
 
 import pytest
 
-from btard.node.protocol.api.events import CancelTimer, Dropped, Forward, MessageArrived, ViewArrived
+from btard.node.protocol.api.events import CancelTimer, Dropped, Forward, MessageArrived, SetTimer, ViewArrived
 from btard.node.protocol.api.notices import Disputed
 from btard.node.protocol.attempt import timers
+from btard.node.protocol.attempt.deadlines import dispute_round_s
 from btard.node.protocol.attempt.transcript import Trigger
-from btard.node.protocol.disputes.dispute import Dispute
+from btard.node.protocol.disputes.dispute import Dispute, outcome_timer
+from btard.node.protocol.disputes.dolev_strong import round_timer
 from btard.node.protocol.disputes.previous_attempt import PreviousAttempt
 from btard.node.protocol.peer_state import PeerState
 from btard.node.protocol.wire.certificate import Certificate
+from btard.node.protocol.wire.encoding import decode_body
 from btard.node.protocol.wire.messages import Endorsed, Outcome, Phase, Removal
 from tests.protocol_attempts import complete, stopped
 from tests.unit.node.protocol.disputes.test_router import BAD, at, endorsed, found, second, view
@@ -71,6 +74,23 @@ def test_after_an_outcome_whose_dispute_we_had_no_part_in_nothing_is_open(name: 
     assert previous.round is shared.round
 
 
+@pytest.mark.parametrize("followed", [False, True])
+@pytest.mark.parametrize("name", ENDS)
+def test_after_an_outcome_of_a_dispute_of_ours_who_lacks_bytes_of_the_value_is_waited_for(
+    name: str, followed: bool
+) -> None:
+    shared = in_step_1()
+    assert shared.round is not None
+    shared.dispute = Dispute(shared.round, [])
+    shared.dispute.followed = followed
+    value, removals = ENDS[name]
+    outcome = Outcome(shared.round.attempt.slot(Phase.OUTCOME), (), value, removals)
+    previous = PreviousAttempt.ended(shared, Certificate(outcome, ()))
+    waits = name == "the value stands and somebody is removed" and not followed
+    assert (previous.closed, previous.delays, previous.windows) == (not waits, waits, 0)
+    assert previous.dispute is shared.dispute
+
+
 def test_after_closes_a_dispute_may_still_begin_for_f_and_one_windows() -> None:
     shared = in_step_1()
     previous = PreviousAttempt.ended(shared, Certificate.of(shared.certificate))
@@ -86,6 +106,26 @@ def test_what_ended_it_goes_to_all_until_all_have_spoken(phase: str) -> None:
     told = [output for output in shared.out if isinstance(output, Forward)]
     assert told == ([Forward((1, 2, 3, 4, 5), tuple(shared.certificate))] if phase == "COMMIT" else [])
     assert set(shared.certificate) == set(certificate) and len(shared.certificate) == 6
+
+
+def all_but(me: int = 0) -> PeerState:
+    """What a peer holds at its first COMMIT of step 1, when that of everybody else has come."""
+    shared, everyone = in_step_1("COMMIT"), in_step_1("AGG")
+    assert shared.round is not None and everyone.round is not None
+    for peer, signed in everyone.round.attempt.transcript.signed(Phase.COMMIT).items():
+        if peer != me:
+            shared.round.attempt.transcript.add(decode_body(signed.body), signed)
+    return shared
+
+
+def test_who_alone_has_not_spoken_tells_nobody_what_they_know_and_closes_it() -> None:
+    shared = all_but()
+    assert shared.round is not None and shared.round.attempt.transcript.missing(Phase.COMMIT) == (0,)
+    previous = PreviousAttempt(shared, shared.round, 3, closed=False)
+    previous.pass_on()
+    assert not [each for each in shared.out if isinstance(each, Forward)] and not previous.closed
+    previous.close_if_all_have_left()
+    assert previous.closed and len(previous.proof) == 5
 
 
 def test_before_anything_has_ended_nothing_is_passed_on() -> None:
@@ -110,6 +150,7 @@ def test_a_view_lets_us_join_the_dispute_of_the_attempt_before() -> None:
     outputs = peer.handle(ViewArrived(4, Endorsed(view(peer.past, 4, second(peer.past)), ())))
     assert found(outputs, Disputed) == [Disputed(0, 0, "peer 5 equivocates in COMMIT")]
     assert peer.router.previous.joined and peer.router.previous.delays
+    assert peer.admitted and not found(outputs, Dropped)
     assert {each.name for each in outputs if isinstance(each, CancelTimer)} >= {timers.BEFORE, *timers.OF_AN_ATTEMPT}
     assert len(peer.shared.proofs) == 1, "the certificate will win: the pair is charged in a REPORT"
 
@@ -125,6 +166,84 @@ def test_in_the_second_window_two_must_have_signed(by: tuple[int, ...], joins: b
     assert peer.router.previous.joined is joins
 
 
+@pytest.mark.parametrize(("proven", "open_", "joins"), [(True, True, True), (False, True, False), (True, False, False)])
+def test_views_that_were_early_let_us_join_as_well(proven: bool, open_: bool, joins: bool) -> None:
+    peer, _ = at(1, "COMMIT")
+    previous = peer.router.previous
+    assert peer.past is not None
+    messages = (second(peer.past),) if proven else tuple(peer.past.transcript.signed(Phase.COMMIT).values())
+    assert previous.disputed().take_view(Endorsed(view(peer.past, 4, *messages), ())) is None
+    previous.closed = not open_
+    previous.join_for_early_views()
+    assert previous.joined is joins and previous.delays is joins
+
+
+@pytest.mark.parametrize("resolved", [False, True])
+def test_a_dispute_that_was_joined_ends_with_the_certificate(resolved: bool) -> None:
+    """Whoever still disputes is shown it, and what closed the attempt; after an OUTCOME there is nothing to show."""
+    peer, attempt = at(1, "COMMIT")
+    previous, shared = peer.router.previous, peer.shared
+    assert peer.past is not None
+    peer.handle(ViewArrived(4, Endorsed(view(peer.past, 4, second(peer.past)), ())))
+    assert previous.joined and previous.dispute is not None
+    outcome = Outcome(peer.past.slot(Phase.OUTCOME), (), None, ())
+    previous.dispute.resolved = Certificate(outcome, ()) if resolved else None
+    shared.out.clear()
+    proof = tuple(attempt.transcript.signed(Phase.COMMIT).values())
+    previous.close(proof)
+    told = [each for each in shared.out if isinstance(each, Forward)]
+    assert told == ([] if resolved else [Forward((1, 2, 3, 4, 5), (*shared.certificate, *proof))])
+    ended = {each.name for each in shared.out if isinstance(each, CancelTimer)}
+    assert ({round_timer(0, 0), outcome_timer(0, 0)} <= ended) is not resolved
+    assert (previous.dispute is None) is not resolved
+    assert previous.closed and not previous.joined and not previous.delays
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_the_deadlines_of_this_attempt_start_again_unless_it_is_disputed(frozen: bool) -> None:
+    shared = in_step_1("COMMIT")
+    assert shared.round is not None
+    shared.round.frozen = frozen
+    PreviousAttempt(shared, shared.round, closed=False, delays=True).overdue()
+    assert any(isinstance(each, SetTimer) and each.name in timers.OF_AN_ATTEMPT for each in shared.out) is not frozen
+
+
+def test_the_rounds_of_this_attempt_begin_when_nobody_is_left_in_the_one_before() -> None:
+    peer, everyone = at(1, "COMMIT")[0], at(1, "AGG")[1]
+    assert not peer.router.previous.closed
+    for signed in (everyone.transcript.signed(Phase.COMMIT)[BAD], second(everyone)):
+        peer.handle(MessageArrived(BAD, signed))
+    dispute = peer.shared.dispute
+    assert dispute is not None and dispute.frozen and not dispute.begun
+    peer.router.previous.close()
+    assert dispute.begun
+
+
+@pytest.mark.parametrize(
+    ("phase", "via", "passes_on"),
+    [(Phase.CLOSE, 3, True), (Phase.CLOSE, 4, False), (Phase.CLOSE, None, False), (Phase.COMMIT, 3, False)],
+    ids=["passed on", "from its sender", "our own store", "no CLOSE"],
+)
+def test_a_close_that_another_passes_on_is_passed_on_from_now(phase: Phase, via: int | None, passes_on: bool) -> None:
+    peer, _ = at(1, "COMMIT")
+    previous = peer.router.previous
+    assert peer.past is not None and not previous.passed_on
+    previous.told_again(via, peer.past.transcript.signed(phase)[4])
+    assert previous.passed_on is passes_on
+
+
+@pytest.mark.parametrize(("lengths", "window", "closed"), [(0.0, 1, False), (2.5, 3, False), (3.5, 4, True)])
+def test_who_was_away_counts_the_windows_that_have_passed(lengths: float, window: int, closed: bool) -> None:
+    peer, attempt = at(1, "COMMIT")
+    previous, length_s = peer.router.previous, dispute_round_s(attempt.settings)
+    previous.age_s = lengths * length_s
+    previous.pass_on()
+    assert (previous.window, previous.closed) == (window, closed)
+    timer = [each for each in peer.shared.out if isinstance(each, SetTimer)]
+    left_s = length_s * (1 - lengths % 1)
+    assert timer == ([] if closed else [SetTimer(timers.BEFORE, pytest.approx(left_s))])
+
+
 def test_a_view_that_proves_nothing_lets_nobody_join() -> None:
     peer, _ = at(1, "COMMIT")
     assert peer.past is not None
@@ -132,6 +251,9 @@ def test_a_view_that_proves_nothing_lets_nobody_join() -> None:
     assert peer.handle(ViewArrived(4, Endorsed(made, ()))) == []
     assert not peer.router.previous.joined and peer.router.previous.dispute is not None
     assert peer.router.previous.dispute.early == (made,)
+    for number, reason in ((0, []), (1, [Dropped(4, "too_many_views")])):
+        more = view(peer.past, 4, *peer.past.transcript.signed(Phase.AGG).values(), *([made] * number))
+        assert peer.handle(ViewArrived(4, Endorsed(more, ()))) == reason
 
 
 def test_whoever_disputes_a_closed_attempt_is_told_once_what_ended_it() -> None:
@@ -146,6 +268,8 @@ def test_whoever_disputes_a_closed_attempt_is_told_once_what_ended_it() -> None:
     assert len(answer.messages) > len(peer.past.roster.active), "and what closed it"
     assert peer.handle(ViewArrived(3, made[1])) == [Dropped(3, "late")]
     assert len(peer.handle(ViewArrived(2, made[1]))) == 2
+    assert peer.router.previous.take_view(None, decode_body(made[1].view.body), made[1]) == "late"
+    assert not [each for each in peer.shared.out if isinstance(each, Forward) and None in each.to], "nobody asked"
 
 
 def test_the_windows_run_out_and_the_attempt_is_closed() -> None:
@@ -155,7 +279,9 @@ def test_the_windows_run_out_and_the_attempt_is_closed() -> None:
     previous.pass_on()
     assert previous.passed_on and previous.window == 1
     for window in (2, 3):
+        peer.shared.out.clear()
         previous.overdue()
         assert previous.window == window and not previous.closed
+        assert peer.shared.out == [SetTimer(timers.BEFORE, dispute_round_s(attempt.settings))]
     previous.overdue()
     assert previous.closed and previous.proof == ()

@@ -9,7 +9,7 @@ import pytest
 
 from btard.node.crypto.keys import generate
 from btard.node.crypto.signing import Signer
-from btard.node.protocol.api.events import CancelTimer, Dropped, MessageArrived, Output, Say, ViewArrived
+from btard.node.protocol.api.events import CancelTimer, Dropped, Forward, MessageArrived, Output, Say, ViewArrived
 from btard.node.protocol.api.notices import Disputed, PhaseEntered, Resolved
 from btard.node.protocol.attempt import timers
 from btard.node.protocol.attempt.attempt import Attempt
@@ -132,6 +132,34 @@ def test_a_view_counts_once_whichever_way_it_comes() -> None:
         assert peer.handle(ViewArrived(via, Endorsed(made, ()))) == [Dropped(via, "duplicate")]
 
 
+def test_news_in_a_view_counts_although_the_view_does_not() -> None:
+    peer, attempt = at(1, "AGG")
+    unproven = Endorsed(view(attempt, 4, second(attempt)), ((2, bytes(64)),))
+    outputs = peer.handle(ViewArrived(3, unproven))
+    assert found(outputs, Disputed) and found(outputs, Dropped) == [Dropped(3, "bad_signature")]
+    assert peer.admitted and peer.shared.dispute is not None and peer.shared.dispute.views == ()
+
+
+def test_once_the_rounds_run_a_view_is_no_news() -> None:
+    peer, attempt = at(1, "AGG")
+    for number in (0, 1):
+        peer.handle(ViewArrived(4, Endorsed(view(attempt, 4, second(attempt), *[second(attempt, 3)] * number), ())))
+    assert (Phase.COMMIT, BAD) in attempt.transcript.conflicts
+    assert (Phase.COMMIT, 3) not in attempt.transcript.conflicts, "the union of views decides, not what we have seen"
+    third = view(attempt, 4, second(attempt, 2))
+    assert peer.handle(ViewArrived(4, Endorsed(third, ()))) == [Dropped(4, "too_many_views")]
+    assert not peer.admitted and (Phase.COMMIT, 2) not in attempt.transcript.conflicts
+
+
+def test_one_message_of_each_closes_the_attempt_before() -> None:
+    peer, everyone = at(1, "COMMIT")[0], at(1, "AGG")[1]
+    for sender, signed in everyone.transcript.signed(Phase.COMMIT).items():
+        if sender != ME:
+            assert not peer.router.previous.closed
+            peer.handle(MessageArrived(sender, signed))
+    assert peer.router.previous.closed
+
+
 REFUSED: list[tuple[str, Callable[[Attempt], Signed], str]] = [
     ("no view", lambda a: signed_by(4, said(a, Commit, 4)), "duplicate"),
     ("another message", lambda a: second(a, 4), "unexpected_view"),
@@ -199,6 +227,7 @@ def test_a_greeting_that_another_passes_on_says_that_the_run_has_begun(via: int 
         peer.handle(MessageArrived(sender, hello(peer, sender)))
     outputs = peer.handle(MessageArrived(via, hello(peer, 3)))
     assert (PhaseEntered(0, 0, "COMMIT") in outputs) is begins
+    assert peer.admitted and not found(outputs, Dropped)
 
 
 def test_a_greeting_of_another_run_begins_nothing() -> None:
@@ -208,3 +237,14 @@ def test_a_greeting_of_another_run_begins_nothing() -> None:
     body = Hello(peer.greeting.hello(4).slot, (), OTHER, peer.shared.settings.fingerprint)
     assert peer.handle(MessageArrived(1, signed_by(4, body))) == [Dropped(1, "late")]
     assert peer.attempt is None
+
+
+def test_who_passes_greetings_on_after_the_start_is_told_once_by_which_the_run_began() -> None:
+    peer = fresh()
+    hellos = [hello(peer, sender) for sender in range(PEERS)]
+    for sender, signed in enumerate(hellos):
+        peer.handle(MessageArrived(sender, signed))
+    assert peer.attempt is not None
+    for via, told in ((4, []), (1, [Forward((1, 2, 3, 4, 5), tuple(hellos))]), (1, [])):
+        outputs = peer.handle(MessageArrived(via, hellos[4]))
+        assert found(outputs, Forward) == told and outputs[-1] == Dropped(via, "late")

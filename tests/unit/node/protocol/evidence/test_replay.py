@@ -94,6 +94,9 @@ def first_aggregate(**fields: object) -> Callable[[Record], Record]:
 CHANGES: list[tuple[str, Callable[[Record], Record], str]] = [
     ("no such step", lambda r: put(r, step=-1), "no such attempt"),
     ("an enormous attempt", lambda r: put(r, attempt=1 << 63), "no such attempt"),
+    ("the largest attempt", lambda r: put(r, attempt=(1 << 63) - 1), "another slot"),
+    ("an enormous step", lambda r: put(r, step=1 << 63), "no such attempt"),
+    ("the largest step", lambda r: put(r, step=(1 << 63) - 1), "of another step"),
     ("a smaller roster", lambda r: put(r, active=r.active[:-1]), "roster is not the one"),
     ("a larger roster", lambda r: put(r, active=(*r.active, PEERS)), "roster is not the one"),
     ("no state before", lambda r: put(r, before=None), "before step 2 is not certified"),

@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
 from random import Random
 
 import msgspec
 import pytest
 import torch
 
-from btard.node.config import Plugin, RunConfig
-from btard.node.protocol.adjudication.charges import Averaging, FalseChecksum, FalseGradient
+from btard.node.config import Plugin, Role, RunConfig, Schedule
+from btard.node.crypto.keys import generate
+from btard.node.crypto.signing import Signer
+from btard.node.protocol.adjudication.charges import Averaging, FalseChecksum, FalseGradient, FalseProbation
+from btard.node.protocol.api.notices import Banned
 from btard.node.protocol.evidence import format as files
 from btard.node.protocol.evidence.format import Evidence
 from btard.node.protocol.evidence.replay import Ground
 from btard.node.protocol.evidence.verifier import UnprovenError, Verifier
-from btard.node.protocol.wire.encoding import encode
+from btard.node.protocol.state.state import Summary
+from btard.node.protocol.state.undo_window import Contribution
+from btard.node.protocol.wire.encoding import decode_body, decode_signed, encode, encode_body, signing_bytes
+from btard.node.protocol.wire.messages import Signed
+from tests.simulation.attacked import START, configuration
+from tests.simulation.attacked import play as attacked
 from tests.simulation.cases import CASES, Case, filed, verifier_for
-from tests.simulation.stage import set_up
+from tests.simulation.stage import Stage, play, set_up
 
 BY_NAME = {case.name: case for case in CASES}
 GRADIENT = BY_NAME["sign_flip"]
@@ -215,8 +225,6 @@ def test_a_verifier_in_another_environment_says_that_it_cannot_decide() -> None:
 
 
 def _elsewhere(ground: Ground):  # type: ignore[no-untyped-def]
-    from dataclasses import replace
-
     return replace(ground.settings, fingerprint=b"another machine")
 
 
@@ -229,6 +237,78 @@ def test_a_recomputation_that_finds_the_gradient_right_refutes_the_ban() -> None
     )
     with pytest.raises(UnprovenError, match="not guilty"):
         Verifier(wrong).check(found[0].ban.evidence)
+
+
+def test_evidence_of_a_failed_probation_is_bound_in_every_field() -> None:
+    run = configuration(steps=20, probation=2)
+    story, stage = (
+        attacked([Plugin("rejoin", {"then": "gradient"})], schedule=Schedule(start=START), run=run),
+        set_up(run),
+    )
+    silent, probation = (min(story.evidence[key]) for key in sorted(story.evidence))
+    verifier = Verifier(stage.ground())
+    verifier.settle([verifier.check(silent).ban])
+    proof, evidence = verifier.check(probation), files.decode(probation)
+    assert (proof.kind, proof.ban.reason) == ("recomputation", "probation")
+    charge = evidence.charge
+    assert isinstance(charge, FalseProbation)
+    signed = decode_signed(charge.join)
+    body = put(decode_body(signed.body), gradient=bytes(32))
+    forged = encode(Signed(encode_body(body), signed.signature))
+    assert evidence.past is not None
+    for wrong in (
+        {"charge": FalseProbation(5, forged)},
+        {"charge": FalseProbation(4, charge.join)},
+        {"parameters": bytes(len(evidence.parameters))},
+        {"past": None},
+        {"past": put(evidence.past, before=None, certificate=())},
+        {"ban": put(evidence.ban, peer=4)},
+        {"ban": put(evidence.ban, reason="gradient")},
+    ):
+        with pytest.raises(UnprovenError):
+            verifier.check(encode(put(evidence, **wrong)))
+
+
+# --- mixed environments -----------------------------------------------------------------------------------------------
+
+
+@cache
+def judged_by_majority() -> tuple[Stage, Evidence]:
+    """A run whose gradients may differ a little, and the evidence of its first ban."""
+    run = RunConfig(
+        peers=6, task=Plugin("quadratic", {"dimension": 19}), steps=12, batch_size=2, recompute_tolerance=1e-4
+    )
+    role = Role((Plugin("sign_flip"),), Schedule(start=0), (5,))
+    stage = set_up(run, {5: role}, protocol_seed=3)
+    ban = next(seen.output for seen in play(stage, ()) if seen.node == 0 and isinstance(seen.output, Banned))
+    return stage, files.decode(ban.evidence)
+
+
+def resigned(signed: Signed, seed: int, **fields: object) -> Signed:
+    """Another message of the same peer: whoever holds all keys can sign anything."""
+    body = put(decode_body(signed.body), **fields)
+    secret, data = generate(seed, 6)[1][body.slot.sender], encode_body(body)
+    return Signed(data, Signer(bytes.fromhex(secret.signing_seed)).sign(signing_bytes(body, data)))
+
+
+JUDGED: dict[str, tuple[Callable[[Signed], Signed | None], str]] = {
+    "one is missing": (lambda each: None if decode_body(each.body).slot.sender == 2 else each, "are missing"),
+    "they find nobody guilty": (lambda each: resigned(each, 3, guilty=(False,)), "do not carry the ban"),
+    "they find two guilty": (lambda each: resigned(each, 3, guilty=(True, True)), "judges others"),
+    "of another past": (lambda each: resigned(each, 3, prefix=(bytes(32),)), "judges another transcript"),
+    "unsigned": (lambda each: Signed(each.body, bytes(64)), "signature"),
+}
+
+
+@pytest.mark.parametrize("name", JUDGED)
+def test_where_environments_differ_most_of_the_roster_has_to_say_so(name: str) -> None:
+    change, problem = JUDGED[name]
+    stage, evidence = judged_by_majority()
+    proof = Verifier(stage.ground()).check(encode(evidence))
+    assert (proof.kind, proof.ban.peer, proof.ban.reason, proof.undecided) == ("majority", 5, "gradient", False)
+    judges = tuple(each for each in map(change, evidence.judges) if each is not None)
+    with pytest.raises(UnprovenError, match=problem):
+        Verifier(stage.ground()).check(encode(put(evidence, judges=judges)))
 
 
 # --- the final state ------------------------------------------------------------------------------------------------
@@ -267,3 +347,37 @@ def test_no_byte_of_a_certificate_can_be_changed() -> None:
         changed[place] ^= 1
         with pytest.raises(UnprovenError):
             verifier.check_final(bytes(changed), parameters_D)
+
+
+def let_back(*returned: tuple[int, int]) -> tuple[Verifier, bytes, int]:
+    """A third party that knows the bans, a certified state by which these peers are back, and its step."""
+    verifier, data, _ = finished()
+    summary, closes = msgspec.msgpack.decode(data, type=tuple[Summary, tuple[Signed, ...]])
+    summary = put(summary, returned=tuple((peer, summary.step + since) for peer, since in returned))
+    return verifier, encode((summary, tuple(resigned(each, 2, value=summary.digest) for each in closes))), summary.step
+
+
+def test_a_peer_is_back_once_a_certified_state_says_so() -> None:
+    verifier, data, step = let_back((4, 0))
+    assert verifier.readmit(data) == ((4, step),) and verifier.returned == [(4, step)]
+    assert verifier.readmit(data) == (), "it is known already"
+    for later, problem in (
+        (let_back()[1], "forgets a peer"),
+        (let_back((4, 0), (5, -1))[1], "let back before, without"),
+        (data[:-1], "damaged"),
+    ):
+        with pytest.raises(UnprovenError, match=problem):
+            verifier.readmit(later)
+    summary, closes = msgspec.msgpack.decode(data, type=tuple[Summary, tuple[Signed, ...]])
+    with pytest.raises(UnprovenError, match="covers another state"):
+        verifier.readmit(encode((put(summary, returned=((4, step), (5, step))), closes)))
+    assert verifier.readmit(let_back((4, 0), (5, 0))[1]) == ((5, step),)
+
+
+def test_a_run_ends_with_its_last_step_and_with_nothing_left_to_undo() -> None:
+    verifier, certificate, parameters_D = finished()
+    final = verifier.check_final(certificate, parameters_D)
+    verifier.check_last(final)
+    for changes in ({"step": final.summary.step - 1}, {"undo": (Contribution(0, 0, 4),)}):
+        with pytest.raises(UnprovenError, match="the run's last is step 3"):
+            verifier.check_last(replace(final, summary=put(final.summary, **changes)))

@@ -133,9 +133,19 @@ def test_why_a_message_is_refused(name: str) -> None:
         (commit(REMOVED), {"senders": (REMOVED,)}),
         (Suspect(slot(Suspect, 1), (), Phase.AGG, 2), {"kind": Suspect}),
         (View(slot(View, 1), (), ()), {"kind": View}),
+        (View(slot(View, 1), (), (Signed(b"", b""),) * view_messages(PEERS)), {"kind": View}),
         (commit(size=body_bytes(Phase.COMMIT, PEERS) - 120), {}),
     ],
-    ids=["of the attempt", "of a kind", "anyone, anywhere", "one peer's", "a SUSPECT", "a VIEW", "a large one"],
+    ids=[
+        "of the attempt",
+        "of a kind",
+        "anyone, anywhere",
+        "one peer's",
+        "a SUSPECT",
+        "a VIEW",
+        "a full VIEW",
+        "a large one",
+    ],
 )
 def test_what_is_opened(body: Body, asked: dict[str, object]) -> None:
     assert opened(signed(body), **asked) == body
@@ -298,7 +308,8 @@ def test_there_is_no_step_before_the_first() -> None:
 )
 def test_a_peer_that_was_away_believes_more_than_f_of_those_it_knows(active: tuple[int, ...], holds: bool) -> None:
     """It derives the roster from what it is told: that peers 0, 2 and 4 are most of it says nothing by itself."""
-    assert (problem(outcomes(), known=replace(GENESIS, active=active)) is None) is holds
+    found = problem(outcomes(), known=replace(GENESIS, active=active))
+    assert found == (None if holds else "too few of those who signed it are known")
 
 
 def test_a_long_certificate_costs_no_more_signatures_than_the_roster_has_peers() -> None:
