@@ -56,8 +56,10 @@ def task(
     """Decorator that registers a task's factory under `name`.
 
     Raises:
-        ConfigError: the name is taken.
+        ConfigError: the name is taken, or it is the sessions'.
     """
+    if name == SESSION:
+        raise ConfigError(f"task {name!r}: btard.Session has that name; give it another one")
     return TASKS.register(name, source=source, takes=("context",), examples=examples)
 
 

@@ -260,8 +260,8 @@ def test_kustomize_builds_what_lies_in_deploy(folder: str) -> None:
     elif folder == "overlays/owner":
         assert peer["spec"]["replicas"] == 2 and image == "btard:cpu"
         (namespace,) = of_kind(done.stdout, "Namespace")
-        assert {each["metadata"].get("namespace") for each in made} == {None, "btard-ann"}
-        assert namespace["metadata"]["name"] == "btard-ann" and namespace["metadata"]["labels"]["btard-run"] == "btard"
+        assert {each["metadata"].get("namespace") for each in made} == {None, "btard-left"}
+        assert namespace["metadata"]["name"] == "btard-left" and namespace["metadata"]["labels"]["btard-run"] == "btard"
 
 
 def call(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:

@@ -159,11 +159,11 @@ def test_the_command_makes_the_genesis_of_all_owners_pods(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     made = listed(others=0)
-    for name, items in (("ann.json", made["items"][:1]), ("bob.json", made["items"][1:])):
+    for name, items in (("left.json", made["items"][:1]), ("right.json", made["items"][1:])):
         Path(name).write_text(json.dumps({**made, "items": items}))
     Path("run.toml").write_text(TOML)
-    words = ("genesis", "--from-pods", "ann.json", "--config", "run.toml")
-    code, out, err = call(capsys, *words, "--from-pods", "bob.json", "--name", "four")
+    words = ("genesis", "--from-pods", "left.json", "--config", "run.toml")
+    code, out, err = call(capsys, *words, "--from-pods", "right.json", "--name", "four")
     assert code == 0 and "run four of 4 peers" in err
     genesis = decode_genesis(out.encode(), "printed")
     assert set(genesis.proposals) == set(ceremony().proposals.values()) and genesis.run.steps == 3

@@ -8,7 +8,7 @@ import pytest
 
 from btard.node.config import Plugin
 from btard.node.errors import ConfigError, DataError
-from btard.node.training.registry import TASKS, build_task
+from btard.node.training.registry import TASKS, build_task, task
 from btard.node.training.task import TaskContext
 
 
@@ -37,3 +37,8 @@ def test_refuses_what_cannot_be_built(plugin: Plugin, message: str) -> None:
 def test_missing_data_names_the_file_and_the_command(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"train-images-idx3-ubyte.*btard-launch data mnist"):
         build_task(Plugin("mnist_cnn"), TaskContext(tmp_path, 8))
+
+
+def test_the_name_of_sessions_is_taken() -> None:
+    with pytest.raises(ConfigError, match=r"task 'session': btard\.Session has that name; give it another one"):
+        task("session", source="own")
