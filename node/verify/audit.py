@@ -409,6 +409,7 @@ class _Check:
         found = [finding for told in self._told for finding in told.findings]
         found += self._roster()
         found += [finding for told in self._told for finding in self._orphans(told)]
+        found += self._believed()
         found += [finding for told in self._told for finding in self._end_of(told)]
         found += self._quorum()
         found += [finding for told in self._told for finding in self._struck(told)]
@@ -462,9 +463,7 @@ class _Check:
         """What the nodes' files prove of one ban."""
         step, _, peer = key
         written = [told.bans[key] for told in self._told if key in told.bans]
-        after = standing(written[0].reason)
-        what = "ban" if after == "banned" else f"removal ({after})"
-        subject, findings, proofs = f"{what} of peer {peer} at step {step}", [], []
+        subject, findings, proofs = _verdict(written[0].reason, peer, step), [], []
         for record in written:
             try:
                 proofs.append(self._ban_file(record))
@@ -539,6 +538,31 @@ class _Check:
                 yield Finding(subject, False, "struck", f"no record of {told.journal} names it")
 
     # --- the final state ----------------------------------------------------------------------------------------
+
+    def _believed(self) -> Iterator[Finding]:
+        """What happened while a node was away has left no evidence in its files. Where nobody's files have any, the
+        state that the members signed is believed about it."""
+        here = [told for told in self._told if told.lines]
+        if len(here) == len(self._told) or any(told.finished is None for told in here):
+            return
+        told = min(here, key=lambda each: len(each.steps))
+        try:
+            data = self._file_of(told.node, f"{told.folder}/certificate", "", self._evidence_bytes)
+            trial = Verifier(self.verifier.ground)
+            trial.settle(self.verifier.proven)
+            trial.returned += self.verifier.returned
+            bans, returned = trial.take_word(data)
+        except UnprovenError:
+            return  # it is looked at again, where it is said
+        away = [*(ban.step for ban in bans), *(since - 1 for _, since in returned)]
+        if any(step in each.steps for step in away for each in here):
+            return  # who has committed a step has its evidence
+        self.verifier.proven[:], self.verifier.returned[:] = trial.proven, trial.returned
+        why = f"it happened while node {told.node} was away; the members' signatures on the final state are believed"
+        for ban in bans:
+            yield unchecked(_verdict(ban.reason, ban.peer, ban.step), why)
+        for peer, since in returned:
+            yield unchecked(f"return of peer {peer} after step {since - 1}", why)
 
     def _end_of(self, told: _Told) -> Iterator[Finding]:
         """A node's final parameters: whatever it says, its files are looked at."""
@@ -643,6 +667,12 @@ def _check_journal(told: _Told, final: Final) -> None:
         raise UnprovenError("the journal's 'finished' record names another step or other parameters")
     if told.steps.get(final.step) not in (None, (parameters, state)):
         raise UnprovenError(f"the journal names other digests of step {final.step} than the certificate")
+
+
+def _verdict(reason: str, peer: int, step: int) -> str:
+    """A ban or a removal, as findings name it."""
+    after = standing(reason)
+    return f"{'ban' if after == 'banned' else f'removal ({after})'} of peer {peer} at step {step}"
 
 
 def _same_end(first: Final, second: Final) -> bool:

@@ -33,6 +33,7 @@ from btard.node.protocol.attempt.holdings import LackingError, bytes_guilt
 from btard.node.protocol.evidence.explanation import testimony
 from btard.node.protocol.evidence.format import Evidence, Held, aggregates_needed, contradiction, decode, tensor_of
 from btard.node.protocol.evidence.replay import Ground, Recompute, Replay, UnprovenError, require
+from btard.node.protocol.roster import Roster
 from btard.node.protocol.state.state import Ban, Summary, parameters_digest
 from btard.node.protocol.state.undo_window import Contribution
 from btard.node.protocol.state_sync.probation import matches, requests
@@ -333,6 +334,42 @@ class Verifier:
         step, attempt = made.end.slot.step, made.end.slot.attempt
         roster = self._replay.roster_at(step, attempt).active
         return Final(summary, step, attempt, roster, bans, made.by_outcome)
+
+    def take_word(self, data: bytes) -> tuple[tuple[Ban, ...], tuple[tuple[int, int], ...]]:
+        """Count bans and returns as proven that a certified state names, and of which the files here have no evidence.
+
+        More of the run's members have signed the state than may be faulty, so an honest one has: what the state says of
+        the roster is so, as a light client of a chain has it. That each single ban is just stays unproven here.
+
+        Args:
+            data: a state's summary and its certificate.
+
+        Returns:
+            The bans and the returns that were not proven before; none, and nothing is counted, where all were.
+
+        Raises:
+            UnprovenError: the certificate does not cover the state, too few have signed it, or it lacks what is proven.
+        """
+        try:
+            summary, certificate = msgspec.msgpack.decode(data, type=tuple[Summary, tuple[Signed, ...]])
+            told = Replay(self.ground, list(summary.bans), list(summary.returned))
+            made = told.check_certificate(summary, certificate)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, *_DAMAGE) as error:
+            raise UnprovenError(f"the certificate is damaged: {error}") from error
+        signers, faults = (
+            {decode_body(each.body).slot.sender for each in certificate},
+            Roster.genesis(self.ground.keys).genesis_faults,
+        )
+        require(len(signers) > faults, f"only {len(signers)} members signed it, and {faults} may be faulty")
+        bans, returned = (*summary.bans, *_added_by(made, summary)), summary.returned
+        for proven, stated in ((self.proven, bans), (self.returned, returned)):
+            require(set(proven) <= set(stated), "the certified state lacks what is proven here")
+        fresh = (
+            tuple(ban for ban in bans if ban not in self.proven),
+            tuple(back for back in returned if back not in self.returned),
+        )
+        self.proven[:], self.returned[:] = bans, returned
+        return fresh
 
     def check_last(self, final: Final) -> None:
         """The state is the one that the run ends with: every step is committed, and no undo step is due.

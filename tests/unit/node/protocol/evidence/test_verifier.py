@@ -20,7 +20,8 @@ from btard.node.protocol.evidence import format as files
 from btard.node.protocol.evidence.format import Evidence
 from btard.node.protocol.evidence.replay import Ground
 from btard.node.protocol.evidence.verifier import UnprovenError, Verifier
-from btard.node.protocol.state.state import Summary
+from btard.node.protocol.roster import Roster
+from btard.node.protocol.state.state import Ban, Summary
 from btard.node.protocol.state.undo_window import Contribution
 from btard.node.protocol.wire.encoding import decode_body, decode_signed, encode, encode_body, signing_bytes
 from btard.node.protocol.wire.messages import Signed
@@ -347,6 +348,50 @@ def test_no_byte_of_a_certificate_can_be_changed() -> None:
         changed[place] ^= 1
         with pytest.raises(UnprovenError):
             verifier.check_final(bytes(changed), parameters_D)
+
+
+def without_evidence() -> tuple[Verifier, bytes, torch.Tensor, tuple[Ban, ...]]:
+    """A third party that knows nothing but the certified end of a run, and what that says of bans."""
+    verifier, data, parameters_D = finished()
+    return Verifier(verifier.ground), data, parameters_D, tuple(verifier.proven)
+
+
+def test_what_happened_while_a_peer_was_away_is_believed_to_more_than_f_signatures() -> None:
+    verifier, data, parameters_D, bans = without_evidence()
+    assert verifier.take_word(data) == (bans, ()) and len(bans) == 2
+    assert verifier.take_word(data) == ((), ()), "nothing is new"
+    verifier.check_final(data, parameters_D)
+    verifier, data, parameters_D, bans = without_evidence()
+    verifier.settle(bans[1:])
+    assert verifier.take_word(data) == (bans[:1], ()) and verifier.proven == list(bans)
+    _, data, step = let_back((4, 0))
+    assert without_evidence()[0].take_word(data) == (bans, ((4, step),))
+
+
+def test_a_word_is_not_taken_from_a_few_nor_against_what_is_proven() -> None:
+    verifier, data, _, bans = without_evidence()
+    other = put(bans[0], step=0, peer=next(each for each in range(6) if each not in {ban.peer for ban in bans}))
+    verifier.settle([other])
+    with pytest.raises(UnprovenError, match="lacks what is proven here"):
+        verifier.take_word(data)
+    assert verifier.proven == [other]
+    for place in range(0, len(data), 17):
+        changed = bytearray(data)
+        changed[place] ^= 1
+        with pytest.raises(UnprovenError):
+            without_evidence()[0].take_word(bytes(changed))
+    # The two that may be faulty say that all others are banned: a certificate of their whole roster, and no word.
+    verifier, data, _, _ = without_evidence()
+    summary, closes = msgspec.msgpack.decode(data, type=tuple[Summary, tuple[Signed, ...]])
+    few = tuple(decode_body(each.body).slot.sender for each in closes[:2])
+    out = tuple(Ban(0, 0, peer, "silent", None, removed=True) for peer in range(6) if peer not in few)
+    summary = put(summary, bans=out, active=few, returned=())
+    roster = Roster(verifier.ground.keys, few).digest
+    signed = [resigned(each, 2, value=summary.digest) for each in closes[:2]]
+    signed = [resigned(each, 2, slot=put(decode_body(each.body).slot, roster=roster)) for each in signed]
+    with pytest.raises(UnprovenError, match="only 2 members signed it, and 2 may be faulty"):
+        verifier.take_word(encode((summary, tuple(signed))))
+    assert verifier.proven == []
 
 
 def let_back(*returned: tuple[int, int]) -> tuple[Verifier, bytes, int]:
