@@ -33,7 +33,7 @@ layers:          ## import-linter: dependencies point one way
 QUICK = not sockets and not slow and not containers and not gpu and not hosts and not slurm
 WORKERS ?= logical
 test:            ## unit, paper, property, simulation and multi-process tests, on all processors (WORKERS=0: on one)
-	$(PYTHON) -m pytest -n $(WORKERS) --dist loadfile
+	$(PYTHON) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test-fast:       ## the tests that are neither slow nor start real processes (OPTIONS adds to pytest's)
 	$(PYTHON) -m pytest -n $(WORKERS) --dist loadfile -m "$(QUICK)" $(OPTIONS)

@@ -77,7 +77,7 @@ HAND_MADE = (
              "charges)) > most for peer in attempt.roster.active) > most",
              "charges)) > most for peer in attempt.roster.active) >= most",
              EDGES),
-    HandMade("norms by size", "btard.node.protocol.state.transition", ".norm / math.sqrt(size)", ".norm / size",
+    HandMade("norms by size", "btard.node.protocol.state.transition", " / np.sqrt(sizes_P)", " / sizes_P",
              "tests/unit/node/protocol/state/test_transition.py"),
     HandMade("agreement without parameters", "btard.launcher.run.summary", "(view.parameter_digest, view.state_digest)",
              "view.state_digest", SUMMARY),

@@ -37,12 +37,12 @@ from tests import mutation
 
 mutation.CPU_S, patience, mutation.PATIENCE = 10, mutation.PATIENCE, 2
 module, tests = "btard.node.protocol.adjudication.complaints", "tests/unit/node/protocol/state/test_transition.py"
-text, most = mutation.source_of(module), "    most = "
+text, first = mutation.source_of(module), "    charges = {"
 made = []
 for before, after in (
     ("ELIMINATION = 4", "ELIMINATION = 5"),
-    (most, f"    while True: pass\\n{most}"),
-    (most, f"    __import__('threading').Event().wait()\\n{most}"),
+    (first, f"    while True: pass\\n{first}"),
+    (first, f"    __import__('threading').Event().wait()\\n{first}"),
 ):
     assert before in text, before
     made.append((after, compile(text.replace(before, after), str(mutation.path_of(module)), "exec")))
