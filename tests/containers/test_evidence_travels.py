@@ -40,8 +40,8 @@ def other() -> str:
 
 @pytest.fixture(scope="module")
 def contained(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Cluster]]:
-    """A run in containers, its directory brought here by the command that its observer prints."""
-    cluster, where = Cluster(ATTACKED), tmp_path_factory.mktemp("contained")
+    """A run in containers, in their torch's arithmetic, its directory brought here by the command that its observer prints."""
+    cluster, where = Cluster({**ATTACKED, "BTARD_ARITHMETIC": "native"}), tmp_path_factory.mktemp("contained")
     try:
         cluster.up()
         assert cluster.compose("wait", "observer").returncode == 0
@@ -98,8 +98,11 @@ def test_elsewhere_verify_names_what_differs_and_a_command_that_recomputes(
     recomputed(subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, text=True))
 
 
-def test_a_host_run_is_recomputed_in_the_image(image: str, other: str, tmp_path: Path) -> None:
-    done = launch(other, "run", *OPTIONS, "--run-dir", "run", where=tmp_path)
+@pytest.mark.parametrize("arithmetic", ["native", "auto"])
+def test_a_host_run_is_recomputed_in_the_image(image: str, other: str, arithmetic: str, tmp_path: Path) -> None:
+    """In torch's arithmetic with the image's torch, in the default one with whatever torch this Python has."""
+    python = other if arithmetic == "native" else sys.executable
+    done = launch(python, "run", *OPTIONS, "--arithmetic", arithmetic, "--run-dir", "run", where=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "check the evidence with: btard-launch verify run\n" in done.stdout
     shutil.rmtree(tmp_path / "run" / "logs")  # nothing that verify reads
