@@ -40,7 +40,7 @@ def other() -> str:
 
 @pytest.fixture(scope="module")
 def contained(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Cluster]]:
-    """A run in containers, in their torch's arithmetic, its directory brought here by the command that its observer prints."""
+    """A run in containers, in the arithmetic of torch; brought here by the command that its observer prints."""
     cluster, where = Cluster({**ATTACKED, "BTARD_ARITHMETIC": "native"}), tmp_path_factory.mktemp("contained")
     try:
         cluster.up()
