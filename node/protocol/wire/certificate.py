@@ -15,7 +15,7 @@ from btard.node.errors import WireError
 from btard.node.protocol.roster import Roster
 from btard.node.protocol.settings import Verify
 from btard.node.protocol.wire.encoding import decode_body, signing_bytes
-from btard.node.protocol.wire.messages import Body, Close, Message, Outcome, Phase, Removal, Signed, View, Void
+from btard.node.protocol.wire.messages import Body, Close, Message, Outcome, Removal, Signed, View, Void
 from btard.node.protocol.wire.size_limits import body_bytes, view_bytes, view_messages
 
 M = TypeVar("M", bound=Message)
@@ -84,7 +84,7 @@ def open_signed(
     slot = body.slot
     if len(signed.body) > body_bytes(slot.phase, peers):
         return "oversized"
-    if slot.phase is Phase.VIEW and isinstance(body, View) and len(body.messages) > view_messages(peers):
+    if isinstance(body, View) and len(body.messages) > view_messages(peers):
         return "oversized"
     if kind is not None and not isinstance(body, kind):
         return "unexpected"
