@@ -6,7 +6,7 @@ peer asserted is believed unless its signature, a certificate or a recomputation
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import msgspec
@@ -122,11 +122,7 @@ class Verifier:
         Raises:
             UnprovenError: the certificate does not cover it.
         """
-        try:
-            summary, certificate = msgspec.msgpack.decode(data, type=tuple[Summary, tuple[Signed, ...]])
-            self._replay.check_certificate(summary, certificate)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, *_DAMAGE) as error:
-            raise UnprovenError(f"the certificate is damaged: {error}") from error
+        summary, _, _ = _opened(data, lambda _: self._replay)
         known = tuple(self.returned)
         require(summary.returned[: len(known)] == known, "the certified state forgets a peer that was let back")
         fresh = summary.returned[len(known) :]
@@ -322,11 +318,7 @@ class Verifier:
         Raises:
             UnprovenError: it does not.
         """
-        try:
-            summary, certificate = msgspec.msgpack.decode(data, type=tuple[Summary, tuple[Signed, ...]])
-            made = self._replay.check_certificate(summary, certificate)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, *_DAMAGE) as error:
-            raise UnprovenError(f"the final certificate is damaged: {error}") from error
+        summary, _, made = _opened(data, lambda _: self._replay, "final certificate")
         require(parameters_digest(parameters_D) == summary.parameters, "the final parameters are not certified")
         bans = (*summary.bans, *_added_by(made, summary))
         require(list(bans) == self.proven, "the certified ban list differs from the bans proven here")
@@ -350,12 +342,9 @@ class Verifier:
         Raises:
             UnprovenError: the certificate does not cover the state, too few have signed it, or it lacks what is proven.
         """
-        try:
-            summary, certificate = msgspec.msgpack.decode(data, type=tuple[Summary, tuple[Signed, ...]])
-            told = Replay(self.ground, list(summary.bans), list(summary.returned))
-            made = told.check_certificate(summary, certificate)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, *_DAMAGE) as error:
-            raise UnprovenError(f"the certificate is damaged: {error}") from error
+        summary, certificate, made = _opened(
+            data, lambda stated: Replay(self.ground, list(stated.bans), list(stated.returned))
+        )
         signers, faults = (
             {decode_body(each.body).slot.sender for each in certificate},
             Roster.genesis(self.ground.keys).genesis_faults,
@@ -380,6 +369,21 @@ class Verifier:
         steps, summary = self.ground.settings.steps, final.summary
         ended = summary.step > steps and not summary.undo
         require(ended, f"the certificate is of step {final.step}, and the run's last is step {steps}")
+
+
+def _opened(
+    data: bytes, roster_by: Callable[[Summary], Replay], name: str = "certificate"
+) -> tuple[Summary, tuple[Signed, ...], Certificate]:
+    """A state's summary and its certificate, checked in the roster that `roster_by` follows.
+
+    Raises:
+        UnprovenError: they are damaged, or the certificate does not cover the state.
+    """
+    try:
+        summary, certificate = msgspec.msgpack.decode(data, type=tuple[Summary, tuple[Signed, ...]])
+        return summary, certificate, roster_by(summary).check_certificate(summary, certificate)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, *_DAMAGE) as error:
+        raise UnprovenError(f"the {name} is damaged: {error}") from error
 
 
 def _check_names(evidence: Evidence, trial: Attempt, past: Attempt | None) -> None:
