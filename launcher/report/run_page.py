@@ -54,10 +54,7 @@ def render(run: RunData) -> str:
         "run.html",
         title=f"Run {run.path.name}",
         lead=f"{record.started}; {who}",
-        about=_facts(run, record),
-        figures=[figure for draw in FIGURES if (figure := draw(run)) is not None],
-        bans=list(_bans(run)),
-        story=_story(run),
+        **_told(run, record),
         repeat=shlex.join(repeat(experiment)),
         check=shlex.join(check_command(run.path.absolute(), experiment.imports)) if butterfly else "",
         score=summary_rows(run.summary, experiment),
@@ -78,10 +75,7 @@ def render_peers(run: RunData) -> str:
         "run.html",
         title=f"Run {run.run_id}",
         lead=f"as its peers tell whose files are here: {told}",
-        about=_facts(run, None),
-        figures=[figure for draw in FIGURES if (figure := draw(run)) is not None],
-        bans=list(_bans(run)),
-        story=_story(run),
+        **_told(run, None),
         repeat="",
         check=shlex.join(check_command(run.path.absolute(), ())),
         score=(),
@@ -89,6 +83,16 @@ def render_peers(run: RunData) -> str:
         seeds=(),
         versions=(),
     )
+
+
+def _told(run: RunData, record: RunRecord | None) -> dict[str, object]:
+    """What every page has: facts, figures, bans and the story."""
+    return {
+        "about": _facts(run, record),
+        "figures": [figure for draw in FIGURES if (figure := draw(run)) is not None],
+        "bans": list(_bans(run)),
+        "story": _story(run),
+    }
 
 
 def repeat(experiment: Experiment) -> list[str]:

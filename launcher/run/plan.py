@@ -119,21 +119,9 @@ def make(experiment: Experiment) -> Plan:
         ConfigError: an option, name or parameter that cannot be run, or an own attack, rule or task that would fail.
         BackendError: no such device here, or no compiler for portable arithmetic.
     """
-    from btard.node.kernels import portable
-
     quick_check(experiment)
-    on_cpu = experiment.arithmetic == "portable" and experiment.device == "auto"
-    run = experiment.run_config("cpu" if on_cpu else device(experiment.device))
     extensions.load([Path(path) for path in experiment.imports])
-    warnings = network.scenario(experiment).warnings
-    if experiment.arithmetic == "auto" and run.device == "cpu":
-        run = portably(run)
-        try:
-            if run.arithmetic == "portable":
-                portable.library()
-        except BackendError:
-            run = experiment.run_config("cpu")
-            warnings += ("no C compiler here (cc, gcc or clang): gradients have the bits of torch on this processor",)
+    run, warnings = _settled(experiment)
     roles = experiment.roles()
     where = data.directory(experiment.data_dir)
     from btard.launcher.run import plugin_trial
@@ -175,6 +163,31 @@ def make(experiment: Experiment) -> Plan:
         window = undo_window.automatic(experiment, run, entries)
         run, said = msgspec.structs.replace(run, undo=window.steps), window.why
     return Plan(experiment, run, roles, where, dimension, state, conditions, warnings, said, initial_D)
+
+
+def _settled(experiment: Experiment) -> tuple[RunConfig, tuple[str, ...]]:
+    """The run on its device and in its arithmetic, and what is to be said of it.
+
+    Raises:
+        BackendError: no such device here.
+    """
+    from btard.node.kernels import portable
+
+    on_cpu = experiment.arithmetic == "portable" and experiment.device == "auto"
+    run, warnings = (
+        experiment.run_config("cpu" if on_cpu else device(experiment.device)),
+        network.scenario(experiment).warnings,
+    )
+    if experiment.arithmetic != "auto" or run.device != "cpu" or (chosen := portably(run)) == run:
+        return run, warnings
+    try:
+        portable.library()
+    except BackendError:
+        return run, (
+            *warnings,
+            "no C compiler here (cc, gcc or clang): gradients have the bits of torch on this processor",
+        )
+    return chosen, warnings
 
 
 def portably(run: RunConfig) -> RunConfig:
