@@ -543,7 +543,7 @@ class _Check:
         """What happened while a node was away has left no evidence in its files. Where nobody's files have any, the
         state that the members signed is believed about it."""
         here = [told for told in self._told if told.lines]
-        if len(here) == len(self._told) or any(told.finished is None for told in here):
+        if not here or len(here) == len(self._told) or any(told.finished is None for told in here):
             return
         told = min(here, key=lambda each: len(each.steps))
         try:
