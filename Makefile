@@ -3,8 +3,8 @@
 PYTHON ?= python3
 export OMP_NUM_THREADS = 1
 
-.PHONY: help install check check-all tools lint types layers test test-fast golden model gpu hosts explore soak \
-  soak-sockets fuzz format compose manifests docs
+.PHONY: help install check check-all tools lint types layers test test-computing test-processes test-fast golden model \
+  gpu hosts explore soak soak-sockets fuzz format compose manifests docs
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -30,10 +30,19 @@ types:           ## mypy --strict
 layers:          ## import-linter: dependencies point one way
 	$(PYTHON) -c 'from importlinter.cli import lint_imports_command as run; run()' --no-logo
 
-QUICK = not sockets and not slow and not containers and not gpu and not hosts and not slurm
+ELSEWHERE = not containers and not gpu and not hosts and not slurm
+QUICK = not sockets and not slow and $(ELSEWHERE)
 WORKERS ?= logical
+CLUSTERS ?= 3
+PYTEST = $(PYTHON) -m pytest --dist loadfile --no-loadscope-reorder
 test:            ## unit, paper, property, simulation and multi-process tests, on all processors (WORKERS=0: on one)
-	$(PYTHON) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+	@$(MAKE) --no-print-directory -j2 --output-sync=target test-computing test-processes
+
+test-computing:  ## of these the ones that only compute: they give way to those that keep deadlines
+	nice -n 10 $(PYTEST) -n $(WORKERS) -m "not sockets and $(ELSEWHERE)" $(OPTIONS)
+
+test-processes:  ## of these the ones with real processes, CLUSTERS at once: they wait half of their time
+	$(PYTEST) -n $(CLUSTERS) -m "sockets and $(ELSEWHERE)" $(OPTIONS)
 
 test-fast:       ## the tests that are neither slow nor start real processes (OPTIONS adds to pytest's)
 	$(PYTHON) -m pytest -n $(WORKERS) --dist loadfile -m "$(QUICK)" $(OPTIONS)

@@ -397,7 +397,7 @@ def test_the_observers_process_beside_a_node_that_lies_in_every_file(tmp_path: P
     """Three honest workers; node 3 is only what it has put into its volume."""
     settings = {"BTARD_PEERS": "4", "BTARD_TASK": "quadratic", "BTARD_STEPS": "5", "BTARD_ATTACK": "noise",
                 "BTARD_BYZANTINE": "1", "BTARD_ATTACK_START": "0", "BTARD_DELIVERY_BOUND": "2s",
-                "PATH": os.environ["PATH"]}  # fmt: skip
+                "BTARD_GRADIENT_BOUND": "1s", "PATH": os.environ["PATH"]}  # fmt: skip
     made = keys.from_environment(settings)
     bundle.lay_out(made, tmp_path)
     place = places.written_by(tmp_path, 3)

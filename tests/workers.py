@@ -193,7 +193,7 @@ def on_this_machine(root: Path, nodes: Sequence[int], peers: int) -> Iterator[li
             place, own = places.secrets_of(root, node), addresses[str(node)]
             config: NodeConfig = msgspec.structs.replace(
                 load(place / "config.json"), secrets_file=str(place / "secrets.json"),
-                directory=str(places.written_by(root, node)), addresses=addresses, metrics=None,
+                directory=str(places.written_by(root, node)), addresses=addresses, metrics=None, grace_s=5.0,
                 listen=Endpoint(*(url.replace("localhost", "127.0.0.1") for url in (own.control, own.bulk))),
             )  # fmt: skip
             (place / "config.json").write_bytes(msgspec.json.encode(config))
