@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 Device = Literal["cpu", "cuda"]
 SPARE_BYTES = 64 << 20
+_PORTABLY = ("mnist_cnn", "transformer_lm")
+"""Tasks whose portable gradients are no slower than torch's."""
 _RECORD_BYTES = 2048
 _CHECKPOINTS = 5
 """Kept beside those of the window of undo: the newest, the steps before them, and one being written."""
@@ -159,6 +161,11 @@ def make(experiment: Experiment) -> Plan:
 
         initial_D = initial_parameters.load(Path(experiment.init), task.layout, getattr(task, "buffers", frozenset()))
         run = msgspec.structs.replace(run, init=parameters_digest(initial_D).hex())
+    if foreign := sorted(getattr(task, "foreign", ())):
+        note = (
+            f"task {run.task.name!r}: {', '.join(foreign)} have no portable form; another processor may find other bits"
+        )
+        warnings = (*warnings, note)
     if experiment.undo is None:
         window = undo_window.automatic(experiment, run, entries)
         run, said = msgspec.structs.replace(run, undo=window.steps), window.why
@@ -191,11 +198,9 @@ def _settled(experiment: Experiment) -> tuple[RunConfig, tuple[str, ...]]:
 
 
 def portably(run: RunConfig) -> RunConfig:
-    """The same run in portable arithmetic, where its task has that and does not say itself what it computes in."""
-    from btard.node.training.registry import TASKS
-
+    """The same run in portable arithmetic, where that is as fast and the task does not say what it computes in."""
     name, given = run.task.name, run.task.parameters
-    if "arithmetic" in given or not any(each.name == name and "arithmetic" in each.parameters for each in TASKS):
+    if "arithmetic" in given or name not in _PORTABLY:
         return run
     return msgspec.structs.replace(run, task=Plugin(name, {**given, "arithmetic": "portable"}))
 

@@ -4,14 +4,17 @@ A gradient must repeat bit for bit at whoever recomputes it, so nothing may be l
 in as one flat vector (`torch.func.functional_call`), the global generators, from which dropout and augmentation draw,
 are seeded from xi and restored, and buffers are fresh each time. Batch norm therefore normalises by the batch while it
 trains; its running statistics are computed anew, from training batches that are always the same, where the model is
-evaluated (Wu and Johnson 2021, "Rethinking Batch in BatchNorm", section 3: PreciseBN).
+evaluated (Wu and Johnson 2021, "Rethinking Batch in BatchNorm", section 3: PreciseBN). In portable arithmetic all that
+torch does for the task goes through btard/node/kernels/dispatch.py, the data set's own part and the first draw of the
+parameters included.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,9 +24,13 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import TensorDataset, default_collate
 
 from btard.node.errors import ConfigError, DataError
+from btard.node.kernels import portable
 from btard.node.training.registry import TASKS
 from btard.node.training.sampling import Shards, drawing_from, generator_from
 from btard.node.training.task import BatchTransform, Layer, TaskContext, lay_out, same_data, state_dict, tame
+
+if TYPE_CHECKING:
+    from btard.node.kernels.dispatch import Portable
 
 STATISTICS_BATCHES = 8
 """Training batches from which running statistics are computed for an evaluation."""
@@ -60,8 +67,8 @@ class ModuleTask:
         self.name, self.model, self.train, self.test = name, model, train, test
         self.loss, self.correct = loss, correct
 
-        def build(context: TaskContext) -> TrainedModule:
-            return self(context)
+        def build(context: TaskContext, *, arithmetic: str = "native") -> TrainedModule:
+            return self(context, arithmetic)
 
         build.__doc__ = getattr(model, "__doc__", None) or f"{getattr(model, '__name__', 'a module')}, by ModuleTask"
         # A task of the user's own, not of this package: messages name where its model is.
@@ -69,15 +76,19 @@ class ModuleTask:
         build.declared = model  # type: ignore[attr-defined]
         TASKS.register(name, source=source, takes=("context",))(build)
 
-    def __call__(self, context: TaskContext) -> TrainedModule:
+    def __call__(self, context: TaskContext, arithmetic: str = "native") -> TrainedModule:
         """The task on its data.
 
         Raises:
-            ConfigError: the model, the data or the loss cannot be used.
+            ConfigError: the model, the data or the loss cannot be used, or no such arithmetic, or not on this device.
             DataError: a data set cannot be opened.
+            BackendError: portable arithmetic cannot be compiled here.
         """
+        is_portable = portable.chosen(arithmetic, self.name)
+        if is_portable and context.device != "cpu":
+            raise ConfigError(f"task {self.name!r}: portable arithmetic has no kernels for a GPU; use --device cpu")
         opened = [_opened(self.name, each, context.data_directory) for each in (self.train, self.test)]
-        return TrainedModule(self, opened[0], opened[1], context)
+        return TrainedModule(self, opened[0], opened[1], context, is_portable)
 
 
 class TrainedModule:
@@ -87,16 +98,24 @@ class TrainedModule:
         declared: the model, the loss and the name.
         train, test: map-style data sets.
         context: batch size and device.
+        is_portable: compute with the same bits on every processor, as far as the layers are known.
 
     Raises:
         ConfigError: a gradient of it would not repeat, or would not train all of it.
     """
 
-    def __init__(self, declared: ModuleTask, train: Any, test: Any, context: TaskContext) -> None:
+    def __init__(
+        self, declared: ModuleTask, train: Any, test: Any, context: TaskContext, is_portable: bool = False
+    ) -> None:
         self.name, self._declared, self._train, self._test = declared.name, declared, train, test
         self.batch_size, self.device = context.batch_size, torch.device(context.device)
         self.train_size, self.test_size = len(train), len(test)
-        with drawing_from(b"model", self.device):
+        self._portable: Portable | None = None
+        if is_portable:
+            from btard.node.kernels.dispatch import Portable
+
+            self._portable = Portable()
+        with self._seeded(b"model"):
             self._model = declared.model().to(self.device)
         for module in self._model.modules():
             if isinstance(module, _BatchNorm):
@@ -110,13 +129,18 @@ class TrainedModule:
         self.shards = Shards(self.train_size) if context.deal is None else context.deal(self._labels())
         self._evaluated: tuple[Tensor, Mapping[str, Tensor]] | None = None
 
+    @property
+    def foreign(self) -> frozenset[str]:
+        """Operations of torch without a portable form that have been computed in portable arithmetic."""
+        return frozenset() if self._portable is None else frozenset(self._portable.foreign)
+
     def resized(self, batch_size: int) -> TrainedModule:
         """The task with batches of another size."""
         return same_data(self, batch_size)
 
     def initial(self, seed: int) -> Tensor:
         """What the model draws with the global generators seeded from `seed`, float32 `[D]`."""
-        with drawing_from(f"initial {seed}".encode(), self.device):
+        with self._seeded(f"initial {seed}".encode()):
             model = self._declared.model()
         return torch.cat([each.detach().flatten().cpu() for each in model.parameters()]).contiguous()
 
@@ -124,7 +148,7 @@ class TrainedModule:
         self, parameters_D: Tensor, seed: bytes, transform: BatchTransform | None = None
     ) -> tuple[Tensor, float]:
         """Gradient of the loss on the batch that `seed` draws; see `Task.gradient`."""
-        with drawing_from(seed, self.device):
+        with self._seeded(seed):
             inputs_B, targets_B = self._batch(self._train, self._drawn(seed))
             if transform is not None:
                 inputs_B, targets_B = transform(inputs_B, targets_B)
@@ -140,7 +164,7 @@ class TrainedModule:
             buffers = self._statistics(here_D)
             for first in range(start, stop, EVALUATED):
                 chosen_B = torch.arange(first, min(first + EVALUATED, stop))
-                with drawing_from(f"test {first}".encode(), self.device):
+                with self._seeded(f"test {first}".encode()):
                     inputs_B, targets_B = self._batch(self._test, chosen_B)
                     outputs_B = self._outputs(here_D, dict(buffers), inputs_B, training=False)
                 count += int(self._right(outputs_B, targets_B).sum())
@@ -158,13 +182,19 @@ class TrainedModule:
 
     def blank(self) -> nn.Module:
         """A new model as its author draws it, set to evaluate."""
-        with drawing_from(b"model", self.device):
+        with self._seeded(b"model"):
             return self._declared.model().to(self.device).eval()
 
     def examples(self, count: int) -> Any:
         """Inputs of the first test items."""
-        with drawing_from(b"examples", self.device):
+        with self._seeded(b"examples"):
             return self._batch(self._test, torch.arange(count) % self.test_size)[0]
+
+    @contextmanager
+    def _seeded(self, seed: bytes) -> Iterator[None]:
+        """The global generators seeded, and the run's arithmetic."""
+        with drawing_from(seed, self.device), nullcontext() if self._portable is None else self._portable.on():
+            yield
 
     # --- one batch --------------------------------------------------------------------------------------------
 
@@ -200,7 +230,7 @@ class TrainedModule:
             buffers = self._fresh()
             for turn in range(STATISTICS_BATCHES):
                 seed = f"statistics {turn}".encode()
-                with drawing_from(seed, self.device):
+                with self._seeded(seed):
                     inputs_B, _ = self._batch(self._train, self._drawn(seed))
                     self._outputs(here_D, buffers, inputs_B, training=True)
             self._evaluated = here_D, buffers
@@ -220,7 +250,7 @@ class TrainedModule:
                         "from it: draw from torch's, numpy's or Python's global generator, which are seeded for it"
                     )
         buffers = self._fresh()
-        with drawing_from(b"try", self.device):
+        with self._seeded(b"try"):
             inputs_B, targets_B = self._batch(self._train, torch.arange(2) % self.train_size)
             self._model.train()
             parameters = dict(self._model.named_parameters())
@@ -273,7 +303,7 @@ class TrainedModule:
         return labels.long()
 
     def _item(self, what: str, data: Any, place: int) -> Any:
-        with drawing_from(f"item {place}".encode(), self.device):
+        with self._seeded(f"item {place}".encode()):
             item = data[place]
         if not isinstance(item, tuple | list) or len(item) != 2:
             raise self._unusable(f"item {place} of the {what} data set is no (input, target) pair")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -11,11 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from msgspec import structs
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import Dataset, TensorDataset
 
 from btard import Experiment, ModuleTask, load_run, run
+from btard.launcher.run import plan
 from btard.node.errors import ConfigError, DataError
 from btard.node.training.module_task import TrainedModule
 from btard.node.training.registry import TASKS
@@ -146,6 +149,64 @@ def test_it_is_the_gradient_that_torch_computes_without_us() -> None:
     plain.backward()
     assert float(plain.detach()) == loss and len(inputs_B) == 8
     torch.testing.assert_close(gradient_D, torch.cat([each.grad.flatten() for each in model.parameters()]))  # type: ignore[union-attr]
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler here: no portable arithmetic")
+def test_portable_arithmetic_repeats_and_is_near_torchs() -> None:
+    native = task(model=Plain)
+    declared = ModuleTask("yours", model=Plain, train=TRAIN, test=TEST, loss=functional.cross_entropy)
+    made = declared(TaskContext(Path(), 8), "portable")
+    parameters_D = made.initial(1)
+    assert not torch.equal(parameters_D, native.initial(1)), "drawn by other rules"
+    gradient_D, loss = made.gradient(parameters_D, SEED)
+    near_D, near = native.gradient(parameters_D, SEED)
+    torch.testing.assert_close(gradient_D, near_D)
+    assert loss == pytest.approx(near)
+    made.evaluate(parameters_D, 0, 5)
+    again_D, loss_again = made.resized(8).gradient(parameters_D, SEED)
+    assert torch.equal(gradient_D, again_D) and loss == loss_again
+    assert made.evaluate(parameters_D, 0, 30) == native.evaluate(parameters_D, 0, 30)
+    assert made.foreign == native.foreign == frozenset()
+
+
+SUMMING = """
+import btard, torch
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.data import TensorDataset
+
+class Summing(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(36, 3)
+    def forward(self, inputs):
+        return self.layer(inputs.cumsum(1))
+
+data = TensorDataset(torch.arange(40 * 36).view(40, 36) % 7 / 8, torch.arange(40) % 3)
+btard.ModuleTask("summing", model=Summing, train=data, test=data, loss=F.cross_entropy)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler here: no portable arithmetic")
+def test_a_layer_without_a_portable_form_is_named_before_the_run(tmp_path: Path) -> None:
+    file = tmp_path / "summing.py"
+    file.write_text(SUMMING)
+    chosen = Experiment(task="summing", imports=(str(file),), backend="simulated", batch_size=8)
+    made = plan.make(structs.replace(chosen, arithmetic="portable"))
+    assert made.run.device == "cpu" and made.run.task.parameters == {"arithmetic": "portable"}
+    assert [each for each in made.warnings if "cumsum have no portable form; another processor may" in each]
+    assert "arithmetic" not in plan.make(chosen).run.task.parameters, "torch's is faster for a model of one's own"
+
+
+def test_portable_arithmetic_is_the_cpus() -> None:
+    declared = ModuleTask("mine", model=Plain, train=TRAIN, test=TEST, loss=functional.cross_entropy)
+    with pytest.raises(
+        ConfigError, match=r"task 'mine': portable arithmetic has no kernels for a GPU; use --device cpu"
+    ):
+        declared(TaskContext(Path(), 8, "cuda"), "portable")
+    with pytest.raises(ConfigError, match=r"task 'mine': arithmetic 'exact' is unknown; use native or portable"):
+        declared(TaskContext(Path(), 8), "exact")
 
 
 class Listed(Augmented):
