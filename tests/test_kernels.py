@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 import shutil
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from btard.node import build, kernels
+from btard.node.aggregation import median
 from btard.node.aggregation.centered_clip import fixed_point
+from btard.node.aggregation.clip_solver import plain_steps
 from btard.node.aggregation.gram import gram_about_median, gram_by_torch, gram_rounding
 from btard.node.aggregation.order import comparators
 from btard.node.aggregation.rows import combine, combine_float32, to_float32
@@ -74,6 +77,46 @@ def test_a_gram_matrix_is_torchs(rows: int, columns: int) -> None:
     norms_N = expected_NN.diagonal().clamp(min=1e-30).sqrt()
     assert ((ours_NN - expected_NN).abs() <= 2 * gram_rounding(rows, columns) * torch.outer(norms_N, norms_N)).all()
     assert torch.equal(ours_NN, ours_NN.T)
+
+
+def matrices(rows: int, columns: int, radius: float) -> tuple[Tensor, Tensor, float, float]:
+    """Rows of which a third are far out, their Gram matrix, a radius and a goal."""
+    inputs_NP = vectors(rows, columns)
+    inputs_NP[: rows // 3] *= 1000.0
+    gram_NN = gram_by_torch(inputs_NP)
+    radius *= float(gram_NN.diagonal().sqrt().median()) + 1e-9
+    return inputs_NP, gram_NN, radius, 5e-7 * rows * radius
+
+
+@needs_compiler
+@pytest.mark.parametrize("radius", [1e-3, 0.9, 1.1, 30.0, 1e200])
+@pytest.mark.parametrize("columns", [1, 2, 40])
+@pytest.mark.parametrize("rows", [1, 2, 6, 13, 64])
+def test_steps_of_centered_clip_have_the_bits_of_torch(rows: int, columns: int, radius: float) -> None:
+    _, gram_NN, radius, goal = matrices(rows, columns, radius)
+    for end, steps in ((goal, 8), (0.0, 5), (goal, 1)):
+        compiled, expected = (each(gram_NN, radius, end, 1e-12, steps) for each in (kernels.clipped, plain_steps))
+        assert compiled is not None
+        assert compiled[0].numpy().tobytes() == expected[0].numpy().tobytes()
+        assert compiled[1:] == expected[1:]
+
+
+@needs_compiler
+@pytest.mark.parametrize(("rows", "radius"), [(1, 0.5), (5, 0.7), (6, 1.1), (64, 0.9)])
+def test_steps_of_centered_clip_are_those_of_its_definition(rows: int, radius: float) -> None:
+    inputs_NP, gram_NN, radius, goal = matrices(rows, 40, radius)
+    found = kernels.clipped(gram_NN, radius, goal, 0.0, 8)
+    assert found is not None
+    coefficients_N, taken, residual, _ = found
+    centred_NP = (inputs_NP.double() - median(inputs_NP).double()).numpy()
+    value_P = np.zeros(40)
+    for _ in range(taken + 1):
+        weights_N = radius / np.maximum(np.linalg.norm(centred_NP - value_P, axis=1), radius)
+        left = float(np.linalg.norm(weights_N @ (centred_NP - value_P)))
+        reached_P, value_P = value_P, weights_N @ centred_NP / weights_N.sum()
+    np.testing.assert_allclose(coefficients_N.numpy() @ centred_NP, reached_P, rtol=0, atol=1e-9 * radius)
+    assert left <= residual * (1 + 1e-9) + 1e-9 * radius
+    assert residual <= goal or taken == 8
 
 
 @needs_compiler

@@ -10,9 +10,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from btard.node import kernels
 from btard.node.aggregation.residual import clip_weights
 
 # Plain steps converge in 3 to 8 iterations on gradients; where they have not by then, Newton steps join in.
@@ -66,18 +68,44 @@ def solve(gram_NN: Tensor, radius: float, eps: float, rounding: float) -> Soluti
     Source: PROTOCOL section 8; the descent step is the majorisation of Weiszfeld's algorithm.
     """
     goal = _RESIDUAL_SHARE * len(gram_NN) * eps * radius
-    problem = _Problem(gram_NN, gram_NN.diagonal().clamp(min=0).sqrt(), radius, rounding)
+    taken = kernels.clipped(gram_NN, radius, goal, rounding, _PLAIN_STEPS)
+    coefficients_N, iterations, residual, hidden = taken or plain_steps(gram_NN, radius, goal, rounding, _PLAIN_STEPS)
+    if residual > goal:
+        problem = _Problem.of(gram_NN, radius, rounding)
+        point = problem.at(coefficients_N)
+        while point.residual > goal and iterations < _STEPS_LIMIT:
+            point = problem.best_step(point, problem.at(_normalised(point.weights_N)))
+            iterations += 1
+            if iterations % _PATIENCE == 0 and problem.hidden(point) > _ROUNDING_SHARE * eps:
+                break
+        coefficients_N, residual, hidden = point.coefficients_N, point.residual, problem.hidden(point)
+    return Solution(coefficients_N, iterations, residual <= goal and hidden <= _ROUNDING_SHARE * eps)
+
+
+def plain_steps(
+    gram_NN: Tensor, radius: float, goal: float, rounding: float, steps: int
+) -> tuple[Tensor, int, float, float]:
+    """Plain steps alone: what runs where there is no compiled kernel, and the oracle of the one there is.
+
+    Sums run from the first row to the last, each product and each sum rounded on its own, so that both have the same
+    bits.
+
+    Args:
+        gram_NN, radius, rounding: as in `solve`.
+        goal: where to end, a bound on the residual's norm.
+        steps: where to end at the latest.
+
+    Returns:
+        Coefficients (float64 `[N]`), steps taken, the residual that they leave, and how much rounding may hide of it.
+    """
+    problem = _Problem.of(gram_NN, radius, rounding)
     # The centre is not in the rows' affine span: its weights are those of the plain distances to it.
     point = problem.at(_normalised(clip_weights(problem.norms_N, radius)))
     iterations = 1
-    while point.residual > goal and iterations < _STEPS_LIMIT:
-        plain = problem.at(_normalised(point.weights_N))
-        point = plain if iterations < _PLAIN_STEPS else problem.best_step(point, plain)
+    while point.residual > goal and iterations < steps:
+        point = problem.at(_normalised(point.weights_N))
         iterations += 1
-        if iterations % _PATIENCE == 0 and problem.hidden(point) > _ROUNDING_SHARE * eps:
-            break
-    certain = point.residual <= goal and problem.hidden(point) <= _ROUNDING_SHARE * eps
-    return Solution(point.coefficients_N, iterations, certain)
+    return point.coefficients_N, iterations, point.residual, problem.hidden(point)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,18 +117,24 @@ class _Problem:
     radius: float
     rounding: float
 
+    @classmethod
+    def of(cls, gram_NN: Tensor, radius: float, rounding: float) -> _Problem:
+        """With the rows' distances to the centre."""
+        return cls(gram_NN, _roots(gram_NN.diagonal()), radius, rounding)
+
     def at(self, coefficients_N: Tensor) -> _Point:
         """Evaluate a candidate whose coefficients sum to 1."""
-        image_N = self.gram_NN @ coefficients_N
-        squares_N = self.gram_NN.diagonal() - 2 * image_N + coefficients_N @ image_N
-        distances_N = squares_N.clamp(min=0).sqrt()
+        image_N = self._image(coefficients_N)
+        squares_N = self.gram_NN.diagonal() - 2 * image_N + _total(coefficients_N * image_N)
+        distances_N = _roots(squares_N)
         weights_N = clip_weights(distances_N, self.radius)
         # sum_i w_i (x_i - v) = sum_i b_i (x_i - v) = sum_i b_i (x_i - c) with b = w - (sum w) a, which sums to 0.
         # Two bounds on its norm: b^T G b with its rounding, and the triangle inequality, which has none.
-        excess_N = weights_N - weights_N.sum() * coefficients_N
-        quadratic = max(float(excess_N @ (self.gram_NN @ excess_N)), 0.0)
-        quadratic += self.rounding * float(excess_N.abs() @ self.norms_N) ** 2
-        residual = min(math.sqrt(quadratic), float(excess_N.abs() @ distances_N))
+        excess_N = weights_N - _total(weights_N) * coefficients_N
+        quadratic = max(float(_total(excess_N * self._image(excess_N))), 0.0)
+        spread = float(_total(excess_N.abs() * self.norms_N))
+        root = math.sqrt(quadratic + self.rounding * (spread * spread))
+        residual = min(root, float(_total(excess_N.abs() * distances_N)))
         return _Point(coefficients_N, distances_N, weights_N, residual)
 
     def best_step(self, point: _Point, plain: _Point) -> _Point:
@@ -135,12 +169,16 @@ class _Problem:
 
     def hidden(self, point: _Point) -> float:
         """Mean residual, in radii, that rounding in the Gram matrix may hide through the weights of clipped rows."""
-        reach_N = self.norms_N + point.coefficients_N.abs() @ self.norms_N
+        reach_N = self.norms_N + _total(point.coefficients_N.abs() * self.norms_N)
         errors_N = self.rounding * reach_N.square()
         squares_N = point.distances_N.square()
         square = self.radius * self.radius  # infinite for the largest radii, where a power would raise
         touched_N = torch.where(squares_N + errors_N > square, errors_N / squares_N.clamp(min=square), 0.0)
-        return float(touched_N.mean())
+        return float(_total(touched_N)) / len(touched_N)
+
+    def _image(self, vector_N: Tensor) -> Tensor:
+        """`G^T b`, which is `G b`."""
+        return _total(vector_N[:, None] * self.gram_NN)
 
     def _newton(self, point: _Point) -> Tensor:
         """Newton step of `w(a) - (sum w) a = 0`; zero where its matrix is singular (the objective is flat there)."""
@@ -155,8 +193,18 @@ class _Problem:
         return step_N - step_N.sum() / count if bool(torch.isfinite(step_N).all()) else torch.zeros_like(step_N)
 
 
+def _total(terms_N: Tensor) -> Tensor:
+    """Sum over the rows in their order; a library's own sums have no stated one."""
+    return terms_N.cumsum(0)[-1]
+
+
+def _roots(squares_N: Tensor) -> Tensor:
+    """Square roots, rounded to the nearest; torch's are those of a library that errs in the last bit."""
+    return torch.from_numpy(np.sqrt(squares_N.clamp(min=0).numpy()))
+
+
 def _normalised(weights_N: Tensor) -> Tensor:
-    return weights_N / weights_N.sum()
+    return weights_N / _total(weights_N)
 
 
 def _huber(distances_N: Tensor, radius: float) -> Tensor:

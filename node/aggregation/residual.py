@@ -39,7 +39,8 @@ def clip_weights(distances_N: Tensor, radius: float) -> Tensor:
     """
     if math.isinf(radius):
         return torch.ones_like(distances_N)
-    return radius / distances_N.clamp(min=radius)
+    # Torch divides a number by a tensor in two roundings, and 49 / 49 is not 1 then.
+    return torch.full_like(distances_N, radius) / distances_N.clamp(min=radius)
 
 
 def residual(inputs_NP: Tensor, value_P: Tensor, radius: float) -> tuple[float, list[float]]:

@@ -35,6 +35,9 @@ def _declared(found: ctypes.CDLL) -> ctypes.CDLL:
     for function in (found.btard_checksum, found.btard_gram, found.btard_combine, found.btard_update):
         function.restype = None
     found.btard_squares.argtypes, found.btard_squares.restype = (address, size), ctypes.c_double
+    real = ctypes.c_double
+    found.btard_clip.argtypes = (address, size, real, real, real, size, address, address, address)
+    found.btard_clip.restype = size
     return found
 
 
@@ -90,6 +93,23 @@ def combined(inputs_NP: Tensor | Sequence[Tensor], coefficients_N: Tensor, scale
     coefficients_N = coefficients_N.contiguous()
     found.btard_combine(_addresses(rows_N), rows, columns, coefficients_N.data_ptr(), scale, value_P.data_ptr())
     return value_P
+
+
+def clipped(
+    gram_NN: Tensor, radius: float, goal: float, rounding: float, steps: int
+) -> tuple[Tensor, int, float, float] | None:
+    """Plain steps of CenteredClip, to the bit `btard.node.aggregation.clip_solver.plain_steps`; the same arguments."""
+    found = library()
+    if found is None:
+        return None
+    count = len(gram_NN)
+    gram_NN = gram_NN.contiguous()
+    scratch, coefficients_N = torch.empty(4 * count, dtype=torch.float64), torch.empty(count, dtype=torch.float64)
+    result = (ctypes.c_double * 2)()
+    taken = found.btard_clip(
+        gram_NN.data_ptr(), count, radius, goal, rounding, steps, scratch.data_ptr(), coefficients_N.data_ptr(), result
+    )
+    return coefficients_N, taken, result[0], result[1]
 
 
 def updated(

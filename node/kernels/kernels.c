@@ -4,6 +4,7 @@
  * Products are rounded before they are added (-ffp-contract=off) and sums have one stated order, so that btard_checksum
  * and btard_update give the bits of their torch versions on every machine.
  */
+#include <math.h>
 #include <stddef.h>
 #include <string.h>
 
@@ -142,6 +143,69 @@ CLONES void btard_combine(const float *const *rows, size_t count, size_t columns
         }
         for (size_t column = 0; column < width; column++) result[start + column] = (float)(scale * sums[column]) + 0.0f;
     }
+}
+
+/* The point of coefficients a that sum to 1, as node/aggregation/clip_solver.py has it: distances and weights of the rows;
+ * returns the bound on the residual's norm. Sums run from the first row to the last. image: `count` doubles. */
+static inline __attribute__((always_inline)) double clip_point(
+    const double *gram, size_t count, double radius, double rounding, const double *norms, const double *a,
+    double *distances, double *weights, double *image) {
+    double within = 0, total = 0, quadratic = 0, spread = 0, reach = 0;
+    memset(image, 0, count * sizeof(double));
+    for (size_t j = 0; j < count; j++)
+        for (size_t i = 0; i < count; i++) image[i] += a[j] * gram[j * count + i];
+    for (size_t i = 0; i < count; i++) within += a[i] * image[i];
+    for (size_t i = 0; i < count; i++) {
+        double square = gram[i * count + i] - 2 * image[i] + within;
+        distances[i] = sqrt(square < 0 ? 0 : square);
+        weights[i] = radius / (distances[i] < radius ? radius : distances[i]);
+    }
+    for (size_t i = 0; i < count; i++) total += weights[i];
+    memset(image, 0, count * sizeof(double));
+    for (size_t j = 0; j < count; j++) {
+        double excess = weights[j] - total * a[j];
+        for (size_t i = 0; i < count; i++) image[i] += excess * gram[j * count + i];
+    }
+    for (size_t i = 0; i < count; i++) {
+        double excess = weights[i] - total * a[i];
+        quadratic += excess * image[i];
+        spread += fabs(excess) * norms[i];
+        reach += fabs(excess) * distances[i];
+    }
+    double root = sqrt((quadratic < 0 ? 0 : quadratic) + rounding * (spread * spread));
+    return reach < root ? reach : root;
+}
+
+static inline __attribute__((always_inline)) void normalise(const double *weights, size_t count, double *a) {
+    double total = 0;
+    for (size_t i = 0; i < count; i++) total += weights[i];
+    for (size_t i = 0; i < count; i++) a[i] = weights[i] / total;
+}
+
+/* Up to `steps` plain steps of CenteredClip's solver, to the bit as node/aggregation/clip_solver.py has them, until the
+ * residual is at most `goal`: coefficients a and, in out, the residual and what rounding may hide of it; returns the
+ * steps. scratch: 4 * count doubles. */
+CLONES size_t btard_clip(const double *gram, size_t count, double radius, double goal, double rounding, size_t steps,
+                         double *scratch, double *a, double *out) {
+    double *norms = scratch, *distances = norms + count, *weights = distances + count, *image = weights + count;
+    for (size_t i = 0; i < count; i++) {
+        double square = gram[i * count + i];
+        norms[i] = sqrt(square < 0 ? 0 : square);
+        weights[i] = radius / (norms[i] < radius ? radius : norms[i]);
+    }
+    size_t taken = 0;
+    do {
+        normalise(weights, count, a);
+        out[0] = clip_point(gram, count, radius, rounding, norms, a, distances, weights, image);
+    } while (++taken < steps && out[0] > goal);
+    double centre = 0, hidden = 0, least_square = radius * radius;
+    for (size_t i = 0; i < count; i++) centre += fabs(a[i]) * norms[i];
+    for (size_t i = 0; i < count; i++) {
+        double reach = norms[i] + centre, error = rounding * (reach * reach), square = distances[i] * distances[i];
+        hidden += square + error > least_square ? error / (square < least_square ? least_square : square) : 0;
+    }
+    out[1] = hidden / (double)count;
+    return taken;
 }
 
 /* Nesterov: u' = momentum u + g, x' = x - rate (g + momentum u'), each product and sum rounded on its own. */

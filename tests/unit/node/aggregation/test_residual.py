@@ -28,6 +28,7 @@ def test_worked_numbers(rows, value, radius, expected):
 def test_weights_are_exactly_one_within_the_radius():
     weights_N = clip_weights(torch.tensor([0.0, 2.0, 5.0, 10.0], dtype=torch.float64), 5.0)
     assert weights_N.tolist() == [1.0, 1.0, 1.0, 0.5]
+    assert clip_weights(torch.tensor([49.0], dtype=torch.float64), 49.0).tolist() == [1.0], "whose reciprocal rounds"
 
 
 def test_distances_keep_float64_digits_beside_a_large_offset():
