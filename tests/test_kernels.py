@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import shutil
+import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,12 +19,14 @@ from btard.node.aggregation.clip_solver import plain_steps
 from btard.node.aggregation.gram import gram_about_median, gram_by_torch, gram_rounding
 from btard.node.aggregation.order import comparators
 from btard.node.aggregation.rows import combine, combine_float32, to_float32
+from btard.node.kernels import building
 from btard.node.protocol.attempt.verification import squares, sums
 from btard.node.protocol.rule import Aggregated
 from btard.node.training.optimisers.sgd import NesterovSgd
 from btard.node.training.schedules import LearningRate
 
 needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler here: the torch versions run")
+REORDERED = ("-fassociative-math", "-fno-signed-zeros", "-fno-trapping-math")  # -ffast-math would change this process
 SIZES = (0, 1, 7, 255, 256, 257, 8191, 8192, 8193, 70_001)
 
 
@@ -33,6 +37,24 @@ def vectors(count: int, size: int, scale: float = 1.0) -> Tensor:
 @needs_compiler
 def test_where_a_compiler_is_there_are_kernels() -> None:
     assert kernels.library() is not None
+
+
+@needs_compiler
+def test_a_library_that_reorders_sums_is_left_out_with_one_warning(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(building, "FLAGS", (*building.FLAGS, *REORDERED))
+    monkeypatch.setattr(building, "BUILT", tmp_path)
+    building.build(building.compiler(), tmp_path, building.PASSES)
+    kernels.library.cache_clear()
+    try:
+        with pytest.warns(RuntimeWarning, match="other bits than they should, so torch's passes take their place"):
+            assert kernels.library() is None
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert kernels.gram(vectors(3, 10), comparators(3)) is None
+    finally:
+        kernels.library.cache_clear()
 
 
 @needs_compiler
@@ -77,6 +99,25 @@ def test_a_gram_matrix_is_torchs(rows: int, columns: int) -> None:
     norms_N = expected_NN.diagonal().clamp(min=1e-30).sqrt()
     assert ((ours_NN - expected_NN).abs() <= 2 * gram_rounding(rows, columns) * torch.outer(norms_N, norms_N)).all()
     assert torch.equal(ours_NN, ours_NN.T)
+
+
+@needs_compiler
+@pytest.mark.parametrize("columns", [1, 7, 128, 1000, 32_769, 70_000])
+@pytest.mark.parametrize("rows", [1, 2, 3, 4, 5, 6, 7, 13])
+def test_a_gram_matrix_has_the_bits_of_its_stated_order(rows: int, columns: int) -> None:
+    """Products in eight lanes, column k in lane k mod 8, anew each 32,768 columns; then lane after lane."""
+    inputs_NP = vectors(rows, columns).numpy()
+    middle_P = np.sort(inputs_NP, axis=0)[[(rows - 1) // 2, rows // 2]]
+    centred_NP = inputs_NP.astype(np.float64) - (middle_P[0] * np.float32(0.5) + middle_P[1] * np.float32(0.5))
+    padded_NP = np.pad(centred_NP, ((0, 0), (0, -columns % 32_768)))
+    expected_NN = np.zeros((rows, rows))
+    for chain_NP in np.split(padded_NP, padded_NP.shape[1] // 32_768, axis=1):
+        for i, j in np.ndindex(rows, rows):
+            for lane in np.cumsum((chain_NP[i] * chain_NP[j]).reshape(-1, 8), axis=0)[-1]:
+                expected_NN[i, j] += lane
+    found_NN = kernels.gram(torch.from_numpy(inputs_NP), comparators(rows))
+    assert found_NN is not None
+    assert found_NN.numpy().tobytes() == expected_NN.tobytes()
 
 
 def matrices(rows: int, columns: int, radius: float) -> tuple[Tensor, Tensor, float, float]:

@@ -1,12 +1,13 @@
 """Compiled passes over whole vectors, where a C compiler is; every caller has a torch version that takes their place.
 
-They change no result that peers compare: checksums and updates have the same bits either way. All tensors are
-contiguous, on the CPU; a function returns None where there is no library.
+They change no result that peers compare: checksums, updates and the solver's steps have the same bits either way. All
+tensors are contiguous, on the CPU; a function returns None where there is no library.
 """
 
 from __future__ import annotations
 
 import ctypes
+import warnings
 from collections.abc import Sequence
 from functools import cache
 
@@ -16,14 +17,28 @@ from torch import Tensor
 from btard.node.kernels.building import PASSES, compiled
 from btard.node.kernels.memory import POOL
 
-_WIDTH = 256
+_WIDTH = 128
+
+ANSWER = 0x206C74E30334B325
+"""What `btard_answer` gives wherever the order of sums and the rounding were kept to."""
 
 
 @cache
 def library() -> ctypes.CDLL | None:
-    """The compiled kernels, built on first use or before; None where they cannot be built."""
+    """The compiled kernels, built on first use or before; None where they cannot be built, or give other bits."""
     found = compiled(PASSES)
-    return _declared(found) if found is not None else None
+    if found is None:
+        return None
+    found.btard_answer.argtypes, found.btard_answer.restype = (), ctypes.c_uint64
+    if found.btard_answer() != ANSWER:
+        warnings.warn(
+            "compiled kernels give other bits than they should, so torch's passes take their place; is `cc` one that "
+            "reorders or fuses floating-point operations?",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return None
+    return _declared(found)
 
 
 def _declared(found: ctypes.CDLL) -> ctypes.CDLL:
@@ -70,15 +85,14 @@ def gram(inputs_NP: Tensor | Sequence[Tensor], network: tuple[tuple[int, int], .
         return None
     rows_N = _contiguous(inputs_NP)
     rows, columns = len(rows_N), rows_N[0].numel()
-    even = rows + rows % 2
-    scratch = torch.empty(even * _WIDTH + 8 * even * even + rows * _WIDTH // 2 + 1, dtype=torch.float64)
-    gram_NN = torch.empty(even, even, dtype=torch.float64)
+    scratch = torch.empty(rows * _WIDTH + 8 * rows * rows + rows * _WIDTH // 2, dtype=torch.float64)
+    gram_NN = torch.empty(rows, rows, dtype=torch.float64)
     wires = [wire for comparator in network for wire in comparator]
     found.btard_gram(
         _addresses(rows_N), rows, columns, (ctypes.c_int * len(wires))(*wires), len(network), scratch.data_ptr(),
         gram_NN.data_ptr(),
     )  # fmt: skip
-    lower_NN = gram_NN[:rows, :rows].tril()
+    lower_NN = gram_NN.tril()
     return lower_NN + lower_NN.tril(-1).T
 
 

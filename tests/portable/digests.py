@@ -112,16 +112,16 @@ def recorded(batch: int, shape: transformer.Shape = SHAPE) -> bytes:
     return batch.to_bytes(8, "little") + images + sizes + texts
 
 
-def computed(place: Place, given: bytes, directory: Path) -> tuple[int, bytes]:
-    """(width of its vectors, everything that the driver computes there).
+def computed(place: Place, given: bytes, directory: Path, driver: Path = DRIVER) -> tuple[int, bytes]:
+    """(width of its vectors, everything that a driver computes there).
 
     Raises:
         subprocess.CalledProcessError: the compiler or the driver failed.
     """
-    program = directory / "-".join(["driver", *(Path(each).name for each in place.compiler)])
+    program = directory / "-".join([driver.stem, *(Path(each).name for each in place.compiler)])
     if not program.exists():
         flags = [*building.FLAGS, "-static", "-w", f"-I{building.FOLDER}", *place.compiler[1:]]
-        subprocess.run([place.compiler[0], *flags, str(DRIVER), "-o", str(program), "-lm"], check=True)
+        subprocess.run([place.compiler[0], *flags, str(driver), "-o", str(program), "-lm"], check=True)
     words = [str(place.width)] if place.width is not None else []
     done = subprocess.run([*place.emulator, str(program), *words], input=given, capture_output=True, check=True)
     # qemu warns there of features that it does not emulate; the driver's word is the last.
