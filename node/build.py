@@ -23,7 +23,7 @@ from btard.node.protocol.api.events import BulkKey, ComputeGradient, GradientRea
 from btard.node.protocol.attempt.verification import Arithmetic, squares, sums
 from btard.node.protocol.peer import Peer
 from btard.node.protocol.rule import Rule
-from btard.node.protocol.settings import Optimiser, Settings, Tools, Verify
+from btard.node.protocol.settings import Decode, Optimiser, Settings, Tools, Verify
 from btard.node.protocol.wire.encoding import decode_body, encode_body, endorsement_bytes, signing_bytes
 from btard.node.protocol.wire.messages import Body, Endorsed, Signed
 from btard.node.storage.checkpointer import Checkpointer
@@ -244,7 +244,7 @@ def fingerprint_of(run: RunConfig, task: Task) -> bytes:
 
 def build_node(
     config: NodeConfig, secrets: Secrets, task: Task, fingerprint: bytes, check: Verify = verify,
-    compute: Compute | None = None, checkpointer: Checkpointer | None = None,
+    compute: Compute | None = None, checkpointer: Checkpointer | None = None, decode: Decode = decode_body,
 ) -> Node:  # fmt: skip
     """Wire one node.
 
@@ -255,13 +255,14 @@ def build_node(
         check: the signature check; a simulator shares one that remembers.
         compute: an attacker's means to recompute gradients; None: `task.gradient`.
         checkpointer: where the node notes what it needs after a crash; None: nowhere.
+        decode: reads message bodies; a simulator shares one that remembers.
 
     Raises:
         ConfigError: an unknown attack, rule or parameter.
     """
     run, me = config.run, config.node
     settings = settings_of(config.run_id, run, config.members, task.dimension, fingerprint)
-    tools = tools_of(run, task, check)
+    tools = replace(tools_of(run, task, check), decode=decode)
     settings = replace(settings, optimiser_entries=tools.optimiser.initial_state(task.dimension).numel())
     gradient = compute or task.gradient
     if config.role is not None:

@@ -1,12 +1,15 @@
-"""What the nodes of one process compute once for all of them: signature checks and gradients are pure functions."""
+"""What the nodes of one process compute once for all of them: signature checks, the reading of messages and gradients
+are pure functions."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
 from btard.node.build import Compute
-from btard.node.protocol.settings import Verify
+from btard.node.protocol.settings import Decode, Verify
 from btard.node.protocol.state.state import parameters_digest
+from btard.node.protocol.wire.encoding import decode_body
+from btard.node.protocol.wire.messages import Body
 from btard.node.training.task import BatchTransform, Task
 
 
@@ -23,6 +26,20 @@ def remembering(verify: Verify) -> Verify:
         return known[key]
 
     return check
+
+
+def remembering_bodies() -> Decode:
+    """`decode_body` that remembers its last results: what n nodes keep of one message is one object, not n."""
+    known: dict[bytes, Body] = {}
+
+    def decode(data: bytes) -> Body:
+        if data not in known:
+            if len(known) > 4096:
+                known.clear()
+            known[data] = decode_body(data)
+        return known[data]
+
+    return decode
 
 
 def remembering_gradients(task: Task, keep: int = 64) -> Compute:

@@ -21,7 +21,13 @@ from btard.node.config import NodeConfig
 from btard.node.crypto import keys
 from btard.node.crypto.signing import verify
 from btard.node.drivers.scheduler import ScheduledEvent, Scheduler
-from btard.node.drivers.simulator import Simulation, SimulationControl, remembering, remembering_gradients
+from btard.node.drivers.simulator import (
+    Simulation,
+    SimulationControl,
+    remembering,
+    remembering_bodies,
+    remembering_gradients,
+)
 from btard.node.errors import BtardError
 from btard.node.netem import link_observer
 from btard.node.netem.conditions import Conditions
@@ -127,7 +133,7 @@ class _NodeFactory:
         self, configs: Mapping[int, NodeConfig], journals: Mapping[int, Journal], task: Task, fingerprint: bytes
     ) -> None:
         self._configs, self._journals, self._task, self._fingerprint = configs, journals, task, fingerprint
-        self._check = remembering(verify)
+        self._check, self._decode = remembering(verify), remembering_bodies()
         self.compute = remembering_gradients(task)
         self._keepers: dict[int, Checkpointer] = {}
 
@@ -139,7 +145,9 @@ class _NodeFactory:
         recovery = recover(config, self._fingerprint, self._journals[node])
         checkpointer = recovery.checkpointer if recovery is not None else None
         secrets = keys.load(Path(config.secrets_file))
-        made = build_node(config, secrets, self._task, self._fingerprint, self._check, self.compute, checkpointer)
+        made = build_node(
+            config, secrets, self._task, self._fingerprint, self._check, self.compute, checkpointer, self._decode
+        )
         if recovery is None:
             return made, ()
         self._keepers[node] = recovery.checkpointer

@@ -8,13 +8,14 @@ from __future__ import annotations
 import heapq
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from btard.node.build import Compute, Node, build_node, fingerprint_of
 from btard.node.config import NodeConfig, Role, RunConfig
 from btard.node.crypto.keys import generate
 from btard.node.crypto.signing import verify
 from btard.node.drivers.shared_cache import remembering as remembering
+from btard.node.drivers.shared_cache import remembering_bodies as remembering_bodies
 from btard.node.drivers.shared_cache import remembering_gradients as remembering_gradients
 from btard.node.drivers.simulation_control import Observed as Observed
 from btard.node.drivers.simulation_control import SimulationControl as SimulationControl
@@ -57,12 +58,13 @@ _HEALED = "links"
 """Name of the simulator's own timer, at which a window of the network's conditions opens or closes."""
 
 
-@dataclass(order=True, slots=True)
-class _Event:
+class _Event(NamedTuple):
+    """A tuple, which the queue compares without a call: no two have the same time and sequence."""
+
     time_s: float
     sequence: int
-    node: int = field(compare=False)
-    input: Input = field(compare=False)
+    node: int
+    input: Input
 
 
 class Simulation:
@@ -146,8 +148,8 @@ class Simulation:
     def _unpark(self, node: int) -> None:
         """A paused node goes on: what came meanwhile is heard before any deadline, as by a real driver."""
         for event in self._parked.pop(node, ()):
-            event.time_s = self.now_s + (_AFTERWARDS_S if isinstance(event.input, DeadlinePassed) else 0.0)
-            heapq.heappush(self._queue, event)
+            time_s = self.now_s + (_AFTERWARDS_S if isinstance(event.input, DeadlinePassed) else 0.0)
+            heapq.heappush(self._queue, event._replace(time_s=time_s))
 
     def step(self, node: int) -> int:
         """The step that a node has entered last."""
@@ -187,7 +189,8 @@ class Simulation:
 
     def _push(self, after_s: float, node: int, event: Input) -> int:
         self._sequence += 1
-        heapq.heappush(self._queue, _Event(self.now_s + after_s, self._sequence, node, event))
+        if node not in self._stopped:  # n^3 messages pass the last certificate on, to peers most of which have it
+            heapq.heappush(self._queue, _Event(self.now_s + after_s, self._sequence, node, event))
         return self._sequence
 
     def _feed(self, node: int, event: Input) -> Iterator[Observed]:
@@ -295,10 +298,10 @@ def cluster(
     """
     members, secrets = generate(protocol_seed, run.peers)
     check, print_ = remembering(verify), fingerprint_of(run, task)
-    compute = remembering_gradients(task)
+    compute, decode = remembering_gradients(task), remembering_bodies()
     nodes = {}
     for member, secret in zip(members, secrets, strict=True):
         role = (roles or {}).get(member.id)
         config = NodeConfig(run_id, member.id, run, members, "", "", "", role=role)
-        nodes[member.id] = build_node(config, secret, task, print_, check, compute)
+        nodes[member.id] = build_node(config, secret, task, print_, check, compute, decode=decode)
     return Simulation(nodes, Network(links or LinkModel(), conditions), compute)

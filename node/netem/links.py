@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from blake3 import blake3
@@ -11,6 +11,7 @@ from blake3 import blake3
 from btard.node.errors import ConfigError
 
 _UNIT = 2.0**-53
+_NO_DRAWS = (0.0,) * 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,11 @@ class Link:
         """What delay and jitter come to on average."""
         return self.delay_s + self.jitter_s / 2
 
+    @property
+    def certain(self) -> bool:
+        """True if no draw decides what becomes of a message: every copy takes the same way."""
+        return self.jitter_s == self.loss == self.duplicate == 0
+
     def losses(self, lost: float) -> int:
         """How many transmissions in a row are lost, from a uniform draw in [0, 1): P(at least k) = loss^k."""
         most = self.transmissions
@@ -130,14 +136,14 @@ class LinkModel(Link):
 
     def cross(self, link: Link, message: tuple[int, int, int], size_bytes: int) -> Crossing:
         """What becomes of a message (sender, receiver, sequence) on a link, by the draws that belong to it."""
-        draws = self._uniform(*message)
+        draws = _NO_DRAWS if link.certain else self._uniform(*message)
         copies, lost = [link.passage(size_bytes, draws[0], draws[1])], link.losses(draws[0])
         if draws[2] < link.duplicate:
             copies.append(link.passage(size_bytes, draws[3], draws[4]))
             lost += link.losses(draws[3])
         return Crossing([copy for copy in copies if copy is not None], lost)
 
-    def _uniform(self, *message: int) -> list[float]:
+    def _uniform(self, *message: int) -> Sequence[float]:
         """Five numbers in [0, 1) that belong to one message."""
         name = b"".join(number.to_bytes(16, "little", signed=True) for number in (self.seed, *message))
         stream = blake3(name, derive_key_context="btard 1 links").digest(length=40)

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from btard.node.protocol.attempt.verification import Arithmetic
 from btard.node.protocol.rule import Rule
+from btard.node.protocol.wire.encoding import decode_body
+from btard.node.protocol.wire.messages import Body
 
 CROSS_PLATFORM_TOLERANCE = 1e-9
 """Relative tolerance of s and norm between machines whose float64 sums round differently."""
@@ -90,6 +92,9 @@ class Optimiser(Protocol):
 Verify = Callable[[bytes, bytes, bytes], bool]
 """(public key, message, signature) -> valid; strict, never raises on a peer's bytes."""
 
+Decode = Callable[[bytes], Body]
+"""Canonical bytes -> the message body; raises WireError on all others."""
+
 
 def _unexplained(_here: bytes, _there: bytes) -> str:
     return ""
@@ -97,11 +102,12 @@ def _unexplained(_here: bytes, _there: bytes) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """Functions given to a Peer: the aggregation rule, the update, the signature check, the passes over vectors, and
-    what differs between two fingerprints, in words."""
+    """Functions given to a Peer: the aggregation rule, the update, the signature check, the passes over vectors,
+    what differs between two fingerprints, in words, and the reading of a message body."""
 
     rule: Rule
     optimiser: Optimiser
     verify: Verify
     arithmetic: Arithmetic = field(default_factory=Arithmetic)
     explained: Callable[[bytes, bytes], str] = _unexplained
+    decode: Decode = decode_body

@@ -57,7 +57,8 @@ class Admission:
             held = round_ is not None and round_.attempt.transcript.knows(slot.phase, slot.sender, signed.body)
             return "duplicate" if held else None
 
-        body = open_signed(signed, self._keys, self._tools.verify, run=self._settings.run, rule=refused)
+        tools, run = self._tools, self._settings.run
+        body = open_signed(signed, self._keys, tools.verify, run=run, rule=refused, decode=tools.decode)
         if isinstance(body, str):
             return body
         assert isinstance(place, Place)

@@ -13,7 +13,7 @@ from typing import TypeAlias, TypeVar, overload
 
 from btard.node.errors import WireError
 from btard.node.protocol.roster import Roster
-from btard.node.protocol.settings import Verify
+from btard.node.protocol.settings import Decode, Verify
 from btard.node.protocol.wire.encoding import decode_body, signing_bytes
 from btard.node.protocol.wire.messages import Body, Close, Message, Outcome, Removal, Signed, View, Void
 from btard.node.protocol.wire.size_limits import body_bytes, view_bytes, view_messages
@@ -41,7 +41,7 @@ _SENTENCES = {
 def open_signed(
     signed: Signed, keys: tuple[bytes, ...], verify: Verify, *, run: bytes, kind: type[M],
     where: Where | None = None, senders: Container[int] | None = None,
-    rule: Callable[[Body], str | None] | None = None,
+    rule: Callable[[Body], str | None] | None = None, decode: Decode = decode_body,
 ) -> M | str: ...  # fmt: skip
 
 
@@ -49,14 +49,14 @@ def open_signed(
 def open_signed(
     signed: Signed, keys: tuple[bytes, ...], verify: Verify, *, run: bytes, kind: None = None,
     where: Where | None = None, senders: Container[int] | None = None,
-    rule: Callable[[Body], str | None] | None = None,
+    rule: Callable[[Body], str | None] | None = None, decode: Decode = decode_body,
 ) -> Body | str: ...  # fmt: skip
 
 
 def open_signed(
     signed: Signed, keys: tuple[bytes, ...], verify: Verify, *, run: bytes, kind: type[Message] | None = None,
     where: Where | None = None, senders: Container[int] | None = None,
-    rule: Callable[[Body], str | None] | None = None,
+    rule: Callable[[Body], str | None] | None = None, decode: Decode = decode_body,
 ) -> Message | str:  # fmt: skip
     """What a signed message says, once nothing is wrong with it; the signature, which costs most, comes last.
 
@@ -69,6 +69,7 @@ def open_signed(
         where: the attempt that it has to be of; None: the caller knows none, or looks for it by `rule`.
         senders: whose it may be; None: of anyone in the genesis roster.
         rule: what else the caller asks before the signature: why it refuses a body, None if it does not.
+        decode: reads the body; simulated peers share one that remembers.
 
     Returns:
         The body, or why it is refused: `oversized`, `malformed`, `unexpected` (another kind), `foreign_run`,
@@ -78,7 +79,7 @@ def open_signed(
     if len(signed.body) > view_bytes(peers):
         return "oversized"
     try:
-        body = decode_body(signed.body)
+        body = decode(signed.body)
     except WireError:
         return "malformed"
     slot = body.slot

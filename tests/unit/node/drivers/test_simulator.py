@@ -6,11 +6,13 @@ import pytest
 import torch
 
 from btard.node.config import Plugin, Role, RunConfig, Schedule
-from btard.node.drivers.simulator import Observed, Simulation, remembering, remembering_gradients
-from btard.node.errors import LocalProtocolError
+from btard.node.drivers.simulator import Observed, Simulation, remembering, remembering_bodies, remembering_gradients
+from btard.node.errors import LocalProtocolError, WireError
 from btard.node.netem.links import LinkModel
 from btard.node.protocol.api.notices import Committed, Finished
 from btard.node.protocol.state.state import parameters_digest
+from btard.node.protocol.wire.encoding import encode_body
+from btard.node.protocol.wire.messages import Agg, Phase, Slot
 from tests.simulation.stage import Stage, set_up
 
 RUN = RunConfig(peers=4, task=Plugin("quadratic", {"dimension": 9}), steps=4, batch_size=2)
@@ -88,6 +90,17 @@ def test_a_signature_check_remembers_right_and_wrong_answers() -> None:
     for number in range(5000):
         check(b"k", str(number).encode(), b"bad")
     assert not check(b"k", b"m", b"bad")
+
+
+def test_equal_bodies_are_read_once_and_what_is_none_is_refused_each_time() -> None:
+    decode = remembering_bodies()
+    agg = Agg(Slot(b"r" * 32, b"o" * 32, 3, 0, Phase.AGG, 1), (), b"d" * 32)
+    data = encode_body(agg)
+    assert decode(data) == agg
+    assert decode(bytes(bytearray(data))) is decode(data)
+    for _ in range(2):
+        with pytest.raises(WireError, match="a message body"):
+            decode(data + b"\x00")
 
 
 def test_remembered_gradients_are_the_tasks_own() -> None:

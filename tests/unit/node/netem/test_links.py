@@ -34,6 +34,11 @@ def test_another_seed_is_another_network() -> None:
     assert delays(LinkModel(jitter_s=1.0, seed=1)) != delays(LinkModel(jitter_s=1.0, seed=-1))
 
 
+@pytest.mark.parametrize("values", [{"jitter_s": 0.5}, {"loss": 0.5}, {"duplicate": 0.5}], ids=str)
+def test_one_probability_is_enough_to_draw(values: dict[str, float]) -> None:
+    assert len(set(map(tuple, delays(LinkModel(**values))))) > 1  # type: ignore[arg-type]
+
+
 def test_a_plain_link_only_delays() -> None:
     assert LinkModel(delay_s=0.25).deliveries(3, 4, 9, 10**6) == [0.25]
 
