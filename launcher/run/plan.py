@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import resource
 import shutil
 import socket
 from collections.abc import Mapping
@@ -35,6 +37,10 @@ _CHECKPOINTS = 5
 """Kept beside those of the window of undo: the newest, the steps before them, and one being written."""
 _CHECKPOINT_VECTORS = 3
 """Of the model's size, for each step beside the optimiser's state (docs/adr/0035-a-step-is-written-once.md)."""
+_DESCRIPTORS, _DESCRIPTORS_PER_PEER = 40, 6
+"""A worker's open files and sockets: 409 of 64 peers (docs/scale.md)."""
+_WORKER_BYTES, _VECTORS = 20_000_000, 4
+"""What a worker holds alone at least: without a model, and vectors of the model's size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,11 +265,13 @@ def device(choice: str) -> Device:
 
 
 def preflight(plan: Plan) -> None:
-    """Check the place: ports and disk.
+    """Check the place: ports, file descriptors, memory and disk.
 
     Raises:
-        BackendError: a port is in use, or the disk is too full for the run.
+        BackendError: a port is in use, or one of the others does not suffice for the run.
     """
+    if plan.experiment.backend == "local":
+        _check_processes(plan)
     for node, endpoint in enumerate(plan.listens):
         for address in (endpoint.control, endpoint.bulk):
             _check_port(address, node, plan.experiment.base_port)
@@ -275,6 +283,36 @@ def preflight(plan: Plan) -> None:
             f"the disk of {target} has {traffic.human(free)} free, the run needs {traffic.human(need)}; "
             "free some space, or use another --run-dir"
         )
+
+
+def _check_processes(plan: Plan) -> None:
+    """What so many workers need of one machine, by docs/scale.md; Linux says what there is.
+
+    Raises:
+        BackendError: it has less.
+    """
+    peers, instead = plan.run.peers, "use fewer --peers, or --backend simulated"
+    most, need = resource.getrlimit(resource.RLIMIT_NOFILE)[1], _DESCRIPTORS + _DESCRIPTORS_PER_PEER * peers
+    if resource.RLIM_INFINITY != most < need:
+        raise BackendError(
+            f"each of {peers} workers opens up to {need} files and sockets, and may open {most} (ulimit -Hn); raise "
+            f"that, {instead}"
+        )
+    free, need = available_bytes(), peers * (_WORKER_BYTES + traffic.FLOAT_BYTES * _VECTORS * (plan.dimension or 0))
+    if free is not None and free < need:
+        raise BackendError(
+            f"{peers} workers hold at least {traffic.human(need)} of memory, and {traffic.human(free)} are free; "
+            f"{instead}"
+        )
+
+
+def available_bytes() -> int | None:
+    """Memory that new processes can take without swapping, None where the system does not say."""
+    try:
+        found = re.search(r"^MemAvailable: +(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE)
+    except OSError:
+        return None
+    return 1024 * int(found[1]) if found else None
 
 
 def bytes_on_disk(plan: Plan) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,31 @@ def test_a_run_that_does_not_fit_on_the_disk(tmp_path: Path) -> None:
     with pytest.raises(BackendError, match=r"free, the run needs .* TB; free some space"):
         plan.preflight(made)
     assert not (tmp_path / "a").exists()
+
+
+def test_more_peers_than_this_system_has_descriptors_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked = Experiment(task="quadratic", device="cpu", peers=64, run_dir=str(tmp_path / "run"))
+    monkeypatch.setattr("resource.getrlimit", lambda which: (256, 400))
+    with pytest.raises(BackendError, match=r"64 workers opens up to 424 files .* may open 400 .* --backend simulated"):
+        plan.preflight(plan.make(asked))
+    for fits in (msgspec.structs.replace(asked, peers=60), msgspec.structs.replace(asked, backend="simulated")):
+        plan.preflight(plan.make(fits))
+
+
+def test_more_peers_than_this_machine_has_memory_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked = Experiment(task="quadratic:dimension=1000000", device="cpu", run_dir=str(tmp_path / "run"))
+    monkeypatch.setattr(plan, "available_bytes", lambda: 215_000_000)
+    with pytest.raises(BackendError, match=r"6 workers hold at least 216.0 MB of memory, and 215.0 MB are free; use"):
+        plan.preflight(plan.make(asked))
+    plan.preflight(plan.make(msgspec.structs.replace(asked, peers=5)))
+
+
+def test_the_memory_that_is_free_is_the_systems(monkeypatch: pytest.MonkeyPatch) -> None:
+    free, total = plan.available_bytes(), os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    assert free is not None
+    assert 1 << 20 < free < total
+    monkeypatch.setattr(Path, "read_text", lambda path: "Mem: none")
+    assert plan.available_bytes() is None
 
 
 def test_what_undo_keeps_on_the_disk_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
