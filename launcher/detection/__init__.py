@@ -2,7 +2,7 @@
 
 from btard.launcher.detection.law import Detection, Setting, detection_distribution, per_step_probability, time_to_last
 from btard.launcher.detection.markov import Waiting
-from btard.launcher.detection.variants import Buying, Lasted, bought_draws, reforming
+from btard.launcher.detection.variants import Buying, Lasted, bought_draws
 
 __all__ = [
     "Buying",
@@ -13,6 +13,5 @@ __all__ = [
     "bought_draws",
     "detection_distribution",
     "per_step_probability",
-    "reforming",
     "time_to_last",
 ]

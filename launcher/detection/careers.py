@@ -24,6 +24,8 @@ def career(
 ) -> tuple[int, tuple[tuple[int, int], ...]]:
     """How long the attackers of a run last that all lie in every step from `setting.start` on.
 
+    A conviction removes or reforms, as the setting says.
+
     Args:
         protocol_seed: of the run's keys.
         setting: the run.
@@ -35,9 +37,9 @@ def career(
     """
     seeds = [bytes.fromhex(each.randomness_seed) for each in keys.generate(protocol_seed, setting.peers)[1]]
     last = range(setting.peers - setting.byzantine, setting.peers)
-    byzantine = frozenset(last if attackers is None else attackers)
+    attacking = set(last if attackers is None else attackers)
     active = tuple(range(setting.peers))
-    drawn, before = Draw(), frozenset[int]()
+    drawn, before = Draw(), set[int]()
     bans: list[tuple[int, int]] = []
     undoing, undone = False, 0
     for step in count():
@@ -45,15 +47,17 @@ def career(
         validating = frozenset() if setting.everyone_contributes else {validator for validator, _ in pairs}
         contributors = () if undoing else tuple(peer for peer in active if peer not in validating)
         r = combine(step, 0, [share(seeds[peer], step, 0).x for peer in active])
-        caught = before.intersection(active)  # who was removed already is not convicted again
-        guilty = {target for validator, target in pairs if validator not in byzantine and target in caught}
+        caught = before & attacking  # who was convicted already is not convicted again
+        guilty = {target for validator, target in pairs if validator not in attacking and target in caught}
         bans += [(step, peer) for peer in sorted(guilty)]
-        active = tuple(peer for peer in active if peer not in guilty)
-        if not byzantine & set(active):
+        attacking -= guilty
+        if setting.on_ban == "remove":
+            active = tuple(peer for peer in active if peer not in guilty)
+        if not attacking:
             return step - setting.start + 1 - undone, tuple(bans)
         wanted = setting.pairs(len(active), setting.peers - len(active))
         drawn = draw(r, contributors, wanted, setting.validate_every)
-        before = byzantine & set(contributors) if step >= setting.start else frozenset()
+        before = attacking.intersection(contributors) if step >= setting.start else set()
         undoing = undo and bool(guilty)
         undone += undoing
     raise AssertionError("unreachable: count() does not end")

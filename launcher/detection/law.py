@@ -2,7 +2,7 @@
 
 The case: n peers, b of them Byzantine, m pairs wanted. From step `start` on, every active Byzantine peer contributes
 a false gradient whenever it contributes; as validator it never accuses an accomplice and never accuses an honest
-peer. A conviction removes its target (`--on-ban remove`).
+peer. A conviction removes its target (`--on-ban remove`) or reforms it (below).
 
 How the draw works. Let c(t) be the contributors of step t. After step t, r orders c(t) uniformly at random; with
 probability 1/k (`--validate-every k`) the first M of the order validate the next M in step t + 1, where M is
@@ -39,11 +39,16 @@ free and honest contributors, whence
 Where validators contribute too (`--validators-contribute`, the default for odd n), who serves changes nothing in a
 step's draw: V = W = 0 in every state, C = a, and the rest is as above.
 
+**Reform** (`--on-ban reform`). A convicted peer stays and is honest from the end of the next step on, so B counts the
+attackers that are not reformed yet, a = n throughout, and M never changes. Nobody has to be replaced. A doomed peer
+that is drawn serves as an honest validator, and as target it costs a pair, for it is not punished twice: it counts
+among the H for the draw, and with M places, all with an active target, the last four lines above are the whole law.
+
 Without doomed peers this is the plain formula of `per_step_probability`. A tagged attacker follows by
 exchangeability: given the transition, a free one serves next with probability W'/L, is doomed with Q'/L, else stays
 free; a serving one is free in the next step (it did not contribute, so it cannot be drawn); a doomed one is gone.
 
-Attackers that withhold a REVEAL when r would convict an accomplice, and `--on-ban reform`: variants.py beside this.
+Attackers that withhold a REVEAL when r would convict an accomplice, and come back: variants.py beside this.
 
 Source: Gorbunov et al. 2021, Algorithm 7 (validators); PROTOCOL sections 3 and 8. Derived for this implementation.
 """
@@ -74,6 +79,7 @@ class Setting:
         validate_every: k; a draw happens with probability 1/k.
         start: the first attacked step; before it the attackers behave and take their turns as validators.
         contribute: validators contribute too (`--validators-contribute`; auto: for odd n).
+        on_ban: what a conviction does to its target.
 
     Raises:
         ConfigError: a number that describes no run.
@@ -85,6 +91,7 @@ class Setting:
     validate_every: int = 1
     start: int = 0
     contribute: Contribute = "auto"
+    on_ban: Literal["remove", "reform"] = "remove"
 
     def __post_init__(self) -> None:
         """Refuse impossible numbers."""
@@ -109,7 +116,8 @@ class Detection:
     """How long attackers last, counted from the first attacked step.
 
     Args:
-        last_steps: protocol steps in which any attacker was active: the last ban falls in step `start + T - 1`.
+        last_steps: protocol steps in which any attacker was active, removed or reformed by none: the last ban falls in
+            step `start + T - 1`.
         last_attacked: those of them in which at least one attacker contributed.
         tagged_steps: protocol steps in which one given attacker was active.
         tagged_contributed: those of them in which it contributed; its convicted gradient is the last but one.
@@ -202,14 +210,15 @@ def _hypergeometric(population: int, marked: int, drawn: int) -> Iterator[tuple[
 
 def _pairs(setting: Setting, active_byzantine: int) -> int:
     """`allowed_pairs` of the roster in which that many attackers are left."""
-    removed = setting.byzantine - active_byzantine
+    removed = 0 if setting.on_ban == "reform" else setting.byzantine - active_byzantine
     return setting.pairs(setting.peers - removed, removed)
 
 
 @lru_cache(maxsize=4096)
 def _transitions(setting: Setting, state: _State, attacking: bool) -> tuple[tuple[_State, float], ...]:
     """Next states with their probabilities; `attacking`: the gradients of this step are false."""
-    honest = (setting.peers - setting.byzantine) - (state.serving - state.serving_byzantine)
+    reformed = setting.byzantine - state.active if setting.on_ban == "reform" else 0
+    honest = (setting.peers - setting.byzantine) + reformed - (state.serving - state.serving_byzantine)
     free = state.active - state.serving_byzantine - state.doomed
     left = state.active - state.doomed
     contributors = honest + free + state.doomed
@@ -219,6 +228,11 @@ def _transitions(setting: Setting, state: _State, attacking: bool) -> tuple[tupl
     result[_State(left, 0, 0, 0)] += 1.0 - happens
     if not count:
         return tuple(result.items())
+    if setting.on_ban == "reform":
+        for byzantine, doomed, chance in _fill(honest + state.doomed, free, count, count):
+            idle = (0, 0) if setting.everyone_contributes else (count, byzantine)
+            result[_State(left, *idle, doomed if attacking else 0)] += happens * chance
+        return tuple((after, chance) for after, chance in result.items() if chance > 0.0)
     for x, p_x in _hypergeometric(contributors, state.doomed, count):
         for y, p_y in _hypergeometric(contributors - count, state.doomed - x, count):
             spare = contributors - 2 * count - (state.doomed - x - y)

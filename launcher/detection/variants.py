@@ -1,4 +1,4 @@
-"""The law of detection where attackers buy draws, and where a conviction reforms: beside the plain one of law.py.
+"""The law of detection where attackers buy draws and come back: beside the plain one of law.py.
 
 **Bought draws** (PROTOCOL section 10 rule 7). Attackers see r before anybody acts on it: all gradients are committed,
 and whoever reveals last can withhold its REVEAL (or call aggregates missing by HAVE bits). Where r would convict an
@@ -25,10 +25,7 @@ Where validators contribute too, there are n - b honest contributors and F + B o
 pays alone: a fresh validator that is drawn as a target, and for which nobody else pays, is doomed too. It never comes
 back, so it counts among B from then on.
 
-**Reform** (`--on-ban reform`). A convicted peer stays and is honest from the end of the next step on. Nobody leaves, so
-M never changes; a doomed peer that is drawn as validator serves as an honest one, and drawn as target costs a pair, for
-it is not punished twice. The state is (A attackers not yet reformed, V validators serving who are no attackers, W
-serving attackers, Q doomed); where validators contribute too, V = W = 0.
+Before the first attacked step the attackers behave: nobody is doomed, nobody pays, validators take their turns.
 """
 
 from __future__ import annotations
@@ -86,50 +83,33 @@ def bought_draws(setting: Setting, buying: Buying, horizon: int) -> Lasted:
     """The exact law of the docstring's first adversary.
 
     Args:
-        setting: the run; `start` must be 0.
+        setting: the run.
         buying: what the attackers do.
         horizon: protocol steps; what lasts longer is the tail of each Waiting.
 
     Raises:
-        ConfigError: attackers that begin later.
+        ConfigError: a conviction does not remove its target.
     """
-    _from_the_start(setting)
+    if setting.on_ban != "remove":
+        raise ConfigError(f"on_ban={setting.on_ban}: the law of bought draws is one of removals; use on_ban=remove")
     # Who cannot return is like one that is back: it pays only when it is doomed already.
     whole = (setting.byzantine, 0) if buying.away else (0, setting.byzantine)
-    first = _Bought(*whole, 0, 0, 0, 0, ())
+    law = {_Bought(*whole, 0, 0, 0, 0, ()): 1.0}
+    for _ in range(setting.start):
+        following: dict[_Bought, float] = defaultdict(float)
+        for state, probability in law.items():
+            for after, chance in _after_bought(setting, buying, state, False):
+                following[after] += probability * chance
+        law = following
 
     def moves(state: _Bought) -> Iterator[tuple[_Bought | None, float]]:
-        for after, chance in _after_bought(setting, buying, state):
+        for after, chance in _after_bought(setting, buying, state, True):
             yield (after if after.fresh or after.back or after.absent else None), chance
 
-    made = chain({first: 1.0}, moves)
+    made = chain(law, moves)
     return Lasted(
         absorbed(made, lambda state: True, horizon), absorbed(made, lambda state: state.fresh + state.back > 0, horizon)
     )
-
-
-def reforming(setting: Setting, horizon: int) -> Waiting:
-    """Protocol steps until the last attacker is reformed (`--on-ban reform`), from the first attacked step.
-
-    Args:
-        setting: the run; `start` must be 0.
-        horizon: protocol steps; what lasts longer is the tail.
-
-    Raises:
-        ConfigError: attackers that begin later.
-    """
-    _from_the_start(setting)
-
-    def moves(state: _Reform) -> Iterator[tuple[_Reform | None, float]]:
-        for after, chance in _after_reform(setting, state):
-            yield (after if after.attackers else None), chance
-
-    return absorbed(chain({_Reform(setting.byzantine, 0, 0, 0): 1.0}, moves), lambda state: True, horizon)
-
-
-def _from_the_start(setting: Setting) -> None:
-    if setting.start:
-        raise ConfigError(f"start={setting.start}: this law begins with the run; use start=0")
 
 
 # --- draws ----------------------------------------------------------------------------------------------------
@@ -182,15 +162,17 @@ class _Bought(NamedTuple):
 
 
 @lru_cache(maxsize=65536)
-def _after_bought(setting: Setting, buying: Buying, state: _Bought) -> tuple[tuple[_Bought, float], ...]:
+def _after_bought(
+    setting: Setting, buying: Buying, state: _Bought, attacking: bool
+) -> tuple[tuple[_Bought, float], ...]:
     """States of the next step with their probabilities."""
     result: dict[_Bought, float] = defaultdict(float)
-    for after, chance in _attempts(setting, buying, state):
+    for after, chance in _attempts(setting, buying, state, attacking):
         result[after] += chance
     return tuple((after, chance) for after, chance in result.items() if chance > 0.0)
 
 
-def _attempts(setting: Setting, buying: Buying, state: _Bought) -> Iterator[tuple[_Bought, float]]:
+def _attempts(setting: Setting, buying: Buying, state: _Bought, attacking: bool) -> Iterator[tuple[_Bought, float]]:
     """States of the next step, by the attempts of this one; `state` loses in each who pays."""
     pool = _contributing(setting, state)
     contributors = sum(pool)
@@ -205,10 +187,11 @@ def _attempts(setting: Setting, buying: Buying, state: _Bought) -> Iterator[tupl
         return
     for drawn, likely in _served(pool, count):
         chance = happens * likely
-        hit = [target for validator, target in drawn if validator == HONEST and target != HONEST and target != DOOMED]
+        hit = [target for validator, target in drawn
+               if attacking and validator == HONEST and target not in (HONEST, DOOMED)]  # fmt: skip
         left = _paid(buying, state, hit)
         if left is not None:
-            yield from ((after, chance * further) for after, further in _after_bought(setting, buying, left))
+            yield from ((after, chance * further) for after, further in _after_bought(setting, buying, left, attacking))
             continue
         serving = Counter(FRESH if validator == DUTIFUL else validator for validator, _ in drawn)
         unpaid = len(hit) - hit.count(BACK)
@@ -239,31 +222,3 @@ def _paid(buying: Buying, state: _Bought, hit: Sequence[int]) -> _Bought | None:
     if FRESH not in hit:
         return None
     return state._replace(fresh=state.fresh - 1, absent=tuple(sorted((*state.absent, buying.away))))
-
-
-# --- reform ---------------------------------------------------------------------------------------------------
-
-
-class _Reform(NamedTuple):
-    """A, V, W and Q of the module's docstring; A counts the doomed, who attack once more."""
-
-    attackers: int
-    serving: int
-    serving_attackers: int
-    doomed: int
-
-
-def _after_reform(setting: Setting, state: _Reform) -> Iterator[tuple[_Reform, float]]:
-    left = state.attackers - state.doomed
-    free = left - state.serving_attackers
-    honest = setting.peers - state.attackers - state.serving
-    contributors = honest + free + state.doomed
-    count = min(setting.pairs(setting.peers, 0), contributors // 2)
-    happens = 1.0 / setting.validate_every if count else 0.0
-    yield _Reform(left, 0, 0, 0), 1.0 - happens
-    for kinds, likely in _orders((honest, free, 0, state.doomed), 2 * count) if count else ():
-        validators, targets = kinds[:count], kinds[count:]
-        hit = sum(validator != FRESH and target == FRESH for validator, target in zip(validators, targets, strict=True))
-        serving = validators.count(FRESH)
-        idle = (0, 0) if setting.everyone_contributes else (count - serving, serving)
-        yield _Reform(left, *idle, hit), happens * likely

@@ -17,8 +17,15 @@ SIX = Setting(peers=6, byzantine=2, validators=1, start=100)
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("peers", "undo", "more"),
-    [(6, None, {}), (6, 0, {}), (5, None, {}), (7, None, {"validators": 2, "validate_every": 2})],
-    ids=["undo", "no undo", "validators contribute", "two pairs, sometimes"],
+    [
+        (6, None, {}),
+        (6, 0, {}),
+        (5, None, {}),
+        (7, None, {"validators": 2, "validate_every": 2}),
+        (6, 0, {"on_ban": "reform"}),
+        (7, 0, {"on_ban": "reform", "validators": 2}),
+    ],
+    ids=["undo", "no undo", "validators contribute", "two pairs, sometimes", "reform", "reform, two pairs"],
 )
 def test_the_bans_of_a_run_are_foretold(peers: int, undo: int | None, more: dict[str, int], tmp_path: Path) -> None:
     done = run(

@@ -1,13 +1,13 @@
-"""The laws of attackers that buy draws and of reform, against explicit peers that are shuffled."""
+"""The laws of attackers that buy draws, come back or are reformed, against explicit peers that are shuffled."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 
 import pytest
 
-from btard.launcher.detection import Buying, Setting, bought_draws, detection_distribution, reforming
+from btard.launcher.detection import Buying, Detection, Setting, bought_draws, detection_distribution
 from btard.node.errors import ConfigError
 from tests.unit.launcher.detection.test_law import LEVEL, REPORT, chi_square_p
 
@@ -54,17 +54,17 @@ class Cluster:
         return peer >= self.setting.peers - self.setting.byzantine
 
     def run(self) -> tuple[int, int]:
-        """Steps until no attacker is left or comes back; those with one in the roster."""
+        """Steps since the first attacked one until no attacker is left or comes back; those with one in the roster."""
         self.roster = set(range(self.setting.peers))
         if not self.buying.away:
             self.was_away = {peer for peer in self.roster if self.attacker(peer)}
         step = present = 0
         doomed: set[int] = set()
         while any(map(self.attacker, self.roster)) or self.absent:
-            present += any(map(self.attacker, self.roster))
+            present += step >= self.setting.start and any(map(self.attacker, self.roster))
             doomed = self.one_step(step, doomed)
             step += 1
-        return step, present
+        return step - self.setting.start, present
 
     def one_step(self, step: int, doomed: set[int]) -> set[int]:
         """Attempts until one is not voided; returns whom the next step's verdicts convict."""
@@ -81,7 +81,8 @@ class Cluster:
             order = self.dice.sample(contributors, len(contributors))
             drawn = pairs_of(order, count, after)
             hit = {target for validator, target in drawn
-                   if self.attacker(target) and target not in doomed and not self.attacker(validator)}  # fmt: skip
+                   if step >= self.setting.start and self.attacker(target) and target not in doomed
+                   and not self.attacker(validator)}  # fmt: skip
             payer = self.payer(hit, doomed & self.roster, validators)
             if payer is None:
                 break
@@ -121,6 +122,8 @@ BOUGHT = [
     ("nobody returns", Setting(6, 2, 1), Buying(0), 3000),
     ("two pairs, every second step", Setting(9, 3, 2, validate_every=2), Buying(3), 1500),
     ("three pairs", Setting(11, 4, 3), Buying(5), 1000),
+    ("attacked later", Setting(6, 2, 1, start=5), Buying(4), 3000),
+    ("attacked later, of five, two pairs wanted", Setting(5, 2, 2, start=2), Buying(1), 2000),
 ]
 
 
@@ -140,18 +143,27 @@ def test_the_test_tells_one_adversary_from_another() -> None:
     assert chi_square_p(lasted, detection_distribution(REPORT, 400).last_steps) < LEVEL
 
 
-def reformed(setting: Setting, dice: Random) -> int:
-    """Steps until every attacker has been convicted once; nobody leaves."""
+def reforming(setting: Setting) -> Detection:
+    return detection_distribution(replace(setting, on_ban="reform"), 600)
+
+
+def reformed(setting: Setting, dice: Random) -> tuple[int, int, int]:
+    """Attacked steps until every attacker has been convicted once, nobody leaves; of the first attacker those in which
+    it attacked or served, and those in which it contributed."""
     everybody = set(range(setting.peers))
-    attackers = set(range(setting.peers - setting.byzantine, setting.peers))
+    first = setting.peers - setting.byzantine
+    attackers = set(range(first, setting.peers))
     pairs: list[tuple[int, int]] = []
     lied: set[int] = set()
-    step = 0
+    step = free = contributed = 0
     while attackers:
         serving = set() if contribute(setting) else {validator for validator, _ in pairs}
         contributors = sorted(everybody - serving)
+        if step >= setting.start:
+            free += first in attackers
+            contributed += first in attackers and first in contributors
         caught = {target for validator, target in pairs if target in lied & attackers and validator not in attackers}
-        lied = attackers & set(contributors)
+        lied = attackers & set(contributors) if step >= setting.start else set()
         attackers = attackers - caught
         count = min(allowed(setting, setting.peers, 0), len(contributors) // 2)
         if dice.random() >= 1 / setting.validate_every:
@@ -159,7 +171,7 @@ def reformed(setting: Setting, dice: Random) -> int:
         order = dice.sample(contributors, len(contributors))
         pairs = list(zip(order[:count], order[count : 2 * count], strict=True))
         step += 1
-    return step
+    return step - setting.start, free, contributed
 
 
 @pytest.mark.slow
@@ -167,22 +179,30 @@ def reformed(setting: Setting, dice: Random) -> int:
     ("setting", "runs"),
     [
         (REPORT, 6000),
+        (Setting(6, 2, 1, start=4), 4000),
         (Setting(7, 3, 2, validate_every=2), 3000),
         (Setting(13, 4, 3), 2000),
         (Setting(3, 1), 3000),
         (Setting(7, 3, 2, contribute="off"), 3000),
+        (Setting(16, 7, 1, start=1), 3000),
     ],
-    ids=["the report's", "every second step", "three pairs", "three peers", "idle validators of seven"],
+    ids=["six", "attacked later", "every second step", "three pairs", "three peers", "idle of seven", "sixteen"],
 )
 def test_reform_follows_its_law(setting: Setting, runs: int) -> None:
-    lasted = [reformed(setting, Random(run)) for run in range(runs)]
-    assert chi_square_p(lasted, reforming(setting, 400)) > LEVEL
+    """Chi-square of three waiting times at level 1e-3, fixed seeds."""
+    law = reforming(setting)
+    last, free, contributed = zip(*(reformed(setting, Random(run)) for run in range(runs)), strict=True)
+    assert chi_square_p(last, law.last_steps) > LEVEL
+    assert chi_square_p(free, law.tagged_steps) > LEVEL
+    assert chi_square_p(contributed, law.tagged_contributed) > LEVEL
 
 
 def test_the_published_figures() -> None:
     """docs/detection.md."""
-    reform, bought = reforming(REPORT, 600), bought_draws(REPORT, Buying(4), 600)
+    reform, bought = reforming(REPORT).last_steps, bought_draws(REPORT, Buying(4), 600)
     assert (round(reform.mean, 2), reform.quantile(0.99)) == (10.85, 33)
+    sixteen = reforming(Setting(16, 7, 1, start=100))
+    assert (round(sixteen.tagged_contributed.mean - 1, 1), round(sixteen.last_steps.mean, 1)) == (19.3, 48.9)
     assert (round(bought.steps.mean, 1), bought.steps.quantile(0.99)) == (20.8, 46)
     assert (round(bought.present.mean, 1), bought.present.quantile(0.99)) == (18.7, 43)
     nobody = bought_draws(REPORT, Buying(0), 600).steps
@@ -199,11 +219,8 @@ def test_one_attacker_alone_lasts_two_lives_and_its_absence() -> None:
     assert far - near == pytest.approx(5.0)
 
 
-@pytest.mark.parametrize(
-    "law", [lambda setting: bought_draws(setting, Buying(), 50), lambda setting: reforming(setting, 50)]
-)
-def test_they_begin_with_the_run(law: object) -> None:
-    with pytest.raises(ConfigError, match="use start=0"):
-        law(Setting(6, 2, 1, start=3))  # type: ignore[operator]
+def test_what_has_no_law_is_refused() -> None:
+    with pytest.raises(ConfigError, match="use on_ban=remove"):
+        bought_draws(Setting(6, 2, 1, on_ban="reform"), Buying(), 50)
     with pytest.raises(ConfigError, match="use 0"):
         Buying(-1)
