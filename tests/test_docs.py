@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import tomllib
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from click.testing import CliRunner
 
 from btard import Experiment
 from btard.launcher.cli.main import cli
+from btard.launcher.detection import Setting, detection_distribution
 from btard.launcher.options.table import OPTIONS
 from btard.launcher.run import run_directory, summary
 from btard.launcher.run.cluster import run as launched
@@ -233,7 +235,7 @@ def test_the_rules_are_plain_functions() -> None:
 def test_the_figures_of_the_detection_page_are_the_laws() -> None:
     page = DOCS / "detection.md"
     found: dict[str, Any] = {}
-    exec(example(page, "last_steps").replace("print(", "(lambda *_: None)("), found)
+    exec(example(page, "law.hazard").replace("print(", "(lambda *_: None)("), found)
     law, text = found["law"], page.read_text()
     rows = {
         "protocol steps until both are gone": (f"{law.last_steps.mean:.1f}", law.last_steps.quantile(0.99)),
@@ -245,6 +247,21 @@ def test_the_figures_of_the_detection_page_are_the_laws() -> None:
     for counted, (mean, quantile) in rows.items():
         assert f"| {counted} | {mean} | {quantile} |" in text
     assert f"{law.hazard:.4f}" in text
+
+
+def test_the_figures_of_bans_that_reform_are_the_laws() -> None:
+    lines = re.findall(
+        r"^\|([ \d|.]*)\|$", (DOCS / "detection.md").read_text().split("## Bans that reform")[1], re.MULTILINE
+    )
+    rows = [[word.strip() for word in line.split("|")] for line in lines]
+    assert len(rows) == 5
+    for n, b, m, *told in rows:
+        setting = Setting(int(n), int(b), int(m), start=100)
+        gone = detection_distribution(setting, 600).last_steps
+        law = detection_distribution(replace(setting, on_ban="reform"), 600)
+        means = [gone.mean, law.last_steps.mean, law.tagged_contributed.mean - 1]
+        assert [float(told[place]) for place in (0, 2, 4)] == pytest.approx(means, abs=0.051)
+        assert [int(told[place]) for place in (1, 3)] == [gone.quantile(0.99), law.last_steps.quantile(0.99)]
 
 
 def test_the_page_of_versions_has_todays() -> None:

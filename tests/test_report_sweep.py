@@ -5,12 +5,14 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Mapping
+from random import Random
 from typing import Any
 from xml.etree import ElementTree
 
 import msgspec
 import pytest
 
+from btard.launcher.detection import Setting
 from btard.launcher.figures.svg import Figure
 from btard.launcher.report import detection, sweep_figures, sweep_page
 from btard.launcher.report.sweep_data import SweepData
@@ -19,6 +21,7 @@ from btard.launcher.run.experiment import Experiment
 from btard.launcher.sweep.plans import ATTACKS, PLANS
 from btard.launcher.sweep.rows import Row
 from tests.sweeping import plan, row, swept
+from tests.unit.launcher.detection.test_variants import reformed
 
 ATTACKED = Experiment(byzantine=2, attack="noise", steps=300)
 
@@ -259,16 +262,59 @@ def test_attackers_that_were_not_caught_stand_beside_the_mean() -> None:
     assert " never " in _text(swept([_run(undetected=2, detection_steps=[], gradient_steps=[])]))
 
 
-def test_the_page_says_how_many_draws_there_are() -> None:
+def test_the_page_says_how_many_draws_there_are_and_what_they_decide() -> None:
     text = _text(swept(plan("paper", False)))
-    assert "3 seeds and 3 draws of validators. Medians are over all of them" in text
-    assert "share the draw, so the \u00b1 intervals, which treat runs as independent, are too narrow" in text
-    one = _text(swept(plan("paper", True)))
-    assert "1 seed and 1 draw of validators: no spread is known" in one
-    assert "too narrow" not in one, "no interval"
-    apart = plan("paper", True, seed="0..2", protocol_seed="7,8,9")
-    paired = [made for made in apart if made.options["seed"] + 7 == made.options["protocol_seed"]]
-    assert "too narrow" not in _text(swept(paired)), "a draw of its own for each run of a kind"
+    assert (
+        "3 seeds and 3 draws of validators. A verdict follows from differences between runs of the same seeds" in text
+    )
+    assert "with fewer than 6 draws there is none, and nothing is decided" in text
+    assert "Undecided. 3 draws; no interval can exclude anything with fewer than 7. Final accuracy less that" in text
+    assert "none: 3 of 6 draws" in text
+    assert "\u00b1" not in text, "no interval treats runs as independent"
+    assert "1 seed and 1 draw of validators. A verdict" in _text(swept(plan("paper", True)))
+
+
+def test_every_draw_stands_beside_the_law_of_its_own_setting() -> None:
+    """`reformed` of tests/unit/launcher/detection/test_variants.py counts the same by shuffling peers."""
+    text = _text(swept(plan("paper", False)))
+    assert "2 1 reform protocol seed 101 45 5 20% " in text
+    assert "2 1 remove protocol seed 101 15 5 22% " in text
+    assert "1 5 reform protocol seed 102 15 5 59% " in text, "four attacked steps, each seen with one chance in five"
+    by_chance = [reformed(Setting(6, 2, 1, start=1), Random(run))[0] for run in range(4000)]
+    share = sum(steps <= 5 for steps in by_chance) / len(by_chance)
+    place = detection.place_of(_run({"on_ban": "reform", "undo": 0}, last_ban=104, attacked_from=100))
+    assert place == pytest.approx(share, abs=4 * (0.2 * 0.8 / 4000) ** 0.5)
+
+
+@pytest.mark.parametrize(
+    ("options", "given", "steps", "place"),
+    [
+        ({"undo": 0}, {"first_ban": 101, "last_ban": 104}, 5, True),
+        ({}, {"first_ban": 101, "last_ban": 104}, 4, True),
+        ({}, {"first_ban": 104, "last_ban": 104}, 5, True),
+        ({"byzantine": 3, "peers": 8}, {"first_ban": 101, "last_ban": 104}, None, False),
+        ({"undo": 0}, {"last_ban": 104, "undetected": 1}, None, False),
+        ({"undo": 0}, {"last_ban": 104, "gradient_steps": [4]}, 5, False),
+        ({"undo": 0, "attack_probability": 0.5}, {"last_ban": 104}, 5, False),
+        ({"undo": 0, "byzantine": 0, "attack": None}, {}, None, False),
+    ],
+    ids=[
+        "no undo",
+        "a step that undoes",
+        "one step of two bans",
+        "bans unknown",
+        "left",
+        "otherwise",
+        "rarely",
+        "clean",
+    ],
+)
+def test_a_draw_that_the_law_does_not_speak_of_has_no_place(
+    options: dict[str, Any], given: dict[str, Any], steps: int | None, place: bool
+) -> None:
+    made = _run(options, attacked_from=None if options.get("byzantine") == 0 else 100, **given)
+    assert detection.lasted(made) == steps
+    assert (detection.place_of(made) is not None) == place
 
 
 @pytest.mark.parametrize(("backend", "draws"), [("simulated", "1 draw of"), ("local", "11 draws of")])

@@ -14,7 +14,7 @@ from btard import moved
 from tests.imports import ROOT, graph, sources
 
 FMT_SKIP = "# fmt" + ": skip"
-BUDGET = {"node": 78, "launcher": 124, "tests": 390, "docs": 11}
+BUDGET = {"node": 78, "launcher": 120, "tests": 390, "docs": 11}
 """How often the formatter is overruled. Lower it with every one that goes."""
 
 ALIVE: Mapping[str, str] = {

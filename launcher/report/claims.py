@@ -1,19 +1,17 @@
-"""The report's claims, each with a verdict and what our runs say."""
+"""The report's claims, each with a verdict that follows from intervals over draws, or with none."""
 
 from __future__ import annotations
 
 import math
-import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from btard.launcher.report import detection
-from btard.launcher.report.statistics import Sample, signed
+from btard.launcher.report.inference import CONTRADICTED, SUPPORTED, UNDECIDED, Comparison, decide, needed
 from btard.launcher.report.sweep_data import SweepData, attack_of, final
 from btard.launcher.sweep.plans import AGGRESSIVE, ATTACKS, MILD
 from btard.launcher.sweep.rows import Row
 
-HOLDS, FAILS, OPEN = "holds here", "does not hold here", "not decided"
 SCHEMES = (AGGRESSIVE, MILD)
 KINDS = tuple((scheme, attack) for scheme in SCHEMES for attack in ATTACKS)
 """What the report attacks with, in the order of its figures."""
@@ -26,19 +24,32 @@ class Claim:
     Args:
         quote: its words.
         section: where they stand.
-        verdict: HOLDS, FAILS or OPEN.
-        words: why, with our numbers.
+        verdict: of `inference.decide`.
+        words: what was measured, and what is missing.
+        parts: the comparisons that the verdict follows from.
     """
 
     quote: str
     section: str
     verdict: str
     words: str
+    parts: tuple[Comparison, ...] = ()
 
+    @property
+    def reason(self) -> str:
+        """Why the verdict is what it is, from the comparisons alone."""
+        short = [part.effect for part in self.parts if part.effect is not None and part.effect.interval is None]
+        if short:
+            draws, least = span(len(effect.by_draw) for effect in short), needed(short[0].level)
+            return f"{draws} draws; no interval can exclude anything with fewer than {least}."
+        counts = [f"{found} of {len(self.parts)} intervals {what}" for what, found in self._counts() if found]
+        return f"{'; '.join(counts)}." if counts else ""
 
-def verdict(refuted: bool, complete: bool) -> str:
-    """FAILS by one contradiction, HOLDS where nothing contradicts and nothing is missing, else OPEN."""
-    return FAILS if refuted else HOLDS if complete else OPEN
+    def _counts(self) -> Iterable[tuple[str, int]]:
+        verdicts = [part.verdict for part in self.parts]
+        yield "lie where the claim says", verdicts.count(SUPPORTED)
+        yield "lie elsewhere", verdicts.count(CONTRADICTED)
+        yield "leave it open", sum(part.verdict == UNDECIDED and part.effect is not None for part in self.parts)
 
 
 def missing(
@@ -71,13 +82,8 @@ def span(values: Iterable[float]) -> str:
     return f"{low:g} to {rest[-1]:g}" if rest else f"{low:g}"
 
 
-def listed(values: Mapping[str, float]) -> str:
-    """Differences by name."""
-    return ", ".join(f"{name} {value:+.4f}" for name, value in values.items())
-
-
 NEAR = 0.005
-"""How far a mild run may end from its clean run and still be called nearly indistinguishable: three times the largest
+"""How far mild runs may end from their clean runs and still be called nearly indistinguishable: three times the largest
 difference between the report's own mild and clean figures."""
 _CLEAR = 0.01
 """A difference of accuracy that the report speaks of."""
@@ -85,6 +91,7 @@ _LATE = 2
 """Evaluations more than 0.01 below clean that do not count as slower convergence yet."""
 _NEW = ("noise", "label_shuffle")
 """The attacks that the report adds to the paper's."""
+_OLD = tuple(attack for attack in ATTACKS if attack not in _NEW)
 _SIGMA, _DIMENSION = 100.0, 21840
 """The report's noise (section 5.4), and the number of parameters of its network."""
 
@@ -92,118 +99,121 @@ _SIGMA, _DIMENSION = 100.0, 21840
 def judge(sweep: SweepData) -> list[Claim]:
     """All claims of the report; none if no attacked run of the report's own setting is finished.
 
-    No verdict comes from nothing. Most claims speak of several attacks or schemes: one that contradicts is enough for
-    FAILS, HOLDS takes all of them, and anything less is OPEN, with what is missing.
+    No verdict comes from nothing. Most claims speak of several attacks or schemes: each is a comparison, and the
+    intervals of one claim hold together. One that is contradicted is enough for CONTRADICTED, SUPPORTED takes all of
+    them, and anything less is UNDECIDED, with what is missing.
     """
     if not sweep.select(AGGRESSIVE) + sweep.select(MILD):
         return []
     return [ask(sweep) for ask in (_bans, _speed, _final, _label_flip, _constant, _milder, _mild, _small)]
 
 
-def differences(sweep: SweepData, scheme: str) -> dict[str, Sample]:
-    """Final accuracy less the clean run's of the same seeds, by attack; attacks without one are left out."""
-    found = {attack: sweep.over(sweep.select(scheme, attack), sweep.difference) for attack in ATTACKS}
-    return {attack: values for attack, values in found.items() if values is not None}
-
-
 def _speed(sweep: SweepData) -> Claim:
-    """FAILS if the median run of any attack is below clean at more than `_LATE` evaluations; runs that have no more
-    evaluations than that decide nothing."""
+    """About how many evaluations are more than 0.01 below clean; runs that have no more than `_LATE` decide nothing."""
 
     def behind(row: Row) -> int | None:
         return sweep.behind(row) if sweep.compared(row) > _LATE else None
 
-    late = {name_of(scheme, attack): values for scheme, attack in KINDS
-            if (values := sweep.over(sweep.select(scheme, attack), behind)) is not None}  # fmt: skip
-    slow = [f"{name}: {values.median:.0f}" for name, values in late.items() if values.median > _LATE]
+    parts = [
+        Comparison(name_of(*kind), sweep.effect(sweep.select(*kind), behind, len(KINDS)), below=_LATE) for kind in KINDS
+    ]
+    rows = [row for kind in KINDS for row in sweep.select(*kind) if behind(row) is not None]
     words = ""
-    if late:
-        rows = [row for scheme, attack in KINDS for row in sweep.select(scheme, attack) if behind(row) is not None]
+    if rows:
         every, count = span(row.options["eval_every"] for row in rows), span(map(sweep.compared, rows))
         words = f"Evaluations (one in {every} steps, {count} from the attack on) more than 0.01 below the clean run of "
-        words += "the same seed: "
-        words += f"{'; '.join(slow)}; at most {_LATE} for the others. " if slow else f"at most {_LATE} for every one. "
-    lacking = missing(late, "evaluations beside a clean run of the same seed")
-    return Claim("The speed of convergence is not worsened", "6", verdict(bool(slow), not lacking), words + lacking)
+        words += "the same seed. "
+    return _told(
+        "The speed of convergence is not worsened", "6", parts, words, "evaluations beside a clean run of the same seed"
+    )
 
 
 def _final(sweep: SweepData) -> Claim:
-    """FAILS if any attack's median is more than 0.01 below clean (that is not slightly), or if none is below at all;
-    HOLDS if none is that far and more than half of all are below; OPEN between, and where attacks are missing."""
-    found = _everywhere(sweep)
-    lacking = missing(found)
-    lower = sum(values.median < 0 for values in found.values())
-    much = [f"{name} {signed(values.median)}" for name, values in found.items() if values.median < -_CLEAR]
-    words = ""
-    if found:
-        words = f"Median difference to clean: below zero for {lower} of {len(found)}"
-        words += f"; more than {_CLEAR} below: {', '.join(much) or 'none'}. "
-    refuted = bool(much) or not (lacking or lower)
-    decided = verdict(refuted, not lacking and 2 * lower > len(found))
-    return Claim("the final accuracy is slightly lower", "6", decided, words + lacking)
+    parts = []
+    for scheme in SCHEMES:
+        rows = [row for attack in ATTACKS for row in sweep.select(scheme, attack)]
+        effect = sweep.effect(rows, sweep.difference, len(SCHEMES))
+        parts.append(Comparison(f"all attacks ({scheme})", effect, -_CLEAR, 0.0))
+    there = [name_of(*kind) for kind in KINDS if sweep.effect(sweep.select(*kind), sweep.difference)]
+    return _told("the final accuracy is slightly lower", "6", parts, f"{_TO_CLEAN} ", lacking=missing(there))
 
 
 def _label_flip(sweep: SweepData) -> Claim:
-    parts, worse = [], []
-    for scheme in SCHEMES:
-        found = differences(sweep, scheme)
-        if "label_flip" in found and "sign_flip" in found:
-            label, sign = found["label_flip"].median, found["sign_flip"].median
-            parts.append(f"{scheme}: label flip {signed(label)}, sign flip {signed(sign)}")
-            worse.append(label < sign)
-    words = f"Median difference to clean, {'; '.join(parts)}. " if parts else ""
-    if len(parts) < len(SCHEMES):
-        words += "It takes both attacks in both schemes, each with a clean run of the same seed."
+    parts = [_between(sweep, scheme, "label_flip", "sign_flip", len(SCHEMES), below=0.0) for scheme in SCHEMES]
     quote = "label flipping being more impactful than sign flipping in both the aggressive and the mild attack schemes"
-    return Claim(quote, "6", verdict(not all(worse), len(parts) == len(SCHEMES)), words)
+    return _told(quote, "6", parts, "Final accuracy under label flipping less that under sign flipping, same seeds. ")
 
 
 def _constant(sweep: SweepData) -> Claim:
-    finals = {attack: sweep.over(sweep.select(AGGRESSIVE, attack), final) for attack in ATTACKS}
-    medians = {attack: values.median for attack, values in finals.items() if values is not None}
-    absent = [attack for attack in ATTACKS if attack not in medians]
-    own = medians.pop("constant_direction", None)
+    others = [attack for attack in ATTACKS if attack != "constant_direction"]
+    parts = [_between(sweep, AGGRESSIVE, "constant_direction", other, len(others), below=-_CLEAR) for other in others]
     quote = "the Constant Direction attack ... the test accuracy remains over 0.01 below all the others"
-    lacking = f"Without a final accuracy: {', '.join(absent)}." if absent else ""
-    if own is None or not medians:
-        return Claim(quote, "6.1", OPEN, lacking)
-    worst = min(medians, key=lambda attack: medians[attack])
-    words = f"Median final accuracy {own:.4f}; the lowest of the others is {worst} with {medians[worst]:.4f}. "
-    return Claim(quote, "6.1", verdict(medians[worst] - own <= _CLEAR, not absent), words + lacking)
+    return _told(
+        quote, "6.1", parts, "Final accuracy under constant direction less that under another attack, same seeds. "
+    )
 
 
 def _milder(sweep: SweepData) -> Claim:
-    found = {attack: values.median for attack, values in differences(sweep, AGGRESSIVE).items()}
-    new = {attack: value for attack, value in found.items() if attack in _NEW}
-    old = {attack: value for attack, value in found.items() if attack not in _NEW}
-    refuted = bool(new and old) and max(map(abs, new.values())) >= min(map(abs, old.values()))
-    words = f"Median difference to clean, aggressive: {listed(new)}; the others: {listed(old)}. " if new and old else ""
-    lacking = missing([name_of(AGGRESSIVE, attack) for attack in found], schemes=(AGGRESSIVE,))
+    """About how far a run ends from its clean run, in either direction."""
+
+    def change(row: Row) -> float | None:
+        found = sweep.difference(row)
+        return None if found is None else abs(found)
+
+    pairs = [(new, old) for new in _NEW for old in _OLD]
+    parts = [_between(sweep, AGGRESSIVE, new, old, len(pairs), change, below=0.0) for new, old in pairs]
     quote = "the newly added attacks ... cause smaller changes in loss and accuracy than the other attacks"
-    return Claim(quote, "6", verdict(refuted, not lacking), words + lacking)
+    return _told(
+        quote, "6", parts, "Distance of the final accuracy to the clean run's, one attack less another, same seeds. "
+    )
 
 
 def _mild(sweep: SweepData) -> Claim:
-    found = differences(sweep, MILD)
-    medians = {attack: values.median for attack, values in found.items()}
-    singles = [value for values in found.values() for value in values.values]
-    words = ""
-    if found:
-        outliers = sum(abs(value) > NEAR for value in singles)
-        words = f"Median difference to clean: {listed(medians)}; {outliers} of {len(singles)} single runs end more "
-        words += f"than {NEAR} away. "
-    lacking = missing([name_of(MILD, attack) for attack in found], schemes=(MILD,))
-    far = any(abs(value) > NEAR for value in medians.values())
-    return Claim("nearly indistinguishable from noise", "6.2", verdict(far, not lacking), words + lacking)
+    parts = [
+        Comparison(
+            name_of(MILD, attack), sweep.effect(sweep.select(MILD, attack), sweep.difference, len(ATTACKS)), -NEAR, NEAR
+        )
+        for attack in ATTACKS
+    ]
+    return _told("nearly indistinguishable from noise", "6.2", parts, f"{_TO_CLEAN} ")
+
+
+_TO_CLEAN = "Final accuracy less that of the clean run of the same seeds."
+
+
+def _between(
+    sweep: SweepData, scheme: str, one: str, other: str, parts: int,
+    measure: Callable[[Row], float | None] = final, *, below: float,
+) -> Comparison:  # fmt: skip
+    """A quantity under one attack less that under another in the run that differs in nothing else."""
+
+    def apart(row: Row) -> float | None:
+        beside = sweep.beside(row, sweep.select(scheme, other))
+        mine, its = measure(row), None if beside is None else measure(beside)
+        return None if mine is None or its is None else mine - its
+
+    effect = sweep.effect(sweep.select(scheme, one), apart, parts)
+    return Comparison(f"{one} less {other} ({scheme})", effect, below=below)
+
+
+def _told(
+    quote: str, section: str, parts: Sequence[Comparison], words: str,
+    what: str = "runs of the same seeds to compare", lacking: str | None = None,
+) -> Claim:  # fmt: skip
+    """A claim that its comparisons decide; `lacking`: what else is missing."""
+    absent = ", ".join(part.name for part in parts if part.effect is None)
+    if lacking is None:
+        lacking = f"Without {what}: {absent}." if absent else ""
+    return Claim(quote, section, decide(parts, not (absent or lacking)), words + lacking, tuple(parts))
 
 
 def _small(sweep: SweepData) -> Claim:
-    """FAILS if the noise is longer than what clipping lets through of it, by the rows' radius and number of peers."""
+    """CONTRADICTED if the noise is longer than what clipping leaves of it, by the rows' radius and number of peers."""
     quote = "illustrate how a small variation of the parameters impacts the loss"
     rows = [row for scheme in SCHEMES for row in sweep.select(scheme, "noise")
             if row.options["task"] == "mnist_cnn" and row.options["rule"] == "centered_clip"]  # fmt: skip
     if not rows:
-        return Claim(quote, "5.4", OPEN, "It takes runs of `noise` on mnist_cnn under centered_clip.")
+        return Claim(quote, "5.4", UNDECIDED, "It takes runs of `noise` on mnist_cnn under centered_clip.")
     norm = _SIGMA * math.sqrt(_DIMENSION / 2)
     # tau is the radius of one part of n, so the whole vector keeps sqrt(n) tau (node/protocol/attempt/partition.py).
     radii = [row.options["tau"] * math.sqrt(row.options["peers"]) for row in rows]
@@ -214,63 +224,50 @@ def _small(sweep: SweepData) -> Claim:
     if max(radii) < norm:
         words += "What makes it mild is CenteredClip, which shortens it, and its random direction, which averages out; "
         words += "it is no small variation. `--attack noise:variant=small` is one."
-        return Claim(quote, "5.4", FAILS, words)
-    return Claim(quote, "5.4", OPEN, words + "Here clipping leaves it as it is, which says nothing of its size.")
-
-
-def _everywhere(sweep: SweepData) -> dict[str, Sample]:
-    return {
-        name_of(scheme, attack): values for scheme in SCHEMES for attack, values in differences(sweep, scheme).items()
-    }
+        return Claim(quote, "5.4", CONTRADICTED, words)
+    return Claim(quote, "5.4", UNDECIDED, words + "Here clipping leaves it as it is, which says nothing of its size.")
 
 
 def _bans(sweep: SweepData) -> Claim:
     """About bans; "quickly" is judged by the law of each run's own setting.
 
-    FAILS if an honest peer was banned, an attacker outlived the 99 % point of the law, or the last ban of an
-    aggressive run came after it. HOLDS takes all attacks of both schemes, in runs with validators, and a law for every
-    aggressive run. Attackers that a run was too short to catch leave it OPEN.
+    One honest peer that was banned contradicts it, and so does an attacker left by a run that was long enough to catch
+    it. Otherwise the time to the last ban in aggressive runs, less the law's 99 % point, decides. Attackers that a run
+    was too short to catch, and runs without a law, leave it UNDECIDED.
     """
     quote = "BTARD bans all of them quickly"
     rows = [row for scheme, attack in KINDS for row in sweep.select(scheme, attack) if row.options["validators"]]
     if not rows:
-        return Claim(quote, "6.1", verdict(False, False), "In none of the report's attacks does anybody validate.")
+        return Claim(quote, "6.1", UNDECIDED, "In none of the report's attacks does anybody validate.")
     attackers, free = sum(row.byzantine_peers for row in rows), sum(row.undetected for row in rows)
     wronged = sum(row.honest_banned for row in rows)
     escaped = [row for row in rows if row.undetected and _long_enough(row)]
     fast = [row for row in rows if row.labels["scheme"] == AGGRESSIVE]
-    late = [row for row in fast if (law := _law(row)) is not None and (_wait(row) or 0) > law[1]]
-    unjudged = [row for row in fast if _law(row) is None or _wait(row) is None]
+    part = Comparison("steps to the last ban less the law's 99 % point", sweep.effect(fast, _spared), below=0.0)
+    unjudged = [row for row in fast if _spared(row) is None]
     lacking = missing((name_of(row.labels["scheme"], attack_of(row)) for row in rows), "a finished run")
     words = f"In {len(rows)} attacked runs {attackers - free} of {attackers} attackers were banned and {wronged} "
-    words += "honest peers. " + _waits(fast, len(late))
+    words += f"honest peers. {_law_words(fast)}"
     if escaped:
         words += f"{len(escaped)} of the runs with attackers left went on for longer than 99 of 100 take by the law. "
     elif free:
         words += "The runs were too short for the attackers that are left. "
-    refuted = bool(wronged or escaped or late)
-    return Claim(quote, "6.1", verdict(refuted, not (free or lacking or unjudged)), words + lacking)
+    complete = not (free or lacking or unjudged)
+    return Claim(quote, "6.1", decide([part], complete, bool(wronged or escaped)), words + lacking, (part,))
 
 
-def _waits(rows: Sequence[Row], late: int) -> str:
-    waits = [wait for row in rows if (wait := _wait(row)) is not None]
-    if not waits:
-        return ""
-    words = f"In aggressive runs ({span(row.byzantine_peers for row in rows)} attackers) the last was out after "
-    words += f"{span(waits)} steps (median {statistics.median(waits):g}); "
+def _law_words(rows: Sequence[Row]) -> str:
     laws = [law for row in rows if (law := _law(row)) is not None]
     if not laws:
-        return words + "their setting has no law to judge that by. "
+        return "The setting of the aggressive ones has no law to judge them by. " if rows else ""
     means, most = span(round(mean, 1) for mean, _ in laws), span(point for _, point in laws)
-    words += f"the law gives {means} on average and {most} in 99 of 100"
-    return words + (f", which {late} of {len(waits)} exceed. " if late else ". ")
+    return f"In aggressive ones the law has the last one out after {means} steps on average, {most} in 99 of 100. "
 
 
-def _wait(row: Row) -> int | None:
-    """Steps from the first attacked one to the last ban, both included."""
-    if row.last_ban is None or row.attacked_from is None:
-        return None
-    return row.last_ban - row.attacked_from + 1
+def _spared(row: Row) -> int | None:
+    """Steps to the last ban less the law's 99 % point."""
+    steps, law = detection.lasted(row), _law(row)
+    return None if steps is None or law is None else steps - law[1]
 
 
 def _law(row: Row) -> tuple[float, int] | None:

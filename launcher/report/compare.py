@@ -184,7 +184,7 @@ def _apart(ours: Row, theirs: Row) -> float | None:
 
 def _means(ours: Sequence[Row], theirs: Sequence[Row], figure: sweep_data.Measure) -> tuple[str, str, str]:
     a, b = (sample([figure(row) for row in rows]) for rows in (ours, theirs))
-    words = ["" if each is None else each.phrase() for each in (a, b)]
+    words = ["" if each is None else f"{each.mean:.4f}" for each in (a, b)]
     return words[0], words[1], signed(b.mean - a.mean) if a is not None and b is not None else ""
 
 

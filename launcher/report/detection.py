@@ -6,7 +6,16 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-from btard.launcher.detection import Setting, detection_distribution, per_step_probability
+from btard.launcher.detection import (
+    Buying,
+    Setting,
+    Waiting,
+    bought_draws,
+    detection_distribution,
+    per_step_probability,
+    time_to_last,
+)
+from btard.launcher.sweep.rows import Row
 from btard.node.config import Role, RunConfig, Schedule
 from btard.node.errors import ConfigError
 
@@ -28,8 +37,9 @@ def setting_of(options: Mapping[str, Any]) -> tuple[RunConfig, dict[int, Role]]:
 def law_of(run: RunConfig, roles: Mapping[int, Role]) -> tuple[dict[int, float], str]:
     """Probability of each count of attacked contributions until conviction, and in words which law it is.
 
-    Attackers that strike in every step follow the exact chain of launcher/detection/law.py for removal; those that
-    strike every K-th step meet a fresh draw each time, and follow the plain geometric law. No law: an empty mapping.
+    Attackers that strike in every step follow the exact chain of launcher/detection/law.py, for removal or reform as
+    the run has it; those that strike every K-th step meet a fresh draw each time, and follow the plain geometric law.
+    No law: an empty mapping.
     """
     if not roles or run.validators == 0:
         return {}, ""
@@ -38,13 +48,22 @@ def law_of(run: RunConfig, roles: Mapping[int, Role]) -> tuple[dict[int, float],
     every = min(step for step, _ in schedules)
     if schedules == {(1, 1.0)}:
         chain = _chain(_setting(run, roles, start))
-        staying = "; here a convicted peer stays and turns honest, which draws the other a little later"
-        note = "exact chain for removal" + (staying if run.on_ban == "reform" else "")
-        return dict(chain), note
+        return dict(
+            chain
+        ), f"exact chain, a convicted peer is {run.on_ban.removesuffix('e')}ed{_withheld(run, roles, start)}"
     contributors = run.peers if run.everyone_contributes else run.peers - run.validators
     hit = per_step_probability(contributors, len(roles), run.validators, validate_every=run.validate_every)
     law = {count: hit * (1 - hit) ** (count - 1) for count in range(1, HORIZON)}
     return law, f"geometric: each attacked contribution is convicted with probability {hit:.3f} (every {every} steps)"
+
+
+def _withheld(run: RunConfig, roles: Mapping[int, Role], start: int) -> str:
+    """What attackers can win that withhold a REVEAL, in words; empty where none does."""
+    named = {plugin.name for role in roles.values() for plugin in role.attacks}
+    if "withhold_reveal" not in named or run.on_ban != "remove":
+        return ""
+    best = bought_draws(_setting(run, roles, start), Buying(run.probation and run.probation + 1), HORIZON).present
+    return f"; by withheld REVEALs and returns attackers can stay for {best.mean:.1f} steps on average"
 
 
 def mean_of(law: Mapping[int, float]) -> float | None:
@@ -62,33 +81,74 @@ def quantile_of(law: Mapping[int, float], level: float) -> int | None:
     return None
 
 
-def last_ban_of(run: RunConfig, roles: Mapping[int, Role]) -> tuple[float, int] | None:
-    """When the last attacker is out, by the exact chain for removal.
+def waiting_of(run: RunConfig, roles: Mapping[int, Role]) -> Waiting | None:
+    """The law of the time to the last ban: protocol steps from the first attacked one, both included.
 
     Returns:
-        Mean and 99 % point, in protocol steps from the first attacked one to the last ban, both included; None where
-        the chain says nothing: no attackers, no validators, attackers that do not strike in every step, or a 99 %
-        point too far off to work out.
+        None where the chain says nothing: no attackers, no validators, attackers that do not strike in every step from
+        one step on.
     """
     schedules = {(role.schedule.every, role.schedule.probability) for role in roles.values()}
     starts = {role.schedule.start for role in roles.values()}
     if schedules != {(1, 1.0)} or len(starts) > 1 or run.validators == 0:
         return None
-    return _last_ban(_setting(run, roles, min(starts)))
+    return _waiting(_setting(run, roles, min(starts)))
+
+
+def last_ban_of(run: RunConfig, roles: Mapping[int, Role]) -> tuple[float, int] | None:
+    """Mean and 99 % point of `waiting_of`; None where it says nothing, or is too far off to work out."""
+    waiting = waiting_of(run, roles)
+    try:
+        return None if waiting is None else (waiting.mean, waiting.quantile(0.99))
+    except ConfigError:
+        return None
+
+
+def lasted(row: Row) -> int | None:
+    """T of a run: protocol steps from the first attacked one to the last ban, both included; None: somebody is left, or
+    with undo and more than two attackers, of whose bans a row does not know all."""
+    if row.last_ban is None or row.attacked_from is None or row.undetected:
+        return None
+    undo = row.options.get("undo")
+    undoes = row.options["on_ban"] == "remove" if undo is None else bool(undo)
+    if undoes and row.byzantine_peers > 2:
+        return None
+    # After the first ban comes the step that undoes, in which nobody contributes; the law does not count it.
+    return row.last_ban - row.attacked_from + 1 - (undoes and row.first_ban != row.last_ban)
+
+
+def convicted(row: Row) -> list[int]:
+    """Attacked steps of each attacker that was convicted of a false gradient; rows of earlier versions do not say for
+    what an attacker was banned, and there any ban counts."""
+    return row.detection_steps if row.gradient_steps is None else row.gradient_steps
+
+
+def place_of(row: Row) -> float | None:
+    """Where a run's draw lies in the law of its own setting: the share of draws whose attackers last no longer.
+
+    By T where attackers strike in every step; by the attacked steps of the only attacker where it strikes more rarely.
+    None where somebody is left or went otherwise than by a false gradient.
+    """
+    steps = lasted(row)
+    if steps is None or row.options.get("role") or not len(convicted(row)) == row.options["byzantine"] > 0:
+        return None
+    run, roles = setting_of(row.options)
+    if (waiting := waiting_of(run, roles)) is not None:
+        return 1.0 - waiting.survival[min(steps, len(waiting.survival) - 1)]
+    if len(roles) == 1 == len(row.detection_steps) and row.options["attack_probability"] == 1:
+        return sum(p for count, p in law_of(run, roles)[0].items() if count <= row.detection_steps[0]) or None
+    return None
 
 
 def _setting(run: RunConfig, roles: Mapping[int, Role], start: int) -> Setting:
-    return Setting(run.peers, len(roles), run.validators, run.validate_every, start, run.validators_contribute)
+    return Setting(
+        run.peers, len(roles), run.validators, run.validate_every, start, run.validators_contribute, run.on_ban
+    )
 
 
 @lru_cache(maxsize=256)
-def _last_ban(setting: Setting) -> tuple[float, int] | None:
-    horizon = min(_FARTHEST, HORIZON * setting.validate_every)
-    waiting = detection_distribution(setting, horizon).last_steps
-    try:
-        return waiting.mean, waiting.quantile(0.99)
-    except ConfigError:
-        return None
+def _waiting(setting: Setting) -> Waiting:
+    return time_to_last(setting, min(_FARTHEST, HORIZON * setting.validate_every))
 
 
 @lru_cache(maxsize=256)

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from btard.launcher.report.inference import Effect, estimate
 from btard.launcher.report.statistics import Sample, sample
 from btard.launcher.sweep import rows, store
 from btard.launcher.sweep.rows import Curves, Row
@@ -16,6 +17,17 @@ from btard.node.errors import ConfigError
 Measure = Callable[[Row], float | None]
 SEEDS = ("seed", "init_seed", "data_seed", "attack_seed", "protocol_seed")
 NO_ATTACK = "none"
+_ATTACKED = (
+    "attack",
+    "byzantine",
+    "role",
+    "attack_every",
+    "attack_start",
+    "attack_stop",
+    "attack_probability",
+    "on_ban",
+)
+"""Options in which an attacked run may differ from the clean one that it is compared to."""
 
 
 @dataclass(frozen=True)
@@ -57,14 +69,13 @@ class SweepData:
 
     def clean_of(self, row: Row) -> Row | None:
         """The run without attackers that has the same seeds and the same defence."""
-        same = [name for name in self.varied if name not in ("attack", "byzantine", "role", "attack_every",
-                                                             "attack_start", "attack_stop", "attack_probability",
-                                                             "on_ban")]  # fmt: skip
+        return self.beside(row, [other for other in self.rows if other.byzantine_peers == 0], _ATTACKED)
+
+    def beside(self, row: Row, others: Sequence[Row], apart: Sequence[str] = ("attack",)) -> Row | None:
+        """The first of some rows that differs from this one in nothing but the options named."""
+        same = [name for name in self.varied if name not in apart]
         key = [row.options.get(name) for name in same]
-        for other in self.rows:
-            if other.byzantine_peers == 0 and [other.options.get(name) for name in same] == key:
-                return other
-        return None
+        return next((other for other in others if [other.options.get(name) for name in same] == key), None)
 
     def difference(self, row: Row) -> float | None:
         """Final accuracy less that of the clean run of the same seeds."""
@@ -90,6 +101,16 @@ class SweepData:
         reference = dict(self.curves(clean).accuracy)
         return [(value, reference[step]) for step, value in self.curves(row).accuracy
                 if step >= row.attacked_from and step in reference]  # fmt: skip
+
+    def effect(self, found: Sequence[Row], figure: Measure, parts: int = 1) -> Effect | None:
+        """A paired quantity over the draws of some rows.
+
+        Args:
+            found: rows.
+            figure: a difference of each to another of the same seeds; None where there is none.
+            parts: as in `inference.estimate`.
+        """
+        return estimate(((draw_of(row), value) for row in found if (value := figure(row)) is not None), parts)
 
     def over(self, found: Sequence[Row], figure: Measure) -> Sample | None:
         """A quantity over some rows."""
@@ -120,6 +141,15 @@ def attack_of(row: Row) -> str:
     if row.options.get("role"):
         return " ".join(row.options["role"])
     return row.options.get("attack") or NO_ATTACK
+
+
+def draw_of(row: Row) -> tuple[str, object]:
+    """What the draw of validators follows; without a protocol seed a simulation derives it from its seed, and real
+    processes share no draw."""
+    own = row.options["protocol_seed"]
+    if own is not None:
+        return "protocol_seed", own
+    return ("seed", row.options["seed"]) if row.options["backend"] == "simulated" else ("cell", row.cell)
 
 
 def grouped(found: Sequence[Row], names: Sequence[str]) -> Mapping[tuple[Any, ...], list[Row]]:

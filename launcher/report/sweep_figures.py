@@ -162,7 +162,7 @@ def _plain(row: Row) -> bool:
 
 
 def _figure(rows: Sequence[Row], beside: Sequence[str]) -> Figure | None:
-    waited = [count for row in rows for count in _waits(row)]
+    waited = [count for row in rows for count in detection.convicted(row)]
     run, roles = detection.setting_of(rows[0].options)
     law, note = detection.law_of(run, roles)
     wanted = detection.mean_of(law)
@@ -179,11 +179,6 @@ def _figure(rows: Sequence[Row], beside: Sequence[str]) -> Figure | None:
         "Attacks on the same seeds meet the same draws, so runs that share a protocol seed are not independent."
     )
     return Figure(key.replace("_", "-"), title, drawn, caption)
-
-
-def _waits(row: Row) -> list[int]:
-    """Rows of earlier versions do not say for what an attacker was banned; there any ban counts."""
-    return row.detection_steps if row.gradient_steps is None else row.gradient_steps
 
 
 def _others(rows: Sequence[Row], shown: int) -> str:

@@ -11,11 +11,11 @@ from btard.launcher import templates
 from btard.launcher.figures.svg import Figure
 from btard.launcher.files import write_atomically
 from btard.launcher.network.traffic import human
-from btard.launcher.report import claims, sweep_data, sweep_figures
-from btard.launcher.report.claims import FAILS, HOLDS
+from btard.launcher.report import claims, detection, sweep_data, sweep_figures
+from btard.launcher.report.inference import CONTRADICTED, LEVEL, SUPPORTED, Comparison, Effect, needed
 from btard.launcher.report.run_page import NAME
 from btard.launcher.report.statistics import Sample, signed
-from btard.launcher.report.sweep_data import NO_ATTACK, SEEDS, SweepData, attack_of, final, grouped
+from btard.launcher.report.sweep_data import NO_ATTACK, SEEDS, SweepData, attack_of, draw_of, final, grouped
 from btard.launcher.sweep.plans import AGGRESSIVE, ATTACKS, CLEAN, FINALS, MILD
 from btard.launcher.sweep.progress import duration
 from btard.launcher.sweep.rows import Row
@@ -24,7 +24,10 @@ from btard.launcher.sweep.store import RESULTS
 Table = tuple[Sequence[str], Sequence[Sequence[object]], range]
 """Header, lines, and the columns that are numbers."""
 
-_FINAL_HEADER = ("median", "to clean, median", "lowest since the attack", "attacked steps until ban", "runs")
+_FINAL_HEADER = (
+    *("median", "to clean, mean", "95 % interval", "lowest since the attack", "attacked steps until ban", "runs"),
+    "draws",
+)
 
 
 _FIGURES = (sweep_figures.matrices, sweep_figures.heatmaps, sweep_figures.detections)
@@ -49,8 +52,7 @@ def render(sweep: SweepData) -> str:
     own = paper and any(not row.labels.get("control") for row in sweep.rows)
     return templates.write(
         "sweep.html", title=f"Sweep {sweep.name}", lead=f"{len(sweep.rows)} of {sweep.wanted} runs finished",
-        about=_facts(sweep), judged=claims.judge(sweep) if paper else [], standing=_standing(sweep),
-        moods={HOLDS: "good", FAILS: "bad"}, final_header=_FINAL_HEADER,
+        about=_facts(sweep), claims=judged(sweep) if paper else "", draws=_draws(sweep), final_header=_FINAL_HEADER,
         finals=list(_final_rows(sweep)) if own else None,
         report_figures=sweep_figures.report_figures(sweep) if own else [],
         controls=list(_controls(sweep)) if paper else [], curves=[] if paper else sweep_figures.curves(sweep),
@@ -83,26 +85,67 @@ def _banned(rows: Sequence[Row]) -> str:
     return f"{attackers - sum(row.undetected for row in rows)} of {attackers}"
 
 
+def judged(sweep: SweepData) -> str:
+    """The section of a page about the report's claims, as HTML; empty where none can be asked."""
+    found = claims.judge(sweep)
+    body = [(claim, [_compared(part) for part in claim.parts]) for claim in found]
+    moods = {SUPPORTED: "good", CONTRADICTED: "bad"}
+    return templates.write("claims.html", judged=body, moods=moods, standing=_standing(sweep)) if found else ""
+
+
+def _compared(part: Comparison) -> tuple[object, ...]:
+    effect = part.effect
+    if effect is None:
+        return part.name, part.claimed, "", "", "", "", "", "", part.verdict
+    spread = effect.standardised
+    draws = " ".join(f"{draw[-1]}: {value:+.4f}" for draw, value in effect.by_draw.items())
+    return (part.name, part.claimed, signed(effect.mean), effect.bounds(), "" if spread is None else f"{spread:+.1f}",
+            effect.runs, len(effect.by_draw), draws, part.verdict)  # fmt: skip
+
+
 def _standing(sweep: SweepData) -> str:
-    seeds, draws = len({row.options["seed"] for row in sweep.rows}), len(set(map(_draw, sweep.rows)))
-    words = f"{seeds} seed{'s' * (seeds > 1)} and {draws} draw{'s' * (draws > 1)} of validators"
-    if seeds == draws == 1:
-        words += ": no spread is known, and a verdict is that of one draw"
-    words += f". Medians are over all of them; differences are to the clean run of the same seed{'s' * (seeds > 1)}."
-    kinds = grouped(sweep.rows, ("scheme", "control", "attack")).values()
-    if any(len(set(map(_draw, rows))) < len(rows) for rows in kinds):
-        words += " Runs that share a protocol seed share the draw, so the \u00b1 intervals, which treat runs as "
-        words += "independent, are too narrow."
+    seeds, draws = len({row.options["seed"] for row in sweep.rows}), len(set(map(draw_of, sweep.rows)))
+    words = f"{seeds} seed{'s' * (seeds > 1)} and {draws} draw{'s' * (draws > 1)} of validators. "
+    words += "A verdict follows from differences between runs of the same seeds, averaged within their draw: runs that "
+    words += (
+        f"share one are one observation of it. Intervals are those of the exact sign-flip test over draws, {LEVEL:.0%} "
+    )
+    words += (
+        f"for all of a claim together; with fewer than {needed(LEVEL)} draws there is none, and nothing is decided."
+    )
     return words
 
 
-def _draw(row: Row) -> tuple[str, object]:
-    """What the draw of validators follows; without a protocol seed a simulation derives it from its seed, and real
-    processes share no draw."""
-    own = row.options["protocol_seed"]
-    if own is not None:
-        return "protocol_seed", own
-    return ("seed", row.options["seed"]) if row.options["backend"] == "simulated" else ("cell", row.cell)
+def _draws(sweep: SweepData) -> Table:
+    """Each draw with how long its attackers last, and where that lies in the law of the runs' own setting."""
+    lines: list[Sequence[object]] = []
+    for (byzantine, every, on_ban, *_), rows in grouped(sweep.rows, _LAW).items():
+        for draw, found in _by_draw(rows).items():
+            for steps, place in dict.fromkeys(_placed(row) for row in found):
+                if place:
+                    name = f"{draw[0].replace('_', ' ')} {draw[1]}"
+                    lines.append((byzantine, every, on_ban, name, len(found), steps, place))
+    return ("attackers", "every", "bans", "draw", "runs", "T", "law, T or less"), lines, range(4, 7)
+
+
+_LAW = ("byzantine", "attack_every", "on_ban", "peers", "validators", "validate_every", "validators_contribute")
+
+
+def _by_draw(rows: Sequence[Row]) -> dict[tuple[str, object], list[Row]]:
+    found: dict[tuple[str, object], list[Row]] = {}
+    for row in rows:
+        found.setdefault(draw_of(row), []).append(row)
+    return found
+
+
+def _placed(row: Row) -> tuple[str, str]:
+    """T, and the share of draws in the law that last no longer."""
+    steps, place = detection.lasted(row), detection.place_of(row)
+    return "" if steps is None else str(steps), "" if place is None else f"{place:.0%}"
+
+
+def _apart(effect: Effect | None) -> tuple[str, str]:
+    return ("", "") if effect is None else (signed(effect.mean), effect.bounds())
 
 
 def _final_rows(sweep: SweepData, control: str = "") -> Iterator[Sequence[object]]:
@@ -112,11 +155,11 @@ def _final_rows(sweep: SweepData, control: str = "") -> Iterator[Sequence[object
             finals = sweep.over(rows, final)
             if finals is None:
                 continue
-            apart = None if attack == NO_ATTACK else sweep.over(rows, sweep.difference)
+            apart = None if attack == NO_ATTACK else sweep.effect(rows, sweep.difference)
             lowest = [row.lowest_after_attack for row in rows if row.lowest_after_attack is not None]
-            yield (scheme, attack, f"{FINALS[scheme][attack]:.4f}" if not control else "", finals.phrase(),
-                   f"{finals.median:.4f}", "" if apart is None else signed(apart.median),
-                   f"{min(lowest):.4f}" if lowest else "", _waited(rows), len(finals.values))  # fmt: skip
+            yield (scheme, attack, f"{FINALS[scheme][attack]:.4f}" if not control else "", f"{finals.mean:.4f}",
+                   f"{finals.median:.4f}", *_apart(apart), f"{min(lowest):.4f}" if lowest else "", _waited(rows),
+                   len(finals.values), len(set(map(draw_of, rows))))  # fmt: skip
 
 
 def _waited(rows: Sequence[Row]) -> str:
@@ -137,20 +180,20 @@ def _controls(sweep: SweepData) -> Iterator[tuple[str, list[Sequence[object]], l
 def _groups(sweep: SweepData) -> Table:
     names = [name for name in ("scheme", "control", "label") if any(row.labels.get(name) for row in sweep.rows)]
     names += [name for name in sweep.varied if name not in SEEDS]
-    header = [*names, "runs", "final, mean", "median", "worst", "to clean, median", "best, mean", "banned", "free",
-              "attacked steps until ban", "bytes"]  # fmt: skip
+    header = [*names, "runs", "draws", "final, mean", "median", "worst", "to clean, mean", "95 % interval"]
+    header += ["best, mean", "banned", "free", "attacked steps until ban", "bytes"]
     body = [(*map(_word, key), *_group(sweep, rows)) for key, rows in grouped(sweep.rows, names).items()]
     return header, body, range(len(names), len(header))
 
 
 def _group(sweep: SweepData, rows: Sequence[Row]) -> tuple[object, ...]:
-    finals, apart = sweep.over(rows, final), sweep.over(rows, sweep.difference)
+    finals, apart = sweep.over(rows, final), sweep.effect(rows, sweep.difference)
     best = sweep.over(rows, lambda row: row.best_test_accuracy)
     attacked = any(row.byzantine_peers for row in rows)
     return (
-        len(rows), _phrase(finals), "" if finals is None else f"{finals.median:.4f}",
+        len(rows), len(set(map(draw_of, rows))), _phrase(finals), "" if finals is None else f"{finals.median:.4f}",
         "" if finals is None else f"{min(finals.values):.4f}",
-        signed(apart.median) if apart is not None and attacked else "", _phrase(best),
+        *_apart(apart if attacked else None), _phrase(best),
         sum(row.bans for row in rows), sum(row.undetected for row in rows), _waited(rows),
         human(statistics.fmean(row.bytes_sent for row in rows)),
     )  # fmt: skip
@@ -158,8 +201,8 @@ def _group(sweep: SweepData, rows: Sequence[Row]) -> tuple[object, ...]:
 
 def _runs(sweep: SweepData) -> Table:
     names = sweep.varied
-    header = ["cell", *names, "attack", "final", "to clean", "bans at", "attacked steps", "honest banned", "verified",
-              "wall s", "CPU s"]  # fmt: skip
+    header = ["cell", *names, "attack", "final", "to clean", "bans at", "attacked steps", "T", "law, T or less"]
+    header += ["honest banned", "verified", "wall s", "CPU s"]
     return header, [_run(sweep, row, names) for row in sweep.rows], range(len(names) + 2, len(header))
 
 
@@ -170,13 +213,13 @@ def _run(sweep: SweepData, row: Row, names: Sequence[str]) -> tuple[object, ...]
     return (
         row.cell, *(_word(row.options.get(name)) for name in names), attack_of(row),
         "" if row.final_test_accuracy is None else f"{row.final_test_accuracy:.4f}",
-        "" if apart is None else signed(apart), bans, " ".join(map(str, row.detection_steps)),
+        "" if apart is None else signed(apart), bans, " ".join(map(str, row.detection_steps)), *_placed(row),
         row.honest_banned, checked, f"{row.wall_seconds:.0f}", f"{row.cpu_seconds:.0f}",
     )  # fmt: skip
 
 
 def _phrase(values: Sample | None) -> str:
-    return "" if values is None else values.phrase()
+    return "" if values is None else f"{values.mean:.4f}"
 
 
 def _word(value: object) -> str:

@@ -1,4 +1,4 @@
-"""The report's claims: what each verdict takes, on hand-made rows of the paper's plan."""
+"""The report's claims: what each verdict takes, on hand-made rows of the paper's plan under nine draws."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import msgspec
 import pytest
 
 from btard.launcher.report import claims
-from btard.launcher.report.claims import FAILS, HOLDS, OPEN, Claim
+from btard.launcher.report.claims import Claim
+from btard.launcher.report.inference import CONTRADICTED, SUPPORTED, UNDECIDED
 from btard.launcher.report.sweep_data import SweepData, attack_of
 from btard.launcher.run.experiment import Experiment
 from btard.launcher.sweep.rows import Curves, Row
@@ -21,7 +22,10 @@ AGREES = {
     "label_shuffle (mild)": 0.0003, "sign_flip (mild)": -0.0001, "label_flip (mild)": -0.0004,
     "constant_direction (mild)": -0.0005,
 }  # fmt: skip
-"""Final accuracy less clean: with these every claim holds that can hold beside the others."""
+"""Final accuracy less clean: with these every claim is supported that can be beside the others."""
+DRAWS = 9
+SPREAD = 1e-5
+"""Between the differences of one draw and those of the next."""
 BANS, SPEED, FINAL, FLIPS = "BTARD bans", "The speed of convergence", "the final accuracy", "label flipping"
 CONSTANT, MILDER, MILD, SMALL = "the Constant Direction", "the newly added", "nearly indisting", "illustrate how"
 ALL = (BANS, SPEED, FINAL, FLIPS, CONSTANT, MILDER, MILD, SMALL)
@@ -37,7 +41,7 @@ def paper(
     late: Mapping[str, int] | None = None, given: Mapping[str, Mapping[str, Any]] | None = None,
     options: Mapping[str, str] | None = None,
 ) -> SweepData:  # fmt: skip
-    """The paper's quick plan.
+    """The paper's quick plan under `DRAWS` protocol seeds.
 
     Args:
         apart: final accuracy less clean by name, instead of those of `AGREES`; None: not known.
@@ -47,12 +51,13 @@ def paper(
         options: of the command line, which replace the plan's.
     """
     rows, drawn = [], {}
-    for made in plan("paper", True, **(options or {})):
+    for made in plan("paper", True, **({"protocol_seed": f"1..{DRAWS}"} | dict(options or {}))):
         name = _name(made)
         if name in without:
             continue
         difference = ({"clean": 0.0} | AGREES | dict(apart or {})).get(name, 0.0)
-        final = None if difference is None else CLEAN_ACCURACY + difference
+        off = SPREAD * (made.options["protocol_seed"] - DRAWS // 2) if made.byzantine_peers else 0.0
+        final = None if difference is None else CLEAN_ACCURACY + difference * (1 + off / 0.001)
         made = msgspec.structs.replace(made, final_test_accuracy=final, **(given or {}).get(name, {}))
         rows.append(made)
         drawn[made.cell] = _slowed(made, (late or {}).get(name, 0))
@@ -74,78 +79,102 @@ def claim(sweep: SweepData, about: str) -> Claim:
 
 FREE = {"undetected": 1, "bans": 1, "detection_steps": [4]}
 CONSTANT_FAR = {"constant_direction (aggressive)": -0.02}
-HALF = dict.fromkeys(list(AGREES)[:5], 0.0001) | dict.fromkeys(list(AGREES)[5:], -0.0001)
+FAR = {"constant_direction (aggressive)": -0.06}
+HIGHER = {name: -value for name, value in AGREES.items() if "aggressive" in name}
+FAST = tuple(name for name in AGREES if "aggressive" in name)
+FEW = {"protocol_seed": "1..3", "seed": "0..2"}
+"""Nine runs of each kind, of three draws."""
 NOTHING = dict.fromkeys([*AGREES, "clean"], None)
 
 
 @pytest.mark.parametrize(
     ("about", "world", "verdict"),
     [
-        (BANS, {}, HOLDS),
-        (BANS, {"given": {"noise (aggressive)": {"last_ban": 100 + 29 - 1}}}, HOLDS),
-        (BANS, {"given": {"noise (aggressive)": {"last_ban": 100 + 30 - 1}}}, FAILS),
-        (BANS, {"given": {"noise (mild)": {"honest_banned": 1}}}, FAILS),
-        (BANS, {"given": {"noise (aggressive)": FREE}}, FAILS),
-        (BANS, {"given": {"noise (mild)": FREE}}, FAILS),
-        (BANS, {"given": {"noise (aggressive)": FREE}, "options": {"steps": "110"}}, OPEN),
-        (BANS, {"given": {"noise (mild)": FREE}, "options": {"steps": "130"}}, OPEN),
-        (BANS, {"given": {"noise (mild)": FREE}, "options": {"attack_stop": "110"}}, OPEN),
-        (BANS, {"options": {"validators": "0"}}, OPEN),
-        (BANS, {"options": {"attack_every": "2"}}, OPEN),
-        (BANS, {"without": ("noise (mild)",)}, OPEN),
-        (SPEED, {}, HOLDS),
-        (SPEED, {"late": {"sign_flip (mild)": 2}}, HOLDS),
-        (SPEED, {"late": {"sign_flip (mild)": 3}}, FAILS),
-        (SPEED, {"late": {"sign_flip (mild)": 3}, "without": ("noise (mild)",)}, FAILS),
-        (SPEED, {"without": ("noise (mild)",)}, OPEN),
-        (SPEED, {"without": ("clean",)}, OPEN),
-        (SPEED, {"options": {"eval_every": "1000"}}, OPEN),
-        (SPEED, {"options": {"eval_every": "800"}}, OPEN),
-        (FINAL, {}, HOLDS),
-        (FINAL, {"apart": CONSTANT_FAR}, FAILS),
-        (FINAL, {"apart": {name: -value for name, value in AGREES.items()} | {"label_shuffle (mild)": 0.0003}}, FAILS),
-        (FINAL, {"apart": HALF}, OPEN),
-        (FINAL, {"apart": NOTHING}, OPEN),
-        (FINAL, {"without": ("clean",)}, OPEN),
-        (FINAL, {"without": ("noise (mild)",)}, OPEN),
-        (FINAL, {"without": ("noise (mild)",), "apart": CONSTANT_FAR}, FAILS),
-        (FLIPS, {}, HOLDS),
-        (FLIPS, {"apart": {"label_flip (mild)": 0.0, "sign_flip (mild)": -0.001}}, FAILS),
-        (FLIPS, {"apart": {"label_flip (aggressive)": -0.002}}, FAILS),
-        (FLIPS, {"without": MILD_ONES}, OPEN),
-        (FLIPS, {"apart": NOTHING}, OPEN),
-        (CONSTANT, {"apart": CONSTANT_FAR}, HOLDS),
-        (CONSTANT, {}, FAILS),
-        (CONSTANT, {"apart": CONSTANT_FAR, "without": ("noise (aggressive)",)}, OPEN),
-        (CONSTANT, {"without": ("constant_direction (aggressive)",)}, OPEN),
-        (CONSTANT, {"apart": NOTHING}, OPEN),
-        (MILDER, {}, HOLDS),
-        (MILDER, {"apart": {"noise (aggressive)": -0.0025}}, FAILS),
-        (MILDER, {"apart": {"noise (aggressive)": 0.0025}}, FAILS),
-        (MILDER, {"without": ("noise (aggressive)",)}, OPEN),
-        (MILDER, {"options": {"attack": "noise:variant=small,label_shuffle,sign_flip,label_flip"}}, OPEN),
-        (MILD, {}, HOLDS),
-        (MILD, {"apart": {"sign_flip (mild)": -0.006}}, FAILS),
-        (MILD, {"apart": {"sign_flip (mild)": 0.006}}, FAILS),
-        (MILD, {"without": ("sign_flip (mild)",)}, OPEN),
-        (MILD, {"without": ("clean",)}, OPEN),
-        (SMALL, {}, FAILS),
-        (SMALL, {"options": {"tau": "1e6"}}, OPEN),
-        (SMALL, {"options": {"rule": "mean"}}, OPEN),
-        (SMALL, {"options": {"task": "quadratic"}}, OPEN),
-        (SMALL, {"options": {"attack": "noise:variant=small,sign_flip"}}, OPEN),
+        (BANS, {}, SUPPORTED),
+        (BANS, {"given": {name: {"last_ban": 100 + 32 - 1} for name in FAST}}, SUPPORTED),
+        (BANS, {"given": {name: {"last_ban": 100 + 33 - 1} for name in FAST}}, UNDECIDED),
+        (BANS, {"given": {name: {"last_ban": 100 + 34 - 1} for name in FAST}}, CONTRADICTED),
+        (BANS, {"given": {"noise (mild)": {"honest_banned": 1}}}, CONTRADICTED),
+        (BANS, {"given": {"noise (aggressive)": FREE}}, CONTRADICTED),
+        (BANS, {"given": {"noise (mild)": FREE}}, CONTRADICTED),
+        (BANS, {"given": {"noise (aggressive)": FREE}, "options": {"steps": "110"}}, UNDECIDED),
+        (BANS, {"given": {"noise (mild)": FREE}, "options": {"steps": "130"}}, UNDECIDED),
+        (BANS, {"given": {"noise (mild)": FREE}, "options": {"attack_stop": "110"}}, UNDECIDED),
+        (BANS, {"options": {"validators": "0"}}, UNDECIDED),
+        (BANS, {"options": {"attack_every": "2"}}, UNDECIDED),
+        (BANS, {"options": FEW}, UNDECIDED),
+        (BANS, {"without": ("noise (mild)",)}, UNDECIDED),
+        (SPEED, {}, SUPPORTED),
+        (SPEED, {"late": {"sign_flip (mild)": 1}}, SUPPORTED),
+        (SPEED, {"late": {"sign_flip (mild)": 2}}, UNDECIDED),
+        (SPEED, {"late": {"sign_flip (mild)": 3}}, CONTRADICTED),
+        (SPEED, {"late": {"sign_flip (mild)": 3}, "without": ("noise (mild)",)}, CONTRADICTED),
+        (SPEED, {"late": {"sign_flip (mild)": 3}, "options": FEW}, UNDECIDED),
+        (SPEED, {"without": ("noise (mild)",)}, UNDECIDED),
+        (SPEED, {"without": ("clean",)}, UNDECIDED),
+        (SPEED, {"options": {"eval_every": "1000"}}, UNDECIDED),
+        (SPEED, {"options": {"eval_every": "800"}}, UNDECIDED),
+        (SPEED, {"options": FEW}, UNDECIDED),
+        (FINAL, {}, SUPPORTED),
+        (FINAL, {"apart": FAR}, CONTRADICTED),
+        (FINAL, {"apart": HIGHER}, CONTRADICTED),
+        (FINAL, {"apart": {"constant_direction (aggressive)": 0.007}}, UNDECIDED),
+        (FINAL, {"apart": NOTHING}, UNDECIDED),
+        (FINAL, {"without": ("clean",)}, UNDECIDED),
+        (FINAL, {"without": ("noise (mild)",)}, UNDECIDED),
+        (FINAL, {"without": ("noise (mild)",), "apart": FAR}, CONTRADICTED),
+        (FINAL, {"options": FEW}, UNDECIDED),
+        (FLIPS, {}, SUPPORTED),
+        (FLIPS, {"apart": {"label_flip (mild)": 0.0, "sign_flip (mild)": -0.001}}, CONTRADICTED),
+        (FLIPS, {"apart": {"label_flip (aggressive)": -0.002}}, UNDECIDED),
+        (FLIPS, {"apart": {"label_flip (aggressive)": -0.0019}}, CONTRADICTED),
+        (FLIPS, {"without": MILD_ONES}, UNDECIDED),
+        (FLIPS, {"apart": NOTHING}, UNDECIDED),
+        (FLIPS, {"options": FEW}, UNDECIDED),
+        (CONSTANT, {"apart": CONSTANT_FAR}, SUPPORTED),
+        (CONSTANT, {}, CONTRADICTED),
+        (CONSTANT, {"apart": CONSTANT_FAR, "without": ("noise (aggressive)",)}, UNDECIDED),
+        (CONSTANT, {"without": ("constant_direction (aggressive)",)}, UNDECIDED),
+        (CONSTANT, {"apart": NOTHING}, UNDECIDED),
+        (CONSTANT, {"apart": CONSTANT_FAR, "options": FEW}, UNDECIDED),
+        (MILDER, {}, SUPPORTED),
+        (MILDER, {"apart": {"noise (aggressive)": -0.0025}}, CONTRADICTED),
+        (MILDER, {"apart": {"noise (aggressive)": 0.0025}}, CONTRADICTED),
+        (MILDER, {"without": ("noise (aggressive)",)}, UNDECIDED),
+        (MILDER, {"options": {"attack": "noise:variant=small,label_shuffle,sign_flip,label_flip"}}, UNDECIDED),
+        (MILDER, {"options": FEW}, UNDECIDED),
+        (MILD, {}, SUPPORTED),
+        (MILD, {"apart": {"sign_flip (mild)": -0.006}}, CONTRADICTED),
+        (MILD, {"apart": {"sign_flip (mild)": 0.006}}, CONTRADICTED),
+        (MILD, {"without": ("sign_flip (mild)",)}, UNDECIDED),
+        (MILD, {"without": ("clean",)}, UNDECIDED),
+        (MILD, {"options": FEW}, UNDECIDED),
+        (SMALL, {}, CONTRADICTED),
+        (SMALL, {"options": {"tau": "1e6"}}, UNDECIDED),
+        (SMALL, {"options": {"rule": "mean"}}, UNDECIDED),
+        (SMALL, {"options": {"task": "quadratic"}}, UNDECIDED),
+        (SMALL, {"options": {"attack": "noise:variant=small,sign_flip"}}, UNDECIDED),
     ],
 )
 def test_verdicts(about: str, world: dict[str, Any], verdict: str) -> None:
     found = claim(paper(**world), about)
     assert found.verdict == verdict, found.words
-    assert found.words.strip().endswith("."), "every verdict has its reason"
+    assert f"{found.reason} {found.words}".strip().endswith("."), "every verdict has its reason"
+
+
+def test_what_too_few_draws_leave_open_is_said() -> None:
+    found = claim(paper(options=FEW), FLIPS)
+    assert found.reason == "3 draws; no interval can exclude anything with fewer than 7."
+    assert [part.effect and (part.effect.runs, len(part.effect.by_draw)) for part in found.parts] == [(9, 3), (9, 3)]
+    assert claim(paper(), FLIPS).reason == "2 of 2 intervals lie where the claim says."
+    mixed = claim(paper(apart={"label_flip (aggressive)": -0.0019}), FLIPS).reason
+    assert mixed == "1 of 2 intervals lie where the claim says; 1 of 2 intervals lie elsewhere."
 
 
 def test_whatever_is_missing_nothing_holds_and_all_claims_are_told() -> None:
     sweep = paper(without=tuple(name for name in AGREES if name != "noise (mild)"), apart=NOTHING)
     judged = claims.judge(sweep)
-    assert [each.verdict for each in judged if not each.quote.startswith(SMALL)] == [OPEN] * (len(ALL) - 1)
+    assert [each.verdict for each in judged if not each.quote.startswith(SMALL)] == [UNDECIDED] * (len(ALL) - 1)
     assert all(any(each.quote.startswith(about) for each in judged) for about in ALL)
     assert claims.judge(paper(without=tuple(AGREES))) == []
 
@@ -158,15 +187,16 @@ def test_words_name_what_is_missing() -> None:
 
 def test_attackers_that_are_left_had_time_or_had_not() -> None:
     left = {"noise (mild)": FREE}
-    assert "1 of the runs with attackers left went on for longer" in claim(paper(given=left), BANS).words
+    assert "9 of the runs with attackers left went on for longer" in claim(paper(given=left), BANS).words
     assert "too short" in claim(paper(given=left, options={"steps": "130"}), BANS).words
 
 
 def test_numbers_follow_the_options() -> None:
-    assert "10.1 on average and 29 in 99 of 100" in claim(paper(), BANS).words
+    assert "out after 10.9 steps on average, 33 in 99 of 100" in claim(paper(), BANS).words
+    assert "out after 10.1 steps on average, 29 in 99 of 100" in claim(paper(options={"on_ban": "remove"}), BANS).words
     other = claim(paper(options={"validate_every": "2"}), BANS).words
     assert " in 99 of 100" in other
-    assert "10.1" not in other
+    assert "10.9" not in other
     assert "one in 50 steps, 17 from the attack on" in claim(paper(), SPEED).words
     assert "one in 100 steps, 5 from the attack on" in claim(
         paper(options={"eval_every": "100", "attack_start": "500"}), SPEED
