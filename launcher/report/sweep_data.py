@@ -143,13 +143,13 @@ def attack_of(row: Row) -> str:
     return row.options.get("attack") or NO_ATTACK
 
 
-def draw_of(row: Row) -> tuple[str, object]:
+def draw_of(row: Row) -> str:
     """What the draw of validators follows; without a protocol seed a simulation derives it from its seed, and real
     processes share no draw."""
     own = row.options["protocol_seed"]
     if own is not None:
-        return "protocol_seed", own
-    return ("seed", row.options["seed"]) if row.options["backend"] == "simulated" else ("cell", row.cell)
+        return f"protocol seed {own}"
+    return f"seed {row.options['seed']}" if row.options["backend"] == "simulated" else f"cell {row.cell}"
 
 
 def grouped(found: Sequence[Row], names: Sequence[str]) -> Mapping[tuple[Any, ...], list[Row]]:

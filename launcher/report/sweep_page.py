@@ -98,7 +98,7 @@ def _compared(part: Comparison) -> tuple[object, ...]:
     if effect is None:
         return part.name, part.claimed, "", "", "", "", "", "", part.verdict
     spread = effect.standardised
-    draws = " ".join(f"{draw[-1]}: {value:+.4f}" for draw, value in effect.by_draw.items())
+    draws = ", ".join(f"{draw}: {value:+.4f}" for draw, value in effect.by_draw.items())
     return (part.name, part.claimed, signed(effect.mean), effect.bounds(), "" if spread is None else f"{spread:+.1f}",
             effect.runs, len(effect.by_draw), draws, part.verdict)  # fmt: skip
 
@@ -120,22 +120,13 @@ def _draws(sweep: SweepData) -> Table:
     """Each draw with how long its attackers last, and where that lies in the law of the runs' own setting."""
     lines: list[Sequence[object]] = []
     for (byzantine, every, on_ban, *_), rows in grouped(sweep.rows, _LAW).items():
-        for draw, found in _by_draw(rows).items():
-            for steps, place in dict.fromkeys(_placed(row) for row in found):
-                if place:
-                    name = f"{draw[0].replace('_', ' ')} {draw[1]}"
-                    lines.append((byzantine, every, on_ban, name, len(found), steps, place))
+        places = [(draw_of(row), *_placed(row)) for row in rows]
+        for draw, steps, place in dict.fromkeys(each for each in places if each[-1]):
+            lines.append((byzantine, every, on_ban, draw, places.count((draw, steps, place)), steps, place))
     return ("attackers", "every", "bans", "draw", "runs", "T", "law, T or less"), lines, range(4, 7)
 
 
 _LAW = ("byzantine", "attack_every", "on_ban", "peers", "validators", "validate_every", "validators_contribute")
-
-
-def _by_draw(rows: Sequence[Row]) -> dict[tuple[str, object], list[Row]]:
-    found: dict[tuple[str, object], list[Row]] = {}
-    for row in rows:
-        found.setdefault(draw_of(row), []).append(row)
-    return found
 
 
 def _placed(row: Row) -> tuple[str, str]:

@@ -34,6 +34,10 @@ CAREERS = (1, 13, 17, 18, 4, 20, 94, 2, 826)
 """Protocol seeds under which two attackers of six from step 100 on last 4, 6, 8, 9, 10, 13, 18, 21 and 29 steps: the
 quantiles 0.1, 0.25, 0.4, 0.5, 0.6, 0.75, 0.9, 0.95 and 0.99 (launcher/detection/careers.py)."""
 
+COVERING = (9, 1, 73, 3, 14, 4, 17, 30, 8)
+"""Protocol seeds under which two attackers of six that bans reform last 4, 5, 6, 8, 9, 11, 13, 16 and 23 steps, from
+step 100 on: the quantiles 1/18, 3/18, ..., 17/18, so that each stands for a ninth of the law."""
+
 REPORT: Axes = {"tau": [5.0], "steps": [900], "attack_start": [100], "on_ban": ["reform"],
                                              "undo": [0]}  # fmt: skip
 """The setting of the report's runs: what was applied stays applied."""
@@ -53,6 +57,12 @@ class Block:
     labels: Mapping[str, str]
 
 
+_SCHEMES: Mapping[str, dict[str, Sequence[object]]] = {
+    AGGRESSIVE: {"attack": ATTACKS, "byzantine": [2], "attack_every": [1]},
+    MILD: {"attack": ATTACKS, "byzantine": [1], "attack_every": [5]},
+}
+
+
 def paper(quick: bool) -> list[Block]:
     """The report's plan: a baseline and five attacks, aggressive and mild, three seeds, three protocol seeds each.
 
@@ -60,25 +70,21 @@ def paper(quick: bool) -> list[Block]:
     the report's own setting first, then what stands beside it, seed by seed, so that a sweep that is stopped has whole
     repeats. The quick form is the first 11 of these runs: one seed, one protocol seed.
     """
-    schemes: dict[str, dict[str, Sequence[object]]] = {
-        AGGRESSIVE: {"attack": ATTACKS, "byzantine": [2], "attack_every": [1]},
-        MILD: {"attack": ATTACKS, "byzantine": [1], "attack_every": [5]},
-    }
     if quick:
-        return _repeat({**REPORT, "seed": [0], "protocol_seed": REPEATS[:1]}, schemes)
+        return _repeat({**REPORT, "seed": [0], "protocol_seed": REPEATS[:1]})
     first, *others = (
         [{**REPORT, "seed": [seed], "protocol_seed": [repeat]} for seed in range(3)] for repeat in REPEATS
     )
-    blocks = [block for each in (*first, *itertools.chain(*others)) for block in _repeat(each, schemes)]
+    blocks = [block for each in (*first, *itertools.chain(*others)) for block in _repeat(each)]
     for each in first:
-        blocks += [*_removed(each, schemes), *_controls(each, schemes)]
-    return blocks + [block for each in itertools.chain(*others) for block in _removed(each, schemes)]
+        blocks += [*_removed(each), *_controls(each)]
+    return blocks + [block for each in itertools.chain(*others) for block in _removed(each)]
 
 
 def _repeat(
     setting: Axes,
-    schemes: Mapping[str, Axes],
     labels: Mapping[str, str] | None = None,
+    schemes: Mapping[str, Axes] = _SCHEMES,
 ) -> list[Block]:
     """Clean runs and all attacks, in one setting."""
     more = labels or {}
@@ -88,15 +94,15 @@ def _repeat(
     ]
 
 
-def _removed(setting: Axes, schemes: Mapping[str, Axes]) -> list[Block]:
+def _removed(setting: Axes) -> list[Block]:
     """The attacks, where a ban is for ever."""
     return [
         Block({**setting, **axes, "on_ban": ["remove"]}, {"scheme": scheme, "control": "remove"})
-        for scheme, axes in schemes.items()
+        for scheme, axes in _SCHEMES.items()
     ]
 
 
-def _controls(setting: Axes, schemes: Mapping[str, Axes]) -> list[Block]:
+def _controls(setting: Axes) -> list[Block]:
     """What the report lacks: no defence, clipping alone, other radii."""
     changed: dict[str, dict[str, Sequence[object]]] = {
         "undefended mean": {"rule": ["mean"], "validators": [0]},
@@ -105,9 +111,7 @@ def _controls(setting: Axes, schemes: Mapping[str, Axes]) -> list[Block]:
         "tau 10": {"tau": [10.0]},
     }
     return [
-        block
-        for control, change in changed.items()
-        for block in _repeat({**setting, **change}, schemes, {"control": control})
+        block for control, change in changed.items() for block in _repeat({**setting, **change}, {"control": control})
     ]
 
 
@@ -185,6 +189,27 @@ def careers(quick: bool) -> list[Block]:
     ]
 
 
+def harm(quick: bool) -> list[Block]:
+    """The report's plan under draws that cover the law of detection instead of three, three seeds each; beside it the
+    attacks that tau decides about at other radii, one seed.
+
+    Seed by seed, so that a sweep that is stopped has whole repeats. The quick form is the median draw and one seed.
+    """
+    setting: Axes = {**REPORT, "backend": ["simulated"]}
+    if quick:
+        return _repeat({**setting, "seed": [0], "protocol_seed": COVERING[4:5]})
+    attacks = ("sign_flip", "constant_direction", "label_flip")
+    few = {AGGRESSIVE: {**_SCHEMES[AGGRESSIVE], "attack": attacks}}
+    own = [block for seed in range(3) for block in _repeat({**setting, "seed": [seed], "protocol_seed": COVERING})]
+    return own + [
+        block
+        for tau in (0.5, 1.0, 2.0, 10.0)
+        for block in _repeat(
+            {**setting, "seed": [0], "protocol_seed": COVERING, "tau": [tau]}, {"control": f"tau {tau:g}"}, few
+        )
+    ]
+
+
 def heterogeneity(quick: bool) -> list[Block]:
     """Number of attackers by how unlike the peers' data are, for two attacks, all else at its default.
 
@@ -218,5 +243,5 @@ def _short(quick: bool) -> dict[str, Sequence[object]]:
 
 PLANS: dict[str, Callable[[bool], list[Block]]] = {
     "paper": paper, "rules": rules, "starts": starts, "mixed": mixed, "aggregation": aggregation, "sixteen": sixteen,
-    "careers": careers, "heterogeneity": heterogeneity,
+    "careers": careers, "harm": harm, "heterogeneity": heterogeneity,
 }  # fmt: skip

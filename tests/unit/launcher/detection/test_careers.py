@@ -9,7 +9,7 @@ import pytest
 from btard import Experiment, run
 from btard.launcher.detection import Setting, time_to_last
 from btard.launcher.detection.careers import LEVELS, at_quantiles, career
-from btard.launcher.sweep.plans import CAREERS
+from btard.launcher.sweep.plans import CAREERS, COVERING
 
 SIX = Setting(peers=6, byzantine=2, validators=1, start=100)
 
@@ -44,6 +44,16 @@ def test_the_seeds_of_the_sweep_are_those_quantiles() -> None:
     assert [career(seed, SIX, undo=True)[0] for seed in CAREERS] == [law.quantile(level) for level in LEVELS]
     assert at_quantiles(SIX, (LEVELS[0], LEVELS[3])) == (CAREERS[0], CAREERS[3])
     assert len(set(CAREERS)) == 9
+
+
+def test_the_seeds_of_the_plan_that_covers_the_law_are_its_quantiles() -> None:
+    """Nine strata of equal chance, each by its middle; together they have about the law's mean."""
+    reform = Setting(peers=6, byzantine=2, validators=1, start=100, on_ban="reform")
+    law, levels = time_to_last(reform, 400), [(2 * place + 1) / 18 for place in range(9)]
+    lasting = [career(seed, reform, undo=False)[0] for seed in COVERING]
+    assert lasting == [law.quantile(level) for level in levels]
+    assert at_quantiles(reform, levels, undo=False) == COVERING
+    assert sum(lasting) / 9 == pytest.approx(law.mean, abs=0.5)
 
 
 def test_careers_follow_the_law() -> None:
