@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import html
+import math
 import re
 import shlex
+import statistics
 import subprocess
 import tomllib
 from dataclasses import replace
@@ -22,7 +24,8 @@ from btard.launcher.detection import Setting, detection_distribution
 from btard.launcher.options.table import OPTIONS
 from btard.launcher.run import run_directory, summary
 from btard.launcher.run.cluster import run as launched
-from btard.launcher.sweep import store
+from btard.launcher.sweep import spec, store
+from btard.launcher.sweep.plans import PLANS
 from btard.node.adversary.registry import ATTACKS
 from btard.node.aggregation.factory import build_rule
 from btard.node.aggregation.registry import PRE_AGGREGATIONS, RULES
@@ -34,7 +37,7 @@ from btard.node.protocol.evidence.format import EVIDENCE_VERSION
 from btard.node.storage import checkpoint, wal
 from btard.node.training.registry import OPTIMISERS, SCHEDULES, SPLITS, TASKS, build_task
 from btard.node.training.task import TaskContext
-from docs import terminal
+from docs import recompute, terminal
 from docs.generate import PAGES
 
 ROOT = Path(__file__).parent.parent
@@ -262,6 +265,39 @@ def test_the_figures_of_bans_that_reform_are_the_laws() -> None:
         means = [gone.mean, law.last_steps.mean, law.tagged_contributed.mean - 1]
         assert [float(told[place]) for place in (0, 2, 4)] == pytest.approx(means, abs=0.051)
         assert [int(told[place]) for place in (1, 3)] == [gone.quantile(0.99), law.last_steps.quantile(0.99)]
+
+
+@pytest.mark.parametrize("name", recompute.PAGES)
+def test_an_archived_page_concludes_what_its_runs_decide(name: str) -> None:
+    assert recompute.page(name) == (DOCS / "reports" / f"{name}.html").read_text("utf-8"), "`python -m docs.recompute`"
+
+
+def test_the_claims_of_the_experiments_page_are_those_of_its_runs() -> None:
+    """The accuracies by a way of their own: from the two archived pages to the differences, draw by draw."""
+    page = (DOCS / "experiments.md").read_text()
+    assert "\n".join(recompute.table()) in page, "`python -m docs.recompute` prints them"
+    finals = {
+        (row.labels["scheme"], row.options["attack"], row.options["seed"], row.options["protocol_seed"]):
+            row.final_test_accuracy or math.nan
+        for row in recompute.load("paper").rows if not row.labels.get("control")
+    }  # fmt: skip
+    assert len(finals) == 99
+    told = dict(zip(("noise", "label_shuffle", "sign_flip", "label_flip", "constant_direction"),
+                    re.findall("less clean, mean .*", page)[0].split("|")[2:-1], strict=True))  # fmt: skip
+    for attack, word in told.items():
+        apart = [value - finals["clean", None, seed, draw] for (scheme, name, seed, draw), value in finals.items()
+                 if (scheme, name) == ("aggressive", attack)]  # fmt: skip
+        assert float(word) == pytest.approx(statistics.fmean(apart), abs=5.1e-5)
+
+
+def test_the_budget_is_worked_out_from_the_plans() -> None:
+    rows = re.findall(
+        r"^\| `(\w+)( --quick)?` \| (\d+) \| ([\d.]+) \| ([\d.]+) \|", (DOCS / "experiments.md").read_text(), re.M
+    )
+    assert {name for name, quick, *_ in rows if not quick} == set(PLANS)
+    for name, quick, runs, seconds, hours in rows:
+        assert int(runs) == len(spec.make(name, bool(quick), Experiment(), {}).cells), name
+        assert float(hours) == pytest.approx(int(runs) * float(seconds) / 3600, abs=0.051), name
 
 
 def test_the_page_of_versions_has_todays() -> None:

@@ -52,7 +52,7 @@ def render(sweep: SweepData) -> str:
     own = paper and any(not row.labels.get("control") for row in sweep.rows)
     return templates.write(
         "sweep.html", title=f"Sweep {sweep.name}", lead=f"{len(sweep.rows)} of {sweep.wanted} runs finished",
-        about=_facts(sweep), claims=judged(sweep) if paper else "", draws=_draws(sweep), final_header=_FINAL_HEADER,
+        about=_facts(sweep), claims=judged(sweep), judged=paper and claims.judge(sweep), final_header=_FINAL_HEADER,
         finals=list(_final_rows(sweep)) if own else None,
         report_figures=sweep_figures.report_figures(sweep) if own else [],
         controls=list(_controls(sweep)) if paper else [], curves=[] if paper else sweep_figures.curves(sweep),
@@ -86,11 +86,11 @@ def _banned(rows: Sequence[Row]) -> str:
 
 
 def judged(sweep: SweepData) -> str:
-    """The section of a page about the report's claims, as HTML; empty where none can be asked."""
+    """The sections of a page about the report's claims and about the draws, as HTML; empty where there is neither."""
     found = claims.judge(sweep)
     body = [(claim, [_compared(part) for part in claim.parts]) for claim in found]
     moods = {SUPPORTED: "good", CONTRADICTED: "bad"}
-    return templates.write("claims.html", judged=body, moods=moods, standing=_standing(sweep)) if found else ""
+    return templates.write("claims.html", judged=body, moods=moods, standing=_standing(sweep), draws=_draws(sweep))
 
 
 def _compared(part: Comparison) -> tuple[object, ...]:
