@@ -59,14 +59,46 @@ def test_figures_are_well_formed_and_escape_what_users_wrote() -> None:
 def test_stretches_and_averages() -> None:
     assert list(timeline.runs([0, 1, 2, 5, 7, 8])) == [(0, 2), (5, 5), (7, 8)]
     assert list(timeline.runs([])) == []
-    assert chart.smooth([0, 3, 6, 9], 3) == [1.5, 3, 6, 7.5]
+    assert chart.smooth([0, 3, 6, 9], 3) == [0, 1.5, 3, 6], "nothing of what comes later"
 
 
 def test_words_stand_out_on_every_colour() -> None:
-    assert matrix.readable(matrix.verdict(0, 1)(0.5)) == "#111111"
+    for scale in (matrix.verdict(0, 1), matrix.shade(0, 1)):
+        for value in range(101):
+            fill = scale(value / 100)
+            one, other = sorted((_luminance(fill), _luminance(matrix.readable(fill))))
+            assert (other + 0.05) / (one + 0.05) >= 4.5, fill
+    assert matrix.readable(matrix.verdict(0, 1)(0.5)) == "#000000"
     assert matrix.readable(matrix.shade(0, 1)(1.0)) == "#ffffff"
     assert svg.number(0.05) == "0.05"
     assert svg.number(1200000.0) == "1e6"
+
+
+def _luminance(colour: str) -> float:
+    """Relative luminance by WCAG 2.2."""
+    red, green, blue = bytes.fromhex(colour.removeprefix("#"))
+
+    def linear(value: int) -> float:
+        return value / 255 / 12.92 if value <= 10 else ((value / 255 + 0.055) / 1.055) ** 2.4
+
+    return 0.2126 * linear(red) + 0.7152 * linear(green) + 0.0722 * linear(blue)
+
+
+def test_names_of_curves_keep_apart() -> None:
+    assert chart.apart([100, 50], 0, 200) == [100, 50]
+    assert chart.apart([100, 100, 100], 0, 200) == [100, 115, 130]
+    assert chart.apart([198, 199, 5], 10, 200) == [185, 200, 10]
+    assert chart.apart([], 0, 1) == []
+
+
+def test_an_axis_holds_its_data_between_round_values() -> None:
+    assert [Axis.around("y", [0.1216, 0.84]).low, Axis.around("y", [0.1216, 0.84]).high] == pytest.approx([0.0, 1.0])
+    assert [Axis.around("y", [0.984, 0.989]).low, Axis.around("y", [0.984, 0.989]).high] == pytest.approx(
+        [0.984, 0.989]
+    )
+    same = Axis.around("y", [3.0, 3.0])
+    assert same.low <= 3 < same.high
+    assert (Axis.around("y", [0.0]).low, Axis.around("y", [0.0]).high) == (0, 1)
 
 
 def test_intervals() -> None:

@@ -59,9 +59,14 @@ def verdict(low: float, high: float) -> Callable[[float], str]:
 
 
 def readable(fill: str) -> str:
-    """Black or white, whichever stands out on a colour."""
-    red, green, blue = (int(fill[place : place + 2], 16) for place in (1, 3, 5))
-    return "#111111" if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else "#ffffff"
+    """Black or white, whichever has the greater contrast with a colour (one of them has more than 4.5).
+
+    Source: WCAG 2.2, relative luminance and contrast ratio.
+    """
+    shares = (int(fill[place : place + 2], 16) / 255 for place in (1, 3, 5))
+    linear = [share / 12.92 if share <= 0.04045 else ((share + 0.055) / 1.055) ** 2.4 for share in shares]
+    luminance = sum(weight * each for weight, each in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+    return "#000000" if luminance > 0.179 else "#ffffff"
 
 
 def _mix(start: tuple[int, int, int], stop: tuple[int, int, int], share: float) -> str:

@@ -44,14 +44,17 @@ class Scale:
         if self.log:
             powers = range(math.ceil(math.log10(self.low) - 1e-9), math.floor(math.log10(self.high) + 1e-9) + 1)
             return [10.0**power for power in powers]
-        span = self.high - self.low
-        if span <= 0:
+        if self.high <= self.low:
             return [self.low]
-        raw = span / wanted
-        power = 10.0 ** math.floor(math.log10(raw))
-        step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= raw * 0.999)
+        step = self.step(wanted)
         first = math.ceil(self.low / step - 1e-9)
         return [number * step for number in range(first, math.floor(self.high / step + 1e-9) + 1)]
+
+    def step(self, wanted: int = 6) -> float:
+        """From one tick of a linear scale to the next."""
+        raw = (self.high - self.low) / wanted
+        power = 10.0 ** math.floor(math.log10(raw))
+        return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= raw * 0.999)
 
 
 def number(value: float) -> str:

@@ -100,9 +100,8 @@ def _accuracy(a: RunData, b: RunData, names: Sequence[str]) -> Figure | None:
     ]
     if not series:
         return None
-    low = min(y for line in series for _, y in line.points)
-    drawn = chart.draw("test accuracy", _steps(a, b), Axis("test accuracy", 0.1 * int(10 * low), 1.0), series,
-                       marks=_marks(a, b, names))  # fmt: skip
+    axis = Axis.around("test accuracy", (y for line in series for _, y in line.points))
+    drawn = chart.draw("test accuracy", _steps(a, b), axis, series, marks=_marks(a, b, names))
     return Figure("accuracy", "Test accuracy", drawn)
 
 
@@ -114,15 +113,14 @@ def _loss(a: RunData, b: RunData, names: Sequence[str]) -> Figure | None:
     ]
     if not series:
         return None
-    high = max(y for line in series for _, y in line.points)
-    drawn = chart.draw("training loss", _steps(a, b), Axis("training loss", 0.0, 1.05 * high or 1.0), series,
-                       marks=_marks(a, b, names))  # fmt: skip
-    return Figure("loss", "Training loss", drawn, "Moving average over 15 steps, honest peers.")
+    axis = Axis.around("training loss", (y for line in series for _, y in line.points))
+    drawn = chart.draw("training loss", _steps(a, b), axis, series, marks=_marks(a, b, names))
+    return Figure("loss", "Training loss", drawn, "Mean of the last 15 steps, honest peers.")
 
 
 def _marks(a: RunData, b: RunData, names: Sequence[str]) -> list[Mark]:
     return [
-        Mark(float(ban.step), f"{name}: peer {ban.peer}", colour)
+        Mark(float(ban.step), f"{name}: peer {ban.peer} banned", colour)
         for name, run, colour in zip(names, (a, b), svg.COLOURS, strict=False)
         for ban in run.summary.bans
     ]

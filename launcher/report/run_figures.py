@@ -1,9 +1,9 @@
-"""The figures of a run's page: one function each; a new one is added to `FIGURES`."""
+"""The figures of a run's page: one function each; a new one is added to a section in `FIGURES`."""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from btard.launcher.figures import bars, chart, matrix, svg, timeline
 from btard.launcher.figures.chart import Axis, Band, Mark, Series
@@ -13,6 +13,8 @@ from btard.launcher.report import detection
 from btard.launcher.report.run_data import RunData
 from btard.launcher.run.summary import percentile
 
+_FEW = 100
+"""Evaluations that a curve shows one by one."""
 _PHASES = ("HELLO", "COMMIT", "AGG", "REVEAL", "CHECKSUMS", "REPORT", "PUBLISH", "HAVE", "JUDGE", "AGG2", "CLOSE")
 
 
@@ -21,12 +23,14 @@ def accuracy(run: RunData) -> Figure | None:
     points = [(float(step), value) for step, value in run.summary.accuracy]
     if not points:
         return None
-    low = min(value for _, value in points)
-    axis = Axis("test accuracy", 0.0 if low < 0.5 else 0.1 * int(10 * low), 1.0)
-    drawn = _chart(run, "test accuracy by step", axis, [Series("test accuracy", points, svg.COLOURS[0])])
-    caption = "Each active peer evaluates its slice of the test set; the launcher adds the slices."
+    axis = Axis.around("test accuracy", (value for _, value in points))
+    line = Series(f"{points[-1][1]:.4f} at the end", points, svg.COLOURS[0], marked=len(points) <= _FEW)
+    drawn = _chart(run, "test accuracy by step", axis, [line])
+    caption = (
+        "Each active peer evaluates its slice of the test set, at the steps with a dot; the launcher adds the slices."
+    )
     if run.record is None:
-        caption = "Of the test items that the peers evaluated whose journals are here."
+        caption = "Of the test items that the peers evaluated whose journals are here, at the steps with a dot."
     return Figure("accuracy", "Test accuracy", drawn, caption)
 
 
@@ -35,13 +39,16 @@ def loss(run: RunData) -> Figure | None:
     honest = "honest peers, mean" if run.record is not None else "peers here, mean"
     series = {honest: honest_loss(run), "attackers, mean": _loss_of(run, attackers=True)}
     colours = dict(zip(series, (svg.COLOURS[0], svg.RED), strict=True))
-    lines = [Series(name, smoothed(points, 5), colours[name]) for name, points in series.items() if points]
+    lines = [Series(name, _thinned(smoothed(points, 5)), colours[name]) for name, points in series.items() if points]
     if not lines:
         return None
-    high = max(percentile([y for _, y in line.points], 0.999) for line in lines)
-    drawn = _chart(run, "training loss by step", Axis("training loss", 0.0, 1.05 * high or 1.0), lines)
+    low, high = (
+        choose(percentile([y for _, y in line.points], level) for line in lines)
+        for choose, level in ((min, 0.0), (max, 0.999))
+    )
+    drawn = _chart(run, "training loss by step", Axis.around("training loss", (low, high)), lines)
     caption = (
-        "Mini-batch loss, moving average over five steps. An attacker's loss is that of the batch it computed, which "
+        "Mini-batch loss, mean of the last five steps. An attacker's loss is that of the batch it computed, which "
     )
     return Figure("loss", "Training loss", drawn, caption + "attacks on the data change.")
 
@@ -49,8 +56,10 @@ def loss(run: RunData) -> Figure | None:
 def _chart(run: RunData, title: str, y: Axis, lines: Sequence[Series]) -> str:
     """Curves over the run's steps, with its attacks and bans."""
     steps = Axis("step", 0.0, float(max(1, run.run.steps)))
-    bans = [Mark(float(ban.step), f"peer {ban.peer}") for ban in run.summary.bans]
-    return chart.draw(title, steps, y, lines, bands=_windows(run), marks=bans)
+    marks = [Mark(float(ban.step), f"peer {ban.peer} banned") for ban in run.summary.bans]
+    undone = {line["step"]: line["to_step"] for line in run.events if line["event"] == "undone"}
+    marks += [Mark(float(at), f"back to step {to}", svg.GREY) for at, to in undone.items() if to is not None]
+    return chart.draw(title, steps, y, lines, bands=_windows(run), marks=marks)
 
 
 def peers(run: RunData) -> Figure | None:
@@ -132,13 +141,25 @@ def _loss_of(run: RunData, attackers: bool) -> list[tuple[float, float]]:
     return points
 
 
+def _thinned(points: Sequence[tuple[float, float]]) -> Sequence[tuple[float, float]]:
+    """Some of the points, evenly, and the last one: more than a figure has pixels are left out."""
+    every = 1 + len(points) // 500
+    return [*points[:-1:every], points[-1]]
+
+
 def smoothed(points: Sequence[tuple[float, float]], width: int) -> list[tuple[float, float]]:
     """The points with the moving average of their values."""
     means = chart.smooth([y for _, y in points], width)
     return [(x, mean) for (x, _), mean in zip(points, means, strict=True)]
 
 
-FIGURES: tuple[Callable[[RunData], Figure | None], ...] = (accuracy, loss, peers, traffic, phases, waiting)
+FIGURES: Mapping[str, tuple[Callable[[RunData], Figure | None], ...]] = {
+    "learning": (accuracy, loss),
+    "who": (peers,),
+    "bans": (waiting,),
+    "cost": (traffic, phases),
+}
+"""By the section of the page that they stand in."""
 
 
 def _windows(run: RunData) -> list[Band]:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from operator import itemgetter
 from pathlib import Path
 
 import msgspec
 
 from btard.launcher import templates
 from btard.launcher.files import write_atomically
+from btard.launcher.monitor.state import Record, Undoing, undo_line
 from btard.launcher.monitor.summary_table import check_command
 from btard.launcher.monitor.summary_table import rows as summary_rows
 from btard.launcher.network.traffic import human
@@ -87,10 +90,17 @@ def render_peers(run: RunData) -> str:
 
 def _told(run: RunData, record: RunRecord | None) -> dict[str, object]:
     """What every page has: facts, figures, bans and the story."""
+    clock = "Times are seconds of the clocks that wrote the journals, from the first record on."
+    modelled = " They are of this machine: the network's own time is modelled." if run.simulated else ""
     return {
         "about": _facts(run, record),
-        "figures": [figure for draw in FIGURES if (figure := draw(run)) is not None],
+        "figures": {
+            question: [figure for draw in drawn if (figure := draw(run)) is not None]
+            for question, drawn in FIGURES.items()
+        },
         "bans": list(_bans(run)),
+        "happened": _happened(run),
+        "clock": clock + modelled,
         "story": _story(run),
     }
 
@@ -140,6 +150,61 @@ def _facts(run: RunData, record: RunRecord | None) -> list[tuple[str, str]]:
         ("backend", record.experiment.backend),
         wall,
     ]
+
+
+def _happened(run: RunData) -> list[tuple[object, ...]]:
+    """(step, time, what, on whose evidence, test accuracy) of all that changed the run's course, in order."""
+    seen: dict[tuple[int, str], list[Record]] = defaultdict(list)
+    for event in run.events:
+        if words := _turn(event):
+            seen[event["step"], words].append(event)
+    for step, words in zip(
+        (min(run.commits), max(run.commits)) if run.commits else (), ("first", "last"), strict=False
+    ):
+        seen[step, f"the {words} step that is recorded is committed"] += run.commits[step].values()
+    began = min((float(line["time"]) for lines in seen.values() for line in lines), default=0.0)
+    rows: list[tuple[int, str, str, str]] = []
+    for (step, words), lines in seen.items():
+        after_s = min(float(line["time"]) for line in lines) - began
+        lines.sort(key=lambda line: (line["node"] in run.roles, line["node"]))  # an honest peer's file is named
+        rows.append((step, f"{after_s:.1f} s", words, _witnesses(lines)))
+    for event in run.events:
+        if event["event"] == "attacked" and event["steps"]:
+            words = f"peer {event['node']} attacks, the first time of {len(event['steps'])}"
+            rows.append((min(event["steps"]), "not recorded", words, "its own account, at its end"))
+    return [(*row, _accuracy(run, row[0])) for row in sorted(rows, key=itemgetter(0))]
+
+
+def _accuracy(run: RunData, step: int) -> str:
+    """The last one that was evaluated up to a step."""
+    known = [(at, value) for at, value in run.summary.accuracy if at <= step]
+    return f"{known[-1][1]:.4f} (step {known[-1][0]})" if known else "not recorded"
+
+
+def _turn(event: Record) -> str:
+    """What a journal's line says of the run's course; empty: nothing."""
+    match event["event"]:
+        case "banned":
+            out = "is banned" if event["standing"] == "banned" else f"is out, {event['standing']}"
+            return f"peer {event['peer']} {out}: {sentence(event['reason'])}"
+        case "undone":
+            return undo_line(msgspec.convert(event, Undoing))
+        case "returned":
+            return f"peer {event['peer']} is back, after its probation"
+        case "halted":
+            return f"peer {event['node']} stops: {event['problem']}"
+    return ""
+
+
+def _witnesses(lines: Sequence[Record]) -> str:
+    """Whose journals have a line, and what it rests on."""
+    nodes = sorted({line["node"] for line in lines})
+    told = f"journal{'s' if len(nodes) > 1 else ''} of peer{'s' if len(nodes) > 1 else ''} {', '.join(map(str, nodes))}"
+    if lines[0]["event"] != "banned":
+        return told
+    accuser = lines[0]["accuser"]
+    charge = "seen by all" if accuser is None else f"accused by peer {accuser}"
+    return f"{charge}; judged by each; {told}; {lines[0]['path']}"
 
 
 def _bans(run: RunData) -> Iterator[tuple[object, ...]]:
