@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -19,7 +21,7 @@ from btard.launcher.sweep.engine import Ended, Running, Wish
 from btard.launcher.sweep.grid import Cell
 from btard.launcher.sweep.store import Store
 from btard.node.errors import ConfigError
-from tests.browser import Seen, chromium, look
+from tests.browser import Browser, Seen, axe, chromium, look
 from tests.launching import LAUNCH, environment
 
 BASE = Experiment(backend="simulated", task="quadratic", device="cpu", steps=30, eval_every=10, attack_start=4)
@@ -87,7 +89,132 @@ def test_the_page_of_a_run(attacked: Result, tmp_path: Path) -> None:
     assert "--run-dir" not in text.partition("Repeat it")[2].partition("</pre>")[0]
     assert all(f"peer {ban.peer}" in text for ban in attacked.summary.bans)
     assert "http" not in text.replace("http://www.w3.org/2000/svg", ""), "self-contained"
-    assert len(text) < 500_000
+    assert len(text) < 300_000
+    places = [text.index(f'<section id="{each}">') for each in re.findall(r'<a href="#(\w+)">', text)]
+    assert len(places) == 8 and places == sorted(places), "the contents lead through the page in its order"
+    with Browser(tmp_path, width=390) as phone:
+        phone.open(page)
+        assert phone.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def _journals(run_dir: Path) -> dict[int, list[dict[str, Any]]]:
+    return {
+        int(path.parent.name): [json.loads(line) for line in path.read_text().splitlines()]
+        for path in sorted(run_dir.glob("nodes/*/journal.jsonl"))
+    }
+
+
+def _scene(browser: Browser) -> dict[str, Any]:
+    """What the replay shows now."""
+    shown: dict[str, Any] = browser.evaluate("""(() => {
+        const all = name => [...document.querySelectorAll('#replay-svg ' + name)];
+        return {...document.querySelector('#replay-box').dataset,
+            text: document.querySelector('#replay-text').textContent,
+            peers: Object.fromEntries(all('[data-peer]').map(each => [each.dataset.peer, each.dataset.state])),
+            arrows: all('line.arrow').map(each => [+each.dataset.from, +each.dataset.to]),
+            parts: all('rect.part').length, coins: all('circle.coin').length};
+    })()""")
+    return shown
+
+
+@pytest.mark.slow
+def test_the_replay_shows_what_the_journals_hold_driven_by_keys(attacked: Result, tmp_path: Path) -> None:
+    journals = _journals(attacked.run_dir)
+    ban = next(line for line in journals[0] if line["event"] == "banned")
+    step, peer, accuser = ban["step"], ban["peer"], ban["accuser"]
+    commits = {line["step"]: line for line in journals[0] if line["event"] == "committed"}
+    judges = {
+        node
+        for node, lines in journals.items()
+        for line in lines
+        if line["event"] == "accused" and (line["step"], line["accused"], line["accuser"]) == (step, peer, accuser)
+    }
+    with Browser(tmp_path, calm=True) as browser:
+        browser.open(run_page.write(attacked.run_dir))
+        for _ in range(60):
+            browser.press("Tab")
+            if browser.evaluate("document.activeElement.id") == "replay-box":
+                break
+        else:
+            pytest.fail("the replay cannot be reached with the keyboard")
+        browser.press(*["ArrowDown"] * sum(each < step for each in commits))
+        scenes = [_scene(browser)]
+        while scenes[-1]["scene"] != "end":
+            browser.press("ArrowRight")
+            scenes.append(_scene(browser))
+        browser.press("ArrowRight")
+        after = _scene(browser)
+        browser.press("ArrowLeft")
+        assert _scene(browser) == scenes[-1]
+        assert not browser.complaints
+    by = {each["scene"]: each for each in scenes}
+    order = [each["scene"] for each in scenes]
+    assert {each["step"] for each in scenes} == {str(step)}
+    now = commits[step]
+    for each in ("start", "end"):
+        assert by[each]["arrows"] == [[int(a), b] for a, b in now["validators"].items()] == [[accuser, peer]]
+    assert f"peer {accuser} to validate peer {peer}" in by["start"]["text"]
+    for name, state in by["start"]["peers"].items():
+        drawn = f"validates {now['validators'].get(name)}"
+        expected = drawn if name in now["validators"] else "contributes" if int(name) in now["contributors"] else "out"
+        assert state == expected
+    assert by["parts"]["parts"] == len(now["contributors"]) * (len(now["active"]) - 1)
+    assert by["aggregates"]["parts"] == len(now["active"]) * (len(now["active"]) - 1)
+    assert by["coins"]["coins"] == len(now["active"]) and "values: not recorded" in by["coins"]["text"]
+    charge = next(each for each in scenes if each["text"].startswith(f"peer {accuser} said that"))
+    verdict = scenes[scenes.index(charge) + 1]
+    assert charge["arrows"] == verdict["arrows"] == [[accuser, peer]]
+    assert charge["peers"][str(peer)] == "accused" and "guilty" in verdict["text"]
+    assert {int(name) for name, state in verdict["peers"].items() if state == "judges"} == judges - {peer}
+    assert by["ban"]["peers"][str(peer)] == "removed" and ban["path"] in by["ban"]["text"]
+    assert order.index("charge") < order.index("verdict") < order.index("ban") < order.index("end")
+    assert now["state_digest"][:8] in by["end"]["text"]
+    assert after["step"] == str(step + 1)
+    out = {int(name) for name, state in after["peers"].items() if state == "out"}
+    assert out == set(range(6)) - set(commits[step + 1]["active"]) == {peer}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("calm", [False, True])
+def test_the_replay_plays_and_moves_only_for_who_likes_it(calm: bool, attacked: Result, tmp_path: Path) -> None:
+    with Browser(tmp_path, calm=calm) as browser:
+        browser.open(run_page.write(attacked.run_dir))
+        browser.evaluate("document.querySelector('#replay-box').focus()")
+        browser.press(" ")
+        shown = "document.querySelector('#replay-box').dataset.scene"
+        button = "document.querySelector('[data-do=play]').textContent"
+        assert (browser.evaluate(shown), browser.evaluate(button)) == ("start", "pause")
+        browser.evaluate("""new Promise(done => new MutationObserver(done).observe(
+            document.querySelector('#replay-box'), {attributeFilter: ['data-scene']}))""")
+        browser.press(" ")
+        assert browser.evaluate(button) == "play"
+        browser.press(*["ArrowUp", "ArrowRight"])
+        assert browser.evaluate(shown) == "parts"
+        where = "[...document.querySelectorAll('#replay-svg rect.part')].map(each => each.getAttribute('x')).join()"
+        frames = f"""new Promise(done => {{ const x = () => {where}; const first = x(); let left = 5;
+            const look = () => x() !== first ? done(true) : left-- ? requestAnimationFrame(look) : done(false);
+            requestAnimationFrame(look); }})"""
+        assert browser.evaluate(frames) is not calm
+
+
+_FINDINGS = """(() => { for (const each of document.querySelectorAll('details')) each.open = true;
+return axe.run().then(found => found.violations.filter(each => ['serious', 'critical'].includes(each.impact))
+  .map(each => each.id + ': ' + each.nodes[0].html)); })()"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("width", "dark"), [(1100, False), (1100, True), (390, False)])
+def test_pages_bar_nobody(width: int, dark: bool, attacked: Result, swept: Path, tmp_path: Path) -> None:
+    compared = tmp_path / "compare.html"
+    compared.write_text(compare.make(attacked.run_dir, attacked.run_dir)[1])
+    barring = tmp_path / "barring.html"
+    barring.write_text('<html lang="en"><title>x</title><main style="color:#aaa;background:#fff">pale</main>')
+    with Browser(tmp_path, width=width, dark=dark) as browser:
+        for page in (run_page.write(attacked.run_dir), sweep_page.write(swept), compared, barring):
+            browser.open(page)
+            browser.evaluate(axe())
+            found = browser.evaluate(_FINDINGS)
+            assert (found == []) is (page != barring), found
 
 
 EXACT = [
@@ -214,6 +341,9 @@ def test_a_machine_without_a_browser_says_so_and_ci_fails(monkeypatch: pytest.Mo
     monkeypatch.setenv("CI", "true")
     with pytest.raises(pytest.fail.Exception, match="apt-get install chromium"):
         chromium()
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(pytest.fail.Exception, match="axe-core-python"):
+        axe()
     monkeypatch.setenv("CI", "")
     with pytest.raises(pytest.skip.Exception, match="NO BROWSER"):
         chromium()

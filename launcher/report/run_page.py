@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import shlex
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from operator import itemgetter
 from pathlib import Path
 
 import msgspec
 
 from btard.launcher import templates
+from btard.launcher.figures import svg
 from btard.launcher.files import write_atomically
 from btard.launcher.monitor.state import Record, Undoing, undo_line
 from btard.launcher.monitor.summary_table import check_command
@@ -18,7 +19,7 @@ from btard.launcher.monitor.summary_table import rows as summary_rows
 from btard.launcher.network.traffic import human
 from btard.launcher.options import sources, syntax
 from btard.launcher.options.table import OPTIONS
-from btard.launcher.report import run_data
+from btard.launcher.report import replay, run_data
 from btard.launcher.report.run_data import RunData
 from btard.launcher.report.run_figures import FIGURES
 from btard.launcher.run.experiment import Experiment
@@ -91,6 +92,8 @@ def render_peers(run: RunData) -> str:
 def _told(run: RunData, record: RunRecord | None) -> dict[str, object]:
     """What every page has: facts, figures, bans and the story."""
     clock = "Times are seconds of the clocks that wrote the journals, from the first record on."
+    kept = (run.path / "nodes").exists()
+    told = list(explanation.attempts(run.path, range(run.run.peers))) if kept else []
     modelled = " They are of this machine: the network's own time is modelled." if run.simulated else ""
     return {
         "about": _facts(run, record),
@@ -101,7 +104,9 @@ def _told(run: RunData, record: RunRecord | None) -> dict[str, object]:
         "bans": list(_bans(run)),
         "happened": _happened(run),
         "clock": clock + modelled,
-        "story": _story(run),
+        "story": explanation.in_words(told) if kept else ("The nodes' journals were not kept.",),
+        "replay": replay.data(run, told),
+        "colours": msgspec.json.encode(svg.COLOURS).decode(),
     }
 
 
@@ -226,12 +231,6 @@ def _it(run: RunData, ban: BanRow) -> str:
     if run.record is None:
         return "not known here"
     return "attacks" if ban.byzantine else "IS HONEST"
-
-
-def _story(run: RunData) -> Iterable[str]:
-    if not (run.path / "nodes").exists():
-        return ("The nodes' journals were not kept.",)
-    return explanation.tell(run.path, range(run.run.peers))
 
 
 def _seeds(record: RunRecord) -> list[tuple[str, object]]:

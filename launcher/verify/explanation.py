@@ -6,9 +6,10 @@ The journals tell who saw what; whether a ban is proven is decided by the eviden
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -56,6 +57,40 @@ class _Out:
         return when is not None and when < where and not when[0] < self.back.get(peer, 0) <= where[0]
 
 
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One thing that there is to tell of an attempt.
+
+    Args:
+        kind: complaint, suspicion, dispute, charge, resolution, ban, conviction (who is convicted stays), undo, void,
+            return or halt.
+        text: in words, of a charge without what became of it.
+        by, of: who accuses whom; whom a ban removes; None: nobody in particular.
+        nodes: whose journals have it.
+        verdict: of a charge.
+    """
+
+    kind: str
+    text: str
+    by: int | None = None
+    of: int | None = None
+    nodes: tuple[int, ...] = ()
+    verdict: str = ""
+
+    @property
+    def words(self) -> str:
+        """All of it."""
+        return f"{self.text}; {self.verdict}" if self.verdict else self.text
+
+
+class Explained(NamedTuple):
+    """What there is to tell of one attempt."""
+
+    step: int
+    attempt: int
+    lines: tuple[Line, ...]
+
+
 def tell(run_dir: Path, nodes: Sequence[int]) -> Iterator[str]:
     """Lines of prose, in the order of steps; records that break the journals' rules are left out, as `verify` says.
 
@@ -63,6 +98,23 @@ def tell(run_dir: Path, nodes: Sequence[int]) -> Iterator[str]:
         run_dir: the run directory.
         nodes: whose journals to read.
     """
+    return in_words(attempts(run_dir, nodes))
+
+
+def in_words(explained: Iterable[Explained]) -> Iterator[str]:
+    """Attempts as prose; steps of which the same is to be told share a line."""
+    told = ((each.step, each.attempt, tuple(line.words for line in each.lines)) for each in explained)
+    nothing = True
+    for (attempt, texts), alike in groupby(told, key=itemgetter(1, 2)):
+        nothing = False
+        where = _where([step for step, _, _ in alike], attempt)
+        yield from (f"{where}: {text}" for text in texts)
+    if nothing:
+        yield "nothing was disputed and nobody was accused"
+
+
+def attempts(run_dir: Path, nodes: Sequence[int]) -> Iterator[Explained]:
+    """What there is to tell of each attempt, in the order of steps; arguments as those of `tell`."""
     events: dict[tuple[int, int], dict[str, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
     out = _Out()
     for node in nodes:
@@ -76,20 +128,8 @@ def tell(run_dir: Path, nodes: Sequence[int]) -> Iterator[str]:
                 out.banned.setdefault(record["peer"], (record["step"], record["attempt"]))
             elif record["event"] == "returned":
                 out.back[record["peer"]] = record["step"] + 1
-    if not events:
-        yield "nothing was disputed and nobody was accused"
-    told = (_Told(*where, tuple(_attempt(found, out, where))) for where, found in sorted(events.items()))
-    for texts, alike in groupby(told, key=lambda each: (each.attempt, each.texts)):
-        where = _where([each.step for each in alike], texts[0])
-        yield from (f"{where}: {text}" for text in texts[1])
-
-
-class _Told(NamedTuple):
-    """What there is to tell of one attempt."""
-
-    step: int
-    attempt: int
-    texts: tuple[str, ...]
+    for where, found in sorted(events.items()):
+        yield Explained(*where, tuple(_attempt(found, out, where)))
 
 
 def _where(steps: Sequence[int], attempt: int) -> str:
@@ -101,56 +141,66 @@ def _where(steps: Sequence[int], attempt: int) -> str:
     return f"steps {steps[0]} to {steps[-1]}{'' if all_of_them else f' ({len(steps)} of them)'}{again}"
 
 
-def _attempt(found: Mapping[str, list[dict[str, Any]]], out: _Out, where: tuple[int, int]) -> Iterator[str]:
+def _attempt(found: Mapping[str, list[dict[str, Any]]], out: _Out, where: tuple[int, int]) -> Iterator[Line]:
     if found["committed"]:
-        yield "an aggregator complained of a part; its sender published it to all, and the step went on"
+        text = "an aggregator complained of a part; its sender published it to all, and the step went on"
+        yield Line("complaint", text, nodes=_nodes(found["committed"]))
     yield from _suspicions(found["suspected"])
     yield from _disputes(found["disputed"])
     yield from _accusations(found, out, where)
     yield from _resolutions(found["resolved"])
     yield from _bans(found["banned"])
-    yield from dict.fromkeys(undo_line(msgspec.convert(record, Undoing)) for record in found["undone"])
+    for text in dict.fromkeys(undo_line(msgspec.convert(record, Undoing)) for record in found["undone"]):
+        yield Line("undo", text, nodes=_nodes(found["undone"]))
     if found["voided"]:
-        yield "the attempt had no effect but the removals; the step started again with whoever was left"
+        text = "the attempt had no effect but the removals; the step started again with whoever was left"
+        yield Line("void", text, nodes=_nodes(found["voided"]))
     yield from _returns(found)
     for record in found["halted"]:
-        yield f"node {record['node']} stopped: {record['problem']}"
+        yield Line("halt", f"node {record['node']} stopped: {record['problem']}", nodes=(record["node"],))
 
 
-def _suspicions(records: list[dict[str, Any]]) -> Iterator[str]:
+def _nodes(records: Iterable[Mapping[str, Any]]) -> tuple[int, ...]:
+    return tuple(sorted({record["node"] for record in records}))
+
+
+def _suspicions(records: list[dict[str, Any]]) -> Iterator[Line]:
     by: dict[tuple[str, int], set[int]] = defaultdict(set)
     for record in records:
         by[(record["phase"], record["peer"])].add(record["node"])
     for (phase, peer), nodes in sorted(by.items()):
-        yield f"{_peers(nodes)} missed the {phase} of peer {peer} at the deadline and asked the others for it"
+        text = f"{_peers(nodes)} missed the {phase} of peer {peer} at the deadline and asked the others for it"
+        yield Line("suspicion", text, of=peer, nodes=tuple(sorted(nodes)))
 
 
-def _disputes(records: list[dict[str, Any]]) -> Iterator[str]:
+def _disputes(records: list[dict[str, Any]]) -> Iterator[Line]:
     if not records:
         return
     causes = dict.fromkeys(record["cause"] for record in sorted(records, key=lambda record: float(record["time"])))
-    nodes = {record["node"] for record in records}
-    yield f"a dispute began at {_peers(nodes)}: {next(iter(causes))}"
-    yield "they froze the attempt and agreed, in f + 1 rounds, on all messages that anyone had seen"
+    nodes = _nodes(records)
+    yield Line("dispute", f"a dispute began at {_peers(set(nodes))}: {next(iter(causes))}", nodes=nodes)
+    text = "they froze the attempt and agreed, in f + 1 rounds, on all messages that anyone had seen"
+    yield Line("dispute", text, nodes=nodes)
 
 
 def _accusations(
     found: Mapping[str, list[dict[str, Any]]], out: _Out, where: tuple[int, int]
-) -> Iterator[str]:  # fmt: skip
+) -> Iterator[Line]:  # fmt: skip
     reasons = {record["peer"]: record["reason"] for record in found["banned"]}
     retried = any(record["outcome"] == "retry" for record in found["resolved"])
-    seen = dict.fromkeys(
-        (record["kind"], record["accused"], record["part"], record["accuser"]) for record in found["accused"]
-    )
-    for kind, accused, part, accuser in seen:
+    seen: dict[tuple[str, int, int | None, int | None], set[int]] = defaultdict(set)
+    for record in found["accused"]:
+        seen[record["kind"], record["accused"], record["part"], record["accuser"]].add(record["node"])
+    for (kind, accused, part, accuser), nodes in seen.items():
         about = f" for part {part}" if part is not None else ""
         who = f"peer {accuser} said that" if accuser is not None else "everyone saw that"
         if kind == "history":
-            yield f"somebody said that {_CHARGES[kind].format(peer=accused)}; everyone recomputed it"
-            continue
-        moot = _moot(accused, accuser, reasons, out.before(accused, where), retried)
-        verdict = f"everyone judged it: {_verdict(accused, accuser, reasons)}" if moot is None else f"moot: {moot}"
-        yield f"{who} {_CHARGES.get(kind, kind).format(peer=accused)}{about}; {verdict}"
+            text, verdict = f"somebody said that {_CHARGES[kind].format(peer=accused)}", "everyone recomputed it"
+        else:
+            moot = _moot(accused, accuser, reasons, out.before(accused, where), retried)
+            verdict = f"everyone judged it: {_verdict(accused, accuser, reasons)}" if moot is None else f"moot: {moot}"
+            text = f"{who} {_CHARGES.get(kind, kind).format(peer=accused)}{about}"
+        yield Line("charge", text, accuser, accused, tuple(sorted(nodes)), verdict)
 
 
 def _verdict(accused: int, accuser: int | None, reasons: Mapping[int, str]) -> str:
@@ -180,32 +230,38 @@ def _moot(
     return f"it stayed undecided, and peer {accuser} answers for nothing"
 
 
-def _resolutions(records: list[dict[str, Any]]) -> Iterator[str]:
+def _resolutions(records: list[dict[str, Any]]) -> Iterator[Line]:
     for outcome, removals in dict.fromkeys((record["outcome"], tuple(record["removals"])) for record in records):
         signers = {record["node"] for record in records if record["outcome"] == outcome}
         result = "the step stands as it was" if outcome == "commit" else "the attempt is void"
         removed = f"; removed: {_peers(set(removals))}" if removals else "; nobody is removed"
-        yield f"a majority signed the outcome, and {_peers(signers)} acted on it: {result}{removed}"
+        text = f"a majority signed the outcome, and {_peers(signers)} acted on it: {result}{removed}"
+        yield Line("resolution", text, nodes=tuple(sorted(signers)))
 
 
-def _bans(records: list[dict[str, Any]]) -> Iterator[str]:
-    seen: dict[tuple[int, str, bool], dict[str, Any]] = {}
+def _bans(records: list[dict[str, Any]]) -> Iterator[Line]:
+    seen: dict[tuple[int, str, bool], list[dict[str, Any]]] = defaultdict(list)
     for record in records:
-        seen.setdefault((record["peer"], record["reason"], record["removed"]), record)
-    for (peer, reason, removed), record in sorted(seen.items()):
+        seen[record["peer"], record["reason"], record["removed"]].append(record)
+    for (peer, reason, removed), (record, *others) in sorted(seen.items()):
         verb = "was removed" if removed else "was banned but stays, honest from now on"
         more = f": {record['standing']}, not banned" if record["standing"] != "banned" else ""
-        yield f"peer {peer} {verb} ({reason}): {sentence(reason)}{more}; evidence {record['path']}"
+        text = f"peer {peer} {verb} ({reason}): {sentence(reason)}{more}; evidence {record['path']}"
+        yield Line("ban" if removed else "conviction", text, record["accuser"], peer, _nodes((record, *others)))
 
 
-def _returns(found: Mapping[str, list[dict[str, Any]]]) -> Iterator[str]:
+def _returns(found: Mapping[str, list[dict[str, Any]]]) -> Iterator[Line]:
     """Peers that were gone, on their way back."""
     for record in found["rejoining"]:
-        yield f"peer {record['node']}, which was gone, has the state that a quorum told it, and follows on probation"
+        text = f"peer {record['node']}, which was gone, has the state that a quorum told it, and follows on probation"
+        yield Line("return", text, of=record["node"], nodes=(record["node"],))
+    nodes = _nodes(found["probation"])
     for peer, correct, needed in dict.fromkeys((r["peer"], r["correct"], r["needed"]) for r in found["probation"]):
-        yield f"everyone computed the gradient of peer {peer}, on probation, again: correct, {correct} of {needed}"
+        text = f"everyone computed the gradient of peer {peer}, on probation, again: correct, {correct} of {needed}"
+        yield Line("return", text, of=peer, nodes=nodes)
     for peer in dict.fromkeys(record["peer"] for record in found["returned"]):
-        yield f"peer {peer} has served its probation and is in the roster from the next step on"
+        text = f"peer {peer} has served its probation and is in the roster from the next step on"
+        yield Line("return", text, of=peer, nodes=_nodes(found["returned"]))
 
 
 def _peers(ids: set[int]) -> str:
