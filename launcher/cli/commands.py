@@ -227,6 +227,7 @@ def compare(a: Path, b: Path, out: Path) -> None:
 @click.argument("target", metavar="[DEST]", required=False, type=_PATH)
 @click.option("--onnx", is_flag=True, help="model.onnx, for Netron (the default)")
 @click.option("--tensorboard", is_flag=True, help="TensorBoard event files")
+@click.option("--perfetto", is_flag=True, help="trace.json, for ui.perfetto.dev: steps, phases, accusations, bans")
 @click.option("--public", is_flag=True, help="a run directory for others, without secrets, in DEST [RUN-public]")
 @click.option(
     "--import",
@@ -237,15 +238,21 @@ def compare(a: Path, b: Path, out: Path) -> None:
     help="a file of the run's own model, for --onnx",
 )
 def export(
-    run_dir: Path, target: Path | None, onnx: bool, tensorboard: bool, public: bool, imports: Sequence[Path]
+    run_dir: Path,
+    target: Path | None,
+    onnx: bool,
+    tensorboard: bool,
+    perfetto: bool,
+    public: bool,
+    imports: Sequence[Path],
 ) -> None:
-    """Write a run's model, its curves, or all but its secrets.
+    """Write a run's model, its curves, its trace, or all but its secrets.
 
     What `--public` writes holds no private key, and `verify` checks it as it checks the run.
     """
     if public:
-        if onnx or tensorboard:
-            raise ConfigError("--public writes a directory of its own; leave out --onnx and --tensorboard")
+        if onnx or tensorboard or perfetto:
+            raise ConfigError("--public writes a directory of its own; leave out --onnx, --tensorboard and --perfetto")
         from btard.launcher.export import public as directory
 
         made, left_out = directory.write(run_dir, target)
@@ -257,7 +264,8 @@ def export(
         raise ConfigError(f"DEST {target} is for --public; the other formats are written into the run directory")
     from btard.launcher.export import command
 
-    for path in command.export(run_dir, onnx or not tensorboard, tensorboard, imports):
+    wanted = {"tensorboard": tensorboard, "perfetto": perfetto}
+    for path in command.export(run_dir, onnx=onnx or not any(wanted.values()), **wanted, imports=imports):
         click.echo(f"written: {path}")
 
 

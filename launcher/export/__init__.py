@@ -1,1 +1,1 @@
-"""A finished run in other programs' formats: ONNX (Netron), TensorBoard."""
+"""A finished run in other programs' formats: ONNX (Netron), TensorBoard, Perfetto."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -18,20 +19,23 @@ if TYPE_CHECKING:
 
     from btard.launcher.run.run_directory import RunRecord
 
-ONNX, LOGS = "model.onnx", "tensorboard"
+ONNX, LOGS, TRACE = "model.onnx", "tensorboard", "trace.json"
 _INSTALL = "run `pip install '.[export]'` in the clone"
 
 
-def export(run_dir: Path, onnx: bool, tensorboard: bool, imports: Sequence[Path] = ()) -> Iterator[Path]:
+def export(
+    run_dir: Path, *, onnx: bool, tensorboard: bool, perfetto: bool = False, imports: Sequence[Path] = ()
+) -> Iterator[Path]:
     """Write them into the run directory; yields each path.
 
     Args:
         run_dir: of a finished run.
-        onnx, tensorboard: what is wanted.
+        onnx, tensorboard, perfetto: what is wanted.
         imports: files that the run was made with, if the caller trusts them: an own model is in one.
 
     Raises:
-        ConfigError: no finished run, or its task has no ONNX form, or a file of the run's is not loaded.
+        ConfigError: no finished run, or its task has no ONNX form, or a file of the run's is not loaded, or no step was
+            committed that could be traced.
         BackendError: a package is missing, or nothing can be written.
         DataError: a file of the run is damaged.
     """
@@ -39,6 +43,11 @@ def export(run_dir: Path, onnx: bool, tensorboard: bool, imports: Sequence[Path]
         yield _onnx(run_dir, imports)
     if tensorboard:
         yield write_logs(run_dir)
+    if perfetto:
+        from btard.launcher.export.perfetto import trace
+
+        write_atomically(target := run_dir / TRACE, json.dumps(trace(run_data.load_either(run_dir))).encode())
+        yield target
 
 
 def check_tensorboard() -> None:
