@@ -19,7 +19,7 @@ import torch
 from click.testing import CliRunner
 
 from btard import Experiment
-from btard.launcher.cli.main import cli
+from btard.launcher.cli.main import cli, main
 from btard.launcher.detection import Setting, detection_distribution
 from btard.launcher.options.table import OPTIONS
 from btard.launcher.run import run_directory, summary
@@ -77,6 +77,38 @@ def test_commits_named_in_the_pages_exist() -> None:
             r"\b(?:commit|worktree of|worktree add \w+)\s+([0-9a-f]{7,40})\b", page.read_text("utf-8")
         ):
             assert re.search(rf"^{name}", history.stdout, re.MULTILINE), f"{page.name}: {name}"
+
+
+@pytest.mark.slow
+@pytest.mark.mnist
+@pytest.mark.usefixtures("scratch", "mnist_directory")
+def test_the_answers_of_the_lesson_are_what_its_commands_give(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = " ".join((DOCS / "lesson.md").read_text().split())
+    commands = dict(re.findall(r"^    btard-launch (.*--run-dir runs/(\w+))$", (DOCS / "lesson.md").read_text(), re.M))
+    made = {}
+    for words, name in commands.items():
+        if name not in ("undefended", "defended", "noise"):
+            continue
+        with pytest.raises(SystemExit) as ended:
+            main(shlex.split(words))
+        assert ended.value.code == 0
+        made[name] = summary.read(tmp_path / "runs" / name)
+    defended, undefended = made["defended"], made["undefended"]
+    (first, second), lies = defended.bans, defended.undone[0]
+    assert [first.peer, second.peer, lies.suspects] == [5, 4, (5,)]
+    assert f"until step {first.step}." in text and f"fell in step {first.step}. What became of its ten lies" in text
+    assert len(lies.lies) == 10 and f"A liar attacked from step {lies.lies[0][0]} on" in text
+    assert f"Peer {first.accuser} validates peer {first.peer}, and accuses it" in text
+    assert (
+        f"In step {lies.step} all of them were recomputed, and the parameters from before step {lies.to_step}" in text
+    )
+    assert f"{lies.lost} steps of training are lost" in text
+    assert f"ends at {defended.final_test_accuracy:.2f}" in text
+    assert f"and {undefended.final_test_accuracy:.3f}:" in text
+    assert {(ban.step, ban.reason) for ban in undefended.bans} == {(7, "unusable")}
+    models = [(tmp_path / f"runs/{name}/nodes/0/parameters.f32").read_bytes() for name in ("defended", "noise")]
+    assert models[0] == models[1], "the same, bit for bit"
 
 
 @pytest.mark.slow

@@ -70,7 +70,6 @@ def _step(run: RunData, step: int, tables: dict[str, list[Any]]) -> dict[str, An
     losses = [each["loss"] for each in views.values() if each["loss"] is not None]
     return {
         "step": step,
-        "attempt": view["attempt"],
         "active": _place(tables["rosters"], view["active"]),
         "contributors": _place(tables["rosters"], view["contributors"]),
         "validators": [[int(validator), target] for validator, target in view["validators"].items()],
