@@ -59,6 +59,8 @@ def test_figures_are_well_formed_and_escape_what_users_wrote() -> None:
 def test_stretches_and_averages() -> None:
     assert list(timeline.runs([0, 1, 2, 5, 7, 8])) == [(0, 2), (5, 5), (7, 8)]
     assert list(timeline.runs([])) == []
+    lane = timeline.Lane("peer 0", range(2000), range(0, 2000, 2))
+    assert len(timeline.draw("long", 2000, [lane])) < 40_000, "many stretches are one element"
     assert chart.smooth([0, 3, 6, 9], 3) == [0, 1.5, 3, 6], "nothing of what comes later"
 
 

@@ -45,7 +45,7 @@ def data(run: RunData, explained: Sequence[Explained]) -> str:
         "steps": [
             _step(run, step, tables) | _happened(lines.get(step, ()))
             | ({"accuracy": accuracy[step]} if step in accuracy else {})
-            | ({"attacked": attacked[step]} if step in attacked else {})
+            | ({"attacked": sorted(attacked[step])} if step in attacked else {})
             for step in shown
         ],
     }  # fmt: skip
