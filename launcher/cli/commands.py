@@ -246,7 +246,7 @@ def export(
     public: bool,
     imports: Sequence[Path],
 ) -> None:
-    """Write a run's model, its curves, its trace, or all but its secrets.
+    """Write a run's model, curves, trace, or all but secrets.
 
     What `--public` writes holds no private key, and `verify` checks it as it checks the run.
     """
