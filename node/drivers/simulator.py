@@ -8,7 +8,6 @@ from __future__ import annotations
 import heapq
 import time
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
 
 from btard.node.build import Compute, Node, build_node, fingerprint_of
 from btard.node.config import NodeConfig, Role, RunConfig
@@ -58,13 +57,8 @@ _HEALED = "links"
 """Name of the simulator's own timer, at which a window of the network's conditions opens or closes."""
 
 
-class _Event(NamedTuple):
-    """A tuple, which the queue compares without a call: no two have the same time and sequence."""
-
-    time_s: float
-    sequence: int
-    node: int
-    input: Input
+_Event = tuple[float, int, int, Input]
+"""When, a number of its own (so that inputs are never compared), node and input: tuples are compared at once."""
 
 
 class Simulation:
@@ -137,7 +131,7 @@ class Simulation:
         if stage.revive is None:
             raise LocalProtocolError(f"node {node} is to start again, and nothing was kept of it")
         self.nodes[node], heard = stage.revive(node)
-        self._queue = [event for event in self._queue if event.node != node]
+        self._queue = [event for event in self._queue if event[2] != node]
         heapq.heapify(self._queue)
         self._timers = {timer: number for timer, number in self._timers.items() if timer[0] != node}
         self._held[node] = []
@@ -147,9 +141,9 @@ class Simulation:
 
     def _unpark(self, node: int) -> None:
         """A paused node goes on: what came meanwhile is heard before any deadline, as by a real driver."""
-        for event in self._parked.pop(node, ()):
-            time_s = self.now_s + (_AFTERWARDS_S if isinstance(event.input, DeadlinePassed) else 0.0)
-            heapq.heappush(self._queue, event._replace(time_s=time_s))
+        for _, sequence, _, event in self._parked.pop(node, ()):
+            after_s = _AFTERWARDS_S if isinstance(event, DeadlinePassed) else 0.0
+            heapq.heappush(self._queue, (self.now_s + after_s, sequence, node, event))
 
     def step(self, node: int) -> int:
         """The step that a node has entered last."""
@@ -165,32 +159,31 @@ class Simulation:
             self._push(0.0, node, Start())
         for _ in range(max_events):
             if self._stage is not None:
-                self._play_until(self._stage, self._queue[0].time_s if self._queue else until_s)
-            if not self._queue or self._queue[0].time_s > until_s:
+                self._play_until(self._stage, self._queue[0][0] if self._queue else until_s)
+            if not self._queue or self._queue[0][0] > until_s:
                 return
-            event = heapq.heappop(self._queue)
-            self.now_s = event.time_s
+            self.now_s, sequence, node, event = heapq.heappop(self._queue)
             if self._stage is not None:
                 self._play(self._stage)
-            if event.node in self._parked:
-                self._parked[event.node].append(event)
+            if node in self._parked:
+                self._parked[node].append((self.now_s, sequence, node, event))
                 continue
-            if event.node in self._stopped:
+            if node in self._stopped:
                 continue
-            if isinstance(event.input, DeadlinePassed):
-                if self._timers.get((event.node, event.input.name)) != event.sequence:
+            if isinstance(event, DeadlinePassed):
+                if self._timers.get((node, event.name)) != sequence:
                     continue
-                del self._timers[(event.node, event.input.name)]
-                if event.input.name == _HEALED:
-                    self._release(event.node)
+                del self._timers[(node, event.name)]
+                if event.name == _HEALED:
+                    self._release(node)
                     continue
-            yield from self._feed(event.node, event.input)
+            yield from self._feed(node, event)
         raise LocalProtocolError(f"the simulation did not end within {max_events} events")
 
     def _push(self, after_s: float, node: int, event: Input) -> int:
         self._sequence += 1
         if node not in self._stopped:  # n^3 messages pass the last certificate on, to peers most of which have it
-            heapq.heappush(self._queue, _Event(self.now_s + after_s, self._sequence, node, event))
+            heapq.heappush(self._queue, (self.now_s + after_s, self._sequence, node, event))
         return self._sequence
 
     def _feed(self, node: int, event: Input) -> Iterator[Observed]:

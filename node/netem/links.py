@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from struct import Struct
 
 from blake3 import blake3
 
@@ -12,6 +13,7 @@ from btard.node.errors import ConfigError
 
 _UNIT = 2.0**-53
 _NO_DRAWS = (0.0,) * 5
+_FIVE = Struct("<5Q")
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,4 +149,4 @@ class LinkModel(Link):
         """Five numbers in [0, 1) that belong to one message."""
         name = b"".join(number.to_bytes(16, "little", signed=True) for number in (self.seed, *message))
         stream = blake3(name, derive_key_context="btard 1 links").digest(length=40)
-        return [(int.from_bytes(stream[i : i + 8], "little") >> 11) * _UNIT for i in range(0, 40, 8)]
+        return [(number >> 11) * _UNIT for number in _FIVE.unpack(stream)]

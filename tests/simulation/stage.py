@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
@@ -23,7 +24,7 @@ from btard.node.training.task import Task, TaskContext
 RUN_ID = "simulated"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Stage:
     """One run before it starts.
 
@@ -38,7 +39,7 @@ class Stage:
     task: Task
     simulation: Simulation
 
-    @property
+    @cached_property
     def honest(self) -> tuple[int, ...]:
         """Ids of the peers that follow the protocol."""
         return tuple(peer for peer in range(self.run.peers) if peer not in self.roles)
@@ -54,10 +55,14 @@ class Stage:
         assert adversary is not None
         return adversary
 
+    @cached_property
+    def _fingerprint(self) -> bytes:
+        return fingerprint_of(self.run, self.task)
+
     def ground(self) -> Ground:
         """What a third party knows of this run."""
         members, _ = generate(self.protocol_seed, self.run.peers)
-        settings = settings_of(RUN_ID, self.run, members, self.task.dimension, fingerprint_of(self.run, self.task))
+        settings = settings_of(RUN_ID, self.run, members, self.task.dimension, self._fingerprint)
         return Ground(
             settings,
             tools_of(self.run),

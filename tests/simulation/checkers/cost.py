@@ -3,7 +3,6 @@ what disputes, suspicions and complaints cost beyond is bounded."""
 
 from __future__ import annotations
 
-from copy import copy
 from dataclasses import dataclass
 
 from btard.node.drivers.simulator import Observed, Traffic
@@ -130,7 +129,7 @@ class Cost:
         return bool(attempt.transcript.suspects) or late or not complete
 
     def _check(self, node: int, step: int, active: int, bulk_bytes: int | None) -> None:
-        traffic, before = self._stage.simulation.traffic[node], self._before[node]
+        traffic, before = self._sent(node), self._before[node]
         peers, others, tally = self._stage.run.peers, active - 1, self._tallies[node]
         # Whoever was removed in the step before is told why, and may be many more than are left.
         company, self._company[node] = max(others, self._company.get(node, 0)), others
@@ -155,7 +154,10 @@ class Cost:
             control = traffic.control_bytes - before.control_bytes
             assert control <= messages * _BYTES_PER_PEER * peers, f"{control} bytes in {messages} messages"
         self._check_tensors(node, active, bulk_bytes if calm else None, calm)
-        self._before[node], self._tallies[node] = copy(traffic), _Tally()
+        self._before[node], self._tallies[node] = traffic, _Tally()
+
+    def _sent(self, node: int) -> Traffic:
+        return Traffic.of(self._stage.simulation.counters[node])
 
     def _taught(self, node: int) -> int:
         """Lessons to peers that come back, in this step or the one before: each is a message, its peer has tensors."""
@@ -173,7 +175,7 @@ class Cost:
         return (asked - before) * _TOLD_AGAIN * self._stage.run.peers
 
     def _check_tensors(self, node: int, active: int, bulk_bytes: int | None, calm: bool) -> None:
-        traffic, before, others = self._stage.simulation.traffic[node], self._before[node], active - 1
+        traffic, before, others = self._sent(node), self._before[node], active - 1
         bulk = traffic.bulk_bytes - before.bulk_bytes
         if bulk_bytes is not None:
             assert bulk == bulk_bytes, f"peer {node} sent {bulk} bytes of parts and aggregates instead of {bulk_bytes}"

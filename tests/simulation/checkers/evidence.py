@@ -28,7 +28,7 @@ class EvidenceHolds:
         self._returns: dict[tuple[int, int], bytes] = {}
         self._known: set[bytes] = set()
         self._certificates: dict[int, bytes] = {}
-        self._keys = stage.ground().keys
+        self._keys = self._ground.keys
         self._seen: set[bytes] = set()
         self._checked: set[tuple[int, bytes]] = set()
 
