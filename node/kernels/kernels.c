@@ -1,8 +1,8 @@
 /* The passes over whole vectors that torch needs several of. Each has a torch version beside its caller, which is its
  * oracle in the tests and takes its place where no compiler is.
  *
- * Products are rounded before they are added (-ffp-contract=off) and sums have one stated order, so that btard_checksum
- * and btard_update give the bits of their torch versions on every machine.
+ * Products are rounded before they are added (-ffp-contract=off) and sums have one stated order, so that all passes give
+ * the same bits on every machine, and btard_checksum, btard_clip and btard_update those of their Python versions.
  */
 #include <math.h>
 #include <stddef.h>
