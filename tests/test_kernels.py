@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 import warnings
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,20 @@ SIZES = (0, 1, 7, 255, 256, 257, 8191, 8192, 8193, 70_001)
 
 def vectors(count: int, size: int, scale: float = 1.0) -> Tensor:
     return torch.randn(count, size, generator=torch.Generator().manual_seed(size)) * scale
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64])
+def test_a_root_is_the_nearest_number_there_is(kind: torch.dtype) -> None:
+    """By whole numbers: no floating-point operation judges another."""
+    drawn = vectors(1, 400).flatten().abs()
+    scales = 2.0 ** torch.linspace(-120, 120, 400).round()
+    values = torch.cat([drawn, drawn * scales, torch.tensor([0.0, 1.0, 4.0, 2.0**-149, 3.4e38])]).to(kind)
+    found = kernels.roots(values.clone())
+    for value, root in zip(values.tolist(), found.tolist(), strict=True):
+        step = np.spacing(np.float32(root) if kind == torch.float32 else np.float64(root))
+        low, high = (Fraction(root) + sign * Fraction(float(step)) / 2 for sign in (-1, 1))
+        assert max(low, 0) ** 2 <= Fraction(value) <= high**2
+    assert kernels.roots(torch.tensor(9.0)).item() == 3.0 and kernels.roots(torch.ones(2, 3).T).shape == (3, 2)
 
 
 @needs_compiler

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -199,8 +198,7 @@ def _total(terms_N: Tensor) -> Tensor:
 
 
 def _roots(squares_N: Tensor) -> Tensor:
-    """Square roots, rounded to the nearest; torch's are those of a library that errs in the last bit."""
-    return torch.from_numpy(np.sqrt(squares_N.clamp(min=0).numpy()))
+    return kernels.roots(squares_N.clamp(min=0))
 
 
 def _normalised(weights_N: Tensor) -> Tensor:

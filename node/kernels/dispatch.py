@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from btard.node import kernels
 from btard.node.kernels import portable
 
 _ONE_ANSWER = """
@@ -376,8 +377,7 @@ def _expm1(_: Portable, values: Tensor) -> Tensor:
 
 def _sqrt(_: Portable, values: Tensor) -> Tensor:
     _portable(values)
-    # IEEE has one square root; torch may ask a library that errs in the last bit.
-    return torch.from_numpy(np.asarray(np.sqrt(values.detach().contiguous().numpy()))).view(values.shape)
+    return kernels.roots(values)
 
 
 def _rsqrt(mode: Portable, values: Tensor) -> Tensor:

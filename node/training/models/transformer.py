@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from btard.node.kernels import portable as kernels
+from btard.node.kernels import roots
 from btard.node.training.task import Layer, lay_out
 
 _INITIAL_STD = 0.05
@@ -92,7 +93,7 @@ def _normal(size: int, generator: torch.Generator) -> Tensor:
 
 def _box_muller(uniform: Tensor) -> Tensor:
     radii, turns = uniform.view(-1, 2, 8).unbind(dim=1)
-    radii = kernels.log(1 - radii).mul_(-2).sqrt_()
+    radii = roots(kernels.log(1 - radii).mul_(-2))
     # sin(2 pi u) = cos(2 pi (u - 1/4)), and u - 1/4 is exact.
     pairs = [radii * kernels.cosine(turns), radii * kernels.cosine(turns - 0.25)]
     return torch.stack(pairs, dim=1).flatten()

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from btard.node.errors import ConfigError
+from btard.node.kernels import roots
 from btard.node.training.registry import UpdateContext, optimiser
 from btard.node.training.task import Layer, Rate
 
@@ -71,7 +72,7 @@ class Adam:
         second_D.add_(gradient_D.mul_(gradient_D).mul_(1 - self.beta2))
         count = int(state_S[-1]) + 1
         state_next_S[-1] = count
-        scale_D = second_D.sqrt().div_(math.sqrt(1 - self.beta2**count)).add_(self.eps)
+        scale_D = roots(second_D).div_(math.sqrt(1 - self.beta2**count)).add_(self.eps)
         direction_D = first_D.mul(1 / (1 - self.beta1**count)).div_(scale_D)
         if self.layers:
             self._scale(parameters_D, direction_D)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -48,6 +50,24 @@ def test_the_same_numbers_as_torch(name: str, theirs: Any, decay: float) -> None
         optimiser.step()
     found_D, _ = after(made(name, beta1=0.8, beta2=0.95, eps=1e-6, weight_decay=decay))
     torch.testing.assert_close(found_D, reference.detach(), rtol=1e-5, atol=1e-6)
+
+
+def test_each_operation_is_rounded_by_itself() -> None:
+    """docs/spec/numbers.md in numpy's float32, whose every operation is IEEE 754's; not so torch's root."""
+    draws = torch.randn(8, 1000, generator=torch.Generator().manual_seed(4))
+    context = UpdateContext(RATE, 1000, (), 0.9)
+    ours = OPTIMISERS.get("adam").target(context, beta1=0.8, beta2=0.95, eps=1e-6)
+    parameters_D, state_S = draws[0], ours.initial_state(1000)
+    x, first, second = draws[0].numpy(), np.zeros(1000, np.float32), np.zeros(1000, np.float32)
+    f = np.float32
+    for step, gradient_D in enumerate(draws[1:]):
+        parameters_D, state_S = ours.apply(parameters_D, state_S, gradient_D.chunk(3), step)
+        g = gradient_D.numpy()
+        first = first * f(0.8) + g * f(1 - 0.8)
+        second = second * f(0.95) + g * g * f(1 - 0.95)
+        scale = np.sqrt(second) / f(math.sqrt(1 - 0.95 ** (step + 1))) + f(1e-6)
+        x = x - first * f(1 / (1 - 0.8 ** (step + 1))) / scale * f(RATE(step))
+    assert parameters_D.numpy().tobytes() == x.tobytes()
 
 
 def test_lambs_step_in_each_layer_is_as_long_as_its_parameters() -> None:
