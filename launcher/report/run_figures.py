@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 
 from btard.launcher.figures import bars, chart, matrix, svg, timeline
 from btard.launcher.figures.chart import Axis, Band, Mark, Series
@@ -15,6 +16,8 @@ from btard.launcher.run.summary import percentile
 
 _FEW = 100
 """Evaluations that a curve shows one by one."""
+_MOST_ROWS = 20
+"""Of a figure that has a row and a column for each peer: 256 of them took 19 MB."""
 _PHASES = ("HELLO", "COMMIT", "AGG", "REVEAL", "CHECKSUMS", "REPORT", "PUBLISH", "HAVE", "JUDGE", "AGG2", "CLOSE")
 
 
@@ -79,19 +82,22 @@ def peers(run: RunData) -> Figure | None:
 
 
 def traffic(run: RunData) -> Figure | None:
-    """Bytes from each peer to each other one."""
+    """Bytes from each peer to each other one; of many peers, from each group of neighbours to each."""
     sent = {event["node"]: event["sent"] for event in run.events if event["event"] == "traffic"}
     if not sent:
         return None
     count = run.run.peers
-    totals = {(a, b): sum(sent.get(a, {}).get(str(b), {}).values()) for a in range(count) for b in range(count)}
-    cells = [[_traffic_cell(a, b, totals[a, b], sent) for b in range(count)] for a in range(count)]
-    names = [str(peer) for peer in range(count)]
-    colour, width = matrix.shade(0, max(totals.values()) or 1), 92 if count <= 7 else 46
+    size = -(-count // _MOST_ROWS)
+    groups = [range(first, min(count, first + size)) for first in range(0, count, size)]
+    cells = [[_traffic_cell(senders, receivers, sent) for receivers in groups] for senders in groups]
+    names = [_named(group) for group in groups]
+    most = max((value for row in cells for value, _, _ in row if value is not None), default=1.0)
     drawn = matrix.draw(
-        "bytes sent", names, names, cells, colour, cell_width=width, row_label="from", column_label="to"
-    )
-    return Figure("traffic", "Traffic", drawn, "All bytes of the run between two peers; point at a cell for its kinds.")
+        "bytes sent", names, names, cells, matrix.shade(0, most), cell_width=92 if len(groups) <= 7 else 46,
+        row_label="from", column_label="to",
+    )  # fmt: skip
+    whom = "two peers" if size == 1 else f"groups of {size} peers"
+    return Figure("traffic", "Traffic", drawn, f"All bytes of the run between {whom}; point at a cell for its kinds.")
 
 
 def phases(run: RunData) -> Figure | None:
@@ -174,12 +180,17 @@ def _windows(run: RunData) -> list[Band]:
     return found
 
 
-def _traffic_cell(a: int, b: int, total: int, sent: dict[int, dict[str, dict[str, int]]]) -> matrix.Cell:
-    if a == b or not total:
+def _traffic_cell(senders: range, receivers: range, sent: Mapping[int, Mapping[str, Mapping[str, int]]]) -> matrix.Cell:
+    kinds = Counter[str]()
+    for sender in senders:
+        for receiver in receivers:
+            kinds.update(sent.get(sender, {}).get(str(receiver), {}))
+    total = kinds.total()
+    if not total:
         return None, "", ""
-    return float(total), human(total).replace(" ", "\u00a0"), f"{a} to {b}: {', '.join(_kinds(sent[a][str(b)]))}"
+    told = ", ".join(f"{kind} {human(size)}" for kind, size in kinds.items())
+    return float(total), human(total).replace(" ", "\u00a0"), f"{_named(senders)} to {_named(receivers)}: {told}"
 
 
-def _kinds(kinds: dict[str, int]) -> Iterator[str]:
-    for kind, size in kinds.items():
-        yield f"{kind} {human(size)}"
+def _named(group: range) -> str:
+    return str(group[0]) if len(group) == 1 else f"{group[0]}\u2013{group[-1]}"
