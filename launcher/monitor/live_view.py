@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -26,6 +27,9 @@ from btard.node.netem.conditions import Conditions
 REFRESH_SECONDS = 0.25
 _WORDS = 64
 """Columns beside the bar: step, pace and accuracy of a run of some thousand steps."""
+_BESIDE, _MOST_BESIDE = 44, 72
+"""Columns that accuracy and events take beside the table, where a terminal has them to spare."""
+_BARS = "▁▂▃▄▅▆▇█"
 _STYLES = {
     "starting": "dim", "bound": "dim", "ready": "cyan", "training": "green", "finished": "green", "banned": "red",
     "gone": "yellow", "eliminated": "yellow", "on probation": "cyan",
@@ -57,6 +61,7 @@ class LiveView:
         self._told_ready = False
         self._told_events = 0
         self._told_returns: set[int] = set()
+        self._recent: deque[str] = deque(maxlen=32)
 
     def note(self, line: str) -> None:
         """One line, above the live table if there is one."""
@@ -125,6 +130,7 @@ class LiveView:
         self._told_events = len(state.happened)
         for _, line in sorted(self._news(plan, state), key=lambda news: news[0]):
             self.note(line)
+            self._recent.append(line.partition("; evidence")[0])
 
     def _news(self, plan: Plan, state: RunState) -> Iterator[tuple[int, str]]:
         """What has not been told yet, with the step that it belongs to."""
@@ -161,6 +167,12 @@ class LiveView:
             table.add_column(heading, justify="right" if side == "right" else "left", no_wrap=True, overflow="ellipsis")
         for node in state.nodes.values():
             table.add_row(*self._row(node))
+        spare = self._console.width - self._console.measure(table).maximum - 4
+        both: RenderableType = table
+        if spare >= _BESIDE:
+            grid = Table.grid(padding=(0, 4, 0, 0))
+            grid.add_row(table, self._beside(state, min(spare, _MOST_BESIDE)))
+            both = grid
         done = max(state.step, 0)
         bar = Table.grid(padding=(0, 1))
         pace = self._pace(state.step, time.time())
@@ -169,7 +181,19 @@ class LiveView:
         # As wide at every step: a bar that gives way to longer words would jump.
         width = max(8, min(40, self._console.width - _WORDS))
         bar.add_row(ProgressBar(total=plan.run.steps, completed=done, width=width), words)
-        return Group(table, bar)
+        return Group(both, bar)
+
+    def _beside(self, state: RunState, width: int) -> RenderableType:
+        """The course of accuracy, and the latest events: as many lines as the table has."""
+        known = [value for _, value in state.accuracy()]
+        course = f"accuracy {known[0]:.2f} {spark(known, width - 20)} {known[-1]:.4f}" if known else ""
+        lines = [course, *list(self._recent)[-state.peers :]]
+        lines += [""] * (1 + state.peers - len(lines))
+        pane = Table.grid()
+        pane.add_column(width=width, no_wrap=True, overflow="ellipsis")
+        for line in lines:
+            pane.add_row(Text(line, style="red" if " HONEST " in line else ""))
+        return pane
 
     def _row(self, node: NodeState) -> tuple[RenderableType, ...]:
         assert self._plan is not None
@@ -185,6 +209,15 @@ class LiveView:
     def _accuracy(self) -> str:
         known = self._state.accuracy() if self._state else []
         return f"accuracy {known[-1][1]:.4f} (step {known[-1][0]})" if known else ""
+
+
+def spark(values: Sequence[float], width: int) -> str:
+    """A curve in one line of text, from its least value to its greatest; of more values than columns, some, evenly."""
+    low, high = min(values), max(values)
+    if len(values) > width:
+        values = [values[round(place * (len(values) - 1) / (width - 1))] for place in range(width)]
+    levels = ((value - low) / (high - low) if high > low else 0.5 for value in values)
+    return "".join(_BARS[min(int(level * len(_BARS)), len(_BARS) - 1)] for level in levels)
 
 
 def _rule(run: RunConfig) -> str:

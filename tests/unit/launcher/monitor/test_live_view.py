@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from btard.launcher.monitor import summary_table
-from btard.launcher.monitor.live_view import LiveView
+from btard.launcher.monitor.live_view import LiveView, spark
 from btard.launcher.monitor.state import NodeState, RunState
 from btard.launcher.run import exit_report, plan
 from btard.launcher.run.experiment import Experiment
@@ -84,6 +84,29 @@ def test_the_live_view_has_as_many_lines_at_every_step() -> None:
         heights.add(len(lines))
         assert "accuracy 0.9000" in "".join(segment.text for segment in lines[-1]), "nothing is cut off"
     assert heights == {5}
+
+
+def test_a_wide_terminal_has_accuracy_and_events_beside_the_table() -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=140, color_system=None)
+    state, monitor = RunState(3, frozenset({2})), LiveView(console)
+    monitor.began(plan.make(ATTACKED), Path("/tmp/run"), state)
+    before = console.render_lines(monitor.view())
+    for step, correct in ((50, 1), (100, 9)):
+        for node in range(3):
+            state.apply(committed(node, step))
+            state.apply({"time": 0, "node": node, "event": "evaluated", "step": step, "correct": correct, "count": 10})
+    state.apply(banned(0, 100, 2))
+    monitor.saw([])
+    lines = ["".join(segment.text for segment in line).rstrip() for line in console.render_lines(monitor.view())]
+    assert lines[0].endswith("accuracy 0.10 ▁█ 0.9000") and lines[0].startswith("node")
+    assert lines[1].endswith("step 100: attacker 2 banned (gradient, accused by 0)")
+    assert len(lines) == len(before) == 5, "as many lines as before anything happened"
+
+
+def test_a_curve_of_many_values_keeps_its_ends() -> None:
+    assert spark([0.5], 9) == "▅"
+    assert spark([0.0, 0.2, 0.4, 0.6, 0.8, 1.0], 9) == "▁▂▄▅▇█"
+    assert spark([1.0, *[0.5] * 500, 0.0], 7) == "█▅▅▅▅▅▁"
 
 
 def test_one_who_looks_late_tells_times_by_the_journals_and_in_the_order_of_steps() -> None:
