@@ -81,6 +81,8 @@ def _stay(config: NodeConfig) -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, ends)
     files = PublicFiles(Path(config.directory).parent.parent, config.node)
     with closing(MetricsEndpoint(config.metrics, CollectorRegistry(), files)) as served:
+        if note := os.environ.get(healthcheck.VARIABLE):
+            healthcheck.begin(Path(config.directory) / "journal.jsonl", note, anew=False)
         _say(f"node {config.node} stays: its files are at http://{served.address}/files")
         signal.sigwait(ends)
 

@@ -468,3 +468,28 @@ def test_workers_and_observer_on_one_machine(tmp_path: Path, capsys: pytest.Capt
     assert told[-3] == f"check the evidence with: docker compose run --rm verify {name}"
     assert f" observer:{places.runs(tmp_path)}/{made.genesis.run_id} . && btard-launch verify " in told[-2]
     assert told[-1].startswith("press Ctrl-C; dashboards stay until then") and "\n".join(told).count("Ctrl-C") == 1
+
+
+@pytest.mark.sockets
+def test_who_is_started_again_after_the_end_and_stays_is_healthy(tmp_path: Path) -> None:
+    bundle.lay_out(keys.from_environment({**CLEAN, "PATH": os.environ["PATH"]}), tmp_path)
+    path, note = places.secrets_of(tmp_path, 0) / "config.json", tmp_path / "note"
+    own = places.written_by(tmp_path, 0)
+    own.mkdir(parents=True, exist_ok=True)
+    config = msgspec.structs.replace(load(path), directory=str(own), metrics="127.0.0.1:0", files=True, stay=True)
+    path.write_bytes(msgspec.json.encode(config))
+    events = ("bound", "greeted", "finished")
+    (own / "journal.jsonl").write_text("".join(f'{{"time":1.0,"node":0,"event":"{each}"}}\n' for each in events))
+    command = [sys.executable, "-m", "btard.node", str(path)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), healthcheck.VARIABLE: str(note)}
+    assert healthcheck.problem(str(note)) == "no worker has begun"
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as worker:
+        assert worker.stderr is not None
+        try:
+            assert "has finished already" in worker.stderr.readline()
+            assert "stays: its files are at http://127.0.0.1:" in worker.stderr.readline()
+            assert healthcheck.problem(str(note)) is None
+            worker.terminate()
+            assert worker.wait(60) == 0
+        finally:
+            worker.kill()

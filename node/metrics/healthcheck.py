@@ -15,10 +15,12 @@ _ENOUGH_BYTES = 1 << 16
 _GREETED = b'"event":"greeted"'
 
 
-def begin(journal: os.PathLike[str], note: str) -> None:
-    """Say where this process begins to write: what an earlier one wrote proves nothing."""
+def begin(journal: os.PathLike[str], note: str, *, anew: bool = True) -> None:
+    """Say where this process begins to write: what an earlier one wrote proves nothing, but of a run that has ended
+    (`anew` is False then).
+    """
     path = os.fspath(journal)
-    size = os.stat(path).st_size if os.path.exists(path) else 0  # noqa: PTH116, PTH110
+    size = os.stat(path).st_size if anew and os.path.exists(path) else 0  # noqa: PTH116, PTH110
     with open(note, "w") as file:  # noqa: PTH123
         file.write(f"{size} {path}")
 
