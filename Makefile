@@ -33,15 +33,15 @@ layers:          ## import-linter: dependencies point one way
 ELSEWHERE = not containers and not gpu and not hosts and not slurm
 QUICK = not sockets and not slow and $(ELSEWHERE)
 WORKERS ?= logical
-CLUSTERS ?= 3
-PYTEST = $(PYTHON) -m pytest --dist loadfile --no-loadscope-reorder
+CLUSTERS ?= 2
+PYTEST = $(PYTHON) -m pytest --dist loadfile --no-loadscope-reorder --durations=12
 test:            ## unit, paper, property, simulation and multi-process tests, on all processors (WORKERS=0: on one)
 	@$(MAKE) --no-print-directory -j2 --output-sync=target test-computing test-processes
 
 test-computing:  ## of these the ones that only compute: they give way to those that keep deadlines
 	nice -n 10 $(PYTEST) -n $(WORKERS) -m "not sockets and $(ELSEWHERE)" $(OPTIONS)
 
-test-processes:  ## of these the ones with real processes, CLUSTERS at once: they wait half of their time
+test-processes:  ## of these the ones with real processes, CLUSTERS at once: they wait for half of their time
 	$(PYTEST) -n $(CLUSTERS) -m "sockets and $(ELSEWHERE)" $(OPTIONS)
 
 test-fast:       ## the tests that are neither slow nor start real processes (OPTIONS adds to pytest's)
