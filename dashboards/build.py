@@ -26,9 +26,14 @@ def text(name: str) -> str:
         made.with_variable(node_choice())
     number = count(1)
     for row in CONTENTS[name]:
-        made.with_row(dashboard.Row(row.question).id(next(number)))
-        for show in row.panels:
-            made.with_panel(panel(show).id(next(number)))
+        title = dashboard.Row(row.question).id(next(number))
+        panels = [panel(show, row.guide).id(next(number)) for show in row.panels]
+        if row.folded:
+            for each in panels:
+                title.with_panel(each)
+        made.with_row(title)
+        for each in () if row.folded else panels:
+            made.with_panel(each)
     content = json.loads(json.dumps(made.build(), cls=JSONEncoder))
     own = asked_of_prometheus()
     for annotation in content["annotations"]["list"]:

@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 LINK, GPU = "a modelled link", "a GPU"
 EXEMPT: dict[tuple[str, str, str], str] = {
@@ -51,9 +51,14 @@ def expressions(folder: Path, variables: Mapping[str, str]) -> Iterator[Asked]:
         KeyError: an expression uses a variable that has no value.
     """
     for path in sorted(folder.glob("*.json")):
-        for panel in json.loads(path.read_text())["panels"]:
+        for panel in unfolded(json.loads(path.read_text())):
             for target in panel.get("targets", ()):  # rows have none
                 yield Asked(path.stem, panel["title"], replaced(target["expr"], variables))
+
+
+def unfolded(content: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A dashboard's rows and panels, in the order in which they stand; a folded row holds its own."""
+    return [each for panel in content["panels"] for each in (panel, *panel.get("panels", ()))]
 
 
 def annotations(folder: Path, variables: Mapping[str, str]) -> Iterator[Asked]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from grafana_foundation_sdk.builders import common as common_builders
@@ -24,6 +26,7 @@ NEUTRAL: Colors = ((None, "text"),)
 """For a value that is neither good nor bad: the colour of ordinary text."""
 _TOP = {"count": 5.0, "percentunit": 0.01, "s": 0.01, "decbytes": 1000.0, "Bps": 1000.0}
 """How far an axis reaches at least, by unit, so that a line at zero lies at the bottom and noise is not magnified."""
+_HOME = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())["tool"]["btard"]["homepage"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +81,17 @@ class Show:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """The panels that answer one question, under it."""
+    """The panels that answer one question, under it.
+
+    Args:
+        guide: the page below docs/ that explains them, with its anchor.
+        folded: closed until it is clicked, for what few runs have, or what is zero in most.
+    """
 
     question: str
+    guide: str
     panels: tuple[Show, ...]
+    folded: bool = False
 
 
 def uid(name: str) -> str:
@@ -89,10 +99,17 @@ def uid(name: str) -> str:
     return f"btard-{name}"
 
 
-def panel(show: Show) -> Any:
-    """The builder of a panel."""
+def guide(where: str, home: str = _HOME) -> str:
+    """A page below docs/, as a link in Markdown where the project has a homepage."""
+    return f"[docs/{where}]({home}/blob/HEAD/docs/{where})" if home else f"docs/{where}"
+
+
+def panel(show: Show, explained: str) -> Any:
+    """The builder of a panel; `explained` is its page of the guide."""
     made: Any = _KINDS[show.kind](show)
-    made.title(show.title).description(show.about).span(show.width).height(show.height).datasource(SOURCE)
+    made.title(show.title).description(f"{show.about} Guide: {guide(explained)}").span(show.width).height(
+        show.height
+    ).datasource(SOURCE)
     if show.unit == "count":
         made.unit("none").decimals(0)
     else:
@@ -190,10 +207,12 @@ def _targets(show: Show, instant: bool = False, shape: PromQueryFormat | None = 
 
 def _graph(show: Show) -> timeseries.Panel:
     made = timeseries.Panel().targets(_targets(show)).line_width(1).fill_opacity(8)
-    made.show_points(common.VisibilityMode.NEVER).axis_soft_min(0)
+    made.show_points(common.VisibilityMode.NEVER)
+    made = made.axis_soft_min(0) if show.unit == "short" else made.min(0)  # a loss may lie below zero
     made.axis_soft_max(_TOP.get(show.unit, 1.0) if show.top is None else show.top)
-    legend = common_builders.VizLegendOptions().show_legend(True).placement(common.LegendPlacement.RIGHT)
-    made.legend(legend.display_mode(common.LegendDisplayMode.TABLE).calcs(["lastNotNull"]))
+    # One line for most panels, where a table at the side took up to three fifths of the width; values are hovered over.
+    legend = common_builders.VizLegendOptions().show_legend(True).placement(common.LegendPlacement.BOTTOM)
+    made.legend(legend.display_mode(common.LegendDisplayMode.LIST).calcs([]))
     return made.tooltip(common_builders.VizTooltipOptions().mode(common.TooltipDisplayMode.MULTI))
 
 
@@ -223,7 +242,7 @@ def _name(show: Show) -> stat.Panel:
 
 def _states(show: Show) -> statetimeline.Panel:
     made = statetimeline.Panel().targets(_targets(show)).merge_values(True).row_height(0.8).line_width(0)
-    return made.show_value(common.VisibilityMode.NEVER).fill_opacity(80)
+    return made.show_value(common.VisibilityMode.AUTO).fill_opacity(80)
 
 
 def _heatmap(show: Show) -> heatmap.Panel:
@@ -258,8 +277,10 @@ def _table(show: Show) -> table.Panel:
 
 
 def _matrix(show: Show) -> table.Panel:
-    """One row for each sender, one column for each receiver."""
+    """One row for each sender, one column for each receiver; the more in a cell, the more of one hue it has."""
     made: table.Panel = _colored(table.Panel(), NEUTRAL)
+    made.color_scheme(dashboard.FieldColor().mode(models.FieldColorModeId.CONTINUOUS_BLUES)).min(0)
+    made.cell_options(common.TableColoredBackgroundCellOptions(common.TableCellBackgroundDisplayMode.BASIC))
     made.targets(_targets(show, instant=True, shape=PromQueryFormat.TABLE))
     head = "node\\peer"
     for kind, options in (
@@ -269,7 +290,8 @@ def _matrix(show: Show) -> table.Panel:
     ):
         made.with_transformation(models.DataTransformerConfig(kind, options=options))
     # Else the ids of the rows would be bytes, too.
-    return made.override_by_name(head, [models.DynamicConfigValue("unit", "string")])
+    plain = models.DynamicConfigValue("custom.cellOptions", {"type": common.TableCellDisplayMode.AUTO})
+    return made.override_by_name(head, [models.DynamicConfigValue("unit", "string"), plain])
 
 
 _KINDS = {"graph": _graph, "bars": _bars, "stat": _stat, "name": _name, "states": _states,

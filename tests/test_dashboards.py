@@ -16,11 +16,13 @@ from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from btard.launcher.assets import asset
 from btard.launcher.containers.emit import GRAFANA_IMAGE
+from btard.launcher.monitor import ground_truth
 from btard.node.metrics.declarations import METRICS
+from btard.node.protocol.adjudication.offences import OFFENCES
 from dashboards.build import HERE, text
-from dashboards.contents import CONTENTS
-from dashboards.exempt import EXEMPT, GPU, LINK, Asked, annotations, expressions, replaced
-from dashboards.parts import asked_of_prometheus, attacked
+from dashboards.contents import CONTENTS, EXPLAINED, HAPPENED, REASONS
+from dashboards.exempt import EXEMPT, GPU, LINK, Asked, annotations, expressions, replaced, unfolded
+from dashboards.parts import asked_of_prometheus, attacked, guide
 from tests.monitored import Monitored, promtool
 
 NAMES = tuple(CONTENTS)
@@ -64,7 +66,7 @@ def test_the_schema_is_that_of_the_image(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_panels_do_not_overlap_and_have_names_of_their_own(name: str) -> None:
-    panels = committed(name)["panels"]
+    panels = unfolded(committed(name))
     assert len({panel["id"] for panel in panels}) == len({panel["title"] for panel in panels}) == len(panels)
     taken: set[tuple[int, int]] = set()
     for panel in panels:
@@ -72,25 +74,89 @@ def test_panels_do_not_overlap_and_have_names_of_their_own(name: str) -> None:
         cells = {(x, y) for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])}
         assert not cells & taken, panel["title"]
         assert max(x for x, _ in cells) < 24, panel["title"]
-        assert panel["type"] == "row" or panel["description"], panel["title"]
+        assert at["w"] > 0 and at["h"] > 0 and at["x"] >= 0 and at["y"] >= 0, panel["title"]
         taken |= cells
     assert len(taken) == 24 * (1 + max(y for _, y in taken)), "a hole beside a panel"
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_panel_stands_under_a_question(name: str) -> None:
-    panels = committed(name)["panels"]
+    panels = unfolded(committed(name))
     rows = [place for place, panel in enumerate(panels) if panel["type"] == "row"]
+    folded = {panel["title"] for panel in panels if panel["type"] == "row" and panel["panels"]}
+    assert folded == {row.question for row in CONTENTS[name] if row.folded} != set()
     assert rows[0] == 0
     assert all(after - before > 1 for before, after in pairwise([*rows, len(panels)])), "a row without panels"
-    assert all(panels[place]["title"].endswith("?") and not panels[place]["collapsed"] for place in rows)
+    assert all(panels[place]["title"].endswith("?") for place in rows)
+    # Grafana drops a closed row's panels that stand beside it, and an open row's that stand in it.
+    assert {panel["title"] for panel in panels if panel.get("collapsed")} == folded
     order = [(panel["gridPos"]["y"], panel["gridPos"]["x"]) for panel in panels]
     assert order == sorted(order)
 
 
+UNITS = {"none", "s", "percentunit", "decbytes", "Bps", "ops", "suffix:cores", "suffix:steps/s", "suffix:samples/s"}
+NUMBERS = {"Training loss", "Loss", "Learning rate", "Attackers found"}
+"""Panels whose values have no unit."""
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_panel_says_what_it_shows_in_which_unit_and_where_the_guide_explains_it(name: str) -> None:
+    for panel in unfolded(committed(name)):
+        if panel["type"] == "row":
+            continue
+        about, _, page = panel["description"].rpartition(" Guide: docs/")
+        assert about and anchored(page), panel["title"]
+        defaults = panel["fieldConfig"]["defaults"]
+        own_units = panel["type"] == "table" and defaults["unit"] == "short"  # each column has its own
+        assert defaults["unit"] in UNITS or own_units or defaults.get("mappings") or panel["title"] in NUMBERS
+
+
+def anchored(page: str) -> bool:
+    """True if a page below docs/ has a heading with that anchor, as forges make them."""
+    path, _, anchor = page.partition("#")
+    headings = re.findall(r"^#+ (.+)$", (HERE.parent / "docs" / path).read_text("utf-8"), re.MULTILINE)
+    return anchor in {re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
+
+
+def test_a_page_of_the_guide_is_a_link_once_the_project_has_a_homepage() -> None:
+    assert guide("undo.md#undo", "") == "docs/undo.md#undo"
+    assert guide("undo.md#undo", "https://a.b") == "[docs/undo.md#undo](https://a.b/blob/HEAD/docs/undo.md#undo)"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_legend_is_a_list_below_its_graph(name: str) -> None:
+    """A table at the side may take three fifths of the width."""
+    for panel in unfolded(committed(name)):
+        if panel["type"] == "timeseries":
+            legend = {"showLegend": True, "displayMode": "list", "placement": "bottom", "calcs": []}
+            assert panel["options"]["legend"] == legend, panel["title"]
+
+
+def test_the_overview_begins_with_the_peers_in_colours_and_words() -> None:
+    panel = unfolded(committed("overview"))[1]
+    assert (panel["type"], panel["gridPos"]["w"], panel["options"]["showValue"]) == ("state-timeline", 24, "auto")
+    assert "btard_peer_state" in panel["targets"][0]["expr"]
+
+
+def test_the_traffic_matrix_has_one_hue_from_zero() -> None:
+    (panel,) = (each for each in unfolded(committed("network")) if each["title"] == "Traffic matrix")
+    defaults = panel["fieldConfig"]["defaults"]
+    assert (defaults["color"]["mode"], defaults["min"]) == ("continuous-blues", 0)
+    assert defaults["custom"]["cellOptions"] == {"type": "color-background", "mode": "basic"}
+    (senders,) = panel["fieldConfig"]["overrides"]
+    assert {"id": "custom.cellOptions", "value": {"type": "auto"}} in senders["properties"]
+
+
+def test_panels_of_modelled_links_stand_alone_in_a_folded_row_that_says_what_gives_them_data() -> None:
+    rows = [each for each in committed("network")["panels"] if each["title"].startswith("Do modelled links")]
+    needing = {panel for (dashboard, panel, _), needs in EXEMPT.items() if (dashboard, needs) == ("network", LINK)}
+    assert {panel["title"] for row in rows for panel in row["panels"]} == needing
+    assert "--delay, --loss, --bandwidth or --link give data" in rows[0]["title"]
+
+
 # --- what a stat says ---------------------------------------------------------------------------------------------
 
-STATS = [(name, panel) for name in NAMES for panel in committed(name)["panels"] if panel["type"] == "stat"]
+STATS = [(name, panel) for name in NAMES for panel in unfolded(committed(name)) if panel["type"] == "stat"]
 
 SAID: dict[tuple[str, str], dict[float, tuple[str | None, str]]] = {
     ("overview", "Run"): {-2: ("launcher gone", "red"), -1: ("no step yet", "blue"),
@@ -155,7 +221,7 @@ def test_every_stat_is_in_the_table() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_what_is_asked_once_reaches_back_to_a_run_that_has_ended(name: str) -> None:
     """Else the values of a finished run would be gone from tables five minutes after its last scrape, or at once."""
-    for panel in committed(name)["panels"]:
+    for panel in unfolded(committed(name)):
         for target in panel.get("targets", ()):
             assert not target["instant"] or "[$__range" in target["expr"], panel["title"]
         if panel["type"] == "table":
@@ -165,14 +231,16 @@ def test_what_is_asked_once_reaches_back_to_a_run_that_has_ended(name: str) -> N
 @pytest.mark.parametrize("name", NAMES)
 def test_an_axis_starts_at_zero_and_does_not_magnify_it(name: str) -> None:
     """A count that stays 0 would otherwise run through the middle of an axis from -1 to 1."""
-    for panel in committed(name)["panels"]:
+    for panel in unfolded(committed(name)):
         if panel["type"] == "timeseries":
             custom = panel["fieldConfig"]["defaults"]["custom"]
-            assert custom["axisSoftMin"] == 0 < custom["axisSoftMax"], panel["title"]
+            defaults = panel["fieldConfig"]["defaults"]
+            lowest = custom["axisSoftMin"] if panel["title"] == "Training loss" else defaults["min"]
+            assert lowest == 0 < custom["axisSoftMax"], panel["title"]
 
 
 def test_the_alerts_that_fired_say_what_to_do() -> None:
-    (panel,) = (each for each in committed("overview")["panels"] if each["title"] == "Alerts that fired")
+    (panel,) = (each for each in unfolded(committed("overview")) if each["title"] == "Alerts that fired")
     (column,) = (each for each in panel["fieldConfig"]["overrides"] if each["matcher"]["options"] == "What to do")
     (mapping,) = next(each["value"] for each in column["properties"] if each["id"] == "mappings")
     rules = yaml.safe_load(asset("deploy", "prometheus", "rules", "alerts.yml").read_text())["groups"][0]["rules"]
@@ -186,11 +254,41 @@ def test_every_dashboard_leads_to_the_others_and_every_legend_of_a_node_to_its_p
     made = committed(name)
     assert {link["url"] for link in made["links"]} == {f"/d/btard-{other}" for other in NAMES if other != name}
     assert {variable["name"] for variable in made["templating"]["list"]} >= {"datasource", "run_id", "compare_run"}
-    for panel in made["panels"]:
+    for panel in unfolded(made):
         legends = " ".join(target["legendFormat"] for target in panel.get("targets", ()))
         links = json.dumps(panel.get("fieldConfig"))
         for label in re.findall(r"{{(node|peer)}}", legends):
             assert f"var-node=${{__field.labels.{label}}}" in links, panel["title"]
+
+
+def test_every_event_has_its_page_and_every_ban_its_reason() -> None:
+    actions = {"kill", "restart", "pause", "continue", "begins", "ends"}
+    assert EXPLAINED.keys() == {*ground_truth._EVENTS, "undone", *actions}
+    assert all(anchored(page.removeprefix("docs/")) for page, _ in EXPLAINED.values())
+    assert REASONS.keys() == {*OFFENCES, "commit", "retry"}
+
+
+def test_the_events_tell_bans_and_disputes_by_reason_and_all_others_by_kind(tmp_path: Path) -> None:
+    """A ban is one line with its reason, whatever the launcher counts; what has not happened has no line."""
+    every = {'btard_scenario_event_total{run_id="RUN", event="banned"': "0 2", "btard_peer_banned_step{run_id="
+             '"RUN", peer="3", reason="gradient"': "_ 0", 'btard_peer_banned_step{run_id="RUN", peer="1", '
+             'reason="late"': "_ 7", 'btard_scenario_event_total{run_id="RUN", event="returned"': "0 2",
+             'btard_scenario_event_total{run_id="RUN", event="halted"': "0 0", "btard_scenario_event_total{"
+             'run_id="RUN", event="disputed"': "0 3", 'btard_disputes_total{run_id="RUN", node="0", outcome="retry"':
+             "0 3", 'btard_disputes_total{run_id="RUN", node="1", outcome="commit"': "0 0",
+             'btard_steps_undone_total{run_id="RUN", node="0"': "0 4",
+             'btard_steps_undone_total{run_id="OTHER", node="0"': "0 9"}  # fmt: skip
+    shown = {'event="banned", peer="3", reason="gradient"': 1, 'event="banned", peer="1", reason="late"': 1,
+             'event="returned"': 2, 'event="disputed", reason="retry"': 3, 'event="undone"': 4}  # fmt: skip
+    query = f"max by (event, peer, reason) ({replaced(HAPPENED, ANY_RUN)})"
+    samples = [{"labels": f"{{{labels}}}", "value": value} for labels, value in shown.items()]
+    tests = [{"interval": "1s", "input_series": [{"series": f"{name}}}", "values": values}
+                                                 for name, values in every.items()],
+              "promql_expr_test": [{"expr": query, "eval_time": "0s", "exp_samples": []},
+                                   {"expr": query, "eval_time": "1s", "exp_samples": samples}]}]  # fmt: skip
+    (tmp_path / "events.yml").write_text(yaml.safe_dump({"evaluation_interval": "1s", "tests": tests}))
+    code, output = promtool("test", "rules", tmp_path / "events.yml")
+    assert code == 0, output
 
 
 def test_every_expression_is_parsed_by_promtool_and_names_only_what_exists(tmp_path: Path) -> None:
@@ -276,8 +374,11 @@ def test_the_tables_tell_when_and_who(monitored: Monitored) -> None:
     assert list(attack) == [(("attack", "noise"), ("peer", "3"))]
     assert monitored.began_s < seen_ms / 1000 < monitored.ended_s
     first, times = (monitored.last(each.expression) for each in asked if each.panel == "Events")
-    assert times.keys() == first.keys() >= {(("event", name),) for name in ("attack_started", "banned", "finished")}
-    assert times[(("event", "banned"),)] == 1
+    assert times.keys() == first.keys()
+    assert {dict(each)["event"] for each in times} >= {"attack_started", "banned", "finished"}
+    assert all(dict(each)["guide"] == dict(each)["event"] for each in times)
+    (banned,) = (each for each in times if dict(each)["event"] == "banned")
+    assert dict(ban).items() < dict(banned).items() and times[banned] == 1
     since, until = (monitored.last(each.expression) for each in asked if each.panel == "Alerts that fired")
     assert since.keys() == until.keys()
     assert all(monitored.began_s < 1e-3 * since[each] <= 1e-3 * until[each] < monitored.ended_s for each in since)

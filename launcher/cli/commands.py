@@ -280,7 +280,9 @@ def show() -> None:
     for path in files():
         made = json.loads(path.read_text())
         click.echo(f"{made['title']}: /d/{made['uid']}  {path}")
-        for panel in made["panels"]:
+        for panel in (
+            each for row in made["panels"] for each in (row, *row.get("panels", ()))
+        ):  # folded rows hold theirs
             click.echo(("    " if panel["type"] == "row" else "        ") + panel["title"])
 
 
