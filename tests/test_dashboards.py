@@ -268,25 +268,38 @@ def test_every_event_has_its_page_and_every_ban_its_reason() -> None:
     assert REASONS.keys() == {*OFFENCES, "commit", "retry"}
 
 
+EVENTS = """
+interval: 1s
+input_series:
+  - {series: 'btard_scenario_event_total{run_id="RUN", event="banned"}', values: 0 2}
+  - {series: 'btard_scenario_event_total{run_id="RUN", event="disputed"}', values: 0 3}
+  - {series: 'btard_scenario_event_total{run_id="RUN", event="halted"}', values: 0 0}
+  - {series: 'btard_scenario_event_total{run_id="RUN", event="returned"}', values: 0 2}
+  - {series: 'btard_peer_banned_step{run_id="RUN", peer="1", reason="checksum"}', values: _ 7}
+  - {series: 'btard_peer_banned_step{run_id="RUN", peer="3", reason="gradient"}', values: _ 0}
+  - {series: 'btard_disputes_total{run_id="RUN", node="0", outcome="retry"}', values: 0 3}
+  - {series: 'btard_disputes_total{run_id="RUN", node="1", outcome="commit"}', values: 0 0}
+  - {series: 'btard_steps_undone_total{run_id="RUN", node="0"}', values: 0 4}
+  - {series: 'btard_steps_undone_total{run_id="OTHER", node="0"}', values: 0 9}
+promql_expr_test:
+  - {expr: EVENTS, eval_time: 0s, exp_samples: []}
+  - expr: EVENTS
+    eval_time: 1s
+    exp_samples:
+      - {labels: '{event="banned", peer="1", reason="checksum"}', value: 1}
+      - {labels: '{event="banned", peer="3", reason="gradient"}', value: 1}
+      - {labels: '{event="disputed", reason="retry"}', value: 3}
+      - {labels: '{event="returned"}', value: 2}
+      - {labels: '{event="undone"}', value: 4}
+"""
+
+
 def test_the_events_tell_bans_and_disputes_by_reason_and_all_others_by_kind(tmp_path: Path) -> None:
     """A ban is one line with its reason, whatever the launcher counts; what has not happened has no line."""
-    every = {'btard_scenario_event_total{run_id="RUN", event="banned"': "0 2", "btard_peer_banned_step{run_id="
-             '"RUN", peer="3", reason="gradient"': "_ 0", 'btard_peer_banned_step{run_id="RUN", peer="1", '
-             'reason="late"': "_ 7", 'btard_scenario_event_total{run_id="RUN", event="returned"': "0 2",
-             'btard_scenario_event_total{run_id="RUN", event="halted"': "0 0", "btard_scenario_event_total{"
-             'run_id="RUN", event="disputed"': "0 3", 'btard_disputes_total{run_id="RUN", node="0", outcome="retry"':
-             "0 3", 'btard_disputes_total{run_id="RUN", node="1", outcome="commit"': "0 0",
-             'btard_steps_undone_total{run_id="RUN", node="0"': "0 4",
-             'btard_steps_undone_total{run_id="OTHER", node="0"': "0 9"}  # fmt: skip
-    shown = {'event="banned", peer="3", reason="gradient"': 1, 'event="banned", peer="1", reason="late"': 1,
-             'event="returned"': 2, 'event="disputed", reason="retry"': 3, 'event="undone"': 4}  # fmt: skip
-    query = f"max by (event, peer, reason) ({replaced(HAPPENED, ANY_RUN)})"
-    samples = [{"labels": f"{{{labels}}}", "value": value} for labels, value in shown.items()]
-    tests = [{"interval": "1s", "input_series": [{"series": f"{name}}}", "values": values}
-                                                 for name, values in every.items()],
-              "promql_expr_test": [{"expr": query, "eval_time": "0s", "exp_samples": []},
-                                   {"expr": query, "eval_time": "1s", "exp_samples": samples}]}]  # fmt: skip
-    (tmp_path / "events.yml").write_text(yaml.safe_dump({"evaluation_interval": "1s", "tests": tests}))
+    test = yaml.safe_load(EVENTS)
+    for asked in test["promql_expr_test"]:
+        asked["expr"] = f"max by (event, peer, reason) ({replaced(HAPPENED, ANY_RUN)})"
+    (tmp_path / "events.yml").write_text(yaml.safe_dump({"evaluation_interval": "1s", "tests": [test]}))
     code, output = promtool("test", "rules", tmp_path / "events.yml")
     assert code == 0, output
 
