@@ -157,7 +157,6 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--report", action="store_true", help="add a line about all seeds to docs/reports/soak.csv")
     given = parser.parse_args(arguments)
     pin("cpu")
-    swift()
     if given.replay is not None:
         return replay(given.replay, given.composition)
     if given.sum is not None:
@@ -170,4 +169,5 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    swift()  # here and not in `main`, whose callers would keep it
     sys.exit(main(sys.argv[1:]))

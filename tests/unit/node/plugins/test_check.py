@@ -136,7 +136,7 @@ def test_blame_names_the_innermost_line_of_a_plugin(tmp_path: Path) -> None:
     path = tmp_path / "mine.py"
     path.write_text("import math\n\ndef wrong():\n    return math.sqrt(-1)\n")
     extensions.load([path])
-    module = next(module for name, module in sys.modules.items() if name.startswith("btard_import_mine"))
+    (module,) = [each for each in tuple(sys.modules.values()) if getattr(each, "__file__", None) == str(path)]
     try:
         module.wrong()
     except ValueError as error:
