@@ -84,6 +84,7 @@ SAMPLED = (
 MORE = {
     "btard.node.protocol.adjudication.accusations": ("tests/unit/node/protocol/adjudication/test_charges.py",),
     "btard.node.protocol.adjudication.complaints": ("tests/unit/node/protocol/attempt/test_lateness.py",),
+    "btard.node.verify.audit": ("tests/unit/launcher/verify/test_verification.py",),
 }
 """Test modules of a module beside that of its name."""
 OPTIONS = (
