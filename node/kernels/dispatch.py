@@ -27,17 +27,17 @@ from btard.node.kernels import portable
 
 _ONE_ANSWER = """
 _index_put_impl_ _local_scalar_dense _reshape_alias _reshape_copy _to_copy _unsafe_index _unsafe_index_put
-_unsafe_view abs adaptive_max_pool2d alias all amax amin any argmax argmin as_strided avg_pool2d
-avg_pool2d_backward bitwise_and bitwise_not bitwise_or bitwise_right_shift cat ceil clamp clamp_max clamp_min clone
-conj_physical constant_pad_nd copy copy_ detach diagonal div embedding embedding_dense_backward empty empty_like
-empty_strided eq equal expand fill fill_ flip floor floor_divide full full_like gather ge gt hardtanh
-hardtanh_backward index index_fill index_select is_same_size isfinite isinf isnan le leaky_relu leaky_relu_backward
-lift_fresh logical_and logical_not logical_or lt masked_fill max max_pool2d_with_indices
-max_pool2d_with_indices_backward maximum min minimum mul narrow ne neg new_empty new_empty_strided new_full new_ones
-new_zeros nonzero ones ones_like permute prim_device randint random_ randperm reciprocal relu remainder repeat round
-scalar_tensor scatter select select_backward sgn sign slice slice_backward sort split split_with_sizes squeeze stack
-sym_size t threshold_backward to topk transpose tril triu trunc unbind unfold unsafe_split unsqueeze view where zero
-zero_ zeros zeros_like
+_unsafe_view abs adaptive_max_pool2d alias all amax amin any argmax argmin as_strided avg_pool2d avg_pool2d_backward
+bitwise_and bitwise_not bitwise_or bitwise_right_shift cat ceil clamp clamp_max clamp_min clone conj_physical
+constant_pad_nd copy copy_ detach diagonal div embedding embedding_dense_backward empty empty_like empty_strided eq
+equal expand fill fill_ flip floor floor_divide full full_like gather ge gt hardtanh hardtanh_backward index
+index_fill index_select is_same_size isfinite isinf isnan le leaky_relu leaky_relu_backward lift_fresh logical_and
+logical_not logical_or lt masked_fill max max_pool1d max_pool2d_with_indices max_pool2d_with_indices_backward
+maximum min minimum mul narrow ne neg new_empty new_empty_strided new_full new_ones new_zeros nonzero ones ones_like
+permute prim_device randint random_ randperm reciprocal relu remainder repeat round scalar_tensor scatter select
+select_backward sgn sign slice slice_backward sort split split_with_sizes squeeze stack sym_size t
+threshold_backward to topk transpose tril triu trunc unbind unfold unsafe_split unsqueeze view where zero zero_
+zeros zeros_like
 """
 EXACT = frozenset(_ONE_ANSWER.split())
 """Operations with one right answer: the bits of torch are those of every processor."""
@@ -104,10 +104,9 @@ class Portable(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's o
         plain = name.rstrip("_")
         if plain not in EXACT and _floats(args):
             with suppress(NotImplementedError):  # a form of it that has no portable one
-                result = self._own(func, plain, args, kwargs)
-                if name == plain or plain in _FILLING:
-                    return result
-                return args[0].copy_(result)  # in place
+                out = kwargs.get("out", args[0] if name != plain and plain not in _FILLING else None)
+                result = self._own(func, plain, args, {key: each for key, each in kwargs.items() if key != "out"})
+                return result if out is None else out.copy_(result)
         return self._torchs(func, name, args, kwargs)
 
     def _own(self, func: Any, plain: str, args: Any, kwargs: Any) -> Any:
@@ -167,11 +166,23 @@ def _mm(_: Portable, left: Tensor, right: Tensor) -> Tensor:
     return portable.product(left, right)
 
 
+def _scaled(values: Tensor, factor: float) -> Tensor:
+    return values if factor == 1 else values * factor
+
+
 def _addmm(_: Portable, bias: Tensor, left: Tensor, right: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
     _portable(bias, left, right)
-    if beta != 1 or alpha != 1:
-        raise NotImplementedError
-    return portable.product(left, right) + bias
+    return _scaled(portable.product(left, right), alpha) + _scaled(bias, beta)
+
+
+def _mv(_: Portable, matrix: Tensor, vector: Tensor) -> Tensor:
+    _portable(matrix, vector)
+    return portable.product(matrix, vector[:, None])[:, 0]
+
+
+def _dot(_: Portable, left: Tensor, right: Tensor) -> Tensor:
+    _portable(left, right)
+    return portable.product(left[None], right[:, None])[0, 0]
 
 
 def _bmm(_: Portable, left: Tensor, right: Tensor) -> Tensor:
@@ -179,6 +190,11 @@ def _bmm(_: Portable, left: Tensor, right: Tensor) -> Tensor:
     if not len(left):
         raise NotImplementedError
     return torch.stack([portable.product(*pair) for pair in zip(left, right, strict=True)])
+
+
+def _baddbmm(mode: Portable, bias: Tensor, left: Tensor, right: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+    _portable(bias)
+    return _scaled(_bmm(mode, left, right), alpha) + _scaled(bias, beta)
 
 
 def _total(values: Tensor, dims: Sequence[int] | None, keep: bool) -> Tensor:
@@ -469,6 +485,9 @@ _OWN: dict[str, _Own] = {
     "mm": _mm,
     "addmm": _addmm,
     "bmm": _bmm,
+    "baddbmm": _baddbmm,
+    "mv": _mv,
+    "dot": _dot,
     "sum": _sum,
     "mean": _mean,
     "var": _var,

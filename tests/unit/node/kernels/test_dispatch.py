@@ -123,6 +123,35 @@ def test_what_has_no_portable_form_is_named_and_computed() -> None:
     assert not torch.backends.mha.get_fastpath_enabled() or torch._C._get_mkldnn_enabled(), "switches are as before"
 
 
+def test_every_form_of_a_product_and_results_into_given_tensors() -> None:
+    torch.manual_seed(6)
+    a, b, c, v, w = torch.randn(4, 3), torch.randn(3, 5), torch.randn(4, 5), torch.randn(3), torch.randn(5)
+    batch, others = torch.randn(2, 4, 3), torch.randn(2, 3, 5)
+    mode, out = Portable(), [torch.empty(4, 5) for _ in range(2)]
+    forms: list[Callable[..., Tensor]] = [
+        lambda a, b, c, v, w, *_: a @ b,
+        lambda a, b, c, v, w, *_: a @ v,
+        lambda a, b, c, v, w, *_: v @ v,
+        lambda a, b, c, v, w, *_: v @ b,
+        lambda a, b, c, v, w, *_: torch.addmm(w, a, b, beta=0.5, alpha=3.0),
+        lambda a, b, c, v, w, x, y: x @ y,
+        lambda a, b, c, v, w, x, y: torch.baddbmm(c, x, y, beta=2.0),
+        lambda a, b, c, v, w, *_: nn.functional.linear(v, b.T, w),
+        lambda a, b, c, v, w, *_: torch.einsum("ij,jk->ki", a, b),
+    ]
+    given = (a, b, c, v, w, batch, others)
+    for form in forms:
+        with mode.on():
+            found = form(*given)
+        torch.testing.assert_close(found.double(), form(*(each.double() for each in given)), rtol=2e-5, atol=2e-6)
+    with mode.on():
+        torch.mm(a, b, out=out[0])
+        torch.add(c, c, alpha=3, out=out[1])
+        c.add_(c, alpha=3)
+    torch.testing.assert_close(out[0], a @ b)
+    assert torch.equal(out[1], c) and not mode.foreign
+
+
 def test_draws_follow_the_seed_alone() -> None:
     mode = Portable()
 
