@@ -56,8 +56,8 @@ class WriteAheadLog:
     def __init__(self, path: Path | str, disk: Disk | None = None) -> None:
         self._path, self._disk, self._file = path, disk or Disk(), -1
         self._waiting: list[bytes] = []
-        self._written = self.said = False
-        """Since the last sync: something was written; something of our own was appended."""
+        self._written = self._unsynced = self.said = False
+        """Since the last sync: something was written; a batch was; something of our own was appended."""
         try:
             self._file = self._disk.open(str(path))
             there = os.fstat(self._file).st_size
@@ -83,19 +83,21 @@ class WriteAheadLog:
         self.said |= kind == SIGNED
 
     def write(self) -> None:
-        """Give what waits to the kernel, for a ledger that gets no more and whose records nothing rests on.
+        """Give what waits to the kernel: a killed process has not forgotten it, after a loss of power it may be gone.
 
         Raises:
-            BackendError: the disk is full.
+            BackendError: the disk is full, or fails.
         """
         if not self._waiting:
             return
+        if self._unsynced:  # behind a batch that the disk may lose there must be none that it has
+            self._wait()
         batch, self._waiting = _sectors(b"".join(self._waiting)), []
         try:
             self._disk.write(self._file, batch)
         except OSError as error:
             raise self._failure(error) from error
-        self._written = True
+        self._written = self._unsynced = True
 
     def sync(self) -> None:
         """On return the disk has all records; does nothing if it has them.
@@ -105,11 +107,15 @@ class WriteAheadLog:
         """
         self.write()
         if self._written:
-            try:
-                self._disk.sync(self._file)
-            except OSError as error:
-                raise self._failure(error) from error
-        self._written = self.said = False
+            self._wait()
+        self.said = False
+
+    def _wait(self) -> None:
+        try:
+            self._disk.sync(self._file)
+        except OSError as error:
+            raise self._failure(error) from error
+        self._written = self._unsynced = False
 
     def close(self) -> None:
         """Close the file, without what waits; a second call does nothing."""

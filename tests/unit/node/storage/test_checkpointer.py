@@ -24,6 +24,7 @@ from btard.node.protocol.state.state import parameters_digest
 from btard.node.protocol.wire.encoding import encode_body
 from btard.node.protocol.wire.messages import Hello, Phase, Signed, Slot, Suspect
 from btard.node.storage.checkpointer import Checkpointer
+from btard.node.storage.disk import Disk
 from btard.node.storage.wal import HEARD, SECTOR, SIGNED, WriteAheadLog, read
 from btard.node.training.environment import fingerprint
 from tests.simulation.restarting import RUN_ID, Cluster
@@ -79,6 +80,40 @@ def test_a_torn_batch_is_dropped_and_written_over(tmp_path: Path) -> None:
     again.close()
     assert read(path) == [(SIGNED, 0, b"one"), (HEARD, 3, b"three")]
     assert read(tmp_path / "none.ledger") == []
+
+
+class _Watched(Disk):
+    """Notes in which order a file is written and waited for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.happened: list[str] = []
+
+    def write(self, file: int, data: bytes | memoryview) -> None:
+        self.happened.append("write")
+        super().write(file, data)
+
+    def sync(self, file: int) -> None:
+        self.happened.append("sync")
+        super().sync(file)
+
+
+def test_only_the_last_batch_can_be_one_that_the_disk_loses(tmp_path: Path) -> None:
+    """The journal may tell of something twice before anything leaves; a loss of power then is no damage."""
+    path, disk = tmp_path / "x.ledger", _Watched()
+    book, ends = WriteAheadLog(path, disk), []
+    for content in (b"a" * 900, b"b" * 900, b"c"):
+        book.append(HEARD, 1, content)
+        book.write()
+        ends.append(path.stat().st_size)
+    assert disk.happened == ["write", "write", "sync", "write", "sync", "write"]
+    book.sync()
+    book.sync()
+    assert disk.happened[6:] == ["sync"]
+    whole = path.read_bytes()
+    lost = whole[: ends[1]].ljust(len(whole), b"\0")
+    path.write_bytes(lost)
+    assert [content[:1] for _, _, content in read(path)] == [b"a", b"b"]
 
 
 LONG = bytes(1200)
