@@ -176,6 +176,11 @@ def renamed_weights(where: Path) -> None:
     torch.save({f"{name}x": each for name, each in torch.load(path, weights_only=True).items()}, path)
 
 
+def endless(where: Path) -> None:
+    """The launcher's last word struck."""
+    lines(where / "events.jsonl", lambda record: None if record["event"] == "ended" else record)
+
+
 def packed_model(where: Path) -> None:
     path = where / "model.pt"
     with zipfile.ZipFile(path) as archive:
@@ -321,6 +326,8 @@ FORGERIES: list[tuple[str, Forgery, str]] = [
     ("model that is none", overwrite("model.pt", b"rubbish"), "model.pt: model: it cannot be read"),
     ("no model", remove("model.pt"), "model.pt: model: it is missing"),
     ("no model, and none named", all_of(remove("model.pt"), summary(model=None)), "it names no model"),
+    ("another file as the model", summary(model="nodes/0/parameters.f32"), "model.pt: model: summary.json names"),
+    ("no word of the end", endless, "events.jsonl has no record of how the run ended"),
     ("another accuracy", summary(final_test_accuracy=0.001), "final test accuracy: summary: summary.json says 0.001"),
     ("no accuracy", summary(final_test_accuracy=None), "summary.json says None"),
     ("another curve", summary(accuracy=lambda curve: [[0, 0.9], *curve[1:]]), "accuracy is"),
@@ -400,7 +407,23 @@ def test_the_run_itself_is_accepted(intact: Path) -> None:
     assert f"genesis  {genesis_digest(genesis.run_id, genesis.run, genesis.members).hex()}" in found.lines
     unproven = [line.split(": ")[1] for line in found.lines if line.startswith("not checked: ")]
     assert unproven == ["loss", "roles", "journals"]
-    assert found.lines[-1].endswith(", 0 wrong, 3 not checked")
+    good = [tuple(line.removeprefix("ok    ").split(": ")[:2]) for line in found.lines if line.startswith("ok  ")]
+    assert good == [
+        (f"removal (gone) of peer {GONE} at step 3", "majority"),
+        (f"ban of peer {ATTACKER} at step 8", "recomputation"),
+        (f"return of peer {GONE} after step 8", "certificate"),
+        *((f"final parameters of node {node}", "certificate") for node in range(5)),
+        ("final state", "quorum"),
+        ("events.jsonl", "journals"),
+        ("metrics.jsonl", "journals"),
+        ("outcome", "summary"),
+        ("summary.json", "summary"),
+        ("model.pt", "model"),
+        ("final test accuracy", "model"),
+    ]
+    signed = sum(kind in ("majority", "certificate", "quorum") for _, kind in good)
+    counts = f"{len(good) - signed} recomputed, {signed} believed on signatures, 0 wrong, 3 not checked"
+    assert found.lines[-1] == f"{len(good)} findings: {counts}"
 
 
 @pytest.mark.parametrize(("forge", "words"), [row[1:] for row in FORGERIES], ids=[row[0] for row in FORGERIES])
