@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import NamedTuple
 
 from btard.node.config import Plugin, RunConfig
 from btard.node.drivers.simulator import cluster
@@ -103,8 +104,7 @@ def table() -> Iterator[str]:
 # --- processes ------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
+class Held(NamedTuple):
     """What one process holds: its share of the memory that it has with others (PSS), what is its own alone, in bytes,
     and open file descriptors."""
 
@@ -120,17 +120,12 @@ def held(arguments: list[str]) -> Iterator[str]:
     while launcher.poll() is None:
         for process in workers(launcher.pid):
             if (found := looked_at(process)) is not None:
-                before = most.get(process, found)
-                most[process] = Held(*(max(old, new) for old, new in zip(_fields(before), _fields(found), strict=True)))
-        time.sleep(0.5)
+                most[process] = Held(*map(max, most.get(process, found), found))
+        time.sleep(0.5)  # memory tells nobody when it grows
     if launcher.returncode:
         raise SystemExit(launcher.returncode)
-    shared, own, descriptors = (median(values) for values in zip(*map(_fields, most.values()), strict=True))
+    shared, own, descriptors = (median(values) for values in zip(*most.values(), strict=True))
     yield f"{len(most)} processes: PSS {shared / 1e6:.0f} MB, own {own / 1e6:.0f} MB, {descriptors:.0f} descriptors"
-
-
-def _fields(one: Held) -> tuple[int, int, int]:
-    return one.shared_bytes, one.own_bytes, one.descriptors
 
 
 def workers(launcher: int) -> list[int]:

@@ -113,7 +113,7 @@ class Portable(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's o
         """What the operation comes to in portable ones.
 
         Raises:
-            NotImplementedError: nothing.
+            NotImplementedError: it has no such form.
         """
         if plain in _OWN:
             with suppress(NotImplementedError):
@@ -278,13 +278,8 @@ def _patches(inputs: Tensor, weight: Tensor, stride: Any, padding: Any, dilation
     return split.reshape(groups, count * places, -1)
 
 
-def _flat(*sizes: Any) -> tuple[list[int], ...]:
-    """Two numbers each, for images; a convolution over a line is one of height 1."""
-    return tuple([0 if place == 1 else 1, *each] if len(each) == 1 else list(each) for place, each in enumerate(sizes))
-
-
 def _convolution(
-    _: Portable,
+    mode: Portable,
     inputs: Tensor,
     weight: Tensor,
     bias: Tensor | None,
@@ -298,21 +293,21 @@ def _convolution(
     _portable(inputs, weight, *(() if bias is None else (bias,)))
     if transposed or inputs.dim() not in (3, 4):
         raise NotImplementedError
-    line = inputs.dim() == 3
-    stride, padding, dilation = _flat(stride, padding, dilation)
-    images, kernels = (each.unsqueeze(2) if line else each for each in (inputs, weight))
-    patches = _patches(images, kernels, stride, padding, dilation, groups)
-    rows = kernels.reshape(groups, len(kernels) // groups, -1)
+    if inputs.dim() == 3:  # a line is an image of height 1
+        images, kernels = inputs.unsqueeze(2), weight.unsqueeze(2)
+        sizes = [1, *stride], [0, *padding], [1, *dilation]
+        return _convolution(mode, images, kernels, bias, *sizes, transposed, output_padding, groups).squeeze(2)
+    patches = _patches(inputs, weight, stride, padding, dilation, groups)
+    rows = weight.reshape(groups, len(weight) // groups, -1)
     found = torch.cat([portable.product(each, part.T).T for part, each in zip(rows, patches, strict=True)])
-    reach = [(length - 1) * gap + 1 for length, gap in zip(kernels.shape[2:], dilation, strict=True)]
-    sides = [(images.shape[2 + axis] + 2 * padding[axis] - reach[axis]) // stride[axis] + 1 for axis in range(2)]
+    reach = [(length - 1) * gap + 1 for length, gap in zip(weight.shape[2:], dilation, strict=True)]
+    sides = [(inputs.shape[2 + axis] + 2 * padding[axis] - reach[axis]) // stride[axis] + 1 for axis in range(2)]
     outputs = found.view(len(weight), len(inputs), *sides).transpose(0, 1).contiguous()
-    outputs = outputs.squeeze(2) if line else outputs
-    return outputs if bias is None else outputs + bias.view(1, -1, *[1] * (outputs.dim() - 2))
+    return outputs if bias is None else outputs + bias.view(1, -1, 1, 1)
 
 
 def _convolution_backward(
-    _: Portable,
+    mode: Portable,
     gradient: Tensor,
     inputs: Tensor,
     weight: Tensor,
@@ -328,23 +323,25 @@ def _convolution_backward(
     _portable(gradient, inputs, weight)
     if transposed or inputs.dim() not in (3, 4):
         raise NotImplementedError
-    line = inputs.dim() == 3
-    stride, padding, dilation = _flat(stride, padding, dilation)
-    slopes, images, kernels = (each.unsqueeze(2) if line else each for each in (gradient, inputs, weight))
-    rows = kernels.reshape(groups, len(kernels) // groups, -1)
+    if inputs.dim() == 3:
+        given = gradient.unsqueeze(2), inputs.unsqueeze(2), weight.unsqueeze(2), bias_sizes
+        sizes = [1, *stride], [0, *padding], [1, *dilation]
+        slope, own, to_bias = _convolution_backward(mode, *given, *sizes, transposed, output_padding, groups, mask)
+        return slope if slope is None else slope.squeeze(2), own if own is None else own.squeeze(2), to_bias
+    rows = weight.reshape(groups, len(weight) // groups, -1)
     # [groups, channels out of a group, N * places]
-    spread = slopes.transpose(0, 1).reshape(groups, len(kernels) // groups, -1)
+    spread = gradient.transpose(0, 1).reshape(groups, len(weight) // groups, -1)
     to_inputs, to_weight, to_bias = None, None, None
     if mask[0]:
         columns = torch.stack([portable.product(part.T, each) for part, each in zip(rows, spread, strict=True)])
-        to_inputs = _folded(columns, images, kernels, slopes, (stride, padding, dilation))
-        to_inputs = to_inputs.squeeze(2) if line else to_inputs
+        to_inputs = _folded(columns, inputs, weight, gradient, (stride, padding, dilation))
     if mask[1]:
-        patches = _patches(images, kernels, stride, padding, dilation, groups)
-        found = torch.cat([portable.product(*pair) for pair in zip(spread, patches, strict=True)])
-        to_weight = found.view(weight.shape)
+        patches = _patches(inputs, weight, stride, padding, dilation, groups)
+        to_weight = torch.cat([portable.product(*pair) for pair in zip(spread, patches, strict=True)]).view(
+            weight.shape
+        )
     if mask[2]:
-        to_bias = _total(slopes, (0, 2, 3), False)
+        to_bias = _total(gradient, (0, 2, 3), False)
     return to_inputs, to_weight, to_bias
 
 
