@@ -161,9 +161,21 @@ def _portable(*tensors: Tensor) -> None:
 # --- sums and products ------------------------------------------------------------------------------------------
 
 
-def _mm(_: Portable, left: Tensor, right: Tensor) -> Tensor:
+_TERMS = 512
+"""Products that are summed at a time; a longer sum is one of such sums, so that its rounding grows less."""
+
+
+def _product(left: Tensor, right: Tensor) -> Tensor:
+    """`[M, K] @ [K, N]`."""
     _portable(left, right)
-    return portable.product(left, right)
+    total = portable.product(left[:, :_TERMS], right[:_TERMS])
+    for first in range(_TERMS, len(right), _TERMS):
+        total += portable.product(left[:, first : first + _TERMS], right[first : first + _TERMS])
+    return total
+
+
+def _mm(_: Portable, left: Tensor, right: Tensor) -> Tensor:
+    return _product(left, right)
 
 
 def _scaled(values: Tensor, factor: float) -> Tensor:
@@ -172,24 +184,24 @@ def _scaled(values: Tensor, factor: float) -> Tensor:
 
 def _addmm(_: Portable, bias: Tensor, left: Tensor, right: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
     _portable(bias, left, right)
-    return _scaled(portable.product(left, right), alpha) + _scaled(bias, beta)
+    return _scaled(_product(left, right), alpha) + _scaled(bias, beta)
 
 
 def _mv(_: Portable, matrix: Tensor, vector: Tensor) -> Tensor:
     _portable(matrix, vector)
-    return portable.product(matrix, vector[:, None])[:, 0]
+    return _product(matrix, vector[:, None])[:, 0]
 
 
 def _dot(_: Portable, left: Tensor, right: Tensor) -> Tensor:
     _portable(left, right)
-    return portable.product(left[None], right[:, None])[0, 0]
+    return _product(left[None], right[:, None])[0, 0]
 
 
 def _bmm(_: Portable, left: Tensor, right: Tensor) -> Tensor:
     _portable(left, right)
     if not len(left):
         raise NotImplementedError
-    return torch.stack([portable.product(*pair) for pair in zip(left, right, strict=True)])
+    return torch.stack([_product(*pair) for pair in zip(left, right, strict=True)])
 
 
 def _baddbmm(mode: Portable, bias: Tensor, left: Tensor, right: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
@@ -204,7 +216,14 @@ def _total(values: Tensor, dims: Sequence[int] | None, keep: bool) -> Tensor:
     kept = [each for each in range(count) if each not in over]
     shape = [values.shape[each] for each in kept]
     terms = values.permute((*over, *kept)).reshape(math.prod(values.shape[each] for each in over), math.prod(shape))
-    result = portable.product(torch.ones(1, len(terms)), terms)
+    if not len(terms):
+        terms = terms.new_zeros(1, math.prod(shape))
+    while len(terms) > 1:  # the second half onto the first: rounding grows with the logarithm of the count
+        half = (len(terms) + 1) // 2
+        first = terms[:half].clone()
+        first[: len(terms) - half] += terms[half:]
+        terms = first
+    result = terms.clone()
     return result.view([1 if each in over else values.shape[each] for each in range(count)] if keep else shape)
 
 
@@ -270,12 +289,20 @@ def _rsub(_: Portable, left: Any, right: Any, alpha: Any = 1) -> Any:
 # --- convolution ------------------------------------------------------------------------------------------------
 
 
-def _patches(inputs: Tensor, weight: Tensor, stride: Any, padding: Any, dilation: Any, groups: int) -> Tensor:
-    """What each output is a product of, `[groups, N * places, channels * kernel]`; images `[N, C, H, W]`."""
-    columns = torch.nn.functional.unfold(inputs, tuple(weight.shape[2:]), dilation, padding, stride)  # [N, C * k, L]
-    count, _, places = columns.shape
-    split = columns.view(count, groups, -1, places).permute(1, 0, 3, 2)
-    return split.reshape(groups, count * places, -1)
+def _patches(inputs: Tensor, weight: Tensor, sizes: tuple[Any, ...], groups: int) -> Tensor:
+    """What each output is a product of, `[groups, channels * kernel, N * places]`; images `[N, C, H, W]`."""
+    (down, right), (above, beside), (high, wide) = sizes
+    images = torch.nn.functional.pad(inputs.transpose(0, 1), (beside, beside, above, above))
+    height, width = weight.shape[2:]
+    rows = (images.shape[2] - (height - 1) * high - 1) // down + 1
+    places = (images.shape[3] - (width - 1) * wide - 1) // right + 1
+    parts = images.new_empty(len(images), height, width, len(inputs), rows, places)
+    for y in range(height):
+        for x in range(width):
+            top, left = y * high, x * wide
+            lay = images[:, :, top : top + down * rows : down, left : left + right * places : right]
+            parts[:, y, x] = lay[:, :, :rows, :places]
+    return parts.view(groups, len(images) // groups * height * width, -1)
 
 
 def _convolution(
@@ -297,9 +324,9 @@ def _convolution(
         images, kernels = inputs.unsqueeze(2), weight.unsqueeze(2)
         sizes = [1, *stride], [0, *padding], [1, *dilation]
         return _convolution(mode, images, kernels, bias, *sizes, transposed, output_padding, groups).squeeze(2)
-    patches = _patches(inputs, weight, stride, padding, dilation, groups)
+    patches = _patches(inputs, weight, (stride, padding, dilation), groups)
     rows = weight.reshape(groups, len(weight) // groups, -1)
-    found = torch.cat([portable.product(each, part.T).T for part, each in zip(rows, patches, strict=True)])
+    found = torch.cat([_product(*pair) for pair in zip(rows, patches, strict=True)])
     reach = [(length - 1) * gap + 1 for length, gap in zip(weight.shape[2:], dilation, strict=True)]
     sides = [(inputs.shape[2 + axis] + 2 * padding[axis] - reach[axis]) // stride[axis] + 1 for axis in range(2)]
     outputs = found.view(len(weight), len(inputs), *sides).transpose(0, 1).contiguous()
@@ -333,24 +360,28 @@ def _convolution_backward(
     spread = gradient.transpose(0, 1).reshape(groups, len(weight) // groups, -1)
     to_inputs, to_weight, to_bias = None, None, None
     if mask[0]:
-        columns = torch.stack([portable.product(part.T, each) for part, each in zip(rows, spread, strict=True)])
+        columns = [_product(part.T, each) for part, each in zip(rows, spread, strict=True)]
         to_inputs = _folded(columns, inputs, weight, gradient, (stride, padding, dilation))
     if mask[1]:
-        patches = _patches(inputs, weight, stride, padding, dilation, groups)
-        to_weight = torch.cat([portable.product(*pair) for pair in zip(spread, patches, strict=True)]).view(
-            weight.shape
-        )
+        patches = _patches(inputs, weight, (stride, padding, dilation), groups)
+        # The right matrix is copied where its rows are not contiguous: it is the smaller one.
+        found = [_product(each, slopes.T).T for slopes, each in zip(spread, patches, strict=True)]
+        to_weight = torch.cat(found).view(weight.shape)
     if mask[2]:
         to_bias = _total(gradient, (0, 2, 3), False)
     return to_inputs, to_weight, to_bias
 
 
-def _folded(columns: Tensor, images: Tensor, kernels: Tensor, slopes: Tensor, sizes: tuple[list[int], ...]) -> Tensor:
+def _folded(
+    columns: list[Tensor], images: Tensor, kernels: Tensor, slopes: Tensor, sizes: tuple[list[int], ...]
+) -> Tensor:
     """Each patch's gradient added to where the patch lay, one place of the kernel after the other."""
     (down, right), (above, beside), (high, wide) = sizes
     count, channels, height, width = images.shape
     rows, places = slopes.shape[2:]
-    parts = columns.view(channels, *kernels.shape[2:], count, rows, places)
+    parts = (columns[0] if len(columns) == 1 else torch.cat(columns)).view(
+        channels, *kernels.shape[2:], count, rows, places
+    )
     result = images.new_zeros(channels, count, height + 2 * above, width + 2 * beside)
     for y in range(kernels.shape[2]):
         for x in range(kernels.shape[3]):

@@ -91,6 +91,20 @@ def test_a_layer_is_torchs_in_double_precision(name: str) -> None:
     same(lambda kind: layer if kind == torch.float32 else exact, inputs, Portable(), parameters)
 
 
+@pytest.mark.parametrize(
+    "compute",
+    [torch.sum, torch.mean, torch.var, lambda x: x.view(2, -1).sum(1), lambda x: x @ x, lambda x: x[None] @ x[:, None]],
+    ids=["sum", "mean", "variance", "along one dimension", "dot product", "matrix product"],
+)
+def test_a_long_sum_keeps_its_bits(compute: Callable[[Tensor], Tensor]) -> None:
+    """100,000 terms that all round the same way, one after the other, would lose a thousandth."""
+    torch.manual_seed(4)
+    terms = torch.rand(100_000) + 1
+    with Portable().on():
+        found = compute(terms)
+    torch.testing.assert_close(found.double(), compute(terms.double()), rtol=2e-6, atol=0)
+
+
 @pytest.mark.parametrize("name", LOSSES)
 def test_a_loss_is_torchs_in_double_precision(name: str) -> None:
     torch.manual_seed(2)
