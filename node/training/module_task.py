@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,21 @@ STATISTICS_BATCHES = 8
 """Training batches from which running statistics are computed for an evaluation."""
 EVALUATED = 256
 """Test items that are classified at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """What a `ModuleTask` computes, its data apart.
+
+    Args:
+        name: of the task, for messages.
+        model, loss, correct: as `ModuleTask` takes them.
+    """
+
+    name: str
+    model: Callable[[], nn.Module]
+    loss: Callable[[Any, Any], Tensor]
+    correct: Callable[[Any, Any], Tensor] | None = None
 
 
 class ModuleTask:
@@ -64,8 +80,7 @@ class ModuleTask:
         correct: Callable[[Any, Any], Tensor] | None = None,
         source: str = "own",
     ) -> None:
-        self.name, self.model, self.train, self.test = name, model, train, test
-        self.loss, self.correct = loss, correct
+        self.declared, self._train, self._test = Declared(name, model, loss, correct), train, test
 
         def build(context: TaskContext, *, arithmetic: str = "native") -> TrainedModule:
             return self(context, arithmetic)
@@ -84,11 +99,9 @@ class ModuleTask:
             DataError: a data set cannot be opened.
             BackendError: portable arithmetic cannot be compiled here.
         """
-        is_portable = portable.chosen(arithmetic, self.name)
-        if is_portable and context.device != "cpu":
-            raise ConfigError(f"task {self.name!r}: portable arithmetic has no kernels for a GPU; use --device cpu")
-        opened = [_opened(self.name, each, context.data_directory) for each in (self.train, self.test)]
-        return TrainedModule(self, opened[0], opened[1], context, is_portable)
+        name, data_directory = self.declared.name, context.data_directory
+        train, test = (_opened(name, each, data_directory) for each in (self._train, self._test))
+        return TrainedModule(self.declared, train, test, context, arithmetic)
 
 
 class TrainedModule:
@@ -98,20 +111,24 @@ class TrainedModule:
         declared: the model, the loss and the name.
         train, test: map-style data sets.
         context: batch size and device.
-        is_portable: compute with the same bits on every processor, as far as the layers are known.
+        arithmetic: portable: compute with the same bits on every processor, as far as the layers are known.
 
     Raises:
-        ConfigError: a gradient of it would not repeat, or would not train all of it.
+        ConfigError: a gradient of it would not repeat, or would not train all of it; no such arithmetic, or not on this
+            device.
+        BackendError: portable arithmetic cannot be compiled here.
     """
 
     def __init__(
-        self, declared: ModuleTask, train: Any, test: Any, context: TaskContext, is_portable: bool = False
+        self, declared: Declared, train: Any, test: Any, context: TaskContext, arithmetic: str = "native"
     ) -> None:
         self.name, self._declared, self._train, self._test = declared.name, declared, train, test
         self.batch_size, self.device = context.batch_size, torch.device(context.device)
         self.train_size, self.test_size = len(train), len(test)
         self._portable: Portable | None = None
-        if is_portable:
+        if portable.chosen(arithmetic, self.name):
+            if context.device != "cpu":
+                raise self._unusable("portable arithmetic has no kernels for a GPU; use --device cpu")
             from btard.node.kernels.dispatch import Portable
 
             self._portable = Portable()

@@ -17,7 +17,8 @@ from btard.node.config import Plugin
 from btard.node.errors import ConfigError, DataError
 from btard.node.training.datasets import cifar10
 from btard.node.training.datasets.prepare_cifar10 import prepare_cifar10
-from btard.node.training.models import resnet
+from btard.node.training.models.resnet import ResNet18
+from btard.node.training.module_task import TrainedModule, layout_of
 from btard.node.training.optimisers.sgd import NesterovSgd
 from btard.node.training.registry import build_task
 from btard.node.training.schedules import LearningRate
@@ -84,39 +85,50 @@ def test_preparing_verifies_and_moves_what_a_source_delivers(cifar_directory: Pa
 
 
 def test_the_papers_network_has_its_size() -> None:
-    layers = resnet.layout(64)
+    with torch.device("meta"):
+        layers = layout_of("cifar10_resnet18", ResNet18(64))
     assert layers[-1].stop == 11_173_962
     assert sum(len(layer.shape) == 4 for layer in layers) == 20
 
 
-def test_the_gradient_is_the_derivative_of_the_loss() -> None:
-    """Along three random directions, in float64, against central differences."""
-    layers = resnet.layout(2)
-    generator = torch.Generator().manual_seed(1)
-    parameters = resnet.initial(layers, generator).double()
-    images, labels = torch.randn(4, 3, 32, 32, generator=generator).double(), torch.tensor([1, 5, 0, 9])
+def test_the_network_is_the_published_one() -> None:
+    """torchvision's blocks are an independent form of the same network; tensors are paired in their order."""
+    import torchvision.models.resnet as published
 
-    def loss(at: Tensor) -> Tensor:
-        return functional.cross_entropy(resnet.logits(layers, at, images), labels)
-
-    (gradient,) = torch.autograd.grad(loss(parameters.requires_grad_()), parameters)
-    for _ in range(3):
-        along = torch.randn(len(parameters), generator=generator).double()
-        with torch.no_grad():
-            slope = (loss(parameters + 1e-8 * along) - loss(parameters - 1e-8 * along)) / 2e-8
-        assert float(slope) == pytest.approx(float(gradient @ along), rel=1e-3)
+    theirs = published.ResNet(published.BasicBlock, [2, 2, 2, 2], num_classes=10)
+    theirs.conv1, theirs.maxpool = torch.nn.Conv2d(3, 64, 3, padding=1, bias=False), torch.nn.Identity()
+    ours = ResNet18(64)
+    for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        mine.data.copy_(other.data)
+    images = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(ours(images), theirs(images), rtol=1e-4, atol=1e-4)
 
 
-def test_normalising_by_a_batchs_own_moments_is_what_training_does() -> None:
-    layers = resnet.layout(2)
-    generator = torch.Generator().manual_seed(2)
-    parameters, images = resnet.initial(layers, generator), torch.randn(6, 3, 32, 32, generator=generator)
-    moments = resnet.statistics(layers, parameters, images)
-    assert len(moments) == 20
-    torch.testing.assert_close(resnet.logits(layers, parameters, images, moments),
-                               resnet.logits(layers, parameters, images), rtol=1e-4, atol=1e-5)  # fmt: skip
-    alone = resnet.logits(layers, parameters, images[:1], moments)
-    torch.testing.assert_close(alone, resnet.logits(layers, parameters, images, moments)[:1], rtol=1e-4, atol=1e-5)
+@pytest.mark.parametrize("arithmetic", ["native", "portable"])
+def test_the_gradient_is_the_derivative_of_the_loss(arithmetic: str, cifar_directory: Path) -> None:
+    """Against the same network in float64, on the batch that was drawn."""
+    task = build_task(
+        Plugin("cifar10_resnet18", {"width": 2, "arithmetic": arithmetic}), TaskContext(cifar_directory, 8)
+    )
+    assert isinstance(task, TrainedModule)
+    batch: list[Tensor] = []
+
+    def keep(inputs_B: Tensor, targets_B: Tensor) -> tuple[Tensor, Tensor]:
+        batch[:] = inputs_B.clone(), targets_B.clone()
+        return inputs_B, targets_B
+
+    parameters_D = task.initial(1)
+    gradient_D, loss = task.gradient(parameters_D, SEED, keep)
+    network = ResNet18(2).double()
+    for layer, parameter in zip(task.layout, network.parameters(), strict=True):
+        parameter.data.copy_(layer.view(parameters_D))
+    expected = functional.cross_entropy(network(batch[0].double()), batch[1])
+    expected.backward()
+    assert loss == pytest.approx(float(expected.detach()), rel=1e-5)
+    slopes_D = torch.cat([each.grad.flatten() for each in network.parameters() if each.grad is not None])
+    norm = torch.linalg.vector_norm
+    assert norm(gradient_D - slopes_D) <= 1e-5 * norm(slopes_D)
+    assert task.foreign == frozenset()
 
 
 @pytest.mark.slow
@@ -144,6 +156,7 @@ def test_batches_are_cropped_and_mirrored_images_with_their_labels(cifar_directo
     assert (inputs_B.shape, inputs_B.dtype, targets_B.dtype) == ((64, 3, 32, 32), torch.float32, torch.int64)
     red_B = (25 * targets_B / 255 - cifar10.PIXEL_MEAN[0]) / cifar10.PIXEL_STD[0]
     torch.testing.assert_close(inputs_B[:, 0, 16, 16], red_B)
+    assert len({tuple(each) for each in (inputs_B[:, 0] == 0).flatten(1).int().tolist()}) > 16, "drawn one by one"
     assert (inputs_B[:, :, 0, :] == 0).all(dim=(1, 2)).any(), "padding shows at the upper edge of some"
 
 
