@@ -4,7 +4,7 @@ PYTHON ?= python3
 export OMP_NUM_THREADS = 1
 
 .PHONY: help install check check-all tools lint types layers test test-computing test-processes test-fast golden model \
-  gpu hosts explore soak soak-sockets fuzz format compose manifests docs
+  gpu hosts swarm explore soak soak-sockets fuzz format compose manifests docs
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -30,7 +30,7 @@ types:           ## mypy --strict
 layers:          ## import-linter: dependencies point one way
 	$(PYTHON) -c 'from importlinter.cli import lint_imports_command as run; run()' --no-logo
 
-ELSEWHERE = not containers and not gpu and not hosts and not slurm
+ELSEWHERE = not containers and not gpu and not hosts and not slurm and not swarm
 QUICK = not sockets and not slow and $(ELSEWHERE)
 WORKERS ?= logical
 CLUSTERS ?= 2
@@ -58,6 +58,9 @@ gpu:             ## what only a GPU can show: six processes on one card compute 
 
 hosts:           ## six owners on three hosts, by hand: network namespaces, so as root, with ip and dnsmasq
 	HOSTS_REQUIRED=1 $(PYTHON) -m pytest -s -m hosts tests/hosts
+
+swarm:           ## six peers on a Docker Swarm of three nodes: as root, with dockerd and the image (docker compose build)
+	HOSTS_REQUIRED=1 $(PYTHON) -m pytest -s -m swarm tests/hosts
 
 SEEDS ?= 0..10000
 JOBS ?= 2

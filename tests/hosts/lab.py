@@ -68,12 +68,12 @@ class Lab:
 
     def link(self, host: str, state: str) -> None:
         """Pull a host's cable (`down`), or put it back (`up`)."""
-        _ip("-n", _namespace("switch"), "link", "set", f"to-{host}", state)
+        _ip("-n", namespace("switch"), "link", "set", f"to-{host}", state)
 
     def start(self, host: str, log: Path, arguments: Sequence[str]) -> BaseProcess:
         """`btard-node ARGUMENTS` on a host, its output appended to a log."""
         process: BaseProcess = context().Process(
-            target=_on_host, args=(str(NETNS / _namespace(host)), str(self._resolver), log, arguments), daemon=True
+            target=_on_host, args=(str(NETNS / namespace(host)), str(self._resolver), log, arguments), daemon=True
         )
         with server_environment(), without_main():
             process.start()
@@ -111,7 +111,7 @@ class Lab:
             "--user=root",
             "--pid-file=",
         ]
-        inside = ["setpriv", "--pdeathsig", "KILL", "ip", "netns", "exec", _namespace("switch")]
+        inside = ["setpriv", "--pdeathsig", "KILL", "ip", "netns", "exec", namespace("switch")]
         self._server = subprocess.Popen([*inside, *command])
 
     def _unserve(self) -> None:
@@ -131,7 +131,7 @@ class Lab:
         _ip("-n", switch, "link", "set", "switch", "up")
 
     def _host(self, stack: ExitStack, host: str) -> None:
-        made, switch = _make(stack, host), _namespace("switch")
+        made, switch = _make(stack, host), namespace("switch")
         _ip("link", "add", "eth0", "netns", made, "type", "veth", "peer", "name", f"to-{host}", "netns", switch)
         _ip("-n", switch, "link", "set", f"to-{host}", "master", "switch", "up")
         _ip("-n", made, "address", "add", f"{self.ipv4[host]}/24", "dev", "eth0")
@@ -140,12 +140,13 @@ class Lab:
         _ip("-n", made, "link", "set", "eth0", "up")
 
 
-def _namespace(host: str) -> str:
+def namespace(host: str) -> str:
+    """The name of a host's network namespace."""
     return f"btard-{os.getpid()}-{host}"
 
 
 def _make(stack: ExitStack, host: str) -> str:
-    made = _namespace(host)
+    made = namespace(host)
     _ip("netns", "add", made)
     stack.callback(_ip, "netns", "delete", made)
     _ip("-n", made, "link", "set", "lo", "up")

@@ -180,7 +180,10 @@ def test_a_swarm_stack_keeps_each_peer_where_its_volume_is(peers: int) -> None:
     stack = yaml.safe_load(EMITTERS["swarm"](peers).text)
     assert list(stack["services"]) == [f"peer-{number}" for number in range(peers)]
     for number, service in enumerate(stack["services"].values()):
-        assert service["volumes"] == [f"own-{number}:{places.OWN_RUN}"] and f"own-{number}" in stack["volumes"]
+        own, scratch = service["volumes"]
+        assert own == f"own-{number}:{places.OWN_RUN}" and f"own-{number}" in stack["volumes"]
+        assert scratch == {"type": "tmpfs", "target": "/tmp"} and "tmpfs" not in service, "a stack has no other kind"
+        assert service["healthcheck"] == {"disable": True}, "peers find no name of a task that is not healthy"
         assert service["deploy"]["placement"]["constraints"][0].startswith(f"node.hostname == ${{NODE_{number}:?")
         assert service["deploy"]["endpoint_mode"] == "dnsrr"
         assert service["read_only"] and service["cap_drop"] == ["ALL"]
