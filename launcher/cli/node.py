@@ -125,6 +125,14 @@ def approve(directory: Path, genesis_file: Path, yes: bool, run_file: Path | Non
     show_default=True,
     help="of the test set, at each evaluation: this peer's share, or all of it",
 )
+@click.option(
+    "--gpu-share",
+    "cuda_memory_fraction",
+    metavar="SHARE",
+    type=click.FloatRange(0, 1, min_open=True),
+    envvar="BTARD_GPU_SHARE",
+    help="of a GPU's memory that this peer may take, where it shares one [all that it sees]",
+)
 @click.option("--stay", is_flag=True, help="after the end, answer and serve until SIGTERM")
 def run_peer(
     directory: Path,

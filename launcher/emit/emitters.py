@@ -16,6 +16,7 @@ from btard.launcher.assets import asset
 from btard.launcher.containers import emit as compose_files
 from btard.launcher.containers import places
 from btard.launcher.files import disk_error, write_atomically
+from btard.launcher.run.experiment import gpu_share
 from btard.node.errors import ConfigError
 
 _MOUNTS = {"own": "/btard/own", "genesis": "/btard/genesis/genesis.json", "run": "/btard/run/run.toml"}
@@ -100,8 +101,9 @@ def kubernetes(peers: int, dashboards: str | None = None) -> Emission:
             files[f"dashboards/{path.name}"] = path.read_text(encoding="utf-8")
     files["overlays/owner/kustomization.yaml"] = _filled(f"{folder}/overlays/owner.yaml")
     for name, (resource, says) in _GPUS.items():
+        share = gpu_share(peers) if name == "gpu-shared" else None
         files[f"overlays/{name}/kustomization.yaml"] = _filled(
-            f"{folder}/overlays/gpu.yaml", resource=resource, says=says
+            f"{folder}/overlays/gpu.yaml", resource=resource, says=says, share=share, peers=peers
         )
         files[f"overlays/{name}/run.toml"] = run_file + 'device = "cuda"\n'
     options = _filled(f"{folder}/run.yaml", run_file=run_file)

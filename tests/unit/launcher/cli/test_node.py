@@ -14,6 +14,8 @@ import click
 import pytest
 
 from btard.launcher.cli import node
+from btard.node import __main__ as worker
+from btard.node.config import NodeConfig
 from btard.node.genesis import identity
 from btard.node.genesis.genesis import decode_genesis
 from tests.ceremony import PEERS, address, path_of
@@ -183,10 +185,26 @@ def test_two_runs_files_do_not_mix(capsys: pytest.CaptureFixture[str]) -> None:
         (["run", "owner4"], "owner4 holds no identity; `btard-node init owner4` makes one"),
         (["run", "owner0", "--listen", "tcp://h:1"], "--listen 'tcp://h:1' is not two addresses"),
         (["run", "owner0", "--wait", "soon"], "'soon' is not a duration"),
+        (["run", "owner0", "--gpu-share", "1.5"], "Invalid value for '--gpu-share': 1.5 is not in the range 0<x<=1"),
     ):
         code, out, err = call(capsys, *arguments)
         assert (code, out) == (2, "")
         assert f"error: {problem}" in err
+
+
+def test_a_peer_keeps_to_its_share_of_a_gpu(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the flag, or by the variable that an engine sets."""
+    assembled(capsys)
+    done(capsys, "approve", "owner0", "genesis.json", "--yes")
+    begun: list[NodeConfig] = []
+    monkeypatch.setattr(worker, "run", lambda config: begun.append(config) or 0)
+    done(capsys, "run", "owner0")
+    done(capsys, "run", "owner0", "--gpu-share", "0.25")
+    monkeypatch.setenv("BTARD_GPU_SHARE", "0.15")
+    done(capsys, "run", "owner0")
+    assert [config.cuda_memory_fraction for config in begun] == [None, 0.25, 0.15]
 
 
 def test_a_run_needs_ones_own_approval(capsys: pytest.CaptureFixture[str]) -> None:

@@ -176,6 +176,18 @@ def test_a_jobset_has_a_job_and_a_claim_for_each_peer(peers: int) -> None:
 
 
 @pytest.mark.parametrize("peers", [2, 12])
+def test_peers_that_share_a_gpu_keep_to_their_parts_of_its_memory(peers: int) -> None:
+    files, taken = kubernetes(peers).files, {}
+    for name in ("gpu", "gpu-shared", "gpu-mig"):
+        (target,) = documents(files[f"overlays/{name}/kustomization.yaml"])[0]["patches"]
+        operations = {each["path"].rpartition("/")[2]: each["value"] for each in yaml.safe_load(target["patch"])}
+        taken[name] = [float(each["value"]) for each in operations.get("env", []) if each["name"] == "BTARD_GPU_SHARE"]
+    assert (taken["gpu"], taken["gpu-mig"]) == ([], []), "what such a pod sees is its own"
+    (share,) = taken["gpu-shared"]
+    assert 0.5 < share * peers < 1
+
+
+@pytest.mark.parametrize("peers", [2, 12])
 def test_a_swarm_stack_keeps_each_peer_where_its_volume_is(peers: int) -> None:
     stack = yaml.safe_load(EMITTERS["swarm"](peers).text)
     assert list(stack["services"]) == [f"peer-{number}" for number in range(peers)]
