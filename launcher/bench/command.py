@@ -12,11 +12,16 @@ from btard.launcher.network import traffic
 from btard.node.errors import ConfigError
 
 SCALING = (4, 8, 16, 32, 64)
-_OPERATIONS = {"protocol": "BTARD step", "gloo": "gloo all-reduce", "mean": "mean butterfly"}
+_OPERATIONS = {
+    "protocol": "BTARD step",
+    "gloo": "gloo all-reduce",
+    "gloo and update": "gloo and update",
+    "mean": "mean butterfly",
+}
 
 
 def lines(
-    *, peers: int, size: float, pairs: int, task: str | None, steps: int, scaling: bool, as_json: bool
+    *, peers: int, size: float, pairs: int, bare: bool, task: str | None, steps: int, scaling: bool, as_json: bool
 ) -> Iterator[str]:
     """Measure and tell; as JSON one object, or with `scaling` one array. `task` and `scaling` exclude each other.
 
@@ -35,7 +40,7 @@ def lines(
     counts = SCALING if scaling else (peers,)
     found = []
     for count in counts:
-        figures = measure.measure(count, int(size), pairs)
+        figures = measure.measure(count, int(size), pairs, bare)
         found.append(figures)
         if not as_json:
             yield from figure_lines(figures)
@@ -45,11 +50,13 @@ def lines(
 
 def figure_lines(found: Figures) -> Iterator[str]:
     """One benchmark as text."""
-    yield f"{found.peers} peers, {found.size} floats, {found.pairs} pairs: median (lowest to highest)"
+    what = "bare steps" if found.bare else "steps with journal, checkpoints and metrics"
+    yield f"{found.peers} peers, {found.size} floats, {found.pairs} pairs, {what}: median (lowest to highest)"
     for name, label in _OPERATIONS.items():
         yield f"  {label:16} CPU/peer {_spread(found.cpu_ms[name], 'ms')}   wall {_spread(found.wall_ms[name], 'ms')}"
     spread = found.spread
     yield f"  BTARD / gloo     CPU      {_spread(spread['cpu_ratio'], 'x')}   wall {_spread(spread['wall_ratio'], 'x')}"
+    yield f"  BTARD / both     CPU      {_spread(spread['updated_cpu_ratio'], 'x')}   (gloo and the same update)"
     both = _spread(spread["mean_cpu_ratio"], "x"), _spread(spread["mean_wall_ratio"], "x")
     yield f"  mean / gloo      CPU      {both[0]}   wall {both[1]}"
     yield (
@@ -58,6 +65,10 @@ def figure_lines(found: Figures) -> Iterator[str]:
     )
     yield f"  iterations       {found.iterations:g} of CenteredClip"
     yield f"  page faults      {found.page_faults:.0f} per peer and step"
+    yield (
+        f"  writes           {found.write_calls:.0f} calls of {found.written_floats:.2f} vectors per peer and step, "
+        f"{found.syncs:.1f} waits for the disk"
+    )
     yield "  by phase, CPU and wall ms per peer:"
     for name, part in found.phases.items():
         yield f"    {name:30} {part.cpu_ms:9.2f} {part.wall_ms or 0:9.2f}"

@@ -14,7 +14,7 @@ from statistics import median
 import msgspec
 
 from btard.launcher.backends.local import context, server_environment
-from btard.launcher.bench.worker import GLOO, MEAN, PROTOCOL, WARM_UP, Found, Sample, work
+from btard.launcher.bench.worker import BASELINES, GLOO, MEAN, PROTOCOL, UPDATED, WARM_UP, Found, Sample, work
 from btard.launcher.network import traffic
 from btard.node.config import NodeConfig, RunConfig
 from btard.node.crypto.keys import generate
@@ -50,7 +50,9 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     """One benchmark. Ratios are medians over pairs of neighbouring measurements; milliseconds are per peer and step.
 
     Args:
+        bare: without journal, checkpoints, ledger and metrics.
         cpu_ratio, wall_ratio: the protocol's step over gloo's all-reduce.
+        updated_cpu_ratio: over gloo's all-reduce and the update that follows it.
         mean_cpu_ratio, mean_wall_ratio: the mean butterfly over gloo's all-reduce.
         bytes_ratio: all bytes sent over the formula (4 bytes a float).
         spread: of each ratio.
@@ -61,13 +63,17 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
         bulk_bytes, control_bytes: all peers, per step.
         iterations: CenteredClip's, median.
         page_faults: of the measured steps, per peer and step.
+        write_calls, written_floats: to files, pipes and eventfds, per peer and step; in vectors of `size` floats.
+        syncs: waits for the disk, per peer and step of the whole run.
     """
 
     peers: int
     size: int
     pairs: int
+    bare: bool
     cpu_ratio: float
     wall_ratio: float
+    updated_cpu_ratio: float
     mean_cpu_ratio: float
     mean_wall_ratio: float
     bytes_ratio: float
@@ -81,10 +87,15 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     control_bytes: float
     iterations: float
     page_faults: float
+    write_calls: float
+    written_floats: float
+    syncs: float
 
 
-def measure(peers: int, size: int, pairs: int) -> Figures:
+def measure(peers: int, size: int, pairs: int, bare: bool = False) -> Figures:
     """Run one benchmark: `peers` processes, vectors of `size` floats, `pairs` alternations.
+
+    Without what a worker keeps where `bare`.
 
     Raises:
         ConfigError: numbers that cannot be run.
@@ -102,7 +113,19 @@ def measure(peers: int, size: int, pairs: int) -> Figures:
         workers: dict[Connection, BaseProcess] = {}
         for rank in range(peers):
             ours, theirs = kind.Pipe(duplex=False)
-            config = NodeConfig("bench", rank, run, members, "", name, name)
+            own = directory / "nodes" / str(rank)
+            own.mkdir(parents=True)
+            config = NodeConfig(
+                "bench",
+                rank,
+                run,
+                members,
+                "",
+                str(own),
+                name,
+                checkpoints=not bare,
+                metrics=None if bare else "127.0.0.1:0",
+            )
             process: BaseProcess = kind.Process(
                 target=work, daemon=True, name=f"btard-bench-{rank}",
                 args=(config, secrets[rank], size, pairs, directory, barrier, theirs),
@@ -111,7 +134,7 @@ def measure(peers: int, size: int, pairs: int) -> Figures:
             theirs.close()
             workers[ours] = process
         try:
-            return figures(peers, size, pairs, _collect(workers))
+            return figures(peers, size, pairs, bare, _collect(workers))
         finally:
             for process in workers.values():
                 process.kill()
@@ -139,13 +162,14 @@ def _collect(workers: Mapping[Connection, BaseProcess]) -> list[Found]:
     return [found[pipe] for pipe in workers]
 
 
-def figures(peers: int, size: int, pairs: int, found: list[Found]) -> Figures:
+def figures(peers: int, size: int, pairs: int, bare: bool, found: list[Found]) -> Figures:
     """Figures of all processes together; every ratio is taken within one pair."""
-    cpu = {name: _all(found, name, _total_cpu) for name in (PROTOCOL, GLOO, MEAN)}
-    wall = {name: _all(found, name, _wall) for name in (PROTOCOL, GLOO, MEAN)}
+    cpu = {name: _all(found, name, _total_cpu) for name in (PROTOCOL, *BASELINES)}
+    wall = {name: _all(found, name, _wall) for name in (PROTOCOL, *BASELINES)}
     spread = {
         "cpu_ratio": _ratio(cpu[PROTOCOL], cpu[GLOO]),
         "wall_ratio": _ratio(wall[PROTOCOL], wall[GLOO]),
+        "updated_cpu_ratio": _ratio(cpu[PROTOCOL], cpu[UPDATED]),
         "mean_cpu_ratio": _ratio(cpu[MEAN], cpu[GLOO]),
         "mean_wall_ratio": _ratio(wall[MEAN], wall[GLOO]),
     }
@@ -155,7 +179,7 @@ def figures(peers: int, size: int, pairs: int, found: list[Found]) -> Figures:
     phases = _summed([each.phases.cpu_s for each in found]), _summed([each.phases.wall_s for each in found])
     each_ms = 1000 / (peers * pairs)
     return Figures(
-        peers=peers, size=size, pairs=pairs,
+        peers=peers, size=size, pairs=pairs, bare=bare, updated_cpu_ratio=spread["updated_cpu_ratio"].median,
         cpu_ratio=spread["cpu_ratio"].median, wall_ratio=spread["wall_ratio"].median,
         mean_cpu_ratio=spread["mean_cpu_ratio"].median, mean_wall_ratio=spread["mean_wall_ratio"].median,
         bytes_ratio=sum(sent.values()) / expected, spread=spread,
@@ -167,6 +191,9 @@ def figures(peers: int, size: int, pairs: int, found: list[Found]) -> Figures:
         bulk_bytes=(sum(sent.values()) - control) / pairs, control_bytes=control / pairs,
         iterations=median(value for each in found for value in each.iterations),
         page_faults=sum(each.faults for each in found) / (peers * pairs),
+        write_calls=sum(each.writes[0] for each in found) / (peers * pairs),
+        written_floats=sum(each.writes[1] for each in found) / (4 * size * peers * pairs),
+        syncs=sum(each.syncs for each in found) / (peers * (WARM_UP + pairs + 1)),
     )  # fmt: skip
 
 

@@ -1,5 +1,9 @@
-"""One process of a benchmark: an honest node over real sockets that waits between its steps for the baselines, gloo's
-all-reduce and a mean butterfly over the same kind of sockets."""
+"""One process of a benchmark: an honest node over real sockets that waits between its steps for the baselines.
+
+These are gloo's all-reduce, alone and with the update that follows it in training, and a mean butterfly over the same
+kind of sockets. The node keeps what a worker keeps, a journal, checkpoints, a ledger and metrics, unless the step is to
+be a bare one.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from datetime import timedelta
 from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Barrier
@@ -23,12 +28,19 @@ from torch import Tensor
 
 from btard.launcher.bench.kinds import Kinds
 from btard.launcher.bench.vectors import POOL, Vectors
-from btard.node.build import build_node
+from btard.node.build import build_node, optimiser_of
 from btard.node.config import Endpoint, NodeConfig, Secrets
 from btard.node.drivers.realtime import Driver
+from btard.node.metrics import monitoring
+from btard.node.metrics.monitoring import Monitoring
 from btard.node.protocol.api.events import Output
 from btard.node.protocol.api.notices import Committed, PhaseEntered
 from btard.node.protocol.attempt.partition import Split
+from btard.node.protocol.settings import Optimiser
+from btard.node.storage.checkpointer import Checkpointer
+from btard.node.storage.journal import Journal
+from btard.node.storage.recorder import Recorder
+from btard.node.storage.recovery import recover
 from btard.node.training.environment import fingerprint, pin
 from btard.node.transport.arrivals import Arrival
 from btard.node.transport.flow_control import Credits
@@ -72,7 +84,8 @@ class Stopwatch:
         return self.stop()
 
 
-PROTOCOL, GLOO, MEAN = "protocol", "gloo", "mean"
+PROTOCOL, GLOO, UPDATED, MEAN = "protocol", "gloo", "gloo and update", "mean"
+BASELINES = (GLOO, UPDATED, MEAN)
 WARM_UP = 6
 """Steps before the first measured one: the first has no validators, and allocators and connections settle."""
 _LOOPBACK = "lo" if sys.platform == "linux" else "lo0"
@@ -98,6 +111,8 @@ class Found(msgspec.Struct):
         contributors: of each measured step.
         iterations: CenteredClip's, of each measured step.
         faults: page faults of the whole process in the measured steps.
+        writes: its write calls to files, pipes and eventfds, and the bytes of them.
+        syncs: its waits for a disk.
     """
 
     samples: dict[str, list[Sample]]
@@ -108,6 +123,8 @@ class Found(msgspec.Struct):
     contributors: list[tuple[int, ...]]
     iterations: list[int]
     faults: int = 0
+    writes: tuple[int, int] = (0, 0)
+    syncs: int = 0
 
 
 class Gloo:
@@ -119,6 +136,7 @@ class Gloo:
     """
 
     def __init__(self, rank: int, count: int, store: Path) -> None:
+        self.count = count
         os.environ["GLOO_SOCKET_IFNAME"] = _LOOPBACK
         dist.init_process_group(
             "gloo", f"file://{store}", timeout=timedelta(seconds=PATIENCE_S), world_size=count, rank=rank
@@ -221,25 +239,31 @@ class Bench:
         task: its vectors.
         transport: whose traffic is counted.
         baselines: gloo and the mean butterfly.
+        optimiser: of the node, for the update after gloo's sum.
         stopwatch: shared by all processes.
+        recorder: journals what the node says; None: nothing does.
     """
 
     def __init__(
         self, rank: int, pairs: int, task: Vectors, transport: Transport, baselines: tuple[Gloo, MeanButterfly],
-        stopwatch: Stopwatch,
+        optimiser: Optimiser, stopwatch: Stopwatch, recorder: Recorder | None,
     ) -> None:  # fmt: skip
-        self._transport, self._stopwatch = transport, stopwatch
-        self._gloo, self._mean = baselines
+        self._transport, self._stopwatch, self._recorder = transport, stopwatch, recorder
+        self._gloo, self._mean, self._optimiser = *baselines, optimiser
+        self._state = torch.zeros(task.dimension), optimiser.initial_state(task.dimension)
         self._vector_D = task.pool[rank % POOL]
         self._work_D, self._result_D = torch.empty(task.dimension), torch.empty(task.dimension)
         self._pairs, self._step, self._running = pairs, -WARM_UP, False
         self._done: Committed | None = None
         self._kinds = Kinds()
         self._phase, self._mark = "", (0.0, 0.0)
-        self.found = Found({PROTOCOL: [], GLOO: [], MEAN: []}, Phases({}, {}), {}, {}, {}, [], [])
+        samples: dict[str, list[Sample]] = {name: [] for name in (PROTOCOL, *BASELINES)}
+        self.found = Found(samples, Phases({}, {}), {}, {}, {}, [], [])
 
     def observe(self, output: Output) -> None:
         """Take the time at phases, and note that a step has ended."""
+        if self._recorder is not None:
+            self._recorder.observe(output)
         if isinstance(output, PhaseEntered):
             self._enter(output.phase)
         elif isinstance(output, Committed):
@@ -274,7 +298,7 @@ class Bench:
         self._running = True
         if self._measured:
             self._kinds.resume()
-            self.found.faults -= resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+            self._asked(-1)
         self._phase, self._mark = "COMMIT", (time.process_time(), time.monotonic())
 
     def _end(self, done: Committed) -> None:
@@ -283,7 +307,7 @@ class Bench:
         self._running = False
         if self._measured:
             self._kinds.pause()
-            self.found.faults += resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+            self._asked(1)
         sample = self._stopwatch.stop()
         if self._measured:
             self._count(1)
@@ -293,10 +317,10 @@ class Bench:
             self.found.iterations.append(done.clip_iterations)
 
     def _baselines(self) -> None:
-        """Both, in alternating order."""
+        """All of them, in alternating order."""
         if not -1 <= self._step <= self._pairs - 1:
             return
-        operations = [(GLOO, self._reduce), (MEAN, self._average)]
+        operations = [(GLOO, self._reduce), (UPDATED, self._train), (MEAN, self._average)]
         for name, operation in operations if self._step % 2 else reversed(operations):
             self._work_D.copy_(self._vector_D)
             sample = self._stopwatch.time(operation)
@@ -305,6 +329,11 @@ class Bench:
 
     def _reduce(self) -> None:
         self._gloo.reduce(self._work_D)
+
+    def _train(self) -> None:
+        self._gloo.reduce(self._work_D)
+        self._work_D.div_(self._gloo.count)
+        self._state = self._optimiser.apply(*self._state, [self._work_D], self._step + WARM_UP)
 
     def _average(self) -> None:
         self._mean.reduce(self._work_D, self._result_D)
@@ -318,6 +347,13 @@ class Bench:
                 total[self._phase] = total.get(self._phase, 0.0) + until - since
         self._phase, self._mark = phase, now
 
+    def _asked(self, sign: int) -> None:
+        """Count what the kernel did for this process."""
+        self.found.faults += sign * resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        calls, written = self.found.writes
+        more = _written()
+        self.found.writes = calls + sign * more[0], written + sign * more[1]
+
     def _count(self, sign: int) -> None:
         counters = self._transport.counters
         for totals, sent in (
@@ -326,6 +362,16 @@ class Bench:
         ):
             for (_, kind), number in sent.items():
                 totals[kind] = totals.get(kind, 0) + sign * number
+
+
+def _written() -> tuple[int, int]:
+    """Write calls of this process so far, and their bytes, without those to sockets; zeros where nobody counts them."""
+    try:
+        lines = Path("/proc/self/io").read_text().splitlines()
+    except OSError:
+        return 0, 0
+    counted = {name: int(value) for name, _, value in (line.partition(": ") for line in lines)}
+    return counted["syscw"], counted["wchar"]
 
 
 def work(
@@ -352,17 +398,36 @@ def _measure(
         me, secrets, config.members, config.listen, run.encrypt_bulk, Limits.for_run(run.peers, dimension),
         Credits.for_run(run.peers, dimension, run.delivery_bound_s, run.minimum_rate), run_id=config.run_id,
     )  # fmt: skip
+    kept, monitored = ExitStack(), Monitoring()
+    recorder: Recorder | None = None
+    checkpointer: Checkpointer | None = None
     try:
         early = _meet(board, transport, run.peers)
-        node = build_node(config, secrets, task, fingerprint(run.device))
+        facts = fingerprint(run.device)
+        if config.checkpoints:
+            journal = kept.enter_context(Journal(Path(config.directory) / "journal.jsonl", me))
+            recorder = Recorder(config, journal, task, transport)
+            monitored = monitoring.start(config, transport, journal)
+            kept.callback(monitored.end, lambda *_: None)
+            recovery = recover(config, facts, journal)
+            assert recovery is not None
+            checkpointer = recovery.checkpointer
+            kept.callback(checkpointer.close)
+        node = build_node(config, secrets, task, facts, checkpointer=checkpointer)
         transport.accept_bulk = node.expects
         gc.freeze()  # as a worker does
-        bench = Bench(me, pairs, task, transport, (gloo, mean), Stopwatch(barrier))
-        driver = Driver(node, transport, bench.observe)
+        optimiser = optimiser_of(run, dimension, task.layout)
+        bench = Bench(me, pairs, task, transport, (gloo, mean), optimiser, Stopwatch(barrier), recorder)
+        driver = Driver(node, transport, bench.observe, monitored.observe)
+        if recorder is not None:
+            recorder.attach(driver)
+        monitored.attach(driver)
         driver.receive(early)
         driver.run(bench.between)
+        bench.found.syncs = checkpointer.disk.syncs if checkpointer is not None else 0
         return bench.found
     finally:
+        kept.close()
         transport.close()
         mean.close()
         gloo.close()

@@ -230,6 +230,7 @@ def doctor(data_dir: str | None, run_dir: str, base_port: int, peers: int) -> No
 @click.option("--peers", "-n", metavar="N", type=click.IntRange(2, 64), default=6, show_default=True, help="workers")
 @click.option("--size", metavar="D", type=float, default=1e7, show_default=True, help="floats in a vector")
 @click.option("--pairs", metavar="K", type=click.IntRange(1), default=9, show_default=True, help="alternations")
+@click.option("--bare", is_flag=True, help="steps without journal, checkpoints and metrics")
 @click.option("--task", metavar="TASK", help="measure the protocol's share of this task's training steps instead")
 @click.option("--steps", metavar="N", type=click.IntRange(1), default=100, show_default=True, help="steps of --task")
 @click.option("--scaling", is_flag=True, help="4, 8, 16, 32 and 64 peers, one after the other")

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from btard.launcher.bench import command, measure, training
 from btard.launcher.bench.kinds import KINDS, REST, THREADS
 from btard.launcher.bench.measure import Figures
-from btard.launcher.bench.worker import GLOO, MEAN, PROTOCOL, Found, Phases, Sample
+from btard.launcher.bench.worker import GLOO, MEAN, PROTOCOL, UPDATED, Found, Phases, Sample
 from btard.launcher.cli.main import cli
 
 PEERS, SIZE, PAIRS = 4, 40_000, 2
@@ -40,6 +40,16 @@ def test_each_peer_says_one_thing_to_each_other_in_each_phase(small: Figures) ->
 
 
 @pytest.mark.sockets
+def test_what_a_worker_keeps_is_counted(small: Figures) -> None:
+    """Parameters and momentum of a step, the parts and aggregates that came; waits before what is said."""
+    assert 3.0 < small.written_floats < 4.3
+    assert len(small.phases) < small.syncs < 2 * len(small.phases)
+    bare = measure.measure(PEERS, SIZE, 1, bare=True)
+    assert bare.bare and bare.written_floats < 0.01 and bare.syncs == 0
+    assert 10 < small.write_calls - bare.write_calls < 40
+
+
+@pytest.mark.sockets
 def test_centered_clip_converges_in_few_iterations(small: Figures) -> None:
     assert 1 <= small.iterations <= 10
 
@@ -58,16 +68,20 @@ def test_ratios_are_taken_within_a_pair() -> None:
         samples = {
             PROTOCOL: [sample(4 * scale, 0, 8), sample(9 * scale, 10, 16)],
             GLOO: [sample(2 * scale, 0, 2), sample(3 * scale, 0, 3)],
+            UPDATED: [sample(4 * scale, 0, 2), sample(3 * scale, 0, 3)],
             MEAN: [sample(1 * scale, 0, 1), sample(6 * scale, 0, 6)],
         }
         phases = Phases({"COMMIT": scale}, {"COMMIT": 2 * scale})
         sent = {"part": 400, "aggregate": 400, "control": 0}
-        return Found(samples, phases, {REST: 6 * scale}, sent, {"control": 12}, [(0, 1), (0, 1)], [3, 5])
+        counted = {"faults": 6, "writes": (8, 1600), "syncs": 9}
+        return Found(samples, phases, {REST: 6 * scale}, sent, {"control": 12}, [(0, 1), (0, 1)], [3, 5], **counted)
 
-    made = measure.figures(2, 100, 2, [found(1.0), found(3.0)])
+    made = measure.figures(2, 100, 2, False, [found(1.0), found(3.0)])
     assert (made.cpu_ratio, made.spread["cpu_ratio"].low, made.spread["cpu_ratio"].high) == (2.5, 2.0, 3.0)
     assert made.wall_ratio == pytest.approx(3.0)
     assert made.mean_cpu_ratio == pytest.approx(1.25)
+    assert made.updated_cpu_ratio == pytest.approx(2.0)
+    assert (made.page_faults, made.write_calls, made.written_floats, made.syncs) == (3.0, 4.0, 2.0, 1.0)
     assert made.cpu_ms[GLOO].median == pytest.approx(1000 * 2.5 * 4 / 2)
     # Two steps of 4 (100 - 50 + 100 - 50 + 100) bytes.
     assert made.bytes_ratio == pytest.approx(1600 / (2 * 4 * 200))
@@ -81,7 +95,7 @@ def test_the_command_prints_json() -> None:
     result = CliRunner().invoke(cli, ["bench", "--peers", "2", "--size", "1e3", "--pairs", "1", "--json"])
     assert result.exit_code == 0, result.output
     made = json.loads(result.output)
-    assert {"cpu_ratio", "wall_ratio", "mean_cpu_ratio", "bytes_ratio", "phases"} <= made.keys()
+    assert {"cpu_ratio", "wall_ratio", "updated_cpu_ratio", "mean_cpu_ratio", "bytes_ratio", "phases"} <= made.keys()
     assert made["size"] == 1000
 
 
