@@ -243,7 +243,7 @@ def fingerprint_of(run: RunConfig, task: Task) -> bytes:
 
 
 def build_node(
-    config: NodeConfig, secrets: Secrets, task: Task, fingerprint: bytes, check: Verify = verify,
+    config: NodeConfig, secrets: Secrets, task: Task, fingerprint: bytes, check: Verify | None = None,
     compute: Compute | None = None, checkpointer: Checkpointer | None = None, decode: Decode = decode_body,
 ) -> Node:  # fmt: skip
     """Wire one node.
@@ -252,7 +252,7 @@ def build_node(
         config, secrets: of this node.
         task: built once per process (simulated nodes share it).
         fingerprint: of the environment its gradients are computed in.
-        check: the signature check; a simulator shares one that remembers.
+        check: the signature check; a simulator shares one that remembers. None: this node's own.
         compute: an attacker's means to recompute gradients; None: `task.gradient`.
         checkpointer: where the node notes what it needs after a crash; None: nowhere.
         decode: reads message bodies; a simulator shares one that remembers.
@@ -262,7 +262,8 @@ def build_node(
     """
     run, me = config.run, config.node
     settings = settings_of(config.run_id, run, config.members, task.dimension, fingerprint)
-    tools = replace(tools_of(run, task, check), decode=decode)
+    signer = Signer(bytes.fromhex(secrets.signing_seed))
+    tools = replace(tools_of(run, task, check or signer.verify), decode=decode)
     settings = replace(settings, optimiser_entries=tools.optimiser.initial_state(task.dimension).numel())
     gradient = compute or task.gradient
     if config.role is not None:
@@ -276,7 +277,7 @@ def build_node(
     machine: Machine = adversary.around(peer) if adversary is not None else peer
     if checkpointer is not None:
         machine = DurableMachine(machine, peer, checkpointer)
-    return Node(me, peer, machine, adversary, Signer(bytes.fromhex(secrets.signing_seed)), task, checkpointer, gradient)
+    return Node(me, peer, machine, adversary, signer, task, checkpointer, gradient)
 
 
 class _PublicKnowledge:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from btard.node.crypto import signing
 from btard.node.crypto.signing import Signer, verify
 from btard.node.errors import LocalProtocolError
 
@@ -90,3 +91,15 @@ def test_signing_repeats() -> None:
 def test_a_seed_of_the_wrong_length_is_our_mistake() -> None:
     with pytest.raises(LocalProtocolError, match="32 bytes, not 31"):
         Signer(bytes(31))
+
+
+def test_a_signer_judges_as_anybody_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own message that comes back too, which costs no computation while it is one of the last."""
+    signer, other = Signer(bytes(31) + b"\1"), Signer(bytes(31) + b"\2")
+    made = [signer.sign(bytes([number])) for number in range(40)]
+    again = [(public, bytes([number]), signature)
+             for number, mine in enumerate(made) for public in (signer.public, other.public)
+             for signature in (mine, made[0], other.sign(bytes([number])), mine[:-1])]  # fmt: skip
+    assert [signer.verify(*each) for each in again] == [verify(*each) for each in again]
+    monkeypatch.setattr(signing, "verify", lambda *_: pytest.fail("it was computed"))
+    assert signer.verify(signer.public, bytes([39]), made[39])
