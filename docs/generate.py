@@ -22,8 +22,8 @@ from btard.node.genesis import genesis
 from btard.node.limits import MAX_PEERS
 from btard.node.metrics.declarations import METRICS, PEER_LABEL_LIMIT, Group
 from btard.node.plugins.registry import Entry, Registry
+from btard.node.protocol import api
 from btard.node.protocol.adjudication import charges, offences
-from btard.node.protocol.api import events
 from btard.node.protocol.evidence import format
 from btard.node.protocol.state import state, undo_window
 from btard.node.protocol.state_sync import messages as sync
@@ -166,9 +166,9 @@ def _frames() -> Iterator[str]:
     yield _table(("first bytes", "what", "content"), rows)
     yield from map(
         _struct,
-        (framing.Greeting, framing.AddressRecord, framing.Approved, framing.BulkHeader, events.BulkKey),
+        (framing.Greeting, framing.AddressRecord, framing.Approved, framing.BulkHeader, api.BulkKey),
     )
-    yield _enum(events.BulkKind)
+    yield _enum(api.BulkKind)
     yield from map(_struct, (sync.Snapshot, sync.Certified, sync.Past))
     yield "### Limits\n"
     yield "Sizes follow from the number of peers in the genesis; [section 12](spec/messages.md) has the formulas.\n"

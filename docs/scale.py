@@ -22,7 +22,7 @@ from typing import NamedTuple
 from btard.node.config import Plugin, RunConfig
 from btard.node.drivers.simulator import cluster
 from btard.node.netem.links import LinkModel
-from btard.node.protocol.api.notices import PhaseEntered
+from btard.node.protocol.api import PhaseEntered
 from btard.node.training.registry import build_task
 from btard.node.training.task import TaskContext
 

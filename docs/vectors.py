@@ -13,7 +13,7 @@ from btard.node.config import WIRE_VERSION, Endpoint, Plugin, RunConfig
 from btard.node.crypto import keys
 from btard.node.crypto.signing import Signer
 from btard.node.genesis.genesis import configuration, genesis_roster
-from btard.node.protocol.api.events import RequestTranscript
+from btard.node.protocol.api import RequestTranscript
 from btard.node.protocol.attempt import mprng
 from btard.node.protocol.attempt.attempt import aggregate_digest, part_digest
 from btard.node.protocol.attempt.transcript import Transcript

@@ -19,7 +19,7 @@ from btard.node.drivers.computing import one_at_a_time
 from btard.node.errors import ConfigError
 from btard.node.genesis.genesis import genesis_digest, genesis_roster
 from btard.node.plugins import extensions
-from btard.node.protocol.api.events import BulkKey, ComputeGradient, GradientReady, Input, Output, Purpose
+from btard.node.protocol.api import BulkKey, ComputeGradient, GradientReady, Input, Output, Purpose
 from btard.node.protocol.attempt.verification import Arithmetic, squares, sums
 from btard.node.protocol.peer import Peer
 from btard.node.protocol.rule import Rule

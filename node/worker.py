@@ -31,8 +31,7 @@ from btard.node.netem import network
 from btard.node.netem.emulated_transport import EmulatedTransport
 from btard.node.netem.link_observer import LinkWatch, shaped_links
 from btard.node.plugins import extensions
-from btard.node.protocol.api.events import Input, Output
-from btard.node.protocol.api.notices import Finished, Halted
+from btard.node.protocol.api import Finished, Halted, Input, Output
 from btard.node.storage.disk import Disk
 from btard.node.storage.journal import Journal
 from btard.node.storage.recorder import Recorder

@@ -16,7 +16,7 @@ from btard.launcher.options import syntax
 from btard.launcher.run import data
 from btard.node.build import task_of
 from btard.node.config import Plugin, Role, RunConfig, Schedule
-from btard.node.protocol.api.notices import Banned, Committed, Finished
+from btard.node.protocol.api import Banned, Committed, Finished
 from btard.node.protocol.attempt.partition import part_radius
 from btard.node.training.environment import pin
 from btard.node.training.task import Task

@@ -41,7 +41,7 @@ from btard.node.errors import BackendError, CheckpointError
 from btard.node.genesis.genesis import genesis_digest, genesis_roster
 from btard.node.netem.links import LinkModel
 from btard.node.netem.network import Network
-from btard.node.protocol.api.events import BulkArrived, Input, MessageArrived, Output, Say, ViewArrived
+from btard.node.protocol.api import BulkArrived, Input, MessageArrived, Output, Say, ViewArrived
 from btard.node.storage.checkpointer import Checkpointer
 from btard.node.storage.disk import Disk
 from btard.node.training.environment import fingerprint, pin

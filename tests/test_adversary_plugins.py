@@ -11,8 +11,7 @@ from torch import Tensor
 from btard.node.adversary.registry import attack
 from btard.node.adversary.view import View
 from btard.node.config import Schedule
-from btard.node.protocol.api.events import GradientReady, Output, Purpose, Say
-from btard.node.protocol.api.notices import PhaseEntered
+from btard.node.protocol.api import GradientReady, Output, PhaseEntered, Purpose, Say
 from btard.node.protocol.wire.messages import Body, Checksums
 from tests.unit.node.adversary.test_adversary import ME, passed, plugin, sums, surrounded
 

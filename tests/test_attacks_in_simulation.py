@@ -12,7 +12,7 @@ from btard.launcher.detection import Setting
 from btard.launcher.detection.careers import career
 from btard.node.config import Plugin, Role, RunConfig, Schedule
 from btard.node.drivers.simulator import Observed, Simulation, cluster
-from btard.node.protocol.api.notices import Banned, Committed, Finished, Halted
+from btard.node.protocol.api import Banned, Committed, Finished, Halted
 from btard.node.training.registry import build_task
 from btard.node.training.task import TaskContext
 

@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from btard.node import kernels
 from btard.node.config import Plugin, RunConfig
-from btard.node.protocol.api.events import Input, Output
+from btard.node.protocol.api import Input, Output
 from btard.node.protocol.peer import Peer
 from tests.simulation.stage import set_up
 

@@ -32,7 +32,7 @@ from btard.node.aggregation.registry import PRE_AGGREGATIONS, RULES
 from btard.node.config import WIRE_VERSION, Plugin, Role, RunConfig, Schedule
 from btard.node.drivers.simulator import cluster
 from btard.node.plugins.registry import Registry
-from btard.node.protocol.api.notices import Banned
+from btard.node.protocol.api import Banned
 from btard.node.protocol.evidence.format import EVIDENCE_VERSION
 from btard.node.storage import checkpoint, wal
 from btard.node.training.registry import OPTIMISERS, SCHEDULES, SPLITS, TASKS, build_task

@@ -30,7 +30,7 @@ from btard.node.config import Plugin, Role
 from btard.node.drivers.simulator import cluster
 from btard.node.errors import DataError
 from btard.node.genesis.genesis import read_genesis
-from btard.node.protocol.api.notices import Committed
+from btard.node.protocol.api import Committed
 from btard.node.storage.journal import Journal
 from btard.node.storage.records import JOURNAL_BYTES, LINE_BYTES, MAX_PROBLEMS
 from btard.node.verify import audit

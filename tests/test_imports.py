@@ -168,7 +168,7 @@ TYPES = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    {}"
         (
             "btard.node.protocol.state.state",
             "from btard.node.protocol.api import events",
-            "a circle: btard.node.protocol.api.events, btard.node.protocol.state.state",
+            "a circle: btard.node.protocol.api, btard.node.protocol.state.state",
         ),
         (
             "btard.node.protocol.state.undo_window",

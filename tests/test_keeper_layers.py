@@ -10,7 +10,7 @@ import torch
 from btard.node.config import Plugin
 from btard.node.errors import CheckpointError
 from btard.node.protocol.adjudication.verdict import gradient_fault
-from btard.node.protocol.api.notices import PhaseEntered, Undone
+from btard.node.protocol.api import PhaseEntered, Undone
 from btard.node.protocol.attempt.attempt import Attempt
 from btard.node.protocol.attempt.mprng import Share
 from btard.node.protocol.peer import Peer

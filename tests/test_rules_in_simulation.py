@@ -9,7 +9,7 @@ import pytest
 from btard.node.aggregation.registry import RULES
 from btard.node.config import Plugin, Role, RunConfig, Schedule
 from btard.node.drivers.simulator import cluster
-from btard.node.protocol.api.notices import Banned, Finished, Halted
+from btard.node.protocol.api import Banned, Finished, Halted
 from btard.node.training.registry import build_task
 from btard.node.training.task import TaskContext
 

@@ -13,7 +13,7 @@ import zmq
 
 from btard.node.config import WIRE_VERSION, Endpoint
 from btard.node.crypto.signing import Signer
-from btard.node.protocol.api.events import BulkKey, BulkKind
+from btard.node.protocol.api import BulkKey, BulkKind
 from btard.node.transport import framing
 from btard.node.transport.address_records import signing_bytes
 from btard.node.transport.addresses import Resolver

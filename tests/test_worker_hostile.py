@@ -20,7 +20,7 @@ from btard.node.config import Endpoint, Member, Plugin, split_address
 from btard.node.crypto import keys
 from btard.node.genesis.genesis import genesis_digest, genesis_roster
 from btard.node.metrics.http import THREADS
-from btard.node.protocol.api.events import BulkKey, BulkKind
+from btard.node.protocol.api import BulkKey, BulkKind
 from btard.node.protocol.wire.encoding import encode_body
 from btard.node.protocol.wire.messages import Phase, Signed, Slot, View
 from btard.node.protocol.wire.size_limits import view_bytes

@@ -11,7 +11,7 @@ import zmq
 
 from btard.node.config import Endpoint
 from btard.node.crypto import keys
-from btard.node.protocol.api.events import BulkKey, BulkKind
+from btard.node.protocol.api import BulkKey, BulkKind
 from btard.node.transport.arrivals import Arrival, ControlArrival
 from btard.node.transport.transport import Transport
 

@@ -33,8 +33,7 @@ from btard.node.config import Endpoint, NodeConfig, Secrets
 from btard.node.drivers.realtime import Driver
 from btard.node.metrics import monitoring
 from btard.node.metrics.monitoring import Monitoring
-from btard.node.protocol.api.events import Output
-from btard.node.protocol.api.notices import Committed, PhaseEntered
+from btard.node.protocol.api import Committed, Output, PhaseEntered
 from btard.node.protocol.attempt.partition import Split
 from btard.node.protocol.settings import Optimiser
 from btard.node.storage.checkpointer import Checkpointer

@@ -25,17 +25,18 @@ from btard.node.adversary.registry import BoundAttack, bind_role
 from btard.node.adversary.view import Span, View, generator
 from btard.node.config import Role
 from btard.node.errors import ConfigError, LocalProtocolError, PluginError
-from btard.node.protocol.api.events import (
+from btard.node.protocol.api import (
+    Banned,
     DeadlinePassed,
     GradientReady,
     Input,
     MessageArrived,
     Output,
+    PhaseEntered,
     Purpose,
     Say,
     TimePassed,
 )
-from btard.node.protocol.api.notices import Banned, PhaseEntered
 from btard.node.protocol.attempt.attempt import Attempt
 from btard.node.protocol.rule import Aggregated, Rule
 from btard.node.protocol.wire.messages import Body

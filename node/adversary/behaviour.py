@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from btard.node.adversary.view import View
-    from btard.node.protocol.api.events import Input, Output
+    from btard.node.protocol.api import Input, Output
 
 
 class Behaviour:

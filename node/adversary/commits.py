@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from btard.node.errors import WireError
-from btard.node.protocol.api.events import MessageArrived
+from btard.node.protocol.api import MessageArrived
 from btard.node.protocol.wire.encoding import decode_body
 from btard.node.protocol.wire.messages import Commit
 

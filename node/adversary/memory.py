@@ -11,7 +11,7 @@ from torch import Tensor
 from btard.node.adversary.commits import Commits
 from btard.node.adversary.view import View
 from btard.node.errors import ConfigError
-from btard.node.protocol.api.events import MessageArrived
+from btard.node.protocol.api import MessageArrived
 from btard.node.protocol.attempt.attempt import Attempt
 
 _LARGEST_BYTES = 4 << 30

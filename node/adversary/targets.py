@@ -6,11 +6,11 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from btard.node.protocol.api.events import Say
+from btard.node.protocol.api import Say
 
 if TYPE_CHECKING:
     from btard.node.adversary.view import View
-    from btard.node.protocol.api.events import Output
+    from btard.node.protocol.api import Output
     from btard.node.protocol.wire.messages import Body
 
 TARGETS = ("one", "two", "half", "all_but_one", "all", "@ID@ID...")

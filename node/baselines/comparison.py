@@ -22,8 +22,7 @@ from btard.node.build import settings_of, task_of, tools_of
 from btard.node.config import NodeConfig, RunConfig
 from btard.node.genesis.genesis import genesis_roster
 from btard.node.plugins import extensions
-from btard.node.protocol.api.events import GradientReady, Input, Output, Purpose
-from btard.node.protocol.api.notices import Committed, Finished
+from btard.node.protocol.api import Committed, Finished, GradientReady, Input, Output, Purpose
 from btard.node.protocol.attempt.attempt import Attempt
 from btard.node.protocol.attempt.mprng import share
 from btard.node.protocol.state.state import State

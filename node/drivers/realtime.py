@@ -17,19 +17,25 @@ from typing import TypeVar, assert_never
 from btard.node.build import Node
 from btard.node.drivers.computing import Computing
 from btard.node.errors import WireError
-from btard.node.protocol.api.events import (
+from btard.node.protocol.api import (
     BulkArrived,
     CancelTimer,
     ComputeGradient,
     DeadlinePassed,
     Dropped,
     Effect,
+    Ending,
     Endorse,
+    Expelled,
+    Finished,
     Forward,
     GradientReady,
+    Halted,
     Input,
     MessageArrived,
+    Notice,
     Output,
+    PhaseEntered,
     Purpose,
     RequestBulk,
     RequestTranscript,
@@ -40,7 +46,6 @@ from btard.node.protocol.api.events import (
     Start,
     TimePassed,
 )
-from btard.node.protocol.api.notices import Ending, Expelled, Finished, Halted, Notice, PhaseEntered
 from btard.node.transport.arrivals import Arrival, BulkArrival
 from btard.node.transport.envelope import seal, unseal
 from btard.node.transport.transport import Transport

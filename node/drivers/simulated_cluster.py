@@ -34,8 +34,7 @@ from btard.node.netem.conditions import Conditions
 from btard.node.netem.links import LinkModel
 from btard.node.netem.network import Network
 from btard.node.plugins import extensions
-from btard.node.protocol.api.events import Dropped, Input, Output
-from btard.node.protocol.api.notices import Expelled, Finished, Halted
+from btard.node.protocol.api import Dropped, Expelled, Finished, Halted, Input, Output
 from btard.node.storage.checkpointer import Checkpointer
 from btard.node.storage.journal import Journal
 from btard.node.storage.recorder import NodeTotals, Recorder

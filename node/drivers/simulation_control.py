@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from btard.node.build import Node
 from btard.node.drivers.scheduler import ScheduledEvent, Scheduler
-from btard.node.protocol.api.events import Input, Output
+from btard.node.protocol.api import Input, Output
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from btard.node.errors import LocalProtocolError
 from btard.node.netem.conditions import Conditions
 from btard.node.netem.links import LinkModel
 from btard.node.netem.network import Network
-from btard.node.protocol.api.events import (
+from btard.node.protocol.api import (
     BulkArrived,
     BulkRequested,
     CancelTimer,
@@ -34,6 +34,7 @@ from btard.node.protocol.api.events import (
     Forward,
     Input,
     MessageArrived,
+    PhaseEntered,
     Purpose,
     RequestBulk,
     RequestTranscript,
@@ -47,7 +48,6 @@ from btard.node.protocol.api.events import (
     TranscriptRequested,
     ViewArrived,
 )
-from btard.node.protocol.api.notices import PhaseEntered
 from btard.node.training.task import Task
 from btard.node.transport.counters import Counters
 from btard.node.transport.envelope import seal

@@ -19,14 +19,18 @@ from btard.node.metrics.declarations import Group
 from btard.node.metrics.registry import MetricRegistry
 from btard.node.protocol.adjudication.charges import KINDS
 from btard.node.protocol.adjudication.offences import OFFENCES, standing
-from btard.node.protocol.api.events import ComputeGradient, Dropped, Output, Purpose, Say
-from btard.node.protocol.api.notices import (
+from btard.node.protocol.api import (
     Accused,
     Banned,
     Committed,
+    ComputeGradient,
+    Dropped,
+    Output,
     PhaseEntered,
+    Purpose,
     Resolved,
     Returned,
+    Say,
     Undone,
     Voided,
 )

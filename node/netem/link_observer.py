@@ -12,8 +12,7 @@ from btard.node.netem import network
 from btard.node.netem.emulated_transport import EmulatedTransport
 from btard.node.netem.links import Link
 from btard.node.netem.network import QUIET, Tally
-from btard.node.protocol.api.events import Output
-from btard.node.protocol.api.notices import Committed, PhaseEntered
+from btard.node.protocol.api import Committed, Output, PhaseEntered
 from btard.node.storage.journal import Journal
 from btard.node.transport.transport import Transport
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from btard.node.protocol.api.events import (
+from btard.node.protocol.api import (
     BulkArrived,
     BulkKey,
     BulkRequested,
@@ -19,6 +19,7 @@ from btard.node.protocol.api.events import (
     Input,
     MessageArrived,
     Output,
+    PhaseEntered,
     Purpose,
     Say,
     SetTimer,
@@ -28,7 +29,6 @@ from btard.node.protocol.api.events import (
     TranscriptRequested,
     ViewArrived,
 )
-from btard.node.protocol.api.notices import PhaseEntered
 from btard.node.protocol.attempt import timers
 from btard.node.protocol.attempt.attempt import Attempt
 from btard.node.protocol.attempt.deadlines import outcome_s

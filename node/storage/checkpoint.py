@@ -19,7 +19,7 @@ from blake3 import blake3
 from torch import Tensor
 
 from btard.node.errors import BackendError, CheckpointError, WireError
-from btard.node.protocol.api.events import BulkKey
+from btard.node.protocol.api import BulkKey
 from btard.node.protocol.roster import Roster
 from btard.node.protocol.state.state import AttemptRecord, Layer, Resumption, Window, layer_digest
 from btard.node.protocol.wire.digest import tensor_bytes

@@ -17,7 +17,7 @@ import msgspec
 from torch import Tensor
 
 from btard.node.errors import BackendError, CheckpointError, WireError
-from btard.node.protocol.api.events import BulkArrived, BulkKey, Input, MessageArrived, ViewArrived
+from btard.node.protocol.api import BulkArrived, BulkKey, Input, MessageArrived, ViewArrived
 from btard.node.protocol.roster import Roster
 from btard.node.protocol.state.state import Resumption, State
 from btard.node.protocol.wire.encoding import decode_body, decode_signed, encode_signed

@@ -5,8 +5,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from btard.node.protocol.api.events import Input, Output, TimePassed
-from btard.node.protocol.api.notices import Banned, Committed, Disputed, PhaseEntered, Voided
+from btard.node.protocol.api import Banned, Committed, Disputed, Input, Output, PhaseEntered, TimePassed, Voided
 from btard.node.protocol.peer import Peer
 from btard.node.protocol.wire.messages import Phase
 from btard.node.storage.checkpointer import Checkpointer

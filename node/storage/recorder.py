@@ -16,8 +16,7 @@ from blake3 import blake3
 from btard.node.config import NodeConfig
 from btard.node.errors import BackendError
 from btard.node.protocol.adjudication.offences import standing
-from btard.node.protocol.api.events import Output
-from btard.node.protocol.api.notices import (
+from btard.node.protocol.api import (
     Accused,
     Banned,
     Committed,
@@ -25,6 +24,7 @@ from btard.node.protocol.api.notices import (
     Expelled,
     Finished,
     Halted,
+    Output,
     PhaseEntered,
     Probed,
     Resolved,

@@ -8,7 +8,7 @@ from pathlib import Path
 from btard.node.config import NodeConfig
 from btard.node.errors import WireError
 from btard.node.genesis.genesis import genesis_digest, genesis_roster
-from btard.node.protocol.api.events import BulkArrived, Input, MessageArrived, ViewArrived
+from btard.node.protocol.api import BulkArrived, Input, MessageArrived, ViewArrived
 from btard.node.protocol.state.state import Resumption
 from btard.node.protocol.wire.encoding import decode_body
 from btard.node.protocol.wire.messages import Message, Phase, Suspect, View

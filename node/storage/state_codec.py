@@ -8,7 +8,7 @@ import msgspec
 from torch import Tensor
 
 from btard.node.errors import WireError
-from btard.node.protocol.api.events import BulkKey, BulkKind
+from btard.node.protocol.api import BulkKey, BulkKind
 from btard.node.protocol.attempt.verification import NormWindow
 from btard.node.protocol.evidence.format import tensor_of
 from btard.node.protocol.roster import Roster

@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 from torch import Tensor
 
-from btard.node.protocol.api.events import BulkKey
+from btard.node.protocol.api import BulkKey
 
 AcceptBulk: TypeAlias = Callable[[int, BulkKey, int], bool]
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import struct
 
 from btard.node.errors import WireError
-from btard.node.protocol.api.events import (
+from btard.node.protocol.api import (
     BulkKey,
     BulkRequested,
     Input,

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from btard.node.config import WIRE_VERSION
 from btard.node.errors import LocalProtocolError, WireError
-from btard.node.protocol.api.events import BulkKey
+from btard.node.protocol.api import BulkKey
 from btard.node.protocol.wire import size_limits
 
 if sys.byteorder != "little":

@@ -15,7 +15,7 @@ from torch import Tensor
 from btard.node.config import Endpoint, Member, Secrets
 from btard.node.errors import LocalProtocolError, TransportError, WireError
 from btard.node.genesis.approval import Approvals
-from btard.node.protocol.api.events import BulkKey
+from btard.node.protocol.api import BulkKey
 from btard.node.transport import framing
 from btard.node.transport.address_records import AddressBook
 from btard.node.transport.addresses import Resolver, host_names

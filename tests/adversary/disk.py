@@ -8,8 +8,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from btard.node.protocol.api.events import BulkArrived, Input, MessageArrived, Output, ViewArrived
-from btard.node.protocol.api.notices import Disputed, PhaseEntered
+from btard.node.protocol.api import BulkArrived, Disputed, Input, MessageArrived, Output, PhaseEntered, ViewArrived
 from btard.node.protocol.peer import Peer
 from btard.node.protocol.roster import Roster
 from btard.node.protocol.wire.encoding import encode_body

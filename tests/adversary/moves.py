@@ -29,7 +29,7 @@ from itertools import combinations
 
 import msgspec
 
-from btard.node.protocol.api.events import MessageArrived, ViewArrived
+from btard.node.protocol.api import MessageArrived, ViewArrived
 from btard.node.protocol.wire.messages import Endorsed, Phase
 from tests.adversary import craft
 from tests.adversary.cluster import SECOND, endorse, sign

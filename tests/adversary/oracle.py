@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from btard.node.protocol.api.notices import Banned, Committed, Expelled, Finished, Halted, Voided
+from btard.node.protocol.api import Banned, Committed, Expelled, Finished, Halted, Voided
 from tests.adversary.world import LIMIT, MOST_EVENTS, World
 
 _GONE = ("silent", "late", "withheld", "edges")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from btard.node.protocol.api.notices import Committed, PhaseEntered
+from btard.node.protocol.api import Committed, PhaseEntered
 from tests.adversary.cluster import Size
 from tests.adversary.moves import act, is_style, is_wait, style_of, wait
 from tests.adversary.oracle import violation

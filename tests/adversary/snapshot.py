@@ -15,7 +15,7 @@ from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 import msgspec
 from torch import Tensor
 
-from btard.node.protocol.api.events import DeadlinePassed
+from btard.node.protocol.api import DeadlinePassed
 from btard.node.protocol.settings import Settings, Tools
 from tests.adversary.cluster import Size
 from tests.adversary.world import Style, World

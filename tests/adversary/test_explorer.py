@@ -10,8 +10,7 @@ from functools import partial
 import pytest
 import torch
 
-from btard.node.protocol.api.events import BulkArrived, Input, Output
-from btard.node.protocol.api.notices import Banned, Committed, Expelled, Finished, Halted, Voided
+from btard.node.protocol.api import Banned, BulkArrived, Committed, Expelled, Finished, Halted, Input, Output, Voided
 from btard.node.protocol.peer import Peer
 from tests.adversary import swift
 from tests.adversary.cluster import Size

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from btard.node.protocol.api.notices import Accused, Banned
+from btard.node.protocol.api import Accused, Banned
 from tests.adversary import swift
 from tests.adversary.cluster import Size
 from tests.adversary.known import KNOWN, Known

@@ -14,12 +14,13 @@ from dataclasses import dataclass
 
 from msgspec.structs import replace
 
-from btard.node.protocol.api.events import (
+from btard.node.protocol.api import (
     BulkArrived,
     BulkRequested,
     CancelTimer,
     ComputeGradient,
     DeadlinePassed,
+    Disputed,
     Dropped,
     Endorse,
     Forward,
@@ -27,8 +28,10 @@ from btard.node.protocol.api.events import (
     Input,
     MessageArrived,
     Output,
+    PhaseEntered,
     RequestBulk,
     RequestTranscript,
+    Resolved,
     Say,
     SendBulk,
     SendSnapshot,
@@ -38,7 +41,6 @@ from btard.node.protocol.api.events import (
     TranscriptRequested,
     ViewArrived,
 )
-from btard.node.protocol.api.notices import Disputed, PhaseEntered, Resolved
 from btard.node.protocol.peer import Peer
 from btard.node.protocol.wire.encoding import encode
 from btard.node.protocol.wire.messages import Body, Outcome, Phase, Signed

@@ -16,8 +16,7 @@ from types import FrameType
 
 from btard.node.config import Plugin, RunConfig
 from btard.node.netem.links import LinkModel
-from btard.node.protocol.api.events import Input, Output
-from btard.node.protocol.api.notices import Committed
+from btard.node.protocol.api import Committed, Input, Output
 from btard.node.training.environment import pin
 from tests.simulation.stage import set_up
 

@@ -15,13 +15,15 @@ import torch
 
 from btard.node.crypto.signing import Signer
 from btard.node.errors import WireError
-from btard.node.protocol.api.events import (
+from btard.node.protocol.api import (
+    Banned,
     BulkArrived,
     BulkRequested,
     ComputeGradient,
     DeadlinePassed,
     Endorse,
     GradientReady,
+    Halted,
     Input,
     MessageArrived,
     Output,
@@ -31,7 +33,6 @@ from btard.node.protocol.api.events import (
     Start,
     ViewArrived,
 )
-from btard.node.protocol.api.notices import Banned, Halted
 from btard.node.protocol.wire.encoding import decode_body, encode_body, endorsement_bytes, signing_bytes
 from btard.node.protocol.wire.messages import Body, Endorsed, Outcome, Phase, Signed, Slot, Suspect, View
 from btard.node.transport.envelope import unseal

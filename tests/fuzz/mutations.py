@@ -5,7 +5,7 @@ from __future__ import annotations
 from copy import deepcopy
 from typing import Any
 
-from btard.node.protocol.api.events import BulkKey, BulkKind
+from btard.node.protocol.api import BulkKey, BulkKind
 
 
 class Source:

@@ -21,12 +21,16 @@ from btard.node.config import NodeConfig, Plugin, RunConfig
 from btard.node.crypto.signing import Signer
 from btard.node.errors import WireError
 from btard.node.netem.conditions import Conditions, Event, Window
-from btard.node.protocol.api.events import (
+from btard.node.protocol.api import (
+    Banned,
     BulkArrived,
     BulkKey,
     BulkKind,
     BulkRequested,
+    Committed,
     ComputeGradient,
+    Expelled,
+    Halted,
     Input,
     MessageArrived,
     Output,
@@ -36,7 +40,6 @@ from btard.node.protocol.api.events import (
     TranscriptRequested,
     ViewArrived,
 )
-from btard.node.protocol.api.notices import Banned, Committed, Expelled, Halted
 from btard.node.protocol.state.state import Resumption
 from btard.node.protocol.state_sync.messages import Snapshot, decode_snapshot
 from btard.node.protocol.wire.encoding import decode_body, encode, signing_bytes

@@ -11,7 +11,7 @@ from btard.node.build import Node, build_node, fingerprint_of
 from btard.node.config import NodeConfig, Plugin, Role, RunConfig, Schedule
 from btard.node.crypto.keys import generate
 from btard.node.drivers.simulator import Simulation, cluster
-from btard.node.protocol.api.events import BulkArrived, Input, MessageArrived, Output
+from btard.node.protocol.api import BulkArrived, Input, MessageArrived, Output
 from btard.node.protocol.wire.encoding import decode_body
 from btard.node.protocol.wire.messages import Outcome, Signed, View
 from btard.node.training.registry import build_task

@@ -7,7 +7,7 @@ from contextlib import suppress
 import pytest
 
 from btard.node.errors import WireError
-from btard.node.protocol.api.events import (
+from btard.node.protocol.api import (
     BulkRequested,
     MessageArrived,
     SnapshotArrived,

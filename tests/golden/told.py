@@ -12,8 +12,7 @@ from pathlib import Path
 import msgspec
 from blake3 import blake3
 
-from btard.node.protocol.api.events import Output
-from btard.node.protocol.api.notices import (
+from btard.node.protocol.api import (
     Accused,
     Banned,
     Committed,
@@ -21,6 +20,7 @@ from btard.node.protocol.api.notices import (
     Expelled,
     Finished,
     Halted,
+    Output,
     PhaseEntered,
     Probed,
     Resolved,

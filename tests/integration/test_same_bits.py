@@ -15,7 +15,7 @@ from btard.launcher.run.run_directory import read_record
 from btard.node.build import task_of
 from btard.node.drivers.simulator import cluster
 from btard.node.genesis.genesis import read_genesis
-from btard.node.protocol.api.notices import Banned, Committed, Finished, Voided
+from btard.node.protocol.api import Banned, Committed, Finished, Voided
 from btard.node.protocol.state.state import parameters_digest
 from btard.node.storage.journal import read
 from btard.node.verify.audit import check_run

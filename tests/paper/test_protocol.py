@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from btard.node.config import Plugin, Role, RunConfig, Schedule
-from btard.node.protocol.api.events import Output, Say, SendBulk
-from btard.node.protocol.api.notices import Banned, Committed, PhaseEntered, Voided
+from btard.node.protocol.api import Banned, Committed, Output, PhaseEntered, Say, SendBulk, Voided
 from btard.node.protocol.attempt.mprng import share
 from btard.node.protocol.wire.messages import Close, Commit, Phase, Reveal, Void
 from tests.protocol_attempts import complete, said

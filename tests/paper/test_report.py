@@ -9,7 +9,7 @@ import torch
 
 from btard.node.aggregation import centered_clip
 from btard.node.config import Plugin, Role, RunConfig, Schedule
-from btard.node.protocol.api.notices import Banned, Committed
+from btard.node.protocol.api import Banned, Committed
 from btard.node.protocol.attempt.mprng import projection
 from btard.node.protocol.attempt.verification import checksum
 from btard.node.protocol.roster import Roster

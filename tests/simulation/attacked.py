@@ -12,15 +12,16 @@ from btard.node.config import Plugin, Role, RunConfig, Schedule
 from btard.node.crypto.keys import generate
 from btard.node.drivers.simulator import Observed, cluster
 from btard.node.netem.links import LinkModel
-from btard.node.protocol.api.events import Dropped, Output
-from btard.node.protocol.api.notices import (
+from btard.node.protocol.api import (
     Accused,
     Banned,
     Committed,
     Disputed,
+    Dropped,
     Expelled,
     Finished,
     Halted,
+    Output,
     PhaseEntered,
     Probed,
     Returned,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from btard.node.config import Plugin, Role, RunConfig, Schedule
-from btard.node.protocol.api.notices import Banned, Committed, Voided
+from btard.node.protocol.api import Banned, Committed, Voided
 from btard.node.protocol.evidence.verifier import Verifier
 from btard.node.protocol.state.state import Ban
 from tests.simulation.stage import Stage, play, set_up

@@ -10,8 +10,17 @@ from typing import cast
 from btard.node.build import Compute, Node
 from btard.node.drivers.simulator import Observed, Simulation
 from btard.node.netem.network import Network
-from btard.node.protocol.api.events import ComputeGradient, DeadlinePassed, Input, Say
-from btard.node.protocol.api.notices import Banned, Committed, Returned, Undone, Voided
+from btard.node.protocol.api import (
+    Banned,
+    Committed,
+    ComputeGradient,
+    DeadlinePassed,
+    Input,
+    Returned,
+    Say,
+    Undone,
+    Voided,
+)
 from btard.node.protocol.wire.messages import Body
 
 OUTSIDE = -1

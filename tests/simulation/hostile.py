@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 import torch
 
 from btard.node.build import Compute, Machine, Node
-from btard.node.protocol.api.events import ComputeGradient, GradientReady, Input, Output
+from btard.node.protocol.api import ComputeGradient, GradientReady, Input, Output
 from btard.node.protocol.wire.digest import digest, number
 from tests.simulation.stage import Stage
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import msgspec
 
 from btard.node.drivers.simulator import Observed
-from btard.node.protocol.api.notices import Banned, Committed, Disputed, Resolved, Suspected, Undone, Voided
+from btard.node.protocol.api import Banned, Committed, Disputed, Resolved, Suspected, Undone, Voided
 from tests.simulation.checkers.liveness import awaits_another, dispute_bound_s
 from tests.simulation.hooked import Hooked
 from tests.simulation.stage import Stage

@@ -22,7 +22,7 @@ from btard.node.drivers.simulator import SimulationControl as Outside
 from btard.node.errors import BackendError, CheckpointError
 from btard.node.genesis.genesis import genesis_digest, genesis_roster
 from btard.node.netem.conditions import Conditions
-from btard.node.protocol.api.events import (
+from btard.node.protocol.api import (
     BulkArrived,
     BulkKey,
     BulkKind,

@@ -14,7 +14,7 @@ from random import Random
 
 from msgspec.structs import replace as changed
 
-from btard.node.protocol.api.events import MessageArrived, Output, Say, ViewArrived
+from btard.node.protocol.api import MessageArrived, Output, Say, ViewArrived
 from btard.node.protocol.attempt.attempt import Attempt
 from btard.node.protocol.wire.messages import Body, Endorsed, Outcome, Phase, Signed, View
 from tests.adversary import craft

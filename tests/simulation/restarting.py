@@ -15,8 +15,7 @@ from btard.node.genesis.genesis import genesis_digest, genesis_roster
 from btard.node.netem.conditions import Conditions
 from btard.node.netem.links import LinkModel
 from btard.node.netem.network import Network
-from btard.node.protocol.api.events import Input
-from btard.node.protocol.api.notices import Committed
+from btard.node.protocol.api import Committed, Input
 from btard.node.storage.checkpointer import Checkpointer
 from btard.node.storage.disk import Disk
 from tests.simulation.checkers import PROMISES

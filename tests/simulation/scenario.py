@@ -10,7 +10,7 @@ from random import Random
 
 from btard.node.config import Plugin, Role, RunConfig, Schedule
 from btard.node.netem.links import LinkModel
-from btard.node.protocol.api.notices import PhaseEntered
+from btard.node.protocol.api import PhaseEntered
 from btard.node.training.environment import pin
 from tests.simulation.checkers import PROMISES
 from tests.simulation.stage import Stage, play, set_up

@@ -10,7 +10,7 @@ from pathlib import Path
 from btard.node.config import Plugin, Role, RunConfig, Schedule
 from btard.node.drivers.simulator import cluster
 from btard.node.netem.links import LinkModel
-from btard.node.protocol.api.notices import Banned, Committed
+from btard.node.protocol.api import Banned, Committed
 from btard.node.training.registry import build_task
 from btard.node.training.task import TaskContext
 

@@ -18,8 +18,7 @@ from pathlib import Path
 
 import msgspec
 
-from btard.node.protocol.api.events import Dropped
-from btard.node.protocol.api.notices import PhaseEntered
+from btard.node.protocol.api import Dropped, PhaseEntered
 from btard.node.training.environment import pin
 from tests.adversary.swift import swift
 from tests.simulation.checkers import PROMISES

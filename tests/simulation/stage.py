@@ -15,7 +15,7 @@ from btard.node.crypto.keys import generate
 from btard.node.drivers.simulator import Observed, Simulation, cluster
 from btard.node.genesis.genesis import genesis_roster
 from btard.node.netem.links import LinkModel
-from btard.node.protocol.api.notices import PhaseEntered
+from btard.node.protocol.api import PhaseEntered
 from btard.node.protocol.attempt.round import Round
 from btard.node.protocol.evidence.verifier import Ground
 from btard.node.training.registry import build_task

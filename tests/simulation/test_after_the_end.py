@@ -9,7 +9,7 @@ import pytest
 
 from btard.node.drivers.simulator import Observed
 from btard.node.netem.conditions import Conditions, Event, Window
-from btard.node.protocol.api.notices import Finished, Halted
+from btard.node.protocol.api import Finished, Halted
 from tests.simulation.restarting import RUN, Cluster, digests
 
 SHORT = msgspec.structs.replace(RUN, steps=4)

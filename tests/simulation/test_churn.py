@@ -8,7 +8,7 @@ import pytest
 
 from btard.node.config import Plugin, Role, Schedule
 from btard.node.netem.conditions import Churn, Conditions, Event, Window
-from btard.node.protocol.api.notices import Banned, Finished, Suspected
+from btard.node.protocol.api import Banned, Finished, Suspected
 from tests.simulation.restarting import RUN, Cluster, digests
 
 ATTACK = Role((Plugin("sign_flip"),), Schedule(start=2), (4, 5), attack_seed=3)

@@ -8,8 +8,7 @@ import msgspec
 import pytest
 
 from btard.node.config import Plugin, Role, RunConfig, Schedule
-from btard.node.protocol.api.events import Output, Say
-from btard.node.protocol.api.notices import Banned, Finished
+from btard.node.protocol.api import Banned, Finished, Output, Say
 from btard.node.protocol.wire.messages import Hello
 from tests.simulation.hostile import interpose
 from tests.simulation.stage import play, set_up

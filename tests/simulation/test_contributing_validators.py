@@ -7,7 +7,7 @@ import pytest
 from btard.node.config import Plugin, Role, RunConfig, Schedule
 from btard.node.crypto.keys import generate
 from btard.node.genesis.genesis import genesis_digest
-from btard.node.protocol.api.notices import Banned, Committed, Finished
+from btard.node.protocol.api import Banned, Committed, Finished
 from tests.simulation.attacked import configuration
 from tests.simulation.checkers import PROMISES
 from tests.simulation.hostile import let_drift

@@ -13,7 +13,7 @@ import pytest
 from btard.node.config import Plugin, Role, Schedule
 from btard.node.drivers.simulator import Observed
 from btard.node.netem.conditions import Conditions, Event, Window
-from btard.node.protocol.api.notices import Banned, Committed, Finished, Voided
+from btard.node.protocol.api import Banned, Committed, Finished, Voided
 from tests.simulation.restarting import Cluster, digests
 
 ATTACKERS, HONEST = (4, 5), (0, 1, 2, 3)

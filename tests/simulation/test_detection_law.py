@@ -14,7 +14,7 @@ import pytest
 from btard.launcher.detection import Detection, Setting, detection_distribution
 from btard.launcher.detection.careers import career
 from btard.node.config import Plugin, Role, RunConfig, Schedule
-from btard.node.protocol.api.notices import Banned, Halted
+from btard.node.protocol.api import Banned, Halted
 from tests.simulation.stage import set_up
 from tests.unit.launcher.detection.test_law import LEVEL, chi_square_p
 

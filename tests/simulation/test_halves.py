@@ -11,8 +11,7 @@ from btard.node.build import Node
 from btard.node.drivers.simulator import Observed
 from btard.node.genesis.genesis import genesis_roster
 from btard.node.netem.conditions import Change, Conditions, Event, Window
-from btard.node.protocol.api.events import Input
-from btard.node.protocol.api.notices import Banned, Committed, Finished, Halted, PhaseEntered
+from btard.node.protocol.api import Banned, Committed, Finished, Halted, Input, PhaseEntered
 from btard.node.storage.recovery import without_dispute
 from tests.simulation.restarting import Cluster, digests
 

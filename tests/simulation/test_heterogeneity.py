@@ -12,7 +12,7 @@ from torch.utils.data import TensorDataset
 
 from btard.node.build import task_of
 from btard.node.config import Plugin, Role, RunConfig, Schedule
-from btard.node.protocol.api.notices import Banned, Finished
+from btard.node.protocol.api import Banned, Finished
 from btard.node.training.module_task import ModuleTask
 from tests.simulation.checkers import PROMISES
 from tests.simulation.stage import Stage, play, set_up

@@ -15,8 +15,21 @@ from btard.node.config import Plugin, Role, RunConfig, Schedule
 from btard.node.crypto.keys import generate
 from btard.node.crypto.signing import Signer
 from btard.node.errors import WireError
-from btard.node.protocol.api.events import BulkArrived, BulkKey, BulkKind, Dropped, MessageArrived, Output, Say
-from btard.node.protocol.api.notices import Banned, Disputed, Expelled, Finished, Halted, PhaseEntered
+from btard.node.protocol.api import (
+    Banned,
+    BulkArrived,
+    BulkKey,
+    BulkKind,
+    Disputed,
+    Dropped,
+    Expelled,
+    Finished,
+    Halted,
+    MessageArrived,
+    Output,
+    PhaseEntered,
+    Say,
+)
 from btard.node.protocol.wire.encoding import decode_body, encode_body, signing_bytes
 from btard.node.protocol.wire.messages import (
     Accusation,

@@ -13,8 +13,7 @@ import pytest
 from btard.node.config import Plugin, Role, RunConfig, Schedule
 from btard.node.crypto.keys import generate
 from btard.node.crypto.signing import Signer, verify
-from btard.node.protocol.api.events import Dropped, Output, Say, ViewArrived
-from btard.node.protocol.api.notices import Banned, Committed, Finished
+from btard.node.protocol.api import Banned, Committed, Dropped, Finished, Output, Say, ViewArrived
 from btard.node.protocol.disputes.resolution import ViewMerge
 from btard.node.protocol.wire.encoding import decode_body, encode_body, signing_bytes
 from btard.node.protocol.wire.messages import Body, Commit, Endorsed, Phase, Publish, Signed, Suspect, View

@@ -12,8 +12,7 @@ from btard.node.build import Machine, Node
 from btard.node.crypto.signing import Signer
 from btard.node.drivers.simulator import Observed
 from btard.node.netem.conditions import Conditions
-from btard.node.protocol.api.events import Input, Output, SendSnapshot
-from btard.node.protocol.api.notices import Finished, Returned
+from btard.node.protocol.api import Finished, Input, Output, Returned, SendSnapshot
 from btard.node.protocol.state_sync.messages import Snapshot
 from tests.simulation.lies import LIES, Lie
 from tests.simulation.restarting import Cluster, digests

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from btard.node.config import Plugin, Role, RunConfig, Schedule
 from btard.node.protocol.adjudication.verdict import far_from
-from btard.node.protocol.api.events import Output, Say
-from btard.node.protocol.api.notices import Banned, Halted, PhaseEntered
+from btard.node.protocol.api import Banned, Halted, Output, PhaseEntered, Say
 from btard.node.protocol.wire.messages import Checksums, Commit, Report
 from btard.node.training.tasks.quadratic import Quadratic
 from tests.simulation.checkers import PROMISES, EvidenceHolds

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from btard.node.protocol.api.notices import Finished
+from btard.node.protocol.api import Finished
 from tests.adversary.reverted import REVERTED, without
 from tests.simulation import soak
 from tests.simulation.composer import compose

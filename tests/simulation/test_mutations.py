@@ -13,8 +13,7 @@ from btard.node.build import Machine
 from btard.node.config import Plugin, Role, RunConfig, Schedule
 from btard.node.drivers.simulator import Observed
 from btard.node.protocol.adjudication import accusations
-from btard.node.protocol.api.events import Input, MessageArrived, Output, Say
-from btard.node.protocol.api.notices import Banned, Finished
+from btard.node.protocol.api import Banned, Finished, Input, MessageArrived, Output, Say
 from btard.node.protocol.attempt import attempt
 from btard.node.protocol.attempt.validators import Draw
 from btard.node.protocol.state import transition

@@ -9,7 +9,7 @@ import pytest
 
 from btard.node.config import Plugin, RunConfig
 from btard.node.netem.conditions import Conditions, Event, Window
-from btard.node.protocol.api.notices import Committed, Finished, Returned, Undone
+from btard.node.protocol.api import Committed, Finished, Returned, Undone
 from btard.node.protocol.state.state import State
 from tests.simulation import restarting
 from tests.simulation.checkers import PROMISES

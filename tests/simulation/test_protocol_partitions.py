@@ -12,7 +12,7 @@ import pytest
 
 from btard.node.drivers.simulator import Simulation, cluster
 from btard.node.netem.links import Link, LinkModel
-from btard.node.protocol.api.notices import Banned, Committed, Disputed, Expelled, Finished, Halted
+from btard.node.protocol.api import Banned, Committed, Disputed, Expelled, Finished, Halted
 from btard.node.training.registry import build_task
 from btard.node.training.task import TaskContext
 from tests.simulation.attacked import LINKS, configuration, play

@@ -11,7 +11,7 @@ import pytest
 from btard.node.config import Plugin, Role, RunConfig, Schedule
 from btard.node.drivers.simulator import Observed
 from btard.node.netem.conditions import Change, Conditions, Event, Window
-from btard.node.protocol.api.notices import (
+from btard.node.protocol.api import (
     Banned,
     Committed,
     Disputed,

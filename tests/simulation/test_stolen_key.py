@@ -9,8 +9,7 @@ from btard.node.config import Plugin, RunConfig
 from btard.node.crypto.keys import generate
 from btard.node.crypto.signing import Signer
 from btard.node.netem.links import LinkModel
-from btard.node.protocol.api.events import MessageArrived
-from btard.node.protocol.api.notices import Banned, Expelled, Finished
+from btard.node.protocol.api import Banned, Expelled, Finished, MessageArrived
 from btard.node.protocol.evidence.verifier import Verifier
 from btard.node.protocol.wire.encoding import encode_body, signing_bytes
 from btard.node.protocol.wire.messages import Body, Close, Commit, Signed

@@ -6,7 +6,7 @@ import pytest
 
 from btard.node.config import Plugin, Role, RunConfig, Schedule
 from btard.node.netem.links import LinkModel
-from btard.node.protocol.api.notices import Banned, Halted, Voided
+from btard.node.protocol.api import Banned, Halted, Voided
 from tests.simulation.checkers import PROMISES
 from tests.simulation.stage import play, set_up
 

@@ -13,7 +13,7 @@ from btard.node.config import Plugin, Role, Schedule
 from btard.node.drivers.simulator import Observed
 from btard.node.netem.conditions import Conditions, Event, Window
 from btard.node.plugins import extensions
-from btard.node.protocol.api.notices import Banned, Committed, Disputed, Finished, PhaseEntered, Voided
+from btard.node.protocol.api import Banned, Committed, Disputed, Finished, PhaseEntered, Voided
 from tests.simulation.attacked import START, configuration
 from tests.simulation.restarting import KEPT, Cluster, digests
 from tests.simulation.stage import play, set_up

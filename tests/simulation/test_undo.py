@@ -9,8 +9,7 @@ import pytest
 from btard.node.config import Plugin, Role, RunConfig, Schedule
 from btard.node.drivers.simulator import Observed
 from btard.node.netem.links import LinkModel
-from btard.node.protocol.api.events import Output
-from btard.node.protocol.api.notices import Banned, Committed, Finished, Undone
+from btard.node.protocol.api import Banned, Committed, Finished, Output, Undone
 from btard.node.protocol.attempt.attempt import Attempt
 from btard.node.protocol.state import transition
 from btard.node.protocol.state.rollback import moved_on

@@ -8,7 +8,7 @@ import msgspec
 
 from btard.node.drivers.simulator import Observed
 from btard.node.netem.conditions import Conditions, Event, Window
-from btard.node.protocol.api.notices import Finished, PhaseEntered, Undone
+from btard.node.protocol.api import Finished, PhaseEntered, Undone
 from tests.simulation.restarting import RUN, Cluster, digests
 from tests.simulation.test_churn import ATTACK
 

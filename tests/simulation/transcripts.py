@@ -11,16 +11,20 @@ from pathlib import Path
 
 from btard.node.config import Plugin, Role, RunConfig, Schedule
 from btard.node.netem.links import LinkModel
-from btard.node.protocol.api.events import Dropped, Endorse, Forward, Output, Say
-from btard.node.protocol.api.notices import (
+from btard.node.protocol.api import (
     Banned,
     Committed,
     Disputed,
+    Dropped,
+    Endorse,
     Expelled,
     Finished,
+    Forward,
     Halted,
+    Output,
     PhaseEntered,
     Resolved,
+    Say,
     Suspected,
     Voided,
 )

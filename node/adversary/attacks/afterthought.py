@@ -11,8 +11,7 @@ from btard.node.adversary.attacks.equivocate import other_version
 from btard.node.adversary.behaviour import Behaviour
 from btard.node.adversary.registry import attack
 from btard.node.adversary.targets import chosen
-from btard.node.protocol.api.events import Say, SetTimer
-from btard.node.protocol.api.notices import PhaseEntered, Resolved
+from btard.node.protocol.api import PhaseEntered, Resolved, Say, SetTimer
 from btard.node.protocol.attempt import timers
 from btard.node.protocol.wire.digest import digest
 from btard.node.protocol.wire.encoding import encode_body
@@ -21,7 +20,7 @@ from btard.node.protocol.wire.size_limits import body_bytes
 
 if TYPE_CHECKING:
     from btard.node.adversary.view import View
-    from btard.node.protocol.api.events import Output
+    from btard.node.protocol.api import Output
     from btard.node.protocol.wire.messages import Body
 
 _MARGIN_BYTES = 16

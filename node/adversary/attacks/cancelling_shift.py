@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from btard.node.adversary.behaviour import Behaviour
 from btard.node.adversary.registry import attack
 from btard.node.adversary.view import direction
-from btard.node.protocol.api.events import Say
+from btard.node.protocol.api import Say
 from btard.node.protocol.attempt.verification import V0_FACTOR, exact_sum
 from btard.node.protocol.wire.messages import Checksums, Report
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from btard.node.adversary.view import View
-    from btard.node.protocol.api.events import Output
+    from btard.node.protocol.api import Output
     from btard.node.protocol.attempt.attempt import Attempt
 
 

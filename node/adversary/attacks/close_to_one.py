@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 from btard.node.adversary.registry import attack
 from btard.node.adversary.targets import TARGETS, chosen, told_apart
-from btard.node.protocol.api.events import Forward, Say
+from btard.node.protocol.api import Forward, Say
 from btard.node.protocol.wire.messages import Close
 
 if TYPE_CHECKING:
     from btard.node.adversary.view import View
-    from btard.node.protocol.api.events import Output
+    from btard.node.protocol.api import Output
 
 
 @attack(

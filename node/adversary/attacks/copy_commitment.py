@@ -10,12 +10,12 @@ from msgspec.structs import replace
 from btard.node.adversary.behaviour import Behaviour
 from btard.node.adversary.registry import attack
 from btard.node.adversary.targets import shuffled
-from btard.node.protocol.api.events import Say
+from btard.node.protocol.api import Say
 from btard.node.protocol.wire.messages import Commit, Reveal
 
 if TYPE_CHECKING:
     from btard.node.adversary.view import View
-    from btard.node.protocol.api.events import Input, Output
+    from btard.node.protocol.api import Input, Output
     from btard.node.protocol.wire.messages import Body
 
 

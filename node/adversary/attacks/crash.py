@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING
 from btard.node.adversary.behaviour import Behaviour
 from btard.node.adversary.registry import attack
 from btard.node.adversary.targets import TARGETS, chosen
-from btard.node.protocol.api.events import Endorse, Forward, RequestBulk, Say, SendBulk
-from btard.node.protocol.api.notices import PhaseEntered
+from btard.node.protocol.api import Endorse, Forward, PhaseEntered, RequestBulk, Say, SendBulk
 
 if TYPE_CHECKING:
     from btard.node.adversary.view import View
-    from btard.node.protocol.api.events import Output
+    from btard.node.protocol.api import Output
 
 _HEARD = (Say, Forward, Endorse, SendBulk, RequestBulk)
 

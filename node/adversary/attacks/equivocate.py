@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from btard.node.adversary.registry import attack
 from btard.node.adversary.targets import TARGETS, chosen, told_apart
-from btard.node.protocol.api.events import Say
+from btard.node.protocol.api import Say
 from btard.node.protocol.wire.digest import digest
 from btard.node.protocol.wire.messages import (
     Accusation,
@@ -32,7 +32,7 @@ from btard.node.protocol.wire.messages import (
 
 if TYPE_CHECKING:
     from btard.node.adversary.view import View as Knowledge
-    from btard.node.protocol.api.events import Output
+    from btard.node.protocol.api import Output
     from btard.node.protocol.wire.messages import Body
 
 PHASES = ("HELLO", "COMMIT", "AGG", "HELD", "AGG2", "REVEAL", "CHECKSUMS", "REPORT", "HAVE", "JUDGE", "CLOSE",

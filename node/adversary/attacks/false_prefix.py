@@ -9,13 +9,13 @@ from msgspec.structs import replace
 
 from btard.node.adversary.registry import attack
 from btard.node.adversary.targets import TARGETS, chosen, told_apart
-from btard.node.protocol.api.events import Say
+from btard.node.protocol.api import Say
 from btard.node.protocol.wire.digest import digest
 from btard.node.protocol.wire.messages import Phase
 
 if TYPE_CHECKING:
     from btard.node.adversary.view import View
-    from btard.node.protocol.api.events import Output
+    from btard.node.protocol.api import Output
 
 
 @attack(

@@ -10,8 +10,7 @@ from msgspec import structs
 
 from btard.node.adversary.behaviour import Behaviour
 from btard.node.adversary.registry import attack
-from btard.node.protocol.api.events import BulkKind, Say, SendBulk, SetTimer
-from btard.node.protocol.api.notices import PhaseEntered
+from btard.node.protocol.api import BulkKind, PhaseEntered, Say, SendBulk, SetTimer
 from btard.node.protocol.attempt import timers
 from btard.node.protocol.attempt.deadlines import Deadline, budget
 from btard.node.protocol.attempt.phases import PHASES
@@ -19,7 +18,7 @@ from btard.node.protocol.wire.messages import Phase, Report
 
 if TYPE_CHECKING:
     from btard.node.adversary.view import View
-    from btard.node.protocol.api.events import Output
+    from btard.node.protocol.api import Output
 
 _STEP = range(Phase.COMMIT.value, Phase.CLOSE.value + 1)
 _OWED = (BulkKind.PART, BulkKind.AGGREGATE)

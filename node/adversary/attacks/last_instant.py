@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING
 from btard.node.adversary.behaviour import Behaviour
 from btard.node.adversary.registry import attack
 from btard.node.adversary.targets import TARGETS, chosen, told_apart
-from btard.node.protocol.api.events import Forward, Say, SetTimer
-from btard.node.protocol.api.notices import PhaseEntered
+from btard.node.protocol.api import Forward, PhaseEntered, Say, SetTimer
 from btard.node.protocol.attempt import timers
 from btard.node.protocol.disputes.dolev_strong import round_timer
 from btard.node.protocol.wire.messages import Phase
 
 if TYPE_CHECKING:
     from btard.node.adversary.view import View
-    from btard.node.protocol.api.events import Output
+    from btard.node.protocol.api import Output
 
 _PHASES = tuple(phase.name for phase in Phase if phase not in (Phase.HELLO, Phase.SUSPECT, Phase.JOIN))
 

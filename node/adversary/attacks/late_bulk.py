@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING
 from btard.node.adversary.behaviour import Behaviour
 from btard.node.adversary.registry import attack
 from btard.node.adversary.targets import TARGETS, chosen
-from btard.node.protocol.api.events import BulkKind, SendBulk, SetTimer
-from btard.node.protocol.api.notices import PhaseEntered
+from btard.node.protocol.api import BulkKind, PhaseEntered, SendBulk, SetTimer
 from btard.node.protocol.attempt import timers
 
 if TYPE_CHECKING:
     from btard.node.adversary.view import View
-    from btard.node.protocol.api.events import Output
+    from btard.node.protocol.api import Output
 
 _KINDS = {"part": BulkKind.PART, "aggregate": BulkKind.AGGREGATE, "publication": BulkKind.PUBLICATION}
 

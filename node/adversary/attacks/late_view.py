@@ -9,15 +9,14 @@ from btard.node.adversary.behaviour import Behaviour
 from btard.node.adversary.registry import attack
 from btard.node.adversary.targets import TARGETS, chosen, told_apart
 from btard.node.errors import WireError
-from btard.node.protocol.api.events import Endorse, Say, SetTimer
-from btard.node.protocol.api.notices import Disputed
+from btard.node.protocol.api import Disputed, Endorse, Say, SetTimer
 from btard.node.protocol.disputes.dolev_strong import round_timer
 from btard.node.protocol.wire.encoding import decode_body
 from btard.node.protocol.wire.messages import View
 
 if TYPE_CHECKING:
     from btard.node.adversary.view import View as Knowledge
-    from btard.node.protocol.api.events import Output
+    from btard.node.protocol.api import Output
 
 
 @attack(

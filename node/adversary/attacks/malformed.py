@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from btard.node.adversary.registry import attack
 from btard.node.adversary.targets import chosen, shuffled, told_apart
-from btard.node.protocol.api.events import Forward, Say
+from btard.node.protocol.api import Forward, Say
 from btard.node.protocol.wire.digest import digest, expand
 from btard.node.protocol.wire.encoding import MAX_MESSAGE_BYTES, encode_body
 from btard.node.protocol.wire.messages import (
@@ -31,7 +31,7 @@ from btard.node.protocol.wire.size_limits import view_bytes
 
 if TYPE_CHECKING:
     from btard.node.adversary.view import View
-    from btard.node.protocol.api.events import Output
+    from btard.node.protocol.api import Output
 
 _HOW = ("shape", "type", "encoding", "oversized", "signature", "garbage", "foreign")
 _SIGNATURE_BYTES = 64

@@ -9,15 +9,14 @@ from msgspec.structs import replace
 
 from btard.node.adversary.behaviour import Behaviour
 from btard.node.adversary.registry import attack
-from btard.node.protocol.api.events import Endorse, Forward, RequestBulk, RequestTranscript, Say, SendBulk
-from btard.node.protocol.api.notices import PhaseEntered
+from btard.node.protocol.api import Endorse, Forward, PhaseEntered, RequestBulk, RequestTranscript, Say, SendBulk
 from btard.node.protocol.wire.messages import Join, Phase
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from btard.node.adversary.view import View
-    from btard.node.protocol.api.events import Input, Output
+    from btard.node.protocol.api import Input, Output
 
 _HEARD = (Say, Forward, Endorse, SendBulk, RequestBulk)
 _AT_ONCE = 4

@@ -11,13 +11,12 @@ from msgspec.structs import replace
 from btard.node.adversary.behaviour import Behaviour
 from btard.node.adversary.registry import attack
 from btard.node.adversary.targets import chosen, shuffled
-from btard.node.protocol.api.events import Forward, MessageArrived, Say, SendBulk
-from btard.node.protocol.api.notices import PhaseEntered
+from btard.node.protocol.api import Forward, MessageArrived, PhaseEntered, Say, SendBulk
 from btard.node.protocol.wire.digest import digest
 
 if TYPE_CHECKING:
     from btard.node.adversary.view import View
-    from btard.node.protocol.api.events import Input, Output
+    from btard.node.protocol.api import Input, Output
     from btard.node.protocol.wire.messages import Body, Signed, Slot
 
 _REMEMBERED = 128

@@ -9,12 +9,12 @@ from msgspec.structs import replace
 
 from btard.node.adversary.registry import attack
 from btard.node.adversary.targets import chosen, told_apart
-from btard.node.protocol.api.events import Forward, Say
+from btard.node.protocol.api import Forward, Say
 from btard.node.protocol.wire.messages import Report
 
 if TYPE_CHECKING:
     from btard.node.adversary.view import View
-    from btard.node.protocol.api.events import Output
+    from btard.node.protocol.api import Output
 
 
 @attack(

@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING
 
 from btard.node.adversary.registry import attack
 from btard.node.adversary.targets import chosen, shuffled
-from btard.node.protocol.api.events import Say
-from btard.node.protocol.api.notices import PhaseEntered
+from btard.node.protocol.api import PhaseEntered, Say
 from btard.node.protocol.wire.messages import Outcome, Phase, Removal, Suspect, View
 
 if TYPE_CHECKING:
     from btard.node.adversary.view import View as Knowledge
-    from btard.node.protocol.api.events import Output
+    from btard.node.protocol.api import Output
     from btard.node.protocol.attempt.attempt import Attempt
 
 _WITHIN = tuple(phase.name for phase in Phase if Phase.COMMIT.value <= phase.value <= Phase.CLOSE.value)

@@ -12,15 +12,14 @@ from btard.node.adversary.behaviour import Behaviour
 from btard.node.adversary.registry import attack
 from btard.node.adversary.targets import TARGETS, chosen, told_apart
 from btard.node.errors import WireError
-from btard.node.protocol.api.events import Endorse, Forward, MessageArrived, Say, SetTimer, ViewArrived
-from btard.node.protocol.api.notices import PhaseEntered
+from btard.node.protocol.api import Endorse, Forward, MessageArrived, PhaseEntered, Say, SetTimer, ViewArrived
 from btard.node.protocol.attempt import timers
 from btard.node.protocol.wire.encoding import decode_body
 from btard.node.protocol.wire.messages import Close, Commit, Outcome, Phase, Removal, Suspect, View
 
 if TYPE_CHECKING:
     from btard.node.adversary.view import View as Knowledge
-    from btard.node.protocol.api.events import Input, Output
+    from btard.node.protocol.api import Input, Output
 
 
 @attack(

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 from btard.node.adversary.behaviour import Behaviour
 from btard.node.adversary.registry import attack
 from btard.node.adversary.targets import chosen, told_apart
-from btard.node.protocol.api.events import Forward, Say
+from btard.node.protocol.api import Forward, Say
 from btard.node.protocol.attempt.mprng import combine
 from btard.node.protocol.attempt.validators import allowed_pairs, draw
 from btard.node.protocol.wire.messages import Phase, Reveal
 
 if TYPE_CHECKING:
     from btard.node.adversary.view import View
-    from btard.node.protocol.api.events import Input, Output
+    from btard.node.protocol.api import Input, Output
 
 
 @attack(

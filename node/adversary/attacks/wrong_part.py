@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from btard.node.adversary.registry import attack
 from btard.node.adversary.targets import TARGETS, chosen
-from btard.node.protocol.api.events import BulkKind, SendBulk
+from btard.node.protocol.api import BulkKind, SendBulk
 
 if TYPE_CHECKING:
     from btard.node.adversary.view import View
-    from btard.node.protocol.api.events import Output
+    from btard.node.protocol.api import Output
 
 
 @attack(

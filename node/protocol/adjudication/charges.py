@@ -8,7 +8,7 @@ import msgspec
 
 from btard.node.errors import WireError
 from btard.node.protocol.adjudication.omission import Silent
-from btard.node.protocol.api.notices import Accused
+from btard.node.protocol.api import Accused
 from btard.node.protocol.attempt.attempt import Attempt
 from btard.node.protocol.attempt.transcript import Transcript
 from btard.node.protocol.settings import Verify

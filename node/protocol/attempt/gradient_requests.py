@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from btard.node.protocol.api.events import ComputeGradient, GradientReady, Purpose
+from btard.node.protocol.api import ComputeGradient, GradientReady, Purpose
 from btard.node.protocol.attempt.attempt import Attempt
 from btard.node.protocol.state.rollback import Rechecks
 

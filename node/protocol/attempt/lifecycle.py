@@ -9,8 +9,21 @@ from dataclasses import replace
 
 from btard.node.protocol.adjudication.charges import encode_equivocations
 from btard.node.protocol.adjudication.verdict import Guilt, Judgement
-from btard.node.protocol.api.events import CancelTimer, Dropped, Forward, RequestTranscript, Say, SetTimer
-from btard.node.protocol.api.notices import Banned, Committed, Expelled, Finished, Probed, Returned, Voided
+from btard.node.protocol.api import (
+    Banned,
+    CancelTimer,
+    Committed,
+    Dropped,
+    Expelled,
+    Finished,
+    Forward,
+    Probed,
+    RequestTranscript,
+    Returned,
+    Say,
+    SetTimer,
+    Voided,
+)
 from btard.node.protocol.attempt import timers
 from btard.node.protocol.attempt.attempt import Attempt
 from btard.node.protocol.attempt.deadlines import fetching_s, laggards_s, outcome_s, settled_s

@@ -14,8 +14,18 @@ from btard.node.protocol.adjudication import complaints
 from btard.node.protocol.adjudication.case import Case
 from btard.node.protocol.adjudication.charges import accusation_of
 from btard.node.protocol.adjudication.verdict import Judgement
-from btard.node.protocol.api.events import BulkKey, BulkKind, Dropped, Forward, Output, Purpose, Say, SendBulk
-from btard.node.protocol.api.notices import PhaseEntered, Suspected
+from btard.node.protocol.api import (
+    BulkKey,
+    BulkKind,
+    Dropped,
+    Forward,
+    Output,
+    PhaseEntered,
+    Purpose,
+    Say,
+    SendBulk,
+    Suspected,
+)
 from btard.node.protocol.attempt import timers
 from btard.node.protocol.attempt.attempt import Attempt
 from btard.node.protocol.attempt.compose import Knowledge

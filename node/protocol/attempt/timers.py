@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from btard.node.protocol.api.events import CancelTimer, Output, SetTimer
+from btard.node.protocol.api import CancelTimer, Output, SetTimer
 from btard.node.protocol.attempt.deadlines import Deadline, Work, budget, deadline, laggards_s, outcome_s
 from btard.node.protocol.settings import Settings
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from btard.node.protocol.adjudication.case import Case
 from btard.node.protocol.adjudication.charges import Publication
-from btard.node.protocol.api.events import RequestBulk
+from btard.node.protocol.api import RequestBulk
 from btard.node.protocol.attempt.attempt import Attempt
 from btard.node.protocol.wire.bulk import BulkKey, BulkKind
 

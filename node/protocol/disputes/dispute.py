@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterator
 from btard.node.protocol.adjudication.charges import encode_equivocations
 from btard.node.protocol.adjudication.omission import encode_silences
 from btard.node.protocol.adjudication.verdict import Guilt
-from btard.node.protocol.api.events import CancelTimer, Forward, Output, Say, SetTimer
-from btard.node.protocol.api.notices import Disputed, Resolved
+from btard.node.protocol.api import CancelTimer, Disputed, Forward, Output, Resolved, Say, SetTimer
 from btard.node.protocol.attempt.deadlines import settled_s
 from btard.node.protocol.attempt.holdings import LackingError
 from btard.node.protocol.attempt.round import Round

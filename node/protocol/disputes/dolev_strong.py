@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from btard.node.protocol.api.events import Endorse, Output, Say, SetTimer
+from btard.node.protocol.api import Endorse, Output, Say, SetTimer
 from btard.node.protocol.attempt.deadlines import dispute_round_s
 from btard.node.protocol.roster import Roster
 from btard.node.protocol.settings import Settings, Tools

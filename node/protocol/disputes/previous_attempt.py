@@ -7,7 +7,7 @@ together.md, with the timing argument.
 
 from __future__ import annotations
 
-from btard.node.protocol.api.events import CancelTimer, Forward, SetTimer
+from btard.node.protocol.api import CancelTimer, Forward, SetTimer
 from btard.node.protocol.attempt import timers
 from btard.node.protocol.attempt.deadlines import dispute_round_s, fetching_s
 from btard.node.protocol.attempt.round import Round

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from btard.node.protocol.api.events import CancelTimer
+from btard.node.protocol.api import CancelTimer
 from btard.node.protocol.attempt import timers
 from btard.node.protocol.attempt.handshake import Greeting
 from btard.node.protocol.disputes.dispute import Dispute

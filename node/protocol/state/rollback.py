@@ -10,8 +10,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from btard.node.protocol.adjudication.verdict import Fault, gradient_fault
-from btard.node.protocol.api.events import ComputeGradient, GradientReady, Purpose
-from btard.node.protocol.api.notices import Undone
+from btard.node.protocol.api import ComputeGradient, GradientReady, Purpose, Undone
 from btard.node.protocol.attempt.attempt import Attempt
 from btard.node.protocol.state.state import Layer, State, Window, layer_digest
 from btard.node.protocol.state.undo_window import Contribution, Restoration

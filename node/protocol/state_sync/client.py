@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from btard.node.protocol.api.events import (
+from btard.node.protocol.api import (
     BulkKey,
     BulkKind,
     CancelTimer,
@@ -19,13 +19,13 @@ from btard.node.protocol.api.events import (
     Dropped,
     GradientReady,
     Output,
+    PhaseEntered,
     Purpose,
     RequestBulk,
     RequestTranscript,
     Say,
     SetTimer,
 )
-from btard.node.protocol.api.notices import PhaseEntered
 from btard.node.protocol.attempt.attempt import Attempt
 from btard.node.protocol.attempt.deadlines import fetching_s, outcome_s
 from btard.node.protocol.attempt.mprng import batch_seed

@@ -9,7 +9,7 @@ from collections import Counter
 from torch import Tensor
 
 from btard.node.errors import WireError
-from btard.node.protocol.api.events import (
+from btard.node.protocol.api import (
     BulkKey,
     BulkKind,
     BulkRequested,

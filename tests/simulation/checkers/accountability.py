@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from btard.node.build import tools_of
 from btard.node.drivers.simulator import Observed
-from btard.node.protocol.api.notices import Accused
+from btard.node.protocol.api import Accused
 from tests.simulation.checkers.testimony import Bans, Commits
 from tests.simulation.oracle import REPORT, Account
 from tests.simulation.stage import Stage

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections import Counter
 
 from btard.node.drivers.simulator import Observed
-from btard.node.protocol.api.notices import Banned, Committed, Expelled, Suspected, Voided
+from btard.node.protocol.api import Banned, Committed, Expelled, Suspected, Voided
 from tests.simulation.stage import Stage
 
 _IN_STEP = frozenset({"aggregate", "unusable", "bounds", "close"})

@@ -7,7 +7,7 @@ import struct
 from dataclasses import replace
 
 from btard.node.drivers.simulator import Observed
-from btard.node.protocol.api.notices import Banned, Committed, Expelled, Undone, Voided
+from btard.node.protocol.api import Banned, Committed, Expelled, Undone, Voided
 from tests.simulation.stage import Stage
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from btard.node.drivers.simulator import Observed, Traffic
-from btard.node.protocol.api.notices import Accused, Banned, Committed, Disputed, PhaseEntered, Suspected, Voided
+from btard.node.protocol.api import Accused, Banned, Committed, Disputed, PhaseEntered, Suspected, Voided
 from btard.node.protocol.attempt.attempt import Attempt
 from tests.simulation.hooked import Hooked
 from tests.simulation.oracle import REVEAL, bounds, told

@@ -6,7 +6,7 @@ from __future__ import annotations
 from itertools import combinations
 
 from btard.node.drivers.simulator import Observed
-from btard.node.protocol.api.notices import Committed, Voided
+from btard.node.protocol.api import Committed, Voided
 from tests.simulation.checkers.testimony import Bans
 from tests.simulation.oracle import CLOSE, SUSPECT, Told, contradictory, told
 from tests.simulation.stage import Stage

@@ -10,7 +10,7 @@ from __future__ import annotations
 import msgspec
 
 from btard.node.drivers.simulator import Observed
-from btard.node.protocol.api.notices import Banned, Committed, Finished, Returned
+from btard.node.protocol.api import Banned, Committed, Finished, Returned
 from btard.node.protocol.evidence.verifier import Verifier
 from btard.node.protocol.state.state import Ban
 from tests.simulation.oracle import Told, certified, contradictory, hashed, stub_signed_by, vector_digest

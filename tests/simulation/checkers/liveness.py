@@ -4,7 +4,7 @@ dispute ends within its rounds plus a fifth, and every honest peer reaches the e
 from __future__ import annotations
 
 from btard.node.drivers.simulator import Observed
-from btard.node.protocol.api.notices import (
+from btard.node.protocol.api import (
     Committed,
     Disputed,
     Expelled,

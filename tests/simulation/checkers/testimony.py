@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from btard.node.drivers.simulator import Observed
-from btard.node.protocol.api.notices import Banned, Committed, Returned
+from btard.node.protocol.api import Banned, Committed, Returned
 from tests.simulation.oracle import Account, World, genesis_r
 from tests.simulation.stage import Stage
 

@@ -7,7 +7,7 @@ import msgspec
 from torch import Tensor
 
 from btard.node.drivers.simulator import Observed
-from btard.node.protocol.api.notices import Committed, Undone
+from btard.node.protocol.api import Committed, Undone
 from tests.simulation.checkers.testimony import Bans, Commits
 from tests.simulation.oracle import Account
 from tests.simulation.stage import Stage

@@ -14,7 +14,7 @@ from btard.node.config import Member, NodeConfig, Plugin, Role, RunConfig, Sched
 from btard.node.crypto.keys import generate
 from btard.node.errors import ConfigError
 from btard.node.genesis.genesis import genesis_digest, genesis_roster
-from btard.node.protocol.api.events import BulkKey, BulkKind, ComputeGradient, Purpose, Start
+from btard.node.protocol.api import BulkKey, BulkKind, ComputeGradient, Purpose, Start
 from btard.node.protocol.attempt.mprng import batch_seed
 from btard.node.protocol.peer import Peer
 from btard.node.training.task import BatchTransform

@@ -11,19 +11,20 @@ from torch import Tensor
 from btard.node.adversary.adversary import Adversary
 from btard.node.config import Plugin, Role, Schedule
 from btard.node.errors import ConfigError, LocalProtocolError
-from btard.node.protocol.api.events import (
+from btard.node.protocol.api import (
+    Banned,
     BulkKey,
     BulkKind,
     GradientReady,
     Input,
     MessageArrived,
     Output,
+    PhaseEntered,
     Purpose,
     Say,
     SendBulk,
     Start,
 )
-from btard.node.protocol.api.notices import Banned, PhaseEntered
 from btard.node.protocol.rule import Aggregated, Rule
 from btard.node.protocol.wire.encoding import encode_body
 from btard.node.protocol.wire.messages import Checksums, Commit, Phase, Report, Signed, Slot, Verdict

@@ -6,8 +6,7 @@ import pytest
 
 from btard.node.config import Schedule
 from btard.node.errors import WireError
-from btard.node.protocol.api.events import DeadlinePassed, Forward, MessageArrived, Say, SetTimer
-from btard.node.protocol.api.notices import PhaseEntered
+from btard.node.protocol.api import DeadlinePassed, Forward, MessageArrived, PhaseEntered, Say, SetTimer
 from btard.node.protocol.attempt.timers import MESSAGES
 from btard.node.protocol.wire.encoding import decode_body, encode_body
 from btard.node.protocol.wire.messages import Commit, Phase, Signed

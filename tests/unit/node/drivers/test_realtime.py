@@ -21,8 +21,16 @@ from btard.node.config import Endpoint, NodeConfig, Plugin, Role, RunConfig, Sch
 from btard.node.crypto.keys import generate
 from btard.node.drivers.realtime import Driver
 from btard.node.drivers.simulator import cluster
-from btard.node.protocol.api.events import MessageArrived, Output, RequestTranscript
-from btard.node.protocol.api.notices import Banned, Committed, Expelled, Finished, Halted
+from btard.node.protocol.api import (
+    Banned,
+    Committed,
+    Expelled,
+    Finished,
+    Halted,
+    MessageArrived,
+    Output,
+    RequestTranscript,
+)
 from btard.node.protocol.state.state import Resumption
 from btard.node.protocol.wire.encoding import decode_body
 from btard.node.protocol.wire.messages import Phase, Signed

@@ -12,7 +12,7 @@ from btard.node.drivers.simulator import Observed, Simulation, SimulationControl
 from btard.node.netem.conditions import Change, Conditions, Event, Window
 from btard.node.netem.links import LinkModel
 from btard.node.netem.network import Network
-from btard.node.protocol.api.notices import Banned, Committed, Finished, Halted
+from btard.node.protocol.api import Banned, Committed, Finished, Halted
 from tests.simulation.checkers import PROMISES
 from tests.simulation.stage import Stage as Watched
 from tests.simulation.stage import play

@@ -9,7 +9,7 @@ from btard.node.config import Plugin, Role, RunConfig, Schedule
 from btard.node.drivers.simulator import Observed, Simulation, remembering, remembering_bodies, remembering_gradients
 from btard.node.errors import LocalProtocolError, WireError
 from btard.node.netem.links import LinkModel
-from btard.node.protocol.api.notices import Committed, Finished
+from btard.node.protocol.api import Committed, Finished
 from btard.node.protocol.state.state import parameters_digest
 from btard.node.protocol.wire.encoding import encode_body
 from btard.node.protocol.wire.messages import Agg, Phase, Slot

@@ -21,8 +21,18 @@ from btard.node.metrics import declarations
 from btard.node.metrics.declarations import METRICS, Group
 from btard.node.metrics.http import text
 from btard.node.metrics.worker_metrics import MetricsRecorder
-from btard.node.protocol.api.events import Dropped, Output, Say
-from btard.node.protocol.api.notices import Accused, Banned, Committed, PhaseEntered, Resolved, Undone, Voided
+from btard.node.protocol.api import (
+    Accused,
+    Banned,
+    Committed,
+    Dropped,
+    Output,
+    PhaseEntered,
+    Resolved,
+    Say,
+    Undone,
+    Voided,
+)
 from btard.node.protocol.wire.messages import Phase, Report, Slot, Verdict
 from btard.node.transport.transport import Transport
 from tests.launching import environment

@@ -17,7 +17,7 @@ from btard.node.metrics.collectors import modelled
 from btard.node.netem.conditions import Change, Conditions, Window
 from btard.node.netem.emulated_transport import EmulatedTransport
 from btard.node.netem.network import of
-from btard.node.protocol.api.events import BulkKey, BulkKind
+from btard.node.protocol.api import BulkKey, BulkKind
 from btard.node.transport.arrivals import Arrival, BulkArrival, ControlArrival
 from btard.node.transport.sockets import Channel
 

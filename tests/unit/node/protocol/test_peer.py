@@ -13,7 +13,8 @@ from btard.node.config import Plugin, Role, Schedule
 from btard.node.crypto.keys import generate
 from btard.node.crypto.signing import Signer
 from btard.node.protocol.adjudication.complaints import COMPLAINT
-from btard.node.protocol.api.events import (
+from btard.node.protocol.api import (
+    Banned,
     BulkArrived,
     BulkKey,
     BulkKind,
@@ -21,16 +22,19 @@ from btard.node.protocol.api.events import (
     ComputeGradient,
     DeadlinePassed,
     Dropped,
+    Expelled,
+    Finished,
     GradientReady,
+    Halted,
     MessageArrived,
     Output,
+    PhaseEntered,
     Purpose,
     Say,
     SendBulk,
     SetTimer,
     Start,
 )
-from btard.node.protocol.api.notices import Banned, Expelled, Finished, Halted, PhaseEntered
 from btard.node.protocol.attempt.timers import HELLO
 from btard.node.protocol.peer import Peer
 from btard.node.protocol.wire.encoding import encode_body, signing_bytes

@@ -6,8 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from btard.node.protocol.api.events import Dropped
-from btard.node.protocol.api.notices import Halted
+from btard.node.protocol.api import Dropped, Halted
 from btard.node.protocol.peer_state import PeerState
 from btard.node.protocol.state.state import genesis_randomness
 from btard.node.protocol.wire.size_limits import MAX_PROOFS

@@ -17,8 +17,7 @@ from btard.node.genesis.genesis import genesis_digest, genesis_roster
 from btard.node.netem.conditions import Conditions
 from btard.node.netem.links import LinkModel
 from btard.node.netem.network import Network
-from btard.node.protocol.api.events import BulkArrived, MessageArrived
-from btard.node.protocol.api.notices import Committed, PhaseEntered
+from btard.node.protocol.api import BulkArrived, Committed, MessageArrived, PhaseEntered
 from btard.node.protocol.attempt.attempt import Attempt
 from btard.node.protocol.state.state import parameters_digest
 from btard.node.protocol.wire.encoding import encode_body

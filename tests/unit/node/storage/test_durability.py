@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from btard.node.protocol.api.events import Dropped, Input, MessageArrived, Output, ViewArrived
-from btard.node.protocol.api.notices import Disputed
+from btard.node.protocol.api import Disputed, Dropped, Input, MessageArrived, Output, ViewArrived
 from btard.node.protocol.disputes.dispute import MAX_OUTCOMES
 from btard.node.protocol.wire.messages import (
     Close,

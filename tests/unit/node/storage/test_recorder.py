@@ -18,14 +18,14 @@ from btard.node.config import Endpoint, NodeConfig, Plugin, RunConfig
 from btard.node.crypto.keys import generate
 from btard.node.drivers.realtime import Driver
 from btard.node.errors import BackendError
-from btard.node.protocol.api.events import Output
-from btard.node.protocol.api.notices import (
+from btard.node.protocol.api import (
     Accused,
     Banned,
     Committed,
     Expelled,
     Finished,
     Halted,
+    Output,
     PhaseEntered,
     Undone,
     Voided,

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from btard.node.errors import WireError
-from btard.node.protocol.api.events import BulkKey, BulkKind, BulkRequested, Input, MessageArrived, ViewArrived
+from btard.node.protocol.api import BulkKey, BulkKind, BulkRequested, Input, MessageArrived, ViewArrived
 from btard.node.protocol.wire.messages import Endorsed, Signed
 from btard.node.transport.envelope import seal, unseal
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from btard.node.errors import LocalProtocolError, WireError
-from btard.node.protocol.api.events import BulkKey, BulkKind
+from btard.node.protocol.api import BulkKey, BulkKind
 from btard.node.transport import framing
 
 TOKEN = bytes(range(32))

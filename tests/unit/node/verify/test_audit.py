@@ -23,7 +23,7 @@ from btard.node.crypto.signing import Signer
 from btard.node.errors import ConfigError, DataError
 from btard.node.genesis.genesis import read_genesis
 from btard.node.protocol.adjudication.offences import standing
-from btard.node.protocol.api.notices import Banned, Committed, Finished
+from btard.node.protocol.api import Banned, Committed, Finished
 from btard.node.protocol.evidence.verifier import Proof, Verifier
 from btard.node.protocol.state.state import Summary, parameters_digest
 from btard.node.protocol.wire.digest import tensor_bytes

@@ -8,7 +8,7 @@ import torch
 from btard.node.protocol.adjudication.case import Case
 from btard.node.protocol.adjudication.charges import Withheld
 from btard.node.protocol.adjudication.verdict import Guilt, Judgement
-from btard.node.protocol.api.events import BulkKey, BulkKind
+from btard.node.protocol.api import BulkKey, BulkKind
 from btard.node.protocol.attempt.round import Round
 from btard.node.protocol.wire.encoding import encode_body
 from btard.node.protocol.wire.messages import Checksums, Judge, Phase, Publish, Report, Signed, Verdict

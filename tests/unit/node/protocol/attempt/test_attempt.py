@@ -10,7 +10,7 @@ import msgspec
 import pytest
 import torch
 
-from btard.node.protocol.api.events import BulkKind
+from btard.node.protocol.api import BulkKind
 from btard.node.protocol.attempt.attempt import Attempt, aggregate_digest, finite, part_digest, usable
 from btard.node.protocol.attempt.mprng import Share
 from btard.node.protocol.attempt.verification import Checksum

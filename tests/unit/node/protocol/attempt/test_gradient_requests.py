@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from btard.node.protocol.api.events import GradientReady, Purpose
+from btard.node.protocol.api import GradientReady, Purpose
 from btard.node.protocol.attempt.gradient_requests import Gradients
 from tests.protocol_attempts import complete
 

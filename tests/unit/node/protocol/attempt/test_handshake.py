@@ -5,8 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from btard.node.protocol.api.events import DeadlinePassed, Dropped, MessageArrived, Output, Start
-from btard.node.protocol.api.notices import Halted, PhaseEntered
+from btard.node.protocol.api import DeadlinePassed, Dropped, Halted, MessageArrived, Output, PhaseEntered, Start
 from btard.node.protocol.attempt.timers import HELLO
 from btard.node.protocol.wire.encoding import decode_body
 from btard.node.protocol.wire.messages import Hello, Phase

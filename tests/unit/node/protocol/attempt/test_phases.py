@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from btard.node.protocol.adjudication.charges import Unusable, Withheld
-from btard.node.protocol.api.events import BulkKind
+from btard.node.protocol.api import BulkKind
 from btard.node.protocol.attempt.attempt import Attempt
 from btard.node.protocol.attempt.holdings import LackingError
 from btard.node.protocol.attempt.phases import PHASES, following, misfit

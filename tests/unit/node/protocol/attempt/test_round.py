@@ -5,8 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from btard.node.protocol.api.events import MessageArrived, Output
-from btard.node.protocol.api.notices import Committed, Disputed
+from btard.node.protocol.api import Committed, Disputed, MessageArrived, Output
 from btard.node.protocol.attempt.compose import Knowledge
 from btard.node.protocol.attempt.gradient_requests import Gradients
 from btard.node.protocol.attempt.phases import message

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from btard.node.protocol.api.events import CancelTimer, Output, SetTimer
+from btard.node.protocol.api import CancelTimer, Output, SetTimer
 from btard.node.protocol.attempt.deadlines import laggards_s, outcome_s
 from btard.node.protocol.attempt.phases import PHASES
 from btard.node.protocol.attempt.timers import BULK, LAGGARDS, MESSAGES, STALL, Timers

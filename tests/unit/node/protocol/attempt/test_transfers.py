@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from btard.node.protocol.adjudication.charges import Publication
-from btard.node.protocol.api.events import (
+from btard.node.protocol.api import (
     BulkArrived,
     BulkKey,
     BulkKind,

@@ -9,8 +9,7 @@ import msgspec
 import pytest
 
 from btard.node.protocol.adjudication.charges import Equivocation, Ruled
-from btard.node.protocol.api.events import CancelTimer, Forward, Output, RequestBulk, Say, SetTimer
-from btard.node.protocol.api.notices import Disputed, Resolved
+from btard.node.protocol.api import CancelTimer, Disputed, Forward, Output, RequestBulk, Resolved, Say, SetTimer
 from btard.node.protocol.attempt.transcript import Trigger
 from btard.node.protocol.disputes.dispute import MAX_OUTCOMES, Dispute, outcome_timer
 from btard.node.protocol.disputes.dolev_strong import round_timer

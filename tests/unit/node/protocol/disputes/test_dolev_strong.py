@@ -7,7 +7,7 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
-from btard.node.protocol.api.events import Endorse, Output, SetTimer
+from btard.node.protocol.api import Endorse, Output, SetTimer
 from btard.node.protocol.disputes.dolev_strong import DolevStrong, round_timer
 from btard.node.protocol.wire.encoding import encode_body, endorsement_bytes
 from btard.node.protocol.wire.messages import Body, Endorsed, Phase, Signed, Slot, View

@@ -5,8 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from btard.node.protocol.api.events import CancelTimer, Dropped, Forward, MessageArrived, SetTimer, ViewArrived
-from btard.node.protocol.api.notices import Disputed
+from btard.node.protocol.api import CancelTimer, Disputed, Dropped, Forward, MessageArrived, SetTimer, ViewArrived
 from btard.node.protocol.attempt import timers
 from btard.node.protocol.attempt.deadlines import dispute_round_s
 from btard.node.protocol.attempt.transcript import Trigger

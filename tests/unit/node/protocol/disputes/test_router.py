@@ -9,8 +9,18 @@ import pytest
 
 from btard.node.crypto.keys import generate
 from btard.node.crypto.signing import Signer
-from btard.node.protocol.api.events import CancelTimer, Dropped, Forward, MessageArrived, Output, Say, ViewArrived
-from btard.node.protocol.api.notices import Disputed, PhaseEntered, Resolved
+from btard.node.protocol.api import (
+    CancelTimer,
+    Disputed,
+    Dropped,
+    Forward,
+    MessageArrived,
+    Output,
+    PhaseEntered,
+    Resolved,
+    Say,
+    ViewArrived,
+)
 from btard.node.protocol.attempt import timers
 from btard.node.protocol.attempt.attempt import Attempt
 from btard.node.protocol.peer import Peer

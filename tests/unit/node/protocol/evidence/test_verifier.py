@@ -15,7 +15,7 @@ from btard.node.config import Plugin, Role, RunConfig, Schedule
 from btard.node.crypto.keys import generate
 from btard.node.crypto.signing import Signer
 from btard.node.protocol.adjudication.charges import Averaging, FalseChecksum, FalseGradient, FalseProbation
-from btard.node.protocol.api.notices import Banned
+from btard.node.protocol.api import Banned
 from btard.node.protocol.evidence import format as files
 from btard.node.protocol.evidence.format import Evidence
 from btard.node.protocol.evidence.replay import Ground

@@ -13,7 +13,7 @@ from btard.node.errors import ConfigError
 from btard.node.protocol.adjudication.accusations import disowned, raised, words
 from btard.node.protocol.adjudication.charges import FalseHistory
 from btard.node.protocol.adjudication.verdict import CaseFile, Fault, judge
-from btard.node.protocol.api.events import GradientReady, Purpose
+from btard.node.protocol.api import GradientReady, Purpose
 from btard.node.protocol.attempt.phases import misfit
 from btard.node.protocol.attempt.round import Round
 from btard.node.protocol.evidence.format import contradiction, decode

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 import torch
 
-from btard.node.protocol.api.events import (
+from btard.node.protocol.api import (
     BulkKey,
     BulkKind,
     CancelTimer,
@@ -16,12 +16,12 @@ from btard.node.protocol.api.events import (
     Dropped,
     GradientReady,
     Output,
+    PhaseEntered,
     Purpose,
     RequestBulk,
     RequestTranscript,
     SetTimer,
 )
-from btard.node.protocol.api.notices import PhaseEntered
 from btard.node.protocol.attempt.attempt import Attempt
 from btard.node.protocol.roster import Roster
 from btard.node.protocol.state.state import Ban, State

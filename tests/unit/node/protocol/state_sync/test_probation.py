@@ -13,13 +13,14 @@ import torch
 from btard.node.build import Node
 from btard.node.config import Plugin, Role, RunConfig, Schedule
 from btard.node.protocol.adjudication.charges import Equivocation, FalseProbation
-from btard.node.protocol.api.events import (
+from btard.node.protocol.api import (
     BulkRequested,
     ComputeGradient,
     Dropped,
     GradientReady,
     MessageArrived,
     Output,
+    PhaseEntered,
     Purpose,
     RequestBulk,
     Say,
@@ -27,7 +28,6 @@ from btard.node.protocol.api.events import (
     SendSnapshot,
     TranscriptRequested,
 )
-from btard.node.protocol.api.notices import PhaseEntered
 from btard.node.protocol.roster import Roster
 from btard.node.protocol.settings import Settings
 from btard.node.protocol.state.state import Ban, State

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 import torch
 
-from btard.node.protocol.api.events import (
+from btard.node.protocol.api import (
     BulkKey,
     BulkKind,
     BulkRequested,

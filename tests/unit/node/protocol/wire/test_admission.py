@@ -8,8 +8,7 @@ from dataclasses import replace
 import msgspec
 import pytest
 
-from btard.node.protocol.api.events import Dropped, MessageArrived, Output, ViewArrived
-from btard.node.protocol.api.notices import Disputed, Resolved
+from btard.node.protocol.api import Disputed, Dropped, MessageArrived, Output, Resolved, ViewArrived
 from btard.node.protocol.disputes.previous_attempt import PreviousAttempt
 from btard.node.protocol.wire.admission import Admission, Place, remembering
 from btard.node.protocol.wire.encoding import encode_endorsed, encode_signed

@@ -1,1 +1,0 @@
-"""What goes into a peer and what comes out of it."""
