@@ -27,7 +27,7 @@ from btard.node.protocol.adjudication import charges, offences
 from btard.node.protocol.evidence import format
 from btard.node.protocol.state import state, undo_window
 from btard.node.protocol.state_sync import messages as sync
-from btard.node.protocol.wire import messages, size_limits, validation
+from btard.node.protocol.wire import messages, validation
 from btard.node.training.registry import OPTIMISERS, SCHEDULES, SPLITS, TASKS
 from btard.node.transport import envelope, framing
 from docs.vectors import vectors
@@ -174,11 +174,11 @@ def _frames() -> Iterator[str]:
     yield "Sizes follow from the number of peers in the genesis; [section 12](spec/messages.md) has the formulas.\n"
     sizes = (4, 6, 16, 64, MAX_PEERS)
     limits: tuple[tuple[str, Callable[[int], int]], ...] = (
-        ("most bodies", size_limits.plain_bytes),
-        ("HELD, HAVE", lambda peers: size_limits.body_bytes(messages.Phase.HAVE, peers)),
-        ("REPORT", lambda peers: size_limits.body_bytes(messages.Phase.REPORT, peers)),
-        ("VIEW", size_limits.view_bytes),
-        ("messages in a VIEW", size_limits.view_messages),
+        ("most bodies", messages.plain_bytes),
+        ("HELD, HAVE", lambda peers: messages.body_bytes(messages.Phase.HAVE, peers)),
+        ("REPORT", lambda peers: messages.body_bytes(messages.Phase.REPORT, peers)),
+        ("VIEW", messages.view_bytes),
+        ("messages in a VIEW", messages.view_messages),
         ("a control message", lambda peers: framing.Limits.for_run(peers, 0).control_bytes),
     )
     rows = [(name, *(f"{limit(peers):,}" for peers in sizes)) for name, limit in limits]
@@ -187,7 +187,7 @@ def _frames() -> Iterator[str]:
         ("what", "at most"),
         (
             ("accusations in one REPORT", str(validation.MAX_ACCUSATIONS)),
-            ("pieces of evidence in one REPORT", str(size_limits.MAX_PROOFS)),
+            ("pieces of evidence in one REPORT", str(messages.MAX_PROOFS)),
             ("a greeting", f"{framing.GREETING_LIMIT_BYTES} bytes"),
             ("a bulk header", f"{framing.BULK_HEADER_LIMIT_BYTES} bytes"),
             ("a tensor", "4 bytes for each entry of the optimiser's state, at least for each parameter"),

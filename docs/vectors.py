@@ -21,7 +21,6 @@ from btard.node.protocol.attempt.verification import NormWindow, checksum
 from btard.node.protocol.state.state import State, genesis_randomness, norms_digest, parameters_digest
 from btard.node.protocol.state_sync.probation import gradient_digest
 from btard.node.protocol.wire import messages
-from btard.node.protocol.wire.bulk import BulkKey, BulkKind
 from btard.node.protocol.wire.encoding import (
     body_digest,
     encode,
@@ -30,7 +29,7 @@ from btard.node.protocol.wire.encoding import (
     place_of,
     signing_bytes,
 )
-from btard.node.protocol.wire.messages import Phase, Slot
+from btard.node.protocol.wire.messages import BulkKey, BulkKind, Phase, Slot
 from btard.node.transport import envelope, framing
 from btard.node.transport.address_records import AddressBook
 

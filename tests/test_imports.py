@@ -156,7 +156,7 @@ TYPES = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    {}"
             "btard.node.storage.journal imports btard.launcher.files",
         ),
         (
-            "btard.node.protocol.wire.bulk",
+            "btard.node.protocol.wire.messages",
             "from btard.node.protocol import peer",
             "a circle: btard.node.protocol.adjudication.acc",
         ),

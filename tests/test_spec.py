@@ -24,9 +24,8 @@ from btard.node.protocol.evidence import format
 from btard.node.protocol.evidence.format import EVIDENCE_VERSION
 from btard.node.protocol.state import state, undo_window
 from btard.node.protocol.state_sync import messages as sync
-from btard.node.protocol.wire import messages, size_limits
-from btard.node.protocol.wire.bulk import BulkKey, BulkKind
-from btard.node.protocol.wire.messages import Phase
+from btard.node.protocol.wire import messages
+from btard.node.protocol.wire.messages import BulkKey, BulkKind, Phase
 from btard.node.transport import envelope, framing
 from docs import generate
 from docs.vectors import vectors
@@ -177,14 +176,14 @@ def test_sizes_are_the_formulas() -> None:
         known: dict[str, int] = {"n": peers}
         for name in ("plain", "evidence", "VIEW"):
             known[name.lower()] = eval(told[name], {}, known)
-        assert known["plain"] == size_limits.plain_bytes(peers) == size_limits.body_bytes(Phase.CLOSE, peers)
-        assert known["evidence"] == size_limits.evidence_bytes(peers)
-        assert known["view"] == size_limits.view_bytes(peers)
-        assert eval(told["HELD"], {}, known) == size_limits.body_bytes(Phase.HELD, peers)
-        assert eval(told["HELD"], {}, known) == size_limits.body_bytes(Phase.HAVE, peers)
-        assert eval(told["REPORT"], {}, known) == size_limits.body_bytes(Phase.REPORT, peers)
-        assert eval(told["control"], {}, known) == size_limits.control_bytes(peers)
-        assert eval(most[1].replace("^", "**"), {}, known) == size_limits.view_messages(peers)
+        assert known["plain"] == messages.plain_bytes(peers) == messages.body_bytes(Phase.CLOSE, peers)
+        assert known["evidence"] == messages.evidence_bytes(peers)
+        assert known["view"] == messages.view_bytes(peers)
+        assert eval(told["HELD"], {}, known) == messages.body_bytes(Phase.HELD, peers)
+        assert eval(told["HELD"], {}, known) == messages.body_bytes(Phase.HAVE, peers)
+        assert eval(told["REPORT"], {}, known) == messages.body_bytes(Phase.REPORT, peers)
+        assert eval(told["control"], {}, known) == messages.control_bytes(peers)
+        assert eval(most[1].replace("^", "**"), {}, known) == messages.view_messages(peers)
 
 
 def test_the_versions_are_those_of_the_code() -> None:

@@ -22,8 +22,7 @@ from btard.node.genesis.genesis import genesis_digest, genesis_roster
 from btard.node.metrics.http import THREADS
 from btard.node.protocol.api import BulkKey, BulkKind
 from btard.node.protocol.wire.encoding import encode_body
-from btard.node.protocol.wire.messages import Phase, Signed, Slot, View
-from btard.node.protocol.wire.size_limits import view_bytes
+from btard.node.protocol.wire.messages import Phase, Signed, Slot, View, view_bytes
 from btard.node.transport import framing
 from btard.node.transport.envelope import seal
 from btard.node.transport.transport import Transport

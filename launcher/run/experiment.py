@@ -26,7 +26,7 @@ from btard.node.config import (
 from btard.node.errors import ConfigError
 from btard.node.netem.conditions import Conditions
 from btard.node.plugins import extensions
-from btard.node.protocol.wire import size_limits
+from btard.node.protocol.wire import messages
 
 IMPORTS = "imports"
 """Folder of a run directory with the files that the run was made with."""
@@ -169,7 +169,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             "init_seed": seeds.init,
             "data_seed": seeds.data,
             "delivery_bound_s": (
-                size_limits.delivery_s(self.peers, self.minimum_rate)
+                messages.delivery_s(self.peers, self.minimum_rate)
                 if self.delivery_bound is None
                 else self.delivery_bound
             ),

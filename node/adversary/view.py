@@ -143,7 +143,7 @@ def generator(attack_seed: int, purpose: str, *numbers: int) -> Generator:
     # Imported here: listing the attacks must not wait for torch.
     import torch
 
-    from btard.node.protocol.wire.digest import digest, number
+    from btard.node.protocol.wire.encoding import digest, number
 
     seed = digest("attack", purpose.encode(), number(attack_seed), *(number(value) for value in numbers))
     return torch.Generator().manual_seed(int.from_bytes(seed[:8], "little"))

@@ -12,7 +12,7 @@ from btard.node.crypto.signing import Signer, verify
 from btard.node.errors import ConfigError
 from btard.node.genesis.files import read, write
 from btard.node.genesis.genesis import GENESIS_BYTES, Genesis, genesis_digest, genesis_roster
-from btard.node.protocol.wire.digest import digest
+from btard.node.protocol.wire.encoding import digest
 
 APPROVAL_BYTES = 1000
 """Largest approval."""

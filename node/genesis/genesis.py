@@ -12,7 +12,7 @@ from btard.node.config import LATER_FIELDS, WIRE_VERSION, Endpoint, Member, RunC
 from btard.node.errors import ConfigError, DataError
 from btard.node.genesis.proposal import Proposal
 from btard.node.protocol.roster import Roster
-from btard.node.protocol.wire.digest import digest
+from btard.node.protocol.wire.encoding import digest
 from btard.node.storage.records import read_regular
 
 GENESIS_FORMAT = 1

@@ -13,7 +13,7 @@ from btard.node.config import WIRE_VERSION, Endpoint, Secrets
 from btard.node.crypto import keys
 from btard.node.crypto.signing import Signer, verify
 from btard.node.errors import ConfigError
-from btard.node.protocol.wire.digest import digest
+from btard.node.protocol.wire.encoding import digest
 
 PROPOSAL_BYTES = 1000
 """Largest proposal."""

@@ -14,9 +14,9 @@ import msgspec
 from torch import Tensor
 
 from btard.node.protocol.state_sync.messages import Snapshot
-from btard.node.protocol.wire.bulk import BulkKey as BulkKey
-from btard.node.protocol.wire.bulk import BulkKind as BulkKind
 from btard.node.protocol.wire.messages import Body, Endorsed, Signed
+from btard.node.protocol.wire.messages import BulkKey as BulkKey
+from btard.node.protocol.wire.messages import BulkKind as BulkKind
 
 
 class Purpose(Enum):

@@ -18,8 +18,7 @@ from btard.node.protocol.settings import Settings, Tools
 from btard.node.protocol.state.state import State
 from btard.node.protocol.state_sync.client import StateSyncClient
 from btard.node.protocol.wire.admission import remembering
-from btard.node.protocol.wire.messages import Phase, Signed
-from btard.node.protocol.wire.size_limits import MAX_PROOFS
+from btard.node.protocol.wire.messages import MAX_PROOFS, Phase, Signed
 
 
 class PeerState:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from btard.node.errors import LocalProtocolError
-from btard.node.protocol.wire.digest import digest, number
+from btard.node.protocol.wire.encoding import digest, number
 
 
 class Barred(Protocol):

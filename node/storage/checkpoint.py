@@ -22,7 +22,7 @@ from btard.node.errors import BackendError, CheckpointError, WireError
 from btard.node.protocol.api import BulkKey
 from btard.node.protocol.roster import Roster
 from btard.node.protocol.state.state import AttemptRecord, Layer, Resumption, Window, layer_digest
-from btard.node.protocol.wire.digest import tensor_bytes
+from btard.node.protocol.wire.encoding import tensor_bytes
 from btard.node.protocol.wire.messages import Signed
 from btard.node.storage.disk import Disk
 from btard.node.storage.state_codec import (

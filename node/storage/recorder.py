@@ -34,7 +34,7 @@ from btard.node.protocol.api import (
     Voided,
 )
 from btard.node.protocol.state.state import parameters_digest
-from btard.node.protocol.wire.digest import tensor_bytes
+from btard.node.protocol.wire.encoding import tensor_bytes
 from btard.node.protocol.wire.messages import Phase
 from btard.node.storage.journal import Journal
 from btard.node.training.task import Task

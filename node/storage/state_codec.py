@@ -13,7 +13,7 @@ from btard.node.protocol.attempt.verification import NormWindow
 from btard.node.protocol.evidence.format import tensor_of
 from btard.node.protocol.roster import Roster
 from btard.node.protocol.state.state import AttemptRecord, Ban, Layer, State, Summary, Window
-from btard.node.protocol.wire.digest import tensor_bytes, tensor_digest
+from btard.node.protocol.wire.encoding import tensor_bytes, tensor_digest
 from btard.node.protocol.wire.messages import Phase, Signed
 
 _ELSEWHERE = -1

@@ -13,7 +13,7 @@ import msgspec
 
 from btard.node.config import Endpoint
 from btard.node.crypto.signing import Signer, verify
-from btard.node.protocol.wire.digest import digest, number
+from btard.node.protocol.wire.encoding import digest, number
 from btard.node.transport.addresses import split
 from btard.node.transport.arrivals import RefusedError
 from btard.node.transport.framing import AddressRecord

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from btard.node.protocol.wire.size_limits import control_bytes, plain_bytes, view_bytes
+from btard.node.protocol.wire.messages import control_bytes, plain_bytes, view_bytes
 
 
 @dataclass(frozen=True, slots=True)

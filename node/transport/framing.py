@@ -16,7 +16,7 @@ from torch import Tensor
 from btard.node.config import WIRE_VERSION
 from btard.node.errors import LocalProtocolError, WireError
 from btard.node.protocol.api import BulkKey
-from btard.node.protocol.wire import size_limits
+from btard.node.protocol.wire import messages
 
 if sys.byteorder != "little":
     raise WireError("tensors travel as little-endian float32 and this machine is big-endian; use another machine")
@@ -72,7 +72,7 @@ class Limits:
         bulk a part, an aggregate and three publications per part. More is waiting only for a peer that is dead.
         """
         return cls(
-            control_bytes=1 + size_limits.control_bytes(peers),
+            control_bytes=1 + messages.control_bytes(peers),
             control_backlog=16,
             bulk_bytes=_ITEM_BYTES * largest,
             control_queue=max(1024, peers * peers + 16 * peers),

@@ -31,8 +31,8 @@ from btard.node.protocol.adjudication.offences import standing
 from btard.node.protocol.evidence.format import tensor_of
 from btard.node.protocol.evidence.verifier import Final, Ground, Proof, UnprovenError, Verifier
 from btard.node.protocol.state.state import Ban, parameters_digest
-from btard.node.protocol.wire.digest import tensor_bytes
-from btard.node.protocol.wire.size_limits import view_bytes
+from btard.node.protocol.wire.encoding import tensor_bytes
+from btard.node.protocol.wire.messages import view_bytes
 from btard.node.storage import records
 from btard.node.storage.records import JournalReader, read_regular, shown
 from btard.node.training.environment import Environment, difference, encoded, pin, usable

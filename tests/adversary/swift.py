@@ -10,7 +10,6 @@ import sys
 from collections.abc import Callable
 
 from btard.node.protocol.wire import admission, encoding
-from btard.node.protocol.wire import digest as digests
 from btard.node.protocol.wire.messages import Body
 
 _remembered = functools.lru_cache(maxsize=200_000)
@@ -30,7 +29,7 @@ _MADE: dict[Callable[..., object], Callable[..., object]] = {
     encoding.decode_body: _decoded,
     encoding.signing_bytes: _signing_bytes,
     encoding.body_digest: _remembered(encoding.body_digest),
-    digests.digest: _remembered(digests.digest),
+    encoding.digest: _remembered(encoding.digest),
     admission.remembering: lambda verify: verify,  # tests/adversary/cluster.py remembers for all peers
 }
 

@@ -9,7 +9,7 @@ import torch
 
 from btard.node.build import Compute, Machine, Node
 from btard.node.protocol.api import ComputeGradient, GradientReady, Input, Output
-from btard.node.protocol.wire.digest import digest, number
+from btard.node.protocol.wire.encoding import digest, number
 from tests.simulation.stage import Stage
 
 Rewrite = Callable[[Output], Iterable[Output]]

@@ -16,8 +16,18 @@ from btard.node.crypto.signing import Signer, verify
 from btard.node.protocol.api import Banned, Committed, Dropped, Finished, Output, Say, ViewArrived
 from btard.node.protocol.disputes.resolution import ViewMerge
 from btard.node.protocol.wire.encoding import decode_body, encode_body, signing_bytes
-from btard.node.protocol.wire.messages import Body, Commit, Endorsed, Phase, Publish, Signed, Suspect, View
-from btard.node.protocol.wire.size_limits import view_bytes, view_messages
+from btard.node.protocol.wire.messages import (
+    Body,
+    Commit,
+    Endorsed,
+    Phase,
+    Publish,
+    Signed,
+    Suspect,
+    View,
+    view_bytes,
+    view_messages,
+)
 from tests.simulation.hostile import interpose
 from tests.simulation.stage import play, set_up
 from tests.unit.node.protocol.wire.test_admission import Case

@@ -13,10 +13,8 @@ from btard.node.adversary.registry import attack
 from btard.node.adversary.targets import chosen
 from btard.node.protocol.api import PhaseEntered, Resolved, Say, SetTimer
 from btard.node.protocol.attempt import timers
-from btard.node.protocol.wire.digest import digest
-from btard.node.protocol.wire.encoding import encode_body
-from btard.node.protocol.wire.messages import Close, Commit, Judge, Phase, Report, Resend
-from btard.node.protocol.wire.size_limits import body_bytes
+from btard.node.protocol.wire.encoding import digest, encode_body
+from btard.node.protocol.wire.messages import Close, Commit, Judge, Phase, Report, Resend, body_bytes
 
 if TYPE_CHECKING:
     from btard.node.adversary.view import View

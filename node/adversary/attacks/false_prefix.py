@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from btard.node.adversary.registry import attack
 from btard.node.adversary.targets import TARGETS, chosen, told_apart
 from btard.node.protocol.api import Say
-from btard.node.protocol.wire.digest import digest
+from btard.node.protocol.wire.encoding import digest
 from btard.node.protocol.wire.messages import Phase
 
 if TYPE_CHECKING:

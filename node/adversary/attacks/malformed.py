@@ -10,8 +10,7 @@ from msgspec.structs import replace
 from btard.node.adversary.registry import attack
 from btard.node.adversary.targets import chosen, shuffled, told_apart
 from btard.node.protocol.api import Forward, Say
-from btard.node.protocol.wire.digest import digest, expand
-from btard.node.protocol.wire.encoding import MAX_MESSAGE_BYTES, encode_body
+from btard.node.protocol.wire.encoding import MAX_MESSAGE_BYTES, digest, encode_body, expand
 from btard.node.protocol.wire.messages import (
     Agg,
     Agg2,
@@ -26,8 +25,8 @@ from btard.node.protocol.wire.messages import (
     Report,
     Reveal,
     Signed,
+    view_bytes,
 )
-from btard.node.protocol.wire.size_limits import view_bytes
 
 if TYPE_CHECKING:
     from btard.node.adversary.view import View

@@ -12,7 +12,7 @@ from btard.node.adversary.behaviour import Behaviour
 from btard.node.adversary.registry import attack
 from btard.node.adversary.targets import chosen, shuffled
 from btard.node.protocol.api import Forward, MessageArrived, PhaseEntered, Say, SendBulk
-from btard.node.protocol.wire.digest import digest
+from btard.node.protocol.wire.encoding import digest
 
 if TYPE_CHECKING:
     from btard.node.adversary.view import View

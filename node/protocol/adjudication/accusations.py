@@ -24,8 +24,7 @@ from btard.node.protocol.attempt.attempt import Attempt
 from btard.node.protocol.attempt.mprng import happens
 from btard.node.protocol.attempt.verification import plausible, sums_to_zero, too_many_far
 from btard.node.protocol.state.undo_window import Contribution
-from btard.node.protocol.wire.messages import AccusationKind, Phase, Report
-from btard.node.protocol.wire.size_limits import MAX_PROOFS
+from btard.node.protocol.wire.messages import MAX_PROOFS, AccusationKind, Phase, Report
 
 Kind = TypeVar("Kind", Equivocation, Silent)
 

@@ -13,8 +13,7 @@ from btard.node.protocol.adjudication.verdict import CaseFile, Fault, Guilt, Jud
 from btard.node.protocol.attempt.attempt import Attempt
 from btard.node.protocol.state.undo_window import Contribution
 from btard.node.protocol.state_sync import probation
-from btard.node.protocol.wire.bulk import BulkKey, BulkKind
-from btard.node.protocol.wire.messages import Have, Judge, Phase, Publish
+from btard.node.protocol.wire.messages import BulkKey, BulkKind, Have, Judge, Phase, Publish
 from btard.node.protocol.wire.validation import Counts
 
 

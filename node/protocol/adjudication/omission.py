@@ -30,7 +30,7 @@ def encode_silences(transcript: Transcript, faults: int) -> list[bytes]:
     """Every slot that more than f peers suspect, as it travels in REPORT: their SUSPECTs.
 
     A few more than f + 1 of them: some of their senders may be removed before the REPORT. No more than a pair of
-    messages may take (node/protocol/wire/size_limits.py). Nothing where more than f peers were suspected: the network
+    messages may take (node/protocol/wire/messages.py). Nothing where more than f peers were suspected: the network
     was cut.
     """
     silent = transcript.silent(faults + 1)

@@ -16,13 +16,13 @@ from btard.node.protocol.attempt.verification import Checksum, checksum, same
 from btard.node.protocol.settings import Settings, Tools
 from btard.node.protocol.state.state import AttemptRecord, State
 from btard.node.protocol.state.undo_window import recheck_shares
-from btard.node.protocol.wire.bulk import BulkKey, BulkKind
 from btard.node.protocol.wire.certificate import Certificate, Where
-from btard.node.protocol.wire.digest import number, tensor_digest
-from btard.node.protocol.wire.encoding import decode_body
+from btard.node.protocol.wire.encoding import decode_body, number, tensor_digest
 from btard.node.protocol.wire.messages import (
     Agg,
     Agg2,
+    BulkKey,
+    BulkKind,
     Checksums,
     Close,
     Commit,

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 from btard.node.protocol.roster import Roster
 from btard.node.protocol.settings import Settings
-from btard.node.protocol.wire.digest import digest
+from btard.node.protocol.wire.encoding import digest
 from btard.node.protocol.wire.messages import Hello, Phase, Signed, Slot
 
 

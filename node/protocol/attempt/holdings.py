@@ -7,8 +7,7 @@ from collections.abc import Iterator, Sequence
 from btard.node.protocol.adjudication.charges import Publication, Unusable, Withheld
 from btard.node.protocol.adjudication.verdict import Guilt
 from btard.node.protocol.attempt.attempt import Attempt, usable
-from btard.node.protocol.wire.bulk import BulkKind
-from btard.node.protocol.wire.messages import Have, Held, Message, Phase, Removal, Reveal
+from btard.node.protocol.wire.messages import BulkKind, Have, Held, Message, Phase, Removal, Reveal
 
 
 class LackingError(Exception):

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from btard.node.protocol.wire.digest import DIGEST_BYTES, digest, expand, number
+from btard.node.protocol.wire.encoding import DIGEST_BYTES, digest, expand, number
 
 _INT16_SCALE = 1.0 / math.sqrt((2.0**32 - 1.0) / 12.0)
 """Reciprocal of the standard deviation of a uniform 16-bit integer (variance (2^32 - 1) / 12)."""

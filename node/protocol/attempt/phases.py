@@ -5,7 +5,7 @@
 Which phase follows is a pure function of the transcript, the same for a peer and for a judge. What voids an attempt
 goes straight to CLOSE: bytes that fewer than f + 1 peers hold, or that nobody can compute with.
 
-How large a message may be is known before it is read, so node/protocol/wire/size_limits.py has that.
+How large a message may be is known before it is read, so node/protocol/wire/messages.py has that.
 """
 
 from __future__ import annotations
@@ -25,11 +25,12 @@ from btard.node.protocol.attempt.compose import Knowledge
 from btard.node.protocol.attempt.deadlines import Work
 from btard.node.protocol.attempt.holdings import owed_aggregates, owed_parts, scarce, unusable_parts, withheld
 from btard.node.protocol.wire import validation
-from btard.node.protocol.wire.bulk import BulkKey, BulkKind
 from btard.node.protocol.wire.messages import (
     Agg,
     Agg2,
     Body,
+    BulkKey,
+    BulkKind,
     Checksums,
     Close,
     Commit,

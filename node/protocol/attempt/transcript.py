@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TypeVar
 
-from btard.node.protocol.wire.digest import digest
-from btard.node.protocol.wire.encoding import body_digest
+from btard.node.protocol.wire.encoding import body_digest, digest
 from btard.node.protocol.wire.messages import Body, Message, Phase, Signed, Suspect
 
 M = TypeVar("M", bound=Message)

@@ -10,7 +10,7 @@ from btard.node.protocol.adjudication.case import Case
 from btard.node.protocol.adjudication.charges import Publication
 from btard.node.protocol.api import RequestBulk
 from btard.node.protocol.attempt.attempt import Attempt
-from btard.node.protocol.wire.bulk import BulkKey, BulkKind
+from btard.node.protocol.wire.messages import BulkKey, BulkKind
 
 
 class Transfers:

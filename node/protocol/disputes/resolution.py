@@ -18,10 +18,9 @@ from btard.node.protocol.attempt.attempt import Attempt
 from btard.node.protocol.attempt.holdings import LackingError, lacking
 from btard.node.protocol.attempt.phases import PHASES, following, misfit
 from btard.node.protocol.attempt.transcript import Added, Transcript, Trigger
-from btard.node.protocol.wire.bulk import BulkKind
 from btard.node.protocol.wire.certificate import Certificate, open_signed
 from btard.node.protocol.wire.encoding import decode_body, stub
-from btard.node.protocol.wire.messages import Body, Close, Phase, Signed, Suspect, Void
+from btard.node.protocol.wire.messages import Body, BulkKind, Close, Phase, Signed, Suspect, Void
 from btard.node.protocol.wire.validation import Counts
 
 _DISPUTE = (Phase.SUSPECT, Phase.VIEW, Phase.OUTCOME, Phase.HELLO)

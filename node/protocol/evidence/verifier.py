@@ -38,8 +38,7 @@ from btard.node.protocol.state.state import Ban, Summary, parameters_digest
 from btard.node.protocol.state.undo_window import Contribution
 from btard.node.protocol.state_sync.probation import matches, requests
 from btard.node.protocol.wire.certificate import Certificate
-from btard.node.protocol.wire.digest import digest
-from btard.node.protocol.wire.encoding import decode_body
+from btard.node.protocol.wire.encoding import decode_body, digest
 from btard.node.protocol.wire.messages import Judge, Phase, Removal, Signed, Void
 
 __all__ = ["Ground", "Proof", "Recompute", "UnprovenError", "Verifier"]

@@ -22,8 +22,7 @@ from btard.node.protocol.attempt.validators import Draw
 from btard.node.protocol.attempt.verification import NormWindow
 from btard.node.protocol.roster import Roster
 from btard.node.protocol.state.undo_window import Contribution, Restoration
-from btard.node.protocol.wire.digest import digest, number, tensor_digest
-from btard.node.protocol.wire.encoding import decode_body, encode
+from btard.node.protocol.wire.encoding import decode_body, digest, encode, number, tensor_digest
 from btard.node.protocol.wire.messages import Commit, Phase, Removal, Signed
 
 

@@ -35,7 +35,7 @@ from btard.node.protocol.settings import Settings, Tools
 from btard.node.protocol.state.state import AttemptRecord, Resumption, State, norms_digest, parameters_digest
 from btard.node.protocol.state_sync.messages import Snapshot, after_dispute, by_phase, certified, complete
 from btard.node.protocol.state_sync.probation import candidates_of, gradient_digest, join_slot
-from btard.node.protocol.wire.digest import tensor_digest
+from btard.node.protocol.wire.encoding import tensor_digest
 from btard.node.protocol.wire.messages import Join, Phase
 
 ASK, PULL = "rejoin ask", "rejoin pull"

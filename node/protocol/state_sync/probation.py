@@ -24,8 +24,15 @@ from btard.node.protocol.roster import Roster
 from btard.node.protocol.settings import Settings
 from btard.node.protocol.state.state import Ban, State, Summary
 from btard.node.protocol.wire.certificate import open_signed
-from btard.node.protocol.wire.digest import DIGEST_BYTES, number, tensor_digest
-from btard.node.protocol.wire.encoding import decode_body, decode_signed, encode, stub
+from btard.node.protocol.wire.encoding import (
+    DIGEST_BYTES,
+    decode_body,
+    decode_signed,
+    encode,
+    number,
+    stub,
+    tensor_digest,
+)
 from btard.node.protocol.wire.messages import Body, Join, Phase, Report, Slot
 
 _PER_PEER = 2

@@ -28,8 +28,7 @@ from btard.node.protocol.state_sync.messages import Snapshot, snapshot_of
 from btard.node.protocol.state_sync.probation import candidates_of, join_slot, joins_fit
 from btard.node.protocol.wire.certificate import open_signed
 from btard.node.protocol.wire.encoding import decode_body, encode_signed
-from btard.node.protocol.wire.messages import Hello, Join, Phase, Signed
-from btard.node.protocol.wire.size_limits import body_bytes
+from btard.node.protocol.wire.messages import Hello, Join, Phase, Signed, body_bytes
 
 _LESSONS = 8
 """Lessons that one peer may have for each step of its probation: what it costs us is bounded."""

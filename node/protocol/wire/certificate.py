@@ -15,8 +15,19 @@ from btard.node.errors import WireError
 from btard.node.protocol.roster import Roster
 from btard.node.protocol.settings import Decode, Verify
 from btard.node.protocol.wire.encoding import decode_body, signing_bytes
-from btard.node.protocol.wire.messages import Body, Close, Message, Outcome, Removal, Signed, View, Void
-from btard.node.protocol.wire.size_limits import body_bytes, view_bytes, view_messages
+from btard.node.protocol.wire.messages import (
+    Body,
+    Close,
+    Message,
+    Outcome,
+    Removal,
+    Signed,
+    View,
+    Void,
+    body_bytes,
+    view_bytes,
+    view_messages,
+)
 
 M = TypeVar("M", bound=Message)
 Where: TypeAlias = tuple[bytes, bytes, int, int]

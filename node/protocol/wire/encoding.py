@@ -1,27 +1,94 @@
-"""Canonical bytes of the signed messages: the one place that encodes them, and says what is hashed and signed.
+"""Canonical bytes of the signed messages, and hashes: the one place that encodes, hashes, and says what is signed.
 
 A body is a MessagePack array with a type tag; `decode_body` refuses every encoding but the one `encode_body`
-makes, so equality of bodies is equality of bytes, and hashes and slots concern bodies without signatures.
+makes, so equality of bodies is equality of bytes, and hashes and slots concern bodies without signatures. A hash is
+domain-separated BLAKE3 over canonical bytes or over a tensor.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
-from typing import TypeVar
+import struct
+from collections.abc import Callable, Iterable
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
+from blake3 import blake3
 
 from btard.node.errors import WireError
 from btard.node.limits import MAX_PEERS
-from btard.node.protocol.wire.bulk import BulkKey
-from btard.node.protocol.wire.digest import digest
-from btard.node.protocol.wire.messages import PHASE_OF, Body, Endorsed, Place, Signed, Stub, Suspect
-from btard.node.protocol.wire.size_limits import control_bytes
+from btard.node.protocol.wire.messages import (
+    PHASE_OF,
+    Body,
+    BulkKey,
+    Endorsed,
+    Place,
+    Signed,
+    Stub,
+    Suspect,
+    control_bytes,
+)
+
+if TYPE_CHECKING:  # message types must not cost an import of torch: `btard-launch attacks` reads them
+    from torch import Tensor
+
+
+# --- hashes ---------------------------------------------------------------------------------------------------
+
+
+DIGEST_BYTES = 32
+_length = struct.Struct("<Q").pack
+
+
+def digest(domain: str, *fields: bytes) -> bytes:
+    """32-byte BLAKE3 of length-prefixed fields under a domain tag, so that no two inputs share a preimage."""
+    framed = [_tag(domain)]
+    for field in fields:
+        framed += (_length(len(field)), field)
+    return blake3(b"".join(framed)).digest()  # in one piece, since hashing costs more by the call
+
+
+def expand(domain: str, seed: bytes, length: int) -> bytes:
+    """`length` bytes of the BLAKE3 extendable output of (domain, seed); a prefix of every longer output."""
+    hasher = blake3(struct.pack("<Q", len(domain)) + domain.encode() + seed)
+    return hasher.digest(length=length)
+
+
+def tensor_bytes(values_P: Tensor) -> memoryview:
+    """The bytes of a contiguous float32 CPU tensor, without a copy (little-endian hosts only)."""
+    if values_P.requires_grad:
+        values_P = values_P.detach()
+    return values_P.numpy().data.cast("B") if values_P.numel() else memoryview(b"")
+
+
+def tensor_digest(domain: str, fields: Iterable[bytes], values_P: Tensor) -> bytes:
+    """Digest of a tensor bound to the fields that say whose it is, and to its shape."""
+    shape = struct.pack(f"<{values_P.dim()}Q", *values_P.shape)
+    framed = [_tag(domain)]
+    for field in (*fields, shape):
+        framed += (_length(len(field)), field)
+    hasher = blake3(b"".join(framed))
+    hasher.update(tensor_bytes(values_P))
+    return hasher.digest()
+
+
+@lru_cache(maxsize=256)
+def _tag(domain: str) -> bytes:
+    """A domain after its length; there are as many as the code names."""
+    name = domain.encode()
+    return _length(len(name)) + name
+
+
+number: Callable[[int], bytes] = struct.Struct("<q").pack
+"""An integer as eight little-endian bytes, for use as a digest field."""
+
+
+# --- canonical bytes ------------------------------------------------------------------------------------------
+
 
 MAX_MESSAGE_BYTES = control_bytes(MAX_PEERS)
 """Whatever the roster: a dispute among as many peers as one holds must be able to end. What a line carries, and what
-counts, is bounded by the size of the run's own roster (node/protocol/wire/size_limits.py) before it is decoded."""
+counts, is bounded by the size of the run's own roster (node/protocol/wire/messages.py) before it is decoded."""
 
 Decoded = TypeVar("Decoded")
 

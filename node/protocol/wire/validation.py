@@ -12,8 +12,9 @@ from btard.node.protocol.attempt.attempt import Attempt
 from btard.node.protocol.attempt.measured_bounds import measures_fit
 from btard.node.protocol.attempt.mprng import Share, opens
 from btard.node.protocol.state_sync.probation import joins_fit
-from btard.node.protocol.wire.digest import DIGEST_BYTES
+from btard.node.protocol.wire.encoding import DIGEST_BYTES
 from btard.node.protocol.wire.messages import (
+    MAX_PROOFS,
     Agg,
     Agg2,
     Checksums,
@@ -36,7 +37,6 @@ from btard.node.protocol.wire.messages import (
     View,
     Void,
 )
-from btard.node.protocol.wire.size_limits import MAX_PROOFS
 
 MAX_ACCUSATIONS = 8
 

@@ -14,7 +14,7 @@ from btard.launcher.detection.law import Detection, Setting, detection_distribut
 from btard.launcher.detection.markov import Waiting
 from btard.node.errors import ConfigError
 from btard.node.protocol.attempt.validators import Draw, draw
-from btard.node.protocol.wire.digest import digest, number
+from btard.node.protocol.wire.encoding import digest, number
 
 LEVEL = 1e-3
 """Probability that one of the chi-square tests below rejects a true law, were its seed not fixed."""

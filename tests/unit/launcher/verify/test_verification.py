@@ -27,8 +27,7 @@ from btard.node.crypto.signing import Signer
 from btard.node.errors import DataError
 from btard.node.genesis.genesis import Genesis, genesis_digest, genesis_roster, read_genesis
 from btard.node.protocol.state.state import Summary
-from btard.node.protocol.wire.digest import tensor_bytes
-from btard.node.protocol.wire.encoding import decode_body, encode, encode_body, signing_bytes
+from btard.node.protocol.wire.encoding import decode_body, encode, encode_body, signing_bytes, tensor_bytes
 from btard.node.protocol.wire.messages import Outcome, Phase, Removal, Signed
 from btard.node.storage import records
 from btard.node.storage.checkpoint import load

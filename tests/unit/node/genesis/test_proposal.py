@@ -12,7 +12,7 @@ from btard.node.crypto import keys
 from btard.node.crypto.signing import Signer
 from btard.node.errors import ConfigError
 from btard.node.genesis.proposal import PROPOSAL_BYTES, Proposal, decode_proposal, endpoint, propose
-from btard.node.protocol.wire.digest import digest
+from btard.node.protocol.wire.encoding import digest
 
 _, (SECRET, OTHER) = keys.generate(0, 2)
 HOST = Endpoint("tcp://host.example:7400", "tcp://host.example:7401")

@@ -9,7 +9,7 @@ import pytest
 from btard.node.protocol.api import Dropped, Halted
 from btard.node.protocol.peer_state import PeerState
 from btard.node.protocol.state.state import genesis_randomness
-from btard.node.protocol.wire.size_limits import MAX_PROOFS
+from btard.node.protocol.wire.messages import MAX_PROOFS
 from tests.protocol_attempts import PEERS, six, stopped
 from tests.unit.node.protocol.adjudication.test_accusations import silent, two_words
 

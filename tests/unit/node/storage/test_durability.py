@@ -20,8 +20,9 @@ from btard.node.protocol.wire.messages import (
     Suspect,
     View,
     Void,
+    body_bytes,
+    view_bytes,
 )
-from btard.node.protocol.wire.size_limits import body_bytes, view_bytes
 from btard.node.storage.checkpointer import Checkpointer
 from btard.node.storage.durability import DurableMachine
 from btard.node.storage.wal import HEARD, read

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from btard.node.protocol.wire.size_limits import control_bytes, plain_bytes
+from btard.node.protocol.wire.messages import control_bytes, plain_bytes
 from btard.node.transport.flow_control import Allowance, Credits, FlowControl
 
 ALLOWANCE = Allowance(burst=(10, 1000), per_phase=(2, 100), per_second=(1, 50))

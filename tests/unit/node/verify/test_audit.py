@@ -26,8 +26,7 @@ from btard.node.protocol.adjudication.offences import standing
 from btard.node.protocol.api import Banned, Committed, Finished
 from btard.node.protocol.evidence.verifier import Proof, Verifier
 from btard.node.protocol.state.state import Summary, parameters_digest
-from btard.node.protocol.wire.digest import tensor_bytes
-from btard.node.protocol.wire.encoding import decode_body, encode, encode_body, signing_bytes
+from btard.node.protocol.wire.encoding import decode_body, encode, encode_body, signing_bytes, tensor_bytes
 from btard.node.protocol.wire.messages import Signed
 from btard.node.storage.journal import Journal
 from btard.node.training.task import Layer, lay_out

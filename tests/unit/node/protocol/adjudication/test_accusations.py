@@ -33,6 +33,7 @@ from btard.node.protocol.attempt.attempt import Attempt
 from btard.node.protocol.state.undo_window import Contribution
 from btard.node.protocol.wire.encoding import encode, encode_body, signing_bytes, stub_bytes
 from btard.node.protocol.wire.messages import (
+    MAX_PROOFS,
     Accusation,
     AccusationKind,
     Checksums,
@@ -45,7 +46,6 @@ from btard.node.protocol.wire.messages import (
     Suspect,
     Verdict,
 )
-from btard.node.protocol.wire.size_limits import MAX_PROOFS
 from tests.protocol_attempts import changed, complete, replace_state, said
 
 SIGNERS = [Signer(bytes.fromhex(secret.signing_seed)) for secret in generate(0, 6)[1]]

@@ -11,8 +11,7 @@ from btard.node.protocol.adjudication.omission import Silent, encode_silences, s
 from btard.node.protocol.attempt.attempt import Attempt
 from btard.node.protocol.attempt.transcript import Transcript
 from btard.node.protocol.wire.encoding import encode, encode_body, signing_bytes
-from btard.node.protocol.wire.messages import Phase, Signed, Slot, Suspect
-from btard.node.protocol.wire.size_limits import plain_bytes
+from btard.node.protocol.wire.messages import Phase, Signed, Slot, Suspect, plain_bytes
 from tests.protocol_attempts import complete
 
 ACCUSED = 5

@@ -10,8 +10,7 @@ from btard.node.netem.links import LinkModel
 from btard.node.protocol.attempt.deadlines import budget, deadline, laggards_s
 from btard.node.protocol.attempt.measured_bounds import agreed
 from btard.node.protocol.attempt.phases import PHASES, misfit
-from btard.node.protocol.wire.messages import Phase, Report
-from btard.node.protocol.wire.size_limits import delivery_s
+from btard.node.protocol.wire.messages import Phase, Report, delivery_s
 from btard.node.protocol.wire.validation import Counts
 from tests.protocol_attempts import changed, complete, said
 from tests.simulation.attacked import configuration, play

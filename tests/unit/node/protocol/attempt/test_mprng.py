@@ -19,7 +19,7 @@ from btard.node.protocol.attempt.mprng import (
     projection,
     share,
 )
-from btard.node.protocol.wire.digest import digest, number
+from btard.node.protocol.wire.encoding import digest, number
 
 RUN = b"r" * 32
 SHARE = share(b"secret", 3, 0)

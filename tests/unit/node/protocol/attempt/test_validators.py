@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from btard.node.protocol.attempt.validators import Draw, allowed_pairs, draw
-from btard.node.protocol.wire.digest import digest, number
+from btard.node.protocol.wire.encoding import digest, number
 
 SIX = (0, 1, 2, 3, 4, 5)
 

@@ -23,7 +23,7 @@ from btard.node.protocol.attempt.verification import (
     sums_to_zero,
     too_many_far,
 )
-from btard.node.protocol.wire.digest import digest, number
+from btard.node.protocol.wire.encoding import digest, number
 
 CLIP, MEAN = build_rule(Plugin("centered_clip")), build_rule(Plugin("mean"))
 

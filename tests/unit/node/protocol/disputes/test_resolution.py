@@ -9,9 +9,20 @@ import pytest
 
 from btard.node.protocol.attempt.holdings import LackingError
 from btard.node.protocol.disputes.resolution import ViewMerge, trigger_in
-from btard.node.protocol.wire.bulk import BulkKind
 from btard.node.protocol.wire.encoding import decode_body
-from btard.node.protocol.wire.messages import Close, Commit, Held, Outcome, Phase, Reveal, Signed, Suspect, View, Void
+from btard.node.protocol.wire.messages import (
+    BulkKind,
+    Close,
+    Commit,
+    Held,
+    Outcome,
+    Phase,
+    Reveal,
+    Signed,
+    Suspect,
+    View,
+    Void,
+)
 from tests.protocol_attempts import PEERS, complete, said
 from tests.unit.node.protocol.test_peer import signed_by
 

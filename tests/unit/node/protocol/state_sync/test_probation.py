@@ -43,9 +43,8 @@ from btard.node.protocol.state_sync.probation import (
     review,
     wanted,
 )
-from btard.node.protocol.wire.bulk import BulkKey, BulkKind
 from btard.node.protocol.wire.encoding import decode_body, encode_body, signing_bytes
-from btard.node.protocol.wire.messages import Body, Close, Join, Outcome, Phase, Report, Signed
+from btard.node.protocol.wire.messages import Body, BulkKey, BulkKind, Close, Join, Outcome, Phase, Report, Signed
 from tests.protocol_attempts import changed, complete, state_with
 from tests.simulation.stage import Stage, run_until, set_up
 

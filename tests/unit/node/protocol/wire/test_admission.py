@@ -25,8 +25,12 @@ from btard.node.protocol.wire.messages import (
     Suspect,
     View,
     Void,
+    body_bytes,
+    control_bytes,
+    evidence_bytes,
+    plain_bytes,
+    view_bytes,
 )
-from btard.node.protocol.wire.size_limits import body_bytes, control_bytes, evidence_bytes, plain_bytes, view_bytes
 from tests.fuzz.arena import Arena
 from tests.fuzz.scenes import ATTACKER, PEERS, recorded
 

@@ -29,8 +29,11 @@ from btard.node.protocol.wire.messages import (
     Suspect,
     View,
     Void,
+    body_bytes,
+    plain_bytes,
+    view_bytes,
+    view_messages,
 )
-from btard.node.protocol.wire.size_limits import body_bytes, plain_bytes, view_bytes, view_messages
 
 PEERS, REMOVED = 6, 5
 MEMBERS, SECRETS = generate(0, PEERS)
