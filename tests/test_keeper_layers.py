@@ -15,7 +15,6 @@ from btard.node.protocol.attempt.attempt import Attempt
 from btard.node.protocol.attempt.mprng import Share
 from btard.node.protocol.peer import Peer
 from btard.node.protocol.roster import Roster
-from btard.node.protocol.state.rollback import earlier
 from btard.node.storage import checkpoint
 from btard.node.storage.checkpointer import Checkpointer
 from tests.simulation.stage import Stage
@@ -57,7 +56,7 @@ def test_an_undo_step_goes_on_from_disk_as_from_memory(tmp_path: Path) -> None:
     assert peer.attempt is not None
     assert attempt.shares == peer.attempt.shares
     for item in at.state.summary.undo:
-        past = earlier(attempt, item)
+        past = attempt.earlier(item)
         true_D, _ = stage.task.gradient(past.state.parameters_D, past.seed(item.owner))
         fault = gradient_fault(past, item.owner, true_D)
         assert (fault is not None) == (item.step in (3, 4)), item

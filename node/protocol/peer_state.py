@@ -17,7 +17,7 @@ from btard.node.protocol.roster import Roster
 from btard.node.protocol.settings import Settings, Tools
 from btard.node.protocol.state.state import State
 from btard.node.protocol.state_sync.client import StateSyncClient
-from btard.node.protocol.wire.admission import remembering
+from btard.node.protocol.wire.certificate import remembering
 from btard.node.protocol.wire.messages import MAX_PROOFS, Phase, Signed
 
 

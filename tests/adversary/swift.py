@@ -9,7 +9,7 @@ import functools
 import sys
 from collections.abc import Callable
 
-from btard.node.protocol.wire import admission, encoding
+from btard.node.protocol.wire import certificate, encoding
 from btard.node.protocol.wire.messages import Body
 
 _remembered = functools.lru_cache(maxsize=200_000)
@@ -30,7 +30,7 @@ _MADE: dict[Callable[..., object], Callable[..., object]] = {
     encoding.signing_bytes: _signing_bytes,
     encoding.body_digest: _remembered(encoding.body_digest),
     encoding.digest: _remembered(encoding.digest),
-    admission.remembering: lambda verify: verify,  # tests/adversary/cluster.py remembers for all peers
+    certificate.remembering: lambda verify: verify,  # tests/adversary/cluster.py remembers for all peers
 }
 
 

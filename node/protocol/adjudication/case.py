@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from btard.node.protocol.adjudication.accusations import charges, judged_peers, publications
-from btard.node.protocol.adjudication.charges import Averaging, Charge, FalseGradient, FalseHistory, Publication
-from btard.node.protocol.adjudication.verdict import CaseFile, Fault, Guilt, Judgement, far_from, judge
+from btard.node.protocol.adjudication.charges import Averaging, Charge, FalseGradient, FalseHistory, Guilt, Publication
+from btard.node.protocol.adjudication.verdict import CaseFile, Fault, Judgement, far_from, judge
 from btard.node.protocol.attempt.attempt import Attempt
 from btard.node.protocol.state.undo_window import Contribution
 from btard.node.protocol.state_sync import probation
 from btard.node.protocol.wire.messages import BulkKey, BulkKind, Have, Judge, Phase, Publish
-from btard.node.protocol.wire.validation import Counts
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How many publications and gradient charges judging has; None while that is not known yet.
+
+    A message from a peer ahead of us is checked again when we get there.
+    """
+
+    publications: int | None = None
+    charges: int | None = None
 
 
 class Case:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import msgspec
@@ -13,7 +14,7 @@ from btard.node.protocol.attempt.attempt import Attempt
 from btard.node.protocol.attempt.transcript import Transcript
 from btard.node.protocol.settings import Verify
 from btard.node.protocol.wire.encoding import decoded, encode, stub, stub_bytes
-from btard.node.protocol.wire.messages import Phase, Stub
+from btard.node.protocol.wire.messages import Phase, Removal, Stub
 
 _pair_decoder = msgspec.msgpack.Decoder(tuple[Stub, Stub])
 
@@ -119,6 +120,26 @@ Charge: TypeAlias = (
     | Silent
     | FalseProbation
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Guilt:
+    """One peer's guilt under one charge."""
+
+    peer: int
+    reason: str
+    accuser: int | None
+    charge: Charge
+
+    @property
+    def removal(self) -> Removal:
+        """What CLOSE and OUTCOME say of it."""
+        return Removal(self.peer, self.reason, self.accuser)
+
+    @staticmethod
+    def ruled(removal: Removal) -> Guilt:
+        """Guilt that the roster's majority signed and we have no proof of our own for."""
+        return Guilt(removal.peer, removal.reason, removal.accuser, Ruled(removal.peer, removal.reason))
 
 
 KINDS = ("bounds", "averaging", "checksum", "gradient", "history", "withheld", "unusable", "silence", "edges",

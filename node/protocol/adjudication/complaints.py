@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from btard.node.protocol.adjudication.case import Case
-from btard.node.protocol.adjudication.charges import Broken
-from btard.node.protocol.adjudication.verdict import Guilt
+from btard.node.protocol.adjudication.charges import Broken, Guilt
 from btard.node.protocol.attempt.attempt import Attempt
 from btard.node.protocol.attempt.holdings import bits, denials
 from btard.node.protocol.attempt.lateness import late_pairs

@@ -21,8 +21,8 @@ from btard.node.protocol.adjudication.charges import (
     FalseChecksum,
     FalseGradient,
     FalseHistory,
+    Guilt,
     OutOfBounds,
-    Ruled,
 )
 from btard.node.protocol.adjudication.offences import OFFENCES, gravity
 from btard.node.protocol.adjudication.omission import Silent
@@ -30,26 +30,6 @@ from btard.node.protocol.attempt.attempt import Attempt, usable
 from btard.node.protocol.attempt.verification import V0_FACTOR
 from btard.node.protocol.state.undo_window import Contribution
 from btard.node.protocol.wire.messages import Removal
-
-
-@dataclass(frozen=True, slots=True)
-class Guilt:
-    """One peer's guilt under one charge."""
-
-    peer: int
-    reason: str
-    accuser: int | None
-    charge: Charge
-
-    @property
-    def removal(self) -> Removal:
-        """What CLOSE and OUTCOME say of it."""
-        return Removal(self.peer, self.reason, self.accuser)
-
-    @staticmethod
-    def ruled(removal: Removal) -> Guilt:
-        """Guilt that the roster's majority signed and we have no proof of our own for."""
-        return Guilt(removal.peer, removal.reason, removal.accuser, Ruled(removal.peer, removal.reason))
 
 
 @dataclass(frozen=True, slots=True)

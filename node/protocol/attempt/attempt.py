@@ -15,7 +15,7 @@ from btard.node.protocol.attempt.transcript import Transcript
 from btard.node.protocol.attempt.verification import Checksum, checksum, same
 from btard.node.protocol.settings import Settings, Tools
 from btard.node.protocol.state.state import AttemptRecord, State
-from btard.node.protocol.state.undo_window import recheck_shares
+from btard.node.protocol.state.undo_window import Contribution, recheck_shares
 from btard.node.protocol.wire.certificate import Certificate, Where
 from btard.node.protocol.wire.encoding import decode_body, number, tensor_digest
 from btard.node.protocol.wire.messages import (
@@ -154,6 +154,10 @@ class Attempt:
         attempt.aggregates, attempt.publications = dict(record.aggregates), dict(record.publications)
         attempt.own_D = record.own_D
         return attempt
+
+    def earlier(self, item: Contribution) -> Attempt:
+        """The committed attempt that a contribution was made to, from the window of an undo step."""
+        return Attempt.of(self.state.window.layer(item).record, self.settings, self.tools, self.me, b"")
 
     # --- names and numbers ------------------------------------------------------------------------------------
 

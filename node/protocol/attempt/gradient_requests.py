@@ -1,12 +1,39 @@
-"""The gradients a peer has asked for: its own of the current step, and others' of the step before."""
+"""The gradients a peer has asked for: its own of the current step, others' of the step before, in an undo step others'
+of earlier ones."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
+from btard.node.protocol.adjudication.verdict import Fault, gradient_fault
 from btard.node.protocol.api import ComputeGradient, GradientReady, Purpose
 from btard.node.protocol.attempt.attempt import Attempt
-from btard.node.protocol.state.rollback import Rechecks
+from btard.node.protocol.state.undo_window import Contribution
+
+
+class Rechecks:
+    """The contributions that a peer recomputes in an undo step, kept from attempt to attempt."""
+
+    def __init__(self) -> None:
+        self.faults: dict[Contribution, Fault | None] = {}
+        self._asked: dict[tuple[int, int], tuple[Contribution, Attempt]] = {}
+
+    def want(self, attempt: Attempt, item: Contribution) -> list[ComputeGradient]:
+        """Ask for a contribution's gradient, unless it was asked for."""
+        if (item.step, item.owner) in self._asked:
+            return []
+        past = attempt.earlier(item)
+        self._asked[(item.step, item.owner)] = item, past
+        return [ComputeGradient(Purpose.UNDO, item.step, item.owner, past.state.parameters_D, past.seed(item.owner))]
+
+    def take(self, ready: GradientReady) -> bool:
+        """Compare an answer with what was committed to; false if nobody asked for it."""
+        known = self._asked.get((ready.step, ready.peer))
+        if known is None:
+            return False
+        item, past = known
+        self.faults[item] = gradient_fault(past, item.owner, ready.gradient_D)
+        return True
 
 
 class Gradients:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from btard.node.protocol.adjudication.charges import Publication, Unusable, Withheld
-from btard.node.protocol.adjudication.verdict import Guilt
+from btard.node.protocol.adjudication.charges import Guilt, Publication, Unusable, Withheld
 from btard.node.protocol.attempt.attempt import Attempt, usable
 from btard.node.protocol.wire.messages import BulkKind, Have, Held, Message, Phase, Removal, Reveal
 

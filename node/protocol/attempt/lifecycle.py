@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 
-from btard.node.protocol.adjudication.charges import encode_equivocations
-from btard.node.protocol.adjudication.verdict import Guilt, Judgement
+from btard.node.protocol.adjudication.charges import Guilt, encode_equivocations
+from btard.node.protocol.adjudication.verdict import Judgement
 from btard.node.protocol.api import (
     Banned,
     CancelTimer,

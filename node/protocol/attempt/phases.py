@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from btard.node.protocol.adjudication.case import Case
+from btard.node.protocol.adjudication.case import Case, Counts
 from btard.node.protocol.adjudication.charges import Publication
 from btard.node.protocol.adjudication.verdict import Judgement
 from btard.node.protocol.attempt import compose
@@ -45,7 +45,6 @@ from btard.node.protocol.wire.messages import (
     Reveal,
     Suspect,
 )
-from btard.node.protocol.wire.validation import Counts
 
 Next = tuple[Phase, Judgement | None]
 """The phase that follows, and the judgement if the attempt is void already."""

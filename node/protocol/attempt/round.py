@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from btard.node.protocol.adjudication import complaints
-from btard.node.protocol.adjudication.case import Case
+from btard.node.protocol.adjudication.case import Case, Counts
 from btard.node.protocol.adjudication.charges import accusation_of
 from btard.node.protocol.adjudication.verdict import Judgement
 from btard.node.protocol.api import (
@@ -42,7 +42,6 @@ from btard.node.protocol.state_sync.server import StateSyncServer
 from btard.node.protocol.wire.certificate import Certificate
 from btard.node.protocol.wire.encoding import decode_body
 from btard.node.protocol.wire.messages import Body, Close, Message, Phase, Signed, Suspect, Void
-from btard.node.protocol.wire.validation import Counts
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from btard.node.protocol.adjudication.case import Case
-from btard.node.protocol.adjudication.charges import Equivocation, Publication, Ruled
-from btard.node.protocol.adjudication.verdict import Guilt
+from btard.node.protocol.adjudication.case import Case, Counts
+from btard.node.protocol.adjudication.charges import Equivocation, Guilt, Publication, Ruled
 from btard.node.protocol.attempt.attempt import Attempt
 from btard.node.protocol.attempt.holdings import LackingError, lacking
 from btard.node.protocol.attempt.phases import PHASES, following, misfit
@@ -21,7 +20,6 @@ from btard.node.protocol.attempt.transcript import Added, Transcript, Trigger
 from btard.node.protocol.wire.certificate import Certificate, open_signed
 from btard.node.protocol.wire.encoding import decode_body, stub
 from btard.node.protocol.wire.messages import Body, BulkKind, Close, Phase, Signed, Suspect, Void
-from btard.node.protocol.wire.validation import Counts
 
 _DISPUTE = (Phase.SUSPECT, Phase.VIEW, Phase.OUTCOME, Phase.HELLO)
 _PER_SLOT = 2

@@ -16,11 +16,10 @@ from btard.node.protocol.adjudication.charges import (
     FalseGradient,
     FalseHistory,
     FalseProbation,
+    Guilt,
     Unusable,
 )
-from btard.node.protocol.adjudication.verdict import Guilt
 from btard.node.protocol.attempt.attempt import Attempt
-from btard.node.protocol.state.rollback import earlier
 from btard.node.protocol.state.state import AttemptRecord, Ban, State, Summary
 from btard.node.protocol.state.undo_window import Contribution
 from btard.node.protocol.wire.encoding import decoded, encode, tensor_bytes
@@ -162,7 +161,7 @@ def gather(
     """
     if isinstance(guilt.charge, FalseHistory):
         charge = guilt.charge
-        past = earlier(trial, Contribution(charge.step, charge.attempt, charge.accused))
+        past = trial.earlier(Contribution(charge.step, charge.attempt, charge.accused))
     about_gradient = isinstance(guilt.charge, ABOUT_GRADIENTS) and past is not None
     evidence = Evidence(
         version=EVIDENCE_VERSION,

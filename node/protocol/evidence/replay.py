@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from btard.node.protocol.adjudication.case import Counts
 from btard.node.protocol.attempt.attempt import Attempt
 from btard.node.protocol.attempt.mprng import Share
 from btard.node.protocol.attempt.phases import misfit
@@ -21,7 +22,6 @@ from btard.node.protocol.settings import Settings, Tools
 from btard.node.protocol.state.state import Ban, State, Summary
 from btard.node.protocol.wire.certificate import Certificate, open_signed, sentence
 from btard.node.protocol.wire.messages import Body, Have, Judge, Phase, Signed
-from btard.node.protocol.wire.validation import Counts
 
 Recompute = Callable[[Tensor, bytes], Tensor]
 """(parameters_D, xi) -> gradient_D on this machine."""

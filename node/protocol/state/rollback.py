@@ -9,42 +9,10 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
-from btard.node.protocol.adjudication.verdict import Fault, gradient_fault
-from btard.node.protocol.api import ComputeGradient, GradientReady, Purpose, Undone
+from btard.node.protocol.api import Undone
 from btard.node.protocol.attempt.attempt import Attempt
 from btard.node.protocol.state.state import Layer, State, Window, layer_digest
 from btard.node.protocol.state.undo_window import Contribution, Restoration
-
-
-def earlier(attempt: Attempt, item: Contribution) -> Attempt:
-    """The committed attempt that a contribution was made to, from the window of an undo step."""
-    record = attempt.state.window.layer(item).record
-    return Attempt.of(record, attempt.settings, attempt.tools, attempt.me, b"")
-
-
-class Rechecks:
-    """The contributions that a peer recomputes in an undo step, kept from attempt to attempt."""
-
-    def __init__(self) -> None:
-        self.faults: dict[Contribution, Fault | None] = {}
-        self._asked: dict[tuple[int, int], tuple[Contribution, Attempt]] = {}
-
-    def want(self, attempt: Attempt, item: Contribution) -> list[ComputeGradient]:
-        """Ask for a contribution's gradient, unless it was asked for."""
-        if (item.step, item.owner) in self._asked:
-            return []
-        past = earlier(attempt, item)
-        self._asked[(item.step, item.owner)] = item, past
-        return [ComputeGradient(Purpose.UNDO, item.step, item.owner, past.state.parameters_D, past.seed(item.owner))]
-
-    def take(self, ready: GradientReady) -> bool:
-        """Compare an answer with what was committed to; false if nobody asked for it."""
-        known = self._asked.get((ready.step, ready.peer))
-        if known is None:
-            return False
-        item, past = known
-        self.faults[item] = gradient_fault(past, item.owner, ready.gradient_D)
-        return True
 
 
 def moved_on(attempt: Attempt, after: State, lies: Collection[Contribution]) -> State:

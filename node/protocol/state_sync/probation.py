@@ -16,9 +16,8 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from btard.node.errors import WireError
-from btard.node.protocol.adjudication.charges import Equivocation, FalseProbation
+from btard.node.protocol.adjudication.charges import Equivocation, FalseProbation, Guilt
 from btard.node.protocol.adjudication.offences import standing
-from btard.node.protocol.adjudication.verdict import Guilt
 from btard.node.protocol.attempt.attempt import Attempt
 from btard.node.protocol.roster import Roster
 from btard.node.protocol.settings import Settings

@@ -5,18 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from enum import Enum
 
-from blake3 import blake3
-
 from btard.node.protocol.attempt.round import Round
-from btard.node.protocol.settings import Settings, Tools, Verify
+from btard.node.protocol.settings import Settings, Tools
 from btard.node.protocol.wire.certificate import open_signed
 from btard.node.protocol.wire.encoding import decode_body
 from btard.node.protocol.wire.messages import Body, Hello, Phase, Signed
 
 _PER_SLOT = 2
 """Messages kept for one slot ahead of us: two prove an equivocation."""
-_REMEMBERED = 4096
-_KEY_BYTES, _SIGNATURE_BYTES = 32, 64
 
 
 class Place(Enum):
@@ -109,24 +105,3 @@ class Admission:
         held = tuple(signed for attempt in self._ahead.values() for signed in attempt.values())
         self._ahead, self._counts = {}, Counter()
         return held
-
-
-def remembering(verify: Verify) -> Verify:
-    """A signature check that remembers by digest what it found valid: views and replays repeat messages."""
-    known: dict[bytes, None] = {}
-
-    def check(public: bytes, message: bytes, signature: bytes) -> bool:
-        # Both are of fixed length here, so that no two triples are the same bytes; one call is the fast path's.
-        if len(public) != _KEY_BYTES or len(signature) != _SIGNATURE_BYTES:
-            return verify(public, message, signature)
-        name = blake3(public + signature + message).digest()
-        if name in known:
-            return True
-        if not verify(public, message, signature):
-            return False
-        while len(known) >= _REMEMBERED:
-            del known[next(iter(known))]
-        known[name] = None
-        return True
-
-    return check

@@ -11,6 +11,8 @@ from collections.abc import Callable, Collection, Container, Iterable
 from dataclasses import dataclass
 from typing import TypeAlias, TypeVar, overload
 
+from blake3 import blake3
+
 from btard.node.errors import WireError
 from btard.node.protocol.roster import Roster
 from btard.node.protocol.settings import Decode, Verify
@@ -32,6 +34,9 @@ from btard.node.protocol.wire.messages import (
 M = TypeVar("M", bound=Message)
 Where: TypeAlias = tuple[bytes, bytes, int, int]
 """An attempt: run, digest of the roster, step, number."""
+
+_REMEMBERED = 4096
+_KEY_BYTES, _SIGNATURE_BYTES = 32, 64
 
 _SENTENCES = {
     "oversized": "a message{} is larger than one of its phase may be",
@@ -128,6 +133,27 @@ def sentence(refused: str, signed: Signed) -> str:
     except WireError:
         whose = ""
     return _SENTENCES.get(refused, refused).format(whose)
+
+
+def remembering(verify: Verify) -> Verify:
+    """A signature check that remembers by digest what it found valid: views and replays repeat messages."""
+    known: dict[bytes, None] = {}
+
+    def check(public: bytes, message: bytes, signature: bytes) -> bool:
+        # Both are of fixed length here, so that no two triples are the same bytes; one call is the fast path's.
+        if len(public) != _KEY_BYTES or len(signature) != _SIGNATURE_BYTES:
+            return verify(public, message, signature)
+        name = blake3(public + signature + message).digest()
+        if name in known:
+            return True
+        if not verify(public, message, signature):
+            return False
+        while len(known) >= _REMEMBERED:
+            del known[next(iter(known))]
+        known[name] = None
+        return True
+
+    return check
 
 
 # --- enough of them -------------------------------------------------------------------------------------------

@@ -5,9 +5,9 @@ Each function says what is wrong with a message, None if it fits; `phases.misfit
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import pairwise
 
+from btard.node.protocol.adjudication.case import Counts
 from btard.node.protocol.attempt.attempt import Attempt
 from btard.node.protocol.attempt.measured_bounds import measures_fit
 from btard.node.protocol.attempt.mprng import Share, opens
@@ -39,17 +39,6 @@ from btard.node.protocol.wire.messages import (
 )
 
 MAX_ACCUSATIONS = 8
-
-
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """How many publications and gradient charges judging has; None while that is not known yet.
-
-    A message from a peer ahead of us is checked again when we get there.
-    """
-
-    publications: int | None = None
-    charges: int | None = None
 
 
 def commit(body: Commit, attempt: Attempt, counts: Counts) -> str | None:

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from btard.node.protocol.adjudication.case import Case
-from btard.node.protocol.adjudication.charges import Withheld
-from btard.node.protocol.adjudication.verdict import Guilt, Judgement
+from btard.node.protocol.adjudication.charges import Guilt, Withheld
+from btard.node.protocol.adjudication.verdict import Judgement
 from btard.node.protocol.api import BulkKey, BulkKind
 from btard.node.protocol.attempt.round import Round
 from btard.node.protocol.wire.encoding import encode_body

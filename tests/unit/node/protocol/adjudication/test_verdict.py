@@ -14,18 +14,11 @@ from btard.node.protocol.adjudication.charges import (
     Charge,
     FalseChecksum,
     FalseGradient,
+    Guilt,
     OutOfBounds,
     Ruled,
 )
-from btard.node.protocol.adjudication.verdict import (
-    CaseFile,
-    Guilt,
-    Judgement,
-    far_from,
-    gradient_fault,
-    judge,
-    suspicious,
-)
+from btard.node.protocol.adjudication.verdict import CaseFile, Judgement, far_from, gradient_fault, judge, suspicious
 from btard.node.protocol.attempt.attempt import Attempt
 from btard.node.protocol.attempt.round import Round
 from btard.node.protocol.attempt.verification import V0_FACTOR

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from btard.node.protocol.adjudication.case import Counts
 from btard.node.protocol.api import BulkKind
 from btard.node.protocol.attempt import compose
 from btard.node.protocol.attempt.attempt import Attempt
@@ -14,7 +15,6 @@ from btard.node.protocol.attempt.compose import Knowledge
 from btard.node.protocol.attempt.gradient_requests import Gradients
 from btard.node.protocol.attempt.phases import message, misfit
 from btard.node.protocol.wire.messages import Agg, Agg2, Held, Late, Missing, Phase, Report, Reveal, Verdict
-from btard.node.protocol.wire.validation import Counts
 from tests.protocol_attempts import amend, complete, six
 from tests.unit.node.protocol.attempt.test_holdings import complaining, published
 

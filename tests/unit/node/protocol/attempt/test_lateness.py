@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from btard.node.protocol.adjudication.case import Counts
 from btard.node.protocol.adjudication.complaints import broken, late_after
 from btard.node.protocol.attempt.attempt import Attempt
 from btard.node.protocol.attempt.deadlines import Deadline, budget, deadline
@@ -14,7 +15,6 @@ from btard.node.protocol.attempt.lateness import Patience, Watch, late_pairs, wa
 from btard.node.protocol.attempt.phases import PHASES, misfit
 from btard.node.protocol.attempt.timers import Timers
 from btard.node.protocol.wire.messages import Late, Phase, Report, Reveal
-from btard.node.protocol.wire.validation import Counts
 from tests.protocol_attempts import changed, complete, replace_state, said
 
 AGG, CLOSE = Phase.AGG, Phase.CLOSE

@@ -7,11 +7,11 @@ import pytest
 from btard.launcher.run.experiment import Experiment
 from btard.node.config import Plugin, RunConfig, Schedule
 from btard.node.netem.links import LinkModel
+from btard.node.protocol.adjudication.case import Counts
 from btard.node.protocol.attempt.deadlines import budget, deadline, laggards_s
 from btard.node.protocol.attempt.measured_bounds import agreed
 from btard.node.protocol.attempt.phases import PHASES, misfit
 from btard.node.protocol.wire.messages import Phase, Report, delivery_s
-from btard.node.protocol.wire.validation import Counts
 from tests.protocol_attempts import changed, complete, said
 from tests.simulation.attacked import configuration, play
 from tests.simulation.slowness import TASK, pace

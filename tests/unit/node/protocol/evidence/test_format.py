@@ -15,11 +15,11 @@ from btard.node.protocol.adjudication.charges import (
     FalseChecksum,
     FalseGradient,
     FalseHistory,
+    Guilt,
     OutOfBounds,
     Ruled,
     Unusable,
 )
-from btard.node.protocol.adjudication.verdict import Guilt
 from btard.node.protocol.attempt.round import Round
 from btard.node.protocol.evidence.format import (
     EVIDENCE_VERSION,

@@ -8,8 +8,7 @@ import msgspec
 import pytest
 import torch
 
-from btard.node.protocol.adjudication.charges import Averaging
-from btard.node.protocol.adjudication.verdict import Guilt
+from btard.node.protocol.adjudication.charges import Averaging, Guilt
 from btard.node.protocol.attempt.attempt import Attempt
 from btard.node.protocol.evidence.format import Record, decode, gather
 from btard.node.protocol.evidence.replay import Replay, UnprovenError, require

@@ -11,19 +11,20 @@ import torch
 from btard.node.config import Plugin, RunConfig
 from btard.node.errors import ConfigError
 from btard.node.protocol.adjudication.accusations import disowned, raised, words
+from btard.node.protocol.adjudication.case import Counts
 from btard.node.protocol.adjudication.charges import FalseHistory
 from btard.node.protocol.adjudication.verdict import CaseFile, Fault, judge
 from btard.node.protocol.api import GradientReady, Purpose
+from btard.node.protocol.attempt.gradient_requests import Rechecks
 from btard.node.protocol.attempt.phases import misfit
 from btard.node.protocol.attempt.round import Round
 from btard.node.protocol.evidence.format import contradiction, decode
 from btard.node.protocol.evidence.verifier import UnprovenError, Verifier
-from btard.node.protocol.state.rollback import Rechecks, earlier, moved_on, undone
+from btard.node.protocol.state.rollback import moved_on, undone
 from btard.node.protocol.state.state import Ban, Window
 from btard.node.protocol.state.undo_window import Contribution, recheck_shares
 from btard.node.protocol.wire.encoding import encode
 from btard.node.protocol.wire.messages import Report
-from btard.node.protocol.wire.validation import Counts
 from tests.protocol_attempts import amend, complete, said, state_with
 from tests.simulation.stage import run_until
 from tests.simulation.test_undo import stage_of
@@ -180,7 +181,7 @@ def test_a_contribution_is_asked_for_once_and_compared_with_its_commitment() -> 
     attempt = undoing().attempt
     item, rechecks = attempt.state.summary.undo[0], Rechecks()
     (wanted,) = rechecks.want(attempt, item)
-    past = earlier(attempt, item)
+    past = attempt.earlier(item)
     assert (wanted.purpose, wanted.step, wanted.peer) == (Purpose.UNDO, item.step, item.owner)
     assert (wanted.parameters_D, wanted.seed) == (past.state.parameters_D, past.seed(item.owner))
     assert rechecks.want(attempt, item) == []

@@ -138,8 +138,7 @@ def test_the_last_step_moves_nothing_and_draws_nobody() -> None:
 
 
 def test_a_void_attempt_changes_the_roster_alone() -> None:
-    from btard.node.protocol.adjudication.charges import Averaging
-    from btard.node.protocol.adjudication.verdict import Guilt
+    from btard.node.protocol.adjudication.charges import Averaging, Guilt
 
     attempt = complete(step=1).attempt
     after = void_state(attempt, Judgement((Guilt(4, "aggregate", None, Averaging(4, "V2")),), True))

@@ -10,7 +10,7 @@ import pytest
 
 from btard.node.protocol.api import Disputed, Dropped, MessageArrived, Output, Resolved, ViewArrived
 from btard.node.protocol.disputes.previous_attempt import PreviousAttempt
-from btard.node.protocol.wire.admission import Admission, Place, remembering
+from btard.node.protocol.wire.admission import Admission, Place
 from btard.node.protocol.wire.encoding import encode_endorsed, encode_signed
 from btard.node.protocol.wire.messages import (
     Close,
@@ -145,41 +145,6 @@ def test_a_removed_peer_is_not_listened_to() -> None:
     case.peer.shared.state = replace(state, roster=state.roster.without([ATTACKER]))
     case.peer.shared.round, case.peer.router.previous = None, PreviousAttempt(case.peer.shared)
     assert case.tell(case.signed(commit(case.slot(Phase.COMMIT)))) == [Dropped(ATTACKER, "removed_line")]
-
-
-def test_a_valid_signature_is_checked_once_and_an_invalid_one_every_time() -> None:
-    asked: list[bytes] = []
-    key, good, bad = bytes(32), b"g" * 64, b"b" * 64
-
-    def verify(public: bytes, message: bytes, signature: bytes) -> bool:
-        asked.append(message)
-        return signature == good
-
-    check = remembering(verify)
-    assert [check(key, b"one", good) for _ in range(3)] == [True] * 3
-    assert [check(key, b"one", bad) for _ in range(2)] == [False] * 2
-    for number in range(10_000):
-        check(key, number.to_bytes(4, "big"), good)
-    assert len(asked) == 1 + 2 + 10_000
-
-
-def test_nothing_is_remembered_of_keys_and_signatures_that_are_none() -> None:
-    """Their borders could be shifted: the same bytes in a row would stand for another message."""
-    asked: list[bytes] = []
-
-    def verify(public: bytes, message: bytes, signature: bytes) -> bool:
-        asked.append(message)
-        return True
-
-    check = remembering(verify)
-    for public, message, signature in (
-        (b"key", b"one", b"g" * 64),
-        (b"k", b"one", b"eyg" * 22),
-        (bytes(32), b"one", b"g"),
-    ):
-        assert check(public, message, signature)
-        assert check(public, message, signature)
-    assert len(asked) == 6
 
 
 @pytest.mark.parametrize("peers", [2, 4, 16, 64, 256])

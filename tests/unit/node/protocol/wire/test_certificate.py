@@ -12,7 +12,7 @@ from btard.node.crypto.keys import generate
 from btard.node.crypto.signing import Signer, verify
 from btard.node.errors import WireError
 from btard.node.protocol.roster import Roster
-from btard.node.protocol.wire.certificate import Certificate, open_signed, sentence
+from btard.node.protocol.wire.certificate import Certificate, open_signed, remembering, sentence
 from btard.node.protocol.wire.encoding import encode_body, signing_bytes
 from btard.node.protocol.wire.messages import (
     PHASE_OF,
@@ -370,3 +370,41 @@ def test_a_join_ends_nothing() -> None:
     body = Join(slot(Join, 0), (), bytes(32))
     with pytest.raises(WireError, match="a Join certifies nothing"):
         Certificate.of((signed(body),))
+
+
+# --- signatures seen before -----------------------------------------------------------------------------------
+
+
+def test_a_valid_signature_is_checked_once_and_an_invalid_one_every_time() -> None:
+    asked: list[bytes] = []
+    key, good, bad = bytes(32), b"g" * 64, b"b" * 64
+
+    def verify(public: bytes, message: bytes, signature: bytes) -> bool:
+        asked.append(message)
+        return signature == good
+
+    check = remembering(verify)
+    assert [check(key, b"one", good) for _ in range(3)] == [True] * 3
+    assert [check(key, b"one", bad) for _ in range(2)] == [False] * 2
+    for number in range(10_000):
+        check(key, number.to_bytes(4, "big"), good)
+    assert len(asked) == 1 + 2 + 10_000
+
+
+def test_nothing_is_remembered_of_keys_and_signatures_that_are_none() -> None:
+    """Their borders could be shifted: the same bytes in a row would stand for another message."""
+    asked: list[bytes] = []
+
+    def verify(public: bytes, message: bytes, signature: bytes) -> bool:
+        asked.append(message)
+        return True
+
+    check = remembering(verify)
+    for public, message, signature in (
+        (b"key", b"one", b"g" * 64),
+        (b"k", b"one", b"eyg" * 22),
+        (bytes(32), b"one", b"g"),
+    ):
+        assert check(public, message, signature)
+        assert check(public, message, signature)
+    assert len(asked) == 6

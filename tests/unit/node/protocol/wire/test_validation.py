@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from btard.node.protocol.adjudication.case import Counts
 from btard.node.protocol.attempt.phases import misfit
 from btard.node.protocol.wire.messages import (
     Accusation,
@@ -27,7 +28,7 @@ from btard.node.protocol.wire.messages import (
     Verdict,
     Void,
 )
-from btard.node.protocol.wire.validation import MAX_ACCUSATIONS, Counts
+from btard.node.protocol.wire.validation import MAX_ACCUSATIONS
 from tests.protocol_attempts import complete, said
 
 ROUND = complete()
