@@ -15,8 +15,7 @@ from btard.node.crypto.signing import Signer
 from btard.node.genesis.genesis import configuration, genesis_roster
 from btard.node.protocol.api import RequestTranscript
 from btard.node.protocol.attempt import mprng
-from btard.node.protocol.attempt.attempt import aggregate_digest, part_digest
-from btard.node.protocol.attempt.transcript import Transcript
+from btard.node.protocol.attempt.attempt import Transcript, aggregate_digest, part_digest
 from btard.node.protocol.attempt.verification import NormWindow, checksum
 from btard.node.protocol.state.state import State, genesis_randomness, norms_digest, parameters_digest
 from btard.node.protocol.state_sync.probation import gradient_digest

@@ -17,7 +17,7 @@ from btard.launcher.run import data
 from btard.node.build import task_of
 from btard.node.config import Plugin, Role, RunConfig, Schedule
 from btard.node.protocol.api import Banned, Committed, Finished
-from btard.node.protocol.attempt.partition import part_radius
+from btard.node.protocol.attempt.attempt import part_radius
 from btard.node.training.environment import pin
 from btard.node.training.task import Task
 from tests.simulation.stage import set_up

@@ -65,8 +65,8 @@ SAMPLED = (
     "btard.node.protocol.adjudication.offences",
     "btard.node.protocol.adjudication.omission",
     "btard.node.protocol.adjudication.verdict",
-    "btard.node.protocol.attempt.holdings",
-    "btard.node.protocol.attempt.transcript",
+    "btard.node.protocol.attempt.transfers",
+    "btard.node.protocol.attempt.attempt",
     "btard.node.protocol.disputes.dispute",
     "btard.node.protocol.disputes.dolev_strong",
     "btard.node.protocol.disputes.previous_attempt",
@@ -83,7 +83,7 @@ SAMPLED = (
 """Certificates, disputes, verdicts, omissions and `verify`."""
 MORE = {
     "btard.node.protocol.adjudication.accusations": ("tests/unit/node/protocol/adjudication/test_charges.py",),
-    "btard.node.protocol.adjudication.complaints": ("tests/unit/node/protocol/attempt/test_lateness.py",),
+    "btard.node.protocol.adjudication.complaints": ("tests/unit/node/protocol/attempt/test_deadlines.py",),
     "btard.node.verify.audit": ("tests/unit/launcher/verify/test_verification.py",),
 }
 """Test modules of a module beside that of its name."""

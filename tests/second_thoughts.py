@@ -13,7 +13,7 @@ from btard.node.adversary.registry import attack
 from btard.node.adversary.targets import TARGETS, chosen, told_apart
 from btard.node.errors import WireError
 from btard.node.protocol.api import Endorse, Forward, MessageArrived, PhaseEntered, Say, SetTimer, ViewArrived
-from btard.node.protocol.attempt import timers
+from btard.node.protocol.attempt import deadlines
 from btard.node.protocol.wire.encoding import decode_body
 from btard.node.protocol.wire.messages import Body, Close, Commit, Outcome, Phase, Signed, Suspect, View
 
@@ -58,7 +58,7 @@ class SecondThoughts(Behaviour):
                 self.lasting = False
             case PhaseEntered(phase="CLOSE") if not self.lasting:
                 self.lasting = True
-            case SetTimer(name=timers.MESSAGES, after_s=after_s) if self.lasting and self._leads(view):
+            case SetTimer(name=deadlines.MESSAGES, after_s=after_s) if self.lasting and self._leads(view):
                 if self._close is None:
                     return (output, SetTimer(self.timer("now"), max(after_s - self._before_s, 0.0)))
             case Say(body=Close() as close) if self._concerns(close) and self._leads(view):

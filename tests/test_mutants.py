@@ -73,7 +73,7 @@ from pathlib import Path
 
 from tests import mutation
 
-module, record = "btard.node.protocol.attempt.transcript", Path(sys.argv[1])
+module, record = "btard.node.protocol.attempt.attempt", Path(sys.argv[1])
 wanted = [
     mutant
     for mutant in mutation.places(module)

@@ -12,7 +12,7 @@ from itertools import count
 from btard.launcher.detection.law import Setting, time_to_last
 from btard.node.crypto import keys
 from btard.node.protocol.attempt.mprng import combine, share
-from btard.node.protocol.attempt.validators import Draw, draw
+from btard.node.protocol.attempt.verification import Draw, draw
 
 LEVELS = (0.1, 0.25, 0.4, 0.5, 0.6, 0.75, 0.9, 0.95, 0.99)
 """Nine quantiles, the tail more densely."""

@@ -1,4 +1,4 @@
-"""The exact law of detection: how long attackers last against the draw of node/protocol/attempt/validators.py.
+"""The exact law of detection: how long attackers last against the draw of node/protocol/attempt/verification.py.
 
 The case: n peers, b of them Byzantine, m pairs wanted. From step `start` on, every active Byzantine peer contributes
 a false gradient whenever it contributes; as validator it never accuses an accomplice and never accuses an honest
@@ -65,7 +65,7 @@ from typing import Literal, NamedTuple, TypeAlias
 from btard.launcher.detection.markov import Chain, Waiting, absorbed, chain
 from btard.node.config import Contribute, validators_contribute
 from btard.node.errors import ConfigError
-from btard.node.protocol.attempt.validators import allowed_pairs
+from btard.node.protocol.attempt.verification import allowed_pairs
 
 
 @dataclass(frozen=True, slots=True)

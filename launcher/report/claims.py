@@ -215,7 +215,7 @@ def _small(sweep: SweepData) -> Claim:
     if not rows:
         return Claim(quote, "5.4", UNDECIDED, "It takes runs of `noise` on mnist_cnn under centered_clip.")
     norm = _SIGMA * math.sqrt(_DIMENSION / 2)
-    # tau is the radius of one part of n, so the whole vector keeps sqrt(n) tau (node/protocol/attempt/partition.py).
+    # tau is the radius of one part of n, so the whole vector keeps sqrt(n) tau (node/protocol/attempt/attempt.py).
     radii = [row.options["tau"] * math.sqrt(row.options["peers"]) for row in rows]
     words = (
         f"Noise of sigma {_SIGMA:g} on every other of {_DIMENSION:,} parameters has a norm of about {norm:,.0f}; "

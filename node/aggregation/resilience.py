@@ -106,7 +106,7 @@ def _condition(run: RunConfig) -> Condition | None:
 
 
 def _contributors(run: RunConfig, peers: int) -> int:
-    """How many contribute in a step at least, of so many peers (node/protocol/attempt/validators.py)."""
+    """How many contribute in a step at least, of so many peers (node/protocol/attempt/verification.py)."""
     if run.topology != "butterfly" or validators_contribute(run.validators_contribute, peers):
         return peers
     return peers - min(run.validators, max(1, peers // 3))

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from btard.node.config import RunConfig
 from btard.node.errors import ConfigError
-from btard.node.protocol.attempt.partition import Split, part_radius
+from btard.node.protocol.attempt.attempt import Split, part_radius
 from btard.node.protocol.rule import Rule
 
 _FLOAT_BYTES = 4

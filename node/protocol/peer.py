@@ -29,11 +29,10 @@ from btard.node.protocol.api import (
     TranscriptRequested,
     ViewArrived,
 )
-from btard.node.protocol.attempt import timers
+from btard.node.protocol.attempt import deadlines
 from btard.node.protocol.attempt.attempt import Attempt
-from btard.node.protocol.attempt.deadlines import outcome_s
+from btard.node.protocol.attempt.deadlines import Watch, outcome_s
 from btard.node.protocol.attempt.handshake import Greeting
-from btard.node.protocol.attempt.lateness import Watch
 from btard.node.protocol.attempt.lifecycle import AttemptLifecycle
 from btard.node.protocol.disputes.dispute import outcome_timer
 from btard.node.protocol.disputes.dolev_strong import round_timer
@@ -236,7 +235,7 @@ class Peer:
         if self.resumption is not None:
             return self.lifecycle.resume(self.resumption, self._away_s)
         shared.out.append(PhaseEntered(0, 0, Phase.HELLO.name))
-        shared.out.append(SetTimer(timers.HELLO, outcome_s(shared.settings)))
+        shared.out.append(SetTimer(deadlines.HELLO, outcome_s(shared.settings)))
         return shared.out.append(Say(shared.state.roster.active, self.greeting.hello(shared.me)))
 
     def _learn(self, via: int, snapshot: Snapshot) -> None:
@@ -313,28 +312,28 @@ class Peer:
                     problem = f"no majority of the roster agrees on how the dispute ended; missing: {unheard}"
                     return shared.halt(None, problem)
         match name:
-            case timers.LAGGARDS if shared.round is not None:
+            case deadlines.LAGGARDS if shared.round is not None:
                 shared.round.remind()
-            case timers.BULK if shared.round is not None:
+            case deadlines.BULK if shared.round is not None:
                 shared.round.bulk_overdue()
-            case timers.MESSAGES if shared.round is not None:
+            case deadlines.MESSAGES if shared.round is not None:
                 shared.round.overdue()
-            case timers.STALL if shared.dispute is not None and shared.dispute.lacking:
+            case deadlines.STALL if shared.dispute is not None and shared.dispute.lacking:
                 shared.halt(None, "a dispute decided what this step comes to, but the bytes for it do not come")
-            case timers.STALL:
+            case deadlines.STALL:
                 round_ = shared.round
                 silent = list(round_.attempt.transcript.missing(round_.phase)) if round_ is not None else []
                 shared.halt(None, f"peers {silent} do not answer, and no quorum removes them")
             case state_sync.PULL | state_sync.ASK if shared.client is not None:
                 given_up = shared.client.overdue(name)
                 return shared.halt(None, given_up) if given_up is not None else None
-            case timers.FORWARD:
+            case deadlines.FORWARD:
                 previous.pass_on()
-            case timers.BEFORE if shared.dispute is not None and shared.dispute.resolved is not None:
+            case deadlines.BEFORE if shared.dispute is not None and shared.dispute.resolved is not None:
                 shared.dispute.followed = True
-            case timers.BEFORE:
+            case deadlines.BEFORE:
                 previous.overdue()
-            case timers.HELLO:
+            case deadlines.HELLO:
                 self._greetings_overdue()
         return None
 

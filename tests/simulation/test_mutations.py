@@ -15,7 +15,7 @@ from btard.node.drivers.simulator import Observed
 from btard.node.protocol.adjudication import accusations
 from btard.node.protocol.api import Banned, Finished, Input, MessageArrived, Output, Say
 from btard.node.protocol.attempt import attempt
-from btard.node.protocol.attempt.validators import Draw
+from btard.node.protocol.attempt.verification import Draw
 from btard.node.protocol.state import transition
 from btard.node.protocol.wire.encoding import decode_body
 from btard.node.protocol.wire.messages import Checksums, Report

@@ -12,7 +12,7 @@ from btard.node.adversary.behaviour import Behaviour
 from btard.node.adversary.registry import attack
 from btard.node.adversary.targets import chosen
 from btard.node.protocol.api import PhaseEntered, Resolved, Say, SetTimer
-from btard.node.protocol.attempt import timers
+from btard.node.protocol.attempt import deadlines
 from btard.node.protocol.wire.encoding import digest, encode_body
 from btard.node.protocol.wire.messages import Close, Commit, Judge, Phase, Report, Resend, body_bytes
 
@@ -70,7 +70,7 @@ class Afterthought(Behaviour):
             case PhaseEntered(phase="COMMIT") if self._said is not None and self._said.slot.step < output.step:
                 self._ready, self._said = self._said, None
                 return (output, Say(chosen(view, "all"), self._ready))
-            case SetTimer(name=timers.MESSAGES, after_s=after_s) if self._hold and self._ready is not None:
+            case SetTimer(name=deadlines.MESSAGES, after_s=after_s) if self._hold and self._ready is not None:
                 return (output, SetTimer(self.timer("commit"), _SHARE * after_s))
             case Resolved():
                 held, self._held = self._held, []

@@ -11,7 +11,7 @@ from msgspec import structs
 from btard.node.adversary.behaviour import Behaviour
 from btard.node.adversary.registry import attack
 from btard.node.protocol.api import BulkKind, PhaseEntered, Say, SendBulk, SetTimer
-from btard.node.protocol.attempt import timers
+from btard.node.protocol.attempt import deadlines
 from btard.node.protocol.attempt.deadlines import Deadline, budget
 from btard.node.protocol.attempt.phases import PHASES
 from btard.node.protocol.wire.messages import Phase, Report
@@ -61,10 +61,10 @@ class JustInTime(Behaviour):
                 # Tensors are sent on leaving the phase before the one in which they are awaited.
                 left, self._owed, self._next = self._owed, self._next, []
                 return (output, *left)
-            case SetTimer(name=timers.BULK, after_s=after_s):
+            case SetTimer(name=deadlines.BULK, after_s=after_s):
                 self._bulky = True
                 return (output, *self._ring("owed", self._budget(view).bulk_s if self._mindful else after_s))
-            case SetTimer(name=timers.MESSAGES, after_s=after_s):
+            case SetTimer(name=deadlines.MESSAGES, after_s=after_s):
                 self._wait_s = self._budget(view).message_s if self._mindful else after_s
                 return (output,) if self._mindful else (output, *self._ring("message", self._wait_s))
             case Say(body=Report() as body) if body.late:

@@ -9,7 +9,7 @@ from btard.node.adversary.behaviour import Behaviour
 from btard.node.adversary.registry import attack
 from btard.node.adversary.targets import TARGETS, chosen, told_apart
 from btard.node.protocol.api import Forward, PhaseEntered, Say, SetTimer
-from btard.node.protocol.attempt import timers
+from btard.node.protocol.attempt import deadlines
 from btard.node.protocol.disputes.dolev_strong import round_timer
 from btard.node.protocol.wire.messages import Phase
 
@@ -89,7 +89,7 @@ class LastInstant(Behaviour):
         if self._phase in ("VIEW", "OUTCOME"):
             attempt = view.attempt
             return attempt is not None and name == round_timer(attempt.step, attempt.number)
-        return name == timers.MESSAGES and self._entered == self._phase
+        return name == deadlines.MESSAGES and self._entered == self._phase
 
     def _release(self, view: View) -> Sequence[Output]:
         if self._held is None:

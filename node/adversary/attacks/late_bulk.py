@@ -9,7 +9,7 @@ from btard.node.adversary.behaviour import Behaviour
 from btard.node.adversary.registry import attack
 from btard.node.adversary.targets import TARGETS, chosen
 from btard.node.protocol.api import BulkKind, PhaseEntered, SendBulk, SetTimer
-from btard.node.protocol.attempt import timers
+from btard.node.protocol.attempt import deadlines
 
 if TYPE_CHECKING:
     from btard.node.adversary.view import View
@@ -61,7 +61,7 @@ class LateBulk(Behaviour):
             case PhaseEntered():
                 # Tensors are sent on leaving the phase before the one in which they are awaited.
                 self._due, self._held, self._next = False, self._next, []
-            case SetTimer(name=timers.BULK, after_s=after_s):
+            case SetTimer(name=deadlines.BULK, after_s=after_s):
                 return (output, SetTimer(self.timer("release"), max(after_s - self._before_s, 0.0)))
             case SendBulk(key=key) if key.kind is self._kind and key.owner == view.me and not self._due:
                 if output.to in chosen(view, self._to, self._apart):

@@ -13,7 +13,7 @@ from btard.node.adversary.registry import attack
 from btard.node.adversary.targets import TARGETS, chosen, told_apart
 from btard.node.errors import WireError
 from btard.node.protocol.api import Endorse, Forward, MessageArrived, PhaseEntered, Say, SetTimer, ViewArrived
-from btard.node.protocol.attempt import timers
+from btard.node.protocol.attempt import deadlines
 from btard.node.protocol.wire.encoding import decode_body
 from btard.node.protocol.wire.messages import Close, Commit, Outcome, Phase, Removal, Suspect, View
 
@@ -64,7 +64,7 @@ class TwoCamps(Behaviour):
                 self._rest = tuple(peer for peer in chosen(view, "all") if peer not in self._camp)
             case PhaseEntered(step=step) if step > self._step + 1:
                 self.lasting = False
-            case SetTimer(name=timers.MESSAGES, after_s=after_s) if self._step == view.step and not self.lasting:
+            case SetTimer(name=deadlines.MESSAGES, after_s=after_s) if self._step == view.step and not self.lasting:
                 self.lasting = True
                 now_s = after_s - self._before_s + (self._late_s if self._leads(view) else 0.0)
                 return (output, SetTimer(self.timer("now"), max(now_s, 0.0)))

@@ -10,7 +10,7 @@ from btard.node.adversary.registry import attack
 from btard.node.adversary.targets import chosen, told_apart
 from btard.node.protocol.api import Forward, Say
 from btard.node.protocol.attempt.mprng import combine
-from btard.node.protocol.attempt.validators import allowed_pairs, draw
+from btard.node.protocol.attempt.verification import allowed_pairs, draw
 from btard.node.protocol.wire.messages import Phase, Reveal
 
 if TYPE_CHECKING:

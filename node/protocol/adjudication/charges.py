@@ -10,8 +10,7 @@ import msgspec
 from btard.node.errors import WireError
 from btard.node.protocol.adjudication.omission import Silent
 from btard.node.protocol.api import Accused
-from btard.node.protocol.attempt.attempt import Attempt
-from btard.node.protocol.attempt.transcript import Transcript
+from btard.node.protocol.attempt.attempt import Attempt, Transcript
 from btard.node.protocol.settings import Verify
 from btard.node.protocol.wire.encoding import decoded, encode, stub, stub_bytes
 from btard.node.protocol.wire.messages import Phase, Removal, Stub

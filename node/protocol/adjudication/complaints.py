@@ -12,9 +12,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from btard.node.protocol.adjudication.case import Case
 from btard.node.protocol.adjudication.charges import Broken, Guilt
 from btard.node.protocol.attempt.attempt import Attempt
-from btard.node.protocol.attempt.holdings import bits, denials
-from btard.node.protocol.attempt.lateness import late_pairs
+from btard.node.protocol.attempt.deadlines import late_pairs
 from btard.node.protocol.attempt.phases import PHASES
+from btard.node.protocol.attempt.transfers import bits, denials
 
 DENIAL, COMPLAINT = 1, 2
 """What a pair is charged in a committed step: for bytes that one lacks by its HAVE bits, for an answered complaint."""

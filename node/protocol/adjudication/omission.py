@@ -10,8 +10,7 @@ from __future__ import annotations
 import msgspec
 
 from btard.node.errors import WireError
-from btard.node.protocol.attempt.attempt import Attempt
-from btard.node.protocol.attempt.transcript import Transcript
+from btard.node.protocol.attempt.attempt import Attempt, Transcript
 from btard.node.protocol.wire.certificate import open_signed
 from btard.node.protocol.wire.encoding import decoded, encode
 from btard.node.protocol.wire.messages import Phase, Signed, Suspect

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from btard.node.protocol.adjudication.case import Case
 from btard.node.protocol.adjudication.verdict import suspicious
 from btard.node.protocol.attempt.attempt import Attempt
+from btard.node.protocol.attempt.deadlines import measured, waited
 from btard.node.protocol.attempt.gradient_requests import Gradients
-from btard.node.protocol.attempt.holdings import owed_parts
-from btard.node.protocol.attempt.lateness import waited
-from btard.node.protocol.attempt.measured_bounds import measured
+from btard.node.protocol.attempt.transfers import owed_parts
 from btard.node.protocol.wire.messages import (
     Agg,
     Agg2,

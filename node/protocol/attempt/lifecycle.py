@@ -24,12 +24,11 @@ from btard.node.protocol.api import (
     SetTimer,
     Voided,
 )
-from btard.node.protocol.attempt import timers
+from btard.node.protocol.attempt import deadlines
 from btard.node.protocol.attempt.attempt import Attempt
-from btard.node.protocol.attempt.deadlines import fetching_s, laggards_s, outcome_s, settled_s
+from btard.node.protocol.attempt.deadlines import Watch, fetching_s, laggards_s, outcome_s, settled_s
 from btard.node.protocol.attempt.gradient_requests import Gradients
 from btard.node.protocol.attempt.handshake import Greeting
-from btard.node.protocol.attempt.lateness import Watch
 from btard.node.protocol.attempt.mprng import share
 from btard.node.protocol.attempt.round import Ending, Round
 from btard.node.protocol.disputes.previous_attempt import PreviousAttempt
@@ -112,7 +111,7 @@ class AttemptLifecycle:
         shared.out += [Dropped(peer, "odd_environment") for peer in greeting.odd]
         shared.state = shared.state.with_facts(fingerprints=greeting.fingerprints)
         shared.certificate = tuple(greeting.messages())
-        shared.out.append(CancelTimer(timers.HELLO))
+        shared.out.append(CancelTimer(deadlines.HELLO))
         self._begin(0, PreviousAttempt(shared, closed=False))
         return True
 
@@ -170,13 +169,13 @@ class AttemptLifecycle:
                              self.patience_s(attempt), self._watch)  # fmt: skip
         shared.round.begin()
         if previous.delays:
-            shared.out += [CancelTimer(name) for name in timers.OF_AN_ATTEMPT]
+            shared.out += [CancelTimer(name) for name in deadlines.OF_AN_ATTEMPT]
         if previous.round is not None:
             # An honest peer that was eliminated may not know why: nobody tells it anything from here on.
             left = tuple(peer for peer in previous.round.attempt.roster.active if peer not in attempt.roster.active)
             if left:
                 shared.out.append(Forward(left, shared.certificate))
-        shared.out.append(SetTimer(timers.FORWARD, laggards_s(attempt.settings)))
+        shared.out.append(SetTimer(deadlines.FORWARD, laggards_s(attempt.settings)))
         self._router.take_up_what_waited()
 
     def patience_s(self, attempt: Attempt) -> float:
@@ -207,7 +206,7 @@ class AttemptLifecycle:
         attempt = round_.attempt
         if outcome.value is not None and outcome.removals and not dispute.settled:
             dispute.settled = True
-            shared.out.append(SetTimer(timers.BEFORE, settled_s(attempt.settings, len(attempt.roster.active))))
+            shared.out.append(SetTimer(deadlines.BEFORE, settled_s(attempt.settings, len(attempt.roster.active))))
         if outcome.value is None:
             state = attempt.state.punished(attempt.step, attempt.number, outcome.removals, reform=False)
             self._settle(Ending(Judgement((), void=True), state, outcome), dispute.guilts())
@@ -218,7 +217,7 @@ class AttemptLifecycle:
                 return True
             if not dispute.lacking:  # we may have been started again too late for anybody to owe them to us
                 dispute.lacking = True
-                shared.out.append(SetTimer(timers.STALL, settled_s(shared.settings, len(attempt.roster.active))))
+                shared.out.append(SetTimer(deadlines.STALL, settled_s(shared.settings, len(attempt.roster.active))))
             return False
         judgement, state = verdict
         shared.proofs += dispute.proofs() if not outcome.removals else []
@@ -238,7 +237,7 @@ class AttemptLifecycle:
             # Its dispute may still come, in the background, and then has to let the next attempt go on.
             shared.dispute.settled = shared.dispute.resolved is not None
         ended = PreviousAttempt.ended(shared, ending.certificate)
-        shared.out += [CancelTimer(name) for name in timers.OF_AN_ATTEMPT]
+        shared.out += [CancelTimer(name) for name in deadlines.OF_AN_ATTEMPT]
         shared.certificate = ending.certificate.messages
         if not more:
             shared.proofs += encode_equivocations(attempt.transcript)
@@ -322,7 +321,7 @@ class AttemptLifecycle:
         fresh = state.bans[len(shared.state.bans) :]
         self._announce(guilts, fresh, attempt, ended.past, after, outcome.messages)
         shared.state, shared.certificate = state, outcome.messages
-        shared.out += [CancelTimer(name) for name in timers.OF_AN_ATTEMPT]
+        shared.out += [CancelTimer(name) for name in deadlines.OF_AN_ATTEMPT]
         if self._still_in(attempt, ending):
             self._begin(number, PreviousAttempt(shared, ended, proof=outcome.messages))
 
@@ -361,7 +360,7 @@ class AttemptLifecycle:
             shared.out.append(Say(others, View(attempt.slot(Phase.VIEW), (), certificate.messages)))
             if not certificate.by_outcome:
                 shared.out.append(Say(others, Outcome(attempt.slot(Phase.OUTCOME), (), certificate.value, ())))
-        shared.out.append(CancelTimer(timers.FORWARD))
+        shared.out.append(CancelTimer(deadlines.FORWARD))
 
     # --- out of the roster, and back --------------------------------------------------------------------------
 
@@ -405,7 +404,7 @@ class AttemptLifecycle:
         shared = self._shared
         shared.round = shared.dispute = shared.past = None
         self._router.previous, self.gradients = PreviousAttempt(shared), Gradients()
-        names = (*timers.OF_AN_ATTEMPT, timers.FORWARD, timers.BEFORE, timers.HELLO)
+        names = (*deadlines.OF_AN_ATTEMPT, deadlines.FORWARD, deadlines.BEFORE, deadlines.HELLO)
         shared.out += [CancelTimer(name) for name in names]
 
     def _rejoin(self, client: StateSyncClient) -> bool:

@@ -23,7 +23,7 @@ from btard.node.protocol.attempt import compose
 from btard.node.protocol.attempt.attempt import Attempt
 from btard.node.protocol.attempt.compose import Knowledge
 from btard.node.protocol.attempt.deadlines import Work
-from btard.node.protocol.attempt.holdings import owed_aggregates, owed_parts, scarce, unusable_parts, withheld
+from btard.node.protocol.attempt.transfers import owed_aggregates, owed_parts, scarce, unusable_parts, withheld
 from btard.node.protocol.wire import validation
 from btard.node.protocol.wire.messages import (
     Agg,

@@ -26,15 +26,13 @@ from btard.node.protocol.api import (
     SendBulk,
     Suspected,
 )
-from btard.node.protocol.attempt import timers
-from btard.node.protocol.attempt.attempt import Attempt
+from btard.node.protocol.attempt import deadlines
+from btard.node.protocol.attempt.attempt import Added, Attempt, Trigger
 from btard.node.protocol.attempt.compose import Knowledge
+from btard.node.protocol.attempt.deadlines import Patience, Watch
 from btard.node.protocol.attempt.gradient_requests import Gradients
-from btard.node.protocol.attempt.holdings import LackingError, lacking, scarce, withheld
-from btard.node.protocol.attempt.lateness import Patience, Watch
 from btard.node.protocol.attempt.phases import PHASES, following, message, misfit
-from btard.node.protocol.attempt.transcript import Added, Trigger
-from btard.node.protocol.attempt.transfers import Transfers
+from btard.node.protocol.attempt.transfers import LackingError, Transfers, lacking, scarce, withheld
 from btard.node.protocol.state.state import State
 from btard.node.protocol.state.transition import next_state, void_state
 from btard.node.protocol.state_sync import probation
@@ -85,7 +83,7 @@ class Round:
         """Frozen, this peer says no more in the attempt; sealed, its view is signed and only the union counts."""
         self._gradients, self._out, self.proofs, self._again = gradients, out, proofs, again
         self._sync_server = sync_server
-        self._clock = timers.Timers(attempt.settings, len(attempt.roster.active), out, patience_s)
+        self._clock = deadlines.Timers(attempt.settings, len(attempt.roster.active), out, patience_s)
         self._patience = Patience(attempt, self._clock, watch or Watch())
         self._void: Judgement | None = None
         self._early: set[tuple[Phase, int]] = set()

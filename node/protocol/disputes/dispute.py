@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 from btard.node.protocol.adjudication.charges import Guilt, encode_equivocations
 from btard.node.protocol.adjudication.omission import encode_silences
 from btard.node.protocol.api import CancelTimer, Disputed, Forward, Output, Resolved, Say, SetTimer
+from btard.node.protocol.attempt.attempt import Trigger
 from btard.node.protocol.attempt.deadlines import settled_s
-from btard.node.protocol.attempt.holdings import LackingError
 from btard.node.protocol.attempt.round import Round
-from btard.node.protocol.attempt.transcript import Trigger
+from btard.node.protocol.attempt.transfers import LackingError
 from btard.node.protocol.disputes.dolev_strong import MAX_VIEWS, DolevStrong
 from btard.node.protocol.disputes.resolution import Decision, ViewMerge
 from btard.node.protocol.wire.certificate import Certificate

@@ -8,10 +8,10 @@ together.md, with the timing argument.
 from __future__ import annotations
 
 from btard.node.protocol.api import CancelTimer, Forward, SetTimer
-from btard.node.protocol.attempt import timers
+from btard.node.protocol.attempt import deadlines
+from btard.node.protocol.attempt.attempt import Trigger
 from btard.node.protocol.attempt.deadlines import dispute_round_s, fetching_s
 from btard.node.protocol.attempt.round import Round
-from btard.node.protocol.attempt.transcript import Trigger
 from btard.node.protocol.disputes.dispute import Dispute, outcome_timer
 from btard.node.protocol.disputes.dolev_strong import round_timer
 from btard.node.protocol.disputes.resolution import trigger_in
@@ -139,7 +139,7 @@ class PreviousAttempt:
         dispute.join(trigger, endorsed)
         # The certificate will win: whoever is to blame is charged in a REPORT, also where we do not see the end.
         shared.charge(dispute)
-        shared.out += [CancelTimer(timers.BEFORE), *(CancelTimer(name) for name in timers.OF_AN_ATTEMPT)]
+        shared.out += [CancelTimer(deadlines.BEFORE), *(CancelTimer(name) for name in deadlines.OF_AN_ATTEMPT)]
         self.delays = True
 
     # --- its windows, and its end -----------------------------------------------------------------------------
@@ -167,14 +167,14 @@ class PreviousAttempt:
         self.window += int(self.age_s / length_s)
         if self.window > self.windows:
             return self.close()
-        return shared.out.append(SetTimer(timers.BEFORE, length_s - self.age_s % length_s + more_s))
+        return shared.out.append(SetTimer(deadlines.BEFORE, length_s - self.age_s % length_s + more_s))
 
     def overdue(self) -> None:
         """A window is over, or the wait for those who follow an OUTCOME."""
         self.window += 1
         if self.delays or self.window > self.windows:
             return self.close(self.proof)
-        return self._shared.out.append(SetTimer(timers.BEFORE, self._window_s()))
+        return self._shared.out.append(SetTimer(deadlines.BEFORE, self._window_s()))
 
     def _window_s(self) -> float:
         """A round of its dispute."""
@@ -202,7 +202,7 @@ class PreviousAttempt:
         """
         joined, shared = self.joined, self._shared
         self.closed, self.proof = True, proof
-        shared.out.append(CancelTimer(timers.BEFORE))
+        shared.out.append(CancelTimer(deadlines.BEFORE))
         if joined and self.round is not None and self.dispute is not None and self.dispute.resolved is None:
             attempt = self.round.attempt
             others = tuple(peer for peer in attempt.roster.active if peer != shared.me)

@@ -13,10 +13,9 @@ from dataclasses import dataclass
 
 from btard.node.protocol.adjudication.case import Case, Counts
 from btard.node.protocol.adjudication.charges import Equivocation, Guilt, Publication, Ruled
-from btard.node.protocol.attempt.attempt import Attempt
-from btard.node.protocol.attempt.holdings import LackingError, lacking
+from btard.node.protocol.attempt.attempt import Added, Attempt, Transcript, Trigger
 from btard.node.protocol.attempt.phases import PHASES, following, misfit
-from btard.node.protocol.attempt.transcript import Added, Transcript, Trigger
+from btard.node.protocol.attempt.transfers import LackingError, lacking
 from btard.node.protocol.wire.certificate import Certificate, open_signed
 from btard.node.protocol.wire.encoding import decode_body, stub
 from btard.node.protocol.wire.messages import Body, BulkKind, Close, Phase, Signed, Suspect, Void

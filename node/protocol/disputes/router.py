@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from btard.node.protocol.api import CancelTimer
-from btard.node.protocol.attempt import timers
+from btard.node.protocol.attempt import deadlines
 from btard.node.protocol.attempt.handshake import Greeting
 from btard.node.protocol.disputes.dispute import Dispute
 from btard.node.protocol.disputes.previous_attempt import PreviousAttempt
@@ -88,7 +88,7 @@ class DisputeRouter:
         # Whoever has not begun this attempt could not follow its dispute.
         self.previous.pass_on()
         self._disputed().freeze(round_.trigger)
-        shared.out += [CancelTimer(name) for name in timers.OF_AN_ATTEMPT]
+        shared.out += [CancelTimer(name) for name in deadlines.OF_AN_ATTEMPT]
         self.previous.let_rounds_begin()
 
     def take_up_what_waited(self) -> None:

@@ -22,7 +22,7 @@ from btard.node.protocol.adjudication.charges import (
 from btard.node.protocol.adjudication.offences import sentence
 from btard.node.protocol.adjudication.omission import Silent
 from btard.node.protocol.attempt.attempt import Attempt
-from btard.node.protocol.attempt.holdings import claimers, owed_aggregates, owed_parts
+from btard.node.protocol.attempt.transfers import claimers, owed_aggregates, owed_parts
 from btard.node.protocol.state.state import Ban
 from btard.node.protocol.wire.messages import Phase, Place
 

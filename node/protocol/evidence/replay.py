@@ -12,10 +12,9 @@ import torch
 from torch import Tensor
 
 from btard.node.protocol.adjudication.case import Counts
-from btard.node.protocol.attempt.attempt import Attempt
+from btard.node.protocol.attempt.attempt import Added, Attempt
 from btard.node.protocol.attempt.mprng import Share
 from btard.node.protocol.attempt.phases import misfit
-from btard.node.protocol.attempt.transcript import Added
 from btard.node.protocol.evidence.format import Record, tensor_of
 from btard.node.protocol.roster import Roster
 from btard.node.protocol.settings import Settings, Tools

@@ -29,7 +29,7 @@ from btard.node.protocol.adjudication.charges import (
 )
 from btard.node.protocol.adjudication.verdict import CaseFile, gradient_fault, judge
 from btard.node.protocol.attempt.attempt import Attempt
-from btard.node.protocol.attempt.holdings import LackingError, bytes_guilt
+from btard.node.protocol.attempt.transfers import LackingError, bytes_guilt
 from btard.node.protocol.evidence.explanation import testimony
 from btard.node.protocol.evidence.format import Evidence, Held, aggregates_needed, contradiction, decode, tensor_of
 from btard.node.protocol.evidence.replay import Ground, Recompute, Replay, UnprovenError, require

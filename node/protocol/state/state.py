@@ -18,8 +18,7 @@ from typing import Any
 import msgspec
 from torch import Tensor
 
-from btard.node.protocol.attempt.validators import Draw
-from btard.node.protocol.attempt.verification import NormWindow
+from btard.node.protocol.attempt.verification import Draw, NormWindow
 from btard.node.protocol.roster import Roster
 from btard.node.protocol.state.undo_window import Contribution, Restoration
 from btard.node.protocol.wire.encoding import decode_body, digest, encode, number, tensor_digest
@@ -55,7 +54,7 @@ class Summary(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
         undo: contributions that `step` recomputes: with any, it is an undo step.
         undo_checkers: how many peers recompute each.
         late: pairs with late edges, and the steps that gave them (node/protocol/adjudication/complaints.py).
-        bounds: D and T_g in milliseconds, once they are agreed on (node/protocol/attempt/measured_bounds.py).
+        bounds: D and T_g in milliseconds, once they are agreed on (node/protocol/attempt/deadlines.py).
     """
 
     step: int

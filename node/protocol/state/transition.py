@@ -12,8 +12,8 @@ from btard.node.protocol.adjudication import complaints
 from btard.node.protocol.adjudication.case import Case
 from btard.node.protocol.adjudication.verdict import Judgement
 from btard.node.protocol.attempt.attempt import Attempt
-from btard.node.protocol.attempt.measured_bounds import agreed
-from btard.node.protocol.attempt.validators import allowed_pairs, draw
+from btard.node.protocol.attempt.deadlines import agreed
+from btard.node.protocol.attempt.verification import allowed_pairs, draw
 from btard.node.protocol.state.rollback import moved_on
 from btard.node.protocol.state.state import State
 from btard.node.protocol.state.undo_window import Contribution

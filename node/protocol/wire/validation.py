@@ -9,7 +9,7 @@ from itertools import pairwise
 
 from btard.node.protocol.adjudication.case import Counts
 from btard.node.protocol.attempt.attempt import Attempt
-from btard.node.protocol.attempt.measured_bounds import measures_fit
+from btard.node.protocol.attempt.deadlines import measures_fit
 from btard.node.protocol.attempt.mprng import Share, opens
 from btard.node.protocol.state_sync.probation import joins_fit
 from btard.node.protocol.wire.encoding import DIGEST_BYTES

@@ -13,7 +13,7 @@ from btard.launcher.detection import law, markov
 from btard.launcher.detection.law import Detection, Setting, detection_distribution, per_step_probability
 from btard.launcher.detection.markov import Waiting
 from btard.node.errors import ConfigError
-from btard.node.protocol.attempt.validators import Draw, draw
+from btard.node.protocol.attempt.verification import Draw, draw
 from btard.node.protocol.wire.encoding import digest, number
 
 LEVEL = 1e-3

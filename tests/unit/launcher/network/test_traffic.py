@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from btard.launcher.network import traffic
-from btard.node.protocol.attempt.partition import Split
+from btard.node.protocol.attempt.attempt import Split
 
 
 @pytest.mark.parametrize(("dimension", "count"), [(6, 6), (64, 6), (21_840, 6), (21_840, 5), (1001, 7)])

@@ -7,7 +7,7 @@ import pytest
 from btard.node.config import Schedule
 from btard.node.errors import WireError
 from btard.node.protocol.api import DeadlinePassed, Forward, MessageArrived, PhaseEntered, Say, SetTimer
-from btard.node.protocol.attempt.timers import MESSAGES
+from btard.node.protocol.attempt.deadlines import MESSAGES
 from btard.node.protocol.wire.encoding import decode_body, encode_body
 from btard.node.protocol.wire.messages import Commit, Phase, Signed
 from tests.unit.node.adversary.test_adversary import passed, plugin, slot, sums, surrounded

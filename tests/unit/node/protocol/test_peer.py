@@ -35,7 +35,7 @@ from btard.node.protocol.api import (
     SetTimer,
     Start,
 )
-from btard.node.protocol.attempt.timers import HELLO
+from btard.node.protocol.attempt.deadlines import HELLO
 from btard.node.protocol.peer import Peer
 from btard.node.protocol.wire.encoding import encode_body, signing_bytes
 from btard.node.protocol.wire.messages import Agg, Body, Close, Commit, Hello, Missing, Phase, Reveal, Signed, Void

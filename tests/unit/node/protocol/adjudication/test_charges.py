@@ -32,8 +32,7 @@ from btard.node.protocol.adjudication.charges import (
     equivocation,
 )
 from btard.node.protocol.adjudication.omission import Silent
-from btard.node.protocol.attempt.attempt import Attempt
-from btard.node.protocol.attempt.transcript import Transcript
+from btard.node.protocol.attempt.attempt import Attempt, Transcript
 from btard.node.protocol.attempt.verification import NormWindow
 from btard.node.protocol.wire.encoding import encode, encode_body, stub, stub_bytes
 from btard.node.protocol.wire.messages import (

@@ -8,8 +8,7 @@ import pytest
 
 from btard.node.crypto.signing import Signer
 from btard.node.protocol.adjudication.omission import Silent, encode_silences, silence
-from btard.node.protocol.attempt.attempt import Attempt
-from btard.node.protocol.attempt.transcript import Transcript
+from btard.node.protocol.attempt.attempt import Attempt, Transcript
 from btard.node.protocol.wire.encoding import encode, encode_body, signing_bytes
 from btard.node.protocol.wire.messages import Phase, Signed, Slot, Suspect, plain_bytes
 from tests.protocol_attempts import complete

@@ -16,7 +16,7 @@ from btard.node.protocol.attempt.gradient_requests import Gradients
 from btard.node.protocol.attempt.phases import message, misfit
 from btard.node.protocol.wire.messages import Agg, Agg2, Held, Late, Missing, Phase, Report, Reveal, Verdict
 from tests.protocol_attempts import amend, complete, six
-from tests.unit.node.protocol.attempt.test_holdings import complaining, published
+from tests.unit.node.protocol.attempt.test_transfers import complaining, published
 
 
 def knowing(attempt: Attempt, overdue: bool = False, again: bool = False) -> Knowledge:

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from btard.node.protocol.api import DeadlinePassed, Dropped, Halted, MessageArrived, Output, PhaseEntered, Start
-from btard.node.protocol.attempt.timers import HELLO
+from btard.node.protocol.attempt.deadlines import HELLO
 from btard.node.protocol.wire.encoding import decode_body
 from btard.node.protocol.wire.messages import Hello, Phase
 from tests.fuzz.arena import Arena

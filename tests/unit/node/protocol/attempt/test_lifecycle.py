@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from btard.node.protocol.attempt.deadlines import outcome_s
+from btard.node.protocol.attempt.deadlines import Watch, outcome_s
 from btard.node.protocol.attempt.handshake import Greeting
-from btard.node.protocol.attempt.lateness import Watch
 from btard.node.protocol.attempt.lifecycle import AttemptLifecycle
 from btard.node.protocol.peer import Peer
 from tests.protocol_attempts import replace_state, stopped

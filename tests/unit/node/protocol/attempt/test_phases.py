@@ -11,11 +11,11 @@ from btard.node.protocol.adjudication.case import Counts
 from btard.node.protocol.adjudication.charges import Unusable, Withheld
 from btard.node.protocol.api import BulkKind
 from btard.node.protocol.attempt.attempt import Attempt
-from btard.node.protocol.attempt.holdings import LackingError
 from btard.node.protocol.attempt.phases import PHASES, following, misfit
+from btard.node.protocol.attempt.transfers import LackingError
 from btard.node.protocol.wire.messages import PHASE_OF, Body, Hello, Join, Outcome, Phase, Suspect, View
 from btard.node.protocol.wire.validation import OUTSIDE
-from tests.unit.node.protocol.attempt.test_holdings import complaining, holding, published
+from tests.unit.node.protocol.attempt.test_transfers import complaining, holding, published
 
 COMPLAINTS = ((1, 4), (2, 0))
 

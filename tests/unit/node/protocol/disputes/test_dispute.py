@@ -10,7 +10,7 @@ import pytest
 
 from btard.node.protocol.adjudication.charges import Equivocation, Ruled
 from btard.node.protocol.api import CancelTimer, Disputed, Forward, Output, RequestBulk, Resolved, Say, SetTimer
-from btard.node.protocol.attempt.transcript import Trigger
+from btard.node.protocol.attempt.attempt import Trigger
 from btard.node.protocol.disputes.dispute import MAX_OUTCOMES, Dispute, outcome_timer
 from btard.node.protocol.disputes.dolev_strong import round_timer
 from btard.node.protocol.wire.encoding import decode_body

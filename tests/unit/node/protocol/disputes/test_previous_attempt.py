@@ -6,9 +6,9 @@ from __future__ import annotations
 import pytest
 
 from btard.node.protocol.api import CancelTimer, Disputed, Dropped, Forward, MessageArrived, SetTimer, ViewArrived
-from btard.node.protocol.attempt import timers
+from btard.node.protocol.attempt import deadlines
+from btard.node.protocol.attempt.attempt import Trigger
 from btard.node.protocol.attempt.deadlines import dispute_round_s
-from btard.node.protocol.attempt.transcript import Trigger
 from btard.node.protocol.disputes.dispute import Dispute, outcome_timer
 from btard.node.protocol.disputes.dolev_strong import round_timer
 from btard.node.protocol.disputes.previous_attempt import PreviousAttempt
@@ -150,7 +150,10 @@ def test_a_view_lets_us_join_the_dispute_of_the_attempt_before() -> None:
     assert found(outputs, Disputed) == [Disputed(0, 0, "peer 5 equivocates in COMMIT")]
     assert peer.router.previous.joined and peer.router.previous.delays
     assert peer.admitted and not found(outputs, Dropped)
-    assert {each.name for each in outputs if isinstance(each, CancelTimer)} >= {timers.BEFORE, *timers.OF_AN_ATTEMPT}
+    assert {each.name for each in outputs if isinstance(each, CancelTimer)} >= {
+        deadlines.BEFORE,
+        *deadlines.OF_AN_ATTEMPT,
+    }
     assert len(peer.shared.proofs) == 1, "the certificate will win: the pair is charged in a REPORT"
 
 
@@ -204,7 +207,7 @@ def test_the_deadlines_of_this_attempt_start_again_unless_it_is_disputed(frozen:
     assert shared.round is not None
     shared.round.frozen = frozen
     PreviousAttempt(shared, shared.round, closed=False, delays=True).overdue()
-    assert any(isinstance(each, SetTimer) and each.name in timers.OF_AN_ATTEMPT for each in shared.out) is not frozen
+    assert any(isinstance(each, SetTimer) and each.name in deadlines.OF_AN_ATTEMPT for each in shared.out) is not frozen
 
 
 def test_the_rounds_of_this_attempt_begin_when_nobody_is_left_in_the_one_before() -> None:
@@ -240,7 +243,7 @@ def test_who_was_away_counts_the_windows_that_have_passed(lengths: float, window
     assert (previous.window, previous.closed) == (window, closed)
     timer = [each for each in peer.shared.out if isinstance(each, SetTimer)]
     left_s = length_s * (1 - lengths % 1)
-    assert timer == ([] if closed else [SetTimer(timers.BEFORE, pytest.approx(left_s))])
+    assert timer == ([] if closed else [SetTimer(deadlines.BEFORE, pytest.approx(left_s))])
 
 
 def test_a_view_that_proves_nothing_lets_nobody_join() -> None:
@@ -281,6 +284,6 @@ def test_the_windows_run_out_and_the_attempt_is_closed() -> None:
         peer.shared.out.clear()
         previous.overdue()
         assert previous.window == window and not previous.closed
-        assert peer.shared.out == [SetTimer(timers.BEFORE, dispute_round_s(attempt.settings))]
+        assert peer.shared.out == [SetTimer(deadlines.BEFORE, dispute_round_s(attempt.settings))]
     previous.overdue()
     assert previous.closed and previous.proof == ()

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 import msgspec
 import pytest
 
-from btard.node.protocol.attempt.holdings import LackingError
+from btard.node.protocol.attempt.transfers import LackingError
 from btard.node.protocol.disputes.resolution import ViewMerge, trigger_in
 from btard.node.protocol.wire.encoding import decode_body
 from btard.node.protocol.wire.messages import (

@@ -21,7 +21,7 @@ from btard.node.protocol.api import (
     Say,
     ViewArrived,
 )
-from btard.node.protocol.attempt import timers
+from btard.node.protocol.attempt import deadlines
 from btard.node.protocol.attempt.attempt import Attempt
 from btard.node.protocol.peer import Peer
 from btard.node.protocol.wire.encoding import decode_body, endorsement_bytes
@@ -82,7 +82,7 @@ def test_two_messages_for_one_slot_freeze_the_attempt_and_begin_the_rounds() -> 
     peer, attempt = at(1, "AGG")
     outputs = peer.handle(MessageArrived(BAD, second(attempt)))
     assert found(outputs, Disputed) == [Disputed(1, 0, "peer 5 equivocates in COMMIT")]
-    assert {each.name for each in outputs if isinstance(each, CancelTimer)} >= set(timers.OF_AN_ATTEMPT)
+    assert {each.name for each in outputs if isinstance(each, CancelTimer)} >= set(deadlines.OF_AN_ATTEMPT)
     (ours,) = (each.body for each in outputs if isinstance(each, Say))
     assert isinstance(ours, View) and second(attempt) in ours.messages
     assert peer.admitted

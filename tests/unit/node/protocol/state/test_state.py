@@ -10,8 +10,7 @@ import pytest
 import torch
 
 from btard.node.protocol.adjudication.verdict import Judgement
-from btard.node.protocol.attempt.validators import Draw
-from btard.node.protocol.attempt.verification import NormWindow
+from btard.node.protocol.attempt.verification import Draw, NormWindow
 from btard.node.protocol.roster import Roster
 from btard.node.protocol.state.state import (
     Ban,
