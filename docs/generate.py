@@ -25,7 +25,7 @@ from btard.node.plugins.registry import Entry, Registry
 from btard.node.protocol import api
 from btard.node.protocol.adjudication import charges, offences
 from btard.node.protocol.evidence import format
-from btard.node.protocol.state import state, undo_window
+from btard.node.protocol.state import state
 from btard.node.protocol.state_sync import messages as sync
 from btard.node.protocol.wire import messages, validation
 from btard.node.training.registry import OPTIMISERS, SCHEDULES, SPLITS, TASKS
@@ -95,7 +95,7 @@ normative; this page lists the types as they are in the code.
 """
 
 _EVIDENCE: tuple[Struct, ...] = (
-    format.Evidence, format.Record, format.Held, state.Ban, state.Summary, undo_window.Contribution
+    format.Evidence, format.Record, format.Held, state.Ban, state.Summary, state.Contribution
 )  # fmt: skip
 
 

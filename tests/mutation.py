@@ -58,22 +58,18 @@ SHARED = (
 """What forks find imported."""
 
 SAMPLED = (
-    "btard.node.protocol.adjudication.accusations",
-    "btard.node.protocol.adjudication.case",
+    "btard.node.protocol.adjudication.judging",
     "btard.node.protocol.adjudication.charges",
     "btard.node.protocol.adjudication.complaints",
     "btard.node.protocol.adjudication.offences",
-    "btard.node.protocol.adjudication.omission",
-    "btard.node.protocol.adjudication.verdict",
     "btard.node.protocol.attempt.transfers",
     "btard.node.protocol.attempt.attempt",
     "btard.node.protocol.disputes.dispute",
     "btard.node.protocol.disputes.dolev_strong",
     "btard.node.protocol.disputes.previous_attempt",
     "btard.node.protocol.disputes.resolution",
-    "btard.node.protocol.disputes.router",
+    "btard.node.protocol.router",
     "btard.node.protocol.evidence.format",
-    "btard.node.protocol.evidence.replay",
     "btard.node.protocol.evidence.verifier",
     "btard.node.protocol.state_sync.probation",
     "btard.node.protocol.wire.certificate",
@@ -82,7 +78,7 @@ SAMPLED = (
 )
 """Certificates, disputes, verdicts, omissions and `verify`."""
 MORE = {
-    "btard.node.protocol.adjudication.accusations": ("tests/unit/node/protocol/adjudication/test_charges.py",),
+    "btard.node.protocol.adjudication.judging": ("tests/unit/node/protocol/adjudication/test_charges.py",),
     "btard.node.protocol.adjudication.complaints": ("tests/unit/node/protocol/attempt/test_deadlines.py",),
     "btard.node.verify.audit": ("tests/unit/launcher/verify/test_verification.py",),
 }

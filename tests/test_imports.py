@@ -158,7 +158,7 @@ TYPES = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    {}"
         (
             "btard.node.protocol.wire.messages",
             "from btard.node.protocol import peer",
-            "a circle: btard.node.protocol.adjudication.acc",
+            "a circle: btard.node.protocol.adjudication.charges, ",
         ),
         (
             "btard.node.errors",
@@ -167,13 +167,13 @@ TYPES = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    {}"
         ),
         (
             "btard.node.protocol.state.state",
-            "from btard.node.protocol.api import events",
+            "from btard.node.protocol import api",
             "a circle: btard.node.protocol.api, btard.node.protocol.state.state",
         ),
         (
-            "btard.node.protocol.state.undo_window",
-            "from btard.node.protocol.state import state",
-            "a circle: btard.node.protocol.state.state, btard.node.protocol.state.undo_window",
+            "btard.node.protocol.wire.messages",
+            "from btard.node.protocol.wire import encoding",
+            "a circle: btard.node.protocol.wire.encoding, btard.node.protocol.wire.messages",
         ),
     ],
 )

@@ -9,7 +9,7 @@ import torch
 
 from btard.node.config import Plugin
 from btard.node.errors import CheckpointError
-from btard.node.protocol.adjudication.verdict import gradient_fault
+from btard.node.protocol.adjudication.judging import gradient_fault
 from btard.node.protocol.api import PhaseEntered, Undone
 from btard.node.protocol.attempt.attempt import Attempt
 from btard.node.protocol.attempt.mprng import Share

@@ -22,7 +22,7 @@ from btard.node.protocol.adjudication import charges
 from btard.node.protocol.adjudication.offences import OFFENCES, standing
 from btard.node.protocol.evidence import format
 from btard.node.protocol.evidence.format import EVIDENCE_VERSION
-from btard.node.protocol.state import state, undo_window
+from btard.node.protocol.state import state
 from btard.node.protocol.state_sync import messages as sync
 from btard.node.protocol.wire import messages
 from btard.node.protocol.wire.messages import BulkKey, BulkKind, Phase
@@ -131,7 +131,7 @@ STRUCTURES: dict[str, tuple[Any, ...]] = {
         framing.Greeting, framing.AddressRecord, framing.Approved, framing.BulkHeader, BulkKey, sync.Snapshot,
         sync.Certified, sync.Past,
     ),
-    "evidence.md": (format.Evidence, format.Record, format.Held, state.Ban, state.Summary, undo_window.Contribution),
+    "evidence.md": (format.Evidence, format.Record, format.Held, state.Ban, state.Summary, state.Contribution),
 }  # fmt: skip
 
 

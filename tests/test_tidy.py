@@ -56,7 +56,6 @@ ONE_IMPORTER: Mapping[str, tuple[str, ...]] = {
     "a part of a whole, which owns what it decides by": ("btard.node.protocol.attempt.lifecycle",),
     "cut off to be short: to be joined with its importer, or composed, when the modules move": (
         "btard.node.adversary.commits", "btard.node.adversary.memory", "btard.node.verify.final_parameters", "btard.node.storage.durability", "btard.node.metrics.worker_metrics", "btard.node.drivers.simulation_control",
-        "btard.node.protocol.evidence.replay",
         "btard.launcher.report.sweep_figures", "btard.launcher.run.scenario",
     ),
 }  # fmt: skip

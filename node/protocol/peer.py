@@ -36,9 +36,9 @@ from btard.node.protocol.attempt.handshake import Greeting
 from btard.node.protocol.attempt.lifecycle import AttemptLifecycle
 from btard.node.protocol.disputes.dispute import outcome_timer
 from btard.node.protocol.disputes.dolev_strong import round_timer
-from btard.node.protocol.disputes.router import DisputeRouter
 from btard.node.protocol.peer_state import PeerState
 from btard.node.protocol.roster import Roster
+from btard.node.protocol.router import DisputeRouter
 from btard.node.protocol.settings import Settings, Tools
 from btard.node.protocol.state.state import Resumption, State
 from btard.node.protocol.state_sync import client as state_sync

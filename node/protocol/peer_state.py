@@ -8,7 +8,7 @@ from functools import partial
 
 from torch import Tensor
 
-from btard.node.protocol.adjudication.accusations import evidence_in
+from btard.node.protocol.adjudication.judging import evidence_in
 from btard.node.protocol.api import Dropped, Halted, Output
 from btard.node.protocol.attempt.attempt import Attempt
 from btard.node.protocol.attempt.round import Round

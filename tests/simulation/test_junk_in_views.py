@@ -30,7 +30,7 @@ from btard.node.protocol.wire.messages import (
 )
 from tests.simulation.hostile import interpose
 from tests.simulation.stage import play, set_up
-from tests.unit.node.protocol.wire.test_admission import Case
+from tests.unit.node.protocol.test_router import Case
 
 PEERS, BAD = 5, 4
 RUN = RunConfig(peers=PEERS, task=Plugin("quadratic", {"dimension": 10}), steps=3, batch_size=1)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from btard.node.config import Plugin, Role, RunConfig, Schedule
-from btard.node.protocol.adjudication.verdict import far_from
+from btard.node.protocol.adjudication.judging import far_from
 from btard.node.protocol.api import Banned, Halted, Output, PhaseEntered, Say
 from btard.node.protocol.wire.messages import Checksums, Commit, Report
 from btard.node.training.tasks.quadratic import Quadratic

@@ -12,7 +12,7 @@ import pytest
 from btard.node.build import Machine
 from btard.node.config import Plugin, Role, RunConfig, Schedule
 from btard.node.drivers.simulator import Observed
-from btard.node.protocol.adjudication import accusations
+from btard.node.protocol.adjudication import judging
 from btard.node.protocol.api import Banned, Finished, Input, MessageArrived, Output, Say
 from btard.node.protocol.attempt import attempt
 from btard.node.protocol.attempt.verification import Draw
@@ -138,11 +138,11 @@ class Mutation:
 
 
 MUTATIONS: Sequence[Mutation] = (
-    Mutation("V0", accusations, "plausible", yes,
+    Mutation("V0", judging, "plausible", yes,
              lambda: covered_shift(24, start=0, steps=1, scale=100.0, tau=0.1)),
     Mutation("V1", attempt.Attempt, "checks", all_checks_pass, lies_that_cancel),
-    Mutation("V2", accusations, "sums_to_zero", yes, lambda: two_attackers(*2 * [Plugin("shift_aggregate")])),
-    Mutation("V3", accusations, "too_many_far", no,
+    Mutation("V2", judging, "sums_to_zero", yes, lambda: two_attackers(*2 * [Plugin("shift_aggregate")])),
+    Mutation("V3", judging, "too_many_far", no,
              lambda: covered_shift(5, start=11, steps=12, scale=200.0, tau=5.0)),
     Mutation("validators", transition, "draw", nobody_validates,
              lambda: two_attackers(*2 * [Plugin("sign_flip")], steps=40, validators=1)),
@@ -168,7 +168,7 @@ def test_without_the_check_the_attackers_stay(mutation: Mutation, monkeypatch: p
 
 def test_a_shift_without_v2_reaches_the_parameters(monkeypatch: pytest.MonkeyPatch) -> None:
     honest = {found.node: found.output for found in play(two_attackers(), ()) if isinstance(found.output, Finished)}
-    monkeypatch.setattr(accusations, "sums_to_zero", yes)
+    monkeypatch.setattr(judging, "sums_to_zero", yes)
     stage = two_attackers(*2 * [Plugin("shift_aggregate")])
     shifted = {found.node: found.output for found in play(stage, ()) if isinstance(found.output, Finished)}
     assert float((honest[0].parameters_D - shifted[0].parameters_D).norm()) > 0.1

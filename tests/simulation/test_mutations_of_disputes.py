@@ -13,7 +13,7 @@ from btard.node.protocol.attempt.round import Ending, Round
 from btard.node.protocol.disputes import dolev_strong
 from btard.node.protocol.disputes.dispute import Dispute
 from btard.node.protocol.disputes.resolution import ViewMerge
-from btard.node.protocol.evidence.replay import UnprovenError
+from btard.node.protocol.evidence.verifier import UnprovenError
 from btard.node.protocol.settings import Settings
 from btard.node.protocol.wire.certificate import Certificate
 from btard.node.protocol.wire.messages import Phase

@@ -8,9 +8,9 @@ from itertools import product
 import pytest
 
 from btard.node.config import Plugin, Role, RunConfig, Schedule
-from btard.node.protocol.adjudication import accusations, charges, verdict
+from btard.node.protocol.adjudication import charges, judging
 from btard.node.protocol.attempt import attempt
-from btard.node.protocol.state import rollback
+from btard.node.protocol.state import transition
 from btard.node.protocol.wire.encoding import decode_body, stub
 from btard.node.protocol.wire.messages import Phase
 from tests.simulation.checkers import Accountability, Equivocations
@@ -33,7 +33,7 @@ class Blindness:
 
 BLIND = (
     Blindness("equal checksums", (attempt,), "same", True, Plugin("lie_checksum"), Accountability, "false checksums"),
-    Blindness("a sound gradient", (verdict, rollback), "gradient_fault", None, Plugin("sign_flip"), Accountability,
+    Blindness("a sound gradient", (judging, transition), "gradient_fault", None, Plugin("sign_flip"), Accountability,
               "false gradient"),
     Blindness("no contradiction", (charges,), "contradict", False,
               Plugin("equivocate", {"phase": "CLOSE", "to": "one"}), Equivocations, "two things"),
@@ -68,4 +68,4 @@ def test_both_opinions_of_contradictions_are_the_same() -> None:
     pairs = list(product(own, own))
     found = [charges.contradict(stub(one), stub(other)) for one, other in pairs]
     assert found == [contradictory(told(one.body), told(other.body)) for one, other in pairs]
-    assert accusations.equivocation is charges.equivocation
+    assert judging.equivocation is charges.equivocation

@@ -12,8 +12,8 @@ from btard.node.netem.links import LinkModel
 from btard.node.protocol.api import Banned, Committed, Finished, Output, Undone
 from btard.node.protocol.attempt.attempt import Attempt
 from btard.node.protocol.state import transition
-from btard.node.protocol.state.rollback import moved_on
 from btard.node.protocol.state.state import State, parameters_digest
+from btard.node.protocol.state.transition import moved_on
 from tests.simulation.checkers import PROMISES
 from tests.simulation.checkers.undo import Undoing
 from tests.simulation.stage import Stage, play, set_up

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from btard.node.protocol.adjudication.case import Case
 from btard.node.protocol.adjudication.charges import Broken, Guilt
+from btard.node.protocol.adjudication.judging import Case
 from btard.node.protocol.attempt.attempt import Attempt
 from btard.node.protocol.attempt.deadlines import late_pairs
 from btard.node.protocol.attempt.phases import PHASES

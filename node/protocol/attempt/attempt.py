@@ -18,8 +18,7 @@ from torch import Tensor
 from btard.node.protocol.attempt.mprng import Share, batch_seed, combine, commitment, projection, share
 from btard.node.protocol.attempt.verification import Checksum, checksum, same
 from btard.node.protocol.settings import Settings, Tools
-from btard.node.protocol.state.state import AttemptRecord, State
-from btard.node.protocol.state.undo_window import Contribution, recheck_shares
+from btard.node.protocol.state.state import AttemptRecord, Contribution, State, recheck_shares
 from btard.node.protocol.wire.certificate import Certificate, Where
 from btard.node.protocol.wire.encoding import body_digest, decode_body, digest, number, tensor_digest
 from btard.node.protocol.wire.messages import (

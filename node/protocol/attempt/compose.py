@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from btard.node.protocol.adjudication.case import Case
-from btard.node.protocol.adjudication.verdict import suspicious
+from btard.node.protocol.adjudication.judging import Case, suspicious
 from btard.node.protocol.attempt.attempt import Attempt
 from btard.node.protocol.attempt.deadlines import measured, waited
 from btard.node.protocol.attempt.gradient_requests import Gradients

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from btard.node.protocol.adjudication.verdict import Fault, gradient_fault
+from btard.node.protocol.adjudication.judging import Fault, gradient_fault
 from btard.node.protocol.api import ComputeGradient, GradientReady, Purpose
 from btard.node.protocol.attempt.attempt import Attempt
-from btard.node.protocol.state.undo_window import Contribution
+from btard.node.protocol.state.state import Contribution
 
 
 class Rechecks:

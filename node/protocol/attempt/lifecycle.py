@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from btard.node.protocol.adjudication.charges import Guilt, encode_equivocations
-from btard.node.protocol.adjudication.verdict import Judgement
+from btard.node.protocol.adjudication.judging import Judgement
 from btard.node.protocol.api import (
     Banned,
     CancelTimer,
@@ -32,11 +32,11 @@ from btard.node.protocol.attempt.handshake import Greeting
 from btard.node.protocol.attempt.mprng import share
 from btard.node.protocol.attempt.round import Ending, Round
 from btard.node.protocol.disputes.previous_attempt import PreviousAttempt
-from btard.node.protocol.disputes.router import DisputeRouter
 from btard.node.protocol.evidence.format import gather
 from btard.node.protocol.peer_state import PeerState
-from btard.node.protocol.state.rollback import undone
+from btard.node.protocol.router import DisputeRouter
 from btard.node.protocol.state.state import AttemptRecord, Ban, Resumption, State
+from btard.node.protocol.state.transition import undone
 from btard.node.protocol.state_sync.client import StateSyncClient
 from btard.node.protocol.state_sync.probation import candidates_of
 from btard.node.protocol.state_sync.server import StateSyncServer

@@ -16,9 +16,8 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from btard.node.protocol.adjudication.case import Case, Counts
 from btard.node.protocol.adjudication.charges import Publication
-from btard.node.protocol.adjudication.verdict import Judgement
+from btard.node.protocol.adjudication.judging import Case, Counts, Judgement
 from btard.node.protocol.attempt import compose
 from btard.node.protocol.attempt.attempt import Attempt
 from btard.node.protocol.attempt.compose import Knowledge

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from btard.node.protocol.adjudication import complaints
-from btard.node.protocol.adjudication.case import Case, Counts
 from btard.node.protocol.adjudication.charges import accusation_of
-from btard.node.protocol.adjudication.verdict import Judgement
+from btard.node.protocol.adjudication.judging import Case, Counts, Judgement
 from btard.node.protocol.api import (
     BulkKey,
     BulkKind,

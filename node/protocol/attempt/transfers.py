@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from torch import Tensor
 
-from btard.node.protocol.adjudication.case import Case
 from btard.node.protocol.adjudication.charges import Guilt, Publication, Unusable, Withheld
+from btard.node.protocol.adjudication.judging import Case
 from btard.node.protocol.api import RequestBulk
 from btard.node.protocol.attempt.attempt import Attempt, usable
 from btard.node.protocol.wire.messages import BulkKey, BulkKind, Have, Held, Message, Phase, Removal, Reveal

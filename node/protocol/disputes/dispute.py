@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from btard.node.protocol.adjudication.charges import Guilt, encode_equivocations
-from btard.node.protocol.adjudication.omission import encode_silences
+from btard.node.protocol.adjudication.charges import Guilt, encode_equivocations, encode_silences
 from btard.node.protocol.api import CancelTimer, Disputed, Forward, Output, Resolved, Say, SetTimer
 from btard.node.protocol.attempt.attempt import Trigger
 from btard.node.protocol.attempt.deadlines import settled_s

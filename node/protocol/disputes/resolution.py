@@ -11,8 +11,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from btard.node.protocol.adjudication.case import Case, Counts
 from btard.node.protocol.adjudication.charges import Equivocation, Guilt, Publication, Ruled
+from btard.node.protocol.adjudication.judging import Case, Counts
 from btard.node.protocol.attempt.attempt import Added, Attempt, Transcript, Trigger
 from btard.node.protocol.attempt.phases import PHASES, following, misfit
 from btard.node.protocol.attempt.transfers import LackingError, lacking

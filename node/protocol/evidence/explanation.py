@@ -16,11 +16,11 @@ from btard.node.protocol.adjudication.charges import (
     FalseProbation,
     OutOfBounds,
     Ruled,
+    Silent,
     Unusable,
     Withheld,
 )
 from btard.node.protocol.adjudication.offences import sentence
-from btard.node.protocol.adjudication.omission import Silent
 from btard.node.protocol.attempt.attempt import Attempt
 from btard.node.protocol.attempt.transfers import claimers, owed_aggregates, owed_parts
 from btard.node.protocol.state.state import Ban

@@ -20,8 +20,7 @@ from btard.node.protocol.adjudication.charges import (
     Unusable,
 )
 from btard.node.protocol.attempt.attempt import Attempt
-from btard.node.protocol.state.state import AttemptRecord, Ban, State, Summary
-from btard.node.protocol.state.undo_window import Contribution
+from btard.node.protocol.state.state import AttemptRecord, Ban, Contribution, State, Summary
 from btard.node.protocol.wire.encoding import decoded, encode, tensor_bytes
 from btard.node.protocol.wire.messages import Phase, Signed
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from btard.node.protocol.adjudication.case import Counts
+from btard.node.protocol.adjudication.judging import Counts
 from btard.node.protocol.attempt.attempt import Attempt
 from btard.node.protocol.attempt.deadlines import measures_fit
 from btard.node.protocol.attempt.mprng import Share, opens

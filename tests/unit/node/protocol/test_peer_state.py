@@ -11,7 +11,7 @@ from btard.node.protocol.peer_state import PeerState
 from btard.node.protocol.state.state import genesis_randomness
 from btard.node.protocol.wire.messages import MAX_PROOFS
 from tests.protocol_attempts import PEERS, six, stopped
-from tests.unit.node.protocol.adjudication.test_accusations import silent, two_words
+from tests.unit.node.protocol.adjudication.test_judging import silent, two_words
 
 ME = 0
 

@@ -28,7 +28,7 @@ from btard.node.storage.durability import DurableMachine
 from btard.node.storage.wal import HEARD, read
 from btard.node.transport.envelope import seal
 from tests.fuzz.scenes import ATTACKER, PEERS
-from tests.unit.node.protocol.wire.test_admission import DIGEST, Case
+from tests.unit.node.protocol.test_router import DIGEST, Case
 
 RECORD_BYTES = 256
 """More than a record's head, a signature and their framing."""

@@ -30,8 +30,7 @@ from btard.node.protocol.attempt.attempt import (
 )
 from btard.node.protocol.attempt.mprng import Share
 from btard.node.protocol.attempt.verification import Checksum
-from btard.node.protocol.state.state import AttemptRecord
-from btard.node.protocol.state.undo_window import Contribution
+from btard.node.protocol.state.state import AttemptRecord, Contribution
 from btard.node.protocol.wire.encoding import decode_body, encode_body
 from btard.node.protocol.wire.messages import (
     Agg,

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from btard.node.protocol.adjudication.case import Counts
+from btard.node.protocol.adjudication.judging import Counts
 from btard.node.protocol.api import BulkKind
 from btard.node.protocol.attempt import compose
 from btard.node.protocol.attempt.attempt import Attempt

@@ -14,8 +14,8 @@ import pytest
 from btard.launcher.run.experiment import Experiment
 from btard.node.config import Plugin, RunConfig, Schedule
 from btard.node.netem.links import LinkModel
-from btard.node.protocol.adjudication.case import Counts
 from btard.node.protocol.adjudication.complaints import broken, late_after
+from btard.node.protocol.adjudication.judging import Counts
 from btard.node.protocol.api import CancelTimer, Output, SetTimer
 from btard.node.protocol.attempt.attempt import Attempt
 from btard.node.protocol.attempt.deadlines import (

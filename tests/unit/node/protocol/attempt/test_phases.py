@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from btard.node.protocol.adjudication.case import Counts
 from btard.node.protocol.adjudication.charges import Unusable, Withheld
+from btard.node.protocol.adjudication.judging import Counts
 from btard.node.protocol.api import BulkKind
 from btard.node.protocol.attempt.attempt import Attempt
 from btard.node.protocol.attempt.phases import PHASES, following, misfit

@@ -11,7 +11,7 @@ from btard.node.protocol.api import Endorse, Output, SetTimer
 from btard.node.protocol.disputes.dolev_strong import DolevStrong, round_timer
 from btard.node.protocol.wire.encoding import encode_body, endorsement_bytes
 from btard.node.protocol.wire.messages import Body, Endorsed, Phase, Signed, Slot, View
-from tests.unit.node.protocol.wire.test_admission import Case
+from tests.unit.node.protocol.test_router import Case
 from tests.unit.node.protocol.wire.test_certificate import (
     REMOVED,
     ROSTER,

@@ -17,8 +17,8 @@ from btard.node.protocol.wire.certificate import Certificate
 from btard.node.protocol.wire.encoding import decode_body
 from btard.node.protocol.wire.messages import Endorsed, Outcome, Phase, Removal
 from tests.protocol_attempts import complete, stopped
-from tests.unit.node.protocol.disputes.test_router import BAD, at, endorsed, found, second, view
 from tests.unit.node.protocol.test_peer import fresh
+from tests.unit.node.protocol.test_router import BAD, at, endorsed, found, second, view
 
 REMOVED = (Removal(5, "silent", None),)
 

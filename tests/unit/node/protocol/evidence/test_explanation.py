@@ -15,10 +15,10 @@ from btard.node.protocol.adjudication.charges import (
     FalseProbation,
     OutOfBounds,
     Ruled,
+    Silent,
     Unusable,
     Withheld,
 )
-from btard.node.protocol.adjudication.omission import Silent
 from btard.node.protocol.attempt.attempt import Attempt
 from btard.node.protocol.evidence.explanation import testimony as told
 from btard.node.protocol.state.state import Ban

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from btard.node.protocol.adjudication.case import Counts
+from btard.node.protocol.adjudication.judging import Counts
 from btard.node.protocol.attempt.phases import misfit
 from btard.node.protocol.wire.messages import (
     Accusation,
