@@ -27,7 +27,7 @@ from btard.node.protocol.adjudication import charges, offences
 from btard.node.protocol.evidence import format
 from btard.node.protocol.state import state
 from btard.node.protocol.state_sync import messages as sync
-from btard.node.protocol.wire import messages, validation
+from btard.node.protocol.wire import messages
 from btard.node.training.registry import OPTIMISERS, SCHEDULES, SPLITS, TASKS
 from btard.node.transport import envelope, framing
 from docs.vectors import vectors
@@ -186,7 +186,7 @@ def _frames() -> Iterator[str]:
     yield _table(
         ("what", "at most"),
         (
-            ("accusations in one REPORT", str(validation.MAX_ACCUSATIONS)),
+            ("accusations in one REPORT", str(messages.MAX_ACCUSATIONS)),
             ("pieces of evidence in one REPORT", str(messages.MAX_PROOFS)),
             ("a greeting", f"{framing.GREETING_LIMIT_BYTES} bytes"),
             ("a bulk header", f"{framing.BULK_HEADER_LIMIT_BYTES} bytes"),

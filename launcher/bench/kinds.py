@@ -10,7 +10,7 @@ from typing import ParamSpec, TypeVar
 
 from btard.node.crypto.signing import Signer
 from btard.node.protocol.adjudication import judging
-from btard.node.protocol.attempt import compose
+from btard.node.protocol.attempt import phases
 from btard.node.protocol.attempt import round as rounds
 from btard.node.protocol.attempt.attempt import Attempt
 from btard.node.protocol.attempt.transfers import Transfers
@@ -29,7 +29,7 @@ KINDS: tuple[tuple[str, type | ModuleType, Callable[..., object]], ...] = (
     ("direction z", Attempt, Attempt.fix_randomness),
     ("own checksums", Attempt, Attempt.checksums),
     ("others' checksums (V1)", Attempt, Attempt.checks),
-    ("validation", compose, judging.suspicious),
+    ("validation", phases, judging.suspicious),
     ("update", rounds, transition.next_state),
     ("digests of the new state", State, State.summarise),
     ("signing", Signer, Signer.sign),

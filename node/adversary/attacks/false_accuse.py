@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from btard.node.adversary.registry import attack
-from btard.node.protocol.wire.messages import Accusation, AccusationKind, Report, Verdict
-from btard.node.protocol.wire.validation import MAX_ACCUSATIONS
+from btard.node.protocol.wire.messages import MAX_ACCUSATIONS, Accusation, AccusationKind, Report, Verdict
 
 if TYPE_CHECKING:
     from btard.node.adversary.view import View

@@ -27,10 +27,9 @@ from btard.node.protocol.api import (
 )
 from btard.node.protocol.attempt import deadlines
 from btard.node.protocol.attempt.attempt import Added, Attempt, Trigger
-from btard.node.protocol.attempt.compose import Knowledge
 from btard.node.protocol.attempt.deadlines import Patience, Watch
 from btard.node.protocol.attempt.gradient_requests import Gradients
-from btard.node.protocol.attempt.phases import PHASES, following, message, misfit
+from btard.node.protocol.attempt.phases import PHASES, Knowledge, following, message, misfit
 from btard.node.protocol.attempt.transfers import LackingError, Transfers, lacking, scarce, withheld
 from btard.node.protocol.state.state import State
 from btard.node.protocol.state.transition import next_state, void_state

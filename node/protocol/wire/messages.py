@@ -359,6 +359,8 @@ _SIGNED_BYTES = 80
 """A signature and the framing around it, or an endorsement."""
 MAX_PROOFS = 4
 """Pieces of evidence that one REPORT carries."""
+MAX_ACCUSATIONS = 8
+"""Accusations that one REPORT carries."""
 _JOIN_BYTES = 320
 """A JOIN and its signature."""
 _LEAST_DELIVERY_S, _LINK_RATE = 2.0, 12.5e6

@@ -1,9 +1,14 @@
-"""Which phase follows which, what voids an attempt, and whose bytes go with a message."""
+"""The phases: which follows which, what a peer waits for before it speaks, and which messages fit their attempt.
+
+What voids an attempt, whose bytes go with a message, and what is said again after a new start.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
+import msgspec
 import pytest
 import torch
 
@@ -11,10 +16,41 @@ from btard.node.protocol.adjudication.charges import Unusable, Withheld
 from btard.node.protocol.adjudication.judging import Counts
 from btard.node.protocol.api import BulkKind
 from btard.node.protocol.attempt.attempt import Attempt
-from btard.node.protocol.attempt.phases import PHASES, following, misfit
+from btard.node.protocol.attempt.gradient_requests import Gradients
+from btard.node.protocol.attempt.phases import OUTSIDE, PHASES, Knowledge, following, message, misfit, standing
 from btard.node.protocol.attempt.transfers import LackingError
-from btard.node.protocol.wire.messages import PHASE_OF, Body, Hello, Join, Outcome, Phase, Suspect, View
-from btard.node.protocol.wire.validation import OUTSIDE
+from btard.node.protocol.wire.messages import (
+    MAX_ACCUSATIONS,
+    PHASE_OF,
+    Accusation,
+    AccusationKind,
+    Agg,
+    Agg2,
+    Body,
+    Checksums,
+    Close,
+    Commit,
+    Have,
+    Held,
+    Hello,
+    Join,
+    Judge,
+    Late,
+    Message,
+    Missing,
+    Outcome,
+    Phase,
+    Publish,
+    Removal,
+    Report,
+    Reveal,
+    Slot,
+    Suspect,
+    Verdict,
+    View,
+    Void,
+)
+from tests.protocol_attempts import amend, complete, said, six
 from tests.unit.node.protocol.attempt.test_transfers import complaining, holding, published
 
 COMPLAINTS = ((1, 4), (2, 0))
@@ -139,3 +175,234 @@ def test_resend_carries_those_of_our_parts_that_are_asked_for() -> None:
     attempt.own_D = torch.zeros(19)
     attempt.me = 3
     assert list(send(attempt, None)) == []
+
+
+# --- what a peer says -----------------------------------------------------------------------------------------
+
+
+def knowing(attempt: Attempt, overdue: bool = False, again: bool = False) -> Knowledge:
+    return Knowledge(attempt, None, None, Gradients(), (), overdue, (), again)
+
+
+# --- HELD, CHECKSUMS --------------------------------------------------------------------------------------------------
+
+
+def test_held_waits_for_every_part_that_may_still_come() -> None:
+    attempt = complaining((1, 4), (2, 0), (2, 5))
+    published(attempt, 0, 2, 1.0)
+    assert message(Phase.HELD, knowing(attempt)) is None
+    attempt.refuted.add(attempt.key(BulkKind.PUBLICATION, 4, 1))
+    assert message(Phase.HELD, knowing(attempt)) is None
+    attempt.refuted.add(attempt.key(BulkKind.PUBLICATION, 5, 2))
+    body = message(Phase.HELD, knowing(attempt))
+    assert body is not None and body.have == (False, True, False), "what its owner sent falsely is not waited for"
+    assert misfit(body, attempt, Counts()) is None
+
+
+def test_held_says_what_is_here_when_the_wait_is_over() -> None:
+    attempt = complaining((1, 4), (2, 0))
+    body = message(Phase.HELD, knowing(attempt, overdue=True))
+    assert body is not None and body.have == (False, False)
+    published(attempt, 0, 2, 1.0)
+    body = message(Phase.HELD, knowing(attempt, overdue=True))
+    assert body is not None and body.have == (False, True)
+
+
+def test_checksums_need_every_aggregate_however_long_it_takes() -> None:
+    attempt = complete(step=0).attempt
+    body = message(Phase.CHECKSUMS, knowing(attempt))
+    assert body is not None and misfit(body, attempt, Counts()) is None
+    del attempt.aggregates[3]
+    assert message(Phase.CHECKSUMS, knowing(attempt, overdue=True)) is None
+
+
+@pytest.mark.parametrize("phase", [Phase.PUBLISH, Phase.HAVE, Phase.JUDGE, Phase.CLOSE])
+def test_of_judging_nothing_is_said_before_it_has_begun(phase: Phase) -> None:
+    assert message(phase, knowing(complete(step=0).attempt, overdue=True)) is None
+
+
+# --- REPORT -----------------------------------------------------------------------------------------------------------
+
+
+def validating() -> tuple[Knowledge, int]:
+    """Peer 0 as the validator of step 2, and whom it validates; it has recomputed nothing yet."""
+    round_ = complete()
+    attempt = round_.attempt
+    ((_, target),) = attempt.pairs
+    attempt.pairs = ((0, target),)
+    return Knowledge(attempt, round_.past, None, Gradients(), (b"proof",), False, (b"join",)), target
+
+
+def test_a_validator_reports_once_its_target_is_recomputed() -> None:
+    known, target = validating()
+    past = known.past
+    assert past is not None
+    assert message(Phase.REPORT, known) is None
+    true_D = six().task.gradient(past.state.parameters_D, past.seed(target))[0]
+    known.gradients.recomputed[target] = true_D
+    report = message(Phase.REPORT, known)
+    assert report is not None
+    assert report.verdicts == (Verdict(target, True),)
+    assert report.checks == (True,) * len(known.attempt.contributors)
+    assert (report.evidence, report.joins, report.holds) == ((b"proof",), (b"join",), ())
+    known.gradients.recomputed[target] = true_D + 1e-3
+    report = message(Phase.REPORT, known)
+    assert report is not None and report.verdicts == (Verdict(target, False),)
+
+
+def test_a_report_names_whom_we_waited_for_in_the_step_before_alone() -> None:
+    known, _ = validating()
+    known.attempt.pairs = ()
+    assert known.past is not None
+    known.attempt.late.append(Late(Phase.AGG, False, 1))
+    known.past.late[:] = [Late(Phase.CLOSE, False, 4)]
+    report = message(Phase.REPORT, known)
+    assert report is not None and report.late == (Late(Phase.CLOSE, False, 4),)
+    first = message(Phase.REPORT, replace(known, past=None))
+    assert first is not None and first.late == ()
+
+
+# --- a new start ------------------------------------------------------------------------------------------------------
+
+
+def test_after_a_new_start_a_complaint_and_a_report_stand() -> None:
+    attempt = complaining((0, 4))
+    known = knowing(attempt, again=True)
+    attempt.parts.clear()
+    attempt.aggregates.clear()
+    assert message(Phase.AGG, known) is attempt.transcript.body(Phase.AGG, 0)
+    assert isinstance(message(Phase.REPORT, known), Report)
+    assert message(Phase.REPORT, replace(known, again=False)) is None
+    assert message(Phase.AGG, replace(known, again=False)) is None
+
+
+def test_after_a_new_start_an_aggregate_stands_if_somebody_kept_it() -> None:
+    attempt = complete(step=0).attempt
+    known = knowing(attempt, again=True)
+    attempt.parts.clear()
+    assert isinstance(message(Phase.AGG, known), Agg)
+    del attempt.aggregates[attempt.me]
+    assert message(Phase.AGG, known) is None, "it is made again, from parts that are asked for again"
+    attempt.transcript._bodies[Phase.AGG2], attempt.transcript._signed[Phase.AGG2] = {}, {}
+    again = Agg2(attempt.slot(Phase.AGG2), (), bytes(32))
+    amend(attempt, again)
+    assert message(Phase.AGG2, known) != again
+    attempt.aggregates[attempt.me] = torch.zeros(3)
+    assert message(Phase.AGG2, known) == again
+
+
+def test_after_a_new_start_what_needs_nobodys_parts_is_made_again() -> None:
+    """And is the same as before: it signs nothing else for the same slot."""
+    attempt = complete(step=0).attempt
+    attempt.transcript.prefix = attempt.transcript.prefix[:2]
+    before = attempt.transcript.body(Phase.REVEAL, 0)
+    assert standing(Phase.REVEAL, attempt) is None
+    assert isinstance(before, Reveal)
+    assert message(Phase.REVEAL, knowing(attempt, again=True)) == before
+    attempt.transcript.prefix = ()
+    assert message(Phase.COMMIT, knowing(attempt, again=True)) == attempt.transcript.body(Phase.COMMIT, 0)
+
+
+def test_who_said_nothing_before_says_it_now() -> None:
+    attempt = complaining((0, 4))
+    known = knowing(attempt, again=True)
+    del attempt.transcript._bodies[Phase.AGG][0]
+    assert message(Phase.AGG, known) == Agg(attempt.slot(Phase.AGG), attempt.transcript.prefix, aggregate_of(attempt))
+    assert isinstance(message(Phase.HELD, known), Held)
+
+
+def aggregate_of(attempt: Attempt) -> bytes | Missing:
+    body = complete(step=0).attempt.transcript.body(Phase.AGG, attempt.me)
+    assert isinstance(body, Agg)
+    return body.aggregate
+
+
+# --- what fits ------------------------------------------------------------------------------------------------
+
+
+ROUND = complete()
+ATTEMPT = ROUND.attempt
+VALIDATOR, TARGET = ATTEMPT.pairs[0]
+CONTRIBUTOR = ATTEMPT.contributors[0]
+LAST = complete(step=3).attempt  # the step without gradients
+DIGEST = bytes(32)
+BODIES: tuple[type[Message], ...] = (Commit, Agg, Reveal, Checksums, Report, Close)
+
+
+@pytest.mark.parametrize("kind", BODIES, ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("peer", range(6))
+def test_what_honest_peers_say_fits(kind: type[Message], peer: int) -> None:
+    for attempt in (ATTEMPT, LAST):
+        if kind is not Close:
+            assert misfit(said(attempt, kind, peer), attempt, Counts()) is None
+
+
+def of(kind: type[Message], sender: int, **fields: object) -> Message:
+    return msgspec.structs.replace(said(ATTEMPT, kind, sender), **fields)  # type: ignore[type-var]
+
+
+def slot(phase: Phase) -> Slot:
+    return ATTEMPT.slot(phase, CONTRIBUTOR)
+
+
+ACCUSATION = Accusation(AccusationKind.CHECKSUM, 99, -1, 2**40, -7)
+MISFITS = [
+    ("HELLO", Hello(slot(Phase.HELLO), (), DIGEST, b"")),
+    ("too few part digests", of(Commit, CONTRIBUTOR, parts=(DIGEST,) * 5)),
+    ("too many part digests", of(Commit, CONTRIBUTOR, parts=(DIGEST,) * 7)),
+    ("a contributor without parts", of(Commit, CONTRIBUTOR, parts=())),
+    ("a validator with parts", of(Commit, VALIDATOR, parts=(DIGEST,) * 6)),
+    ("a short part digest", of(Commit, CONTRIBUTOR, parts=(DIGEST,) * 5 + (b"short",))),
+    ("a short commitment", of(Commit, CONTRIBUTOR, randomness=b"")),
+    ("a long aggregate digest", of(Agg, CONTRIBUTOR, aggregate=bytes(33))),
+    ("no aggregate digest", of(Agg, CONTRIBUTOR, aggregate=b"")),
+    ("a complaint of nobody", of(Agg, CONTRIBUTOR, aggregate=Missing(()))),
+    ("a complaint of a stranger", of(Agg, CONTRIBUTOR, aggregate=Missing((99,)))),
+    ("a complaint of a validator", of(Agg, CONTRIBUTOR, aggregate=Missing((VALIDATOR,)))),
+    ("a complaint twice", of(Agg, CONTRIBUTOR, aggregate=Missing((TARGET, TARGET)))),
+    ("a short x", of(Reveal, CONTRIBUTOR, x=bytes(31))),
+    ("a long salt", of(Reveal, CONTRIBUTOR, salt=bytes(33))),
+    ("too few HAVE bits", of(Reveal, CONTRIBUTOR, have=(True,) * 5)),
+    ("too few s", of(Checksums, CONTRIBUTOR, s=(0.0,) * 5)),
+    ("more norms than s", of(Checksums, CONTRIBUTOR, norms=(0.0,) * 7)),
+    ("a validator with checksums", of(Checksums, VALIDATOR, s=(0.0,) * 6, norms=(0.0,) * 6)),
+    ("too few V1 bits", of(Report, CONTRIBUTOR, checks=(True,) * 4)),
+    ("a verdict that is not due", of(Report, TARGET, verdicts=(Verdict(CONTRIBUTOR, True),))),
+    ("a missing verdict", of(Report, VALIDATOR, verdicts=())),
+    ("a verdict on another", of(Report, VALIDATOR, verdicts=(Verdict(VALIDATOR, True),))),
+    ("a verdict twice", of(Report, VALIDATOR, verdicts=(Verdict(TARGET, True),) * 2)),
+    ("too many accusations", of(Report, CONTRIBUTOR, accusations=(ACCUSATION,) * (MAX_ACCUSATIONS + 1))),
+    ("too many published bits", Have(slot(Phase.HAVE), (), (True,) * 4)),
+    ("no published bits", Have(slot(Phase.HAVE), (), ())),
+    ("too few judgements", Judge(slot(Phase.JUDGE), (), ())),
+    ("a short state digest", Close(slot(Phase.CLOSE), (), b"")),
+]
+
+
+@pytest.mark.parametrize("body", [row[1] for row in MISFITS], ids=[row[0] for row in MISFITS])
+def test_misfits(body: Message) -> None:
+    assert misfit(body, ATTEMPT, Counts(3, 1)) is not None  # type: ignore[arg-type]
+
+
+FITTING = [
+    ("a complaint", of(Agg, CONTRIBUTOR, aggregate=Missing(tuple(sorted({CONTRIBUTOR, TARGET}))))),
+    ("accusations of whatever", of(Report, CONTRIBUTOR, accusations=(ACCUSATION,) * MAX_ACCUSATIONS)),
+    ("published bits before their number is known", Have(slot(Phase.HAVE), (), (True,) * 40)),
+    ("judgements before their number is known", Judge(slot(Phase.JUDGE), (), (True,) * 40)),
+    ("PUBLISH", Publish(slot(Phase.PUBLISH), ())),
+    ("VOID", Close(slot(Phase.CLOSE), (), Void((Removal(99, "whatever", None),)))),
+]
+
+
+@pytest.mark.parametrize("body", [row[1] for row in FITTING], ids=[row[0] for row in FITTING])
+def test_what_fits(body: Message) -> None:
+    assert misfit(body, ATTEMPT, Counts()) is None  # type: ignore[arg-type]
+
+
+def test_the_last_step_carries_no_gradients() -> None:
+    agg = said(LAST, Agg, 0)
+    assert isinstance(agg, Agg)
+    assert agg.aggregate == b""
+    assert misfit(msgspec.structs.replace(agg, aggregate=DIGEST), LAST, Counts()) is not None
+    commit = said(LAST, Commit, 0)
+    assert misfit(msgspec.structs.replace(commit, parts=(DIGEST,) * 6), LAST, Counts()) is not None  # type: ignore[type-var]

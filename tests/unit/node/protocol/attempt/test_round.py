@@ -6,9 +6,8 @@ import msgspec
 import pytest
 
 from btard.node.protocol.api import Committed, Disputed, MessageArrived, Output
-from btard.node.protocol.attempt.compose import Knowledge
 from btard.node.protocol.attempt.gradient_requests import Gradients
-from btard.node.protocol.attempt.phases import message
+from btard.node.protocol.attempt.phases import Knowledge, message
 from btard.node.protocol.wire.encoding import decode_body
 from btard.node.protocol.wire.messages import Close, Have, Held, Phase, Report, Reveal
 from tests.fuzz.arena import Arena

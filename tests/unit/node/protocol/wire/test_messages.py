@@ -35,6 +35,7 @@ from btard.node.protocol.wire.encoding import (
     stub_bytes,
 )
 from btard.node.protocol.wire.messages import (
+    MAX_ACCUSATIONS,
     MAX_PROOFS,
     Accusation,
     AccusationKind,
@@ -76,7 +77,6 @@ from btard.node.protocol.wire.messages import (
     view_bytes,
     view_messages,
 )
-from btard.node.protocol.wire.validation import MAX_ACCUSATIONS
 
 PREFIX = (bytes(32), b"\x01" * 32)
 
