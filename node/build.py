@@ -20,7 +20,7 @@ from btard.node.errors import ConfigError
 from btard.node.genesis.genesis import genesis_digest, genesis_roster
 from btard.node.plugins import extensions
 from btard.node.protocol.api import BulkKey, ComputeGradient, GradientReady, Input, Output, Purpose
-from btard.node.protocol.attempt.verification import Arithmetic, squares, sums
+from btard.node.protocol.attempt.verification import Arithmetic
 from btard.node.protocol.peer import Peer
 from btard.node.protocol.rule import Rule
 from btard.node.protocol.settings import Decode, Optimiser, Settings, Tools, Verify
@@ -201,21 +201,9 @@ def tools_of(run: RunConfig, task: Task | None = None, check: Verify = verify) -
     """
     rule = rule_for(run)
     optimiser = optimiser_of(RunConfig(), 1, ()) if task is None else optimiser_of(run, task.dimension, task.layout)
-    return Tools(rule, optimiser, check, ARITHMETIC, explained)
-
-
-def _sums(gradient_P: Tensor, aggregate_P: Tensor, direction_P: Tensor) -> tuple[float, float]:
-    found = kernels.sums(gradient_P, aggregate_P, direction_P)
-    return found if found is not None else sums(gradient_P, aggregate_P, direction_P)
-
-
-def _squares(values_P: Tensor) -> float:
-    found = kernels.squares(values_P)
-    return found if found is not None else squares(values_P)
-
-
-ARITHMETIC = Arithmetic(_sums, _squares)
-"""The compiled passes, where there are any."""
+    compiled = kernels.library() is not None
+    arithmetic = Arithmetic(kernels.sums, kernels.squares) if compiled else Arithmetic()
+    return Tools(rule, optimiser, check, arithmetic, explained)
 
 
 def environment_of(run: RunConfig, task: Task | None) -> Environment:

@@ -20,6 +20,7 @@ from btard.node.aggregation.clip_solver import plain_steps
 from btard.node.aggregation.gram import gram_about_median, gram_by_torch, gram_rounding
 from btard.node.aggregation.order import comparators
 from btard.node.aggregation.rows import combine, combine_float32, to_float32
+from btard.node.config import RunConfig
 from btard.node.kernels import building
 from btard.node.protocol.attempt.verification import squares, sums
 from btard.node.protocol.rule import Aggregated
@@ -204,7 +205,7 @@ def test_without_a_compiler_torch_gives_the_same_results(monkeypatch: pytest.Mon
 
     def results() -> tuple[Aggregated, tuple[Tensor, Tensor], tuple[float, float]]:
         update = NesterovSgd(LearningRate(0.1, 9), 0.9).apply(vectors_D[0], vectors_D[1], vectors_D[2].chunk(2), 2)
-        return fixed_point(inputs_NP), update, build.ARITHMETIC.sums(*vectors_D)
+        return fixed_point(inputs_NP), update, build.tools_of(RunConfig()).arithmetic.sums(*vectors_D)
 
     compiled = results()
     monkeypatch.setattr(kernels, "library", lambda: None)
@@ -218,7 +219,7 @@ def test_without_a_compiler_torch_gives_the_same_results(monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 def test_squares_are_finite_exactly_if_every_entry_is(bad: float) -> None:
-    for of in (build.ARITHMETIC.squares, squares):
+    for of in (build.tools_of(RunConfig()).arithmetic.squares, squares):
         assert math.isfinite(of(torch.full((9000,), 3e38)))
         for place in (0, 8191, 8999):
             values_P = torch.full((9000,), 3e38)

@@ -1,7 +1,8 @@
 """Compiled passes over whole vectors, where a C compiler is; every caller has a torch version that takes their place.
 
 They change no result that peers compare: checksums, updates and the solver's steps have the same bits either way. All
-tensors are contiguous, on the CPU; a function returns None where there is no library.
+tensors are contiguous, on the CPU; a function returns None where there is no library, but for `sums` and `squares`: who
+chooses them asks `library` once.
 """
 
 from __future__ import annotations
@@ -57,21 +58,22 @@ def _declared(found: ctypes.CDLL) -> ctypes.CDLL:
     return found
 
 
-def sums(gradient_P: Tensor, aggregate_P: Tensor, direction_P: Tensor) -> tuple[float, float] | None:
-    """`(sum (g - v)^2, sum (g - v) z)`, in the order of `verification.sums`; float32 `[P]` each."""
+def sums(gradient_P: Tensor, aggregate_P: Tensor, direction_P: Tensor) -> tuple[float, float]:
+    """`(sum (g - v)^2, sum (g - v) z)`, in the order of `verification.sums`; float32 `[P]` each. It needs a library."""
     found = library()
-    if found is None:
-        return None
+    assert found is not None
     result = (ctypes.c_double * 2)()
     g, v, z = gradient_P.data_ptr(), aggregate_P.data_ptr(), direction_P.data_ptr()
     found.btard_checksum(g, v, z, gradient_P.numel(), result)
     return result[0], result[1]
 
 
-def squares(values_P: Tensor) -> float | None:
-    """`sum v^2`, in the order of `btard.node.protocol.attempt.verification.squares`; float32 `[P]`."""
+def squares(values_P: Tensor) -> float:
+    """`sum v^2`, in the order of `verification.squares`; float32 `[P]`. It needs a library."""
     found = library()
-    return found.btard_squares(values_P.data_ptr(), values_P.numel()) if found is not None else None
+    assert found is not None
+    value: float = found.btard_squares(values_P.data_ptr(), values_P.numel())
+    return value
 
 
 def gram(inputs_NP: Tensor | Sequence[Tensor], network: tuple[tuple[int, int], ...]) -> Tensor | None:
