@@ -35,8 +35,7 @@ from btard.node.crypto.keys import generate
 from btard.node.crypto.signing import verify
 from btard.node.drivers.computing import Computing
 from btard.node.drivers.realtime import Driver
-from btard.node.drivers.shared_cache import remembering, remembering_gradients
-from btard.node.drivers.simulator import Simulation
+from btard.node.drivers.simulator import Simulation, remembering, remembering_gradients
 from btard.node.errors import BackendError, CheckpointError
 from btard.node.genesis.genesis import genesis_digest, genesis_roster
 from btard.node.netem.links import LinkModel

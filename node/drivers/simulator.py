@@ -8,14 +8,14 @@ from __future__ import annotations
 import heapq
 import time
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
+
+from torch import Tensor
 
 from btard.node.build import Compute, Node, build_node, fingerprint_of
 from btard.node.config import NodeConfig, Role, RunConfig
 from btard.node.crypto.keys import generate
 from btard.node.crypto.signing import verify
-from btard.node.drivers.shared_cache import remembering as remembering
-from btard.node.drivers.shared_cache import remembering_bodies as remembering_bodies
-from btard.node.drivers.shared_cache import remembering_gradients as remembering_gradients
 from btard.node.drivers.simulation_control import Observed as Observed
 from btard.node.drivers.simulation_control import SimulationControl as SimulationControl
 from btard.node.drivers.stats import Gradients
@@ -48,7 +48,10 @@ from btard.node.protocol.api import (
     TranscriptRequested,
     ViewArrived,
 )
-from btard.node.training.task import Task
+from btard.node.protocol.settings import Decode, Verify
+from btard.node.protocol.state.state import parameters_digest
+from btard.node.protocol.wire.encoding import decode_body
+from btard.node.training.task import BatchTransform, Task
 from btard.node.transport.counters import Counters
 from btard.node.transport.envelope import seal
 
@@ -268,6 +271,40 @@ class Simulation:
         held, self._held[node] = self._held[node], []
         for to, event, size_bytes in held:
             self._send(node, to, event, size_bytes)
+
+
+# --- what nodes of one process compute once: pure functions ---------------------------------------------------
+
+
+def remembering(verify: Verify) -> Verify:
+    """A signature check that remembers its last answers: all nodes of a simulation check the same messages."""
+    return lru_cache(maxsize=4096)(verify)
+
+
+def remembering_bodies() -> Decode:
+    """`decode_body` that remembers its last results: what n nodes keep of one message is one object, not n."""
+    return lru_cache(maxsize=4096)(decode_body)
+
+
+def remembering_gradients(task: Task, keep: int = 64) -> Compute:
+    """Task.gradient that remembers honest results: a validator recomputes what a contributor has computed, and the
+    function is pure, so the bits are the same."""
+    known: dict[tuple[bytes, bytes], tuple[Tensor, float]] = {}
+
+    def compute(parameters_D: Tensor, seed: bytes, transform: BatchTransform | None) -> tuple[Tensor, float]:
+        if transform is not None:
+            return task.gradient(parameters_D, seed, transform)
+        key = (parameters_digest(parameters_D), seed)
+        if key not in known:
+            while len(known) >= keep:
+                known.pop(next(iter(known)))
+            known[key] = task.gradient(parameters_D, seed)
+        return known[key]
+
+    return compute
+
+
+# --- a cluster ------------------------------------------------------------------------------------------------
 
 
 def cluster(

@@ -17,8 +17,8 @@ from btard.node.config import NodeConfig
 from btard.node.crypto.keys import generate
 from btard.node.crypto.signing import Signer, verify
 from btard.node.drivers.scheduler import Scheduler
-from btard.node.drivers.shared_cache import remembering
 from btard.node.drivers.simulator import SimulationControl as Outside
+from btard.node.drivers.simulator import remembering
 from btard.node.errors import BackendError, CheckpointError
 from btard.node.genesis.genesis import genesis_digest, genesis_roster
 from btard.node.netem.conditions import Conditions

@@ -9,8 +9,7 @@ from btard.node.config import NodeConfig, Plugin, Role, RunConfig
 from btard.node.crypto.keys import generate
 from btard.node.crypto.signing import verify
 from btard.node.drivers.scheduler import ScheduledEvent, Scheduler
-from btard.node.drivers.shared_cache import remembering, remembering_gradients
-from btard.node.drivers.simulator import Observed, Simulation, SimulationControl
+from btard.node.drivers.simulator import Observed, Simulation, SimulationControl, remembering, remembering_gradients
 from btard.node.genesis.genesis import genesis_digest, genesis_roster
 from btard.node.netem.conditions import Conditions
 from btard.node.netem.links import LinkModel

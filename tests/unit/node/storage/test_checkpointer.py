@@ -10,8 +10,7 @@ import pytest
 from btard.node.build import Node, build_node, task_of
 from btard.node.config import NodeConfig, Plugin, Role, RunConfig, Schedule
 from btard.node.crypto.keys import generate
-from btard.node.drivers.shared_cache import remembering_gradients
-from btard.node.drivers.simulator import Simulation
+from btard.node.drivers.simulator import Simulation, remembering_gradients
 from btard.node.errors import BackendError, CheckpointError
 from btard.node.genesis.genesis import genesis_digest, genesis_roster
 from btard.node.netem.conditions import Conditions
