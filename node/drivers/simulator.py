@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import heapq
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 from torch import Tensor
@@ -16,10 +17,7 @@ from btard.node.build import Compute, Node, build_node, fingerprint_of
 from btard.node.config import NodeConfig, Role, RunConfig
 from btard.node.crypto.keys import generate
 from btard.node.crypto.signing import verify
-from btard.node.drivers.simulation_control import Observed as Observed
-from btard.node.drivers.simulation_control import SimulationControl as SimulationControl
-from btard.node.drivers.stats import Gradients
-from btard.node.drivers.stats import Traffic as Traffic
+from btard.node.drivers.scheduler import ScheduledEvent, Scheduler
 from btard.node.errors import LocalProtocolError
 from btard.node.netem.conditions import Conditions
 from btard.node.netem.links import LinkModel
@@ -34,6 +32,7 @@ from btard.node.protocol.api import (
     Forward,
     Input,
     MessageArrived,
+    Output,
     PhaseEntered,
     Purpose,
     RequestBulk,
@@ -54,6 +53,66 @@ from btard.node.protocol.wire.encoding import decode_body
 from btard.node.training.task import BatchTransform, Task
 from btard.node.transport.counters import Counters
 from btard.node.transport.envelope import seal
+
+# --- what it counts, shows and takes --------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Traffic:
+    """Bytes that left a node for others, by kind."""
+
+    control_bytes: int = 0
+    bulk_bytes: int = 0
+    publication_bytes: int = 0
+    messages: int = 0
+
+    @classmethod
+    def of(cls, counters: Counters) -> Traffic:
+        """The sums over all receivers."""
+        return cls(
+            control_bytes=counters.sent_bytes_of("control"),
+            bulk_bytes=counters.sent_bytes_of("part") + counters.sent_bytes_of("aggregate"),
+            publication_bytes=counters.sent_bytes_of("publication"),
+            messages=sum(count for (_, kind), count in counters.sent_messages.copy().items() if kind == "control"),
+        )
+
+
+@dataclass(slots=True)
+class Gradients:
+    """What a node has computed so far: virtual seconds of all its gradients, the CPU seconds they really took (next to
+    none where one was remembered), and the loss of its last own one."""
+
+    seconds: float = 0.0
+    cpu_s: float = 0.0
+    loss: float = float("nan")
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """An output that the simulator does not perform itself, with the virtual time and the node it came from."""
+
+    time_s: float
+    node: int
+    output: Output
+
+
+@dataclass(frozen=True, slots=True)
+class SimulationControl:
+    """What is done to the nodes from outside.
+
+    Args:
+        director: knows when.
+        played: told of each event, with the virtual time.
+        revive: makes a killed node anew, with what it had heard before.
+    """
+
+    director: Scheduler
+    played: Callable[[float, ScheduledEvent], None]
+    revive: Callable[[int], tuple[Node, Sequence[Input]]] | None = None
+
+
+# --- the simulation -------------------------------------------------------------------------------------------
+
 
 _AFTERWARDS_S = 1e-9
 _HEALED = "links"

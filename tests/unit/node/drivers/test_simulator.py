@@ -15,6 +15,9 @@ from btard.node.protocol.wire.encoding import encode_body
 from btard.node.protocol.wire.messages import Agg, Phase, Slot
 from tests.simulation.stage import Stage, set_up
 
+# --- the simulation -------------------------------------------------------------------------------------------
+
+
 RUN = RunConfig(peers=4, task=Plugin("quadratic", {"dimension": 9}), steps=4, batch_size=2)
 
 
