@@ -89,20 +89,20 @@ def late_after(attempt: Attempt, active: Sequence[int]) -> Late:
     return tuple((*pair, found) for pair, found in sorted(left.items()) if found and set(pair) <= set(active))
 
 
-def broken(attempt: Attempt, out: frozenset[int], case: Case | None = None) -> tuple[Guilt, ...]:
+def broken(attempt: Attempt, out: frozenset[int], charges: Complaints | None = None) -> tuple[Guilt, ...]:
     """Who is broken off after a committed attempt.
 
     Args:
         attempt: with its complaints answered.
         out: peers that its judgement removes anyway.
-        case: its judging, None where nothing is known of it.
+        charges: after it; None: what `after` makes of it without its judging.
 
     Returns:
         First, each alone, peers with edges to more than f_0 distinct genesis peers, or late too often towards as many;
         then both peers of every pair at its fourth complaint, or that was late too often, in roster order, skipping
         pairs that have lost a member.
     """
-    charges = after(attempt, case)
+    charges = after(attempt) if charges is None else charges
     edges = _edges(charges)
     slow = [(low, high) for low, high, steps in late_after(attempt, attempt.roster.active) if len(steps) > LATE_STEPS]
     if not charges and not slow:

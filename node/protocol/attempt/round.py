@@ -36,7 +36,6 @@ from btard.node.protocol.state.transition import next_state, void_state
 from btard.node.protocol.state_sync import probation
 from btard.node.protocol.state_sync.server import StateSyncServer
 from btard.node.protocol.wire.certificate import Certificate
-from btard.node.protocol.wire.encoding import decode_body
 from btard.node.protocol.wire.messages import Body, Close, Message, Phase, Signed, Suspect, Void
 
 
@@ -308,9 +307,10 @@ class Round:
                 return None
             out = frozenset(guilt.peer for guilt in judgement.guilts)
             order = (*attempt.roster.active, *probation.eligible(attempt))
-            judgement = judgement.joined((*complaints.broken(attempt, out, self.trial), *review.guilts), False, order)
+            charged = complaints.after(attempt, self.trial)
+            judgement = judgement.joined((*complaints.broken(attempt, out, charged), *review.guilts), False, order)
             lies = self.trial.lies(self._gradients.rechecks.faults) if self.trial is not None else ()
-            state = next_state(attempt, judgement, lies, review, self.trial)
+            state = next_state(attempt, judgement, lies, review, charged)
             value = state.summary.digest
         self.verdict = judgement, state
         return Close(attempt.slot(Phase.CLOSE), attempt.transcript.prefix, value)
@@ -365,13 +365,12 @@ class Round:
         """Check a complete phase again: messages from peers ahead of us were taken before we could judge them, and
         a prefix may be too short to differ from any other (n CLOSEs would then be no certificate to a third party)."""
         attempt = self.attempt
-        for peer, signed in attempt.transcript.signed(phase).items():
-            body = attempt.transcript.body(phase, peer)
-            wrong = None if body is None or body.prefix == attempt.transcript.prefix else "another prefix"
+        for peer, body in attempt.transcript.of(Message, phase).items():
+            wrong = None if body.prefix == attempt.transcript.prefix else "another prefix"
             if wrong is None and (phase, peer) in self._early:
-                wrong = misfit(decode_body(signed.body), attempt, self._counts)
+                wrong = misfit(body, attempt, self._counts)
             if wrong is not None:
-                self._dispute(f"peer {peer}, {phase.name}: {wrong}", signed)
+                self._dispute(f"peer {peer}, {phase.name}: {wrong}", attempt.transcript.signed(phase)[peer])
         return self.trigger is not None
 
     def _follow(self, phase: Phase) -> None:

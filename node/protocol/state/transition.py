@@ -14,7 +14,8 @@ import numpy as np
 from msgspec import structs
 
 from btard.node.protocol.adjudication import complaints
-from btard.node.protocol.adjudication.judging import Case, Judgement
+from btard.node.protocol.adjudication.complaints import Complaints
+from btard.node.protocol.adjudication.judging import Judgement
 from btard.node.protocol.api import Undone
 from btard.node.protocol.attempt.attempt import Attempt
 from btard.node.protocol.attempt.deadlines import agreed
@@ -25,7 +26,7 @@ from btard.node.protocol.state_sync.probation import Review
 
 def next_state(
     attempt: Attempt, judgement: Judgement, lies: Collection[Contribution] = (), review: Review | None = None,
-    case: Case | None = None,
+    charged: Complaints | None = None,
 ) -> State:  # fmt: skip
     """The state after an attempt that stands: update applied, verdicts carried out, validators drawn.
 
@@ -35,9 +36,10 @@ def next_state(
         attempt, judgement: what stands.
         lies: after an undo step, the contributions that it found false.
         review: what was found of peers on probation, whose guilt is in the judgement too.
-        case: its judging, None where nothing is known of it.
+        charged: pairs, as `complaints.after` has them; None: what it makes of the attempt without its judging.
     """
     settings, state = attempt.settings, attempt.state
+    charged = complaints.after(attempt) if charged is None else charged
     punished = state.punished(attempt.step, attempt.number, judgement.removals, settings.reform)
     parameters_D, optimiser_D, norms = state.parameters_D, state.optimiser_D, state.norms
     if attempt.contributors:
@@ -55,7 +57,7 @@ def next_state(
         punished.summary,
         step=attempt.step + 1,
         r=attempt.r,
-        complaints=tuple(row for row in complaints.after(attempt, case) if back.isdisjoint(row[:2])),
+        complaints=tuple(row for row in charged if back.isdisjoint(row[:2])),
         late=complaints.late_after(attempt, punished.roster.active),
         bounds=agreed(attempt),
         validators=drawn.order,
