@@ -1,4 +1,5 @@
 """Import names of version 0.1: in a clone they lead to the module of today, with a warning; elsewhere they are named.
+So are modules that have been joined since (docs/adr/0065-a-module-is-a-concept.md).
 
 `node` and `launcher` are names that other programs have too: a wheel installs `btard` alone.
 """
@@ -238,6 +239,10 @@ def advice(error: BaseException, line: str = "") -> str:
         line: the line of the program that imports it; an error alone names the package at most.
     """
     missing = (error.name or "") if isinstance(error, ModuleNotFoundError) else ""
+    if within := re.match(r"cannot import name '(\w+)' from '(btard\.[\w.]+)'", str(error)):
+        missing = f"{within[2]}.{within[1]}"
+    if (joined := missing.removeprefix("btard.")) != missing:
+        return f"; {missing} is btard.{MODULES[joined]} now" if joined in MODULES else ""
     package = missing.partition(".")[0]
     if package not in OLD:
         return ""

@@ -86,6 +86,20 @@ def test_an_own_file_that_asks_for_an_old_name_is_told_the_new_one(
     assert str(told.value).count("\n") == 0
 
 
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("from btard.node.protocol.api.events import Say", r"api\.events is btard\.node\.protocol\.api now"),
+        ("from btard.node.protocol.attempt import timers", r"timers is btard\.node\.protocol\.attempt\.deadlines now"),
+    ],
+)
+def test_an_own_file_that_asks_for_a_joined_module_is_told_where_it_is(tmp_path: Path, line: str, words: str) -> None:
+    mine = tmp_path / "mine.py"
+    mine.write_text(f"{line}\n")
+    with pytest.raises(ConfigError, match=f"{words}; repair the file"):
+        extensions.load([mine])
+
+
 @pytest.mark.slow
 def test_the_table_of_old_names_is_the_one_in_the_decision_and_leads_somewhere() -> None:
     rows = re.findall(r"^\| `([\w.]+)` \| `([\w.]+)` \|$", DECISION.read_text("utf-8"), re.MULTILINE)
