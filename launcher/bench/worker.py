@@ -34,12 +34,12 @@ from btard.node.drivers.realtime import Driver
 from btard.node.metrics import monitoring
 from btard.node.metrics.monitoring import Monitoring
 from btard.node.protocol.api import Committed, Output, PhaseEntered
+from btard.node.protocol.attempt.attempt import Split
 from btard.node.protocol.settings import Optimiser
 from btard.node.storage.checkpointer import Checkpointer
 from btard.node.storage.journal import Journal
 from btard.node.storage.recorder import Recorder
 from btard.node.storage.recovery import recover
-from btard.node.protocol.attempt.attempt import Split
 from btard.node.training.environment import fingerprint, pin
 from btard.node.transport.arrivals import Arrival
 from btard.node.transport.flow_control import Credits
