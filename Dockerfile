@@ -1,4 +1,4 @@
-# One image for every service of the cluster: worker, keys, observer.
+# One image for every service of the cluster: worker, roles, observer.
 #
 #   docker build -t btard:cpu .                          gradients on the CPU
 #   docker build -t btard:cuda --build-arg TORCH=cuda .  gradients on a GPU (several GB)
@@ -68,9 +68,9 @@ RUN python -m compileall -q -x '/(test|tests|idlelib|lib2to3|ensurepip|turtledem
 # The directories that volumes are mounted on: a fresh volume takes over their owner.
 RUN groupadd --gid 10001 btard \
  && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin btard \
- && for place in secrets run runs truth targets grafana; do install -d -o 10001 -g 10001 -m 0750 "/btard/$place"; done \
+ && for place in secrets run ceremony runs truth targets grafana; do install -d -o 10001 -g 10001 -m 0750 "/btard/$place"; done \
  && chmod 0755 /btard/targets /btard/grafana \
- && seq 0 255 | sed 's|.*|/btard/keys/& /btard/nodes/&|' | xargs install -d -o 10001 -g 10001 -m 0750
+ && seq 0 255 | sed 's|.*|/btard/nodes/&|' | xargs install -d -o 10001 -g 10001 -m 0750
 COPY --from=dependencies /opt/venv /opt/venv
 COPY --from=data /opt/data /opt/data
 COPY --from=source /opt/btard /opt/btard
@@ -84,4 +84,4 @@ WORKDIR /btard
 USER 10001:10001
 # Healthy: sockets bound, keys loaded, every peer greeted. It imports neither torch nor anything else that is slow.
 HEALTHCHECK --interval=5s --timeout=5s --start-period=300s --retries=3 CMD ["python", "-S", "-m", "btard.node.metrics.healthcheck"]
-CMD ["python", "-m", "btard.node", "/btard/secrets/config.json"]
+CMD ["python", "-m", "btard.node", "/btard/run/config.json"]

@@ -58,7 +58,7 @@ def run(config: NodeConfig) -> int:
 def _work(config: NodeConfig) -> int:
     from btard.node import worker  # torch loads here, after the lock and the health file are in place
 
-    _say(f"node {config.node} of run {config.run_id}: looking for {len(config.members) - 1} peers")
+    _say(f"node {config.node} of run {config.run_id}: looking for {config.run.peers - 1} peers")
     code = worker.main(config, mesh_s=config.wait_s, grace_s=config.grace_s)
     _say(f"node {config.node} ended with exit code {code}")
     return code

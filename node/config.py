@@ -210,12 +210,13 @@ class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Args:
         run_id: name of the run, unique on this machine.
         node: this worker's genesis id.
-        members: the genesis roster, in id order.
+        members: the genesis roster, in id order; empty where a ceremony comes to it.
         secrets_file: file with this node's secret keys and secret seed (mode 0600).
-        directory: where the node writes its journal, evidence and parameters.
+        directory: where the node writes its journal, evidence and parameters, and in a ceremony what it signs.
         data_directory: where the data sets lie.
         listen: endpoints to bind (port 0 or `*`: the system chooses).
-        addresses: where all peers listen, by id; empty when the launcher hands them over after binding.
+        addresses: where the peers are reached, by id; before a ceremony at most this node's own, where that is not what
+            it binds.
         conditions: what the network is to be like; None: as it is.
         shaped: the kernel sees to the links, from outside; this process only measures them.
         checkpoints: note at each step what is needed to go on after a crash, and go on from there if it is found.
@@ -224,7 +225,9 @@ class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         imports: paths of the files that `run.imports` names.
         metrics: HOST:PORT to serve `/metrics` on (port 0: the system chooses); None: no monitoring.
         files: serve the node's public files there besides (node/storage/public_files.py).
-        approvals: file of the members' approvals: no step is taken before all are there; None: a launcher's run.
+        ceremony: directory in which the peers that one launcher starts meet (node/genesis/ceremony.py); None: members,
+            addresses and keys are there.
+        approvals: file of the members' approvals: no step is taken before all are there; None: none are asked for.
         wait_s: longest wait for the other peers, where no launcher has seen them start.
         grace_s: how much of it for the last f, whose machines may still be fetching the image.
         evaluate: what of the test items, where the run evaluates: this node's slice of them, or the whole.
@@ -249,6 +252,7 @@ class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     imports: tuple[str, ...] = ()
     metrics: str | None = None
     files: bool = False
+    ceremony: str | None = None
     approvals: str | None = None
     wait_s: float = 180.0
     grace_s: float = 60.0

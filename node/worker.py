@@ -23,6 +23,7 @@ from btard.node.crypto import keys
 from btard.node.drivers.bootstrap import GRACE_S, mesh, ungreeted
 from btard.node.drivers.realtime import Driver
 from btard.node.errors import BackendError, BtardError
+from btard.node.genesis import ceremony
 from btard.node.genesis.approval import Approvals
 from btard.node.genesis.genesis import genesis_digest
 from btard.node.metrics import monitoring
@@ -86,6 +87,11 @@ class _Stop:
             else:
                 self._listen()
         return self.wanted
+
+    def pause(self, timeout_s: float) -> bool:
+        """Wait until this worker should end, or time is up; true if it should."""
+        self._ready.poll(1000 * timeout_s)
+        return self()
 
     def wait(self, descriptor: int, timeout_s: float) -> None:
         """Wait until `descriptor` can be read, this worker should end, or time is up."""
@@ -170,6 +176,18 @@ def main(config: NodeConfig, pipe: Connection | None = None, mesh_s: float = MES
 def _run(
     config: NodeConfig, journal: Journal, pipe: Connection | None, stop: _Stop, waits_s: tuple[float, float]
 ) -> int:
+    with contextlib.ExitStack() as held:
+        if config.ceremony is None:
+            return _take_part(config, journal, pipe, stop, waits_s, held)
+        attended = ceremony.attend(config, held, stop.pause, waits_s[0], _complain if pipe is None else None)
+        return stop.exit_code if attended is None else _take_part(attended, journal, pipe, stop, waits_s, held)
+
+
+def _take_part(
+    config: NodeConfig, journal: Journal, pipe: Connection | None, stop: _Stop, waits_s: tuple[float, float],
+    held: contextlib.ExitStack,
+) -> int:  # fmt: skip
+    """Run a worker whose peers are known; `held` is let go once its sockets are bound."""
     run = config.run
     secrets = keys.load(Path(config.secrets_file))
     pin(run.device, config.cuda_memory_fraction)
@@ -180,6 +198,7 @@ def _run(
     limits = Limits.for_run(run.peers, largest)
     credits = Credits.for_run(run.peers, largest, run.delivery_bound_s, run.minimum_rate)
     transport = _transport(config, secrets, limits, credits)
+    held.close()
     monitored, recovery = Monitoring(), None
     recorder = Recorder(config, journal, task, transport)
     try:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from btard.node.config import Endpoint, Plugin, RunConfig, Secrets
+from btard.node.config import Endpoint, NodeConfig, Plugin, RunConfig, Secrets
 from btard.node.crypto import keys
 from btard.node.genesis.approval import Approval, approve
+from btard.node.genesis.ceremony import attend
 from btard.node.genesis.genesis import Genesis, assemble
 from btard.node.genesis.proposal import Proposal, propose
 
@@ -47,3 +50,18 @@ def address(number: int) -> Endpoint:
 def path_of(where: Path, number: int) -> Path:
     """An owner's directory."""
     return where / f"owner{number}"
+
+
+def met(configs: Sequence[NodeConfig], held: ExitStack | None = None) -> tuple[NodeConfig, ...]:
+    """Configurations of peers that one launcher starts, after their ceremony.
+
+    Args:
+        configs: of all peers of a run.
+        held: keeps the ports that they have chosen; None: they are let go.
+    """
+    with ExitStack() as stack:
+        for config in 2 * tuple(configs):  # it proposes, and is told to end; then it approves, and is told to end
+            attend(config, held or stack, lambda _: True, 0.0)
+        found = [attend(config, held or stack, lambda _: True, 0.0) for config in configs]
+    assert None not in found
+    return tuple(config for config in found if config is not None)

@@ -11,7 +11,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -21,12 +21,15 @@ from typing import Any
 import pytest
 
 from btard import Experiment, Result
+from btard.launcher.backends.backend import Exited
 from btard.launcher.backends.local import LocalBackend
 from btard.launcher.run import cluster
 from btard.launcher.run.cluster import run
 from btard.launcher.run.observer import Silent
+from btard.node.config import NodeConfig
 
 PATIENCE_S = 60.0
+GATED = Path(__file__).with_name("gated_quadratic.py")
 
 
 def program(name: str) -> str:
@@ -112,17 +115,23 @@ class Notes(Silent):
 
 
 class Patient(LocalBackend):
-    """A backend that introduces the workers to each other once Prometheus has found them all: it looks for new targets
-    every five seconds only, and the runs of tests are short."""
+    """A backend whose workers compute nothing before Prometheus has found them all: it looks for new targets every five
+    seconds only, and the runs of tests are short."""
 
-    def __init__(self, notes: Notes, targets: int) -> None:
+    def __init__(self, notes: Notes, targets: int, gate: Path) -> None:
         super().__init__()
-        self._notes, self._targets, self._found = notes, targets, False
+        self._notes, self._targets, self._gate = notes, targets, gate
 
-    def _exchange(self) -> None:
-        self._found = self._found or self._up() == self._targets
-        if self._found:
-            super()._exchange()
+    def start(self, configs: Sequence[NodeConfig]) -> None:
+        """As a local backend, with the gate closed."""
+        self._gate.touch()
+        super().start(configs)
+
+    def poll(self, timeout_s: float) -> list[Exited]:
+        """As a local backend; the gate is opened in time."""
+        if self._gate.exists() and self._up() == self._targets:
+            self._gate.unlink()
+        return super().poll(timeout_s)
 
     def _up(self) -> int:
         query = urllib.parse.urlencode({"query": "count(up == 1)"})
@@ -142,11 +151,13 @@ def monitored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Monitored]:
     """One attacked run over modelled links with `--monitor`, for all tests that ask its Prometheus."""
     program("prometheus")
     where = tmp_path_factory.mktemp("monitored") / "run"
+    gate = where.with_name("gate")
     notes, began_s = Notes(), time.time()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cluster, "build", lambda *given: Patient(notes, targets=5))
+        patch.setattr(cluster, "build", lambda *given: Patient(notes, 5, gate))
         result = run(
-            Experiment(task="quadratic", device="cpu", peers=4, steps=120, eval_every=20, monitor=True, timeout=100,
+            Experiment(task=f"gated_quadratic:gate={gate}", imports=(str(GATED),),
+                       device="cpu", peers=4, steps=120, eval_every=20, monitor=True, timeout=100,
                        role=("3=noise:start=20,probability=0.1",), protocol_seed=2, delay=0.004, loss=0.002,
                        link=("0->1:bandwidth=100kB/s",), run_dir=str(where)),
             notes,

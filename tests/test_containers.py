@@ -18,15 +18,17 @@ import yaml
 from btard.launcher.backends.backend import Exited
 from btard.launcher.backends.local import ENVIRONMENT
 from btard.launcher.cli import main
-from btard.launcher.containers import bundle, emit, engine, keys, mirror, observer, places, versions
+from btard.launcher.containers import bundle, emit, engine, mirror, observer, places, roles, versions
 from btard.launcher.containers.mirror import Change
 from btard.launcher.containers.observer import Volumes
 from btard.launcher.run.run_directory import read_record
 from btard.node.config import Endpoint, load
+from btard.node.crypto.keys import generate
 from btard.node.errors import BackendError, ConfigError, WireError
 from btard.node.metrics import healthcheck
 from btard.node.storage import process_lock
 from btard.node.storage.journal import Journal
+from tests.ceremony import met
 from tests.workers import on_this_machine
 
 ROOT = Path(__file__).parent.parent
@@ -37,7 +39,7 @@ CLEAN = {"BTARD_ATTACK": "", "BTARD_PEERS": "2", "BTARD_TASK": "quadratic", "BTA
 
 @pytest.fixture(scope="module")
 def made() -> bundle.Bundle:
-    return keys.from_environment(SMALL)
+    return roles.from_environment(SMALL)
 
 
 def test_the_committed_compose_files_are_what_the_command_writes(capsys: pytest.CaptureFixture[str]) -> None:
@@ -66,38 +68,41 @@ def test_only_the_owner_mounts_a_nodes_secrets_and_no_variable_tells_who_attacks
     for node in range(6):
         holders = {name for name, service in services.items()
                    if any(volume.startswith(f"secrets-{node}:") for volume in service.get("volumes", ()))}  # fmt: skip
-        assert holders == {"keys", f"node-{node}"}
+        assert holders == {f"node-{node}"}
         assert "environment" not in services[f"node-{node}"]
-        assert services[f"node-{node}"]["volumes"][0].endswith(":ro")
     truthful = {name for name, service in services.items() if "truth:" in "".join(service.get("volumes", ()))}
-    assert truthful == {"keys", "observer"}
+    assert truthful == {"roles", "observer"}
     assert services["observer"]["networks"] == ["watch"]
 
 
-def test_each_node_gets_its_own_keys_and_role_alone(made: bundle.Bundle, tmp_path: Path) -> None:
+def test_each_node_gets_its_own_configuration_and_role_alone_and_no_key(made: bundle.Bundle, tmp_path: Path) -> None:
     bundle.lay_out(made, tmp_path)
-    seen = set()
     for node in range(4):
-        place = places.secrets_of(tmp_path, node)
-        config = load(place / "config.json")
+        (path,) = (each for each in places.volume_of(tmp_path, node).rglob("*") if each.is_file())
+        config = load(path)
         assert config.node == node and (config.role is not None) == (node == 3)
-        assert config.addresses["2"] == Endpoint("tcp://node-2:7400", "tcp://node-2:7401")
-        for file in place.iterdir():
-            assert stat.S_IMODE(file.stat().st_mode) == 0o600
-        seen.add((place / "secrets.json").read_bytes())
-        assert b"noise" not in (place / "config.json").read_bytes() or node == 3
-    assert len(seen) == 4
+        assert config.addresses == {str(node): Endpoint(f"tcp://node-{node}:7400", f"tcp://node-{node}:7401")}
+        assert (config.members, config.ceremony) == ((), "/btard/ceremony")
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert b"noise" not in path.read_bytes() or node == 3
     assert read_record(places.truth(tmp_path)).roles.keys() == {"3"}
     targets = msgspec.json.decode((places.targets(tmp_path) / "btard.json").read_bytes())
     assert [group["labels"]["node"] for group in targets] == ["0", "1", "2", "3", "launcher"]
 
 
-def test_keys_come_from_the_system_unless_a_protocol_seed_is_given(made: bundle.Bundle) -> None:
+def test_keys_come_from_the_system_unless_a_protocol_seed_is_given(made: bundle.Bundle, tmp_path: Path) -> None:
     assert made.record.seeds.protocol is None
-    for settings in (SMALL, {**SMALL, "BTARD_SEED": "0"}):
-        assert keys.from_environment(settings).parcels[0].secrets != made.parcels[0].secrets
-    seeded = [keys.from_environment({**SMALL, "BTARD_PROTOCOL_SEED": "7"}) for _ in range(2)]
-    assert seeded[0].parcels[0].secrets == seeded[1].parcels[0].secrets
+    for found in (made, roles.from_environment({**SMALL, "BTARD_SEED": "0"})):
+        assert found.given == ()
+    seeded = roles.from_environment({**SMALL, "BTARD_PROTOCOL_SEED": "7"})
+    members, secrets = generate(7, 4)
+    assert seeded.given == secrets
+    bundle.lay_out(seeded, tmp_path)
+    configs = [msgspec.structs.replace(
+        load(places.config_of(tmp_path, node)), secrets_file=str(tmp_path / f"{node}.json"),
+        directory=str(places.written_by(tmp_path, node)), ceremony=str(places.ceremony(tmp_path)),
+    ) for node in range(4)]  # fmt: skip
+    assert met(configs)[0].members == members and not list(tmp_path.rglob("given.json"))
 
 
 @pytest.mark.parametrize(
@@ -119,7 +124,7 @@ def test_keys_come_from_the_system_unless_a_protocol_seed_is_given(made: bundle.
 def test_whoever_sets_nothing_sees_an_attack_and_an_empty_one_is_none(
     settings: dict[str, str], attackers: dict[str, str]
 ) -> None:
-    found = keys.from_environment({"BTARD_PEERS": "6", "BTARD_TASK": "quadratic", **settings}).record
+    found = roles.from_environment({"BTARD_PEERS": "6", "BTARD_TASK": "quadratic", **settings}).record
     assert {peer: role.attacks[0].name for peer, role in found.roles.items()} == attackers
 
 
@@ -127,9 +132,9 @@ def test_the_image_is_built_by_one_service_and_pulled_by_none() -> None:
     services = yaml.safe_load(emit.compose(6))["services"]
     ours = {name: service for name, service in services.items() if service["image"].startswith("btard:")}
     assert ours.keys() == services.keys() - {"prometheus", "grafana"}
-    assert {name for name, service in ours.items() if "build" in service} == {"keys"}
+    assert {name for name, service in ours.items() if "build" in service} == {"roles"}
     policies = {name: service["pull_policy"] for name, service in ours.items()}
-    assert policies.pop("keys") == "build" and set(policies.values()) == {"never"}
+    assert policies.pop("roles") == "build" and set(policies.values()) == {"never"}
     # A launcher builds it itself, or finds it: an installed one has nothing to build it from.
     assert all(service.get("pull_policy") != "build" and "build" not in service
                for service in yaml.safe_load(emit.compose(6, built=True))["services"].values())  # fmt: skip
@@ -183,23 +188,23 @@ def test_torchvision_comes_from_where_torch_does() -> None:
 def test_containers_are_not_simulated() -> None:
     """A simulation's keys derive from its public seed."""
     with pytest.raises(ConfigError, match=r"^BTARD_BACKEND=simulated has no containers; leave it out, or"):
-        keys.from_environment({**SMALL, "BTARD_BACKEND": "simulated"})
+        roles.from_environment({**SMALL, "BTARD_BACKEND": "simulated"})
 
 
 def test_keys_leaves_a_run_alone_whose_nodes_still_work(made: bundle.Bundle, tmp_path: Path) -> None:
     bundle.lay_out(made, tmp_path)
-    before = (places.secrets_of(tmp_path, 0) / "secrets.json").read_bytes()
+    before = places.config_of(tmp_path, 0).read_bytes()
     with process_lock.held(places.written_by(tmp_path, 2)), pytest.raises(BackendError, match="node 2 still works"):
-        bundle.lay_out(keys.from_environment(SMALL), tmp_path)
-    assert (places.secrets_of(tmp_path, 0) / "secrets.json").read_bytes() == before
-    bundle.lay_out(keys.from_environment(SMALL), tmp_path)
-    assert (places.secrets_of(tmp_path, 0) / "secrets.json").read_bytes() != before
+        bundle.lay_out(roles.from_environment(SMALL), tmp_path)
+    assert places.config_of(tmp_path, 0).read_bytes() == before
+    bundle.lay_out(roles.from_environment(SMALL), tmp_path)
+    assert places.config_of(tmp_path, 0).read_bytes() != before
     assert not places.written_by(tmp_path, 2).exists()
 
 
 @pytest.mark.parametrize(("arguments", "code"), [(["nonsense"], 2), (["deliver"], 2)])
-def test_keys_says_what_is_wrong(arguments: list[str], code: int, tmp_path: Path) -> None:
-    command = [sys.executable, "-c", "import sys; from btard.launcher.containers.keys import main; "
+def test_roles_says_what_is_wrong(arguments: list[str], code: int, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", "import sys; from btard.launcher.containers.roles import main; "
                f"sys.exit(main(sys.argv[1:], __import__('pathlib').Path({str(tmp_path)!r})))", *arguments]  # fmt: skip
     done = subprocess.run(command, input=b"{}", capture_output=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
     assert done.returncode == code
@@ -222,7 +227,7 @@ def test_a_mirror_copies_what_grows_and_nothing_else(tmp_path: Path) -> None:
     volume, copy = tmp_path / "there", tmp_path / "here"
     place = volume / "nodes" / "3"
     (place / "evidence").mkdir(parents=True)
-    found = mirror.Mirror({3: volume}, MOST)
+    found = mirror.Mirror({3: volume}, MOST, tmp_path)
     (place / "journal.jsonl").write_text('{"a":1}\n{"half')
     (place / "evidence" / "ban-1-0-2.evidence").write_bytes(b"proof")
     (place / "evidence" / "return-4-1.certificate").write_bytes(b"proof of return")
@@ -298,7 +303,7 @@ HOSTILE_FILES: dict[str, tuple[Callable[[Path], None], str]] = {
 def test_no_node_fills_the_observers_disk(fill: Callable[[Path], None], problem: str, tmp_path: Path) -> None:
     volume, copy = tmp_path / "there", tmp_path / "here"
     fill(volume / "nodes" / "3")
-    found = mirror.Mirror({3: volume}, MOST)
+    found = mirror.Mirror({3: volume}, MOST, tmp_path)
     changes = list(found.changes())
     for change in changes:
         mirror.apply(copy, change)
@@ -314,7 +319,7 @@ def test_a_journal_that_shrinks_is_copied_no_further(tmp_path: Path) -> None:
     volume, copy = tmp_path / "there", tmp_path / "here"
     journal = volume / "nodes/3/journal.jsonl"
     journal.parent.mkdir(parents=True)
-    found = mirror.Mirror({3: volume}, MOST)
+    found = mirror.Mirror({3: volume}, MOST, tmp_path)
     journal.write_bytes(b"first line\nsecond line\n")
     assert mirrored(found, copy)[1] == []
     journal.write_bytes(b"another\n")
@@ -332,7 +337,7 @@ def test_no_folder_is_reached_through_a_link(link: str, tmp_path: Path) -> None:
         (elsewhere / part / "ban-1-0-2.evidence").write_bytes(b"another's")
     (volume / link).parent.mkdir(parents=True, exist_ok=True)
     (volume / link).symlink_to(elsewhere / link.partition("/")[0] if link == "nodes" else elsewhere)
-    assert mirrored(mirror.Mirror({3: volume}, MOST), tmp_path / "here") == ({}, [])
+    assert mirrored(mirror.Mirror({3: volume}, MOST, tmp_path), tmp_path / "here") == ({}, [])
 
 
 @pytest.mark.parametrize("name", [process_lock.LOCK, process_lock.EXIT])
@@ -422,7 +427,7 @@ def test_workers_in_containers_have_the_environment_of_local_ones() -> None:
     [
         ({"com.docker.compose.service": "node-2", "exitCode": "137"}, ("node-2", -9)),
         ({"com.docker.compose.service": "node-0", "exitCode": "1"}, ("node-0", 1)),
-        ({"com.docker.compose.service": "keys", "com.docker.compose.oneoff": "True", "exitCode": "0"}, None),
+        ({"com.docker.compose.service": "roles", "com.docker.compose.oneoff": "True", "exitCode": "0"}, None),
     ],
     ids=["killed", "failed", "compose run"],
 )
@@ -449,7 +454,7 @@ def test_the_pinned_requirements_cover_the_package() -> None:
 @pytest.mark.sockets
 def test_workers_and_observer_on_one_machine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """What the containers run, as processes: keys, two workers by `python -m btard.node`, and the observer."""
-    made = keys.from_environment({**CLEAN, "PATH": os.environ["PATH"]})
+    made = roles.from_environment({**CLEAN, "PATH": os.environ["PATH"]})
     bundle.lay_out(made, tmp_path)
     earlier = time.time() - 100
     os.utime(places.truth(tmp_path) / "run.json", (earlier, earlier))
@@ -458,22 +463,22 @@ def test_workers_and_observer_on_one_machine(tmp_path: Path, capsys: pytest.Capt
         assert observer.main([], tmp_path, port=0) == 0
         told = capsys.readouterr().out.splitlines()
         assert [worker.wait(30) for worker in workers] == [0, 0]
-    summary = msgspec.json.decode((places.runs(tmp_path) / made.genesis.run_id / "summary.json").read_bytes())
+    summary = msgspec.json.decode((places.runs(tmp_path) / made.record.run_id / "summary.json").read_bytes())
     assert summary["outcome"] == "finished" and summary["steps"] == 5 and summary["agreement"]
     assert summary["honest_banned"] == 0 and summary["byzantine"] == []
     assert 100 <= summary["wall_seconds"] < 200, "counted from when the nodes got their keys"
     (ready,) = [float(line.split()[4]) for line in told if line.startswith("2 workers ready after ")]
     assert 100 <= ready <= summary["wall_seconds"]
-    name = f"runs/{made.genesis.run_id}"
+    name = f"runs/{made.record.run_id}"
     assert told[-3] == f"check the evidence with: docker compose run --rm verify {name}"
-    assert f" observer:{places.runs(tmp_path)}/{made.genesis.run_id} . && btard-launch verify " in told[-2]
+    assert f" observer:{places.runs(tmp_path)}/{made.record.run_id} . && btard-launch verify " in told[-2]
     assert told[-1].startswith("press Ctrl-C; dashboards stay until then") and "\n".join(told).count("Ctrl-C") == 1
 
 
 @pytest.mark.sockets
 def test_who_is_started_again_after_the_end_and_stays_is_healthy(tmp_path: Path) -> None:
-    bundle.lay_out(keys.from_environment({**CLEAN, "PATH": os.environ["PATH"]}), tmp_path)
-    path, note = places.secrets_of(tmp_path, 0) / "config.json", tmp_path / "note"
+    bundle.lay_out(roles.from_environment({**CLEAN, "PATH": os.environ["PATH"]}), tmp_path)
+    path, note = places.config_of(tmp_path, 0), tmp_path / "note"
     own = places.written_by(tmp_path, 0)
     own.mkdir(parents=True, exist_ok=True)
     config = msgspec.structs.replace(load(path), directory=str(own), metrics="127.0.0.1:0", files=True, stay=True)

@@ -6,8 +6,10 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import tracemalloc
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ import pytest
 import torch
 
 from btard import Experiment, run
-from btard.launcher.containers import bundle, keys, places
+from btard.launcher.containers import bundle, places, roles
 from btard.launcher.files import as_json
 from btard.launcher.monitor.ground_truth import GroundTruth
 from btard.launcher.monitor.state import RunState
@@ -26,9 +28,10 @@ from btard.launcher.run import control, plan, scoring, summary
 from btard.launcher.run.run_directory import read_record
 from btard.launcher.run.summary import Ending
 from btard.node.build import task_of
-from btard.node.config import Plugin, Role
+from btard.node.config import Plugin, Role, load
 from btard.node.drivers.simulator import cluster
 from btard.node.errors import DataError
+from btard.node.genesis.ceremony import attend
 from btard.node.genesis.genesis import read_genesis
 from btard.node.protocol.api import Committed
 from btard.node.storage.journal import Journal
@@ -398,7 +401,7 @@ def test_the_observers_process_beside_a_node_that_lies_in_every_file(tmp_path: P
     settings = {"BTARD_PEERS": "4", "BTARD_TASK": "quadratic", "BTARD_STEPS": "5", "BTARD_ATTACK": "noise",
                 "BTARD_BYZANTINE": "1", "BTARD_ATTACK_START": "0", "BTARD_DELIVERY_BOUND": "2s",
                 "BTARD_GRADIENT_BOUND": "1s", "PATH": os.environ["PATH"]}  # fmt: skip
-    made = keys.from_environment(settings)
+    made = roles.from_environment(settings)
     bundle.lay_out(made, tmp_path)
     place = places.written_by(tmp_path, 3)
     (place / "evidence").mkdir(parents=True)
@@ -420,11 +423,13 @@ def test_the_observers_process_beside_a_node_that_lies_in_every_file(tmp_path: P
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     follow = "import sys; from pathlib import Path; from btard.launcher.containers import observer\n"
     command = [sys.executable, "-c", follow + "sys.exit(observer.main([], Path(sys.argv[1]), port=0))", str(tmp_path)]
-    with on_this_machine(tmp_path, range(3), 4) as workers:
+    with on_this_machine(tmp_path, range(3), 4) as workers, ExitStack() as held:
+        approved = attend(load(places.config_of(tmp_path, 3)), held, threading.Event().wait, 120.0)
+        assert approved is not None and approved.node == 3
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
         assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
         assert [worker.wait(30) for worker in workers] == [0, 0, 0]
-    run_dir = places.runs(tmp_path) / made.genesis.run_id
+    run_dir = places.runs(tmp_path) / made.record.run_id
     score = json.loads((run_dir / "summary.json").read_bytes())
     assert (score["outcome"], score["agreement"], score["bans"], score["keys"]) == ("finished", True, [], "system")
     assert [row["peer"] for row in score["gone"]] == [3]

@@ -44,7 +44,7 @@ ONE_IMPORTER: Mapping[str, tuple[str, ...]] = {
     "a borderline to a system outside: sockets, files, kernel": (
         "btard.node.transport.channels", "btard.node.storage.retention", "btard.node.storage.wal", "btard.node.transport.connection_monitor", "btard.node.storage.state_codec", "btard.node.transport.bulk_tokens",
         "btard.node.storage.own_address", "btard.launcher.run.collecting",
-        "btard.launcher.emit.pods", "btard.launcher.containers.keys", "btard.launcher.containers.netns", "btard.launcher.containers.netqueue",
+        "btard.launcher.emit.pods", "btard.launcher.containers.roles", "btard.launcher.containers.netns", "btard.launcher.containers.netqueue",
         "btard.launcher.containers.shaper",
     ),
     "a calculation of its own, tested without its importer": (

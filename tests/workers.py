@@ -177,28 +177,28 @@ def _end(process: BaseProcess) -> None:
 
 @contextmanager
 def on_this_machine(root: Path, nodes: Sequence[int], peers: int) -> Iterator[list[subprocess.Popen[bytes]]]:
-    """What containers run, as processes: the workers of a run that `keys` has laid out, by `python -m btard.node`.
+    """What containers run, as processes: the workers of a run that `roles` has laid out, by `python -m btard.node`.
 
     Args:
-        root: where the volumes lie.
-        nodes: which of them to start.
+        root: where the volumes lie; each node's keys are in `secrets` of the one that it writes to.
+        nodes: which of them to start; the others' configurations are ready too.
         peers: of the run.
     """
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     with held_ports(2 * peers) as ports, ExitStack() as stack:
-        lines = iter(f"tcp://localhost:{port}" for port in ports)
-        addresses = {str(node): Endpoint(next(lines), next(lines)) for node in range(peers)}
         workers = []
-        for node in nodes:
-            place, own = places.secrets_of(root, node), addresses[str(node)]
+        for node in range(peers):
+            path, urls = places.config_of(root, node), [f"localhost:{port}" for port in ports[2 * node : 2 * node + 2]]
             config: NodeConfig = msgspec.structs.replace(
-                load(place / "config.json"), secrets_file=str(place / "secrets.json"),
-                directory=str(places.written_by(root, node)), addresses=addresses, metrics=None, grace_s=5.0,
-                listen=Endpoint(*(url.replace("localhost", "127.0.0.1") for url in (own.control, own.bulk))),
+                load(path), secrets_file=str(places.volume_of(root, node) / "secrets"), metrics=None, grace_s=5.0,
+                directory=str(places.written_by(root, node)), ceremony=str(places.ceremony(root)),
+                addresses={str(node): Endpoint(*(f"tcp://{url}" for url in urls))},
+                listen=Endpoint(*(f"tcp://{url.replace('localhost', '127.0.0.1')}" for url in urls)),
             )  # fmt: skip
-            (place / "config.json").write_bytes(msgspec.json.encode(config))
-            command = [sys.executable, "-m", "btard.node", str(place / "config.json")]
-            workers.append(subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL))
-            stack.callback(workers[-1].wait)
-            stack.callback(workers[-1].kill)
+            path.write_bytes(msgspec.json.encode(config))
+            if node in nodes:
+                command = [sys.executable, "-m", "btard.node", str(path)]
+                workers.append(subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL))
+                stack.callback(workers[-1].wait)
+                stack.callback(workers[-1].kill)
         yield workers

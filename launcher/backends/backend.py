@@ -42,10 +42,7 @@ class Backend(Protocol):
         """
 
     def poll(self, timeout_s: float) -> list[Exited]:
-        """Wait up to `timeout_s` seconds for something to happen; returns the workers that ended meanwhile.
-
-        Once all workers have bound their sockets, this hands each the addresses of all.
-        """
+        """Wait up to `timeout_s` seconds for something to happen; returns the workers that ended meanwhile."""
 
     @property
     def bound(self) -> frozenset[int]:

@@ -1,6 +1,6 @@
 """Workers in containers, started from here: the same compose file that `docker compose up` uses, watched from outside.
 
-The run is prepared on this machine like any other, handed to the `keys` service on its standard input, and what the
+The run is prepared on this machine like any other, handed to the `roles` service on its standard input, and what the
 nodes write comes back as a stream. So it does not matter where the engine runs.
 """
 
@@ -100,10 +100,10 @@ class ComposeBackend:
             return
         self._note(f"building {image} from {root} (minutes at first, seconds after)")
         files = (root / "compose.yaml", *((root / "deploy" / "compose.gpu.yaml",) if device == "cuda" else ()))
-        Project("btard-build", files, root).run("build", "keys", within_s=engine.BUILD_S)
+        Project("btard-build", files, root).run("build", "roles", within_s=engine.BUILD_S)
 
     def start(self, configs: Sequence[NodeConfig]) -> None:
-        """Hand out keys and roles, start the nodes and their observer, and begin to listen.
+        """Hand out configurations and roles, start the nodes and their observer, and begin to listen.
 
         Raises:
             BackendError: the engine refuses something.
@@ -115,7 +115,7 @@ class ComposeBackend:
         made = RunDirectory(self._run_dir, configs[0].run_id, tuple(configs))
         goods = msgspec.json.encode(bundle.pack(made, monitored))
         alone = ("run", "--rm", "-T", "--no-deps")
-        project.run(*alone, "keys", "python", "-m", "btard.launcher.containers.keys", "deliver", given=goods)
+        project.run(*alone, "roles", "python", "-m", "btard.launcher.containers.roles", "deliver", given=goods)
         self._events = project.deaths()
         self._listen(self._events, self._took_event)
         sizes = map(str, (len(configs), configs[0].run.steps, self._dimension))
@@ -301,8 +301,8 @@ class ComposeBackend:
             self._ended[heard.node] = heard, self._sweeps
         elif heard.path == mirror.SWEEP:
             self._sweeps += 1
-        else:
-            self._bound.add(mirror.take(self._run_dir, heard, self._note))
+        elif (node := mirror.take(self._run_dir, heard, self._note)) is not None:
+            self._bound.add(node)
 
     def _complete(self) -> list[Exited]:
         """Ends after which the stream has gone over all files once more: the first sweep may have begun before."""

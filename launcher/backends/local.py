@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 import types
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
@@ -20,10 +20,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-import msgspec
-
 from btard.launcher.backends.backend import Exited
-from btard.node.config import Endpoint, NodeConfig
+from btard.node.config import NodeConfig
 from btard.node.errors import BackendError
 
 if TYPE_CHECKING:
@@ -45,7 +43,6 @@ ENVIRONMENT = {
 }
 PRELOAD = ["btard.launcher.backends.preload", "btard.launcher.backends.local"]
 _SIGNALS = {"kill": signal.SIGKILL, "pause": signal.SIGSTOP, "continue": signal.SIGCONT}
-_NOWHERE = Endpoint("tcp://127.0.0.1:9", "tcp://127.0.0.1:9")
 KIND_SECONDS = 5.0
 # Starting a process changes this one's environment and modules for a moment: one thread at a time.
 _STARTING = threading.RLock()
@@ -59,9 +56,8 @@ class LocalBackend:
         self._context = context()
         self._processes: dict[int, BaseProcess] = {}
         self._pipes: dict[int, Connection] = {}
-        self._endpoints: dict[int, Endpoint] = {}
+        self._bound: set[int] = set()
         self._configs: dict[int, NodeConfig] = {}
-        self._told = False
 
     def warm_up(self) -> None:
         """Start the fork server: it loads torch while the launcher still checks and prepares."""
@@ -91,22 +87,17 @@ class LocalBackend:
     def poll(self, timeout_s: float) -> list[Exited]:
         """Wait for a worker to bind or to end; see `Backend.poll`."""
         alive = {process.sentinel: node for node, process in self._processes.items()}
-        binding = {pipe: node for node, pipe in self._pipes.items() if node not in self._endpoints}
+        binding = {pipe: node for node, pipe in self._pipes.items() if node not in self._bound}
         ready = connection.wait([*alive, *binding], timeout_s)
         for item in ready:
             if isinstance(item, Connection):
                 self._receive(binding[item])
-        self._exchange()
         return [self._reap(alive[item]) for item in ready if isinstance(item, int)]
 
     @property
     def bound(self) -> frozenset[int]:
         """Workers that have bound their sockets."""
-        return frozenset(self._endpoints)
-
-    def leave_out(self, nodes: Iterable[int]) -> None:
-        """Nodes that are not started, though others may still speak to them: nobody listens there."""
-        self._endpoints.update(dict.fromkeys(nodes, _NOWHERE))
+        return frozenset(self._bound)
 
     def act(self, action: str, node: int) -> None:
         """Send a worker the signal that a scenario asks for, or start one again that has ended."""
@@ -115,18 +106,11 @@ class LocalBackend:
             if process is not None:
                 process.kill()
                 self._reap(node)
-            self._again(node)
+            self._launch(self._configs[node])
             return
         if process is not None and process.pid is not None:
             with suppress(ProcessLookupError):
                 os.kill(process.pid, _SIGNALS[action])
-
-    def _again(self, node: int) -> None:
-        """Start a worker where it was: at its addresses, so that the others' lines find it."""
-        endpoint = self._endpoints[node]
-        self._launch(msgspec.structs.replace(self._configs[node], listen=endpoint))
-        with suppress(OSError):
-            self._pipes[node].send(("addresses", dict(self._endpoints)))
 
     def stop(self) -> None:
         """End every worker: "stop" on its pipe and SIGTERM, then SIGKILL; returns when none is left."""
@@ -146,21 +130,12 @@ class LocalBackend:
 
     def _receive(self, node: int) -> None:
         try:
-            kind, endpoint = self._pipes[node].recv()
+            self._pipes[node].recv()  # that it has bound
         except (EOFError, OSError):
             # It died before binding; its sentinel says so too.
             self._pipes.pop(node).close()
-            return
-        if kind == "bound":
-            self._endpoints[node] = endpoint
-
-    def _exchange(self) -> None:
-        if self._told or not self._processes or not set(self._pipes) <= set(self._endpoints):
-            return
-        for pipe in self._pipes.values():
-            with suppress(OSError):
-                pipe.send(("addresses", dict(self._endpoints)))
-        self._told = True
+        else:
+            self._bound.add(node)
 
     def _reap(self, node: int) -> Exited:
         process = self._processes[node]

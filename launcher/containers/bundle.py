@@ -1,4 +1,4 @@
-"""A run as the `keys` service hands it out: to each node its own keys and role, to the observer the truth."""
+"""A run as the `roles` service hands it out: to each node its own configuration and role, to the observer the truth."""
 
 from __future__ import annotations
 
@@ -14,29 +14,28 @@ from btard.launcher.run.run_directory import RunDirectory, RunRecord, read_recor
 from btard.node.config import NodeConfig, Secrets
 from btard.node.crypto import keys
 from btard.node.errors import BackendError, ConfigError
-from btard.node.genesis.genesis import Genesis
+from btard.node.genesis.ceremony import GIVEN
 from btard.node.storage import process_lock
 
 PASSWORD_FILE = "password"
 
 
-class Parcel(msgspec.Struct, frozen=True):
-    """What one node gets."""
-
-    config: NodeConfig
-    secrets: Secrets
-
-
 class Bundle(msgspec.Struct, frozen=True):
-    """A whole run; whoever holds it knows everything."""
+    """A whole run but for the nodes' keys, which each makes itself.
+
+    Args:
+        record: run.json.
+        configs: of the nodes.
+        given: their keys, where a seed determines them; whoever knows it knows them anyway.
+    """
 
     record: RunRecord
-    genesis: Genesis
-    parcels: tuple[Parcel, ...]
+    configs: tuple[NodeConfig, ...]
+    given: tuple[Secrets, ...] = ()
 
 
 def pack(made: RunDirectory, monitored: bool) -> Bundle:
-    """The bundle of a run directory that was made here.
+    """The bundle of a run directory that was made here, and keeps no keys that it was given.
 
     Args:
         monitored: every node serves metrics; without a Prometheus they would wait in vain to be scraped at the end.
@@ -44,11 +43,11 @@ def pack(made: RunDirectory, monitored: bool) -> Bundle:
     Raises:
         ConfigError: the directory is not complete.
     """
-    genesis = msgspec.json.decode((made.path / "genesis.json").read_bytes(), type=Genesis)
-    parcels = tuple(
-        Parcel(contained(config, monitored), keys.load(Path(config.secrets_file))) for config in made.configs
-    )
-    return Bundle(read_record(made.path), genesis, parcels)
+    files = [path for config in made.configs if (path := Path(config.directory) / GIVEN).exists()]
+    given = tuple(map(keys.load, files))
+    for path in files:
+        path.unlink()
+    return Bundle(read_record(made.path), tuple(contained(config, monitored) for config in made.configs), given)
 
 
 def unpack(data: bytes) -> Bundle:
@@ -67,11 +66,12 @@ def contained(config: NodeConfig, monitored: bool) -> NodeConfig:
     """A node's configuration with the paths and addresses that hold in its container."""
     return msgspec.structs.replace(
         config,
-        secrets_file=str(places.OWN_SECRETS / "secrets.json"),
+        secrets_file=str(places.OWN_SECRETS / f"{config.run_id}.json"),
         directory=str(places.own_directory(config.node)),
         data_directory=str(places.DATA),
         listen=places.listen(),
-        addresses={str(member.id): places.endpoint(member.id) for member in config.members},
+        addresses={str(config.node): places.endpoint(config.node)},
+        ceremony=str(places.CEREMONY),
         metrics=f"0.0.0.0:{places.METRICS_PORT}" if monitored else None,
     )
 
@@ -80,12 +80,12 @@ def lay_out(bundle: Bundle, root: Path) -> None:
     """Empty the volumes of an earlier run and put each part where only its owner sees it.
 
     Args:
-        root: where the volumes are mounted, as in the `keys` service.
+        root: where the volumes are mounted, as in the `roles` service.
 
     Raises:
         BackendError: nodes of an earlier run are still working, or a volume cannot be written.
     """
-    nodes = [parcel.config.node for parcel in bundle.parcels]
+    nodes = [config.node for config in bundle.configs]
     busy = [node for node in nodes if process_lock.alive(places.written_by(root, node))]
     if busy:
         raise BackendError(
@@ -94,16 +94,15 @@ def lay_out(bundle: Bundle, root: Path) -> None:
         )
     for node in nodes:
         _empty(places.volume_of(root, node))
-        _empty(places.secrets_of(root, node))
-    for place in (places.truth(root), places.targets(root)):
+    for place in (places.ceremony(root), places.truth(root), places.targets(root)):
         _empty(place)
-    for parcel in bundle.parcels:
-        place = places.secrets_of(root, parcel.config.node)
-        write_atomically(place / "config.json", as_json(parcel.config), mode=0o600)
-        keys.write(place / "secrets.json", parcel.secrets)
+    for config in bundle.configs:
+        write_atomically(places.config_of(root, config.node), as_json(config), mode=0o600)
+    for node, secrets in zip(nodes, bundle.given, strict=bool(bundle.given)):
+        places.written_by(root, node).mkdir(parents=True)
+        keys.write(places.written_by(root, node) / GIVEN, secrets)
     write_atomically(places.truth(root) / "run.json", as_json(bundle.record), mode=0o600)
-    write_atomically(places.truth(root) / "genesis.json", as_json(bundle.genesis))
-    write_atomically(places.targets(root) / "btard.json", scrape_targets(bundle.genesis.run_id, nodes))
+    write_atomically(places.targets(root) / "btard.json", scrape_targets(bundle.record.run_id, nodes))
     password = places.grafana(root) / PASSWORD_FILE
     password.parent.mkdir(parents=True, exist_ok=True)
     if not password.exists():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from btard.launcher import templates
-from btard.launcher.containers import keys, places
+from btard.launcher.containers import places, roles
 from btard.launcher.options.table import OPTIONS
 
 PROMETHEUS_IMAGE, GRAFANA_IMAGE = "prom/prometheus:v2.53.3", "grafana/grafana:11.6.1"
@@ -22,7 +22,7 @@ def compose(peers: int, built: bool = False) -> str:
     return templates.write(
         "compose.yaml", peers=peers, nodes=range(peers), service=places.service, root=places.ROOT, built=built,
         variables=[option.variable for option in OPTIONS if option.field not in _FIXED],
-        first_attack=keys.FIRST_ATTACK, truth_port=places.TRUTH_PORT,
+        first_attack=roles.FIRST_ATTACK, truth_port=places.TRUTH_PORT,
         prometheus=PROMETHEUS_IMAGE, grafana=GRAFANA_IMAGE,
     )  # fmt: skip
 

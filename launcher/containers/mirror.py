@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from itertools import chain, islice
+from itertools import chain, islice, product
 from pathlib import Path
 
 import msgspec
@@ -28,13 +28,17 @@ from btard.node.storage.records import JOURNAL_BYTES, open_regular, shown
 
 JOURNAL = "journal.jsonl"
 _EVIDENCE = re.compile(r"ban-\d{1,19}-\d{1,19}-\d{1,3}\.evidence|return-\d{1,19}-\d{1,3}\.certificate")
+_SIGNED = ("proposal", "approval")
+"""What a node leaves where all meet."""
 _PATHS = re.compile(
+    rf"{places.CEREMONY.name}/\d{{1,3}}\.(?:{'|'.join(_SIGNED)})|"
     rf"nodes/\d{{1,3}}/(?:{re.escape(JOURNAL)}|parameters\.f32|certificate|exit|evidence/(?:{_EVIDENCE.pattern}))"
 )
 SWEEP = ""
 """The path of a change that changes nothing: all files have been looked at once more."""
 _CHUNK_BYTES = 1 << 20
 _WORD_BYTES = 64
+_SIGNED_BYTES = 1000
 _MOST_ENTRIES = 4096
 """Of an evidence folder: a run has far fewer bans."""
 _SMALL_BYTES = 1 << 26
@@ -88,16 +92,20 @@ class Mirror:
     Args:
         volumes: what each node writes to; in it, its files lie as in the run directory.
         most: what may be copied.
+        root: where the place is mounted at which all meet.
     """
 
-    def __init__(self, volumes: Mapping[int, Path], most: Limits) -> None:
-        self._volumes, self._most = volumes, most
+    def __init__(self, volumes: Mapping[int, Path], most: Limits, root: Path) -> None:
+        self._volumes, self._most, self._root = volumes, most, root
         self._seen: dict[str, int] = {}
         self._copied = dict.fromkeys(volumes, 0)
         self._refused: set[str] = set()
 
     def changes(self) -> Iterator[Change]:
         """Everything that was written since; a journal comes after the files that its new lines speak of."""
+        for node, kind in product(self._volumes, _SIGNED):
+            path = f"{places.CEREMONY.name}/{node}.{kind}"
+            yield from self._grown(node, self._root, path, self._size(self._root, path))
         for node, volume in self._volumes.items():
             until = self._size(volume, f"nodes/{node}/{JOURNAL}")
             for name in ("exit", "certificate", "parameters.f32", *_evidence(volume, f"nodes/{node}/evidence")):
@@ -142,6 +150,8 @@ class Mirror:
         seen, name = self._seen.get(path, 0), path.rpartition("/")[2]
         most = {JOURNAL: self._most.journal, "parameters.f32": self._most.parameters, "certificate": _SMALL_BYTES,
                 "exit": _WORD_BYTES}.get(name, self._most.evidence)  # fmt: skip
+        if name.endswith(_SIGNED):
+            most = _SIGNED_BYTES
         if size < seen:
             return f"{path} has shrunk from {seen} to {size} bytes; no more of it is copied"
         if size > most:
@@ -151,8 +161,8 @@ class Mirror:
         return ""
 
 
-def take(run_dir: Path, change: Change, note: Callable[[str], None]) -> int:
-    """Apply a change, and say what is copied no further; returns whose it is.
+def take(run_dir: Path, change: Change, note: Callable[[str], None]) -> int | None:
+    """Apply a change, and say what is copied no further; returns whose folder it is in, None where all meet.
 
     Raises:
         WireError: the path is not one that nodes write.
@@ -161,7 +171,8 @@ def take(run_dir: Path, change: Change, note: Callable[[str], None]) -> int:
     if change.problem:
         note(f"warning: {change.problem}")
     apply(run_dir, change)
-    return int(change.path.split("/")[1])
+    folder, name = change.path.split("/")[:2]
+    return int(name) if folder != places.CEREMONY.name else None
 
 
 def apply(run_dir: Path, change: Change) -> None:
@@ -223,7 +234,7 @@ def main(peers: int, steps: int, dimension: int, root: Path = places.ROOT) -> No
         root: where the volumes are mounted.
     """
     volumes = {node: places.volume_of(root, node) for node in range(peers)}
-    source = Mirror(volumes, limits(steps, dimension or None))
+    source = Mirror(volumes, limits(steps, dimension or None), root)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     encode = msgspec.json.Encoder().encode
     with suppress(BrokenPipeError):

@@ -46,7 +46,7 @@ class Volumes:
 
     def __init__(self, peers: int, root: Path, run_dir: Path, most: Limits, note: Note) -> None:
         self._places = {node: places.written_by(root, node) for node in range(peers)}
-        self._mirror = mirror.Mirror({node: places.volume_of(root, node) for node in range(peers)}, most)
+        self._mirror = mirror.Mirror({node: places.volume_of(root, node) for node in range(peers)}, most, root)
         self._run_dir, self._note = run_dir, note
         self._over: set[int] = set()
         self._bound: set[int] = set()
@@ -69,7 +69,8 @@ class Volumes:
         gone = [node for node, place in self._places.items()
                 if node not in self._over and process_lock.began(place) and not process_lock.alive(place)]  # fmt: skip
         for change in self._mirror.changes():  # after the look at who is gone, so that nobody's last words are lost
-            self._bound.add(mirror.take(self._run_dir, change, self._note))
+            node = mirror.take(self._run_dir, change, self._note)
+            self._bound |= {node} if node is not None else set()
         self._over.update(gone)
         words = ((node, process_lock.last_word(self._places[node])) for node in gone)
         return [Exited(node, -signal.SIGKILL if word is None else word) for node, word in words]
@@ -143,11 +144,10 @@ def _annotated(inner: Observer, root: Path) -> Observer:
 
 
 def _run_directory(record: RunRecord, root: Path) -> RunDirectory:
-    """The run directory as the launcher would have made it, without secrets."""
+    """The run directory as the launcher would have made it, before the nodes have met."""
     path = places.runs(root) / record.run_id
     (path / "logs").mkdir(parents=True, exist_ok=True)
-    for name in ("run.json", "genesis.json"):
-        (path / name).write_bytes((places.truth(root) / name).read_bytes())
+    (path / "run.json").write_bytes((places.truth(root) / "run.json").read_bytes())
     return RunDirectory(path, record.run_id, ())
 
 

@@ -11,10 +11,13 @@ DATA = Path("/opt/data")
 CONTROL_PORT, BULK_PORT, METRICS_PORT, TRUTH_PORT = 7400, 7401, 9464, 9465
 
 OWN_SECRETS = ROOT / "secrets"
-"""In a node: its configuration (with its role) and its keys; no other node's container mounts this volume."""
+"""In a node: its keys, those of each run in a file of their own; no other container mounts this volume."""
 
 OWN_RUN = ROOT / "run"
-"""In a node: the volume it writes to."""
+"""In a node: the volume it writes to, with its configuration (and role) from `roles`."""
+
+CEREMONY = ROOT / "ceremony"
+"""In all nodes, in `roles` and `observer`: proposals and approvals."""
 
 
 def service(node: int) -> str:
@@ -37,33 +40,38 @@ def listen() -> Endpoint:
     return Endpoint(f"tcp://0.0.0.0:{CONTROL_PORT}", f"tcp://0.0.0.0:{BULK_PORT}")
 
 
-def secrets_of(root: Path, node: int) -> Path:
-    """In `keys`: the volume that only this node mounts."""
-    return root / "keys" / str(node)
-
-
 def written_by(root: Path, node: int) -> Path:
-    """In `keys` and `observer`: what a node writes; the directory appears with its first word."""
+    """In `roles` and `observer`: what a node writes."""
     return root / "nodes" / str(node) / "nodes" / str(node)
 
 
 def volume_of(root: Path, node: int) -> Path:
-    """In `keys` and `observer`: where the volume that a node writes to is mounted."""
+    """In `roles` and `observer`: where the volume that a node writes to is mounted."""
     return root / "nodes" / str(node)
 
 
+def config_of(root: Path, node: int) -> Path:
+    """In `roles`: a node's configuration."""
+    return volume_of(root, node) / "config.json"
+
+
+def ceremony(root: Path) -> Path:
+    """In `roles` and `observer`: where the nodes meet."""
+    return root / CEREMONY.name
+
+
 def truth(root: Path) -> Path:
-    """In `keys` and `observer`: run.json with the roles, and genesis.json."""
+    """In `roles` and `observer`: run.json with the roles."""
     return root / "truth"
 
 
 def targets(root: Path) -> Path:
-    """In `keys` and Prometheus: what to scrape."""
+    """In `roles` and Prometheus: what to scrape."""
     return root / "targets"
 
 
 def grafana(root: Path) -> Path:
-    """In `keys` and Grafana: the administrator's password."""
+    """In `roles` and Grafana: the administrator's password."""
     return root / "grafana"
 
 

@@ -1,7 +1,7 @@
 """The emitters by name: each makes the files by which an existing engine starts a run of so many peers.
 
-But for Compose, whose `keys` service makes all keys, each peer makes its own where it is to work, and signs by a rule
-what it was told to sign. Templates are in launcher/templates.
+Each peer makes its own keys where it is to work, and signs by a rule what it was told to sign. Templates are in
+launcher/templates.
 """
 
 from __future__ import annotations

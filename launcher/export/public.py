@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -15,11 +17,14 @@ from btard.launcher.run.experiment import IMPORTS
 from btard.launcher.run.run_directory import RunRecord
 from btard.launcher.run.scoring import MODEL
 from btard.node.errors import ConfigError, DataError
+from btard.node.genesis.files import read
 from btard.node.genesis.genesis import read_genesis
+from btard.node.genesis.identity import GENESIS, PROPOSAL
+from btard.node.genesis.proposal import PROPOSAL_BYTES, decode_proposal
 from btard.node.storage import records
-from btard.node.storage.public_files import EVIDENCE, OF_A_NODE
+from btard.node.storage.public_files import EVIDENCE, OF_A_NODE, OF_A_RUN
 
-_FILES = ("genesis.json", "summary.json", "events.jsonl", "metrics.jsonl", MODEL)
+_FILES = (*OF_A_RUN, "summary.json", "events.jsonl", "metrics.jsonl", MODEL)
 _LARGEST_BYTES = 1 << 34
 _CHUNK_BYTES = 1 << 20
 
@@ -49,7 +54,7 @@ def write(run_dir: Path, target: Path | None = None) -> tuple[Path, list[str]]:
     try:
         made.mkdir(parents=True)
         for name in _names(run_dir, genesis.run.peers):
-            problem = _copy(run_dir, name, made)
+            problem = _copy(run_dir, name, made / name)
             if problem is not None:
                 left_out.append(problem)
         if (run_dir / "run.json").exists():
@@ -80,14 +85,43 @@ def _names(run_dir: Path, peers: int) -> Iterator[str]:
     yield from _FILES
     yield from (f"{IMPORTS}/{name}" for name in records.names(run_dir, IMPORTS) if name.endswith(".py"))
     for node in range(peers):
-        folder = f"nodes/{node}"
-        yield from (f"{folder}/{name}" for name in OF_A_NODE)
-        for name in records.names(run_dir, f"{folder}/evidence"):
-            if name.endswith(EVIDENCE):
-                yield f"{folder}/evidence/{name}"
+        yield from (f"nodes/{node}/{name}" for name in _of_a_node(run_dir, f"nodes/{node}/evidence"))
 
 
-def _copy(run_dir: Path, name: str, made: Path) -> str | None:
+def _of_a_node(run_dir: Path, evidence: str) -> Iterator[str]:
+    """Everything that is public of a node, where it is in its own directory; `evidence` is where its evidence lies."""
+    yield from OF_A_NODE
+    yield from (f"evidence/{name}" for name in records.names(run_dir, evidence) if name.endswith(EVIDENCE))
+
+
+@contextmanager
+def whole(directory: Path) -> Iterator[Path]:
+    """A run directory: this one, or one with nothing but a node, where it is that node's own (`RUN/nodes/3`).
+
+    Raises:
+        ConfigError: it is a node's own, and its files are damaged or of two peers.
+        BackendError: the disk is full.
+    """
+    if not all((directory / name).exists() for name in (GENESIS, PROPOSAL, OF_A_NODE[0])):
+        yield directory
+        return
+    owner = decode_proposal(read(directory / PROPOSAL, PROPOSAL_BYTES) or b"", str(directory / PROPOSAL)).signing_key
+    keys = [member.signing_key for member in read_genesis(directory).members]
+    if owner not in keys:
+        raise ConfigError(f"{directory}: {GENESIS} does not name who made its {PROPOSAL}; copy both from one peer")
+    with tempfile.TemporaryDirectory() as scratch:
+        made = Path(scratch)
+        try:
+            for name in OF_A_RUN:
+                _copy(directory, name, made / name)
+            for name in _of_a_node(directory, "evidence"):
+                _copy(directory, name, made / f"nodes/{keys.index(owner)}" / name)
+        except OSError as error:
+            raise disk_error(error, made, "TMPDIR") from error
+        yield made
+
+
+def _copy(run_dir: Path, name: str, target: Path) -> str | None:
     """Copy one file; returns why not, None also where there is none."""
     try:
         descriptor = records.open_regular(run_dir, name)
@@ -95,7 +129,6 @@ def _copy(run_dir: Path, name: str, made: Path) -> str | None:
         return None
     except DataError as error:
         return str(error)
-    target = made / name
     target.parent.mkdir(parents=True, exist_ok=True)
     with os.fdopen(descriptor, "rb") as source, target.open("xb") as copy:
         left = _LARGEST_BYTES

@@ -8,21 +8,25 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from btard.launcher.backends.backend import Backend, Exited, Note
 from btard.launcher.monitor.state import RunState
 from btard.launcher.monitor.watch import Watch
 from btard.launcher.run import control, data, exit_report, initial_parameters, plan, run_directory, scoring, summary
-from btard.launcher.run.experiment import Experiment, kept
+from btard.launcher.run.experiment import CEREMONY, Experiment, kept
 from btard.launcher.run.interrupts import Interrupts
 from btard.launcher.run.observer import Observer, Silent
 from btard.launcher.run.plan import Plan
 from btard.launcher.run.summary import FAILED, FINISHED, INTERRUPTED, TIMEOUT, Ending, Summary
+from btard.node.config import RunConfig
 from btard.node.drivers.scheduler import Scheduler
 from btard.node.errors import BackendError, BtardError
 from btard.node.netem.conditions import Conditions
 from btard.node.plugins import extensions
+
+if TYPE_CHECKING:
+    from btard.node.genesis.ceremony import Minutes
 
 LOOK_SECONDS = 0.05
 """How often to look for what is due."""
@@ -115,6 +119,7 @@ class _Run:
     watch: Watch
     observer: Observer
     interrupts: Interrupts
+    minutes: Minutes | None
     began: float = field(default_factory=time.monotonic)
     started: float = 0.0
     exits: dict[int, int] = field(default_factory=dict)
@@ -193,7 +198,8 @@ def carry(
     state = RunState(prepared.run.peers, frozenset(prepared.roles))
     simulated = prepared.experiment.backend == "simulated"
     watch = Watch(made.path, state, prepared.run.steps, simulated=simulated)
-    current = _Run(prepared, made.path, made.run_id, backend, state, watch, observer, interrupts,
+    minutes = None if simulated else _minutes(made, prepared.run)
+    current = _Run(prepared, made.path, made.run_id, backend, state, watch, observer, interrupts, minutes,
                    head_start_s=head_start_s, call=call)  # fmt: skip
     try:
         if again:
@@ -205,6 +211,13 @@ def carry(
     finally:
         backend.stop()
         watch.close()
+
+
+def _minutes(made: run_directory.RunDirectory, run: RunConfig) -> Minutes:
+    # with sockets and signatures: what only simulates need not load it
+    from btard.node.genesis.ceremony import Meeting, Minutes
+
+    return Minutes(Meeting(made.path / CEREMONY, run, made.run_id), made.path)
 
 
 def _monitored(observer: Observer, experiment: Experiment) -> AbstractContextManager[Observer]:
@@ -259,7 +272,9 @@ def _carry_through(current: _Run, made: run_directory.RunDirectory) -> tuple[str
 
 
 def _look(current: _Run) -> None:
-    """Take in what the nodes have journalled, and say what of it is refused."""
+    """Take in what the nodes have signed and journalled, and say what of it is refused."""
+    if current.minutes is not None:
+        current.minutes.look()
     records = current.watch.look()
     for problem in current.watch.problems():
         current.observer.note(f"warning: {problem}")

@@ -21,7 +21,7 @@ from btard.launcher.files import as_json, disk_error, write_atomically
 from btard.node.config import split_address
 from btard.node.errors import BackendError, BtardError, ConfigError, DataError
 from btard.node.genesis import identity
-from btard.node.genesis.approval import Approvals
+from btard.node.genesis.approval import APPROVALS, Approvals
 from btard.node.genesis.genesis import GENESIS_BYTES, Genesis, decode_genesis, read_genesis
 from btard.node.storage.public_files import OF_A_RUN, PublicFile, node_of
 from btard.node.storage.records import read_regular, shown
@@ -202,10 +202,10 @@ class _Collection:
 
     def _approvals(self, listed: Sequence[PublicFile], genesis: Genesis) -> None:
         """Add the approvals that it has to those that are here, if they hold."""
-        file = next((file for file in listed if file.name == identity.APPROVALS), None)
+        file = next((file for file in listed if file.name == APPROVALS), None)
         if file is None:
             return
-        path, received = self._target / identity.APPROVALS, self._target / f".{identity.APPROVALS}"
+        path, received = self._target / APPROVALS, self._target / f".{APPROVALS}"
         data = self._whole(file, GENESIS_BYTES)
         members = (genesis.run_id, genesis.run, genesis.members)
         known = Approvals(*members, path)

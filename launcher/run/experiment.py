@@ -28,8 +28,8 @@ from btard.node.netem.conditions import Conditions
 from btard.node.plugins import extensions
 from btard.node.protocol.wire import messages
 
-IMPORTS = "imports"
-"""Folder of a run directory with the files that the run was made with."""
+IMPORTS, CEREMONY = "imports", "ceremony"
+"""Folders of a run directory: the files that the run was made with, and its members' proposals and approvals."""
 
 BACKENDS = ("local", "simulated", "compose")
 """Where workers may run."""
@@ -219,8 +219,8 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 def node_configs(
-    experiment: Experiment, run: RunConfig, roles: Mapping[int, Role], members: tuple[Member, ...], run_id: str,
-    directory: Path, data_directory: Path, conditions: Conditions | None = None,
+    experiment: Experiment, run: RunConfig, roles: Mapping[int, Role], run_id: str, directory: Path,
+    data_directory: Path, conditions: Conditions | None = None, members: tuple[Member, ...] = (),
 ) -> tuple[NodeConfig, ...]:  # fmt: skip
     """One configuration per worker; only an attacker's own holds its role.
 
@@ -228,6 +228,7 @@ def node_configs(
         run_id: name of the run; every node learns it.
         directory: the run directory; node i lives in `directory/nodes/i`.
         conditions: what the network is to be like, and what happens to workers.
+        members: of a simulation; empty: the workers make themselves known to each other.
 
     Raises:
         ConfigError: peers are to be started again, and checkpoints are switched off.
@@ -238,16 +239,17 @@ def node_configs(
         raise ConfigError("--no-checkpoints: the scenario starts peers again, which needs checkpoints; leave it out")
     return tuple(
         NodeConfig(
-            run_id=run_id, node=member.id, run=run, members=members, role=roles.get(member.id),
-            secrets_file=str(directory / "nodes" / str(member.id) / "secrets.json"),
-            directory=str(directory / "nodes" / str(member.id)), data_directory=str(data_directory),
-            listen=listen(experiment.base_port, member.id), cuda_memory_fraction=fraction, conditions=conditions,
+            run_id=run_id, node=node, run=run, members=members, role=roles.get(node),
+            secrets_file=str(directory / "nodes" / str(node) / "secrets.json"),
+            directory=str(directory / "nodes" / str(node)), data_directory=str(data_directory),
+            listen=listen(experiment.base_port, node), cuda_memory_fraction=fraction, conditions=conditions,
             shaped=experiment.shaping == "kernel",
             checkpoints=kept(experiment, conditions), durability=experiment.durability,
             imports=tuple(str(directory / IMPORTS / Path(path).name) for path in experiment.imports),
             metrics="127.0.0.1:0" if experiment.monitor else None,
+            ceremony=None if members else str(directory / CEREMONY),
         )
-        for member in members
+        for node in range(run.peers)
     )  # fmt: skip
 
 

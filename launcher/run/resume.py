@@ -11,13 +11,14 @@ from btard.launcher.backends.local import LocalBackend
 from btard.launcher.monitor.state import RunState
 from btard.launcher.monitor.watch import Watch
 from btard.launcher.run import cluster, control, plan, run_directory
-from btard.launcher.run.experiment import Experiment
+from btard.launcher.run.experiment import CEREMONY, Experiment
 from btard.launcher.run.interrupts import Interrupts
 from btard.launcher.run.observer import Observer, Silent
 from btard.launcher.run.run_directory import RunDirectory, RunRecord
 from btard.node import config as node_config
 from btard.node.config import WIRE_VERSION, NodeConfig
 from btard.node.errors import ConfigError
+from btard.node.genesis.ceremony import Meeting
 from btard.node.storage.recovery import MEMORY
 
 
@@ -43,9 +44,11 @@ def resume(run_dir: Path, observer: Observer | None = None, timeout: float | Non
         backend.warm_up()
         prepared = _prepare(record, timeout, observer)
         out = _removed(run_dir, record)
-        backend.leave_out(out)
         interrupts.deferred = True
         started = tuple(config for config in configs if config.node not in out)
+        meeting = Meeting(run_dir / CEREMONY, record.run, record.run_id)
+        for config in started:
+            meeting.withdraw(config.node)  # its ports may be somebody else's by now
         made = RunDirectory(run_dir, record.run_id, started)
         return cluster.carry(prepared, made, backend, observer, interrupts, again=True)
 

@@ -23,7 +23,7 @@ from btard.node.errors import BackendError, ConfigError, DataError
 from btard.node.netem.conditions import Conditions
 from btard.node.storage.records import read_regular
 
-FORMAT = 1
+FORMAT = 2
 _RECORD_BYTES = 16 << 20
 _PACKAGES = ("btard", "torch", "numpy", "pyzmq", "pynacl", "blake3", "msgspec", "click", "rich")
 
@@ -68,28 +68,36 @@ def create(
     experiment: Experiment, run: RunConfig, roles: Mapping[int, Role], data_directory: Path,
     *, argv: Sequence[str] = (), sources: Mapping[str, str] | None = None, conditions: Conditions | None = None,
 ) -> RunDirectory:  # fmt: skip
-    """Make the run directory with genesis.json, run.json and each node's folder, secrets and configuration.
+    """Make the run directory with run.json and each node's folder and configuration; keys and genesis.json too of
+    simulated nodes: workers come to theirs by themselves.
 
     Raises:
         ConfigError: the directory asked for exists and is not empty.
         BackendError: it cannot be written; nothing is left behind.
     """
     from btard.node.crypto import keys
+    from btard.node.genesis.ceremony import GIVEN
     from btard.node.genesis.genesis import GENESIS_FORMAT, Genesis
 
     path = _claim(experiment)
     # Unlike the directory's name, the run's says nothing of its attacks: every node learns it.
     run_id = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
     try:
-        members, hidden = keys.generate(experiment.seeds.protocol, run.peers)
-        configs = node_configs(experiment, run, roles, members, run_id, path, data_directory, conditions)
+        simulated, seed = experiment.backend == "simulated", experiment.seeds.protocol
+        members, hidden = keys.generate(seed, run.peers) if seed is not None else ((), ())
+        configs = node_configs(
+            experiment, run, roles, run_id, path, data_directory, conditions, members if simulated else ()
+        )
         (path / "logs").mkdir()
         _keep_imports(experiment, path / IMPORTS)
-        for config, secret in zip(configs, hidden, strict=True):
+        for config in configs:
             Path(config.directory).mkdir(parents=True)
-            keys.write(Path(config.secrets_file), secret)
             write_atomically(Path(config.directory) / "config.json", as_json(config), mode=0o600)
-        write_atomically(path / "genesis.json", as_json(Genesis(GENESIS_FORMAT, WIRE_VERSION, run_id, run, members)))
+        for config, secret in zip(configs, hidden, strict=bool(hidden)):
+            keys.write(Path(config.secrets_file) if simulated else Path(config.directory) / GIVEN, secret)
+        if simulated:
+            genesis = Genesis(GENESIS_FORMAT, WIRE_VERSION, run_id, run, members)
+            write_atomically(path / "genesis.json", as_json(genesis))
         record = RunRecord(
             FORMAT, WIRE_VERSION, run_id, time.strftime("%Y-%m-%dT%H:%M:%S%z"), tuple(argv), experiment,
             dict(sources or {}), run, experiment.seeds, {str(peer): role for peer, role in roles.items()},

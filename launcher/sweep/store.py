@@ -29,7 +29,7 @@ RESULTS = "results.csv"
 PROBLEM = "problem.txt"
 OPTION = "--out"
 """What a user names a sweep's directory with."""
-_SLIM = ("nodes", "events.jsonl", "metrics.jsonl", "logs", "model.pt")
+_SLIM = ("ceremony", "nodes", "events.jsonl", "metrics.jsonl", "logs", "model.pt")
 
 
 class Listed(msgspec.Struct, frozen=True):

@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.text import Text
 
 from btard.launcher import exits
+from btard.launcher.export import public
 from btard.launcher.monitor import live_view
 from btard.launcher.monitor.state import RunState
 from btard.launcher.monitor.watch import LAUNCHER, METRICS
@@ -30,8 +31,7 @@ from btard.launcher.run.summary import FINISHED, BanRow, Ending, Summary, summar
 from btard.launcher.verify import explanation
 from btard.node.config import Role, RunConfig
 from btard.node.errors import ConfigError, DataError
-from btard.node.genesis import identity
-from btard.node.genesis.approval import Approvals
+from btard.node.genesis.approval import APPROVALS, approvals_of
 from btard.node.genesis.genesis import Genesis, read_genesis
 from btard.node.storage import records
 from btard.node.storage.journal import Record
@@ -106,13 +106,18 @@ def verify(run_dir: Path, data_directory: Path | None = None, imports: Sequence[
     """Check everything in a run directory that can be checked.
 
     Args:
-        run_dir: the run directory.
+        run_dir: the run directory, or one node's own in it.
         data_directory: the public data; None: where the run had it, or where it lies here.
         imports: files that the run was made with, if the caller trusts them.
 
     Raises:
         ConfigError: no run directory of this version, or one made with files that are not loaded.
     """
+    with public.whole(run_dir) as found:
+        return _verified(found, data_directory, imports)
+
+
+def _verified(run_dir: Path, data_directory: Path | None, imports: Sequence[Path]) -> Report:
     genesis = read_genesis(run_dir)
     record, problem = _record(run_dir)
     done = audit.audit(run_dir, data_directory or data_directory_of(genesis.run, record), imports)
@@ -156,10 +161,11 @@ def show(
     if not (run_dir / "genesis.json").is_file():
         why = "it has no genesis.json" if run_dir.exists() else "it does not exist"
         raise ConfigError(f"{run_dir} is not a run directory: {why}; name one below runs/")
-    if explain:
-        for line in explanation.tell(run_dir, [member.id for member in read_genesis(run_dir).members]):
-            _print(console, line)
-    report = verify(run_dir, data_directory, imports)
+    with public.whole(run_dir) as found:
+        if explain:
+            for line in explanation.tell(found, [member.id for member in read_genesis(found).members]):
+                _print(console, line)
+        report = _verified(found, data_directory, imports)
     _print(console, f"genesis  {report.genesis}")
     for finding in report.findings:
         _print(console, *_line(finding))
@@ -247,13 +253,13 @@ def _approvals(run_dir: Path, genesis: Genesis) -> Iterator[Finding]:
     if not genesis.addresses:
         return
     try:
-        known = Approvals(genesis.run_id, genesis.run, genesis.members, run_dir / identity.APPROVALS)
+        known = approvals_of(genesis, run_dir)
     except ConfigError as error:
-        yield Finding(identity.APPROVALS, False, "damage", shown(error))
+        yield Finding(APPROVALS, False, "damage", shown(error))
         return
     if known.missing:
         named = ", ".join(map(str, sorted(known.missing)))
-        yield Finding(identity.APPROVALS, False, "struck", f"there is no approval of peers {named}")
+        yield Finding(APPROVALS, False, "struck", f"there is no approval of peers {named}")
     else:
         yield Finding("approvals", True, "certificate", f"all {len(genesis.members)} members signed this genesis")
 

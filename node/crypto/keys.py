@@ -1,4 +1,4 @@
-"""The keys of a roster: made once by the launcher, read by each node from its own file."""
+"""A peer's keys: fresh ones, those that a seed determines, and the file that they are kept in."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ from btard.node.crypto.signing import Signer
 from btard.node.errors import BackendError, ConfigError
 
 
-def generate(protocol_seed: int | None, peers: int) -> tuple[tuple[Member, ...], tuple[Secrets, ...]]:
-    """Fresh identities of peers 0 .. `peers - 1`: what all may know, and what each keeps to itself.
+def fresh() -> Secrets:
+    """A peer's keys, from the system's random numbers."""
+    return _secrets(system_random.token_bytes(32), 0)
+
+
+def generate(protocol_seed: int, peers: int) -> tuple[tuple[Member, ...], tuple[Secrets, ...]]:
+    """The identities of peers 0 .. `peers - 1` that a seed determines: what all may know, and what each keeps secret.
 
     Args:
         protocol_seed: repeats a run exactly, its randomness included. Whoever knows it knows every secret, so it
-            is for experiments under one hand; None draws from the system.
+            is for experiments under one hand.
         peers: how many.
 
     Raises:
         ConfigError: the seed does not fit into 128 bits.
     """
-    root = _root(protocol_seed)
-    members, secrets = [], []
-    for peer in range(peers):
-        secret = Secrets(
-            signing_seed=_derive("signing", root, peer).hex(),
-            transport_secret=z85.encode(_derive("transport", root, peer)).decode(),
-            randomness_seed=_derive("randomness", root, peer).hex(),
-        )
-        secrets.append(secret)
-        members.append(public_identity(peer, secret))
-    return tuple(members), tuple(secrets)
+    try:
+        root = protocol_seed.to_bytes(16, "little", signed=True)
+    except OverflowError as error:
+        raise ConfigError(f"--protocol-seed {protocol_seed} does not fit into 128 bits; use a smaller one") from error
+    secrets = tuple(_secrets(root, peer) for peer in range(peers))
+    return tuple(public_identity(peer, secret) for peer, secret in enumerate(secrets)), secrets
 
 
 def public_identity(peer: int, secret: Secrets) -> Member:
@@ -93,13 +93,12 @@ def load(path: Path) -> Secrets:
     return secret
 
 
-def _root(protocol_seed: int | None) -> bytes:
-    if protocol_seed is None:
-        return system_random.token_bytes(32)
-    try:
-        return protocol_seed.to_bytes(16, "little", signed=True)
-    except OverflowError as error:
-        raise ConfigError(f"--protocol-seed {protocol_seed} does not fit into 128 bits; use a smaller one") from error
+def _secrets(root: bytes, peer: int) -> Secrets:
+    return Secrets(
+        signing_seed=_derive("signing", root, peer).hex(),
+        transport_secret=z85.encode(_derive("transport", root, peer)).decode(),
+        randomness_seed=_derive("randomness", root, peer).hex(),
+    )
 
 
 def _derive(purpose: str, root: bytes, peer: int) -> bytes:

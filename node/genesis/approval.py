@@ -14,6 +14,8 @@ from btard.node.genesis.files import read, write
 from btard.node.genesis.genesis import GENESIS_BYTES, Genesis, genesis_digest, genesis_roster
 from btard.node.protocol.wire.encoding import digest
 
+APPROVALS = "approvals.json"
+"""File of all members' approvals, in a run directory and in each member's own."""
 APPROVAL_BYTES = 1000
 """Largest approval."""
 
@@ -123,3 +125,8 @@ class Approvals:
             for peer, signature in sorted(self.signatures.items())
         ]
         write(self._path, listed)
+
+
+def approvals_of(genesis: Genesis, directory: Path) -> Approvals:
+    """The approvals of a genesis that are kept in a directory; errors as for `Approvals`."""
+    return Approvals(genesis.run_id, genesis.run, genesis.members, directory / APPROVALS)

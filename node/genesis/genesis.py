@@ -35,8 +35,8 @@ class Genesis(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fi
         run_id: name of the run.
         run: its configuration.
         members: in order of ids.
-        addresses: of the members, in that order, each signed by its owner; empty where a launcher says who is where.
-            The digest does not cover them: a peer that moves stays the same peer.
+        addresses: of the members, in that order, each signed by its owner; empty where all are simulated. The digest
+            does not cover them: a peer that moves stays the same peer.
     """
 
     format: int
@@ -53,11 +53,16 @@ class Genesis(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fi
 
     @property
     def proposals(self) -> tuple[Proposal, ...]:
-        """The proposals that it was assembled from, in order of ids; none if a launcher made it."""
+        """The proposals that it was assembled from, in order of ids; none of simulated members."""
         return tuple(
             Proposal(self.wire_version, member.signing_key, member.transport_key, at.control, at.bulk, at.signature)
             for member, at in zip(self.members, self.addresses, strict=False)
         )
+
+    @property
+    def endpoints(self) -> dict[str, Endpoint]:
+        """Where the members are reached, by id."""
+        return {str(peer): proposal.address for peer, proposal in enumerate(self.proposals)}
 
 
 def configuration(run: RunConfig) -> bytes:
@@ -80,13 +85,16 @@ def genesis_roster(members: Sequence[Member]) -> Roster:
     return Roster.genesis(bytes.fromhex(member.signing_key) for member in members)
 
 
-def assemble(run: RunConfig, proposals: Mapping[str, Proposal], name: str | None = None) -> Genesis:
+def assemble(
+    run: RunConfig, proposals: Mapping[str, Proposal], name: str | None = None, numbered: bool = False
+) -> Genesis:
     """The genesis of a run among the owners of proposals, the same whoever assembles it: ids follow the signing keys.
 
     Args:
         run: its configuration.
         proposals: by the name of their file; their signatures have been checked.
         name: of the run; None: from the digest of configuration and members.
+        numbered: ids follow the order of the proposals instead: a launcher's options name peers by their ids.
 
     Raises:
         ConfigError: another number of proposals than of peers, two with one key, or a name that is none.
@@ -103,7 +111,9 @@ def assemble(run: RunConfig, proposals: Mapping[str, Proposal], name: str | None
                 raise ConfigError(f"{other} and {file} propose one key; every peer makes its own by `btard-node init`")
     if name is not None and not _NAME.fullmatch(name):
         raise ConfigError(f"--name {name!r} must be up to 64 letters, digits, dots, hyphens and underscores")
-    in_order = sorted(proposals.values(), key=lambda proposal: proposal.signing_key)
+    in_order = list(proposals.values())
+    if not numbered:
+        in_order.sort(key=lambda proposal: proposal.signing_key)
     members = tuple(Member(peer, each.signing_key, each.transport_key) for peer, each in enumerate(in_order))
     addresses = tuple(SignedAddress(each.control, each.bulk, each.signature) for each in in_order)
     run_id = name or genesis_digest("", run, members).hex()[:16]

@@ -18,13 +18,13 @@ import msgspec
 from btard.node.config import Endpoint, Member, NodeConfig, Secrets
 from btard.node.crypto import keys
 from btard.node.errors import BackendError, ConfigError
-from btard.node.genesis.approval import APPROVAL_BYTES, Approval, Approvals, approve, decode_approval
+from btard.node.genesis.approval import APPROVAL_BYTES, APPROVALS, Approval, approvals_of, approve, decode_approval
 from btard.node.genesis.files import read, write
 from btard.node.genesis.genesis import GENESIS_BYTES, Genesis, decode_genesis
 from btard.node.genesis.proposal import PROPOSAL_BYTES, Proposal, decode_proposal, propose
 
 SECRETS, PROPOSAL, GENESIS = "secrets.json", "proposal.json", "genesis.json"
-APPROVAL, APPROVALS = "approval.json", "approvals.json"
+APPROVAL = "approval.json"
 
 
 def create(directory: Path) -> Member:
@@ -41,9 +41,9 @@ def create(directory: Path) -> Member:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise BackendError(f"cannot make {directory}: {error.strerror}; use another directory") from error
-    (member,), (secret,) = keys.generate(None, 1)
-    keys.write(path, secret)
-    return member
+    secrets = keys.fresh()
+    keys.write(path, secrets)
+    return keys.public_identity(0, secrets)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +93,16 @@ class Identity:
         """
         data = read(self.directory / GENESIS, GENESIS_BYTES)
         return decode_genesis(data, str(self.directory / GENESIS)) if data is not None else None
+
+    @property
+    def approval(self) -> Approval | None:
+        """Its approval, None before it has approved.
+
+        Raises:
+            ConfigError: its file is damaged.
+        """
+        data = read(self.directory / APPROVAL, APPROVAL_BYTES)
+        return decode_approval(data, str(self.directory / APPROVAL)) if data is not None else None
 
     def propose(self, address: Endpoint) -> Proposal:
         """A proposal to be reached at `address`, kept as the newest.
@@ -147,13 +157,13 @@ class Identity:
             ConfigError: it has not approved the genesis itself, or an approval does not hold.
             BackendError: the directory cannot be written.
         """
-        own = read(self.directory / APPROVAL, APPROVAL_BYTES)
+        own = self.approval
         if own is None:
             raise ConfigError(
                 f"{self.directory} has not approved the genesis; `btard-node approve {self.directory} GENESIS` does"
             )
-        known = Approvals(genesis.run_id, genesis.run, genesis.members, self.directory / APPROVALS)
-        known.add(decode_approval(own, str(self.directory / APPROVAL)), str(self.directory / APPROVAL))
+        known = approvals_of(genesis, self.directory)
+        known.add(own, str(self.directory / APPROVAL))
         for path in files:
             data = read(path.resolve(), APPROVAL_BYTES)
             if data is None:
@@ -174,7 +184,7 @@ class Identity:
             directory=str(directory / "nodes" / str(peer)),
             data_directory=str(data_directory),
             listen=listen,
-            addresses={str(each): proposal.address for each, proposal in enumerate(genesis.proposals)},
+            addresses=genesis.endpoints,
             checkpoints=True,
             approvals=str(directory / APPROVALS),
         )

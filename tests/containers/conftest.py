@@ -34,7 +34,7 @@ def image() -> str:
         if os.environ.get(REQUIRED):
             pytest.fail(f"container tests are required here: {error}")
         pytest.skip(str(error))
-    Cluster({}).compose("build", "keys")
+    Cluster({}).compose("build", "roles")
     return "btard:cpu"
 
 

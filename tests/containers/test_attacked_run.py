@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,10 @@ def _has_data(cluster: Cluster, expression: str) -> bool:
     return any(not math.isnan(float(value)) for each in cluster.ask(expression) for _, value in each["values"])
 
 
+def keys_of(genesis: dict[str, Any]) -> set[str]:
+    return {member["signing_key"] for member in genesis["members"]}
+
+
 def test_a_second_up_is_a_new_run_with_new_keys(attacked: Cluster, scored: tuple[dict[str, Any], Path]) -> None:
     """What `docker compose up` does again; Prometheus keeps the first run."""
     summary, run_dir = scored
@@ -77,8 +82,9 @@ def test_a_second_up_is_a_new_run_with_new_keys(attacked: Cluster, scored: tuple
     seen = attacked.wait("the new run", lambda: {each["metric"]["run_id"] for each in attacked.ask("btard_run_step")}
                          - {summary["run_id"]})  # fmt: skip
     assert len(seen) == 1
-    genesis = attacked.inside("observer", "cat", "/btard/truth/genesis.json").stdout
-    assert genesis and genesis != (run_dir / "genesis.json").read_text()
+    genesis = json.loads(attacked.inside("observer", "cat", f"/btard/runs/{seen.pop()}/genesis.json").stdout)
+    before = json.loads((run_dir / "genesis.json").read_text())
+    assert not keys_of(before) & keys_of(genesis)
 
 
 def test_down_leaves_nothing(attacked: Cluster, scored: tuple[dict[str, Any], Path]) -> None:

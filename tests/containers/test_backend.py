@@ -94,11 +94,11 @@ def test_a_gpu_is_not_promised_where_the_engine_has_none() -> None:
         assert "nvidia" in runtimes.stdout
 
 
-def test_a_node_without_its_secrets_says_so() -> None:
+def test_a_node_without_its_configuration_says_so() -> None:
     cluster = Cluster({})
     try:
         done = cluster.compose("run", "--rm", "-T", "--no-deps", "node-0", check=False)
-        assert done.returncode == 2 and "cannot read the node configuration /btard/secrets/config.json" in done.stderr
+        assert done.returncode == 2 and "cannot read the node configuration /btard/run/config.json" in done.stderr
         done = cluster.compose("run", "--rm", "-T", "--no-deps", "observer", check=False)
         assert done.returncode == 2 and "/btard/truth is not a run directory" in done.stderr
     finally:
@@ -106,7 +106,7 @@ def test_a_node_without_its_secrets_says_so() -> None:
     assert cluster.left() == []
 
 
-def test_a_setting_that_cannot_be_run_ends_the_keys_service_and_starts_no_node() -> None:
+def test_a_setting_that_cannot_be_run_ends_the_roles_service_and_starts_no_node() -> None:
     cluster = Cluster({"BTARD_BYZANTINE": "3", "BTARD_ATTACK": "noise"})
     try:
         done = cluster.compose("up", "--detach", "--no-build", "node-0", check=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 
@@ -40,15 +41,30 @@ def test_a_container_can_do_no_more_than_it_needs(running: Cluster, service: str
 def test_no_node_sees_anothers_keys_or_role(running: Cluster) -> None:
     for node in range(6):
         mounted = {each["Name"].partition("_")[2] for each in running.inspect(f"node-{node}")["Mounts"]}
-        assert mounted == {f"secrets-{node}", f"run-{node}"}
+        assert mounted == {f"secrets-{node}", f"run-{node}", "ceremony"}
         environment = running.inspect(f"node-{node}")["Config"]["Env"]
         assert [each for each in environment if each.startswith("BTARD_")] == ["BTARD_DATA_DIR=/opt/data"]
-    assert "signing_seed" in running.inside("node-0", "cat", "/btard/secrets/secrets.json").stdout
-    for elsewhere in ("/btard/keys/1", "/btard/nodes/1", "/btard/truth"):
+    for elsewhere in ("/btard/nodes/1", "/btard/truth"):
         assert running.inside("node-0", "ls", "-A", elsewhere).stdout == ""
-    assert running.inside("node-0", "sh", "-c", "echo x > /btard/secrets/config.json").returncode != 0
     reach = "import socket; socket.create_connection(('observer', 9465), 5)"
     assert running.inside("node-0", "python", "-c", reach).returncode != 0
+
+
+def test_each_container_has_made_its_own_keys_which_are_nowhere_else(running: Cluster) -> None:
+    own = {
+        node: set(json.loads(running.inside(node, "sh", "-c", "cat /btard/secrets/*").stdout).values())
+        for node in NODES
+    }
+    assert len(set().union(*own.values())) == 3 * len(NODES)
+    for service in (*NODES, "observer"):
+        others = set().union(*(values for node, values in own.items() if node != service))
+        words = [word for value in others for word in ("-e", value)]
+        found = running.inside(service, "grep", "-rlF", *words, "/btard")
+        assert (found.returncode, found.stdout) == (1, ""), service
+        if service in own:
+            words = [word for value in own[service] for word in ("-e", value)]
+            found = running.inside(service, "grep", "-rlF", *words, "/btard")
+            assert found.stdout.startswith("/btard/secrets/") and found.stdout.count("\n") == 1
 
 
 def test_the_image_holds_no_compiler_and_no_torchvision(running: Cluster) -> None:

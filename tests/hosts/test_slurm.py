@@ -13,7 +13,8 @@ import pytest
 
 from btard.launcher.emit.emitters import slurm as emit
 from btard.launcher.verify.verification import verify
-from btard.node.genesis.identity import APPROVALS, GENESIS, SECRETS
+from btard.node.genesis.approval import APPROVALS
+from btard.node.genesis.identity import GENESIS, SECRETS
 from btard.node.storage import journal
 from tests.hosts import slurm
 from tests.hosts.slurm import Slurm

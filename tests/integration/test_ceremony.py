@@ -12,7 +12,8 @@ from time import monotonic
 import pytest
 
 from btard.launcher.verify.verification import verify
-from btard.node.genesis.identity import APPROVAL, APPROVALS, SECRETS
+from btard.node.genesis.approval import APPROVALS
+from btard.node.genesis.identity import APPROVAL, SECRETS
 from btard.node.storage import journal
 from tests.ceremony import NODE, PEERS, path_of
 from tests.launching import LAUNCH, environment

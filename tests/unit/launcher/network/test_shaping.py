@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from btard.launcher.containers import kernel, keys, netqueue
+from btard.launcher.containers import kernel, netqueue, roles
 from btard.launcher.containers.kernel import Kernel
 from btard.launcher.containers.netns import Namespace
 from btard.launcher.containers.netqueue import Delay, Waiting
@@ -36,6 +36,7 @@ from btard.node.netem.links import Link
 from btard.node.storage.journal import Journal
 from btard.node.transport.flow_control import Credits
 from btard.node.transport.framing import Limits
+from tests.ceremony import met
 
 TOY: dict[str, Any] = {"task": "quadratic", "peers": 3, "backend": "compose", "shaping": "kernel"}
 ADDRESSES = ["10.9.0.2", "10.9.0.3", "10.9.0.4"]
@@ -132,7 +133,7 @@ def test_what_the_kernel_cannot_do_is_refused_in_one_line(options: dict[str, Any
 def test_compose_alone_cannot_shape_and_says_so() -> None:
     environment = {"BTARD_PEERS": "2", "BTARD_TASK": "quadratic", "BTARD_DELAY": "5ms", "BTARD_SHAPING": "kernel"}
     with pytest.raises(ConfigError, match="add --backend compose"):
-        keys.from_environment(environment)
+        roles.from_environment(environment)
 
 
 def test_pauses_and_kills_go_with_it(tmp_path: Path) -> None:
@@ -272,7 +273,7 @@ def test_a_delaying_process_that_ends_is_noticed() -> None:
 def config(tmp_path: Path) -> NodeConfig:
     chosen = plan.make(Experiment(**TOY, delay=0.025, link=("0->1:loss=1%",), run_dir=str(tmp_path / "run")))
     made = run_directory.create(chosen.experiment, chosen.run, chosen.roles, tmp_path, conditions=chosen.conditions)
-    return made.configs[0]
+    return met(made.configs)[0]
 
 
 def test_the_process_adds_no_delay_of_its_own_and_journals_what_was_asked(config: NodeConfig, tmp_path: Path) -> None:

@@ -60,6 +60,8 @@ def test_the_run_directory_is_complete(attacked: Result) -> None:
     assert names == {
         "run.json",
         "genesis.json",
+        "approvals.json",
+        "ceremony",
         "summary.json",
         "events.jsonl",
         "metrics.jsonl",

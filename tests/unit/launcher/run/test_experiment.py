@@ -14,7 +14,7 @@ from btard.launcher.network import conditions
 from btard.launcher.run import plan
 from btard.launcher.run.experiment import Experiment, node_configs
 from btard.node.build import settings_of
-from btard.node.config import Member, RunConfig
+from btard.node.config import RunConfig
 from btard.node.errors import ConfigError
 
 
@@ -96,9 +96,8 @@ def test_what_cannot_be_run_is_refused(options: dict[str, Any], message: str) ->
 
 def test_only_an_attackers_own_configuration_tells_its_role(tmp_path: Path) -> None:
     experiment = Experiment(attack="noise", byzantine=2, base_port=7000)
-    members = tuple(Member(peer, "", "") for peer in range(6))
     configs = node_configs(
-        experiment, experiment.run_config("cpu"), experiment.roles(), members, "run", tmp_path, tmp_path / "data"
+        experiment, experiment.run_config("cpu"), experiment.roles(), "run", tmp_path, tmp_path / "data"
     )
     assert [config.node for config in configs if config.role is not None] == [4, 5]
     assert len({config.listen.control for config in configs} | {config.listen.bulk for config in configs}) == 12
@@ -108,8 +107,7 @@ def test_only_an_attackers_own_configuration_tells_its_role(tmp_path: Path) -> N
 
 def test_the_gpus_memory_is_shared(tmp_path: Path) -> None:
     experiment = Experiment(peers=3)
-    members = tuple(Member(peer, "", "") for peer in range(3))
-    configs = node_configs(experiment, experiment.run_config("cuda"), {}, members, "run", tmp_path, tmp_path)
+    configs = node_configs(experiment, experiment.run_config("cuda"), {}, "run", tmp_path, tmp_path)
     assert sum(config.cuda_memory_fraction or 0 for config in configs) <= 1
 
 

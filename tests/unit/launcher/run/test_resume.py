@@ -66,8 +66,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         ({}, "only local runs are resumed, the others keep nothing after their end: start it again with"),
         ({"backend": "compose"}, "ran on the backend 'compose'; only local runs are resumed"),
-        ({"wire_version": 99}, "was made by another version (format 1, wire 99"),
-        ({"format": 0}, "was made by another version (format 0"),
+        ({"wire_version": 99}, "was made by another version (format 2, wire 99"),
+        ({"format": 1}, "was made by another version (format 1"),
         ({"backend": "local"}, "holds no checkpoint to resume from; start it again"),
     ],
     ids=str,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,11 +11,13 @@ import pytest
 
 from btard.launcher.containers import bundle
 from btard.launcher.run import control, run_directory, summary
-from btard.launcher.run.experiment import Experiment
+from btard.launcher.run.experiment import CEREMONY, Experiment
 from btard.launcher.sweep import rows, store
 from btard.node.crypto import keys
 from btard.node.errors import BackendError, BtardError, ConfigError
+from btard.node.genesis.ceremony import Meeting, Minutes
 from btard.node.genesis.genesis import read_genesis
+from tests.ceremony import met
 
 
 def create(experiment: Experiment, where: Path) -> run_directory.RunDirectory:
@@ -33,10 +34,13 @@ def test_it_holds_what_the_run_needs(tmp_path: Path) -> None:
     made = create(Experiment(attack="noise", byzantine=1, seed=3), tmp_path)
     assert made.path.parent == tmp_path / "runs"
     assert made.path.name.endswith("-noise")
-    for config in made.configs:
-        secrets = Path(config.secrets_file)
-        assert stat.S_IMODE(secrets.stat().st_mode) == 0o600
-        assert keys.public_identity(config.node, keys.load(secrets)) == config.members[config.node]
+    for config in met(made.configs):
+        own = Path(config.directory)
+        assert {path.name for path in own.iterdir() if path.stat().st_mode & 0o77 == 0} == {
+            "secrets.json",
+            "config.json",
+        }
+        assert keys.public_identity(config.node, keys.load(own / "secrets.json")) == config.members[config.node]
     record = run_directory.read_record(made.path)
     assert (record.argv, record.sources, list(record.roles)) == (("x",), {"steps": "flag --steps"}, ["5"])
     assert record.versions.packages["torch"]
@@ -45,26 +49,28 @@ def test_it_holds_what_the_run_needs(tmp_path: Path) -> None:
 
 def test_the_public_half_tells_nothing_of_roles_or_secrets(tmp_path: Path) -> None:
     made = create(Experiment(attack="noise", byzantine=1), tmp_path)
+    configs = met(made.configs)
+    Minutes(Meeting(made.path / CEREMONY, configs[0].run, made.run_id), made.path).look()
     genesis = read_genesis(made.path)
-    assert (genesis.run_id, genesis.run, genesis.members) == (
-        made.run_id,
-        made.configs[0].run,
-        made.configs[0].members,
-    )
-    text = (made.path / "genesis.json").read_text()
-    assert "noise" not in text
-    assert keys.load(Path(made.configs[0].secrets_file)).signing_seed not in text
+    assert (genesis.run_id, genesis.run, genesis.members) == (made.run_id, configs[0].run, configs[0].members)
+    for public in (made.path / "genesis.json", made.path / "approvals.json", *(made.path / CEREMONY).iterdir()):
+        text = public.read_text()
+        assert "noise" not in text
+        for config in configs:
+            assert not any(secret in text for secret in msgspec.structs.astuple(keys.load(Path(config.secrets_file))))
 
 
 def test_the_same_protocol_seed_gives_the_same_keys(tmp_path: Path) -> None:
     first, second, other = (create(Experiment(protocol_seed=seed), tmp_path) for seed in (1, 1, 2))
     assert first.path != second.path
-    assert first.configs[0].members == second.configs[0].members != other.configs[0].members
+    members = [met(made.configs)[0].members for made in (first, second, other)]
+    assert members[0] == members[1] != members[2]
+    assert not list(first.path.rglob("given.json")), "each has taken its own"
 
 
 def test_without_it_two_runs_of_one_seed_have_other_keys(tmp_path: Path) -> None:
     first, second = (create(Experiment(seed=1), tmp_path) for _ in range(2))
-    for one, other in zip(first.configs, second.configs, strict=True):
+    for one, other in zip(met(first.configs), met(second.configs), strict=True):
         ours, theirs = (keys.load(Path(config.secrets_file)) for config in (one, other))
         assert not set(msgspec.structs.astuple(ours)) & set(msgspec.structs.astuple(theirs))
     assert run_directory.read_record(first.path).seeds.protocol is None
@@ -97,7 +103,7 @@ def test_a_failed_start_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(keys, "write", full)
     with pytest.raises(BtardError, match="the disk is full"):
-        create(Experiment(), tmp_path)
+        create(Experiment(protocol_seed=1), tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 

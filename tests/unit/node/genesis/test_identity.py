@@ -11,7 +11,7 @@ import pytest
 from btard.node.config import Endpoint
 from btard.node.errors import BackendError, ConfigError
 from btard.node.genesis import files, identity
-from btard.node.genesis.approval import Approval
+from btard.node.genesis.approval import APPROVALS, Approval
 from btard.node.genesis.genesis import Genesis, assemble
 from btard.node.genesis.identity import Identity
 from tests.ceremony import PEERS, RUN, address, path_of
@@ -77,7 +77,7 @@ def test_a_members_worker_is_told_all_that_the_genesis_says(tmp_path: Path) -> N
         assert genesis.members[peer].signing_key == owner.public.signing_key
         assert config.addresses[str(peer)] == genesis.proposals[peer].address
         assert (config.node, config.run_id, config.members) == (peer, genesis.run_id, genesis.members)
-        assert config.checkpoints and config.approvals == str(owner.directory / identity.APPROVALS)
+        assert config.checkpoints and config.approvals == str(owner.directory / APPROVALS)
 
 
 def test_an_identity_approves_one_run_alone(tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
-"""The `keys` service: `python -m btard.launcher.containers.keys [deliver]`, once before the nodes start.
+"""The `roles` service: `python -m btard.launcher.containers.roles [deliver]`, once before the nodes start.
 
-It decides who attacks, makes everybody's keys, and puts each part into the volume that only its owner mounts. Without
-an argument it reads the experiment from `BTARD_*` variables; with `deliver` a launcher hands the whole run over on
-standard input.
+It decides who attacks, and puts each node's configuration, with its role, into a volume that no other node mounts.
+Without an argument it reads the experiment from `BTARD_*` variables; with `deliver` a launcher hands the whole run over
+on standard input.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def main(arguments: list[str], root: Path = places.ROOT) -> int:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return exits.USAGE if isinstance(error, ConfigError) else exits.PREFLIGHT
     attackers = len(made.record.roles)
-    print(f"run {made.record.run_id}: keys for {len(made.parcels)} nodes, {attackers} of them attackers")  # noqa: T201
+    print(f"run {made.record.run_id}: {len(made.configs)} nodes, {attackers} of them attackers")  # noqa: T201
     return exits.OK
 
 
