@@ -61,9 +61,11 @@ def resumable(run_dir: Path, experiment: Experiment) -> bool:
 def _configs(run_dir: Path, record: RunRecord) -> tuple[NodeConfig, ...]:
     """The nodes' configurations, once it is certain that there is something to resume."""
     if (record.format, record.wire_version) != (run_directory.FORMAT, WIRE_VERSION):
+        made = record.versions
+        which = f"btard {made.packages.get('btard')}" + (f", commit {made.git_commit}" if made.git_commit else "")
         raise ConfigError(
             f"{run_dir} was made by another version (format {record.format}, wire {record.wire_version}; this program "
-            f"has {run_directory.FORMAT} and {WIRE_VERSION}); resume it with the release that made it"
+            f"has {run_directory.FORMAT} and {WIRE_VERSION}); resume it with {which}"
         )
     if record.experiment.backend != "local":
         raise ConfigError(

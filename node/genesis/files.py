@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import os
+import secrets
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -31,9 +32,13 @@ def write(path: Path, value: object) -> None:
     Raises:
         BackendError: the file cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # Others may write to the directory too: nobody can have put a link where this goes.
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
-        temporary.write_bytes(msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n")
+        with temporary.open("xb") as file:
+            file.write(msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n")
         temporary.replace(path)
     except OSError as error:
+        with suppress(OSError):
+            temporary.unlink()
         raise BackendError(f"cannot write {path}: {error.strerror}; check who owns its directory") from error

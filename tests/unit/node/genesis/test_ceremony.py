@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from btard.node.config import Endpoint, NodeConfig
 from btard.node.crypto import keys
-from btard.node.errors import BtardError, ConfigError, TransportError
+from btard.node.errors import BackendError, BtardError, ConfigError, TransportError
 from btard.node.genesis import ceremony
 from btard.node.genesis.approval import approvals_of, approve
 from btard.node.genesis.ceremony import GIVEN, Meeting, Minutes, attend
@@ -203,6 +204,24 @@ def test_a_peer_whose_proposal_was_tampered_with_signs_nothing(
     told = str(refused.value)
     assert ("\n" not in told and "peer 3" in told) or "3.proposal" in told
     assert not (tmp_path / "met/3.approval").exists() and Identity.load(tmp_path / "nodes/3").approved is None
+
+
+def test_a_link_that_somebody_has_put_there_is_not_written_through(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another member may write to the place as well: a peer's own keys must not be what it overwrites."""
+    monkeypatch.setattr(secrets, "token_hex", lambda bytes_: "guessed")
+    precious = tmp_path / "precious"
+    precious.write_text("keys")
+    (tmp_path / "met").mkdir()
+    for name in ("3.proposal", ".3.proposal.guessed.tmp"):
+        (tmp_path / "met" / name).symlink_to(precious)
+    with pytest.raises(BtardError, match=r"3\.proposal"):
+        come(configs(tmp_path)[3])
+    (tmp_path / "met/3.proposal").unlink()
+    with pytest.raises(BackendError, match=r"cannot write .*3\.proposal: File exists"):
+        come(configs(tmp_path)[3])
+    assert precious.read_text() == "keys"
 
 
 def of_another(where: Path, genesis: Genesis) -> object:
