@@ -61,11 +61,9 @@ def resumable(run_dir: Path, experiment: Experiment) -> bool:
 def _configs(run_dir: Path, record: RunRecord) -> tuple[NodeConfig, ...]:
     """The nodes' configurations, once it is certain that there is something to resume."""
     if (record.format, record.wire_version) != (run_directory.FORMAT, WIRE_VERSION):
-        made = record.versions
-        which = f"btard {made.packages.get('btard')}" + (f", commit {made.git_commit}" if made.git_commit else "")
         raise ConfigError(
             f"{run_dir} was made by another version (format {record.format}, wire {record.wire_version}; this program "
-            f"has {run_directory.FORMAT} and {WIRE_VERSION}); resume it with {which}"
+            f"has {run_directory.FORMAT} and {WIRE_VERSION}); resume it with {_maker(record)}"
         )
     if record.experiment.backend != "local":
         raise ConfigError(
@@ -77,10 +75,20 @@ def _configs(run_dir: Path, record: RunRecord) -> tuple[NodeConfig, ...]:
     configs = tuple(node_config.load(path) for path in sorted(run_dir.glob("nodes/*/config.json")))
     if not resumable(run_dir, record.experiment):
         raise ConfigError(f"{run_dir} holds no checkpoint to resume from; start it again with `btard-launch run`")
+    if any(config.ceremony is None for config in configs):
+        raise ConfigError(
+            f"{run_dir} was made by a version whose launcher made all keys; resume it with {_maker(record)}"
+        )
     moved = next((config for config in configs if Path(config.directory).parent.parent != run_dir), None)
     if moved is not None:
         raise ConfigError(f"{run_dir} was made as {Path(moved.directory).parent.parent}; move it back there")
     return configs
+
+
+def _maker(record: RunRecord) -> str:
+    """What made a run."""
+    made = record.versions
+    return f"btard {made.packages.get('btard')}" + (f", commit {made.git_commit}" if made.git_commit else "")
 
 
 def _prepare(record: RunRecord, timeout: float | None, observer: Observer) -> plan.Plan:

@@ -23,7 +23,7 @@ from btard.node.errors import BackendError, ConfigError, DataError
 from btard.node.netem.conditions import Conditions
 from btard.node.storage.records import read_regular
 
-FORMAT = 2
+FORMAT = 1
 _RECORD_BYTES = 16 << 20
 _PACKAGES = ("btard", "torch", "numpy", "pyzmq", "pynacl", "blake3", "msgspec", "click", "rich")
 

@@ -16,6 +16,7 @@ from btard.launcher import exits
 from btard.launcher.run.resume import resume
 from btard.launcher.run.summary import Summary
 from btard.node.errors import ConfigError
+from btard.node.storage.recovery import MEMORY
 from tests.launching import launched, read_until, session
 from tests.unit.launcher.run.test_control import command
 
@@ -66,8 +67,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         ({}, "only local runs are resumed, the others keep nothing after their end: start it again with"),
         ({"backend": "compose"}, "ran on the backend 'compose'; only local runs are resumed"),
-        ({"wire_version": 99}, "was made by another version (format 2, wire 99"),
-        ({"format": 1}, "was made by another version (format 1"),
+        ({"wire_version": 99}, "was made by another version (format 1, wire 99"),
+        ({"format": 0}, "was made by another version (format 0"),
         ({"backend": "local"}, "holds no checkpoint to resume from; start it again"),
     ],
     ids=str,
@@ -83,6 +84,21 @@ def test_what_cannot_be_resumed_is_refused_in_one_line(change: dict[str, object]
     (finished / "run.json").write_bytes(msgspec.json.encode(record))
     assert words in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_a_run_whose_launcher_made_the_keys_names_the_version_that_goes_on_with_it(finished: Path) -> None:
+    record = json.loads((finished / "run.json").read_bytes())
+    local = {**record, "experiment": {**record["experiment"], "backend": "local"}}
+    kept = finished / "nodes/0" / MEMORY / "1.checkpoint"
+    kept.parent.mkdir(exist_ok=True)
+    kept.touch()
+    (finished / "run.json").write_bytes(msgspec.json.encode(local))
+    try:
+        with pytest.raises(ConfigError, match=r"whose launcher made all keys; resume it with btard \d+\.\d+\.\d+"):
+            resume(finished)
+    finally:
+        kept.unlink()
+        (finished / "run.json").write_bytes(msgspec.json.encode(record))
 
 
 def test_a_directory_that_is_no_run_is_refused(tmp_path: Path) -> None:
