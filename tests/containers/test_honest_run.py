@@ -60,7 +60,11 @@ def test_each_container_has_made_its_own_keys_which_are_nowhere_else(running: Cl
         others = set().union(*(values for node, values in own.items() if node != service))
         words = [word for value in others for word in ("-e", value)]
         found = running.inside(service, "grep", "-rlF", *words, "/btard")
-        assert (found.returncode, found.stdout) == (1, ""), service
+        assert found.stdout == "", service
+        # It looks at everything, checkpoints that are written anew meanwhile excepted.
+        assert all(
+            "/state/" in line and line.endswith("No such file or directory") for line in found.stderr.splitlines()
+        )
         if service in own:
             words = [word for value in own[service] for word in ("-e", value)]
             found = running.inside(service, "grep", "-rlF", *words, "/btard")
