@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import dataclasses
+from collections.abc import Callable, Iterable
 
 import msgspec
 import pytest
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from btard.node.config import Plugin, Role, RunConfig, Schedule
 from btard.node.protocol.adjudication.judging import far_from
-from btard.node.protocol.api import Banned, Halted, Output, PhaseEntered, Say
+from btard.node.protocol.api import Banned, BulkKind, Finished, Halted, Output, PhaseEntered, Say, SendBulk
 from btard.node.protocol.wire.messages import Checksums, Commit, Report
 from btard.node.training.tasks.quadratic import Quadratic
 from tests.simulation.checkers import PROMISES, EvidenceHolds
@@ -125,6 +126,31 @@ def test_lies_that_cancel_fall_to_a_validator_and_never_on_it(tolerance: float, 
     assert bans, "nobody was caught"
     assert {peer for _, peer, _ in bans} <= LIARS.keys(), bans
     assert {reason for _, _, reason in bans} <= reasons
+
+
+FALSE_PUBLICATIONS: dict[str, Callable[[SendBulk], list[Output]]] = {
+    "none": lambda sent: [],
+    "other bytes": lambda sent: [dataclasses.replace(sent, values_P=sent.values_P + 1.0)],
+    "all but one part": lambda sent: [sent] if sent.key.part else [],
+}
+
+
+@pytest.mark.parametrize("published", FALSE_PUBLICATIONS)
+def test_who_withholds_the_gradient_that_it_is_judged_by_is_gone_and_stops_nobody(published: str) -> None:
+    """Its judges have nothing to compare, and once waited for it in JUDGE until all of them halted."""
+    role = Role((Plugin("sign_flip"),), Schedule(start=1), (4, 5))
+    stage = set_up(mixed_run(), {4: role, 5: role}, protocol_seed=3)
+
+    def rewrite(output: Output) -> Iterable[Output]:
+        if isinstance(output, SendBulk) and output.key.kind is BulkKind.PUBLICATION:
+            return FALSE_PUBLICATIONS[published](output)
+        return [output]
+
+    for liar in (4, 5):
+        interpose(stage, liar, rewrite)
+    seen = play(stage, PROMISES)
+    assert {(ban.peer, ban.reason) for ban in bans_at(stage, seen)} == {(4, "withheld"), (5, "withheld")}
+    assert {each.node for each in seen if isinstance(each.output, Finished)} >= {0, 1, 2, 3}
 
 
 def test_what_is_not_a_number_is_far_from_every_gradient() -> None:

@@ -562,24 +562,28 @@ class Case:
         bits = tuple(self._index(item) in self.attempt.publications for item in self.publications)
         return Have(self.attempt.slot(Phase.HAVE), self.attempt.transcript.prefix, bits)
 
-    def judge(self, recomputed: Mapping[int, Tensor]) -> Judge | None:
-        """JUDGE, once the accused gradients are recomputed: our own finding on each."""
+    def judge(self, recomputed: Mapping[int, Tensor], scarce: tuple[Publication, ...]) -> Judge | None:
+        """JUDGE, once the accused gradients are recomputed and what enough peers hold is here: our finding on each."""
         if any(peer not in recomputed for peer in self.judging):
             return None
-        if any(item.owner in self.judging for item in self.missing()):
+        if any(item not in scarce for item in self.missing()):
             return None
         guilty = tuple(self._finds_guilty(peer, recomputed[peer]) for peer in self.judging)
         return Judge(self.attempt.slot(Phase.JUDGE), self.attempt.transcript.prefix, guilty)
 
     def _finds_guilty(self, owner: int, recomputed_D: Tensor) -> bool:
         """A false gradient, or false checksums of a true one: an aggregator in league may have passed them, and the
-        validator that noticed has only this way to say so."""
-        past = self.past
-        items = [item for item in self.publications if item.owner == owner and item.step != self.attempt.step]
-        published = {item.part: self.attempt.publications[self._index(item)] for item in items}
-        claims_hold = past is None or all(past.claim_holds(owner, part, held) for part, held in published.items())
+        validator that noticed has only this way to say so. Who withheld a part goes for that: this bit is not counted.
+        """
+        past, here = self.past, self.attempt.publications
+        assert past is not None
+        indices = [(past.step, past.number, owner, part) for part in range(past.split.count)]
+        published = [here[index] for index in indices if index in here]
+        if len(published) < len(indices):
+            return False
+        claims_hold = all(past.claim_holds(owner, part, held) for part, held in enumerate(published))
         tolerance = self.attempt.settings.recompute_tolerance
-        return not claims_hold or far_from(torch.cat(list(published.values())), recomputed_D, tolerance)
+        return not claims_hold or far_from(torch.cat(published), recomputed_D, tolerance)
 
     def verdict(
         self,

@@ -154,6 +154,14 @@ def _say_checksums(known: Knowledge) -> Checksums | None:
     return attempt.checksums() if len(attempt.aggregates) >= len(attempt.aggregators) else None
 
 
+def _say_judge(known: Knowledge) -> Judge | None:
+    """JUDGE, once the accused gradients are recomputed and the publications that enough peers hold are here."""
+    if known.trial is None:
+        return None
+    few = scarce(known.attempt, Phase.HAVE, known.trial.publications)
+    return known.trial.judge(known.gradients.recomputed, few)
+
+
 def _say_report(known: Knowledge) -> Report | None:
     """REPORT, once our targets' gradients are recomputed: our word on every claim about our part, and verdicts."""
     attempt, past, recomputed = known.attempt, known.past, known.gradients.recomputed
@@ -471,7 +479,7 @@ PHASES: Mapping[Phase, Row] = {
     Phase.JUDGE: Row(
         Judge,
         _judge_misfit,
-        lambda known: known.trial.judge(known.gradients.recomputed) if known.trial is not None else None,
+        _say_judge,
         after=_judging(Phase.JUDGE),
         work=_JUDGED,
     ),

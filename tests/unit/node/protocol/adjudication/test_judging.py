@@ -33,6 +33,7 @@ from btard.node.protocol.adjudication.charges import (
 from btard.node.protocol.adjudication.judging import (
     Case,
     CaseFile,
+    Counts,
     Judgement,
     charges,
     disowned,
@@ -69,7 +70,7 @@ from btard.node.protocol.wire.messages import (
     Suspect,
     Verdict,
 )
-from tests.protocol_attempts import changed, complete, replace_state, said, six
+from tests.protocol_attempts import PEERS, changed, complete, replace_state, said, six
 from tests.simulation.stage import Stage, run_until
 
 # --- accusations ----------------------------------------------------------------------------------------------
@@ -583,12 +584,12 @@ def test_a_judge_across_environments_compares_what_was_published(lie: str) -> No
     trial = Case(attempt, past)
     assert {item.step for item in trial.publications} == {attempt.step, past.step} and trial.judging == (target,)
     attempt.publications.clear()
-    assert trial.judge({}) is None and trial.judge({target: own_D}) is None, "what it compares is not here"
+    assert trial.judge({}, ()) is None and trial.judge({target: own_D}, ()) is None, "what it compares is not here"
     for item in trial.publications:
         here = item.step == past.step and item.owner == target
         values_P = past.slice(own_D, item.part) if here else torch.zeros(attempt.split.size(item.part))
         attempt.publications[(item.step, item.attempt, item.owner, item.part)] = values_P
-    found = trial.judge({target: own_D + (lie == "the gradient")})
+    found = trial.judge({target: own_D + (lie == "the gradient")}, ())
     assert found is not None and found.guilty == (lie != "nothing",)
 
 
@@ -638,3 +639,46 @@ def test_across_environments_most_of_the_active_roster_decides(guilty: int, reas
     assert [(removal.peer == target, removal.reason) for removal in judgement.removals] == [
         (reason == "gradient", reason)
     ]
+
+
+COUNTS = [
+    ("nothing to judge", lambda: complete(), Counts(0, 0)),
+    ("six parts of five contributors", averaging, Counts(30, 0)),
+    ("a gradient across environments", lambda: accusing(recompute_tolerance=1e-6)[0], Counts(6, 1)),
+]
+
+
+@pytest.mark.parametrize(("made", "counts"), [row[1:] for row in COUNTS], ids=[row[0] for row in COUNTS])
+def test_how_many_bits_and_findings_are_asked_for(made, counts: Counts) -> None:  # type: ignore[no-untyped-def]
+    round_ = made()
+    assert Case(round_.attempt, round_.past).counts == counts
+
+
+SCARCE: list[tuple[str, int, int, bool]] = [
+    ("all of its gradient", 0, PEERS, False),
+    ("a part of its gradient", 0, 1, False),
+    ("a part of this step's", 1, 1, True),
+]
+"""What too few hold, so many parts of it, of the past step (0) or of this one; and what is said of a false gradient."""
+
+
+@pytest.mark.parametrize(("age", "parts", "guilty"), [row[1:] for row in SCARCE], ids=[row[0] for row in SCARCE])
+def test_a_judge_waits_for_no_bytes_that_too_few_hold(age: int, parts: int, guilty: bool) -> None:
+    """Else who withholds them would keep everybody from saying JUDGE, and the run would end there."""
+    round_, target = accusing(recompute_tolerance=1e-6, delta_max=1e-9)
+    attempt, past = round_.attempt, round_.past
+    assert past is not None
+    own_D = six(recompute_tolerance=1e-6).task.gradient(past.state.parameters_D, past.seed(target))[0]
+    trial = Case(attempt, past)
+    theirs = [item for item in trial.publications if item.owner == target and item.step == past.step + age]
+    few = tuple(theirs[:parts])
+    attempt.publications.clear()
+    for item in trial.publications:
+        assert trial.judge({target: -own_D}, few) is None, f"{item} is not here"
+        if item not in few:
+            source = past if item.step == past.step else attempt
+            attempt.publications[(item.step, item.attempt, item.owner, item.part)] = source.slice(own_D, item.part)
+        if not set(trial.missing()) - set(few):
+            break
+    found = trial.judge({target: -own_D}, few)
+    assert found is not None and found.guilty == (guilty,)
