@@ -161,11 +161,11 @@ def show(
     if not (run_dir / "genesis.json").is_file():
         why = "it has no genesis.json" if run_dir.exists() else "it does not exist"
         raise ConfigError(f"{run_dir} is not a run directory: {why}; name one below runs/")
-    with public.whole(run_dir) as found:
-        if explain:
+    if explain:
+        with public.whole(run_dir) as found:
             for line in explanation.tell(found, [member.id for member in read_genesis(found).members]):
                 _print(console, line)
-        report = _verified(found, data_directory, imports)
+    report = verify(run_dir, data_directory, imports)
     _print(console, f"genesis  {report.genesis}")
     for finding in report.findings:
         _print(console, *_line(finding))

@@ -21,17 +21,20 @@ from zmq.utils import z85
 
 from btard import Experiment, run
 from btard.launcher.verify import verification
-from btard.node.config import RunConfig
+from btard.node.config import Endpoint, RunConfig, Secrets
 from btard.node.crypto import keys
 from btard.node.crypto.signing import Signer
 from btard.node.errors import DataError
-from btard.node.genesis.genesis import Genesis, genesis_digest, genesis_roster, read_genesis
+from btard.node.genesis.approval import Approval, approve
+from btard.node.genesis.genesis import Genesis, SignedAddress, genesis_digest, genesis_roster, read_genesis
+from btard.node.genesis.proposal import propose
 from btard.node.protocol.state.state import Summary
 from btard.node.protocol.wire.encoding import decode_body, encode, encode_body, signing_bytes, tensor_bytes
 from btard.node.protocol.wire.messages import Outcome, Phase, Removal, Signed
 from btard.node.storage import records
 from btard.node.storage.checkpoint import load
 from btard.node.verify import audit
+from btard.node.verify.audit import Finding, unchecked
 
 STEPS, ATTACKER, GONE = 16, 5, 3
 Record = dict[str, Any]
@@ -286,6 +289,11 @@ def other_bans(**fields: Any) -> Forgery:
     return forge
 
 
+def first_in(path: Path, record: Record) -> None:
+    """A record before all others."""
+    path.write_text(json.dumps(record) + "\n" + path.read_text())
+
+
 def other_roles(where: Path) -> None:
     path = where / "run.json"
     record = json.loads(path.read_text())
@@ -396,6 +404,18 @@ FORGERIES: list[tuple[str, Forgery, str]] = [
      f"nodes/1/journal.jsonl: struck: it lacks the return of peer {GONE}"),
     ("one node's ban struck", all_of(strike("banned", nodes=(1,)), remove("nodes/1/evidence/ban-*")),
      f"nodes/1/journal.jsonl: struck: it lacks the ban of peer {ATTACKER}"),
+    ("one honest end struck", all_of(strike("finished", nodes=(1,)), remove("nodes/1/parameters.f32"),
+                                     remove("nodes/1/certificate")),
+     "it says that the run finished, and honest nodes have not"),
+    ("a FIFO as the summary", lambda where: instead(os.mkfifo, "summary.json")(where),
+     "summary.json: damage: summary.json: it is no regular"),
+    ("a sparse summary", lambda where: sparse(where / "summary.json"),
+     "bytes are more than the 268435456 that it may have"),
+    ("a sparse model", lambda where: sparse(where / "model.pt"), "bytes are more than the 16777536 that it may have"),
+    ("a record of no node", lambda where: first_in(where / "events.jsonl", {"node": "x", "event": "y"}),
+     "events.jsonl, record 1: damage: it is of no node"),
+    ("half an event", lambda where: first_in(where / "events.jsonl", {"node": "launcher", "event": "scenario"}),
+     "events.jsonl, record 1: damage: "),
 ]  # fmt: skip
 
 
@@ -779,3 +799,176 @@ def test_a_run_in_containers_is_recomputed_in_its_image(run_dir: Path, monkeypat
 
 def unproven_bans(found: Verdict) -> list[str]:
     return [line for line in found.lines if line.startswith("not checked: recomputation for the ban of peer 5")]
+
+
+# --- what is said of it ---------------------------------------------------------------------------------------------
+
+GOOD = Finding("a", True, "transcript", "x")
+SAID: dict[str, tuple[list[Finding], str]] = {
+    "nothing": ([], "0 findings: 0 recomputed, 0 believed on signatures, 0 wrong, 0 not checked"),
+    "one": ([GOOD], "1 finding: 1 recomputed, 0 believed on signatures, 0 wrong, 0 not checked"),
+    "one on signatures": (
+        [GOOD, Finding("b", True, "quorum", "x")],
+        "2 findings: 1 recomputed, 1 believed on signatures, 0 wrong, 0 not checked",
+    ),
+    "one that is wrong, and so not believed": (
+        [Finding("b", False, "certificate", "x"), GOOD, GOOD],
+        "3 findings: 2 recomputed, 0 believed on signatures, 1 wrong, 0 not checked",
+    ),
+    "two that were not checked": (
+        [GOOD, unchecked("c", "x"), Finding("d", True, "undecided", "x", checked=False)],
+        "1 finding: 1 recomputed, 0 believed on signatures (1 of them for lack of a recomputation), 0 wrong, "
+        "2 not checked",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SAID)
+def test_the_last_line_counts_all_findings(name: str) -> None:
+    findings, line = SAID[name]
+    assert verification.Report("", tuple(findings), ()).last_line == line
+
+
+def test_a_terminal_shows_marks_in_colour_breaks_lines_between_words_and_leaves_commands_whole(
+    run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = json.loads((run_dir / "run.json").read_text())
+    (run_dir / "run.json").write_text(json.dumps({**record, "argv": ["docker", "compose", "up"]}))
+    elsewhere(monkeypatch, torch="2.99.0")
+    file = io.StringIO()
+    verification.show(Console(file=file, width=60, force_terminal=True, color_system="standard"), run_dir)
+    shown = file.getvalue().splitlines()
+    starts = (
+        "\x1b[32mok  \x1b[0m  ",
+        "\x1b[33mwarning\x1b[0m: ",
+        "not checked: ",
+        "genesis",
+        "recompute in ",
+        "15 findings: ",
+    )
+    assert {start for line in shown for start in starts if line.startswith(start)} == set(starts)
+    further = [line for line in shown if not line.startswith(starts)]
+    assert {len(line) - len(line.lstrip(" ")) for line in further} == {6}, "what goes on is indented, and has no colour"
+    (command,) = (line for line in shown if line.startswith("recompute in "))
+    assert command.endswith(f"btard-launch verify /tmp/{run_dir.name}") and len(command) > 60
+
+
+# --- a run of several owners ----------------------------------------------------------------------------------------
+
+
+def owned(where: Path) -> tuple[Genesis, list[Secrets]]:
+    """The run as if its members had proposed themselves: the digest of its genesis does not cover their addresses."""
+    genesis = read_genesis(where)
+    files = [where / "nodes" / str(node) / "secrets.json" for node in range(6)]
+    secrets = [msgspec.json.decode(path.read_bytes(), type=Secrets) for path in files]
+    proposals = [
+        propose(secret, Endpoint(f"tcp://10.0.0.{node + 1}:7000", f"tcp://10.0.0.{node + 1}:7001"))
+        for node, secret in enumerate(secrets)
+    ]
+    addresses = tuple(SignedAddress(each.control, each.bulk, each.signature) for each in proposals)
+    genesis = msgspec.structs.replace(genesis, addresses=addresses)
+    (where / "genesis.json").write_bytes(msgspec.json.encode(genesis))
+    return genesis, secrets
+
+
+MISSING = "FAIL  approvals.json: struck: there is no approval of peers "
+DAMAGED = "FAIL  approvals.json: damage: "
+APPROVED: dict[str, tuple[Callable[[list[Approval]], list[Approval] | None], str]] = {
+    "by all": (lambda given: given, "ok    approvals: certificate: all 6 members signed this genesis"),
+    "by all but two": (lambda given: [*given[:2], *given[3:5]], f"{MISSING}2, 5"),
+    "in no file": (lambda given: None, f"{MISSING}0, 1, 2, 3, 4, 5"),
+    "by one with another's signature": (
+        lambda given: [msgspec.structs.replace(given[0], signature=given[1].signature), *given[1:]],
+        DAMAGED,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", APPROVED)
+def test_members_that_proposed_themselves_must_all_have_approved(name: str, run_dir: Path) -> None:
+    change, line = APPROVED[name]
+    genesis, secrets = owned(run_dir)
+    kept = change([approve(genesis, secret) for secret in secrets])
+    if kept is not None:
+        (run_dir / "approvals.json").write_bytes(msgspec.json.encode(kept))
+    found = verify(run_dir)
+    assert (found.code, len(found.failed)) == ((0, 0) if line.startswith("ok") else (1, 1))
+    assert [each for each in found.lines if each.startswith(line)], found.lines
+
+
+# --- what looks like a forgery, and one that looks like none --------------------------------------------------------
+
+
+def test_expected_traffic_follows_from_the_certified_parameters_where_the_data_are_not_here(
+    run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(*_: object) -> None:
+        raise DataError("MNIST is not here")
+
+    monkeypatch.setattr(audit, "task_of", missing)
+    summary(bytes_expected=1)(run_dir)
+    found = verify(run_dir)
+    assert found.code == 1 and len(found.failed) == 1 and "bytes_expected is 1" in found.failed[0]
+
+
+def test_before_a_run_is_scored_its_events_are_held_against_the_journals(run_dir: Path) -> None:
+    """Some of them may not have been collected yet; those that are there have to be the nodes' own."""
+    all_of(remove("summary.json"), endless)(run_dir)
+    path = run_dir / "events.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-9]))
+    found = verify(run_dir)
+    assert (found.code, found.failed) == (0, [])
+    assert "ok    events.jsonl: journals: its records are those of the journals" in found.lines
+    assert "not checked: summary.json: there is none: the run has not been scored" in found.lines
+    lines(path, lambda record: {**record, "time": 1.0} if record["node"] == 2 else record)
+    assert ["events.jsonl: struck" in line for line in verify(run_dir).failed] == [True]
+
+
+def test_keys_of_the_first_seed_that_anybody_would_try(run_dir: Path) -> None:
+    """No file of the directory names it."""
+    path = run_dir / "genesis.json"
+    genesis = json.loads(path.read_text())
+    assert 0 not in (genesis["run"]["init_seed"], genesis["run"]["data_seed"])
+    genesis["members"] = msgspec.to_builtins(keys.generate(0, 6)[0])
+    path.write_text(json.dumps(genesis))
+    (run_dir / "run.json").unlink()
+    assert "warning: keys derive from a known seed (0): anyone can forge this run" in verify(run_dir).lines
+
+
+def test_a_task_without_test_items_has_no_accuracy_to_check(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = audit.task_of
+
+    def untested(*given: Any) -> Any:
+        task = real(*given)
+        task.test_size = 0
+        return task
+
+    monkeypatch.setattr(audit, "task_of", untested)
+    assert "not checked: accuracy: the task has no test items" in verify(run_dir).lines
+
+
+# --- a node that was away -------------------------------------------------------------------------------------------
+
+
+def went_on(node: int, step: int, attempt: int) -> Forgery:
+    """A node says that it went on there after a restart."""
+
+    def change(record: Record) -> Record:
+        return {"time": record["time"], "node": node, "event": "resumed", "step": step, "attempt": attempt, "heard": 0}
+
+    return lambda where: add_like(where, node, "committed", change)
+
+
+@pytest.mark.parametrize(
+    ("step", "attempt", "struck"),
+    [(8, 0, True), (8, 1, False), (9, 0, False), (10, 0, True)],
+    ids=["before the return", "in a later attempt of its step", "right after it", "two steps after it"],
+)
+def test_a_return_may_be_missed_by_who_went_on_right_behind_it(
+    step: int, attempt: int, struck: bool, run_dir: Path
+) -> None:
+    """A return does not say which attempt ended its step, so the first is taken."""
+    all_of(went_on(1, step, attempt), strike("returned", nodes=(1,)), remove("nodes/1/evidence/return-*"))(run_dir)
+    mine = [line for line in verify(run_dir).failed if "nodes/1/" in line]
+    lacks = f"FAIL  nodes/1/journal.jsonl: struck: it lacks the return of peer {GONE} after step 8, which others prove"
+    assert mine == [lacks] * struck

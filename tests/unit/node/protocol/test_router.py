@@ -23,6 +23,7 @@ from btard.node.protocol.api import (
     PhaseEntered,
     Resolved,
     Say,
+    SetTimer,
     ViewArrived,
 )
 from btard.node.protocol.attempt import deadlines
@@ -30,7 +31,13 @@ from btard.node.protocol.attempt.attempt import Attempt
 from btard.node.protocol.disputes.previous_attempt import PreviousAttempt
 from btard.node.protocol.peer import Peer
 from btard.node.protocol.router import Admission, Place
-from btard.node.protocol.wire.encoding import decode_body, encode_endorsed, encode_signed, endorsement_bytes
+from btard.node.protocol.wire.encoding import (
+    decode_body,
+    encode_body,
+    encode_endorsed,
+    encode_signed,
+    endorsement_bytes,
+)
 from btard.node.protocol.wire.messages import (
     Body,
     Close,
@@ -371,6 +378,30 @@ def test_the_step_is_the_one_that_a_peer_on_its_way_back_fetches() -> None:
     assert router.step == 2, "we are in an attempt"
     shared.round = None
     assert router.step == 7
+
+
+FORWARDED: dict[str, tuple[int, str, bool]] = {
+    "passed on by another": (3, "duplicate", True),
+    "from its sender": (4, "duplicate", False),
+    "passed on, but signed by nobody": (3, "bad_signature", False),
+}
+
+
+@pytest.mark.parametrize("name", FORWARDED)
+def test_a_close_of_the_attempt_before_starts_its_windows_if_another_passes_it_on(name: str) -> None:
+    """So all honest peers begin them within D of each other, and a liar cannot by what nobody signed."""
+    via, reason, starts = FORWARDED[name]
+    peer, attempt = at(1, "COMMIT")
+    assert peer.past is not None
+    close = peer.past.transcript.signed(Phase.CLOSE)[4]
+    if reason == "bad_signature":
+        body = msgspec.structs.replace(decode_body(close.body), value=OTHER)
+        close = Signed(encode_body(body), close.signature)
+    outputs = peer.handle(MessageArrived(via, close))
+    assert outputs[-1] == Dropped(via, reason)
+    begun = [each for each in outputs if isinstance(each, SetTimer)]
+    assert begun == [SetTimer(deadlines.BEFORE, 2.0 * attempt.settings.delivery_bound_s)] * starts
+    assert peer.router.previous.passed_on is starts
 
 
 # --- greetings --------------------------------------------------------------------------------------------------------

@@ -468,3 +468,70 @@ def test_a_file_that_is_none_of_torchs_is_not_read() -> None:
     assert model_problem(packed(whole), VALUES_D, LAYOUT) == "it is packed, which torch.save does not do"
     for data in (b"", whole[:100], whole[:-30]):
         assert str(model_problem(data, VALUES_D, LAYOUT)).startswith("it cannot be read: ")
+
+
+# --- what a journal says of its end, and of what it missed ------------------------------------------------------------
+
+Line = dict[str, Any]
+
+
+def journal(change: Callable[[Line], Line | None], more: Sequence[Line] = ()) -> Callable[[Path], None]:
+    """Change each record of node 2's journal, None strikes it, and add some with the time of the last."""
+
+    def apply(where: Path) -> None:
+        path = where / JOURNAL
+        before = [msgspec.json.decode(line) for line in path.read_text().splitlines()]
+        after = [record for record in map(change, before) if record is not None]
+        after += [{"time": before[-1]["time"], "node": 2, **record} for record in more]
+        assert after != before
+        path.write_bytes(b"".join(msgspec.json.encode(record) + b"\n" for record in after))
+
+    return apply
+
+
+def at_the_end(event: str, **fields: object) -> Callable[[Path], None]:
+    """Other values in node 2's record of the last step."""
+    return journal(lambda line: {**line, **fields} if (line["event"], line["step"]) == (event, 12) else line)
+
+
+def went_on(step: int, attempt: int = 0) -> Callable[[Path], None]:
+    """Node 2 has no record of step 7, and says where it went on after a restart."""
+    again = {"event": "resumed", "step": step, "attempt": attempt, "heard": 0}
+    return journal(lambda line: None if (line["event"], line["step"]) == ("committed", 7) else line, [again])
+
+
+END, LAST = "the journal's 'finished' record names another step", "the journal names other digests of step 12"
+GAP = "it has finished, and has no record of step "
+SAID: dict[str, tuple[Callable[[Path], None], list[str]]] = {
+    "another last step": (at_the_end("finished", step=11), [END]),
+    "other last parameters": (at_the_end("finished", parameter_digest="0" * 64), [END]),
+    "another digest of the last state": (at_the_end("committed", state_digest="0" * 64), [LAST]),
+    "another digest of the last parameters": (at_the_end("committed", parameter_digest="0" * 64), [LAST]),
+    "no record of the last step": (
+        journal(lambda line: None if (line["event"], line["step"]) == ("committed", 12) else line),
+        [f"{GAP}12"],
+    ),
+    "no record of a step, gone on at it": (went_on(7), [f"{GAP}7"]),
+    "no record of a step, gone on right behind it": (went_on(8), []),
+    "no record of a step, gone on two steps later": (went_on(9), [f"{GAP}7"]),
+}
+
+
+@pytest.mark.parametrize("name", SAID)
+def test_a_journal_is_held_against_the_certificate_and_against_itself(name: str, run_dir: Path) -> None:
+    change, words = SAID[name]
+    change(run_dir)
+    found = [each.explanation for each in bad(check_run(run_dir))]
+    assert len(found) == len(words) and all(map(str.startswith, found, words)), found
+
+
+@pytest.mark.parametrize(
+    ("left", "told"),
+    [((2,), "(one file)"), ((2, 3), "(2 nodes' files)"), ((0, 1, 2, 3), "(4 nodes' files)")],
+    ids=["one", "two", "four"],
+)
+def test_how_many_files_prove_a_ban(left: tuple[int, ...], told: str, run_dir: Path) -> None:
+    for node in set(range(6)) - set(left):
+        shutil.rmtree(run_dir / "nodes" / str(node))
+    proven = [each for each in check_run(run_dir) if each.kind in ("recomputation", "transcript")]
+    assert len(proven) == 2 and all(each.explanation.endswith(told) for each in proven), proven

@@ -682,3 +682,10 @@ def test_a_judge_waits_for_no_bytes_that_too_few_hold(age: int, parts: int, guil
             break
     found = trial.judge({target: -own_D}, few)
     assert found is not None and found.guilty == (guilty,)
+
+
+def test_who_was_silent_in_the_step_before_is_guilty_as_it_stands() -> None:
+    attempt = complete().attempt
+    charge = Silent(4, Phase.AGG)
+    judgement = judge((charge,), CaseFile(attempt, None, {}))
+    assert judgement == Judgement((Guilt(4, "silent", None, charge),), void=False)

@@ -513,3 +513,16 @@ def test_its_share_follows_from_the_secret_and_the_place() -> None:
 
     assert share(0, b"secret") == share(0, b"secret")
     assert len({share(0, b"secret"), share(1, b"secret"), share(0, b"another")}) == 3
+
+
+def test_suspicions_of_one_phase_are_shown_by_whom_they_name() -> None:
+    transcript = filled()
+    told = [suspect(0, peer=5), suspect(5, peer=2), suspect(0, peer=2)]
+    for body in told:
+        transcript.add(body, signed(body))
+    assert list(transcript.everything())[len(ACTIVE) :] == [signed(body) for body in reversed(told)]
+
+
+def test_how_many_have_spoken_in_a_phase() -> None:
+    assert [filled(peers).count(Phase.COMMIT) for peers in ((), (2,), ACTIVE)] == [0, 1, 3]
+    assert filled().count(Phase.AGG) == 0

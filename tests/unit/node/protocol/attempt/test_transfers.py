@@ -334,3 +334,14 @@ def test_a_third_party_sees_what_was_withheld(stage: str, holders: int, guilty: 
     holding(attempt, phase, *[range(holders) if place == marked else range(6) for place in range(places)])
     expected = (Removal(accused, "withheld", None),) if guilty else ()
     assert bytes_guilt(Withheld(accused, stage, 0, 0), attempt) == expected
+
+
+@pytest.mark.parametrize("phase", WHOLE)
+@pytest.mark.parametrize(("silent", "lost"), [(0, 0), (3, 0), (4, 2)], ids=["all say so", "f + 1 say so", "f say so"])
+def test_what_all_that_spoke_hold_is_scarce_if_no_more_than_f_spoke(phase: Phase, silent: int, lost: int) -> None:
+    attempt = complaining()
+    owed = tuple(Publication(0, 0, owner, 1) for owner in range(2))
+    holding(attempt, phase, range(6), range(6))
+    for peer in range(silent):
+        del attempt.transcript._bodies[phase][peer]
+    assert scarce(attempt, phase, owed) == owed[:lost]

@@ -17,6 +17,7 @@ from btard.node.protocol.wire.encoding import decode_body
 from btard.node.protocol.wire.messages import Commit, Endorsed, Outcome, Phase, Removal, Signed, Suspect, View
 from tests.protocol_attempts import PEERS, complete, said
 from tests.unit.node.protocol.test_peer import signed_by
+from tests.unit.node.protocol.test_router import endorsed
 
 ME, BAD = 0, 5
 OTHERS = (1, 2, 3, 4, 5)
@@ -233,3 +234,26 @@ def test_whoever_joins_shows_the_certificate_and_passes_the_view_on() -> None:
 
 def _bodies(messages: Iterable[Signed]) -> list[bytes]:
     return [each.body for each in messages]
+
+
+def test_four_outcomes_of_one_peer_are_kept_and_no_fifth() -> None:
+    """PROTOCOL section 4: what a liar signs takes no more room than that, and a majority may hold any of the four."""
+    case = Case()
+    refused = [case.outcome(BAD, bytes([number]) * 32) for number in range(5)]
+    assert refused == [None, None, None, None, "too_many_outcomes"]
+
+
+def test_the_timers_of_two_attempts_are_two() -> None:
+    assert len({outcome_timer(*place) for place in ((1, 0), (1, 1), (2, 0))} - {round_timer(1, 0)}) == 3
+
+
+def test_whoever_joins_says_so() -> None:
+    case = Case()
+    case.dispute.join(case.trigger, case.view(4))
+    assert case.out[0] == Disputed(2, 0, case.trigger.cause)
+
+
+@pytest.mark.parametrize(("by", "length"), [((), 1), ((3,), 2), ((3, 4), 0)], ids=["its owner", "two", "one twice"])
+def test_how_many_have_signed_a_view_before_the_rounds_begin(by: tuple[int, ...], length: int) -> None:
+    case = Case()
+    assert case.dispute.proven_chain(endorsed(case.view(4).view, *by), 4) == length

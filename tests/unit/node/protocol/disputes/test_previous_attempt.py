@@ -18,7 +18,7 @@ from btard.node.protocol.wire.encoding import decode_body
 from btard.node.protocol.wire.messages import Endorsed, Outcome, Phase, Removal
 from tests.protocol_attempts import complete, stopped
 from tests.unit.node.protocol.test_peer import fresh
-from tests.unit.node.protocol.test_router import BAD, at, endorsed, found, second, view
+from tests.unit.node.protocol.test_router import BAD, at, endorsed, found, second, suspicion, view
 
 REMOVED = (Removal(5, "silent", None),)
 
@@ -287,3 +287,41 @@ def test_the_windows_run_out_and_the_attempt_is_closed() -> None:
         assert peer.shared.out == [SetTimer(deadlines.BEFORE, dispute_round_s(attempt.settings))]
     previous.overdue()
     assert previous.closed and previous.proof == ()
+
+
+def test_as_many_as_all_others_close_nothing_while_one_may_be_left() -> None:
+    """Our own message is among them, and peer 3's is not: it may still dispute the attempt before."""
+    shared, everyone = in_step_1("COMMIT"), in_step_1("AGG")
+    assert shared.round is not None and everyone.round is not None
+    commits = everyone.round.attempt.transcript.signed(Phase.COMMIT)
+    previous = PreviousAttempt(shared, shared.round, 3, closed=False)
+    for peer in (0, 1, 2, 4, 5, 3):
+        assert not previous.closed
+        shared.round.attempt.transcript.add(decode_body(commits[peer].body), commits[peer])
+        previous.close_if_all_have_left()
+    assert previous.closed and len(previous.proof) == 6
+
+
+def test_who_was_never_away_lets_the_first_window_run_once_and_whole() -> None:
+    shared = in_step_1("COMMIT")
+    assert shared.round is not None
+    previous = PreviousAttempt(shared, shared.round, 3, closed=False)
+    for _ in range(2):
+        previous.pass_on()
+    timers_set = [each for each in shared.out if isinstance(each, SetTimer)]
+    assert timers_set == [SetTimer(deadlines.BEFORE, 2.0 * shared.settings.delivery_bound_s)]
+    assert previous.window == 1
+
+
+def test_a_late_message_without_a_fault_begins_nothing_and_one_too_many_is_refused() -> None:
+    peer, _ = at(1, "COMMIT")
+    assert peer.past is not None
+    missed = peer.past.transcript.signed(Phase.AGG)[BAD]
+    assert peer.handle(MessageArrived(1, suspicion(peer.past, 1))) == [Forward((1,), (missed,))]
+    assert peer.router.previous.dispute is None
+    peer.handle(MessageArrived(BAD, second(peer.past)))
+    assert len(peer.shared.proofs) == 1
+    peer.shared.proofs.clear()  # they have gone into a REPORT
+    assert peer.handle(MessageArrived(4, second(peer.past))) == [Dropped(4, "duplicate")]
+    assert peer.handle(MessageArrived(2, suspicion(peer.past, 2))) == [Forward((2,), (missed,))]
+    assert peer.shared.proofs == []

@@ -273,3 +273,12 @@ def test_what_a_view_proves_of_an_ended_attempt(
     assert (trigger and trigger.cause) == cause
     if trigger is not None:
         assert trigger_in(trigger.messages, case.attempt) == trigger, "it convinces everyone who is shown it"
+
+
+def test_what_a_union_admits_is_what_its_views_hold_once(case: Case) -> None:
+    """A peer that catches up by it gets every message, a liar's second one included."""
+    pair, later = [case.commit(), case.commit(randomness=OTHER)], case.suspects((1,))
+    case.outcome([case.until(Phase.COMMIT), [*pair, *later], case.until(Phase.COMMIT)])
+    assert case.merge is not None
+    expected = [*case.until(Phase.COMMIT), pair[1], *later]
+    assert list(case.merge.admitted()) == [(decode_body(signed.body), signed) for signed in expected]

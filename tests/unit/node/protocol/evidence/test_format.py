@@ -207,3 +207,22 @@ def test_raw_bytes_as_a_tensor_of_their_own(count: int) -> None:
 def test_bytes_that_are_no_float32_values(size: int) -> None:
     with pytest.raises(WireError, match=f"{size} bytes"):
         tensor_of(bytes(size))
+
+
+def test_a_file_is_a_value_that_travels_as_the_fields_of_its_table_and_nothing_else() -> None:
+    """PROTOCOL section 15: the fields in their order, at every depth."""
+    data = file(FalseGradient(BAD, 1))
+    fields = msgspec.msgpack.decode(data)
+    version, run, ban, charge, trial, past, publications, parameters, judges, summary, certificate = fields
+    assert (version, len(run), ban, charge) == (3, 32, [2, 0, BAD, "checksum", None, True], ["gradient", BAD, 1])
+    assert (trial[:3], past[:3]) == ([2, 0, list(ALL)], [1, 0, list(ALL)])
+    assert [len(record) for record in (trial, past)] == [7, 7]
+    assert [each[:4] for each in (*publications, past[4][0])] == [[1, 0, BAD, 3], [1, 0, BAD, 4], [1, 0, 0, 0]]
+    assert (len(parameters), judges, summary, certificate) == (4 * 19, [], None, [])
+    assert len({decode(data), decode(data)}) == 1
+    for part in (fields, trial, publications[0]):
+        part.append(0)
+        with pytest.raises(WireError, match="not an evidence file"):
+            decode(encode(fields))
+        part.pop()
+    assert encode(fields) == data, "nothing else was changed"

@@ -17,8 +17,16 @@ import torch
 from btard.node.config import Plugin, Role, RunConfig, Schedule
 from btard.node.crypto.keys import generate
 from btard.node.crypto.signing import Signer
-from btard.node.protocol.adjudication.charges import Averaging, FalseChecksum, FalseGradient, FalseProbation, Guilt
-from btard.node.protocol.api import Banned
+from btard.node.protocol.adjudication.charges import (
+    Averaging,
+    Equivocation,
+    FalseChecksum,
+    FalseGradient,
+    FalseProbation,
+    Guilt,
+    Withheld,
+)
+from btard.node.protocol.api import Banned, BulkKind, Output, SendBulk
 from btard.node.protocol.attempt.attempt import Attempt
 from btard.node.protocol.evidence import format as files
 from btard.node.protocol.evidence.format import Evidence, Record, decode, gather
@@ -31,6 +39,7 @@ from tests.protocol_attempts import PEERS, said, stopped
 from tests.simulation.attacked import START, configuration
 from tests.simulation.attacked import play as attacked
 from tests.simulation.cases import CASES, Case, filed, verifier_for
+from tests.simulation.hostile import interpose
 from tests.simulation.stage import Stage, play, set_up
 from tests.unit.node.protocol.test_peer import signed_by
 
@@ -468,6 +477,10 @@ def resigned(signed: Signed, seed: int, **fields: object) -> Signed:
 JUDGED: dict[str, tuple[Callable[[Signed], Signed | None], str]] = {
     "one is missing": (lambda each: None if decode_body(each.body).slot.sender == 2 else each, "are missing"),
     "they find nobody guilty": (lambda each: resigned(each, 3, guilty=(False,)), "do not carry the ban"),
+    "half of them find it guilty": (
+        lambda each: resigned(each, 3, guilty=(decode_body(each.body).slot.sender < 3,)),
+        "do not carry the ban",
+    ),
     "they find two guilty": (lambda each: resigned(each, 3, guilty=(True, True)), "judges others"),
     "of another past": (lambda each: resigned(each, 3, prefix=(bytes(32),)), "judges another transcript"),
     "unsigned": (lambda each: Signed(each.body, bytes(64)), "signature"),
@@ -599,3 +612,104 @@ def test_a_run_ends_with_its_last_step_and_with_nothing_left_to_undo() -> None:
     for changes in ({"step": final.summary.step - 1}, {"undo": (Contribution(0, 0, 4),)}):
         with pytest.raises(UnprovenError, match="the run's last is step 3"):
             verifier.check_last(replace(final, summary=put(final.summary, **changes)))
+
+
+# --- what each kind of charge rests on --------------------------------------------------------------------------------
+
+
+def of_one(reason: str, attack: Plugin) -> tuple[Verifier, Evidence]:
+    """A third party and the only evidence of a run that one attack in step 3 ends for peer 5."""
+    run = configuration()
+    story = attacked([attack], run=run)
+    ((key, found),) = story.evidence.items()
+    assert key == (START, 0, 5) and story.bans[key] == {(reason, True)}
+    return Verifier(set_up(run).ground()), files.decode(min(found))
+
+
+def unpublished() -> tuple[Verifier, Evidence]:
+    """The evidence of a peer that does not publish the gradient by which it is judged across environments."""
+    run = RunConfig(
+        peers=6, task=Plugin("quadratic", {"dimension": 19}), steps=9, batch_size=2, recompute_tolerance=1e-4
+    )
+    stage = set_up(run, {5: Role((Plugin("sign_flip"),), Schedule(start=0), (5,))}, protocol_seed=3)
+
+    def silent(output: Output) -> list[Output]:
+        published = isinstance(output, SendBulk) and output.key.kind is BulkKind.PUBLICATION
+        return [] if published else [output]
+
+    interpose(stage, 5, silent)
+    ban = next(seen.output for seen in play(stage, ()) if seen.node == 0 and isinstance(seen.output, Banned))
+    return Verifier(stage.ground()), files.decode(ban.evidence)
+
+
+WITHHELD: dict[str, tuple[Callable[[], tuple[Verifier, Evidence]], Phase]] = {
+    "part": (lambda: of_one("withheld", Plugin("withhold_part", {"again": True})), Phase.HELD),
+    "aggregate": (lambda: of_one("withheld", Plugin("withhold_aggregate")), Phase.REVEAL),
+    "publication": (unpublished, Phase.HAVE),
+}
+
+
+@pytest.mark.parametrize("stage", WITHHELD)
+def test_who_held_what_was_withheld_is_shown_by_the_bits_and_never_by_their_absence(stage: str) -> None:
+    """Cut before them, a transcript has nobody who says that it holds anything, and would convict anyone."""
+    made, phase = WITHHELD[stage]
+    verifier, evidence = made()
+    assert isinstance(evidence.charge, Withheld) and evidence.charge.stage == stage
+    proof = verifier.check(encode(evidence))
+    assert (proof.kind, proof.ban.peer, proof.ban.reason, proof.undecided) == ("transcript", 5, "withheld", False)
+    before = tuple(each for each in evidence.trial.messages if decode_body(each.body).slot.phase.value < phase.value)
+    with pytest.raises(UnprovenError, match="lacks what the charge rests on"):
+        verifier.check(encode(put(evidence, trial=put(evidence.trial, messages=before))))
+
+
+def test_two_messages_of_one_slot_are_a_proof_by_themselves() -> None:
+    verifier, evidence = of_one("equivocation", Plugin("equivocate"))
+    proof = verifier.check(encode(evidence))
+    assert (proof.kind, proof.ban.peer, proof.ban.reason) == ("equivocation", 5, "equivocation")
+    charge = evidence.charge
+    assert isinstance(charge, Equivocation)
+    for wrong in (
+        put(charge, second=charge.first),
+        put(charge, accused=4),
+        put(charge, second=put(charge.second, body=bytes(32))),
+    ):
+        with pytest.raises(UnprovenError, match="proves nothing"):
+            verifier.check(encode(put(evidence, charge=wrong)))
+
+
+def test_a_gradient_of_the_first_step_is_computed_at_the_parameters_of_the_genesis() -> None:
+    """Peer 1 is drawn to examine peer 3 in step 1."""
+    run = RunConfig(peers=6, task=Plugin("quadratic", {"dimension": 19}), steps=2, batch_size=2)
+    stage = set_up(run, {3: Role((Plugin("sign_flip"),), Schedule(start=0), (3,))})
+    ban = next(seen.output for seen in play(stage, ()) if seen.node == 0 and isinstance(seen.output, Banned))
+    evidence = files.decode(ban.evidence)
+    assert (ban.step, ban.peer) == (1, 3) and evidence.past is not None and evidence.past.before is None
+    assert Verifier(stage.ground()).check(ban.evidence).kind == "recomputation"
+    other = bytes(len(evidence.parameters))
+    with pytest.raises(UnprovenError, match="not the genesis ones"):
+        Verifier(stage.ground()).check(encode(put(evidence, parameters=other)))
+
+
+def test_a_state_that_the_closes_do_not_cover_is_none() -> None:
+    evidence, verifier = first(GRADIENT)
+    assert evidence.summary is not None
+    with pytest.raises(UnprovenError, match="the CLOSEs cover another state"):
+        verifier.check(encode(put(evidence, summary=put(evidence.summary, r=bytes(32)))))
+
+
+@pytest.mark.parametrize("fields", [{"peer": 4}, {"reason": "gradient"}], ids=["another peer's", "another reason's"])
+def test_one_peers_probation_proves_no_other_ban_of_the_same_state(fields: dict[str, object]) -> None:
+    run = configuration(steps=20, probation=2)
+    story = attacked([Plugin("rejoin", {"then": "gradient"})], schedule=Schedule(start=START), run=run)
+    silent, probation = (min(story.evidence[key]) for key in sorted(story.evidence))
+    verifier = Verifier(set_up(run).ground())
+    verifier.settle([verifier.check(silent).ban])
+    evidence = files.decode(probation)
+    assert evidence.summary is not None
+    other = put(evidence.ban, **fields)
+    summary = put(evidence.summary, bans=(*evidence.summary.bans, other))
+    closes = tuple(resigned(each, 0, value=summary.digest) for each in evidence.certificate)
+    both = put(evidence, summary=summary, certificate=closes)
+    assert verifier.check(encode(both)).ban == evidence.ban
+    with pytest.raises(UnprovenError, match="it is another's ban"):
+        verifier.check(encode(put(both, ban=other)))
