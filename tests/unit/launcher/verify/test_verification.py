@@ -581,8 +581,10 @@ def test_half_of_a_cluster_is_no_final_state(run_dir: Path) -> None:
     assert not any("ok    final state" in line for line in found.lines)
 
 
-def derived(peers: int = 6, seed: int | None = None) -> Genesis:
-    return Genesis(1, 1, "run", RunConfig(peers=peers), keys.generate(seed, peers)[0])
+def derived(seed: int | None = None) -> Genesis:
+    """Of six members, whose keys a seed gives; None: each has made its own."""
+    made = keys.generate(seed, 6)[0] if seed is not None else [keys.public_identity(i, keys.fresh()) for i in range(6)]
+    return Genesis(1, 1, "run", RunConfig(), tuple(made))
 
 
 def test_keys_that_anybody_can_derive_are_warned_of(run_dir: Path) -> None:
