@@ -9,8 +9,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from btard.launcher.figures import chart, svg
-from btard.launcher.figures.chart import Axis, Series
+from btard.launcher.figures import svg
+from btard.launcher.figures.chart import Axis, Chart, Series
 from btard.launcher.network.traffic import step_bytes
 
 HERE = Path(__file__).parent
@@ -38,10 +38,10 @@ def against_size(runs: Runs) -> str:
     line = [(size, smallest + each * (size - first)) for size, _ in curves["protocol"]]
     series.append(Series(f"{smallest - each * first:.1f} ms + {1e6 * each:.1f} ns d", line, svg.GREY, dash="4 3"))
     top = 2 * largest
-    return chart.draw(
+    return Chart(
         "CPU time of a step against the size of the vector", Axis("d, floats", first, last, log=True),
         Axis("CPU ms per peer", 0.5, top, log=True), series,
-    )  # fmt: skip
+    ).html  # fmt: skip
 
 
 def against_peers(runs: Runs) -> str:
@@ -57,10 +57,10 @@ def against_peers(runs: Runs) -> str:
         Series("tensors", tensors, svg.COLOURS[0]), Series("their formula", formula, svg.GREY, dash="4 3"),
         Series("messages", messages, svg.COLOURS[1]), Series("growing as n^2", quadratic, svg.GREY, dash="1 3"),
     ]  # fmt: skip
-    return chart.draw(
+    return Chart(
         "Bytes of a step against the number of peers", Axis("n, peers (d = 1e6)", counts[0], counts[-1]),
         Axis("MB per peer", 0.001, 20.0, log=True), series,
-    )  # fmt: skip
+    ).html  # fmt: skip
 
 
 if __name__ == "__main__":

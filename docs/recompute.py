@@ -1,7 +1,8 @@
 """Works out again, from the runs that archived pages list, what the pages conclude: `python -m docs.recompute`.
 
-A page's table of all runs is data and stays; verdicts, draws and figures of the law are written anew from it, by the
-code that writes pages today. Curves were not archived, so what rests on them is undecided.
+A page's table of all runs is data and stays; verdicts, draws, heatmaps and figures of the law are written anew from it,
+by the code that writes pages today, and so are its frame, contents and tables. Curves were not archived: their pictures
+stay as they were drawn, and what rests on them is undecided.
 """
 
 from __future__ import annotations
@@ -13,7 +14,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from btard.launcher import templates
+from btard.launcher.options import syntax
 from btard.launcher.report import claims, sweep_figures, sweep_page
+from btard.launcher.report import page as html_page
 from btard.launcher.report.sweep_data import SweepData
 from btard.launcher.run.experiment import Experiment
 from btard.launcher.sweep import rows, spec
@@ -25,9 +29,15 @@ PAGES: Mapping[str, tuple[str, bool, dict[str, str]]] = {
     "paper": ("paper", False, {}),
     "paper-rest": ("paper", False, {"rule": "centered_clip"}),
     "paper-quick": ("paper", True, {}),
-    "sixteen": ("sixteen", False, {"seed": "0"}),
+    "rules": ("rules", False, {}),
+    **{name: (name, False, {"seed": "0"}) for name in ("starts", "mixed", "aggregation", "sixteen")},
 }
-"""Pages that speak of draws or the law: the plan, its form, and options that all of a page's runs share."""
+"""The plan of each page, its form, and options that all of a page's runs share."""
+_TABLE = re.compile(
+    r"(?:<details><summary>\d+ (?:rows|runs)</summary>)?"
+    r"<div class=\"wide[^>]*>(<table.*?</table>)</div>(?:</details>)?",
+    re.DOTALL,
+)
 
 
 def main() -> None:
@@ -44,7 +54,10 @@ def load(name: str) -> SweepData:
         ValueError: a line is no cell of the plan, or of several.
     """
     plan, quick, shared = PAGES[name]
-    known = spec.make(plan, quick, Experiment(), {"backend": "simulated"}).cells
+    known = [
+        (cell, rows.options(cell) | {"attack": " ".join(cell.experiment.role) or cell.experiment.attack})
+        for cell in spec.make(plan, quick, Experiment(), {"backend": "simulated"}).cells
+    ]
     header, *body = _lines((REPORTS / f"{name}.html").read_text("utf-8"))
     found = [_row(shared | dict(zip(header, line, strict=True)), known) for line in body]
     return SweepData(
@@ -60,21 +73,54 @@ def load(name: str) -> SweepData:
 def page(name: str) -> str:
     """An archived page with what its runs decide today."""
     text, sweep = (REPORTS / f"{name}.html").read_text("utf-8"), load(name)
-    text = re.sub(
-        r"<section[^>]*><h2>(?:The report(?:'|&#x27;)s claims|The draws)</h2>.*?</section>\s*",
-        "",
-        text,
-        flags=re.DOTALL,
-    )
-    text = re.sub(" \u00b1 [0-9.]+", "", text)  # of runs that share a draw, taken for independent
-    text = re.sub(r": two attackers at once strike for\s+about ten steps before both are gone", "", text)
-    for figure in sweep_figures.detections(sweep):
-        made = f"{figure.svg}<figcaption>{html.escape(figure.caption)}</figcaption></figure>"
-        begin = text.index("</h3>", text.index(f'<figure id="{figure.key}">')) + len("</h3>")
-        text = text[:begin] + made + text[text.index("</figure>", begin) + len("</figure>") :]
-    facts = re.search(r'<div class="facts">.*?</div></div>\s*', text, re.DOTALL)
+    title, lead, body = _frame(text)
+    own = r"<section[^>]*><h2>(?:The report(?:'|&#x27;|&#39;)s claims|The draws)\b.*?</section>\s*"
+    body = re.sub(own, "", body, flags=re.DOTALL)
+    body = re.sub(" \u00b1 [0-9.]+", "", body)  # of runs that share a draw, taken for independent
+    body = re.sub(r": two attackers at once strike for\s+about ten steps before both are gone", "", body)
+    groups = re.search(r"<section[^>]*><h2>All groups.*?</section>\s*", body, re.DOTALL)
+    if groups is not None and groups[0].count("<tr>") == len(sweep.rows) + 1:
+        body = body.replace(groups[0], "")  # each run is one
+    body = re.sub(r'<p class="jump">.*?</p>', "", body)
+    body = re.sub(r'<figure id="matrix-.*?</figure>\s*', "", body, flags=re.DOTALL)
+    drawn = [*sweep_figures.matrices(sweep), *sweep_figures.detections(sweep)]
+    body = _TABLE.sub(lambda found: _part("table", *_cells(found[1])), body)
+    body = re.sub(r"</h3>(<svg.*?</svg>)", lambda found: f"</h3>{_WRAPPED.format(found[1])}", body, flags=re.DOTALL)
+    if "detection-" in body or drawn:
+        section = f"<section><h2>Detection and rules</h2>{_part('show', drawn)}</section>"
+        body = re.sub(r"<section[^>]*><h2>Detection and rules.*?</section>", lambda _: section, body, flags=re.DOTALL)
+    loose = r"(?<=</div></div>\n)((?:<figure .*?</figure>\s*)+)"
+    body = re.sub(loose, r"<section><h2>Curves</h2>\1</section>\n", body, count=1, flags=re.DOTALL)
+    facts = re.search(r'<div class="facts">.*?</div></div>\s*', body, re.DOTALL)
     assert facts is not None, "every page of a sweep begins with facts"
-    return text[: facts.end()] + sweep_page.judged(sweep).strip() + "\n" + text[facts.end() :]
+    judged = sweep_page.judged(sweep).strip()
+    body = f"{body[: facts.end()].strip()}\n{judged}\n{body[facts.end() :].strip()}".replace("\n\n", "\n")
+    return html_page.render("archive.html", title=title, lead=lead, body=body)
+
+
+_WRAPPED = '<div class="wide" tabindex="0" role="group" aria-label="figure">{}</div>'
+
+
+def _frame(text: str) -> tuple[str, str, str]:
+    """Title, lead and body of a page, without what every page is given."""
+    found = re.search(r'<h1>(.*?)</h1><p class="lead">(.*?)</p>(.*?)</main>', text, re.DOTALL)
+    assert found is not None, "every page has them"
+    body = re.sub(r'<nav .*?</nav>|<a class="anchor".*?</a>', "", found[3], flags=re.DOTALL)
+    return html.unescape(found[1]), html.unescape(found[2]), body.strip()
+
+
+def _part(macro: str, *values: object) -> str:
+    """What a macro of the pages' parts writes."""
+    return str(getattr(templates.module("parts.html"), macro)(*values))
+
+
+def _cells(table: str) -> tuple[list[str], list[list[str]], list[int]]:
+    """Header, lines and numeric columns of a table's source."""
+    rows = [re.findall(r"<t[hd]([^>]*)>([^<]*)", line) for line in re.findall("<tr>(.*?)</tr>", table, re.DOTALL)]
+    words = [[html.unescape(word) for _, word in row] for row in rows]
+    numbers = [place for place, (kind, _) in enumerate(rows[0]) if "class=n" in kind]
+    last = re.match(r'<table class="n(\d+)"', table)
+    return words[0], words[1:], [*range(int(last[1]), len(words[0]))] if last else numbers
 
 
 def table() -> Iterator[str]:
@@ -98,20 +144,14 @@ def _span(values: Iterable[float]) -> str:
 
 def _lines(text: str) -> list[list[str]]:
     """The cells of a page's last table, its header first."""
-    cells = r"<t[hd][^>]*>(.*?)</t[hd]>"
-    return [
-        [html.unescape(re.sub("<[^>]*>", "", cell)) for cell in re.findall(cells, line, re.DOTALL)]
-        for line in re.findall("<tr>(.*?)</tr>", text[text.rindex("<table") :], re.DOTALL)
-    ]
+    header, lines, _ = _cells(text[text.rindex("<table") :])
+    return [header, *lines]
 
 
-def _row(line: Mapping[str, str], known: Sequence[Cell]) -> Row:
-    (cell,) = [
-        cell
-        for cell in known
-        if all(_same(rows.options(cell).get(name), word) for name, word in line.items() if name not in _OUTCOMES)
-    ]
-    bans, waits = line["bans at"].split(), [int(word) for word in line["attacked steps"].split()]
+def _row(line: Mapping[str, str], known: Sequence[tuple[Cell, Mapping[str, Any]]]) -> Row:
+    wanted = [(name, word) for name, word in line.items() if name not in _OUTCOMES]
+    (cell,) = [cell for cell, shown in known if all(_same(shown.get(name), word) for name, word in wanted)]
+    bans, waits = line["bans at"].split(), [int(word) for word in line["attacked steps"].split() if word.isdigit()]
     told = re.fullmatch(r"(\d+) findings, (\d+) wrong", line["verified"])
     attackers = len(cell.experiment.roles())
     return Row(
@@ -121,7 +161,7 @@ def _row(line: Mapping[str, str], known: Sequence[Cell]) -> Row:
         outcome="finished",
         problem=None,
         final_test_accuracy=float(line["final"]),
-        best_test_accuracy=None,
+        best_test_accuracy=float(line["best"]) if line.get("best") else None,
         lowest_after_attack=None,
         final_train_loss=None,
         byzantine_peers=attackers,
@@ -136,7 +176,7 @@ def _row(line: Mapping[str, str], known: Sequence[Cell]) -> Row:
         agreement=True,
         findings=int(told[1]) if told else None,
         findings_wrong=int(told[2]) if told else None,
-        bytes_sent=0,
+        bytes_sent=round(syntax.size(line["bytes"].replace(" ", ""))) if "bytes" in line else 0,
         bytes_bulk=0,
         bytes_control=0,
         bytes_published=0,
@@ -145,13 +185,27 @@ def _row(line: Mapping[str, str], known: Sequence[Cell]) -> Row:
     )
 
 
-_OUTCOMES = ("cell", "final", "to clean", "bans at", "attacked steps", "honest banned", "verified", "wall s", "CPU s")
+_OUTCOMES = (
+    "cell",
+    "final",
+    "to clean",
+    "best",
+    "bytes",
+    "bans at",
+    "attacked steps",
+    "honest banned",
+    "verified",
+    "wall s",
+    "CPU s",
+)
 
 
 def _same(value: Any, word: str) -> bool:
     """Whether a page may show a value so; a clean run's attack is `none` in one column and empty in another."""
     if value in (None, ()):
         return word in ("", "none")
+    if isinstance(value, tuple):
+        return "; ".join(value) == word
     return f"{value:g}" == word if isinstance(value, float) else str(value) == word
 
 

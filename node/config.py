@@ -19,6 +19,9 @@ WIRE_VERSION = 7
 LATER_FIELDS = ("optimiser", "schedule", "split")
 """Of a `RunConfig`: left out of the genesis at their defaults, so runs from before they came keep their digest."""
 
+CLOSE_STEPS = 5
+"""From one evaluation to the next while attacks are looked at closely."""
+
 Parameters = dict[str, Any]
 
 Durability = Literal["grouped", "none"]
@@ -231,6 +234,7 @@ class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         wait_s: longest wait for the other peers, where no launcher has seen them start.
         grace_s: how much of it for the last f, whose machines may still be fetching the image.
         evaluate: what of the test items, where the run evaluates: this node's slice of them, or the whole.
+        closely: first and last steps between which every `CLOSE_STEPS`-th is evaluated as well.
         stay: after the end, answer whoever missed it and serve metrics and files until a signal ends this node.
     """
 
@@ -257,6 +261,7 @@ class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     wait_s: float = 180.0
     grace_s: float = 60.0
     evaluate: Literal["slice", "whole"] = "slice"
+    closely: tuple[tuple[int, int], ...] = ()
     stay: bool = False
 
     def __post_init__(self) -> None:

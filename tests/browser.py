@@ -22,10 +22,21 @@ _RULER = """(() => {
 const box = each => { const r = each.getBoundingClientRect(); return [Math.round(r.width), Math.round(r.height)]; };
 const figures = {};
 for (const each of document.querySelectorAll('figure')) figures[each.id] =
-  [...box(each.querySelector('svg')), each.querySelectorAll('svg path,svg rect,svg circle').length];
+  [...box(each.querySelector('.wide')), each.querySelectorAll('svg path,svg rect,svg circle,td[class]').length];
 return {wide: document.documentElement.scrollWidth - innerWidth, figures};
 })()"""
-_KEYS = {"ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40, " ": 32, "Tab": 9, "n": 78}
+_KEYS = {
+    "ArrowLeft": 37,
+    "ArrowUp": 38,
+    "ArrowRight": 39,
+    "ArrowDown": 40,
+    " ": 32,
+    "Tab": 9,
+    "n": 78,
+    "Enter": 13,
+    "+": 187,
+    "0": 48,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +86,12 @@ class Browser:
         where: a folder for its profile.
         width: of the window, pixels.
         dark, calm: what the reader prefers: dark colours, and less motion.
+        scripts: whether pages may run any.
     """
 
-    def __init__(self, where: Path, *, width: int = 1100, dark: bool = False, calm: bool = False) -> None:
+    def __init__(
+        self, where: Path, *, width: int = 1100, dark: bool = False, calm: bool = False, scripts: bool = True
+    ) -> None:
         self._profile = where / "profile"
         self._asked, self._buffer = 0, b""
         self._session: str | None = None
@@ -103,6 +117,7 @@ class Browser:
                   "prefers-reduced-motion": "reduce" if calm else "no-preference"}  # fmt: skip
         features = [{"name": name, "value": value} for name, value in chosen.items()]
         self._call("Emulation.setEmulatedMedia", features=features)
+        self._call("Emulation.setScriptExecutionDisabled", value=not scripts)
 
     def __enter__(self) -> Browser:
         return self
@@ -130,8 +145,14 @@ class Browser:
         """Press and release keys, one after the other, wherever the focus is."""
         for key in keys:
             code = {"key": key, "windowsVirtualKeyCode": _KEYS[key]}
-            self._call("Input.dispatchKeyEvent", type="keyDown", **code, **({"text": key} if len(key) == 1 else {}))
+            text = "\r" if key == "Enter" else key
+            self._call("Input.dispatchKeyEvent", type="keyDown", **code, **({"text": text} if len(text) == 1 else {}))
             self._call("Input.dispatchKeyEvent", type="keyUp", **code)
+
+    def document(self) -> str:
+        """The page's elements as they are now, without asking the page."""
+        root = self._call("DOM.getDocument")["root"]["nodeId"]
+        return str(self._call("DOM.getOuterHTML", nodeId=root)["outerHTML"])
 
     def picture(self) -> bytes:
         """A screenshot, PNG."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from btard.launcher.report.sweep_data import SweepData
+from btard.launcher.report.sweep_data import SweepData, evaluated_every
 from btard.launcher.run.experiment import Experiment
 from btard.launcher.sweep import rows, spec
 from btard.launcher.sweep.grid import Cell
@@ -36,7 +36,7 @@ def row(experiment: Experiment, labels: Mapping[str, str] | None = None, **given
 
 def curves(made: Row, accuracy: float = CLEAN_ACCURACY) -> Curves:
     """An evaluation every `eval_every` steps, all with the same accuracy."""
-    steps, every = made.options["steps"], made.options["eval_every"]
+    steps, every = made.options["steps"], evaluated_every(made)
     points = [(step, accuracy) for step in range(0, steps + 1, every)]
     return Curves([1.0] * steps, points, [made.options["peers"]] * steps)
 

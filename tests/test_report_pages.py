@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 from collections.abc import Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from btard.node.errors import ConfigError
 from tests.browser import Browser, Seen, axe, chromium, look
 from tests.launching import LAUNCH, environment
 
+ARCHIVED = Path(__file__).parent.parent / "docs" / "reports"
 BASE = Experiment(backend="simulated", task="quadratic", device="cpu", steps=30, eval_every=10, attack_start=4)
 
 
@@ -83,13 +85,14 @@ def _looked(page: Path, where: Path) -> Seen:
 def test_the_page_of_a_run(attacked: Result, tmp_path: Path) -> None:
     page = run_page.write(attacked.run_dir)
     seen = _looked(page, tmp_path)
-    assert set(seen.figures) == {"accuracy", "loss", "timeline", "traffic", "phases", "detection"}
+    assert set(seen.figures) == {"accuracy", "loss", "timeline", "sent", "traffic", "phases", "detection"}
     text = page.read_text()
     assert "--attack noise --byzantine 2 --attack-start 4" in text
     assert "--run-dir" not in text.partition("Repeat it")[2].partition("</pre>")[0]
     assert all(f"peer {ban.peer}" in text for ban in attacked.summary.bans)
-    assert "http" not in text.replace("http://www.w3.org/2000/svg", ""), "self-contained"
-    assert len(text) < 300_000
+    named = text.replace("http://www.w3.org/2000/svg", "").replace("https://github.com/leeoniya/uPlot", "")
+    assert "http" not in named, "self-contained"
+    assert len(text.encode()) < 300_000
     places = [text.index(f'<section id="{each}">') for each in re.findall(r'<a href="#(\w+)">', text)]
     assert len(places) == 8 and places == sorted(places), "the contents lead through the page in its order"
     with Browser(tmp_path, width=390) as phone:
@@ -197,6 +200,121 @@ def test_the_replay_plays_and_moves_only_for_who_likes_it(calm: bool, attacked: 
         assert browser.evaluate(frames) is not calm
 
 
+def _plots(browser: Browser) -> dict[str, Any]:
+    """What uPlot shows: by figure the steps from where to where, the value in the legend, and whether the SVG shows."""
+    shown: dict[str, Any] = (
+        browser.evaluate("""Object.fromEntries([...document.querySelectorAll("figure.live")].map(each => [
+        each.id, {words: [...each.querySelectorAll(".u-legend tr")].map(row => row.textContent),
+                  drawn: each.querySelector("svg").getClientRects().length,
+                  canvas: each.querySelector("canvas").height}]))""")
+    )
+    return shown
+
+
+@pytest.mark.slow
+def test_curves_are_zoomed_and_read_with_keys_all_at_once(attacked: Result, tmp_path: Path) -> None:
+    with Browser(tmp_path) as browser:
+        browser.open(run_page.write(attacked.run_dir))
+        assert _plots(browser).keys() == {"accuracy", "loss", "sent"}
+        assert all(each["drawn"] == 0 and each["canvas"] > 200 for each in _plots(browser).values())
+        browser.evaluate("document.querySelector('#loss .wide').focus()")
+        browser.press(*["ArrowRight"] * 11)
+        loss = {line["step"]: line["loss"] for line in _journals(attacked.run_dir)[0] if line["event"] == "committed"}
+        assert set(loss) == set(range(61))
+        accuracy = dict(attacked.summary.accuracy)
+        read = {name: each["words"] for name, each in _plots(browser).items()}
+        assert read["loss"][0] == read["sent"][0] == read["accuracy"][0] == "step10"
+        assert float(read["accuracy"][1].removeprefix(f"{accuracy[60]:.4f} at the end")) == pytest.approx(
+            accuracy[10], abs=1e-4
+        )
+        whole = browser.picture()
+        browser.press("+", "+")
+        near = browser.picture()
+        browser.press("0")
+        browser.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        assert whole != near and browser.picture() == whole
+        assert not browser.complaints
+
+
+@pytest.mark.slow
+def test_without_scripts_the_drawn_figures_stay(attacked: Result, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    page.write_bytes(run_page.write(attacked.run_dir).read_bytes())
+    with Browser(tmp_path, scripts=False) as browser:
+        browser.open(page)
+        assert len(browser.picture()) > 20_000
+        tree = browser.document()
+    assert tree.count("<figure id=") == 7 and 'class="live"' not in tree and 'class="uplot' not in tree
+    assert (tree.count("<svg viewBox"), tree.count('<table class="heat')) == (6, 1)
+
+
+@pytest.mark.slow
+def test_tables_are_sorted_and_searched_with_keys(tmp_path: Path) -> None:
+    page = ARCHIVED / "rules.html"
+    cells = "[...document.querySelectorAll('#matrix-attack-final tbody td:nth-child(3)')]"
+    column = f"{cells}.map(each => parseFloat(each.textContent))"
+    with Browser(tmp_path) as browser:
+        browser.open(page)
+        before = browser.evaluate(column)
+        browser.evaluate("document.querySelector('#matrix-attack-final thead th:nth-child(3) button').focus()")
+        browser.press("Enter")
+        assert browser.evaluate(column) == sorted(before) != before
+        order = "document.querySelector('#matrix-attack-final thead th:nth-child(3)').getAttribute('aria-sort')"
+        assert browser.evaluate(order) == "ascending"
+        browser.press(" ")
+        assert (browser.evaluate(column), browser.evaluate(order)) == (sorted(before, reverse=True), "descending")
+        browser.evaluate("""(() => { const field = document.querySelector('#all-runs input[type=search]');
+            field.value = 'fang krum'; field.dispatchEvent(new Event('input')); })()""")
+        shown = browser.evaluate(
+            "[...document.querySelectorAll('#all-runs tbody tr')].filter(each => !each.hidden).length"
+        )
+        assert browser.evaluate("document.querySelector('#all-runs output').textContent") == f"{shown} of 987"
+        rows = re.findall("<tr><td>[0-9a-f]{16}<.*?</tr>", page.read_text())
+        assert len(rows) == 987 and shown == sum("fang" in row and "krum" in row for row in rows) > 0
+        assert not browser.complaints
+
+
+_SHORTENED = (
+    """for (const body of document.querySelectorAll("tbody")) [...body.rows].slice(12).forEach(row => row.remove())"""
+)
+"""Rows of a table are alike: a thousand of them would take axe-core minutes."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("width", "dark"), [(1100, False), (1100, True), (390, False)])
+def test_archived_pages_bar_nobody(width: int, dark: bool, tmp_path: Path) -> None:
+    pages = sorted(ARCHIVED.glob("*.html"))
+    assert len(pages) == 8
+    with Browser(tmp_path, width=width, dark=dark) as browser:
+        for page in pages:
+            browser.open(page)
+            assert browser.evaluate("document.documentElement.scrollWidth") <= width, page.name
+            browser.evaluate(axe())
+            browser.evaluate(_SHORTENED)
+            assert browser.evaluate(_FINDINGS) == [], page.name
+        assert not browser.complaints
+
+
+def test_archived_pages_have_contents_that_lead_somewhere() -> None:
+    for page in ARCHIVED.glob("*.html"):
+        text = page.read_text()
+        links = re.findall(r'href="#([\w-]+)"', text)
+        assert len(set(links)) > 2 and all(f'id="{link}"' in text for link in links), page.name
+
+
+def test_what_is_not_ours_is_unchanged() -> None:
+    """As the package uplot 1.6.32 has it; its licence lies beside it, and in every page that holds it."""
+    assets = Path(run_page.__file__).parent / "assets"
+    found = {path.name: sha256(path.read_bytes()).hexdigest() for path in assets.glob("uPlot*")}
+    assert found == {
+        "uPlot.iife.min.js": "19c8d4c6ad88929a79f4ae49d6f7161566dfd0ba3d15cc495e974f787eb78f1f",
+        "uPlot.min.css": "df630c6a8d6f8eeaff264b50f73ce5b114f646ffd9a0bb74f049b0a00135fa04",
+        "uPlot.LICENSE": "8f989229699b4fe2f1a0432d0e9edc338a8a911e250e2d1b01ecd770a5f5b1bd",
+    }
+    assert "(v1.6.32)" in (assets / "uPlot.iife.min.js").read_text()
+    assert "MIT License" in (assets / "uPlot.LICENSE").read_text()
+
+
 _FINDINGS = """(() => { for (const each of document.querySelectorAll('details')) each.open = true;
 return axe.run().then(found => found.violations.filter(each => ['serious', 'critical'].includes(each.impact))
   .map(each => each.id + ': ' + each.nodes[0].html)); })()"""
@@ -219,7 +337,8 @@ def test_pages_bar_nobody(width: int, dark: bool, attacked: Result, swept: Path,
 
 EXACT = [
     {"lr": 0.0512345678, "momentum": 1 / 3, "tau": 1234567.0, "validate_every": 3},
-    {"lr": 1e-7, "momentum": 0.5, "minimum_rate": 123456.75, "recompute_tolerance": 1.234567890123456e-8},
+    {"lr": 1e-7, "momentum": 0.5, "minimum_rate": 123456.75, "recompute_tolerance": 1.234567890123456e-8,
+     "eval_every": None},
     {"delay": 0.0123456789, "jitter": 1e-05, "loss": 0.012345678901, "duplicate": 2 / 3, "bandwidth": 1234567.0,
      "link": ("0->1:delay=50ms,loss=1%", "*<->2:loss=0.5%")},
     {"delta_max": 12345678.5, "gradient_bound": 12.3456789, "delivery_bound": 1e-3 / 3, "attack_probability": 0.1 + 0.2,
@@ -254,7 +373,7 @@ def test_the_page_of_a_sweep(swept: Path, tmp_path: Path) -> None:
     seen = _looked(sweep_page.write(swept), tmp_path)
     kinds = ("final", "best", "latency", "bytes")
     assert {f"matrix-{axis}-{kind}" for axis in ("attack", "attackers") for kind in kinds} <= set(seen.figures)
-    assert "curves" in seen.figures
+    assert {"curves", "losses"} <= set(seen.figures)
     assert "detection-2-1-remove" in seen.figures
 
 

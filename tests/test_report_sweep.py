@@ -13,14 +13,15 @@ import msgspec
 import pytest
 
 from btard.launcher.detection import Setting
+from btard.launcher.figures.chart import Axis, Chart
 from btard.launcher.figures.svg import Figure
 from btard.launcher.report import detection, sweep_figures, sweep_page
 from btard.launcher.report.sweep_data import SweepData
 from btard.launcher.report.sweep_figures import detections, matrices
 from btard.launcher.run.experiment import Experiment
 from btard.launcher.sweep.plans import ATTACKS, PLANS
-from btard.launcher.sweep.rows import Row
-from tests.sweeping import plan, row, swept
+from btard.launcher.sweep.rows import Curves, Row
+from tests.sweeping import curves, plan, row, swept
 from tests.unit.launcher.detection.test_variants import reformed
 
 ATTACKED = Experiment(byzantine=2, attack="noise", steps=300)
@@ -32,7 +33,7 @@ def _run(options: Mapping[str, Any] | None = None, labels: Mapping[str, str] | N
 
 def _text(sweep: SweepData) -> str:
     """The words of a page."""
-    body = re.sub("<style>.*?</style>", " ", sweep_page.render(sweep), flags=re.DOTALL)
+    body = re.sub("<(style|script)>.*?</\\1>", " ", sweep_page.render(sweep), flags=re.DOTALL)
     return re.sub(r"\s+", " ", html.unescape(re.sub("<[^>]+>", " ", body)))
 
 
@@ -52,12 +53,14 @@ def test_what_varies_besides_the_law_makes_one_figure() -> None:
     assert figure.title == "Detection: 2 attackers, every 1 step, remove"
     assert "Mean seen 4.00, by the law " in figure.caption
     assert "Not in the histogram" not in figure.caption
-    assert "seen (8)" in figure.svg
+    assert "seen (8)" in figure.html
 
 
 def test_an_attack_on_the_aggregation_gives_no_figure() -> None:
-    rows = [_run({"attack": "shift_aggregate", "seed": seed}, gradient_steps=[], detection_steps=[1, 1])
-            for seed in range(2)]  # fmt: skip
+    rows = [
+        _run({"attack": "shift_aggregate", "seed": seed}, gradient_steps=[], detection_steps=[1, 1])
+        for seed in range(2)
+    ]
     assert detections(swept(rows)) == []
     known = [msgspec.structs.replace(made, gradient_steps=[1, 1]) for made in rows]
     assert len(detections(swept(known))) == 1
@@ -96,7 +99,7 @@ def test_attackers_that_were_never_caught_are_told() -> None:
         figure.caption
     )
     assert "Mean seen 6.00" in figure.caption
-    assert "seen (2)" in figure.svg
+    assert "seen (2)" in figure.html
 
 
 @pytest.mark.parametrize(
@@ -131,12 +134,12 @@ def test_a_mean_of_those_caught_says_that_others_were_not() -> None:
     some = _run({"rule": "median"}, undetected=1, detection_steps=[7])
     none = _run({"rule": "krum", "allow_weak": True}, undetected=2, detection_steps=[])
     rows = [_run({"rule": "mean"}, detection_steps=[3, 6]), some, none, _run({"rule": "mean", "attack": "zero"})]
-    drawn = _key(matrices(swept(rows)), "matrix-attack-latency").svg
-    assert ">4.5<" in drawn
-    assert ">7.0+<" in drawn
+    drawn = _key(matrices(swept(rows)), "matrix-attack-latency").html
+    assert ">4.5 " in drawn
+    assert ">7.0+ \u25c2<" in drawn
     assert ">free<" in drawn
     assert "1 of 2 attackers caught" in drawn
-    assert "2 of 2 attackers caught" in drawn
+    assert drawn.count("caught") == 1, "where all were, there is nothing to add"
 
 
 def test_controls_are_in_no_matrix() -> None:
@@ -144,18 +147,72 @@ def test_controls_are_in_no_matrix() -> None:
     rows = [_run({"rule": rule, "attack": attack}, {"control": "c" if rule == "krum" else ""})
             for rule in ("mean", "median", "krum") for attack in ("noise", "zero")]  # fmt: skip
     for figure in matrices(swept(rows)):
-        assert ">median<" in figure.svg
-        assert ">krum<" not in figure.svg
+        assert ">median<" in figure.html
+        assert ">krum<" not in figure.html
 
 
 def test_matrices_of_runs_without_accuracies_and_of_many_attackers() -> None:
     rows = [_run({"rule": rule, "byzantine": count, "peers": 24}, final_test_accuracy=None, best_test_accuracy=None)
             for rule in ("mean", "median") for count in (10, 2)]  # fmt: skip
     found = matrices(swept(rows))
-    latency = _key(found, "matrix-attackers-latency").svg
+    latency = _key(found, "matrix-attackers-latency").html
     assert latency.index(">2<") < latency.index(">10<"), "by number"
     assert latency.count(">4.0<") == 4
-    assert ">0." not in _key(found, "matrix-attackers-final").svg
+    assert ">0." not in _key(found, "matrix-attackers-final").html
+
+
+def test_a_line_is_the_median_draw_and_its_band_reaches_from_the_least_to_the_greatest() -> None:
+    """Each draw counts once, as the mean of its runs, however many they are."""
+    given = {("a", 1): 0.5, ("b", 1): 0.7, ("c", 2): 0.9, ("d", 3): 0.1}
+    rows = [_run({"seed": place, "protocol_seed": draw, "attack_start": 40}) for place, (_, draw) in enumerate(given)]
+    drawn = {made.cell: curves(made, value) for made, value in zip(rows, given.values(), strict=True)}
+    accuracy, loss = sweep_figures.curves(swept(rows, drawn))
+    assert isinstance(accuracy.drawing, Chart)
+    (line,) = accuracy.drawing.series
+    assert [value for step, value in line.points if step == 50] == [pytest.approx(0.6)]
+    assert (50.0, 0.1, 0.9) in line.spread
+    assert [step for step, value in line.points if value != value] == [39.5], "a gap where the attack begins"
+    assert "4 runs, 3 draws of validators. Lines: median over draws; bands: from the least to" in accuracy.caption
+    assert (loss.key, loss.title) == ("losses", "Training loss by group")
+    alone = sweep_figures.curves(swept([rows[0]]))[0]
+    assert isinstance(alone.drawing, Chart) and not alone.drawing.series[0].spread, "one draw has no band"
+    assert alone.caption == "1 run, 1 draw of validators."
+
+
+def test_a_smoothed_loss_leaves_out_steps_without_one() -> None:
+    losses = ([4.0, None, 2.0, None, 1.0, 1.0, 1.0], [6.0, 5.0, 4.0, None, 3.0, 3.0, 3.0])
+    rows = [_run({"seed": seed, "protocol_seed": 1, "steps": 7, "attack_start": 0}) for seed in range(2)]
+    drawn = {made.cell: Curves(list(loss), [], []) for made, loss in zip(rows, losses, strict=True)}
+    (figure,) = sweep_figures.curves(swept(rows, drawn))
+    assert isinstance(figure.drawing, Chart)
+    means = [5, 5, 3, 2, 2, 2]  # of steps 0, 1, 2, 4, 5 and 6
+    assert figure.drawing.series[0].points == [(0, 5), (6, pytest.approx(sum(means) / len(means)))]
+
+
+def _figure4(rows: list[Row], drawn: Mapping[str, Curves]) -> Axis:
+    found = _key(sweep_figures.report_figures(swept(rows, drawn)), "figure4").drawing
+    assert isinstance(found, Chart)
+    return found.y
+
+
+def test_the_axes_of_the_reports_figures_are_the_datas() -> None:
+    """Figure 4 from 0 to 1 had its curves on one line; a dead network is on it all the same."""
+    rows = plan("paper", True)
+    drawn = {made.cell: curves(made, 0.98 + place / 1000) for place, made in enumerate(rows)}
+    axis = _figure4(rows, drawn)
+    assert axis.low >= 0.97 and axis.high <= 1.0
+    assert _figure4(rows, {**drawn, rows[1].cell: curves(rows[1], 0.11)}).low <= 0.11
+
+
+def test_close_evaluations_do_not_count_as_more_of_them() -> None:
+    """`--eval-every auto` looks at an attack more often; how long a run is behind is counted every 50 steps."""
+    row_ = _run({"eval_every": None, "attack_start": 100})
+    clean = _run({"eval_every": None, "attack_start": 100, "byzantine": 0, "attack": None})
+    close = [(step, 0.5) for step in range(95, 161, 5)]
+    attacked = Curves([], [(0, 0.1), (50, 0.9), *close, (200, 0.9)], [])
+    every = Curves([], [(step, 0.9) for step in range(0, 201, 5)], [])
+    sweep = swept([row_, clean], {row_.cell: attacked, clean.cell: every})
+    assert (sweep.compared(row_), sweep.behind(row_)) == (3, 2)
 
 
 def _spread_out(finals: Mapping[tuple[str | None, int, str], float]) -> list[Row]:
@@ -172,13 +229,17 @@ def test_attackers_by_split_are_a_heatmap_for_each_attack_on_one_scale() -> None
     noise, zero = sweep_figures.heatmaps(swept(_spread_out(finals)))
     assert (noise.key, zero.title) == ("heatmap-noise", "Attackers by split: zero, final test accuracy")
     for figure, words in (
-        (noise, ["0.980 best", "0.900", "0.970", "0.700 worst"]),
-        (zero, ["0.980 best", "0.900", "0.960", "0.500 worst"]),
+        (
+            noise,
+            [("9", "0.980", ""), ("8", "0.900", "\u25c2"), ("9", "0.970", "\u25be"), ("4", "0.700", "\u25c2\u25be")],
+        ),
+        (
+            zero,
+            [("9", "0.980", ""), ("8", "0.900", "\u25c2"), ("9", "0.960", "\u25be"), ("0", "0.500", "\u25c2\u25be")],
+        ),
     ):
-        assert re.findall(r"[01]\.\d{3}(?: best| worst)?(?=<)", figure.svg) == words
-        fills = re.findall(r'rx="3" fill="(#[0-9a-f]{6})"', figure.svg)
-        assert fills[0] == "#2166ac" and len(set(fills)) == 4
-    assert '"#ecf1f7"' in zero.svg and '"#ecf1f7"' not in noise.svg, "the lightest is the worst of the sweep"
+        found = re.findall(r"<td class=h(\d)>([01]\.\d{3}) ?([\u25c2\u25be]*)", figure.html)
+        assert found == words, "one scale: the lightest is the worst of the sweep"
 
 
 def test_a_heatmap_wants_splits_and_numbers_of_attackers_and_one_rule() -> None:
@@ -206,7 +267,7 @@ def test_the_plan_of_unlike_data_has_a_cell_for_every_place_of_its_heatmaps() ->
     assert (len(full), len(quick)) == (60, 10)
     assert {made.options["backend"] for made in full} == {"simulated"}
     for figure in sweep_figures.heatmaps(swept(full)):
-        assert len(re.findall(r">0\.985<", figure.svg)) == 12
+        assert len(re.findall(r">0\.985", figure.html)) == 12
 
 
 # --- plans ------------------------------------------------------------------------------------------------------
@@ -217,7 +278,8 @@ def test_every_plan_has_figures(name: str) -> None:
     sweep = swept(plan(name, False))
     page = sweep_page.render(sweep)
     drawn = re.findall("<svg.*?</svg>", page, flags=re.DOTALL)
-    assert len(drawn) == page.count("<figure ")
+    tables = page.count('<table class="heat')
+    assert len(drawn) + tables == page.count("<figure ")
     assert drawn
     for figure in drawn:
         assert len(list(ElementTree.fromstring(figure).iter())) > 5
@@ -235,10 +297,10 @@ def test_every_plan_has_figures(name: str) -> None:
 def test_future_work_is_drawn_beside_a_clean_run(name: str, keys: list[str]) -> None:
     sweep = swept(plan(name, False))
     found = sweep_figures.curves(sweep)
-    assert [figure.key for figure in found] == keys
-    assert all("clean" in figure.svg for figure in found)
-    drawn = sum(figure.svg.count("<path") - 1 for figure in found)
-    assert drawn == len({made.labels["label"] for made in sweep.rows} - {"clean"}), "every kind of run, once"
+    assert [figure.key for figure in found] == [*keys, *(key.replace("curves", "losses") for key in keys)]
+    assert all("clean" in figure.html for figure in found)
+    drawn = sum(len(figure.drawing.series) - 1 for figure in found if isinstance(figure.drawing, Chart))
+    assert drawn == 2 * len({made.labels["label"] for made in sweep.rows} - {"clean"}), "every kind of run, once"
 
 
 # --- the page ---------------------------------------------------------------------------------------------------

@@ -33,7 +33,7 @@ ONE_IMPORTER: Mapping[str, tuple[str, ...]] = {
         "btard.node.adversary.attacks.false_rule", "btard.node.training.datasets.prepare_cifar10", "btard.node.training.models.pooled_convolution",
         "btard.node.training.models.resnet", "btard.node.training.models.transformer", "btard.launcher.backends.simulated",
         "btard.launcher.export.lenet_onnx", "btard.launcher.export.module_onnx",
-        "btard.launcher.export.perfetto", "btard.launcher.export.tensorboard_logs", "btard.launcher.figures.timeline",
+        "btard.launcher.export.perfetto", "btard.launcher.export.tensorboard_logs", "btard.launcher.figures.printed",
     ),
     "a command or a process, which its importer starts": (
         "btard.node.kernels.building",

@@ -208,6 +208,21 @@ def report(path: Path) -> None:
     click.echo(f"report: {command.report(path)}")
 
 
+@click.command(short_help="Write figures for print, as SVG and PDF.")
+@click.argument("paths", metavar="RUN...|SWEEP", nargs=-1, required=True, type=RunPath())
+@click.option("--out", metavar="DIR", type=_PATH, help="where to [figures, in the run's directory or here]")
+def figures(paths: Sequence[Path], out: Path | None) -> None:
+    """Write the figures of a run or a sweep, or of several runs together, as SVG and PDF, with their captions.
+
+    Several runs that differ in their seeds alone are one curve with a band over their draws. Needs matplotlib, which is
+    the extra `print`. The files hold no date: the same runs give the same bytes.
+    """
+    from btard.launcher.report import command
+
+    for path in command.figures(paths, out):
+        click.echo(f"written: {path}")
+
+
 @click.command()
 @click.argument("a", type=_PATH)
 @click.argument("b", type=_PATH)
@@ -410,6 +425,7 @@ ALL = (
     clean,
     sweep,
     report,
+    figures,
     compare,
     export,
     dashboards,

@@ -2,60 +2,97 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 
-from btard.launcher.figures import svg
+from btard.launcher import templates
 
 Cell = tuple[float | None, str, str]
 """(value, words in the cell, tip); None: no value."""
 
+LEVELS = 10
+"""Steps from light to dark; `td.h0` to `td.h9` of launcher/templates/page.html."""
+LIGHT, DARK = (236, 241, 247), (33, 102, 172)
+ROW, COLUMN = "\u25c2", "\u25be"
+"""What marks the worst cell of a row, and that of a column."""
 
-def draw(
-    title: str, rows: Sequence[str], columns: Sequence[str], cells: Sequence[Sequence[Cell]],
-    colour: Callable[[float], str], *, cell_width: int = 84, row_label: str = "", column_label: str = "",
-) -> str:  # fmt: skip
-    """The matrix as SVG.
+
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    """Values by row and column, the larger the darker, in one hue.
 
     Args:
         title: read out to those who do not see it.
         rows, columns: names.
         cells: by row, then column.
-        colour: of a value.
-        cell_width: pixels.
+        low, high: the values of the lightest and the darkest colour.
         row_label, column_label: what rows and columns are.
+        worst: `min` or `max`: that value of each row, and that of each column, is marked; None: none is.
     """
-    left = 26 + 7 * max((len(name) for name in rows), default=0) + (18 if row_label else 0)
-    turned = any(7 * len(name) > cell_width for name in columns)
-    head = (18 if column_label else 0) + (8 + int(5.2 * max(map(len, columns), default=0)) if turned else 22)
-    side = 28
-    width = left + cell_width * len(columns) + (5 * max(map(len, columns)) if turned else 12)
-    return svg.draw(
-        "matrix", width=max(width, 320), height=head + side * len(rows) + 10, title=title, rows=rows, columns=columns,
-        cells=cells, colour=colour, readable=readable, left=left, head=head, side=side, turned=turned,
-        cell_width=cell_width, row_label=row_label, column_label=column_label,
-    )  # fmt: skip
+
+    title: str
+    rows: Sequence[str]
+    columns: Sequence[str]
+    cells: Sequence[Sequence[Cell]]
+    low: float
+    high: float
+    row_label: str = ""
+    column_label: str = ""
+    worst: Callable[[Iterable[float]], float] | None = None
+
+    @property
+    def html(self) -> str:
+        """The matrix as a table."""
+        return templates.write("matrix.html", matrix=self, turned=any(len(name) > 9 for name in self.columns))
+
+    def level(self, value: float) -> int:
+        """The step of its colour, from 0 to `LEVELS - 1`."""
+        share = (value - self.low) / (self.high - self.low) if self.high > self.low else 0.0
+        return min(LEVELS - 1, max(0, int(share * LEVELS)))
+
+    def mark(self, row: int, column: int) -> str:
+        """The marks of a cell; empty: it is no worst one, or shares that with more than half of its row or column."""
+        marks = ROW if self._is_worst(column, self.cells[row]) else ""
+        return marks + (COLUMN if self._is_worst(row, [line[column] for line in self.cells]) else "")
+
+    def _is_worst(self, place: int, cells: Sequence[Cell]) -> bool:
+        values, own = self._values(cells), cells[place][0]
+        if own is None or self.worst is None:
+            return False
+        return own == self.worst(values) and 2 * values.count(own) <= len(values)
+
+    @property
+    def arranged(self) -> Matrix:
+        """The same with the rows whose mean is worst first, and the columns whose worst value is worst last."""
+        worst = self.worst
+        assert worst is not None, "nothing is worse than anything"
+        sign = 1 if worst is min else -1
+        lines = [self._values(line) for line in self.cells]
+        across = [self._values([line[column] for line in self.cells]) for column in range(len(self.columns))]
+        means = [sign * statistics.fmean(values) if values else math.inf for values in lines]
+        worsts = [-sign * worst(values) if values else math.inf for values in across]
+        rows, columns = (
+            sorted(range(len(means)), key=means.__getitem__),
+            sorted(range(len(worsts)), key=worsts.__getitem__),
+        )
+        return replace(
+            self,
+            rows=[self.rows[row] for row in rows],
+            columns=[self.columns[column] for column in columns],
+            cells=[[self.cells[row][column] for column in columns] for row in rows],
+        )
+
+    @staticmethod
+    def _values(cells: Sequence[Cell]) -> list[float]:
+        return [value for value, *_ in cells if value is not None]
 
 
-def shade(low: float, high: float, dark: tuple[int, int, int] = (33, 102, 172)) -> Callable[[float], str]:
-    """From almost white at `low` to `dark` at `high`."""
-
-    def colour(value: float) -> str:
-        share = min(1.0, max(0.0, (value - low) / (high - low))) if high > low else 0.0
-        return _mix((236, 241, 247), dark, share)
-
-    return colour
-
-
-def verdict(low: float, high: float) -> Callable[[float], str]:
-    """From red at `low` over yellow to green at `high`."""
-
-    def colour(value: float) -> str:
-        share = min(1.0, max(0.0, (value - low) / (high - low))) if high > low else 1.0
-        if share < 0.5:
-            return _mix((214, 82, 82), (244, 226, 140), share * 2)
-        return _mix((244, 226, 140), (86, 166, 96), share * 2 - 1)
-
-    return colour
+def colour(level: int) -> str:
+    """The fill of a step of the scale."""
+    share = level / (LEVELS - 1)
+    return "#" + "".join(f"{round(a + (b - a) * share):02x}" for a, b in zip(LIGHT, DARK, strict=True))
 
 
 def readable(fill: str) -> str:
@@ -67,7 +104,3 @@ def readable(fill: str) -> str:
     linear = [share / 12.92 if share <= 0.04045 else ((share + 0.055) / 1.055) ** 2.4 for share in shares]
     luminance = sum(weight * each for weight, each in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
     return "#000000" if luminance > 0.179 else "#ffffff"
-
-
-def _mix(start: tuple[int, int, int], stop: tuple[int, int, int], share: float) -> str:
-    return "#" + "".join(f"{round(a + (b - a) * share):02x}" for a, b in zip(start, stop, strict=True))

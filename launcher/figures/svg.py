@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Protocol
 
 from btard.launcher import templates
 
@@ -12,14 +13,27 @@ COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#9
 RED, GREY = "#ee6677", "#999999"
 
 
+class Drawing(Protocol):
+    """What a figure shows, as data: pages draw it here, launcher/figures/printed.py for print."""
+
+    @property
+    def html(self) -> str:
+        """The element of a page that shows it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A figure of a page: `key` names it for tests and links, `svg` is the whole element."""
+    """A figure of a page: `key` names it for tests, links and files."""
 
     key: str
     title: str
-    svg: str
+    drawing: Drawing
     caption: str = ""
+
+    @property
+    def html(self) -> str:
+        """The element of a page that shows it."""
+        return self.drawing.html
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +54,14 @@ class Scale:
         return self.start + min(1.0, max(0.0, share)) * (self.stop - self.start)
 
     def ticks(self, wanted: int = 6) -> list[float]:
-        """Round values to label: steps of 1, 2 or 5 times a power of ten; powers of ten on a logarithmic scale."""
+        """Round values to label: steps of 1, 2 or 5 times a power of ten; on a logarithmic scale powers of ten, with
+        their double and fivefold where there would be fewer than three."""
         if self.log:
-            powers = range(math.ceil(math.log10(self.low) - 1e-9), math.floor(math.log10(self.high) + 1e-9) + 1)
-            return [10.0**power for power in powers]
+            powers = range(math.floor(math.log10(self.low)), math.floor(math.log10(self.high) + 1e-9) + 1)
+            found = [factor * 10.0**power for power in powers for factor in (1, 2, 5)]
+            inside = [value for value in found if self.low * (1 - 1e-9) <= value <= self.high * (1 + 1e-9)]
+            tens = [value for value in inside if f"{value:e}".startswith("1.000000e")]
+            return tens if len(tens) > 2 else inside
         if self.high <= self.low:
             return [self.low]
         step = self.step(wanted)

@@ -9,7 +9,7 @@ from btard.launcher.figures import svg
 from btard.launcher.figures.svg import Scale
 
 WIDTH = 760
-_COLOURS = {"active": "#4477aa", "validates": "#ccbb44", "attacks": svg.RED, "ban": "#aa3377", "out": "#bbbbbb"}
+COLOURS = {"active": "#4477aa", "validates": "#ccbb44", "attacks": svg.RED, "ban": "#aa3377", "out": "#bbbbbb"}
 """What the legend shows, in its order."""
 
 
@@ -32,13 +32,29 @@ class Lane:
     bans: Mapping[int, str] = field(default_factory=dict)
 
 
-def draw(title: str, steps: int, lanes: Sequence[Lane]) -> str:
-    """The timeline as SVG, one lane per peer."""
-    across = Scale(0, max(1, steps), 110, WIDTH - 20)
-    height = 30 * len(lanes) + 66
-    return svg.draw(
-        "timeline", width=WIDTH, height=height, title=title, across=across, lanes=lanes, runs=runs, colours=_COLOURS
-    )
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """One lane per peer, from step 0 to `steps`; the title is read out to those who do not see it."""
+
+    title: str
+    steps: int
+    lanes: Sequence[Lane]
+
+    @property
+    def html(self) -> str:
+        """The timeline as SVG."""
+        across = Scale(0, max(1, self.steps), 110, WIDTH - 20)
+        height = 30 * len(self.lanes) + 66
+        return svg.draw(
+            "timeline",
+            width=WIDTH,
+            height=height,
+            title=self.title,
+            across=across,
+            lanes=self.lanes,
+            runs=runs,
+            colours=COLOURS,
+        )
 
 
 def runs(steps: Sequence[int]) -> Iterator[tuple[int, int]]:

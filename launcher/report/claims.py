@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from btard.launcher.report import detection
 from btard.launcher.report.inference import CONTRADICTED, SUPPORTED, UNDECIDED, Comparison, decide, needed
-from btard.launcher.report.sweep_data import SweepData, attack_of, final
+from btard.launcher.report.sweep_data import SweepData, attack_of, evaluated_every, final
 from btard.launcher.sweep.plans import AGGRESSIVE, ATTACKS, MILD
 from btard.launcher.sweep.rows import Row
 
@@ -120,7 +120,7 @@ def _speed(sweep: SweepData) -> Claim:
     rows = [row for kind in KINDS for row in sweep.select(*kind) if behind(row) is not None]
     words = ""
     if rows:
-        every, count = span(row.options["eval_every"] for row in rows), span(map(sweep.compared, rows))
+        every, count = span(map(evaluated_every, rows)), span(map(sweep.compared, rows))
         words = f"Evaluations (one in {every} steps, {count} from the attack on) more than 0.01 below the clean run of "
         words += "the same seed. "
     return _told(

@@ -7,13 +7,12 @@ from pathlib import Path
 
 import msgspec
 
-from btard.launcher import templates
 from btard.launcher.figures import chart, svg
-from btard.launcher.figures.chart import Axis, Mark, Series
+from btard.launcher.figures.chart import Axis, Chart, Mark, Series
 from btard.launcher.figures.svg import Figure
 from btard.launcher.network.traffic import human
 from btard.launcher.options.table import OPTIONS
-from btard.launcher.report import run_data, run_figures, sweep_data
+from btard.launcher.report import page, run_data, run_figures, sweep_data
 from btard.launcher.report.run_data import RunData
 from btard.launcher.report.statistics import Sample, sample, signed
 from btard.launcher.report.sweep_data import SweepData
@@ -65,7 +64,7 @@ def _runs(a: RunData, b: RunData) -> tuple[list[Line], str]:
 
 def _page(names: Sequence[str], tables: Sequence[object], figures: Sequence[Figure] = ()) -> str:
     title, lead = f"{names[0]} and {names[1]}", "A is the first, B the second."
-    return templates.write("compare.html", title=title, lead=lead, tables=tables, figures=figures)
+    return page.render("compare.html", interactive=figures, title=title, lead=lead, tables=tables, figures=figures)
 
 
 def _options(a: RunData, b: RunData) -> Iterator[Line]:
@@ -94,15 +93,15 @@ def _scores(a: RunData, b: RunData) -> Iterator[Line]:
 
 def _accuracy(a: RunData, b: RunData, names: Sequence[str]) -> Figure | None:
     series = [
-        Series(name, [(float(step), value) for step, value in run.summary.accuracy], colour)
+        Series(name, run_figures.evaluated(run), colour)
         for name, run, colour in zip(names, (a, b), svg.COLOURS, strict=False)
         if run.summary.accuracy
     ]
     if not series:
         return None
-    axis = Axis.around("test accuracy", (y for line in series for _, y in line.points))
-    drawn = chart.draw("test accuracy", _steps(a, b), axis, series, marks=_marks(a, b, names))
-    return Figure("accuracy", "Test accuracy", drawn)
+    axis = chart.around("test accuracy", [line.points for line in series], min(map(run_figures.settled, (a, b))))
+    drawn = Chart("test accuracy", _steps(a, b), axis, series, marks=_marks(a, b, names))
+    return Figure("accuracy", "Test accuracy", drawn, drawn.cut)
 
 
 def _loss(a: RunData, b: RunData, names: Sequence[str]) -> Figure | None:
@@ -113,8 +112,8 @@ def _loss(a: RunData, b: RunData, names: Sequence[str]) -> Figure | None:
     ]
     if not series:
         return None
-    axis = Axis.around("training loss", (y for line in series for _, y in line.points))
-    drawn = chart.draw("training loss", _steps(a, b), axis, series, marks=_marks(a, b, names))
+    axis = chart.around("training loss", [line.points for line in series], log=True)
+    drawn = Chart("training loss", _steps(a, b), axis, series, marks=_marks(a, b, names))
     return Figure("loss", "Training loss", drawn, "Mean of the last 15 steps, honest peers.")
 
 

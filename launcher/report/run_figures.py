@@ -6,8 +6,9 @@ import statistics
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
-from btard.launcher.figures import bars, chart, matrix, svg, timeline
-from btard.launcher.figures.chart import Axis, Band, Mark, Series
+from btard.launcher.figures import bars, chart, svg, timeline
+from btard.launcher.figures.chart import Axis, Band, Chart, Mark, Series
+from btard.launcher.figures.matrix import Cell, Matrix
 from btard.launcher.figures.svg import Figure
 from btard.launcher.network.traffic import human
 from btard.launcher.report import detection
@@ -23,18 +24,28 @@ _PHASES = ("HELLO", "COMMIT", "AGG", "REVEAL", "CHECKSUMS", "REPORT", "PUBLISH",
 
 def accuracy(run: RunData) -> Figure | None:
     """Test accuracy over the steps."""
-    points = [(float(step), value) for step, value in run.summary.accuracy]
+    points = evaluated(run)
     if not points:
         return None
-    axis = Axis.around("test accuracy", (value for _, value in points))
     line = Series(f"{points[-1][1]:.4f} at the end", points, svg.COLOURS[0], marked=len(points) <= _FEW)
-    drawn = _chart(run, "test accuracy by step", axis, [line])
+    drawn = _chart(run, "test accuracy by step", chart.around("test accuracy", [points], settled(run)), [line])
     caption = (
         "Each active peer evaluates its slice of the test set, at the steps with a dot; the launcher adds the slices."
     )
     if run.record is None:
         caption = "Of the test items that the peers evaluated whose journals are here, at the steps with a dot."
-    return Figure("accuracy", "Test accuracy", drawn, caption)
+    return Figure("accuracy", "Test accuracy", drawn, f"{caption} {drawn.cut}".strip())
+
+
+def evaluated(run: RunData) -> chart.Points:
+    """Test accuracy by step, with a gap where an attack begins between two evaluations."""
+    points = [(float(step), value) for step, value in run.summary.accuracy]
+    return chart.gapped(points, [float(role.schedule.start) for role in run.roles.values()])
+
+
+def settled(run: RunData) -> float:
+    """The step from which on an axis shows everything: a tenth of the run, or an earlier start of attacks."""
+    return min([run.run.steps / 10, *(float(role.schedule.start) for role in run.roles.values())])
 
 
 def loss(run: RunData) -> Figure | None:
@@ -42,27 +53,27 @@ def loss(run: RunData) -> Figure | None:
     honest = "honest peers, mean" if run.record is not None else "peers here, mean"
     series = {honest: honest_loss(run), "attackers, mean": _loss_of(run, attackers=True)}
     colours = dict(zip(series, (svg.COLOURS[0], svg.RED), strict=True))
-    lines = [Series(name, _thinned(smoothed(points, 5)), colours[name]) for name, points in series.items() if points]
+    lines = [Series(name, smoothed(points, 5), colours[name]) for name, points in series.items() if points]
     if not lines:
         return None
     low, high = (
         choose(percentile([y for _, y in line.points], level) for line in lines)
         for choose, level in ((min, 0.0), (max, 0.999))
     )
-    drawn = _chart(run, "training loss by step", Axis.around("training loss", (low, high)), lines)
+    drawn = _chart(run, "training loss by step", Axis.around("training loss", (low, high), log=True), lines)
     caption = (
         "Mini-batch loss, mean of the last five steps. An attacker's loss is that of the batch it computed, which "
     )
     return Figure("loss", "Training loss", drawn, caption + "attacks on the data change.")
 
 
-def _chart(run: RunData, title: str, y: Axis, lines: Sequence[Series]) -> str:
+def _chart(run: RunData, title: str, y: Axis, lines: Sequence[Series]) -> Chart:
     """Curves over the run's steps, with its attacks and bans."""
     steps = Axis("step", 0.0, float(max(1, run.run.steps)))
     marks = [Mark(float(ban.step), f"peer {ban.peer} banned") for ban in run.summary.bans]
     undone = {line["step"]: line["to_step"] for line in run.events if line["event"] == "undone"}
     marks += [Mark(float(at), f"back to step {to}", svg.GREY) for at, to in undone.items() if to is not None]
-    return chart.draw(title, steps, y, lines, bands=_windows(run), marks=marks)
+    return Chart(title, steps, y, lines, bands=_windows(run), marks=marks)
 
 
 def peers(run: RunData) -> Figure | None:
@@ -76,9 +87,32 @@ def peers(run: RunData) -> Figure | None:
         name = f"peer {peer}" + (" (attacks)" if peer in run.roles else "")
         bans = {row.step: row.reason for row in rows if row.peer == peer}
         lanes.append(timeline.Lane(name, active, validated, attacked.get(peer, ()), bans))
-    drawn = timeline.draw("what each peer did", run.run.steps, lanes)
+    drawn = timeline.Timeline("what each peer did", run.run.steps, lanes)
     caption = "Who was in the roster, validated, attacked (by its own account) and was banned."
     return Figure("timeline", "Peers", drawn, caption)
+
+
+def sent(run: RunData) -> Figure | None:
+    """Bytes that all peers sent in each step, by kind."""
+    kinds = {"tensors": "bulk_bytes", "messages": "control_bytes", "published": "publication_bytes"}
+    totals: dict[int, Counter[str]] = {}
+    by_step: dict[int, Counter[str]] = {}
+    for step, views in run.commits.items():
+        spent = by_step[step] = Counter()
+        for node, view in views.items():
+            now = Counter({kind: view[field] for kind, field in kinds.items()})
+            spent.update(now - totals.get(node, Counter()))  # what is negative, after a restart, counts as nothing
+            totals[node] = now
+    shown = [kind for kind in kinds if any(spent[kind] for spent in by_step.values())]
+    if not shown:
+        return None
+    lines = [Series(kind, [(float(step), spent[kind] / 1000) for step, spent in by_step.items()], colour)
+             for kind, colour in zip(shown, svg.COLOURS, strict=False)]  # fmt: skip
+    axis = chart.around("kB sent in a step", [line.points for line in lines])
+    caption = (
+        "All peers together, from one committed step to the next." if run.record is not None else "By the peers here."
+    )
+    return Figure("sent", "Bytes by step", _chart(run, "bytes sent by step", axis, lines), caption)
 
 
 def traffic(run: RunData) -> Figure | None:
@@ -92,12 +126,9 @@ def traffic(run: RunData) -> Figure | None:
     cells = [[_traffic_cell(senders, receivers, sent) for receivers in groups] for senders in groups]
     names = [_named(group) for group in groups]
     most = max((value for row in cells for value, _, _ in row if value is not None), default=1.0)
-    drawn = matrix.draw(
-        "bytes sent", names, names, cells, matrix.shade(0, most), cell_width=92 if len(groups) <= 7 else 46,
-        row_label="from", column_label="to",
-    )  # fmt: skip
+    drawn = Matrix("bytes sent", names, names, cells, 0.0, most, row_label="from", column_label="to")
     whom = "two peers" if size == 1 else f"groups of {size} peers"
-    return Figure("traffic", "Traffic", drawn, f"All bytes of the run between {whom}; point at a cell for its kinds.")
+    return Figure("traffic", "Traffic", drawn, f"All bytes of the run between {whom}.")
 
 
 def phases(run: RunData) -> Figure | None:
@@ -116,7 +147,7 @@ def phases(run: RunData) -> Figure | None:
     if run.simulated:
         note = "Virtual time of the modelled network, 50 ms a gradient."
     caption = f"{note} COMMIT holds the computation of the gradient, CLOSE that of a validator's."
-    return Figure("phases", "Phases", bars.durations("duration of phases", rows), caption)
+    return Figure("phases", "Phases", bars.Durations("duration of phases", rows), caption)
 
 
 def waiting(run: RunData) -> Figure | None:
@@ -126,7 +157,7 @@ def waiting(run: RunData) -> Figure | None:
     seen = [steps for peer, steps in run.summary.detection_steps.items() if int(peer) in convicted]
     if not law or not seen:
         return None
-    drawn = bars.against_law("attacked steps until a ban", law, seen, "attacked contributions until conviction")
+    drawn = bars.AgainstLaw("attacked steps until a ban", law, seen, "attacked contributions until conviction")
     mean, most = detection.mean_of(law), detection.quantile_of(law, 0.99)
     caption = f"One run gives one value per attacker. Law: {note}; mean {mean:.1f}, 99 % within {most}."
     return Figure("detection", "Detection", drawn, caption)
@@ -147,12 +178,6 @@ def _loss_of(run: RunData, attackers: bool) -> list[tuple[float, float]]:
     return points
 
 
-def _thinned(points: Sequence[tuple[float, float]]) -> Sequence[tuple[float, float]]:
-    """Some of the points, evenly, and the last one: more than a figure has pixels are left out."""
-    every = 1 + len(points) // 500
-    return [*points[:-1:every], points[-1]]
-
-
 def smoothed(points: Sequence[tuple[float, float]], width: int) -> list[tuple[float, float]]:
     """The points with the moving average of their values."""
     means = chart.smooth([y for _, y in points], width)
@@ -163,7 +188,7 @@ FIGURES: Mapping[str, tuple[Callable[[RunData], Figure | None], ...]] = {
     "learning": (accuracy, loss),
     "who": (peers,),
     "bans": (waiting,),
-    "cost": (traffic, phases),
+    "cost": (sent, traffic, phases),
 }
 """By the section of the page that they stand in."""
 
@@ -180,7 +205,7 @@ def _windows(run: RunData) -> list[Band]:
     return found
 
 
-def _traffic_cell(senders: range, receivers: range, sent: Mapping[int, Mapping[str, Mapping[str, int]]]) -> matrix.Cell:
+def _traffic_cell(senders: range, receivers: range, sent: Mapping[int, Mapping[str, Mapping[str, int]]]) -> Cell:
     kinds = Counter[str]()
     for sender in senders:
         for receiver in receivers:

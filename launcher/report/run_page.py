@@ -7,10 +7,10 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from operator import itemgetter
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
-from btard.launcher import templates
 from btard.launcher.figures import svg
 from btard.launcher.files import write_atomically
 from btard.launcher.monitor.state import Record, Undoing, undo_line
@@ -19,7 +19,7 @@ from btard.launcher.monitor.summary_table import rows as summary_rows
 from btard.launcher.network.traffic import human
 from btard.launcher.options import sources, syntax
 from btard.launcher.options.table import OPTIONS
-from btard.launcher.report import replay, run_data
+from btard.launcher.report import page, replay, run_data
 from btard.launcher.report.run_data import RunData
 from btard.launcher.report.run_figures import FIGURES
 from btard.launcher.run.experiment import Experiment
@@ -54,7 +54,7 @@ def render(run: RunData) -> str:
     experiment = record.experiment
     who = ", ".join(f"peer {peer}: {describe(role)}" for peer, role in run.roles.items()) or "nobody attacks"
     butterfly = record.run.topology == "butterfly"  # a comparison run has no evidence
-    return templates.write(
+    return page.render(
         "run.html",
         title=f"Run {run.path.name}",
         lead=f"{record.started}; {who}",
@@ -75,7 +75,7 @@ def render_peers(run: RunData) -> str:
     different = [name for name in plain.__struct_fields__ if getattr(run.run, name) != getattr(plain, name)]
     options = [(name, msgspec.json.encode(getattr(run.run, name)).decode(), "genesis") for name in different]
     told = ", ".join(f"peer {node}" for node in run.nodes)
-    return templates.write(
+    return page.render(
         "run.html",
         title=f"Run {run.run_id}",
         lead=f"as its peers tell whose files are here: {told}",
@@ -89,18 +89,19 @@ def render_peers(run: RunData) -> str:
     )
 
 
-def _told(run: RunData, record: RunRecord | None) -> dict[str, object]:
+def _told(run: RunData, record: RunRecord | None) -> dict[str, Any]:
     """What every page has: facts, figures, bans and the story."""
     clock = "Times are seconds of the clocks that wrote the journals, from the first record on."
     kept = (run.path / "nodes").exists()
     told = list(explanation.attempts(run.path, range(run.run.peers))) if kept else []
     modelled = " They are of this machine: the network's own time is modelled." if run.simulated else ""
+    figures = {
+        question: [figure for draw in drawn if (figure := draw(run)) is not None] for question, drawn in FIGURES.items()
+    }
     return {
         "about": _facts(run, record),
-        "figures": {
-            question: [figure for draw in drawn if (figure := draw(run)) is not None]
-            for question, drawn in FIGURES.items()
-        },
+        "figures": figures,
+        "interactive": [figure for drawn in figures.values() for figure in drawn],
         "bans": list(_bans(run)),
         "happened": _happened(run),
         "clock": clock + modelled,
@@ -122,6 +123,8 @@ def repeat(experiment: Experiment) -> list[str]:
         elif isinstance(value, tuple):
             for item in value:
                 words += [option.flag, str(item)]
+        elif value is None:  # of what has another default
+            words += [option.flag, "auto"]
         else:
             unit = "s" if option.parse is syntax.latency else ""
             words += [option.flag, _exact(value) + unit if isinstance(value, float) else str(value)]

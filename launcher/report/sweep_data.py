@@ -6,14 +6,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from btard.launcher.report.inference import Effect, estimate
 from btard.launcher.report.statistics import Sample, sample
 from btard.launcher.sweep import rows, store
 from btard.launcher.sweep.rows import Curves, Row
+from btard.node.config import RunConfig
 from btard.node.errors import ConfigError
 
+K = TypeVar("K")
 Measure = Callable[[Row], float | None]
 SEEDS = ("seed", "init_seed", "data_seed", "attack_seed", "protocol_seed")
 NO_ATTACK = "none"
@@ -98,9 +100,9 @@ class SweepData:
         clean = self.clean_of(row)
         if clean is None or row.attacked_from is None:
             return []
-        reference = dict(self.curves(clean).accuracy)
+        reference, every = dict(self.curves(clean).accuracy), evaluated_every(row)
         return [(value, reference[step]) for step, value in self.curves(row).accuracy
-                if step >= row.attacked_from and step in reference]  # fmt: skip
+                if step >= row.attacked_from and step in reference and step % every == 0]  # fmt: skip
 
     def effect(self, found: Sequence[Row], figure: Measure, parts: int = 1) -> Effect | None:
         """A paired quantity over the draws of some rows.
@@ -136,6 +138,11 @@ def final(row: Row) -> float | None:
     return row.final_test_accuracy
 
 
+def evaluated_every(row: Row) -> int:
+    """Steps from one evaluation to the next, but for those around attacks."""
+    return row.options["eval_every"] or RunConfig().eval_every
+
+
 def attack_of(row: Row) -> str:
     """The attack of a row as a user wrote it; roles count as one."""
     if row.options.get("role"):
@@ -154,9 +161,14 @@ def draw_of(row: Row) -> str:
 
 def grouped(found: Sequence[Row], names: Sequence[str]) -> Mapping[tuple[Any, ...], list[Row]]:
     """Rows that agree in some options (or labels), in the order of their first."""
-    groups: dict[tuple[Any, ...], list[Row]] = {}
+    return grouped_by(found, lambda row: tuple(_value(row, name) for name in names))
+
+
+def grouped_by(found: Sequence[Row], key: Callable[[Row], K]) -> Mapping[K, list[Row]]:
+    """Rows with the same key, in the order of their first."""
+    groups: dict[K, list[Row]] = {}
     for row in found:
-        groups.setdefault(tuple(_value(row, name) for name in names), []).append(row)
+        groups.setdefault(key(row), []).append(row)
     return groups
 
 

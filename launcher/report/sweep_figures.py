@@ -6,14 +6,15 @@ from __future__ import annotations
 
 import re
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-from btard.launcher.figures import bars, chart, matrix, svg
-from btard.launcher.figures.chart import Axis, Band, Dot, Series
+from btard.launcher.figures import bars, chart, svg
+from btard.launcher.figures.chart import Axis, Band, Chart, Dot, Series
+from btard.launcher.figures.matrix import COLUMN, ROW, Cell, Matrix
 from btard.launcher.figures.svg import Figure
 from btard.launcher.network.traffic import human
 from btard.launcher.report import detection
-from btard.launcher.report.sweep_data import NO_ATTACK, SEEDS, SweepData, attack_of, grouped
+from btard.launcher.report.sweep_data import NO_ATTACK, SEEDS, SweepData, attack_of, draw_of, grouped, grouped_by
 from btard.launcher.sweep.plans import AGGRESSIVE, ATTACKS, CLEAN, FINALS, MILD
 from btard.launcher.sweep.rows import Row
 
@@ -21,109 +22,140 @@ COLOURS = {NO_ATTACK: "#7f7f7f", **dict(zip(ATTACKS, svg.COLOURS, strict=False))
 
 
 def report_figures(sweep: SweepData, control: str = "") -> list[Figure]:
-    """The report's Figures 3 to 6 from our runs: all attacks in one chart, the median where there are several runs."""
+    """The report's Figures 3 to 6 from our runs: all attacks in one chart, on axes chosen from the data."""
     wanted = (
-        ("figure3", "Figure 3: loss, aggressive", AGGRESSIVE, "loss", Axis("training loss", 0.0, 2.5)),
-        ("figure4", "Figure 4: test accuracy, aggressive", AGGRESSIVE, "accuracy", Axis("test accuracy", 0.0, 1.0)),
-        ("figure5", "Figure 5: loss, mild, zoomed in", MILD, "loss", Axis("training loss", 0.0, 0.8)),
-        ("figure6", "Figure 6: test accuracy, mild, zoomed in", MILD, "accuracy", Axis("test accuracy", 0.94, 0.99)),
+        ("figure3", "Figure 3: loss, aggressive", AGGRESSIVE, "loss"),
+        ("figure4", "Figure 4: test accuracy, aggressive", AGGRESSIVE, "accuracy"),
+        ("figure5", "Figure 5: loss, mild", MILD, "loss"),
+        ("figure6", "Figure 6: test accuracy, mild", MILD, "accuracy"),
     )
     found = []
-    for key, title, scheme, kind, axis in wanted:
-        lines = _lines(sweep, scheme, control, kind)
+    for key, title, scheme, kind in wanted:
+        groups = {attack: _of_attack(sweep, scheme, attack, control) for attack in (NO_ATTACK, *ATTACKS)}
+        lines = [_line(sweep, rows, kind, "baseline" if attack == NO_ATTACK else attack.replace("_", " "),
+                       COLOURS[attack]) for attack, rows in groups.items()]  # fmt: skip
+        lines = [line for line in lines if line.points]
         if len(lines) < 2:
             continue
         steps = max(row.options["steps"] for row in sweep.rows)
         dots = [Dot(float(steps), value, f"report, {attack}", COLOURS[attack])
                 for attack, value in FINALS[scheme].items()] if kind == "accuracy" and not control else []  # fmt: skip
-        starts = [row.attacked_from for row in sweep.select(scheme, None, control) if row.attacked_from is not None]
-        bands = [
-            Band(float(min(starts)), float(_last_ban(sweep.select(scheme, None, control), steps)), "attack to last ban")
-        ]
-        drawn = chart.draw(title, Axis("step", 0.0, float(steps)), axis, lines, bands=bands, dots=dots,
-                           dots_name="report's final" if dots else "")  # fmt: skip
+        rows = sweep.select(scheme, None, control)
+        starts = [row.attacked_from for row in rows if row.attacked_from is not None]
+        bands = [Band(float(min(starts)), float(_last_ban(rows, steps)), "attack to last ban")]
+        shown = [*(line.points for line in lines), [(dot.x, dot.y) for dot in dots]]
+        drawn = Chart(title, Axis("step", 0.0, float(steps)), _axis(kind, shown, min([steps / 10, *starts])), lines,
+                      bands, dots=dots, dots_name="report's final" if dots else "")  # fmt: skip
         if control:
             key, title = f"{key}-{control.replace(' ', '-')}", f"{title}, {control}"
-        found.append(Figure(key, title, drawn, _caption(kind, control)))
+        everyone = [row for rows in groups.values() for row in rows]
+        found.append(Figure(key, title, drawn, f"{_caption(kind, control)} {_counted(everyone, drawn)}"))
     return found
 
 
+def _of_attack(sweep: SweepData, scheme: str, attack: str, control: str) -> list[Row]:
+    """The runs of one curve; beside a control without clean runs of its own, those of the report's setting."""
+    rows = sweep.select(CLEAN if attack == NO_ATTACK else scheme, attack, control)
+    return rows or (sweep.select(CLEAN) if attack == NO_ATTACK else [])
+
+
 def curves(sweep: SweepData) -> list[Figure]:
-    """Test accuracy of every group of runs that differ in their seeds only: a chart for each `chart` that the plan
-    names, each with the clean runs; else one for all, if there are no more groups than colours."""
+    """Test accuracy and loss of every group of runs that differ in their seeds only: a chart for each `chart` that the
+    plan names, each with the clean runs; else one for all, if there are no more groups than colours."""
     labelled = all(row.labels.get("label") for row in sweep.rows)
     names = ["label"] if labelled else [name for name in sweep.varied if name not in SEEDS]
     charts = list(dict.fromkeys(row.labels["chart"] for row in sweep.rows if "chart" in row.labels))
-    if not charts:
-        return _group_chart(sweep, sweep.rows, names, "")
     return [
         figure
-        for chart_name in charts
+        for kind in ("accuracy", "loss")
+        for chart_name in charts or [""]
         for figure in _group_chart(
-            sweep, [row for row in sweep.rows if row.labels.get("chart", chart_name) == chart_name], names, chart_name
+            sweep, [row for row in sweep.rows if row.labels.get("chart", chart_name) == chart_name], names, chart_name,
+            kind,
         )
-    ]
+    ]  # fmt: skip
 
 
-def _group_chart(sweep: SweepData, rows: Sequence[Row], names: Sequence[str], chart_name: str) -> list[Figure]:
+def _group_chart(
+    sweep: SweepData, rows: Sequence[Row], names: Sequence[str], chart_name: str, kind: str
+) -> Iterator[Figure]:
     groups = grouped(rows, names)
     if not 1 <= len(groups) <= len(svg.COLOURS):
-        return []
+        return
     lines = []
     for (key, found), colour in zip(groups.items(), svg.COLOURS, strict=False):
         words = ", ".join(f"{value}" for value in key if value not in (None, ())) or "all"
         words = words.removeprefix(chart_name).lstrip(", ")
-        dash = "" if any(row.byzantine_peers for row in found) else "6 3"
-        lines.append(Series(words[:26], _median_accuracy(sweep, found), colour, dash))
-    low = min((y for line in lines for _, y in line.points), default=0.0)
+        lines.append(_line(sweep, found, kind, words[:26], colour))
+    if not any(line.points for line in lines):
+        return
     steps = float(max(row.options["steps"] for row in rows))
-    drawn = chart.draw(
-        "test accuracy", Axis("step", 0.0, steps), Axis("test accuracy", 0.1 * int(10 * low), 1.0), lines
-    )
-    title = f"Test accuracy: {chart_name.removesuffix(' with')}" if chart_name else "Test accuracy by group"
-    name = "-".join(["curves", *chart_name.split()])
-    return [Figure(name, title, drawn, "Median over the seeds of each group.")]
+    starts = [row.attacked_from for row in rows if row.attacked_from is not None]
+    axis = _axis(kind, [line.points for line in lines], min([steps / 10, *starts]))
+    drawn = Chart(_KINDS[kind].lower(), Axis("step", 0.0, steps), axis, lines)
+    title = f"{_KINDS[kind]}: {chart_name.removesuffix(' with')}" if chart_name else f"{_KINDS[kind]} by group"
+    name = "-".join(["curves" if kind == "accuracy" else "losses", *chart_name.split()])
+    yield Figure(name, title, drawn, f"{_SMOOTHED if kind == 'loss' else ''} {_counted(rows, drawn)}".strip())
 
 
-def _lines(sweep: SweepData, scheme: str, control: str, kind: str) -> list[Series]:
-    lines = []
-    for attack in (NO_ATTACK, *ATTACKS):
-        rows = sweep.select(CLEAN if attack == NO_ATTACK else scheme, attack, control)
-        if attack == NO_ATTACK and not rows:
-            rows = sweep.select(CLEAN)
-        points = _median_accuracy(sweep, rows) if kind == "accuracy" else _median_loss(sweep, rows)
-        if points:
-            name = "baseline" if attack == NO_ATTACK else attack.replace("_", " ")
-            dash = "6 3" if attack == NO_ATTACK else ""
-            lines.append(Series(name, points, COLOURS[attack], dash))
-    return lines
+_KINDS = {"accuracy": "Test accuracy", "loss": "Training loss"}
+_SMOOTHED = "Mean of the last 15 steps of the honest peers' mini-batch loss."
 
 
-def _median_accuracy(sweep: SweepData, rows: Sequence[Row]) -> list[tuple[float, float]]:
+def _axis(kind: str, shown: Sequence[chart.Points], since: float) -> Axis:
+    return chart.around(_KINDS[kind].lower(), shown, since if kind == "accuracy" else 0.0, log=kind == "loss")
+
+
+def _line(sweep: SweepData, rows: Sequence[Row], kind: str, name: str, colour: str) -> Series:
+    """The median over draws, of the mean of each draw's runs; behind it the least and greatest draw."""
+    draws = grouped_by(rows, draw_of)
+    made = [
+        _mean_accuracy(sweep, found) if kind == "accuracy" else _mean_loss(sweep, found) for found in draws.values()
+    ]
+    by_step: dict[float, list[float]] = {}
+    for points in made:
+        for step, value in points:
+            by_step.setdefault(step, []).append(value)
+    at = sorted(by_step.items())
+    points = [(step, statistics.median(values)) for step, values in at]
+    starts = {float(row.attacked_from) for row in rows if row.attacked_from is not None}
+    spread = [(step, min(values), max(values)) for step, values in at] if len(draws) > 1 else []
+    dash = "" if any(row.byzantine_peers for row in rows) else "6 3"
+    return Series(name, chart.gapped(points, starts), colour, dash, spread=spread)
+
+
+def _mean_accuracy(sweep: SweepData, rows: Sequence[Row]) -> chart.Points:
     by_step: dict[int, list[float]] = {}
     for row in rows:
         for step, value in sweep.curves(row).accuracy:
             by_step.setdefault(step, []).append(value)
-    return [(float(step), statistics.median(values)) for step, values in sorted(by_step.items())]
+    return [(float(step), statistics.fmean(values)) for step, values in sorted(by_step.items())]
 
 
-def _median_loss(sweep: SweepData, rows: Sequence[Row], width: int = 15, every: int = 3) -> list[tuple[float, float]]:
+def _mean_loss(sweep: SweepData, rows: Sequence[Row], width: int = 15, every: int = 3) -> chart.Points:
     """Smoothed and thinned: at 900 steps a pixel has more than one."""
     losses = [sweep.curves(row).loss for row in rows]
-    if not losses:
-        return []
     length = min(map(len, losses))
     by_step = [[value for loss in losses if (value := loss[step]) is not None] for step in range(length)]
     known = [step for step, values in enumerate(by_step) if values]
-    middle = chart.smooth([statistics.median(by_step[step]) for step in known], width)
+    middle = chart.smooth([statistics.fmean(by_step[step]) for step in known], width)
     return [(float(step), value) for step, value in zip(known, middle, strict=True) if step % every == 0]
+
+
+def _counted(rows: Sequence[Row], drawn: Chart) -> str:
+    """How many runs and draws a chart's curves are made of, and what they show of them."""
+    draws = len(set(map(draw_of, rows)))
+    words = f"{len(rows)} run{'s' * (len(rows) > 1)}, {draws} draw{'s' * (draws > 1)} of validators."
+    if any(line.spread for line in drawn.series):
+        words += " Lines: median over draws; bands: from the least to the greatest draw."
+    return f"{words} {drawn.cut}".strip()
 
 
 def _caption(kind: str, control: str) -> str:
     if kind == "loss":
-        return "Moving average over 15 steps of the honest peers' mini-batch loss."
+        return _SMOOTHED
     if control:
-        return "Median over the runs of each kind. The report has no such runs."
+        return "The report has no such runs."
     return (
         "Rings at the last step: the report's published finals (mean of three). Its curves themselves were published "
         "as pictures only, so they are not redrawn here."
@@ -173,7 +205,7 @@ def _figure(rows: Sequence[Row], beside: Sequence[str]) -> Figure | None:
     title = f"Detection: {byzantine} attacker{'s' * (byzantine > 1)}, every {every} step{'s' * (every > 1)}, {on_ban}"
     title = ", ".join([title, *(_WHERE_VARIED[name].format(given.get(name)) for name in beside)])
     key = "-".join([f"detection-{byzantine}-{every}-{on_ban}", *(f"{name}{given.get(name)}" for name in beside)])
-    drawn = bars.against_law(title, law, waited, "attacked contributions until conviction")
+    drawn = bars.AgainstLaw(title, law, waited, "attacked contributions until conviction")
     caption = (
         f"Mean seen {statistics.fmean(waited):.2f}, by the law {wanted:.2f}. Law: {note}. {_others(rows, len(waited))}"
         "Attacks on the same seeds meet the same draws, so runs that share a protocol seed are not independent."
@@ -193,6 +225,7 @@ def _others(rows: Sequence[Row], shown: int) -> str:
 
 
 _WORST = "The worst run of each cell, over the seeds and over whatever else the sweep varies."
+_MARKS = f"{ROW} the worst rule of a row, {COLUMN} the worst row of a rule; the larger the value, the darker."
 _CAPTIONS = {
     "final": _WORST,
     "best": _WORST,
@@ -203,8 +236,8 @@ _CAPTIONS = {
 
 
 _HEAT = (
-    "Mean over the runs of each cell; the darker, the more accurate, on one scale for all attacks of the sweep. The "
-    "line without attackers is the same in each figure."
+    "Mean over the runs of each cell; the darker, the more accurate, on one scale for all attacks of the sweep. "
+    f"{ROW} the worst split of a row, {COLUMN} the worst row of a split. The line without attackers is in each figure."
 )
 
 
@@ -248,32 +281,15 @@ def _heatmap(rows: Sequence[Row], attack: str, counts: Sequence[int], splits: Se
     means = {key: statistics.fmean(values) for key, found in groups.items() if (values := _finals(found))}
     if not means:
         return
-    shown = {
-        (count, split): means[key]
-        for count in counts
-        for split in splits
-        if (key := (attack if count else NO_ATTACK, count, split)) in means
-    }
-    best, worst = max(shown.values()), min(shown.values())
-    cells: list[list[matrix.Cell]] = []
-    for count in counts:
-        line: list[matrix.Cell] = []
-        for split in splits:
-            found, mean = groups.get((attack if count else NO_ATTACK, count, split), []), shown.get((count, split))
-            mark = "" if mean is None or best == worst else {best: " best", worst: " worst"}.get(mean, "")
-            line.append((mean, "" if mean is None else f"{mean:.3f}{mark}", _spread(found)))
-        cells.append(line)
-    colour = matrix.shade(min(means.values()), max(means.values()))
-    drawn = matrix.draw(
-        f"{attack}: final test accuracy",
-        [str(count) for count in counts],
-        splits,
-        cells,
-        colour,
-        cell_width=130,
-        row_label="attackers",
-        column_label="split",
-    )
+    at = [[(attack if count else NO_ATTACK, count, split) for split in splits] for count in counts]
+    cells: list[list[Cell]] = [
+        [(means.get(key), f"{means[key]:.3f}" if key in means else "", _spread(groups.get(key, []))) for key in line]
+        for line in at
+    ]
+    drawn = Matrix(
+        f"{attack}: final test accuracy", [str(count) for count in counts], splits, cells, min(means.values()),
+        max(means.values()), "attackers", "split", min,
+    )  # fmt: skip
     name = "-".join(["heatmap", *re.findall("[a-z0-9]+", attack.lower())])
     yield Figure(name, f"Attackers by split: {attack}, final test accuracy", drawn, _HEAT)
 
@@ -283,7 +299,10 @@ def _finals(rows: Sequence[Row]) -> list[float]:
 
 
 def _spread(rows: Sequence[Row]) -> str:
+    """How many runs a cell is made of, and how far apart; empty: one, which the cell itself shows."""
     finals = _finals(rows)
+    if len(rows) < 2:
+        return ""
     return f"{len(rows)} runs" + (f"; final {min(finals):.4f} to {max(finals):.4f}" if finals else "")
 
 
@@ -293,20 +312,24 @@ def _matrices(
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         groups.setdefault((key(row), row.options["rule"]), []).append(row)
-    top = max((row.best_test_accuracy or 0.0 for row in rows), default=1.0)
-    shades = {
-        "final": ("worst final test accuracy", matrix.verdict(0.1, top)),
-        "best": ("worst best test accuracy", matrix.verdict(0.1, top)),
-        "latency": ("attacked steps until a ban, mean", matrix.shade(0, 20, (178, 34, 34))),
-        "bytes": ("bytes sent, mean", matrix.shade(0, max(row.bytes_sent for row in rows))),
+    finals = [value for row in rows for value in (row.final_test_accuracy, row.best_test_accuracy) if value is not None]
+    waits = [count for row in rows for count in row.detection_steps]
+    low, high = min(finals, default=0.0), max(finals, default=1.0)
+    wanted: Mapping[str, tuple[str, float, float, Callable[[Iterable[float]], float]]] = {
+        "final": ("worst final test accuracy", low, high, min),
+        "best": ("worst best test accuracy", low, high, min),
+        "latency": ("attacked steps until a ban, mean", 0.0, max(waits, default=1.0), max),
+        "bytes": ("bytes sent, mean", 0.0, max(row.bytes_sent for row in rows), max),
     }
-    for kind, (title, colour) in shades.items():
+    for kind, (title, least, most, worst) in wanted.items():
         cells = [[_cell(kind, groups.get((name, rule), [])) for rule in rules] for name in names]
-        drawn = matrix.draw(title, names, rules, cells, colour, cell_width=58, row_label=what, column_label="rule")
-        yield Figure(f"matrix-{what}-{kind}", f"{what.capitalize()} by rule: {title}", drawn, _CAPTIONS[kind])
+        drawn = Matrix(title, names, rules, cells, least, most, what, "rule", worst)
+        caption = f"{_CAPTIONS[kind]} {_MARKS}"
+        yield Figure(f"matrix-{what}-{kind}", f"{what.capitalize()} by rule: {title}",
+                     drawn.arranged if what == "attack" else drawn, caption)  # fmt: skip
 
 
-def _cell(kind: str, rows: Sequence[Row]) -> matrix.Cell:
+def _cell(kind: str, rows: Sequence[Row]) -> Cell:
     if not rows:
         return None, "", ""
     finals, tip = _finals(rows), _spread(rows)
@@ -323,15 +346,16 @@ def _cell(kind: str, rows: Sequence[Row]) -> matrix.Cell:
             return _worst(finals, tip)
 
 
-def _worst(values: Sequence[float], tip: str) -> matrix.Cell:
+def _worst(values: Sequence[float], tip: str) -> Cell:
     return (min(values), f"{min(values):.3f}", tip) if values else (None, "", "")
 
 
-def _latency(rows: Sequence[Row], tip: str) -> matrix.Cell:
+def _latency(rows: Sequence[Row], tip: str) -> Cell:
     attackers = sum(row.byzantine_peers for row in rows)
     caught = attackers - sum(row.undetected for row in rows)
     waited = [count for row in rows for count in row.detection_steps]
     if not waited:
         return None, "free" if attackers else "", tip
     mean = statistics.fmean(waited)
-    return mean, f"{mean:.1f}{'+' if caught < attackers else ''}", f"{tip}; {caught} of {attackers} attackers caught"
+    few = f"{caught} of {attackers} attackers caught" if caught < attackers else ""
+    return mean, f"{mean:.1f}{'+' if few else ''}", "; ".join(filter(None, (tip, few)))

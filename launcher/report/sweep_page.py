@@ -11,7 +11,7 @@ from btard.launcher import templates
 from btard.launcher.figures.svg import Figure
 from btard.launcher.files import write_atomically
 from btard.launcher.network.traffic import human
-from btard.launcher.report import claims, detection, sweep_data, sweep_figures
+from btard.launcher.report import claims, detection, page, sweep_data, sweep_figures
 from btard.launcher.report.inference import CONTRADICTED, LEVEL, SUPPORTED, Comparison, Effect, needed
 from btard.launcher.report.run_page import NAME
 from btard.launcher.report.statistics import Sample, signed
@@ -50,7 +50,7 @@ def render(sweep: SweepData) -> str:
     """The page. Rows with the labels of the report's plan get what the report has, as far as they go."""
     paper = any(row.labels.get("scheme") for row in sweep.rows)
     own = paper and any(not row.labels.get("control") for row in sweep.rows)
-    return templates.write(
+    return page.render(
         "sweep.html", title=f"Sweep {sweep.name}", lead=f"{len(sweep.rows)} of {sweep.wanted} runs finished",
         about=_facts(sweep), claims=judged(sweep), judged=paper and claims.judge(sweep), final_header=_FINAL_HEADER,
         finals=list(_final_rows(sweep)) if own else None,
@@ -60,6 +60,15 @@ def render(sweep: SweepData) -> str:
         groups=_groups(sweep),
         runs=_runs(sweep), repeat=shlex.join(["btard-launch", *sweep.argv[1:]]), results=RESULTS,
     )  # fmt: skip
+
+
+def figures(sweep: SweepData) -> list[Figure]:
+    """All figures of the page, in its order."""
+    controls = dict.fromkeys(row.labels["control"] for row in sweep.rows if row.labels.get("control"))
+    found = [figure for control in ("", *controls) for figure in sweep_figures.report_figures(sweep, control)]
+    if not any(row.labels.get("scheme") for row in sweep.rows):
+        found = sweep_figures.curves(sweep)
+    return found + [each for drawn in _FIGURES for each in drawn(sweep)]
 
 
 def _facts(sweep: SweepData) -> list[tuple[str, str]]:
@@ -192,8 +201,8 @@ def _group(sweep: SweepData, rows: Sequence[Row]) -> tuple[object, ...]:
 
 def _runs(sweep: SweepData) -> Table:
     names = sweep.varied
-    header = ["cell", *names, "attack", "final", "to clean", "bans at", "attacked steps", "T", "law, T or less"]
-    header += ["honest banned", "verified", "wall s", "CPU s"]
+    header = ["cell", *names, "attack", "final", "to clean", "best", "bytes", "bans at", "attacked steps", "T"]
+    header += ["law, T or less", "honest banned", "verified", "wall s", "CPU s"]
     return header, [_run(sweep, row, names) for row in sweep.rows], range(len(names) + 2, len(header))
 
 
@@ -204,7 +213,9 @@ def _run(sweep: SweepData, row: Row, names: Sequence[str]) -> tuple[object, ...]
     return (
         row.cell, *(_word(row.options.get(name)) for name in names), attack_of(row),
         "" if row.final_test_accuracy is None else f"{row.final_test_accuracy:.4f}",
-        "" if apart is None else signed(apart), bans, " ".join(map(str, row.detection_steps)), *_placed(row),
+        "" if apart is None else signed(apart),
+        "" if row.best_test_accuracy is None else f"{row.best_test_accuracy:.4f}", human(row.bytes_sent), bans,
+        " ".join([*map(str, row.detection_steps), *["never"] * row.undetected]), *_placed(row),
         row.honest_banned, checked, f"{row.wall_seconds:.0f}", f"{row.cpu_seconds:.0f}",
     )  # fmt: skip
 

@@ -39,8 +39,8 @@ COVERING = (9, 1, 73, 3, 14, 4, 17, 30, 8)
 step 100 on: the quantiles 1/18, 3/18, ..., 17/18, so that each stands for a ninth of the law."""
 
 REPORT: Axes = {"tau": [5.0], "steps": [900], "attack_start": [100], "on_ban": ["reform"],
-                                             "undo": [0]}  # fmt: skip
-"""The setting of the report's runs: what was applied stays applied."""
+                "undo": [0], "eval_every": ["auto"]}  # fmt: skip
+"""The setting of the report's runs: what was applied stays applied. Evaluated more often around attacks."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,11 @@ def write(name: str, **values: object) -> str:
     return _environment().get_template(name).render(values)
 
 
+def module(name: str) -> object:
+    """The macros of a template, as attributes."""
+    return _environment().get_template(name).module
+
+
 @cache
 def _environment() -> Environment:
     # Not at the top: a command that writes no page starts without it.

@@ -13,7 +13,7 @@ from typing import Protocol, TypeVar
 
 from blake3 import blake3
 
-from btard.node.config import NodeConfig
+from btard.node.config import CLOSE_STEPS, NodeConfig
 from btard.node.errors import BackendError
 from btard.node.protocol.adjudication.offences import standing
 from btard.node.protocol.api import (
@@ -244,9 +244,13 @@ class Recorder:
         # The evaluation is not part of the protocol's step.
         self._step_began = self._phase_began = self._clock()
 
-    def _evaluate(self, done: Committed) -> None:
+    def _due(self, step: int) -> bool:
         run = self._config.run
-        if done.step % run.eval_every and done.step < run.steps:
+        closely = any(first <= step <= last for first, last in self._config.closely)
+        return step % run.eval_every == 0 or step >= run.steps or (closely and step % CLOSE_STEPS == 0)
+
+    def _evaluate(self, done: Committed) -> None:
+        if not self._due(done.step):
             return
         place, count = done.active.index(self._config.node), len(done.active)
         if self._config.evaluate == "whole":

@@ -19,8 +19,8 @@ def told(peers: int) -> dict[tuple[str, str], int]:
     ]
     run: Any = SimpleNamespace(events=events, run=SimpleNamespace(peers=peers))
     figure = run_figures.traffic(run)
-    assert figure is not None and len(figure.svg) < 140_000
-    tips = re.findall(r"<title>(\S+) to (\S+): (.*?)</title>", figure.svg)
+    assert figure is not None and len(figure.html) < 140_000
+    tips = re.findall(r'title="(\S+) to (\S+): (.*?)"', figure.html)
     return {(a, b): sum(int(size) for size in re.findall(r"(\d+) B", kinds)) for a, b, kinds in tips}
 
 

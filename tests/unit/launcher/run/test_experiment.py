@@ -105,6 +105,26 @@ def test_only_an_attackers_own_configuration_tells_its_role(tmp_path: Path) -> N
         assert b"noise" not in msgspec.json.encode(config)
 
 
+@pytest.mark.parametrize(
+    ("options", "closely"),
+    [
+        ({"attack": "noise", "byzantine": 2}, ()),
+        ({"attack": "noise", "byzantine": 2, "eval_every": None}, ((95, 160),)),
+        ({"attack": "noise", "byzantine": 1, "eval_every": None, "attack_every": 5}, ((95, 200),)),
+        ({"role": ("4=noise:start=300", "5=noise:start=50"), "eval_every": None}, ((45, 110), (295, 360))),
+        ({"eval_every": None}, ()),
+    ],
+)
+def test_who_asks_for_it_has_steps_around_attacks_evaluated(
+    options: dict[str, Any], closely: tuple[tuple[int, int], ...], tmp_path: Path
+) -> None:
+    experiment = Experiment(**options)
+    run = experiment.run_config("cpu")
+    configs = node_configs(experiment, run, experiment.roles(), "run", tmp_path, tmp_path)
+    assert [config.closely for config in configs] == [closely] * 6
+    assert run.eval_every == 50, "what peers agree on says nothing of attacks"
+
+
 def test_the_gpus_memory_is_shared(tmp_path: Path) -> None:
     experiment = Experiment(peers=3)
     configs = node_configs(experiment, experiment.run_config("cuda"), {}, "run", tmp_path, tmp_path)

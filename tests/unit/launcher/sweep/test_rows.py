@@ -9,11 +9,9 @@ from typing import Any
 import msgspec
 
 from btard import Experiment, run
-from btard.launcher.report import sweep_figures
-from btard.launcher.report.sweep_data import SweepData
 from btard.launcher.sweep import rows
 from btard.launcher.sweep.grid import Cell
-from btard.launcher.sweep.rows import Curves, Row
+from btard.launcher.sweep.rows import Row
 
 BASE = Experiment(backend="simulated", task="quadratic", device="cpu", steps=6, eval_every=3)
 
@@ -68,9 +66,3 @@ def test_a_step_without_a_loss_keeps_its_place(tmp_path: Path) -> None:
     assert curves.loss == [*whole[:2], None, *whole[3:5], None]
     (tmp_path / rows.CURVES).write_bytes(msgspec.json.encode(curves))
     assert rows.load_curves(tmp_path) == curves
-
-
-def test_figures_leave_out_steps_without_a_loss() -> None:
-    found = {"a": Curves([4.0, None, 2.0, None], [], []), "b": Curves([6.0, 5.0, 4.0, None], [], [])}
-    sweep = SweepData(Path(), "test", [], 2, [row(), row(cell="b")], found)
-    assert sweep_figures._median_loss(sweep, sweep.rows, width=1, every=1) == [(0, 5), (1, 5), (2, 3)]

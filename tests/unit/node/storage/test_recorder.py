@@ -155,6 +155,16 @@ def test_each_peer_evaluates_its_slice(
     ]
 
 
+def test_around_attacks_every_fifth_step_is_evaluated(bench: Bench) -> None:
+    task, run = task_of(RUN, bench.run_dir), msgspec.structs.replace(RUN, steps=200, eval_every=50)
+    own = msgspec.structs.replace(bench.config, run=run, closely=((95, 112), (140, 145)))
+    recorder = Recorder(own, bench.journal, task, bench.transport)
+    for step in range(201):
+        recorder.observe(committed(step))
+    found = [record["step"] for record in bench.records() if record["event"] == "evaluated"]
+    assert found == [0, 50, 95, 100, 105, 110, 140, 145, 150, 200]
+
+
 def test_a_peer_that_is_asked_to_evaluates_the_whole_test_set(bench: Bench) -> None:
     task, own = task_of(RUN, bench.run_dir), msgspec.structs.replace(bench.config, evaluate="whole")
     told = list[tuple[int, int]]()
