@@ -35,6 +35,7 @@ FIGURES = Path(__file__).parent / "figures"
 _BLACK, _WHITE, _GREEN, _RED = (13, 17, 23), (230, 237, 243), (63, 185, 80), (248, 81, 73)
 _THEME = TerminalTheme(_BLACK, _WHITE, [_BLACK, _RED, _GREEN, *[_WHITE] * 5])
 _LATER_S = 0.5
+_COLUMNS = 128
 _FONT = "'DejaVu Sans Mono', Menlo, Consolas, monospace"
 
 
@@ -42,7 +43,7 @@ def main(run_dir: Path) -> None:
     """Write the figures."""
     record = run_directory.read_record(run_dir)
     for name, title, show in (
-        ("run-live", "a run: one attacker has just been banned", _live),
+        ("run-live", "a run: both attackers have just been banned", _live),
         ("run-end", "the end of a run, and the check of its evidence", _end),
     ):
         console = Console(file=io.StringIO(), record=True, width=1000, highlight=False, color_system="truecolor")
@@ -59,7 +60,7 @@ def _asked(words: list[str]) -> list[str]:
 
 
 def _live(console: Console, record: RunRecord, run_dir: Path) -> None:
-    """What `run` shows on a terminal of 100 columns when an attacker has just been banned."""
+    """What `run` shows on a wide terminal when the last attacker has just been banned."""
     made = plan.make(record.experiment)
     state, watching = RunState(made.run.peers, frozenset(made.roles)), LiveView(console)
     records = sorted(
@@ -75,11 +76,11 @@ def _live(console: Console, record: RunRecord, run_dir: Path) -> None:
         if each["time"] > until:
             break
         state.apply(each)
-        if until == math.inf and state.bans:
+        if until == math.inf and len(state.bans) == len(made.roles):
             until = each["time"] + _LATER_S
         with mock.patch("time.time", lambda each=each: each["time"]):
             watching.saw([each])
-    console.width = 100
+    console.width = _COLUMNS
     with mock.patch("time.time", lambda: until):
         console.print(watching.view())
 

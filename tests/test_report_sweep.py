@@ -171,6 +171,9 @@ def test_a_line_is_the_median_draw_and_its_band_reaches_from_the_least_to_the_gr
     (line,) = accuracy.drawing.series
     assert [value for step, value in line.points if step == 50] == [pytest.approx(0.6)]
     assert (50.0, 0.1, 0.9) in line.spread
+    assert [(found[0][0], found[-1][0]) for found in line.ribbons] == [(0, 0), (50, 300)], (
+        "nor does the band lead there"
+    )
     assert [step for step, value in line.points if value != value] == [39.5], "a gap where the attack begins"
     assert "4 runs, 3 draws of validators. Lines: median over draws; bands: from the least to" in accuracy.caption
     assert (loss.key, loss.title) == ("losses", "Training loss by group")

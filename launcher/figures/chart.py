@@ -58,7 +58,7 @@ class Series:
 
     Args:
         marked: with a dot at each point, where there are few.
-        spread: (x, low, high): a band behind the curve.
+        spread: (x, low, high): a band behind the curve, which ends where the curve has a gap.
     """
 
     name: str
@@ -68,6 +68,12 @@ class Series:
     width: float = 1.8
     marked: bool = False
     spread: Sequence[tuple[float, float, float]] = ()
+
+    @property
+    def ribbons(self) -> list[list[tuple[float, float, float]]]:
+        """The parts of the band between the curve's gaps."""
+        gaps = [x for x, y in self.points if isnan(y)]
+        return [list(found) for _, found in groupby(self.spread, lambda each: sum(gap < each[0] for gap in gaps))]
 
 
 @dataclass(frozen=True, slots=True)

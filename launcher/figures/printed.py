@@ -120,8 +120,8 @@ def _chart(drawn: Chart, axes: Axes) -> None:
         axes.annotate(name, (band.start, 0), (2, 3), xycoords=("data", "axes fraction"), textcoords="offset points")
     shown = [line for line in drawn.series if line.points]
     for line in shown:
-        if line.spread:
-            x, low, high = zip(*line.spread, strict=True)
+        for ribbon in line.ribbons:
+            x, low, high = zip(*ribbon, strict=True)
             axes.fill_between(x, low, high, color=line.colour, alpha=0.16, linewidth=0)
         dashes = [float(each) for each in line.dash.split()]
         axes.plot(
@@ -205,6 +205,7 @@ def _against_law(drawn: AgainstLaw, axes: Axes) -> None:
         label=f"seen ({len(drawn.seen)})",
     )
     axes.plot(counts, chances, color=svg.RED, linewidth=1.1, marker="o", markersize=2.2, label="the law")
+    axes.set_xticks(counts[:: 1 if len(counts) <= 30 else 5])
     axes.set(xlabel=drawn.label, ylabel="probability", xlim=(0.5, len(counts) + 0.5), ylim=(0, None))
     axes.grid(axis="y", color=_GRID, linewidth=0.5)
     axes.set_axisbelow(True)

@@ -84,8 +84,10 @@ def _group_chart(
         return
     lines = []
     for (key, found), colour in zip(groups.items(), svg.COLOURS, strict=False):
-        words = ", ".join(f"{value}" for value in key if value not in (None, ())) or "all"
-        words = words.removeprefix(chart_name).lstrip(", ")
+        shown = [f"{value}" for name, value in zip(names, key, strict=True)
+                 if value not in (None, ()) and (name, value) != ("byzantine", 0)]  # fmt: skip
+        words = ", ".join(shown).removeprefix(chart_name).lstrip(", ")
+        words = words or ("all" if any(row.byzantine_peers for row in found) else "clean")
         lines.append(_line(sweep, found, kind, words[:26], colour))
     if not any(line.points for line in lines):
         return

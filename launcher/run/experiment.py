@@ -203,6 +203,14 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             allow_majority=self.allow_majority,
         )  # fmt: skip
 
+    def around_attacks(self, roles: Mapping[int, Role]) -> tuple[tuple[int, int], ...]:
+        """The steps in which `--eval-every auto` evaluates closely: from just before each start of an attack until most
+        attackers are caught (99 of 100 pairs among six within 33 steps), or twenty attacked steps where they are rarer.
+        Where nobody attacks, around the first step that could be attacked: a clean run stands beside attacked ones."""
+        starts = {(role.schedule.start, role.schedule.every) for role in roles.values()}
+        found = sorted(starts or {(self.attack_start, self.attack_every)})
+        return tuple((start - CLOSE_STEPS, start + max(_CAUGHT_STEPS, 20 * every)) for start, every in found)
+
     def _check(self) -> None:
         seeds = {"seed": self.seed, "init-seed": self.init_seed, "data-seed": self.data_seed,
                  "attack-seed": self.attack_seed, "protocol-seed": self.protocol_seed}  # fmt: skip
@@ -240,6 +248,7 @@ def node_configs(
     restarts = conditions is not None and conditions.restarts
     if restarts and not experiment.checkpoints:
         raise ConfigError("--no-checkpoints: the scenario starts peers again, which needs checkpoints; leave it out")
+    closely = experiment.around_attacks(roles) if experiment.eval_every is None else ()
     return tuple(
         NodeConfig(
             run_id=run_id, node=node, run=run, members=members, role=roles.get(node),
@@ -251,17 +260,10 @@ def node_configs(
             imports=tuple(str(directory / IMPORTS / Path(path).name) for path in experiment.imports),
             metrics="127.0.0.1:0" if experiment.monitor else None,
             ceremony=None if members else str(directory / CEREMONY),
-            closely=around_attacks(roles) if experiment.eval_every is None else (),
+            closely=closely,
         )
         for node in range(run.peers)
     )  # fmt: skip
-
-
-def around_attacks(roles: Mapping[int, Role]) -> tuple[tuple[int, int], ...]:
-    """The steps in which `--eval-every auto` evaluates closely: from just before each start of an attack until most
-    attackers are caught (99 of 100 pairs among six within 33 steps), or twenty attacked steps where they are rarer."""
-    starts = {(role.schedule.start, role.schedule.every) for role in roles.values()}
-    return tuple((start - CLOSE_STEPS, start + max(_CAUGHT_STEPS, 20 * every)) for start, every in sorted(starts))
 
 
 def kept(experiment: Experiment, conditions: Conditions | None) -> bool:

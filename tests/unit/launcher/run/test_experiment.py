@@ -112,7 +112,8 @@ def test_only_an_attackers_own_configuration_tells_its_role(tmp_path: Path) -> N
         ({"attack": "noise", "byzantine": 2, "eval_every": None}, ((95, 160),)),
         ({"attack": "noise", "byzantine": 1, "eval_every": None, "attack_every": 5}, ((95, 200),)),
         ({"role": ("4=noise:start=300", "5=noise:start=50"), "eval_every": None}, ((45, 110), (295, 360))),
-        ({"eval_every": None}, ()),
+        ({"eval_every": None, "attack_start": 30}, ((25, 90),)),
+        ({"attack_start": 30}, ()),
     ],
 )
 def test_who_asks_for_it_has_steps_around_attacks_evaluated(
