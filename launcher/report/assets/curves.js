@@ -61,7 +61,7 @@ for (const chart of found) {
   const plot = new uPlot({
     width: place.clientWidth, height: 320, cursor: {sync: {key: "curves", scales: ["x", null]}, drag: {x: true, y: false}, y: false},
     scales: {x: {time: false, min: all[0], max: all[1]}, y: {distr: chart.log ? 3 : 1, range}},
-    axes: [{...axis, size: 34, values: (_, at) => at.map(short)}, {...axis, size: 62, label: chart.label, labelSize: 20, labelFont: "12px system-ui, sans-serif", values: (_, at) => at.map(each => each == null ? "" : short(each))}],
+    axes: [{...axis, size: 34, values: (_, at) => at.map(short)}, {...axis, size: 62, label: chart.label, labelSize: 20, labelFont: "12px system-ui, sans-serif", values: (_, at) => at.map(each => each == null ? "" : short(chart.log ? +each.toPrecision(2) : each))}],
     series: [{label: "step"}, ...chart.series.map(({name, colour, dash, marked}) => ({label: name, stroke: colour, width: 1.8, dash, gaps,
       points: {show: marked, size: 5, fill: colour}, value: (_, value) => value == null ? "–" : short(value)}))],
     hooks: {draw: [plot => under(plot, chart)], setScale: [(plot, key) => {
