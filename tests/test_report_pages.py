@@ -15,8 +15,11 @@ import pytest
 
 from btard import Experiment, Result, run
 from btard.launcher.cli.flags import table_options
+from btard.launcher.figures.chart import Axis, Chart, Series
+from btard.launcher.figures.svg import Figure
 from btard.launcher.options import sources
 from btard.launcher.report import command, compare, run_page, sweep_page
+from btard.launcher.report import page as report_page
 from btard.launcher.sweep import engine, grid
 from btard.launcher.sweep.engine import Ended, Running, Wish
 from btard.launcher.sweep.grid import Cell
@@ -233,6 +236,31 @@ def test_curves_are_zoomed_and_read_with_keys_all_at_once(attacked: Result, tmp_
         browser.press("0")
         browser.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
         assert whole != near and browser.picture() == whole
+        assert not browser.complaints
+
+
+@pytest.mark.slow
+def test_a_curve_has_no_value_where_only_another_was_measured(tmp_path: Path) -> None:
+    """Nor is it broken there: two runs are evaluated at steps of their own."""
+    often = Series("often", [(0.0, 0.5), (5.0, 0.4), (10.0, 0.6)], "#4477aa")
+    seldom = Series("seldom", [(0.0, 0.25), (9.5, float("nan")), (10.0, 0.75)], "#ee6677")
+    drawn = Chart("accuracy", Axis("step", 0, 10), Axis("accuracy", 0, 1), [often, seldom])
+    figure = Figure("accuracy", "Accuracy", drawn)
+    body = f'<figure id="accuracy"><div class="wide" tabindex="0">{figure.html}</div></figure>'
+    written = tmp_path / "page.html"
+    written.write_text(report_page.render("archive.html", interactive=[figure], title="x", lead="y", body=body))
+    with Browser(tmp_path) as browser:
+        browser.open(written)
+        browser.evaluate("document.querySelector('.wide').focus()")
+        read = []
+        for _ in range(3):
+            browser.press("ArrowRight")
+            read.append(_plots(browser)["accuracy"]["words"])
+        assert read == [
+            ["step0", "often0.5", "seldom0.25"],
+            ["step5", "often0.4", "seldom\u2013"],
+            ["step10", "often0.6", "seldom0.75"],
+        ]
         assert not browser.complaints
 
 

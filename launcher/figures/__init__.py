@@ -1,1 +1,1 @@
-"""Figures as inline SVG, made by hand: no plotting library at run time, and a page stays one small file."""
+"""Figures as data, and the SVG or table that pages draw of them by hand; printed.py draws them for print."""

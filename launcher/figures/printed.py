@@ -5,6 +5,7 @@ Only this module knows matplotlib, and imports it when a figure is drawn: `pip i
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ FORMATS = ("svg", "pdf")
 _WIDTH, _HEIGHT = 6.3, 2.7
 """Inches: the text of a page with margins of 2.5 cm."""
 _INK, _MUTED, _GRID = "#1f2328", "#59636e", "#d9dee4"
+_NO_NAME = re.compile(r"[^\w.-]+")
 _BEHIND = {"boxstyle": "square,pad=0.1", "facecolor": "#ffffff", "alpha": 0.7, "linewidth": 0}
 _STYLE = {
     "font.family": "sans-serif",
@@ -47,7 +49,7 @@ _STYLE = {
 
 
 def write(figure: Figure, where: Path, about: str) -> list[Path]:
-    """Write a figure as `KEY.svg` and `KEY.pdf`.
+    """Write a figure as `KEY.svg` and `KEY.pdf`, with a hyphen for what is no letter or digit of the key.
 
     Args:
         figure: as a page has it.
@@ -68,7 +70,7 @@ def write(figure: Figure, where: Path, about: str) -> list[Path]:
         _draw(figure.drawing, drawn.add_subplot())
         drawn.set_size_inches(*_size(figure.drawing))
         for kind in FORMATS:
-            made.append(where / f"{figure.key}.{kind}")
+            made.append(where / f"{_NO_NAME.sub('-', figure.key)}.{kind}")
             told = {
                 "svg": {"Title": figure.title, "Description": about, "Date": None},
                 "pdf": {"Title": figure.title, "Subject": about, "CreationDate": None},

@@ -72,7 +72,9 @@ def _options(a: RunData, b: RunData) -> Iterator[Line]:
         assert a.record is not None and b.record is not None  # runs of a launcher
         ours, theirs = (getattr(record.experiment, option.field) for record in (a.record, b.record))
         if option.field not in PLACE and ours != theirs:
-            yield option.flag, _word(ours), _word(theirs), ""
+            none = "auto" if option.metavar.startswith("auto") else "none"
+            a_word, b_word = (none if value is None else _word(value) for value in (ours, theirs))
+            yield option.flag, a_word, b_word, ""
 
 
 def _scores(a: RunData, b: RunData) -> Iterator[Line]:

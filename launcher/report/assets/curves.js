@@ -53,13 +53,16 @@ function under(plot, chart) {
 for (const chart of found) {
   const figure = document.getElementById(chart.key), place = figure.querySelector(".wide"), x = steps(chart.x);
   const axis = {stroke: () => theme("--muted"), grid: {stroke: () => theme("--grid"), width: 1}, ticks: {stroke: () => theme("--grid"), width: 1}, font: "12px system-ui, sans-serif"};
-  const gaps = (plot, series, from, to, known) => known.concat(chart.gaps.map(gap => x.findIndex(each => each >= gap)).filter(next => next > 0)
-    .map(next => [x[next - 1], x[next]].map(each => plot.valToPos(each, "x", true)))).sort((a, b) => a[0] - b[0]);
+  // A series without a value at another's step goes on; a gap reaches from its own last value to its own next one.
+  const gaps = (plot, series) => chart.gaps.map(gap => {
+    const own = x.filter((_, place) => plot.data[series][place] !== undefined);
+    return [own.findLast(each => each < gap), own.find(each => each >= gap)];
+  }).filter(ends => !ends.includes(undefined)).map(ends => ends.map(each => plot.valToPos(each, "x", true))).sort((a, b) => a[0] - b[0]);
   const [least, most] = chart.range, whole = () => view[0] <= all[0] && view[1] >= all[1];
   const range = (plot, low, high) => whole() || low == null ? [least, most] : chart.log ? [low / 1.1, high * 1.1]
     : [low - 0.05 * (high - low || 1), high + 0.05 * (high - low || 1)];
   const plot = new uPlot({
-    width: place.clientWidth, height: 320, cursor: {sync: {key: "curves", scales: ["x", null]}, drag: {x: true, y: false}, y: false},
+    width: place.clientWidth, height: 320, cursor: {sync: {key: "curves", scales: ["x", null]}, drag: {x: true, y: false}, y: false, dataIdx: (_, series, at) => at},
     scales: {x: {time: false, min: all[0], max: all[1]}, y: {distr: chart.log ? 3 : 1, range}},
     axes: [{...axis, size: 34, values: (_, at) => at.map(short)}, {...axis, size: 62, label: chart.label, labelSize: 20, labelFont: "12px system-ui, sans-serif", values: (_, at) => at.map(each => each == null ? "" : short(chart.log ? +each.toPrecision(2) : each))}],
     series: [{label: "step"}, ...chart.series.map(({name, colour, dash, marked}) => ({label: name, stroke: colour, width: 1.8, dash, gaps,
@@ -68,7 +71,7 @@ for (const chart of found) {
       const {min, max} = plot.scales.x;
       if (key === "x" && !following && (min !== view[0] || max !== view[1])) show(min, max);
     }]},
-  }, [x, ...chart.series.map(each => each.y)], place);
+  }, [x, ...chart.series.map(each => each.y.map(value => value === null ? undefined : value))], place);
   plot.over.addEventListener("dblclick", () => show(...all));
   made.push(plot);
   figure.classList.add("live");

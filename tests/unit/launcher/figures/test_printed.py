@@ -89,6 +89,11 @@ def test_without_matplotlib_the_extra_is_named(tmp_path: Path, monkeypatch: pyte
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_key_that_a_user_wrote_stays_within_the_directory(tmp_path: Path) -> None:
+    made = printed.write(Figure("curves-../a b", "x", FIGURES[2].drawing), tmp_path, "")
+    assert [path.parent for path in made] == [tmp_path] * 2 and made[0].name == "curves-..-a-b.svg"
+
+
 def test_what_nobody_can_print_is_a_mistake_of_ours(tmp_path: Path) -> None:
     class Strange:
         html = "<p>"
