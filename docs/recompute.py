@@ -2,7 +2,7 @@
 
 A page's table of all runs is data and stays; verdicts, draws, heatmaps and figures of the law are written anew from it,
 by the code that writes pages today, and so are its frame, contents and tables. Curves were not archived: their pictures
-stay as they were drawn, and what rests on them is undecided.
+stay as they were drawn, Figure 4 is beside it on an axis that it needs, and what rests on curves is undecided.
 """
 
 from __future__ import annotations
@@ -11,10 +11,14 @@ import html
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from btard.launcher import templates
+from btard.launcher.figures import chart
+from btard.launcher.figures.chart import Axis, Chart, Dot, Mark, Series
+from btard.launcher.figures.svg import Figure, Scale
 from btard.launcher.options import syntax
 from btard.launcher.report import claims, sweep_figures, sweep_page
 from btard.launcher.report import page as html_page
@@ -82,7 +86,7 @@ def page(name: str) -> str:
     if groups is not None and groups[0].count("<tr>") == len(sweep.rows) + 1:
         body = body.replace(groups[0], "")  # each run is one
     body = re.sub(r'<p class="jump">.*?</p>', "", body)
-    body = re.sub(r'<figure id="matrix-.*?</figure>\s*', "", body, flags=re.DOTALL)
+    body = re.sub(r'<figure id="(?:matrix-|[\w-]*-zoomed").*?</figure>\s*', "", body, flags=re.DOTALL)
     drawn = [*sweep_figures.matrices(sweep), *sweep_figures.detections(sweep)]
     body = _TABLE.sub(lambda found: _part("table", *_cells(found[1])), body)
     body = re.sub(r"</h3>(<svg.*?</svg>)", lambda found: f"</h3>{_WRAPPED.format(found[1])}", body, flags=re.DOTALL)
@@ -91,6 +95,12 @@ def page(name: str) -> str:
         body = re.sub(r"<section[^>]*><h2>Detection and rules.*?</section>", lambda _: section, body, flags=re.DOTALL)
     loose = r"(?<=</div></div>\n)((?:<figure .*?</figure>\s*)+)"
     body = re.sub(loose, r"<section><h2>Curves</h2>\1</section>\n", body, count=1, flags=re.DOTALL)
+    body = re.sub(
+        r'<figure id="(figure4[\w-]*)"><h3>(.*?)</h3>.*?</figure>',
+        lambda found: found[0] + _part("show", [_zoomed(found[1], found[2], found[0])]),
+        body,
+        flags=re.DOTALL,
+    )
     facts = re.search(r'<div class="facts">.*?</div></div>\s*', body, re.DOTALL)
     assert facts is not None, "every page of a sweep begins with facts"
     judged = sweep_page.judged(sweep).strip()
@@ -98,6 +108,56 @@ def page(name: str) -> str:
     return html_page.render("archive.html", title=title, lead=lead, body=body)
 
 
+def pictured(figure: str) -> list[Series]:
+    """The curves of an archived picture, whose axes go from 0 to 1 and from step 0 to 900, read back to half a tenth of
+    a pixel, which is 0.0002; evaluations were every 50 steps.
+    """
+    across, up = Scale(58.0, 570.0, 0.0, 900.0), Scale(14.0, 278.0, 1.0, 0.0)
+    assert (
+        'y="282.0" text-anchor="end" font-size="12">0<' in figure
+        and 'y="18.0" text-anchor="end" font-size="12">1<' in figure
+    )
+    found = re.findall(r'<path d="M([^"]*)" fill="none" stroke="(#\w+)"([^>]*)><title>(.*?)</title>', figure)
+    return [
+        Series(
+            html.unescape(name),
+            [
+                (50.0 * round(across(x) / 50), round(up(y), 4))
+                for x, y in (map(float, at.split()) for at in points.split("L"))
+            ],
+            colour,
+            "6 3" if "dasharray" in rest else "",
+        )
+        for points, colour, rest, name in found
+    ]
+
+
+def _zoomed(key: str, title: str, figure: str) -> Figure:
+    """An archived picture again, on an axis that its own values need."""
+    lines = [replace(line, points=chart.gapped(line.points, [_ATTACKED])) for line in pictured(figure)]
+    dots = [
+        Dot(900.0, float(value), f"report, {name}", colour)
+        for colour, name, value in re.findall(
+            r'stroke="(#\w+)" stroke-width="2"><title>report, (\w+): ([\d.]+)<', figure
+        )
+    ]
+    shown = [*(line.points for line in lines), [(dot.x, dot.y) for dot in dots]]
+    axis = chart.around("test accuracy", shown, _ATTACKED - 10)
+    drawn = Chart(
+        title,
+        Axis("step", 0.0, 900.0),
+        axis,
+        lines,
+        marks=[Mark(_ATTACKED, "attacks begin")],
+        dots=dots,
+        dots_name="report's final" if dots else "",
+    )
+    caption = f"The curves above, read back from their picture to 0.0002, on an axis that they need. {drawn.cut}"
+    return Figure(f"{key}-zoomed", f"{html.unescape(title)}, zoomed", drawn, caption)
+
+
+_ATTACKED = 100.0
+"""The step from which on the report's plan attacks."""
 _WRAPPED = '<div class="wide" tabindex="0" role="group" aria-label="figure">{}</div>'
 
 

@@ -304,6 +304,23 @@ def test_an_archived_page_concludes_what_its_runs_decide(name: str) -> None:
     assert recompute.page(name) == (DOCS / "reports" / f"{name}.html").read_text("utf-8"), "`python -m docs.recompute`"
 
 
+def test_a_picture_that_is_read_back_ends_where_its_runs_did() -> None:
+    """Each kind of the quick plan is one run, whose final accuracy the page's table has; its evaluations in slices give
+    the same at the last step."""
+    page = (DOCS / "reports" / "paper-quick.html").read_text("utf-8")
+    (figure,) = re.findall('<figure id="figure4">.*?</figure>', page, re.DOTALL)
+    finals = {
+        str(row.options["attack"] or "baseline").replace("_", " "): row.final_test_accuracy or math.nan
+        for row in recompute.load("paper-quick").rows
+        if row.labels["scheme"] != "mild"
+    }
+    lines = recompute.pictured(figure)
+    assert {line.name: line.points[-1] for line in lines} == {
+        name: (900.0, pytest.approx(final, abs=0.00025)) for name, final in finals.items()
+    }
+    assert all([step for step, _ in line.points] == [50.0 * count for count in range(19)] for line in lines)
+
+
 def test_the_claims_of_the_experiments_page_are_those_of_its_runs() -> None:
     """The accuracies by a way of their own: from the two archived pages to the differences, draw by draw."""
     page = (DOCS / "experiments.md").read_text()
