@@ -9,8 +9,7 @@ import pytest
 
 from btard.node.config import Plugin, Role, RunConfig, Schedule
 from btard.node.protocol.adjudication import charges, judging
-from btard.node.protocol.attempt import attempt
-from btard.node.protocol.state import transition
+from btard.node.protocol.attempt import attempt, gradient_requests
 from btard.node.protocol.wire.encoding import decode_body, stub
 from btard.node.protocol.wire.messages import Phase
 from tests.simulation.checkers import Accountability, Equivocations
@@ -33,8 +32,8 @@ class Blindness:
 
 BLIND = (
     Blindness("equal checksums", (attempt,), "same", True, Plugin("lie_checksum"), Accountability, "false checksums"),
-    Blindness("a sound gradient", (judging, transition), "gradient_fault", None, Plugin("sign_flip"), Accountability,
-              "false gradient"),
+    Blindness("a sound gradient", (judging, gradient_requests), "gradient_fault", None,
+              Plugin("sign_flip"), Accountability, "false gradient"),
     Blindness("no contradiction", (charges,), "contradict", False,
               Plugin("equivocate", {"phase": "CLOSE", "to": "one"}), Equivocations, "two things"),
 )  # fmt: skip
