@@ -140,16 +140,17 @@ def test_a_killed_task_comes_back_at_a_new_address_and_the_run_is_verified(lab: 
         run.shell(gather)
         run.shell(assemble)
         run.shell(again)
-        others = [peer for peer in range(PEERS) if peer != KILLED]
         until(lambda: min(map(run.step, range(PEERS))) > 2, run.told)
         before, (container,) = run.address(KILLED), run.containers(KILLED)
         began = monotonic()
         engines[run.node[KILLED]].docker("kill", container)
-        until(lambda: all(run.records(peer, "returned") for peer in others), run.told)
-        print(f"peer {KILLED}, killed at {before}, is back at {run.address(KILLED)} after {monotonic() - began:.1f} s")
+        last = max(map(run.step, range(PEERS)))
+        # Back before the others lose patience it goes on with them; else they let it in after its probation.
+        until(lambda: min(map(run.step, range(PEERS))) > last + 3, run.told)
+        removed = {record["peer"] for record in run.records(0, "banned")}
+        back = f"in step again at {run.address(KILLED)} after {monotonic() - began:.1f} s"
+        print(f"peer {KILLED}, killed at {before}, is {back}; removed meanwhile: {removed or 'nobody'}")
         assert run.address(KILLED) != before
-        back = max(map(run.step, others))
-        until(lambda: min(map(run.step, range(PEERS))) > back + 3, run.told)
         run.manager.docker("stack", "rm", "btard")
         until(lambda: not any(map(run.containers, range(PEERS))), run.told)
         owned = [run.copied(peer) for peer in range(PEERS)]
@@ -157,7 +158,7 @@ def test_a_killed_task_comes_back_at_a_new_address_and_the_run_is_verified(lab: 
     for record in (record for own in owned for record in of_kind(own, "committed")):
         digests.setdefault(record["step"], set()).add(record["state_digest"])
     assert digests and all(len(found) == 1 for found in digests.values())
-    assert {record["standing"] for own in owned for record in of_kind(own, "banned")} == {"gone"}
+    assert {record["standing"] for own in owned for record in of_kind(own, "banned")} <= {"gone"}
     report = verify(owned[0])
     print(report.findings)
     assert not report.wrong, report.findings
