@@ -289,20 +289,37 @@ def _rsub(_: Portable, left: Any, right: Any, alpha: Any = 1) -> Any:
 # --- convolution ------------------------------------------------------------------------------------------------
 
 
-def _patches(inputs: Tensor, weight: Tensor, sizes: tuple[Any, ...], groups: int) -> Tensor:
-    """What each output is a product of, `[groups, channels * kernel, N * places]`; images `[N, C, H, W]`."""
-    (down, right), (above, beside), (high, wide) = sizes
-    images = torch.nn.functional.pad(inputs.transpose(0, 1), (beside, beside, above, above))
-    height, width = weight.shape[2:]
-    rows = (images.shape[2] - (height - 1) * high - 1) // down + 1
-    places = (images.shape[3] - (width - 1) * wide - 1) // right + 1
-    parts = images.new_empty(len(images), height, width, len(inputs), rows, places)
-    for y in range(height):
-        for x in range(width):
+_Sizes = tuple[Sequence[int], Sequence[int], Sequence[int]]
+"""Stride, padding and dilation of a convolution, each along both axes."""
+
+
+def _sides(images: Tensor, weight: Tensor, sizes: _Sizes) -> list[int]:
+    """Height and width of what a convolution makes of images `[N, C, H, W]`."""
+    reach = [(length - 1) * gap + 1 for length, gap in zip(weight.shape[2:], sizes[2], strict=True)]
+    return [(images.shape[2 + axis] + 2 * sizes[1][axis] - reach[axis]) // sizes[0][axis] + 1 for axis in range(2)]
+
+
+def _lays(
+    padded: Tensor, kernel: Sequence[int], sides: Sequence[int], sizes: _Sizes
+) -> Iterator[tuple[int, int, Tensor]]:
+    """(row, column, the places of padded images on which it lies) of each entry of a kernel, in reading order."""
+    (down, right), _, (high, wide) = sizes
+    for y in range(kernel[0]):
+        for x in range(kernel[1]):
             top, left = y * high, x * wide
-            lay = images[:, :, top : top + down * rows : down, left : left + right * places : right]
-            parts[:, y, x] = lay[:, :, :rows, :places]
-    return parts.view(groups, len(images) // groups * height * width, -1)
+            lay = padded[:, :, top : top + down * sides[0] : down, left : left + right * sides[1] : right]
+            yield y, x, lay[:, :, : sides[0], : sides[1]]
+
+
+def _patches(inputs: Tensor, weight: Tensor, sizes: _Sizes, groups: int) -> Tensor:
+    """What each output is a product of, `[groups, channels * kernel, N * places]`; images `[N, C, H, W]`."""
+    above, beside = sizes[1]
+    kernel, sides = weight.shape[2:], _sides(inputs, weight, sizes)
+    images = torch.nn.functional.pad(inputs.transpose(0, 1), (beside, beside, above, above))
+    parts = images.new_empty(len(images), *kernel, len(inputs), *sides)
+    for y, x, lay in _lays(images, kernel, sides, sizes):
+        parts[:, y, x] = lay
+    return parts.view(groups, len(images) // groups * kernel.numel(), -1)
 
 
 def _convolution(
@@ -324,11 +341,11 @@ def _convolution(
         images, kernels = inputs.unsqueeze(2), weight.unsqueeze(2)
         sizes = [1, *stride], [0, *padding], [1, *dilation]
         return _convolution(mode, images, kernels, bias, *sizes, transposed, output_padding, groups).squeeze(2)
-    patches = _patches(inputs, weight, (stride, padding, dilation), groups)
+    shape = stride, padding, dilation
+    patches = _patches(inputs, weight, shape, groups)
     rows = weight.reshape(groups, len(weight) // groups, -1)
     found = torch.cat([_product(*pair) for pair in zip(rows, patches, strict=True)])
-    reach = [(length - 1) * gap + 1 for length, gap in zip(weight.shape[2:], dilation, strict=True)]
-    sides = [(inputs.shape[2 + axis] + 2 * padding[axis] - reach[axis]) // stride[axis] + 1 for axis in range(2)]
+    sides = _sides(inputs, weight, shape)
     outputs = found.view(len(weight), len(inputs), *sides).transpose(0, 1).contiguous()
     return outputs if bias is None else outputs + bias.view(1, -1, 1, 1)
 
@@ -372,22 +389,15 @@ def _convolution_backward(
     return to_inputs, to_weight, to_bias
 
 
-def _folded(
-    columns: list[Tensor], images: Tensor, kernels: Tensor, slopes: Tensor, sizes: tuple[list[int], ...]
-) -> Tensor:
+def _folded(columns: list[Tensor], images: Tensor, kernels: Tensor, slopes: Tensor, sizes: _Sizes) -> Tensor:
     """Each patch's gradient added to where the patch lay, one place of the kernel after the other."""
-    (down, right), (above, beside), (high, wide) = sizes
+    above, beside = sizes[1]
     count, channels, height, width = images.shape
-    rows, places = slopes.shape[2:]
-    parts = (columns[0] if len(columns) == 1 else torch.cat(columns)).view(
-        channels, *kernels.shape[2:], count, rows, places
-    )
+    kernel, sides = kernels.shape[2:], slopes.shape[2:]
+    parts = (columns[0] if len(columns) == 1 else torch.cat(columns)).view(channels, *kernel, count, *sides)
     result = images.new_zeros(channels, count, height + 2 * above, width + 2 * beside)
-    for y in range(kernels.shape[2]):
-        for x in range(kernels.shape[3]):
-            top, left = y * high, x * wide
-            lay = result[:, :, top : top + down * rows : down, left : left + right * places : right]
-            lay[:, :, :rows, :places] += parts[:, y, x]
+    for y, x, lay in _lays(result, kernel, sides, sizes):
+        lay += parts[:, y, x]
     return result[:, :, above : above + height, beside : beside + width].transpose(0, 1).contiguous()
 
 
