@@ -70,12 +70,6 @@ class Node:
     checkpointer: Checkpointer | None = None
     gradient: Compute | None = None
 
-    def take(self, event: Input) -> list[Output]:
-        """Handle an input and keep what has begun, for whoever has nothing to do in between."""
-        outputs = self.machine.handle(event)
-        self.keep()
-        return outputs
-
     def keep(self) -> None:
         """Keep what an input has begun, before anything that it led to is sent (`DurableMachine`)."""
         if isinstance(self.machine, DurableMachine):

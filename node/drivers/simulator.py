@@ -28,10 +28,15 @@ from btard.node.protocol.api import (
     CancelTimer,
     ComputeGradient,
     DeadlinePassed,
+    Dropped,
     Endorse,
+    Expelled,
+    Finished,
     Forward,
+    Halted,
     Input,
     MessageArrived,
+    Notice,
     Output,
     PhaseEntered,
     Purpose,
@@ -249,41 +254,53 @@ class Simulation:
         return self._sequence
 
     def _feed(self, node: int, event: Input) -> Iterator[Observed]:
-        self.nodes[node].machine.handle(TimePassed(self.now_s))
-        for output in self.nodes[node].take(event):
-            match output:
-                case Say():
-                    self._say(node, output)
-                case SendBulk(to=to, key=key, values_P=values_P):
-                    self._send(node, to, BulkArrived(node, key, values_P), 4 * values_P.numel())
-                    if to != node:
-                        self.counters[node].sent(to, key.kind.value, 4 * values_P.numel())
-                case Forward(to=to, messages=messages):
-                    self.nodes[node].secure()
-                    for signed in messages:
-                        self._control(node, to, MessageArrived(node, signed), seal(signed))
-                case Endorse(to=to, endorsed=endorsed):
-                    more = self.nodes[node].endorse(endorsed)
-                    self.nodes[node].secure()
-                    self._control(node, to, ViewArrived(node, more), seal(more))
-                case RequestBulk(to=peer, key=key):
-                    self._control(node, (peer,), BulkRequested(node, key), seal(key))
-                case RequestTranscript(to=to, step=step, attempt=attempt):
-                    self._control(node, to, TranscriptRequested(node, step, attempt), seal(output))
-                case SendSnapshot(to=to, snapshot=snapshot):
-                    self.nodes[node].secure()
-                    self._control(node, to, SnapshotArrived(node, snapshot), seal(snapshot))
-                case ComputeGradient():
-                    self._gradient(node, output)
-                case SetTimer(name=name, after_s=after_s):
-                    self._timers[(node, name)] = self._push(after_s, node, DeadlinePassed(name))
-                case CancelTimer(name=name):
-                    self._timers.pop((node, name), None)
-                case _:
-                    if isinstance(output, PhaseEntered) and output.step != self._steps[node]:
-                        self._steps[node] = output.step
-                        self._release(node)
-                    yield Observed(self.now_s, node, output)
+        """As a real driver does: what is told, what is kept, and then what is done, of which a disk that fails may keep
+        the node."""
+        machine = self.nodes[node].machine
+        machine.handle(TimePassed(self.now_s))
+        outputs = machine.handle(event)
+        for output in outputs:
+            if isinstance(output, Notice):
+                if isinstance(output, PhaseEntered) and output.step != self._steps[node]:
+                    self._steps[node] = output.step
+                    self._release(node)
+                yield Observed(self.now_s, node, output)
+        self.nodes[node].keep()
+        for output in outputs:
+            if isinstance(output, (Finished, Expelled, Halted, Dropped)):
+                yield Observed(self.now_s, node, output)
+            elif not isinstance(output, Notice):
+                self._perform(node, output)
+
+    def _perform(self, node: int, output: Output) -> None:
+        match output:
+            case Say():
+                self._say(node, output)
+            case SendBulk(to=to, key=key, values_P=values_P):
+                self._send(node, to, BulkArrived(node, key, values_P), 4 * values_P.numel())
+                if to != node:
+                    self.counters[node].sent(to, key.kind.value, 4 * values_P.numel())
+            case Forward(to=to, messages=messages):
+                self.nodes[node].secure()
+                for signed in messages:
+                    self._control(node, to, MessageArrived(node, signed), seal(signed))
+            case Endorse(to=to, endorsed=endorsed):
+                more = self.nodes[node].endorse(endorsed)
+                self.nodes[node].secure()
+                self._control(node, to, ViewArrived(node, more), seal(more))
+            case RequestBulk(to=peer, key=key):
+                self._control(node, (peer,), BulkRequested(node, key), seal(key))
+            case RequestTranscript(to=to, step=step, attempt=attempt):
+                self._control(node, to, TranscriptRequested(node, step, attempt), seal(output))
+            case SendSnapshot(to=to, snapshot=snapshot):
+                self.nodes[node].secure()
+                self._control(node, to, SnapshotArrived(node, snapshot), seal(snapshot))
+            case ComputeGradient():
+                self._gradient(node, output)
+            case SetTimer(name=name, after_s=after_s):
+                self._timers[(node, name)] = self._push(after_s, node, DeadlinePassed(name))
+            case CancelTimer(name=name):
+                self._timers.pop((node, name), None)
 
     def _gradient(self, node: int, wanted: ComputeGradient) -> None:
         done, cpu_s = self.gradients[node], time.thread_time()

@@ -168,7 +168,7 @@ class DisputeRouter:
         """A view; before our own start of the dispute its contents are news like any other, and may be the start.
         Returns why it is refused without any effect, None if it has one."""
         shared, previous = self._shared, self.previous
-        if any(known is not None and known.knows(endorsed.view) for known in (shared.dispute, previous.dispute)):
+        if previous.knows(endorsed) or (shared.dispute is not None and shared.dispute.knows(endorsed.view)):
             return "duplicate"
         admitted = self.admission.admit(endorsed.view, shared.round, previous.round, self.step)
         if isinstance(admitted, str):

@@ -71,6 +71,11 @@ KNOWN = (
         "two_outcomes_of_one_peer", Size(4, 1),
         "near,c,+13,view:3:01:1second,fate:3:12:equivocation,+4,fate:3:0:silent", "halt",
     ),
+    Known(
+        "a_view_that_came_before_with_a_shorter_chain", Size(5, 2),
+        "near,n,+17,hold:4:CLOSE:01,+1,hold:4:COMMIT:01,+1,give:4:CLOSE:1,bad:4:COMMIT:01,+8,view:4:2:1second-,"
+        "view:4:01:2second-,bad:4:COMMIT:1", "halt",
+    ),
 )  # fmt: skip
 
 

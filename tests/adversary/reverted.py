@@ -15,7 +15,7 @@ from btard.node.protocol.disputes.previous_attempt import PreviousAttempt
 from btard.node.protocol.disputes.resolution import Decision
 from btard.node.protocol.wire.certificate import Certificate
 from btard.node.protocol.wire.encoding import decode_body, encode
-from btard.node.protocol.wire.messages import Close, Outcome, Signed
+from btard.node.protocol.wire.messages import Close, Endorsed, Outcome, Signed
 from tests.adversary.cluster import Size
 from tests.adversary.explore import Found, explore
 from tests.adversary.guided import guide
@@ -158,6 +158,15 @@ def _follow_silently(original: object) -> object:
     return resolve
 
 
+def _once_shown(_: object) -> object:
+    """A view that waits is not looked at again, whatever its chain."""
+
+    def knows(previous: PreviousAttempt, endorsed: Endorsed) -> bool:
+        return previous.dispute is not None and previous.dispute.knows(endorsed.view)
+
+    return knows
+
+
 def _each_message(_: object) -> object:
     """`among` that counts messages, not those who signed them."""
 
@@ -207,6 +216,9 @@ REVERTED = (
              "near,c,tg2500,block0=2500,@CLOSE1,hold:3:CLOSE:012,<Suspected"),
     Reverted("a peer has one vote", (("btard.node.protocol.wire.certificate.Certificate.among", _each_message),), Size(4, 1),
              "near,c,@AGG1"),
+    Reverted("a longer chain counts", (("btard.node.protocol.disputes.previous_attempt.PreviousAttempt.knows", _once_shown),), Size(5, 2),
+             "near,n,+17,hold:4:CLOSE:01,+1,hold:4:COMMIT:01,+1,give:4:CLOSE:1,bad:4:COMMIT:01,+8,view:4:2:1second-",
+             most=4000),
     Reverted("equivocation is judged", (("btard.node.protocol.disputes.resolution.ViewMerge._equivocation", _nothing),), Size(4, 1),
              "near,c,@CLOSE1"),
 )  # fmt: skip

@@ -199,11 +199,11 @@ class AttemptLifecycle:
         if dispute is None:
             return False
         dispute.decide()
-        if dispute.resolved is None:
-            return False
-        outcome = dispute.resolved
         round_ = dispute.round
         attempt = round_.attempt
+        outcome = dispute.resolved or dispute.undisputed
+        if outcome is None:
+            return False
         if outcome.value is not None and outcome.removals and not dispute.settled:
             dispute.settled = True
             shared.out.append(SetTimer(deadlines.BEFORE, settled_s(attempt.settings, len(attempt.roster.active))))

@@ -54,6 +54,7 @@ class Dispute:
         self._broadcast = DolevStrong(attempt.settings, attempt.tools, attempt.roster, attempt.slot(Phase.VIEW), out)
         self._early: dict[int, list[Signed]] = {}
         self._outcomes: dict[int, list[tuple[Outcome, Signed]]] = {}
+        self._shown: Certificate | None = None
         self._union: ViewMerge | None = None
         self._decision: Decision | None = None
         self._said = False
@@ -70,11 +71,14 @@ class Dispute:
         others = tuple(peer for peer in attempt.roster.active if peer != attempt.me)
         self._out.append(Forward(others, trigger.messages))
 
-    def begin(self) -> None:
-        """The rounds begin: sign our view, and broadcast it."""
+    def begin(self, *first: Endorsed) -> None:
+        """The rounds begin: sign our view, and broadcast it. Of all views that wait, those given are heard first."""
         assert self.trigger is not None and not self.begun
         self.begun = self.round.sealed = True
+        self._shown = self._attempt.certificate()
         self._broadcast.start(tuple(dict.fromkeys((*self._attempt.transcript.everything(), *self.trigger.messages))))
+        for endorsed in first:
+            self._broadcast.take(endorsed)
         early, self._early = self._early, {}
         for views in early.values():
             for view in views:
@@ -93,8 +97,7 @@ class Dispute:
         self._out.append(Disputed(attempt.step, attempt.number, trigger.cause))
         for signed in trigger.messages:
             attempt.transcript.add(decode_body(signed.body), signed)
-        self.begin()
-        self._broadcast.take(endorsed)
+        self.begin(endorsed)  # before two others of its owner's: it has to be passed on
 
     @property
     def frozen(self) -> bool:
@@ -177,7 +180,7 @@ class Dispute:
             patience_s = settled_s(attempt.settings, len(attempt.roster.active))
             self._out.append(SetTimer(outcome_timer(attempt.step, attempt.number), patience_s))
         self._tried = held
-        if 2 * len(self._broadcast.heard) <= len(attempt.roster.active):
+        if self.unheard_of:
             # While synchrony holds all honest views are here, which are more. What a minority signed would stand for
             # ever, and with the OUTCOMEs of two halves the attempt could never end: we halt, and can be resumed.
             return
@@ -210,6 +213,19 @@ class Dispute:
         """The union, for a peer that has to catch up (nothing where the OUTCOMEs came before the views)."""
         if self._union is not None:
             yield from self._union.admitted()
+
+    @property
+    def unheard_of(self) -> bool:
+        """The rounds are over, and no majority's views came: the others are through with the attempt, or cut off."""
+        broadcast = self._broadcast
+        return broadcast.finished and 2 * len(broadcast.heard) <= len(self._attempt.roster.active)
+
+    @property
+    def undisputed(self) -> Certificate | None:
+        """What ended the attempt, where our view has shown it to a roster of which no majority disputes it: whoever may
+        still do so will have to sign the same. A CLOSE that came after our view need not be known to them, and waits
+        for their OUTCOME."""
+        return self._shown if self.unheard_of else None
 
     @property
     def unheard(self) -> tuple[int, ...]:

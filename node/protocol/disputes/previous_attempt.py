@@ -92,12 +92,19 @@ class PreviousAttempt:
             self._answer(via)
             return "late"
         dispute = self.disputed()
-        if not dispute.begun and dispute.hears(body.slot.sender):
-            trigger = self._reason_to_join(body, endorsed)
-            if trigger is not None:
-                self._join(trigger, endorsed)
-                return None
+        # Also a third view of its owner's, and one that waits here already: others may have joined for this very chain.
+        trigger = self._reason_to_join(body, endorsed) if not dispute.begun else None
+        if trigger is not None:
+            self._join(trigger, endorsed)
+            return None
         return dispute.take_view(endorsed)
+
+    def knows(self, endorsed: Endorsed) -> bool:
+        """True if a view is here already, and its chain does not let us join either."""
+        dispute = self.dispute
+        if dispute is None or not dispute.knows(endorsed.view):
+            return False
+        return dispute.begun or self.closed or 1 + len(endorsed.endorsements) < self.window
 
     def told_again(self, via: int | None, signed: Signed) -> None:
         """A CLOSE that ended it, passed on by another than its sender: it counts as passed on from now, by us too, so
@@ -128,6 +135,8 @@ class PreviousAttempt:
     def _reason_to_join(self, body: View, endorsed: Endorsed) -> Trigger | None:
         """What a view proves, if enough peers have signed it for this window: all others can still join for it too."""
         assert self.round is not None
+        if 1 + len(endorsed.endorsements) < self.window:
+            return None
         if self.disputed().proven_chain(endorsed, body.slot.sender) < self.window:
             return None
         return trigger_in(body.messages, self.round.attempt)

@@ -14,7 +14,7 @@ from btard.node.protocol.attempt.attempt import Trigger
 from btard.node.protocol.disputes.dispute import MAX_OUTCOMES, Dispute, outcome_timer
 from btard.node.protocol.disputes.dolev_strong import round_timer
 from btard.node.protocol.wire.encoding import decode_body
-from btard.node.protocol.wire.messages import Commit, Endorsed, Outcome, Phase, Removal, Signed, Suspect, View
+from btard.node.protocol.wire.messages import Close, Commit, Endorsed, Outcome, Phase, Removal, Signed, Suspect, View
 from tests.protocol_attempts import PEERS, complete, said
 from tests.unit.node.protocol.test_peer import signed_by
 from tests.unit.node.protocol.test_router import endorsed
@@ -112,6 +112,30 @@ def test_the_views_of_half_decide_nothing(owners: tuple[int, ...], says: bool) -
     assert case.dispute.unheard == ((3, 4, 5) if not says else (0, 1, 2, 3, 4, 5)), (
         "whose view, whose OUTCOME is missing"
     )
+
+
+@pytest.mark.parametrize(
+    ("owners", "late", "ends"),
+    [((1, 2), False, True), ((1, 2), True, False), ((1, 2, 3, 4), False, False)],
+    ids=["through with it", "a CLOSE came after our view", "a majority disputes it"],
+)
+def test_what_our_view_has_shown_to_a_roster_that_is_through_with_it_stands(
+    owners: tuple[int, ...], late: bool, ends: bool
+) -> None:
+    case = Case()
+    attempt = case.attempt
+    closes = [Close(attempt.slot(Phase.CLOSE, peer), attempt.transcript.prefix, STATE) for peer in (ME, *OTHERS)]
+    signed = [signed_by(close.slot.sender, close) for close in closes]
+    before = PEERS - 1 if late else PEERS
+    for close, each in zip(closes[:before], signed[:before], strict=True):
+        attempt.transcript.add(close, each)
+    case.through(owners)
+    for close, each in zip(closes[before:], signed[before:], strict=True):
+        attempt.transcript.add(close, each)
+    assert attempt.certificate() is not None
+    stands = case.dispute.undisputed
+    assert (stands is not None) is ends
+    assert stands is None or set(stands.messages) == set(signed)
 
 
 def test_before_the_last_round_nothing_is_decided() -> None:

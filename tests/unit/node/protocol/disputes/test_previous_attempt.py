@@ -5,7 +5,16 @@ from __future__ import annotations
 
 import pytest
 
-from btard.node.protocol.api import CancelTimer, Disputed, Dropped, Forward, MessageArrived, SetTimer, ViewArrived
+from btard.node.protocol.api import (
+    CancelTimer,
+    Disputed,
+    Dropped,
+    Endorse,
+    Forward,
+    MessageArrived,
+    SetTimer,
+    ViewArrived,
+)
 from btard.node.protocol.attempt import deadlines
 from btard.node.protocol.attempt.attempt import Trigger
 from btard.node.protocol.attempt.deadlines import dispute_round_s
@@ -166,6 +175,25 @@ def test_in_the_second_window_two_must_have_signed(by: tuple[int, ...], joins: b
     peer.router.previous.window = 2
     peer.handle(ViewArrived(3, endorsed(view(peer.past, 4, second(peer.past)), *by)))
     assert peer.router.previous.joined is joins
+
+
+@pytest.mark.parametrize("waiting", [1, 2], ids=["this very view waits", "two others of its owner wait"])
+def test_a_chain_that_is_long_enough_counts_whatever_its_owner_has_shown_before(waiting: int) -> None:
+    """Its owner gave us what no window of ours lets us join for; others may have joined for the longer chain."""
+    peer, _ = at(1, "COMMIT")
+    previous = peer.router.previous
+    assert peer.past is not None
+    previous.window = 2
+    shown = [view(peer.past, 4, second(peer.past, 3 + 2 * number)) for number in range(waiting)]
+    for each in shown:
+        assert peer.handle(ViewArrived(4, endorsed(each))) == []
+    assert peer.handle(ViewArrived(4, endorsed(shown[0]))) == [Dropped(4, "duplicate")]
+    long = shown[0] if waiting == 1 else view(peer.past, 4, second(peer.past), second(peer.past, 3))
+    outputs = peer.handle(ViewArrived(3, endorsed(long, 3)))
+    assert previous.joined and found(outputs, Disputed)
+    passed_on = [each.endorsed for each in outputs if isinstance(each, Endorse) and each.endorsed.view == long]
+    assert [[by for by, _ in each.endorsements] for each in passed_on] == [[3]], "with our signature it is of three"
+    assert peer.handle(ViewArrived(2, endorsed(long, 3))) == [Dropped(2, "duplicate")]
 
 
 @pytest.mark.parametrize(("proven", "open_", "joins"), [(True, True, True), (False, True, False), (True, False, False)])
