@@ -13,6 +13,7 @@ DISPUTES = "tests/simulation/test_protocol_disputes.py::"
 HOSTILE = "tests/simulation/test_hostile_messages.py::"
 TABLE = "tests/integration/test_section9.py::"
 WIRE = "tests/integration/test_hostile_wire.py::"
+MIXED = "tests/simulation/test_mixed_environments.py::"
 PARTITIONS = "tests/simulation/test_protocol_partitions.py::"
 REJOIN = "tests/simulation/test_rejoin.py::"
 BACK = "tests/integration/test_rejoin.py::"
@@ -65,6 +66,12 @@ ROWS = (
             ATTACKS + "test_the_fourth_complaint_about_a_part_costs_both_sides",
         ),
         sockets=(TABLE + "test_a_part_is_published_or_its_sender_removed",),
+    ),
+    Row(
+        "the gradient that one is judged by, withheld (`--recompute-tolerance`)",
+        "HAVE bits: removed as withheld, and nobody waits",
+        simulator=(MIXED + "test_who_withholds_the_gradient_that_it_is_judged_by_is_gone_and_stops_nobody",),
+        sockets=(TABLE + "test_who_withholds_the_gradient_that_it_is_judged_by_is_removed",),
     ),
     Row(
         "a wrong aggregate to all, uncovered",

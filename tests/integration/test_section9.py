@@ -105,6 +105,10 @@ PLANS = {
     }, run(7)),
     "complaints": Plan({5: attacker(1, "complain")}, run(steps=6)),
     "an accomplice": Plan(dict.fromkeys((4, 5), attacker(1, "zero")), run(steps=16)),
+    "judged by what never comes": Plan(
+        dict.fromkeys((4, 5), attacker(1, "zero", Plugin("withhold_part", {"to": "nobody", "again": True}))),
+        msgspec.structs.replace(run(steps=16), recompute_tolerance=1e-4),
+    ),
     "copies": Plan({
         3: attacker(4, "copy_commitment", what="parts"),
         4: attacker(1, "replay", Plugin("replay", {"what": "others"}), what="run", stop=4),
@@ -251,6 +255,11 @@ def test_silent_validators_go_at_their_first_turn(end: Aftermath) -> None:
 @judges("an accomplice")
 def test_a_validator_that_spares_its_accomplice_only_delays(end: Aftermath) -> None:
     kept(end, [(4, 4, "gradient"), (6, 5, "gradient")])
+
+
+@judges("judged by what never comes")
+def test_who_withholds_the_gradient_that_it_is_judged_by_is_removed(end: Aftermath) -> None:
+    kept(end, [(4, 4, "withheld"), (6, 5, "withheld")])
 
 
 @judges("copies")

@@ -129,20 +129,20 @@ def test_lies_that_cancel_fall_to_a_validator_and_never_on_it(tolerance: float, 
 
 
 FALSE_PUBLICATIONS: dict[str, Callable[[SendBulk], list[Output]]] = {
-    "none": lambda sent: [],
     "other bytes": lambda sent: [dataclasses.replace(sent, values_P=sent.values_P + 1.0)],
     "all but one part": lambda sent: [sent] if sent.key.part else [],
 }
 
 
-@pytest.mark.parametrize("published", FALSE_PUBLICATIONS)
-def test_who_withholds_the_gradient_that_it_is_judged_by_is_gone_and_stops_nobody(published: str) -> None:
+@pytest.mark.parametrize("published", [None, *FALSE_PUBLICATIONS])
+def test_who_withholds_the_gradient_that_it_is_judged_by_is_gone_and_stops_nobody(published: str | None) -> None:
     """Its judges have nothing to compare, and once waited for it in JUDGE until all of them halted."""
-    role = Role((Plugin("sign_flip"),), Schedule(start=1), (4, 5))
+    silent = (Plugin("withhold_part", {"to": "nobody", "again": True}),) if published is None else ()
+    role = Role((Plugin("sign_flip"), *silent), Schedule(start=1), (4, 5))
     stage = set_up(mixed_run(), {4: role, 5: role}, protocol_seed=3)
 
     def rewrite(output: Output) -> Iterable[Output]:
-        if isinstance(output, SendBulk) and output.key.kind is BulkKind.PUBLICATION:
+        if published is not None and isinstance(output, SendBulk) and output.key.kind is BulkKind.PUBLICATION:
             return FALSE_PUBLICATIONS[published](output)
         return [output]
 

@@ -1,4 +1,4 @@
-"""A part that does not arrive."""
+"""A part that does not arrive, or a publication."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ if TYPE_CHECKING:
     from btard.node.adversary.view import View
     from btard.node.protocol.api import Output
 
+_NOBODY = "nobody"
+"""Every part arrives: what is withheld are publications alone."""
+
 
 @attack(
     "withhold_part",
     acts_on="outputs",
     source="Gorbunov et al. 2021, section 3.2 (ELIMINATE); PROTOCOL section 5",
-    examples=({}, {"to": "one", "again": True}),
-    choices={"to": TARGETS, "published_to": TARGETS},
+    examples=({}, {"to": "one", "again": True}, {"to": _NOBODY, "again": True}),
+    choices={"to": (*TARGETS, _NOBODY), "published_to": TARGETS},
 )
 def withhold_part(
     output: Output, view: View, *, to: str = "all", again: bool = False, published_to: str = "all", apart: bool = False
@@ -28,7 +31,7 @@ def withhold_part(
 
     Args:
         to: which aggregators.
-        again: do not publish it either when one of them complains.
+        again: do not publish it either when one of them complains, nor a gradient by which this peer is judged.
         published_to: from whom a publication is withheld.
         apart: attackers choose different aggregators.
 
@@ -36,7 +39,7 @@ def withhold_part(
     """
     match output:
         case SendBulk(key=key) if key.owner == view.me:
-            first = key.kind is BulkKind.PART and output.to in chosen(view, to, apart)
+            first = key.kind is BulkKind.PART and to != _NOBODY and output.to in chosen(view, to, apart)
             later = again and key.kind is BulkKind.PUBLICATION and output.to in chosen(view, published_to, apart)
             return () if first or later else (output,)
     return (output,)
