@@ -38,7 +38,7 @@ from btard.node.verify.audit import check_run
 
 PEERS, DELIVERY_S = 6, 2.0
 ATTACKS = (
-    "noise", "sign_flip", "label_flip", "shift_aggregate", "equivocate", "wrong_part", "withhold_part",
+    "noise", "sign_flip", "shift_aggregate", "equivocate", "wrong_part", "withhold_part",
     "withhold_aggregate", "lie_checksum", "false_accuse", "complain", "silent_validator", "malformed", "replay",
     "stall",
 )  # fmt: skip
