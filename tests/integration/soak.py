@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import random
+import shutil
 import statistics
 import sys
 import time
@@ -20,7 +21,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import mkdtemp
 from unittest import mock
 
 import psutil
@@ -251,13 +252,15 @@ def soak(minutes: float, seed: int) -> int:
     end_s, bad, number, steps, seconds = time.monotonic() + 60 * minutes, 0, seed, 150, 15.0
     while time.monotonic() < end_s:
         episode, began_s = compose(number, steps, seconds), time.monotonic()
-        with TemporaryDirectory(prefix="btard-soak-") as scratch:
-            problem, growth, what = "", list[float](), ""
-            try:
-                result, growth, disks = play(episode, Path(scratch) / "episode")
-                what = _told(result, disks)
-            except AssertionError as error:
-                problem = str(error)
+        scratch = Path(mkdtemp(prefix="btard-soak-"))
+        problem, growth, what = "", list[float](), ""
+        try:
+            result, growth, disks = play(episode, scratch / "episode")
+            what = _told(result, disks)
+        except AssertionError as error:
+            problem = f"{error} (kept in {scratch})"
+        if not problem:
+            shutil.rmtree(scratch)
         took_s, worst = time.monotonic() - began_s, max(growth, default=0.0)
         leaks = number > seed and worst > MOST_GROWTH  # the first one is short: it shows how fast this machine is
         bad += bool(problem) or leaks
