@@ -138,7 +138,7 @@ OVERVIEW = (
     Row("Is it learning?", "monitoring.md#is-it-learning", (
         Show("Accuracy", "Of this run, and where the run to compare with ended, for example one without an attack.", (
             (f"btard_run_accuracy_ratio{{{RUN}}}", "this run"),
-            (f"btard_final_accuracy_ratio{{{RUN}}}", "final parameters"),
+            (f"btard_final_accuracy_ratio{{{RUN}}} >= 0", "final parameters"),
             (f"max(last_over_time(btard_run_accuracy_ratio{{{COMPARED}}}[30d]))", "end of $compare_run"),
         ), unit="percentunit", top=1.0, empty="not measured yet"),
         Show("Training loss", "Mean over the nodes of their last mini-batch's loss, and where the other run ended.", (
@@ -182,19 +182,22 @@ OVERVIEW = (
             (_events(f"1000 * min by ({_OF_EVENTS}) (min_over_time(timestamp({HAPPENED}){EACH}))"), ""),
             (_events(f"max by ({_OF_EVENTS}) (last_over_time(({HAPPENED}){EACH}))"), ""),
         ), "table", width=24, columns=(
-            Column("Value #A", "First seen", "dateTimeAsIso"), Column("event", "Event"), Column("peer", "Peer"),
-            Column("reason", "Reason", names=REASONS), Column("Value #B", "Times"),
+            Column("Value #A", "First seen", "dateTimeAsIso", width=170), Column("event", "Event", width=150),
+            Column("peer", "Peer", width=60), Column("reason", "Reason", names=REASONS),
+            Column("Value #B", "Times", width=70),
             Column("guide", "Explained in", names=EXPLAINED),
         ), empty="nothing so far"),
         Show("Alerts that fired", "By Prometheus's rules, in the time that is shown.", (
             (_alerted("min"), ""),
             (_alerted("max"), ""),
         ), "table", width=24, columns=(
-            Column("Value #A", "From", "dateTimeAsIso"), Column("Value #B", "Last", "dateTimeAsIso"),
-            Column("alertname", "Alert"),
-            Column("severity", "Severity", names={"critical": ("critical", "red"), "warning": ("warning", "orange"),
-                                                  "info": ("info", "blue")}),
-            Column("node", "Node"), Column("peer", "Peer"), Column("runbook", "What to do", names=_runbook()),
+            Column("Value #A", "From", "dateTimeAsIso", width=170),
+            Column("Value #B", "Last", "dateTimeAsIso", width=170), Column("alertname", "Alert", width=190),
+            Column("severity", "Severity", width=80, names={
+                "critical": ("critical", "red"), "warning": ("warning", "orange"), "info": ("info", "blue"),
+            }),
+            Column("node", "Node", width=60), Column("peer", "Peer", width=60),
+            Column("runbook", "What to do", names=_runbook()),
         ), empty="none"),
     )),
     Row("Is the network the bottleneck?", "monitoring.md#is-the-network-the-bottleneck", (

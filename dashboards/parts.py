@@ -38,12 +38,14 @@ class Column:
         title: its heading; empty: the column is left out.
         unit: Grafana's name of it.
         names: texts and colours of values.
+        width: pixels; None: its share of what the others leave.
     """
 
     source: str
     title: str
     unit: str | None = None
     names: Mapping[str, tuple[str, str]] | None = None
+    width: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,6 +269,13 @@ def _table(show: Show) -> table.Panel:
     made.with_transformation(models.DataTransformerConfig("organize", options=options))
     for column in shown:
         properties = [] if column.unit is None else [models.DynamicConfigValue("unit", column.unit)]
+        if column.unit == _A_TIME:  # a number for Grafana, which would touch the words beside it
+            properties.append(models.DynamicConfigValue("custom.align", common.FieldTextAlignment.LEFT))
+        if column.width is not None:
+            properties.append(models.DynamicConfigValue("custom.width", column.width))
+        if not column.source.startswith("Value") and show.empty is not None:
+            # What stands in an empty table would stand in each of its empty cells, too.
+            properties.append(models.DynamicConfigValue("noValue", ""))
         if column.names is not None:
             properties.append(models.DynamicConfigValue("mappings", [_value_map(column.names)]))
             color = {"type": common.TableCellDisplayMode.COLOR_TEXT}
@@ -294,5 +303,6 @@ def _matrix(show: Show) -> table.Panel:
     return made.override_by_name(head, [models.DynamicConfigValue("unit", "string"), plain])
 
 
+_A_TIME = "dateTimeAsIso"
 _KINDS = {"graph": _graph, "bars": _bars, "stat": _stat, "name": _name, "states": _states,
           "heatmap": _heatmap, "table": _table, "matrix": _matrix}  # fmt: skip

@@ -84,13 +84,20 @@ class Browser:
 
     Args:
         where: a folder for its profile.
-        width: of the window, pixels.
+        width, height: of the window, pixels.
         dark, calm: what the reader prefers: dark colours, and less motion.
         scripts: whether pages may run any.
     """
 
     def __init__(
-        self, where: Path, *, width: int = 1100, dark: bool = False, calm: bool = False, scripts: bool = True
+        self,
+        where: Path,
+        *,
+        width: int = 1100,
+        height: int = 1400,
+        dark: bool = False,
+        calm: bool = False,
+        scripts: bool = True,
     ) -> None:
         self._profile = where / "profile"
         self._asked, self._buffer = 0, b""
@@ -112,7 +119,7 @@ class Browser:
         self._session = self._call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log"):
             self._call(f"{domain}.enable")
-        self._call("Emulation.setDeviceMetricsOverride", width=width, height=1400, deviceScaleFactor=1, mobile=False)
+        self._call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
         chosen = {"prefers-color-scheme": "dark" if dark else "light",
                   "prefers-reduced-motion": "reduce" if calm else "no-preference"}  # fmt: skip
         features = [{"name": name, "value": value} for name, value in chosen.items()]

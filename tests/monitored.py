@@ -73,13 +73,15 @@ class Monitored:
         """The label of its series."""
         return self.result.summary.run_id
 
-    def ask(self, expression: str) -> list[dict[str, Any]]:
-        """The series of an expression over the time of the run.
+    def ask(self, expression: str, *, last: bool = False) -> list[dict[str, Any]]:
+        """The series of an expression over the time of the run; `last`: those that have a value at its end, with that
+        alone.
 
         Raises:
             AssertionError: Prometheus refuses it.
         """
-        asked = {"query": expression, "start": f"{self.began_s:.3f}", "end": f"{self.ended_s:.3f}", "step": "1"}
+        began_s = self.ended_s if last else self.began_s
+        asked = {"query": expression, "start": f"{began_s:.3f}", "end": f"{self.ended_s:.3f}", "step": "1"}
         data = urllib.parse.urlencode(asked).encode()
         try:
             with urllib.request.urlopen(f"http://{self.address}/api/v1/query_range", data, PATIENCE_S) as answer:
@@ -146,11 +148,15 @@ class Patient(LocalBackend):
         return int(found[0]["value"][1]) if found else 0
 
 
-@pytest.fixture(scope="session")
-def monitored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Monitored]:
-    """One attacked run over modelled links with `--monitor`, for all tests that ask its Prometheus."""
+@contextmanager
+def watched(folder: Path) -> Iterator[Monitored]:
+    """One attacked run over modelled links with `--monitor`, and its Prometheus.
+
+    Args:
+        folder: for its run directory.
+    """
     program("prometheus")
-    where = tmp_path_factory.mktemp("monitored") / "run"
+    where = folder / "run"
     gate = where.with_name("gate")
     notes, began_s = Notes(), time.time()
     with pytest.MonkeyPatch.context() as patch:
@@ -164,6 +170,13 @@ def monitored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Monitored]:
         )  # fmt: skip
     with reopened(result.run_dir / "monitoring") as address:
         yield Monitored(result, tuple(notes.lines), began_s, time.time(), address)
+
+
+@pytest.fixture(scope="session")
+def monitored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Monitored]:
+    """One attacked run, for all tests that ask its Prometheus."""
+    with watched(tmp_path_factory.mktemp("monitored")) as seen:
+        yield seen
 
 
 @contextmanager
