@@ -155,7 +155,9 @@ class Checkpointer:
                     key = _key(signed.body)
                     if key is not None:
                         self._spoken.setdefault(key, signed)
-                        if _of_attempt(key[0], step, number):  # what we said may have ended it for the others
+                        # What we said may have ended it for the others; and of the attempts after it, where the newest
+                        # checkpoint is damaged, it says that we have been there.
+                        if _since(key[0], step, number):
                             heard.append(MessageArrived(None, signed))
                 elif kind == HEARD:
                     self._recalled.add((via, content))
@@ -285,9 +287,9 @@ class Checkpointer:
         self._renamed = True
 
 
-def _of_attempt(slot: Slot, step: int, number: int) -> bool:
-    """True for what is said in the phases of an attempt; disputes begin again by themselves."""
-    return (slot.step, slot.attempt) == (step, number) and Phase.COMMIT.value <= slot.phase.value <= Phase.CLOSE.value
+def _since(slot: Slot, step: int, number: int) -> bool:
+    """True for what is said in the phases of an attempt, or of a later one; disputes begin again by themselves."""
+    return (slot.step, slot.attempt) >= (step, number) and Phase.COMMIT.value <= slot.phase.value <= Phase.CLOSE.value
 
 
 def _key(body: bytes) -> Key | None:

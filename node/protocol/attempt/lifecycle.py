@@ -164,7 +164,7 @@ class AttemptLifecycle:
         attempt = Attempt(shared.settings, shared.tools, shared.state, number, shared.me, own_share)
         proofs = shared.take_proofs(attempt)
         self._router.previous, shared.dispute, shared.asked_again = previous, None, Counter()
-        again = self._again == (shared.state.step, number)
+        again = self._again == (shared.state.step, number) or self._was_here(attempt)
         shared.round = Round(attempt, shared.past, self.gradients, shared.out, proofs, again, self._sync_server,
                              self.patience_s(attempt), self._watch)  # fmt: skip
         shared.round.begin()
@@ -177,6 +177,17 @@ class AttemptLifecycle:
                 shared.out.append(Forward(left, shared.certificate))
         shared.out.append(SetTimer(deadlines.FORWARD, laggards_s(attempt.settings)))
         self._router.take_up_what_waited()
+
+    def _was_here(self, attempt: Attempt) -> bool:
+        """Started again from further back than we had been: we have spoken in this attempt, and what we were told in it
+        meanwhile is asked for."""
+        shared, place = self._shared, (attempt.step, attempt.number)
+        if shared.me not in self._router.admission.speakers(*place, attempt.roster.digest):
+            return False
+        shared.missed.add(place)
+        others = tuple(peer for peer in attempt.roster.active if peer != shared.me)
+        shared.out.append(RequestTranscript(others, *place))
+        return True
 
     def patience_s(self, attempt: Attempt) -> float:
         """How long others may be in coming to an attempt: those that we could not greet, those that were let back."""

@@ -38,7 +38,7 @@ def checkpointer(where: Path, node: int = 0, run: bytes = GENESIS, print_: bytes
 
 
 def played(where: Path, steps: int) -> list[Node]:
-    """Four nodes, each with a memory under `where`, until node 0 has committed a step."""
+    """Four nodes, each with a memory under `where`, until node 0 has committed a step and kept what begins after it."""
     task = task_of(RUN, Path("unused"))
     configs = [NodeConfig("run", me, RUN, MEMBERS, "", "", "") for me in range(RUN.peers)]
     nodes = {
@@ -48,9 +48,11 @@ def played(where: Path, steps: int) -> list[Node]:
         for config in configs
     }
     simulation = Simulation(nodes, Network(LinkModel()), remembering_gradients(task))
+    committed = False
     for seen in simulation.run():
-        if seen.node == 0 and isinstance(seen.output, Committed) and seen.output.step == steps:
+        if committed and seen.node != 0:
             break
+        committed |= seen.node == 0 and isinstance(seen.output, Committed) and seen.output.step == steps
     for node in nodes.values():
         assert node.checkpointer is not None
         node.checkpointer.close()

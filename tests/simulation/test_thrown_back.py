@@ -1,0 +1,60 @@
+"""A peer whose newest checkpoint is damaged while it is away goes on from the one before, and through an attempt in
+which it has spoken already: what others sent it then is sent again, and nobody suspects it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from btard.node.build import Node
+from btard.node.netem.conditions import Conditions, Event, Window
+from btard.node.protocol.api import Banned, Finished, Input, PhaseEntered, Suspected
+from tests.simulation.restarting import RUN, Cluster, digests
+
+ME, STEP, SEED = 1, 6, 3
+PHASES = ("COMMIT", "AGG", "REVEAL", "CHECKSUMS", "REPORT", "CLOSE")
+
+
+class Damaged(Cluster):
+    """Whoever starts again finds a byte of its newest checkpoint changed."""
+
+    def make(self, me: int) -> tuple[Node, list[Input]]:
+        newest = max((self.where / str(me)).glob("*.checkpoint"), default=None)
+        if newest is not None:
+            content = bytearray(newest.read_bytes())
+            content[len(content) // 2] ^= 1
+            newest.write_bytes(content)
+        return super().make(me)
+
+
+@pytest.fixture(scope="module")
+def calm(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, float], dict[int, set[bytes]]]:
+    """When the peer enters each phase of the step, and the state digests of the run, where nothing happens."""
+    seen = Cluster(tmp_path_factory.mktemp("calm"), Conditions(), {}, SEED).play()
+    entered = {
+        each.output.phase: each.time_s
+        for each in seen
+        if isinstance(each.output, PhaseEntered) and (each.node, each.output.step) == (ME, STEP)
+    }
+    return entered, digests(seen)
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_it_goes_through_the_attempt_again(
+    phase: str, calm: tuple[dict[str, float], dict[int, set[bytes]]], tmp_path: Path
+) -> None:
+    entered, expected = calm
+    killed_s = entered[phase] + 0.001
+    hits = (
+        Event(Window("s", killed_s), "kill", (ME,), "kill"),
+        Event(Window("s", killed_s + 0.5), "restart", (ME,), "restart"),
+    )
+    cluster = Damaged(tmp_path, Conditions(events=hits), {}, SEED)
+    seen = cluster.play(())  # it ends a step twice, and says so
+    assert [cue.action for cue in cluster.played] == ["kill", "restart"]
+    resumed = next(each.output for each in seen if each.time_s > killed_s + 0.4 and each.node == ME)
+    assert isinstance(resumed, PhaseEntered) and resumed.step == STEP - 1, "not thrown back"
+    assert not [each for each in seen if isinstance(each.output, (Banned, Suspected))]
+    assert {each.node for each in seen if isinstance(each.output, Finished)} == set(range(RUN.peers))
+    assert digests(seen) == expected
