@@ -405,8 +405,10 @@ def test_an_attempt_that_was_void_comes_back_with_the_one_after_it(attack: Plugi
     """Its dispute may be still to come, and this node may hold what ends it."""
     roles = {5: Role((attack,), Schedule(start=2), (5,))}
     cluster = Cluster(tmp_path, Conditions(), roles, 1)
-    begun = (seen.output for seen in cluster.watched.simulation.run() if seen.node == 0)
+    playing = cluster.watched.simulation.run()
+    begun = (seen.output for seen in playing if seen.node == 0)
     again = next(output for output in begun if isinstance(output, PhaseEntered) and output.attempt == 1)
+    next(seen for seen in playing if seen.node != 0)  # what is told is kept next
     peer = cluster.watched.simulation.nodes[0].peer
     assert peer.router.previous.round is not None
     ended = peer.router.previous.round.attempt
