@@ -56,7 +56,7 @@ model:           ## spin searches every run of the model of agreement, and refut
 gpu:             ## what only a GPU can show: six processes on one card compute the same bits
 	GPU_REQUIRED=1 $(PYTHON) -m pytest -m gpu tests/gpu
 
-hosts:           ## six owners on three hosts, by hand: network namespaces, so as root, with ip and dnsmasq
+hosts:           ## six owners on three hosts, by hand: network namespaces, so as root, with ip, dnsmasq and iptables
 	HOSTS_REQUIRED=1 $(PYTHON) -m pytest -s -m hosts tests/hosts
 
 swarm:           ## six peers on a Docker Swarm of three nodes: as root, with dockerd and the image (docker compose build)

@@ -193,10 +193,16 @@ def shared(source: msgspec.Struct, names: Iterable[str]) -> dict[str, Any]:
 
 
 class Endpoint(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Where a peer listens: ZeroMQ addresses of its control and its bulk socket."""
+    """Where a peer listens: ZeroMQ addresses of its control and its bulk socket; where the second is empty, tensors go
+    to the first as well."""
 
     control: str
-    bulk: str
+    bulk: str = ""
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """Both addresses, or the only one; tensors go to the last."""
+        return (self.control, self.bulk) if self.bulk else (self.control,)
 
 
 class Member(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -265,13 +271,19 @@ class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     stay: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse an address of metrics that is none.
+        """Refuse an address of metrics that is none, and one port where others look for two, or the other way round.
 
         Raises:
-            ConfigError: it is not HOST:PORT.
+            ConfigError: it is not HOST:PORT, or `listen` has not as many ports as `addresses` says.
         """
         if self.metrics is not None:
             split_address(self.metrics)
+        reached = self.addresses.get(str(self.node), self.listen)
+        if len(reached.urls) != len(self.listen.urls):
+            raise ConfigError(
+                f"listen is {','.join(self.listen.urls)}, and the others know peer {self.node} at "
+                f"{','.join(reached.urls)}; name as many ports for it (--listen) as there"
+            )
 
 
 class Secrets(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

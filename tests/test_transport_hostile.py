@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import socket as tcp
-from contextlib import ExitStack
+import struct
+from contextlib import ExitStack, suppress
 from time import monotonic
+from typing import Any
 
 import msgspec
 import pytest
@@ -17,10 +19,12 @@ from btard.node.protocol.api import BulkKey, BulkKind
 from btard.node.transport import framing
 from btard.node.transport.address_records import signing_bytes
 from btard.node.transport.addresses import Resolver
-from btard.node.transport.arrivals import BulkArrival
+from btard.node.transport.arrivals import Arrival, BulkArrival
 from tests.transports import (
+    ANYWHERE,
     KEY,
     MEMBERS,
+    ONE_PORT,
     SECRETS,
     WATCHDOG_S,
     controls,
@@ -32,12 +36,16 @@ from tests.transports import (
 )
 from tests.workers import FOR_EVER_S
 
+PORTS = pytest.mark.parametrize("listen", [ANYWHERE, ONE_PORT], ids=["two ports", "one port"])
 
+
+@PORTS
 @pytest.mark.parametrize("key", [zmq.curve_keypair()[1].decode(), None], ids=["unknown key", "no key"])
-def test_strangers_do_not_get_in(stack: ExitStack, key: str | None) -> None:
-    nodes = mesh(stack)
+def test_strangers_do_not_get_in(stack: ExitStack, key: str | None, listen: Endpoint) -> None:
+    nodes = mesh(stack, listen=listen)
     stranger = raw_peer(stack, nodes[0], key)
     stranger.send(framing.encode_control(b"let me in"))
+    stranger.send_multipart([header(nodes[1]._tokens.to(0)), bytes(8)])
     if key is not None:
         pump(nodes, lambda _: nodes[0].counters.dropped["stranger"] > 0)
     nodes[1].send_control(0, b"honest")
@@ -69,7 +77,7 @@ TOKEN = bytes(range(32))
 
 def address(peer: int, number: int, url: str) -> framing.AddressRecord:
     """As peer 2 can sign it."""
-    unsigned = framing.AddressRecord(b"", peer, number, url, url, b"")
+    unsigned = framing.AddressRecord(b"", peer, number, url, "", b"")
     signer = Signer(bytes.fromhex(SECRETS[2].signing_seed))
     return msgspec.structs.replace(unsigned, signature=signer.sign(signing_bytes(unsigned)))
 
@@ -86,7 +94,7 @@ BAD_CONTROL = {
     "long greeting": ([framing.encode_greeting(framing.Greeting("r" * 2000, TOKEN))], "control_malformed"),
     "another run": ([framing.encode_greeting(framing.Greeting("older", TOKEN))], "greeting_of_another_run"),
     "garbage address": ([b"\x04\xc1\xc1"], "control_malformed"),
-    "long address": ([framing.encode_address(address(2, 1, "tcp://" + "a" * 600))], "control_malformed"),
+    "long address": ([framing.encode_address(address(2, 1, "tcp://" + "a" * 1000))], "control_malformed"),
     "an address that is none": ([framing.encode_address(address(2, 1, "tcp://a:0"))], "address_malformed"),
     "a stranger's address": ([framing.encode_address(address(7, 1, "tcp://a:1"))], "address_of_a_stranger"),
     "a forged address": ([framing.encode_address(address(1, 9, "tcp://a:1"))], "address_forged"),
@@ -94,11 +102,14 @@ BAD_CONTROL = {
 }
 
 
+@PORTS
 @pytest.mark.parametrize(("frames", "reason"), BAD_CONTROL.values(), ids=BAD_CONTROL)
 def test_bad_control_frames_of_a_member_are_counted_and_nothing_else(
-    stack: ExitStack, frames: list[bytes], reason: str
+    stack: ExitStack, frames: list[bytes], reason: str, listen: Endpoint
 ) -> None:
-    nodes = mesh(stack, limits=framing.Limits(control_bytes=4000))
+    nodes = mesh(stack, limits=framing.Limits(control_bytes=4000, bulk_bytes=4000), listen=listen)
+    if len(frames) > 1 and not listen.bulk:
+        reason = "bulk_malformed"
     liar = raw_peer(stack, nodes[0], SECRETS[2].transport_secret)
     liar.send_multipart(frames)
     liar.send(framing.encode_control(b"still here"))
@@ -133,10 +144,17 @@ def test_a_member_that_keeps_moving_keeps_nobody_busy(stack: ExitStack) -> None:
     assert patient.counters.sent_messages[2, "address"] == 0, "nobody is shown its own record"
 
 
-def test_a_frame_beyond_the_limit_ends_its_connection_unread(stack: ExitStack) -> None:
-    nodes = mesh(stack, limits=framing.Limits(control_bytes=1000))
+@pytest.mark.parametrize(
+    ("listen", "frames"),
+    [(ANYWHERE, [1_000_000]), (ONE_PORT, [1_000_000]), (ONE_PORT, [50, 1_000_000])],
+    ids=["two ports", "one port", "a tensor in one piece"],
+)
+def test_a_frame_beyond_the_limit_ends_its_connection_unread(
+    stack: ExitStack, listen: Endpoint, frames: list[int]
+) -> None:
+    nodes = mesh(stack, limits=framing.Limits(control_bytes=1000), listen=listen)
     liar = raw_peer(stack, nodes[0], SECRETS[2].transport_secret)
-    liar.send(bytes(1_000_000))
+    liar.send_multipart([bytes(size) for size in frames])
     # libzmq reconnects the liar, which loses what it had sent; the later message shows that the node lives on.
     end = monotonic() + WATCHDOG_S
     heard: list[tuple[int, bytes]] = []
@@ -145,6 +163,44 @@ def test_a_frame_beyond_the_limit_ends_its_connection_unread(stack: ExitStack) -
         liar.send(framing.encode_control(b"small"))
         heard += controls(nodes[0].poll(0.01))
     assert set(heard) == {(2, b"small")}
+    assert not nodes[0].counters.dropped
+
+
+def test_who_has_proved_no_key_is_not_let_announce_a_tensor(stack: ExitStack) -> None:
+    """At the one port a frame of the handshake is no longer than a control message or a piece may be."""
+    (node,) = mesh(stack, peers=1, limits=framing.Limits(control_bytes=1000, bulk_bytes=1 << 30), listen=ONE_PORT)
+    _, port = node.bound.control.rsplit(":", 1)
+    line = stack.enter_context(tcp.create_connection(("127.0.0.1", int(port)), WATCHDOG_S))
+    line.sendall(b"\xff" + bytes(8) + b"\x7f\x03\x01" + b"CURVE".ljust(20, b"\0") + bytes(32))
+    line.sendall(b"\x06" + struct.pack(">Q", 1 << 20) + bytes(100))
+    with suppress(ConnectionResetError):
+        while line.recv(1000):
+            continue
+
+
+def test_a_crowd_of_strangers_at_the_one_port_is_shed_and_members_go_on(stack: ExitStack) -> None:
+    """Idle ones, ones that speak no ZeroMQ, and ones with a key of nobody; all come from the members' own address."""
+    nodes = mesh(stack, listen=ONE_PORT)
+    _, port = nodes[0].bound.control.rsplit(":", 1)
+    crowd = [stack.enter_context(tcp.create_connection(("127.0.0.1", int(port)), WATCHDOG_S)) for _ in range(200)]
+    for line in crowd[::2]:
+        line.sendall(b"GET / HTTP/1.1\r\n\r\n")
+    for _ in range(5):
+        raw_peer(stack, nodes[0], zmq.curve_keypair()[1].decode()).send(b"hello")
+    said = 0
+
+    def talk(seen: list[list[Arrival]]) -> bool:
+        nonlocal said
+        if len(seen[0]) == 2 * said:
+            nodes[1].send_control(0, b"%d" % said)
+            nodes[1].send_bulk(0, KEY, torch.full((50_000,), float(said)))
+            said += 1
+        dropped = nodes[0].counters.dropped
+        return said > 20 and dropped["connection_closed"] >= 40 and dropped["stranger"] >= 5
+
+    seen = pump(nodes, talk)[0]
+    assert [int(word) for _, word in controls(seen)] == list(range(len(controls(seen))))
+    assert {*nodes[0].counters.dropped} == {"connection_closed", "stranger"}
 
 
 def header(token: bytes = TOKEN, key: BulkKey = KEY) -> bytes:
@@ -166,14 +222,19 @@ BAD_BULK = {
 }
 
 
+@PORTS
 @pytest.mark.parametrize(("frames", "reason"), BAD_BULK.values(), ids=BAD_BULK)
-def test_bad_bulk_is_counted_and_nothing_else(stack: ExitStack, frames: list[bytes], reason: str) -> None:
-    nodes = mesh(stack, limits=framing.Limits(bulk_bytes=2000))
+def test_bad_bulk_is_counted_and_nothing_else(
+    stack: ExitStack, frames: list[bytes], reason: str, listen: Endpoint
+) -> None:
+    nodes = mesh(stack, limits=framing.Limits(bulk_bytes=2000), listen=listen)
+    if len(frames) == 1 and not listen.bulk:
+        reason = "control_malformed"
     nodes[0].accept_bulk = lambda via, key, size_bytes: size_bytes != 12
     member = raw_peer(stack, nodes[0], SECRETS[2].transport_secret)
     member.send(framing.encode_greeting(framing.Greeting("run", TOKEN)))
     pump(nodes, lambda _: nodes[0].greeted == {1, 2})
-    bulk = raw_bulk(stack, nodes[0])
+    bulk = raw_bulk(stack, nodes[0]) if listen.bulk else raw_peer(stack, nodes[0], SECRETS[2].transport_secret)
     bulk.send_multipart(frames)
     bulk.send_multipart([header(), bytes(8)])
     (arrival,) = pump(nodes, lambda seen: len(seen[0]) > 0)[0]
@@ -192,19 +253,22 @@ def test_a_token_belongs_to_whoever_brought_it_first(stack: ExitStack) -> None:
     assert node.greeted == {1}
 
 
-def test_encrypted_bulk_takes_a_token_from_its_owner_only(stack: ExitStack) -> None:
-    node, other = start(stack, 0, encrypt_bulk=True), start(stack, 1, encrypt_bulk=True)
+@pytest.mark.parametrize("options", [{"encrypt_bulk": True}, {"listen": ONE_PORT}], ids=["two ports", "one port"])
+def test_encrypted_bulk_takes_a_token_from_its_owner_only(stack: ExitStack, options: dict[str, Any]) -> None:
+    node, other = start(stack, 0, **options), start(stack, 1, **options)
     raw_peer(stack, node, SECRETS[2].transport_secret).send(framing.encode_greeting(framing.Greeting("run", TOKEN)))
     pump([node], lambda _: node.greeted == {2})
     other._tokens._to[0] = TOKEN  # peer 1 has stolen the token that peer 2 shares with peer 0
     other.connect({0: node.bound})
     other.send_bulk(0, KEY, torch.zeros(4))
     pump([node, other], lambda _: node.counters.dropped["bulk_foreign_token"] == 1)
+    assert node.counters.refused[1, "bulk_foreign_token"] == 1
 
 
-def test_bytes_that_are_not_zeromq_disturb_nobody(stack: ExitStack) -> None:
-    nodes = mesh(stack)
-    for endpoint in (nodes[0].bound.control, nodes[0].bound.bulk):
+@PORTS
+def test_bytes_that_are_not_zeromq_disturb_nobody(stack: ExitStack, listen: Endpoint) -> None:
+    nodes = mesh(stack, listen=listen)
+    for endpoint in nodes[0].bound.urls:
         scanner = tcp.create_connection(("127.0.0.1", int(endpoint.rsplit(":", 1)[1])))
         stack.callback(scanner.close)
         scanner.sendall(b"GET / HTTP/1.1\r\n\r\n" + bytes(10_000))

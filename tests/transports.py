@@ -17,6 +17,7 @@ from btard.node.transport.transport import Transport
 
 MEMBERS, SECRETS = keys.generate(0, 3)
 ANYWHERE = Endpoint("tcp://127.0.0.1:*", "tcp://127.0.0.1:*")
+ONE_PORT = Endpoint("tcp://127.0.0.1:*")
 KEY = BulkKey(step=3, attempt=0, kind=BulkKind.PART, owner=1, part=2)
 WATCHDOG_S = 30.0  # ends a test that hangs; no test depends on how long anything takes
 

@@ -21,9 +21,10 @@ _OPERATIONS = {
 
 
 def lines(
-    *, peers: int, size: float, pairs: int, bare: bool, task: str | None, steps: int, scaling: bool, as_json: bool
+    *, peers: int, size: float, pairs: int, task: str | None, steps: int, scaling: bool, as_json: bool, **how: bool
 ) -> Iterator[str]:
-    """Measure and tell; as JSON one object, or with `scaling` one array. `task` and `scaling` exclude each other.
+    """Measure and tell; as JSON one object, or with `scaling` one array. `task` and `scaling` exclude each other; `how`
+    goes to `measure`.
 
     Raises:
         ConfigError: options that cannot be run.
@@ -40,7 +41,7 @@ def lines(
     counts = SCALING if scaling else (peers,)
     found = []
     for count in counts:
-        figures = measure.measure(count, int(size), pairs, bare)
+        figures = measure.measure(count, int(size), pairs, **how)
         found.append(figures)
         if not as_json:
             yield from figure_lines(figures)

@@ -16,6 +16,7 @@ import msgspec
 from btard.launcher.backends.local import context, server_environment
 from btard.launcher.bench.worker import BASELINES, GLOO, MEAN, PROTOCOL, UPDATED, WARM_UP, Found, Sample, work
 from btard.launcher.network import traffic
+from btard.launcher.run.experiment import Experiment, listen
 from btard.node.config import NodeConfig, RunConfig
 from btard.node.crypto.keys import generate
 from btard.node.errors import BackendError, ConfigError
@@ -92,10 +93,10 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     syncs: float
 
 
-def measure(peers: int, size: int, pairs: int, bare: bool = False) -> Figures:
+def measure(peers: int, size: int, pairs: int, bare: bool = False, one_port: bool = False) -> Figures:
     """Run one benchmark: `peers` processes, vectors of `size` floats, `pairs` alternations.
 
-    Without what a worker keeps where `bare`.
+    Without what a worker keeps where `bare`; with one port for each process in place of two where `one_port`.
 
     Raises:
         ConfigError: numbers that cannot be run.
@@ -123,6 +124,7 @@ def measure(peers: int, size: int, pairs: int, bare: bool = False) -> Figures:
                 "",
                 str(own),
                 name,
+                listen(Experiment(one_port=one_port), rank),
                 checkpoints=not bare,
                 metrics=None if bare else "127.0.0.1:0",
             )

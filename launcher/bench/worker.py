@@ -434,9 +434,8 @@ def _measure(
 
 def _meet(board: Board, transport: Transport, count: int) -> list[Arrival]:
     """Connect everybody with everybody; returns what came early."""
-    controls = board.exchange("control", transport.bound.control)
-    bulks = board.exchange("bulk", transport.bound.bulk)
-    transport.connect({peer: Endpoint(*pair) for peer, pair in enumerate(zip(controls, bulks, strict=True))})
+    addresses = board.exchange("address", ",".join(transport.bound.urls))
+    transport.connect({peer: Endpoint(*urls.split(",")) for peer, urls in enumerate(addresses)})
     early: list[Arrival] = []
     end = time.monotonic() + PATIENCE_S
     while len(transport.greeted) < count - 1 and time.monotonic() < end:

@@ -231,6 +231,7 @@ def doctor(data_dir: str | None, run_dir: str, base_port: int, peers: int) -> No
 @click.option("--size", metavar="D", type=float, default=1e7, show_default=True, help="floats in a vector")
 @click.option("--pairs", metavar="K", type=click.IntRange(1), default=9, show_default=True, help="alternations")
 @click.option("--bare", is_flag=True, help="steps without journal, checkpoints and metrics")
+@click.option("--one-port", is_flag=True, help="one port for each worker in place of two: encrypted tensors")
 @click.option("--task", metavar="TASK", help="measure the protocol's share of this task's training steps instead")
 @click.option("--steps", metavar="N", type=click.IntRange(1), default=100, show_default=True, help="steps of --task")
 @click.option("--scaling", is_flag=True, help="4, 8, 16, 32 and 64 peers, one after the other")

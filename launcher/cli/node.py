@@ -60,9 +60,13 @@ def init(directory: Path) -> None:
 
 @cli.command(short_help="Print a signed proposal of a peer.")
 @_directory
-@click.option("--address", metavar="URL,URL", required=True, help="where others reach it: control and bulk socket")
+@click.option("--address", metavar="URL[,URL]", required=True, help="where others reach it: one port, or two")
 def propose(directory: Path, address: str) -> None:
-    """Print a proposal: public keys and address of the peer in DIR, signed by itself. It is for everybody to see."""
+    """Print a proposal: public keys and address of the peer in DIR, signed by itself. It is for everybody to see.
+
+    One port, tcp://HOST:PORT, is for all. A second one, after a comma, is for tensors, which are then encrypted only if
+    the run's options say so: that takes less of a processor.
+    """
     _print(Identity.load(directory).propose(endpoint(address, "--address")))
 
 
@@ -110,7 +114,9 @@ def approve(directory: Path, genesis_file: Path, yes: bool, run_file: Path | Non
 @_directory
 @click.argument("approvals", metavar="[APPROVAL]...", nargs=-1, type=_PATH)
 @click.option("--genesis", "genesis_file", metavar="FILE", type=_PATH, help="the genesis [the one approved, in DIR]")
-@click.option("--listen", metavar="URL,URL", help="what to bind [all of this host's addresses, at the ports proposed]")
+@click.option(
+    "--listen", metavar="URL[,URL]", help="what to bind [all of this host's addresses, at the ports proposed]"
+)
 @click.option("--wait", metavar="TIME", default="180s", show_default=True, help="longest wait for the other peers")
 @click.option("--grace", metavar="TIME", default="60s", show_default=True, help="how much of it for the last f of them")
 @click.option("--data-dir", metavar="DIR", help="where data sets lie [~/.cache/btard/data]")
@@ -210,12 +216,19 @@ def _genesis(path: Path) -> Genesis:
 
 
 def _everywhere(address: Endpoint) -> Endpoint:
-    """All addresses of this host, of both families where it has both, at the ports of an address."""
+    """All addresses of this host, of both families where it has both, at the ports of an address.
+
+    Raises:
+        ConfigError: it has one port twice, at two hosts.
+    """
     host = "*"
     with suppress(OSError), socket.socket(socket.AF_INET6) as probe:
         probe.bind(("::", 0))
         host = "[::]"
-    return Endpoint(*(f"tcp://{host}:{url.rpartition(':')[2]}" for url in (address.control, address.bulk)))
+    urls = [f"tcp://{host}:{url.rpartition(':')[2]}" for url in address.urls]
+    if len(set(urls)) < len(urls):
+        raise ConfigError(f"{' and '.join(address.urls)} have one port; say by --listen what to bind for each")
+    return Endpoint(*urls)
 
 
 def _asked(path: Path) -> Settings:
@@ -290,14 +303,14 @@ def _shown(owner: Identity, genesis: Genesis, me: int) -> Iterator[str]:
     yield f"options {values or 'none'}; all others as by default (btard-launch run --help)"
     for peer, proposal in enumerate(genesis.proposals):
         mark = "  (this one)" if peer == me else ""
-        yield f"peer {peer:<3}{proposal.signing_key[:16]}  {proposal.control} {proposal.bulk}{mark}"
+        yield f"peer {peer:<3}{proposal.signing_key[:16]}  {' '.join(proposal.address.urls)}{mark}"
     mine, newest = genesis.proposals[me], owner.proposal
     if newest == mine:
         yield "yours   as proposed"
     elif newest is None:
         yield "yours   signed by this identity; its proposal is not kept here"
     else:
-        yield f"yours   an earlier proposal: the last one was {newest.control} {newest.bulk}"
+        yield f"yours   an earlier proposal: the last one was {' '.join(newest.address.urls)}"
 
 
 if __name__ == "__main__":

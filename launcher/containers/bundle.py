@@ -11,7 +11,7 @@ import msgspec
 from btard.launcher.containers import places
 from btard.launcher.files import as_json, disk_error, write_atomically
 from btard.launcher.run.run_directory import RunDirectory, RunRecord, read_record
-from btard.node.config import NodeConfig, Secrets
+from btard.node.config import Endpoint, NodeConfig, Secrets
 from btard.node.crypto import keys
 from btard.node.errors import BackendError, ConfigError
 from btard.node.genesis.ceremony import GIVEN
@@ -64,13 +64,14 @@ def unpack(data: bytes) -> Bundle:
 
 def contained(config: NodeConfig, monitored: bool) -> NodeConfig:
     """A node's configuration with the paths and addresses that hold in its container."""
+    ports = len(config.listen.urls)
     return msgspec.structs.replace(
         config,
         secrets_file=str(places.OWN_SECRETS / f"{config.run_id}.json"),
         directory=str(places.own_directory(config.node)),
         data_directory=str(places.DATA),
-        listen=places.listen(),
-        addresses={str(config.node): places.endpoint(config.node)},
+        listen=Endpoint(*places.listen().urls[:ports]),
+        addresses={str(config.node): Endpoint(*places.endpoint(config.node).urls[:ports])},
         ceremony=str(places.CEREMONY),
         metrics=f"0.0.0.0:{places.METRICS_PORT}" if monitored else None,
     )

@@ -20,7 +20,7 @@ from btard.launcher.run.experiment import gpu_share
 from btard.node.errors import ConfigError
 
 _MOUNTS = {"own": "/btard/own", "genesis": "/btard/genesis/genesis.json", "run": "/btard/run/run.toml"}
-_PORTS = {"control": places.CONTROL_PORT, "bulk": places.BULK_PORT, "metrics_port": places.METRICS_PORT}
+_PORTS = {"port": places.CONTROL_PORT, "metrics_port": places.METRICS_PORT}
 _GPUS = {
     "gpu": ("nvidia.com/gpu", "Gradients on a GPU of its own for each peer, by NVIDIA's device plugin."),
     "gpu-shared": (

@@ -78,6 +78,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("tight_budgets", _CLUSTER, "call peers late that are slower than step 0 was, not only than the bounds"),
     Option("minimum_rate", _CLUSTER, "slowest bulk transfer, bytes per second", "RATE", syntax.number),
     Option("encrypt_bulk", _CLUSTER, "encrypt tensors too (control always is)"),
+    Option("one_port", _CLUSTER, "one port a peer in place of two: tensors are encrypted then"),
     Option("attack", _ATTACK, "what attackers do; several joined by '+'", "NAME[:k=v,...]", or_none(str, "none")),
     Option("byzantine", _ATTACK, "how many peers attack: the highest ids", "B", syntax.integer),
     Option("role", _ATTACK, "one peer's attack, e.g. 4=noise:variant=small,start=300,every=5 (repeatable)", "ID=ATTACK",

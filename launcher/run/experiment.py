@@ -105,6 +105,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     tight_budgets: bool = False
     minimum_rate: float = _RUN.minimum_rate
     encrypt_bulk: bool = _RUN.encrypt_bulk
+    one_port: bool = False
     delay: float = 0.0
     jitter: float = 0.0
     loss: float = 0.0
@@ -254,7 +255,7 @@ def node_configs(
             run_id=run_id, node=node, run=run, members=members, role=roles.get(node),
             secrets_file=str(directory / "nodes" / str(node) / "secrets.json"),
             directory=str(directory / "nodes" / str(node)), data_directory=str(data_directory),
-            listen=listen(experiment.base_port, node), cuda_memory_fraction=fraction, conditions=conditions,
+            listen=listen(experiment, node), cuda_memory_fraction=fraction, conditions=conditions,
             shaped=experiment.shaping == "kernel",
             checkpoints=kept(experiment, conditions), durability=experiment.durability,
             imports=tuple(str(directory / IMPORTS / Path(path).name) for path in experiment.imports),
@@ -273,12 +274,11 @@ def kept(experiment: Experiment, conditions: Conditions | None) -> bool:
     return experiment.checkpoints and (experiment.backend == "local" or restarts)
 
 
-def listen(base_port: int, node: int) -> Endpoint:
-    """Where a local node binds: two ports from `base_port` on, or any two if it is 0."""
-    if base_port == 0:
-        return Endpoint("tcp://127.0.0.1:*", "tcp://127.0.0.1:*")
-    control = base_port + 2 * node
-    return Endpoint(f"tcp://127.0.0.1:{control}", f"tcp://127.0.0.1:{control + 1}")
+def listen(experiment: Experiment, node: int) -> Endpoint:
+    """Where a local node binds: its ports from `base_port` on, or any if that is 0."""
+    count = 1 if experiment.one_port else 2
+    first = experiment.base_port + count * node
+    return Endpoint(*(f"tcp://127.0.0.1:{first + each if experiment.base_port else '*'}" for each in range(count)))
 
 
 def _derived(name: str, seed: int) -> int:

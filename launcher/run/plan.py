@@ -70,7 +70,7 @@ class Plan:
     @property
     def listens(self) -> tuple[Endpoint, ...]:
         """Where each node binds (port `*`: chosen by the system)."""
-        return tuple(listen(self.experiment.base_port, node) for node in range(self.run.peers))
+        return tuple(listen(self.experiment, node) for node in range(self.run.peers))
 
     @property
     def bytes_expected(self) -> int | None:
@@ -273,7 +273,7 @@ def preflight(plan: Plan) -> None:
     if plan.experiment.backend == "local":
         _check_processes(plan)
     for node, endpoint in enumerate(plan.listens):
-        for address in (endpoint.control, endpoint.bulk):
+        for address in endpoint.urls:
             _check_port(address, node, plan.experiment.base_port)
     target = Path(plan.experiment.run_dir or "runs").absolute()
     free = free_bytes(target)

@@ -44,6 +44,7 @@ _LATER: Mapping[str, object] = {
     "optimiser": "sgd",
     "schedule": "cosine",
     "split": "iid",
+    "one_port": False,
 }
 """Options that came after sweeps had been stored: at these values they are no part of a cell's identity."""
 

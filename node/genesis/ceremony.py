@@ -191,7 +191,7 @@ def attend(
     if not wait("approval", lambda: meeting.unapproved(known)):
         return None
     known.keep()
-    chosen = any(url.endswith((":*", ":0")) for url in (config.listen.control, config.listen.bulk))
+    chosen = any(url.endswith((":*", ":0")) for url in config.listen.urls)
     return msgspec.structs.replace(
         config,
         members=genesis.members,
@@ -242,7 +242,7 @@ def _held(listen: Endpoint, held: ExitStack) -> Endpoint:
     Raises:
         TransportError: there is none to be had.
     """
-    return Endpoint(*(_held_port(url, held) for url in (listen.control, listen.bulk)))
+    return Endpoint(*(_held_port(url, held) for url in listen.urls))
 
 
 def _held_port(url: str, held: ExitStack) -> str:

@@ -20,7 +20,7 @@ GENESIS_BYTES = 16 << 20
 _NAME = re.compile("[A-Za-z0-9._-]{1,64}")
 
 
-class SignedAddress(Endpoint, frozen=True, forbid_unknown_fields=True):
+class SignedAddress(Endpoint, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where a member is reached, with its proposal's signature."""
 
     signature: str
@@ -115,7 +115,7 @@ def assemble(
     if not numbered:
         in_order.sort(key=lambda proposal: proposal.signing_key)
     members = tuple(Member(peer, each.signing_key, each.transport_key) for peer, each in enumerate(in_order))
-    addresses = tuple(SignedAddress(each.control, each.bulk, each.signature) for each in in_order)
+    addresses = tuple(SignedAddress(each.control, each.bulk, signature=each.signature) for each in in_order)
     run_id = name or genesis_digest("", run, members).hex()[:16]
     return Genesis(GENESIS_FORMAT, WIRE_VERSION, run_id, run, members, addresses)
 

@@ -29,7 +29,7 @@ class Proposal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         wire_version: that it speaks.
         signing_key: Ed25519, 64 hex digits.
         transport_key: CURVE, 40 characters of Z85.
-        control, bulk: where others reach it, `tcp://HOST:PORT`.
+        control, bulk: where others reach it, `tcp://HOST:PORT`; the second empty where it has but one port.
         signature: by the signing key over all of them, 128 hex digits.
     """
 
@@ -55,8 +55,9 @@ class Proposal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             return f"its signing key or signature is no lower-case hexadecimal of its length; {again}"
         if not _is_transport_key(self.transport_key):
             return f"its transport key is no CURVE key; {again}"
-        if not _are_addresses((self.control, self.bulk)):
-            return f"its addresses {self.control[:80]!r}, {self.bulk[:80]!r} are not two of tcp://HOST:PORT; {again}"
+        if not _are_addresses(self.address.urls):
+            named = ", ".join(repr(url[:80]) for url in self.address.urls)
+            return f"its address is {named} in place of one tcp://HOST:PORT or two different ones; {again}"
         if not verify(bytes.fromhex(self.signing_key), _signed(self), bytes.fromhex(self.signature)):
             return f"its signature is not valid for what it says; {again}"
         return None
@@ -92,21 +93,26 @@ def decode_proposal(data: bytes, name: str) -> Proposal:
 
 
 def endpoint(text: str, option: str) -> Endpoint:
-    """The two addresses of `tcp://HOST:PORT,tcp://HOST:PORT`: control, then bulk.
+    """The address in `tcp://HOST:PORT`, or both in `tcp://HOST:PORT,tcp://HOST:PORT`: control, then bulk; the same one
+    twice is one.
 
     Raises:
         ConfigError: it is written otherwise; `option` names it in the message.
     """
     urls = text.split(",")
+    if len(urls) == 2 and urls[0] == urls[1]:
+        urls.pop()
     if not _are_addresses(urls):
-        raise ConfigError(f"{option} {text!r} is not two addresses; write tcp://HOST:7400,tcp://HOST:7401")
+        raise ConfigError(
+            f"{option} {text!r} is not one address, nor two; write tcp://HOST:7400, or tcp://HOST:7400,tcp://HOST:7401"
+        )
     return Endpoint(*urls)
 
 
 def _are_addresses(urls: Sequence[str]) -> bool:
-    """True for two different ones, of control and bulk socket."""
+    """True for one, or for two different ones, of control and bulk socket."""
     ports = [int(match[1]) for url in urls if (match := _URL.fullmatch(url))]
-    return len(ports) == len(urls) == len(set(urls)) == 2 and all(0 < port < 65536 for port in ports)
+    return 0 < len(set(urls)) == len(urls) == len(ports) <= 2 and all(0 < port < 65536 for port in ports)
 
 
 def _is_transport_key(text: str) -> bool:

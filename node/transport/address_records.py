@@ -50,7 +50,7 @@ class AddressBook:
     def endpoint(self, peer: int) -> Endpoint | None:
         """Where a peer says that it has moved to; None if it has not."""
         record = self._records.get(peer)
-        return None if record is None else Endpoint(record.control, record.bulk)
+        return None if record is None else record.endpoint
 
     def for_peer(self, peer: int) -> list[AddressRecord]:
         """What to show a peer: all records but its own, ours first."""
@@ -71,8 +71,10 @@ class AddressBook:
             raise RefusedError("address_of_another_run", via)
         if record.peer != self._me and record.peer not in self._keys:
             raise RefusedError("address_of_a_stranger", via)
-        if split(record.control) is None or split(record.bulk) is None:
-            raise RefusedError("address_malformed", via)
+        urls = record.endpoint.urls
+        if len(set(urls)) < len(urls) or any(split(url) is None for url in urls):
+            named = ", ".join(repr(url[:80]) for url in urls)
+            raise RefusedError("address_malformed", via, _NONE.format(via=via, peer=record.peer, urls=named))
         if known is not None and record.counter <= known.counter and via != record.peer:
             return False  # it has not heard the newer one yet
         if not verify(self._signing_key(record.peer), signing_bytes(record), record.signature):
@@ -89,6 +91,10 @@ class AddressBook:
         return self._signer.public if peer == self._me else self._keys[peer]
 
 
+_NONE = (
+    "peer {via} shows an address record of peer {peer} with {urls} in place of one tcp://HOST:PORT or two different "
+    "ones; peer {peer} is not dialled there"
+)
 _OLDER = (
     "peer {peer} shows address record {number} and record {known} is known: it is not dialled there; its directory is "
     "an older copy, start it with the newest one"

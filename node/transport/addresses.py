@@ -45,7 +45,7 @@ def join(host: str, port: int) -> str:
 
 def host_names(endpoint: Endpoint) -> tuple[str, ...]:
     """Host names that have to be resolved before the endpoint can be dialled; none in what is no endpoint."""
-    hosts = [found[0] for found in map(split, (endpoint.control, endpoint.bulk)) if found is not None]
+    hosts = [found[0] for found in map(split, endpoint.urls) if found is not None]
     return tuple(dict.fromkeys(host for host in hosts if not _is_number(host)))
 
 
@@ -161,10 +161,10 @@ class Resolver:
 def _numbered(search: _Search, look_up: LookUp, settled: Endpoint | None) -> Endpoint | Unresolved:
     """The endpoint with one address in place of each name; where a name has several, first the one at which the peer
     has answered before, and another one at each attempt."""
-    known = [split(each) for each in (settled.control, settled.bulk)] if settled is not None else []
+    known = [split(each) for each in settled.urls] if settled is not None else []
     before = [each[0] for each in known if each is not None]
     found = []
-    for each in (search.endpoint.control, search.endpoint.bulk):
+    for each in search.endpoint.urls:
         host, port = split(each) or ("", 0)
         try:
             addresses = (host,) if _is_number(host) else sorted(look_up(host), key=lambda each: each not in before)

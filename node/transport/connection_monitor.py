@@ -12,14 +12,14 @@ import stat
 import struct
 import termios
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from threading import Lock
 
 import zmq
 from zmq.utils.monitor import parse_monitor_message
 
-from btard.node.transport.sockets import Channel, Socket
+from btard.node.transport.sockets import Dialler, Listener, Socket
 
 REASONS = {
     zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL: "no_detail",
@@ -33,22 +33,22 @@ _RTT = struct.Struct("=68xI")
 
 
 class ConnectionMonitor:
-    """Watches the lines of some channels and their doors, until `close`.
+    """Watches lines and the doors of listeners, until `close`.
 
     It may be asked from any one thread at a time while the transport works in another.
     """
 
-    def __init__(self, *channels: Channel) -> None:
+    def __init__(self, listeners: Iterable[Listener], *lines: Dialler) -> None:
         self.reconnects: Counter[int] = Counter()
         self.handshake_failures: Counter[str] = Counter(dict.fromkeys(REASONS.values(), 0))
         self._lock = Lock()
-        self._doors = [channel.socket.get_monitor_socket(_DOOR_EVENTS) for channel in channels]
+        self._doors = [listener.socket.get_monitor_socket(_DOOR_EVENTS) for listener in listeners]
         self._monitors: dict[tuple[int, int], Socket] = {}
         self._descriptors: dict[tuple[int, int], int] = {}
         self._rtt_s: dict[int, float] = {}
         self._known: set[tuple[int, int]] = set()
-        for place, channel in enumerate(channels):
-            channel.dialled = lambda peer, line, place=place: self._add((place, peer), line)
+        for place, own in enumerate(lines):
+            own.dialled = lambda peer, line, place=place: self._add((place, peer), line)
 
     def look(self) -> None:
         """Take in what has happened since the last look."""

@@ -1,19 +1,21 @@
 """Framing: what one ZeroMQ frame may hold, checked by size before anything is parsed. Never pickle.
 
-A control message is one frame, a kind byte and its content. A bulk message is two frames: a small header that names
-the tensor and proves its sender, then the raw little-endian float32 values, never copied on the way.
+A control message is one frame, a kind byte and its content. A bulk message is a small header that names the tensor and
+proves its sender, then the raw little-endian float32 values: in one frame, never copied on the way, or at a peer's only
+port in several, which are joined there.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
 import torch
 from torch import Tensor
 
-from btard.node.config import WIRE_VERSION
+from btard.node.config import WIRE_VERSION, Endpoint
 from btard.node.errors import LocalProtocolError, WireError
 from btard.node.protocol.api import BulkKey
 from btard.node.protocol.wire import messages
@@ -109,7 +111,7 @@ class AddressRecord(msgspec.Struct, frozen=True, array_like=True, forbid_unknown
         run: digest of the run's genesis.
         peer: its genesis id.
         counter: how often it has moved; the greater one counts.
-        control, bulk: its endpoints; a host may be a name.
+        control, bulk: its endpoints, the second empty where it has but one; a host may be a name.
         signature: Ed25519, of what `address_records.signing_bytes` says.
     """
 
@@ -119,6 +121,11 @@ class AddressRecord(msgspec.Struct, frozen=True, array_like=True, forbid_unknown
     control: str
     bulk: str
     signature: bytes
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """The endpoints."""
+        return Endpoint(self.control, self.bulk)
 
 
 class BulkHeader(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -250,20 +257,23 @@ def bulk_payload(values_P: Tensor) -> memoryview:
     return values_P.detach().numpy().data.cast("B")
 
 
-def bulk_tensor(frame: memoryview) -> Tensor:
-    """The float32 `[P]` tensor that lies in a frame, which it keeps alive; nobody may write into it.
+def bulk_tensor(pieces: Sequence[memoryview]) -> Tensor:
+    """The float32 `[P]` tensor whose bytes lie in one frame, which it keeps alive, or in several; nobody may write into
+    it.
 
-    Small frames lie unaligned in libzmq's receive buffer and are copied; large ones are not. Only the alignment of
-    float32 is granted: code whose bits depend on wider alignment copies first.
+    Small frames lie unaligned in libzmq's receive buffer and are copied, as are several; a large one is not. Only the
+    alignment of float32 is granted: code whose bits depend on wider alignment copies first.
 
     Raises:
         WireError: the size is no multiple of four bytes.
     """
-    if len(frame) % _ITEM_BYTES:
-        raise WireError(f"tensor of {len(frame)} bytes, no multiple of {_ITEM_BYTES}")
-    if not len(frame):
+    size = sum(len(piece) for piece in pieces)
+    if size % _ITEM_BYTES:
+        raise WireError(f"tensor of {size} bytes, no multiple of {_ITEM_BYTES}")
+    if not size:
         return torch.empty(0)
-    values_P = torch.frombuffer(frame, dtype=torch.float32)
-    if values_P.data_ptr() % _ITEM_BYTES:
-        return torch.frombuffer(bytearray(frame), dtype=torch.float32)
-    return values_P
+    if len(pieces) == 1:
+        values_P = torch.frombuffer(pieces[0], dtype=torch.float32)
+        if values_P.data_ptr() % _ITEM_BYTES == 0:
+            return values_P
+    return torch.frombuffer(bytearray().join(pieces), dtype=torch.float32)

@@ -42,8 +42,6 @@ _ALARM_BYTES, _ALARM_DESCRIPTORS = 8 << 20, 16
 _IDLE_PERIODS = 10
 _MARK_S = 5.0
 """Bytes flow on a connection that has received some since the mark before the last."""
-_PER_MEMBER = 4
-"""Connections of one member to one port: an honest one has one, and for a while the one that broke before."""
 _SUBNET_BITS = 64
 """Of an IPv6 address, what one host may choose freely is behind these."""
 
@@ -108,6 +106,7 @@ class Share:
         strangers: how many there may be that never delivered anything; those whose bytes flow are spared.
         per_source: the same from one address.
         most_strangers: as many as that, and nobody is spared but the quickest.
+        per_member: connections of one member: an honest one has one, and for a while the one that broke before.
         handshake_bytes: what a connection receives before its first message, at most: that is no sign of goodwill.
     """
 
@@ -117,6 +116,7 @@ class Share:
     per_source: int
     most_strangers: int = 512
     handshake_bytes: int = 128
+    per_member: int = 4
 
     @staticmethod
     def of(message_bytes: int, backlog: int, buffer_bytes: int, peers: int, encrypted: bool = False) -> Share:
@@ -125,6 +125,18 @@ class Share:
         line = (1 + backlog) * message_bytes + 4 * buffer_bytes
         return Share(line, peers * line, strangers=4 * peers + 32, per_source=2 * peers + 16,
                      most_strangers=max(512, 8 * peers), handshake_bytes=600 if encrypted else 128)  # fmt: skip
+
+    def beside(self, other: Share) -> Share:
+        """Of a port that has the connections of two: no line may hold more, and all together what they may at both."""
+        return Share(
+            max(self.line_bytes, other.line_bytes),
+            self.total_bytes + other.total_bytes,
+            self.strangers + other.strangers,
+            self.per_source + other.per_source,
+            self.most_strangers + other.most_strangers,
+            max(self.handshake_bytes, other.handshake_bytes),
+            self.per_member + other.per_member,
+        )
 
 
 class SlowSenderGuard:
@@ -326,7 +338,7 @@ def _beyond(lines: Mapping[Place, _Line], share: Share) -> list[Place]:
         if line.member is not None:
             members.setdefault(line.member, []).append(place)
     for own in members.values():
-        close(sorted(own, key=lambda place: left[place].delivered_s)[:-_PER_MEMBER])
+        close(sorted(own, key=lambda place: left[place].delivered_s)[: -share.per_member])
     close(_crowding({place: line for place, line in left.items() if line.member is None}, share))
     return out
 

@@ -1,8 +1,9 @@
 """ZeroMQ sockets as the transport needs them, and the gate that decides which keys come in.
 
-Each channel is one PULL socket that listens and one PUSH socket per peer. PULL has no routing ids: a sender is known
-by the CURVE key it proved, never by a name it chose. A ROUTER would add nothing, since nobody answers on a
-connection, and libzmq 4.3.5 aborts the process when a peer claims the id that the next connection is going to get.
+One PULL socket listens at each port, and one PUSH socket leads to each port of a peer, or two to its only one. PULL
+has no routing ids: a sender is known by the CURVE key it proved, never by a name it chose. A ROUTER would add nothing,
+since nobody answers on a connection, and libzmq 4.3.5 aborts the process when a peer claims the id that the next
+connection is going to get.
 """
 
 from __future__ import annotations
@@ -27,6 +28,9 @@ _ZAP_ENDPOINT = "inproc://zeromq.zap.01"
 _ZAP_DOMAIN = b"btard"
 _ZAP_FRAMES = 7
 _CURVE_OVERHEAD_BYTES = 64
+PIECE_BYTES = 128 << 10
+"""Largest frame of a tensor on a line to a peer's only port: no larger than a control message of two peers, so whoever
+has proved no key gets no more room there than at a control port. Encrypting costs no more than in one piece."""
 _RECONNECT_MS = 50
 _RECONNECT_MAX_MS = 1000
 _REDIAL_S = 1.0
@@ -93,129 +97,55 @@ def port_of(endpoint: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What one channel may hold.
+    """What comes in at one port.
 
     Args:
         frames: frames of one message.
         frame_bytes: a connection that announces a larger frame is closed before anything is allocated.
+        message_bytes: all frames of one message.
         backlog: messages read ahead from one connection; beyond it the sender waits and nothing is lost.
-        queue: messages that wait for one peer that does not read, or is not there yet.
         buffer_bytes: asked of the kernel for each connection.
     """
 
     frames: int
     frame_bytes: int
+    message_bytes: int
     backlog: int
-    queue: int
     buffer_bytes: int
 
 
-class Channel:
-    """One listening socket and one line to each peer; with an identity all of them speak CURVE.
+class Listener:
+    """A socket that listens at one port; with an identity, every connection has to prove a key that the gate lets in.
 
     Raises:
         TransportError: `endpoint` cannot be bound.
     """
 
     def __init__(self, context: Context, identity: Identity | None, bounds: Bounds, endpoint: str) -> None:
-        self._context = context
-        self._identity = identity
-        self._bounds = bounds
-        self._lines: dict[int, tuple[str, Socket]] = {}
-        self._redialled: dict[int, float] = {}
-        self.dialled: Callable[[int, Socket], None] | None = None
-        """Told (peer, line) of every new line before it connects."""
-        self.socket = self._listen(endpoint)
+        self.bounds, self.encrypted = bounds, identity is not None
+        self.socket = _socket(context, zmq.PULL, endpoint, bounds.buffer_bytes)
+        self.socket.rcvhwm = bounds.backlog
+        self.socket.maxmsgsize = bounds.frame_bytes + _CURVE_OVERHEAD_BYTES
+        if identity is not None:
+            self.socket.curve_server = True
+            self.socket.curve_secretkey = identity.secret
+            self.socket.zap_domain = _ZAP_DOMAIN
+            self.socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)  # without it a missing gate lets everyone in
+        try:
+            self.socket.bind(endpoint)
+        except zmq.ZMQError as error:
+            self.socket.close(linger=0)
+            busy = error.errno == errno.EADDRINUSE
+            advice = "stop what listens there or use port *" if busy else "use tcp://<address of this host>:<port or *>"
+            raise TransportError(
+                f"cannot listen on {endpoint!r}: {zmq.strerror(error.errno or 0)}; {advice}"
+            ) from error
 
     @property
     def bound(self) -> str:
-        """Where we listen, with the port that the system chose."""
+        """Where it listens, with the port that the system chose."""
         endpoint = self.socket.getsockopt(zmq.LAST_ENDPOINT)
         return endpoint.rstrip(b"\0").decode() if isinstance(endpoint, bytes) else str(endpoint)
-
-    @property
-    def encrypted(self) -> bool:
-        """True if every connection has proved a key that the gate let in."""
-        return self._identity is not None
-
-    def dial(self, peer: int, peer_key: bytes, endpoint: str) -> bool:
-        """Open a line that connects, and reconnects, by itself; False if it stood already.
-
-        At a new address the peer gets a new line; what waited on the old one is lost with it, a moment later.
-
-        Raises:
-            TransportError: the endpoint is no address.
-        """
-        if peer in self._lines:
-            standing, socket = self._lines[peer]
-            if standing == endpoint:
-                return False
-            del self._lines[peer]
-            socket.close(linger=0)
-        socket = self._socket(zmq.PUSH, endpoint)
-        socket.sndhwm = self._bounds.queue
-        socket.reconnect_ivl = _RECONNECT_MS
-        socket.reconnect_ivl_max = _RECONNECT_MAX_MS
-        if self._identity is not None:
-            socket.curve_serverkey = peer_key
-            socket.curve_publickey = self._identity.public
-            socket.curve_secretkey = self._identity.secret
-        if self.dialled is not None:
-            self.dialled(peer, socket)
-        try:
-            socket.connect(endpoint)
-        except zmq.ZMQError as error:
-            socket.close(linger=0)
-            advice = "use tcp://<address>:<port>"
-            raise TransportError(
-                f"cannot connect to peer {peer} at {endpoint!r}: {zmq.strerror(error.errno or 0)}; {advice}"
-            ) from error
-        self._lines[peer] = endpoint, socket
-        return True
-
-    def redial(self, peer: int, peer_key: bytes) -> bool:
-        """Open a standing line anew, with an empty queue: what waited was for a process that is no more.
-
-        What waited is dropped when libzmq's own thread ends the old line, a moment after this returns. Until then the
-        new process may still receive some of it, as at any reconnection: a receiver must not rely on its absence.
-
-        Not more than once a second, and false if it was: a peer that keeps being somebody new must not keep us busy.
-        """
-        now_s = time.monotonic()
-        if now_s - self._redialled.get(peer, -_REDIAL_S) < _REDIAL_S:
-            return False
-        self._redialled[peer] = now_s
-        endpoint, socket = self._lines.pop(peer)
-        socket.close(linger=0)
-        return self.dial(peer, peer_key, endpoint)
-
-    def has_line(self, peer: int) -> bool:
-        """True if `dial` has opened a line to `peer`."""
-        return peer in self._lines
-
-    def endpoint(self, peer: int) -> str | None:
-        """Where the line to a peer leads, None before there is one to an address."""
-        endpoint = self._lines[peer][0] if peer in self._lines else ""
-        return endpoint if endpoint.startswith("tcp://") else None
-
-    def send(self, to: int, head: bytes, payload: memoryview | None = None) -> bool:
-        """Queue one message, the payload without a copy; False if the queue is full. Never blocks.
-
-        Raises:
-            LocalProtocolError: no line to `to`.
-        """
-        if to not in self._lines:
-            raise LocalProtocolError(f"there is no line to peer {to}; connect to it first, and never to oneself")
-        socket = self._lines[to][1]
-        try:
-            if payload is None:
-                socket.send(head, zmq.NOBLOCK)
-            else:
-                socket.send(head, zmq.NOBLOCK | zmq.SNDMORE)
-                socket.send(payload, zmq.NOBLOCK, copy=False, track=False)
-        except zmq.Again:
-            return False
-        return True
 
     def arrived(self, most: int, most_bytes: float = math.inf) -> Iterator[list[zmq.Frame]]:
         """At most `most` messages that are there, and none after the one with which they hold `most_bytes`.
@@ -231,7 +161,7 @@ class Channel:
                     frame = self.socket.recv(zmq.NOBLOCK, copy=False, track=False)
                 except zmq.Again:
                     return
-                if len(frames) <= self._bounds.frames:
+                if len(frames) <= self.bounds.frames:
                     frames.append(frame)
                 more = frame.more
             left -= sum(len(frame) for frame in frames)
@@ -239,40 +169,140 @@ class Channel:
             if left <= 0:
                 return
 
-    def close(self, linger_ms: int) -> None:
-        """Stop listening; what waits on the lines may still leave for `linger_ms` while the context ends."""
-        for _, socket in self._lines.values():
-            socket.close(linger=linger_ms)
-        self._lines.clear()
+    def close(self) -> None:
+        """Stop listening."""
         self.socket.close(linger=0)
 
-    def _listen(self, endpoint: str) -> Socket:
-        socket = self._socket(zmq.PULL, endpoint)
-        socket.rcvhwm = self._bounds.backlog
-        socket.maxmsgsize = self._bounds.frame_bytes + _CURVE_OVERHEAD_BYTES
-        if self._identity is not None:
-            socket.curve_server = True
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """What leads to a peer; `only`: to its only port, beside another line for other messages."""
+
+    endpoint: str
+    only: bool
+    socket: Socket
+
+
+class Dialler:
+    """One line to each peer.
+
+    Args:
+        context: of all sockets.
+        identity: ours, which encrypted lines prove.
+        encrypted: whether all of them are; those to a peer's only port always are.
+        queue: messages that wait for one peer that does not read, or is not there yet.
+        buffer_bytes: asked of the kernel for each line.
+    """
+
+    def __init__(self, context: Context, identity: Identity, *, encrypted: bool, queue: int, buffer_bytes: int) -> None:
+        self._context, self._identity, self._encrypted = context, identity, encrypted
+        self._queue, self._buffer_bytes = queue, buffer_bytes
+        self._lines: dict[int, _Line] = {}
+        self._redialled: dict[int, float] = {}
+        self.dialled: Callable[[int, Socket], None] | None = None
+        """Told (peer, line) of every new line before it connects."""
+
+    def dial(self, peer: int, peer_key: bytes, endpoint: str, *, only: bool = False) -> bool:
+        """Open a line that connects, and reconnects, by itself; False if it stood already.
+
+        At a new address the peer gets a new line; what waited on the old one is lost with it, a moment later.
+
+        Args:
+            peer: its genesis id.
+            peer_key: its public CURVE key.
+            endpoint: where it listens.
+            only: it has no other port; large messages go there in pieces.
+
+        Raises:
+            TransportError: the endpoint is no address.
+        """
+        if peer in self._lines:
+            standing = self._lines[peer]
+            if (standing.endpoint, standing.only) == (endpoint, only):
+                return False
+            del self._lines[peer]
+            standing.socket.close(linger=0)
+        socket = _socket(self._context, zmq.PUSH, endpoint, self._buffer_bytes)
+        socket.sndhwm = self._queue
+        socket.reconnect_ivl = _RECONNECT_MS
+        socket.reconnect_ivl_max = _RECONNECT_MAX_MS
+        if self._encrypted or only:
+            socket.curve_serverkey = peer_key
+            socket.curve_publickey = self._identity.public
             socket.curve_secretkey = self._identity.secret
-            socket.zap_domain = _ZAP_DOMAIN
-            socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)  # without it a missing gate lets everyone in
+        if self.dialled is not None:
+            self.dialled(peer, socket)
         try:
-            socket.bind(endpoint)
+            socket.connect(endpoint)
         except zmq.ZMQError as error:
             socket.close(linger=0)
-            busy = error.errno == errno.EADDRINUSE
-            advice = "stop what listens there or use port *" if busy else "use tcp://<address of this host>:<port or *>"
+            advice = "use tcp://<address>:<port>"
             raise TransportError(
-                f"cannot listen on {endpoint!r}: {zmq.strerror(error.errno or 0)}; {advice}"
+                f"cannot connect to peer {peer} at {endpoint!r}: {zmq.strerror(error.errno or 0)}; {advice}"
             ) from error
-        return socket
+        self._lines[peer] = _Line(endpoint, only, socket)
+        return True
 
-    def _socket(self, kind: int, endpoint: str) -> Socket:
-        socket: Socket = self._context.socket(kind)
-        socket.linger = 0  # `close` grants more; a node that crashes must not hang on what it cannot deliver
-        socket.sndbuf = self._bounds.buffer_bytes
-        socket.rcvbuf = self._bounds.buffer_bytes
-        socket.ipv6 = "[" in endpoint
-        # TCP's own keep-alive: ZeroMQ's heartbeat gives up on a slow link while a tensor is under way, and what was
-        # queued in the connection is lost with it.
-        socket.tcp_keepalive = 1
-        return socket
+    def redial(self, peer: int, peer_key: bytes) -> bool:
+        """Open a standing line anew, with an empty queue: what waited was for a process that is no more.
+
+        What waited is dropped when libzmq's own thread ends the old line, a moment after this returns. Until then the
+        new process may still receive some of it, as at any reconnection: a receiver must not rely on its absence.
+
+        Not more than once a second, and false if it was: a peer that keeps being somebody new must not keep us busy.
+        """
+        now_s = time.monotonic()
+        if now_s - self._redialled.get(peer, -_REDIAL_S) < _REDIAL_S:
+            return False
+        self._redialled[peer] = now_s
+        line = self._lines.pop(peer)
+        line.socket.close(linger=0)
+        return self.dial(peer, peer_key, line.endpoint, only=line.only)
+
+    def has_line(self, peer: int) -> bool:
+        """True if `dial` has opened a line to `peer`."""
+        return peer in self._lines
+
+    def endpoint(self, peer: int) -> str | None:
+        """Where the line to a peer leads, None before there is one to an address."""
+        endpoint = self._lines[peer].endpoint if peer in self._lines else ""
+        return endpoint if endpoint.startswith("tcp://") else None
+
+    def send(self, to: int, head: bytes, payload: memoryview | None = None) -> bool:
+        """Queue one message, the payload without a copy; False if the queue is full. Never blocks.
+
+        Raises:
+            LocalProtocolError: no line to `to`.
+        """
+        if to not in self._lines:
+            raise LocalProtocolError(f"there is no line to peer {to}; connect to it first, and never to oneself")
+        line = self._lines[to]
+        try:
+            if payload is None:
+                line.socket.send(head, zmq.NOBLOCK)
+            else:
+                line.socket.send(head, zmq.NOBLOCK | zmq.SNDMORE)
+                while line.only and len(payload) > PIECE_BYTES:
+                    piece, payload = payload[:PIECE_BYTES], payload[PIECE_BYTES:]
+                    line.socket.send(piece, zmq.NOBLOCK | zmq.SNDMORE, copy=False, track=False)
+                line.socket.send(payload, zmq.NOBLOCK, copy=False, track=False)
+        except zmq.Again:
+            return False
+        return True
+
+    def close(self, linger_ms: int) -> None:
+        """Close all lines; what waits on them may still leave for `linger_ms` while the context ends."""
+        for line in self._lines.values():
+            line.socket.close(linger=linger_ms)
+        self._lines.clear()
+
+
+def _socket(context: Context, kind: int, endpoint: str, buffer_bytes: int) -> Socket:
+    socket: Socket = context.socket(kind)
+    socket.linger = 0  # `close` grants more; a node that crashes must not hang on what it cannot deliver
+    socket.sndbuf = socket.rcvbuf = buffer_bytes
+    socket.ipv6 = "[" in endpoint
+    # TCP's own keep-alive: ZeroMQ's heartbeat gives up on a slow link while a tensor is under way, and what was
+    # queued in the connection is lost with it.
+    socket.tcp_keepalive = 1
+    return socket

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import TypeAlias
 
 import zmq
 from torch import Tensor
@@ -21,12 +22,23 @@ from btard.node.transport.address_records import AddressBook
 from btard.node.transport.addresses import Resolver, host_names
 from btard.node.transport.arrivals import AcceptBulk, Arrival, BulkArrival, ControlArrival, RefusedError, accept_any
 from btard.node.transport.bulk_tokens import BulkTokens, News
-from btard.node.transport.channels import bulk_bounds, control_bounds, guard_of
+from btard.node.transport.channels import both_bounds, bulk_bounds, control_bounds, guard_of
 from btard.node.transport.connection_monitor import ConnectionMonitor
 from btard.node.transport.counters import Counters
 from btard.node.transport.flow_control import Credits, FlowControl
 from btard.node.transport.rtt_probes import RttProbes
-from btard.node.transport.sockets import Channel, Context, Identity, ZapAuthenticator, authenticated, descriptor
+from btard.node.transport.sockets import (
+    Context,
+    Dialler,
+    Identity,
+    Listener,
+    ZapAuthenticator,
+    authenticated,
+    descriptor,
+)
+
+Take: TypeAlias = "Callable[[Listener, list[zmq.Frame]], Arrival | None]"
+"""What becomes of a message that has come in at a port; raises RefusedError."""
 
 
 class Transport:
@@ -36,9 +48,10 @@ class Transport:
         me: our genesis id.
         secrets: our secret keys.
         members: the genesis roster; only its keys are let in.
-        listen: what to bind; port `*` lets the system choose.
+        listen: what to bind, one port or two; port `*` lets the system choose.
         encrypt_bulk: CURVE on tensors too; without it their sender is known by a token only, and an eavesdropper
-            can read both. (What is accepted is bound by a signed digest either way.)
+            can read both. (What is accepted is bound by a signed digest either way.) At a peer's only port, ours or
+            another's, they are encrypted in any case.
         limits: bounds on sizes and queues.
         credits: what each peer may send us; without them there is no limit (tools, tests).
         run_id: peers of another run are not listened to.
@@ -141,7 +154,7 @@ class Transport:
 
     def lines(self) -> ConnectionMonitor:
         """Watch our lines from now on (before `connect`), for monitoring."""
-        self._watched = watched = ConnectionMonitor(self._control, self._bulk)
+        self._watched = watched = ConnectionMonitor(self._takers, self._control, self._bulk)
         return watched
 
     def close(self, linger_s: float | None = None) -> None:
@@ -155,6 +168,8 @@ class Transport:
         linger_ms = math.ceil(1000 * (self.limits.linger_s if linger_s is None else linger_s))
         self._control.close(linger_ms)
         self._bulk.close(linger_ms)
+        for listener in self._takers:
+            listener.close()
         self._gate.socket.close(linger=0)
         self._resolver.close()
         self._context.term()
@@ -218,7 +233,7 @@ class Transport:
 
     def _dial(self, peer: int, endpoint: Endpoint) -> None:
         """Open lines to a peer, unless they stand, and say who and where we are."""
-        self._bulk.dial(peer, self._keys[peer], endpoint.bulk)
+        self._bulk.dial(peer, self._keys[peer], endpoint.urls[-1], only=not endpoint.bulk)
         if self._control.dial(peer, self._keys[peer], endpoint.control):
             self._introduce(peer)
 
@@ -267,7 +282,8 @@ class Transport:
     # --- receiving --------------------------------------------------------------------------------------------
 
     def poll(self, timeout_s: float) -> list[Arrival]:
-        """Wait at most `timeout_s`, then return what has arrived, at most `limits.drain` messages per channel.
+        """Wait at most `timeout_s`, then return what has arrived, control messages first, at most `limits.drain` from
+        each port.
 
         May return early with nothing: after a handshake, a refused frame, or input on a watched descriptor. Nothing
         that a peer sends makes it raise.
@@ -278,19 +294,17 @@ class Transport:
             self._take_answers()
         if self._gate.socket in ready:
             self._gate.answer(self.limits.drain)
-        if self._control.socket in ready:
-            self._drain(self._control, self._take_control, arrivals)
-        if self._bulk.socket in ready:
-            self._drain(self._bulk, self._take_bulk, arrivals)
+        for listener in self._takers:
+            if listener.socket in ready:
+                self._drain(listener, arrivals)
         self._count_closed()
-        return arrivals
+        return sorted(arrivals, key=lambda arrival: isinstance(arrival, BulkArrival))
 
-    def _drain(
-        self, channel: Channel, take: Callable[[list[zmq.Frame]], Arrival | None], arrivals: list[Arrival]
-    ) -> None:
-        for frames in channel.arrived(self.limits.drain, self.limits.drain_bytes):
+    def _drain(self, listener: Listener, arrivals: list[Arrival]) -> None:
+        take = self._takers[listener]
+        for frames in listener.arrived(self.limits.drain, self.limits.drain_bytes):
             try:
-                arrival = take(frames)
+                arrival = take(listener, frames)
             except RefusedError as refused:
                 self.counters.drop(refused.reason, refused.via)
                 if refused.problem is not None and refused.via is not None and refused.via not in self._complained:
@@ -307,7 +321,10 @@ class Transport:
         if self._guard.closed:
             self.counters.dropped["connection_closed"] = self._guard.closed
 
-    def _take_control(self, frames: list[zmq.Frame]) -> Arrival | None:
+    def _take_either(self, listener: Listener, frames: list[zmq.Frame]) -> Arrival | None:
+        return self._take_control(listener, frames) if len(frames) == 1 else self._take_bulk(listener, frames)
+
+    def _take_control(self, _: Listener, frames: list[zmq.Frame]) -> Arrival | None:
         via = authenticated(frames[0])
         if via is None:
             raise RefusedError("control_unauthenticated")
@@ -331,7 +348,7 @@ class Transport:
         elif isinstance(content, framing.AddressRecord):
             kind = "address"
             if self._book.learn(via, content) and self._control.has_line(content.peer):
-                self._seek(content.peer, Endpoint(content.control, content.bulk))
+                self._seek(content.peer, content.endpoint)
         elif isinstance(content, framing.Approved):
             kind = "approvals"
             self._take_approvals(via, content)
@@ -389,36 +406,53 @@ class Transport:
         elif self._control.has_line(via):
             self._send_frame(via, "probe", framing.encode_probe(framing.Probe(True, probe.stamp)))
 
-    def _take_bulk(self, frames: list[zmq.Frame]) -> Arrival:
-        if len(frames) != 2:
-            raise RefusedError("bulk_malformed")
-        header_frame, payload = frames[0].buffer, frames[1].buffer
+    def _take_bulk(self, listener: Listener, frames: list[zmq.Frame]) -> Arrival:
+        proved = authenticated(frames[0]) if listener.encrypted else None
+        if not 1 < len(frames) <= listener.bounds.frames:
+            raise RefusedError("bulk_malformed", proved)
+        header_frame, *pieces = (frame.buffer for frame in frames)
+        size = sum(len(piece) for piece in pieces)
         try:
             header = framing.decode_bulk_header(header_frame)
             via = self._tokens.sender(header.token)
             if via is None:
-                raise RefusedError("bulk_unknown_token")
-            if self._bulk.encrypted and authenticated(frames[0]) != via:
-                raise RefusedError("bulk_foreign_token")
-            if not self._bulk_quota.spend(via, len(payload)):
+                raise RefusedError("bulk_unknown_token", proved)
+            if listener.encrypted and proved != via:
+                raise RefusedError("bulk_foreign_token", proved)
+            if not self._bulk_quota.spend(via, size):
                 raise RefusedError("bulk_over_quota", via)
-            if len(payload) > self.limits.bulk_bytes or not self.accept_bulk(via, header.key, len(payload)):
+            if size > self.limits.bulk_bytes or not self.accept_bulk(via, header.key, size):
                 raise RefusedError("bulk_unexpected", via)
-            tensor = framing.bulk_tensor(payload)
+            tensor = framing.bulk_tensor(pieces)
         except WireError as error:
-            raise RefusedError("bulk_malformed") from error
-        self.counters.received(via, header.key.kind.value, len(header_frame) + len(payload))
+            raise RefusedError("bulk_malformed", proved) from error
+        self.counters.received(via, header.key.kind.value, len(header_frame) + size)
         return BulkArrival(via, header.key, tensor)
 
     def _listen(self, listen: Endpoint, encrypt_bulk: bool) -> None:
-        control, bulk = control_bounds(self.limits), bulk_bounds(self.limits)
-        self._gate = ZapAuthenticator(self._context, self._keys, self.counters.dropped)
-        self._control = Channel(self._context, self._identity, control, listen.control)
-        self._bulk = Channel(self._context, self._identity if encrypt_bulk else None, bulk, listen.bulk)
-        self.bound = Endpoint(self._control.bound, self._bulk.bound)
-        for socket in (self._gate.socket, self._control.socket, self._bulk.socket):
+        limits, context = self.limits, self._context
+        control, bulk, buffer_bytes = control_bounds(limits), bulk_bounds(limits), limits.socket_buffer_bytes
+        self._gate = ZapAuthenticator(context, self._keys, self.counters.dropped)
+        self._control = Dialler(
+            context, self._identity, encrypted=True, queue=limits.control_queue, buffer_bytes=buffer_bytes
+        )
+        self._bulk = Dialler(
+            context, self._identity, encrypted=encrypt_bulk, queue=limits.bulk_queue, buffer_bytes=buffer_bytes
+        )
+        self._takers: dict[Listener, Take] = {}
+        if listen.bulk:
+            ours = Listener(context, self._identity, control, listen.control)
+            for_bulk = Listener(context, self._identity if encrypt_bulk else None, bulk, listen.bulk)
+            self._takers = {ours: self._take_control, for_bulk: self._take_bulk}
+            ports = [(ours, [control]), (for_bulk, [bulk])]
+        else:
+            ours = Listener(context, self._identity, both_bounds(limits), listen.control)
+            self._takers = {ours: self._take_either}
+            ports = [(ours, [control, bulk])]
+        self.bound = Endpoint(*(listener.bound for listener in self._takers))
+        for socket in (self._gate.socket, *(listener.socket for listener in self._takers)):
             self._poller.register(socket, zmq.POLLIN)
-        self._guard = guard_of(((self._control, control), (self._bulk, bulk)), len(self._keys))
+        self._guard = guard_of(ports, len(self._keys))
         self._guard.start()
 
 

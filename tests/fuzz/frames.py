@@ -144,7 +144,7 @@ class Fuzz:
         with suppress(WireError):
             framing.decode_bulk_header(frame)
         with suppress(WireError):
-            framing.bulk_tensor(frame)
+            framing.bulk_tensor([frame])
 
 
 def seeds() -> list[bytes]:

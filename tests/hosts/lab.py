@@ -20,7 +20,7 @@ from pathlib import Path
 
 from btard.launcher.backends.local import context, redirect_output, server_environment, without_main
 
-PROGRAMS = ("ip", "dnsmasq")
+PROGRAMS = ("ip", "dnsmasq", "iptables")
 DOMAIN = "lab"
 SERVER = "10.77.0.1"
 NETNS = Path("/run/netns")
@@ -34,7 +34,7 @@ def lacking() -> str | None:
     if os.geteuid() != 0:
         return "network namespaces need root"
     if missing := [name for name in PROGRAMS if shutil.which(name) is None]:
-        return f"there is no {', '.join(missing)} here; apt-get install iproute2 dnsmasq-base"
+        return f"there is no {', '.join(missing)} here; apt-get install iproute2 dnsmasq-base iptables"
     probe = f"btard-{os.getpid()}-probe"
     made = subprocess.run(["ip", "netns", "add", probe], capture_output=True, text=True)
     subprocess.run(["ip", "netns", "delete", probe], capture_output=True)
@@ -58,6 +58,7 @@ class Lab:
         self._file.touch()
         self._processes: list[BaseProcess] = []
         self._server: subprocess.Popen[bytes] | None = None
+        self._stack = ExitStack()
 
     def name(self, addresses: Mapping[str, str]) -> None:
         """From now on these names have these addresses."""
@@ -69,6 +70,22 @@ class Lab:
     def link(self, host: str, state: str) -> None:
         """Pull a host's cable (`down`), or put it back (`up`)."""
         _ip("-n", namespace("switch"), "link", "set", f"to-{host}", state)
+
+    def behind(self, router: str, inside: str, port: int) -> None:
+        """One more host, behind a host that is its router: it has an inner address alone, and one port of the router's
+        leads to it."""
+        made, outside, inner = _make(self._stack, inside), namespace(router), "192.168.77"
+        _ip("link", "add", "eth0", "netns", made, "type", "veth", "peer", "name", "inner", "netns", outside)
+        for here, device, number in ((outside, "inner", 1), (made, "eth0", 2)):
+            _ip("-n", here, "address", "add", f"{inner}.{number}/24", "dev", device)
+            _ip("-n", here, "link", "set", device, "up")
+        _ip("-n", made, "route", "add", "default", "via", f"{inner}.1")
+        _ip("netns", "exec", outside, "sysctl", "-qw", "net.ipv4.ip_forward=1")
+        nat = ("netns", "exec", outside, "iptables", "-t", "nat", "-A")
+        _ip(*nat, "POSTROUTING", "-o", "eth0", "-s", f"{inner}.2", "-j", "MASQUERADE")
+        for chain in ("PREROUTING", "OUTPUT"):
+            there = ("-d", self.ipv4[router], "-p", "tcp", "--dport", str(port))
+            _ip(*nat, chain, *there, "-j", "DNAT", "--to-destination", f"{inner}.2")
 
     def start(self, host: str, log: Path, arguments: Sequence[str]) -> BaseProcess:
         """`btard-node ARGUMENTS` on a host, its output appended to a log."""
@@ -84,7 +101,7 @@ class Lab:
     def running(self) -> Iterator[Lab]:
         """All of it is there; nothing is afterwards, whatever happens, nor of a run before that was killed."""
         _remove_left_over()
-        with ExitStack() as stack:
+        with self._stack as stack:
             # A stage of CI that is out of time gets SIGTERM, which would end this process without its fixtures' ends.
             before = signal.signal(signal.SIGTERM, signal.default_int_handler)
             stack.callback(signal.signal, signal.SIGTERM, before)

@@ -1,4 +1,5 @@
-"""Six owners, six peers on three hosts, by the commands of the guide: a move, a cut, a late start, IPv6, the end."""
+"""Six owners, six peers on three hosts, by the commands of the guide: a move, a cut, a late start, NAT, IPv6, the
+end."""
 
 from __future__ import annotations
 
@@ -91,12 +92,14 @@ class Owner:
 
 
 def ceremony(lab: Lab, where: Path, addresses: Sequence[str], steps: int) -> list[Owner]:
-    """Six owners who have approved one genesis; owner i listens at `addresses[i]`, on ports of its own."""
+    """Six owners who have approved one genesis; owner i listens at `addresses[i]`, on two ports of its own, the last on
+    one."""
     owners = [Owner(lab, number, where / f"peer{number}") for number in range(PEERS)]
     for owner, address in zip(owners, addresses, strict=True):
         command("init", owner.directory)
-        control, bulk = (f"tcp://{address}:{7400 + 2 * owner.number + each}" for each in (0, 1))
-        proposal = command("propose", owner.directory, "--address", f"{control},{bulk}")
+        ports = [7400 + 2 * owner.number + each for each in (0, 1)][: PEERS - owner.number]
+        urls = ",".join(f"tcp://{address}:{port}" for port in ports)
+        proposal = command("propose", owner.directory, "--address", urls)
         (where / f"{owner.number}.proposal").write_text(proposal)
     (where / "run.toml").write_text(TOML.format(steps=steps))
     genesis = where / "genesis.json"
@@ -162,13 +165,15 @@ def test_a_peer_that_moves_to_another_host_under_load_comes_back(lab: Lab, tmp_p
 
 
 def test_a_late_start_holds_up_the_others_and_a_host_that_is_cut_off_does_not(lab: Lab, tmp_path: Path) -> None:
-    """Nobody is removed for being late within the waits; who was cut off ends, is started again, and comes back."""
+    """Nobody is removed for being late within the waits; who was cut off ends, is started again, and comes back. The
+    late one is behind a router that forwards its only port."""
     owners = ceremony(lab, tmp_path, names(lab), 1_000_000)
     *early, late = owners
+    lab.behind("gamma", "home", 7400 + 2 * late.number)
     for owner in early:
         owner.start(None, "--wait", "10m", "--grace", "5m")
     until(early, lambda: all(f"waiting for 1 of 6: peer {late.id}; last heard: never" in owner.log for owner in early))
-    late.start()
+    late.start("home")
     until(owners, lambda: min(owner.step for owner in owners) > 2)
     assert not any(owner.records("banned") for owner in owners)
 
@@ -180,8 +185,8 @@ def test_a_late_start_holds_up_the_others_and_a_host_that_is_cut_off_does_not(la
         owner.end(1)
         assert owner.records("halted"), owner.log
     lab.link("gamma", "up")
-    for owner in lost:
-        owner.start()
+    for owner, host in zip(lost, ("gamma", "home"), strict=True):
+        owner.start(host)
     until(owners, lambda: all(owner.named("returned") == gone for owner in staying))
     back = max(owner.step for owner in staying)
     until(owners, lambda: min(owner.step for owner in owners) > back + 3)

@@ -62,6 +62,7 @@ class Plan:
             again.
         random_keys: of the peers, new each time.
         imports: files with attacks or tasks, which every process loads.
+        one_port: genesis ids of the peers that listen at one port.
     """
 
     attackers: Mapping[int, Attacker] = field(default_factory=dict)
@@ -71,6 +72,7 @@ class Plan:
     restart: tuple[int, int] | None = None
     random_keys: bool = False
     imports: tuple[Path, ...] = ()
+    one_port: frozenset[int] = frozenset()
 
 
 @dataclass(slots=True)
@@ -149,7 +151,8 @@ class Cluster:
             if attacker is not None:
                 known = (config.node,) if attacker.alone else accomplices
                 role = Role(attacker.attacks, Schedule(start=attacker.start, stop=attacker.stop), known)
-            made.append(changed(config, role=role, imports=tuple(map(str, plan.imports)),
+            listen = Endpoint(*config.listen.urls[: 1 if config.node in plan.one_port else 2])
+            made.append(changed(config, role=role, imports=tuple(map(str, plan.imports)), listen=listen,
                                 checkpoints=plan.restart is not None))  # fmt: skip
         genesis = Genesis(1, WIRE_VERSION, made[0].run_id, plan.run, members)
         (self._where / "genesis.json").write_bytes(msgspec.json.encode(genesis))

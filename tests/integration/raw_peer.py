@@ -75,25 +75,26 @@ class RawPeer:
         socket.linger = 0
         return socket
 
-    def connect(self, addresses: Mapping[int, tuple[str, str]]) -> None:
-        """Lines to the others, and a greeting on each."""
-        for peer, (control, bulk) in addresses.items():
-            for lines in (self.lines, self.spare):
+    def connect(self, addresses: Mapping[int, tuple[str, ...]]) -> None:
+        """Lines to the others, who have one port or two, and a greeting on each."""
+        for peer, (control, *bulk) in addresses.items():
+            for lines in (self.lines, self.spare, self.bulk):
                 lines[peer] = line = self._socket(zmq.PUSH)
+                if lines is self.bulk and bulk:
+                    line.connect(*bulk)
+                    continue
                 line.curve_secretkey = self.transport_secret
                 line.curve_publickey = zmq.curve_public(self.transport_secret)
                 line.curve_serverkey = self.transport_keys[peer]
                 line.routing_id = self.claimed
                 line.connect(control)
             self.lines[peer].send(self.greeting(self.token))
-            self.bulk[peer] = self._socket(zmq.PUSH)
-            self.bulk[peer].connect(bulk)
 
     def listen(self) -> None:
         """Take what has come; the first HELLO tells the names of the run and the roster."""
         while self.inbox.poll(0):
-            frame = self.inbox.recv()
-            if frame[:2] != b"\x01\x00":
+            frame, *pieces = self.inbox.recv_multipart()
+            if frame[:2] != b"\x01\x00" or pieces:
                 continue
             body = msgspec.msgpack.decode(frame[2:])[0]
             if len(self.heard) < 64:
@@ -145,7 +146,7 @@ class RawPeer:
             yield [self.greeting(self.token)]  # again ours: else all of its tensors were a stranger's
             yield [b"\x02\x09" + noise]
             yield [b"\x04" + noise]
-            yield [b"\x04" + pack([self.run, self.me, 2**31 - 1, *["tcp://127.0.0.1:1"] * 2, noise + noise[:16]])]
+            yield [b"\x04" + pack([self.run, self.me, 2**31 - 1, "tcp://127.0.0.1:1", "", noise + noise[:16]])]
             yield [b"\x01\x00" + noise, noise, noise]
             yield [b"\x01\x00" + b"\x91" * 4000]
             yield [b"\x01\x00" + b"\xdd\xff\xff\xff\xff"]

@@ -35,11 +35,10 @@ def command(where: Path, *arguments: str) -> str:
 
 
 def ceremony(where: Path, ports: Sequence[int]) -> None:
-    """Four owners with an approved genesis; owner i listens on ports 2 i and 2 i + 1."""
+    """Four owners with an approved genesis."""
     for number in range(PEERS):
-        control, bulk = (f"tcp://127.0.0.1:{port}" for port in ports[2 * number : 2 * number + 2])
         command(where, "init", f"owner{number}")
-        proposal = command(where, "propose", f"owner{number}", "--address", f"{control},{bulk}")
+        proposal = command(where, "propose", f"owner{number}", "--address", address(ports, number))
         (where / f"{number}.proposal").write_text(proposal)
     (where / "run.toml").write_text(TOML)
     proposals = [f"{number}.proposal" for number in range(PEERS)]
@@ -47,6 +46,11 @@ def ceremony(where: Path, ports: Sequence[int]) -> None:
     for number in range(PEERS):
         approval = command(where, "approve", f"owner{number}", "genesis.json", "--yes")
         (where / f"{number}.approval").write_text(approval)
+
+
+def address(ports: Sequence[int], number: int) -> str:
+    """Owner i listens on ports 2 i and 2 i + 1, the last one on one alone."""
+    return ",".join(f"tcp://127.0.0.1:{port}" for port in ports[2 * number : 2 * number + 2][: PEERS - number])
 
 
 def launch(where: Path, *arguments: str) -> str:
@@ -76,7 +80,7 @@ def started(
     try:
         for number in numbers:
             # The ports are held by this test, so all addresses of this host cannot be bound.
-            listen = ",".join(f"tcp://127.0.0.1:{port}" for port in ports[2 * number : 2 * number + 2])
+            listen = address(ports, number)
             with (where / f"{number}.log").open("w") as log:
                 words = ["run", f"owner{number}", "--genesis", "genesis.json", "--listen", listen, *more]
                 processes[number] = subprocess.Popen(

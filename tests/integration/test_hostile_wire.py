@@ -33,17 +33,17 @@ RUN = RunConfig(
 )  # fmt: skip
 
 
-class Cluster:
-    """Worker processes started by hand at fixed addresses, and how much memory they take."""
+PORTS = pytest.mark.parametrize("ports", [2, 1], ids=["two ports", "one port"])
 
-    def __init__(self, where: Path, run: RunConfig, honest: int) -> None:
+
+class Cluster:
+    """Worker processes started by hand at fixed addresses, one port each or two, and how much memory they take."""
+
+    def __init__(self, where: Path, run: RunConfig, honest: int, ports_each: int) -> None:
         self.members, self.secrets = keys.generate(0, run.peers)
         self._held = ExitStack()
-        ports = self._held.enter_context(held_ports(2 * run.peers))
-        self.addresses = {
-            peer: Endpoint(f"tcp://127.0.0.1:{ports[2 * peer]}", f"tcp://127.0.0.1:{ports[2 * peer + 1]}")
-            for peer in range(run.peers)
-        }
+        ports = [f"tcp://127.0.0.1:{port}" for port in self._held.enter_context(held_ports(ports_each * run.peers))]
+        self.addresses = {peer: Endpoint(*ports[peer :: run.peers]) for peer in range(run.peers)}
         self.directories = [where / "nodes" / str(peer) for peer in range(honest)]
         self.processes = [self._start(peer, run) for peer in range(honest)]
         self.watched = [psutil.Process(process.pid) for process in self.processes]
@@ -160,17 +160,20 @@ def attack(cluster: Cluster, act: Callable[[], None]) -> None:
         act()
 
 
-def test_a_member_that_attacks_with_everything_is_all_that_is_removed(stack: ExitStack, tmp_path: Path) -> None:
+@PORTS
+def test_a_member_that_attacks_with_everything_is_all_that_is_removed(
+    ports: int, stack: ExitStack, tmp_path: Path
+) -> None:
     """Its connections claim another's routing id; what it says counts under its own key all the same."""
-    cluster = Cluster(tmp_path, RUN, 3)
+    cluster = Cluster(tmp_path, RUN, 3, ports)
     stack.callback(cluster.close)
     secrets = cluster.secrets[3]
     others = {member.id: member.transport_key.encode() for member in cluster.members[:3]}
     raw = RawPeer(3, "run", bytes.fromhex(secrets.signing_seed), secrets.transport_secret.encode(), others)
     stack.callback(raw.close)
-    raw.inbox.bind(cluster.addresses[3].control)
-    raw.tensors.bind(cluster.addresses[3].bulk)
-    raw.connect({peer: (cluster.addresses[peer].control, cluster.addresses[peer].bulk) for peer in others})
+    for socket, url in zip((raw.inbox, raw.tensors), cluster.addresses[3].urls, strict=False):
+        socket.bind(url)
+    raw.connect({peer: cluster.addresses[peer].urls for peer in others})
     end = monotonic() + WATCHDOG_S
     while not raw.run:
         assert monotonic() < end
@@ -183,7 +186,7 @@ def test_a_member_that_attacks_with_everything_is_all_that_is_removed(stack: Exi
             line.send(frame)
     control, oversized = {peer: raw.control_attacks() for peer in others}, raw.oversized()
     bulk = {peer: raw.bulk_attacks(4 * 1024) for peer in others}
-    lines = Endless([cluster.addresses[peer].bulk for peer in others])
+    lines = Endless([cluster.addresses[peer].urls[-1] for peer in others])
     stack.callback(lines.close)
 
     def act() -> None:
@@ -203,8 +206,9 @@ def test_a_member_that_attacks_with_everything_is_all_that_is_removed(stack: Exi
     assert {record["peer"] for record in cluster.said(0, "banned")} == {3}
 
 
-def test_strangers_without_a_key_change_nothing(stack: ExitStack, tmp_path: Path) -> None:
-    cluster = Cluster(tmp_path, msgspec.structs.replace(RUN, peers=3, steps=60), 3)
+@PORTS
+def test_strangers_without_a_key_change_nothing(ports: int, stack: ExitStack, tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path, msgspec.structs.replace(RUN, peers=3, steps=60), 3, ports)
     stack.callback(cluster.close)
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     stack.callback(context.destroy, linger=0)
@@ -212,7 +216,7 @@ def test_strangers_without_a_key_change_nothing(stack: ExitStack, tmp_path: Path
     sockets = []
     for peer, member in enumerate(cluster.members):
         for encrypted in (True, False):
-            for endpoint in (cluster.addresses[peer].control, cluster.addresses[peer].bulk):
+            for endpoint in cluster.addresses[peer].urls:
                 socket = context.socket(zmq.PUSH)
                 socket.linger = 0
                 if encrypted:
@@ -224,7 +228,7 @@ def test_strangers_without_a_key_change_nothing(stack: ExitStack, tmp_path: Path
     raw = RawPeer(0, "run", bytes(32), secret, {})
     stack.callback(raw.close)
     floods = [raw.bulk_attacks(4096) if place % 2 else raw.control_attacks() for place in range(len(sockets))]
-    lines = Endless([endpoint.bulk for endpoint in cluster.addresses.values()])
+    lines = Endless([endpoint.urls[-1] for endpoint in cluster.addresses.values()])
     stack.callback(lines.close)
     idle: list[tcp.socket] = []
 
@@ -233,7 +237,7 @@ def test_strangers_without_a_key_change_nothing(stack: ExitStack, tmp_path: Path
             push_all(socket, messages, 50)
         lines.push(64)
         for endpoint in cluster.addresses.values():
-            for address in (endpoint.control, endpoint.bulk):
+            for address in endpoint.urls:
                 host, port = address.removeprefix("tcp://").rsplit(":", 1)
                 try:
                     idle.append(tcp.create_connection((host, int(port)), timeout=1))
@@ -249,4 +253,4 @@ def test_strangers_without_a_key_change_nothing(stack: ExitStack, tmp_path: Path
         line.close()
     unhurt(cluster, 3, set())
     drops = cluster.drops()
-    assert drops.get("bulk_unknown_token") and drops.get("stranger"), drops
+    assert drops.get("stranger") and bool(drops.get("bulk_unknown_token")) == (ports == 2), drops

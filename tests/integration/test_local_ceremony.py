@@ -28,16 +28,16 @@ PEERS = 4
 OPTIONS = Experiment(task="quadratic", device="cpu", peers=PEERS, steps=6, eval_every=3, timeout=100.0)
 SPY = """
 import os
-from btard.node.transport.sockets import Channel
+from btard.node.transport.sockets import Dialler
 
-_send = Channel.send
+_send = Dialler.send
 
 def send(self, to, head, payload=None):
     with open(os.path.join({folder!r}, str(os.getpid())), "ab") as file:
         file.write(bytes(head) + bytes(payload if payload is not None else b""))
     return _send(self, to, head, payload)
 
-Channel.send = send
+Dialler.send = send
 """
 
 

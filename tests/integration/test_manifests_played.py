@@ -37,7 +37,7 @@ class Engine:
         where: the folder of all peers.
         scripts: by peer what its containers run, one after the other.
         mounts: path in a container to the folder or file that is there, `{}` for the peer's number.
-        ports: two for each peer.
+        ports: one for each peer.
     """
 
     def __init__(self, where: Path, scripts: Sequence[Sequence[str]], mounts: Mapping[str, str], ports: Sequence[int]):
@@ -58,7 +58,7 @@ class Engine:
 
     def address(self, number: int) -> str:
         """Where a peer is."""
-        return ",".join(f"tcp://127.0.0.1:{port}" for port in self.ports[2 * number : 2 * number + 2])
+        return f"tcp://127.0.0.1:{self.ports[number]}"
 
     def log(self, number: int) -> str:
         """What a peer's containers wrote."""
@@ -102,12 +102,12 @@ def test_pods_make_their_keys_and_run_what_they_were_told(tmp_path: Path) -> Non
     }
     assert {mount["mountPath"] for mount in peer["volumeMounts"]} == {*mounts} - {"/dev/termination-log"} | {"/tmp"}
     value = identity["env"][-1]["value"].replace("$(POD_NAME)", "peer-1").replace("$(POD_NAMESPACE)", "btard")
-    assert value == "tcp://peer-1.mesh.btard.svc:7400,tcp://peer-1.mesh.btard.svc:7401"
+    assert value == "tcp://peer-1.mesh.btard.svc:7400"
     for name in ("genesis", *(f"{kind}-{number}" for kind in ("own", "run") for number in range(PEERS))):
         (tmp_path / name).mkdir()
     for number in range(PEERS):
         (tmp_path / f"run-{number}" / "run.toml").write_text(TOML)
-    with held_ports(2 * PEERS) as ports:
+    with held_ports(PEERS) as ports:
         engine = Engine(tmp_path, [[identity["args"][0], peer["args"][0]]] * PEERS, mounts, ports)
         for number in range(PEERS):
             assert engine.ended(number, 0) == 0, engine.log(number)
@@ -162,7 +162,7 @@ def test_a_swarms_tasks_make_their_keys_and_run_what_they_were_told(tmp_path: Pa
     }
     (tmp_path / "run.toml").write_text(TOML)
     (tmp_path / "genesis.json").write_text("\n")
-    with held_ports(2 * PEERS) as ports:
+    with held_ports(PEERS) as ports:
         engine = Engine(tmp_path, scripts, mounts, ports)
         with engine.started(0, 0) as first, engine.started(1, 0) as second, engine.started(2, 0) as third:
             tasks = (first, second, third)

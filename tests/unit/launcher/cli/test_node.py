@@ -183,7 +183,8 @@ def test_two_runs_files_do_not_mix(capsys: pytest.CaptureFixture[str]) -> None:
         (["run", "owner0", "--genesis", "2.proposal"], "2.proposal is damaged"),
         (["run", "owner0", "2.proposal"], "2.proposal is no approval"),
         (["run", "owner4"], "owner4 holds no identity; `btard-node init owner4` makes one"),
-        (["run", "owner0", "--listen", "tcp://h:1"], "--listen 'tcp://h:1' is not two addresses"),
+        (["run", "owner0", "--listen", "h:1"], "--listen 'h:1' is not one address, nor two; write tcp://HOST:7400"),
+        (["run", "owner0", "--listen", "tcp://h:1"], "listen is tcp://h:1, and the others know peer"),
         (["run", "owner0", "--wait", "soon"], "'soon' is not a duration"),
         (["run", "owner0", "--gpu-share", "1.5"], "Invalid value for '--gpu-share': 1.5 is not in the range 0<x<=1"),
     ):

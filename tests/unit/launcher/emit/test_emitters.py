@@ -142,7 +142,7 @@ def test_each_pod_has_a_name_and_a_claim_of_its_own(peers: int) -> None:
 
 def test_the_network_policy_lets_peers_meet_and_nothing_else() -> None:
     (policy,) = of_kind(EMITTERS["kubernetes"](PEERS).text, "NetworkPolicy")
-    ports = [places.CONTROL_PORT, places.BULK_PORT]
+    ports = [places.CONTROL_PORT]
     assert policy["spec"]["policyTypes"] == ["Ingress", "Egress"]
     peers, metrics = policy["spec"]["ingress"]
     assert [port["port"] for port in peers["ports"]] == ports

@@ -28,6 +28,11 @@ def test_a_proposal_is_read_back() -> None:
     assert MINE.address == HOST
 
 
+def test_a_proposal_may_name_one_port() -> None:
+    alone = propose(SECRET, Endpoint(HOST.control))
+    assert decode_proposal(encoded(alone), "mine").address == Endpoint(HOST.control)
+
+
 def test_a_proposal_holds_nothing_secret_and_is_small() -> None:
     data = encoded(MINE)
     for secret in msgspec.structs.astuple(SECRET):
@@ -62,7 +67,9 @@ HOSTILE = {
     "a transport key that is none": ({"transport_key": "#" * 40}, "no CURVE key"),
     "a short transport key": ({"transport_key": MINE.transport_key[:35]}, "no CURVE key"),
     "an address that is none": ({"control": "ipc:///tmp/socket"}, "address"),
-    "one address for both": ({"bulk": MINE.control}, "address"),
+    "the same twice": ({"bulk": MINE.control}, "address is .* in place of one tcp://HOST:PORT or two different ones"),
+    "no address": ({"control": "", "bulk": ""}, "address is '' in place of one"),
+    "a port for tensors alone": ({"control": ""}, "address is '', 'tcp"),
 }
 
 
@@ -88,8 +95,9 @@ def test_other_files_are_refused_by_their_name(data: bytes) -> None:
 
 
 ADDRESSES = [
-    "tcp://h:1",
-    "tcp://h:1,tcp://h:1",
+    "tcp://h:0",
+    "tcp://h:1,",
+    "tcp://h:1,tcp://h:1,tcp://h:1",
     "tcp://h:1,tcp://h:0",
     "tcp://h:1,tcp://h:65536",
     "tcp://*:1,tcp://*:2",
@@ -101,9 +109,16 @@ ADDRESSES = [
 
 
 @pytest.mark.parametrize("text", ADDRESSES)
-def test_addresses_are_two(text: str) -> None:
-    with pytest.raises(ConfigError, match=r"^--address .* is not two addresses; write tcp://HOST:7400,tcp://HOST:7401"):
+def test_addresses_are_one_or_two(text: str) -> None:
+    with pytest.raises(
+        ConfigError, match=r"^--address .* is not one address, nor two; write tcp://HOST:7400, or tcp://"
+    ):
         endpoint(text, "--address")
+
+
+@pytest.mark.parametrize("text", ["tcp://h:1", "tcp://h:1,tcp://h:1"])
+def test_one_address_is_one_port_also_where_it_is_written_twice(text: str) -> None:
+    assert endpoint(text, "--address") == Endpoint("tcp://h:1")
 
 
 def test_an_address_may_be_of_ipv6() -> None:

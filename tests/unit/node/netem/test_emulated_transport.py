@@ -19,7 +19,7 @@ from btard.node.netem.emulated_transport import EmulatedTransport
 from btard.node.netem.network import of
 from btard.node.protocol.api import BulkKey, BulkKind
 from btard.node.transport.arrivals import Arrival, BulkArrival, ControlArrival
-from btard.node.transport.sockets import Channel
+from btard.node.transport.sockets import Dialler
 
 pytestmark = pytest.mark.sockets
 
@@ -186,20 +186,20 @@ def test_measured_delays_are_the_requested_ones(stack: ExitStack) -> None:
 
 def test_lines_are_opened_anew_while_no_other_thread_sends(stack: ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
     """A peer that was started again gets new lines: the thread of the links must not hold the old sockets meanwhile."""
-    pair, free, redial = Pair(stack), list[bool](), Channel.redial
+    pair, free, redial = Pair(stack), list[bool](), Dialler.redial
 
     def look() -> None:
         free.append(pair.ends[0]._changed.acquire(blocking=False))
         if free[-1]:
             pair.ends[0]._changed.release()
 
-    def watched(channel: Channel, peer: int, peer_key: bytes) -> None:
+    def watched(lines: Dialler, peer: int, peer_key: bytes) -> None:
         other = Thread(target=look)
         other.start()
         other.join()
-        redial(channel, peer, peer_key)
+        redial(lines, peer, peer_key)
 
-    monkeypatch.setattr(Channel, "redial", watched)
+    monkeypatch.setattr(Dialler, "redial", watched)
     before = pair.ends[1]
     before.close(0)
     pair.ends[1] = end(stack, 1, listen=before.bound)

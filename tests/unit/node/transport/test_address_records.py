@@ -93,6 +93,19 @@ def test_what_cannot_be_dialled_is_refused_though_it_is_signed(field: str, endpo
         book(0).learn(1, record(1, 1, msgspec.structs.replace(HERE, **{field: endpoint})))
 
 
+def test_an_address_may_be_one_endpoint_but_not_none_nor_the_same_twice() -> None:
+    own = book(0)
+    assert own.learn(1, record(1, 1, Endpoint("tcp://node-1:7400")))
+    assert own.endpoint(1) == Endpoint("tcp://node-1:7400")
+    for number, endpoint in enumerate((Endpoint(""), Endpoint("tcp://a:1", "tcp://a:1")), 2):
+        with pytest.raises(RefusedError, match=r"^address_malformed$") as refused:
+            own.learn(1, record(1, number, endpoint))
+        problem = refused.value.problem or ""
+        assert problem.startswith(f"peer 1 shows an address record of peer 1 with {endpoint.control!r}"), problem
+        assert "\n" not in problem
+    assert own.endpoint(1) == Endpoint("tcp://node-1:7400")
+
+
 def test_a_record_of_another_run_or_of_nobody_in_the_roster_is_refused() -> None:
     with pytest.raises(RefusedError, match=r"^address_of_another_run$"):
         book(0).learn(1, record(1, 1, run=b"yesterday"))
@@ -137,6 +150,7 @@ FIELDS = [RUN, 1, 1, HERE.control, HERE.bulk, bytes(64)]
 BAD = {
     "a field less": FIELDS[:5],
     "a field more": [*FIELDS, 1],
+    "three endpoints": [*FIELDS[:5], "tcp://[::1]:7402", FIELDS[5]],
     "a negative peer": [RUN, -1, *FIELDS[2:]],
     "a huge peer": [RUN, 2**40, *FIELDS[2:]],
     "number 0": [RUN, 1, 0, *FIELDS[3:]],

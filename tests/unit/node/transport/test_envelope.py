@@ -7,16 +7,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from btard.node.errors import WireError
-from btard.node.protocol.api import BulkKey, BulkKind, BulkRequested, Input, MessageArrived, ViewArrived
+from btard.node.protocol.api import (
+    BulkKey,
+    BulkKind,
+    BulkRequested,
+    Input,
+    MessageArrived,
+    RequestTranscript,
+    TranscriptRequested,
+    ViewArrived,
+)
 from btard.node.protocol.wire.messages import Endorsed, Signed
 from btard.node.transport.envelope import seal, unseal
 
 SIGNED = Signed(b"body", bytes(64))
 KEY = BulkKey(2, 1, BulkKind.AGGREGATE, 3, 0)
-KINDS: dict[str, tuple[Signed | Endorsed | BulkKey, Input]] = {
+KINDS: dict[str, tuple[Signed | Endorsed | BulkKey | RequestTranscript, Input]] = {
     "signed": (SIGNED, MessageArrived(5, SIGNED)),
     "endorsed": (Endorsed(SIGNED, ((1, b"x"),)), ViewArrived(5, Endorsed(SIGNED, ((1, b"x"),)))),
     "request": (KEY, BulkRequested(5, KEY)),
+    "transcript": (RequestTranscript((5,), 3, 1), TranscriptRequested(5, 3, 1)),
 }
 
 
@@ -55,5 +65,7 @@ def seal_of(event: Input) -> bytes:
             return seal(endorsed)
         case BulkRequested(key=key):
             return seal(key)
+        case TranscriptRequested(via=via, step=step, attempt=attempt):
+            return seal(RequestTranscript((via,), step, attempt))
         case _:
             raise AssertionError(event)

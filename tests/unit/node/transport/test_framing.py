@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import msgspec
 import pytest
 import torch
@@ -93,7 +95,7 @@ def test_tensors_share_memory_with_their_frames(length: int) -> None:
     values = torch.arange(length, dtype=torch.float32)
     payload = framing.bulk_payload(values)
     assert len(payload) == 4 * length
-    received = framing.bulk_tensor(payload)
+    received = framing.bulk_tensor([payload])
     assert torch.equal(received, values)
     if length:
         assert received.data_ptr() == values.data_ptr()
@@ -101,7 +103,7 @@ def test_tensors_share_memory_with_their_frames(length: int) -> None:
 
 def test_values_keep_every_bit() -> None:
     values = torch.tensor([0.0, -0.0, float("inf"), float("nan"), 1e-45, 3.4e38])
-    received = framing.bulk_tensor(memoryview(bytearray(framing.bulk_payload(values))))
+    received = framing.bulk_tensor([memoryview(bytearray(framing.bulk_payload(values)))])
     assert torch.equal(received.view(torch.int32), values.view(torch.int32))
 
 
@@ -112,15 +114,27 @@ def test_a_float_is_little_endian() -> None:
 @pytest.mark.parametrize("offset", range(4))
 def test_an_unaligned_frame_becomes_an_aligned_tensor(offset: int) -> None:
     buffer = bytearray(offset) + bytes(framing.bulk_payload(torch.arange(100.0)))
-    received = framing.bulk_tensor(memoryview(buffer)[offset:])
+    received = framing.bulk_tensor([memoryview(buffer)[offset:]])
     assert received.data_ptr() % 4 == 0
     assert torch.equal(received, torch.arange(100.0))
+
+
+def test_pieces_are_joined_wherever_they_were_cut() -> None:
+    values = torch.arange(100.0)
+    payload = framing.bulk_payload(values)
+    for cuts in ((1,), (3, 3, 200), (0, 400)):
+        edges = [0, *cuts, len(payload)]
+        pieces = [payload[start:stop] for start, stop in itertools.pairwise(edges)]
+        assert torch.equal(framing.bulk_tensor(pieces), values)
+    assert framing.bulk_tensor([memoryview(b"")] * 3).numel() == 0
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 4001])
 def test_a_tensor_of_half_floats_is_refused(size: int) -> None:
     with pytest.raises(WireError, match="no multiple of 4"):
-        framing.bulk_tensor(memoryview(bytearray(size)))
+        framing.bulk_tensor([memoryview(bytearray(size))])
+    with pytest.raises(WireError, match=f"tensor of {size} bytes"):
+        framing.bulk_tensor([memoryview(bytes(size - 1)), memoryview(bytes(1))])
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,8 @@ import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from time import monotonic
+from typing import Any
 
 import pytest
 import torch
@@ -21,6 +23,7 @@ from tests.transports import (
     ANYWHERE,
     KEY,
     MEMBERS,
+    ONE_PORT,
     SECRETS,
     WATCHDOG_S,
     controls,
@@ -43,10 +46,12 @@ def test_control_messages_reach_each_peer_under_the_senders_id(stack: ExitStack)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("encrypted", [False, True], ids=["plain", "curve"])
-@pytest.mark.parametrize("length", [0, 1, 1001, 3640, 1_000_003], ids=lambda n: f"{n} floats")
-def test_tensors_arrive_bit_for_bit(stack: ExitStack, length: int, encrypted: bool) -> None:
-    nodes = mesh(stack, encrypt_bulk=encrypted)
+@pytest.mark.parametrize(
+    "options", [{}, {"encrypt_bulk": True}, {"listen": ONE_PORT}], ids=["plain", "curve", "one port"]
+)
+@pytest.mark.parametrize("length", [0, 1, 1001, 3640, 32_768, 32_769, 1_000_003], ids=lambda n: f"{n} floats")
+def test_tensors_arrive_bit_for_bit(stack: ExitStack, length: int, options: dict[str, Any]) -> None:
+    nodes = mesh(stack, **options)
     sent = torch.randn(length, generator=torch.Generator().manual_seed(length))
     expected = sent.clone()
     nodes[1].send_bulk(0, KEY, sent)
@@ -70,8 +75,42 @@ def test_a_slice_of_a_gradient_needs_no_copy(stack: ExitStack) -> None:
     assert torch.equal(arrival.tensor, torch.arange(30_001, 70_001, dtype=torch.float32))
 
 
-def test_a_restarted_peer_is_greeted_again_and_its_new_token_counts(stack: ExitStack) -> None:
-    nodes = mesh(stack)
+def test_peers_with_one_port_and_with_two_hear_each_other(stack: ExitStack) -> None:
+    nodes = [start(stack, me, listen) for me, listen in enumerate((ONE_PORT, ANYWHERE, ONE_PORT))]
+    assert [len(node.bound.urls) for node in nodes] == [1, 2, 1]
+    for node in nodes:
+        node.connect({each.me: each.bound for each in nodes})
+    pump(nodes, lambda _: all(len(node.greeted) == 2 for node in nodes))
+    for node in nodes:
+        for to in {0, 1, 2} - {node.me}:
+            node.send_bulk(to, KEY, torch.full((100_000,), float(node.me)))
+            node.send_control(to, b"from %d" % node.me)
+    for me, arrivals in enumerate(pump(nodes, lambda seen: all(len(arrivals) == 4 for arrivals in seen))):
+        others = [via for via in range(3) if via != me]
+        assert sorted(controls(arrivals)) == [(via, b"from %d" % via) for via in others]
+        tensors = [(each.via, each.tensor) for each in arrivals if isinstance(each, BulkArrival)]
+        assert sorted(via for via, _ in tensors) == others
+        assert all(torch.equal(values_P, torch.full((100_000,), float(via))) for via, values_P in tensors)
+    assert not any(node.counters.dropped for node in nodes)
+
+
+def test_control_messages_pass_tensors_that_came_before_them(stack: ExitStack) -> None:
+    """They have a connection of their own, and where both wait here, what costs less comes first."""
+    nodes = mesh(stack, listen=ONE_PORT)
+    for number in range(16):
+        nodes[1].send_bulk(0, KEY, torch.zeros(100_000))
+        nodes[1].send_control(0, b"%d" % number)
+    kinds: list[list[bool]] = []
+    end = monotonic() + WATCHDOG_S
+    while sum(map(len, kinds)) < 32:
+        assert monotonic() < end
+        kinds.append([isinstance(arrival, BulkArrival) for arrival in nodes[0].poll(0.01)])
+    assert kinds == [sorted(each) for each in kinds]
+
+
+@pytest.mark.parametrize("listen", [ANYWHERE, ONE_PORT], ids=["two ports", "one port"])
+def test_a_restarted_peer_is_greeted_again_and_its_new_token_counts(stack: ExitStack, listen: Endpoint) -> None:
+    nodes = mesh(stack, listen=listen)
     nodes[1].close()
     again = start(stack, 1, nodes[1].bound)
     again.connect({0: nodes[0].bound})
@@ -210,6 +249,27 @@ def test_two_that_both_moved_find_each_other_by_a_third(stack: ExitStack) -> Non
     assert not any(node.counters.dropped for node in nodes)
 
 
+def test_a_peer_moves_from_two_ports_to_one_of_them_and_back(stack: ExitStack) -> None:
+    """Where its tensors went plain they go encrypted, and plain again to what was its only port."""
+    node, moving = start(stack, 0, run=b"run"), start(stack, 1, run=b"run")
+    addresses = {0: node.bound, 1: moving.bound}
+    node.connect(addresses)
+    moving.connect(addresses)
+    pump([node, moving], lambda _: node.greeted == {1} and moving.greeted == {0})
+    before = moving.bound
+    for number, listen in enumerate((Endpoint(before.bulk), before, Endpoint(before.control)), 1):
+        moving.close()
+        moving = start(stack, 1, listen, run=b"run")
+        moving.connect({0: node.bound, 1: moving.bound}, moves=number)
+        # Until it has dialled the new address, what is sent there is lost with the line to the old one.
+        pump([node, moving], lambda _, there=listen.urls[-1]: node._bulk.endpoint(1) == there)
+        pump([node, moving], lambda _, now=moving: now.greeted == {0})
+        node.send_bulk(1, KEY, torch.ones(100_000))
+        moving.send_bulk(0, KEY, torch.ones(3))
+        seen = pump([node, moving], lambda seen: all(seen))
+        assert [[len(each.tensor) for each in own if isinstance(each, BulkArrival)] for own in seen] == [[3], [100_000]]
+
+
 def test_a_peer_with_an_older_record_than_the_one_known_is_named_once(stack: ExitStack) -> None:
     said: list[str] = []
     node, newest = start(stack, 0, run=b"run"), start(stack, 1, run=b"run")
@@ -286,7 +346,8 @@ def test_close_leaves_no_socket(stack: ExitStack) -> None:
 
 def test_a_busy_port_is_named_with_the_way_out(stack: ExitStack) -> None:
     busy = start(stack, 0).bound
-    for listen in (Endpoint(busy.control, "tcp://127.0.0.1:*"), Endpoint("tcp://127.0.0.1:*", busy.bulk)):
+    free = "tcp://127.0.0.1:*"
+    for listen in (Endpoint(busy.control, free), Endpoint(free, busy.bulk), Endpoint(busy.control)):
         taken = busy.control if listen.control == busy.control else busy.bulk
         with pytest.raises(TransportError, match=r"in use; stop what listens there or use port \*") as error:
             start(stack, 1, listen)
