@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import subprocess
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ import pytest
 
 from btard import Experiment, Result, run
 from btard.launcher.cli.flags import table_options
-from btard.launcher.figures.chart import Axis, Chart, Series
+from btard.launcher.figures.chart import Axis, Chart, Dot, Series
 from btard.launcher.figures.svg import Figure
 from btard.launcher.options import sources
 from btard.launcher.report import command, compare, run_page, sweep_page
@@ -237,6 +238,25 @@ def test_curves_are_zoomed_and_read_with_keys_all_at_once(attacked: Result, tmp_
         browser.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
         assert whole != near and browser.picture() == whole
         assert not browser.complaints
+
+
+@pytest.mark.slow
+def test_bands_over_draws_and_single_values_are_plotted_too(tmp_path: Path) -> None:
+    points = [(0.0, 0.5), (5.0, 0.4), (9.5, float("nan")), (10.0, 0.6), (15.0, 0.7)]
+    spread = [(x, y - 0.1, y + 0.1) for x, y in points if not math.isnan(y)]
+    pictures = []
+    for shown, dots in (((), ()), (spread, ()), ((), (Dot(12.0, 0.2, "report", "#ee6677"),))):
+        drawn = Chart("accuracy", Axis("step", 0, 15), Axis("accuracy", 0, 1),
+                      [Series("median", points, "#4477aa", spread=shown)], dots=dots)  # fmt: skip
+        figure = Figure("accuracy", "Accuracy", drawn)
+        body = f'<figure id="accuracy"><div class="wide" tabindex="0">{figure.html}</div></figure>'
+        written = tmp_path / "page.html"
+        written.write_text(report_page.render("archive.html", interactive=[figure], title="x", lead="y", body=body))
+        with Browser(tmp_path) as browser:
+            browser.open(written)
+            assert _plots(browser).keys() == {"accuracy"} and not browser.complaints
+            pictures.append(browser.picture())
+    assert len(set(pictures)) == 3
 
 
 @pytest.mark.slow

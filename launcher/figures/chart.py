@@ -147,10 +147,14 @@ class Chart:
                     "dash": [float(each) for each in line.dash.split()],
                     "marked": line.marked,
                     "y": [_short(curve.get(x)) for x in known],
+                    "spread": [
+                        [[x, _short(low), _short(high)] for x, low, high in piece[::every]] for piece in line.ribbons
+                    ],
                 }
                 for line, curve in zip(self.series, curves, strict=True)
             ],
             "bands": [[band.start, band.stop, band.name, band.colour] for band in self.bands],
+            "dots": [[dot.x, dot.y, dot.name, dot.colour] for dot in self.dots],
             "marks": [[mark.at, mark.name, mark.colour] for mark in sorted(self.marks, key=lambda mark: mark.at)],
         }
 

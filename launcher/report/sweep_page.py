@@ -50,12 +50,15 @@ def render(sweep: SweepData) -> str:
     """The page. Rows with the labels of the report's plan get what the report has, as far as they go."""
     paper = any(row.labels.get("scheme") for row in sweep.rows)
     own = paper and any(not row.labels.get("control") for row in sweep.rows)
+    ours = sweep_figures.report_figures(sweep) if own else []
+    controls = list(_controls(sweep)) if paper else []
+    curves = [] if paper else sweep_figures.curves(sweep)
     return page.render(
-        "sweep.html", title=f"Sweep {sweep.name}", lead=f"{len(sweep.rows)} of {sweep.wanted} runs finished",
+        "sweep.html", interactive=[*ours, *curves, *(each for _, _, drawn in controls for each in drawn)],
+        title=f"Sweep {sweep.name}", lead=f"{len(sweep.rows)} of {sweep.wanted} runs finished",
         about=_facts(sweep), claims=judged(sweep), judged=paper and claims.judge(sweep), final_header=_FINAL_HEADER,
         finals=list(_final_rows(sweep)) if own else None,
-        report_figures=sweep_figures.report_figures(sweep) if own else [],
-        controls=list(_controls(sweep)) if paper else [], curves=[] if paper else sweep_figures.curves(sweep),
+        report_figures=ours, controls=controls, curves=curves,
         figures=[each for drawn in _FIGURES for each in drawn(sweep)],
         groups=_groups(sweep),
         runs=_runs(sweep), repeat=shlex.join(["btard-launch", *sweep.argv[1:]]), results=RESULTS,

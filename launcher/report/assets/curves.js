@@ -50,6 +50,32 @@ function under(plot, chart) {
   ctx.restore();
 }
 
+// Behind the curves: from the least to the greatest draw, apart at each gap.
+function spreads(plot, chart) {
+  const {ctx, bbox} = plot, at = (x, y) => [plot.valToPos(x, "x", true), plot.valToPos(y, "y", true)];
+  ctx.save();
+  ctx.beginPath(); ctx.rect(bbox.left, bbox.top, bbox.width, bbox.height); ctx.clip();
+  ctx.globalAlpha = 0.15;
+  for (const {spread, colour} of chart.series) {
+    ctx.fillStyle = colour;
+    for (const piece of spread) {
+      ctx.beginPath();
+      for (const [x, , high] of piece) ctx.lineTo(...at(x, high));
+      for (const [x, low] of [...piece].reverse()) ctx.lineTo(...at(x, low));
+      ctx.fill();
+    }
+  }
+  ctx.restore();
+}
+function dots(plot, chart) {
+  const {ctx} = plot;
+  for (const [x, y, , colour] of chart.dots) {
+    if (x < view[0] || x > view[1]) continue;
+    ctx.strokeStyle = colour; ctx.fillStyle = theme("--paper"); ctx.lineWidth = 1.8 * devicePixelRatio;
+    ctx.beginPath(); ctx.arc(plot.valToPos(x, "x", true), plot.valToPos(y, "y", true), 4 * devicePixelRatio, 0, 7); ctx.fill(); ctx.stroke();
+  }
+}
+
 for (const chart of found) {
   const figure = document.getElementById(chart.key), place = figure.querySelector(".wide"), x = steps(chart.x);
   const axis = {stroke: () => theme("--muted"), grid: {stroke: () => theme("--grid"), width: 1}, ticks: {stroke: () => theme("--grid"), width: 1}, font: "12px system-ui, sans-serif"};
@@ -67,7 +93,7 @@ for (const chart of found) {
     axes: [{...axis, size: 34, values: (_, at) => at.map(short)}, {...axis, size: 62, label: chart.label, labelSize: 20, labelFont: "12px system-ui, sans-serif", values: (_, at) => at.map(each => each == null ? "" : short(chart.log ? +each.toPrecision(2) : each))}],
     series: [{label: "step"}, ...chart.series.map(({name, colour, dash, marked}) => ({label: name, stroke: colour, width: 1.8, dash, gaps,
       points: {show: marked, size: 5, fill: colour}, value: (_, value) => value == null ? "–" : short(value)}))],
-    hooks: {draw: [plot => under(plot, chart)], setScale: [(plot, key) => {
+    hooks: {drawAxes: [plot => spreads(plot, chart)], draw: [plot => under(plot, chart), plot => dots(plot, chart)], setScale: [(plot, key) => {
       const {min, max} = plot.scales.x;
       if (key === "x" && !following && (min !== view[0] || max !== view[1])) show(min, max);
     }]},
