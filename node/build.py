@@ -20,10 +20,12 @@ from btard.node.errors import ConfigError
 from btard.node.genesis.genesis import genesis_digest, genesis_roster
 from btard.node.plugins import extensions
 from btard.node.protocol.api import BulkKey, ComputeGradient, GradientReady, Input, Output, Purpose
+from btard.node.protocol.attempt.mprng import batch_seed
 from btard.node.protocol.attempt.verification import Arithmetic
 from btard.node.protocol.peer import Peer
 from btard.node.protocol.rule import Rule
 from btard.node.protocol.settings import Decode, Optimiser, Settings, Tools, Verify
+from btard.node.protocol.state.state import AttemptRecord, Resumption
 from btard.node.protocol.wire.encoding import decode_body, encode_body, endorsement_bytes, signing_bytes
 from btard.node.protocol.wire.messages import Body, Endorsed, Signed
 from btard.node.storage.checkpointer import Checkpointer
@@ -74,6 +76,24 @@ class Node:
         """Keep what an input has begun, before anything that it led to is sent (`DurableMachine`)."""
         if isinstance(self.machine, DurableMachine):
             self.machine.keep()
+
+    def restore(self, at: Resumption, away_s: float = 0.0) -> None:
+        """Before Start: go on where a checkpoint was written. Our own gradients are not in it, and are computed again:
+        somebody may ask for them still.
+
+        Args:
+            at: what was kept.
+            away_s: how long ago.
+        """
+        self.peer.restore(replace(at, past=self._with_own(at.past), before=self._with_own(at.before)), away_s)
+
+    def _with_own(self, record: AttemptRecord | None) -> AttemptRecord | None:
+        if record is None or record.own_D is not None or self.id not in record.contributors:
+            return record
+        settings, state = self.peer.shared.settings, record.state
+        xi = batch_seed(settings.data_seed, state.summary.r, record.step, self.id, settings.shards)
+        wanted = ComputeGradient(Purpose.OWN, record.step, self.id, state.parameters_D, xi)
+        return replace(record, own_D=self.computation(wanted)().gradient_D)
 
     def secure(self) -> None:
         """On return the disk has what this node needs to stand by all that it has signed; called before that leaves."""

@@ -17,7 +17,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from types import FrameType
 
-from btard.node.build import Node, build_node, environment_of, largest_tensor, task_of
+from btard.node.build import Node, build_node, environment_of, largest_tensor, optimiser_of, task_of
 from btard.node.config import Endpoint, NodeConfig, Secrets
 from btard.node.crypto import keys
 from btard.node.drivers.bootstrap import GRACE_S, mesh, ungreeted
@@ -214,7 +214,7 @@ def _take_part(
         facts = environment_of(run, task)
         journal.append("environment", facts=facts)
         with descriptors.reserve:
-            recovery = recover(config, encoded(facts), journal)
+            recovery = recover(config, encoded(facts), journal, optimiser_of(run, task.dimension, task.layout))
         node = build_node(
             config, secrets, task, encoded(facts), checkpointer=recovery.checkpointer if recovery else None
         )
@@ -222,7 +222,7 @@ def _take_part(
         transport.accept_bulk = node.expects
         links = LinkWatch(transport, journal, shaped_links(config))
         if recovery is not None and recovery.at is not None:
-            node.peer.restore(recovery.at, recovery.away_s)
+            node.restore(recovery.at, recovery.away_s)
             links.begin(elapsed_s(config, time.time()))
         gc.freeze()  # what is here now stays: the collector need not visit it again and again
         early: list[Arrival] = []

@@ -29,7 +29,7 @@ from typing import Any, cast
 import msgspec
 import nacl.signing
 
-from btard.node.build import Node, build_node, task_of
+from btard.node.build import Node, build_node, optimiser_of, task_of
 from btard.node.config import NodeConfig, Plugin, Role, RunConfig, Schedule
 from btard.node.crypto.keys import generate
 from btard.node.crypto.signing import verify
@@ -47,6 +47,7 @@ from btard.node.training.environment import fingerprint, pin
 from btard.node.transport.arrivals import Arrival, BulkArrival, ControlArrival
 from btard.node.transport.envelope import seal
 from btard.node.transport.transport import Transport
+from tests.ledgers import parts
 
 RUN = RunConfig(peers=4, task=Plugin("quadratic"), steps=3, batch_size=4)
 ME, OTHER = 0, 3
@@ -111,8 +112,8 @@ class FaultyDisk(Disk):
         self._open[file] = self._names[name]
         return file
 
-    def write(self, file: int, data: bytes | memoryview) -> None:
-        content, data = self._open[file].live, bytes(data)
+    def write(self, file: int, *pieces: bytes | memoryview) -> None:
+        content, data = self._open[file].live, b"".join(map(bytes, pieces))
         place = os.lseek(file, 0, os.SEEK_CUR)
         try:
             self._call()
@@ -369,13 +370,14 @@ class Inline(Computing):
 
 
 def flip(directory: Path, chance: random.Random) -> tuple[Path, bytes] | None:
-    """Flip a bit of some file of a node's memory; which, and what it was before."""
-    files = sorted(path for path in directory.iterdir() if path.stat().st_size and path.name != "lock")
-    if not files:
+    """Flip a bit of a node's memory, in some checkpoint, in some attempt's tensors or beside these in some step; in
+    which file, and what that was before."""
+    found = parts(directory)
+    if not found:
         return None
-    path = chance.choice(files)
+    path, places = chance.choice(found)
     data = bytearray(before := path.read_bytes())
-    data[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
+    data[chance.choice(places)] ^= 1 << chance.randrange(8)
     path.write_bytes(data)
     return path, before
 
@@ -444,11 +446,12 @@ class Trial:
         genesis = genesis_digest(RUN_ID, RUN, self._members)
         checkpointer = Checkpointer(directory, genesis, ME, print_, disk)
         try:
-            at = checkpointer.newest(genesis_roster(self._members))
+            update = optimiser_of(RUN, _task().dimension, _task().layout)
+            at = checkpointer.newest(genesis_roster(self._members), update)
             heard = checkpointer.recall(*((at.state.step, at.number) if at is not None else (0, 0)))
             node: Node = build_node(self._config, self._secrets, _task(), print_, _CHECK, checkpointer=checkpointer)
             if at is not None:
-                node.peer.restore(at)
+                node.restore(at)
             told = list(history(self._chance.choice(HISTORIES)))
             transport = _Played(told, self.oracle, self._chance)
             driver = Driver(node, cast(Transport, transport), lambda output: None, computing=Inline,
@@ -470,7 +473,7 @@ def _task() -> Any:
     return task_of(RUN, Path("unused"))
 
 
-CALLS = 230
+CALLS = 140
 """As many as the longest undisturbed history has."""
 
 

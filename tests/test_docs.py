@@ -34,7 +34,7 @@ from btard.node.drivers.simulator import cluster
 from btard.node.plugins.registry import Registry
 from btard.node.protocol.api import Banned
 from btard.node.protocol.evidence.format import EVIDENCE_VERSION
-from btard.node.storage import checkpoint, wal
+from btard.node.storage import wal
 from btard.node.training.registry import OPTIMISERS, SCHEDULES, SPLITS, TASKS, build_task
 from btard.node.training.task import TaskContext
 from docs import recompute, terminal
@@ -357,5 +357,5 @@ def test_the_page_of_versions_has_todays() -> None:
     ]
     *numbers, _, _ = rows[-1][1:]
     assert rows[0][2:4] == ["wire", "genesis, run.json, summary"] and run_directory.FORMAT == summary.FORMAT
-    found = (WIRE_VERSION, run_directory.FORMAT, EVIDENCE_VERSION, checkpoint.FORMAT, wal.FORMAT, store.FORMAT)
+    found = (WIRE_VERSION, run_directory.FORMAT, EVIDENCE_VERSION, wal.FORMAT, store.FORMAT)
     assert numbers == [release, *map(str, found)]

@@ -1,11 +1,11 @@
-"""The window of undo on disk: its steps are in their own checkpoints, kept as long as a newer one names them."""
+"""The window of undo on disk: its steps are in the checkpoints after them, kept as long as a newer one names them."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 
 from btard.node.config import Plugin
 from btard.node.errors import CheckpointError
@@ -15,8 +15,10 @@ from btard.node.protocol.attempt.attempt import Attempt
 from btard.node.protocol.attempt.mprng import Share
 from btard.node.protocol.peer import Peer
 from btard.node.protocol.roster import Roster
-from btard.node.storage import checkpoint
+from btard.node.storage.checkpoint import History
 from btard.node.storage.checkpointer import Checkpointer
+from btard.node.storage.wal import ATTEMPT, contents
+from tests.ledgers import attempts, files, records, spoil
 from tests.simulation.stage import Stage
 from tests.simulation.test_undo import stage_of
 
@@ -44,7 +46,7 @@ def kept(where: Path, steps: int) -> tuple[Stage, Peer, Roster]:
 def test_an_undo_step_goes_on_from_disk_as_from_memory(tmp_path: Path) -> None:
     stage, peer, roster = kept(tmp_path, 5)
     opened = checkpointer(tmp_path)
-    at = opened.newest(roster)
+    at = opened.newest(roster, peer.shared.tools.optimiser)
     opened.close()
     assert at is not None
     held, known = at.state.window, peer.state.window
@@ -62,58 +64,74 @@ def test_an_undo_step_goes_on_from_disk_as_from_memory(tmp_path: Path) -> None:
         assert (fault is not None) == (item.step in (3, 4)), item
 
 
-def test_every_checkpoint_that_is_kept_has_all_it_names(tmp_path: Path) -> None:
-    """At the beginning of each attempt, through an undo step, void attempts and two bans."""
+def test_every_checkpoint_that_is_kept_has_all_it_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the beginning of each attempt, through an undo step, void attempts and two bans; in files of few steps."""
+    monkeypatch.setattr("btard.node.storage.checkpointer._LEAST", 3)
+    monkeypatch.setattr("btard.node.storage.checkpointer._MOST", 3)
     stage = stage_of({4: [Plugin("sign_flip")], 5: [Plugin("stall")]}, 0, window=WINDOW)
     saving, peer = checkpointer(tmp_path), stage.simulation.nodes[0].peer
-    roster, attempts, undone = Roster.genesis(peer.state.roster.keys), set(), 0
+    roster, saved, undone = Roster.genesis(peer.state.roster.keys), set(), 0
     for seen in stage.simulation.run():
         output = seen.output
         undone += seen.node == 0 and isinstance(output, Undone)
         if seen.node != 0 or not isinstance(output, PhaseEntered) or output.phase != "COMMIT":
             continue
-        saving.hold(*(peer.holdings() or (0, 0, {})))
+        saving.hold(*(peer.holdings() or (0, 0, {}, {})))
         saving.save(peer.snapshot())
-        attempts.add((output.step, output.attempt))
-        files = sorted(tmp_path.glob("*.checkpoint"))
-        at = [checkpoint.load(path, b"r" * 32, 0, roster).at for path in files[-3:]]
-        assert at[-1].state.summarise(b"t").digest == peer.state.summarise(b"t").digest
-        assert at[-1].state.window.digest == peer.state.window.digest
-        named = {layer.step for each in at for layer in each.state.window.layers}
-        newest = {each.state.step for each in at}
-        kept = {int(path.stem.split("-")[0]) for path in files}
-        assert kept <= newest | {step - 1 for step in newest} | named | {step + 1 for step in named}, "or it is removed"
+        saved.add((output.step, output.attempt))
+        found = [record for path in files(tmp_path) for record in contents(path).records]
+        history = History(found, b"r" * 32, 0, roster, peer.shared.tools.optimiser)
+        at = [history.load(name).at for name in history.names[:3]]
+        assert at[0].state.summarise(b"t").digest == peer.state.summarise(b"t").digest
+        assert at[0].state.window.digest == peer.state.window.digest
+        assert [layer.digest for layer in at[0].state.window.layers] == [
+            layer.digest for layer in peer.state.window.layers
+        ]
+        for kept, known in zip(at[0].state.window.layers, peer.state.window.layers, strict=True):
+            assert kept.record.state.parameters_D.equal(known.record.state.parameters_D)
+            assert kept.record.state.optimiser_D.equal(known.record.state.optimiser_D)
+            assert all(kept.record.aggregates[owner].equal(P) for owner, P in known.record.aggregates.items())
+        assert len(files(tmp_path)) <= 5, "or older ones are removed"
     saving.close()
     assert undone
-    assert any(number for _, number in attempts), "an attempt was void"
-    assert max(attempts) > (2 * WINDOW, 0)
+    assert any(number for _, number in saved), "an attempt was void"
+    assert max(saved) > (2 * WINDOW, 0)
 
 
 def test_a_damaged_layer_is_one_clear_line(tmp_path: Path) -> None:
+    """And what came before it serves as long as others may tell the rest."""
     _, peer, roster = kept(tmp_path, 5)
-    path = tmp_path / f"{peer.state.window.layers[0].step + 1:08d}-000.checkpoint"
-    data = bytearray(path.read_bytes())
-    data[-1] ^= 1
-    path.write_bytes(data)
+    step = peer.state.window.layers[0].step + 1
+    record = records(tmp_path, ATTEMPT)[attempts(tmp_path).index((step, 0))]
+    spoil(record, 0)
     opened = checkpointer(tmp_path)
-    with pytest.raises(CheckpointError, match="no checkpoint can be used") as refused:
-        opened.newest(roster)
+    at = opened.newest(roster, peer.shared.tools.optimiser)
     opened.close()
-    assert f"{path} is damaged: its content does not match its digest" in str(refused.value)
-    path.unlink()
-    opened = checkpointer(tmp_path)
-    with pytest.raises(CheckpointError, match=f"needs a checkpoint of step {int(path.stem[:8])}; use the run"):
-        opened.newest(roster)
-    opened.close()
+    assert at is not None and at.state.step == step - 1
+    where = f"{record.attached.path}, checkpoint of step {step} attempt 0"
+    assert set(opened.problems) == {f"{where} is damaged: its content does not match its digest"}
 
 
 def test_a_layer_of_other_steps_is_refused(tmp_path: Path) -> None:
     _, peer, roster = kept(tmp_path, 5)
-    step = peer.state.window.layers[0].step + 1
-    first, second = (tmp_path / f"{number:08d}-000.checkpoint" for number in (step, step + 1))
-    first.write_bytes(second.read_bytes())
-    opened = checkpointer(tmp_path)
-    with pytest.raises(CheckpointError, match="is not of the steps that"):
-        opened.newest(roster)
+    update, opened = peer.shared.tools.optimiser, checkpointer(tmp_path)
+    at = opened.newest(roster, update)
+    assert at is not None and opened.problems == []
+    first, *others = at.state.window.layers
+    window = replace(at.state.window, layers=(replace(first, digest=b"x" * 32), *others))
+    opened.save(replace(at, number=at.number + 1, state=replace(at.state, window=window)))
     opened.close()
-    assert torch.isfinite(peer.state.parameters_D).all()
+    opened = checkpointer(tmp_path)
+    again = opened.newest(roster, update)
+    opened.close()
+    assert again is not None and again.number == at.number
+    assert f"checkpoint of step {first.step + 1} attempt 0 is not of the steps that" in opened.problems[0]
+
+
+def test_a_ledger_without_a_step_of_the_window_is_one_clear_line(tmp_path: Path) -> None:
+    _, peer, roster = kept(tmp_path, 5)
+    found = [record for path in files(tmp_path) for record in contents(path).records]
+    step, saved = peer.state.window.layers[0].step + 1, attempts(tmp_path)
+    lacking = [record for record, name in zip(found, saved, strict=True) if name != (step, 0)]
+    with pytest.raises(CheckpointError, match=f"lacks a checkpoint of step {step}, which leads to"):
+        History(lacking, b"r" * 32, 0, roster, peer.shared.tools.optimiser).load(saved[-1])

@@ -42,7 +42,7 @@ ONE_IMPORTER: Mapping[str, tuple[str, ...]] = {
         "btard.launcher.cli.commands", "btard.launcher.cli.node", "btard.launcher.emit.emitters", "btard.launcher.report.command", "btard.launcher.sweep.command",
     ),
     "a borderline to a system outside: sockets, files, kernel": (
-        "btard.node.transport.channels", "btard.node.storage.retention", "btard.node.storage.wal", "btard.node.transport.connection_monitor", "btard.node.storage.state_codec", "btard.node.transport.bulk_tokens",
+        "btard.node.transport.channels", "btard.node.transport.connection_monitor", "btard.node.transport.bulk_tokens",
         "btard.node.storage.own_address", "btard.launcher.run.collecting",
         "btard.launcher.emit.pods", "btard.launcher.containers.roles", "btard.launcher.containers.netns", "btard.launcher.containers.netqueue",
         "btard.launcher.containers.shaper",

@@ -64,8 +64,8 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
         bulk_bytes, control_bytes: all peers, per step.
         iterations: CenteredClip's, median.
         page_faults: of the measured steps, per peer and step.
-        write_calls, written_floats: to files, pipes and eventfds, per peer and step; in vectors of `size` floats.
-        syncs: waits for the disk, per peer and step of the whole run.
+        write_calls, written_floats: to ledger and journal, per peer and step; to files, in vectors of `size` floats.
+        syncs: waits for the disk, per peer and step.
     """
 
     peers: int
@@ -195,7 +195,7 @@ def figures(peers: int, size: int, pairs: int, bare: bool, found: list[Found]) -
         page_faults=sum(each.faults for each in found) / (peers * pairs),
         write_calls=sum(each.writes[0] for each in found) / (peers * pairs),
         written_floats=sum(each.writes[1] for each in found) / (4 * size * peers * pairs),
-        syncs=sum(each.syncs for each in found) / (peers * (WARM_UP + pairs + 1)),
+        syncs=sum(each.syncs for each in found) / (peers * pairs),
     )  # fmt: skip
 
 

@@ -110,8 +110,8 @@ class Found(msgspec.Struct):
         contributors: of each measured step.
         iterations: CenteredClip's, of each measured step.
         faults: page faults of the whole process in the measured steps.
-        writes: its write calls to files, pipes and eventfds, and the bytes of them.
-        syncs: its waits for a disk.
+        writes: how often a ledger and a journal were written to in the measured steps, and all bytes written to files.
+        syncs: its waits for a disk in the measured steps.
     """
 
     samples: dict[str, list[Sample]]
@@ -241,12 +241,14 @@ class Bench:
         optimiser: of the node, for the update after gloo's sum.
         stopwatch: shared by all processes.
         recorder: journals what the node says; None: nothing does.
+        kept: so far, the writes to ledger and journal and the waits for the disk.
     """
 
     def __init__(
         self, rank: int, pairs: int, task: Vectors, transport: Transport, baselines: tuple[Gloo, MeanButterfly],
-        optimiser: Optimiser, stopwatch: Stopwatch, recorder: Recorder | None,
+        optimiser: Optimiser, stopwatch: Stopwatch, recorder: Recorder | None, kept: Callable[[], tuple[int, int]],
     ) -> None:  # fmt: skip
+        self._kept = kept
         self._transport, self._stopwatch, self._recorder = transport, stopwatch, recorder
         self._gloo, self._mean, self._optimiser = *baselines, optimiser
         self._state = torch.zeros(task.dimension), optimiser.initial_state(task.dimension)
@@ -349,9 +351,9 @@ class Bench:
     def _asked(self, sign: int) -> None:
         """Count what the kernel did for this process."""
         self.found.faults += sign * resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        calls, written = self.found.writes
-        more = _written()
-        self.found.writes = calls + sign * more[0], written + sign * more[1]
+        (calls, written), (writes, syncs) = self.found.writes, self._kept()
+        self.found.writes = calls + sign * writes, written + sign * _written()
+        self.found.syncs += sign * syncs
 
     def _count(self, sign: int) -> None:
         counters = self._transport.counters
@@ -363,14 +365,14 @@ class Bench:
                 totals[kind] = totals.get(kind, 0) + sign * number
 
 
-def _written() -> tuple[int, int]:
-    """Write calls of this process so far, and their bytes, without those to sockets; zeros where nobody counts them."""
+def _written() -> int:
+    """Bytes that this process has written so far, without those to sockets; 0 where nobody counts them."""
     try:
         lines = Path("/proc/self/io").read_text().splitlines()
     except OSError:
-        return 0, 0
+        return 0
     counted = {name: int(value) for name, _, value in (line.partition(": ") for line in lines)}
-    return counted["syscw"], counted["wchar"]
+    return counted["wchar"]
 
 
 def work(
@@ -400,6 +402,13 @@ def _measure(
     kept, monitored = ExitStack(), Monitoring()
     recorder: Recorder | None = None
     checkpointer: Checkpointer | None = None
+    journal: Journal | None = None
+
+    def counts() -> tuple[int, int]:
+        if checkpointer is None or journal is None:
+            return 0, 0
+        return checkpointer.disk.writes + journal.writes, checkpointer.disk.syncs
+
     try:
         early = _meet(board, transport, run.peers)
         facts = fingerprint(run.device)
@@ -408,7 +417,7 @@ def _measure(
             recorder = Recorder(config, journal, task, transport)
             monitored = monitoring.start(config, transport, journal)
             kept.callback(monitored.end, lambda *_: None)
-            recovery = recover(config, facts, journal)
+            recovery = recover(config, facts, journal, optimiser_of(run, dimension, task.layout))
             assert recovery is not None
             checkpointer = recovery.checkpointer
             kept.callback(checkpointer.close)
@@ -416,14 +425,13 @@ def _measure(
         transport.accept_bulk = node.expects
         gc.freeze()  # as a worker does
         optimiser = optimiser_of(run, dimension, task.layout)
-        bench = Bench(me, pairs, task, transport, (gloo, mean), optimiser, Stopwatch(barrier), recorder)
+        bench = Bench(me, pairs, task, transport, (gloo, mean), optimiser, Stopwatch(barrier), recorder, counts)
         driver = Driver(node, transport, bench.observe, monitored.observe)
         if recorder is not None:
             recorder.attach(driver)
         monitored.attach(driver)
         driver.receive(early)
         driver.run(bench.between)
-        bench.found.syncs = checkpointer.disk.syncs if checkpointer is not None else 0
         return bench.found
     finally:
         kept.close()

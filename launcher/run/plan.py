@@ -22,6 +22,7 @@ from btard.node.errors import BackendError, ConfigError, DataError
 from btard.node.nearest import suggestion
 from btard.node.netem.conditions import Conditions
 from btard.node.plugins import extensions
+from btard.node.storage.checkpointer import steps_of_a_file
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,10 +34,10 @@ SPARE_BYTES = 64 << 20
 _PORTABLY = ("mnist_cnn", "transformer_lm")
 """Tasks whose portable gradients are no slower than torch's."""
 _RECORD_BYTES = 2048
-_CHECKPOINTS = 5
-"""Kept beside those of the window of undo: the newest, the steps before them, and one being written."""
-_CHECKPOINT_VECTORS = 3
-"""Of the model's size, for each step beside the optimiser's state (docs/adr/0035-a-step-is-written-once.md)."""
+_FILES = 2
+"""Of a ledger, beside those of the window of undo (docs/adr/0070-a-model-every-k-steps.md)."""
+_MESSAGES = 2
+"""What a step writes of small facts, by its messages' bytes: these, and what a checkpoint adds."""
 _DESCRIPTORS, _DESCRIPTORS_PER_PEER = 40, 6
 """A worker's open files and sockets: 409 of 64 peers (docs/scale.md)."""
 _WORKER_BYTES, _VECTORS = 20_000_000, 4
@@ -316,16 +317,17 @@ def available_bytes() -> int | None:
 
 
 def bytes_on_disk(plan: Plan) -> int:
-    """An upper estimate of what a run keeps: journals twice (nodes and collected), parameters, checkpoints of the
-    newest steps and of the window of undo, and a reserve."""
+    """An upper estimate of what a run keeps: journals twice (nodes and collected), parameters, ledgers of the newest
+    steps and of the window of undo, and a reserve."""
     peers, dimension = plan.run.peers, plan.dimension or 0
     journals = 2 * peers * (plan.run.steps + 1) * _RECORD_BYTES
     checkpoints = 0
     if kept(plan.experiment, plan.conditions):
-        files = min(plan.run.undo, plan.run.steps) + _CHECKPOINTS
-        entries = _CHECKPOINT_VECTORS * dimension + (plan.optimiser_entries or 0)
-        step_bytes = traffic.FLOAT_BYTES * entries + undo_window.MESSAGE_BYTES * peers**2
-        checkpoints = peers * files * step_bytes
+        model_bytes = traffic.FLOAT_BYTES * (dimension + (plan.optimiser_entries or 0))
+        step_bytes = traffic.FLOAT_BYTES * dimension + _MESSAGES * undo_window.MESSAGE_BYTES * peers**2
+        file = steps_of_a_file(model_bytes, step_bytes)
+        steps = min(plan.run.undo + _FILES * file, plan.run.steps + 1)
+        checkpoints = peers * ((steps // file + 1) * model_bytes + steps * step_bytes)
     return SPARE_BYTES + journals + 8 * peers * dimension + checkpoints
 
 

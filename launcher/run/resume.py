@@ -19,6 +19,7 @@ from btard.node import config as node_config
 from btard.node.config import WIRE_VERSION, NodeConfig
 from btard.node.errors import ConfigError
 from btard.node.genesis.ceremony import Meeting
+from btard.node.storage.checkpointer import SUFFIX
 from btard.node.storage.recovery import MEMORY
 
 
@@ -55,7 +56,7 @@ def resume(run_dir: Path, observer: Observer | None = None, timeout: float | Non
 
 def resumable(run_dir: Path, experiment: Experiment) -> bool:
     """True if a run's nodes have kept what they need to go on."""
-    return experiment.backend == "local" and any(run_dir.glob(f"nodes/*/{MEMORY}/*.checkpoint"))
+    return experiment.backend == "local" and any(run_dir.glob(f"nodes/*/{MEMORY}/*{SUFFIX}"))
 
 
 def _configs(run_dir: Path, record: RunRecord) -> tuple[NodeConfig, ...]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FrameType
 
 from btard.node.baselines import comparison
-from btard.node.build import Node, build_node, environment_of, task_of
+from btard.node.build import Node, build_node, environment_of, optimiser_of, task_of
 from btard.node.config import NodeConfig
 from btard.node.crypto import keys
 from btard.node.crypto.signing import verify
@@ -141,7 +141,8 @@ class _NodeFactory:
         if node in self._keepers:
             self._keepers.pop(node).close()
         config = self._configs[node]
-        recovery = recover(config, self._fingerprint, self._journals[node])
+        update = optimiser_of(config.run, self._task.dimension, self._task.layout)
+        recovery = recover(config, self._fingerprint, self._journals[node], update)
         checkpointer = recovery.checkpointer if recovery is not None else None
         secrets = keys.load(Path(config.secrets_file))
         made = build_node(
@@ -151,7 +152,7 @@ class _NodeFactory:
             return made, ()
         self._keepers[node] = recovery.checkpointer
         if recovery.at is not None:
-            made.peer.restore(recovery.at)
+            made.restore(recovery.at)
         return made, recovery.heard
 
     def close(self) -> None:

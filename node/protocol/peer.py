@@ -142,10 +142,11 @@ class Peer:
         before = previous.attempt.record() if previous is not None and previous.attempt is not shared.past else None
         return Resumption(shared.state, shared.round.attempt.number, past, shared.certificate, proofs, before)
 
-    def holdings(self) -> tuple[int, int, dict[BulkKey, Tensor]] | None:
-        """Step and number of the attempt under way, and the tensors that its end depends on; None if there is none."""
+    def holdings(self) -> tuple[int, int, dict[BulkKey, Tensor], dict[BulkKey, bytes]] | None:
+        """Step and number of the attempt under way, the tensors that its end depends on, and of the aggregates among
+        them the digests that their owners have signed; None if there is none."""
         round_ = self.shared.round
-        return (round_.attempt.step, round_.attempt.number, round_.transfers.held()) if round_ is not None else None
+        return (round_.attempt.step, round_.attempt.number, *round_.transfers.held()) if round_ is not None else None
 
     def expects(self, via: int, key: BulkKey, size_bytes: int) -> bool:
         """For the transport: would a tensor of this key and size be kept? Asked before memory is spent on it."""

@@ -1,77 +1,102 @@
-"""Checkpoints: a peer at the beginning of an attempt, in one file that is there as a whole or not at all.
+"""Checkpoints: a peer at the beginning of an attempt, as records of the ledger.
 
-A file is a header and the vectors it names, as they lie in memory: a step has four of them, so nothing is copied on the
-way to the kernel, and what the state's CLOSEs have digested already is not digested again. A file is synced before it
-gets its name, and its name before anything that rests on it leaves (`Checkpointer.secure`). One that is damaged all the
-same is told by its digests, and the one before it serves. What an attempt holds of others when its end is about to be
-said has a file of its own, and a checkpoint names the files that hold what it needs already: that one, and the
-checkpoint of the step before for the model of that time. The window of undo is in the checkpoints of its steps.
+A checkpoint is a header and the vectors it names. Parameters and optimiser state are among them only at the beginning
+of a file, or where they follow from nothing before; elsewhere they are those of the step before after its update, whose
+aggregates the ledger has, since no attempt ends before they are kept. So `History` finds a model by going back to the
+last one that was written and taking each step's update again. Digests that all peers have signed tell whether it is the
+one that was. A record that is damaged is told by its digests; a damaged model is taken from an older one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
+from functools import cached_property
+from typing import Protocol, TypeVar
 
 import msgspec
 from blake3 import blake3
 from torch import Tensor
 
-from btard.node.errors import BackendError, CheckpointError, WireError
-from btard.node.protocol.api import BulkKey
+from btard.node.errors import CheckpointError, WireError
+from btard.node.protocol.api import BulkKey, MessageArrived
+from btard.node.protocol.evidence.format import tensor_of
 from btard.node.protocol.roster import Roster
-from btard.node.protocol.state.state import AttemptRecord, Layer, Resumption, Window, layer_digest
-from btard.node.protocol.wire.encoding import tensor_bytes
+from btard.node.protocol.state.state import AttemptRecord, Layer, Resumption, Window, layer_digest, parameters_digest
+from btard.node.protocol.wire.encoding import decode_signed, number, tensor_bytes, tensor_digest
 from btard.node.protocol.wire.messages import Signed
-from btard.node.storage.disk import Disk
 from btard.node.storage.state_codec import (
-    MISMATCH,
+    ELSEWHERE,
+    Model,
+    Said,
     SavedRecord,
     SavedState,
     StateCodec,
     Vector,
-    cut,
+    message_name,
     restored,
     restored_record,
 )
+from btard.node.storage.wal import ATTEMPT, HEARD, SIGNED, TENSORS, Attachment, Record
+from btard.node.transport.envelope import unseal
 
-FORMAT = 8
-_READ_BY = {7: "btard 0.1.0"}
-"""The last release that reads an earlier format."""
-_MAGIC = b"BTARD checkpoint "
-_DIGEST_BYTES, _SIZE_BYTES = 32, 8
+T = TypeVar("T")
+
+Name = tuple[int, int]
+"""Step and number of an attempt."""
+
+
+class Update(Protocol):
+    """What makes a step's model of the one before it."""
+
+    def apply(
+        self, parameters_D: Tensor, state_D: Tensor, gradient: Sequence[Tensor], step: int, /
+    ) -> tuple[Tensor, Tensor]:
+        """(parameters, state) after a step with the aggregate, given in parts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """One file's content.
+    """One record's content.
 
     Args:
         run: digest of the run's genesis.
         node: whose it is.
         fingerprint: of the environment that its gradients are computed in.
+        saved_s: when it was written, seconds since the epoch.
         at: what a peer goes on from.
     """
 
     run: bytes
     node: int
     fingerprint: bytes
+    saved_s: float
     at: Resumption
 
 
+class _Label(msgspec.Struct, frozen=True, array_like=True):
+    """The content of a record: which attempt's it is, and the header that it goes with."""
+
+    step: int
+    number: int
+    size: int
+    digest: bytes
+
+
 class _Header(msgspec.Struct, frozen=True, array_like=True):
-    """What stands before the vectors."""
+    """What stands before a checkpoint's vectors."""
 
     run: bytes
     node: int
     fingerprint: bytes
+    saved_s: float
     state: SavedState
     layers: tuple[tuple[int, bytes], ...]
     """Of its window of undo, by step and digest: the checkpoints of the steps after them hold them."""
     number: int
     past: SavedRecord | None
-    certificate: tuple[Signed, ...]
+    certificate: tuple[Said, ...]
     proofs: tuple[bytes, ...]
     attempt_before: SavedRecord | None
     """At the same step, void; its state has this one's model."""
@@ -87,197 +112,323 @@ class _TensorsHeader(msgspec.Struct, frozen=True, array_like=True):
     vectors: tuple[Vector, ...]
 
 
-def save(
-    path: str, checkpoint: Checkpoint, disk: Disk, over: str | None = None, *, apart: bool = False,
-    before: int | None = None,
-) -> None:  # fmt: skip
-    """Write a file in one piece.
+Attached = tuple[bytes, list[bytes | memoryview]]
+"""A record's content and what goes with it."""
+
+
+def encoded(
+    saved: Checkpoint, noted: Mapping[Signed, bytes], *, model: bool, before: bool, known: bool, apart: bool, own: bool
+) -> Attached:
+    """A checkpoint's record.
 
     Args:
-        path: its name, under which it is whole.
-        checkpoint: what it holds; of the window of undo no more than the step before.
-        disk: that it is on; the name is durable once its directory has been synced.
-        over: a file that is no longer wanted: memory that the kernel holds for it already serves again.
-        apart: what the step before held of others has been saved by `save_tensors`.
-        before: a checkpoint of the step before, by its attempt, that has the model of that time.
-
-    Raises:
-        BackendError: the disk is full, or the directory cannot be written.
+        saved: what it holds; of the window of undo no more than names.
+        noted: names of messages that the ledger has.
+        model: with the model of its step.
+        before: with the model of the step before.
+        known: the ledger has the state of the step before.
+        apart: what the step before held of others has been saved (`encoded_tensors`).
+        own: with this peer's own gradients.
     """
-    codec, at = StateCodec(), checkpoint.at
-    state = codec.state(at.state)
-    past = codec.record(at.past, apart, before) if at.past is not None else None
-    attempt_before = codec.record(at.before, before=at.number) if at.before is not None else None
+    codec, at = StateCodec(noted, own), saved.at
+    state = codec.state(at.state, model)
+    past = codec.record(at.past, before, apart, not known) if at.past is not None else None
+    attempt_before = codec.record(at.before) if at.before is not None else None
     layers = tuple((layer.step, layer.digest) for layer in at.state.window.layers)
-    header = _Header(checkpoint.run, checkpoint.node, checkpoint.fingerprint, state, layers, at.number, past,
-                     at.certificate, at.proofs, attempt_before, codec.table)  # fmt: skip
-    _write(path, msgspec.msgpack.encode(header), codec, disk, over)
+    header = _Header(saved.run, saved.node, saved.fingerprint, saved.saved_s, state, layers, at.number, past,
+                     codec.said(at.certificate), at.proofs, attempt_before, codec.table)  # fmt: skip
+    return _attached(at.state.step, at.number, header, codec)
 
 
-def save_tensors(
-    path: str, run: bytes, node: int, tensors: Mapping[BulkKey, Tensor], disk: Disk, over: str | None
-) -> None:
-    """Write what an attempt holds of others in one piece.
+def encoded_tensors(
+    run: bytes, node: int, attempt: Name, tensors: Mapping[BulkKey, Tensor], signed: Mapping[BulkKey, bytes]
+) -> Attached:
+    """The record of what an attempt holds of others.
 
     Args:
-        path: its name.
         run, node: whose it is.
+        attempt: which.
         tensors: aggregates and publications.
-        disk: that it is on, as for `save`.
-        over: a file of this kind that is no longer wanted, as for `save`.
-
-    Raises:
-        BackendError: the disk is full, or the directory cannot be written.
+        signed: digests of aggregates, as their owners signed them.
     """
     codec = StateCodec()
-    for values_P in tensors.values():
-        codec.place(values_P)
-    _write(path, msgspec.msgpack.encode(_TensorsHeader(run, node, tuple(tensors), codec.table)), codec, disk, over)
+    for key, values_P in tensors.items():
+        codec.place(values_P, *(("aggregate", signed[key]) if key in signed else ()))
+    return _attached(*attempt, _TensorsHeader(run, node, tuple(tensors), codec.table), codec)
 
 
-def load_tensors(path: Path, run: bytes, node: int) -> dict[BulkKey, Tensor]:
-    """Read what an attempt held of others.
+def _attached(step: int, number: int, header: _Header | _TensorsHeader, codec: StateCodec) -> Attached:
+    data = msgspec.msgpack.encode(header)
+    label = _Label(step, number, len(data), blake3(data).digest())
+    return msgspec.msgpack.encode(label), [data, *map(tensor_bytes, codec.vectors)]
+
+
+class _Saved:
+    """One record and its header.
 
     Args:
-        path: of the file.
+        record: of kind ATTEMPT or TENSORS.
+    """
+
+    def __init__(self, record: Record) -> None:
+        self._label = msgspec.msgpack.decode(record.content, type=_Label)
+        self.name: Name = (self._label.step, self._label.number)
+        what = "checkpoint" if record.kind == ATTEMPT else "tensors"
+        self.where = f"{record.attached.path}, {what} of step {self.name[0]} attempt {self.name[1]}"
+        self._attached: Attachment = record.attached
+        self.table: tuple[Vector, ...] = ()
+
+    def header(self) -> bytes:
+        """Its header.
+
+        Raises:
+            CheckpointError: it is damaged.
+        """
+        data = self._attached.read(0, self._label.size)
+        if blake3(data).digest() != self._label.digest:
+            raise self.damaged()
+        return data
+
+    def vector(self, place: int, key: BulkKey | None = None, run: bytes = b"") -> Tensor:
+        """A vector by its place, in memory of its own.
+
+        Args:
+            place: in the table.
+            key, run: whose it is, where its owner has signed its digest.
+
+        Raises:
+            CheckpointError: it is damaged.
+        """
+        wanted = self.table[place]
+        start = self._label.size + sum(vector.size for vector in self.table[:place])
+        data = self._attached.read(start, wanted.size)
+        if len(data) < wanted.size:
+            raise self.damaged()
+        values_P = tensor_of(data)
+        whose = (key.step, key.attempt, key.owner, key.part) if key is not None else ()
+        fields = (run, *map(number, whose)) if wanted.domain == "aggregate" else ()
+        if tensor_digest(wanted.domain, fields, values_P) != wanted.digest:
+            raise self.damaged()
+        return values_P
+
+    def damaged(self, why: object = "its content does not match its digest") -> CheckpointError:
+        """What to say of it."""
+        return CheckpointError(f"{self.where} is damaged: {why}")
+
+
+class _SavedAttempt(_Saved):
+    """A checkpoint."""
+
+    def __init__(self, record: Record) -> None:
+        super().__init__(record)
+        self._header: _Header | None = None
+
+    @property
+    def opened(self) -> _Header:
+        """Its header, read once.
+
+        Raises:
+            CheckpointError: it is damaged.
+        """
+        if self._header is None:
+            try:
+                self._header = msgspec.msgpack.decode(self.header(), type=_Header)
+            except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+                raise self.damaged(error) from error
+            self.table = self._header.vectors
+        return self._header
+
+
+def names(records: Iterable[Record]) -> Iterator[Name]:
+    """The attempts that checkpoints among records are of, in order."""
+    return (_Saved(record).name for record in _of_kind(records, ATTEMPT))
+
+
+def load_tensors(records: Iterable[Record], run: bytes, node: int, name: Name) -> dict[BulkKey, Tensor]:
+    """What an attempt held of others; nothing, if none of it was kept.
+
+    Args:
+        records: of the ledger.
         run, node: whose it must be.
+        name: of the attempt.
 
     Raises:
-        CheckpointError: it cannot be read, is damaged, of another version, another run or another node.
+        CheckpointError: it is damaged, or of another run or another node.
     """
-    head, content = _read(path)
-    try:
-        header = msgspec.msgpack.decode(head, type=_TensorsHeader)
-        _check_owner(path, header, run, node)
-        return dict(zip(header.keys, cut(header.vectors, content), strict=True))
-    except (msgspec.MsgspecError, UnicodeDecodeError, WireError, ValueError) as error:
-        raise CheckpointError(f"{path} is damaged: {error}") from error
+    found = [saved for saved in map(_Saved, _of_kind(records, TENSORS)) if saved.name == name]
+    return _tensors(found[-1] if found else None, run, node)
 
 
-def checkpoint_path(directory: Path, step: int, number: int) -> str:
-    """Where the checkpoint of an attempt lies. No Path: those intern every name, and here are new ones in each step."""
-    return f"{directory}/{step:08d}-{number:03d}.checkpoint"
-
-
-def tensors_path(directory: Path, step: int, number: int) -> str:
-    """Where what an attempt holds of others lies; as `checkpoint_path`."""
-    return f"{directory}/{step:08d}-{number:03d}.tensors"
-
-
-def load(path: Path, run: bytes, node: int, roster: Roster) -> Checkpoint:
-    """Read a file, and what it needs of those beside it.
+class History:
+    """The checkpoints that a ledger holds.
 
     Args:
-        path: of the file.
-        run: digest of the run's genesis, which it must be of.
-        node: whose it must be.
+        records: of the ledger, in order; others than those of checkpoints and tensors do not matter.
+        run: digest of the run's genesis, which they must be of.
+        node: whose they must be.
         roster: of the genesis.
-
-    Raises:
-        CheckpointError: it cannot be read, is damaged, of another version, another run or another node.
+        update: the run's.
     """
-    header, vectors = _open(path, run, node)
-    try:
-        layers = tuple(_load_layer(path, step, digest, run, node, roster) for step, digest in header.layers)
-        state = restored(header.state, vectors, roster, layers)
-        past, before = _past(path, header, vectors, roster), header.attempt_before
-        model = state.parameters_D, state.optimiser_D
-        voided = restored_record(before, vectors, roster, {}, model) if before is not None else None
-        at = Resumption(state, header.number, past, header.certificate, header.proofs, voided)
-    except (WireError, IndexError) as error:
-        raise CheckpointError(f"{path} is damaged: {error}") from error
-    return Checkpoint(run, node, header.fingerprint, at)
 
+    def __init__(self, records: Sequence[Record], run: bytes, node: int, roster: Roster, update: Update) -> None:
+        self._records, self._run, self._node, self._roster, self._update = records, run, node, roster, update
+        self._attempts: dict[int, list[_SavedAttempt]] = {}
+        """By step; of an attempt that was saved twice, the last time counts."""
+        self._tensors = {saved.name: saved for saved in map(_Saved, _of_kind(records, TENSORS))}
+        for saved in {saved.name: saved for saved in map(_SavedAttempt, _of_kind(records, ATTEMPT))}.values():
+            self._attempts.setdefault(saved.name[0], []).append(saved)
+        self._models: dict[int, Model] = {}
 
-def _open(path: Path, run: bytes, node: int) -> tuple[_Header, list[Tensor]]:
-    """A checkpoint's header and vectors, all of them whole."""
-    head, content = _read(path)
-    try:
-        header = msgspec.msgpack.decode(head, type=_Header)
-        _check_owner(path, header, run, node)
-        return header, cut(header.vectors, content)
-    except (msgspec.MsgspecError, UnicodeDecodeError, WireError) as error:
-        raise CheckpointError(f"{path} is damaged: {error}") from error
+    @property
+    def names(self) -> list[Name]:
+        """Of all checkpoints, the newest first."""
+        return sorted((saved.name for step in self._attempts.values() for saved in step), reverse=True)
 
+    def load(self, name: Name) -> Checkpoint:
+        """A checkpoint, with all that it needs of those before it.
 
-def _past(path: Path, header: _Header, vectors: list[Tensor], roster: Roster) -> AttemptRecord | None:
-    """The step before, with what other files have of it."""
-    saved = header.past
-    if saved is None:
-        return None
-    step = saved.state.summary.step
-    beside = Path(tensors_path(path.parent, step, saved.number))
-    apart = load_tensors(beside, header.run, header.node) if saved.apart else {}
-    model = None
-    if saved.before is not None:
-        before = Path(checkpoint_path(path.parent, step, saved.before))
-        earlier, held = _open(before, header.run, header.node)
-        model = held[earlier.state.parameters], held[earlier.state.optimiser]
-    return restored_record(saved, vectors, roster, apart, model)
+        Raises:
+            CheckpointError: some of it is damaged, or of another run or another node.
+        """
+        saved = self._named(name)
+        header = saved.opened
+        _check_owner(saved, header, self._run, self._node)
+        past, steps = header.past, {name[0], *(step for step, _ in header.layers)}
+        if past is not None:
+            steps.add(past.step)
+        for step in sorted(steps):
+            self._find_model(step, steps)
+        model = self._models[name[0]]
+        layers = tuple(self._layer(saved, step, digest) for step, digest in header.layers)
+        state = restored(header.state, self._roster, model, self._tell, layers)
+        before = self._record(saved, header.attempt_before) if header.attempt_before is not None else None
+        certificate = self._tell(header.certificate)
+        at = Resumption(state, header.number, self._past(saved), certificate, header.proofs, before)
+        return Checkpoint(self._run, self._node, header.fingerprint, header.saved_s, at)
 
+    def _past(self, saved: _SavedAttempt) -> AttemptRecord | None:
+        """The step before a checkpoint's, once its model is known."""
+        past = saved.opened.past
+        return self._record(saved, past) if past is not None else None
 
-def _load_layer(beside: Path, step: int, named: bytes, run: bytes, node: int, roster: Roster) -> Layer:
-    """A layer of the window that a checkpoint names, from any checkpoint of the step after it."""
-    problem = CheckpointError(f"{beside} needs a checkpoint of step {step + 1}; use the run directory as it was")
-    for path in sorted(beside.parent.glob(f"{step + 1:08d}-*.checkpoint")):
+    def _record(self, saved: _SavedAttempt, record: SavedRecord) -> AttemptRecord:
+        name, state = (record.step, record.number), record.state
+        if state is None:
+            state = self._named(name).opened.state
+        apart = _tensors(self._tensors.get(name), self._run, self._node) if record.apart else {}
+        before = restored(state, self._roster, self._models[record.step], self._tell)
+        return restored_record(record, before, saved.vector, self._tell, apart)
+
+    def _named(self, name: Name) -> _SavedAttempt:
+        for saved in self._attempts.get(name[0], ()):
+            if saved.name == name:
+                return saved
+        raise _missing(f"a checkpoint of step {name[0]} attempt {name[1]}")
+
+    def _tell(self, said: Iterable[Said]) -> tuple[Signed, ...]:
         try:
-            header, vectors = _open(path, run, node)
-            past = _past(path, header, vectors, roster)
-        except CheckpointError as error:
-            problem = error
-            continue
-        if past is not None and layer_digest(past, header.state.summary.transcript) == named:
+            return tuple([each if isinstance(each, Signed) else self._messages[each] for each in said])
+        except KeyError as error:
+            raise _missing("a message that a checkpoint names") from error
+
+    @cached_property
+    def _messages(self) -> dict[bytes, Signed]:
+        """All messages in the ledger by their names."""
+        said = [decode_signed(record.content) for record in _of_kind(self._records, SIGNED)]
+        for record in _of_kind(self._records, HEARD):
+            with suppress(WireError):
+                event = unseal(record.via, record.content)
+                said += [event.signed] if isinstance(event, MessageArrived) else []
+        return {message_name(signed): signed for signed in said}
+
+    def _find_model(self, step: int, wanted: Collection[int]) -> None:
+        """Find the model of a step: the last one that was written before, and the updates since. Of those that are met
+        on the way, the wanted ones are kept.
+
+        Raises:
+            CheckpointError: what it takes is damaged, or not there.
+        """
+        first = step
+        while first not in self._models:
+            written = self._written(first)
+            if written is not None:
+                self._models[first] = written
+                break
+            if first not in self._attempts:
+                raise _missing(f"a checkpoint of step {first}, which leads to step {step}")
+            first -= 1
+        for later in range(first + 1, step + 1):
+            self._models[later] = self._any(later, self._updated)
+            if later - 1 not in wanted:
+                del self._models[later - 1]
+
+    def _written(self, step: int) -> Model | None:
+        """The model of a step as some checkpoint has it; None: none has, or it is damaged there."""
+        for saved in (*self._attempts.get(step, ()), *self._attempts.get(step + 1, ())):
+            with suppress(CheckpointError):
+                past = saved.opened.past
+                for state in (saved.opened.state, past.state if past is not None else None):
+                    if state is not None and state.summary.step == step and state.parameters != ELSEWHERE:
+                        return saved.vector(state.parameters), saved.vector(state.optimiser)
+        return None
+
+    def _any(self, step: int, what: Callable[[_SavedAttempt], T]) -> T:
+        """Something that every checkpoint of a step leads to, from the first that is whole."""
+        problem = _missing(f"a checkpoint of step {step}")
+        for saved in self._attempts.get(step, ()):
+            try:
+                return what(saved)
+            except CheckpointError as error:
+                problem = error
+        raise problem
+
+    def _updated(self, saved: _SavedAttempt) -> Model:
+        """A checkpoint's model, from that of the step before."""
+        signed, past = saved.opened.state.summary, self._past(saved)
+        if past is None:
+            raise saved.damaged("nothing says what its model is")
+        model, active = (past.state.parameters_D, past.state.optimiser_D), past.state.roster.active
+        if past.aggregates.keys() >= set(active):
+            model = self._update.apply(*model, [past.aggregates[owner] for owner in active], past.step)
+        parameters_D, optimiser_D = model
+        found = parameters_digest(parameters_D), tensor_digest("optimiser", (), optimiser_D)
+        if found != (signed.parameters, signed.optimiser):
+            raise saved.damaged("its model is not the one that all have signed")
+        return model
+
+    def _layer(self, named_by: _SavedAttempt, step: int, named: bytes) -> Layer:
+        """A layer of the window that a checkpoint names, from any checkpoint of the step after it."""
+
+        def found(saved: _SavedAttempt) -> Layer:
+            past = self._past(saved)
+            if past is None or layer_digest(past, saved.opened.state.summary.transcript) != named:
+                raise CheckpointError(f"{saved.where} is not of the steps that {named_by.where} names")
             past = replace(past, state=replace(past.state, window=Window()), own_D=None, publications={})
             return Layer(past, named)
-        problem = CheckpointError(f"{path} is not of the steps that {beside} names; use the run directory as it was")
-    raise problem
+
+        return self._any(step + 1, found)
 
 
-def _check_owner(path: Path, header: _Header | _TensorsHeader, run: bytes, node: int) -> None:
+def _tensors(saved: _Saved | None, run: bytes, node: int) -> dict[BulkKey, Tensor]:
+    if saved is None:
+        return {}
+    try:
+        header = msgspec.msgpack.decode(saved.header(), type=_TensorsHeader)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise saved.damaged(error) from error
+    _check_owner(saved, header, run, node)
+    saved.table = header.vectors
+    return {key: saved.vector(place, key, run) for place, key in enumerate(header.keys)}
+
+
+def _check_owner(saved: _Saved, header: _Header | _TensorsHeader, run: bytes, node: int) -> None:
     if header.run != run or header.node != node:
-        raise CheckpointError(f"{path} belongs to another run or node; use the run directory as it was")
+        raise CheckpointError(f"{saved.where} belongs to another run or node; use the run directory as it was")
 
 
-def _write(path: str, header: bytes, codec: StateCodec, disk: Disk, over: str | None) -> None:
-    size, digest = len(header).to_bytes(_SIZE_BYTES, "little"), blake3(header).digest()
-    temporary = f"{path}.tmp"
-    try:
-        if over is not None:
-            disk.replace(over, temporary)
-        file = disk.open(temporary, 0o644)
-        try:
-            head = b"".join((_MAGIC, bytes((FORMAT,)), digest, size, header))
-            disk.write(file, head)
-            length = len(head)
-            for values_P in codec.vectors:
-                content = tensor_bytes(values_P)
-                disk.write(file, content)
-                length += len(content)
-            disk.truncate(file, length)  # what is left of the file that it is written over
-            disk.sync(file)
-        finally:
-            disk.close(file)
-        disk.replace(temporary, path)
-    except OSError as error:
-        raise BackendError(f"cannot write {path}: {error.strerror}; free the disk and resume") from error
+def _missing(what: str) -> CheckpointError:
+    return CheckpointError(f"the ledger lacks {what}; use the run directory as it was")
 
 
-def _read(path: Path) -> tuple[memoryview, memoryview]:
-    """A file's header, which is whole, and the vectors behind it."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise CheckpointError(f"cannot read the checkpoint {path}: {error.strerror}; check the directory") from error
-    head, rest = data[: len(_MAGIC) + 1], memoryview(data)[len(_MAGIC) + 1 :]
-    if not head.startswith(_MAGIC):
-        raise CheckpointError(f"{path} is damaged: it does not begin as a checkpoint does")
-    if head[-1] != FORMAT:
-        release = _READ_BY.get(head[-1], "the release that wrote it")
-        raise CheckpointError(
-            f"{path} is a checkpoint of format {head[-1]}, this program reads {FORMAT}; use {release}"
-        )
-    start = _DIGEST_BYTES + _SIZE_BYTES
-    end = start + int.from_bytes(rest[_DIGEST_BYTES:start], "little")
-    if blake3(rest[start:end]).digest() != rest[:_DIGEST_BYTES]:
-        raise CheckpointError(f"{path} is damaged: {MISMATCH}")
-    return rest[start:end], rest[end:]
+def _of_kind(records: Iterable[Record], kind: int) -> Iterator[Record]:
+    return (record for record in records if record.kind == kind)

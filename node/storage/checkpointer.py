@@ -1,6 +1,9 @@
-"""Keeps what a node needs to go on after a crash: a checkpoint at each attempt, and a ledger of what was said since.
+"""Keeps what a node needs to go on after a crash: one ledger of what it signs and hears, of what it holds of others and
+of each attempt that it begins.
 
-What is noted is on the disk once `secure` has returned: it is called before anything that was signed leaves.
+What is noted is on the disk once `secure` has returned: it is called before anything that was signed leaves. The ledger
+is cut into files, each of which begins with a whole model; between them a checkpoint is small, and a step writes hardly
+more than what came of others in it (node/storage/checkpoint.py).
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ import fcntl
 import os
 import time
 from collections.abc import Callable, Mapping
-from functools import cached_property
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -19,19 +22,32 @@ from torch import Tensor
 from btard.node.errors import BackendError, CheckpointError, WireError
 from btard.node.protocol.api import BulkArrived, BulkKey, Input, MessageArrived, ViewArrived
 from btard.node.protocol.roster import Roster
-from btard.node.protocol.state.state import Resumption, State
+from btard.node.protocol.state.state import AttemptRecord, Resumption, State
 from btard.node.protocol.wire.encoding import decode_body, decode_signed, encode_signed
 from btard.node.protocol.wire.messages import Message, Phase, Signed, Slot, Suspect
-from btard.node.storage import checkpoint
-from btard.node.storage.checkpoint import Checkpoint, tensors_path
+from btard.node.storage.checkpoint import (
+    Checkpoint,
+    History,
+    Name,
+    Update,
+    encoded,
+    encoded_tensors,
+    load_tensors,
+    names,
+)
 from btard.node.storage.disk import Disk
-from btard.node.storage.retention import Retention, name_of
-from btard.node.storage.wal import HEARD, SIGNED, WriteAheadLog, read
+from btard.node.storage.state_codec import message_name
+from btard.node.storage.wal import ATTEMPT, HEARD, SIGNED, TENSORS, Contents, Record, WriteAheadLog, contents
 from btard.node.transport.envelope import seal, unseal
 
+SUFFIX = ".ledger"
 _PATIENCE_S, _LOOK_S = 8.0, 0.05
 _ABOVE = 4
 """Directories above a node's memory that are made for a run: the node's, all nodes', the run's, all runs'."""
+_LEAST, _MOST = 8, 32
+"""Steps in a file of the ledger."""
+_MODELS, _BUDGET_BYTES = 16, 256 << 20
+"""Within these bounds a file ends when it is as large as so many models, or as this."""
 
 Key = tuple[Slot, Phase | None, int]
 
@@ -54,20 +70,26 @@ class Checkpointer:
         self.disk = disk or Disk()
         self._directory, self._run, self._node, self._fingerprint = directory, run, node, fingerprint
         self.problems: list[str] = []
-        """Checkpoints that could not be used, in words."""
-        self._wal: WriteAheadLog | None = None
-        self._ledger_step = -1
-        self._models: dict[int, tuple[int, State]] = {}
-        """By step, the last two: the attempt whose checkpoint has the state's vectors, and the state."""
-        self._held: tuple[int, int, frozenset[BulkKey]] | None = None
-        """The attempt whose tensors were saved last, and which they are."""
-        self._spoken: dict[Key, Signed] = {}
+        """What could not be used, in words."""
         self.away_s = 0.0
         """How long ago the checkpoint that `newest` has found was written."""
-        self._renamed = False
-        """The directory has names that the disk may not have."""
+        self._found: _Found | None = None
+        """What an earlier life has left; it is let go when this one begins."""
+        self._wal: WriteAheadLog | None = None
+        self._files: list[_File] = []
+        self._models: dict[int, State] = {}
+        """By step, the last two states whose models the ledger leads to."""
+        self._anew = False
+        """Something of the last file is damaged: the next attempt begins another."""
+        self._saved: set[Name] = set()
+        """Attempts of those steps that are in the ledger."""
+        self._held: tuple[int, int, frozenset[BulkKey]] | None = None
+        """The attempt whose tensors were saved last, and which they are."""
+        self._noted: tuple[dict[Signed, bytes], dict[Signed, bytes]] = {}, {}
+        """Names of messages in the ledger, since the step before began and since this one has."""
+        self._spoken: dict[Key, Signed] = {}
         self._recalled: set[tuple[int, bytes]] = set()
-        """What is in the ledgers already: heard again, it is not noted again."""
+        """What is in the ledger already: heard again, it is not noted again."""
         try:
             directory.mkdir(parents=True, exist_ok=True)
             for above in list(directory.parents)[:_ABOVE]:
@@ -103,38 +125,37 @@ class Checkpointer:
 
     # --- before the start ---------------------------------------------------------------------------------------
 
-    def newest(self, roster: Roster) -> Resumption | None:
+    def newest(self, roster: Roster, update: Update) -> Resumption | None:
         """Where to go on: the newest checkpoint that is whole; None if there has been none.
 
+        Args:
+            roster: of the genesis.
+            update: the run's, which leads from one model to the next.
+
         Raises:
-            CheckpointError: there are checkpoints, and none can be used; or they are of another environment.
+            CheckpointError: there are checkpoints, and none can be used; or they are of another environment; or the
+                ledger is of another format.
         """
-        # Where the ledgers do not reach, this node could sign a second message for a slot.
-        oldest = min(map(name_of, self._directory.glob("*.ledger")), default=(0, 0))
-        found = [path for path in sorted(self._directory.glob("*.checkpoint"), reverse=True) if name_of(path) >= oldest]
-        for path in found:
+        history = History(self._left.records, self._run, self._node, roster, update)
+        for name in history.names:
             try:
-                saved = checkpoint.load(path, self._run, self._node, roster)
+                saved = history.load(name)
             except CheckpointError as error:
                 self.problems.append(str(error))
                 continue
-            self._set_aside(found[: len(self.problems)])
             if saved.fingerprint != self._fingerprint:
                 raise CheckpointError(
-                    f"{path} was written in another environment, in which gradients have other bits; "
+                    f"{self._directory} was written in another environment, in which gradients have other bits; "
                     "resume on the same hardware and versions"
                 )
-            with contextlib.suppress(OSError):
-                self.away_s = max(0.0, time.time() - path.stat().st_mtime)
+            self.away_s = max(0.0, time.time() - saved.saved_s)
+            self._models = {state.step: state for state in _states(saved.at)}
+            self._saved, self._anew = {name}, bool(self.problems)
             return saved.at
-        if found:
-            raise CheckpointError(f"no checkpoint can be used: {self.problems[0]}; nothing was changed")
+        if self.problems:
+            first = self._left.damage[0][1] if self._left.damage else self.problems[0]
+            raise CheckpointError(f"no checkpoint can be used: {first}; nothing was changed")
         return None
-
-    def _set_aside(self, damaged: list[Path]) -> None:
-        """Newer checkpoints are written again; the damaged ones stay for whoever wants to know."""
-        for path in damaged:
-            path.replace(path.with_suffix(".damaged"))
 
     def recall(self, step: int, number: int = 0) -> list[Input]:
         """What was heard since the step before, to be heard again; what was said since then, `sign` says again.
@@ -143,37 +164,45 @@ class Checkpointer:
             step, number: the attempt to go on with; tensors that were kept of it are among what was heard.
 
         Raises:
-            CheckpointError: a ledger is damaged before its end, or of another format.
+            CheckpointError: the ledger is damaged since the step before, or of another format.
         """
         heard: list[Input] = []
-        for path in sorted(self._directory.glob("*.ledger")):
-            if name_of(path) < (step - 1, 0):
-                continue
-            for kind, via, content in read(path):
-                if kind == SIGNED:
-                    signed = decode_signed(content)
-                    key = _key(signed.body)
-                    if key is not None:
-                        self._spoken.setdefault(key, signed)
-                        # What we said may have ended it for the others; and of the attempts after it, where the newest
-                        # checkpoint is damaged, it says that we have been there.
-                        if _since(key[0], step, number):
-                            heard.append(MessageArrived(None, signed))
-                elif kind == HEARD:
-                    self._recalled.add((via, content))
-                    with contextlib.suppress(WireError):  # it was as malformed when it came
-                        heard.append(unseal(via, content))
-        return heard + self._recall_tensors(Path(tensors_path(self._directory, step, number)))
-
-    def _recall_tensors(self, path: Path) -> list[Input]:
-        if not path.exists():
-            return []
+        records, since = self._left.records, self._left.since(step - 1)
+        for place, error in self._left.damage:
+            if place > since or not since:
+                raise error
+            self.problems.append(str(error))
+        for record in records[since:]:
+            if record.kind == SIGNED:
+                signed = decode_signed(record.content)
+                self._note(signed)
+                key = _key(signed.body)
+                if key is not None:
+                    self._spoken.setdefault(key, signed)
+                    # What we said may have ended it for the others; and of the attempts after it, where the newest
+                    # checkpoint is damaged, it says that we have been there.
+                    if _since(key[0], step, number):
+                        heard.append(MessageArrived(None, signed))
+            elif record.kind == HEARD:
+                self._recalled.add((record.via, record.content))
+                with contextlib.suppress(WireError):  # it was as malformed when it came
+                    event = unseal(record.via, record.content)
+                    heard.append(event)
+                    if isinstance(event, MessageArrived):
+                        self._note(event.signed)
         try:
-            tensors = checkpoint.load_tensors(path, self._run, self._node)
+            tensors = load_tensors(records, self._run, self._node, (step, number))
+            heard += [BulkArrived(None, key, values_P) for key, values_P in tensors.items()]
         except CheckpointError as error:  # the others may have them still
             self.problems.append(str(error))
-            return []
-        return [BulkArrived(None, key, values_P) for key, values_P in tensors.items()]
+        self._anew |= bool(self.problems)
+        return heard
+
+    @property
+    def _left(self) -> _Found:
+        if self._found is None:
+            self._found = _Found(self._directory)
+        return self._found
 
     def has_said(self, phase: Phase, step: int, attempt: int) -> bool:
         """True if this node has signed a message of a phase of an attempt, as far as `recall` has looked."""
@@ -189,10 +218,8 @@ class Checkpointer:
             if key in self._spoken:
                 return self._spoken[key]
         signed = sign(body)
-        if self._wal is None:  # HELLO, before the first attempt
-            self._open(0)
-        assert self._wal is not None
-        self._wal.append(SIGNED, self._node, encode_signed(signed))
+        self._ledger.append(SIGNED, self._node, encode_signed(signed))
+        self._note(signed)
         return signed
 
     def heard(self, event: Input) -> None:
@@ -204,28 +231,52 @@ class Checkpointer:
         content = seal(event.signed if isinstance(event, MessageArrived) else event.endorsed)
         if (event.via, content) not in self._recalled:
             self._wal.append(HEARD, event.via, content)
+            if isinstance(event, MessageArrived):
+                self._note(event.signed)
 
-    def save(self, at: Resumption) -> None:
-        """A new attempt begins."""
-        step = at.state.step
-        place = self._folder.checkpoint(step, at.number, (layer.step for layer in at.state.window.layers))
-        if place is not None:
-            path, over = place
-            saved = Checkpoint(self._run, self._node, self._fingerprint, at)
-            checkpoint.save(path, saved, self.disk, over, apart=self._is_apart(at), before=self._before(at))
-            self._renamed = True
-            self._models = {kept: self._models[kept] for kept in self._models if kept == step - 1}
-            self._models[step] = at.number, at.state
-        self._open(step)
+    def save(self, at: Resumption, own: bool = False) -> None:
+        """A new attempt begins.
 
-    def hold(self, step: int, number: int, tensors: Mapping[BulkKey, Tensor]) -> None:
-        """The end of an attempt is about to be said: keep what it depends on and nobody may owe us afterwards."""
+        Args:
+            at: the beginning.
+            own: this peer's own gradients cannot be computed again, as an honest peer's can: keep them, too.
+        """
+        step, name, ledger = at.state.step, (at.state.step, at.number), self._ledger
+        if name not in self._saved:
+            led = at.past is not None and self._leads_to(at.past.state)
+            begins = self._begins_file(at, led)
+            if begins and self._file.begin is not None:
+                ledger = self._begin_file()
+            if self._file.begin is None:
+                self._file.begin = step
+                self._clear(at)
+            model = at.past is None or not (led and _follows(at.state, at.past))
+            saved = Checkpoint(self._run, self._node, self._fingerprint, time.time(), at)
+            known = at.past is not None and self._has(at.past)
+            record = encoded(
+                saved, self._noted[0] | self._noted[1], model=model, before=begins, known=known,
+                apart=self._is_apart(at), own=own,
+            )  # fmt: skip
+            ledger.append(ATTEMPT, self._node, *record)
+            self._models = {state.step: state for state in _states(at)}
+            if step not in {known for known, _ in self._saved}:
+                self._noted = self._noted[1], {}
+            self._saved = {known for known in self._saved if known[0] >= step - 1} | {name}
+        ledger.write()
+
+    def hold(self, step: int, number: int, tensors: Mapping[BulkKey, Tensor], signed: Mapping[BulkKey, bytes]) -> None:
+        """The end of an attempt is about to be said: keep what it depends on and nobody may owe us afterwards.
+
+        Args:
+            step, number: the attempt.
+            tensors: what it holds of others.
+            signed: digests of aggregates, as their owners signed them.
+        """
         held = step, number, frozenset(tensors)
         if not tensors or held == self._held:
             return
-        path, over = self._folder.tensors(step, number)
-        checkpoint.save_tensors(path, self._run, self._node, tensors, self.disk, over)
-        self._renamed = True
+        record = encoded_tensors(self._run, self._node, (step, number), tensors, signed)
+        self._ledger.append(TENSORS, self._node, *record)
         self._held = held
 
     def write(self) -> None:
@@ -245,17 +296,10 @@ class Checkpointer:
         """
         if self._wal is not None:
             self._wal.sync()
-        if self._renamed:
-            try:
-                self.disk.sync_directory(self._directory)
-            except OSError as error:
-                raise BackendError(f"cannot write {self._directory}: {error.strerror}; check the disk") from error
-            self._renamed = False
 
-    @cached_property
-    def _folder(self) -> Retention:
-        """What is in the directory once it is known where to go on."""
-        return Retention(self._directory, self.disk)
+    def _note(self, signed: Signed) -> None:
+        """The ledger has a message: a checkpoint needs no more than its name."""
+        self._noted[1][signed] = message_name(signed)
 
     def _is_apart(self, at: Resumption) -> bool:
         """True if what the step before held of others has been saved, all of it."""
@@ -265,26 +309,138 @@ class Checkpointer:
         count = len(at.past.aggregates) + len(at.past.publications)
         return (step, number) == (at.past.step, at.past.number) and len(keys) == count
 
-    def _before(self, at: Resumption) -> int | None:
-        """The attempt of the step before whose checkpoint has the model of that time; None: none of this life has."""
-        if at.past is None or at.past.step not in self._models:
-            return None
-        number, state = self._models[at.past.step]
-        then = at.past.state
-        same = state.parameters_D is then.parameters_D and state.optimiser_D is then.optimiser_D
-        return number if same else None
+    def _has(self, past: AttemptRecord) -> bool:
+        """True if the ledger has the state that an attempt started from."""
+        return (past.step, past.number) in self._saved and self._models.get(past.step) is past.state
 
-    def _open(self, step: int) -> None:
+    def _leads_to(self, state: State) -> bool:
+        """True if the ledger leads to a state's model."""
+        known = self._models.get(state.step)
+        return known is not None and _same_model(known, state)
+
+    # --- files --------------------------------------------------------------------------------------------------
+
+    @property
+    def _ledger(self) -> WriteAheadLog:
+        """The last file, opened."""
+        if self._wal is None:
+            if not self._files:
+                self._files, self._found = self._left.files, None
+            if not self._files:
+                return self._begin_file()
+            self._wal = WriteAheadLog(self._file.path, self.disk)
+        return self._wal
+
+    @property
+    def _file(self) -> _File:
+        """The last one."""
+        return self._files[-1]
+
+    def _begins_file(self, at: Resumption, led: bool) -> bool:
+        """True if an attempt is to be the first of a file, with a whole model."""
+        begin, state = self._file.begin, at.state
+        if begin is None or not led or self._anew:
+            return True
+        model, steps = 4 * (state.parameters_D.numel() + state.optimiser_D.numel()), state.step - begin
+        return steps >= steps_of_a_file(model, self._ledger.size // max(steps, 1))
+
+    def _begin_file(self) -> WriteAheadLog:
         if self._wal is not None:
-            if self._ledger_step == step:
-                return
-            if self._wal.said:
-                self._wal.sync()
-            else:
-                self._wal.write()  # heard only: the checkpoint has what mattered of it
+            self._wal.sync()  # only the last file may lack what was written to it
             self._wal.close()
-        self._wal, self._ledger_step = WriteAheadLog(self._folder.wal(step), self.disk), step
-        self._renamed = True
+        number = self._file.number + 1 if self._files else 0
+        self._files.append(_File(number, self._directory / f"{number:08d}{SUFFIX}"))
+        self._wal, self._anew = WriteAheadLog(self._file.path, self.disk), False
+        try:
+            self.disk.sync_directory(self._directory)
+        except OSError as error:
+            raise BackendError(f"cannot write {self._directory}: {error.strerror}; check the disk") from error
+        return self._wal
+
+    def _clear(self, at: Resumption) -> None:
+        """Remove files that nobody needs: older than the steps that an attempt names, and than the file before those,
+        which serves where the first model of theirs is damaged."""
+        first = min((layer.step for layer in at.state.window.layers), default=at.state.step - 1)
+        needed = [place for place, file in enumerate(self._files) if file.begin is not None and file.begin <= first]
+        kept = max(needed[-1] - 1, 0) if needed else 0
+        for file in self._files[:kept]:
+            self.disk.remove(str(file.path))
+        self._files = self._files[kept:]
+
+
+def steps_of_a_file(model: int, step: int) -> int:
+    """After how many steps a file of the ledger ends: once the model at its beginning is little beside the rest, but
+    before it takes too much room.
+
+    Args:
+        model: bytes of parameters and optimiser state.
+        step: bytes that a step writes.
+    """
+    return min(_MOST, max(_LEAST, min(_BUDGET_BYTES, _MODELS * model) // max(step, 1)))
+
+
+@dataclass(slots=True)
+class _File:
+    """A file of the ledger.
+
+    Args:
+        number: its place among them.
+        path: where it lies.
+        begin: step of the first attempt in it, None while there is none.
+    """
+
+    number: int
+    path: Path
+    begin: int | None = None
+
+
+class _Found:
+    """What a directory holds of earlier lives.
+
+    Args:
+        directory: a node's memory.
+
+    Raises:
+        BackendError: it cannot be read.
+        CheckpointError: a file is damaged at its beginning, or of another format.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.files: list[_File] = []
+        self.records: list[Record] = []
+        self.damage: list[tuple[int, CheckpointError]] = []
+        """Before how many records something is missing."""
+        for path in sorted(directory.glob(f"*{SUFFIX}")):
+            read: Contents = contents(path)
+            begin = next((step for step, _ in names(read.records)), None)
+            self.files.append(_File(int(path.stem), path, begin))
+            self.damage += [(len(self.records) + place, error) for place, error in read.damage]
+            self.records += read.records
+
+    def since(self, step: int) -> int:
+        """The place of the record with which a step began; 0, the first, where that is not told of."""
+        attempts = (place for place, record in enumerate(self.records) if record.kind == ATTEMPT)
+        for place in attempts:
+            found, _ = next(names(self.records[place : place + 1]))
+            if found >= step:
+                return place if found == step > 0 else 0
+        return 0
+
+
+def _states(at: Resumption) -> list[State]:
+    """The states of which a checkpoint has the models."""
+    return [at.state] if at.past is None else [at.past.state, at.state]
+
+
+def _same_model(one: State, other: State) -> bool:
+    return one.parameters_D is other.parameters_D and one.optimiser_D is other.optimiser_D
+
+
+def _follows(state: State, past: AttemptRecord) -> bool:
+    """True if a state's model is that of the step before, or the update of it with the aggregates there."""
+    if past.aggregates.keys() >= set(past.state.roster.active):
+        return True
+    return not past.aggregates and _same_model(state, past.state)
 
 
 def _since(slot: Slot, step: int, number: int) -> bool:

@@ -32,6 +32,7 @@ class DurableMachine:
 
     def __init__(self, machine: Machine, peer: Peer, checkpointer: Checkpointer) -> None:
         self._machine, self._peer, self._checkpointer = machine, peer, checkpointer
+        self._own = machine is not peer  # what an attack made of a gradient cannot be computed again
         self._begun = False
 
     def handle(self, event: Input) -> list[Output]:
@@ -40,9 +41,8 @@ class DurableMachine:
             return self._machine.handle(event)
         outputs = self._machine.handle(event)
         if self._peer.admitted:
-            self._checkpointer.heard(
-                event
-            )  # before anything leaves that depends on it; what is refused costs no memory
+            # Before anything leaves that depends on it; what is refused costs no memory.
+            self._checkpointer.heard(event)
         if any(isinstance(output, Committed | Banned | Voided) for output in outputs):
             self._checkpointer.write()  # the journal is about to tell of it: a killed process must know why
         held = self._peer.holdings() if any(map(_nears_end, outputs)) else None
@@ -54,7 +54,7 @@ class DurableMachine:
     def keep(self) -> None:
         """Save the attempt that has begun, if one has."""
         if self._begun and self._peer.resumable:
-            self._checkpointer.save(self._peer.snapshot())
+            self._checkpointer.save(self._peer.snapshot(), self._own)
         self._begun = False
 
 

@@ -43,6 +43,8 @@ class Journal:
         self._file = -1
         self._told: frozenset[tuple[object, ...]] = frozenset()
         """What an earlier life has written last."""
+        self.writes = 0
+        """How often the kernel was given a line."""
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -85,6 +87,7 @@ class Journal:
             raise LocalProtocolError(f"journal event {event} is not JSON: {error}") from error
         try:
             written = os.write(self._file, line)
+            self.writes += 1
             while written < len(line):  # a full disk takes the first part of a line and refuses the rest
                 written += os.write(self._file, line[written:])
         except OSError as error:

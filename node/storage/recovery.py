@@ -13,6 +13,7 @@ from btard.node.protocol.state.state import Resumption
 from btard.node.protocol.wire.encoding import decode_body
 from btard.node.protocol.wire.messages import Message, Phase, Suspect, View
 from btard.node.storage import journal
+from btard.node.storage.checkpoint import Update
 from btard.node.storage.checkpointer import Checkpointer
 from btard.node.storage.disk import Disk
 from btard.node.storage.journal import Journal
@@ -38,13 +39,14 @@ class Recovery:
     away_s: float = 0.0
 
 
-def recover(config: NodeConfig, fingerprint: bytes, log: Journal) -> Recovery | None:
+def recover(config: NodeConfig, fingerprint: bytes, log: Journal, update: Update) -> Recovery | None:
     """Open a node's memory, if it is to have one, and journal what is found there.
 
     Args:
         config: of the node.
         fingerprint: of the environment its gradients are computed in.
         log: its journal.
+        update: the run's, which leads from one model to the next.
 
     Raises:
         BackendError: the memory cannot be used, or another process uses it.
@@ -55,7 +57,7 @@ def recover(config: NodeConfig, fingerprint: bytes, log: Journal) -> Recovery | 
     run = genesis_digest(config.run_id, config.run, config.members)
     disk = Disk(waits=config.durability == "grouped")
     checkpointer = Checkpointer(Path(config.directory) / MEMORY, run, config.node, fingerprint, disk)
-    at = checkpointer.newest(genesis_roster(config.members))
+    at = checkpointer.newest(genesis_roster(config.members), update)
     heard = tuple(checkpointer.recall(*((at.state.step, at.number) if at is not None else (0, 0))))
     if at is not None and _gave_up(config):
         heard = without_dispute(checkpointer, at, heard)

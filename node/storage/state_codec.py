@@ -1,25 +1,32 @@
-"""How a checkpoint holds states and attempts: small fields in its header, vectors by their places behind it."""
+"""How a checkpoint holds states and attempts: small fields in its header, vectors by their places behind it,
+messages by the names under which the ledger has them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
+from typing import TypeAlias
 
 import msgspec
+from blake3 import blake3
 from torch import Tensor
 
-from btard.node.errors import WireError
 from btard.node.protocol.api import BulkKey, BulkKind
 from btard.node.protocol.attempt.verification import NormWindow
-from btard.node.protocol.evidence.format import tensor_of
 from btard.node.protocol.roster import Roster
 from btard.node.protocol.state.state import AttemptRecord, Ban, Layer, State, Summary, Window
 from btard.node.protocol.wire.encoding import tensor_bytes, tensor_digest
 from btard.node.protocol.wire.messages import Phase, Signed
 
-_ELSEWHERE = -1
-"""The place of a vector that another file has."""
+ELSEWHERE = -1
+"""The place of a vector that follows from what is in the ledger before."""
 
-MISMATCH = "its content does not match its digest"
+Said: TypeAlias = Signed | bytes
+"""A message, or the name of one that the ledger has."""
+
+
+def message_name(signed: Signed) -> bytes:
+    """The name of a message in this node's files."""
+    return blake3(signed.body + signed.signature).digest(length=16)
 
 
 class SavedState(msgspec.Struct, frozen=True, array_like=True):
@@ -33,27 +40,27 @@ class SavedState(msgspec.Struct, frozen=True, array_like=True):
     norms: tuple[tuple[float, ...], ...]
     forgotten: bool
     examined: int
-    certificate: tuple[Signed, ...]
+    certificate: tuple[Said, ...]
 
 
 class SavedRecord(msgspec.Struct, frozen=True, array_like=True):
     """An `AttemptRecord`, its vectors by their places."""
 
-    state: SavedState
+    step: int
     number: int
-    phases: dict[Phase, tuple[Signed, ...]]
-    others: tuple[Signed, ...]
+    state: SavedState | None
+    """None: the one that its own checkpoint has."""
+    phases: dict[Phase, tuple[Said, ...]]
+    others: tuple[Said, ...]
     aggregates: dict[int, int]
     own: int | None
     publications: dict[tuple[int, int, int, int], int]
     apart: bool
-    """Its tensors from others are in a file of their own."""
-    before: int | None
-    """Of the checkpoint of its step that has its model, the attempt; None: the model is here."""
+    """Its tensors from others are in a record of their own."""
 
 
 class Vector(msgspec.Struct, frozen=True, array_like=True):
-    """One vector after the header: its bytes, and its digest under a domain (as in `State.summarise`)."""
+    """One vector behind the header: its bytes, and its digest under a domain (as in `State.summarise` and in AGG)."""
 
     size: int
     domain: str
@@ -61,11 +68,17 @@ class Vector(msgspec.Struct, frozen=True, array_like=True):
 
 
 class StateCodec:
-    """Takes vectors; what refers to one does so by its place."""
+    """Takes vectors; what refers to one does so by its place.
 
-    def __init__(self) -> None:
+    Args:
+        noted: names of messages that the ledger has.
+        own: gradients of this peer are wanted, too.
+    """
+
+    def __init__(self, noted: Mapping[Signed, bytes] | None = None, own: bool = False) -> None:
         self.vectors: list[Tensor] = []
         self._table: list[Vector] = []
+        self._noted, self._own = noted or {}, own
 
     @property
     def table(self) -> tuple[Vector, ...]:
@@ -84,100 +97,88 @@ class StateCodec:
         self.vectors.append(values_P)
         return len(self.vectors) - 1
 
-    def state(self, state: State, *, elsewhere: bool = False) -> SavedState:
-        """A state with its vectors on the shelf.
+    def said(self, messages: Iterable[Signed]) -> tuple[Said, ...]:
+        """Messages, by their names where they have some."""
+        return tuple([self._noted.get(signed, signed) for signed in messages])
+
+    def state(self, state: State, model: bool) -> SavedState:
+        """A state.
 
         Args:
             state: the state.
-            elsewhere: its vectors are not wanted here.
+            model: with its vectors on the shelf.
         """
-        parameters, optimiser = self._model(state) if not elsewhere else (_ELSEWHERE, _ELSEWHERE)
+        parameters = optimiser = ELSEWHERE
+        if model:
+            signed = state.summary  # its digests are those that CLOSE has signed; genesis has none
+            parameters = self.place(state.parameters_D, "parameters", signed.parameters or None)
+            optimiser = self.place(state.optimiser_D, "optimiser", signed.optimiser or None)
         return SavedState(state.summary, parameters, optimiser, state.roster.active, state.bans, state.norms.steps,
-                          state.window.forgotten, state.window.examined, state.certificate)  # fmt: skip
+                          state.window.forgotten, state.window.examined, self.said(state.certificate))  # fmt: skip
 
-    def _model(self, state: State) -> tuple[int, int]:
-        """Places of its parameters and its optimiser state, with the digests that CLOSE has signed."""
-        signed = state.summary  # genesis has none
-        parameters = self.place(state.parameters_D, "parameters", signed.parameters or None)
-        return parameters, self.place(state.optimiser_D, "optimiser", signed.optimiser or None)
-
-    def record(self, record: AttemptRecord, apart: bool = False, before: int | None = None) -> SavedRecord:
+    def record(
+        self, record: AttemptRecord, model: bool = False, apart: bool = False, state: bool = True
+    ) -> SavedRecord:
         """An attempt with its vectors on the shelf.
 
         Args:
             record: the attempt.
+            model: its parameters and its optimiser state, too.
             apart: its tensors from others lie elsewhere.
-            before: of the checkpoint in which its parameters and its optimiser state lie, the attempt.
+            state: its state, too; with the model in any case.
         """
         held, published = ({}, {}) if apart else (record.aggregates, record.publications)
         aggregates = {owner: self.place(values_P) for owner, values_P in held.items()}
         publications = {index: self.place(values_P) for index, values_P in published.items()}
-        own = self.place(record.own_D) if record.own_D is not None else None
-        state = self.state(record.state, elsewhere=before is not None)
-        return SavedRecord(state, record.number, record.phases, record.others, aggregates, own, publications, apart,
-                           before)  # fmt: skip
+        own = self.place(record.own_D) if self._own and record.own_D is not None else None
+        saved = self.state(record.state, model) if state or model else None
+        phases = {phase: self.said(messages) for phase, messages in record.phases.items()}
+        return SavedRecord(record.step, record.number, saved, phases, self.said(record.others), aggregates, own,
+                           publications, apart)  # fmt: skip
 
 
 Model = tuple[Tensor, Tensor]
-"""Parameters `[D]` and optimiser state `[D]`."""
+"""Parameters `[D]` and optimiser state."""
 
 
-def restored(
-    saved: SavedState, vectors: Sequence[Tensor], roster: Roster, layers: tuple[Layer, ...] = (),
-    model: Model | None = None,
-) -> State:  # fmt: skip
+Tell = Callable[[Iterable[Said]], tuple[Signed, ...]]
+"""Messages by their names."""
+
+
+def restored(saved: SavedState, roster: Roster, model: Model, tell: Tell, layers: tuple[Layer, ...] = ()) -> State:
     """The state again.
 
     Args:
         saved: what the header says.
-        vectors: those behind it.
         roster: of the genesis.
+        model: parameters and optimiser state.
+        tell: messages by their names.
         layers: of the window of undo; what is over needs none.
-        model: parameters and optimiser state, if they lie elsewhere.
     """
-    parameters_D, optimiser_D = model if model is not None else (vectors[saved.parameters], vectors[saved.optimiser])
     window = Window(layers, saved.forgotten, saved.examined)
-    return State(saved.summary, parameters_D, optimiser_D, Roster(roster.keys, saved.active), saved.bans,
-                 NormWindow(saved.norms), window, saved.certificate)  # fmt: skip
+    return State(saved.summary, *model, Roster(roster.keys, saved.active), saved.bans, NormWindow(saved.norms), window,
+                 tell(saved.certificate))  # fmt: skip
 
 
 def restored_record(
-    saved: SavedRecord, vectors: Sequence[Tensor], roster: Roster, apart: Mapping[BulkKey, Tensor], model: Model | None
+    saved: SavedRecord, state: State, vector: Callable[[int], Tensor], tell: Tell, apart: Mapping[BulkKey, Tensor]
 ) -> AttemptRecord:
     """The attempt again.
 
     Args:
         saved: what the header says.
-        vectors: those behind it.
-        roster: of the genesis.
+        state: that it started from.
+        vector: those behind it, by their places.
+        tell: messages by their names.
         apart: its tensors from others, if they lie elsewhere.
-        model: its parameters and its optimiser state, if they lie elsewhere.
     """
-    aggregates = {owner: vectors[place] for owner, place in saved.aggregates.items()}
-    publications = {index: vectors[place] for index, place in saved.publications.items()}
+    aggregates = {owner: vector(place) for owner, place in saved.aggregates.items()}
+    publications = {index: vector(place) for index, place in saved.publications.items()}
     for key, values_P in apart.items():
         if key.kind is BulkKind.AGGREGATE:
             aggregates[key.owner] = values_P
         else:
             publications[(key.step, key.attempt, key.owner, key.part)] = values_P
-    own_D = vectors[saved.own] if saved.own is not None else None
-    state = restored(saved.state, vectors, roster, model=model)
-    return AttemptRecord(state, saved.number, saved.phases, saved.others, aggregates, own_D, publications)
-
-
-def cut(table: Sequence[Vector], content: memoryview) -> list[Tensor]:
-    """The vectors, each in memory of its own.
-
-    Raises:
-        WireError: one is not what its digest says.
-    """
-    if sum(vector.size for vector in table) != len(content):
-        raise WireError(MISMATCH)
-    found, start = [], 0
-    for vector in table:
-        values_P = tensor_of(content[start : start + vector.size])
-        if tensor_digest(vector.domain, (), values_P) != vector.digest:
-            raise WireError(MISMATCH)
-        found.append(values_P)
-        start += vector.size
-    return found
+    own_D = vector(saved.own) if saved.own is not None else None
+    phases = {phase: tell(messages) for phase, messages in saved.phases.items()}
+    return AttemptRecord(state, saved.number, phases, tell(saved.others), aggregates, own_D, publications)

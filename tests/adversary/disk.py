@@ -38,7 +38,7 @@ class Disk:
         )
         held = peer.holdings() if near else None
         if held is not None:
-            self._log.append(("hold", (held[0], held[1], dict(held[2]))))
+            self._log.append(("hold", (*held[:2], *map(dict, held[2:]))))
         begun = any(isinstance(output, PhaseEntered) and output.phase == Phase.COMMIT.name for output in outputs)
         if begun and peer.resumable:
             self._log.append(("save", peer.snapshot()))
@@ -55,6 +55,7 @@ class Disk:
 
     def revive(self, size: Size) -> tuple[Peer, list[Input]]:
         """A peer from what is on disk, and what it hears again."""
+        peer = size.peer(self._me)
         run, roster = size.settings.run, Roster.genesis(key_of(peer) for peer in range(size.peers))
         with tempfile.TemporaryDirectory() as folder:
             checkpointer = Checkpointer(Path(folder), run, self._me, FINGERPRINT)
@@ -65,19 +66,18 @@ class Disk:
                     case "hold":
                         checkpointer.hold(*content)  # type: ignore[misc]
                     case "save":
-                        checkpointer.save(content)  # type: ignore[arg-type]
+                        checkpointer.save(content, own=True)  # type: ignore[arg-type]
                     case _:
                         checkpointer.sign(content.body, lambda _, content=content: content)  # type: ignore[attr-defined, misc]
             checkpointer.secure()  # what it said has left, and before that the driver makes it durable
             checkpointer.close()
             checkpointer = Checkpointer(Path(folder), run, self._me, FINGERPRINT)
-            at = checkpointer.newest(roster)
+            at = checkpointer.newest(roster, peer.shared.tools.optimiser)
             heard = checkpointer.recall(*((at.state.step, at.number) if at is not None else (0, 0)))
             heard = [event if not isinstance(event, BulkArrived) else
                      BulkArrived(event.via, event.key, event.values_P.clone()) for event in heard]  # fmt: skip
             self._spoken = dict(checkpointer._spoken)
             checkpointer.close()
-        peer = size.peer(self._me)
         if at is not None:
             peer.restore(at)
         return peer, heard

@@ -16,10 +16,10 @@ import msgspec
 from btard.node.config import WIRE_VERSION, Endpoint, Plugin, Role, RunConfig, Schedule
 from btard.node.crypto import keys
 from btard.node.genesis.genesis import Genesis
-from btard.node.storage.checkpoint import checkpoint_path
 from btard.node.storage.journal import Record
 from btard.node.storage.recovery import MEMORY
 from btard.node.verify.audit import Finding, check_run
+from tests.ledgers import attempts
 from tests.workers import Worker, changed, configs, workers
 
 RUN = RunConfig(
@@ -166,7 +166,7 @@ class Cluster:
     def _restart(self, peer: int, step: int) -> bool:
         """Kill a process that has committed a step, and start it again; false if it has not yet."""
         killed = self._workers[peer]
-        if not Path(checkpoint_path(Path(killed.config.directory) / MEMORY, step + 1, 0)).exists():
+        if (step + 1, 0) not in attempts(Path(killed.config.directory) / MEMORY):
             return False
         killed.process.kill()
         killed.process.join()

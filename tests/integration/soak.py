@@ -34,8 +34,9 @@ from btard.launcher.run.cluster import Result
 from btard.launcher.run.observer import Silent
 from btard.node.storage import journal
 from btard.node.storage.recovery import MEMORY
-from btard.node.storage.wal import HEARD, SECTOR, WriteAheadLog
+from btard.node.storage.wal import ATTEMPT, HEARD, SECTOR, WriteAheadLog
 from btard.node.verify.audit import check_run
+from tests.ledgers import files, records, spoil
 
 PEERS, DELIVERY_S = 6, 2.0
 ATTACKS = (
@@ -156,33 +157,31 @@ class LosesPower(LocalBackend):
         super().act(action, node)
 
 
-def damage(checkpoints: Path, draw: random.Random) -> str:
+def damage(memory: Path, draw: random.Random) -> str:
     """What was not synced is lost in part, or a bit is; says what was done.
 
-    The batch that a ledger was being given loses sectors, a checkpoint has not got its name, or the newest checkpoint
-    has another bit than was written: with the one before it and the ledgers a node goes on all the same.
+    The batch that the ledger was being given loses sectors, a new file of it has no beginning yet, or the newest
+    checkpoint has another bit than was written: with the one before it a node goes on all the same.
     """
-    newest = max(checkpoints.glob("*.checkpoint"), default=None)
-    match draw.choice(("a torn batch", "an unnamed checkpoint", "a flipped bit", "nothing")):
-        case "a torn batch" as what if ledgers := sorted(checkpoints.glob("*.ledger")):
-            whole = checkpoints / "torn"
-            ledger = WriteAheadLog(whole)
+    there, checkpoints = files(memory), records(memory, ATTEMPT)
+    match draw.choice(("a torn batch", "a file that is not begun", "a flipped bit", "nothing")):
+        case "a torn batch" as what if there:
+            before = there[-1].read_bytes()
+            ledger = WriteAheadLog(there[-1])
             ledger.append(HEARD, 0, draw.randbytes(draw.randrange(2 * SECTOR, 9 * SECTOR)))
             ledger.write()
             ledger.close()
-            batch = bytearray(whole.read_bytes()[SECTOR:])
-            whole.unlink()
-            lost = draw.randrange(len(batch) // SECTOR) * SECTOR
-            batch[lost : lost + SECTOR] = bytes(SECTOR)
-            with ledgers[-1].open("ab") as file:
-                file.write(batch[: draw.randrange(lost + SECTOR, len(batch) + 1)])
-        case "an unnamed checkpoint" as what if newest is not None:
-            content = newest.read_bytes()
-            Path(f"{newest}.tmp").write_bytes(content[: draw.randrange(len(content))])
-        case "a flipped bit" as what if newest is not None:
-            changed = bytearray(newest.read_bytes())
-            changed[draw.randrange(len(changed))] ^= 1 << draw.randrange(8)
-            newest.write_bytes(changed)
+            whole = bytearray(there[-1].read_bytes())
+            batch = len(whole) - len(before)
+            lost = len(before) + draw.randrange(batch // SECTOR) * SECTOR
+            whole[lost : lost + SECTOR] = bytes(SECTOR)
+            there[-1].write_bytes(whole[: draw.randrange(lost + SECTOR, len(whole) + 1)])
+        case "a file that is not begun" as what if there:
+            opening = there[-1].read_bytes()[:SECTOR]
+            path = there[-1].with_stem(f"{int(there[-1].stem) + 1:08d}")
+            path.write_bytes(draw.choice((opening, bytes(SECTOR)))[: draw.randrange(SECTOR)])
+        case "a flipped bit" as what if checkpoints:
+            spoil(checkpoints[-1], draw.randrange(checkpoints[-1].attached.size))
         case _:
             what = "an undamaged disk"
     return what

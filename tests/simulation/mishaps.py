@@ -12,7 +12,7 @@ from random import Random
 
 import torch
 
-from btard.node.build import Node, build_node, fingerprint_of
+from btard.node.build import Node, build_node, fingerprint_of, optimiser_of
 from btard.node.config import NodeConfig
 from btard.node.crypto.keys import generate
 from btard.node.crypto.signing import Signer, verify
@@ -75,11 +75,11 @@ class _Keeper(Checkpointer):
         super().__init__(
             directory, genesis_digest(RUN_ID, stage.run, members), me, fingerprint_of(stage.run, stage.task), disk
         )
-        self._stage, self._saved = stage, saved
+        self._stage, self._instants = stage, saved
 
-    def save(self, at: Resumption) -> None:
-        super().save(at)
-        self._saved[at.state.step, at.number] = self._stage.simulation.now_s
+    def save(self, at: Resumption, own: bool = False) -> None:
+        super().save(at, own)
+        self._instants[at.state.step, at.number] = self._stage.simulation.now_s
 
 
 class Restarts:
@@ -181,8 +181,6 @@ class Restarts:
                 assert spoilt is not None, "a loss of power alone must not throw a node back"
                 self._keepers.pop(peer).close()
             self._simulation.moves["restart: damage refused, the file put back"] += 1
-            for path in spoilt[0].parent.glob("*.damaged"):
-                path.replace(path.with_suffix(".checkpoint"))
             spoilt[0].write_bytes(spoilt[1])
             return self._make(peer)
 
@@ -195,8 +193,9 @@ class Restarts:
         members, secrets = generate(stage.protocol_seed, stage.run.peers)
         disk = FaultyDisk(self._folder(peer), self._chance)
         checkpointer = _Keeper(self._folder(peer), stage, peer, disk, self._saved[peer])
+        update = optimiser_of(stage.run, stage.task.dimension, stage.task.layout)
         try:
-            at = checkpointer.newest(genesis_roster(members))
+            at = checkpointer.newest(genesis_roster(members), update)
             heard = checkpointer.recall(*((at.state.step, at.number) if at is not None else (0, 0)))
         except CheckpointError:
             checkpointer.close()
@@ -209,7 +208,7 @@ class Restarts:
         node = build_node(config, secrets[peer], stage.task, print_, self._check, compute, checkpointer)
         if at is not None:
             saved_s = self._saved[peer].get((at.state.step, at.number), 0.0)
-            node.peer.restore(at, self._simulation.now_s - saved_s)
+            node.restore(at, self._simulation.now_s - saved_s)
         return node, heard
 
 

@@ -54,9 +54,9 @@ class Cluster:
         checkpointer = self.keepers[me] = Checkpointer(self.where / str(me), genesis, me, print_, Disk(waits=False))
         config = NodeConfig(RUN_ID, me, self.run, self.members, "", "", "", role=self.roles.get(me))
         node = build_node(config, self.secrets[me], self.task, print_, self.check, self.compute, checkpointer)
-        at = checkpointer.newest(genesis_roster(self.members))
+        at = checkpointer.newest(genesis_roster(self.members), node.peer.shared.tools.optimiser)
         if at is not None:
-            node.peer.restore(at)
+            node.restore(at)
         return node, checkpointer.recall(*((at.state.step, at.number) if at is not None else (0, 0)))
 
     def play(self, promises: tuple[type, ...] = KEPT) -> list[Observed]:

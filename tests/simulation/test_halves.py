@@ -27,7 +27,8 @@ class Halves(Cluster):
     def make(self, me: int) -> tuple[Node, list[Input]]:
         again = me in self.keepers
         node, heard = super().make(me)
-        at = self.keepers[me].newest(genesis_roster(self.members)) if again else None
+        update = node.peer.shared.tools.optimiser
+        at = self.keepers[me].newest(genesis_roster(self.members), update) if again else None
         return node, heard if at is None else list(without_dispute(self.keepers[me], at, tuple(heard)))
 
 

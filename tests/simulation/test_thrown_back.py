@@ -10,6 +10,8 @@ import pytest
 from btard.node.build import Node
 from btard.node.netem.conditions import Conditions, Event, Window
 from btard.node.protocol.api import Banned, Finished, Input, PhaseEntered, Suspected
+from btard.node.storage.wal import ATTEMPT
+from tests.ledgers import records, spoil
 from tests.simulation.restarting import RUN, Cluster, digests
 
 ME, STEP, SEED = 1, 6, 3
@@ -17,14 +19,11 @@ PHASES = ("COMMIT", "AGG", "REVEAL", "CHECKSUMS", "REPORT", "CLOSE")
 
 
 class Damaged(Cluster):
-    """Whoever starts again finds a byte of its newest checkpoint changed."""
+    """Whoever starts again finds a bit of its newest checkpoint changed."""
 
     def make(self, me: int) -> tuple[Node, list[Input]]:
-        newest = max((self.where / str(me)).glob("*.checkpoint"), default=None)
-        if newest is not None:
-            content = bytearray(newest.read_bytes())
-            content[len(content) // 2] ^= 1
-            newest.write_bytes(content)
+        for newest in records(self.where / str(me), ATTEMPT)[-1:]:
+            spoil(newest, newest.attached.size // 2)
         return super().make(me)
 
 

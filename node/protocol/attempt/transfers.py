@@ -149,16 +149,19 @@ class Transfers:
             if owner != attempt.me and owner not in held
         ]
 
-    def held(self) -> dict[BulkKey, Tensor]:
-        """Tensors from others that the end of this attempt depends on: once its CLOSEs are said, nobody owes them."""
+    def held(self) -> tuple[dict[BulkKey, Tensor], dict[BulkKey, bytes]]:
+        """Tensors from others that the end of this attempt depends on, and the signed digests of the aggregates among
+        them: once its CLOSEs are said, nobody owes them."""
         attempt = self._attempt
-        kept = {
-            attempt.key(BulkKind.AGGREGATE, owner, attempt.roster.place(owner)): values_P
-            for owner, values_P in attempt.aggregates.items()
-        }
+        kept, signed = dict[BulkKey, Tensor](), dict[BulkKey, bytes]()
+        for owner, values_P in attempt.aggregates.items():
+            key = attempt.key(BulkKind.AGGREGATE, owner, attempt.roster.place(owner))
+            kept[key], digest = values_P, attempt.committed_aggregate(owner)
+            if digest is not None:
+                signed[key] = digest
         for (step, number, owner, part), values_P in attempt.publications.items():
             kept[BulkKey(step, number, BulkKind.PUBLICATION, owner, part)] = values_P
-        return kept
+        return kept, signed
 
     def _named(self, key: BulkKey) -> Attempt | None:
         for attempt in (self._attempt, self._past):

@@ -41,12 +41,13 @@ def test_each_peer_says_one_thing_to_each_other_in_each_phase(small: Figures) ->
 
 @pytest.mark.sockets
 def test_what_a_worker_keeps_is_counted(small: Figures) -> None:
-    """Parameters and momentum of a step, the parts and aggregates that came; waits before what is said."""
-    assert 3.0 < small.written_floats < 4.3
-    assert len(small.phases) < small.syncs < 2 * len(small.phases)
+    """The aggregates of a step, and messages; one wait before what is said in each phase, one write more for what ends
+    the attempt, for the next one, and for the journal."""
+    assert 1.0 < small.written_floats < 1.5
+    assert small.syncs == len(small.phases)
+    assert len(small.phases) + 3 <= small.write_calls <= 10
     bare = measure.measure(PEERS, SIZE, 1, bare=True)
-    assert bare.bare and bare.written_floats < 0.01 and bare.syncs == 0
-    assert 10 < small.write_calls - bare.write_calls < 40
+    assert bare.bare and bare.written_floats < 0.01 and bare.syncs == bare.write_calls == 0
 
 
 @pytest.mark.sockets
@@ -73,7 +74,7 @@ def test_ratios_are_taken_within_a_pair() -> None:
         }
         phases = Phases({"COMMIT": scale}, {"COMMIT": 2 * scale})
         sent = {"part": 400, "aggregate": 400, "control": 0}
-        counted = {"faults": 6, "writes": (8, 1600), "syncs": 9}
+        counted = {"faults": 6, "writes": (8, 1600), "syncs": 2}
         return Found(samples, phases, {REST: 6 * scale}, sent, {"control": 12}, [(0, 1), (0, 1)], [3, 5], **counted)
 
     made = measure.figures(2, 100, 2, False, [found(1.0), found(3.0)])

@@ -113,18 +113,20 @@ def test_what_undo_keeps_on_the_disk_is_asked_for(tmp_path: Path, monkeypatch: p
     needs = {
         window: plan.bytes_on_disk(plan.make(msgspec.structs.replace(asked, undo=window))) for window in (0, 40, 128)
     }
-    layer = 6 * (4 * 4 * 1000000 + undo_window.MESSAGE_BYTES * 36)
+    step = 6 * (4 * 1000000 + 2 * undo_window.MESSAGE_BYTES * 36)
+    model = 6 * 4 * 2 * 1000000
     adam = msgspec.structs.replace(asked, optimiser="adam")
     more = [plan.bytes_on_disk(plan.make(msgspec.structs.replace(adam, undo=window))) for window in (0, 40)]
-    assert more[1] - more[0] == 40 * (layer + 6 * 4 * 1000001)
-    assert needs[40] - needs[0] == 40 * layer
-    assert needs[128] - needs[40] == 88 * layer
+    # Files of 31 steps, and of 32 with twice the optimiser's state.
+    assert needs[40] - needs[0] == 40 * step + model
+    assert needs[128] - needs[40] == 88 * step + 3 * model
+    assert more[1] - more[0] == 40 * step + model + 6 * 4 * 1000001
     monkeypatch.setattr(plan, "free_bytes", lambda path: needs[40])
     plan.preflight(plan.make(msgspec.structs.replace(asked, undo=40)))
     unkept = plan.make(msgspec.structs.replace(asked, undo=128, checkpoints=False))
     plan.preflight(unkept)
     assert plan.bytes_on_disk(unkept) < needs[0]
-    with pytest.raises(BackendError, match=r"has 4\.\d GB free, the run needs 12\.\d GB; free some space"):
+    with pytest.raises(BackendError, match=r"has 2\.\d GB free, the run needs 5\.\d GB; free some space"):
         plan.preflight(plan.make(msgspec.structs.replace(asked, undo=128)))
     few = msgspec.structs.replace(asked, undo=128, steps=40)
     assert plan.bytes_on_disk(plan.make(few)) < needs[40], "a window is no longer than the run"

@@ -21,6 +21,7 @@ from zmq.utils import z85
 
 from btard import Experiment, run
 from btard.launcher.verify import verification
+from btard.node.build import optimiser_of, task_of
 from btard.node.config import Endpoint, RunConfig, Secrets
 from btard.node.crypto import keys
 from btard.node.crypto.signing import Signer
@@ -32,9 +33,11 @@ from btard.node.protocol.state.state import Summary
 from btard.node.protocol.wire.encoding import decode_body, encode, encode_body, signing_bytes, tensor_bytes
 from btard.node.protocol.wire.messages import Outcome, Phase, Removal, Signed
 from btard.node.storage import records
-from btard.node.storage.checkpoint import load
+from btard.node.storage.checkpoint import History
+from btard.node.storage.wal import contents
 from btard.node.verify import audit
 from btard.node.verify.audit import Finding, unchecked
+from tests.ledgers import files
 
 STEPS, ATTACKER, GONE = 16, 5, 3
 Record = dict[str, Any]
@@ -197,8 +200,11 @@ def earlier(where: Path, back: int) -> tuple[int, bytes, bytes, str, str]:
     genesis = read_genesis(where)
     run_digest = genesis_digest(genesis.run_id, genesis.run, genesis.members)
     step = genesis.run.steps + 1 - back
-    path = where / "nodes" / "0" / "state" / f"{step:08d}-000.checkpoint"
-    state = load(path, run_digest, 0, genesis_roster(genesis.members)).at.state
+    found = [record for path in files(where / "nodes" / "0" / "state") for record in contents(path).records]
+    task = task_of(genesis.run, Path("unused"))
+    update = optimiser_of(genesis.run, task.dimension, task.layout)
+    roster = genesis_roster(genesis.members)
+    state = History(found, run_digest, 0, roster, update).load((step, 0)).at.state
     assert state.summary is not None
     parameters, certificate = bytes(tensor_bytes(state.parameters_D)), encode((state.summary, state.certificate))
     return step - 1, parameters, certificate, state.summary.parameters.hex(), state.summary.digest.hex()

@@ -25,9 +25,10 @@ from btard.node.protocol.wire.messages import (
 )
 from btard.node.storage.checkpointer import Checkpointer
 from btard.node.storage.durability import DurableMachine
-from btard.node.storage.wal import HEARD, read
+from btard.node.storage.wal import HEARD
 from btard.node.transport.envelope import seal
 from tests.fuzz.scenes import ATTACKER, PEERS
+from tests.ledgers import files, records
 from tests.unit.node.protocol.test_router import DIGEST, Case
 
 RECORD_BYTES = 256
@@ -66,9 +67,13 @@ class Remembering(Case):
 
     @property
     def heard(self) -> list[bytes]:
-        """The messages in its ledgers."""
-        entries = [entry for path in sorted(self.where.glob("*.ledger")) for entry in read(path)]
-        return [content for kind, _, content in entries if kind == HEARD]
+        """The messages in its ledger."""
+        return [record.content for record in records(self.where, HEARD)]
+
+    @property
+    def size(self) -> int:
+        """Of its ledger, in bytes."""
+        return sum(path.stat().st_size for path in files(self.where))
 
 
 def unsigned(signed: Signed) -> Signed:
@@ -93,11 +98,11 @@ REFUSED: dict[str, Callable[[Remembering, int], object]] = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_is_refused_leaves_no_trace_on_the_disk(name: str, tmp_path: Path) -> None:
     case = Remembering(tmp_path)
-    before = sum(path.stat().st_size for path in tmp_path.glob("*.ledger"))
+    before = case.size
     for number in range(50):
         outputs = REFUSED[name](case, number)
         assert isinstance(outputs, list) and len(outputs) == 1 and isinstance(outputs[0], Dropped)
-    assert sum(path.stat().st_size for path in tmp_path.glob("*.ledger")) == before
+    assert case.size == before
     assert case.heard == []
 
 
@@ -129,10 +134,10 @@ def test_of_what_a_member_signs_a_share_is_kept_however_much_it_sends(name: str,
     """The bound is in bytes: so many messages of the largest size, whatever comes after them."""
     case = Remembering(tmp_path)
     tell, most, size = SHARES[name]
-    sizes = []
+    before, sizes = case.size, list[int]()
     for number in range(100):
         tell(case, number)
-        sizes.append(sum(path.stat().st_size for path in tmp_path.glob("*.ledger")))
+        sizes.append(case.size - before)
     assert 0 < len(case.heard) <= most
     assert sizes[-1] <= most * (size + RECORD_BYTES) + RECORD_BYTES
     assert sizes[-1] == sizes[most + PEERS * 12]
