@@ -150,7 +150,11 @@ def test_links_lead_somewhere(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
         if target.startswith("#"):
-            headings = {line.lstrip("# ").strip().lower() for line in text.splitlines() if line.startswith("#")}
+            headings = {
+                line.lstrip("# ").strip().lower().replace(" ", "-")
+                for line in text.splitlines()
+                if line.startswith("#")
+            }
             assert target[1:] in headings, target
         elif not target.startswith("http"):
             assert (page.parent / target).exists(), target

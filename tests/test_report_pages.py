@@ -246,8 +246,8 @@ def test_bands_over_draws_and_single_values_are_plotted_too(tmp_path: Path) -> N
     spread = [(x, y - 0.1, y + 0.1) for x, y in points if not math.isnan(y)]
     pictures = []
     for shown, dots in (((), ()), (spread, ()), ((), (Dot(12.0, 0.2, "report", "#ee6677"),))):
-        drawn = Chart("accuracy", Axis("step", 0, 15), Axis("accuracy", 0, 1),
-                      [Series("median", points, "#4477aa", spread=shown)], dots=dots)  # fmt: skip
+        line = Series("median", points, "#4477aa", spread=shown)
+        drawn = Chart("accuracy", Axis("step", 0, 15), Axis("accuracy", 0, 1), [line], dots=dots)
         figure = Figure("accuracy", "Accuracy", drawn)
         body = f'<figure id="accuracy"><div class="wide" tabindex="0">{figure.html}</div></figure>'
         written = tmp_path / "page.html"
