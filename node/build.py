@@ -152,6 +152,8 @@ def settings_of(run_id: str, run: RunConfig, members: Sequence[Member], dimensio
     """
     if dimension < run.peers:
         raise ConfigError(f"a model of {dimension} parameters cannot be split among --peers {run.peers}")
+    if dimension < run.members:
+        raise ConfigError(f"a model of {dimension} parameters cannot be split among --members {run.members}")
     derived: dict[str, Any] = {
         "run": genesis_digest(run_id, run, members),
         "fingerprint": fingerprint,
@@ -275,7 +277,9 @@ def build_node(
     if adversary is not None:
         tools = replace(tools, rule=adversary.wrap_rule(tools.rule))
     seed = bytes.fromhex(secrets.randomness_seed)
-    knowledge.peer = peer = Peer(settings, tools, genesis_roster(config.members), me, seed, task.initial(run.init_seed))
+    knowledge.peer = peer = Peer(
+        settings, tools, genesis_roster(config.members, run.members), me, seed, task.initial(run.init_seed)
+    )
     machine: Machine = adversary.around(peer) if adversary is not None else peer
     if checkpointer is not None:
         machine = DurableMachine(machine, peer, checkpointer)

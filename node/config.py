@@ -16,7 +16,7 @@ from btard.node.netem.conditions import Conditions
 
 WIRE_VERSION = 7
 
-LATER_FIELDS = ("optimiser", "schedule", "split")
+LATER_FIELDS = ("optimiser", "schedule", "split", "roster", "members", "admit_every")
 """Of a `RunConfig`: left out of the genesis at their defaults, so runs from before they came keep their digest."""
 
 CLOSE_STEPS = 5
@@ -86,7 +86,10 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `worker_momentum`; `split` is which training examples each peer draws from; `validators_contribute` is whether
     validators compute a gradient of their own too (auto: for odd n); `undo` is how many steps back a ban's poison
     can be taken out again (0: off); `init` is the digest of initial parameters from a file (node/training/start.py;
-    None: drawn from `init_seed`); `imports` names files with attacks, rules or tasks (node/plugins/extensions.py).
+    None: drawn from `init_seed`); `roster` is who may become a member while the run goes on: nobody, those whom a
+    founder signs for, or anybody; `members` is how many there may ever be, the founders included, and `admit_every` how
+    many steps lie between two newcomers at least; `imports` names files with attacks, rules or tasks
+    (node/plugins/extensions.py).
     Units: `tau`, `delta_max` are L2 norms of a part; bounds are seconds; `minimum_rate` is bytes per second.
     """
 
@@ -114,6 +117,9 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     on_ban: Literal["remove", "reform"] = "remove"
     probation: int = 3
     undo: int = 0
+    roster: Literal["closed", "sponsored", "open"] = "closed"
+    members: int = 0
+    admit_every: int = 30
     init_seed: int = 0
     init: str | None = None
     data_seed: int = 0
@@ -136,7 +142,7 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """
         at_least = {"peers": (self.peers, 2), "steps": (self.steps, 1), "batch-size": (self.batch_size, 1),
                     "validators": (self.validators, 0), "validate-every": (self.validate_every, 1),
-                    "probation": (self.probation, 0),
+                    "probation": (self.probation, 0), "admit-every": (self.admit_every, 1),
                     "eval-every": (self.eval_every, 1)}  # fmt: skip
         for option, (value, low) in at_least.items():
             if value < low:
@@ -175,6 +181,31 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             )
         if self.peers > MAX_PEERS:
             raise ConfigError(f"--peers {self.peers} is more than the {MAX_PEERS} one roster holds")
+        self._check_roster()
+
+    def _check_roster(self) -> None:
+        if self.roster == "closed":
+            if self.members:
+                raise ConfigError(f"--members {self.members} is for newcomers; add --roster sponsored, or open")
+            return
+        if not self.peers < self.members <= MAX_PEERS:
+            raise ConfigError(
+                f"--members {self.members} with --roster {self.roster} must be more than --peers {self.peers} and at "
+                f"most {MAX_PEERS}: it is how many members there may ever be"
+            )
+        if self.probation == 0:
+            raise ConfigError(f"--roster {self.roster} admits nobody with --probation 0; use at least 1")
+        unfit = {
+            "--undo": self.undo,
+            "--recompute-tolerance": self.recompute_tolerance,
+            "--split": self.split.name if self.split.name != "iid" else "",
+            "--topology": self.topology if self.topology != "butterfly" else "",
+        }
+        for option, value in unfit.items():
+            if value:
+                raise ConfigError(
+                    f"{option} {value}: newcomers are not for such a run; leave it out, or use --roster closed"
+                )
 
     @property
     def arithmetic(self) -> Arithmetic:
@@ -183,7 +214,9 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def everyone_contributes(self) -> bool:
-        """True if validators compute a gradient of their own too."""
+        """True if validators compute a gradient of their own too: where newcomers come, the number of peers changes."""
+        if self.roster != "closed" and self.validators_contribute == "auto":
+            return True
         return validators_contribute(self.validators_contribute, self.peers)
 
 

@@ -126,12 +126,16 @@ STRUCTURES: dict[str, tuple[Any, ...]] = {
     "messages.md": (
         messages.Slot, messages.Place, messages.Signed, messages.Stub, messages.Endorsed, messages.Missing,
         messages.Verdict, messages.Accusation, messages.Late, messages.Removal, messages.Void,
+        messages.Application,
     ),
     "transport.md": (
         framing.Greeting, framing.AddressRecord, framing.Approved, framing.BulkHeader, BulkKey, sync.Snapshot,
         sync.Certified, sync.Past,
     ),
-    "evidence.md": (format.Evidence, format.Record, format.Held, state.Ban, state.Summary, state.Contribution),
+    "evidence.md": (
+        format.Evidence, format.Record, format.Held, state.Ban, state.Summary, state.Contribution, state.Register,
+        state.Newcomer,
+    ),
 }  # fmt: skip
 
 

@@ -119,6 +119,10 @@ OPTIONS: tuple[Option, ...] = (
            syntax.number),
     Option("on_ban", _DEFENCE, "what a ban does", "remove|reform", str),
     Option("probation", _DEFENCE, "correct gradients that let a `gone` peer back; 0: never", "K", syntax.integer),
+    Option("roster", _DEFENCE, "who may become a member later: nobody, whom a founder signs for, or anybody "
+           "(docs/hosts.md)", "closed|sponsored|open", str),
+    Option("members", _DEFENCE, "most members there may ever be, where newcomers come", "N", syntax.integer),
+    Option("admit_every", _DEFENCE, "fewest steps between two newcomers", "K", syntax.integer),
     Option("undo", _DEFENCE, "steps that can be taken back when a peer is banned (docs/undo.md)", "auto|off|W",
            or_none(syntax.integer_or_off, "auto")),
     Option("recompute_tolerance", _DEFENCE, "relative L2 error a recomputed gradient may have", "TOL", syntax.number),

@@ -91,6 +91,9 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     audit_share: float = _RUN.audit_share
     on_ban: Literal["remove", "reform"] = _RUN.on_ban
     probation: int = _RUN.probation
+    roster: Literal["closed", "sponsored", "open"] = _RUN.roster
+    members: int = _RUN.members
+    admit_every: int = _RUN.admit_every
     undo: int | None = None
     recompute_tolerance: float = _RUN.recompute_tolerance
     seed: int = 0
@@ -173,7 +176,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             "init_seed": seeds.init,
             "data_seed": seeds.data,
             "delivery_bound_s": (
-                messages.delivery_s(self.peers, self.minimum_rate)
+                messages.delivery_s(max(self.peers, self.members), self.minimum_rate)
                 if self.delivery_bound is None
                 else self.delivery_bound
             ),

@@ -14,15 +14,18 @@ from functools import lru_cache
 from torch import Tensor
 
 from btard.node.build import Compute, Node, build_node, fingerprint_of
-from btard.node.config import NodeConfig, Role, RunConfig
-from btard.node.crypto.keys import generate
+from btard.node.config import Endpoint, Member, NodeConfig, Role, RunConfig, Secrets
+from btard.node.crypto.keys import generate, public_identity
 from btard.node.crypto.signing import verify
 from btard.node.drivers.scheduler import ScheduledEvent, Scheduler
 from btard.node.errors import LocalProtocolError
+from btard.node.genesis.application import apply, sponsorship
+from btard.node.genesis.genesis import genesis_digest
 from btard.node.netem.conditions import Conditions
 from btard.node.netem.links import LinkModel
 from btard.node.netem.network import Network
 from btard.node.protocol.api import (
+    Applied,
     BulkArrived,
     BulkRequested,
     CancelTimer,
@@ -55,6 +58,7 @@ from btard.node.protocol.api import (
 from btard.node.protocol.settings import Decode, Verify
 from btard.node.protocol.state.state import parameters_digest
 from btard.node.protocol.wire.encoding import decode_body
+from btard.node.protocol.wire.messages import Application
 from btard.node.training.task import BatchTransform, Task
 from btard.node.transport.counters import Counters
 from btard.node.transport.envelope import seal
@@ -102,6 +106,21 @@ class Observed:
 
 
 @dataclass(frozen=True, slots=True)
+class Arrival:
+    """A newcomer's beginning.
+
+    Args:
+        step: in which it begins, once any node has come to it.
+        application: what it signed.
+        to: members that are handed it.
+    """
+
+    step: int
+    application: Application
+    to: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class SimulationControl:
     """What is done to the nodes from outside.
 
@@ -137,11 +156,12 @@ class Simulation:
         compute: gradients; shared by all nodes so that a recomputation of the same gradient can be remembered.
         gradient_s: virtual time that a gradient takes.
         stage: what is done to nodes from outside, if anything is.
+        arrivals: newcomers, which begin and apply later.
     """
 
     def __init__(
         self, nodes: Mapping[int, Node], network: Network, compute: Compute, gradient_s: float = 0.05,
-        stage: SimulationControl | None = None,
+        stage: SimulationControl | None = None, arrivals: Sequence[Arrival] = (),
     ) -> None:  # fmt: skip
         self.nodes = dict(nodes)
         self.now_s = 0.0
@@ -159,6 +179,7 @@ class Simulation:
         self._stopped: set[int] = set()
         self._stage = stage
         self._parked: dict[int, list[_Event]] = {}
+        self._arrivals = sorted(arrivals, key=lambda each: each.step)
 
     @property
     def traffic(self) -> dict[int, Traffic]:
@@ -222,8 +243,10 @@ class Simulation:
         Raises:
             LocalProtocolError: more than `max_events` inputs: the nodes keep each other busy for ever.
         """
+        later = {arrival.application.peer for arrival in self._arrivals}
         for node in self.nodes:
-            self._push(0.0, node, Start())
+            if node not in later:
+                self._push(0.0, node, Start())
         for _ in range(max_events):
             if self._stage is not None:
                 self._play_until(self._stage, self._queue[0][0] if self._queue else until_s)
@@ -264,6 +287,7 @@ class Simulation:
                 if isinstance(output, PhaseEntered) and output.step != self._steps[node]:
                     self._steps[node] = output.step
                     self._release(node)
+                    self._arrive(output.step)
                 yield Observed(self.now_s, node, output)
         self.nodes[node].keep()
         for output in outputs:
@@ -301,6 +325,14 @@ class Simulation:
                 self._timers[(node, name)] = self._push(after_s, node, DeadlinePassed(name))
             case CancelTimer(name=name):
                 self._timers.pop((node, name), None)
+
+    def _arrive(self, step: int) -> None:
+        """Whose step has come begins, and its application is handed to members."""
+        while self._arrivals and self._arrivals[0].step <= step:
+            arrival = self._arrivals.pop(0)
+            self._push(0.0, arrival.application.peer, Start())
+            for member in arrival.to:
+                self._push(0.0, member, Applied(arrival.application))
 
     def _gradient(self, node: int, wanted: ComputeGradient) -> None:
         done, cpu_s = self.gradients[node], time.thread_time()
@@ -391,6 +423,7 @@ def cluster(
     links: LinkModel | None = None,
     run_id: str = "simulated",
     conditions: Conditions | None = None,
+    newcomers: Mapping[int, int] | None = None,
 ) -> Simulation:
     """A whole simulated cluster, wired as the real one is.
 
@@ -401,13 +434,33 @@ def cluster(
         protocol_seed: of keys and secrets; the same one as a real run's gives the same randomness.
         links: the network.
         conditions: what changes it, and when: what a real run's processes put on top of their sockets.
+        newcomers: by id, the step in which each begins and applies to everybody; founder `id mod peers` vouches for it.
     """
-    members, secrets = generate(protocol_seed, run.peers)
+    identities, secrets = generate(protocol_seed, max(run.peers, run.members))
+    members, arriving = identities[: run.peers], dict(newcomers or {})
     check, print_ = remembering(verify), fingerprint_of(run, task)
     compute, decode = remembering_gradients(task), remembering_bodies()
     nodes = {}
-    for member, secret in zip(members, secrets, strict=True):
+    for member, secret in zip(identities, secrets, strict=True):
+        if member.id >= run.peers and member.id not in arriving:
+            continue
         role = (roles or {}).get(member.id)
         config = NodeConfig(run_id, member.id, run, members, "", "", "", role=role)
         nodes[member.id] = build_node(config, secret, task, print_, check, compute, decode=decode)
-    return Simulation(nodes, Network(links or LinkModel(), conditions), compute)
+    arrivals = [
+        Arrival(step, application(run_id, run, members, secrets, peer), tuple(range(run.peers)))
+        for peer, step in sorted(arriving.items())
+    ]
+    return Simulation(nodes, Network(links or LinkModel(), conditions), compute, arrivals=arrivals)
+
+
+def application(
+    run_id: str, run: RunConfig, members: Sequence[Member], secrets: Sequence[Secrets], peer: int
+) -> Application:
+    """A simulated newcomer's application; where the roster is sponsored, founder `peer mod peers` vouches for it."""
+    genesis, sponsor = genesis_digest(run_id, run, members), None
+    if run.roster == "sponsored":
+        sponsor = sponsorship(
+            genesis, peer % run.peers, secrets[peer % run.peers], public_identity(peer, secrets[peer])
+        )
+    return apply(genesis, peer, secrets[peer], Endpoint("simulated", "simulated"), sponsor)

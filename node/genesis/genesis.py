@@ -80,9 +80,14 @@ def genesis_digest(run_id: str, run: RunConfig, members: Sequence[Member]) -> by
     return digest("genesis", run_id.encode(), configuration(run), encode(list(members)), str(WIRE_VERSION).encode())
 
 
-def genesis_roster(members: Sequence[Member]) -> Roster:
-    """The roster of a run's start."""
-    return Roster.genesis(bytes.fromhex(member.signing_key) for member in members)
+def genesis_roster(members: Sequence[Member], most: int = 0) -> Roster:
+    """The roster of a run's start.
+
+    Args:
+        members: the founders.
+        most: members that there may ever be; 0: no more than these.
+    """
+    return Roster.genesis((bytes.fromhex(member.signing_key) for member in members), most)
 
 
 def assemble(

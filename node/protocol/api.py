@@ -14,7 +14,7 @@ import msgspec
 from torch import Tensor
 
 from btard.node.protocol.state_sync.messages import Snapshot
-from btard.node.protocol.wire.messages import Body, Endorsed, Signed
+from btard.node.protocol.wire.messages import Application, Body, Endorsed, Signed
 from btard.node.protocol.wire.messages import BulkKey as BulkKey
 from btard.node.protocol.wire.messages import BulkKind as BulkKind
 
@@ -107,6 +107,12 @@ class SnapshotArrived:
     snapshot: Snapshot
 
 
+class Applied(msgspec.Struct, frozen=True):
+    """This peer's owner hands it an application, to be introduced in a REPORT."""
+
+    application: Application
+
+
 Input: TypeAlias = (
     Start
     | TimePassed
@@ -118,6 +124,7 @@ Input: TypeAlias = (
     | SnapshotArrived
     | GradientReady
     | DeadlinePassed
+    | Applied
 )
 
 # --- effects --------------------------------------------------------------------------------------------------
@@ -347,6 +354,27 @@ class Returned:
 
 
 @dataclass(frozen=True, slots=True)
+class Entered:
+    """A newcomer's probation begins with the step after this one. `key`: Ed25519, in hex; `sponsor`: who vouched."""
+
+    step: int
+    attempt: int
+    peer: int
+    key: str
+    sponsor: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Lapsed:
+    """A newcomer's probation ended without a place: `probation` (wrong, its key is out for ever) or `silent`."""
+
+    step: int
+    attempt: int
+    peer: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Undone:
     """A committed undo step: contributions of `suspects` were recomputed.
 
@@ -395,7 +423,19 @@ class Halted:
 
 
 Notice: TypeAlias = (
-    PhaseEntered | Accused | Banned | Voided | Suspected | Disputed | Resolved | Committed | Probed | Returned | Undone
+    PhaseEntered
+    | Accused
+    | Banned
+    | Voided
+    | Suspected
+    | Disputed
+    | Resolved
+    | Committed
+    | Probed
+    | Returned
+    | Entered
+    | Lapsed
+    | Undone
 )
 """What a driver passes on to whoever keeps records."""
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from btard.node.protocol.api import (
+    Applied,
     BulkArrived,
     BulkKey,
     BulkRequested,
@@ -61,7 +62,7 @@ class Peer:
     Args:
         settings, tools: see there.
         roster: the genesis roster.
-        me: this peer's genesis id.
+        me: this peer's id; one beyond the founders' is a newcomer's, which begins outside the roster.
         secret_seed: seed of its randomness shares, known to nobody else.
         parameters_D: initial parameters, float32.
     """
@@ -72,7 +73,7 @@ class Peer:
         self.shared = PeerState(settings, tools, roster, me, secret_seed, parameters_D)
         self.greeting, self._watch = Greeting(settings, roster), Watch()
         self.router = DisputeRouter(self.shared, self.greeting)
-        self.sync_server = StateSyncServer(settings, self.shared.tools, roster.keys, self.shared.out)
+        self.sync_server = StateSyncServer(settings, self.shared.tools, self.shared.out)
         self.lifecycle = AttemptLifecycle(self.shared, self.router, self.greeting, self.sync_server, self._watch)
         self.resumption: Resumption | None = None
         """Where to go on at Start; None: with the greeting."""
@@ -189,6 +190,10 @@ class Peer:
                 self._learn(via, snapshot)
             case GradientReady():
                 self._gradient(event)
+            case Applied(application):
+                refused = self.sync_server.apply(application, self.shared.state)
+                if refused is not None:
+                    self.shared.drop(None, refused)
             case DeadlinePassed(name):
                 self._deadline(name)
             case Start():
@@ -235,6 +240,8 @@ class Peer:
         shared = self.shared
         if self.resumption is not None:
             return self.lifecycle.resume(self.resumption, self._away_s)
+        if shared.me not in shared.state.roster.active:
+            return self.lifecycle.apply()
         shared.out.append(PhaseEntered(0, 0, Phase.HELLO.name))
         shared.out.append(SetTimer(deadlines.HELLO, outcome_s(shared.settings)))
         return shared.out.append(Say(shared.state.roster.active, self.greeting.hello(shared.me)))

@@ -1,4 +1,4 @@
-"""Who takes part: the genesis members, the active ones among them, and the sizes that follow."""
+"""Who takes part: the founders, the newcomers of an open roster, the active ones, and the sizes that follow."""
 
 from __future__ import annotations
 
@@ -32,31 +32,53 @@ class Barred(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Roster:
-    """Peers keep their genesis id for ever; places are positions in `active`.
+    """Members keep their id for ever; places are positions in `active`.
 
     Args:
-        keys: Ed25519 public key of every genesis peer, by id.
+        keys: Ed25519 public key of every peer, by id: of the founders, then of newcomers. Of an id that nobody has it
+            is empty, so that sizes of messages follow from the most members there may be, and never change.
         active: ids of the active peers, ascending.
+        vacancies: ids at the end that are for newcomers.
+        admitted: newcomers that have become members so far.
     """
 
     keys: tuple[bytes, ...]
     active: tuple[int, ...]
+    vacancies: int = 0
+    admitted: int = 0
 
     @staticmethod
-    def genesis(keys: Iterable[bytes]) -> Roster:
-        """The roster a run starts with: everyone active."""
+    def genesis(keys: Iterable[bytes], members: int = 0) -> Roster:
+        """The roster a run starts with: every founder active.
+
+        Args:
+            keys: of the founders.
+            members: most members there may be, the founders included; 0: no more than them.
+        """
         keys = tuple(keys)
-        return Roster(keys, tuple(range(len(keys))))
+        vacancies = max(members - len(keys), 0)
+        return Roster((*keys, *(b"",) * vacancies), tuple(range(len(keys))), vacancies)
+
+    @property
+    def founders(self) -> int:
+        """How many peers the run started with: theirs are the lowest ids."""
+        return len(self.keys) - self.vacancies
+
+    @property
+    def founding(self) -> Roster:
+        """The roster that the run started with."""
+        return Roster.genesis(self.keys[: self.founders], len(self.keys))
 
     @property
     def digest(self) -> bytes:
-        """Digest of keys and active ids, part of every slot."""
-        return digest("roster", *self.keys, b"active", *map(number, self.active))
+        """Digest of the founders' keys, the active ids, and the active newcomers' keys: part of every slot."""
+        newcomers = [self.keys[peer] for peer in self.active if peer >= self.founders]
+        return digest("roster", *self.keys[: self.founders], b"active", *map(number, self.active), *newcomers)
 
     @property
     def genesis_faults(self) -> int:
-        """f_0: how many genesis peers may be faulty over the whole run."""
-        return (len(self.keys) + 1) // 2 - 1
+        """f_0: how many of the members so far, the founders and all that were admitted, may be faulty over the run."""
+        return (self.founders + self.admitted + 1) // 2 - 1
 
     @property
     def faults(self) -> int:
@@ -88,7 +110,21 @@ class Roster:
             for ban in bans
             if ban.removed and (ban.step, ban.attempt) < (step, attempt) and ban.step >= back.get(ban.peer, 0)
         )
-        return Roster.genesis(self.keys).without(out)
+        joined = tuple(sorted(peer for peer in back if peer >= self.founders))
+        return replace(self, active=(*range(self.founders), *joined), admitted=len(joined)).without(out)
+
+    def naming(self, newcomers: Iterable[tuple[int, bytes]], admitted: int) -> Roster:
+        """The roster with these newcomers' keys, by id, in the place of those known before.
+
+        Args:
+            newcomers: (id, key); an id that is none for newcomers is passed over.
+            admitted: how many of them have become members.
+        """
+        if not self.vacancies:
+            return self
+        keys = dict(newcomers)
+        named = (keys.get(peer, b"") for peer in range(self.founders, len(self.keys)))
+        return replace(self, keys=(*self.keys[: self.founders], *named), admitted=admitted)
 
     def without(self, removed: Iterable[int]) -> Roster:
         """The roster after removals."""

@@ -7,6 +7,7 @@ one; what is ahead of it waits.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from enum import Enum
 
 from btard.node.protocol.api import CancelTimer
@@ -42,10 +43,10 @@ class Admission:
 
     Args:
         settings, tools: see there.
-        keys: Ed25519 keys of the genesis roster.
+        keys: Ed25519 keys of all peers that may say anything, by id; newcomers come into them.
     """
 
-    def __init__(self, settings: Settings, tools: Tools, keys: tuple[bytes, ...]) -> None:
+    def __init__(self, settings: Settings, tools: Tools, keys: Callable[[], tuple[bytes, ...]]) -> None:
         self._settings, self._tools, self._keys = settings, tools, keys
         self._ahead: dict[tuple[int, int], dict[bytes, Signed]] = {}
         self._counts: Counter[tuple[int, Phase]] = Counter()
@@ -67,7 +68,7 @@ class Admission:
             return "duplicate" if held else None
 
         tools, run = self._tools, self._settings.run
-        body = open_signed(signed, self._keys, tools.verify, run=run, rule=refused, decode=tools.decode)
+        body = open_signed(signed, self._keys(), tools.verify, run=run, rule=refused, decode=tools.decode)
         if isinstance(body, str):
             return body
         assert isinstance(place, Place)
@@ -95,7 +96,7 @@ class Admission:
         if signed.body in held:
             return "duplicate"
         # Two attempts can be ahead of us; of the SUSPECTs of one peer an honest one needs at most one per peer.
-        most = 2 * (len(self._keys) if slot.phase is Phase.SUSPECT else _PER_SLOT)
+        most = 2 * (len(self._keys()) if slot.phase is Phase.SUSPECT else _PER_SLOT)
         if self._counts[slot.sender, slot.phase] >= most:
             return "too_many_ahead"
         self._counts[slot.sender, slot.phase] += 1
@@ -133,7 +134,7 @@ class DisputeRouter:
 
     def __init__(self, shared: PeerState, greeting: Greeting) -> None:
         self._shared, self._greeting = shared, greeting
-        self.admission = Admission(shared.settings, shared.tools, shared.state.roster.keys)
+        self.admission = Admission(shared.settings, shared.tools, lambda: shared.state.roster.keys)
         self.previous = PreviousAttempt(shared)
         """The attempt before the one under way; its owner is the lifecycle, which puts a new one here."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Literal, Protocol
 
 from torch import Tensor
 
@@ -51,6 +51,9 @@ class Settings:
     shards: bool = False
     optimiser_entries: int | None = None
     probation: int = 0
+    roster: Literal["closed", "sponsored", "open"] = "closed"
+    members: int = 0
+    admit_every: int = 30
     undo: int = 0
     measure_delivery: bool = False
     measure_gradient: bool = False

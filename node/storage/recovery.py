@@ -57,7 +57,7 @@ def recover(config: NodeConfig, fingerprint: bytes, log: Journal, update: Update
     run = genesis_digest(config.run_id, config.run, config.members)
     disk = Disk(waits=config.durability == "grouped")
     checkpointer = Checkpointer(Path(config.directory) / MEMORY, run, config.node, fingerprint, disk)
-    at = checkpointer.newest(genesis_roster(config.members), update)
+    at = checkpointer.newest(genesis_roster(config.members, config.run.members), update)
     heard = tuple(checkpointer.recall(*((at.state.step, at.number) if at is not None else (0, 0))))
     if at is not None and _gave_up(config):
         heard = without_dispute(checkpointer, at, heard)

@@ -156,8 +156,8 @@ def restored(saved: SavedState, roster: Roster, model: Model, tell: Tell, layers
         layers: of the window of undo; what is over needs none.
     """
     window = Window(layers, saved.forgotten, saved.examined)
-    return State(saved.summary, *model, Roster(roster.keys, saved.active), saved.bans, NormWindow(saved.norms), window,
-                 tell(saved.certificate))  # fmt: skip
+    return State(saved.summary, *model, saved.summary.roster(roster, saved.active), saved.bans, NormWindow(saved.norms),
+                 window, tell(saved.certificate))  # fmt: skip
 
 
 def restored_record(

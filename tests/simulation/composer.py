@@ -57,8 +57,8 @@ _CATCH_UP_S = 8.0 * BOUND_S + 3.0 * GRADIENT_BOUND_S
 
 
 def candidates() -> tuple[Entry, ...]:
-    """Every registered attack that a task without labels lets act."""
-    return tuple(entry for entry in ATTACKS if not entry.facts["needs_classes"])
+    """Every registered attack that a task without labels lets act, where no newcomers come."""
+    return tuple(entry for entry in ATTACKS if not entry.facts["needs_classes"] and entry.name != "introduce")
 
 
 def dice_of(seed: int, *names: object) -> Random:

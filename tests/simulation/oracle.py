@@ -347,12 +347,16 @@ class Account:
 # --- certificates -----------------------------------------------------------------------------------------------
 
 
-def roster_digest(keys: Sequence[bytes], active: Iterable[int]) -> bytes:
-    """The roster's name in every slot."""
-    return hashed("roster", *keys, b"active", *map(integer, active))
+def roster_digest(keys: Sequence[bytes], active: Sequence[int], founders: int | None = None) -> bytes:
+    """The roster's name in every slot; of keys beyond the founders' those of active peers are part of it."""
+    first = len(keys) if founders is None else founders
+    joined = [keys[peer] for peer in active if peer >= first]
+    return hashed("roster", *keys[:first], b"active", *map(integer, active), *joined)
 
 
-def certified(messages: Sequence[tuple[bytes, bytes]], keys: Sequence[bytes], active: Sequence[int]) -> object:
+def certified(
+    messages: Sequence[tuple[bytes, bytes]], keys: Sequence[bytes], active: Sequence[int], founders: int | None = None
+) -> object:
     """The value that signed messages (body, signature) certify for a roster: n CLOSEs equal in value and prefix, or
     equal OUTCOMEs of more than half.
 
@@ -362,7 +366,7 @@ def certified(messages: Sequence[tuple[bytes, bytes]], keys: Sequence[bytes], ac
     bodies = [told(body) for body, _ in messages]
     for each, (body, signature) in zip(bodies, messages, strict=True):
         assert each.sender in active, f"peer {each.sender} has no say"
-        assert each.roster == roster_digest(keys, active), f"peer {each.sender} speaks of another roster"
+        assert each.roster == roster_digest(keys, active, founders), f"peer {each.sender} speaks of another roster"
         assert signed_by(keys[each.sender], body, signature), f"the signature of peer {each.sender} is not valid"
     assert len({(each.run, each.step, each.attempt, each.phase) for each in bodies}) == 1, "of several attempts"
     senders = {each.sender for each in bodies}

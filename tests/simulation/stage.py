@@ -44,6 +44,12 @@ class Stage:
         """Ids of the peers that follow the protocol."""
         return tuple(peer for peer in range(self.run.peers) if peer not in self.roles)
 
+    @cached_property
+    def keys(self) -> tuple[bytes, ...]:
+        """Ed25519 keys by id, of the founders and of whoever may come."""
+        identities, _ = generate(self.protocol_seed, max(self.run.peers, self.run.members))
+        return genesis_roster(identities).keys
+
     @property
     def witness(self) -> int:
         """The honest peer whose outputs stand for everyone's where agreement has been checked."""
@@ -99,11 +105,13 @@ def set_up(
     protocol_seed: int = 0,
     links: LinkModel | None = None,
     task: Task | None = None,
+    newcomers: Mapping[int, int] | None = None,
 ) -> Stage:
-    """A simulated cluster, ready to be played."""
+    """A simulated cluster, ready to be played; newcomers by id, with the step in which each applies."""
     task = task or build_task(run.task, TaskContext(Path("unused"), run.batch_size))
     roles = dict(roles or {})
-    return Stage(run, roles, protocol_seed, task, cluster(run, task, roles, protocol_seed, links, RUN_ID))
+    simulation = cluster(run, task, roles, protocol_seed, links, RUN_ID, newcomers=newcomers)
+    return Stage(run, roles, protocol_seed, task, simulation)
 
 
 def play(stage: Stage, promises: Iterable[Callable[[Stage], Checker]], until_s: float = float("inf")) -> list[Observed]:

@@ -287,7 +287,7 @@ class Attempt:
         self.step = state.step
         self.split = Split(settings.dimension, len(self.roster.active))
         self.radii = tuple(
-            part_radius(settings.tau, stop - start, len(self.roster.keys), settings.dimension)
+            part_radius(settings.tau, stop - start, self.roster.founders, settings.dimension)
             for start, stop in self.split.bounds
         )
         """Clipping radius tau_j of each part."""

@@ -14,9 +14,11 @@ from btard.node.protocol.api import (
     CancelTimer,
     Committed,
     Dropped,
+    Entered,
     Expelled,
     Finished,
     Forward,
+    Lapsed,
     Probed,
     RequestTranscript,
     Returned,
@@ -114,6 +116,15 @@ class AttemptLifecycle:
         shared.out.append(CancelTimer(deadlines.HELLO))
         self._begin(0, PreviousAttempt(shared, closed=False))
         return True
+
+    def apply(self) -> None:
+        """A newcomer begins where a peer that was removed does: outside, knowing the founding roster, until it is told
+        that it is on probation."""
+        shared = self._shared
+        shared.comes_back = True
+        shared.client = shared.new_client()
+        shared.client.convinced = True
+        shared.client.ask()
 
     def resume(self, before: Resumption, away_s: float) -> None:
         """Go on in the attempt in which we were stopped; the others may be in it, or one step ahead.
@@ -273,7 +284,12 @@ class AttemptLifecycle:
         state = replace(ending.state, certificate=certificate)
         guilts, fresh = (*ending.judgement.guilts, *more), state.bans[len(attempt.state.bans) :]
         self._announce(guilts, fresh, attempt, shared.past, state, certificate)
-        shared.out += [_committed(attempt, state), *_probations(attempt, state), *undone(attempt, state)]
+        shared.out += [
+            _committed(attempt, state),
+            *_probations(attempt, state),
+            *_newcomers(attempt, state),
+            *undone(attempt, state),
+        ]
         attempt.parts = {}
         shared.past, shared.state, self.gradients = attempt, state, Gradients()
         self._sync_server.teach(state, attempt)
@@ -453,6 +469,17 @@ def _probations(attempt: Attempt, state: State) -> Iterator[Probed | Returned]:
     for peer, correct in state.summary.probation:
         if before.get(peer) != correct:
             yield Probed(attempt.step, attempt.number, peer, correct, needed)
+
+
+def _newcomers(attempt: Attempt, state: State) -> Iterator[Entered | Lapsed]:
+    """Whom a committed step put on probation as a newcomer, and whose probation it ended without a place."""
+    before, after = attempt.state.summary.register, state.summary.register
+    known, now = ({each.peer: each for each in register.newcomers} for register in (before, after))
+    for peer in sorted(known.keys() - now.keys()):
+        wrong = (known[peer].key, None) in {(key, least) for key, _, least in after.out}
+        yield Lapsed(attempt.step, attempt.number, peer, "probation" if wrong else "silent")
+    for peer in sorted(now.keys() - known.keys()):
+        yield Entered(attempt.step, attempt.number, peer, now[peer].key.hex(), now[peer].sponsor)
 
 
 def _committed(attempt: Attempt, state: State) -> Committed:

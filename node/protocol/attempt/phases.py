@@ -313,7 +313,7 @@ def _report_misfit(body: Report, attempt: Attempt, counts: Counts) -> str | None
         return f"REPORT must carry the verdicts on {list(due)}"
     if len(body.evidence) > MAX_PROOFS:
         return f"REPORT carries more than {MAX_PROOFS} proofs"
-    if not joins_fit(body.joins, attempt):
+    if not joins_fit(body.joins, attempt, sender):
         return "REPORT carries a join request that nobody can have made, or too many"
     recomputed = len(attempt.shares.get(sender, ()))
     if len(body.holds) != recomputed:

@@ -95,17 +95,27 @@ class Replay:
     Args:
         ground: what is known beforehand.
         proven: the bans proven so far, from which rosters follow; its owner appends to it.
-        returned: (peer, first step) of the peers let back so far, likewise.
+        returned: (peer, first step) of the peers let back, and of the newcomers admitted, so far; likewise.
+        known: the newest state that admitted a newcomer: it names the key of each. None: none has been.
     """
 
-    def __init__(self, ground: Ground, proven: list[Ban], returned: list[tuple[int, int]]) -> None:
+    def __init__(
+        self, ground: Ground, proven: list[Ban], returned: list[tuple[int, int]], known: Summary | None = None
+    ) -> None:
         self.ground = ground
         self.proven = proven
         self.returned = returned
+        self.known = known
+
+    @property
+    def roster(self) -> Roster:
+        """The founders, with the keys of the newcomers that are known."""
+        founding = Roster.genesis(self.ground.keys, self.ground.settings.members)
+        return self.known.roster(founding) if self.known is not None else founding
 
     def roster_at(self, step: int, attempt: int) -> Roster:
         """The active roster of an attempt, by the bans and returns proven so far."""
-        return Roster.genesis(self.ground.keys).at(self.proven, self.returned, step, attempt)
+        return self.roster.at(self.proven, self.returned, step, attempt)
 
     def closed(self, messages: tuple[Signed, ...], step: int, attempt: int, value: bytes | None = None) -> Certificate:
         """The certificate of an attempt in the roster that follows from what is proven so far.
@@ -173,7 +183,7 @@ class Replay:
         before = record.before
         require(before.step == record.step, "the certified state is of another step")
         self.check_certificate(before, record.certificate)
-        return State(before, empty, empty, roster, before.bans)
+        return State(before, empty, empty, before.roster(roster, roster.active), before.bans)
 
     def check_certificate(self, summary: Summary, messages: tuple[Signed, ...]) -> Certificate:
         """The certificate of a state; the attempt that it ended is the one that its slots name."""
@@ -276,6 +286,7 @@ class Verifier:
         fresh = summary.returned[len(known) :]
         require(all(since == summary.step for _, since in fresh), "peers were let back before, without a certificate")
         self.returned += fresh
+        self._replay.known = summary
         return fresh
 
     # --- the parts of a proof ---------------------------------------------------------------------------------
@@ -325,7 +336,7 @@ class Verifier:
     def _check_pair(self, ban: Ban, accused: int, pair: bytes) -> Proof:
         """Two messages that contradict each other, both validly signed by the accused."""
         settings, tools = self.ground.settings, self.ground.tools
-        found = equivocation(pair, settings.run, self.ground.keys, tools.verify)
+        found = equivocation(pair, settings.run, self._replay.roster.keys, tools.verify)
         require(found is not None and found.accused == accused == ban.peer, "the pair of messages proves nothing")
         return Proof(ban, "equivocation")
 
@@ -491,12 +502,14 @@ class Verifier:
             UnprovenError: the certificate does not cover the state, too few have signed it, or it lacks what is proven.
         """
         summary, certificate, made = _opened(
-            data, lambda stated: Replay(self.ground, list(stated.bans), list(stated.returned))
+            data, lambda stated: Replay(self.ground, list(stated.bans), list(stated.returned), stated)
         )
-        signers, faults = (
-            {decode_body(each.body).slot.sender for each in certificate},
-            Roster.genesis(self.ground.keys).genesis_faults,
-        )
+        known = self._replay.roster
+        members = {
+            *range(known.founders),
+            *(peer for peer, _ in self.returned),
+        }  # a state may state newcomers of its own
+        signers, faults = {decode_body(each.body).slot.sender for each in certificate} & members, known.genesis_faults
         require(len(signers) > faults, f"only {len(signers)} members signed it, and {faults} may be faulty")
         bans, returned = (*summary.bans, *_added_by(made, summary)), summary.returned
         for proven, stated in ((self.proven, bans), (self.returned, returned)):
@@ -506,6 +519,7 @@ class Verifier:
             tuple(back for back in returned if back not in self.returned),
         )
         self.proven[:], self.returned[:] = bans, returned
+        self._replay.known = summary
         return fresh
 
     def check_last(self, final: Final) -> None:

@@ -88,6 +88,42 @@ class Ban(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=Tr
     removed: bool
 
 
+class Newcomer(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """Whom an application has let in, to probation or, by now, to the roster.
+
+    Args:
+        peer: its id.
+        number, key, transport, control, bulk, sponsor: as it applied.
+        heard: the step before which it entered, or, later, was found correct last.
+    """
+
+    peer: int
+    number: int
+    key: bytes
+    transport: str
+    control: str
+    bulk: str
+    sponsor: int | None
+    heard: int
+
+
+class Register(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What peers agree on of probations and newcomers, once an application has let anybody in.
+
+    Args:
+        probation: (peer, gradients found correct), ascending by peer.
+        newcomers: those that are members, or were, and the one on probation; ascending by peer.
+        out: (key, its sponsor, the number that its next application has at least) of those whose probation ended
+            without a place, in order; without a number it was wrong, and is out for ever.
+        opens: the first step in which another may enter.
+    """
+
+    probation: tuple[tuple[int, int], ...] = ()
+    newcomers: tuple[Newcomer, ...] = ()
+    out: tuple[tuple[bytes, int | None, int | None], ...] = ()
+    opens: int = 0
+
+
 class Summary(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """Everything a CLOSE covers, small enough to travel in evidence: digests of the large parts.
 
@@ -101,7 +137,8 @@ class Summary(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
         validators, validator_count: the `Draw` of `step`.
         fingerprints: digest of all peers' environments, from HELLO.
         complaints: answered complaints by pair (node/protocol/adjudication/complaints.py).
-        probation: (peer, gradients found correct), ascending by peer (node/protocol/state_sync/probation.py).
+        admissions: (peer, gradients found correct), ascending by peer (node/protocol/state_sync/probation.py); once a
+            newcomer has entered, a `Register`. As long as none has, the bytes are those of a closed roster.
         returned: (peer, first step of which it is in the roster again), in the order in which they came back.
         undo: contributions that `step` recomputes: with any, it is an undo step.
         undo_checkers: how many peers recompute each.
@@ -121,7 +158,7 @@ class Summary(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
     norms: bytes
     fingerprints: bytes
     complaints: tuple[tuple[int, int, int], ...] = ()
-    probation: tuple[tuple[int, int], ...] = ()
+    admissions: tuple[tuple[int, int], ...] | Register = ()
     returned: tuple[tuple[int, int], ...] = ()
     window: bytes = b""
     undo: tuple[Contribution, ...] = ()
@@ -133,6 +170,29 @@ class Summary(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
     def digest(self) -> bytes:
         """What CLOSE signs."""
         return digest("state", encode(self))
+
+    @property
+    def register(self) -> Register:
+        """Probations and newcomers."""
+        found = self.admissions
+        return found if isinstance(found, Register) else Register(found)
+
+    @property
+    def probation(self) -> tuple[tuple[int, int], ...]:
+        """(peer, gradients found correct), ascending by peer."""
+        return self.register.probation
+
+    def roster(self, known: Roster, active: tuple[int, ...] | None = None) -> Roster:
+        """A roster with the newcomers' keys that this state names.
+
+        Args:
+            known: any roster of the run.
+            active: who is active in it; None: this state's.
+        """
+        newcomers, founders = self.register.newcomers, known.founders
+        admitted = sum(peer >= founders for peer, _ in self.returned)
+        named = known.naming(((each.peer, each.key) for each in newcomers), admitted)
+        return replace(named, active=self.active if active is None else active)
 
 
 class Certified(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):

@@ -21,6 +21,7 @@ from btard.node.protocol.attempt.attempt import Attempt
 from btard.node.protocol.attempt.deadlines import agreed
 from btard.node.protocol.attempt.verification import allowed_pairs, draw
 from btard.node.protocol.state.state import Contribution, Layer, Restoration, State, Window, layer_digest
+from btard.node.protocol.state_sync.admission import entered
 from btard.node.protocol.state_sync.probation import Review
 
 
@@ -48,9 +49,10 @@ def next_state(
         norms = norms.append(_scaled_norms(attempt))
     if review is not None:
         punished = review.applied(punished, attempt.step + 1, settings.probation)
+    punished = entered(attempt, punished, attempt.step + 1)
     active = len(punished.roster.active)
     back = frozenset(punished.roster.active) - frozenset(state.roster.active)  # they begin with a clean record
-    faults, removed = state.roster.genesis_faults, punished.removed_faults
+    faults, removed = punished.roster.genesis_faults, punished.removed_faults
     pairs = allowed_pairs(settings.validators, active, faults, removed, settings.validators_contribute)
     drawn = draw(attempt.r, attempt.contributors, pairs, settings.validate_every)
     facts = structs.replace(

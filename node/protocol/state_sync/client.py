@@ -30,7 +30,6 @@ from btard.node.protocol.attempt.attempt import Attempt
 from btard.node.protocol.attempt.deadlines import fetching_s, outcome_s
 from btard.node.protocol.attempt.mprng import batch_seed
 from btard.node.protocol.attempt.verification import NormWindow
-from btard.node.protocol.roster import Roster
 from btard.node.protocol.settings import Settings, Tools
 from btard.node.protocol.state.state import AttemptRecord, Resumption, State, norms_digest, parameters_digest
 from btard.node.protocol.state_sync.messages import Snapshot, after_dispute, by_phase, certified, complete
@@ -39,8 +38,8 @@ from btard.node.protocol.wire.encoding import tensor_digest
 from btard.node.protocol.wire.messages import Join, Phase
 
 ASK, PULL = "rejoin ask", "rejoin pull"
-_PATIENCE = 5
-"""How often we ask in vain before we give up."""
+_PATIENCE, _NEWCOMERS_PATIENCE = 5, 200
+"""How often we ask in vain before we give up; as a newcomer, whom nobody answers before a REPORT has introduced it."""
 _PARAMETERS, _OPTIMISER = 0, 1
 
 
@@ -135,15 +134,16 @@ class StateSyncClient:
         """Our gradient of the newest step: sign its digest."""
         if ready.purpose is not Purpose.OWN or ready.step != self.state.step or not self.convinced:
             return self._out.append(Dropped(None, "unwanted_gradient"))
-        settings, keys = self._settings, self.state.roster.keys
+        settings, roster = self._settings, self.state.roster
         digest = gradient_digest(settings, ready.step, self._me, ready.gradient_D)
-        join = Join(join_slot(settings, keys, ready.step, self._me), (), digest)
+        join = Join(join_slot(settings, roster, ready.step, self._me), (), digest)
         return self._out.append(Say(self.state.roster.active, join))
 
     def overdue(self, name: str) -> str | None:
         """A timer ran out; returns why to give up, if it is time to."""
         self._silence += 1
-        if self._silence >= _PATIENCE:
+        known = self._me in self.state.roster.active or self.state.step > 0
+        if self._silence >= (_PATIENCE if known else _NEWCOMERS_PATIENCE):
             return "no quorum of the active peers tells the state of the run"
         if name == PULL and self._target is not None:
             # They serve two steps only: a run that goes on faster has a newer state for us.
@@ -164,7 +164,11 @@ class StateSyncClient:
             return  # we are in, and only late: the others wait for us
         self.convinced, self._offers, self._silence = True, {}, 0
         if not newcomer and self._me not in candidates_of(self._settings, summary):
-            self.ended = next((ban.reason for ban in reversed(summary.bans) if ban.peer == self._me), "silent")
+            barred = (self.state.roster.keys[self._me], None) in {
+                (key, least) for key, _, least in summary.register.out
+            }
+            bans = (ban.reason for ban in reversed(summary.bans) if ban.peer == self._me)
+            self.ended = "probation" if barred else next(bans, "silent")
         elif summary.step > self._settings.steps:
             self.ended = "silent"
         else:
@@ -229,7 +233,7 @@ class StateSyncClient:
         parameters_D, optimiser_D = (
             self._held[BulkKey(summary.step, 0, BulkKind.STATE, 0, part)] for part in (_PARAMETERS, _OPTIMISER)
         )
-        roster, ended = Roster(self.state.roster.keys, summary.active), snapshot.now.certificate
+        roster, ended = summary.roster(self.state.roster), snapshot.now.certificate
         state = State(summary, parameters_D, optimiser_D, roster, summary.bans, NormWindow(norms), certificate=ended)
         state = after_dispute(state)
         self._out += [CancelTimer(PULL), CancelTimer(ASK)]
@@ -254,7 +258,7 @@ class StateSyncClient:
             return past is None  # nobody tells more to a peer that it does not let in
         if past is None or past.before is None or past.before.summary.step != summary.step - 1:
             return False
-        then = roster.at(summary.bans, summary.returned, summary.step - 1, past.number)
+        then = summary.roster(roster).at(summary.bans, summary.returned, summary.step - 1, past.number)
         if not certified(past.before, roster, settings, verify):
             return False
         if not complete(past, settings, then, summary.step - 1, verify):
@@ -267,7 +271,7 @@ class StateSyncClient:
         past, now = snapshot.past, snapshot.now.summary
         assert past is not None and past.before is not None
         before = past.before.summary
-        roster = self.state.roster.at(now.bans, now.returned, before.step, past.number)
+        roster = now.roster(self.state.roster).at(now.bans, now.returned, before.step, past.number)
         known, ended = self.state, past.before.certificate
         state = State(before, known.parameters_D, known.optimiser_D, roster, before.bans, certificate=ended)
         told = AttemptRecord(state, past.number, by_phase(past.messages))

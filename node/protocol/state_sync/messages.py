@@ -73,7 +73,7 @@ def certified(told: Certified, known: Roster, settings: Settings, verify: Verify
     except WireError:
         return False
     step, attempt = summary.step - 1, certificate.end.slot.attempt
-    roster = known.at(summary.bans, summary.returned, step, attempt)
+    roster = summary.roster(known).at(summary.bans, summary.returned, step, attempt)
     problem = certificate.verify(
         verify, roster, run=settings.run, step=step, attempt=attempt, value=summary.digest, known=known
     )

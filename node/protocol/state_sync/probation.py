@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import msgspec
 from torch import Tensor
 
 from btard.node.errors import WireError
@@ -22,6 +23,7 @@ from btard.node.protocol.attempt.attempt import Attempt
 from btard.node.protocol.roster import Roster
 from btard.node.protocol.settings import Settings
 from btard.node.protocol.state.state import Ban, State, Summary
+from btard.node.protocol.state_sync import admission
 from btard.node.protocol.wire.certificate import open_signed
 from btard.node.protocol.wire.encoding import (
     DIGEST_BYTES,
@@ -54,10 +56,11 @@ def candidates(
 
 
 def candidates_of(settings: Settings, state: State | Summary) -> tuple[int, ...]:
-    """Who may come back in a state."""
+    """Who may come back in a state, or come in as a newcomer."""
     if isinstance(state, State):
-        return candidates(settings, state.bans, state.summary.returned, state.roster.active)
-    return candidates(settings, state.bans, state.returned, state.active)
+        gone = candidates(settings, state.bans, state.summary.returned, state.roster.active)
+        return (*gone, *admission.candidates(state.summary))
+    return (*candidates(settings, state.bans, state.returned, state.active), *admission.candidates(state))
 
 
 def eligible(attempt: Attempt) -> tuple[int, ...]:
@@ -65,9 +68,15 @@ def eligible(attempt: Attempt) -> tuple[int, ...]:
     return candidates_of(attempt.settings, attempt.state.summary)
 
 
-def join_slot(settings: Settings, keys: tuple[bytes, ...], step: int, peer: int) -> Slot:
-    """The slot of a JOIN; its sender is in no roster but the genesis one."""
-    return Slot(settings.run, Roster.genesis(keys).digest, step, 0, Phase.JOIN, peer)
+def join_slot(settings: Settings, roster: Roster, step: int, peer: int) -> Slot:
+    """The slot of a JOIN, which names the founding roster: its sender is in no other, or in none.
+
+    Args:
+        settings: of the run.
+        roster: any of the run.
+        step, peer: of the JOIN.
+    """
+    return Slot(settings.run, roster.founding.digest, step, 0, Phase.JOIN, peer)
 
 
 def gradient_digest(settings: Settings, step: int, peer: int, gradient_D: Tensor) -> bytes:
@@ -78,10 +87,16 @@ def gradient_digest(settings: Settings, step: int, peer: int, gradient_D: Tensor
 # --- in a REPORT ----------------------------------------------------------------------------------------------
 
 
-def joins_fit(joins: Sequence[bytes], attempt: Attempt) -> bool:
-    """True if these are JOINs of the step before, validly signed, at most two of each candidate."""
+def joins_fit(joins: Sequence[bytes], attempt: Attempt, sender: int) -> bool:
+    """True if these are JOINs of the step before, validly signed, at most two of each candidate; and, if `sender`'s
+    REPORT may carry one, an application, after them."""
     if not joins:
         return True
+    application = admission.application_of(joins[-1])
+    if application is not None:
+        if not admission.application_fits(application, attempt, sender):
+            return False
+        joins = joins[:-1]
     bodies = [_opened(data, attempt) for data in joins]
     senders = [body.slot.sender for body in bodies if body is not None]
     crowded = any(senders.count(peer) > _PER_PEER for peer in senders)
@@ -93,16 +108,22 @@ def _opened(data: bytes, attempt: Attempt) -> Join | None:
         signed = decode_signed(data)
     except WireError:
         return None
-    keys = attempt.roster.keys
+    roster = attempt.roster
 
     def odd(body: Body) -> str | None:
-        right = body.slot == join_slot(attempt.settings, keys, attempt.step - 1, body.slot.sender) and not body.prefix
+        right = body.slot == join_slot(attempt.settings, roster, attempt.step - 1, body.slot.sender) and not body.prefix
         return None if right and isinstance(body, Join) and len(body.gradient) == DIGEST_BYTES else "wrong_slot"
 
     if encode(signed) != data:  # else one JOIN could be shown as many
         return None
     body = open_signed(
-        signed, keys, attempt.tools.verify, run=attempt.settings.run, kind=Join, senders=eligible(attempt), rule=odd
+        signed,
+        roster.keys,
+        attempt.tools.verify,
+        run=attempt.settings.run,
+        kind=Join,
+        senders=eligible(attempt),
+        rule=odd,
     )
     return None if isinstance(body, str) else body
 
@@ -112,6 +133,8 @@ def requests(attempt: Attempt) -> dict[int, tuple[bytes, ...]]:
     found: dict[int, dict[bytes, bytes]] = {}
     for report in attempt.transcript.of(Report, Phase.REPORT).values():
         for data in report.joins:
+            if admission.application_of(data) is not None:
+                continue
             body = decode_signed(data).body
             found.setdefault(decode_body(body).slot.sender, {}).setdefault(body, data)
     return {peer: tuple(found[peer].values()) for peer in sorted(found)}
@@ -122,12 +145,14 @@ class Review:
     """What the REPORTs of one attempt come to.
 
     Args:
-        guilts: who signed a wrong digest, or two.
+        guilts: members that signed a wrong digest, or two.
         correct: whose digest was the right one.
+        wrong: newcomers that signed a wrong digest, or two: they have never been members, so none is banned.
     """
 
     guilts: tuple[Guilt, ...] = ()
     correct: tuple[int, ...] = ()
+    wrong: tuple[int, ...] = ()
 
     def applied(self, state: State, step: int, needed: int) -> State:
         """The state before `step` with this: counters raised, and who has done enough in the roster.
@@ -136,10 +161,11 @@ class Review:
             state: with the verdicts of the attempt.
             needed: `--probation`.
         """
-        if not self.correct and not state.summary.probation:  # as in almost every step
+        register = state.summary.register
+        if not (self.correct or register.probation or register.newcomers):  # as in almost every step
             return state
         guilty = {ban.peer for ban in state.bans if standing(ban.reason) != "gone"}
-        counts = {peer: count for peer, count in state.summary.probation if peer not in guilty}
+        counts = {peer: count for peer, count in register.probation if peer not in guilty}
         for peer in self.correct:
             if peer not in guilty:
                 counts[peer] = counts.get(peer, 0) + 1
@@ -147,8 +173,10 @@ class Review:
         left = tuple((peer, counts[peer]) for peer in sorted(counts) if peer not in back)
         active = tuple(sorted({*state.roster.active, *back}))
         returned = (*state.summary.returned, *((peer, step) for peer in back))
-        state = replace(state, roster=replace(state.roster, active=active))
-        return state.with_facts(probation=left, returned=returned)
+        state = replace(state.with_facts(returned=returned), roster=replace(state.roster, active=active))
+        members = (peer for peer, _ in returned)
+        register = msgspec.structs.replace(register, probation=left)
+        return admission.registered(state, admission.revised(register, step, self.correct, self.wrong, members))
 
 
 def wanted(attempt: Attempt) -> tuple[int, ...]:
@@ -169,16 +197,19 @@ def review(attempt: Attempt, past: Attempt | None, recomputed: Mapping[int, Tens
         return Review()
     if any(peer not in recomputed for peer in wanted(attempt)):
         return None
-    guilts, correct = [], []
+    guilts, correct, wrong, newcomers = [], [], [], admission.candidates(attempt.state.summary)
     for peer, joins in asked.items():
-        if len(joins) > 1:
+        right = len(joins) == 1 and matches(joins[0], attempt, past.step, recomputed[peer])
+        if right:
+            correct.append(peer)
+        elif peer in newcomers:
+            wrong.append(peer)
+        elif len(joins) > 1:
             first, second = (stub(decode_signed(data)) for data in joins[:2])
             guilts.append(Guilt(peer, "equivocation", None, Equivocation(peer, first, second)))
-        elif matches(joins[0], attempt, past.step, recomputed[peer]):
-            correct.append(peer)
         else:
             guilts.append(Guilt(peer, "probation", None, FalseProbation(peer, joins[0])))
-    return Review(tuple(guilts), tuple(correct))
+    return Review(tuple(guilts), tuple(correct), tuple(wrong))
 
 
 def matches(join: bytes, attempt: Attempt, step: int, gradient_D: Tensor) -> bool:

@@ -1,5 +1,6 @@
-"""What an active peer does for peers that were removed as gone and come back: it tells them the state when they ask,
-sends them its vectors, and keeps their JOINs for its REPORT. Whoever may not come back is not listened to.
+"""What an active peer does for peers that were removed as gone and come back, and for newcomers: it tells them the
+state when they ask, sends them its vectors, and keeps their JOINs for its REPORT; and the applications that its owner
+hands it. Whoever may not come is not listened to.
 """
 
 from __future__ import annotations
@@ -24,15 +25,18 @@ from btard.node.protocol.api import (
 from btard.node.protocol.attempt.attempt import Attempt
 from btard.node.protocol.settings import Settings, Tools
 from btard.node.protocol.state.state import State
+from btard.node.protocol.state_sync import admission
 from btard.node.protocol.state_sync.messages import Snapshot, snapshot_of
 from btard.node.protocol.state_sync.probation import candidates_of, join_slot, joins_fit
 from btard.node.protocol.wire.certificate import open_signed
-from btard.node.protocol.wire.encoding import decode_body, encode_signed
-from btard.node.protocol.wire.messages import Hello, Join, Phase, Signed, body_bytes
+from btard.node.protocol.wire.encoding import decode_body, encode, encode_signed
+from btard.node.protocol.wire.messages import Application, Hello, Join, Phase, Signed, body_bytes
 
 _LESSONS = 8
 """Lessons that one peer may have for each step of its probation: what it costs us is bounded."""
 _PER_STEP = 2
+_MOST_WAITING = 8
+"""Applications that a member keeps: its owner hands them to it."""
 
 
 class StateSyncServer:
@@ -40,17 +44,18 @@ class StateSyncServer:
 
     Args:
         settings, tools: see there.
-        keys: Ed25519 keys of the genesis roster.
         out: where outputs are appended.
     """
 
-    def __init__(self, settings: Settings, tools: Tools, keys: tuple[bytes, ...], out: list[Output]) -> None:
-        self._settings, self._tools, self._keys, self._out = settings, tools, keys, out
+    def __init__(self, settings: Settings, tools: Tools, out: list[Output]) -> None:
+        self._settings, self._tools, self._out = settings, tools, out
         self._asking: dict[int, int] = {}
         """The step whose state a peer knows, by peer: it waits for a newer one."""
         self._told: Counter[int] = Counter()
         self._joins: dict[tuple[int, int], dict[bytes, Signed]] = {}
         self._served: set[tuple[int, BulkKey]] = set()
+        self._applications: dict[bytes, Application] = {}
+        """By key, in the order in which they came."""
 
     def hears(self, event: Input, state: State, past: Attempt | None) -> bool:
         """Take an input from a peer that is not active; false if it is none of our business."""
@@ -67,12 +72,34 @@ class StateSyncServer:
                 return False
         return True
 
+    def apply(self, application: Application, state: State) -> str | None:
+        """Keep an application for a REPORT of ours; returns why it is refused, None if it is kept."""
+        reason = admission.refused(application, self._settings, state.roster, state.summary, self._tools.verify)
+        if reason is None and application.key not in self._applications and len(self._applications) >= _MOST_WAITING:
+            reason = "too_many_applications"
+        if reason is None:
+            self._applications[application.key] = application
+        return reason
+
+    def application(self, attempt: Attempt) -> tuple[bytes, ...]:
+        """The application that belongs into our REPORT, if any does; those that can never enter are forgotten."""
+        settings, state, verify = attempt.settings, attempt.state, attempt.tools.verify
+        if attempt.me != admission.introducer(settings, attempt.roster, state.summary):
+            return ()
+        self._applications = {
+            key: each
+            for key, each in self._applications.items()
+            if admission.refused(each, settings, attempt.roster, state.summary, verify) is None
+        }
+        return tuple(encode(each) for each in self._applications.values())[:1]
+
     def holds(self, signed: Signed) -> bool:
         """True if this very message is a JOIN that we keep."""
         return any(signed is kept for of_peer in self._joins.values() for kept in of_peer.values())
 
     def teach(self, state: State, past: Attempt) -> None:
-        """A step is committed: tell those who wait, and those whom it lets back what they have to know.
+        """A step is committed: tell those who wait or whose probation it begins, and those whom it lets in what they
+        have to know.
 
         Args:
             state: the new one.
@@ -82,7 +109,8 @@ class StateSyncServer:
         self._told.update(newcomers)
         if newcomers:
             self._out.append(SendSnapshot(newcomers, snapshot_of(state, past.record())))
-        waiting = tuple(sorted(peer for peer in self._asking if peer not in newcomers))
+        begun = set(admission.candidates(state.summary)) - set(admission.candidates(past.state.summary))
+        waiting = tuple(sorted(peer for peer in {*self._asking, *begun} if peer not in newcomers))
         self._asking = {}
         if waiting:
             self._told.update(waiting)
@@ -91,14 +119,15 @@ class StateSyncServer:
         self._served = {(via, key) for via, key in self._served if key.step >= state.step - 1}
 
     def joins(self, attempt: Attempt) -> tuple[bytes, ...]:
-        """The JOINs of the step before that belong into our REPORT."""
+        """The JOINs of the step before that belong into our REPORT, and an application."""
         held = [
             encode_signed(signed)
             for (step, _), of_peer in sorted(self._joins.items())
             for signed in of_peer.values()
             if step == attempt.step - 1
         ]
-        return tuple(data for data in held if joins_fit((data,), attempt))
+        joins = tuple(data for data in held if joins_fit((data,), attempt, attempt.me))
+        return (*joins, *self.application(attempt)) if self._applications else joins
 
     def _ask(self, via: int, step: int, state: State) -> None:
         if state.step > max(step, 0):
@@ -122,7 +151,8 @@ class StateSyncServer:
     def _message(self, via: int, signed: Signed, state: State) -> bool:
         """A JOIN, or the greeting of a process that knows nothing any more. A greeting's signature is not asked for: it
         gets what an unsigned request over the same line gets."""
-        peers = len(self._keys)
+        roster = state.roster
+        peers = len(roster.keys)
         try:
             body = decode_body(signed.body) if len(signed.body) <= body_bytes(Phase.JOIN, peers) else None
         except WireError:
@@ -134,14 +164,14 @@ class StateSyncServer:
             return False
         slot = body.slot
         recent = state.step - 1 <= slot.step <= state.step
-        if not recent or slot != join_slot(self._settings, self._keys, slot.step, via) or body.prefix:
+        if not recent or slot != join_slot(self._settings, roster, slot.step, via) or body.prefix:
             self._drop(via, "wrong_slot")
             return True
         held = self._joins.setdefault((slot.step, via), {})
         if signed.body in held or len(held) >= _PER_STEP:
             self._drop(via, "duplicate")
             return True
-        found = open_signed(signed, self._keys, self._tools.verify, run=self._settings.run, kind=Join, senders=(via,))
+        found = open_signed(signed, roster.keys, self._tools.verify, run=self._settings.run, kind=Join, senders=(via,))
         if isinstance(found, str):
             self._drop(via, found)
         else:

@@ -162,10 +162,10 @@ class Late(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=T
 
 
 class Report(Message, frozen=True, array_like=True, tag="report", forbid_unknown_fields=True):
-    """An aggregator's V1 bits (one per contributor, roster order), a validator's verdicts, accusations,
-    evidence of older misconduct, join requests, in an undo step one bit for each contribution that the sender had to
-    recompute (it is true), whom it waited for too long in the step before, and in step 0 the delivery and the gradient
-    that it measured, in milliseconds."""
+    """An aggregator's V1 bits (one per contributor, roster order), a validator's verdicts, accusations, evidence of
+    older misconduct, join requests (JOINs, and at most one application), in an undo step one bit for each contribution
+    that the sender had to recompute (it is true), whom it waited for too long in the step before, and in step 0 the
+    delivery and the gradient that it measured, in milliseconds."""
 
     checks: tuple[bool, ...]
     verdicts: tuple[Verdict, ...]
@@ -175,6 +175,31 @@ class Report(Message, frozen=True, array_like=True, tag="report", forbid_unknown
     holds: tuple[bool, ...] = ()
     late: tuple[Late, ...] = ()
     measured: tuple[int, ...] = ()
+
+
+class Application(msgspec.Struct, frozen=True, array_like=True, tag="application", forbid_unknown_fields=True):
+    """A key that asks to become a member (node/protocol/state_sync/admission.py); it travels in REPORT.
+
+    Args:
+        peer: the free id that it asks for.
+        number: how often this key has applied before.
+        key: Ed25519.
+        transport: CURVE, in Z85.
+        control, bulk: where the peer is reached.
+        sponsor: the founder that vouches for it, None where the roster is open to anybody.
+        sponsorship: that founder's signature.
+        signature: by the key itself.
+    """
+
+    peer: int
+    number: int
+    key: bytes
+    transport: str
+    control: str
+    bulk: str
+    sponsor: int | None
+    sponsorship: bytes
+    signature: bytes
 
 
 class Publish(Message, frozen=True, array_like=True, tag="publish", forbid_unknown_fields=True):
@@ -363,6 +388,9 @@ MAX_ACCUSATIONS = 8
 """Accusations that one REPORT carries."""
 _JOIN_BYTES = 320
 """A JOIN and its signature."""
+APPLICATION_BYTES = 1000
+"""An application. Its carrier and one other peer at least are in the roster, and send no JOINs: what `join_bytes` keeps
+for theirs has room for it."""
 _LEAST_DELIVERY_S, _LINK_RATE = 2.0, 12.5e6
 
 

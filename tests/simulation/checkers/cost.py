@@ -47,7 +47,7 @@ class Cost:
 
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
-        self._dimension = stage.task.dimension
+        self._dimension, self._peers = stage.task.dimension, max(stage.run.peers, stage.run.members)
         self._patience_s = 2.0 * stage.run.delivery_bound_s
         self._before = {node: Traffic() for node in stage.honest}
         self._tallies = {node: _Tally() for node in stage.honest}
@@ -130,7 +130,7 @@ class Cost:
 
     def _check(self, node: int, step: int, active: int, bulk_bytes: int | None) -> None:
         traffic, before = self._sent(node), self._before[node]
-        peers, others, tally = self._stage.run.peers, active - 1, self._tallies[node]
+        peers, others, tally = self._peers, active - 1, self._tallies[node]
         # Whoever was removed in the step before is told why, and may be many more than are left.
         company, self._company[node] = max(others, self._company.get(node, 0)), others
         snapshots = self._taught(node)
@@ -172,7 +172,7 @@ class Cost:
             return 0
         asked, before = simulation.recalls[node], self._recalled[node]
         self._recalled[node] = asked
-        return (asked - before) * _TOLD_AGAIN * self._stage.run.peers
+        return (asked - before) * _TOLD_AGAIN * self._peers
 
     def _check_tensors(self, node: int, active: int, bulk_bytes: int | None, calm: bool) -> None:
         traffic, before, others = self._sent(node), self._before[node], active - 1

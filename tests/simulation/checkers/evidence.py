@@ -28,7 +28,7 @@ class EvidenceHolds:
         self._returns: dict[tuple[int, int], bytes] = {}
         self._known: set[bytes] = set()
         self._certificates: dict[int, bytes] = {}
-        self._keys = self._ground.keys
+        self._keys, self._founders = stage.keys, stage.run.peers
         self._seen: set[bytes] = set()
         self._checked: set[tuple[int, bytes]] = set()
 
@@ -65,7 +65,7 @@ class EvidenceHolds:
             return
         self._seen.add(done.certificate)
         summary, messages = msgspec.msgpack.decode(done.certificate)
-        value = certified([(body, signature) for body, signature in messages], self._keys, done.active)
+        value = certified([(body, signature) for body, signature in messages], self._keys, done.active, self._founders)
         assert value == done.state_digest == hashed("state", msgspec.msgpack.encode(summary)), "another state"
         step, _, parameters, *_ = summary
         assert step == done.step + 1, f"the state after step {done.step} is certified as one before step {step}"

@@ -149,7 +149,7 @@ COVERED = [
     ("draw", STATE.with_facts(validators=(2, 1, 3))),
     ("number of pairs", STATE.with_facts(validator_count=0)),
     ("fingerprints", STATE.with_facts(fingerprints=b"other")),
-    ("probation", STATE.with_facts(probation=((5, 1),))),
+    ("admissions", STATE.with_facts(admissions=((5, 1),))),
     ("returns", STATE.with_facts(returned=((5, 4),))),
 ]
 
@@ -180,7 +180,7 @@ def test_a_verdict_since_is_in_the_state_and_not_in_what_was_signed() -> None:
 
 def test_every_field_of_a_summary_counts() -> None:
     summary = STATE.summarise(b"t")
-    filled = msgspec.structs.replace(summary, bans=(BAN,), complaints=((1, 2, 3),), probation=((1, 2),),
+    filled = msgspec.structs.replace(summary, bans=(BAN,), complaints=((1, 2, 3),), admissions=((1, 2),),
                                       returned=((1, 9),),
                                       undo=(Contribution(3, 0, 5),), late=((1, 2, (3,)),),
                                           bounds=(1, 2))  # fmt: skip

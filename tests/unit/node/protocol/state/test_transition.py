@@ -49,7 +49,7 @@ def test_who_comes_back_begins_with_a_clean_record() -> None:
     needed = attempt.settings.probation
     kept = next_state(attempt, Judgement(), review=Review())
     assert kept.summary.complaints == ((0, 1, 2), (0, 5, 2), (4, 5, 2)) and kept.roster.active == others
-    replace_state(attempt, probation=((5, needed - 1),))
+    replace_state(attempt, admissions=((5, needed - 1),))
     after = next_state(attempt, Judgement(), review=Review(correct=(5,)))
     assert after.roster.active == tuple(range(6)) and after.summary.complaints == ((0, 1, 2),)
 

@@ -230,7 +230,7 @@ def test_vectors_are_taken_by_their_digests_and_the_gradient_is_signed() -> None
     assert out[-1] == Dropped(None, "unwanted_gradient")
     candidate.computed(GradientReady(Purpose.OWN, 3, GONE, gradient_D, loss))
     digest = gradient_digest(settings(), 3, GONE, gradient_D)
-    assert out[-1] == Say(state.roster.active, Join(join_slot(settings(), state.roster.keys, 3, GONE), (), digest))
+    assert out[-1] == Say(state.roster.active, Join(join_slot(settings(), state.roster, 3, GONE), (), digest))
 
 
 # --- what active peers do -----------------------------------------------------------------------------------------
@@ -238,7 +238,7 @@ def test_vectors_are_taken_by_their_digests_and_the_gradient_is_signed() -> None
 
 def join(node: Node, step: int, gradient: bytes = bytes(32), sender: int = GONE) -> Signed:
     """A JOIN of peer 5, which signs in `stage_and_state`'s run."""
-    body = Join(join_slot(node.peer.shared.settings, node.peer.state.roster.keys, step, sender), (), gradient)
+    body = Join(join_slot(node.peer.shared.settings, node.peer.state.roster, step, sender), (), gradient)
     return signed_by(stage_and_state()[0], GONE, body)
 
 
@@ -290,7 +290,7 @@ def test_joins_of_this_step_and_the_last_are_kept_two_at_most(peer: tuple[Node, 
     attempt = machine.attempt
     assert attempt is not None
     held = machine.sync_server.joins(attempt)
-    assert len(held) == 2 and joins_fit(held, attempt)
+    assert len(held) == 2 and joins_fit(held, attempt, attempt.me)
 
 
 def test_what_a_report_may_carry(peer: tuple[Node, list[Output]]) -> None:
@@ -299,12 +299,13 @@ def test_what_a_report_may_carry(peer: tuple[Node, list[Output]]) -> None:
     assert attempt is not None
     fine = msgspec.msgpack.encode(join(node, 2))
     others = [msgspec.msgpack.encode(join(node, 2, bytes([value]) * 32)) for value in (1, 2)]
-    assert joins_fit((), attempt) and joins_fit((fine,), attempt) and joins_fit((fine, others[0]), attempt)
-    assert not joins_fit((fine, fine), attempt)
-    assert not joins_fit((fine, *others), attempt)
+    assert joins_fit((), attempt, attempt.me) and joins_fit((fine,), attempt, attempt.me)
+    assert joins_fit((fine, others[0]), attempt, attempt.me)
+    assert not joins_fit((fine, fine), attempt, attempt.me)
+    assert not joins_fit((fine, *others), attempt, attempt.me)
     for wrong in (join(node, 3), join(node, 2, b"short"), join(node, 2, sender=OTHER), Signed(join(node, 2).body, b"")):
-        assert not joins_fit((msgspec.msgpack.encode(wrong),), attempt)
-    assert not joins_fit((b"?",), attempt)
+        assert not joins_fit((msgspec.msgpack.encode(wrong),), attempt, attempt.me)
+    assert not joins_fit((b"?",), attempt, attempt.me)
     assert attempt.step == 3 and Phase.JOIN.value > Phase.OUTCOME.value
 
 
@@ -315,7 +316,7 @@ def test_correct_gradients_are_counted_until_they_are_enough() -> None:
     _, state = stage_and_state()
     out = state.roster.without((GONE, OTHER))
     bans = (ban(GONE, "silent"), ban(OTHER, "silent"), ban(OTHER, "gradient"))
-    state = state_with(state, bans=bans, roster=out, probation=((OTHER, 2), (GONE, 1)))
+    state = state_with(state, bans=bans, roster=out, admissions=((OTHER, 2), (GONE, 1)))
     once = Review((), (OTHER, GONE)).applied(state, 4, 3)
     assert (once.summary.probation, once.summary.returned, once.roster.active) == (((GONE, 2),), (), (0, 1, 2, 3)), (
         "one is guilty since"
@@ -333,7 +334,7 @@ def test_a_review_waits_for_what_it_compares_with() -> None:
     gradient_D = torch.arange(19.0)
 
     def join_of(peer: int, digest: bytes) -> bytes:
-        slot = join_slot(attempt.settings, attempt.roster.keys, past.step, peer)
+        slot = join_slot(attempt.settings, attempt.roster, past.step, peer)
         return msgspec.msgpack.encode(Signed(encode_body(Join(slot, (), digest)), bytes(64)))
 
     assert review(attempt, past, {}) == Review()

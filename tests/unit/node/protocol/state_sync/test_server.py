@@ -47,7 +47,7 @@ class Case:
         removals = (Removal(BANNED, "gradient", 1), Removal(GONE, "silent", None))
         state = self.attempt.state.punished(1, 0, removals, reform=False)
         self.state = replace(state, summary=state.summarise(self.past.transcript.digest))
-        self.server = StateSyncServer(self.settings, self.attempt.tools, self.keys, self.out)
+        self.server = StateSyncServer(self.settings, self.attempt.tools, self.out)
 
     def hears(self, event: Input, state: State | None = None) -> bool:
         return self.server.hears(event, state or self.state, self.past)
@@ -68,14 +68,14 @@ class Case:
         return replace(state, summary=state.summarise(b"t"))
 
     def join(self, step: int, gradient: bytes = bytes(32)) -> Signed:
-        return signed_by(GONE, Join(join_slot(self.settings, self.keys, step, GONE), (), gradient))
+        return signed_by(GONE, Join(join_slot(self.settings, self.attempt.roster, step, GONE), (), gradient))
 
     def hello(self, sender: int) -> Signed:
         slot = msgspec.structs.replace(self.join_slot_of(sender), phase=Phase.HELLO, step=0)
         return Signed(msgspec.msgpack.encode(Hello(slot, (), self.settings.run, b"")), b"")
 
     def join_slot_of(self, sender: int):  # type: ignore[no-untyped-def]
-        return join_slot(self.settings, self.keys, 2, sender)
+        return join_slot(self.settings, self.attempt.roster, 2, sender)
 
 
 @pytest.fixture
@@ -111,7 +111,7 @@ def test_whose_business_it_is(case: Case, event: Callable[[Case], Input], heard:
 def test_without_probation_nobody_is_listened_to() -> None:
     case = Case()
     out: list[Output] = []
-    server = StateSyncServer(replace(case.settings, probation=0), case.attempt.tools, case.keys, out)
+    server = StateSyncServer(replace(case.settings, probation=0), case.attempt.tools, out)
     assert not server.hears(TranscriptRequested(GONE, 0, 0), case.state, case.past) and not out
 
 
