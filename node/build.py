@@ -13,7 +13,7 @@ from torch import Tensor
 from btard.node import kernels
 from btard.node.adversary.adversary import Adversary
 from btard.node.aggregation.resilience import rule_for
-from btard.node.config import Member, NodeConfig, RunConfig, Secrets, shared
+from btard.node.config import Endpoint, Member, NodeConfig, RunConfig, Secrets, shared
 from btard.node.crypto.signing import Signer, verify
 from btard.node.drivers.computing import one_at_a_time
 from btard.node.errors import ConfigError
@@ -25,7 +25,7 @@ from btard.node.protocol.attempt.verification import Arithmetic
 from btard.node.protocol.peer import Peer
 from btard.node.protocol.rule import Rule
 from btard.node.protocol.settings import Decode, Optimiser, Settings, Tools, Verify
-from btard.node.protocol.state.state import AttemptRecord, Resumption
+from btard.node.protocol.state.state import AttemptRecord, Resumption, Summary
 from btard.node.protocol.wire.encoding import decode_body, encode_body, endorsement_bytes, signing_bytes
 from btard.node.protocol.wire.messages import Body, Endorsed, Signed
 from btard.node.storage.checkpointer import Checkpointer
@@ -144,16 +144,23 @@ class Node:
         return self.peer.expects(via, key, size_bytes)
 
 
+def newcomers_of(summary: Summary) -> dict[int, tuple[Member, Endpoint]]:
+    """Whom a state names beside the founders, by id, and where each said that it is reached."""
+    return {
+        each.peer: (Member(each.peer, each.key.hex(), each.transport), Endpoint(each.control, each.bulk))
+        for each in summary.register.newcomers
+    }
+
+
 def settings_of(run_id: str, run: RunConfig, members: Sequence[Member], dimension: int, fingerprint: bytes) -> Settings:
     """The protocol's numbers from a run's configuration.
 
     Raises:
         ConfigError: the model has fewer parameters than the run has peers.
     """
-    if dimension < run.peers:
-        raise ConfigError(f"a model of {dimension} parameters cannot be split among --peers {run.peers}")
-    if dimension < run.members:
-        raise ConfigError(f"a model of {dimension} parameters cannot be split among --members {run.members}")
+    if dimension < run.capacity:
+        option = "peers" if run.capacity == run.peers else "members"
+        raise ConfigError(f"a model of {dimension} parameters cannot be split among --{option} {run.capacity}")
     derived: dict[str, Any] = {
         "run": genesis_digest(run_id, run, members),
         "fingerprint": fingerprint,

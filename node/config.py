@@ -213,6 +213,11 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return "portable" if self.task.parameters.get("arithmetic") == "portable" else "native"
 
     @property
+    def capacity(self) -> int:
+        """How many peers there may ever be, newcomers included: ids lie below it."""
+        return max(self.peers, self.members)
+
+    @property
     def everyone_contributes(self) -> bool:
         """True if validators compute a gradient of their own too: where newcomers come, the number of peers changes."""
         if self.roster != "closed" and self.validators_contribute == "auto":
@@ -251,7 +256,7 @@ class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Args:
         run_id: name of the run, unique on this machine.
-        node: this worker's genesis id.
+        node: this worker's genesis id, or the one that it has applied for.
         members: the genesis roster, in id order; empty where a ceremony comes to it.
         secrets_file: file with this node's secret keys and secret seed (mode 0600).
         directory: where the node writes its journal, evidence and parameters, and in a ceremony what it signs.
@@ -269,6 +274,7 @@ class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         files: serve the node's public files there besides (node/storage/public_files.py).
         ceremony: directory in which the peers that one launcher starts meet (node/genesis/ceremony.py); None: members,
             addresses and keys are there.
+        applications: directory in which the owner leaves applications for this node to introduce; None: none come.
         approvals: file of the members' approvals: no step is taken before all are there; None: none are asked for.
         wait_s: longest wait for the other peers, where no launcher has seen them start.
         grace_s: how much of it for the last f, whose machines may still be fetching the image.
@@ -296,6 +302,7 @@ class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     metrics: str | None = None
     files: bool = False
     ceremony: str | None = None
+    applications: str | None = None
     approvals: str | None = None
     wait_s: float = 180.0
     grace_s: float = 60.0

@@ -12,18 +12,27 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import FrameType
 
-from btard.node.build import Node, build_node, environment_of, largest_tensor, optimiser_of, task_of
+from btard.node.build import (
+    Node,
+    build_node,
+    environment_of,
+    largest_tensor,
+    newcomers_of,
+    optimiser_of,
+    task_of,
+)
 from btard.node.config import Endpoint, NodeConfig, Secrets
 from btard.node.crypto import keys
 from btard.node.drivers.bootstrap import GRACE_S, mesh, ungreeted
 from btard.node.drivers.realtime import Driver
 from btard.node.errors import BackendError, BtardError
 from btard.node.genesis import ceremony
+from btard.node.genesis.application import REFUSALS, Waiting
 from btard.node.genesis.approval import Approvals
 from btard.node.genesis.genesis import genesis_digest
 from btard.node.metrics import monitoring
@@ -32,7 +41,8 @@ from btard.node.netem import network
 from btard.node.netem.emulated_transport import EmulatedTransport
 from btard.node.netem.link_observer import LinkWatch, shaped_links
 from btard.node.plugins import extensions
-from btard.node.protocol.api import Finished, Halted, Input, Output
+from btard.node.protocol.api import Applied, Committed, Finished, Halted, Input, Output
+from btard.node.protocol.state_sync.admission import refused
 from btard.node.storage.disk import Disk
 from btard.node.storage.journal import Journal
 from btard.node.storage.recorder import Recorder
@@ -195,8 +205,8 @@ def _take_part(
     extensions.load([Path(path) for path in config.imports])
     task = task_of(run, Path(config.data_directory))
     largest = largest_tensor(run, task)
-    limits = Limits.for_run(run.peers, largest)
-    credits = Credits.for_run(run.peers, largest, run.delivery_bound_s, run.minimum_rate)
+    limits = Limits.for_run(run.capacity, largest)
+    credits = Credits.for_run(run.capacity, largest, run.delivery_bound_s, run.minimum_rate)
     transport = _transport(config, secrets, limits, credits)
     held.close()
     monitored, recovery = Monitoring(), None
@@ -223,6 +233,7 @@ def _take_part(
         links = LinkWatch(transport, journal, shaped_links(config))
         if recovery is not None and recovery.at is not None:
             node.restore(recovery.at, recovery.away_s)
+            transport.follow(newcomers_of(recovery.at.state.summary))
             links.begin(elapsed_s(config, time.time()))
         gc.freeze()  # what is here now stays: the collector need not visit it again and again
         early: list[Arrival] = []
@@ -248,13 +259,16 @@ def _take_part(
 
 def _transport(config: NodeConfig, secrets: Secrets, limits: Limits, credits: Credits) -> Transport:
     """The sockets, with a modelled network in front of them where one is asked for."""
-    shared = (config.node, secrets, config.members, config.listen, config.run.encrypt_bulk, limits, credits)
-    run = genesis_digest(config.run_id, config.run, config.members)
+    newcomer = config.node >= config.run.peers
+    members = (*config.members, keys.public_identity(config.node, secrets)) if newcomer else config.members
+    shared = (config.node, secrets, members, config.listen, config.run.encrypt_bulk, limits, credits)
+    run, places = genesis_digest(config.run_id, config.run, config.members), config.run.capacity - config.run.peers
     if config.conditions is None or config.shaped:
-        transport = Transport(*shared, run_id=config.run_id, run=run)
+        transport = Transport(*shared, run_id=config.run_id, run=run, places=places)
     else:
-        transport = EmulatedTransport(*shared, run_id=config.run_id, run=run, network=network.of(config.conditions))
-    transport.complain = _complain
+        modelled = network.of(config.conditions)
+        transport = EmulatedTransport(*shared, run_id=config.run_id, run=run, places=places, network=modelled)
+    transport.complain, transport.applies = _complain, newcomer
     return transport
 
 
@@ -264,9 +278,16 @@ def _drive(
 ) -> int:  # fmt: skip
     """Run the protocol to its end and journal the totals."""
 
+    waiting = None
+    if config.applications is not None:
+        genesis = genesis_digest(config.run_id, config.run, config.members)
+        waiting = Waiting(Path(config.applications), genesis.hex())
+
     def observe(output: Output) -> None:
         links.observe(output)
         recorder.observe(output)
+        if waiting is not None and isinstance(output, Committed):
+            driver.hear(_applied(waiting, node))
 
     driver = Driver(node, transport, observe, monitored.observe)
     recorder.attach(driver)
@@ -286,6 +307,20 @@ def _drive(
         _complain(f"node {config.node} has finished, and stays until it is told to stop")
         driver.stay(stop)
     return _exit_code(ending, stop)
+
+
+def _applied(waiting: Waiting, node: Node) -> Iterator[Applied]:
+    """The applications that this node's owner has left since the last step; of those that let nobody in, one line."""
+    peer = node.peer
+    for name, found in waiting.look():
+        if isinstance(found, str):
+            _complain(found)
+            continue
+        shared = peer.shared
+        reason = refused(found, shared.settings, peer.state.roster, peer.state.summary, shared.tools.verify)
+        _complain(f"{name}: {REFUSALS[reason]}" if reason is not None else f"{name}: to be introduced")
+        if reason is None:
+            yield Applied(found)
 
 
 def _exit_code(ending: Output | None, stop: _Stop) -> int:

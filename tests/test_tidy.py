@@ -43,7 +43,7 @@ ONE_IMPORTER: Mapping[str, tuple[str, ...]] = {
     ),
     "a borderline to a system outside: sockets, files, kernel": (
         "btard.node.transport.channels", "btard.node.transport.connection_monitor", "btard.node.transport.bulk_tokens",
-        "btard.node.genesis.application", "btard.node.storage.own_address", "btard.launcher.run.collecting",
+        "btard.node.storage.own_address", "btard.launcher.run.collecting",
         "btard.launcher.emit.pods", "btard.launcher.containers.roles", "btard.launcher.containers.netns", "btard.launcher.containers.netqueue",
         "btard.launcher.containers.shaper",
     ),

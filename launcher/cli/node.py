@@ -22,6 +22,7 @@ from btard.launcher.files import as_json
 from btard.node.config import Endpoint, RunConfig
 from btard.node.errors import ConfigError
 from btard.node.genesis import identity
+from btard.node.genesis.application import APPLICATION_FILE_BYTES, decode_application
 from btard.node.genesis.files import read, write
 from btard.node.genesis.genesis import GENESIS_BYTES, Genesis, assemble, decode_genesis, genesis_roster
 from btard.node.genesis.identity import Identity
@@ -43,7 +44,8 @@ _directory = click.argument("directory", metavar="DIR", type=_PATH)
 def cli() -> None:
     """One peer of a run that several owners make together.
 
-    In this order: init and propose (each owner), assemble (anybody), approve and run (each owner).
+    In this order: init and propose (each owner), assemble (anybody), approve and run (each owner). Later, where the
+    roster is not closed: init and apply (a newcomer), sponsor (a member), run (the newcomer).
     """
 
 
@@ -110,6 +112,34 @@ def approve(directory: Path, genesis_file: Path, yes: bool, run_file: Path | Non
     _print(owner.approve(genesis, str(genesis_file)))
 
 
+@cli.command("apply", short_help="Ask to be let into a run that goes on.")
+@_directory
+@click.argument("genesis_file", metavar="GENESIS.JSON", type=_PATH)
+@click.option("--address", metavar="URL,URL", required=True, help="where others reach it: control and bulk socket")
+@click.option("--id", "peer", metavar="ID", type=int, help="the free id to ask for [one that follows from the key]")
+@click.option("--again", is_flag=True, help="the probation has lapsed: apply once more with the same key")
+def apply_to(directory: Path, genesis_file: Path, address: str, peer: int | None, again: bool) -> None:
+    """Print an application of the identity in DIR to a run whose roster is sponsored or open. It is for everybody to
+    see: hand it to a member's owner, for `btard-node sponsor`. `btard-node run DIR` then waits to be let in.
+    """
+    genesis = _genesis(genesis_file)
+    owner = Identity.load(directory)
+    _print(owner.apply(genesis, str(genesis_file), endpoint(address, "--address"), peer, again))
+
+
+@cli.command(short_help="Have a newcomer introduced by this member.")
+@_directory
+@click.argument("application", metavar="APPLICATION", type=_PATH)
+def sponsor(directory: Path, application: Path) -> None:
+    """Hand an application to the worker of the member in DIR, which introduces it when it is drawn; print it, since
+    other members may introduce it as well.
+
+    Where the roster is sponsored, a founder vouches for the key by this, for one key in a run.
+    """
+    file = decode_application(content(application, APPLICATION_FILE_BYTES), str(application))
+    _print(Identity.load(directory).sponsor(file, str(application)))
+
+
 @cli.command("run", short_help="Take part in the run that was approved.")
 @_directory
 @click.argument("approvals", metavar="[APPROVAL]...", nargs=-1, type=_PATH)
@@ -164,8 +194,9 @@ def run_peer(
     owner = Identity.load(directory)
     name = genesis_file or directory / identity.GENESIS
     genesis = _genesis(name)
-    peer = owner.place(genesis, str(name))
-    lacking = owner.gather(genesis, approvals)
+    applied = owner.newcomer(genesis, str(name))
+    peer = owner.place(genesis, str(name)) if applied is None else applied
+    lacking = owner.gather(genesis, approvals) if applied is None else frozenset[int]()
     write(directory / identity.GENESIS, genesis)  # of the same digest; addresses may be newer
     if lacking:
         named = ", ".join(f"peer {each}" for each in sorted(lacking))
@@ -173,7 +204,7 @@ def run_peer(
     config = owner.config(
         genesis,
         peer,
-        endpoint(listen, "--listen") if listen is not None else _everywhere(genesis.proposals[peer].address),
+        endpoint(listen, "--listen") if listen is not None else _everywhere(owner.address(genesis, peer)),
         data.directory(data_dir or os.environ.get("BTARD_DATA_DIR")),
     )
     http = chosen.pop("http")

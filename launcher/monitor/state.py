@@ -112,8 +112,9 @@ class RunState:
     """The whole run so far.
 
     Args:
-        peers: number of nodes.
+        peers: number of nodes that the run starts with.
         byzantine: the launcher's knowledge of who attacks; only honest nodes' words on bans count.
+        capacity: ids are below it: newcomers have those from `peers` on, and are nodes once something is known of them.
 
     `attacked` holds the steps at which attackers say they acted: they score themselves, they decide nothing.
     `happened` lists the events of the scenario, `killed` and `paused` who is away because of it; `links` holds each
@@ -125,6 +126,7 @@ class RunState:
 
     peers: int
     byzantine: frozenset[int] = frozenset()
+    capacity: int = 0
     nodes: dict[int, NodeState] = field(init=False)
     commits: dict[int, dict[int, Commit]] = field(default_factory=dict)
     slices: dict[int, dict[int, tuple[int, int]]] = field(default_factory=dict)
@@ -156,7 +158,7 @@ class RunState:
         if record["event"] == "scenario":
             self._played(record)
             return
-        node = self.nodes.get(record["node"])
+        node = self._node(record["node"])
         if node is None:
             return
         match record["event"]:
@@ -178,6 +180,8 @@ class RunState:
                 self._probation(record)
             case "returned" if node.node not in self.byzantine:
                 self._return(record)
+            case "entered" if node.node not in self.byzantine:
+                self._enter(int(record["peer"]))
             case "rejoining":
                 node.state, node.step = "on probation", int(record["step"]) - 1
             case "links":
@@ -222,6 +226,20 @@ class RunState:
         """The first ban of each banned peer."""
         return {peer: self.bans[step, peer] for step, peer in sorted(self.bans, reverse=True)}
 
+    def _node(self, node: object) -> NodeState | None:
+        """Of a peer, or of a newcomer of which nothing was known; None: of nobody, as the launcher is."""
+        if not isinstance(node, int):
+            return None
+        if self.peers <= node < self.capacity:
+            self.nodes.setdefault(node, NodeState(node, out="newcomer"))
+        return self.nodes.get(node)
+
+    def _enter(self, peer: int) -> None:
+        """An honest node's word that a newcomer's probation has begun."""
+        node = self._node(peer)
+        if node is not None and peer not in self.returned:
+            node.out = "on probation"
+
     def _played(self, record: Record) -> None:
         """Something happened from outside."""
         self.happened.append(record)
@@ -265,9 +283,10 @@ class RunState:
 
     def _return(self, record: Record) -> None:
         peer = int(record["peer"])
-        if peer in self.nodes and peer not in self.returned:
+        node = self._node(peer)
+        if node is not None and peer not in self.returned:
             self.returned[peer] = Return(int(record["step"]), peer, record["path"])
-            self.nodes[peer].out = None
+            node.out = None
 
     def _finish(self, node: NodeState, record: Record) -> None:
         node.finished = True

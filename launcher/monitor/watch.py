@@ -99,7 +99,9 @@ def fold(run_dir: Path, state: RunState, steps: int, *, plays: bool = False) -> 
     Returns:
         One line for each record that was refused.
     """
-    journals = [NodeJournal(run_dir, node, state.peers, steps, plays=plays) for node in state.nodes]
+    newcomers = (each for each in range(state.peers, state.capacity) if (run_dir / "nodes" / str(each)).is_dir())
+    most = max(state.peers, state.capacity)
+    journals = [NodeJournal(run_dir, node, most, steps, plays=plays) for node in (*state.nodes, *newcomers)]
     for record in sorted((each for own in journals for each in own.look()), key=lambda record: float(record["time"])):
         state.apply(record)
     return [line for own in journals for line in own.problems()]
@@ -127,7 +129,8 @@ class Watch:
 
     def __init__(self, run_dir: Path, state: RunState, steps: int, *, simulated: bool = False) -> None:
         self.state = state
-        self._journals = {node: NodeJournal(run_dir, node, state.peers, steps, plays=simulated) for node in state.nodes}
+        most = max(state.peers, state.capacity)
+        self._journals = {node: NodeJournal(run_dir, node, most, steps, plays=simulated) for node in state.nodes}
         self._noted: list[Record] = []
         self._events = _Lines(run_dir / "events.jsonl")
         self._metrics = _Lines(run_dir / "metrics.jsonl")

@@ -85,12 +85,14 @@ def load_peers(path: Path) -> RunData:
     """
     genesis = read_genesis(path)
     run = genesis.run
-    nodes = tuple(peer for peer in range(run.peers) if (path / f"nodes/{peer}/journal.jsonl").exists())
-    records = [record for node in nodes for record in NodeJournal(path, node, run.peers, run.steps).look()]
+    nodes = tuple(peer for peer in range(run.capacity) if (path / f"nodes/{peer}/journal.jsonl").exists())
+    records = [record for node in nodes for record in NodeJournal(path, node, run.capacity, run.steps).look()]
     if not records:
         raise ConfigError(f"{path} has no journal of a peer; `btard-node run {path}` writes one")
     records.sort(key=lambda record: float(record["time"]))
-    state = RunState(run.peers, frozenset(range(run.peers)) - frozenset(nodes))  # of the others nothing is known
+    state = RunState(
+        run.peers, frozenset(range(run.peers)) - frozenset(nodes), run.capacity
+    )  # of the others nothing is known
     for record in records:
         state.apply(record)
     finished = all(state.nodes[node].finished for node in nodes)

@@ -195,7 +195,7 @@ def carry(
     Raises:
         BackendError: the disk is full.
     """
-    state = RunState(prepared.run.peers, frozenset(prepared.roles))
+    state = RunState(prepared.run.peers, frozenset(prepared.roles), prepared.run.capacity)
     simulated = prepared.experiment.backend == "simulated"
     watch = Watch(made.path, state, prepared.run.steps, simulated=simulated)
     minutes = None if simulated else _minutes(made, prepared.run)

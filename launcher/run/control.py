@@ -76,7 +76,7 @@ def status(run_dir: Path) -> list[str]:
         return _status_of_peers(run_dir)
     record = read_record(run_dir)
     roles = {int(peer) for peer in record.roles}
-    state = RunState(record.run.peers, frozenset(roles))
+    state = RunState(record.run.peers, frozenset(roles), record.run.capacity)
     problems = watch.fold(run_dir, state, record.run.steps, plays=record.experiment.backend == "simulated")
     head = f"run {record.run_id} ({record.experiment.backend}) in {run_dir}: {_standing(run_dir, record)}"
     rows = [f"step {state.step} of {record.run.steps}" if state.step >= 0 else "no step yet"]
@@ -102,7 +102,8 @@ def _status_of_peers(run_dir: Path) -> list[str]:
     )  # with sockets and signatures: what starts a run need not load it
 
     genesis = read_genesis(run_dir)
-    run, state = genesis.run, RunState(genesis.run.peers)
+    run = genesis.run
+    state = RunState(run.peers, capacity=run.capacity)
     problems = watch.fold(run_dir, state, run.steps)
     rows = [f"step {state.step} of {run.steps}" if state.step >= 0 else "no step yet"]
     for node in state.nodes.values():

@@ -265,6 +265,7 @@ def node_configs(
             metrics="127.0.0.1:0" if experiment.monitor else None,
             ceremony=None if members else str(directory / CEREMONY),
             closely=closely,
+            applications=str(directory / "nodes" / str(node) / "applications") if run.roster != "closed" else None,
         )
         for node in range(run.peers)
     )  # fmt: skip

@@ -167,7 +167,7 @@ def load_run(run_dir: Path | str, data_directory: Path | None = None, imports: S
     run = read_genesis(path).run
     record = run_directory.read_record(path) if (path / "run.json").exists() else None
     roles = None if record is None else {int(peer): role for peer, role in record.roles.items() if peer.isdecimal()}
-    state = RunState(run.peers, frozenset(roles or ()))
+    state = RunState(run.peers, frozenset(roles or ()), run.capacity)
     plays = record is not None and record.experiment.backend == "simulated"
     problems = watch.fold(path, state, run.steps, plays=plays)
     summary = summaries.read(path) if (path / "summary.json").exists() else None

@@ -99,6 +99,11 @@ def quick_check(experiment: Experiment) -> None:
         raise ConfigError(
             f"--monitor watches processes and containers; --backend {experiment.backend} has none: leave it out"
         )
+    if experiment.roster != "closed" and experiment.backend != "local":
+        raise ConfigError(
+            f"--roster {experiment.roster}: nobody reaches the peers of --backend {experiment.backend}; use --backend "
+            "local, or peers of several owners (`btard-node`)"
+        )
     if experiment.imports and experiment.backend == "compose":
         raise ConfigError(
             f"--import {experiment.imports[0]}: the image of --backend compose holds no files of yours; "

@@ -107,7 +107,7 @@ def _prepare(record: RunRecord, timeout: float | None, observer: Observer) -> pl
 
 def _removed(run_dir: Path, record: RunRecord) -> frozenset[int]:
     """Nodes that the others have removed; they would find nobody to speak to."""
-    state = RunState(record.run.peers, frozenset(int(peer) for peer in record.roles))
+    state = RunState(record.run.peers, frozenset(int(peer) for peer in record.roles), record.run.capacity)
     watch = Watch(run_dir, state, record.run.steps)
     try:
         watch.catch_up()

@@ -66,6 +66,8 @@ def _reason_against(experiment: Experiment, run: RunConfig) -> str | None:
         return f"nobody is banned under --topology {run.topology}"
     if run.recompute_tolerance > 0:
         return "--recompute-tolerance lets gradients differ, and undo compares digests"
+    if run.roster != "closed":
+        return "newcomers hold nothing of the steps that it takes back"
     if run.on_ban == "reform":
         return "--on-ban reform repeats the report, which takes nothing back"
     if run.validators == 0 or run.peers < 3:

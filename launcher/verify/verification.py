@@ -286,7 +286,7 @@ class _Told:
     """
 
     def __init__(self, run_dir: Path, done: Audit) -> None:
-        self._run_dir, self._peers = run_dir, done.genesis.run.peers
+        self._run_dir, self._peers, self._founders = run_dir, done.genesis.run.capacity, done.genesis.run.peers
         self.lines: list[Record] = []
         self.notes: list[Record] = []
         self._journalled: dict[tuple[str, int], list[int]] = {}
@@ -307,7 +307,7 @@ class _Told:
 
     def state(self, byzantine: frozenset[int]) -> RunState:
         """What the launcher must have known at the end."""
-        state = RunState(self._peers, byzantine)
+        state = RunState(self._founders, byzantine, self._peers)
         for record in sorted(self.lines, key=lambda record: float(record["time"])):
             state.apply(record)
         return state

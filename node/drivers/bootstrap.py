@@ -105,13 +105,15 @@ def mesh(
     addresses: Mapping[int, Endpoint] | None = {int(peer): where for peer, where in config.addresses.items()} or None
     again = recovery is not None and recovery.at is not None
     roster = recovery.at.state.roster if recovery and recovery.at else genesis_roster(config.members)
-    others = frozenset(roster.active) - {config.node}
+    # A newcomer is heard by nobody before it is introduced: it waits for that in the protocol, and for nobody here.
+    others = frozenset(roster.active) - {config.node} if config.node in roster.active else frozenset[int]()
     # Started again, we are waited for, and nobody's machine is still being set up.
     patience = _Patience(clock() + mesh_s, min(grace_s, GRACE_S) if again else grace_s, config.run.delivery_bound_s)
     keep = _Keep(early, transport.counters.dropped, _EARLY_PER_PEER * (_AGAIN if again else 1))
     connected, say_s = False, clock() + SAY_S if say is not None else math.inf
     while True:
-        missing, lacking = others - transport.greeted, _unapproved(transport)
+        missing = others - transport.greeted
+        lacking = _unapproved(transport) if others else frozenset[int]()
         if connected and not missing and not lacking:
             return True
         if stop():
@@ -170,6 +172,8 @@ class _Keep:
 
 def ungreeted(config: NodeConfig, transport: Transport) -> str | None:
     """Which members have not greeted us, and why, if they said; None if all have."""
+    if config.node >= config.run.peers:
+        return None
     missing = {member.id for member in config.members} - {config.node} - transport.greeted
     return _no_greeting(transport, missing) if missing else None
 

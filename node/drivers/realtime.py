@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar, assert_never
 
-from btard.node.build import Node
+from btard.node.build import Node, newcomers_of
 from btard.node.drivers.computing import Computing
 from btard.node.errors import WireError
 from btard.node.protocol.api import (
@@ -95,6 +95,7 @@ class Driver:
         self._inputs: deque[Input] = deque()
         self._timers: dict[str, float] = {}
         self._leaving: list[Callable[[], None]] = []
+        self._named: object = ()
         self._rests = False
         """Something that is to leave rests on what the node's memory has been told."""
         self._start_computing, self._clock = computing, clock
@@ -175,6 +176,7 @@ class Driver:
         began_s = self._clock()
         while self._inputs and (after_the_end or self.ending is None):
             self._feed(self._inputs.popleft())
+        self._follow()
         if self._rests:
             self.node.secure()
             self._rests = False
@@ -182,6 +184,13 @@ class Driver:
         for send in leaving:
             send()
         self.longest_turn_s = max(self.longest_turn_s, self._clock() - began_s)
+
+    def _follow(self) -> None:
+        """Have lines to the newcomers that the agreed state names, before anything is sent to them."""
+        named = self.node.peer.state.summary.admissions
+        if named is not self._named:
+            self._named = named
+            self.transport.follow(newcomers_of(self.node.peer.state.summary))
 
     def _last_look(self) -> None:
         """Take in what is already here; it may cancel the timers that are due."""

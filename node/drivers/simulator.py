@@ -15,11 +15,11 @@ from torch import Tensor
 
 from btard.node.build import Compute, Node, build_node, fingerprint_of
 from btard.node.config import Endpoint, Member, NodeConfig, Role, RunConfig, Secrets
-from btard.node.crypto.keys import generate, public_identity
+from btard.node.crypto.keys import generate
 from btard.node.crypto.signing import verify
 from btard.node.drivers.scheduler import ScheduledEvent, Scheduler
 from btard.node.errors import LocalProtocolError
-from btard.node.genesis.application import apply, sponsorship
+from btard.node.genesis.application import apply, vouched
 from btard.node.genesis.genesis import genesis_digest
 from btard.node.netem.conditions import Conditions
 from btard.node.netem.links import LinkModel
@@ -436,7 +436,7 @@ def cluster(
         conditions: what changes it, and when: what a real run's processes put on top of their sockets.
         newcomers: by id, the step in which each begins and applies to everybody; founder `id mod peers` vouches for it.
     """
-    identities, secrets = generate(protocol_seed, max(run.peers, run.members))
+    identities, secrets = generate(protocol_seed, run.capacity)
     members, arriving = identities[: run.peers], dict(newcomers or {})
     check, print_ = remembering(verify), fingerprint_of(run, task)
     compute, decode = remembering_gradients(task), remembering_bodies()
@@ -458,9 +458,6 @@ def application(
     run_id: str, run: RunConfig, members: Sequence[Member], secrets: Sequence[Secrets], peer: int
 ) -> Application:
     """A simulated newcomer's application; where the roster is sponsored, founder `peer mod peers` vouches for it."""
-    genesis, sponsor = genesis_digest(run_id, run, members), None
-    if run.roster == "sponsored":
-        sponsor = sponsorship(
-            genesis, peer % run.peers, secrets[peer % run.peers], public_identity(peer, secrets[peer])
-        )
-    return apply(genesis, peer, secrets[peer], Endpoint("simulated", "simulated"), sponsor)
+    genesis, founder = genesis_digest(run_id, run, members), peer % run.peers
+    plain = apply(genesis, peer, secrets[peer], Endpoint("simulated", "simulated"))
+    return vouched(genesis, founder, secrets[founder], plain) if run.roster == "sponsored" else plain

@@ -53,9 +53,9 @@ class Proposal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         # One way to write each key, or two members could have the same one.
         if not (_KEY.fullmatch(self.signing_key) and _SIGNATURE.fullmatch(self.signature)):
             return f"its signing key or signature is no lower-case hexadecimal of its length; {again}"
-        if not _is_transport_key(self.transport_key):
+        if not is_transport_key(self.transport_key):
             return f"its transport key is no CURVE key; {again}"
-        if not _are_addresses(self.address.urls):
+        if not are_addresses(self.address.urls):
             named = ", ".join(repr(url[:80]) for url in self.address.urls)
             return f"its address is {named} in place of one tcp://HOST:PORT or two different ones; {again}"
         if not verify(bytes.fromhex(self.signing_key), _signed(self), bytes.fromhex(self.signature)):
@@ -102,20 +102,21 @@ def endpoint(text: str, option: str) -> Endpoint:
     urls = text.split(",")
     if len(urls) == 2 and urls[0] == urls[1]:
         urls.pop()
-    if not _are_addresses(urls):
+    if not are_addresses(urls):
         raise ConfigError(
             f"{option} {text!r} is not one address, nor two; write tcp://HOST:7400, or tcp://HOST:7400,tcp://HOST:7401"
         )
     return Endpoint(*urls)
 
 
-def _are_addresses(urls: Sequence[str]) -> bool:
+def are_addresses(urls: Sequence[str]) -> bool:
     """True for one, or for two different ones, of control and bulk socket."""
     ports = [int(match[1]) for url in urls if (match := _URL.fullmatch(url))]
     return 0 < len(set(urls)) == len(urls) == len(ports) <= 2 and all(0 < port < 65536 for port in ports)
 
 
-def _is_transport_key(text: str) -> bool:
+def is_transport_key(text: str) -> bool:
+    """True for a CURVE key in Z85, written the one way that there is."""
     try:
         return len(text) == 40 and z85.encode(z85.decode(text.encode())).decode() == text
     except (ValueError, KeyError, struct.error):

@@ -70,10 +70,12 @@ class EmulatedTransport(Transport):
         *,
         run_id: str,
         run: bytes = b"",
+        places: int = 0,
         network: Network,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        super().__init__(me, secrets, members, listen, encrypt_bulk, limits, credits, run_id=run_id, run=run)
+        named = (me, secrets, members, listen, encrypt_bulk, limits, credits)
+        super().__init__(*named, run_id=run_id, run=run, places=places)
         self.network = network
         self._clock = clock
         self._origin_s: float | None = None
@@ -116,6 +118,14 @@ class EmulatedTransport(Transport):
         """As `Transport.connect`."""
         with self._changed:
             super().connect(addresses, moves)
+
+    def follow(self, newcomers: Mapping[int, tuple[Member, Endpoint]]) -> None:
+        """As `Transport.follow`; what is under way to one that is none any more is lost."""
+        with self._changed:
+            super().follow(newcomers)
+            self._waiting = [each for each in self._waiting if self._control.has_line(each.to)]
+            heapq.heapify(self._waiting)
+            self._held = [each for each in self._held if self._control.has_line(each.to)]
 
     def close(self, linger_s: float | None = None) -> None:
         """As `Transport.close`; what is on its way may still leave within the same time."""

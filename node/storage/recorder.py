@@ -21,9 +21,11 @@ from btard.node.protocol.api import (
     Banned,
     Committed,
     Disputed,
+    Entered,
     Expelled,
     Finished,
     Halted,
+    Lapsed,
     Output,
     PhaseEntered,
     Probed,
@@ -163,6 +165,8 @@ class Recorder:
                 self._journal.append(type(output).__name__.lower(), **asdict(output))
             case Probed():
                 self._journal.append_once("probation", **asdict(output))
+            case Entered() | Lapsed():
+                self._journal.append_once(type(output).__name__.lower(), **asdict(output))
             case Returned():
                 self._returned(output)
             case Expelled():

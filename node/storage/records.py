@@ -109,6 +109,25 @@ class Returned(Entry, frozen=True):
     path: Place
 
 
+class Entered(Entry, frozen=True):
+    """A newcomer's probation has begun."""
+
+    step: Step
+    attempt: Step
+    peer: Peer
+    key: Digest
+    sponsor: Peer | None
+
+
+class Lapsed(Entry, frozen=True):
+    """A newcomer's probation has ended without a place."""
+
+    step: Step
+    attempt: Step
+    peer: Peer
+    reason: Word
+
+
 class Finished(Sent, frozen=True):
     """This node's last step is committed; its parameters lie in a file."""
 
@@ -278,8 +297,8 @@ class Traffic(Entry, frozen=True):
 
 TYPES: dict[str, type[Entry]] = {
     each.__name__.lower(): each
-    for each in (Committed, Evaluated, Banned, Returned, Finished, Accused, Undone, Voided, Suspected, Disputed,
-                 Resolved, Probation, Rejoining, Expelled, Halted, Failed, Resumed, Attacked, Scenario, Links,
+    for each in (Committed, Evaluated, Banned, Returned, Entered, Lapsed, Finished, Accused, Undone, Voided, Suspected,
+                 Disputed, Resolved, Probation, Rejoining, Expelled, Halted, Failed, Resumed, Attacked, Scenario, Links,
                  Environment, Greeted, Metrics, Traffic)
 }  # fmt: skip
 """The records that somebody reads, by their event; others need no more than every record has."""

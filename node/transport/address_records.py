@@ -37,8 +37,15 @@ class AddressBook:
     """
 
     def __init__(self, me: int, signing_seed: bytes, signing_keys: Mapping[int, bytes], run: bytes) -> None:
-        self._me, self._signer, self._keys, self._run = me, Signer(signing_seed), signing_keys, run
+        self._me, self._signer, self._keys, self._run = me, Signer(signing_seed), dict(signing_keys), run
         self._records: dict[int, AddressRecord] = {}
+
+    def know(self, peer: int, signing_key: bytes | None) -> None:
+        """A newcomer's key, in the place of one that had its id before; None: nobody has the id any more."""
+        self._records.pop(peer, None)
+        self._keys.pop(peer, None)
+        if signing_key is not None:
+            self._keys[peer] = signing_key
 
     def announce(self, counter: int, endpoint: Endpoint) -> None:
         """Our own address and its number; 0 is what all know already."""

@@ -32,6 +32,15 @@ class BulkTokens:
         self._of: dict[int, bytes] = {}
         self._senders: dict[bytes, int] = {}
 
+    def add(self, peer: int) -> None:
+        """A newcomer, with a token of its own."""
+        self._to[peer] = system_random.token_bytes(framing.TOKEN_BYTES)
+
+    def forget(self, peer: int) -> None:
+        """A peer that is none any more: what is marked with its token is nobody's."""
+        self._to.pop(peer, None)
+        self._senders.pop(self._of.pop(peer, b""), None)
+
     @property
     def known(self) -> frozenset[int]:
         """Peers whose token we have."""

@@ -87,6 +87,10 @@ class FlowControl:
         self._left = dict.fromkeys(peers, burst)
         self._filled_s: float | None = None
 
+    def add(self, peer: int) -> None:
+        """A newcomer, with full purses."""
+        self._left[peer] = self._allowance.burst if self._allowance is not None else (0.0, 0.0)
+
     def phase(self) -> None:
         """We entered a phase; the first one also starts the clock: before the run there is nothing to send twice."""
         if self._allowance is None:

@@ -52,9 +52,28 @@ class ZapAuthenticator:
 
     def __init__(self, context: Context, members: Mapping[int, bytes], dropped: Counter[str]) -> None:
         self._allowed = {z85.decode(key): str(peer).encode() for peer, key in members.items()}
+        self._users = {str(peer): peer for peer in members}
         self._dropped = dropped
         self.socket: Socket = context.socket(zmq.REP)
         self.socket.bind(_ZAP_ENDPOINT)
+
+    def admit(self, peer: int, key: bytes) -> None:
+        """Let a newcomer's key in. Its connections are known by the key, not by the id alone, which may be another's
+        later: what comes over a line of one that has been dismissed is nobody's."""
+        user = f"{peer} {key.decode()}"
+        self._allowed[z85.decode(key)] = user.encode()
+        self._users[user] = peer
+
+    def dismiss(self, peer: int, key: bytes) -> None:
+        """Let a newcomer's key in no more."""
+        del self._allowed[z85.decode(key)], self._users[f"{peer} {key.decode()}"]
+
+    def peer_of(self, frame: zmq.Frame) -> int | None:
+        """The peer whose key the frame's connection has proved; None without CURVE, or of one that was dismissed."""
+        try:
+            return self._users.get(str(frame.get("User-Id")))
+        except zmq.ZMQError:
+            return None
 
     def answer(self, most: int) -> None:
         """Decide on at most `most` waiting handshakes; each refusal counts as a `stranger`."""
@@ -71,14 +90,6 @@ class ZapAuthenticator:
             else:
                 verdict = [b"200", b"OK", user, b""]
             self.socket.send_multipart([*request[:2], *verdict])
-
-
-def authenticated(frame: zmq.Frame) -> int | None:
-    """The peer whose key the frame's connection has proved, in the gate's words; None without CURVE."""
-    try:
-        return int(frame.get("User-Id"))
-    except (zmq.ZMQError, ValueError):
-        return None
 
 
 def descriptor(frame: zmq.Frame) -> int:
@@ -258,6 +269,11 @@ class Dialler:
         line = self._lines.pop(peer)
         line.socket.close(linger=0)
         return self.dial(peer, peer_key, line.endpoint, only=line.only)
+
+    def hang_up(self, peer: int) -> None:
+        """Close the line to a peer that is none any more, if there is one; what waits is lost."""
+        if peer in self._lines:
+            self._lines.pop(peer).socket.close(linger=0)
 
     def has_line(self, peer: int) -> bool:
         """True if `dial` has opened a line to `peer`."""

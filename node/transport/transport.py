@@ -15,6 +15,7 @@ from torch import Tensor
 
 from btard.node.config import Endpoint, Member, Secrets
 from btard.node.errors import LocalProtocolError, TransportError, WireError
+from btard.node.genesis.application import is_reachable
 from btard.node.genesis.approval import Approvals
 from btard.node.protocol.api import BulkKey
 from btard.node.transport import framing
@@ -33,7 +34,6 @@ from btard.node.transport.sockets import (
     Identity,
     Listener,
     ZapAuthenticator,
-    authenticated,
     descriptor,
 )
 
@@ -56,6 +56,7 @@ class Transport:
         credits: what each peer may send us; without them there is no limit (tools, tests).
         run_id: peers of another run are not listened to.
         run: digest of the run's genesis, which address records name.
+        places: newcomers that may come.
         accept_bulk: asked (sender, key, bytes) before a tensor is kept; may be replaced at any time.
         resolver: of host names; closed with the transport.
 
@@ -78,6 +79,7 @@ class Transport:
         *,
         run_id: str,
         run: bytes = b"",
+        places: int = 0,
         accept_bulk: AcceptBulk = accept_any,
         resolver: Resolver | None = None,
     ) -> None:
@@ -85,7 +87,7 @@ class Transport:
         self.complain: Callable[[str], None] = lambda line: None
         """Told what people should know of an address record, one line for each peer; may be replaced at any time."""
         self.counters, self.refusals, self.round_trips = Counters(), dict[int, str](), RttProbes()
-        self._run_id = run_id
+        self._run_id, self._places = run_id, places
         self.approvals: Approvals | None = None
         self._watched: ConnectionMonitor | None = None
         self._keys = {member.id: member.transport_key.encode() for member in members}
@@ -99,6 +101,9 @@ class Transport:
         self._complained: set[int] = set()
         self._sought: dict[int, Endpoint] = {}
         self._reached: set[int] = set()
+        self._newcomers: dict[int, Member] = {}
+        self.applies = False
+        """We are a newcomer: nobody lets us in before a REPORT has introduced us, and our first lines lead nowhere."""
         self._unresolved: dict[int, str] = {}
         self._control_quota = FlowControl(credits.control if credits is not None else None, self._keys)
         self._bulk_quota = FlowControl(credits.bulk if credits is not None else None, self._keys)
@@ -143,6 +148,45 @@ class Transport:
                 self._control.dial(peer, self._keys[peer], f"inproc://control-{peer}")
                 self._bulk.dial(peer, self._keys[peer], f"inproc://bulk-{peer}")
             self._seek(peer, moved or endpoint)
+
+    def follow(self, newcomers: Mapping[int, tuple[Member, Endpoint]]) -> None:
+        """Open lines to the newcomers that the agreed state names, and close those to whom it names no more.
+
+        One whose key is another's already, or whose address is none, has a line to nobody: it is silent, and lapses.
+
+        Args:
+            newcomers: by id, ourselves included: public keys, and where each is reached.
+        """
+        for peer, member in tuple(self._newcomers.items()):
+            if peer not in newcomers or newcomers[peer][0] != member:
+                self._dismiss(peer)
+        for peer, (member, endpoint) in sorted(newcomers.items()):
+            key, known = member.transport_key.encode(), (*self._keys.values(), self._identity.public)
+            if peer in self._newcomers or peer == self.me:
+                continue
+            self._newcomers[peer] = member
+            self._tokens.add(peer)
+            self._book.know(peer, bytes.fromhex(member.signing_key))
+            self._control_quota.add(peer)
+            self._bulk_quota.add(peer)
+            if key not in known and is_reachable(member.transport_key, endpoint):
+                self._keys[peer] = key
+                self._gate.admit(peer, key)
+                self.connect({peer: endpoint})
+            else:  # what is for it goes nowhere
+                self._control.dial(peer, self._identity.public, f"inproc://control-{peer}")
+                self._bulk.dial(peer, self._identity.public, f"inproc://bulk-{peer}")
+
+    def _dismiss(self, peer: int) -> None:
+        del self._newcomers[peer]
+        if peer in self._keys:
+            self._gate.dismiss(peer, self._keys.pop(peer))
+        self._tokens.forget(peer)
+        self._book.know(peer, None)
+        self._sought.pop(peer, None)
+        self._resolver.settle(peer)
+        self._control.hang_up(peer)
+        self._bulk.hang_up(peer)
 
     def watch(self, descriptor: int) -> None:
         """Let `poll` return as soon as this file descriptor (a pipe to the launcher) can be read."""
@@ -311,7 +355,9 @@ class Transport:
                     self._complained.add(refused.via)
                     self.complain(refused.problem)
             else:
-                self._guard.delivered(descriptor(frames[0]), _whose(arrival, frames[0]))
+                via = arrival.via if arrival is not None else self._gate.peer_of(frames[0])
+                assert via is not None  # greetings and probes end here; their line has proved a key
+                self._guard.delivered(descriptor(frames[0]), via)
                 if arrival is not None:
                     arrivals.append(arrival)
 
@@ -325,7 +371,7 @@ class Transport:
         return self._take_control(listener, frames) if len(frames) == 1 else self._take_bulk(listener, frames)
 
     def _take_control(self, _: Listener, frames: list[zmq.Frame]) -> Arrival | None:
-        via = authenticated(frames[0])
+        via = self._gate.peer_of(frames[0])
         if via is None:
             raise RefusedError("control_unauthenticated")
         if len(frames) != 1:
@@ -369,7 +415,7 @@ class Transport:
         # A new process behind the peer's key: our greeting may have reached the one before it, and where that one's
         # machine went with it, nothing has told us that our lines lead nowhere.
         told = news is News.FIRST
-        if news is News.CHANGED:
+        if news is News.CHANGED or self.applies:
             self._bulk.redial(via, self._keys[via])
             told = self._control.redial(via, self._keys[via])
         if via in self._sought:  # its name may have another address than when we looked last
@@ -407,7 +453,7 @@ class Transport:
             self._send_frame(via, "probe", framing.encode_probe(framing.Probe(True, probe.stamp)))
 
     def _take_bulk(self, listener: Listener, frames: list[zmq.Frame]) -> Arrival:
-        proved = authenticated(frames[0]) if listener.encrypted else None
+        proved = self._gate.peer_of(frames[0]) if listener.encrypted else None
         if not 1 < len(frames) <= listener.bounds.frames:
             raise RefusedError("bulk_malformed", proved)
         header_frame, *pieces = (frame.buffer for frame in frames)
@@ -452,12 +498,5 @@ class Transport:
         self.bound = Endpoint(*(listener.bound for listener in self._takers))
         for socket in (self._gate.socket, *(listener.socket for listener in self._takers)):
             self._poller.register(socket, zmq.POLLIN)
-        self._guard = guard_of(ports, len(self._keys))
+        self._guard = guard_of(ports, len(self._keys) + self._places)
         self._guard.start()
-
-
-def _whose(arrival: Arrival | None, frame: zmq.Frame) -> int:
-    """Whose message has been accepted (greetings and probes end here; their line has proved a key)."""
-    via = arrival.via if arrival is not None else authenticated(frame)
-    assert via is not None
-    return via

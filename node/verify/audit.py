@@ -129,7 +129,7 @@ def audit(run_dir: Path, data_directory: Path | None = None, imports: Sequence[P
         data_problem = str(error)
     except BackendError as error:
         data_problem, lacking = str(error), "the run's arithmetic"
-    told = [_read_journal(run_dir, member.id, genesis.run.peers) for member in genesis.members]
+    told = [_read_journal(run_dir, node, genesis.run.capacity) for node in _nodes(run_dir, genesis.run)]
     mine = environment_of(here, task)
     check = _Check(run_dir, genesis, task, encoded(mine), told)
     findings = check.run()
@@ -142,6 +142,12 @@ def audit(run_dir: Path, data_directory: Path | None = None, imports: Sequence[P
         findings.append(unchecked("gradients", f"no recomputation in another environment than the run's: {differs}"))
     final, parameters_D = (check.final.final, check.final.parameters_D) if check.final is not None else (None, None)
     return Audit(genesis, findings, task, data_problem, final, parameters_D, same, differs)
+
+
+def _nodes(run_dir: Path, run: RunConfig) -> tuple[int, ...]:
+    """The founders, and the newcomers of which something is here."""
+    newcomers = (node for node in range(run.peers, run.capacity) if (run_dir / "nodes" / str(node)).is_dir())
+    return (*range(run.peers), *newcomers)
 
 
 def known_seed(genesis: Genesis, candidates: Iterable[int]) -> int | None:
@@ -389,7 +395,7 @@ class _Check:
         self, run_dir: Path, genesis: Genesis, task: Task | None, environment: bytes, told: Sequence[_Told]
     ) -> None:
         self._run_dir, self._genesis, self._told, self._lacking = run_dir, genesis, told, task is None
-        peers = genesis.run.peers
+        peers = genesis.run.capacity
         self._dimension = task.dimension if task is not None else self._likely_dimension()
         self._evidence_bytes = (1 << 20) + 2 * view_bytes(peers) + 32 * self._dimension
         settings = settings_of(genesis.run_id, genesis.run, genesis.members, self._dimension, environment)
@@ -495,7 +501,8 @@ class _Check:
     def _return(self, key: Key) -> Iterator[Finding]:
         """A peer is back because the certified state says so: everybody found its gradients on probation correct."""
         step, _, peer = key
-        subject, good = f"return of peer {peer} after step {step}", 0
+        what = "return" if peer < self._genesis.run.peers else "admission"
+        subject, good = f"{what} of peer {peer} after step {step}", 0
         for record in (told.returns[key] for told in self._told if key in told.returns):
             try:
                 data = self._file_of(record.node, record.path, "evidence/", self._evidence_bytes)
@@ -548,21 +555,20 @@ class _Check:
         told = min(here, key=lambda each: len(each.steps))
         try:
             data = self._file_of(told.node, f"{told.folder}/certificate", "", self._evidence_bytes)
-            trial = Verifier(self.verifier.ground)
-            trial.settle(self.verifier.proven)
-            trial.returned += self.verifier.returned
+            trial = self.verifier.copy()
             bans, returned = trial.take_word(data)
         except UnprovenError:
             return  # it is looked at again, where it is said
         away = [*(ban.step for ban in bans), *(since - 1 for _, since in returned)]
         if any(step in each.steps for step in away for each in here):
             return  # who has committed a step has its evidence
-        self.verifier.proven[:], self.verifier.returned[:] = trial.proven, trial.returned
+        self.verifier = trial
         why = f"it happened while node {told.node} was away; the members' signatures on the final state are believed"
         for ban in bans:
             yield unchecked(_verdict(ban.reason, ban.peer, ban.step), why)
         for peer, since in returned:
-            yield unchecked(f"return of peer {peer} after step {since - 1}", why)
+            what = "return" if peer < self._genesis.run.peers else "admission"
+            yield unchecked(f"{what} of peer {peer} after step {since - 1}", why)
 
     def _end_of(self, told: _Told) -> Iterator[Finding]:
         """A node's final parameters: whatever it says, its files are looked at."""

@@ -56,6 +56,7 @@ def _certified(verifier: Verifier, run_dir: Path, folder: str, last: int) -> str
     try:
         parameters_D = tensor_of(read_regular(run_dir, f"{folder}/parameters.f32", 4 * dimension))
         certificate = read_regular(run_dir, f"{folder}/certificate", _CERTIFICATE_BYTES)
+        verifier.take_word(certificate)  # it names the newcomers' keys
         verifier.check_final(certificate, parameters_D)
         summary, _ = msgspec.msgpack.decode(certificate, type=tuple[Summary, tuple[Signed, ...]])
     except (OSError, DataError, WireError, UnprovenError):

@@ -47,7 +47,7 @@ class Stage:
     @cached_property
     def keys(self) -> tuple[bytes, ...]:
         """Ed25519 keys by id, of the founders and of whoever may come."""
-        identities, _ = generate(self.protocol_seed, max(self.run.peers, self.run.members))
+        identities, _ = generate(self.protocol_seed, self.run.capacity)
         return genesis_roster(identities).keys
 
     @property

@@ -34,6 +34,8 @@ def introduce(output: Output, view: View, *, what: str = "undrawn") -> Sequence[
         what: one that its key never signed, in a step that is another member's turn, or nobody's (`undrawn`), or in
             this one's own (`forged`); or, of the one that this member rightly introduces, two copies (`twice`), or one
             for half of the others alone (`differently`).
+
+    Source: docs/adr/0069-new-members.md, "who introduces it".
     """
     attempt = view.attempt
     if attempt is None or not isinstance(output, Say) or not isinstance(output.body, Report):

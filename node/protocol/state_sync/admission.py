@@ -24,36 +24,18 @@ from btard.node.protocol.attempt.mprng import permutation
 from btard.node.protocol.roster import Roster
 from btard.node.protocol.settings import Settings, Verify
 from btard.node.protocol.state.state import Newcomer, Register, State, Summary
-from btard.node.protocol.wire.encoding import decoded, digest, encode
-from btard.node.protocol.wire.messages import APPLICATION_BYTES, Application, Phase, Report
+from btard.node.protocol.wire.encoding import application_bytes, decoded, digest, encode, sponsorship_bytes
+from btard.node.protocol.wire.messages import APPLICATION_BYTES, TRIES, Application, Phase, Report
 
 PATIENCE = 10
 """Steps that a newcomer may let pass without a correct gradient before its id is free again."""
-TRIES = 3
-"""Applications of one key: each can keep the door shut for others."""
 MOST_OUT = 1000
 """Keys that a state names as out: with more, nobody else is let in."""
-_APPLIES, _SPONSORS = b"btard/1/apply\x00", b"btard/1/sponsor\x00"
 _TRANSPORT_CHARACTERS, _ADDRESS_CHARACTERS, _KEY_BYTES = 40, 270, 32
 _decoder = msgspec.msgpack.Decoder(Application)
 
 
 # --- an application -------------------------------------------------------------------------------------------
-
-
-def sponsorship_bytes(run: bytes, key: bytes, transport: str) -> bytes:
-    """What a founder signs for a key, whatever id it will ask for.
-
-    Args:
-        run: digest of the genesis.
-        key, transport: the candidate's public keys.
-    """
-    return _SPONSORS + digest("sponsor", run, key, transport.encode())
-
-
-def application_bytes(run: bytes, application: Application) -> bytes:
-    """What a candidate signs: all but its signature."""
-    return _APPLIES + digest("application", run, encode(structs.replace(application, signature=b"")))
 
 
 def application_of(data: bytes) -> Application | None:

@@ -19,6 +19,7 @@ from btard.node.errors import WireError
 from btard.node.limits import MAX_PEERS
 from btard.node.protocol.wire.messages import (
     PHASE_OF,
+    Application,
     Body,
     BulkKey,
     Endorsed,
@@ -94,6 +95,7 @@ Decoded = TypeVar("Decoded")
 
 _COVERED = b"btard/2/message\x00"
 """The domain of signatures of messages."""
+_APPLIES, _SPONSORS = b"btard/1/apply\x00", b"btard/1/sponsor\x00"
 
 _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 _encoder = msgspec.msgpack.Encoder()
@@ -228,3 +230,19 @@ def stub(signed: Signed) -> Stub:
         WireError: it holds none.
     """
     return Stub(place_of(decode_body(signed.body)), body_digest(signed.body), signed.signature)
+
+
+def sponsorship_bytes(run: bytes, key: bytes, transport: str) -> bytes:
+    """What a founder signs for a key, whatever id it will ask for.
+
+    Args:
+        run: digest of the genesis.
+        key, transport: the candidate's public keys.
+    """
+    return _SPONSORS + digest("sponsor", run, key, transport.encode())
+
+
+def application_bytes(run: bytes, application: Application) -> bytes:
+    """What a candidate signs: all but its signature and what a founder adds to it."""
+    plain = msgspec.structs.replace(application, sponsor=None, sponsorship=b"", signature=b"")
+    return _APPLIES + digest("application", run, encode(plain))

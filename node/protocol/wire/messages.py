@@ -388,6 +388,8 @@ MAX_ACCUSATIONS = 8
 """Accusations that one REPORT carries."""
 _JOIN_BYTES = 320
 """A JOIN and its signature."""
+TRIES = 3
+"""Applications of one key: each can keep the door shut for others."""
 APPLICATION_BYTES = 1000
 """An application. Its carrier and one other peer at least are in the roster, and send no JOINs: what `join_bytes` keeps
 for theirs has room for it."""

@@ -47,7 +47,7 @@ class Cost:
 
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
-        self._dimension, self._peers = stage.task.dimension, max(stage.run.peers, stage.run.members)
+        self._dimension, self._peers = stage.task.dimension, stage.run.capacity
         self._patience_s = 2.0 * stage.run.delivery_bound_s
         self._before = {node: Traffic() for node in stage.honest}
         self._tallies = {node: _Tally() for node in stage.honest}

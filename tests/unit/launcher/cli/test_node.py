@@ -264,3 +264,107 @@ def test_a_run_on_gpus_is_assembled_where_there_is_none(capsys: pytest.CaptureFi
     Path("genesis.json").write_text(done(capsys, "assemble", "run.toml", *files))
     assert json.loads(Path("genesis.json").read_text())["run"]["device"] == "cuda"
     done(capsys, "approve", "owner0", "genesis.json", "--only-if", "run.toml")
+
+
+# --- newcomers ----------------------------------------------------------------------------------------------------
+
+SPONSORED = TOML + 'roster = "sponsored"\nmembers = 6\n'
+WHERE = "tcp://new.example:7400,tcp://new.example:7401"
+
+
+def going_on(capsys: pytest.CaptureFixture[str], toml: str = SPONSORED) -> None:
+    """A genesis that four owners have approved, and a fifth identity."""
+    proposals = proposed(capsys)
+    Path("run.toml").write_text(toml)
+    Path("genesis.json").write_text(done(capsys, "assemble", "run.toml", *proposals))
+    for number in range(PEERS):
+        done(capsys, "approve", f"owner{number}", "genesis.json", "--yes")
+    done(capsys, "init", "new")
+
+
+def applied(capsys: pytest.CaptureFixture[str], *more: str) -> None:
+    Path("new.application").write_text(done(capsys, "apply", "new", "genesis.json", "--address", WHERE, *more))
+
+
+def test_a_founder_vouches_and_every_member_may_introduce(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    going_on(capsys)
+    applied(capsys)
+    plain = json.loads(Path("new.application").read_text())
+    assert plain["sponsor"] is None and plain["peer"] in (4, 5) and plain["number"] == 0
+    Path("new.sponsored").write_text(done(capsys, "sponsor", "owner1", "new.application"))
+    made = json.loads(Path("new.sponsored").read_text())
+    members = json.loads(Path("genesis.json").read_text())["members"]
+    mine = json.loads(Path("owner1/proposal.json").read_text())["signing_key"]
+    assert members[made["sponsor"]]["signing_key"] == mine
+    assert done(capsys, "sponsor", "owner2", "new.sponsored") == Path("new.sponsored").read_text()
+    waiting = {path.parent.parent.name for path in tmp_path.glob("owner*/applications/*.application")}
+    assert waiting == {"owner1", "owner2"}
+
+
+def test_a_newcomers_worker_is_told_who_it_is(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    going_on(capsys)
+    applied(capsys, "--id", "5")
+    told: list[NodeConfig] = []
+    monkeypatch.setattr(worker, "run", lambda config: told.append(config) or 0)
+    assert call(capsys, "run", "new")[0] == 0
+    assert call(capsys, "run", "owner0")[0] == 0
+    newcomer, founder = told
+    assert newcomer.node == 5 and newcomer.members == founder.members and newcomer.listen.control.endswith(":7400")
+    assert founder.applications == str(Path("owner0/applications").absolute())
+
+
+def test_an_application_counts_only_when_it_is_told_to(capsys: pytest.CaptureFixture[str]) -> None:
+    going_on(capsys)
+    numbers = []
+    for more in ((), ("--id", "5"), ("--again",), ("--again",)):
+        applied(capsys, *more)
+        made = json.loads(Path("new.application").read_text())
+        numbers.append((made["number"], made["peer"]))
+    assert [number for number, _ in numbers] == [0, 0, 1, 2] and {peer for _, peer in numbers[1:]} == {5}
+    code, out, err = call(capsys, "apply", "new", "genesis.json", "--address", WHERE, "--again")
+    assert (code, out) == (2, "") and "this is not a new one of 3 applications" in err
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """The one line that a mistake gets."""
+    code, out, err = call(capsys, *arguments)
+    assert (code, out) == (2, "")
+    return " ".join(err.split())
+
+
+def test_what_lets_nobody_in_is_said_with_the_next_command(capsys: pytest.CaptureFixture[str]) -> None:
+    going_on(capsys)
+    applied(capsys)
+    assert "`btard-node apply` makes one" in refused(capsys, "sponsor", "owner0", "0.proposal")
+    assert "its id is another's; ask for a free one by `btard-node apply --id`" in refused(
+        capsys, "apply", "new", "genesis.json", "--address", WHERE, "--id", "3"
+    )
+    assert "is a member's or a newcomer's; `btard-node init`" in refused(
+        capsys, "apply", "owner3", "genesis.json", "--address", WHERE
+    )
+    done(capsys, "sponsor", "owner0", "new.application")
+    done(capsys, "init", "second")
+    Path("second.application").write_text(done(capsys, "apply", "second", "genesis.json", "--address", WHERE))
+    assert "ask another founder" in refused(capsys, "sponsor", "owner0", "second.application")
+    assert "is no founder's" in refused(capsys, "sponsor", "second", "second.application")
+    changed = json.loads(Path("new.application").read_text()) | {"control": "tcp://elsewhere.example:1"}
+    Path("changed.application").write_text(json.dumps(changed))
+    assert "a signature is not valid in this run" in refused(capsys, "sponsor", "owner1", "changed.application")
+    assert "nowhere holds no identity" in refused(capsys, "sponsor", "nowhere", "new.application")
+
+
+def test_a_closed_roster_and_another_run_are_said(capsys: pytest.CaptureFixture[str]) -> None:
+    going_on(capsys)
+    applied(capsys)
+    Path("other.toml").write_text(SPONSORED + "lr = 0.07\n")
+    proposals = [f"{number}.proposal" for number in range(PEERS)]
+    Path("other.json").write_text(done(capsys, "assemble", "other.toml", *proposals))
+    assert "an identity is for one run" in refused(capsys, "apply", "new", "other.json", "--address", WHERE)
+    Path("closed.toml").write_text(TOML)
+    Path("closed.json").write_text(done(capsys, "assemble", "closed.toml", *proposals))
+    done(capsys, "init", "third")
+    assert "the roster is closed; a genesis with roster = sponsored or open" in refused(
+        capsys, "apply", "third", "closed.json", "--address", WHERE
+    )

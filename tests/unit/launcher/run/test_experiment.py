@@ -153,6 +153,9 @@ def test_an_option_reaches_all_that_have_a_field_of_its_name() -> None:
         "init",
         "recompute_tolerance",
         "device",
+        "roster",
+        "members",
+        "admit_every",
     }
     untouched = {name for name in RunConfig.__struct_fields__ if getattr(run, name) == getattr(plain, name)} - derived
     assert untouched <= {"delivery_bound_s", "gradient_bound_s", "measure_delivery", "measure_gradient"}
@@ -188,3 +191,33 @@ def test_portable_arithmetic_is_computed_on_the_cpu(monkeypatch: pytest.MonkeyPa
     assert plan.make(Experiment(arithmetic="portable")).run.device == "cpu"
     with pytest.raises(ConfigError, match="--arithmetic portable computes on the CPU, not on --device cuda"):
         Experiment(arithmetic="portable").run_config("cuda")
+
+
+def test_who_may_join_reaches_the_protocol() -> None:
+    """Not with a topology or undo, so not in the table above."""
+    run = Experiment(roster="open", members=9, admit_every=7, undo=0).run_config("cpu")
+    settings = settings_of("run", run, (), 100, b"")
+    assert (settings.roster, settings.members, settings.admit_every) == ("open", 9, 7)
+    assert run.capacity == 9 and run.everyone_contributes and Experiment().run_config("cpu").capacity == 6
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        ({"members": 8}, "--members 8 is for newcomers; add --roster sponsored, or open"),
+        ({"roster": "open"}, "--members 0 with --roster open must be more than --peers 6"),
+        ({"roster": "open", "members": 257}, "at most 256"),
+        ({"roster": "sponsored", "members": 8, "probation": 0}, "admits nobody with --probation 0"),
+        ({"roster": "sponsored", "members": 8, "undo": 8}, "--undo 8: newcomers are not for such a run"),
+        (
+            {"roster": "open", "members": 8, "recompute_tolerance": 1e-6},
+            "--recompute-tolerance 1e-06: newcomers",
+        ),
+        ({"roster": "open", "members": 8, "split": "dirichlet:alpha=0.3"}, "--split dirichlet: newcomers are not"),
+        ({"roster": "open", "members": 8, "admit_every": 0}, "--admit-every 0 is too small"),
+    ],
+)
+def test_a_roster_that_no_run_can_have_is_refused_in_one_line(given: dict[str, object], problem: str) -> None:
+    with pytest.raises(ConfigError, match=problem) as caught:
+        Experiment(**given).run_config("cpu")  # type: ignore[arg-type]
+    assert "\n" not in str(caught.value)

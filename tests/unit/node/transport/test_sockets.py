@@ -19,7 +19,6 @@ from btard.node.transport.sockets import (
     Identity,
     Listener,
     ZapAuthenticator,
-    authenticated,
 )
 from tests.ports import held_ports
 
@@ -78,7 +77,7 @@ def test_the_keys_of_members_come_in_under_their_ids_and_others_stay_out(context
         assert monotonic() < end
         if gate.socket.poll(100):
             gate.answer(10)
-    assert [(authenticated(frame), frame.bytes) for frame in receive(server)] == [(7, b"hello")]
+    assert [(gate.peer_of(frame), frame.bytes) for frame in receive(server)] == [(7, b"hello")]
     assert not list(server.arrived(10))
 
 
@@ -160,7 +159,7 @@ def test_what_goes_to_an_only_port_goes_there_in_pieces_and_encrypted(context: C
         while not server.socket.poll(10):
             gate.answer(1)
         head, *rest = receive(server)
-        assert (head.bytes, authenticated(head)) == (b"head", 7)
+        assert (head.bytes, gate.peer_of(head)) == (b"head", 7)
         assert [len(frame) for frame in rest[:-1]] == [PIECE_BYTES] * (len(rest) - 1)
         assert b"".join(frame.bytes for frame in rest) == values[:size]
 

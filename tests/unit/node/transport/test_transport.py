@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 import torch
 
-from btard.node.config import Endpoint
+from btard.node.config import Endpoint, Member
+from btard.node.crypto import keys
 from btard.node.errors import LocalProtocolError, TransportError
 from btard.node.transport import framing
 from btard.node.transport.addresses import Resolver
@@ -399,3 +400,75 @@ def test_a_watched_descriptor_ends_a_long_poll(stack: ExitStack) -> None:
     assert node.poll(10 * WATCHDOG_S) == []
     node.unwatch(read_end)
     assert node.poll(0) == []
+
+
+# --- newcomers ----------------------------------------------------------------------------------------------------
+
+IDENTITIES, KEYS = keys.generate(7, 5)
+NEW = 3
+
+
+def applicant(stack: ExitStack, me: int = NEW, key: int = NEW) -> Transport:
+    """A newcomer's transport: it knows the founders, and nobody knows it."""
+    mine = keys.public_identity(me, KEYS[key])
+    node = Transport(me, KEYS[key], (*MEMBERS, mine), ANYWHERE, run_id="run")
+    node.applies = True
+    stack.callback(node.close, 0)
+    return node
+
+
+def named(node: Transport, key: int = NEW) -> dict[int, tuple[Member, Endpoint]]:
+    return {node.me: (keys.public_identity(node.me, KEYS[key]), node.bound)}
+
+
+def test_a_newcomer_is_let_in_once_the_state_names_it(stack: ExitStack) -> None:
+    """Whoever dials before is a stranger, and dials anew when it is greeted."""
+    nodes = mesh(stack, 3)
+    new = applicant(stack)
+    new.connect({node.me: node.bound for node in nodes})
+    pump([*nodes, new], lambda _: all(node.counters.dropped["stranger"] for node in nodes))
+    for node in nodes:
+        node.follow(named(new))
+    pump([*nodes, new], lambda _: len(new.greeted) == 3 and all(NEW in node.greeted for node in nodes))
+    nodes[0].send_control(NEW, b"the state")
+    new.send_control(1, b"a JOIN")
+    new.send_bulk(2, KEY, torch.ones(3))
+    seen = pump([*nodes, new], lambda seen: bool(seen[1] and seen[2] and seen[3]))
+    assert controls(seen[3]) == [(0, b"the state")] and controls(seen[1]) == [(NEW, b"a JOIN")]
+    assert seen[2][0].via == NEW
+
+
+def test_a_newcomer_that_is_out_is_nobody_and_its_id_is_free(stack: ExitStack) -> None:
+    """What still comes over the line that it had is not taken for the next one's."""
+    nodes = mesh(stack, 3)
+    first, second = applicant(stack), applicant(stack, key=4)
+    nodes[0].follow(named(first))
+    first.connect({0: nodes[0].bound})
+    pump([*nodes, first], lambda _: first.greeted == {0} and NEW in nodes[0].greeted)
+    first.send_control(0, b"here")
+    pump([*nodes, first], lambda seen: bool(seen[0]))
+    nodes[0].follow({})
+    assert NEW not in nodes[0].greeted
+    first.send_control(0, b"still here")
+    pump([*nodes, first], lambda _: nodes[0].counters.dropped["control_unauthenticated"] > 0)
+    nodes[0].follow(named(second, 4))
+    second.connect({0: nodes[0].bound})
+    pump([*nodes, first, second], lambda _: second.greeted == {0} and NEW in nodes[0].greeted)
+    first.send_control(0, b"not me")
+    second.send_control(0, b"me")
+    seen = pump([*nodes, first, second], lambda seen: bool(seen[0]))
+    assert controls(seen[0]) == [(NEW, b"me")]
+
+
+@pytest.mark.parametrize("what", ["no key", "a member's key", "no address"])
+def test_a_newcomer_that_cannot_be_reached_harms_nobody(stack: ExitStack, what: str) -> None:
+    nodes = mesh(stack, 3)
+    mine = keys.public_identity(NEW, KEYS[NEW])
+    key = {"no key": "~" * 40, "a member's key": MEMBERS[1].transport_key}.get(what, mine.transport_key)
+    address = Endpoint("simulated", "") if what == "no address" else Endpoint("tcp://127.0.0.1:1", "tcp://127.0.0.1:2")
+    nodes[0].follow({NEW: (Member(NEW, mine.signing_key, key), address)})
+    nodes[0].send_control(NEW, b"to nobody")
+    nodes[0].send_bulk(NEW, KEY, torch.ones(2))
+    nodes[1].send_control(0, b"hello")
+    assert controls(pump(nodes, lambda seen: bool(seen[0]))[0]) == [(1, b"hello")]
+    nodes[0].follow({})

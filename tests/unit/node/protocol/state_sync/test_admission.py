@@ -10,9 +10,9 @@ import pytest
 from msgspec import structs
 
 from btard.node.config import Endpoint, Plugin, RunConfig, Secrets
-from btard.node.crypto.keys import generate, public_identity
+from btard.node.crypto.keys import generate
 from btard.node.drivers.simulator import application as signed_application
-from btard.node.genesis.application import apply, sponsorship
+from btard.node.genesis.application import apply, vouched
 from btard.node.protocol.attempt.attempt import Attempt
 from btard.node.protocol.state.state import Newcomer, Register, State, Summary
 from btard.node.protocol.state_sync.admission import (
@@ -99,18 +99,17 @@ def test_a_sound_application_is_taken(run: RunConfig) -> None:
 
 
 def signed(change: Callable[[Application], Application], peer: int = NEW) -> Application:
-    """A changed application, signed again by its key."""
-    secret, plain = identities()[peer], change(sound(peer))
-    run = attempt_of().settings.run
-    sponsor = None if plain.sponsor is None else (plain.sponsor, plain.sponsorship)
-    return apply(run, plain.peer, secret, Endpoint(plain.control, plain.bulk), sponsor)
+    """A changed application, signed again by its key; what a founder added to it is as it was."""
+    plain = change(sound(peer))
+    where = Endpoint(plain.control, plain.bulk)
+    again = apply(attempt_of().settings.run, plain.peer, identities()[peer], where, plain.number)
+    return structs.replace(again, sponsor=plain.sponsor, sponsorship=plain.sponsorship)
 
 
 def by(founder: int, run: bytes, candidate: int = NEW) -> Application:
-    """Vouched for by one founder."""
-    secrets = identities()
-    word = sponsorship(run, founder, secrets[founder], public_identity(candidate, secrets[candidate]))
-    return apply(run, NEW, secrets[NEW], Endpoint("a", "b"), word)
+    """The newcomer's, with one founder's word for a key."""
+    word = vouched(run, founder, identities()[founder], sound(candidate))
+    return structs.replace(sound(), sponsor=founder, sponsorship=word.sponsorship)
 
 
 def test_what_lets_nobody_in() -> None:
@@ -120,7 +119,10 @@ def test_what_lets_nobody_in() -> None:
     found = {
         "another's signature": because(structs.replace(plain, signature=bytes(64)), attempt),
         "changed on its way": because(structs.replace(plain, control="tcp://127.0.0.1:9"), attempt),
-        "another run": because(by(1, b"r" * 32), attempt),
+        "vouched for in another run": because(by(1, b"r" * 32), attempt),
+        "applied to another run": because(
+            vouched(run, 1, identities()[1], apply(b"r" * 32, NEW, identities()[NEW], Endpoint("a", "b"))), attempt
+        ),
         "an id of a founder": because(signed(lambda each: structs.replace(each, peer=3)), attempt),
         "an id beyond the last": because(signed(lambda each: structs.replace(each, peer=8)), attempt),
         "nobody vouches": because(signed(lambda each: structs.replace(each, sponsor=None)), attempt),
@@ -132,7 +134,8 @@ def test_what_lets_nobody_in() -> None:
     assert found == {
         "another's signature": "bad_signature",
         "changed on its way": "bad_signature",
-        "another run": "bad_signature",
+        "vouched for in another run": "bad_signature",
+        "applied to another run": "bad_signature",
         "an id of a founder": "taken_id",
         "an id beyond the last": "taken_id",
         "nobody vouches": "no_sponsor",
@@ -145,7 +148,7 @@ def test_what_lets_nobody_in() -> None:
 
 def test_a_founders_key_is_known() -> None:
     secret, run = identities()[2], attempt_of("open").settings.run
-    assert because(apply(run, NEW, secret, Endpoint("a", "b"), None), attempt_of("open")) == "known_key"
+    assert because(apply(run, NEW, secret, Endpoint("a", "b")), attempt_of("open")) == "known_key"
 
 
 def test_where_the_roster_is_open_nobody_vouches() -> None:
@@ -183,9 +186,7 @@ def test_an_application_lets_in_once_and_a_key_applies_so_often() -> None:
     attempt, plain = attempt_of(), sound()
 
     def after(lapses: int, number: int) -> str | None:
-        again = apply(
-            attempt.settings.run, NEW, identities()[NEW], Endpoint("a", "b"), (NEW % 6, plain.sponsorship), number
-        )
+        again = signed(lambda each: structs.replace(each, number=number))
         return because(again, attempt, Register((), (), ((plain.key, plain.sponsor, lapses),)))
 
     assert after(1, 0) == "barred_key" and after(1, 1) is None and after(1, 2) is None
@@ -196,8 +197,7 @@ def test_an_application_lets_in_once_and_a_key_applies_so_often() -> None:
 def test_a_founder_vouches_once() -> None:
     """Whatever becomes of the key."""
     attempt, secrets = attempt_of(), identities()
-    word = sponsorship(attempt.settings.run, NEW % 6, secrets[NEW % 6], public_identity(OTHER, secrets[OTHER]))
-    second = apply(attempt.settings.run, OTHER, secrets[OTHER], Endpoint("a", "b"), word)
+    second = vouched(attempt.settings.run, NEW % 6, secrets[NEW % 6], sound(OTHER))
     assert because(second, attempt) is None
     assert because(second, attempt, Register((), (newcomer(sound()),))) == "spent_sponsor"
     assert because(second, attempt, Register((), (), ((sound().key, sound().sponsor, None),))) == "spent_sponsor"
