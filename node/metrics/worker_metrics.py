@@ -55,7 +55,7 @@ class MetricsRecorder:
         run = config.run
         self.registry = CollectorRegistry()
         self.board = MetricRegistry(
-            self.registry, declarations.of(Group.TRAINING, Group.PROTOCOL, Group.INFO), run.peers
+            self.registry, declarations.of(Group.TRAINING, Group.PROTOCOL, Group.INFO), run.capacity
         )
         self._config = config
         self._rate = learning_rate(run)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 
 import msgspec
 import pytest
@@ -86,7 +87,8 @@ def configured(all_: Owners, role: Role | None = None) -> dict[int, NodeConfig]:
     found = {}
     for peer, owner in (*all_.founders.items(), (NEW, all_.newcomer)):
         config = owner.config(all_.genesis, peer, all_.listens[peer], all_.where)
-        found[peer] = msgspec.structs.replace(config, role=role if peer == NEW else None)
+        watched = "127.0.0.1:0" if peer in (0, NEW) else None
+        found[peer] = msgspec.structs.replace(config, role=role if peer == NEW else None, metrics=watched)
     return found
 
 
@@ -117,7 +119,8 @@ def started(where: Path, peer: int, file: Path) -> subprocess.Popen[bytes]:
 
 def records(all_: Owners, peer: int) -> list[journal.Record]:
     owner = all_.newcomer if peer == NEW else all_.founders[peer]
-    return journal.read(owner.directory / "nodes" / str(peer) / "journal.jsonl")[0]
+    path = owner.directory / "nodes" / str(peer) / "journal.jsonl"
+    return journal.read(path)[0] if path.exists() else []
 
 
 def told(all_: Owners, peer: int, event: str) -> list[journal.Record]:
@@ -156,3 +159,22 @@ def test_a_seventh_peer_that_turns_hostile_is_banned_with_evidence(tmp_path: Pat
     assert [record["reason"] for record in told(all_, NEW, "expelled")] == ["gradient"]
     report = verify(all_.founders[0].directory)
     assert not report.wrong, report.findings
+
+
+def test_a_newcomer_that_is_killed_as_a_member_goes_on_where_it_was(tmp_path: Path) -> None:
+    with held_ports(2 * (FOUNDERS + 1)) as ports:
+        all_ = owners(tmp_path, ports)
+        with running(all_) as processes:
+            end = monotonic() + PATIENCE_S
+            while not told(all_, NEW, "committed"):
+                assert monotonic() < end, (tmp_path / f"{NEW}.log").read_text()
+                with suppress(subprocess.TimeoutExpired):
+                    raise AssertionError(f"it ended with {processes[NEW].wait(0.05)}")
+            processes[NEW].kill()
+            processes[NEW].wait()
+            file = all_.newcomer.directory / "nodes" / str(NEW) / "config.json"
+            processes[NEW] = started(tmp_path, NEW, file)
+            codes = {peer: process.wait(PATIENCE_S) for peer, process in processes.items()}
+    assert set(codes.values()) == {0}, {peer: (tmp_path / f"{peer}.log").read_text() for peer in codes}
+    assert told(all_, NEW, "resumed") and not told(all_, 0, "banned")
+    assert len({told(all_, peer, "finished")[0]["parameter_digest"] for peer in codes}) == 1
