@@ -90,6 +90,12 @@ def test_each_node_gets_its_own_configuration_and_role_alone_and_no_key(made: bu
     assert [group["labels"]["node"] for group in targets] == ["0", "1", "2", "3", "launcher"]
 
 
+def test_each_node_has_one_port_where_that_is_asked_for() -> None:
+    for config in roles.from_environment({**SMALL, "BTARD_ONE_PORT": "1"}).configs:
+        assert config.listen == Endpoint("tcp://0.0.0.0:7400")
+        assert config.addresses == {str(config.node): Endpoint(f"tcp://node-{config.node}:7400")}
+
+
 def test_keys_come_from_the_system_unless_a_protocol_seed_is_given(made: bundle.Bundle, tmp_path: Path) -> None:
     assert made.record.seeds.protocol is None
     for found in (made, roles.from_environment({**SMALL, "BTARD_SEED": "0"})):

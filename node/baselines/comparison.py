@@ -67,7 +67,7 @@ def train(
         for recorder in recorders.values():
             recorder.observe(done)
             if done.step == common.run.steps:
-                recorder.observe(Finished(done.step, done.parameters_D))
+                recorder.observe(Finished(done.step, done.parameters_D, done.certificate))
     for node, recorder in recorders.items():
         recorder.attacked(trainer.attacked(node))
         recorder.end()

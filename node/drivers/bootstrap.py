@@ -29,6 +29,11 @@ SAY_S = 10.0
 _EARLY_PER_PEER = 8
 """Messages kept from a peer whose mesh is complete before ours is: an honest one sends a single HELLO."""
 
+_ENDED = (
+    "check that they run; if the run has ended without this peer, {quorum} of those that finished have to stay for it "
+    "(`btard-node run --stay`), and `btard-launch collect` fetches what they serve"
+)
+
 _AGAIN = 64
 """The same for a node that was started again: the others are in the midst of a step."""
 
@@ -133,6 +138,8 @@ def mesh(
             return True  # the protocol deals with whoever is silent, as with any peer
         if left_s <= 0:
             problem, advice = _no_greeting(transport, missing), "check that they run, their addresses and their keys"
+            if again and say is not None:
+                advice = _ENDED.format(quorum=roster.faults + 1)
             if not missing:
                 problem, advice = f"no approval of {_named(lacking)}", "ask their owners for `btard-node approve`"
             raise TransportError(f"{problem} within {mesh_s:.0f} s; {advice}")

@@ -398,10 +398,17 @@ class Undone:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The last step is committed."""
+    """The last step is committed, by us or while we were away.
+
+    Args:
+        step: the last one.
+        parameters_D: after it.
+        certificate: of the state after it (summary and messages), canonical.
+    """
 
     step: int
     parameters_D: Tensor
+    certificate: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

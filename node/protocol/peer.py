@@ -79,7 +79,7 @@ class Peer:
         """Where to go on at Start; None: with the greeting."""
         self._away_s = 0.0
         self.stays = False
-        """Having finished, it answers those that were started again in the last attempt."""
+        """Having finished, it answers those that were started again in the last attempt, or were gone by then."""
         self.admitted = False
         """The last input was a signed message or view whose signature and place held, and which has an effect: only
         such ones are worth remembering."""
@@ -203,7 +203,8 @@ class Peer:
         return self._flush() if self.shared.out else []
 
     def _after_the_end(self, event: Input) -> list[Output]:
-        """What was said in the last attempt, and the bytes that its end rests on, for whoever was away at the end."""
+        """What was said in the last attempt, and the bytes that its end rests on, for whoever was away at the end; the
+        final state for whoever was gone."""
         active = self.shared.state.roster.active
         match event:
             case TranscriptRequested(via, step, attempt) if via in active:
@@ -211,7 +212,7 @@ class Peer:
             case BulkRequested(via, key) if via in active:
                 self._request(via, key)
             case _:
-                pass
+                self.sync_server.hears(event, self.shared.state, self.shared.past)
         return self._flush()
 
     def _flush(self) -> list[Output]:

@@ -126,7 +126,6 @@ class Recorder:
         self._clock = clock
         self.evaluated: Callable[[int, int], None] = _unheard
         self._driver: Worker | None = None
-        self._certificate = b""
         self._step_began = self._clock()
         self._phase_began = self._clock()
         self._phase = ""
@@ -224,7 +223,6 @@ class Recorder:
         self._enter("")
         now = self._clock()
         driver = self._driver
-        self._certificate = done.certificate
         self._journal.append_once(
             "committed",
             step=done.step,
@@ -307,7 +305,7 @@ class Recorder:
     def _finished(self, done: Finished) -> None:
         path = self._directory / "parameters.f32"
         write_atomically(path, tensor_bytes(done.parameters_D))
-        write_atomically(self._directory / "certificate", self._certificate)
+        write_atomically(self._directory / "certificate", done.certificate)
         digest = parameters_digest(done.parameters_D).hex()
         self._journal.append(
             "finished", step=done.step, parameter_digest=digest, path=self._relative(path), **self.totals()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -34,13 +35,13 @@ def command(where: Path, *arguments: str) -> str:
     return done.stdout
 
 
-def ceremony(where: Path, ports: Sequence[int]) -> None:
+def ceremony(where: Path, ports: Sequence[int], toml: str = TOML) -> None:
     """Four owners with an approved genesis."""
     for number in range(PEERS):
         command(where, "init", f"owner{number}")
         proposal = command(where, "propose", f"owner{number}", "--address", address(ports, number))
         (where / f"{number}.proposal").write_text(proposal)
-    (where / "run.toml").write_text(TOML)
+    (where / "run.toml").write_text(toml)
     proposals = [f"{number}.proposal" for number in range(PEERS)]
     (where / "genesis.json").write_text(command(where, "assemble", "run.toml", *proposals))
     for number in range(PEERS):
@@ -107,8 +108,7 @@ def running(where: Path, ports: Sequence[int], numbers: Sequence[int], *more: st
 
 def records(where: Path, number: int) -> list[journal.Record]:
     """An owner's journal."""
-    (path,) = path_of(where, number).glob("nodes/*/journal.jsonl")
-    return journal.read(path)[0]
+    return [record for path in path_of(where, number).glob("nodes/*/journal.jsonl") for record in journal.read(path)[0]]
 
 
 def test_four_owners_train_and_each_has_the_proof(tmp_path: Path) -> None:
@@ -208,6 +208,37 @@ def test_who_stays_serves_what_a_third_party_verifies_and_ends_well_at_a_signal(
     for number in range(PEERS):
         evaluated = [record for record in records(tmp_path, number) if record["event"] == "evaluated"]
         assert evaluated and {record["count"] for record in evaluated} == {64}
+
+
+def test_who_was_gone_at_the_end_finishes_by_those_that_stay(tmp_path: Path) -> None:
+    """The run has undo, so nobody comes back into it. Where nobody stays, one line says what is missing."""
+    with held_ports(2 * PEERS) as ports:
+        ceremony(tmp_path, ports, TOML.replace("steps = 6", "steps = 100"))
+        with started(tmp_path, ports, range(PEERS), "--stay") as processes:
+            until(processes[3], lambda: sum(each["event"] == "committed" for each in records(tmp_path, 3)) > 3)
+            processes[3].kill()
+            processes[3].wait()
+            shutil.copytree(path_of(tmp_path, 3), tmp_path / "saved")
+            for number in range(3):
+                log = tmp_path / f"{number}.log"
+                until(processes[number], lambda log=log: "has finished, and stays" in log.read_text())
+            with running(tmp_path, ports, [3]) as logs:
+                assert logs[3].read_text().endswith("exit code 0\n"), logs[3].read_text()
+        ends = [[each for each in records(tmp_path, number) if each["event"] == "finished"] for number in range(PEERS)]
+        assert len({(end["step"], end["parameter_digest"]) for (end,) in ends}) == 1
+        assert {each["step"] for each in records(tmp_path, 3) if each["event"] == "committed"} < set(range(101))
+        report = verify(path_of(tmp_path, 3))
+        assert not report.wrong, report.findings
+        assert sum("finished" in line for line in launch(tmp_path, "status", "owner3").splitlines()) == 1
+        launch(tmp_path, "report", "owner3")
+
+        shutil.rmtree(path_of(tmp_path, 3))
+        (tmp_path / "saved").rename(path_of(tmp_path, 3))
+        with running(tmp_path, ports, [3], "--wait", "1s") as logs:
+            *_, line, ended, code = logs[3].read_text().splitlines()
+        assert line.startswith("error: no greeting from peers ") and " within 1 s; check that they run; if the" in line
+        assert "2 of those that finished have to stay for it (`btard-node run --stay`)" in line
+        assert (ended.split()[-1], code) == ("1", "exit code 1")
 
 
 def test_no_step_is_taken_without_an_approval(tmp_path: Path) -> None:

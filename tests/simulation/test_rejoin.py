@@ -110,13 +110,14 @@ def test_it_is_verified_with_the_return_and_not_without(tmp_path: Path) -> None:
 
 
 def test_a_peer_comes_back_once(tmp_path: Path) -> None:
-    """Gone a second time it is not listened to any more, and stops."""
+    """Gone a second time it is told so, and stops."""
     run = msgspec.structs.replace(RUN, probation=1, steps=20)
     _, seen = played(tmp_path, (*killed((5,), 2, 4), *killed((5,), 11, 13, " again")), run)
     assert len({each.output.step for each in seen if isinstance(each.output, Returned)}) == 1
     assert len({each.output.step for each in seen if isinstance(each.output, Banned)}) == 2
     assert {each.node for each in outputs(seen, Finished)} == set(range(5))
-    assert {each.node for each in outputs(seen, Halted)} == {5}
+    assert [(each.node, each.output.reason) for each in outputs(seen, Expelled)] == [(5, "silent")]
+    assert not outputs(seen, Halted)
 
 
 @pytest.mark.slow

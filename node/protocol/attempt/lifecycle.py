@@ -40,7 +40,7 @@ from btard.node.protocol.router import DisputeRouter
 from btard.node.protocol.state.state import AttemptRecord, Ban, Resumption, State
 from btard.node.protocol.state.transition import undone
 from btard.node.protocol.state_sync.client import StateSyncClient
-from btard.node.protocol.state_sync.probation import candidates_of
+from btard.node.protocol.state_sync.probation import absent_of, candidates_of, is_final
 from btard.node.protocol.state_sync.server import StateSyncServer
 from btard.node.protocol.wire.certificate import Certificate
 from btard.node.protocol.wire.encoding import encode
@@ -295,10 +295,10 @@ class AttemptLifecycle:
         self._sync_server.teach(state, attempt)
         if not self._still_in(attempt, ending):
             return
-        if state.step > shared.settings.steps and not state.summary.undo:
+        if is_final(shared.settings, state.summary):
             self._part(attempt, ending)
             shared.stopped = True
-            shared.out.append(Finished(attempt.step, state.parameters_D))
+            shared.out.append(_finished(state))
         else:
             self._begin(0, ended)
 
@@ -404,14 +404,16 @@ class AttemptLifecycle:
         return True
 
     def _outside(self, step: int, state: State) -> StateSyncClient | None:
-        """We are removed in a state: the way back that we take, None if this is our end."""
+        """We are removed in a state: the way back that we take, or to the end of a run that is over; None: this is our
+        end."""
         shared = self._shared
-        if shared.comes_back and shared.me in candidates_of(shared.settings, state):
+        reason = next(ban.reason for ban in reversed(state.bans) if ban.peer == shared.me)
+        if shared.comes_back and shared.me in absent_of(state):
             shared.client = shared.new_client()
             shared.client.convinced = True
+            shared.client.barred = None if shared.me in candidates_of(shared.settings, state) else reason
             return shared.client
         shared.stopped = True
-        reason = next(ban.reason for ban in reversed(state.bans) if ban.peer == shared.me)
         shared.out.append(Expelled(step, reason))
         return None
 
@@ -446,6 +448,9 @@ class AttemptLifecycle:
         if client.ended is not None:
             shared.stopped = True
             shared.out.append(Expelled(client.state.step, client.ended))
+        elif client.finished:
+            shared.stopped = True
+            shared.out.append(_finished(client.state))
         elif client.resumption is not None:
             before, shared.client = client.resumption, None
             assert before.past is not None
@@ -480,6 +485,10 @@ def _newcomers(attempt: Attempt, state: State) -> Iterator[Entered | Lapsed]:
         yield Lapsed(attempt.step, attempt.number, peer, "probation" if wrong else "silent")
     for peer in sorted(now.keys() - known.keys()):
         yield Entered(attempt.step, attempt.number, peer, now[peer].key.hex(), now[peer].sponsor)
+
+
+def _finished(state: State) -> Finished:
+    return Finished(state.step - 1, state.parameters_D, encode((state.summary, state.certificate)))
 
 
 def _committed(attempt: Attempt, state: State) -> Committed:

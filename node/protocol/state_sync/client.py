@@ -1,4 +1,5 @@
-"""A peer on its way back: it learns the agreed state from a quorum, follows it on probation, and is let in.
+"""A peer on its way back: it learns the agreed state from a quorum, follows it on probation, and is let in; or, where
+the run has ended without it, it fetches the final state.
 
 A state counts once more than f of the peers that it knows to be active tell it alike and the certificate holds. The
 vectors come from one of them, checked by digest. (A certificate alone is not enough: CLOSEs that a liar kept back can
@@ -33,7 +34,7 @@ from btard.node.protocol.attempt.verification import NormWindow
 from btard.node.protocol.settings import Settings, Tools
 from btard.node.protocol.state.state import AttemptRecord, Resumption, State, norms_digest, parameters_digest
 from btard.node.protocol.state_sync.messages import Snapshot, after_dispute, by_phase, certified, complete
-from btard.node.protocol.state_sync.probation import candidates_of, gradient_digest, join_slot
+from btard.node.protocol.state_sync.probation import absent_of, candidates_of, gradient_digest, is_final, join_slot
 from btard.node.protocol.wire.encoding import tensor_digest
 from btard.node.protocol.wire.messages import Join, Phase
 
@@ -75,6 +76,10 @@ class StateSyncClient:
         """Where to go on, once we are let in and have everything."""
         self.ended: str | None = None
         """Why there is no way back."""
+        self.barred: str | None = None
+        """Why we may not come back and only ask how the run ends; where nobody tells, that is our end."""
+        self.finished = False
+        """`state` is the one with which the run has ended."""
         self._offers: dict[int, Snapshot] = {}
         self._target: _Target | None = None
         self._held: dict[BulkKey, Tensor] = {}
@@ -144,6 +149,9 @@ class StateSyncClient:
         self._silence += 1
         known = self._me in self.state.roster.active or self.state.step > 0
         if self._silence >= (_PATIENCE if known else _NEWCOMERS_PATIENCE):
+            if self.barred is not None:
+                self.ended = self.barred
+                return None
             return "no quorum of the active peers tells the state of the run"
         if name == PULL and self._target is not None:
             # They serve two steps only: a run that goes on faster has a newer state for us.
@@ -163,16 +171,15 @@ class StateSyncClient:
         if self._me in summary.active and not newcomer:
             return  # we are in, and only late: the others wait for us
         self.convinced, self._offers, self._silence = True, {}, 0
-        if not newcomer and self._me not in candidates_of(self._settings, summary):
+        final = is_final(self._settings, summary)
+        if not newcomer and self._me not in (absent_of(summary) if final else candidates_of(self._settings, summary)):
             barred = (self.state.roster.keys[self._me], None) in {
                 (key, least) for key, _, least in summary.register.out
             }
             bans = (ban.reason for ban in reversed(summary.bans) if ban.peer == self._me)
             self.ended = "probation" if barred else next(bans, "silent")
-        elif summary.step > self._settings.steps:
-            self.ended = "silent"
         else:
-            past = self._attempt_before(snapshot) if newcomer and snapshot.past is not None else None
+            past = self._attempt_before(snapshot) if newcomer and not final and snapshot.past is not None else None
             self._target, self._held, self._asked = _Target(snapshot, sources, past), {}, {}
             for key in self._wanted():
                 for _ in sources if newcomer else sources[:1]:
@@ -241,6 +248,9 @@ class StateSyncClient:
             self.resumption = Resumption(state, 0, self._past(past), ended, ())
             return
         self.state, self._target, self._held, self._asked = state, None, {}, {}
+        if is_final(self._settings, summary):
+            self.finished = True
+            return
         self._out.append(PhaseEntered(state.step, 0, Phase.JOIN.name))
         if state.step < self._settings.steps:
             seed = batch_seed(self._settings.data_seed, summary.r, state.step, self._me, self._settings.shards)

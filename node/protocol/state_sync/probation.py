@@ -40,6 +40,12 @@ _PER_PEER = 2
 """Two different JOINs of a peer for one step prove that it lies; more are of no use."""
 
 
+def absent(bans: Sequence[Ban], active: Sequence[int]) -> tuple[int, ...]:
+    """Who is out, and only ever was removed as gone: whether it may come back or not, it is told how the run stands."""
+    guilty = {ban.peer for ban in bans if standing(ban.reason) != "gone"}
+    return tuple(sorted({ban.peer for ban in bans} - guilty - set(active)))
+
+
 def candidates(
     settings: Settings, bans: Sequence[Ban], returned: Sequence[tuple[int, int]], active: Sequence[int]
 ) -> tuple[int, ...]:
@@ -50,9 +56,18 @@ def candidates(
     """
     if settings.probation == 0 or settings.recompute_tolerance > 0 or settings.undo > 0:
         return ()
-    out = {ban.peer for ban in bans} - {peer for peer, _ in returned} - set(active)
-    guilty = {ban.peer for ban in bans if standing(ban.reason) != "gone"}
-    return tuple(sorted(out - guilty))
+    before = {peer for peer, _ in returned}
+    return tuple(peer for peer in absent(bans, active) if peer not in before)
+
+
+def is_final(settings: Settings, summary: Summary) -> bool:
+    """True if the run ends with this state."""
+    return summary.step > settings.steps and not summary.undo
+
+
+def absent_of(state: State | Summary) -> tuple[int, ...]:
+    """Who is told of a state."""
+    return absent(state.bans, state.roster.active if isinstance(state, State) else state.active)
 
 
 def candidates_of(settings: Settings, state: State | Summary) -> tuple[int, ...]:

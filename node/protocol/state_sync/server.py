@@ -1,6 +1,7 @@
 """What an active peer does for peers that were removed as gone and come back, and for newcomers: it tells them the
 state when they ask, sends them its vectors, and keeps their JOINs for its REPORT; and the applications that its owner
-hands it. Whoever may not come is not listened to.
+hands it. Who was gone and may not come back is told the state, and sent the vectors of the final one alone; nobody else
+who is out is listened to.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from btard.node.protocol.settings import Settings, Tools
 from btard.node.protocol.state.state import State
 from btard.node.protocol.state_sync import admission
 from btard.node.protocol.state_sync.messages import Snapshot, snapshot_of
-from btard.node.protocol.state_sync.probation import candidates_of, join_slot, joins_fit
+from btard.node.protocol.state_sync.probation import absent_of, candidates_of, is_final, join_slot, joins_fit
 from btard.node.protocol.wire.certificate import open_signed
 from btard.node.protocol.wire.encoding import decode_body, encode, encode_signed
 from btard.node.protocol.wire.messages import Application, Hello, Join, Phase, Signed, body_bytes
@@ -62,9 +63,9 @@ class StateSyncServer:
         match event:
             case TranscriptRequested(via=via) if via in _newcomers(state):
                 self._tell(via, snapshot_of(state, past.record() if past is not None else None))
-            case TranscriptRequested(via=via, step=step) if via in candidates_of(self._settings, state):
+            case TranscriptRequested(via=via, step=step) if via in absent_of(state):
                 self._ask(via, step, state)
-            case MessageArrived(via=int(via), signed=signed) if via in candidates_of(self._settings, state):
+            case MessageArrived(via=int(via), signed=signed) if via in self._waited_for(state):
                 return self._message(via, signed, state)
             case BulkRequested(via=via, key=key) if key.kind is BulkKind.STATE:
                 self._serve(via, key, state, past)
@@ -140,6 +141,8 @@ class StateSyncServer:
         if self._patient(via):
             self._told[via] += 1
             self._out.append(SendSnapshot((via,), snapshot))
+            if is_final(self._settings, snapshot.now.summary):  # it may have lost what it fetched before
+                self._served = {(peer, key) for peer, key in self._served if peer != via}
 
     def _patient(self, via: int) -> bool:
         """True while a peer has not used up its snapshots."""
@@ -180,13 +183,17 @@ class StateSyncServer:
 
     def _serve(self, via: int, key: BulkKey, state: State, past: Attempt | None) -> None:
         """A vector of the state before this step, or before the last one, once for each."""
-        welcome = via in _newcomers(state) or via in candidates_of(self._settings, state)
+        welcome = via in _newcomers(state) or via in self._waited_for(state)
         values_D = self._find(key, state, past)
         if not welcome or values_D is None or (via, key) in self._served:
             return self._drop(via, "unserved_request")
         self._served.add((via, key))
         self._out.append(SendBulk(via, key, values_D))
         return None
+
+    def _waited_for(self, state: State) -> tuple[int, ...]:
+        """Who is out, and has something to do here: to come back, or to fetch the end."""
+        return absent_of(state) if is_final(self._settings, state.summary) else candidates_of(self._settings, state)
 
     def _find(self, key: BulkKey, state: State, past: Attempt | None) -> Tensor | None:
         for each in (state, past.state if past is not None else None):

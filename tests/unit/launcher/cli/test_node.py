@@ -193,6 +193,18 @@ def test_two_runs_files_do_not_mix(capsys: pytest.CaptureFixture[str]) -> None:
         assert f"error: {problem}" in err
 
 
+def test_one_port_at_two_hosts_is_bound_where_its_owner_says(capsys: pytest.CaptureFixture[str]) -> None:
+    assembled(capsys)
+    done(capsys, "approve", "owner0", "genesis.json", "--yes")
+    there = "tcp://a.example:7400,tcp://b.example:7400"
+    Path("0.proposal").write_text(done(capsys, "propose", "owner0", "--address", there))
+    Path("moved.json").write_text(done(capsys, "assemble", "run.toml", *[f"{each}.proposal" for each in range(PEERS)]))
+    code, out, err = call(capsys, "run", "owner0", "--genesis", "moved.json")
+    assert (code, out) == (2, "")
+    line = "tcp://a.example:7400 and tcp://b.example:7400 have one port; say by --listen what to bind for each"
+    assert f"error: {line}\n" in err
+
+
 def test_a_peer_keeps_to_its_share_of_a_gpu(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from btard.launcher.network import conditions
 from btard.launcher.run import plan
-from btard.launcher.run.experiment import Experiment, node_configs
+from btard.launcher.run.experiment import Experiment, listen, node_configs
 from btard.node.build import settings_of
 from btard.node.config import RunConfig
 from btard.node.errors import ConfigError
@@ -103,6 +103,19 @@ def test_only_an_attackers_own_configuration_tells_its_role(tmp_path: Path) -> N
     assert len({config.listen.control for config in configs} | {config.listen.bulk for config in configs}) == 12
     for config in configs[:4]:
         assert b"noise" not in msgspec.json.encode(config)
+
+
+@pytest.mark.parametrize(
+    ("options", "urls"),
+    [
+        ({}, ["tcp://127.0.0.1:*"] * 2),
+        ({"one_port": True}, ["tcp://127.0.0.1:*"]),
+        ({"base_port": 7000}, ["tcp://127.0.0.1:7002", "tcp://127.0.0.1:7003"]),
+        ({"base_port": 7000, "one_port": True}, ["tcp://127.0.0.1:7001"]),
+    ],
+)
+def test_a_local_node_has_two_ports_or_one(options: dict[str, Any], urls: list[str]) -> None:
+    assert list(listen(Experiment(**options), 1).urls) == urls
 
 
 @pytest.mark.parametrize(

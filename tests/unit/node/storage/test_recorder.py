@@ -260,7 +260,7 @@ def test_evidence_is_a_file_named_by_its_digest(bench: Bench) -> None:
 
 def test_the_end_leaves_parameters_and_their_certificate(bench: Bench) -> None:
     bench.recorder.observe(committed(4))
-    record = bench.of(Finished(4, PARAMETERS_D))
+    record = bench.of(Finished(4, PARAMETERS_D, b"certificate"))
     assert (record["parameter_digest"], record["path"]) == (DIGEST, "nodes/1/parameters.f32")
     assert (bench.run_dir / record["path"]).read_bytes() == PARAMETERS_D.numpy().astype("<f4").tobytes()
     assert (bench.directory / "certificate").read_bytes() == b"certificate"

@@ -24,7 +24,7 @@ from btard.node.protocol.api import (
 )
 from btard.node.protocol.attempt.attempt import Attempt
 from btard.node.protocol.roster import Roster
-from btard.node.protocol.state.state import Ban, State
+from btard.node.protocol.state.state import Ban, Contribution, State
 from btard.node.protocol.state_sync.client import ASK, PULL, StateSyncClient
 from btard.node.protocol.state_sync.messages import Certified, Past, Snapshot, snapshot_of
 from btard.node.protocol.wire.messages import Close, Phase, Slot
@@ -136,13 +136,23 @@ def test_more_than_belongs_to_a_peer_on_probation_is_a_lie(case: Case) -> None:
 # --- where it ends ----------------------------------------------------------------------------------------------------
 
 LIED = Ban(1, 0, ME, "gradient", 0, True)
+LATE = (put(GONE, step=3),)
 ENDS: list[tuple[str, dict[str, object], int, bool, str | None]] = [
     ("gone", {}, 2, True, None),
     ("gone, without probation", {}, 0, True, "silent"),
     ("banned", {"bans": (LIED,)}, 2, True, "gradient"),
     ("gone, and banned since", {"bans": (GONE, LIED)}, 2, True, "gradient"),
     ("gone a second time", {"bans": (GONE, put(GONE, reason="edges")), "returned": ((ME, 1),)}, 2, True, "edges"),
-    ("after the last step", {"step": 4, "bans": (put(GONE, step=3),)}, 2, True, "silent"),
+    ("after the last step", {"step": 4, "bans": LATE}, 2, True, None),
+    ("after the last step, without probation", {"step": 4, "bans": LATE}, 0, True, None),
+    (
+        "after the last step, where more is undone",
+        {"step": 4, "bans": LATE, "undo": (Contribution(1, 0, 2),)},
+        0,
+        True,
+        "silent",
+    ),
+    ("banned, after the last step", {"step": 4, "bans": (put(LIED, step=3),)}, 2, True, "gradient"),
     ("at the last step", {"step": 3, "bans": (put(GONE, step=2),)}, 2, True, None),
     ("in, and only late", {"bans": (), "active": tuple(range(PEERS))}, 2, False, None),
 ]
@@ -160,10 +170,30 @@ def test_what_a_state_means_for_it(
     assert bool(case.asked()) is (convinced and ended is None)
 
 
+@pytest.mark.parametrize("probation", [0, 2])
+def test_the_final_state_is_fetched_and_ends_the_run(probation: int) -> None:
+    case = Case(probation)
+    final = case.lesson(step=4, bans=LATE)
+    case.learn(final, 0, 1, 2)
+    assert not case.client.finished
+    case.fetch()
+    state = case.client.state
+    assert case.client.finished and state.certified == final.now
+    assert torch.equal(state.parameters_D, case.truth.parameters_D)
+    assert not [each for each in case.out if isinstance(each, ComputeGradient | PhaseEntered)], "there is no next step"
+
+
 def test_after_five_silences_it_gives_up(case: Case) -> None:
     answers = [case.client.overdue(ASK) for _ in range(5)]
     assert answers[:4] == [None] * 4 and answers[4] is not None
     assert len([each for each in case.out if isinstance(each, RequestTranscript)]) == 4
+
+
+def test_who_may_not_come_back_ends_as_it_knows_it_must() -> None:
+    case = Case(0)
+    case.client.barred = "silent"
+    assert [case.client.overdue(ASK) for _ in range(5)] == [None] * 5
+    assert case.client.ended == "silent"
 
 
 def test_a_new_state_is_worth_new_patience(case: Case) -> None:

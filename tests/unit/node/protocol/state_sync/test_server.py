@@ -108,11 +108,27 @@ def test_whose_business_it_is(case: Case, event: Callable[[Case], Input], heard:
     assert heard or not case.out
 
 
-def test_without_probation_nobody_is_listened_to() -> None:
+def test_without_probation_who_is_gone_is_told_the_state_and_sent_the_final_one_alone() -> None:
     case = Case()
     out: list[Output] = []
-    server = StateSyncServer(replace(case.settings, probation=0), case.attempt.tools, out)
-    assert not server.hears(TranscriptRequested(GONE, 0, 0), case.state, case.past) and not out
+    settings = replace(case.settings, probation=0)
+    server = StateSyncServer(settings, case.attempt.tools, out)
+    assert server.hears(TranscriptRequested(GONE, 0, 0), case.state, case.past)
+    assert not server.hears(MessageArrived(GONE, case.join(2)), case.state, case.past)
+    server.hears(BulkRequested(GONE, STATE_KEY), case.state, case.past)
+    assert out == [SendSnapshot((GONE,), snapshot_of(case.state, None)), Dropped(GONE, "unserved_request")]
+
+    out.clear()
+    final = case.later(settings.steps + 1)
+    key = msgspec.structs.replace(STATE_KEY, step=final.step)
+    for _ in range(2):  # it may be killed before it has kept what it was sent
+        assert server.hears(TranscriptRequested(GONE, 0, 0), final, case.past)
+        server.hears(BulkRequested(GONE, key), final, case.past)
+        server.hears(BulkRequested(GONE, key), final, case.past)
+    told = SendSnapshot((GONE,), snapshot_of(final, None))
+    sent = SendBulk(GONE, key, final.parameters_D)
+    assert out == 2 * [told, sent, Dropped(GONE, "unserved_request")]
+    assert not server.hears(TranscriptRequested(BANNED, 0, 0), final, case.past)
 
 
 def test_who_knows_the_newest_state_waits_for_the_next(case: Case) -> None:
