@@ -20,6 +20,7 @@ from btard.node.transport import framing
 from btard.node.transport.address_records import signing_bytes
 from btard.node.transport.addresses import Resolver
 from btard.node.transport.arrivals import Arrival, BulkArrival
+from btard.node.transport.sockets import PIECE_BYTES
 from tests.transports import (
     ANYWHERE,
     KEY,
@@ -167,14 +168,22 @@ def test_a_frame_beyond_the_limit_ends_its_connection_unread(
 
 
 def test_who_has_proved_no_key_is_not_let_announce_a_tensor(stack: ExitStack) -> None:
-    """At the one port a frame of the handshake is no longer than a control message or a piece may be."""
+    """At the one port a frame of the handshake is no longer than a control message or a piece may be: who announces a
+    longer one is cut off at once, while an older connection that announced as much as it may is still waited for."""
     (node,) = mesh(stack, peers=1, limits=framing.Limits(control_bytes=1000, bulk_bytes=1 << 30), listen=ONE_PORT)
     _, port = node.bound.control.rsplit(":", 1)
-    line = stack.enter_context(tcp.create_connection(("127.0.0.1", int(port)), WATCHDOG_S))
-    line.sendall(b"\xff" + bytes(8) + b"\x7f\x03\x01" + b"CURVE".ljust(20, b"\0") + bytes(32))
-    line.sendall(b"\x06" + struct.pack(">Q", 1 << 20) + bytes(100))
+    lines = []
+    for announced in (PIECE_BYTES, 2 * PIECE_BYTES):
+        line = stack.enter_context(tcp.create_connection(("127.0.0.1", int(port)), WATCHDOG_S))
+        line.sendall(b"\xff" + bytes(8) + b"\x7f\x03\x01" + b"CURVE".ljust(20, b"\0") + bytes(32))
+        line.sendall(b"\x06" + struct.pack(">Q", announced) + bytes(100))
+        lines.append(line)
     with suppress(ConnectionResetError):
-        while line.recv(1000):
+        while lines[1].recv(1000):
+            continue
+    lines[0].setblocking(False)
+    with pytest.raises(BlockingIOError):
+        while lines[0].recv(1000):
             continue
 
 
