@@ -85,3 +85,30 @@ def test_the_story_tells_every_stage(tmp_path: Path) -> None:
         "step 7: everyone computed the gradient of peer 2, on probation, again: correct, 2 of 2",
         "step 7: peer 2 has served its probation and is in the roster from the next step on",
     ]
+
+
+def test_a_newcomer_is_a_node_where_its_own_journal_is() -> None:
+    """A launcher's run has none of a newcomer's, and does not wait for its end."""
+    entered = {"event": "entered", "time": 1.0, "node": 0, "step": 3, "attempt": 0, "peer": 3, "key": "k", "sponsor": 0}
+    back = {
+        "event": "returned",
+        "time": 2.0,
+        "node": 0,
+        "step": 6,
+        "attempt": 0,
+        "peer": 3,
+        "path": "p",
+        "evidence": "e",
+    }
+    state = RunState(3, capacity=5)
+    for record in (entered, back):
+        state.apply(record)
+    assert set(state.nodes) == {0, 1, 2} and not state.returned
+    state = RunState(3, capacity=5)
+    for record in ({"event": "bound", "time": 0.0, "node": 3}, entered):
+        state.apply(record)
+    assert state.nodes[3].out == "on probation"
+    state.apply(back)
+    assert state.nodes[3].out is None and state.returned[3].step == 6
+    state.apply({"event": "bound", "time": 0.0, "node": 5})
+    assert 5 not in state.nodes

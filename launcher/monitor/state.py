@@ -114,7 +114,8 @@ class RunState:
     Args:
         peers: number of nodes that the run starts with.
         byzantine: the launcher's knowledge of who attacks; only honest nodes' words on bans count.
-        capacity: ids are below it: newcomers have those from `peers` on, and are nodes once something is known of them.
+        capacity: ids are below it: newcomers have those from `peers` on. One is a node where its own journal is: a
+            launcher's run has none, since their owners start them.
 
     `attacked` holds the steps at which attackers say they acted: they score themselves, they decide nothing.
     `happened` lists the events of the scenario, `killed` and `paused` who is away because of it; `links` holds each
@@ -227,7 +228,7 @@ class RunState:
         return {peer: self.bans[step, peer] for step, peer in sorted(self.bans, reverse=True)}
 
     def _node(self, node: object) -> NodeState | None:
-        """Of a peer, or of a newcomer of which nothing was known; None: of nobody, as the launcher is."""
+        """Whose record it is, a newcomer's too; None: nobody's, as the launcher's own are."""
         if not isinstance(node, int):
             return None
         if self.peers <= node < self.capacity:
@@ -236,7 +237,7 @@ class RunState:
 
     def _enter(self, peer: int) -> None:
         """An honest node's word that a newcomer's probation has begun."""
-        node = self._node(peer)
+        node = self.nodes.get(peer)
         if node is not None and peer not in self.returned:
             node.out = "on probation"
 
@@ -283,7 +284,7 @@ class RunState:
 
     def _return(self, record: Record) -> None:
         peer = int(record["peer"])
-        node = self._node(peer)
+        node = self.nodes.get(peer)
         if node is not None and peer not in self.returned:
             self.returned[peer] = Return(int(record["step"]), peer, record["path"])
             node.out = None

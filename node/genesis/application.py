@@ -33,6 +33,7 @@ REFUSALS = {
     "known_key": "its key, or its transport key, is a member's or a newcomer's; `btard-node init` makes another one",
     "barred_key": f"its key is out: it was wrong on probation, or this is not a new one of {TRIES} applications; make "
     "another by `btard-node apply`, or another identity by `btard-node init`",
+    "full": "every id that the genesis has is taken; nobody else can join this run",
     "taken_id": "its id is another's; ask for a free one by `btard-node apply --id`",
     "no_sponsor": "an active founder has to sign for it where the roster is sponsored, and nobody where it is open; "
     "`btard-node sponsor` signs",

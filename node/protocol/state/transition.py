@@ -21,7 +21,7 @@ from btard.node.protocol.attempt.attempt import Attempt
 from btard.node.protocol.attempt.deadlines import agreed
 from btard.node.protocol.attempt.verification import allowed_pairs, draw
 from btard.node.protocol.state.state import Contribution, Layer, Restoration, State, Window, layer_digest
-from btard.node.protocol.state_sync.admission import entered
+from btard.node.protocol.state_sync.admission import PATIENCE, entered
 from btard.node.protocol.state_sync.probation import Review
 
 
@@ -48,7 +48,8 @@ def next_state(
         parameters_D, optimiser_D = attempt.tools.optimiser.apply(parameters_D, optimiser_D, aggregate, attempt.step)
         norms = norms.append(_scaled_norms(attempt))
     if review is not None:
-        punished = review.applied(punished, attempt.step + 1, settings.probation)
+        patience = max(PATIENCE, settings.admit_every)
+        punished = review.applied(punished, attempt.step + 1, settings.probation, patience)
     punished = entered(attempt, punished, attempt.step + 1)
     active = len(punished.roster.active)
     back = frozenset(punished.roster.active) - frozenset(state.roster.active)  # they begin with a clean record

@@ -5,8 +5,8 @@ key a run. A member that holds an application puts it into its REPORT in a step 
 is open: nobody new is on probation, and the last newcomer entered `admit_every` steps ago or earlier. So at most one
 enters a step, nobody can make room for its own by choosing a key or an instant, and CLOSE fixes who entered. On
 probation a newcomer is what a peer that comes back is (node/protocol/state_sync/probation.py), which also admits it.
-Wrong, its key is out for ever; after `PATIENCE` steps without a correct gradient its id is free again, and its key may
-apply anew, `TRIES` times in all.
+Wrong, its key is out for ever; after `admit_every` steps without a correct gradient its id is free again, and its key
+may apply anew, `TRIES` times in all.
 Source: Gorbunov et al. 2021, section 3.3 (Sybil attacks); docs/adr/0069-new-members.md.
 """
 
@@ -28,7 +28,8 @@ from btard.node.protocol.wire.encoding import application_bytes, decoded, digest
 from btard.node.protocol.wire.messages import APPLICATION_BYTES, TRIES, Application, Phase, Report
 
 PATIENCE = 10
-"""Steps that a newcomer may let pass without a correct gradient before its id is free again."""
+"""Steps that a newcomer may let pass without a correct gradient before its id is free again, at least: as long as the
+door stays shut behind it, it keeps nobody out."""
 MOST_OUT = 1000
 """Keys that a state names as out: with more, nobody else is let in."""
 _TRANSPORT_CHARACTERS, _ADDRESS_CHARACTERS, _KEY_BYTES = 40, 270, 32
@@ -59,7 +60,7 @@ def refused(
         summary: the last certified state.
 
     Returns:
-        `closed_roster`, `malformed`, `known_key`, `barred_key`, `taken_id`, `no_sponsor`, `spent_sponsor`, or
+        `closed_roster`, `malformed`, `known_key`, `barred_key`, `full`, `taken_id`, `no_sponsor`, `spent_sponsor`, or
         `bad_signature`.
     """
     register, key = summary.register, application.key
@@ -73,6 +74,8 @@ def refused(
         return "barred_key"
     if key in roster.keys or any(application.transport == each.transport for each in register.newcomers):
         return "known_key"
+    if all(roster.keys[roster.founders :]):
+        return "full"
     if not roster.founders <= application.peer < len(roster.keys) or roster.keys[application.peer]:
         return "taken_id"
     if (application.sponsor is None) != (settings.roster == "open"):
@@ -147,7 +150,12 @@ def introduced(attempt: Attempt) -> tuple[int, Application] | None:
 
 
 def revised(
-    register: Register, step: int, correct: Collection[int], wrong: Collection[int], members: Iterable[int]
+    register: Register,
+    step: int,
+    correct: Collection[int],
+    wrong: Collection[int],
+    members: Iterable[int],
+    patience: int = PATIENCE,
 ) -> Register:
     """The register after the JOINs of a step.
 
@@ -156,6 +164,7 @@ def revised(
         step: the next one.
         correct, wrong: newcomers whose digest was the right one, or was not.
         members: who has been admitted so far, and is now.
+        patience: steps that one may let pass without a correct gradient.
     """
     settled, kept, gone = frozenset(members), list[Newcomer](), dict[int, tuple[bytes, int | None, int | None]]()
     for each in register.newcomers:
@@ -165,7 +174,7 @@ def revised(
             gone[each.peer] = each.key, each.sponsor, None
         elif each.peer in correct:
             kept.append(structs.replace(each, heard=step))
-        elif step - each.heard <= PATIENCE:
+        elif step - each.heard <= patience:
             kept.append(each)
         else:
             gone[each.peer] = each.key, each.sponsor, each.number + 1

@@ -169,12 +169,13 @@ class Review:
     correct: tuple[int, ...] = ()
     wrong: tuple[int, ...] = ()
 
-    def applied(self, state: State, step: int, needed: int) -> State:
+    def applied(self, state: State, step: int, needed: int, patience: int = admission.PATIENCE) -> State:
         """The state before `step` with this: counters raised, and who has done enough in the roster.
 
         Args:
             state: with the verdicts of the attempt.
             needed: `--probation`.
+            patience: steps that a newcomer may let pass without a correct gradient.
         """
         register = state.summary.register
         if not (self.correct or register.probation or register.newcomers):  # as in almost every step
@@ -191,7 +192,9 @@ class Review:
         state = replace(state.with_facts(returned=returned), roster=replace(state.roster, active=active))
         members = (peer for peer, _ in returned)
         register = msgspec.structs.replace(register, probation=left)
-        return admission.registered(state, admission.revised(register, step, self.correct, self.wrong, members))
+        return admission.registered(
+            state, admission.revised(register, step, self.correct, self.wrong, members, patience)
+        )
 
 
 def wanted(attempt: Attempt) -> tuple[int, ...]:

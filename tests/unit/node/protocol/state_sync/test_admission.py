@@ -10,7 +10,7 @@ import pytest
 from msgspec import structs
 
 from btard.node.config import Endpoint, Plugin, RunConfig, Secrets
-from btard.node.crypto.keys import generate
+from btard.node.crypto.keys import fresh, generate
 from btard.node.drivers.simulator import application as signed_application
 from btard.node.genesis.application import apply, vouched
 from btard.node.protocol.attempt.attempt import Attempt
@@ -178,6 +178,8 @@ def test_who_has_been_here_is_known_and_who_was_wrong_is_barred() -> None:
     assert because(sound(OTHER), attempt, here) is None
     taken = signed(lambda each: structs.replace(each, peer=NEW), OTHER)
     assert because(taken, attempt, here) == "taken_id"
+    stranger = apply(attempt.settings.run, OTHER, fresh(), Endpoint("a", "b"))
+    assert because(stranger, attempt, Register((), (newcomer(plain), newcomer(sound(OTHER))))) == "full"
     assert because(plain, attempt, Register((), (), ((plain.key, plain.sponsor, None),))) == "barred_key"
 
 
