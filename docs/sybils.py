@@ -131,15 +131,20 @@ def rows(seeds: int, steps: int) -> Sequence[tuple[str, ...]]:
         admitted = sum(each.admitted for each in found)
         served, lasted = ([value for each in found for value in getattr(each, name)] for name in ("served", "lasted"))
         sybils, members = max(each.together for each in found)
-        made.append((
-            words, str(probation), str(admit_every), f"{admitted} of {sum(each.entered for each in found)}",
-            f"{sum(each.worked for each in found) / admitted:.1f}" if admitted else "0",
-            f"{mean(served):.1f}" if served else "-",
-            f"{sum(each.lies for each in found) / admitted:.1f} each" if admitted else "0",
-            f"{mean(lasted):.1f} ({max(lasted)})" if lasted else "-",
-            f"{sybils} of {members}" if sybils else "0",
-            f"{mean(each.loss for each in found):.3f}",
-        ))  # fmt: skip
+        made.append(
+            (
+                words,
+                str(probation),
+                str(admit_every),
+                f"{admitted} of {sum(each.entered for each in found)}",
+                f"{sum(each.worked for each in found) / admitted:.1f}" if admitted else "0",
+                f"{mean(served):.1f}" if served else "-",
+                f"{sum(each.lies for each in found) / admitted:.1f} each" if admitted else "0",
+                f"{mean(lasted):.1f} ({max(lasted)})" if lasted else "-",
+                f"{sybils} of {members}" if sybils else "0",
+                f"{mean(each.loss for each in found):.3f}",
+            )
+        )
     return made
 
 
