@@ -263,6 +263,8 @@ class Peer:
             return client.take(via, key, values_P)
         if round_ is None:
             return self.shared.drop(via, "unexpected_bulk")
+        if via is None and (key.step, key.attempt) > (round_.attempt.step, round_.attempt.number):
+            return self.shared.kept.append((key, values_P))
         return round_.take_bulk(via, key, values_P)
 
     def _request(self, via: int, key: BulkKey) -> None:

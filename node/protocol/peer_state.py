@@ -9,7 +9,7 @@ from functools import partial
 from torch import Tensor
 
 from btard.node.protocol.adjudication.judging import evidence_in
-from btard.node.protocol.api import Dropped, Halted, Output
+from btard.node.protocol.api import BulkKey, Dropped, Halted, Output
 from btard.node.protocol.attempt.attempt import Attempt
 from btard.node.protocol.attempt.round import Round
 from btard.node.protocol.disputes.dispute import Dispute
@@ -57,6 +57,8 @@ class PeerState:
         """Attempts (step, number) of which we may have missed a part of the dispute."""
         self.asked_again: Counter[int] = Counter()
         """How often each neighbour, started again, has asked for a transcript during the attempt under way."""
+        self.kept: list[tuple[BulkKey, Tensor]] = []
+        """Tensors that we had kept, before we were started again from further back, of attempts ahead of us."""
         self.stopped = False
         self.out: list[Output] = []
 

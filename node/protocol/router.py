@@ -49,7 +49,7 @@ class Admission:
     def __init__(self, settings: Settings, tools: Tools, keys: Callable[[], tuple[bytes, ...]]) -> None:
         self._settings, self._tools, self._keys = settings, tools, keys
         self._ahead: dict[tuple[int, int], dict[bytes, Signed]] = {}
-        self._counts: Counter[tuple[int, Phase]] = Counter()
+        self._counts: Counter[tuple[tuple[int, int], int, Phase]] = Counter()
 
     def admit(
         self, signed: Signed, current: Round | None, previous: Round | None, step: int
@@ -95,11 +95,13 @@ class Admission:
         held = self._ahead.setdefault((slot.step, slot.attempt), {})
         if signed.body in held:
             return "duplicate"
-        # Two attempts can be ahead of us; of the SUSPECTs of one peer an honest one needs at most one per peer.
-        most = 2 * (len(self._keys()) if slot.phase is Phase.SUSPECT else _PER_SLOT)
-        if self._counts[slot.sender, slot.phase] >= most:
+        # Of each attempt by itself: what fills one must not crowd out the other. Of SUSPECTs an honest peer needs one per
+        # peer and phase at most.
+        most = 2 * len(self._keys()) if slot.phase is Phase.SUSPECT else _PER_SLOT
+        key = (slot.step, slot.attempt), slot.sender, slot.phase
+        if self._counts[key] >= most:
             return "too_many_ahead"
-        self._counts[slot.sender, slot.phase] += 1
+        self._counts[key] += 1
         held[signed.body] = signed
         return None
 
@@ -112,7 +114,7 @@ class Admission:
         """Nothing of the steps before this one counts any more (a peer that comes back has not been there)."""
         self._ahead = {place: held for place, held in self._ahead.items() if place[0] >= step}
         slots = [decode_body(signed.body).slot for held in self._ahead.values() for signed in held.values()]
-        self._counts = Counter((slot.sender, slot.phase) for slot in slots)
+        self._counts = Counter(((slot.step, slot.attempt), slot.sender, slot.phase) for slot in slots)
 
     def release(self) -> tuple[Signed, ...]:
         """All that waits: to be admitted again, now that an attempt has begun."""
@@ -162,7 +164,7 @@ class DisputeRouter:
             return self.view(via, Endorsed(signed, ()))
         if isinstance(body, Outcome):
             dispute = self._disputed() if place is Place.CURRENT else previous.disputed()
-            return dispute.take_outcome(body, signed)
+            return dispute.take_outcome(body, signed, via)
         return self._take(body, signed) if place is Place.CURRENT else previous.take(body, signed)
 
     def view(self, via: int | None, endorsed: Endorsed) -> str | None:

@@ -239,9 +239,9 @@ class _SavedAttempt(_Saved):
         return self._header
 
 
-def names(records: Iterable[Record]) -> Iterator[Name]:
-    """The attempts that checkpoints among records are of, in order."""
-    return (_Saved(record).name for record in _of_kind(records, ATTEMPT))
+def names(records: Iterable[Record], kind: int = ATTEMPT) -> Iterator[Name]:
+    """The attempts that checkpoints, or tensors, among records are of, in order."""
+    return (_Saved(record).name for record in _of_kind(records, kind))
 
 
 def load_tensors(records: Iterable[Record], run: bytes, node: int, name: Name) -> dict[BulkKey, Tensor]:

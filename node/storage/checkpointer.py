@@ -161,7 +161,7 @@ class Checkpointer:
         """What was heard since the step before, to be heard again; what was said since then, `sign` says again.
 
         Args:
-            step, number: the attempt to go on with; tensors that were kept of it are among what was heard.
+            step, number: the attempt to go on with; tensors that were kept of it or later are among what was heard.
 
         Raises:
             CheckpointError: the ledger is damaged since the step before, or of another format.
@@ -190,11 +190,12 @@ class Checkpointer:
                     heard.append(event)
                     if isinstance(event, MessageArrived):
                         self._note(event.signed)
-        try:
-            tensors = load_tensors(records, self._run, self._node, (step, number))
-            heard += [BulkArrived(None, key, values_P) for key, values_P in tensors.items()]
-        except CheckpointError as error:  # the others may have them still
-            self.problems.append(str(error))
+        for name in sorted(each for each in set(names(records, TENSORS)) if each >= (step, number)):
+            try:
+                tensors = load_tensors(records, self._run, self._node, name)
+                heard += [BulkArrived(None, key, values_P) for key, values_P in tensors.items()]
+            except CheckpointError as error:  # the others may have them still
+                self.problems.append(str(error))
         self._anew |= bool(self.problems)
         return heard
 
@@ -444,8 +445,9 @@ def _follows(state: State, past: AttemptRecord) -> bool:
 
 
 def _since(slot: Slot, step: int, number: int) -> bool:
-    """True for what is said in the phases of an attempt, or of a later one; disputes begin again by themselves."""
-    return (slot.step, slot.attempt) >= (step, number) and Phase.COMMIT.value <= slot.phase.value <= Phase.CLOSE.value
+    """True for what is said in an attempt or a later one before its dispute, which begins again by itself; a SUSPECT of
+    ours may be what froze it."""
+    return (slot.step, slot.attempt) >= (step, number) and Phase.COMMIT.value <= slot.phase.value <= Phase.SUSPECT.value
 
 
 def _key(body: bytes) -> Key | None:

@@ -72,6 +72,25 @@ KNOWN = (
         "near,c,+13,view:3:01:1second,fate:3:12:equivocation,+4,fate:3:0:silent", "halt",
     ),
     Known(
+        "closed_by_a_message_that_no_view_shows_n5", Size(5, 2),
+        "near,n,@COMMIT2,hold:3:COMMIT:012,trip:4:012,@VIEW2,hold:3:VIEW:012,hold:4:VIEW:012,bad:3:COMMIT:0", "halt",
+    ),
+    Known(
+        "closed_by_a_message_that_no_view_shows_n6", Size(6, 2),
+        "near,n,@COMMIT2,hold:4:COMMIT:0123,trip:5:0123,@VIEW2,hold:4:VIEW:0123,hold:5:VIEW:0123,bad:4:COMMIT:0",
+        "halt",
+    ),
+    Known(
+        "a_restart_forgets_a_freeze", Size(5, 1),
+        "near,n,@REPORT1,hold:4:REPORT:3,@CLOSE1,hold:4:CLOSE:0123,+1,give:4:REPORT:3,>VIEW,kill:0:0,+1,give:4:CLOSE:0,"
+        "view:4:123:1second", "fork",
+    ),
+    Known(
+        "a_restart_forgets_a_freeze_after_the_last_close", Size(5, 1),
+        "near,n,@REPORT1,hold:4:REPORT:3,@CLOSE1,hold:4:CLOSE:0123,+1,give:4:REPORT:3,>VIEW,give:4:CLOSE:0,+1,kill:0:0,"
+        "+1,view:4:123:1second", "fork",
+    ),
+    Known(
         "a_view_that_came_before_with_a_shorter_chain", Size(5, 2),
         "near,n,+17,hold:4:CLOSE:01,+1,hold:4:COMMIT:01,+1,give:4:CLOSE:1,bad:4:COMMIT:01,+8,view:4:2:1second-,"
         "view:4:01:2second-,bad:4:COMMIT:1", "halt",

@@ -188,6 +188,10 @@ class AttemptLifecycle:
                 shared.out.append(Forward(left, shared.certificate))
         shared.out.append(SetTimer(deadlines.FORWARD, laggards_s(attempt.settings)))
         self._router.take_up_what_waited()
+        place = shared.state.step, number
+        for key, values_P in [kept for kept in shared.kept if (kept[0].step, kept[0].attempt) == place]:
+            shared.round.take_bulk(None, key, values_P)
+        shared.kept = [kept for kept in shared.kept if (kept[0].step, kept[0].attempt) > place]
 
     def _was_here(self, attempt: Attempt) -> bool:
         """Started again from further back than we had been: we have spoken in this attempt, and what we were told in it

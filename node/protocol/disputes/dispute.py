@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 
 from btard.node.protocol.adjudication.charges import Guilt, encode_equivocations, encode_silences
@@ -54,6 +55,7 @@ class Dispute:
         self._broadcast = DolevStrong(attempt.settings, attempt.tools, attempt.roster, attempt.slot(Phase.VIEW), out)
         self._early: dict[int, list[Signed]] = {}
         self._outcomes: dict[int, list[tuple[Outcome, Signed]]] = {}
+        self._brought = Counter[tuple[int | None, int]]()
         self._shown: Certificate | None = None
         self._union: ViewMerge | None = None
         self._decision: Decision | None = None
@@ -144,14 +146,15 @@ class Dispute:
         waiting = any(known.body == view.body for views in self._early.values() for known in views)
         return waiting or self._broadcast.knows(view)
 
-    def take_outcome(self, body: Outcome, signed: Signed) -> str | None:
+    def take_outcome(self, body: Outcome, signed: Signed, via: int | None = None) -> str | None:
         """A signed OUTCOME of an active peer. A liar may sign several, and a majority may hold any of them: each
         counts for what it says, once. Returns why it is refused."""
         told = self._outcomes.setdefault(body.slot.sender, [])
         if any(known == body for known, _ in told):
             return "duplicate"
-        if len(told) >= MAX_OUTCOMES:
+        if self._brought[via, body.slot.sender] >= MAX_OUTCOMES:  # by each line: a liar fills its own alone
             return "too_many_outcomes"
+        self._brought[via, body.slot.sender] += 1
         told.append((body, signed))
         if self.resolved is None:
             every = (pair for of_peer in self._outcomes.values() for pair in of_peer)

@@ -201,7 +201,11 @@ class PreviousAttempt:
             spoke = shared.dispute.spoke | spoke
         active = round_.attempt.roster.active
         if len(spoke) >= len(active) - 1 and spoke.keys() | {shared.me} >= set(active):
-            self.close(tuple([spoke[peer] for peer in active if peer in spoke]))
+            proof = tuple([spoke[peer] for peer in active if peer in spoke])
+            if shared.dispute is not None and shared.dispute.frozen and not shared.dispute.begun:
+                # Our rounds begin now, and a view does not show all that closed this: others must be closed to it too.
+                shared.out.append(Forward(tuple(peer for peer in active if peer != shared.me), proof))
+            self.close(proof)
 
     def close(self, proof: tuple[Signed, ...] = ()) -> None:
         """Nothing about it counts from here on.

@@ -150,6 +150,19 @@ def test_what_is_ahead_is_kept_within_bounds() -> None:
     assert len(case.admission.release()) <= 2 * 2 + 2 * 2 + 2 * ARENA_PEERS
 
 
+def test_what_fills_one_attempt_ahead_leaves_room_in_the_other() -> None:
+    case = Case()
+
+    def shown(number: int, **place: int) -> list[str]:
+        view = View(case.slot(Phase.VIEW, **place), (), (Signed(number.to_bytes(4, "big"), b""),))
+        outputs = case.peer.handle(ViewArrived(ATTACKER, Endorsed(case.signed(view), ())))
+        return [output.reason for output in outputs if isinstance(output, Dropped)]
+
+    told = [shown(number, step=case.attempt.step + 1) for number in range(3)]
+    assert told == [[], [], ["too_many_ahead"]]
+    assert [shown(number, attempt=1) for number in range(3)] == told
+
+
 def test_views_that_prove_nothing_are_looked_into_twice_at_most() -> None:
     case = Case()
     reasons = []

@@ -267,6 +267,19 @@ def test_four_outcomes_of_one_peer_are_kept_and_no_fifth() -> None:
     assert refused == [None, None, None, None, "too_many_outcomes"]
 
 
+def test_a_liar_that_fills_its_own_line_keeps_no_certificate_out() -> None:
+    """What an honest peer acts on it passes on, the liar's OUTCOME among it."""
+    case = Case()
+    for number in range(MAX_OUTCOMES + 1):
+        body = Outcome(case.attempt.slot(Phase.OUTCOME, BAD), (), bytes([number]) * 32, ())
+        refused = case.dispute.take_outcome(body, signed_by(BAD, body), BAD)
+        assert refused == (None if number < MAX_OUTCOMES else "too_many_outcomes")
+    for by in (1, 2, 3, BAD):
+        body = Outcome(case.attempt.slot(Phase.OUTCOME, by), (), None, ())
+        assert case.dispute.take_outcome(body, signed_by(by, body), 1) is None
+    assert case.dispute.resolved is not None
+
+
 def test_the_timers_of_two_attempts_are_two() -> None:
     assert len({outcome_timer(*place) for place in ((1, 0), (1, 1), (2, 0))} - {round_timer(1, 0)}) == 3
 
