@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from btard.node.storage.checkpoint import Name, names
-from btard.node.storage.checkpointer import SUFFIX
+from btard.node.storage.disk import SUFFIX
 from btard.node.storage.wal import ATTEMPT, Record, contents
 
 

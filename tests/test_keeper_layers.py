@@ -66,8 +66,8 @@ def test_an_undo_step_goes_on_from_disk_as_from_memory(tmp_path: Path) -> None:
 
 def test_every_checkpoint_that_is_kept_has_all_it_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """At the beginning of each attempt, through an undo step, void attempts and two bans; in files of few steps."""
-    monkeypatch.setattr("btard.node.storage.checkpointer._LEAST", 3)
-    monkeypatch.setattr("btard.node.storage.checkpointer._MOST", 3)
+    monkeypatch.setattr("btard.node.storage.disk._LEAST", 3)
+    monkeypatch.setattr("btard.node.storage.disk._MOST", 3)
     stage = stage_of({4: [Plugin("sign_flip")], 5: [Plugin("stall")]}, 0, window=WINDOW)
     saving, peer = checkpointer(tmp_path), stage.simulation.nodes[0].peer
     roster, saved, undone = Roster.genesis(peer.state.roster.keys), set(), 0

@@ -22,7 +22,7 @@ from btard.node.errors import BackendError, ConfigError, DataError
 from btard.node.nearest import suggestion
 from btard.node.netem.conditions import Conditions
 from btard.node.plugins import extensions
-from btard.node.storage.checkpointer import steps_of_a_file
+from btard.node.storage.disk import steps_of_a_file
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -19,7 +19,7 @@ from btard.node import config as node_config
 from btard.node.config import WIRE_VERSION, NodeConfig
 from btard.node.errors import ConfigError
 from btard.node.genesis.ceremony import Meeting
-from btard.node.storage.checkpointer import SUFFIX
+from btard.node.storage.disk import SUFFIX
 from btard.node.storage.recovery import MEMORY
 
 

@@ -7,7 +7,6 @@ one; what is ahead of it waits.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from enum import Enum
 
 from btard.node.protocol.api import CancelTimer
@@ -17,7 +16,6 @@ from btard.node.protocol.attempt.round import Round
 from btard.node.protocol.disputes.dispute import Dispute
 from btard.node.protocol.disputes.previous_attempt import PreviousAttempt
 from btard.node.protocol.peer_state import PeerState
-from btard.node.protocol.settings import Settings, Tools
 from btard.node.protocol.wire.certificate import open_signed
 from btard.node.protocol.wire.encoding import decode_body
 from btard.node.protocol.wire.messages import Body, Endorsed, Hello, Outcome, Phase, Signed, View
@@ -42,12 +40,11 @@ class Admission:
     """Sorts what arrives by attempt; what is ahead of us waits, bounded per sender and phase.
 
     Args:
-        settings, tools: see there.
-        keys: Ed25519 keys of all peers that may say anything, by id; newcomers come into them.
+        shared: what the peer holds: the keys of all that may say anything, newcomers among them.
     """
 
-    def __init__(self, settings: Settings, tools: Tools, keys: Callable[[], tuple[bytes, ...]]) -> None:
-        self._settings, self._tools, self._keys = settings, tools, keys
+    def __init__(self, shared: PeerState) -> None:
+        self._shared, self._settings, self._tools = shared, shared.settings, shared.tools
         self._ahead: dict[tuple[int, int], dict[bytes, Signed]] = {}
         self._counts: Counter[tuple[tuple[int, int], int, Phase]] = Counter()
 
@@ -68,7 +65,9 @@ class Admission:
             return "duplicate" if held else None
 
         tools, run = self._tools, self._settings.run
-        body = open_signed(signed, self._keys(), tools.verify, run=run, rule=refused, decode=tools.decode)
+        body = open_signed(
+            signed, self._shared.state.roster.keys, tools.verify, run=run, rule=refused, decode=tools.decode
+        )
         if isinstance(body, str):
             return body
         assert isinstance(place, Place)
@@ -95,9 +94,9 @@ class Admission:
         held = self._ahead.setdefault((slot.step, slot.attempt), {})
         if signed.body in held:
             return "duplicate"
-        # Of each attempt by itself: what fills one must not crowd out the other. Of SUSPECTs an honest peer needs one per
-        # peer and phase at most.
-        most = 2 * len(self._keys()) if slot.phase is Phase.SUSPECT else _PER_SLOT
+        # Of each attempt by itself: what fills one must not crowd out the other. Of SUSPECTs an honest peer needs
+        # one per peer and phase at most.
+        most = 2 * len(self._shared.state.roster.keys) if slot.phase is Phase.SUSPECT else _PER_SLOT
         key = (slot.step, slot.attempt), slot.sender, slot.phase
         if self._counts[key] >= most:
             return "too_many_ahead"
@@ -136,7 +135,7 @@ class DisputeRouter:
 
     def __init__(self, shared: PeerState, greeting: Greeting) -> None:
         self._shared, self._greeting = shared, greeting
-        self.admission = Admission(shared.settings, shared.tools, lambda: shared.state.roster.keys)
+        self.admission = Admission(shared)
         self.previous = PreviousAttempt(shared)
         """The attempt before the one under way; its owner is the lifecycle, which puts a new one here."""
 

@@ -35,19 +35,14 @@ from btard.node.storage.checkpoint import (
     load_tensors,
     names,
 )
-from btard.node.storage.disk import Disk
+from btard.node.storage.disk import SUFFIX, Disk, steps_of_a_file
 from btard.node.storage.state_codec import message_name
 from btard.node.storage.wal import ATTEMPT, HEARD, SIGNED, TENSORS, Contents, Record, WriteAheadLog, contents
 from btard.node.transport.envelope import seal, unseal
 
-SUFFIX = ".ledger"
 _PATIENCE_S, _LOOK_S = 8.0, 0.05
 _ABOVE = 4
 """Directories above a node's memory that are made for a run: the node's, all nodes', the run's, all runs'."""
-_LEAST, _MOST = 8, 32
-"""Steps in a file of the ledger."""
-_MODELS, _BUDGET_BYTES = 16, 256 << 20
-"""Within these bounds a file ends when it is as large as so many models, or as this."""
 
 Key = tuple[Slot, Phase | None, int]
 
@@ -367,17 +362,6 @@ class Checkpointer:
         for file in self._files[:kept]:
             self.disk.remove(str(file.path))
         self._files = self._files[kept:]
-
-
-def steps_of_a_file(model: int, step: int) -> int:
-    """After how many steps a file of the ledger ends: once the model at its beginning is little beside the rest, but
-    before it takes too much room.
-
-    Args:
-        model: bytes of parameters and optimiser state.
-        step: bytes that a step writes.
-    """
-    return min(_MOST, max(_LEAST, min(_BUDGET_BYTES, _MODELS * model) // max(step, 1)))
 
 
 @dataclass(slots=True)

@@ -12,6 +12,11 @@ from pathlib import Path
 from btard.node.transport import descriptors
 
 _PIECES = min(os.sysconf("SC_IOV_MAX"), 1024)
+SUFFIX = ".ledger"
+_LEAST, _MOST = 8, 32
+"""Steps in a file of the ledger."""
+_MODELS, _BUDGET_BYTES = 16, 256 << 20
+"""Within these bounds a file ends when it is as large as so many models, or as this."""
 _sync = os.fsync if sys.platform == "darwin" else os.fdatasync
 
 
@@ -84,3 +89,14 @@ class Disk:
     def _count(self, began: float) -> None:
         self.syncs += 1
         self.sync_s += time.perf_counter() - began
+
+
+def steps_of_a_file(model: int, step: int) -> int:
+    """After how many steps a file of the ledger ends: once the model at its beginning is little beside the rest, but
+    before it takes too much room.
+
+    Args:
+        model: bytes of parameters and optimiser state.
+        step: bytes that a step writes.
+    """
+    return min(_MOST, max(_LEAST, min(_BUDGET_BYTES, _MODELS * model) // max(step, 1)))

@@ -68,6 +68,7 @@ class Newcomers:
         self._members = set(stage.honest)
         self._digests: dict[int, bytes] = {}
         self._back: set[int] = set()
+        self._last = stage.run.steps
         self._ended: set[int] = set()
 
     def see(self, seen: Observed) -> None:
@@ -78,7 +79,7 @@ class Newcomers:
                     assert peer not in self._honest, f"honest newcomer {peer}: {output}"
                 case Lapsed(peer=peer, reason=reason):
                     assert reason == "silent" or peer not in self._honest, f"honest newcomer {peer}: {output}"
-                case Returned(peer=peer) if peer in self._honest:
+                case Returned(peer=peer, step=step) if peer in self._honest and step < self._last:
                     self._back.add(peer)
         match output:
             case Committed() as done if seen.node in self._honest | self._members:

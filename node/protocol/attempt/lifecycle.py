@@ -40,7 +40,7 @@ from btard.node.protocol.router import DisputeRouter
 from btard.node.protocol.state.state import AttemptRecord, Ban, Resumption, State
 from btard.node.protocol.state.transition import undone
 from btard.node.protocol.state_sync.client import StateSyncClient
-from btard.node.protocol.state_sync.probation import absent_of, candidates_of, is_final
+from btard.node.protocol.state_sync.probation import absent_of, candidates_of
 from btard.node.protocol.state_sync.server import StateSyncServer
 from btard.node.protocol.wire.certificate import Certificate
 from btard.node.protocol.wire.encoding import encode
@@ -299,7 +299,7 @@ class AttemptLifecycle:
         self._sync_server.teach(state, attempt)
         if not self._still_in(attempt, ending):
             return
-        if is_final(shared.settings, state.summary):
+        if state.summary.ends(shared.settings.steps):
             self._part(attempt, ending)
             shared.stopped = True
             shared.out.append(_finished(state))
@@ -482,6 +482,8 @@ def _probations(attempt: Attempt, state: State) -> Iterator[Probed | Returned]:
 
 def _newcomers(attempt: Attempt, state: State) -> Iterator[Entered | Lapsed]:
     """Whom a committed step put on probation as a newcomer, and whose probation it ended without a place."""
+    if attempt.settings.roster == "closed":
+        return
     before, after = attempt.state.summary.register, state.summary.register
     known, now = ({each.peer: each for each in register.newcomers} for register in (before, after))
     for peer in sorted(known.keys() - now.keys()):

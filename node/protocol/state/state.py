@@ -180,7 +180,12 @@ class Summary(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
     @property
     def probation(self) -> tuple[tuple[int, int], ...]:
         """(peer, gradients found correct), ascending by peer."""
-        return self.register.probation
+        found = self.admissions
+        return found.probation if isinstance(found, Register) else found
+
+    def ends(self, steps: int) -> bool:
+        """True if a run of so many steps ends with this state."""
+        return self.step > steps and not self.undo
 
     def roster(self, known: Roster, active: tuple[int, ...] | None = None) -> Roster:
         """A roster with the newcomers' keys that this state names.

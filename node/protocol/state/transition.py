@@ -50,7 +50,8 @@ def next_state(
     if review is not None:
         patience = max(PATIENCE, settings.admit_every)
         punished = review.applied(punished, attempt.step + 1, settings.probation, patience)
-    punished = entered(attempt, punished, attempt.step + 1)
+    if settings.roster != "closed":
+        punished = entered(attempt, punished, attempt.step + 1)
     active = len(punished.roster.active)
     back = frozenset(punished.roster.active) - frozenset(state.roster.active)  # they begin with a clean record
     faults, removed = punished.roster.genesis_faults, punished.removed_faults

@@ -34,7 +34,7 @@ from btard.node.protocol.attempt.verification import NormWindow
 from btard.node.protocol.settings import Settings, Tools
 from btard.node.protocol.state.state import AttemptRecord, Resumption, State, norms_digest, parameters_digest
 from btard.node.protocol.state_sync.messages import Snapshot, after_dispute, by_phase, certified, complete
-from btard.node.protocol.state_sync.probation import absent_of, candidates_of, gradient_digest, is_final, join_slot
+from btard.node.protocol.state_sync.probation import absent_of, candidates_of, gradient_digest, join_slot
 from btard.node.protocol.wire.encoding import tensor_digest
 from btard.node.protocol.wire.messages import Join, Phase
 
@@ -171,7 +171,7 @@ class StateSyncClient:
         if self._me in summary.active and not newcomer:
             return  # we are in, and only late: the others wait for us
         self.convinced, self._offers, self._silence = True, {}, 0
-        final = is_final(self._settings, summary)
+        final = summary.ends(self._settings.steps)
         if not newcomer and self._me not in (absent_of(summary) if final else candidates_of(self._settings, summary)):
             barred = (self.state.roster.keys[self._me], None) in {
                 (key, least) for key, _, least in summary.register.out
@@ -179,6 +179,8 @@ class StateSyncClient:
             bans = (ban.reason for ban in reversed(summary.bans) if ban.peer == self._me)
             self.ended = "probation" if barred else next(bans, "silent")
         else:
+            if newcomer and final:  # let in as the run ends: it has missed nothing if nobody stays to send it the end
+                self.barred = "silent"
             past = self._attempt_before(snapshot) if newcomer and not final and snapshot.past is not None else None
             self._target, self._held, self._asked = _Target(snapshot, sources, past), {}, {}
             for key in self._wanted():
@@ -248,7 +250,7 @@ class StateSyncClient:
             self.resumption = Resumption(state, 0, self._past(past), ended, ())
             return
         self.state, self._target, self._held, self._asked = state, None, {}, {}
-        if is_final(self._settings, summary):
+        if summary.ends(self._settings.steps):
             self.finished = True
             return
         self._out.append(PhaseEntered(state.step, 0, Phase.JOIN.name))

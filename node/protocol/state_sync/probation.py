@@ -60,11 +60,6 @@ def candidates(
     return tuple(peer for peer in absent(bans, active) if peer not in before)
 
 
-def is_final(settings: Settings, summary: Summary) -> bool:
-    """True if the run ends with this state."""
-    return summary.step > settings.steps and not summary.undo
-
-
 def absent_of(state: State | Summary) -> tuple[int, ...]:
     """Who is told of a state."""
     return absent(state.bans, state.roster.active if isinstance(state, State) else state.active)
@@ -72,10 +67,9 @@ def absent_of(state: State | Summary) -> tuple[int, ...]:
 
 def candidates_of(settings: Settings, state: State | Summary) -> tuple[int, ...]:
     """Who may come back in a state, or come in as a newcomer."""
-    if isinstance(state, State):
-        gone = candidates(settings, state.bans, state.summary.returned, state.roster.active)
-        return (*gone, *admission.candidates(state.summary))
-    return (*candidates(settings, state.bans, state.returned, state.active), *admission.candidates(state))
+    summary, active = (state.summary, state.roster.active) if isinstance(state, State) else (state, state.active)
+    gone = candidates(settings, state.bans, summary.returned, active)
+    return gone if settings.roster == "closed" else (*gone, *admission.candidates(summary))
 
 
 def eligible(attempt: Attempt) -> tuple[int, ...]:
@@ -177,6 +171,8 @@ class Review:
             needed: `--probation`.
             patience: steps that a newcomer may let pass without a correct gradient.
         """
+        if not (self.correct or state.summary.admissions):  # as in almost every step of a closed roster
+            return state
         register = state.summary.register
         if not (self.correct or register.probation or register.newcomers):  # as in almost every step
             return state

@@ -28,7 +28,7 @@ from btard.node.protocol.settings import Settings, Tools
 from btard.node.protocol.state.state import State
 from btard.node.protocol.state_sync import admission
 from btard.node.protocol.state_sync.messages import Snapshot, snapshot_of
-from btard.node.protocol.state_sync.probation import absent_of, candidates_of, is_final, join_slot, joins_fit
+from btard.node.protocol.state_sync.probation import absent_of, candidates_of, join_slot, joins_fit
 from btard.node.protocol.wire.certificate import open_signed
 from btard.node.protocol.wire.encoding import decode_body, encode, encode_signed
 from btard.node.protocol.wire.messages import Application, Hello, Join, Phase, Signed, body_bytes
@@ -63,7 +63,7 @@ class StateSyncServer:
         match event:
             case TranscriptRequested(via=via) if via in _newcomers(state):
                 self._tell(via, snapshot_of(state, past.record() if past is not None else None))
-            case TranscriptRequested(via=via, step=step) if via in absent_of(state):
+            case TranscriptRequested(via=via, step=step) if via in self._told_of(state):
                 self._ask(via, step, state)
             case MessageArrived(via=int(via), signed=signed) if via in self._waited_for(state):
                 return self._message(via, signed, state)
@@ -110,8 +110,10 @@ class StateSyncServer:
         self._told.update(newcomers)
         if newcomers:
             self._out.append(SendSnapshot(newcomers, snapshot_of(state, past.record())))
-        begun = set(admission.candidates(state.summary)) - set(admission.candidates(past.state.summary))
-        waiting = tuple(sorted(peer for peer in {*self._asking, *begun} if peer not in newcomers))
+        waits = {*self._asking}
+        if self._settings.roster != "closed":
+            waits |= set(admission.candidates(state.summary)) - set(admission.candidates(past.state.summary))
+        waiting = tuple(sorted(peer for peer in waits if peer not in newcomers))
         self._asking = {}
         if waiting:
             self._told.update(waiting)
@@ -141,7 +143,7 @@ class StateSyncServer:
         if self._patient(via):
             self._told[via] += 1
             self._out.append(SendSnapshot((via,), snapshot))
-            if is_final(self._settings, snapshot.now.summary):  # it may have lost what it fetched before
+            if snapshot.now.summary.ends(self._settings.steps):  # it may have lost what it fetched before
                 self._served = {(peer, key) for peer, key in self._served if peer != via}
 
     def _patient(self, via: int) -> bool:
@@ -191,9 +193,13 @@ class StateSyncServer:
         self._out.append(SendBulk(via, key, values_D))
         return None
 
+    def _told_of(self, state: State) -> tuple[int, ...]:
+        """Who may ask for a state: whoever was only ever gone, and the newcomer on probation."""
+        return (*absent_of(state), *admission.candidates(state.summary))
+
     def _waited_for(self, state: State) -> tuple[int, ...]:
         """Who is out, and has something to do here: to come back, or to fetch the end."""
-        return absent_of(state) if is_final(self._settings, state.summary) else candidates_of(self._settings, state)
+        return absent_of(state) if state.summary.ends(self._settings.steps) else candidates_of(self._settings, state)
 
     def _find(self, key: BulkKey, state: State, past: Attempt | None) -> Tensor | None:
         for each in (state, past.state if past is not None else None):

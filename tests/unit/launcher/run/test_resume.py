@@ -16,6 +16,7 @@ from btard.launcher import exits
 from btard.launcher.run.resume import resume
 from btard.launcher.run.summary import Summary
 from btard.node.errors import ConfigError
+from btard.node.storage.disk import SUFFIX
 from btard.node.storage.recovery import MEMORY
 from tests.launching import launched, read_until, session
 from tests.unit.launcher.run.test_control import command
@@ -89,7 +90,7 @@ def test_what_cannot_be_resumed_is_refused_in_one_line(change: dict[str, object]
 def test_a_run_whose_launcher_made_the_keys_names_the_version_that_goes_on_with_it(finished: Path) -> None:
     record = json.loads((finished / "run.json").read_bytes())
     local = {**record, "experiment": {**record["experiment"], "backend": "local"}}
-    kept = finished / "nodes/0" / MEMORY / "1.checkpoint"
+    kept = finished / "nodes/0" / MEMORY / f"1{SUFFIX}"
     kept.parent.mkdir(exist_ok=True)
     kept.touch()
     (finished / "run.json").write_bytes(msgspec.json.encode(local))

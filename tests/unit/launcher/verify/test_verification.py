@@ -873,7 +873,7 @@ def owned(where: Path) -> tuple[Genesis, list[Secrets]]:
         propose(secret, Endpoint(f"tcp://10.0.0.{node + 1}:7000", f"tcp://10.0.0.{node + 1}:7001"))
         for node, secret in enumerate(secrets)
     ]
-    addresses = tuple(SignedAddress(each.control, each.bulk, each.signature) for each in proposals)
+    addresses = tuple(SignedAddress(each.control, each.bulk, signature=each.signature) for each in proposals)
     genesis = msgspec.structs.replace(genesis, addresses=addresses)
     (where / "genesis.json").write_bytes(msgspec.json.encode(genesis))
     return genesis, secrets

@@ -404,8 +404,8 @@ def test_where_a_checkpoint_is_damaged_the_one_before_serves(place: float, tmp_p
 
 def test_a_model_is_written_at_the_beginning_of_a_file_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And files are kept that the steps of a checkpoint lie in, with the one before them."""
-    monkeypatch.setattr("btard.node.storage.checkpointer._LEAST", 2)
-    monkeypatch.setattr("btard.node.storage.checkpointer._MOST", 2)
+    monkeypatch.setattr("btard.node.storage.disk._LEAST", 2)
+    monkeypatch.setattr("btard.node.storage.disk._MOST", 2)
     played(tmp_path, 5)
     model = 4 * (TASK.dimension + UPDATE.initial_state(TASK.dimension).numel())
     found = _named(records(tmp_path / "0", ATTEMPT))
@@ -422,8 +422,8 @@ def header_bytes(record: Record) -> int:
 def test_a_damaged_model_is_made_again_from_the_one_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From an older file: its model, and the updates since. Where that is damaged as well, no checkpoint serves that
     follows from it, and nothing is changed."""
-    monkeypatch.setattr("btard.node.storage.checkpointer._LEAST", 2)
-    monkeypatch.setattr("btard.node.storage.checkpointer._MOST", 2)
+    monkeypatch.setattr("btard.node.storage.disk._LEAST", 2)
+    monkeypatch.setattr("btard.node.storage.disk._MOST", 2)
     node = played(tmp_path, 4)[0]
     where = tmp_path / "0"
     wanted = node.peer.state
