@@ -198,7 +198,7 @@ REVERTED = (
     Reverted("a dispute freezes its attempt", (("btard.node.protocol.disputes.dispute.Dispute.begin", _deaf),), Size(4, 1),
              _LATE_CLOSE),
     Reverted("a dispute has f + 1 rounds", (("btard.node.protocol.disputes.dolev_strong.DolevStrong.round_over", _hasty),), Size(4, 1),
-             "near,n,@CLOSE1,hold:3:CLOSE:012,<Suspected,+4,susp:1:02,give:3:CLOSE:2,+8"),
+             "near,n,@CLOSE1,hold:3:CLOSE:012,<Suspected,+4,susp:1:02", most=1500),
     Reverted("rounds wait for the attempt before",
              (("btard.node.protocol.disputes.previous_attempt.PreviousAttempt.let_rounds_begin", _at_once), *_FIRST_OUTCOMES), Size(6, 2), _TWO_STEPS),
     Reverted("a committed peer joins the dispute", (("btard.node.protocol.disputes.previous_attempt.PreviousAttempt._reason_to_join", _nothing),),

@@ -3,8 +3,6 @@ which it has spoken already: what others sent it then is sent again, and nobody 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,10 +10,9 @@ import pytest
 from btard.node.build import Node
 from btard.node.config import Plugin, Role, Schedule
 from btard.node.netem.conditions import Conditions, Event, Window
-from btard.node.protocol.api import Banned, BulkKey, Finished, Input, Output, PhaseEntered, SendBulk, Suspected
+from btard.node.protocol.api import Banned, Finished, Input, PhaseEntered, Suspected
 from btard.node.storage.wal import ATTEMPT
 from tests.ledgers import records, spoil
-from tests.simulation.hostile import Interposed
 from tests.simulation.restarting import RUN, Cluster, digests
 
 ME, STEP, SEED = 1, 6, 3
@@ -80,28 +77,3 @@ def test_what_it_kept_of_a_later_attempt_it_need_not_be_sent_again(tmp_path: Pat
     honest = set(range(RUN.peers)) - {5}
     assert not [each for each in seen if isinstance(each.output, Banned) and each.output.peer in honest]
     assert {each.node for each in seen if isinstance(each.output, Finished)} >= honest
-
-
-def test_a_part_that_is_not_sent_twice_is_complained_of_before_ones_own_agg(
-    calm: tuple[dict[str, float], dict[int, set[bytes]]], tmp_path: Path
-) -> None:
-    """It has said nothing in the phase yet, so it need not do without an attacker's part."""
-    entered, _ = calm
-    killed_s = (entered["AGG"] + entered["REVEAL"]) / 2 - 0.012
-    hits = (
-        Event(Window("s", killed_s), "kill", (ME,), "kill"),
-        Event(Window("s", killed_s + 0.3), "restart", (ME,), "restart"),
-    )
-    cluster, sent = Cluster(tmp_path, Conditions(events=hits), {}, SEED), set[BulkKey]()
-
-    def once(output: Output) -> Iterable[Output]:
-        if isinstance(output, SendBulk) and output.to == ME:
-            if output.key in sent:
-                return ()
-            sent.add(output.key)
-        return (output,)
-
-    nodes = cluster.watched.simulation.nodes
-    nodes[5] = replace(nodes[5], machine=Interposed(nodes[5].machine, once))
-    seen = cluster.play(())
-    assert not [each for each in seen if isinstance(each.output, Banned) and each.output.peer == ME]

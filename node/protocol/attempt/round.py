@@ -201,8 +201,7 @@ class Round:
     def bulk_overdue(self) -> None:
         """The wait for bulk is over: say what is missing instead. After a new start our AGG may have been said already,
         with the parts that we have lost since: they are waited for as long as the others wait for us."""
-        stands = self.attempt.transcript.body(Phase.AGG, self.attempt.me) is not None
-        self._overdue = not (self._again and self.phase is Phase.AGG and stands)
+        self._overdue = not (self._again and self.phase is Phase.AGG)
 
     def overdue(self) -> None:
         """The wait for messages is over: suspect whoever is missing (a local timeout never bans)."""
