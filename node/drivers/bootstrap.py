@@ -137,12 +137,8 @@ def mesh(
         if left_s <= 0 and patience.enough:
             return True  # the protocol deals with whoever is silent, as with any peer
         if left_s <= 0:
-            problem, advice = _no_greeting(transport, missing), "check that they run, their addresses and their keys"
-            if again and say is not None:
-                advice = _ENDED.format(quorum=roster.faults + 1)
-            if not missing:
-                problem, advice = f"no approval of {_named(lacking)}", "ask their owners for `btard-node approve`"
-            raise TransportError(f"{problem} within {mesh_s:.0f} s; {advice}")
+            quorum = roster.faults + 1 if again and say is not None else None
+            raise TransportError(_overdue(transport, missing, lacking, mesh_s, quorum))
         if arrivals := transport.poll(min(left_s, say_s - now_s)):
             patience.spoken_s = min(patience.spoken_s, clock())
             keep(arrivals)
@@ -175,6 +171,23 @@ class _Keep:
                 self._early.append(arrival)
             else:
                 self._dropped["early"] += 1
+
+
+def _overdue(
+    transport: Transport, missing: AbstractSet[int], lacking: AbstractSet[int], mesh_s: float, quorum: int | None
+) -> str:
+    """Who has not greeted us, or not approved, and what to do about it.
+
+    Args:
+        quorum: how many of those that finished without us have to stay, if the run may have ended; None: it has not.
+    """
+    if not missing:
+        problem, advice = f"no approval of {_named(lacking)}", "ask their owners for `btard-node approve`"
+    elif quorum is not None:
+        problem, advice = _no_greeting(transport, missing), _ENDED.format(quorum=quorum)
+    else:
+        problem, advice = _no_greeting(transport, missing), "check that they run, their addresses and their keys"
+    return f"{problem} within {mesh_s:.0f} s; {advice}"
 
 
 def ungreeted(config: NodeConfig, transport: Transport) -> str | None:

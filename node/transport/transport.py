@@ -145,8 +145,7 @@ class Transport:
                 self._dial(peer, endpoint)
                 continue
             if not self._control.has_line(peer):  # lines to nobody, until there is an address
-                self._control.dial(peer, self._keys[peer], f"inproc://control-{peer}")
-                self._bulk.dial(peer, self._keys[peer], f"inproc://bulk-{peer}")
+                self._dial_nobody(peer, self._keys[peer])
             self._seek(peer, moved or endpoint)
 
     def follow(self, newcomers: Mapping[int, tuple[Member, Endpoint]]) -> None:
@@ -174,8 +173,12 @@ class Transport:
                 self._gate.admit(peer, key)
                 self.connect({peer: endpoint})
             else:  # what is for it goes nowhere
-                self._control.dial(peer, self._identity.public, f"inproc://control-{peer}")
-                self._bulk.dial(peer, self._identity.public, f"inproc://bulk-{peer}")
+                self._dial_nobody(peer, self._identity.public)
+
+    def _dial_nobody(self, peer: int, key: bytes) -> None:
+        """Lines that lead nowhere: what is for a peer without an address waits there, or is lost."""
+        self._control.dial(peer, key, f"inproc://control-{peer}")
+        self._bulk.dial(peer, key, f"inproc://bulk-{peer}")
 
     def _dismiss(self, peer: int) -> None:
         del self._newcomers[peer]

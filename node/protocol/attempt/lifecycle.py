@@ -487,8 +487,8 @@ def _newcomers(attempt: Attempt, state: State) -> Iterator[Entered | Lapsed]:
     before, after = attempt.state.summary.register, state.summary.register
     known, now = ({each.peer: each for each in register.newcomers} for register in (before, after))
     for peer in sorted(known.keys() - now.keys()):
-        wrong = (known[peer].key, None) in {(key, least) for key, _, least in after.out}
-        yield Lapsed(attempt.step, attempt.number, peer, "probation" if wrong else "silent")
+        reason = "probation" if after.bars(known[peer].key) else "silent"
+        yield Lapsed(attempt.step, attempt.number, peer, reason)
     for peer in sorted(now.keys() - known.keys()):
         yield Entered(attempt.step, attempt.number, peer, now[peer].key.hex(), now[peer].sponsor)
 

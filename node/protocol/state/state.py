@@ -123,6 +123,10 @@ class Register(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     out: tuple[tuple[bytes, int | None, int | None], ...] = ()
     opens: int = 0
 
+    def bars(self, key: bytes) -> bool:
+        """True if a key was wrong on probation, and is out for ever."""
+        return any(out == key and least is None for out, _, least in self.out)
+
 
 class Summary(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """Everything a CLOSE covers, small enough to travel in evidence: digests of the large parts.

@@ -173,9 +173,7 @@ class StateSyncClient:
         self.convinced, self._offers, self._silence = True, {}, 0
         final = summary.ends(self._settings.steps)
         if not newcomer and self._me not in (absent_of(summary) if final else candidates_of(self._settings, summary)):
-            barred = (self.state.roster.keys[self._me], None) in {
-                (key, least) for key, _, least in summary.register.out
-            }
+            barred = summary.register.bars(self.state.roster.keys[self._me])
             bans = (ban.reason for ban in reversed(summary.bans) if ban.peer == self._me)
             self.ended = "probation" if barred else next(bans, "silent")
         else:
