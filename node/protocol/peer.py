@@ -15,13 +15,13 @@ from btard.node.protocol.api import (
     BulkKey,
     BulkRequested,
     DeadlinePassed,
-    Forward,
     GradientReady,
     Input,
     MessageArrived,
     Output,
     PhaseEntered,
     Purpose,
+    RequestTranscript,
     Say,
     SetTimer,
     SnapshotArrived,
@@ -32,7 +32,7 @@ from btard.node.protocol.api import (
 )
 from btard.node.protocol.attempt import deadlines
 from btard.node.protocol.attempt.attempt import Attempt
-from btard.node.protocol.attempt.deadlines import Watch, outcome_s
+from btard.node.protocol.attempt.deadlines import Watch, laggards_s, outcome_s
 from btard.node.protocol.attempt.handshake import Greeting
 from btard.node.protocol.attempt.lifecycle import AttemptLifecycle
 from btard.node.protocol.disputes.dispute import outcome_timer
@@ -49,8 +49,6 @@ from btard.node.protocol.wire.messages import Phase
 
 _FromPeers = MessageArrived | ViewArrived | BulkRequested | TranscriptRequested
 _FROM_PEERS = (MessageArrived, ViewArrived, BulkRequested, TranscriptRequested)
-_RECALLS = 3
-"""How often one peer may ask during one attempt of ours: it can be started again more than once within a deadline."""
 
 
 class Peer:
@@ -185,7 +183,7 @@ class Peer:
             case BulkRequested(via, key):
                 self._request(via, key)
             case TranscriptRequested(via, step, attempt):
-                self._recall(via, step, attempt)
+                self.router.recall(via, step, attempt)
             case SnapshotArrived(via, snapshot):
                 self._learn(via, snapshot)
             case GradientReady():
@@ -208,7 +206,7 @@ class Peer:
         active = self.shared.state.roster.active
         match event:
             case TranscriptRequested(via, step, attempt) if via in active:
-                self._recall(via, step, attempt)
+                self.router.recall(via, step, attempt)
             case BulkRequested(via, key) if via in active:
                 self._request(via, key)
             case _:
@@ -245,7 +243,8 @@ class Peer:
             return self.lifecycle.apply()
         shared.out.append(PhaseEntered(0, 0, Phase.HELLO.name))
         shared.out.append(SetTimer(deadlines.HELLO, outcome_s(shared.settings)))
-        return shared.out.append(Say(shared.state.roster.active, self.greeting.hello(shared.me)))
+        shared.out.append(Say(shared.state.roster.active, self.greeting.hello(shared.me)))
+        return shared.out.append(SetTimer(deadlines.FORWARD, laggards_s(shared.settings)))
 
     def _learn(self, via: int, snapshot: Snapshot) -> None:
         """Somebody tells us a later state: we may have been removed while we were away."""
@@ -272,27 +271,6 @@ class Peer:
             if round_ is not None and round_.holds(key):
                 return round_.request(via, key)
         return self.shared.drop(via, "unserved_request")
-
-    def _recall(self, via: int, step: int, number: int) -> None:
-        """A neighbour was started again: tell it what was said in its attempt, or what ended that one."""
-        shared, previous = self.shared, self.router.previous
-        shared.asked_again[via] += 1
-        if shared.asked_again[via] > _RECALLS:
-            return shared.drop(via, "recalled_too_often")
-        rounds = tuple(round_ for round_ in (shared.round, previous.round) if round_ is not None)
-        for round_ in rounds:
-            round_.transfers.serve_again(via)
-        held = (*(round_.attempt for round_ in rounds), shared.past)
-        for attempt in held:
-            if attempt is not None and (attempt.step, attempt.number) == (step, number):
-                shared.out.append(Forward((via,), tuple(attempt.transcript.everything())))
-                break
-        if shared.round is None or (step, number) != (shared.round.attempt.step, shared.round.attempt.number):
-            shared.out.append(Forward((via,), shared.certificate))
-        for dispute in (shared.dispute, previous.dispute):
-            if dispute is not None and dispute.begun:  # it may be back in time to show what it holds
-                shared.out.append(Forward((via,), dispute.views))
-        return None
 
     def _gradient(self, event: GradientReady) -> None:
         shared = self.shared
@@ -338,6 +316,10 @@ class Peer:
             case state_sync.PULL | state_sync.ASK if shared.client is not None:
                 given_up = shared.client.overdue(name)
                 return shared.halt(None, given_up) if given_up is not None else None
+            case deadlines.FORWARD if shared.round is None:
+                # The run may have begun while we were away, killed before our first attempt: nobody says it again.
+                others = tuple(peer for peer in shared.state.roster.active if peer != shared.me)
+                shared.out.append(RequestTranscript(others, 0, 0))
             case deadlines.FORWARD:
                 previous.pass_on()
             case deadlines.BEFORE if shared.dispute is not None and shared.dispute.resolved is not None:

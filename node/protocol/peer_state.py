@@ -55,8 +55,9 @@ class PeerState:
         """Removed as gone, this peer asks to be let in again instead of ending."""
         self.missed: set[tuple[int, int]] = set()
         """Attempts (step, number) of which we may have missed a part of the dispute."""
-        self.asked_again: Counter[int] = Counter()
-        """How often each neighbour, started again, has asked for a transcript during the attempt under way."""
+        self.asked_again: Counter[tuple[int, tuple[int, int] | None]] = Counter()
+        """How often each neighbour, started again, has asked during the attempt under way, and for which attempt (step,
+        number; None: one that we know nothing of)."""
         self.kept: list[tuple[BulkKey, Tensor]] = []
         """Tensors that we had kept, before we were started again from further back, of attempts ahead of us."""
         self.stopped = False
@@ -73,8 +74,8 @@ class PeerState:
     def _abstains(self, place: tuple[int, int]) -> bool:
         """True in a dispute that we may have missed a part of, having been away: the others' OUTCOME counts. Not where
         all honest ones were away, and ask what we ask."""
-        roster = self.state.roster
-        return place in self.missed and len(self.asked_again) < len(roster.active) - 1 - roster.faults
+        roster, asked = self.state.roster, {via for via, _ in self.asked_again}
+        return place in self.missed and len(asked) < len(roster.active) - 1 - roster.faults
 
     def charge(self, dispute: Dispute) -> None:
         """What is known of an attempt that stands goes into a REPORT."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from enum import Enum
 
-from btard.node.protocol.api import CancelTimer
+from btard.node.protocol.api import CancelTimer, Forward
 from btard.node.protocol.attempt import deadlines
 from btard.node.protocol.attempt.handshake import Greeting
 from btard.node.protocol.attempt.round import Round
@@ -22,6 +22,10 @@ from btard.node.protocol.wire.messages import Body, Endorsed, Hello, Outcome, Ph
 
 # --- admission ------------------------------------------------------------------------------------------------
 
+
+_RECALLS = 3
+"""How often one peer may ask for one attempt during one of ours: it can be started again more than once within a
+deadline."""
 
 _PER_SLOT = 2
 """Messages kept for one slot ahead of us: two prove an equivocation."""
@@ -191,6 +195,28 @@ class DisputeRouter:
             shared.drop(via, refused)  # but what it brought counts
             return None
         return refused
+
+    def recall(self, via: int, step: int, number: int) -> None:
+        """A neighbour was started again: tell it what was said in its attempt, and what ended the one before ours."""
+        shared, place = self._shared, (step, number)
+        rounds = tuple(round_ for round_ in (shared.round, self.previous.round) if round_ is not None)
+        held = (*(round_.attempt for round_ in rounds), shared.past)
+        asked = next((each for each in held if each is not None and (each.step, each.number) == place), None)
+        key = via, place if asked is not None else None
+        shared.asked_again[key] += 1
+        if shared.asked_again[key] > _RECALLS:
+            return shared.drop(via, "recalled_too_often")
+        for round_ in rounds:
+            round_.transfers.serve_again(via)
+        if asked is not None:
+            shared.out.append(Forward((via,), tuple(asked.transcript.everything())))
+        elsewhere = shared.round is None or asked is not shared.round.attempt
+        if shared.certificate and (elsewhere or place == (0, 0)):
+            shared.out.append(Forward((via,), shared.certificate))
+        for dispute in (shared.dispute, self.previous.dispute):
+            if dispute is not None and dispute.begun:  # it may be back in time to show what it holds
+                shared.out.append(Forward((via,), dispute.views))
+        return None
 
     def check_trigger(self) -> None:
         """Whatever proves a dispute freezes the attempt at once; its rounds begin when the one before is closed."""

@@ -141,6 +141,8 @@ class World:
         self.deviated: set[tuple[int, int]] = set()
         """Attempts of honest peers in which a puppet, or a restart, deviated."""
         self.disks: dict[int, Disk] = {me: Disk(me) for me in self.honest} if restarts else {}
+        for me in self.disks:
+            self.peers[me].stays = True
         self.busy: dict[int, int] = {}
         self.away: dict[int, int] = {}
         self.marks: dict[int, int] = dict.fromkeys(range(size.peers), 0)
@@ -170,9 +172,13 @@ class World:
         while heap:
             _, late, sequence, node, event = heap[0]
             stale = late and self.timers.get((node, event.name), (0, 0))[1] != sequence  # type: ignore[union-attr]
-            if not stale and not self.peers[node].stopped:
+            if not stale and not self._gone(node):
                 return
             heapq.heappop(heap)
+
+    def _gone(self, node: int) -> bool:
+        """Ended. Where peers start again the others stay after the end, for one that is away just then."""
+        return self.peers[node].stopped and not (self.disks and node in self.honest)
 
     @property
     def over(self) -> bool:
@@ -222,7 +228,7 @@ class World:
             _, late, sequence, node, event = heapq.heappop(heap)
             if late and self.timers.get((node, event.name), (0, 0))[1] != sequence:  # type: ignore[union-attr]
                 continue
-            if self.peers[node].stopped:
+            if self._gone(node):
                 continue
             if self.busy and (busy := self.busy.get(node, 0)) > self.now:
                 heapq.heappush(heap, (busy, late, sequence, node, event))
@@ -406,6 +412,7 @@ class World:
             if when <= self.now:
                 del self.away[node]
                 self.peers[node], heard = self.disks[node].revive(self.size)
+                self.peers[node].stays = True
                 self.named.pop(node, None)
                 for event in (Start(), *heard):
                     self.push(0, node, event)

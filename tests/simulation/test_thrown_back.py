@@ -1,8 +1,13 @@
-"""A peer whose newest checkpoint is damaged while it is away goes on from the one before, and through an attempt in
-which it has spoken already: what others sent it then is sent again, and nobody suspects it."""
+"""What is sent but once, and a peer that was not there to keep it.
+
+One whose newest checkpoint is damaged while it is away goes on from the one before, and through an attempt in which it
+has spoken already: what others sent it then is sent again, and nobody suspects it.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,9 +15,10 @@ import pytest
 from btard.node.build import Node
 from btard.node.config import Plugin, Role, Schedule
 from btard.node.netem.conditions import Conditions, Event, Window
-from btard.node.protocol.api import Banned, Finished, Input, PhaseEntered, Suspected
+from btard.node.protocol.api import Banned, Finished, Input, Output, PhaseEntered, SendBulk, Suspected
 from btard.node.storage.wal import ATTEMPT
 from tests.ledgers import records, spoil
+from tests.simulation.hostile import Interposed
 from tests.simulation.restarting import RUN, Cluster, digests
 
 ME, STEP, SEED = 1, 6, 3
@@ -60,6 +66,18 @@ def test_it_goes_through_the_attempt_again(
     assert digests(seen) == expected
 
 
+def test_who_was_away_when_the_run_began_is_told_what_was_said(tmp_path: Path) -> None:
+    """Killed before its first attempt, it has nothing to go on from, and what was sent meanwhile is lost."""
+    hits = (Event(Window("s", 0.001), "kill", (ME,), "kill"), Event(Window("s", 7.0), "restart", (ME,), "restart"))
+    cluster = Cluster(tmp_path, Conditions(events=hits), {}, SEED)
+    seen = cluster.play()
+    began_s = {each.node: each.time_s for each in reversed(seen) if each.output == PhaseEntered(0, 0, "COMMIT")}
+    assert [cue.action for cue in cluster.played] == ["kill", "restart"]
+    assert min(began_s.values()) + 2 * RUN.delivery_bound_s < 7.0 < began_s[ME]
+    assert not [each for each in seen if isinstance(each.output, Banned)]
+    assert {each.node for each in seen if isinstance(each.output, Finished)} == set(range(RUN.peers))
+
+
 # --- with attackers --------------------------------------------------------------------------------------------------
 
 
@@ -77,3 +95,35 @@ def test_what_it_kept_of_a_later_attempt_it_need_not_be_sent_again(tmp_path: Pat
     honest = set(range(RUN.peers)) - {5}
     assert not [each for each in seen if isinstance(each.output, Banned) and each.output.peer in honest]
     assert {each.node for each in seen if isinstance(each.output, Finished)} >= honest
+
+
+def test_a_part_that_a_liar_sends_but_once_is_complained_of_before_our_agg_is_said(tmp_path: Path) -> None:
+    """A peer that is killed between the parts and its AGG, and is back in time, waited for that one until it was
+    suspected itself."""
+    calm = Cluster(tmp_path / "calm", Conditions(), {}, SEED).play()
+    entered = {
+        each.output.phase: each.time_s
+        for each in calm
+        if isinstance(each.output, PhaseEntered) and (each.node, each.output.step) == (ME, STEP)
+    }
+    killed_s = (entered["AGG"] + entered["REVEAL"]) / 2 - 0.012
+    hits = (
+        Event(Window("s", killed_s), "kill", (ME,), "kill"),
+        Event(Window("s", killed_s + 0.3), "restart", (ME,), "restart"),
+    )
+    cluster, liar, sent = Cluster(tmp_path / "hit", Conditions(events=hits), {}, SEED), 5, list[SendBulk]()
+
+    def once(output: Output) -> Iterable[Output]:
+        if not isinstance(output, SendBulk) or output.to != ME:
+            return (output,)
+        again = any(output.key == each.key for each in sent)
+        sent.append(output)
+        return () if again else (output,)
+
+    nodes = cluster.watched.simulation.nodes
+    nodes[liar] = replace(nodes[liar], machine=Interposed(nodes[liar].machine, once))
+    seen = cluster.play(())
+    assert [cue.action for cue in cluster.played] == ["kill", "restart"]
+    assert len(sent) > len({each.key for each in sent}), "it was asked for something again"
+    assert not [each for each in seen if isinstance(each.output, Banned) and each.output.peer != liar]
+    assert {each.node for each in seen if isinstance(each.output, Finished)} >= set(range(RUN.peers)) - {liar}

@@ -142,6 +142,16 @@ class Transcript:
         self.conflicts.setdefault((phase, sender), (held[sender], signed))
         return Added.CONFLICT
 
+    def adopt(self, body: Body, signed: Signed) -> None:
+        """Keep a message of the union that a dispute has agreed on: of a phase that is still open here, in the place of
+        another that its sender may have shown to us alone."""
+        phase, sender = body.slot.phase, body.slot.sender
+        held = self._signed.get(phase, {}).get(sender)
+        if held is not None and held.body != signed.body and phase not in self.finished:
+            del self._signed[phase][sender], self._bodies[phase][sender]
+            self.conflicts[(phase, sender)] = signed, held
+        self.add(body, signed)
+
     def _add_suspect(self, body: Suspect, signed: Signed) -> Added:
         self.spoke.setdefault(body.slot.sender, signed)
         held = self.suspects.setdefault((body.named, body.peer), {})

@@ -32,7 +32,7 @@ from btard.node.protocol.attempt.deadlines import Watch, fetching_s, laggards_s,
 from btard.node.protocol.attempt.gradient_requests import Gradients
 from btard.node.protocol.attempt.handshake import Greeting
 from btard.node.protocol.attempt.mprng import share
-from btard.node.protocol.attempt.round import Ending, Round
+from btard.node.protocol.attempt.round import Ending, Round, value_of
 from btard.node.protocol.disputes.previous_attempt import PreviousAttempt
 from btard.node.protocol.evidence.format import gather
 from btard.node.protocol.peer_state import PeerState
@@ -237,7 +237,8 @@ class AttemptLifecycle:
             state = attempt.state.punished(attempt.step, attempt.number, outcome.removals, reform=False)
             self._settle(Ending(Judgement((), void=True), state, outcome), dispute.guilts())
             return True
-        verdict = round_.conclude(dispute.messages())
+        # A value that stands without a removal is that of n CLOSEs, ours among them.
+        verdict = round_.conclude(dispute.messages(), certified=not outcome.removals)
         if verdict is None:
             if self._is_out(attempt, outcome):
                 return True
@@ -246,6 +247,9 @@ class AttemptLifecycle:
                 shared.out.append(SetTimer(deadlines.STALL, settled_s(shared.settings, len(attempt.roster.active))))
             return False
         judgement, state = verdict
+        if value_of(judgement, state) != outcome.value:
+            self._cut_off()
+            return True
         shared.proofs += dispute.proofs() if not outcome.removals else []
         # Who is banned by the value that stands is not removed a second time.
         more = tuple(guilt for guilt in dispute.guilts() if guilt.peer in state.roster.active)

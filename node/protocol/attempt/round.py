@@ -48,6 +48,11 @@ class Ending:
     certificate: Certificate
 
 
+def value_of(judgement: Judgement, state: State) -> bytes | Void:
+    """What a CLOSE says of an attempt that comes to this."""
+    return Void(judgement.removals) if judgement.void else state.summary.digest
+
+
 class Round:
     """One attempt, as one peer carries it through; its owner reads `trigger` and `ending` after each call.
 
@@ -199,9 +204,14 @@ class Round:
             self._out.append(Forward(quiet, tuple(transcript.signed(transcript.finished[-1]).values())))
 
     def bulk_overdue(self) -> None:
-        """The wait for bulk is over: say what is missing instead. After a new start our AGG may have been said already,
-        with the parts that we have lost since: they are waited for as long as the others wait for us."""
-        self._overdue = not (self._again and self.phase is Phase.AGG)
+        """The wait for bulk is over: say what is missing instead."""
+        self._overdue = not (self.phase is Phase.AGG and self._bound)
+
+    @property
+    def _bound(self) -> bool:
+        """Started again, we have said our AGG already, with the parts that we have lost since: these are waited for as
+        long as the others wait for us."""
+        return self._again and self.attempt.transcript.body(Phase.AGG, self.attempt.me) is not None
 
     def overdue(self) -> None:
         """The wait for messages is over: suspect whoever is missing (a local timeout never bans)."""
@@ -216,13 +226,13 @@ class Round:
         """Place tensors whose digest is known by now.
 
         Nobody but its owner can send bytes over its line, and an honest owner sends what it has committed to: whoever
-        sends others is not waited for. After a new start our AGG may stand already, and needs every part.
+        sends others is not waited for.
         """
         attempt = self.attempt
         for via, key in self.transfers.settle(self.trial):
             self._drop(via, "bulk_digest")
             sender = attempt.me if via is None else via
-            if sender == key.owner and not (self._again and key.kind is BulkKind.PART):
+            if sender == key.owner and not (key.kind is BulkKind.PART and self._bound):
                 attempt.refuted.add(key)
 
     def _enter(self, phase: Phase) -> None:
@@ -264,14 +274,17 @@ class Round:
         """Deadlines of this phase start again (a dispute of the step before is over)."""
         self._clock.restart()
 
-    def conclude(self, messages: Iterable[tuple[Body, Signed]]) -> tuple[Judgement, State] | None:
+    def conclude(self, messages: Iterable[tuple[Body, Signed]], certified: bool) -> tuple[Judgement, State] | None:
         """What this attempt comes to by the union of a dispute; None while bytes or gradients for it are not here.
+
+        We may have signed a CLOSE ourselves: then what we held of two versions is what it covers. Else the union's
+        counts, whatever its sender has shown to us.
 
         Only peers that lack others' messages have anything to catch up with: what they say meanwhile counts for
         nobody, but shows their state in the journal.
         """
         for body, signed in messages:
-            self.attempt.transcript.add(body, signed)
+            (self.attempt.transcript.add if certified else self.attempt.transcript.adopt)(body, signed)
         self.frozen, self.trigger, self._decided = False, None, True
         while self.phase is not Phase.CLOSE and self.advance():
             self.trigger = None
@@ -298,9 +311,8 @@ class Round:
         judgement = self._void if self._void is not None else self._judge()
         if judgement is None:
             return None
-        value: bytes | Void
         if judgement.void:
-            state, value = void_state(attempt, judgement), Void(judgement.removals)
+            state = void_state(attempt, judgement)
         else:
             review = probation.review(attempt, self.past, self._gradients.recomputed)
             if review is None:
@@ -311,9 +323,8 @@ class Round:
             judgement = judgement.joined((*complaints.broken(attempt, out, charged), *review.guilts), False, order)
             lies = self.trial.lies(self._gradients.rechecks.faults) if self.trial is not None else ()
             state = next_state(attempt, judgement, lies, review, charged)
-            value = state.summary.digest
         self.verdict = judgement, state
-        return Close(attempt.slot(Phase.CLOSE), attempt.transcript.prefix, value)
+        return Close(attempt.slot(Phase.CLOSE), attempt.transcript.prefix, value_of(judgement, state))
 
     def _judge(self) -> Judgement | None:
         attempt, trial = self.attempt, self.trial

@@ -56,7 +56,6 @@ class Dispute:
         self._early: dict[int, list[Signed]] = {}
         self._outcomes: dict[int, list[tuple[Outcome, Signed]]] = {}
         self._brought = Counter[tuple[int | None, int]]()
-        self._shown: Certificate | None = None
         self._union: ViewMerge | None = None
         self._decision: Decision | None = None
         self._said = False
@@ -77,7 +76,6 @@ class Dispute:
         """The rounds begin: sign our view, and broadcast it. Of all views that wait, those given are heard first."""
         assert self.trigger is not None and not self.begun
         self.begun = self.round.sealed = True
-        self._shown = self._attempt.certificate()
         self._broadcast.start(tuple(dict.fromkeys((*self._attempt.transcript.everything(), *self.trigger.messages))))
         for endorsed in first:
             self._broadcast.take(endorsed)
@@ -200,7 +198,7 @@ class Dispute:
     def _catch_up(self, union: ViewMerge) -> None:
         """Ask for the bytes that the union says are there: the freeze may have come before we could."""
         for body, signed in union.admitted():
-            self._attempt.transcript.add(body, signed)
+            self._attempt.transcript.adopt(body, signed)
         self.round.settle_cargo()
         for kind, item, holders in union.lacking():
             self._out += self.round.transfers.pull(kind, item, holders)
@@ -228,7 +226,7 @@ class Dispute:
         """What ended the attempt, where our view has shown it to a roster of which no majority disputes it: whoever may
         still do so will have to sign the same. A CLOSE that came after our view need not be known to them, and waits
         for their OUTCOME."""
-        return self._shown if self.unheard_of else None
+        return self._broadcast.shown() if self.unheard_of else None
 
     @property
     def unheard(self) -> tuple[int, ...]:

@@ -15,9 +15,9 @@ from btard.node.protocol.api import Endorse, Output, Say, SetTimer
 from btard.node.protocol.attempt.deadlines import dispute_round_s
 from btard.node.protocol.roster import Roster
 from btard.node.protocol.settings import Settings, Tools
-from btard.node.protocol.wire.certificate import open_signed
+from btard.node.protocol.wire.certificate import Certificate, open_signed
 from btard.node.protocol.wire.encoding import decode_body, endorsement_bytes
-from btard.node.protocol.wire.messages import Body, Endorsed, Signed, Slot, View
+from btard.node.protocol.wire.messages import Body, Close, Endorsed, Signed, Slot, View
 
 MAX_VIEWS = 2
 
@@ -114,6 +114,13 @@ class DolevStrong:
                 body = decode_body(views[0].body)
                 if isinstance(body, View):
                     yield body.messages
+
+    def shown(self) -> Certificate | None:
+        """The certificate in the view that we have signed: after a new start it is not what we would sign now."""
+        bodies = [decode_body(view.body) for view in self._views.get(self.slot.sender, ())]
+        held = [(decode_body(each.body), each) for body in bodies if isinstance(body, View) for each in body.messages]
+        closes = [(body, signed) for body, signed in held if isinstance(body, Close)]
+        return Certificate.among(closes, self._roster.active)
 
     def _set_timer(self) -> None:
         name = round_timer(self.slot.step, self.slot.attempt)

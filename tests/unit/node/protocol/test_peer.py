@@ -35,7 +35,7 @@ from btard.node.protocol.api import (
     SetTimer,
     Start,
 )
-from btard.node.protocol.attempt.deadlines import HELLO
+from btard.node.protocol.attempt.deadlines import FORWARD, HELLO
 from btard.node.protocol.peer import Peer
 from btard.node.protocol.wire.encoding import encode_body, signing_bytes
 from btard.node.protocol.wire.messages import Agg, Body, Close, Commit, Hello, Missing, Phase, Reveal, Signed, Void
@@ -72,10 +72,11 @@ def hellos(peer: Peer, fingerprint: bytes | None = None, odd: tuple[int, ...] = 
 
 
 def test_a_start_greets_everyone_itself_included() -> None:
-    phase, timer, greeting = fresh().handle(Start())
+    phase, timer, greeting, asks = fresh().handle(Start())
     assert phase == PhaseEntered(0, 0, "HELLO")
     assert isinstance(timer, SetTimer)
-    assert timer.name == HELLO
+    assert isinstance(asks, SetTimer)
+    assert (timer.name, asks.name) == (HELLO, FORWARD)
     assert isinstance(greeting, Say)
     assert greeting.to == tuple(range(PEERS))
 

@@ -15,15 +15,19 @@ from btard.node.crypto.keys import generate
 from btard.node.crypto.signing import Signer
 from btard.node.protocol.api import (
     CancelTimer,
+    DeadlinePassed,
     Disputed,
     Dropped,
     Forward,
     MessageArrived,
     Output,
     PhaseEntered,
+    RequestTranscript,
     Resolved,
     Say,
     SetTimer,
+    Start,
+    TranscriptRequested,
     ViewArrived,
 )
 from btard.node.protocol.attempt import deadlines
@@ -447,12 +451,40 @@ def test_a_greeting_of_another_run_begins_nothing() -> None:
     assert peer.attempt is None
 
 
+def _commits() -> dict[int, Signed]:
+    """What all say in step 0."""
+    return at(0, "AGG")[1].transcript.signed(Phase.COMMIT)
+
+
 def test_who_passes_greetings_on_after_the_start_is_told_once_by_which_the_run_began() -> None:
     peer = fresh()
     hellos = [hello(peer, sender) for sender in range(PEERS)]
     for sender, signed in enumerate(hellos):
         peer.handle(MessageArrived(sender, signed))
-    assert peer.attempt is not None
     for via, told in ((4, []), (1, [Forward((1, 2, 3, 4, 5), tuple(hellos))]), (1, [])):
         outputs = peer.handle(MessageArrived(via, hellos[4]))
         assert found(outputs, Forward) == told and outputs[-1] == Dropped(via, "late")
+
+
+def test_who_was_away_when_the_run_began_asks_and_is_told_by_what_and_what_was_said() -> None:
+    """It was killed before its first attempt: what was sent to it meanwhile is lost, and nobody sends it again."""
+    away, peer = fresh(), fresh()
+    away.handle(Start())
+    assert away.handle(DeadlinePassed(deadlines.FORWARD)) == [RequestTranscript((1, 2, 3, 4, 5), 0, 0)]
+    hellos = [hello(peer, sender) for sender in range(PEERS)]
+    assert peer.handle(TranscriptRequested(4, 0, 0)) == [], "it has not begun here either"
+    for sender, signed in enumerate(hellos):
+        peer.handle(MessageArrived(sender, signed))
+    first = _commits()[1]
+    peer.handle(MessageArrived(1, first))
+    told = peer.handle(TranscriptRequested(4, 0, 0))
+    assert told == [Forward((4,), (first,)), Forward((4,), tuple(hellos))]
+
+
+def test_each_attempt_may_be_asked_for_three_times() -> None:
+    """Thrown back and started again, a peer asks for two of them, and again: it must not run out of answers."""
+    peer, attempt = at(1, "COMMIT")
+    asked = [(1, 0), (0, 0), (1, 0), (0, 0), (1, 0), (0, 0), (1, 0), (0, 0), (7, 3), (8, 3), (9, 3), (9, 4)]
+    answered = [bool(found(peer.handle(TranscriptRequested(3, *place)), Forward)) for place in asked]
+    assert answered == [True] * 6 + [False] * 2 + [True] * 3 + [False], "all that it does not know of are one"
+    assert attempt.number == 0

@@ -8,11 +8,14 @@ import pytest
 from btard.node.protocol.api import Committed, Disputed, MessageArrived, Output
 from btard.node.protocol.attempt.gradient_requests import Gradients
 from btard.node.protocol.attempt.phases import Knowledge, message
+from btard.node.protocol.attempt.round import value_of
 from btard.node.protocol.wire.encoding import decode_body
 from btard.node.protocol.wire.messages import Close, Have, Held, Phase, Report, Reveal
 from tests.fuzz.arena import Arena
 from tests.fuzz.scenes import ATTACKER, SCENES, recorded
-from tests.protocol_attempts import stopped
+from tests.protocol_attempts import complete, stopped
+from tests.unit.node.protocol.test_peer import signed_by
+from tests.unit.node.protocol.test_router import BAD
 
 COMPLAINT = next(place for place, attacks in enumerate(SCENES) if attacks and attacks[0].name == "complain")
 LIE = next(place for place, attacks in enumerate(SCENES) if attacks and attacks[0].name == "lie_checksum")
@@ -72,3 +75,27 @@ def test_without_the_parts_nothing_is_reported_of_them() -> None:
     assert isinstance(message(Phase.REPORT, known), Report)
     round_.attempt.parts.popitem()
     assert message(Phase.REPORT, known) is None
+
+
+# --- after a dispute --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("certified", [False, True], ids=["OUTCOMEs with a removal", "n CLOSEs"])
+def test_what_a_liar_has_shown_to_us_alone_does_not_count_where_the_union_holds_another(certified: bool) -> None:
+    """Its REPORT, in the phase in which we were frozen. Where n CLOSEs stand, ours covers what we held."""
+    theirs, (_, ours) = complete(node=1), stopped(2, "REPORT")
+    value = value_of(*theirs.conclude((), certified=True) or ())
+    union = [(decode_body(signed.body), signed) for signed in theirs.attempt.transcript.everything()]
+    true = theirs.attempt.transcript.signed(Phase.REPORT)[BAD]
+    lie = signed_by(BAD, msgspec.structs.replace(decode_body(true.body), evidence=(b"another",)))
+    ours.attempt.transcript.add(decode_body(lie.body), lie)
+    ours.frozen = ours.sealed = True
+    verdict = ours.conclude(union, certified)
+    if certified:
+        assert verdict is None or value_of(*verdict) != value
+    else:
+        assert verdict is not None and value_of(*verdict) == value
+    held = ours.attempt.transcript.signed(Phase.REPORT)[BAD]
+    assert held == (lie if certified else true)
+    assert set(ours.attempt.transcript.conflicts[(Phase.REPORT, BAD)]) == {lie, true}, "and proves what it is"
+    assert len(list(ours.attempt.transcript.everything())) == len(union) + 1

@@ -38,6 +38,7 @@ from btard.node.protocol.attempt.transfers import (
 )
 from btard.node.protocol.wire.messages import Agg, Have, Held, Missing, Phase, Removal, Reveal
 from tests.protocol_attempts import amend, changed, complete, stopped
+from tests.unit.node.protocol.test_peer import signed_by
 
 
 def waiting() -> Round:
@@ -131,15 +132,21 @@ def test_a_false_aggregate_ends_the_wait_for_it_over_its_aggregators_line_alone(
     )
 
 
-def test_after_a_new_start_a_false_part_is_waited_for_like_a_missing_one() -> None:
-    """Our AGG may stand, and needs every part."""
+@pytest.mark.parametrize("stands", [True, False], ids=["our AGG stands", "not said yet"])
+def test_after_a_new_start_a_false_part_is_waited_for_where_our_agg_rests_on_the_true_one(stands: bool) -> None:
     stage, round_ = stopped(1, "AGG")
+    if stands:
+        body = Agg(round_.attempt.slot(Phase.AGG), round_.attempt.transcript.prefix, bytes(32))
+        round_.attempt.transcript.add(body, signed_by(0, body))
     owner = next(peer for peer in round_.attempt.contributors if peer != 0)
     gradients = stage.simulation.nodes[0].peer.lifecycle.gradients
     again = Round(round_.attempt, round_.past, gradients, [], again=True)
     again.attempt.parts.pop(owner, None)
     again.take_bulk(owner, *wrong(again, BulkKind.PART, owner))
-    assert not again.attempt.refuted
+    assert bool(again.attempt.refuted) is not stands
+    again.phase = Phase.AGG
+    again.bulk_overdue()
+    assert again._overdue is not stands
 
 
 def test_what_does_not_match_its_digest_is_forgotten_and_the_true_bytes_are_taken() -> None:

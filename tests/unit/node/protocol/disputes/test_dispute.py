@@ -46,11 +46,13 @@ class Case:
         return self.dispute.take_outcome(body, signed_by(by, body))
 
     def through(self, owners: Iterable[int]) -> Case:
-        """All rounds, with the views of these peers."""
+        """All rounds, with the views of these peers; our own is what we said."""
         self.dispute.freeze(self.trigger)
         self.dispute.begin()
+        (ours,) = (each.body for each in self.out if isinstance(each, Say) and isinstance(each.body, View))
         for owner in owners:
-            assert self.dispute.take_view(self.view(owner)) is None
+            view = Endorsed(signed_by(ME, ours), ()) if owner == ME else self.view(owner)
+            assert self.dispute.take_view(view) is None
         for _ in range(self.attempt.roster.faults + 1):
             self.dispute.round_over()
         return self
@@ -116,7 +118,7 @@ def test_the_views_of_half_decide_nothing(owners: tuple[int, ...], says: bool) -
 
 @pytest.mark.parametrize(
     ("owners", "late", "ends"),
-    [((1, 2), False, True), ((1, 2), True, False), ((1, 2, 3, 4), False, False)],
+    [((ME, 1, 2), False, True), ((ME, 1, 2), True, False), ((ME, 1, 2, 3, 4), False, False)],
     ids=["through with it", "a CLOSE came after our view", "a majority disputes it"],
 )
 def test_what_our_view_has_shown_to_a_roster_that_is_through_with_it_stands(
@@ -136,6 +138,25 @@ def test_what_our_view_has_shown_to_a_roster_that_is_through_with_it_stands(
     stands = case.dispute.undisputed
     assert (stands is not None) is ends
     assert stands is None or set(stands.messages) == set(signed)
+
+
+@pytest.mark.parametrize("shown", [True, False], ids=["in the view that we signed", "since"])
+def test_after_a_new_start_what_we_had_shown_counts_and_not_what_we_would_show_now(shown: bool) -> None:
+    """In a slot in which we have spoken we say the same again."""
+    case = Case()
+    attempt = case.attempt
+    closes = [Close(attempt.slot(Phase.CLOSE, peer), attempt.transcript.prefix, STATE) for peer in (ME, *OTHERS)]
+    signed = [signed_by(close.slot.sender, close) for close in closes]
+    for close, each in zip(closes, signed, strict=True):
+        attempt.transcript.add(close, each)
+    earlier = (*case.trigger.messages, *signed[: PEERS if shown else PEERS - 1])
+    case.dispute.freeze(case.trigger)
+    case.dispute.begin()
+    ours = signed_by(ME, View(attempt.slot(Phase.VIEW), (), earlier))
+    assert case.dispute.take_view(Endorsed(ours, ())) is None
+    for _ in range(attempt.roster.faults + 1):
+        case.dispute.round_over()
+    assert (case.dispute.undisputed is not None) is shown
 
 
 def test_before_the_last_round_nothing_is_decided() -> None:
