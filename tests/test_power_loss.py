@@ -20,6 +20,12 @@ def test_wherever_the_power_goes_a_node_never_contradicts_itself(tmp_path: Path)
     assert sum(trial.oracle.far[0] == 3 for trial in lives) > len(lives) // 5, "many come to the end of the run"
 
 
+def test_a_first_model_that_the_disk_never_got_keeps_no_node_off(tmp_path: Path) -> None:
+    """The sectors of its record were there, those of the model were not: crash 1,510 of the long run."""
+    (trial,) = trials(1, tmp_path, 1131)
+    assert trial.counts["power lost"] > 0 and not trial.counts["damage refused"] and not trial.oracle.contradictions
+
+
 @pytest.mark.parametrize("ignores", ["sync", "directory"])
 def test_on_a_disk_that_lies_about_what_it_has_nodes_do_contradict_themselves(ignores: str, tmp_path: Path) -> None:
     """So the oracle sees it, and each of the two kinds of waiting is needed."""

@@ -355,7 +355,8 @@ class History:
                 self._models[first] = written
                 break
             if first not in self._attempts:
-                raise _missing(f"a checkpoint of step {first}, which leads to step {step}")
+                what = f"a checkpoint of step {first}" if first >= 0 else "a whole model"
+                raise _missing(f"{what}, which leads to step {step}")
             first -= 1
         for later in range(first + 1, step + 1):
             self._models[later] = self._any(later, self._updated)

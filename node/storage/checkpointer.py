@@ -121,7 +121,8 @@ class Checkpointer:
     # --- before the start ---------------------------------------------------------------------------------------
 
     def newest(self, roster: Roster, update: Update) -> Resumption | None:
-        """Where to go on: the newest checkpoint that is whole; None if there has been none.
+        """Where to go on: the newest checkpoint that is whole; None if there has been none, or none that is whole and
+        none but of step 0. A node begins there by the genesis, and what it said in it is in the ledger.
 
         Args:
             roster: of the genesis.
@@ -147,7 +148,7 @@ class Checkpointer:
             self._models = {state.step: state for state in _states(saved.at)}
             self._saved, self._anew = {name}, bool(self.problems)
             return saved.at
-        if self.problems:
+        if self.problems and any(step > 0 for step, _ in history.names):
             first = self._left.damage[0][1] if self._left.damage else self.problems[0]
             raise CheckpointError(f"no checkpoint can be used: {first}; nothing was changed")
         return None

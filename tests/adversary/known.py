@@ -72,6 +72,10 @@ KNOWN = (
         "near,c,+13,view:3:01:1second,fate:3:12:equivocation,+4,fate:3:0:silent", "halt",
     ),
     Known(
+        "killed_after_it_went_by_a_liars_other_version", Size(5, 1),
+        "near,n,@AGG1,twin:4:AGG:3,+2,kill:3:3600", "removal",
+    ),
+    Known(
         "closed_by_a_message_that_no_view_shows_n5", Size(5, 2),
         "near,n,@COMMIT2,hold:3:COMMIT:012,trip:4:012,@VIEW2,hold:3:VIEW:012,hold:4:VIEW:012,bad:3:COMMIT:0", "halt",
     ),

@@ -41,7 +41,8 @@ def test_views_at_the_last_instant_of_their_round_make_equal_unions(
 ) -> None:
     story = play([trigger, plugin("late_view", to=to, before_s=before_s)], BOTH)
     assert {peer for _, peer, _ in story.removed} == set(BOTH)
-    assert {reason for _, _, reason in story.removed} <= reasons
+    # Whose own view came too late may have gone by what it would have shown: it is gone.
+    assert {reason for _, _, reason in story.removed} <= reasons | ({"silent"} if reasons == {"prefix"} else set())
     assert {step for step, _, _ in story.removed} == {START}
 
 

@@ -171,8 +171,9 @@ class ViewMerge:
 
     def _misconduct(self) -> Decision | None:
         """Signers of malformed messages, of prefixes unlike the union's, and of messages whose earlier phases are
-        incomplete in the union: an honest signer's view would have held them. Whose view did not arrive may have been
-        cut off after it had heard them: gone, not banned."""
+        incomplete in the union: an honest signer's view would have held them, or the other version of a liar's message
+        that it went by. Whose view did not arrive may have been cut off after it had heard them: gone, not banned, but
+        for what does not fit the very prefix that it names."""
         shadow = self._shadow
         guilty: dict[int, str] = {}
         phase, walking = Phase.COMMIT, True
@@ -180,9 +181,12 @@ class ViewMerge:
         while walking:
             visited.add(phase)
             for sender, body in self._bodies(phase):
-                if self._misfits(body):
+                fits = body.prefix == shadow.transcript.prefix
+                if not fits and sender not in self._heard:
+                    guilty.setdefault(sender, "silent")
+                elif self._misfits(body):
                     guilty.setdefault(sender, "malformed")
-                elif body.prefix != shadow.transcript.prefix:
+                elif not fits:
                     guilty.setdefault(sender, "prefix")
             if guilty or shadow.transcript.missing(phase) or phase is Phase.CLOSE:
                 break
@@ -195,8 +199,8 @@ class ViewMerge:
         for later in Phase:
             if later not in visited and later not in _DISPUTE:
                 for sender, _ in self._bodies(later):
-                    ahead = "incomplete" if sender in self._heard else "silent"
-                    guilty.setdefault(sender, ahead if later.value > phase.value else "malformed")
+                    heard = "incomplete" if later.value > phase.value else "malformed"
+                    guilty.setdefault(sender, heard if sender in self._heard else "silent")
         for (named, peer), by in shadow.transcript.suspects.items():
             for sender, signed in by.items():
                 body = decode_body(signed.body)

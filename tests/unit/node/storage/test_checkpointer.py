@@ -44,7 +44,8 @@ def checkpointer(where: Path, node: int = 0, run: bytes = GENESIS, print_: bytes
 
 
 def played(where: Path, steps: int) -> list[Node]:
-    """Four nodes, each with a memory under `where`, until node 0 has committed a step and kept what begins after it."""
+    """Four nodes, each with a memory under `where`, until node 0 has committed a step and kept what begins after it;
+    -1: until it has said something in step 0."""
     configs = [NodeConfig("run", me, RUN, MEMBERS, "", "", "") for me in range(RUN.peers)]
     nodes = {
         config.node: build_node(
@@ -57,6 +58,7 @@ def played(where: Path, steps: int) -> list[Node]:
     for seen in simulation.run():
         if committed and seen.node != 0:
             break
+        committed |= steps < 0 and seen.node == 0 and seen.output == PhaseEntered(0, 0, "AGG")
         committed |= seen.node == 0 and isinstance(seen.output, Committed) and seen.output.step == steps
     for node in nodes.values():
         assert node.checkpointer is not None
@@ -447,6 +449,19 @@ def test_a_damaged_model_is_made_again_from_the_one_before_it(tmp_path: Path, mo
         kept.newest(ROSTER, UPDATE)
     assert "\n" not in str(refused.value)
     assert [path.read_bytes() for path in files(where)] == content
+    kept.close()
+
+
+def test_a_node_without_a_whole_checkpoint_but_of_step_0_begins_by_the_genesis(tmp_path: Path) -> None:
+    """After a loss of power its model may be what the disk never got; what was signed stands."""
+    played(tmp_path, -1)
+    (begun,) = records(tmp_path / "0", ATTEMPT)
+    spoil(begun, -1)
+    kept = checkpointer(tmp_path)
+    assert kept.newest(ROSTER, UPDATE) is None
+    assert len(kept.problems) == 1 and "a whole model, which leads to step 0" in kept.problems[0]
+    heard = kept.recall(0, 0)
+    assert kept.has_said(Phase.COMMIT, 0, 0) and any(isinstance(event, MessageArrived) for event in heard)
     kept.close()
 
 

@@ -182,10 +182,26 @@ def test_what_a_union_comes_to(case: Case, views: Callable[[Case], Views], expec
     assert case.outcome(views(case)) == expected
 
 
-def test_who_was_not_heard_and_is_ahead_is_gone_not_banned(case: Case) -> None:
-    """What it had heard may have been cut off with its view."""
-    views = [case.until(Phase.AGG, [(Phase.COMMIT, 4), *((Phase.AGG, peer) for peer in range(5))])]
-    assert case.outcome(views, heard=ALL[:5]) == (None, [(BAD, "silent")])
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("an AGG before all COMMITs", "silent"),
+        ("a false prefix", "silent"),
+        ("of a phase that there is not", "silent"),
+        ("a suspicion of oneself", "malformed"),
+        ("one CLOSE otherwise", "close"),
+    ],
+)
+def test_who_was_not_heard_may_have_gone_by_what_its_view_would_have_shown(case: Case, name: str, reason: str) -> None:
+    """It is gone, not banned."""
+    views = next(row[1] for row in ROWS if row[0] == name)(case)
+    _, removed = case.outcome(views, heard=ALL[:5])  # type: ignore[misc]
+    assert removed == [(BAD, reason)]
+
+
+def test_who_was_not_heard_is_banned_for_what_nobody_could_have_led_it_to(case: Case) -> None:
+    views = [[*case.until(Phase.COMMIT, [(Phase.COMMIT, BAD)]), case.commit(parts=(OTHER,))]]
+    assert case.outcome(views, heard=ALL[:5]) == (None, [(BAD, "malformed")])
 
 
 def test_two_views_of_one_owner_are_an_equivocation(case: Case) -> None:
