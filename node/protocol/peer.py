@@ -44,6 +44,7 @@ from btard.node.protocol.settings import Settings, Tools
 from btard.node.protocol.state.state import Resumption, State
 from btard.node.protocol.state_sync import client as state_sync
 from btard.node.protocol.state_sync.messages import Snapshot
+from btard.node.protocol.state_sync.probation import nearly_in
 from btard.node.protocol.state_sync.server import StateSyncServer
 from btard.node.protocol.wire.messages import Phase
 
@@ -231,6 +232,9 @@ class Peer:
         known = {*active, *(previous.attempt.roster.active if previous is not None else ())}
         if via in known and (not heard or isinstance(event, TranscriptRequested)):
             return True
+        spoken = not heard and isinstance(event, MessageArrived | ViewArrived)
+        if spoken and via in nearly_in(shared.settings, shared.state):
+            return True  # it may be where we are not yet, and says nothing a second time
         if not heard:
             shared.drop(via, "removed_line")
         return False

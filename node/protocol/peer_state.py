@@ -55,6 +55,8 @@ class PeerState:
         """Removed as gone, this peer asks to be let in again instead of ending."""
         self.missed: set[tuple[int, int]] = set()
         """Attempts (step, number) of which we may have missed a part of the dispute."""
+        self.let_in: tuple[int, int] | None = None
+        """The attempt (step, number) with which we came into the roster, and have not been started again since."""
         self.asked_again: Counter[tuple[int, tuple[int, int] | None]] = Counter()
         """How often each neighbour, started again, has asked during the attempt under way, and for which attempt (step,
         number; None: one that we know nothing of)."""
@@ -69,7 +71,12 @@ class PeerState:
 
     def new_dispute(self, round_: Round) -> Dispute:
         """The dispute of an attempt, of which there is no more than a sign yet."""
-        return Dispute(round_, self.out, partial(self._abstains, (round_.attempt.step, round_.attempt.number)))
+        attempt, incumbents = round_.attempt, tuple[int, ...]()
+        place = attempt.step, attempt.number
+        if place == self.let_in:
+            new = {peer for peer, since in attempt.state.summary.returned if since == attempt.step}
+            incumbents = tuple(peer for peer in attempt.roster.active if peer not in new)
+        return Dispute(round_, self.out, partial(self._abstains, place), incumbents)
 
     def _abstains(self, place: tuple[int, int]) -> bool:
         """True in a dispute that we may have missed a part of, having been away: the others' OUTCOME counts. Not where

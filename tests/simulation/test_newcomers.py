@@ -2,31 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 import msgspec
 import pytest
 from msgspec.structs import replace
 
+from btard.node.adversary.attacks.equivocate import other_version
+from btard.node.build import Node
 from btard.node.config import Plugin, Role, RunConfig, Schedule
 from btard.node.drivers.simulator import Observed
 from btard.node.netem.links import LinkModel
 from btard.node.protocol.api import (
     Banned,
     Committed,
+    DeadlinePassed,
+    Endorse,
     Entered,
     Expelled,
     Finished,
+    Forward,
     Halted,
+    Input,
     Lapsed,
+    Output,
+    PhaseEntered,
     Probed,
     Returned,
+    Say,
+    SetTimer,
     Suspected,
 )
 from btard.node.protocol.evidence.verifier import UnprovenError, Verifier
 from btard.node.protocol.state.state import Register, Summary
 from btard.node.protocol.state_sync.admission import PATIENCE
-from btard.node.protocol.wire.messages import Signed
+from btard.node.protocol.wire.messages import Body, Close, Commit, Outcome, Phase, Signed, Suspect, View
 from tests.simulation.checkers import PROMISES, Agreement, EvidenceHolds, Liveness
 from tests.simulation.newcomers import Newcomers, compose
 from tests.simulation.stage import Stage, play, set_up
@@ -184,6 +196,95 @@ def test_a_member_dies_in_the_very_step_that_lets_a_newcomer_in(phase: str) -> N
     assert [(each.peer, each.reason) for each in told(seen, Banned) if isinstance(each, Banned)] == [(4, "silent")]
     assert len(told(seen, Returned)) == 1
     assert {each.node for each in seen if isinstance(each.output, Finished)} == {0, 1, 2, 3, 5, NEW}
+
+
+# --- liars around a newcomer's first step --------------------------------------------------------------------------
+
+LIARS, STUCK, FIRST = (3, 4), 2, 5
+"""Of five founders, the one that ends the step before last, and the newcomer: an honest majority of one."""
+FIVE = replace(RUN, peers=5, roster="open", members=7, steps=14, gradient_bound_s=0.1)
+
+
+@dataclass(frozen=True, slots=True)
+class Scheme:
+    """What both liars do; they sign no OUTCOME, pass nothing on, and say nothing more once the newcomer is in.
+
+    Args:
+        keep: the first of them has kept its CLOSE of the step before from one peer, and tells that one another COMMIT
+            of that step; else it says its COMMIT in this step, and another one.
+        trip_d: when it tells the other one, in delivery bounds.
+        suspect, suspect_d: whom both suspect in COMMIT, and when.
+    """
+
+    keep: bool
+    trip_d: float
+    suspect: int | None = None
+    suspect_d: float = 7.0
+
+
+class Liar:
+    """A machine between two filters, with a clock."""
+
+    def __init__(self, node: Node, first: int, scheme: Scheme) -> None:
+        self._inner, self._peer, self._first, self._scheme = node.machine, node.peer, first, scheme
+        self._there, self._commits = False, dict[int, Body]()
+
+    def handle(self, event: Input, /) -> list[Output]:
+        """See Machine."""
+        honest, scheme = (0, 1, STUCK, FIRST), self._scheme
+        match event:
+            case DeadlinePassed(name="trip"):  # of the step before, or of this one
+                other = other_version(self._commits[self._first - scheme.keep])
+                assert other is not None
+                return [Say((STUCK,) if scheme.keep else honest, other)]
+            case DeadlinePassed(name="suspect") if self._peer.attempt is not None and scheme.suspect is not None:
+                return [Say(honest, Suspect(self._peer.attempt.slot(Phase.SUSPECT), (), Phase.COMMIT, scheme.suspect))]
+        return [each for output in self._inner.handle(event) for each in self._filtered(output)]
+
+    def _filtered(self, output: Output) -> Iterator[Output]:
+        scheme, leads = self._scheme, self._peer.me == min(LIARS)
+        match output:
+            case PhaseEntered(step=self._first, attempt=0, phase="COMMIT"):
+                self._there = True
+                if leads:
+                    yield SetTimer("trip", FIVE.delivery_bound_s * scheme.trip_d)
+                yield SetTimer("suspect", FIVE.delivery_bound_s * scheme.suspect_d)
+            case Say(to=to, body=Close() as body) if leads and scheme.keep and body.slot.step == self._first - 1:
+                yield Say(tuple(peer for peer in to if peer != STUCK), body)
+                return
+            case Say(body=Outcome() | View()) | Forward() | Endorse() if self._there:
+                return
+            case Say(body=body) if (body.slot.step, body.slot.attempt) == (self._first, 0):
+                if scheme.keep or not (leads and isinstance(body, Commit)):
+                    output = Say((self._peer.me,), body)
+        if isinstance(output, Say) and isinstance(output.body, Commit):
+            self._commits[output.body.slot.step] = output.body
+        yield output
+
+
+@pytest.mark.parametrize(
+    "scheme",
+    [
+        pytest.param(Scheme(False, 0.1), id="the others begin a dispute long after it"),
+        pytest.param(Scheme(True, 1.9, STUCK, 7.5), id="one is held up in the step before"),
+        pytest.param(Scheme(True, 0.5, FIRST), id="one does not know it yet when it speaks"),
+    ],
+)
+def test_liars_make_nothing_of_a_newcomers_first_step(scheme: Scheme) -> None:
+    """Four of six are honest, the newcomer among them: nobody halts, and nobody but the liars is removed."""
+    calm = play(set_up(FIVE, None, 0, LINKS, newcomers={FIRST: 1}), ())
+    (back,) = [each for each in told(calm, Returned) if isinstance(each, Returned)]
+    roles = dict.fromkeys(LIARS, Role((Plugin("crash"),), Schedule(start=1000), LIARS))
+    stage = set_up(FIVE, roles, 0, LINKS, newcomers={FIRST: 1})
+    for liar in LIARS:
+        node = stage.simulation.nodes[liar]
+        stage.simulation.nodes[liar] = dataclasses.replace(node, machine=Liar(node, back.step + 1, scheme))
+    seen = play(stage, (Agreement, Newcomers))
+    blamed = {
+        each.output.peer for each in seen if each.node not in LIARS and isinstance(each.output, Suspected | Banned)
+    }
+    assert blamed <= set(LIARS)
+    assert {each.node for each in seen if isinstance(each.output, Finished)} == {0, 1, STUCK, FIRST}
 
 
 # --- from the genesis on, by certificates --------------------------------------------------------------------------

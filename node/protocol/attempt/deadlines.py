@@ -161,6 +161,14 @@ def settled_s(settings: Settings, active: int) -> float:
     return outcome_s(settings) + 4.0 * settings.dimension * tensors * active / settings.minimum_rate
 
 
+def behind_s(settings: Settings, active: int, faults: int) -> float:
+    """How much later than a peer that is let in with an attempt the others may be in it: they pass on what ended the
+    one before, dispute that in as many windows and rounds as there can be, and wait for those who need bytes after it.
+    """
+    disputed_s = (2 * (faults + 1) + 1) * dispute_round_s(settings)
+    return disputed_s + fetching_s(settings, active) + settled_s(settings, active)
+
+
 # --- timers ---------------------------------------------------------------------------------------------------
 
 

@@ -28,7 +28,7 @@ from btard.node.protocol.api import (
 )
 from btard.node.protocol.attempt import deadlines
 from btard.node.protocol.attempt.attempt import Attempt
-from btard.node.protocol.attempt.deadlines import Watch, fetching_s, laggards_s, outcome_s, settled_s
+from btard.node.protocol.attempt.deadlines import Watch, behind_s, fetching_s, laggards_s, outcome_s, settled_s
 from btard.node.protocol.attempt.gradient_requests import Gradients
 from btard.node.protocol.attempt.handshake import Greeting
 from btard.node.protocol.attempt.mprng import share
@@ -206,8 +206,11 @@ class AttemptLifecycle:
 
     def patience_s(self, attempt: Attempt) -> float:
         """How long others may be in coming to an attempt: those that we could not greet, those that were let back."""
+        active = len(attempt.roster.active)
+        if (attempt.step, attempt.number) == self._shared.let_in:
+            return behind_s(attempt.settings, active, attempt.roster.faults)
         if any(since == attempt.step for _, since in attempt.state.summary.returned):
-            return fetching_s(attempt.settings, len(attempt.roster.active))
+            return fetching_s(attempt.settings, active)
         first = (attempt.step, attempt.number) == (0, 0)
         return outcome_s(self._shared.settings) if first and self._greeting.missing else 0.0
 
@@ -465,7 +468,8 @@ class AttemptLifecycle:
             shared.state, shared.certificate = before.state, before.certificate
             shared.past = self._recalled(before.past)
             admission.forget(shared.state.step)
-            shared.missed.add((shared.state.step, 0))
+            shared.let_in = shared.state.step, 0
+            shared.missed.add(shared.let_in)
             self._begin(0, PreviousAttempt(shared))
             return True
         return False

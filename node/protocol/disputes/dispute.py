@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from btard.node.protocol.adjudication.charges import Guilt, encode_equivocations, encode_silences
 from btard.node.protocol.api import CancelTimer, Disputed, Forward, Output, Resolved, Say, SetTimer
 from btard.node.protocol.attempt.attempt import Trigger
-from btard.node.protocol.attempt.deadlines import settled_s
+from btard.node.protocol.attempt.deadlines import behind_s, settled_s
 from btard.node.protocol.attempt.round import Round
 from btard.node.protocol.attempt.transfers import LackingError
 from btard.node.protocol.disputes.dolev_strong import MAX_VIEWS, DolevStrong
@@ -33,14 +33,18 @@ class Dispute:
         round_: the attempt in question, under way or ended.
         out: where outputs are appended.
         abstains: asked before an OUTCOME is signed: true where this peer may have missed some of the rounds.
+        incumbents: where this peer has been let in with the attempt, and may begin the rounds alone: those who have
+            been there before. Half of them are more than can be faulty: it signs what so many sign alike.
     """
 
-    def __init__(self, round_: Round, out: list[Output], abstains: Callable[[], bool] = bool) -> None:
+    def __init__(
+        self, round_: Round, out: list[Output], abstains: Callable[[], bool] = bool, incumbents: tuple[int, ...] = ()
+    ) -> None:
         self.round = round_
         self.trigger: Trigger | None = None
         """Why the attempt is frozen; its rounds begin once the attempt before is closed."""
         self.begun = False
-        self._abstains = abstains
+        self._abstains, self._incumbents = abstains, incumbents
         self.resolved: Certificate | None = None
         """More than half of the roster's equal OUTCOMEs."""
         self.settled = False
@@ -159,7 +163,15 @@ class Dispute:
             certificate = Certificate.among(every, self._attempt.roster.active)
             if certificate is not None:
                 self._resolve(certificate)
+            elif self._incumbents and 2 * self._backers(body) >= len(self._incumbents):
+                self._sign(body.value, body.removals, backed=True)
         return None
+
+    def _backers(self, body: Outcome) -> int:
+        """How many incumbents have signed an OUTCOME that says the same."""
+        said, told = (body.value, body.removals), self._outcomes
+        words = ([(each.value, each.removals) for each, _ in told.get(peer, ())] for peer in self._incumbents)
+        return sum(said in of_peer for of_peer in words)
 
     def round_over(self) -> None:
         """A round's timer ran out."""
@@ -178,7 +190,10 @@ class Dispute:
         if self._tried == held:
             return
         if self._tried is None:
-            patience_s = settled_s(attempt.settings, len(attempt.roster.active))
+            active, faults = len(attempt.roster.active), attempt.roster.faults
+            patience_s = settled_s(attempt.settings, active)
+            if self._incumbents:
+                patience_s += behind_s(attempt.settings, active, faults)
             self._out.append(SetTimer(outcome_timer(attempt.step, attempt.number), patience_s))
         self._tried = held
         if self.unheard_of:
@@ -239,9 +254,9 @@ class Dispute:
         transcript = self._attempt.transcript
         return encode_equivocations(transcript) + encode_silences(transcript, self._attempt.roster.faults)
 
-    def _sign(self, value: bytes | Void | None, removals: tuple[Removal, ...]) -> None:
+    def _sign(self, value: bytes | Void | None, removals: tuple[Removal, ...], backed: bool = False) -> None:
         """Our OUTCOME, once, unless we may have missed a part of the dispute."""
-        if not self._said and not self._abstains():
+        if not self._said and (backed or not self._abstains()):
             self._said, attempt = True, self._attempt
             self._out.append(Say(attempt.roster.active, Outcome(attempt.slot(Phase.OUTCOME), (), value, removals)))
 

@@ -72,6 +72,12 @@ def candidates_of(settings: Settings, state: State | Summary) -> tuple[int, ...]
     return gone if settings.roster == "closed" else (*gone, *admission.candidates(summary))
 
 
+def nearly_in(settings: Settings, state: State) -> tuple[int, ...]:
+    """Who may be in the roster from the next step on, and so be there before us."""
+    counts = dict(state.summary.probation)
+    return tuple(peer for peer in candidates_of(settings, state) if counts.get(peer, 0) + 1 >= settings.probation)
+
+
 def eligible(attempt: Attempt) -> tuple[int, ...]:
     """Whose JOINs count in an attempt: candidates in the state that the last certificate covers."""
     return candidates_of(attempt.settings, attempt.state.summary)
