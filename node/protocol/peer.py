@@ -284,6 +284,7 @@ class Peer:
         current = event.step == (shared.state.step if event.purpose is Purpose.OWN else past)
         if not (current or event.purpose is Purpose.UNDO) or not self.lifecycle.gradients.take(event):
             return shared.drop(None, "unwanted_gradient")
+        shared.out += self.lifecycle.gradients.rechecks.next()
         if shared.round is not None and event.purpose is Purpose.OWN:
             shared.round.take_own()
         return None

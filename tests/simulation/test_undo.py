@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import pytest
+from msgspec import structs
 
 from btard.node.config import Plugin, Role, RunConfig, Schedule
 from btard.node.drivers.simulator import Observed
 from btard.node.netem.links import LinkModel
-from btard.node.protocol.api import Banned, Committed, Finished, Output, Undone
+from btard.node.protocol.api import Banned, Committed, ComputeGradient, Finished, Output, Suspected, Undone
 from btard.node.protocol.attempt.attempt import Attempt
 from btard.node.protocol.state import transition
 from btard.node.protocol.state.state import State, parameters_digest
@@ -108,6 +109,27 @@ def test_a_ban_during_an_undo_step_is_followed_by_another() -> None:
     assert bans(seen) == [(13, 4, "gradient"), (14, 5, "gradient")]
     assert [(each.step, each.suspects, each.to_step) for each in undone(seen)] == [(14, (4,), 12), (15, (5,), None)]
     assert steps(seen)[-1] == 15
+
+
+def test_a_void_attempt_of_an_undo_step_leaves_nothing_to_wait_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gradients take all of T_g, one after the other, and another attempt wants others of a peer than the first did:
+    had they to wait for what is not wanted any more, honest peers would suspect each other."""
+    twice = [Plugin("equivocate", {"phase": "COMMIT", "to": "one"})]
+    run = structs.replace(stage_of({}, 0, window=29, steps=31).run, delivery_bound_s=0.1)
+    roles = {5: Role(tuple(twice), Schedule(29), TWO), 4: Role(tuple(twice), Schedule(30), TWO)}
+    stage = set_up(run, roles, 0, LINKS)
+    simulation, free_s = stage.simulation, dict.fromkeys(stage.simulation.nodes, 0.0)
+
+    def one_by_one(node: int, wanted: ComputeGradient) -> None:
+        free_s[node] = max(free_s[node], simulation.now_s) + 0.999 * stage.run.gradient_bound_s
+        ready = simulation.nodes[node].compute(wanted, simulation._compute)
+        simulation._push(free_s[node] - simulation.now_s, node, ready)
+
+    monkeypatch.setattr(simulation, "_gradient", one_by_one)
+    seen = play(stage, (Undoing,))
+    assert bans(seen) == [(29, 5, "equivocation"), (30, 4, "equivocation")]
+    assert not [each for each in seen if each.node not in TWO and isinstance(each.output, Suspected)]
+    assert [(each.step, each.suspects) for each in undone(seen)] == [(30, (5,)), (31, (4,))]
 
 
 def test_two_bans_at_once_are_examined_together() -> None:

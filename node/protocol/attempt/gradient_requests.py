@@ -12,26 +12,45 @@ from btard.node.protocol.state.state import Contribution
 
 
 class Rechecks:
-    """The contributions that a peer recomputes in an undo step, kept from attempt to attempt."""
+    """The contributions that a peer recomputes in an undo step, kept from attempt to attempt.
+
+    They are asked for one by one: what a void attempt wanted of this peer is not in the way of what the next one wants.
+    """
 
     def __init__(self) -> None:
         self.faults: dict[Contribution, Fault | None] = {}
-        self._asked: dict[tuple[int, int], tuple[Contribution, Attempt]] = {}
+        self._waiting: dict[Contribution, Attempt] = {}
+        self._asked: tuple[Contribution, Attempt] | None = None
+
+    def forget(self) -> None:
+        """An attempt begins: nothing is wanted but what it will want."""
+        self._waiting = {}
 
     def want(self, attempt: Attempt, item: Contribution) -> list[ComputeGradient]:
-        """Ask for a contribution's gradient, unless it was asked for."""
-        if (item.step, item.owner) in self._asked:
-            return []
-        past = attempt.earlier(item)
-        self._asked[(item.step, item.owner)] = item, past
-        return [ComputeGradient(Purpose.UNDO, item.step, item.owner, past.state.parameters_D, past.seed(item.owner))]
+        """A contribution's gradient is to be asked for; what to ask for now."""
+        self._waiting.setdefault(item, attempt)
+        return self.next()
+
+    def next(self) -> list[ComputeGradient]:
+        """What to ask for, once there is nothing else under way."""
+        while self._asked is None and self._waiting:
+            item = next(iter(self._waiting))
+            attempt = self._waiting.pop(item)
+            if item not in self.faults:
+                past = attempt.earlier(item)
+                self._asked = item, past
+                before_D = past.state.parameters_D
+                return [ComputeGradient(Purpose.UNDO, item.step, item.owner, before_D, past.seed(item.owner))]
+        return []
 
     def take(self, ready: GradientReady) -> bool:
         """Compare an answer with what was committed to; false if nobody asked for it."""
-        known = self._asked.get((ready.step, ready.peer))
-        if known is None:
+        if self._asked is None:
             return False
-        item, past = known
+        item, past = self._asked
+        if (item.step, item.owner) != (ready.step, ready.peer):
+            return False
+        self._asked = None
         self.faults[item] = gradient_fault(past, item.owner, ready.gradient_D)
         return True
 

@@ -102,6 +102,7 @@ class Round:
         if past is not None:
             for target in attempt.targets:
                 self._out += gradients.want_past(Purpose.VALIDATE, past, target)
+        gradients.rechecks.forget()
         for item in attempt.shares.get(attempt.me, ()):
             self._out += gradients.rechecks.want(attempt, item)
         self._enter(Phase.COMMIT)

@@ -112,7 +112,10 @@ class StateSyncServer:
             self._out.append(SendSnapshot(newcomers, snapshot_of(state, past.record())))
         waits = {*self._asking}
         if self._settings.roster != "closed":
-            waits |= set(admission.candidates(state.summary)) - set(admission.candidates(past.state.summary))
+            entered = set(admission.candidates(state.summary)) - set(admission.candidates(past.state.summary))
+            for peer in entered:  # its id may have been another's, who has used up what is told to one
+                del self._told[peer]
+            waits |= entered
         waiting = tuple(sorted(peer for peer in waits if peer not in newcomers))
         self._asking = {}
         if waiting:

@@ -218,6 +218,19 @@ def test_a_contribution_is_asked_for_once_and_compared_with_its_commitment() -> 
     assert rechecks.faults[item] is not None
 
 
+def test_contributions_are_asked_for_one_by_one_and_a_new_attempt_forgets_those_that_wait() -> None:
+    attempt = undoing().attempt
+    item = attempt.state.summary.undo[0]
+    rechecks = Rechecks()
+    (wanted,) = rechecks.want(attempt, item)
+    others = [msgspec.structs.replace(item, owner=owner) for owner in attempt.roster.active]
+    assert [rechecks.want(attempt, other) for other in others] == [[]] * len(others)
+    rechecks.forget()
+    assert rechecks.take(GradientReady(Purpose.UNDO, item.step, wanted.peer, torch.zeros(19), 0.0))
+    assert rechecks.next() == [], "what waited is wanted no more"
+    assert rechecks.want(attempt, item) == [], "it is known"
+
+
 # --- evidence ---------------------------------------------------------------------------------------------------
 
 

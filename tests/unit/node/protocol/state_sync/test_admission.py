@@ -13,6 +13,7 @@ from btard.node.config import Endpoint, Plugin, RunConfig, Secrets
 from btard.node.crypto.keys import fresh, generate
 from btard.node.drivers.simulator import application as signed_application
 from btard.node.genesis.application import apply, vouched
+from btard.node.protocol.api import Dropped, Output, SendSnapshot, TranscriptRequested
 from btard.node.protocol.attempt.attempt import Attempt
 from btard.node.protocol.state.state import Newcomer, Register, State, Summary
 from btard.node.protocol.state_sync.admission import (
@@ -28,7 +29,9 @@ from btard.node.protocol.state_sync.admission import (
     registered,
     revised,
 )
+from btard.node.protocol.state_sync.messages import snapshot_of
 from btard.node.protocol.state_sync.probation import joins_fit
+from btard.node.protocol.state_sync.server import StateSyncServer
 from btard.node.protocol.wire.encoding import encode
 from btard.node.protocol.wire.messages import Application, Report
 from tests.protocol_attempts import changed
@@ -279,6 +282,18 @@ def test_it_enters_with_its_id_and_key_and_the_door_shuts() -> None:
     assert candidates(after.summary) == (NEW,)
     assert after.roster.keys[NEW] == sound().key and after.roster.keys[OTHER] == b""
     assert (after.roster.active, after.roster.digest) == (state.roster.active, state.roster.digest), "not yet a member"
+
+
+def test_who_had_the_id_before_has_not_used_up_what_a_newcomer_is_told() -> None:
+    attempt, state = carrying(2)
+    after, out = entered(attempt, state, 3).with_facts(step=3), list[Output]()
+    server, asks = StateSyncServer(attempt.settings, attempt.tools, out), TranscriptRequested(NEW, 0, 0)
+    while Dropped(NEW, "asked_too_often") not in out:
+        assert server.hears(asks, after, attempt)
+    out.clear()
+    server.teach(after, attempt)
+    server.hears(asks, after, attempt)
+    assert out == [SendSnapshot((NEW,), snapshot_of(after, None))] * 2
 
 
 @pytest.mark.parametrize("out", [2, NEW % 6], ids=["who carries it", "who vouches for it"])
