@@ -13,7 +13,7 @@ from btard.node.config import Plugin, Role, Schedule
 from btard.node.drivers.simulator import Observed
 from btard.node.netem.conditions import Conditions, Event, Window
 from btard.node.plugins import extensions
-from btard.node.protocol.api import Banned, Committed, Disputed, Finished, PhaseEntered, Voided
+from btard.node.protocol.api import Banned, Committed, Disputed, Finished, PhaseEntered, Suspected, Voided
 from tests.simulation.attacked import START, configuration
 from tests.simulation.restarting import KEPT, Cluster, digests
 from tests.simulation.stage import play, set_up
@@ -161,3 +161,19 @@ def test_a_gradient_longer_than_a_round_keeps_nobody_out_of_a_dispute(before_s: 
     assert finished(seen, (5,)) == {0, 1, 2, 3, 4}
     assert START not in {each.output.step for each in seen if isinstance(each.output, Voided)}
     assert banned(seen, (5,)) == {(5, "equivocation")}
+
+
+def test_a_peer_started_again_waits_for_those_who_need_bytes_after_an_outcome(tmp_path: Path) -> None:
+    """Peer 5 dies before its CLOSE: the value stands, and somebody may lack bytes for it. Peer 1 says nothing in the
+    next step, as one that fetches them; peer 0, killed there and back at once, suspects it no sooner than others."""
+    given = {5: Role((Plugin("crash", {"phase": "CLOSE"}),), Schedule(start=START), (5,))}
+    calm = Cluster(tmp_path / "calm", Conditions(), given, 0, RUN).play(())
+    next_step = PhaseEntered(START + 1, 0, "COMMIT")
+    there_s = [each.time_s for each in calm if each.output == next_step and each.node != 5]
+    slow = Event(Window("s", min(there_s)), "kill", (1,), "kill 1")
+    conditions = Conditions(events=(slow, *restart(0, max(there_s), 0.01).events))
+    seen = Cluster(tmp_path / "killed", conditions, given, 0, RUN).play(())
+    others_s = [when for node in (2, 3, 4) if (when := first(seen, Suspected, node, START + 1)) is not None]
+    ours_s = first(seen, Suspected, 0, START + 1)
+    assert others_s and (ours_s is None or ours_s > min(others_s) - D_S)
+    assert finished(seen, (1, 5)) == {0, 2, 3, 4}

@@ -157,6 +157,9 @@ class AttemptLifecycle:
         shared.round.phase = Phase.CLOSE
         ended = PreviousAttempt.ended(shared, Certificate.of(before.certificate))
         ended.age_s = away_s
+        if ended.delays:
+            wait_s = settled_s(attempt.settings, len(attempt.roster.active))
+            shared.out.append(SetTimer(deadlines.BEFORE, max(wait_s - away_s, 0.0)))
         return ended
 
     def _recalled(self, record: AttemptRecord) -> Attempt:
@@ -340,7 +343,7 @@ class AttemptLifecycle:
         if outcome.removals in ((), ours.removals):
             if not ours.by_outcome:
                 previous.proof = outcome.messages
-            return None if previous.closed else previous.close(previous.proof)
+            return None if previous.closed or ours.by_outcome else previous.close(previous.proof)
         return self._begin_anew(previous.round, outcome)
 
     def _begin_anew(self, ended: Round, outcome: Certificate) -> None:

@@ -59,7 +59,7 @@ class PreviousAttempt:
             return cls(shared, round_, round_.attempt.roster.faults + 1, closed=False, dispute=dispute)
         # An OUTCOME that removes somebody and lets a value stand leaves some without the bytes of that value.
         at_once = certificate.value is None or not certificate.removals
-        closed = at_once or dispute is None or dispute.followed
+        closed = at_once or (dispute is not None and dispute.followed)
         return cls(shared, round_, closed=closed, delays=not closed, dispute=dispute)
 
     @property
