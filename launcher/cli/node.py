@@ -115,7 +115,7 @@ def approve(directory: Path, genesis_file: Path, yes: bool, run_file: Path | Non
 @cli.command("apply", short_help="Ask to be let into a run that goes on.")
 @_directory
 @click.argument("genesis_file", metavar="GENESIS.JSON", type=_PATH)
-@click.option("--address", metavar="URL,URL", required=True, help="where others reach it: control and bulk socket")
+@click.option("--address", metavar="URL[,URL]", required=True, help="where others reach it: one port, or two")
 @click.option("--id", "peer", metavar="ID", type=int, help="the free id to ask for [one that follows from the key]")
 @click.option("--again", is_flag=True, help="the probation has lapsed: apply once more with the same key")
 def apply_to(directory: Path, genesis_file: Path, address: str, peer: int | None, again: bool) -> None:
@@ -170,6 +170,7 @@ def sponsor(directory: Path, application: Path) -> None:
     help="of a GPU's memory that this peer may take, where it shares one [all that it sees]",
 )
 @click.option("--stay", is_flag=True, help="after the end, answer and serve until SIGTERM")
+@click.option("--attack", metavar="ATTACK", help="to try the others out: this peer attacks, e.g. noise:start=20")
 def run_peer(
     directory: Path,
     approvals: tuple[Path, ...],
@@ -179,6 +180,7 @@ def run_peer(
     grace: str,
     data_dir: str | None,
     imports: Sequence[Path],
+    attack: str | None,
     **chosen: Any,
 ) -> int:
     """Take part in a run, from the start or where this peer left off; exit code 0 once it has finished, and at once
@@ -188,7 +190,7 @@ def run_peer(
     that the others bring.
     """
     from btard.launcher.options import syntax
-    from btard.launcher.run import data
+    from btard.launcher.run import data, roles
     from btard.node import __main__ as worker
 
     owner = Identity.load(directory)
@@ -210,6 +212,11 @@ def run_peer(
     http = chosen.pop("http")
     chosen |= {"metrics": http, "files": http is not None, "imports": tuple(str(path.absolute()) for path in imports)}
     chosen |= {"wait_s": syntax.seconds(wait), "grace_s": syntax.seconds(grace)}
+    if attack is not None:
+        from btard.node.plugins import extensions
+
+        extensions.load(imports)
+        chosen["role"] = roles.alone(peer, attack)
     return worker.run(msgspec.structs.replace(config, **chosen))
 
 

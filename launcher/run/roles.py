@@ -49,6 +49,16 @@ def assign(
     return _with_accomplices(dict(sorted(drafts.items())), attack_seed)
 
 
+def alone(peer: int, attack: str) -> Role:
+    """The role of a node whose own owner asks for it, in a run that no launcher has started: it knows of no other.
+
+    Raises:
+        ConfigError: unknown attack or parameter, or a bad schedule.
+    """
+    draft = _draft(attack, Schedule(start=0), "--attack ")
+    return Role(draft.attacks, draft.schedule, (peer,))
+
+
 def majority_limit(peers: int) -> int:
     """How many of `peers` may be Byzantine: `ceil(n/2) - 1` (PROTOCOL section 1)."""
     return (peers + 1) // 2 - 1

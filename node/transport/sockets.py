@@ -209,9 +209,19 @@ class Dialler:
         self._context, self._identity, self._encrypted = context, identity, encrypted
         self._queue, self._buffer_bytes = queue, buffer_bytes
         self._lines: dict[int, _Line] = {}
+        self._held: dict[int, list[tuple[bytes, memoryview | None]]] = {}
         self._redialled: dict[int, float] = {}
         self.dialled: Callable[[int, Socket], None] | None = None
         """Told (peer, line) of every new line before it connects."""
+
+    def hold(self, peer: int) -> None:
+        """Keep what is for a peer that has no address yet, up to a queue of it, until it is dialled and `release`."""
+        self._held[peer] = []
+
+    def release(self, peer: int) -> None:
+        """Send what was held for a peer, now that there is a line to it."""
+        for message in self._held.pop(peer, ()):
+            self.send(peer, *message)
 
     def dial(self, peer: int, peer_key: bytes, endpoint: str, *, only: bool = False) -> bool:
         """Open a line that connects, and reconnects, by itself; False if it stood already.
@@ -266,23 +276,30 @@ class Dialler:
         if now_s - self._redialled.get(peer, -_REDIAL_S) < _REDIAL_S:
             return False
         self._redialled[peer] = now_s
+        if peer in self._held:
+            self._held[peer].clear()
+            return False
         line = self._lines.pop(peer)
         line.socket.close(linger=0)
         return self.dial(peer, peer_key, line.endpoint, only=line.only)
 
     def hang_up(self, peer: int) -> None:
         """Close the line to a peer that is none any more, if there is one; what waits is lost."""
+        self._held.pop(peer, None)
         if peer in self._lines:
             self._lines.pop(peer).socket.close(linger=0)
 
     def has_line(self, peer: int) -> bool:
-        """True if `dial` has opened a line to `peer`."""
-        return peer in self._lines
+        """True if `dial` has opened a line to `peer`, or what is for it is held."""
+        return peer in self._lines or peer in self._held
+
+    def holds(self, peer: int) -> bool:
+        """True if there is no line to `peer` yet, and what is for it is held."""
+        return peer in self._held and peer not in self._lines
 
     def endpoint(self, peer: int) -> str | None:
-        """Where the line to a peer leads, None before there is one to an address."""
-        endpoint = self._lines[peer].endpoint if peer in self._lines else ""
-        return endpoint if endpoint.startswith("tcp://") else None
+        """Where the line to a peer leads, None before there is one."""
+        return self._lines[peer].endpoint if peer in self._lines else None
 
     def send(self, to: int, head: bytes, payload: memoryview | None = None) -> bool:
         """Queue one message, the payload without a copy; False if the queue is full. Never blocks.
@@ -290,6 +307,12 @@ class Dialler:
         Raises:
             LocalProtocolError: no line to `to`.
         """
+        if self.holds(to):
+            held = self._held[to]
+            if len(held) < self._queue:
+                held.append((head, payload))
+                return True
+            return False
         if to not in self._lines:
             raise LocalProtocolError(f"there is no line to peer {to}; connect to it first, and never to oneself")
         line = self._lines[to]
@@ -311,6 +334,7 @@ class Dialler:
         for line in self._lines.values():
             line.socket.close(linger=linger_ms)
         self._lines.clear()
+        self._held.clear()
 
 
 def _socket(context: Context, kind: int, endpoint: str, buffer_bytes: int) -> Socket:

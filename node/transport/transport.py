@@ -144,8 +144,8 @@ class Transport:
             if moved is None and not host_names(endpoint):
                 self._dial(peer, endpoint)
                 continue
-            if not self._control.has_line(peer):  # lines to nobody, until there is an address
-                self._dial_nobody(peer, self._keys[peer])
+            if not self._control.has_line(peer):
+                self._hold(peer)
             self._seek(peer, moved or endpoint)
 
     def follow(self, newcomers: Mapping[int, tuple[Member, Endpoint]]) -> None:
@@ -173,12 +173,12 @@ class Transport:
                 self._gate.admit(peer, key)
                 self.connect({peer: endpoint})
             else:  # what is for it goes nowhere
-                self._dial_nobody(peer, self._identity.public)
+                self._hold(peer)
 
-    def _dial_nobody(self, peer: int, key: bytes) -> None:
-        """Lines that lead nowhere: what is for a peer without an address waits there, or is lost."""
-        self._control.dial(peer, key, f"inproc://control-{peer}")
-        self._bulk.dial(peer, key, f"inproc://bulk-{peer}")
+    def _hold(self, peer: int) -> None:
+        """What is for a peer without an address waits until it has one."""
+        self._control.hold(peer)
+        self._bulk.hold(peer)
 
     def _dismiss(self, peer: int) -> None:
         del self._newcomers[peer]
@@ -283,6 +283,8 @@ class Transport:
         self._bulk.dial(peer, self._keys[peer], endpoint.urls[-1], only=not endpoint.bulk)
         if self._control.dial(peer, self._keys[peer], endpoint.control):
             self._introduce(peer)
+            self._control.release(peer)
+        self._bulk.release(peer)
 
     def _introduce(self, peer: int) -> None:
         """Greet a peer on a new line: the records first, so that it need not dial us twice."""
@@ -321,6 +323,8 @@ class Transport:
             self._send_frame(to, "approvals", framing.encode_approvals(known))
 
     def _send_frame(self, to: int, kind: str, frame: bytes) -> None:
+        if kind != "control" and self._control.holds(to):
+            return  # it is greeted once it has an address
         if self._control.send(to, frame):
             self.counters.sent(to, kind, len(frame))
         else:

@@ -60,16 +60,20 @@ class Owners:
 
 
 def owners(where: Path, ports: Sequence[int], run: RunConfig = RUN) -> Owners:
-    """What their commands would have made; the founder with id 2 vouches, and every founder introduces."""
-    made = []
+    """What their commands would have made; the founder with id 2 vouches, and every founder introduces. They know each
+    other by name, and every other one of them, the newcomer among them, has one port."""
+    made, bound = [], []
     for number in range(FOUNDERS + 1):
         identity.create(where / f"owner{number}")
-        control, bulk = (f"tcp://127.0.0.1:{port}" for port in ports[2 * number : 2 * number + 2])
-        made.append((Identity.load(where / f"owner{number}"), Endpoint(control, bulk)))
+        mine = ports[2 * number : 2 * number + 1 + number % 2]
+        named, listen = (Endpoint(*(f"tcp://{host}:{port}" for port in mine)) for host in ("localhost", "127.0.0.1"))
+        made.append((Identity.load(where / f"owner{number}"), named))
+        bound.append(listen)
     *six, (newcomer, address) = made
     genesis = assemble(run, {str(number): owner.propose(at) for number, (owner, at) in enumerate(six)})
     founders = {owner.place(genesis, "genesis"): owner for owner, _ in six}
-    listens = {owner.place(genesis, "genesis"): at for owner, at in six} | {NEW: address}
+    listens = {owner.place(genesis, "genesis"): at for (owner, _), at in zip(six, bound, strict=False)}
+    listens[NEW] = bound[NEW]
     approvals = []
     for peer, owner in founders.items():
         write(where / f"{peer}.approval", owner.approve(genesis, "genesis"))

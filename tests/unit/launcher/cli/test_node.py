@@ -15,7 +15,7 @@ import pytest
 
 from btard.launcher.cli import node
 from btard.node import __main__ as worker
-from btard.node.config import NodeConfig
+from btard.node.config import NodeConfig, Plugin, Role, Schedule
 from btard.node.genesis import identity
 from btard.node.genesis.genesis import decode_genesis
 from tests.ceremony import PEERS, address, path_of
@@ -218,6 +218,19 @@ def test_a_peer_keeps_to_its_share_of_a_gpu(
     monkeypatch.setenv("BTARD_GPU_SHARE", "0.15")
     done(capsys, "run", "owner0")
     assert [config.cuda_memory_fraction for config in begun] == [None, 0.25, 0.15]
+
+
+def test_an_owner_may_attack_to_see_a_ban(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    assembled(capsys)
+    done(capsys, "approve", "owner0", "genesis.json", "--yes")
+    begun: list[NodeConfig] = []
+    monkeypatch.setattr(worker, "run", lambda config: begun.append(config) or 0)
+    done(capsys, "run", "owner0", "--attack", "noise:variant=small,start=20")
+    (config,) = begun
+    assert config.role == Role((Plugin("noise", {"variant": "small"}),), Schedule(start=20), (config.node,))
+    code, _, err = call(capsys, "run", "owner0", "--attack", "noize")
+    assert code == 2 and err.splitlines()[-1].startswith("error: unknown attack 'noize'")
+    assert len(begun) == 1
 
 
 def test_a_run_needs_ones_own_approval(capsys: pytest.CaptureFixture[str]) -> None:

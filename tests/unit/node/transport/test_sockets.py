@@ -137,6 +137,27 @@ def test_frames_of_one_message_are_capped(context: Context) -> None:
     assert [frame.bytes for frame in receive(server)] == [b"head", b"payload"]
 
 
+def test_what_is_for_a_peer_without_an_address_is_held_up_to_a_queue(context: Context) -> None:
+    server, client = Listener(context, None, BOUNDS, ANYWHERE), lines_of(context)
+    client.hold(0)
+    assert client.has_line(0) and client.holds(0) and client.endpoint(0) is None
+    assert [client.send(0, b"%d" % number) for number in range(5)] == [True] * 4 + [False]
+    client.dial(0, b"", server.bound)
+    client.release(0)
+    assert [receive(server)[0].bytes for _ in range(4)] == [b"0", b"1", b"2", b"3"]
+    assert not client.holds(0)
+    client.hold(1)
+    client.send(1, b"to a process before")
+    assert not client.redial(1, b"")
+    client.dial(1, b"", server.bound)
+    client.release(1)
+    client.send(1, b"to this one")
+    assert receive(server)[0].bytes == b"to this one"
+    client.hold(2)
+    client.hang_up(2)
+    assert not client.has_line(2)
+
+
 def test_a_full_queue_says_so_and_dialling_twice_keeps_the_line(context: Context) -> None:
     lines = lines_of(context)
     assert lines.dial(0, b"", "tcp://127.0.0.1:1")

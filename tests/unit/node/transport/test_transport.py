@@ -198,6 +198,20 @@ def test_a_peer_is_greeted_once_its_name_resolves_and_it_has_answered_there(stac
     assert controls(pump([node, other], lambda seen: len(seen[1]) > 0)[1]) == [(0, b"hello")]
 
 
+def test_what_is_said_before_a_name_resolves_is_not_lost(stack: ExitStack) -> None:
+    """A newcomer is told the state in the turn that lets it in, and its name is looked up no sooner."""
+    names = Names()
+    node, other = start(stack, 0, resolver=Resolver(names, AT_ONCE)), start(stack, 1)
+    node.connect({1: moved_to(other.bound, "node-1")})
+    node.send_control(1, b"the state")
+    node.probe()
+    assert node.counters.dropped.total() == 0
+    other.connect({0: node.bound})
+    names.addresses = ("127.0.0.1",)
+    seen = pump([node, other], lambda seen: node.greeted == {1} and len(seen[1]) > 0)
+    assert controls(seen[1]) == [(0, b"the state")]
+
+
 def test_a_peer_that_starts_again_where_its_name_leads_now_is_found(stack: ExitStack) -> None:
     names = Names("127.0.0.1")
     node, before = start(stack, 0, resolver=Resolver(names, AT_ONCE)), start(stack, 1)
