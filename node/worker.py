@@ -41,7 +41,7 @@ from btard.node.netem import network
 from btard.node.netem.emulated_transport import EmulatedTransport
 from btard.node.netem.link_observer import LinkWatch, shaped_links
 from btard.node.plugins import extensions
-from btard.node.protocol.api import Applied, Committed, Finished, Halted, Input, Output
+from btard.node.protocol.api import Applied, Committed, Expelled, Finished, Halted, Input, Output
 from btard.node.protocol.state_sync.admission import refused
 from btard.node.storage.disk import Disk
 from btard.node.storage.journal import Journal
@@ -303,6 +303,8 @@ def _drive(
     if node.adversary is not None:
         recorder.attacked(node.adversary.attacked)
     recorder.end()
+    if isinstance(ending, Expelled):
+        _complain(f"node {config.node} is out of the run at step {ending.step}: {ending.reason}")
     if config.stay and isinstance(ending, Finished):
         _complain(f"node {config.node} has finished, and stays until it is told to stop")
         driver.stay(stop)

@@ -15,6 +15,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+from btard.launcher.cli import node
 from btard.launcher.cli.main import cli, main
 from btard.launcher.options import sources
 from btard.launcher.options.table import OPTIONS
@@ -180,6 +181,45 @@ LISTS = [line for line in COMMANDS if line.words[1] in ("attacks", "rules", "tas
 def test_a_list_of_the_pages_is_shown(line: Line) -> None:
     done = CliRunner().invoke(cli, line.words[1:])
     assert done.exit_code == 0 and done.output, done.output
+
+
+def node_commands() -> Iterator[Any]:
+    """Every `btard-node` of a page: in code blocks they have to be whole, in the text they may lack arguments."""
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        blocks = re.findall(r"^    (?:.*; )?(btard-node .*)$", text, re.MULTILINE)
+        inline = [" ".join(each.split()) for each in re.findall(r"`(btard-node [^`]+)`", text)]
+        for whole, found in ((True, blocks), (False, inline)):
+            for each in dict.fromkeys(found):
+                yield pytest.param(each, whole, id=f"{page.relative_to(ROOT)}: {each}")
+
+
+def taken_by_node(command: str, whole: bool) -> None:
+    """Raises what click says of a command that the program would refuse."""
+    ((_, *words),) = alternatives(command)
+    context = click.Context(node.cli, info_name="btard-node")
+    name, found, rest = node.cli.resolve_command(context, [*words])
+    assert found is not None
+    try:
+        found.make_context(name, list(rest), parent=context)
+    except (click.MissingParameter, click.BadOptionUsage):
+        if whole:
+            raise
+
+
+NODE_COMMANDS = list(node_commands())
+
+
+@pytest.mark.parametrize(("command", "whole"), NODE_COMMANDS)
+def test_a_command_of_a_peers_owner_is_one_that_the_program_takes(command: str, whole: bool) -> None:
+    taken_by_node(command, whole)
+
+
+def test_a_mistake_in_a_command_of_a_peers_owner_would_be_found() -> None:
+    assert len(NODE_COMMANDS) >= 18 and sum(bool(each.values[1]) for each in NODE_COMMANDS) >= 9
+    for command in ("btard-node innit peer", "btard-node propose peer", "btard-node run peer --stays"):
+        with pytest.raises(click.ClickException, match=r"No such|Missing"):
+            taken_by_node(command, whole=True)
 
 
 def test_extras_that_the_pages_install_exist() -> None:

@@ -12,8 +12,9 @@ import re
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from pathlib import Path
-from time import monotonic
+from time import monotonic, time
 
 import msgspec
 
@@ -38,6 +39,9 @@ _ATTEMPTS = 3
 """How often one range is asked for that brings nothing."""
 _STATUS = re.compile(rb"HTTP/1\.[01] ([0-9]{3}) ")
 _LENGTH = re.compile(rb"\r\ncontent-length: *([0-9]{1,15})\r\n", re.IGNORECASE)
+_DATE = re.compile(rb"\r\ndate: *([ -~]{1,40})\r\n", re.IGNORECASE)
+_SKEW_S = 60.0
+"""A clock that is off by more is worth a word: nothing in the protocol reads it, and people read times in journals."""
 
 Say = Callable[[str], None]
 
@@ -57,7 +61,7 @@ class Bounds:
     answer_s: float = 10.0
 
 
-def collect(peers: Sequence[str], target: Path, bounds: Bounds, say: Say) -> int:
+def collect(peers: Sequence[str], target: Path, bounds: Bounds, say: Say, clock: Callable[[], float] = time) -> int:
     """Fetch the files of peers into a directory that `verify` reads; returns how many of them failed.
 
     Args:
@@ -65,6 +69,7 @@ def collect(peers: Sequence[str], target: Path, bounds: Bounds, say: Say) -> int
         target: a new directory, or that of an earlier collection of the same run.
         bounds: for each peer.
         say: gets a line for each peer.
+        clock: seconds since the epoch.
 
     Raises:
         ConfigError: an address is none, or the directory holds something else.
@@ -79,7 +84,7 @@ def collect(peers: Sequence[str], target: Path, bounds: Bounds, say: Say) -> int
     failed = 0
     for peer in peers:
         try:
-            say(_Collection(target, peer, bounds).fetch())
+            say(_Collection(target, peer, bounds, clock).fetch())
         except BackendError:
             raise
         except BtardError as error:
@@ -91,8 +96,9 @@ def collect(peers: Sequence[str], target: Path, bounds: Bounds, say: Say) -> int
 class _Collection:
     """One peer's files on their way into a directory."""
 
-    def __init__(self, target: Path, peer: str, bounds: Bounds) -> None:
-        self._target, self._peer, self._bounds = target, peer, bounds
+    def __init__(self, target: Path, peer: str, bounds: Bounds, clock: Callable[[], float]) -> None:
+        self._target, self._peer, self._bounds, self._clock = target, peer, bounds, clock
+        self._clock_is = ""
         self._end = monotonic() + bounds.peer_s
 
     def fetch(self) -> str:
@@ -106,7 +112,10 @@ class _Collection:
         node, genesis = self._checked(listed)
         sources = self._sources()
         if (other := sources.get(str(node), self._peer)) != self._peer:
-            raise DataError(f"it says that it is peer {node}, whose files came from {other}; one of them is not")
+            raise DataError(
+                f"it says that it is peer {node}, whose files came from {other}; one of them is not, or it has moved: "
+                "collect it into another directory"
+            )
         self._make(self._target / "nodes" / str(node) / "evidence")
         write_atomically(self._target / SOURCES, as_json({**sources, str(node): self._peer}), option="--into")
         write_atomically(self._target / identity.GENESIS, as_json(genesis), option="--into")
@@ -116,7 +125,8 @@ class _Collection:
                 got = self._file(file)
                 came, new = came + got, new + (got > 0)
         self._approvals(listed, genesis)
-        return f"{self._peer}: peer {node} of run {genesis.run_id}, {len(listed)} files, {new} new, {came} bytes"
+        told = f"{self._peer}: peer {node} of run {genesis.run_id}, {len(listed)} files, {new} new, {came} bytes"
+        return told + self._clock_is
 
     def _listed(self) -> list[PublicFile]:
         data = self._get("/files", 0, _LIST_BYTES)
@@ -198,7 +208,9 @@ class _Collection:
         left_s = self._end - monotonic()
         if left_s <= 0:
             raise DataError(f"it took longer than {self._bounds.peer_s:g} s (--timeout); collect again to go on")
-        return _get(self._peer, path, first, most, min(self._bounds.answer_s, left_s))
+        head, body = _get(self._peer, path, first, most, min(self._bounds.answer_s, left_s))
+        self._clock_is = _skew(head, self._clock()) or self._clock_is
+        return body
 
     def _approvals(self, listed: Sequence[PublicFile], genesis: Genesis) -> None:
         """Add the approvals that it has to those that are here, if they hold."""
@@ -225,8 +237,21 @@ class _Collection:
             raise disk_error(error, directory, "--into") from error
 
 
-def _get(peer: str, path: str, first: int, most: int, within_s: float) -> bytes:
-    """Up to `most` bytes of what a peer serves, from byte `first` on: fewer where the line broke off.
+def _skew(head: bytes, now_s: float) -> str:
+    """What to say of a peer's clock, by the date in its answer; nothing where it is right, or the answer has none."""
+    found = _DATE.search(head + b"\r\n")
+    try:
+        ahead_s = parsedate_to_datetime(found[1].decode()).timestamp() - now_s if found is not None else 0.0
+    except (ValueError, OverflowError):
+        return ""
+    way = "ahead of" if ahead_s > 0 else "behind"
+    off = f"; its clock is {abs(ahead_s):.0f} s {way} this machine's, and so are the times in its journal"
+    return off if abs(ahead_s) > _SKEW_S else ""
+
+
+def _get(peer: str, path: str, first: int, most: int, within_s: float) -> tuple[bytes, bytes]:
+    """The head of a peer's answer, and up to `most` bytes of what it serves, from byte `first` on: fewer where the line
+    broke off.
 
     Raises:
         DataError: nobody answers, the answer is not one to this request, or too large.
@@ -259,4 +284,4 @@ def _get(peer: str, path: str, first: int, most: int, within_s: float) -> bytes:
         raise DataError(f"its answer to {path} has more than the {most} bytes asked for")
     if path == "/files" and len(body) < int(length[1]):
         raise DataError("its list of files breaks off; collect again")
-    return body
+    return head, body

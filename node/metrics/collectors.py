@@ -25,7 +25,7 @@ class Collectors:
     Args:
         transport: whose counters are read.
         refused: what the protocol machine refused, by (peer, reason).
-        others: ids of this node's peers.
+        others: ids that this node's peers have, or may have.
         device: cpu or cuda.
     """
 

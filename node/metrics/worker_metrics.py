@@ -68,7 +68,7 @@ class MetricsRecorder:
         self._start()
         ProcessCollector(registry=self.registry)
         self._refused: Counter[tuple[str, str]] = Counter()
-        others = (member.id for member in config.members if member.id != config.node)
+        others = (peer for peer in range(run.capacity) if peer != config.node)
         self.registry.register(Collectors(transport, self._refused, others, run.device))
 
     def attach(self, driver: Driver) -> None:
@@ -218,7 +218,7 @@ class MetricsRecorder:
 
     def _mark(self, peer: int, state: int) -> None:
         self._states[peer] = state
-        if self._config.run.peers <= declarations.PEER_LABEL_LIMIT:
+        if self._config.run.capacity <= declarations.PEER_LABEL_LIMIT:
             self.board.gauge("peer_state", peer=str(peer)).set(state)
 
 

@@ -501,12 +501,13 @@ class _Check:
     def _return(self, key: Key) -> Iterator[Finding]:
         """A peer is back because the certified state says so: everybody found its gradients on probation correct."""
         step, _, peer = key
-        what = "return" if peer < self._genesis.run.peers else "admission"
-        subject, good = f"{what} of peer {peer} after step {step}", 0
+        subject, good = self._back(peer, step), 0
         for record in (told.returns[key] for told in self._told if key in told.returns):
             try:
                 data = self._file_of(record.node, record.path, "evidence/", self._evidence_bytes)
                 _check_digest(data, record.evidence)
+                if record.node == peer:
+                    yield from self._while_away(peer, step, data)
                 self.verifier.readmit(data)
                 if (peer, step + 1) not in self.verifier.returned:
                     raise UnprovenError("it certifies another return than the journal names")
@@ -518,6 +519,31 @@ class _Check:
         if good:
             text = f"the certified state says that it served its probation ({_files(good)})"
             yield Finding(subject, True, "certificate", text)
+
+    def _back(self, peer: int, step: int) -> str:
+        what = "return" if peer < self._genesis.run.peers else "admission"
+        return f"{what} of peer {peer} after step {step}"
+
+    def _while_away(self, peer: int, step: int, data: bytes) -> Iterator[Finding]:
+        """What happened before a peer was let in has left no evidence in its files. Where nobody's files here have any,
+        the state that let it in is believed about it, as a light client believes it: see `Verifier.take_word`."""
+        trial = self.verifier.copy()
+        with contextlib.suppress(UnprovenError):
+            trial.readmit(data)
+            return
+        bans, returned = trial.take_word(data)
+        away = [*(ban.step for ban in bans), *(since - 1 for _, since in returned if since != step + 1)]
+        if not away or any(at in told.steps for at in away for told in self._told):
+            return  # who has committed a step has its evidence
+        self.verifier = trial
+        why = (
+            f"it happened while node {peer} was away; the members' signatures on the state that let it in are believed"
+        )
+        for ban in bans:
+            yield unchecked(_verdict(ban.reason, ban.peer, ban.step), why)
+        for other, since in returned:
+            if since != step + 1:
+                yield unchecked(self._back(other, since - 1), why)
 
     def _file_of(self, node: int, path: str, below: str, limit: int) -> bytes:
         """A file that a record names; it has to lie in its node's own folder.
@@ -567,8 +593,7 @@ class _Check:
         for ban in bans:
             yield unchecked(_verdict(ban.reason, ban.peer, ban.step), why)
         for peer, since in returned:
-            what = "return" if peer < self._genesis.run.peers else "admission"
-            yield unchecked(f"{what} of peer {peer} after step {since - 1}", why)
+            yield unchecked(self._back(peer, since - 1), why)
 
     def _end_of(self, told: _Told) -> Iterator[Finding]:
         """A node's final parameters: whatever it says, its files are looked at."""

@@ -106,7 +106,7 @@ class Telling:
     def record(self, record: Record) -> None:
         """A line of a journal: what the allow-lists have of it."""
         event, peer = record["event"], record["node"]
-        if event not in COURSE:
+        if event not in COURSE or (event == "returned" and record["peer"] == peer):  # what the others' records say
             return
         step = record.get("step", self._newest.get(peer, 0))
         course = [event, *(record.get(name) for name in COURSE[event])]

@@ -11,6 +11,7 @@ from pathlib import Path
 from time import monotonic
 
 import pytest
+from zmq.utils import z85
 
 from btard.launcher.verify.verification import verify
 from btard.node.genesis.approval import APPROVALS
@@ -24,6 +25,17 @@ from tests.scraping import scrape
 pytestmark = pytest.mark.sockets
 TOML = 'peers = 4\ntask = "quadratic"\nsteps = 6\nbatch-size = 4\ndevice = "cpu"\neval-every = 3\n'
 PATIENCE_S = 120.0
+RECORDING = """
+from btard.node.transport import sockets
+send, frames = sockets.Dialler.send, open("{number}.frames", "ab", buffering=0)
+def recorded(self, to, head, payload=None):
+    frames.write(bytes(head) + bytes(payload or b""))
+    return send(self, to, head, payload)
+sockets.Dialler.send = recorded
+from btard.launcher.cli.node import main
+main()
+"""
+"""`btard-node` that writes down all that it sends, as it is before it is encrypted."""
 
 
 def command(where: Path, *arguments: str) -> str:
@@ -85,7 +97,11 @@ def started(
             with (where / f"{number}.log").open("w") as log:
                 words = ["run", f"owner{number}", "--genesis", "genesis.json", "--listen", listen, *more]
                 processes[number] = subprocess.Popen(
-                    [*NODE, *words], cwd=where, env=environment(), stdout=log, stderr=log
+                    [NODE[0], "-c", RECORDING.format(number=number), *words],
+                    cwd=where,
+                    env=environment(),
+                    stdout=log,
+                    stderr=log,
                 )
         yield processes
     finally:
@@ -133,6 +149,9 @@ def test_four_owners_train_and_each_has_the_proof(tmp_path: Path) -> None:
         assert all(each == states[0] for each in states.values())
         nothing_secret(tmp_path)
         for number in range(PEERS):
+            assert (tmp_path / f"{number}.frames").stat().st_size > 10_000
+            ceremony_bytes = [(tmp_path / f"{number}.{kind}").stat().st_size for kind in ("proposal", "approval")]
+            assert sum(ceremony_bytes) <= 1000
             report = verify(path_of(tmp_path, number))
             assert not report.wrong, report.findings
             assert "all 4 members signed this genesis" in {finding.explanation for finding in report.findings}
@@ -149,7 +168,7 @@ def test_four_owners_train_and_each_has_the_proof(tmp_path: Path) -> None:
 
 
 def nothing_secret(where: Path) -> None:
-    """Of the owners' secrets nothing is in any other file, in whichever form."""
+    """Of the owners' secrets nothing is in any other file, in whichever form, all frames that were sent among them."""
     secret = [
         value
         for number in range(PEERS)
@@ -159,7 +178,7 @@ def nothing_secret(where: Path) -> None:
         data = path.read_bytes()
         for value in secret:
             assert value.encode() not in data, path
-            assert value.isalnum() is False or bytes.fromhex(value) not in data, path
+            assert (bytes.fromhex(value) if len(value) == 64 else z85.decode(value)) not in data, path
 
 
 def served(where: Path, number: int, times: int) -> str:

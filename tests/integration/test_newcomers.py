@@ -40,6 +40,11 @@ RUN = RunConfig(
 )
 
 
+SLOW = Path(__file__).parents[1] / "slow_quadratic.py"
+"""A task whose gradient takes its time, so that a probation of ten steps outlasts what is done to it."""
+LONG = msgspec.structs.replace(RUN, task=Plugin("slow_quadratic", {"seconds": 0.1}), probation=10)
+
+
 @dataclass(frozen=True, slots=True)
 class Owners:
     """Six founders with an approved genesis, and a seventh that has applied.
@@ -92,7 +97,8 @@ def configured(all_: Owners, role: Role | None = None) -> dict[int, NodeConfig]:
     for peer, owner in (*all_.founders.items(), (NEW, all_.newcomer)):
         config = owner.config(all_.genesis, peer, all_.listens[peer], all_.where)
         watched = "127.0.0.1:0" if peer in (0, NEW) else None
-        found[peer] = msgspec.structs.replace(config, role=role if peer == NEW else None, metrics=watched)
+        mine = role if peer == NEW else None
+        found[peer] = msgspec.structs.replace(config, role=mine, metrics=watched, imports=(str(SLOW),))
     return found
 
 
@@ -149,6 +155,8 @@ def test_a_seventh_peer_is_introduced_serves_probation_and_trains_with_the_six(t
     for peer in (0, NEW):
         report = verify((all_.newcomer if peer == NEW else all_.founders[peer]).directory)
         assert not report.wrong, report.findings
+        admitted = [each for each in report.findings if each.subject.startswith(f"admission of peer {NEW} after step")]
+        assert [(each.checked, each.kind) for each in admitted] == [(True, "certificate")], report.findings
 
 
 def test_a_seventh_peer_that_turns_hostile_is_banned_with_evidence(tmp_path: Path) -> None:
@@ -165,15 +173,45 @@ def test_a_seventh_peer_that_turns_hostile_is_banned_with_evidence(tmp_path: Pat
     assert not report.wrong, report.findings
 
 
+def until_told(all_: Owners, peer: int, event: str, process: subprocess.Popen[bytes]) -> None:
+    """Until a peer has journalled an event, while a process lives."""
+    end = monotonic() + PATIENCE_S
+    while not told(all_, peer, event):
+        assert monotonic() < end, (all_.where / f"{NEW}.log").read_text()
+        with suppress(subprocess.TimeoutExpired):
+            raise AssertionError(f"it ended with {process.wait(0.05)}")
+
+
+@pytest.mark.parametrize("again", [True, False], ids=["it comes back in time", "it stays away"])
+def test_a_newcomer_that_is_killed_on_probation(again: bool, tmp_path: Path) -> None:
+    """It serves the rest of its probation; or its id is free again, and nobody was banned."""
+    run = msgspec.structs.replace(LONG, steps=160 if again else 40, admit_every=130 if again else 10)
+    with held_ports(2 * (FOUNDERS + 1)) as ports:
+        all_ = owners(tmp_path, ports, run)
+        with running(all_) as processes:
+            until_told(all_, 0, "probation", processes[NEW])
+            processes[NEW].kill()
+            processes.pop(NEW).wait()
+            assert not told(all_, 0, "returned")
+            if again:
+                file = all_.newcomer.directory / "nodes" / str(NEW) / "config.json"
+                processes[NEW] = started(tmp_path, NEW, file)
+            codes = {peer: process.wait(PATIENCE_S) for peer, process in processes.items()}
+    assert set(codes.values()) == {0}, {peer: (tmp_path / f"{peer}.log").read_text() for peer in codes}
+    assert not told(all_, 0, "banned")
+    assert [each["reason"] for each in told(all_, 0, "lapsed")] == ([] if again else ["silent"])
+    assert [each["peer"] for each in told(all_, 0, "returned")] == ([NEW] if again else [])
+    assert len({told(all_, peer, "finished")[0]["parameter_digest"] for peer in codes}) == 1
+    for peer in (0, NEW) if again else (0,):
+        report = verify((all_.newcomer if peer == NEW else all_.founders[peer]).directory, imports=[SLOW])
+        assert not report.wrong, report.findings
+
+
 def test_a_newcomer_that_is_killed_as_a_member_goes_on_where_it_was(tmp_path: Path) -> None:
     with held_ports(2 * (FOUNDERS + 1)) as ports:
         all_ = owners(tmp_path, ports)
         with running(all_) as processes:
-            end = monotonic() + PATIENCE_S
-            while not told(all_, NEW, "committed"):
-                assert monotonic() < end, (tmp_path / f"{NEW}.log").read_text()
-                with suppress(subprocess.TimeoutExpired):
-                    raise AssertionError(f"it ended with {processes[NEW].wait(0.05)}")
+            until_told(all_, NEW, "committed", processes[NEW])
             processes[NEW].kill()
             processes[NEW].wait()
             file = all_.newcomer.directory / "nodes" / str(NEW) / "config.json"

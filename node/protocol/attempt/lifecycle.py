@@ -473,18 +473,23 @@ class AttemptLifecycle:
             admission.forget(shared.state.step)
             shared.let_in = shared.state.step, 0
             shared.missed.add(shared.let_in)
+            shared.out.append(_returned(shared.state, before.past.number, shared.me))
             self._begin(0, PreviousAttempt(shared))
             return True
         return False
 
 
+def _returned(state: State, attempt: int, peer: int) -> Returned:
+    """A state lets a peer in: everybody in the roster before has the certificate that says so, and the peer itself."""
+    return Returned(state.step - 1, attempt, peer, encode((state.summary, state.certificate)))
+
+
 def _probations(attempt: Attempt, state: State) -> Iterator[Probed | Returned]:
     """What a committed step changed for peers that come back."""
     before, needed = dict(attempt.state.summary.probation), attempt.settings.probation
-    evidence = encode((state.summary, state.certificate))
     for peer, since in state.summary.returned[len(attempt.state.summary.returned) :]:
         yield Probed(attempt.step, attempt.number, peer, needed, needed)
-        yield Returned(attempt.step, attempt.number, peer, evidence)
+        yield _returned(state, attempt.number, peer)
         assert since == state.step
     for peer, correct in state.summary.probation:
         if before.get(peer) != correct:

@@ -29,7 +29,7 @@ class Bans:
         match seen.output:
             case Banned() as ban:
                 self.since.setdefault(ban.peer, ban.step)
-            case Returned(peer=peer):
+            case Returned(peer=peer, step=step) if self.since.get(peer, step) <= step:  # its own word may come later
                 self.since.pop(peer, None)
 
     def out(self, peer: int, step: int) -> bool:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from threading import Thread
+from time import time
 
 import msgspec
 import pytest
@@ -100,6 +102,20 @@ def test_files_of_several_peers_land_beside_each_other_and_nothing_secret_is_amo
         assert collect(served[:1], target, SHORT, said.append) == 0
         assert said[-1].endswith("1 new, 5 bytes")
         assert (target / "nodes/0/journal.jsonl").read_text().endswith("more\n")
+
+
+def test_a_clock_that_is_off_is_told_with_its_peer(tmp_path: Path) -> None:
+    """Which of the two is off nobody knows; what a liar sends as its date harms nobody."""
+    said: list[str] = []
+    with serving(owner(tmp_path, 2), 2) as served:
+        for off_s in (0.0, 3600.0, -3600.0):
+            assert collect([served], tmp_path / "all", SHORT, said.append, lambda off_s=off_s: time() + off_s) == 0
+    behind, ahead = (f"s {way} this machine's, and so are the times in its journal" for way in ("behind", "ahead of"))
+    assert "clock" not in said[0]
+    assert said[1].startswith(f"{served}: peer 2 of run ") and re.search(rf"its clock is 3[56][09]\d {behind}", said[1])
+    assert re.search(rf"its clock is 3[56][09]\d {ahead}", said[2])
+    for date in (b"", b"Date: soon\r\n", b"Date: Mon, 99 Foo 99999 99:99:99 GMT\r\n", b"Date: \xff\r\n"):
+        assert collecting._skew(b"HTTP/1.0 200 OK\r\n" + date, 0.0) == ""
 
 
 def test_an_answer_that_breaks_off_is_gone_on_with(tmp_path: Path) -> None:
