@@ -93,7 +93,8 @@ class Node:
         settings, state = self.peer.shared.settings, record.state
         xi = batch_seed(settings.data_seed, state.summary.r, record.step, self.id, settings.shards)
         wanted = ComputeGradient(Purpose.OWN, record.step, self.id, state.parameters_D, xi)
-        return replace(record, own_D=self.computation(wanted)().gradient_D)
+        gradient_D = self.computation(wanted)().gradient_D
+        return replace(record, own_D=settings.precision.rounded(gradient_D))
 
     def secure(self) -> None:
         """On return the disk has what this node needs to stand by all that it has signed; called before that leaves."""
@@ -315,7 +316,8 @@ class _PublicKnowledge:
         if attempt.step != self._known_step:
             self._known, self._known_step = {}, attempt.step
         if other not in self._known:
-            self._known[other] = self._compute(attempt.state.parameters_D, attempt.seed(other), None)[0]
+            gradient_D, _ = self._compute(attempt.state.parameters_D, attempt.seed(other), None)
+            self._known[other] = attempt.settings.precision.rounded(gradient_D)
         return self._known[other]
 
     def combine(self, rows_ND: Tensor) -> Tensor:
@@ -327,10 +329,10 @@ class _PublicKnowledge:
         attempt = self.peer.attempt if self.peer is not None else None
         if attempt is None:
             raise LookupError("no step has begun, so there is nothing to aggregate")
-        return torch.cat([
+        return attempt.settings.precision.rounded(torch.cat([
             self._rule.aggregate(rows_ND[:, start:stop].contiguous(), attempt.radii[part]).value_P
             for part, (start, stop) in enumerate(attempt.split.bounds)
-        ])  # fmt: skip
+        ]))  # fmt: skip
 
 
 def _adversary(config: NodeConfig, task: Task, knowledge: _PublicKnowledge) -> Adversary | None:

@@ -11,12 +11,12 @@ from typing import Any, Literal
 import msgspec
 
 from btard.node.errors import ConfigError
-from btard.node.limits import MAX_PEERS, MAX_UNDO
+from btard.node.limits import ENTRY_BYTES, MAX_PEERS, MAX_UNDO, Wire
 from btard.node.netem.conditions import Conditions
 
 WIRE_VERSION = 7
 
-LATER_FIELDS = ("optimiser", "schedule", "split", "roster", "members", "admit_every")
+LATER_FIELDS = ("optimiser", "schedule", "split", "roster", "members", "admit_every", "wire")
 """Of a `RunConfig`: left out of the genesis at their defaults, so runs from before they came keep their digest."""
 
 CLOSE_STEPS = 5
@@ -88,8 +88,8 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     can be taken out again (0: off); `init` is the digest of initial parameters from a file (node/training/start.py;
     None: drawn from `init_seed`); `roster` is who may become a member while the run goes on: nobody, those whom a
     founder signs for, or anybody; `members` is how many there may ever be, the founders included, and `admit_every` how
-    many steps lie between two newcomers at least; `imports` names files with attacks, rules or tasks
-    (node/plugins/extensions.py).
+    many steps lie between two newcomers at least; `wire` is what the entries of parts and aggregates travel as;
+    `imports` names files with attacks, rules or tasks (node/plugins/extensions.py).
     Units: `tau`, `delta_max` are L2 norms of a part; bounds are seconds; `minimum_rate` is bytes per second.
     """
 
@@ -129,6 +129,7 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     measure_gradient: bool = False
     tight_budgets: bool = False
     minimum_rate: float = 1e6
+    wire: Wire = "float32"
     recompute_tolerance: float = 0.0
     device: Literal["cpu", "cuda"] = "cpu"
     encrypt_bulk: bool = False
@@ -179,6 +180,13 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 f"--undo {self.undo} recomputes gradients bit for bit; leave out --recompute-tolerance "
                 f"{self.recompute_tolerance}"
             )
+        if self.wire != "float32" and self.recompute_tolerance > 0:
+            raise ConfigError(
+                f"--wire {self.wire} makes large steps of small differences between machines; leave it out, or "
+                f"--recompute-tolerance {self.recompute_tolerance}"
+            )
+        if self.wire != "float32" and self.topology != "butterfly":
+            raise ConfigError(f"--wire {self.wire} is the butterfly's; leave out --topology {self.topology}")
         if self.peers > MAX_PEERS:
             raise ConfigError(f"--peers {self.peers} is more than the {MAX_PEERS} one roster holds")
         self._check_roster()
@@ -211,6 +219,11 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def arithmetic(self) -> Arithmetic:
         """What the task computes gradients in: a parameter of the tasks that have a choice, and so of the genesis."""
         return "portable" if self.task.parameters.get("arithmetic") == "portable" else "native"
+
+    @property
+    def entry_bytes(self) -> int:
+        """Bytes of an entry of a part or an aggregate on the wire."""
+        return ENTRY_BYTES[self.wire]
 
     @property
     def capacity(self) -> int:

@@ -43,6 +43,7 @@ from btard.node.netem.link_observer import LinkWatch, shaped_links
 from btard.node.plugins import extensions
 from btard.node.protocol.api import Applied, Committed, Expelled, Finished, Halted, Input, Output
 from btard.node.protocol.state_sync.admission import refused
+from btard.node.protocol.wire.precision import PRECISIONS
 from btard.node.storage.disk import Disk
 from btard.node.storage.journal import Journal
 from btard.node.storage.recorder import Recorder
@@ -269,6 +270,7 @@ def _transport(config: NodeConfig, secrets: Secrets, limits: Limits, credits: Cr
         modelled = network.of(config.conditions)
         transport = EmulatedTransport(*shared, run_id=config.run_id, run=run, places=places, network=modelled)
     transport.complain, transport.applies = _complain, newcomer
+    transport.precision = PRECISIONS[config.run.wire]
     return transport
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from btard.launcher import files
 from btard.launcher.bench import measure, training
@@ -21,7 +22,7 @@ _OPERATIONS = {
 
 
 def lines(
-    *, peers: int, size: float, pairs: int, task: str | None, steps: int, scaling: bool, as_json: bool, **how: bool
+    *, peers: int, size: float, pairs: int, task: str | None, steps: int, scaling: bool, as_json: bool, **how: Any
 ) -> Iterator[str]:
     """Measure and tell; as JSON one object, or with `scaling` one array. `task` and `scaling` exclude each other; `how`
     goes to `measure`.
@@ -52,7 +53,8 @@ def lines(
 def figure_lines(found: Figures) -> Iterator[str]:
     """One benchmark as text."""
     what = "bare steps" if found.bare else "steps with journal, checkpoints and metrics"
-    yield f"{found.peers} peers, {found.size} floats, {found.pairs} pairs, {what}: median (lowest to highest)"
+    sent = f"{found.size} floats as {found.wire}"
+    yield f"{found.peers} peers, {sent}, {found.pairs} pairs, {what}: median (lowest to highest)"
     for name, label in _OPERATIONS.items():
         yield f"  {label:16} CPU/peer {_spread(found.cpu_ms[name], 'ms')}   wall {_spread(found.wall_ms[name], 'ms')}"
     spread = found.spread

@@ -20,6 +20,7 @@ from btard.launcher.run.experiment import Experiment, listen
 from btard.node.config import NodeConfig, RunConfig
 from btard.node.crypto.keys import generate
 from btard.node.errors import BackendError, ConfigError
+from btard.node.limits import ENTRY_BYTES, Wire
 
 _BOUND_S = 60.0
 """Delivery bound of the measured run: nothing may be called late while processes wait for each other."""
@@ -52,10 +53,11 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
 
     Args:
         bare: without journal, checkpoints, ledger and metrics.
+        wire: what entries of tensors travel as.
         cpu_ratio, wall_ratio: the protocol's step over gloo's all-reduce.
         updated_cpu_ratio: over gloo's all-reduce and the update that follows it.
         mean_cpu_ratio, mean_wall_ratio: the mean butterfly over gloo's all-reduce.
-        bytes_ratio: all bytes sent over the formula (4 bytes a float).
+        bytes_ratio: all bytes sent over the formula (4 bytes an entry, 2 with bf16).
         spread: of each ratio.
         cpu_ms, wall_ms: by operation.
         phases: of a step; validation happens in REPORT.
@@ -72,6 +74,7 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     size: int
     pairs: int
     bare: bool
+    wire: Wire
     cpu_ratio: float
     wall_ratio: float
     updated_cpu_ratio: float
@@ -93,10 +96,13 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     syncs: float
 
 
-def measure(peers: int, size: int, pairs: int, bare: bool = False, one_port: bool = False) -> Figures:
+def measure(
+    peers: int, size: int, pairs: int, bare: bool = False, one_port: bool = False, wire: Wire = "float32"
+) -> Figures:
     """Run one benchmark: `peers` processes, vectors of `size` floats, `pairs` alternations.
 
-    Without what a worker keeps where `bare`; with one port for each process in place of two where `one_port`.
+    Without what a worker keeps where `bare`; with one port for each process in place of two where `one_port`;
+    entries of tensors travel as `wire`. Gloo and the mean butterfly move float32.
 
     Raises:
         ConfigError: numbers that cannot be run.
@@ -105,7 +111,9 @@ def measure(peers: int, size: int, pairs: int, bare: bool = False, one_port: boo
     if not peers <= size:
         raise ConfigError(f"--size {size} cannot be split among --peers {peers}; use at least {peers}")
     # One more: a last step without gradients would begin in the turn that ends a measured one.
-    run = RunConfig(peers=peers, steps=WARM_UP + pairs + 1, delivery_bound_s=_BOUND_S, gradient_bound_s=_BOUND_S)
+    run = RunConfig(
+        peers=peers, steps=WARM_UP + pairs + 1, delivery_bound_s=_BOUND_S, gradient_bound_s=_BOUND_S, wire=wire
+    )
     members, secrets = generate(0, peers)
     with tempfile.TemporaryDirectory(prefix="btard-bench-") as name, server_environment():
         directory = Path(name)
@@ -136,7 +144,7 @@ def measure(peers: int, size: int, pairs: int, bare: bool = False, one_port: boo
             theirs.close()
             workers[ours] = process
         try:
-            return figures(peers, size, pairs, bare, _collect(workers))
+            return figures(peers, size, pairs, bare, _collect(workers), wire)
         finally:
             for process in workers.values():
                 process.kill()
@@ -164,7 +172,7 @@ def _collect(workers: Mapping[Connection, BaseProcess]) -> list[Found]:
     return [found[pipe] for pipe in workers]
 
 
-def figures(peers: int, size: int, pairs: int, bare: bool, found: list[Found]) -> Figures:
+def figures(peers: int, size: int, pairs: int, bare: bool, found: list[Found], wire: Wire = "float32") -> Figures:
     """Figures of all processes together; every ratio is taken within one pair."""
     cpu = {name: _all(found, name, _total_cpu) for name in (PROTOCOL, *BASELINES)}
     wall = {name: _all(found, name, _wall) for name in (PROTOCOL, *BASELINES)}
@@ -177,11 +185,13 @@ def figures(peers: int, size: int, pairs: int, bare: bool, found: list[Found]) -
     }
     sent = _summed([each.sent_bytes for each in found])
     control = sent.get("control", 0)
-    expected = sum(traffic.step_bytes(size, range(peers), of_step) for of_step in found[0].contributors)
+    expected = sum(
+        traffic.step_bytes(size, range(peers), of_step, ENTRY_BYTES[wire]) for of_step in found[0].contributors
+    )
     phases = _summed([each.phases.cpu_s for each in found]), _summed([each.phases.wall_s for each in found])
     each_ms = 1000 / (peers * pairs)
     return Figures(
-        peers=peers, size=size, pairs=pairs, bare=bare, updated_cpu_ratio=spread["updated_cpu_ratio"].median,
+        peers=peers, size=size, pairs=pairs, bare=bare, wire=wire, updated_cpu_ratio=spread["updated_cpu_ratio"].median,
         cpu_ratio=spread["cpu_ratio"].median, wall_ratio=spread["wall_ratio"].median,
         mean_cpu_ratio=spread["mean_cpu_ratio"].median, mean_wall_ratio=spread["mean_wall_ratio"].median,
         bytes_ratio=sum(sent.values()) / expected, spread=spread,

@@ -13,7 +13,7 @@ recomputed."""
 
 
 class Vectors:
-    """A pool of noisy vectors about a common one, half of them outside the clipping radius.
+    """A pool of noisy vectors about a common one as long as the clipping radius, half of them outside it.
 
     Args:
         dimension: D.
@@ -34,7 +34,7 @@ class Vectors:
         self.pool = [
             torch.randn(dimension, generator=generator)
             .mul_(spread * (0.8 + 0.4 * place / (POOL - 1)))
-            .add_(common_D)
+            .add_(common_D, alpha=spread)
             .add_(0.0)
             for place in range(POOL)
         ]

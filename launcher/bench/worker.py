@@ -36,6 +36,7 @@ from btard.node.metrics.monitoring import Monitoring
 from btard.node.protocol.api import Committed, Output, PhaseEntered
 from btard.node.protocol.attempt.attempt import Split
 from btard.node.protocol.settings import Optimiser
+from btard.node.protocol.wire.precision import PRECISIONS
 from btard.node.storage.checkpointer import Checkpointer
 from btard.node.storage.journal import Journal
 from btard.node.storage.recorder import Recorder
@@ -399,6 +400,7 @@ def _measure(
         me, secrets, config.members, config.listen, run.encrypt_bulk, Limits.for_run(run.peers, dimension),
         Credits.for_run(run.peers, dimension, run.delivery_bound_s, run.minimum_rate), run_id=config.run_id,
     )  # fmt: skip
+    transport.precision = PRECISIONS[run.wire]
     kept, monitored = ExitStack(), Monitoring()
     recorder: Recorder | None = None
     checkpointer: Checkpointer | None = None

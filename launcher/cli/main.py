@@ -232,6 +232,13 @@ def doctor(data_dir: str | None, run_dir: str, base_port: int, peers: int) -> No
 @click.option("--pairs", metavar="K", type=click.IntRange(1), default=9, show_default=True, help="alternations")
 @click.option("--bare", is_flag=True, help="steps without journal, checkpoints and metrics")
 @click.option("--one-port", is_flag=True, help="one port for each worker in place of two: encrypted tensors")
+@click.option(
+    "--wire",
+    type=click.Choice(["float32", "bf16"]),
+    default="float32",
+    show_default=True,
+    help="entries of tensors as they travel",
+)
 @click.option("--task", metavar="TASK", help="measure the protocol's share of this task's training steps instead")
 @click.option("--steps", metavar="N", type=click.IntRange(1), default=100, show_default=True, help="steps of --task")
 @click.option("--scaling", is_flag=True, help="4, 8, 16, 32 and 64 peers, one after the other")
@@ -282,7 +289,7 @@ def _show_plan(chosen: Any) -> None:
     click.echo(f"expected bulk bytes: {known}")
     if expected is not None:
         wrap.echo("  of tensors, if nobody is banned and nothing is disputed: peers that are banned send no more")
-        part_bytes = traffic.FLOAT_BYTES * chosen.dimension // chosen.run.peers
+        part_bytes = chosen.run.entry_bytes * chosen.dimension // chosen.run.peers
         if part_bytes < traffic.SMALL_BYTES:
             wrap.echo(
                 f"  a part is {traffic.human(part_bytes)}: its header adds up to {traffic.HEADER_BYTES} bytes more"

@@ -54,11 +54,18 @@ class GroundTruth:
         roles: who attacks, and how, by id.
         state: the run's, already folded when `saw` is called; it knows the run's earlier life, if there was one.
         dimension: D, for the bytes that the formula expects; None where it is unknown.
+        entry_bytes: of an entry on the wire, for the same.
     """
 
-    def __init__(self, roles: Mapping[int, Role], state: RunState, dimension: int | None = None) -> None:
+    def __init__(
+        self,
+        roles: Mapping[int, Role],
+        state: RunState,
+        dimension: int | None = None,
+        entry_bytes: int = traffic.FLOAT_BYTES,
+    ) -> None:
         self.registry = CollectorRegistry()
-        self._roles, self._state, self._dimension = roles, state, dimension
+        self._roles, self._state, self._dimension, self._entry_bytes = roles, state, dimension, entry_bytes
         crowded = state.peers > declarations.PEER_LABEL_LIMIT  # then no node tells its peers apart, and we do it alone
         states = (declarations.metric("peer_state"),) if crowded else ()
         self._board = MetricRegistry(self.registry, (*declarations.of(Group.TRUTH), *states), 0)
@@ -204,7 +211,9 @@ class GroundTruth:
         for step in range(self._counted + 1, self._state.step + 1):
             commit = self._state.commit(step)
             if commit is not None and self._dimension is not None:
-                self._expected += traffic.step_bytes(self._dimension, commit.active, commit.contributors)
+                self._expected += traffic.step_bytes(
+                    self._dimension, commit.active, commit.contributors, self._entry_bytes
+                )
         self._counted = max(self._counted, self._state.step)
         self._board.gauge("expected_bytes").set(self._expected)
 

@@ -193,7 +193,7 @@ class Exporter:
             BackendError: it cannot be bound.
         """
         self.inner.began(plan, run_dir, state)
-        self.truth = GroundTruth(plan.roles, state, plan.dimension)
+        self.truth = GroundTruth(plan.roles, state, plan.dimension, plan.run.entry_bytes)
         self.exposition = MetricsEndpoint(self._address, self.truth.registry)
 
     def saw(self, records: Sequence[Record]) -> None:

@@ -77,6 +77,8 @@ OPTIONS: tuple[Option, ...] = (
     Option("measure_bounds", _CLUSTER, "lower bounds that are not given to what step 0 measures"),
     Option("tight_budgets", _CLUSTER, "call peers late that are slower than step 0 was, not only than the bounds"),
     Option("minimum_rate", _CLUSTER, "slowest bulk transfer, bytes per second", "RATE", syntax.number),
+    Option("wire", _CLUSTER, "entries of gradients and aggregates as they travel; bf16: half the bytes", "float32|bf16",
+           str),
     Option("encrypt_bulk", _CLUSTER, "encrypt tensors too (control always is)"),
     Option("one_port", _CLUSTER, "one port a peer in place of two: tensors are encrypted then"),
     Option("attack", _ATTACK, "what attackers do; several joined by '+'", "NAME[:k=v,...]", or_none(str, "none")),

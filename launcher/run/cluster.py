@@ -368,7 +368,7 @@ def _score(current: _Run, outcome: str, problem: str | None) -> Result:
     experiment = current.plan.experiment
     durability = experiment.durability if kept(experiment, current.plan.conditions) else None
     how = Ending(outcome, wall, problem, final.test_accuracy, dimension, failed, final.model, durability,
-                 experiment.seeds.protocol, current.watch.refused)  # fmt: skip
+                 experiment.seeds.protocol, current.watch.refused, current.plan.run.entry_bytes)  # fmt: skip
     score = summary.summarise(current.run_id, current.state, current.plan.roles, how)
     summary.write(score, current.directory)
     with suppress(BackendError):  # a full disk; `problem` says so already

@@ -25,6 +25,7 @@ from btard.node.config import (
     shared,
 )
 from btard.node.errors import ConfigError
+from btard.node.limits import Wire
 from btard.node.netem.conditions import Conditions
 from btard.node.plugins import extensions
 from btard.node.protocol.wire import messages
@@ -107,6 +108,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     measure_bounds: bool = False
     tight_budgets: bool = False
     minimum_rate: float = _RUN.minimum_rate
+    wire: Wire = _RUN.wire
     encrypt_bulk: bool = _RUN.encrypt_bulk
     one_port: bool = False
     delay: float = 0.0

@@ -80,7 +80,7 @@ class Plan:
             return None
         idle = self.run.validate_every == 1 and not self.run.everyone_contributes
         validators = self.run.validators if idle else 0
-        return traffic.run_bytes(self.dimension, self.run.peers, self.run.steps, validators)
+        return traffic.run_bytes(self.dimension, self.run.peers, self.run.steps, validators, self.run.entry_bytes)
 
 
 def quick_check(experiment: Experiment) -> None:

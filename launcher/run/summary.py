@@ -180,6 +180,7 @@ class Ending:
     durability: str | None = None
     protocol_seed: int | None = None
     refused: Mapping[int, int] = field(default_factory=dict)
+    entry_bytes: int = traffic.FLOAT_BYTES
 
 
 def summarise(run_id: str, state: RunState, roles: Mapping[int, Role], ending: Ending) -> Summary:
@@ -208,7 +209,7 @@ def summarise(run_id: str, state: RunState, roles: Mapping[int, Role], ending: E
         agreement=agreement(state), parameter_digest=_final_digests(state),
         bytes_sent=Sent(sum(b.total for b in sent), sum(b.bulk for b in sent), sum(b.control for b in sent),
                         sum(b.publication for b in sent)),
-        bytes_expected=None if ending.dimension is None else bytes_expected(state, ending.dimension),
+        bytes_expected=bytes_expected(state, ending.dimension, ending.entry_bytes),
         wall_seconds=round(ending.wall_seconds, 3), step_seconds=step_seconds(state),
         detection_steps={str(peer): attacked_steps(state, peer, role, first[peer])
                          for peer, role in sorted(roles.items()) if peer in first},
@@ -232,10 +233,12 @@ def agreement(state: RunState) -> bool:
     return True
 
 
-def bytes_expected(state: RunState, dimension: int) -> int:
-    """The formula's bulk bytes, summed over the committed steps."""
+def bytes_expected(state: RunState, dimension: int | None, entry_bytes: int) -> int | None:
+    """The formula's bulk bytes, summed over the committed steps; None where the dimension is unknown."""
+    if dimension is None:
+        return None
     commits = [state.commit(step) for step in state.commits]
-    return sum(traffic.step_bytes(dimension, c.active, c.contributors) for c in commits if c is not None)
+    return sum(traffic.step_bytes(dimension, c.active, c.contributors, entry_bytes) for c in commits if c is not None)
 
 
 def attacked_steps(state: RunState, peer: int, role: Role, ban: Ban) -> int:

@@ -447,7 +447,7 @@ def _made_again(stated: Summary, done: Audit, roles: dict[int, Role], state: Run
     if dimension is None and done.parameters_D is not None:
         dimension = done.parameters_D.numel()
     how = Ending(stated.outcome, stated.wall_seconds, stated.problem, stated.final_test_accuracy, dimension,
-                 tuple(stated.failures), stated.model)  # fmt: skip
+                 tuple(stated.failures), stated.model, entry_bytes=done.genesis.run.entry_bytes)  # fmt: skip
     return summarise(done.genesis.run_id, state, roles, how)
 
 

@@ -17,7 +17,7 @@ from btard.node.config import Plugin
 from btard.node.errors import ConfigError
 from btard.node.limits import MAX_PEERS
 from btard.node.plugins.registry import Entry, Registry
-from btard.node.protocol.rule import Aggregated, Rows, Rule
+from btard.node.protocol.rule import Aggregated, Nearest, Rows, Rule, itself
 
 _FLOAT32_ROUNDING = 2.0**-23
 # A float64 sum of rows loses at most N 2^-53 of them: 2^-40 holds for thousands of contributors.
@@ -190,12 +190,13 @@ class _BuiltRule:
             case None:
                 return math.inf  # nothing is promised of the residual, so no residual convicts
 
-    def accepts(self, inputs_NP: Tensor, value_P: Tensor, radius: float) -> bool:
+    def accepts(self, inputs_NP: Tensor, value_P: Tensor, radius: float, nearest: Nearest = itself) -> bool:
         check_rows(inputs_NP)
         rows, columns = inputs_NP.shape
         if value_P.dtype != torch.float32 or value_P.shape != (columns,) or not bool(torch.isfinite(value_P).all()):
             return False
-        expected_P = self.aggregate(inputs_NP, radius).value_P.double()
+        ours_P = self.aggregate(inputs_NP, radius).value_P
+        value_P, expected_P = nearest(value_P, ours_P), ours_P.double()
         # The rounding granted is that of the true aggregate: clipped rows pull by the radius at most, and a value large
         # enough would be granted more than all of them together.
         scale = float(torch.linalg.vector_norm(expected_P))

@@ -301,9 +301,15 @@ class Simulation:
             case Say():
                 self._say(node, output)
             case SendBulk(to=to, key=key, values_P=values_P):
-                self._send(node, to, BulkArrived(node, key, values_P), 4 * values_P.numel())
+                precision = self.nodes[node].peer.shared.settings.precision.of(key.kind)
+                if precision.narrow and to != node:
+                    values_P = precision.unpacked(
+                        precision.packed(values_P)
+                    )  # else an attacker could send what no frame holds
+                size_bytes = precision.item_bytes * values_P.numel()
+                self._send(node, to, BulkArrived(node, key, values_P), size_bytes)
                 if to != node:
-                    self.counters[node].sent(to, key.kind.value, 4 * values_P.numel())
+                    self.counters[node].sent(to, key.kind.value, size_bytes)
             case Forward(to=to, messages=messages):
                 self.nodes[node].secure()
                 for signed in messages:

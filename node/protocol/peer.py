@@ -7,6 +7,8 @@ between peers goes to a dispute (node/protocol/disputes/dispute.py), whose OUTCO
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from torch import Tensor
 
 from btard.node.protocol.api import (
@@ -151,9 +153,10 @@ class Peer:
     def expects(self, via: int, key: BulkKey, size_bytes: int) -> bool:
         """For the transport: would a tensor of this key and size be kept? Asked before memory is spent on it."""
         client, round_ = self.shared.client, self.shared.round
-        if client is not None and client.expects(via, key, size_bytes // 4):
+        entries = size_bytes // self.shared.settings.precision.of(key.kind).item_bytes
+        if client is not None and client.expects(via, key, entries):
             return True
-        return round_ is not None and round_.transfers.expects(via, key, size_bytes // 4)
+        return round_ is not None and round_.transfers.expects(via, key, entries)
 
     # --- inputs -----------------------------------------------------------------------------------------------
 
@@ -278,6 +281,7 @@ class Peer:
 
     def _gradient(self, event: GradientReady) -> None:
         shared = self.shared
+        event = replace(event, gradient_D=shared.settings.precision.rounded(event.gradient_D))
         if shared.client is not None and shared.round is None:
             return shared.client.computed(event)
         past = shared.past.step if shared.past is not None else None

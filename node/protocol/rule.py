@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
@@ -10,6 +10,14 @@ from torch import Tensor
 
 Rows: TypeAlias = Tensor | Sequence[Tensor]
 """Contributors' rows: float32 `[N, P]`, or N tensors `[P]` that lie where they arrived."""
+
+Nearest: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+"""(value as it travelled, ours) -> of the vectors that travel as it, the nearest to ours; float32 `[P]`."""
+
+
+def itself(value_P: Tensor, _ours_P: Tensor) -> Tensor:
+    """`Nearest` of what travels unrounded."""
+    return value_P
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,5 +45,6 @@ class Rule(Protocol):
         """Per-contributor bound on the residual that an honest, converged aggregate may leave, before rounding
         to float32 (PROTOCOL section 8: `eps tau_j`); `norms` are the contributors' distances to the aggregate."""
 
-    def accepts(self, inputs_NP: Tensor, value_P: Tensor, radius: float) -> bool:
-        """True if `value_P` is this rule's output up to twice the stated tolerance, judged in float64."""
+    def accepts(self, inputs_NP: Tensor, value_P: Tensor, radius: float, nearest: Nearest = itself) -> bool:
+        """True if `value_P`, before it was rounded for its way, can have been this rule's output up to twice the stated
+        tolerance, judged in float64."""

@@ -8,10 +8,12 @@ from typing import Literal, Protocol
 
 from torch import Tensor
 
+from btard.node.limits import Wire
 from btard.node.protocol.attempt.verification import Arithmetic
 from btard.node.protocol.rule import Rule
 from btard.node.protocol.wire.encoding import decode_body
 from btard.node.protocol.wire.messages import Body
+from btard.node.protocol.wire.precision import PRECISIONS, Precision
 
 CROSS_PLATFORM_TOLERANCE = 1e-9
 """Relative tolerance of s and norm between machines whose float64 sums round differently."""
@@ -30,6 +32,7 @@ class Settings:
         delivery_bound_s, gradient_bound_s: D and T_g; where they are measured (`measure_...`), at most these.
         budget_delivery_s, budget_gradient_s: D and T_g as budgets and reminders go by them (None: as deadlines do);
             agreed on after step 0 with `tight_budgets`.
+        wire: what the entries of parts and aggregates travel as.
     """
 
     run: bytes
@@ -60,6 +63,12 @@ class Settings:
     tight_budgets: bool = False
     budget_delivery_s: float | None = None
     budget_gradient_s: float | None = None
+    wire: Wire = "float32"
+
+    @property
+    def precision(self) -> Precision:
+        """How the entries of parts and aggregates travel."""
+        return PRECISIONS[self.wire]
 
     @property
     def claim_tolerance(self) -> float:

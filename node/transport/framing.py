@@ -1,8 +1,8 @@
 """Framing: what one ZeroMQ frame may hold, checked by size before anything is parsed. Never pickle.
 
 A control message is one frame, a kind byte and its content. A bulk message is a small header that names the tensor and
-proves its sender, then the raw little-endian float32 values: in one frame, never copied on the way, or at a peer's only
-port in several, which are joined there.
+proves its sender, then the raw little-endian values, float32 or bfloat16: in one frame, never copied on the way, or at
+a peer's only port in several, which are joined there.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from btard.node.config import WIRE_VERSION, Endpoint
 from btard.node.errors import LocalProtocolError, WireError
 from btard.node.protocol.api import BulkKey
 from btard.node.protocol.wire import messages
+from btard.node.protocol.wire.precision import FLOAT32, Precision
 
 if sys.byteorder != "little":
     raise WireError("tensors travel as little-endian float32 and this machine is big-endian; use another machine")
@@ -237,11 +238,12 @@ def decode_bulk_header(frame: memoryview) -> BulkHeader:
     return header
 
 
-def bulk_payload(values_P: Tensor) -> memoryview:
-    """The bytes of a tensor, without a copy: they must not change until they have left.
+def bulk_payload(values_P: Tensor, precision: Precision = FLOAT32) -> memoryview:
+    """The bytes of a tensor, as float32 without a copy: they must not change until they have left.
 
     Args:
         values_P: float32 `[P]`, contiguous, on the CPU.
+        precision: what its entries travel as.
 
     Raises:
         LocalProtocolError: any other tensor.
@@ -252,28 +254,21 @@ def bulk_payload(values_P: Tensor) -> memoryview:
             f"bulk tensors are 1-D contiguous float32 on the CPU, not {values_P.dtype} "
             f"{tuple(values_P.shape)} on {values_P.device}"
         )
-    if values_P.numel() == 0:
-        return memoryview(b"")
-    return values_P.detach().numpy().data.cast("B")
+    return precision.packed(values_P)
 
 
-def bulk_tensor(pieces: Sequence[memoryview]) -> Tensor:
+def bulk_tensor(pieces: Sequence[memoryview], precision: Precision = FLOAT32) -> Tensor:
     """The float32 `[P]` tensor whose bytes lie in one frame, which it keeps alive, or in several; nobody may write into
-    it.
+    it. Bfloat16 is widened.
 
     Small frames lie unaligned in libzmq's receive buffer and are copied, as are several; a large one is not. Only the
     alignment of float32 is granted: code whose bits depend on wider alignment copies first.
 
     Raises:
-        WireError: the size is no multiple of four bytes.
+        WireError: the size is no whole number of entries.
     """
-    size = sum(len(piece) for piece in pieces)
-    if size % _ITEM_BYTES:
-        raise WireError(f"tensor of {size} bytes, no multiple of {_ITEM_BYTES}")
-    if not size:
-        return torch.empty(0)
-    if len(pieces) == 1:
+    if len(pieces) == 1 and not precision.narrow and len(pieces[0]) and len(pieces[0]) % _ITEM_BYTES == 0:
         values_P = torch.frombuffer(pieces[0], dtype=torch.float32)
         if values_P.data_ptr() % _ITEM_BYTES == 0:
             return values_P
-    return torch.frombuffer(bytearray().join(pieces), dtype=torch.float32)
+    return precision.unpacked(pieces[0] if len(pieces) == 1 else bytearray().join(pieces))

@@ -18,6 +18,7 @@ from btard.node.errors import LocalProtocolError, TransportError, WireError
 from btard.node.genesis.application import is_reachable
 from btard.node.genesis.approval import Approvals
 from btard.node.protocol.api import BulkKey
+from btard.node.protocol.wire.precision import FLOAT32
 from btard.node.transport import framing
 from btard.node.transport.address_records import AddressBook
 from btard.node.transport.addresses import Resolver, host_names
@@ -86,6 +87,8 @@ class Transport:
         self.me, self.limits, self.accept_bulk = me, limits or framing.Limits(), accept_bulk
         self.complain: Callable[[str], None] = lambda line: None
         """Told what people should know of an address record, one line for each peer; may be replaced at any time."""
+        self.precision = FLOAT32
+        """What entries of parts and aggregates travel as; a run that agrees on another sets it before `connect`."""
         self.counters, self.refusals, self.round_trips = Counters(), dict[int, str](), RttProbes()
         self._run_id, self._places = run_id, places
         self.approvals: Approvals | None = None
@@ -253,12 +256,12 @@ class Transport:
     def send_bulk(self, to: int, key: BulkKey, values_P: Tensor) -> None:
         """Queue one tensor (float32 `[P]`, contiguous, CPU); never blocks.
 
-        From 64 KB on it is not copied: the queue keeps it alive, and it must not be changed.
+        From 64 KB on float32 is not copied: the queue keeps it alive, and it must not be changed.
 
         Raises:
             LocalProtocolError: no line to `to`, another kind of tensor, or a too large one.
         """
-        payload = framing.bulk_payload(values_P)
+        payload = framing.bulk_payload(values_P, self.precision.of(key.kind))
         if len(payload) > self.limits.bulk_bytes:
             raise LocalProtocolError(f"tensor of {len(payload)} bytes; at most {self.limits.bulk_bytes} fit")
         header = framing.encode_bulk_header(self._tokens.to(to), key)
@@ -476,7 +479,7 @@ class Transport:
                 raise RefusedError("bulk_over_quota", via)
             if size > self.limits.bulk_bytes or not self.accept_bulk(via, header.key, size):
                 raise RefusedError("bulk_unexpected", via)
-            tensor = framing.bulk_tensor(pieces)
+            tensor = framing.bulk_tensor(pieces, self.precision.of(header.key.kind))
         except WireError as error:
             raise RefusedError("bulk_malformed", proved) from error
         self.counters.received(via, header.key.kind.value, len(header_frame) + size)

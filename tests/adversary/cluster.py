@@ -16,7 +16,7 @@ from torch import Tensor
 from btard.node.protocol.attempt.verification import Arithmetic
 from btard.node.protocol.peer import Peer
 from btard.node.protocol.roster import Roster
-from btard.node.protocol.rule import Aggregated, Rows
+from btard.node.protocol.rule import Aggregated, Nearest, Rows, itself
 from btard.node.protocol.settings import Settings, Tools
 from btard.node.protocol.wire.encoding import decode_body, encode_body, endorsement_bytes, signing_bytes
 from btard.node.protocol.wire.messages import Body, Endorsed, Signed
@@ -71,7 +71,7 @@ class Mean:
         """See Rule."""
         return 1e-6 * (1.0 + max(norms, default=0.0))
 
-    def accepts(self, inputs_NP: Tensor, value_P: Tensor, radius: float) -> bool:
+    def accepts(self, inputs_NP: Tensor, value_P: Tensor, radius: float, nearest: Nearest = itself) -> bool:
         """See Rule."""
         return bool((inputs_NP.double().mean(0) - value_P.double()).abs().max() <= 1e-5)
 

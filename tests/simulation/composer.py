@@ -2,7 +2,8 @@
 
 Every choice hangs on the seed and its own name, so a new attack in the registry changes few of the older runs. Older
 compositions stay, for the seeds that are known by them: 1 has registered attacks on random networks; 2 adds the moves
-of tests/adversary, slow and blocking gradients, restarts with storage faults, and strangers.
+of tests/adversary, slow and blocking gradients, restarts with storage faults, and strangers; 3 lets a share of
+runs send bfloat16.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from tests.simulation.stage import Stage, set_up
 
 BOUND_S = 0.5
 GRADIENT_BOUND_S = 1.0
-COMPOSITION = 2
+COMPOSITION = 3
 """The newest."""
 
 NUMBERS: Mapping[str, tuple[object, ...]] = {
@@ -50,8 +51,8 @@ GRADIENT = frozenset({"gradient", "data"})
 _TARGETS_BY_NAME = TARGETS[-1]
 _REJOINS = 0.06
 """Share of runs in which an attacker falls silent and comes back."""
-_THINKS, _SLOW, _RESTARTS, _STRANGERS = 0.6, 0.25, 0.2, 0.25
-"""Shares of runs with each kind of move, where it can be played."""
+_THINKS, _SLOW, _RESTARTS, _STRANGERS, _NARROW = 0.6, 0.25, 0.2, 0.25, 0.2
+"""Shares of runs with each kind of move, where it can be played, and of those that send bfloat16."""
 _LONG_S = 5.0 * BOUND_S
 _CATCH_UP_S = 8.0 * BOUND_S + 3.0 * GRADIENT_BOUND_S
 
@@ -74,7 +75,8 @@ def compose(seed: int, composition: int = COMPOSITION) -> Stage:
         stage = set_up(run, roles, seed, links)
         stage.simulation._gradient_s = gradient_s
         return stage
-    return _moved(seed, run, roles, links, gradient_s)
+    narrow = composition > 2 and run.recompute_tolerance == 0.0 and dice_of(seed, "wire").random() < _NARROW
+    return _moved(seed, replace(run, wire="bf16") if narrow else run, roles, links, gradient_s)
 
 
 def _plain(seed: int) -> tuple[RunConfig, dict[int, Role], LinkModel, float]:
@@ -257,9 +259,10 @@ def described(stage: Stage) -> str:
         for peer, role in stage.roles.items()
     )
     undo = f" undo={stage.run.undo}" if stage.run.undo else ""
+    wire = f" {stage.run.wire}" if stage.run.wire != "float32" else ""
     plan = stage.simulation.plan if isinstance(stage.simulation, Hooked) else []
     beside = f" with {', '.join(plan)}" if plan else ""
-    return f"n={stage.run.peers} steps={stage.run.steps}{undo} {roles or 'nobody attacks'}{beside}"
+    return f"n={stage.run.peers} steps={stage.run.steps}{undo}{wire} {roles or 'nobody attacks'}{beside}"
 
 
 def _words(plugin: Plugin) -> str:

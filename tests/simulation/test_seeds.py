@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from tests.simulation import soak
 from tests.simulation.composer import COMPOSITION, candidates, compose, described
@@ -31,6 +32,13 @@ def test_the_composer_draws_every_attack() -> None:
     assert drawn == {entry.name for entry in candidates()}
 
 
+@pytest.mark.slow
+def test_the_newest_composition_is_the_one_before_but_for_the_wire() -> None:
+    pairs = [(compose(seed, 2).run, compose(seed, 3).run) for seed in range(60)]
+    assert all(replace(new, wire="float32") == old and old.wire == "float32" for old, new in pairs)
+    assert 5 <= sum(new.wire == "bf16" for _, new in pairs) <= 20
+
+
 def test_a_broken_promise_says_how_to_see_it_again(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -41,7 +49,7 @@ def test_a_broken_promise_says_how_to_see_it_again(
 
     monkeypatch.setattr(soak, "compose", broken)
     assert soak.main(["--seeds", "3..4"]) == 1
-    assert "python -m tests.simulation.soak --replay 3 --composition 2" in capsys.readouterr().out
+    assert "python -m tests.simulation.soak --replay 3 --composition 3" in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from btard.node.protocol.rule import itself
+
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from btard.node.protocol.rule import Aggregated, Rows, Rule
+    from btard.node.protocol.rule import Aggregated, Nearest, Rows, Rule
 
 
 class FalseRule:
@@ -31,5 +33,5 @@ class FalseRule:
     def slack(self, norms: Sequence[float], radius: float) -> float:
         return self._rule.slack(norms, radius)
 
-    def accepts(self, inputs_NP: Tensor, value_P: Tensor, radius: float) -> bool:
-        return self._rule.accepts(inputs_NP, value_P, radius)
+    def accepts(self, inputs_NP: Tensor, value_P: Tensor, radius: float, nearest: Nearest = itself) -> bool:
+        return self._rule.accepts(inputs_NP, value_P, radius, nearest)

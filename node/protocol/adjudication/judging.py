@@ -138,7 +138,8 @@ def _failed_check(
     rule, settings = attempt.tools.rule, attempt.settings
     if rule.audited:
         return "audit" if happens(attempt.r, "audit", part, settings.audit_share) else None
-    if not sums_to_zero(s_N, norms_N, aggregate_norm, rule, attempt.clip_radii[part]):
+    radius, entries = attempt.clip_radii[part], attempt.split.size(part)
+    if not sums_to_zero(s_N, norms_N, aggregate_norm, rule, radius, settings.precision, entries):
         return "V2"
     limit = settings.delta_max
     if limit is None and scale is not None:
@@ -344,7 +345,8 @@ def _check_averaging(charge: Averaging, case_file: CaseFile) -> Iterator[Guilt]:
         yield Guilt(aggregator, "aggregate", charge.accuser, charge)
         return
     inputs_NP = torch.stack(inputs)
-    wrong = not attempt.tools.rule.accepts(inputs_NP, attempt.aggregates[aggregator], attempt.radii[part])
+    value_P, nearest = attempt.aggregates[aggregator], attempt.settings.precision.nearest
+    wrong = not attempt.tools.rule.accepts(inputs_NP, value_P, attempt.radii[part], nearest)
     if wrong:
         yield Guilt(aggregator, "aggregate", charge.accuser, charge)
     guilty_aggregator = wrong

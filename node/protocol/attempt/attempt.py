@@ -476,8 +476,8 @@ class Attempt:
         inputs_NP = [self.parts[owner] for owner in self.contributors]
         result = self.tools.rule.aggregate(inputs_NP, self.radii[self.place])
         self.iterations = result.iterations
-        self.aggregates[self.me] = result.value_P
-        return aggregate_digest(self.settings, self.step, self.number, self.me, self.place, result.value_P)
+        self.aggregates[self.me] = value_P = self.settings.precision.rounded(result.value_P)
+        return aggregate_digest(self.settings, self.step, self.number, self.me, self.place, value_P)
 
     def complaints(self) -> tuple[tuple[int, int], ...]:
         """(aggregator, contributor) of every complaint in AGG, in roster order."""

@@ -117,7 +117,7 @@ def budget(work: Work, settings: Settings, active: int, tensors: int, recomputed
 
 def _transfer_s(settings: Settings, active: int, tensors: int) -> float:
     """How long everyone's vectors take over one link."""
-    return 4.0 * settings.dimension * tensors * active / settings.minimum_rate
+    return float(settings.precision.item_bytes) * settings.dimension * tensors * active / settings.minimum_rate
 
 
 def _computes(work: Work, settings: Settings, recomputed: int) -> int:
@@ -158,7 +158,7 @@ def settled_s(settings: Settings, active: int) -> float:
     """How long after the OUTCOME of a dispute some may need to follow it: they pull aggregates and published parts, all
     at once, and compute what judging needs. A peer without a majority of OUTCOMEs waits as long before it halts."""
     tensors = 1 + active
-    return outcome_s(settings) + 4.0 * settings.dimension * tensors * active / settings.minimum_rate
+    return outcome_s(settings) + _transfer_s(settings, active, tensors)
 
 
 def behind_s(settings: Settings, active: int, faults: int) -> float:

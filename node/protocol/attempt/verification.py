@@ -23,6 +23,7 @@ from torch import Tensor
 
 from btard.node.protocol.attempt.mprng import happens, permutation
 from btard.node.protocol.rule import Rule
+from btard.node.protocol.wire.precision import FLOAT32, Precision
 
 # --- CheckComputations: validators ----------------------------------------------------------------------------
 
@@ -103,11 +104,9 @@ def draw(r: bytes, contributors: Sequence[int], pairs: int, validate_every: int)
 _LANES = 8192
 """Running float64 sums; part of the definition, since the order of summation decides the last bits."""
 
-_FLOAT32_EPS = 2.0**-23
 V0_FACTOR = 8.0
 V2_FACTOR = 8.0
 V3_FACTOR = 4.0
-_BLIND_SHARE = 1.0 / 128
 NORM_WINDOW = 10
 
 
@@ -230,24 +229,43 @@ def exact_sum(values: Iterable[float]) -> float:
 
 
 def sums_to_zero(
-    s_N: Sequence[float], norms_N: Sequence[float], aggregate_norm: float, rule: Rule, radius: float
+    s_N: Sequence[float],
+    norms_N: Sequence[float],
+    aggregate_norm: float,
+    rule: Rule,
+    radius: float,
+    precision: Precision = FLOAT32,
+    entries: int = 0,
 ) -> bool:
-    """V2: `|fsum_i s_i^j| <= tol_j = 8 n_c (slack + 2^-23 ||v||)`.
+    """V2: `|fsum_i s_i^j| <= tol_j = 8 n_c (slack + 2^-23 ||v||)`; with bfloat16 `8 (n_c slack + E sum_i w_i)`.
 
-    At the fixed point the clipped differences sum to zero; v travels as float32, so each contributor's
+    At the fixed point the clipped differences sum to zero; v travels rounded, so each contributor's
     difference is off by the rounding of v. An aggregate so large that its rounding alone reaches a share of the
     radius fails: clipped differences are bounded by the radius, and what `||v||` allows would hide all of them.
+
+    With bfloat16 rounding outweighs all else, so it is bounded as it is. Let v* be the aggregate before rounding:
+    `||v* - v|| <= E = 2^-8 ||v|| + 2^-134 sqrt(P)`, half a unit in the last place of each entry. Clipping at tau is the
+    projection on a ball: it moves no two points apart, and two points outside the ball of radius R > tau it brings
+    together by tau / R. `g_i - v` has the claimed norm, `g_i - v*` at least that less E. So from v* to v the sum of
+    clipped differences, at most `n_c slack` at v*, moves by at most `E sum_i w_i`, with
+    `w_i = min(1, tau_j / (norm_i - E))`. Entries of z are uniform with unit variance: its product with a vector of
+    length L exceeds 8 L with probability below 2e^-32.
 
     Args:
         s_N, norms_N: the contributors' claims for one part.
         aggregate_norm: ||v(j)||.
         rule: the aggregation rule, which knows what residual it leaves.
         radius: tau_j.
+        precision: what v has travelled as.
+        entries: P, of the part.
     """
     slack = rule.slack(norms_N, radius)
-    rounding = _FLOAT32_EPS * aggregate_norm
-    if V2_FACTOR * rounding > _BLIND_SHARE * radius:
+    rounding = precision.rounding(aggregate_norm, entries)
+    if V2_FACTOR * rounding > precision.blind_share * radius:
         return False
+    if precision.narrow and norms_N:
+        nearest_N = [norm - rounding for norm in norms_N]
+        rounding *= math.fsum(1.0 if norm <= radius else radius / norm for norm in nearest_N) / len(norms_N)
     tolerance = V2_FACTOR * len(s_N) * (slack + rounding)
     total = exact_sum(s_N)
     return not math.isnan(total) and abs(total) <= tolerance

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import msgspec
-import torch
 from torch import Tensor
 
 from btard.node.errors import WireError
@@ -23,6 +22,7 @@ from btard.node.protocol.attempt.attempt import Attempt
 from btard.node.protocol.state.state import AttemptRecord, Ban, Contribution, State, Summary
 from btard.node.protocol.wire.encoding import decoded, encode, tensor_bytes
 from btard.node.protocol.wire.messages import Phase, Signed
+from btard.node.protocol.wire.precision import FLOAT32, Precision
 
 EVIDENCE_VERSION = 3
 
@@ -31,7 +31,7 @@ ABOUT_GRADIENTS = (FalseGradient, FalseHistory, FalseProbation)
 
 
 class Held(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """Raw float32 bytes of one part: of an owner's gradient, or (place of its aggregator) of an aggregate."""
+    """Bytes of one part as they travelled: of an owner's gradient, or (place of its aggregator) of an aggregate."""
 
     step: int
     attempt: int
@@ -140,9 +140,7 @@ def _in_place(record: Record, held: Held) -> bool:
 
 def tensor_of(values: bytes | memoryview) -> Tensor:
     """A float32 vector from raw little-endian bytes."""
-    if len(values) % 4:
-        raise WireError(f"{len(values)} bytes are not float32 values")
-    return torch.frombuffer(bytearray(values), dtype=torch.float32) if values else torch.empty(0)
+    return FLOAT32.unpacked(values)
 
 
 def gather(
@@ -161,14 +159,16 @@ def gather(
     if isinstance(guilt.charge, FalseHistory):
         charge = guilt.charge
         past = trial.earlier(Contribution(charge.step, charge.attempt, charge.accused))
-    about_gradient = isinstance(guilt.charge, ABOUT_GRADIENTS) and past is not None
+    about_gradient, precision = isinstance(guilt.charge, ABOUT_GRADIENTS) and past is not None, trial.settings.precision
     evidence = Evidence(
         version=EVIDENCE_VERSION,
         run=trial.settings.run,
         ban=ban,
         charge=guilt.charge,
-        trial=_shown(trial.record(), aggregates_needed(guilt.charge)),
-        past=_shown(past.record(), _past_aggregates_needed(guilt, past)) if about_gradient and past else None,
+        trial=_shown(trial.record(), aggregates_needed(guilt.charge), precision),
+        past=_shown(past.record(), _past_aggregates_needed(guilt, past), precision)
+        if about_gradient and past
+        else None,
         publications=_publications(guilt.charge, trial, past),
         parameters=bytes(tensor_bytes(past.state.parameters_D)) if about_gradient and past else b"",
         judges=tuple(trial.transcript.signed(Phase.JUDGE).values()) if about_gradient else (),
@@ -178,14 +178,14 @@ def gather(
     return encode(evidence)
 
 
-def _shown(record: AttemptRecord, parts: Sequence[int]) -> Record:
+def _shown(record: AttemptRecord, parts: Sequence[int], precision: Precision) -> Record:
     """An attempt with the aggregates of some parts. JUDGE travels by itself: its bits are counted, not replayed."""
     active, before = record.state.roster.active, record.state.certified
     messages = tuple(
         signed for phase, of_phase in record.phases.items() if phase is not Phase.JUDGE for signed in of_phase
     )
     aggregates = tuple(
-        Held(record.step, record.number, owner, part, bytes(tensor_bytes(record.aggregates[owner])))
+        Held(record.step, record.number, owner, part, bytes(precision.packed(record.aggregates[owner])))
         for part, owner in enumerate(active)
         if part in parts
     )
@@ -225,7 +225,7 @@ def _publications(charge: Charge, trial: Attempt, past: Attempt | None) -> tuple
 
     held = sorted(trial.publications.items(), key=lambda item: item[0])
     return tuple(
-        Held(step, attempt, owner, part, bytes(tensor_bytes(values_P)))
+        Held(step, attempt, owner, part, bytes(trial.settings.precision.packed(values_P)))
         for (step, attempt, owner, part), values_P in held
         if concerns(step, owner, part)
     )

@@ -168,7 +168,7 @@ class Replay:
         if Phase.REVEAL in attempt.transcript.finished:
             attempt.fix_randomness()
         for held in record.aggregates:
-            values_P = tensor_of(held.values)
+            values_P = settings.precision.unpacked(held.values)
             require(held.owner in roster.active, f"peer {held.owner} has no aggregate")
             require(attempt.aggregate_matches(held.owner, values_P), f"aggregate {held.part} is not the committed one")
             attempt.aggregates[held.owner] = values_P
@@ -325,7 +325,7 @@ class Verifier:
                 require(raised(charge, trial), "nobody raised this charge, or not for this cause")
         for held in evidence.publications:
             source = _source(held, trial, past)
-            values_P = tensor_of(held.values)
+            values_P = trial.settings.precision.unpacked(held.values)
             fits = source is not None and source.part_matches(held.owner, held.part, values_P)
             require(fits, f"the published part {held.part} of peer {held.owner} is not what it committed to")
             trial.publications[(held.step, held.attempt, held.owner, held.part)] = values_P
@@ -367,7 +367,7 @@ class Verifier:
         recompute = self.ground.recompute
         if recompute is None or not self._same_environment(evidence):
             return self._undecided(evidence)
-        recomputed_D = recompute(parameters_D, past.seed(charge.accused))
+        recomputed_D = past.settings.precision.rounded(recompute(parameters_D, past.seed(charge.accused)))
         parts = range(past.split.count)
         committed = all(past.part_matches(charge.accused, part, past.slice(recomputed_D, part)) for part in parts)
         # The gradient is the committed one: then its checksums are judged, which takes every aggregate.
@@ -391,7 +391,7 @@ class Verifier:
         recompute = self.ground.recompute
         if recompute is None or not self._same_environment(evidence):
             return self._undecided(evidence)
-        recomputed_D = recompute(parameters_D, past.seed(charge.accused))
+        recomputed_D = past.settings.precision.rounded(recompute(parameters_D, past.seed(charge.accused)))
         wrong = not matches(charge.join, trial, past.step, recomputed_D)
         require(wrong, f"judged again, peer {charge.accused} is not guilty of 'probation'")
         return Proof(evidence.ban, "recomputation")

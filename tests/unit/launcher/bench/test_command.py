@@ -34,6 +34,17 @@ def test_a_small_run_moves_what_the_formula_says_and_not_a_byte_more(small: Figu
 
 
 @pytest.mark.sockets
+def test_bf16_halves_the_bytes_of_every_tensor_exactly(small: Figures) -> None:
+    """What is left of the tensors without their headers, of all that is sent, is half; headers are as long."""
+    narrow = measure.measure(PEERS, SIZE, PAIRS, wire="bf16")
+    assert (small.wire, narrow.wire) == ("float32", "bf16")
+    formula = (small.bulk_bytes + small.control_bytes) / small.bytes_ratio
+    assert (narrow.bulk_bytes + narrow.control_bytes) / narrow.bytes_ratio == pytest.approx(formula / 2)
+    assert narrow.bulk_bytes - formula / 2 == pytest.approx(small.bulk_bytes - formula)
+    assert "40000 floats as bf16" in next(iter(command.figure_lines(narrow)))
+
+
+@pytest.mark.sockets
 def test_each_peer_says_one_thing_to_each_other_in_each_phase(small: Figures) -> None:
     assert list(small.phases) == ["COMMIT", "AGG", "REVEAL", "CHECKSUMS", "REPORT", "CLOSE"]
     assert small.messages == len(small.phases) * (PEERS - 1)

@@ -169,6 +169,7 @@ def test_an_option_reaches_all_that_have_a_field_of_its_name() -> None:
         "roster",
         "members",
         "admit_every",
+        "wire",
     }
     untouched = {name for name in RunConfig.__struct_fields__ if getattr(run, name) == getattr(plain, name)} - derived
     assert untouched <= {"delivery_bound_s", "gradient_bound_s", "measure_delivery", "measure_gradient"}
@@ -214,9 +215,18 @@ def test_who_may_join_reaches_the_protocol() -> None:
     assert run.capacity == 9 and run.everyone_contributes and Experiment().run_config("cpu").capacity == 6
 
 
+def test_what_entries_travel_as_reaches_the_protocol() -> None:
+    run = Experiment(wire="bf16").run_config("cpu")
+    settings = settings_of("run", run, (), 100, b"")
+    assert (settings.wire, settings.precision.item_bytes, run.entry_bytes) == ("bf16", 2, 2)
+    assert settings.run != settings_of("run", Experiment().run_config("cpu"), (), 100, b"").run, "it is agreed on"
+
+
 @pytest.mark.parametrize(
     ("given", "problem"),
     [
+        ({"wire": "bf16", "recompute_tolerance": 1e-6}, "--wire bf16 makes large steps of small differences"),
+        ({"wire": "bf16", "topology": "ring"}, "--wire bf16 is the butterfly's; leave out --topology ring"),
         ({"members": 8}, "--members 8 is for newcomers; add --roster sponsored, or open"),
         ({"roster": "open"}, "--members 0 with --roster open must be more than --peers 6"),
         ({"roster": "open", "members": 257}, "at most 256"),
@@ -230,7 +240,7 @@ def test_who_may_join_reaches_the_protocol() -> None:
         ({"roster": "open", "members": 8, "admit_every": 0}, "--admit-every 0 is too small"),
     ],
 )
-def test_a_roster_that_no_run_can_have_is_refused_in_one_line(given: dict[str, object], problem: str) -> None:
+def test_what_no_run_can_have_is_refused_in_one_line(given: dict[str, object], problem: str) -> None:
     with pytest.raises(ConfigError, match=problem) as caught:
         Experiment(**given).run_config("cpu")  # type: ignore[arg-type]
     assert "\n" not in str(caught.value)

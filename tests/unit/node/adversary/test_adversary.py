@@ -25,7 +25,7 @@ from btard.node.protocol.api import (
     SendBulk,
     Start,
 )
-from btard.node.protocol.rule import Aggregated, Rule
+from btard.node.protocol.rule import Aggregated, Nearest, Rule, itself
 from btard.node.protocol.wire.encoding import encode_body
 from btard.node.protocol.wire.messages import Checksums, Commit, Phase, Report, Signed, Slot, Verdict
 
@@ -62,7 +62,7 @@ class Mean:
     def slack(self, norms: Sequence[float], radius: float) -> float:
         return 0.25
 
-    def accepts(self, inputs_NP: Tensor, value_P: Tensor, radius: float) -> bool:
+    def accepts(self, inputs_NP: Tensor, value_P: Tensor, radius: float, nearest: Nearest = itself) -> bool:
         return True
 
 

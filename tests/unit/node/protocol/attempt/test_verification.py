@@ -27,7 +27,9 @@ from btard.node.protocol.attempt.verification import (
     sums_to_zero,
     too_many_far,
 )
+from btard.node.protocol.rule import Rule
 from btard.node.protocol.wire.encoding import digest, number
+from btard.node.protocol.wire.precision import BF16
 
 # --- CheckComputations: validators ----------------------------------------------------------------------------
 
@@ -249,6 +251,121 @@ def test_a_judge_refuses_a_shift_of_any_length(rule, length: float) -> None:  # 
     error_P = vectors(1, 50, 1)[0]
     assert rule.accepts(inputs_NP, value_P, 5.0)
     assert not rule.accepts(inputs_NP, value_P + error_P * length, 5.0)
+
+
+# --- V2 and a judge where aggregates travel as bfloat16 -------------------------------------------------------
+
+
+def judged(inputs_NP: Tensor, value_P: Tensor, seed: int, rule: Rule, radius: float) -> bool:
+    """V2 of honest contributors' claims against an aggregate, as peers judge it."""
+    column = column_of(inputs_NP, value_P, seed, rule.clip_radius(radius))
+    norm = float(value_P.double().norm())
+    return sums_to_zero(*column, norm, rule, rule.clip_radius(radius), BF16, value_P.numel())
+
+
+def rows_of(kind: str, count: int, size: int, seed: int) -> Tensor:
+    """Honest contributions as they travel; the rounding of what they come to is as hard as it can be in most kinds."""
+    drawn_NP = vectors(count, size, seed)
+    match kind:
+        case "ties":  # 1 and the next above it: the mean lies half a unit in the last place off, where that is largest
+            drawn_NP = torch.where(torch.arange(count)[:, None] % 2 == 0, 1.0, 1.0 + 2.0**-7).expand(count, size)
+        case "tiny":  # subnormal numbers, whose rounding is no share of them
+            drawn_NP = drawn_NP * 1e-39
+        case "huge":
+            drawn_NP = drawn_NP * 2.0**38
+        case "clipped":  # beyond the radius, and apart
+            drawn_NP = drawn_NP * torch.logspace(0, 1.2, count)[:, None]
+        case "close":  # far from zero and near to each other
+            drawn_NP = 3.0 + drawn_NP * 0.02
+    return BF16.rounded(drawn_NP.contiguous())
+
+
+KINDS = ("normal", "ties", "tiny", "huge", "clipped", "close")
+
+
+@pytest.mark.parametrize("rule", [CLIP, MEAN], ids=["centered_clip", "mean"])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("count", "size"), [(1, 7), (2, 1), (3, 50), (6, 500), (64, 40), (200, 3)])
+def test_an_honest_rounded_aggregate_never_fails(rule: Rule, kind: str, count: int, size: int) -> None:
+    for seed in range(12):
+        inputs_NP = rows_of(kind, count, size, seed)
+        exact_P = rule.aggregate(inputs_NP, 5.0).value_P
+        value_P = BF16.rounded(exact_P)
+        # A judge of subnormal numbers alone refuses what is right with float32 already: 2^-23 is no bound of theirs.
+        assert kind == "tiny" or rule.accepts(inputs_NP, value_P, 5.0, BF16.nearest)
+        blind = rule is CLIP and float(value_P.double().norm()) > 4.0 * 5.0
+        assert judged(inputs_NP, value_P, seed, rule, 5.0) is not blind
+
+
+def granted(inputs_NP: Tensor, value_P: Tensor, radius: float) -> float:
+    """The tolerance, worked out here: 8 (n eps tau + E sum w)."""
+    off = 2.0**-8 * float(value_P.double().norm()) + 2.0**-134 * math.sqrt(value_P.numel())
+    near = [max(radius, float((row_P.double() - value_P.double()).norm()) - off) for row_P in inputs_NP]
+    return 8 * (len(inputs_NP) * 1e-6 * radius + off * sum(radius / norm for norm in near))
+
+
+@pytest.mark.parametrize("kind", ["normal", "clipped", "close"])
+@pytest.mark.parametrize("count", [2, 6, 64])
+def test_a_shift_just_beyond_the_tolerance_is_seen_and_just_within_is_not(kind: str, count: int) -> None:
+    """An aggregator that knew z, and pushed along it, one unit in the last place of one entry after the other."""
+    radius = 60.0
+    for seed in range(1 if count > 6 else 3):
+        inputs_NP = rows_of(kind, count, 400, seed)
+        value_P = BF16.rounded(CLIP.aggregate(inputs_NP, radius).value_P)
+        z = projection(digest("v2", number(seed)), 400)
+        last = 0.0
+        for entry in range(400 * 40):
+            column = column_of(inputs_NP, value_P, seed, radius)
+            share = abs(math.fsum(column[0])) / granted(inputs_NP, value_P, radius)
+            norm = float(value_P.double().norm())
+            assert sums_to_zero(*column, norm, CLIP, radius, BF16, 400) is (share <= 1.0)
+            if share > 1.0:
+                break
+            last = share
+            value_P = value_P.clone()
+            bits = value_P.numpy().view(np.int32)[entry % 400 : entry % 400 + 1]
+            bits += 0x10000 if (float(z[entry % 400]) < 0) == (int(bits[0]) < 0) else -0x10000
+        assert 0.9 < last <= 1.0 < share < 1.1
+        assert not CLIP.accepts(inputs_NP, value_P, radius, BF16.nearest)
+
+
+def test_how_often_a_shift_passes() -> None:
+    """Of length 8 k E with all rows within the radius: whenever a normal draw lies below 1 / k; the page says so."""
+    inputs_NP = rows_of("normal", 6, 400, 0)
+    value_P = BF16.rounded(CLIP.aggregate(inputs_NP, 60.0).value_P)
+    off = 2.0**-8 * float(value_P.double().norm())
+    for times, share in ((0.25, 1.0), (1.0, 0.683), (4.0, 0.197), (16.0, 0.050)):
+        errors = torch.nn.functional.normalize(vectors(300, 400, 7)) * (8 * times * off)
+        shifted = [BF16.rounded(value_P + error_P) for error_P in errors]
+        passed = sum(judged(inputs_NP, each_P, seed, CLIP, 60.0) for seed, each_P in enumerate(shifted))
+        assert abs(passed / 300 - share) <= 4 * math.sqrt(share * (1 - share) / 300) + 0.01
+
+
+def test_an_aggregate_that_may_hide_an_eighth_of_the_radius_is_recomputed() -> None:
+    inputs_NP = rows_of("close", 6, 50, 0)
+    value_P = BF16.rounded(CLIP.aggregate(inputs_NP, 60.0).value_P)
+    edge = 8 * 8 * 2.0**-8 * float(value_P.double().norm())
+    assert judged(inputs_NP, value_P, 0, CLIP, 1.001 * edge)
+    assert not judged(inputs_NP, value_P, 0, CLIP, 0.999 * edge)
+
+
+@pytest.mark.parametrize("name", ["centered_clip", "mean", "median", "krum", "trimmed_mean"])
+@pytest.mark.parametrize("count", [5, 16, 64])
+def test_a_judge_grants_rounding_and_nothing_more(name: str, count: int) -> None:
+    """What may have been rounded to an aggregate is judged as float32 is: one unit in the last place too many, or a
+    wrong neighbour whose interval does not come near, is another aggregate."""
+    rule = build_rule(Plugin(name))
+    for seed in range(5):
+        inputs_NP = rows_of("normal", count, 60, seed)
+        exact_P = rule.aggregate(inputs_NP, 5.0).value_P
+        value_P = BF16.rounded(exact_P)
+        assert rule.accepts(inputs_NP, value_P, 5.0, BF16.nearest)
+        largest = int(value_P.abs().argmax())
+        for units in (-2, 2):
+            moved_P = value_P.clone()
+            moved_P.numpy().view(np.int32)[largest] += units * 0x10000
+            assert not rule.accepts(inputs_NP, moved_P, 5.0, BF16.nearest)
+        assert not rule.accepts(inputs_NP, torch.full((60,), math.inf), 5.0, BF16.nearest)
 
 
 V3 = [
