@@ -153,6 +153,7 @@ class World:
         dimension, peers, tau, data_seed: of the run.
         rule: name of the aggregation rule; `pre` is true if something comes in front of it.
         tolerance: relative, of claims about float64 sums: 0 on one platform.
+        narrow: gradients and aggregates are rounded to bfloat16.
     """
 
     dimension: int
@@ -162,6 +163,15 @@ class World:
     rule: str
     pre: bool = False
     tolerance: float = 0.0
+    narrow: bool = False
+
+    def sent(self, values_P: NDArray[np.float32]) -> NDArray[np.float32]:
+        """What becomes of a vector on its way: eight significant bits of each number, down to 2^-133; ties to even."""
+        if not self.narrow:
+            return values_P
+        wide_P = values_P.astype(np.float64)
+        unit_P = np.ldexp(1.0, np.maximum(np.frexp(wide_P)[1] - 8, -133))
+        return (np.rint(wide_P / unit_P) * unit_P).astype(np.float32)
 
     def radius(self, size: int) -> float:
         """tau_j of a part with so many entries."""
@@ -307,7 +317,7 @@ class Account:
 
     def gradient_false(self, owner: int, true_D: NDArray[np.float32]) -> bool:
         """True if a contributor committed to other bytes than its gradient, or claimed what they do not give."""
-        slices = [true_D[start:stop] for start, stop in self.parts]
+        slices = [self.world.sent(true_D[start:stop]) for start, stop in self.parts]
         if not all(self.part_committed(owner, part, values_P) for part, values_P in enumerate(slices)):
             return True
         return any(self.lies(owner, part, values_P) for part, values_P in enumerate(slices))

@@ -48,6 +48,7 @@ class Cost:
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
         self._dimension, self._peers = stage.task.dimension, stage.run.capacity
+        self._entry_bytes = stage.run.entry_bytes
         self._patience_s = 2.0 * stage.run.delivery_bound_s
         self._before = {node: Traffic() for node in stage.honest}
         self._tallies = {node: _Tally() for node in stage.honest}
@@ -102,7 +103,7 @@ class Cost:
                 start, stop = bounds(self._dimension, len(done.active))[place]
                 own = self._dimension - (stop - start) if node in done.contributors else 0
                 aggregate = (stop - start) * (len(done.active) - 1) if done.contributors else 0
-                self._check(node, done.step, len(done.active), 4 * (own + aggregate))
+                self._check(node, done.step, len(done.active), self._entry_bytes * (own + aggregate))
                 self._active[node] = len(self._stage.simulation.nodes[node].peer.state.roster.active)
 
     def end(self) -> None:
@@ -180,10 +181,11 @@ class Cost:
         if bulk_bytes is not None:
             assert bulk == bulk_bytes, f"peer {node} sent {bulk} bytes of parts and aggregates instead of {bulk_bytes}"
         # Each of the others may pull every aggregate and every publication once.
-        pulled = 0 if calm else 4 * self._dimension * others
-        assert bulk <= 8 * (self._dimension + active) * others / active + 8 * others + pulled
+        entry, dimension = self._entry_bytes, self._dimension
+        pulled = 0 if calm else entry * dimension * others
+        assert bulk <= 2 * entry * (dimension + active) * others / active + 2 * entry * others + pulled
         published = traffic.publication_bytes - before.publication_bytes
-        most = 2 * 4 * self._dimension * others
+        most = 2 * entry * dimension * others
         assert published <= most * (1 if calm else 1 + active), f"peer {node} published {published} bytes"
         asked = self._tallies[node].publications
         assert not published or asked or not calm, f"peer {node} published {published} bytes and nobody was accused"

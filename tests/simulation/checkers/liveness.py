@@ -43,7 +43,7 @@ def settling_s(stage: Stage, active: int) -> float:
         active: peers in the attempt that was disputed.
     """
     run = stage.run
-    vectors_s = (1 + active) * 4.0 * stage.task.dimension * active / run.minimum_rate
+    vectors_s = (1 + active) * run.entry_bytes * stage.task.dimension * active / run.minimum_rate
     return 6.0 * run.delivery_bound_s + 2.0 * run.gradient_bound_s + vectors_s
 
 
@@ -66,14 +66,14 @@ def phase_bound_s(stage: Stage, node: int, phase: str) -> float:
     clock, active = round_._clock, len(round_.attempt.roster.active)
     recomputed, judging = clock._recomputed, phase in ("PUBLISH", "HAVE", "JUDGE", "CLOSE")
     apart_s = 5.0 * delivery_s + max(1, recomputed if judging else 0) * gradient_s
-    vector_s = 4.0 * stage.task.dimension * active / run.minimum_rate
+    vector_s = run.entry_bytes * stage.task.dimension * active / run.minimum_rate
     bulk_s = apart_s + clock._tensors * vector_s if clock._tensors else 0.0
     busy = recomputed if judging or phase == "REPORT" else min(1, recomputed)
     own = 0 if judging else {"COMMIT": 1, "AGG": 1, "REPORT": 1}.get(phase, 0)
     attempt, late_s = round_.attempt, 0.0
     if phase == "COMMIT" and any(since == attempt.step for _, since in attempt.state.summary.returned):
         # Who was let back fetches five vectors before its first COMMIT, by a question and its answer.
-        late_s = 2.0 * delivery_s + 5.0 * vector_s
+        late_s = 2.0 * delivery_s + 5.0 * vector_s * 4 / run.entry_bytes
     elif phase == "COMMIT" and (attempt.step, attempt.number) == (0, 0):
         # Who has not heard every greeting waits as long for the others.
         late_s = 6.0 * delivery_s + 2.0 * gradient_s

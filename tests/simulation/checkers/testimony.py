@@ -15,7 +15,16 @@ def world_of(stage: Stage) -> World:
     """A run as the oracle knows it."""
     run = stage.run
     tolerance = ACROSS_PLATFORMS if run.recompute_tolerance else 0.0
-    return World(stage.task.dimension, run.peers, run.tau, run.data_seed, run.rule.name, bool(run.pre), tolerance)
+    return World(
+        stage.task.dimension,
+        run.peers,
+        run.tau,
+        run.data_seed,
+        run.rule.name,
+        bool(run.pre),
+        tolerance,
+        run.wire == "bf16",
+    )
 
 
 class Bans:
