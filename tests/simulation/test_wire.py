@@ -36,8 +36,16 @@ def test_every_promise_holds_after_every_step(seed: int) -> None:
 @pytest.mark.parametrize("rule", ["centered_clip", "mean"])
 def test_no_honest_part_is_ever_recomputed(peers: int, rule: str) -> None:
     for seed in range(3):
-        run = RunConfig(peers, Plugin("quadratic", {"dimension": 64}), Plugin(rule), steps=8, batch_size=1, wire="bf16",
-                        data_seed=seed, tau=20.0)  # fmt: skip
+        run = RunConfig(
+            peers,
+            Plugin("quadratic", {"dimension": 64}),
+            Plugin(rule),
+            steps=8,
+            batch_size=1,
+            wire="bf16",
+            data_seed=seed,
+            tau=20.0,
+        )
         assert not told(set_up(run, protocol_seed=seed), Accused)
 
 
