@@ -281,7 +281,8 @@ class Peer:
 
     def _gradient(self, event: GradientReady) -> None:
         shared = self.shared
-        event = replace(event, gradient_D=shared.settings.precision.rounded(event.gradient_D))
+        if shared.settings.precision.narrow:
+            event = replace(event, gradient_D=shared.settings.precision.rounded(event.gradient_D))
         if shared.client is not None and shared.round is None:
             return shared.client.computed(event)
         past = shared.past.step if shared.past is not None else None

@@ -64,11 +64,11 @@ class Settings:
     budget_delivery_s: float | None = None
     budget_gradient_s: float | None = None
     wire: Wire = "float32"
+    precision: Precision = field(init=False, repr=False, compare=False)
+    """How the entries of parts and aggregates travel."""
 
-    @property
-    def precision(self) -> Precision:
-        """How the entries of parts and aggregates travel."""
-        return PRECISIONS[self.wire]
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "precision", PRECISIONS[self.wire])
 
     @property
     def claim_tolerance(self) -> float:

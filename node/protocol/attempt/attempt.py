@@ -475,8 +475,8 @@ class Attempt:
             return b""
         inputs_NP = [self.parts[owner] for owner in self.contributors]
         result = self.tools.rule.aggregate(inputs_NP, self.radii[self.place])
-        self.iterations = result.iterations
-        self.aggregates[self.me] = value_P = self.settings.precision.rounded(result.value_P)
+        self.iterations, value_P, precision = result.iterations, result.value_P, self.settings.precision
+        self.aggregates[self.me] = value_P = precision.rounded(value_P) if precision.narrow else value_P
         return aggregate_digest(self.settings, self.step, self.number, self.me, self.place, value_P)
 
     def complaints(self) -> tuple[tuple[int, int], ...]:

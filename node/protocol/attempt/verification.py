@@ -260,7 +260,10 @@ def sums_to_zero(
         entries: P, of the part.
     """
     slack = rule.slack(norms_N, radius)
-    rounding = precision.rounding(aggregate_norm, entries)
+    if not precision.narrow:
+        rounding = precision.relative * aggregate_norm
+    else:
+        rounding = precision.rounding(aggregate_norm, entries)
     if V2_FACTOR * rounding > precision.blind_share * radius:
         return False
     if precision.narrow and norms_N:

@@ -22,7 +22,6 @@ from btard.node.limits import ENTRY_BYTES, Wire
 from btard.node.protocol.wire.encoding import tensor_bytes
 from btard.node.protocol.wire.messages import BulkKind
 
-_FLOAT32_BYTES = ENTRY_BYTES["float32"]
 _DROPPED_BITS = 16
 _BELOW_HALF, _HALF = 0x7FFF, 0x8000
 _UPPER, _MAGNITUDE, _NAN = 0xFFFF0000, 0x7FFFFFFF, 0x7FC00000
@@ -36,17 +35,14 @@ class Precision:
         item_bytes: of an entry.
         relative, absolute: an aggregate's entry v is off by at most `max(relative |v|, absolute)`.
         blind_share: V2 recomputes a part whose rounding alone may hide more than this share of its radius.
+        narrow: float32 is rounded to it; where not, nothing of this module is in the way of a step.
     """
 
     item_bytes: int
     relative: float
     absolute: float
     blind_share: float
-
-    @property
-    def narrow(self) -> bool:
-        """True if float32 is rounded to it."""
-        return self.item_bytes < _FLOAT32_BYTES
+    narrow: bool
 
     def of(self, kind: BulkKind) -> Precision:
         """What a tensor of this kind travels as."""
@@ -136,8 +132,8 @@ def _ordered(values_P: Tensor) -> NDArray[np.int64]:
     return ordered_P
 
 
-FLOAT32 = Precision(ENTRY_BYTES["float32"], 2.0**-23, 0.0, 1.0 / 128)
-BF16 = Precision(ENTRY_BYTES["bf16"], 2.0**-8, 2.0**-134, 1.0 / 8)
+FLOAT32 = Precision(ENTRY_BYTES["float32"], 2.0**-23, 0.0, 1.0 / 128, narrow=False)
+BF16 = Precision(ENTRY_BYTES["bf16"], 2.0**-8, 2.0**-134, 1.0 / 8, narrow=True)
 """Half a unit in the last place: `2^-8` of a number with 8 significant bits, and below the normal ones `2^-134`."""
 
 PRECISIONS: dict[Wire, Precision] = {"float32": FLOAT32, "bf16": BF16}
