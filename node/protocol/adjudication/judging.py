@@ -138,7 +138,7 @@ def _failed_check(
     rule, settings = attempt.tools.rule, attempt.settings
     if rule.audited:
         return "audit" if happens(attempt.r, "audit", part, settings.audit_share) else None
-    radius, entries = attempt.clip_radii[part], attempt.split.size(part)
+    radius, entries = attempt.clip_radii[part], attempt.split.size(part) if settings.precision.narrow else 0
     if not sums_to_zero(s_N, norms_N, aggregate_norm, rule, radius, settings.precision, entries):
         return "V2"
     limit = settings.delta_max

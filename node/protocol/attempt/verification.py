@@ -257,7 +257,7 @@ def sums_to_zero(
         rule: the aggregation rule, which knows what residual it leaves.
         radius: tau_j.
         precision: what v has travelled as.
-        entries: P, of the part.
+        entries: P, of the part; not asked for where v has travelled as float32.
     """
     slack = rule.slack(norms_N, radius)
     if not precision.narrow:
