@@ -128,7 +128,7 @@ def resume_run(run_dir: Path | None, timeout: str | None, as_json: bool) -> None
 @table_options
 @click.option(
     "--emit",
-    type=click.Choice(["compose", "compose-gpu", "kubernetes", "jobset", "slurm", "swarm"]),
+    type=click.Choice(["compose", "compose-gpu", "kubernetes", "jobset", "slurm", "swarm", "hosts"]),
     help="write what this engine starts so many peers by, instead",
 )
 @click.option("--out", metavar="DIR", type=click.Path(path_type=Path), help="where --emit writes files [stdout]")

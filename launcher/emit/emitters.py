@@ -127,6 +127,14 @@ def swarm(peers: int) -> Emission:
     return Emission(_filled("swarm.yaml", peers=peers, stay=False, **where), "stack.yaml")
 
 
+def hosts(peers: int) -> Emission:
+    """What keeps one peer running on its owner's host, a unit of systemd or a Compose file, and the options of a run of
+    so many owners, by which one of them assembles the genesis."""
+    where = asset("deploy", "hosts")
+    files = {path.name: path.read_text(encoding="utf-8") for path in sorted(where.iterdir()) if path.is_file()}
+    return Emission(files["compose.yaml"], "compose.yaml", {**files, "run.toml": _run_file(peers)})
+
+
 EMITTERS: Mapping[str, Callable[[int], Emission]] = {
     "compose": lambda peers: Emission(compose_files.compose(peers), "compose.yaml"),
     "compose-gpu": lambda peers: Emission(compose_files.gpu(peers), "compose.gpu.yaml"),
@@ -134,6 +142,7 @@ EMITTERS: Mapping[str, Callable[[int], Emission]] = {
     "jobset": jobset,
     "slurm": slurm,
     "swarm": swarm,
+    "hosts": hosts,
 }
 """By the name that `btard-launch plan --emit` takes."""
 

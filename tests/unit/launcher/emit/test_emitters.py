@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -285,6 +286,16 @@ def call(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, 
     captured = capsys.readouterr()
     assert isinstance(ended.value.code, int)
     return ended.value.code, captured.out, captured.err
+
+
+def test_for_hosts_there_are_both_ways_to_keep_a_peer_running_and_the_runs_options() -> None:
+    files = EMITTERS["hosts"](7).files
+    assert tomllib.loads(files["run.toml"]) == {"peers": 7}
+    kept_at = ROOT / "deploy" / "hosts"
+    assert {name: files[name] for name in files if name != "run.toml"} == {
+        path.name: path.read_text() for path in kept_at.iterdir()
+    }
+    assert {"btard-peer@.service", "compose.yaml"} <= set(files)
 
 
 @pytest.mark.parametrize("engine", EMITTERS)
