@@ -52,18 +52,19 @@ def parts(directory: Path) -> list[tuple[Path, list[int]]]:
     the tensors of an attempt, and what stands in between from one checkpoint to the next."""
     found = []
     for path in files(directory):
-        rest, between = 0, list[int]()
+        rest, between, end = 0, list[int](), path.stat().st_size
         tensors: list[tuple[Path, list[int]]] = []
         for record in contents(path).records:
-            start, size = record.attached.start, record.attached.size
+            # What the disk never got lies behind its end.
+            start, size = record.attached.start, max(0, min(record.attached.size, end - record.attached.start))
             if record.kind == ATTEMPT:
                 found += [*tensors, *([(path, between)] if between else ())]
                 tensors, between = [], []
-                found.append((path, list(range(start, start + size))))
+                found += [(path, list(range(start, start + size)))] if size else []
             elif size:
                 tensors.append((path, list(range(start, start + size))))
             between += range(rest, start)
             rest = max(rest, start + size)
-        between += range(rest, path.stat().st_size)
+        between += range(rest, end)
         found += [*tensors, *([(path, between)] if between else ())]
     return found

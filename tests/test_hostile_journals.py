@@ -276,7 +276,7 @@ def test_an_attackers_numbers_change_no_figure_but_its_own(run_dir: Path) -> Non
     assert watch.problems() == []
     score = summary.summarise("run", state, {HOSTILE: Role((Plugin("noise"),))}, Ending("finished", 1.0, dimension=64))
     assert (score.steps, score.accuracy) == (1, [(0, 0.5)])
-    assert score.bytes_expected == summary.bytes_expected(state, 64) > 0
+    assert score.bytes_expected == summary.bytes_expected(state, 64, 4) > 0
     assert msgspec.json.decode(as_json(score))["bytes_sent"]["bulk"] == (1 << 53) + 1
 
 

@@ -251,7 +251,7 @@ class Peer:
         shared.out.append(PhaseEntered(0, 0, Phase.HELLO.name))
         shared.out.append(SetTimer(deadlines.HELLO, outcome_s(shared.settings)))
         shared.out.append(Say(shared.state.roster.active, self.greeting.hello(shared.me)))
-        return shared.out.append(SetTimer(deadlines.FORWARD, laggards_s(shared.settings)))
+        return shared.out.append(SetTimer(deadlines.UNBEGUN, laggards_s(shared.settings)))
 
     def _learn(self, via: int, snapshot: Snapshot) -> None:
         """Somebody tells us a later state: we may have been removed while we were away."""
@@ -326,7 +326,7 @@ class Peer:
             case state_sync.PULL | state_sync.ASK if shared.client is not None:
                 given_up = shared.client.overdue(name)
                 return shared.halt(None, given_up) if given_up is not None else None
-            case deadlines.FORWARD if shared.round is None:
+            case deadlines.UNBEGUN if shared.round is None and not self.greeting.quorate:
                 # The run may have begun while we were away, killed before our first attempt: nobody says it again.
                 others = tuple(peer for peer in shared.state.roster.active if peer != shared.me)
                 shared.out.append(RequestTranscript(others, 0, 0))

@@ -66,15 +66,17 @@ class Careless(Precision):
 class CarelessSettings(Settings):
     """A program that commits to what it cannot send."""
 
-    @property
-    def precision(self) -> Precision:
-        return Careless(BF16.item_bytes, BF16.relative, BF16.absolute, BF16.blind_share)
+    def __post_init__(self) -> None:
+        careless = Careless(BF16.item_bytes, BF16.relative, BF16.absolute, BF16.blind_share, narrow=True)
+        object.__setattr__(self, "precision", careless)
 
 
 def test_who_commits_to_values_that_no_frame_can_carry_is_gone_for_withholding_them() -> None:
     stage = set_up(RUN)
     shared = stage.simulation.nodes[5].peer.shared
-    shared.settings = CarelessSettings(**{each.name: getattr(shared.settings, each.name) for each in fields(Settings)})
+    shared.settings = CarelessSettings(
+        **{each.name: getattr(shared.settings, each.name) for each in fields(Settings) if each.init}
+    )
     seen = [found for found in stage.simulation.run() if found.node == 0]
     bans = [found.output for found in seen if isinstance(found.output, Banned)]
     assert [(ban.step, ban.peer, ban.reason) for ban in bans] == [(0, 5, "withheld")]

@@ -174,9 +174,9 @@ def behind_s(settings: Settings, active: int, faults: int) -> float:
 
 LAGGARDS, BULK, MESSAGES, STALL = "laggards", "bulk", "messages", "stall"
 OF_AN_ATTEMPT = (LAGGARDS, BULK, MESSAGES, STALL)
-HELLO, FORWARD, BEFORE = "hello", "forward", "before"
-"""The wait for greetings; what ended the attempt before goes to all; a window in which its dispute can be joined is
-over."""
+HELLO, UNBEGUN, FORWARD, BEFORE = "hello", "unbegun", "forward", "before"
+"""The wait for greetings; nothing has begun here, and may have elsewhere; what ended the attempt before goes to all; a
+window in which its dispute can be joined is over."""
 
 
 class Timers:

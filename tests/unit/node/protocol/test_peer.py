@@ -35,7 +35,7 @@ from btard.node.protocol.api import (
     SetTimer,
     Start,
 )
-from btard.node.protocol.attempt.deadlines import FORWARD, HELLO
+from btard.node.protocol.attempt.deadlines import HELLO, UNBEGUN
 from btard.node.protocol.peer import Peer
 from btard.node.protocol.wire.encoding import encode_body, signing_bytes
 from btard.node.protocol.wire.messages import Agg, Body, Close, Commit, Hello, Missing, Phase, Reveal, Signed, Void
@@ -76,7 +76,7 @@ def test_a_start_greets_everyone_itself_included() -> None:
     assert phase == PhaseEntered(0, 0, "HELLO")
     assert isinstance(timer, SetTimer)
     assert isinstance(asks, SetTimer)
-    assert (timer.name, asks.name) == (HELLO, FORWARD)
+    assert (timer.name, asks.name) == (HELLO, UNBEGUN)
     assert isinstance(greeting, Say)
     assert greeting.to == tuple(range(PEERS))
 

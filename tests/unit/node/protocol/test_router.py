@@ -470,7 +470,7 @@ def test_who_was_away_when_the_run_began_asks_and_is_told_by_what_and_what_was_s
     """It was killed before its first attempt: what was sent to it meanwhile is lost, and nobody sends it again."""
     away, peer = fresh(), fresh()
     away.handle(Start())
-    assert away.handle(DeadlinePassed(deadlines.FORWARD)) == [RequestTranscript((1, 2, 3, 4, 5), 0, 0)]
+    assert away.handle(DeadlinePassed(deadlines.UNBEGUN)) == [RequestTranscript((1, 2, 3, 4, 5), 0, 0)]
     hellos = [hello(peer, sender) for sender in range(PEERS)]
     assert peer.handle(TranscriptRequested(4, 0, 0)) == [], "it has not begun here either"
     for sender, signed in enumerate(hellos):
