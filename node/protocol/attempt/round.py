@@ -205,13 +205,14 @@ class Round:
             self._out.append(Forward(quiet, tuple(transcript.signed(transcript.finished[-1]).values())))
 
     def bulk_overdue(self) -> None:
-        """The wait for bulk is over: say what is missing instead."""
-        self._overdue = not (self.phase is Phase.AGG and self._bound)
+        """The wait for bulk is over: say what is missing instead. After a new start parts are waited for as long as the
+        others wait for us: our AGG may stand, with those that we have lost since; and where all were started again, an
+        owner may be that late, and complaints of all others would remove it."""
+        self._overdue = not (self._again and self.phase is Phase.AGG)
 
     @property
     def _bound(self) -> bool:
-        """Started again, we have said our AGG already, with the parts that we have lost since: these are waited for as
-        long as the others wait for us."""
+        """Started again, we have said our AGG already: it needs the parts that it rests on, and no others."""
         return self._again and self.attempt.transcript.body(Phase.AGG, self.attempt.me) is not None
 
     def overdue(self) -> None:
