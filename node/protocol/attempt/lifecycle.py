@@ -113,7 +113,7 @@ class AttemptLifecycle:
         shared.out += [Dropped(peer, "odd_environment") for peer in greeting.odd]
         shared.state = shared.state.with_facts(fingerprints=greeting.fingerprints)
         shared.certificate = tuple(greeting.messages())
-        shared.out.append(CancelTimer(deadlines.HELLO))
+        shared.out += [CancelTimer(deadlines.HELLO), CancelTimer(deadlines.UNBEGUN)]
         self._begin(0, PreviousAttempt(shared, closed=False))
         return True
 
