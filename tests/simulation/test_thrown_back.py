@@ -22,6 +22,12 @@ ME, STEP, SEED = 1, 6, 3
 PHASES = ("COMMIT", "AGG", "REVEAL", "CHECKSUMS", "REPORT", "CLOSE")
 
 
+def away(killed_s: float, back_s: float) -> Conditions:
+    """The peer is killed, and started again."""
+    hits = ((killed_s, "kill"), (back_s, "restart"))
+    return Conditions(events=tuple(Event(Window("s", at_s), what, (ME,), what) for at_s, what in hits))
+
+
 class Damaged(Cluster):
     """Whoever starts again finds a bit of its newest checkpoint changed."""
 
@@ -49,11 +55,7 @@ def test_it_goes_through_the_attempt_again(
 ) -> None:
     entered, expected = calm
     killed_s = entered[phase] + 0.001
-    hits = (
-        Event(Window("s", killed_s), "kill", (ME,), "kill"),
-        Event(Window("s", killed_s + 0.5), "restart", (ME,), "restart"),
-    )
-    cluster = Damaged(tmp_path, Conditions(events=hits), {}, SEED)
+    cluster = Damaged(tmp_path, away(killed_s, killed_s + 0.5), {}, SEED)
     seen = cluster.play(())  # it ends a step twice, and says so
     assert [cue.action for cue in cluster.played] == ["kill", "restart"]
     resumed = next(each.output for each in seen if each.time_s > killed_s + 0.4 and each.node == ME)
@@ -65,8 +67,7 @@ def test_it_goes_through_the_attempt_again(
 
 def test_who_was_away_when_the_run_began_is_told_what_was_said(tmp_path: Path) -> None:
     """Killed before its first attempt, it has nothing to go on from, and what was sent meanwhile is lost."""
-    hits = (Event(Window("s", 0.001), "kill", (ME,), "kill"), Event(Window("s", 7.0), "restart", (ME,), "restart"))
-    cluster = Cluster(tmp_path, Conditions(events=hits), {}, SEED)
+    cluster = Cluster(tmp_path, away(0.001, 7.0), {}, SEED)
     seen = cluster.play()
     began_s = {each.node: each.time_s for each in reversed(seen) if each.output == PhaseEntered(0, 0, "COMMIT")}
     assert [cue.action for cue in cluster.played] == ["kill", "restart"]
@@ -84,11 +85,7 @@ def test_what_it_kept_of_a_later_attempt_it_need_not_be_sent_again(tmp_path: Pat
     calm = Cluster(tmp_path / "calm", Conditions(), roles, 1).play()
     ban = next(each for each in calm if isinstance(each.output, Banned) and each.node == ME)
     killed_s = ban.time_s - 0.0005
-    hits = (
-        Event(Window("s", killed_s), "kill", (ME,), "kill"),
-        Event(Window("s", killed_s + 0.5), "restart", (ME,), "restart"),
-    )
-    seen = Damaged(tmp_path / "hit", Conditions(events=hits), roles, 1).play(())
+    seen = Damaged(tmp_path / "hit", away(killed_s, killed_s + 0.5), roles, 1).play(())
     honest = set(range(RUN.peers)) - {5}
     assert not [each for each in seen if isinstance(each.output, Banned) and each.output.peer in honest]
     assert {each.node for each in seen if isinstance(each.output, Finished)} >= honest

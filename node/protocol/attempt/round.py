@@ -210,11 +210,6 @@ class Round:
         owner may be that late, and complaints of all others would remove it."""
         self._overdue = not (self._again and self.phase is Phase.AGG)
 
-    @property
-    def _bound(self) -> bool:
-        """Started again, we have said our AGG already: it needs the parts that it rests on, and no others."""
-        return self._again and self.attempt.transcript.body(Phase.AGG, self.attempt.me) is not None
-
     def overdue(self) -> None:
         """The wait for messages is over: suspect whoever is missing (a local timeout never bans)."""
         attempt = self.attempt
@@ -228,13 +223,14 @@ class Round:
         """Place tensors whose digest is known by now.
 
         Nobody but its owner can send bytes over its line, and an honest owner sends what it has committed to: whoever
-        sends others is not waited for.
+        sends others is not waited for. Started again, our AGG may stand already: it needs the part that it rests on.
         """
         attempt = self.attempt
+        bound = self._again and attempt.transcript.body(Phase.AGG, attempt.me) is not None
         for via, key in self.transfers.settle(self.trial):
             self._drop(via, "bulk_digest")
             sender = attempt.me if via is None else via
-            if sender == key.owner and not (key.kind is BulkKind.PART and self._bound):
+            if sender == key.owner and not (key.kind is BulkKind.PART and bound):
                 attempt.refuted.add(key)
 
     def _enter(self, phase: Phase) -> None:
