@@ -64,7 +64,7 @@ def scratch(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     registries: tuple[Registry[Any], ...] = (ATTACKS, RULES, PRE_AGGREGATIONS, TASKS, OPTIMISERS, SCHEDULES, SPLITS)
     for registry in registries:
         monkeypatch.setattr(registry, "_entries", {entry.name: entry for entry in registry})
-    monkeypatch.setattr(extensions, "_loaded", set())
+    monkeypatch.setattr(extensions, "_loaded", set(extensions._loaded))
     before = set(sys.modules)
     yield
     for name in set(sys.modules) - before:

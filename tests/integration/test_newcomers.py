@@ -23,7 +23,7 @@ from tests.ceremony import NODE
 from tests.launching import environment
 from tests.ports import held_ports
 
-pytestmark = pytest.mark.sockets
+pytestmark = [pytest.mark.sockets, pytest.mark.usefixtures("scratch")]
 FOUNDERS, NEW, PATIENCE_S = 6, 6, 300.0
 RUN = RunConfig(
     peers=FOUNDERS,
