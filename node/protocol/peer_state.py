@@ -17,6 +17,7 @@ from btard.node.protocol.roster import Roster
 from btard.node.protocol.settings import Settings, Tools
 from btard.node.protocol.state.state import State
 from btard.node.protocol.state_sync.client import StateSyncClient
+from btard.node.protocol.state_sync.probation import candidates_of
 from btard.node.protocol.wire.certificate import remembering
 from btard.node.protocol.wire.messages import MAX_PROOFS, Phase, Signed
 
@@ -90,14 +91,15 @@ class PeerState:
 
     def take_proofs(self, attempt: Attempt) -> tuple[bytes, ...]:
         """Evidence of earlier attempts for our REPORT: one piece against each peer, as much as a REPORT may carry. The
-        rest waits, but for what convicts nobody any more."""
-        found: dict[int, bytes] = {}
+        rest waits, and what convicts somebody who is gone until it is back; but for what convicts nobody any more."""
+        now: dict[int, bytes] = {}
+        later: dict[int, bytes] = {}
         for data in self.proofs:
-            charge = evidence_in(data, attempt)
+            charge = evidence_in(data, attempt, candidates_of(attempt.settings, attempt.state))
             if charge is not None:
-                found.setdefault(charge.accused, data)
-        pieces = list(found.values())
-        self.proofs = pieces[MAX_PROOFS:]
+                (now if charge.accused in attempt.roster.active else later).setdefault(charge.accused, data)
+        pieces = list(now.values())
+        self.proofs = pieces[MAX_PROOFS:] + list(later.values())
         return tuple(pieces[:MAX_PROOFS])
 
     def drop(self, via: int | None, reason: str) -> None:

@@ -309,6 +309,8 @@ class Account:
     def lies(self, owner: int, part: int, values_P: NDArray[np.float32]) -> bool:
         """True if a contributor's claim about a part is not what its bytes give."""
         (claimed_s, claimed_norm), (s, norm) = self.claim(owner, part), self.truth(part, values_P)
+        if not (math.isfinite(claimed_s) and math.isfinite(claimed_norm)):  # what is granted would have no end
+            return True
         granted = max(_SAME, self.world.tolerance)
         scale = max(abs(norm), abs(claimed_norm))
         # Terms of s may cancel: what the order of summation loses is measured by what was added.

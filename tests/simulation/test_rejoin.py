@@ -8,6 +8,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from btard.node.adversary.attacks.rejoin import Rejoin
+from btard.node.adversary.registry import attack
+from btard.node.adversary.view import View
 from btard.node.config import Plugin, Role, RunConfig, Schedule
 from btard.node.drivers.simulator import Observed
 from btard.node.netem.conditions import Change, Conditions, Event, Window
@@ -18,12 +21,15 @@ from btard.node.protocol.api import (
     Expelled,
     Finished,
     Halted,
+    Output,
     PhaseEntered,
     Probed,
     Returned,
+    Say,
 )
 from btard.node.protocol.evidence.verifier import UnprovenError, Verifier
 from btard.node.protocol.state.state import Summary
+from btard.node.protocol.wire.messages import Close, Report
 from tests.simulation.attacked import START, Story, configuration, play
 from tests.simulation.restarting import Cluster, digests
 
@@ -221,6 +227,39 @@ def test_an_attacker_that_does_nothing_more_is_back_for_good() -> None:
     story = attacked("nothing")
     assert story.removed == [SILENT]
     assert set(story.back) == {5}
+
+
+class _Hides(Rejoin):
+    """It signs two CLOSEs, and falls silent until it is removed as gone, before a REPORT can tell of them; its own
+    never does."""
+
+    def __init__(self) -> None:
+        super().__init__(then="nothing")
+
+    def said(self, output: Output, view: View) -> Sequence[Output]:
+        if self.lasting:
+            return tuple(map(_untold, super().said(output, view)))
+        match output:
+            case Say(to=to, body=Close(value=bytes(value)) as close):
+                self.lasting = self._away = True
+                return (output, Say(to, msgspec.structs.replace(close, value=bytes(reversed(value)))))
+        return (output,)
+
+
+def _untold(output: Output) -> Output:
+    match output:
+        case Say(to=to, body=Report() as report):
+            return Say(to, msgspec.structs.replace(report, evidence=()))
+    return output
+
+
+@pytest.mark.usefixtures("scratch")
+def test_who_is_removed_as_gone_answers_for_two_messages_when_it_is_back() -> None:
+    attack("hides", acts_on="node", source="test")(_Hides)
+    story = play([Plugin("hides")], schedule=Schedule(start=START), run=ATTACKED)
+    silent, (step, peer, reason) = story.removed
+    assert silent == (START + 1, 5, "silent") and (peer, reason) == (5, "equivocation")
+    assert step == story.back[5] + 1
 
 
 @pytest.mark.slow

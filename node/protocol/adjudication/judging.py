@@ -201,13 +201,17 @@ def disowned(attempt: Attempt) -> tuple[Contribution, ...]:
     return tuple(item for item, by in words(attempt).items() if not all(by.values()))
 
 
-def evidence_in(data: bytes, attempt: Attempt) -> Equivocation | Silent | None:
+def evidence_in(data: bytes, attempt: Attempt, gone: Sequence[int] = ()) -> Equivocation | Silent | None:
     """The charge that a piece of evidence supports in an attempt: a contradiction anywhere in the run, which never
-    expires, or silence in an attempt before this one that ended without a removal. None if it proves nothing."""
+    expires, or silence in an attempt before this one that ended without a removal. None if it proves nothing.
+
+    Args:
+        gone: who may come back and answers for its contradictions then.
+    """
     charge = equivocation(data, attempt.settings.run, attempt.roster.keys, attempt.tools.verify)
     if charge is None:
         return silence(data, attempt)
-    return charge if charge.accused in attempt.roster.active else None
+    return charge if charge.accused in (*attempt.roster.active, *gone) else None
 
 
 def _evidence(attempt: Attempt, kind: type[Kind]) -> Iterator[Kind]:

@@ -275,8 +275,7 @@ class AttemptLifecycle:
         ended = PreviousAttempt.ended(shared, ending.certificate)
         shared.out += [CancelTimer(name) for name in deadlines.OF_AN_ATTEMPT]
         shared.certificate = ending.certificate.messages
-        if not more:
-            shared.proofs += encode_equivocations(attempt.transcript)
+        shared.proofs += encode_equivocations(attempt.transcript)
         if ending.judgement.void:
             self._void(shared.round, ending, more, ended)
         else:

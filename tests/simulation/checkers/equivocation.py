@@ -1,13 +1,15 @@
 """Accountability of lies that differ from peer to peer: who signs two messages for one slot, and has two honest peers
-take one each, is out by the end of the next step."""
+take one each, is out by the end of the next step, and again in the step in which it is back. A CLOSE that comes after a
+peer has signed its view is no part of it: unless it completes a certificate it ends with the attempt, and nobody is
+asked what it said."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from itertools import combinations
 
 from btard.node.drivers.simulator import Observed
-from btard.node.protocol.api import Committed, Voided
-from tests.simulation.checkers.testimony import Bans
+from btard.node.protocol.api import Banned, Committed, Disputed, Resolved, Returned, Voided
 from tests.simulation.oracle import CLOSE, SUSPECT, Told, contradictory, told
 from tests.simulation.stage import Stage
 
@@ -22,25 +24,42 @@ class Equivocations:
         """By sender: the first slot in which honest peers hold different messages."""
         self._consistent: set[tuple[bytes, ...]] = set()
         """What one honest peer said in an attempt, and does not contradict itself in."""
-        self._bans = Bans()
+        self._resolved: set[tuple[int, int, int]] = set()
+        """(node, step, attempt) of disputes that have ended."""
+        self._out: defaultdict[int, set[int]] = defaultdict(set)
+        """By peer: the steps with a verdict against it."""
+        self._back: defaultdict[int, set[int]] = defaultdict(set)
+        """By peer: the first steps in which it is back."""
         self._last = 0
 
     def see(self, seen: Observed) -> None:
         if seen.node not in self._stage.honest:
             return
-        self._bans.see(seen)
         ended = seen.output
-        if isinstance(ended, Voided | Committed):
-            self._last = max(self._last, ended.step)
+        if isinstance(ended, Banned):
+            self._out[ended.peer].add(ended.step)
+        elif isinstance(ended, Returned):
+            self._back[ended.peer].add(ended.step + 1)
+        elif isinstance(ended, Resolved):
+            self._resolved.add((seen.node, ended.step, ended.attempt))
+        elif isinstance(ended, Disputed):
             self._compare(seen.node, ended.step, ended.attempt)
+        elif isinstance(ended, Voided | Committed):
+            self._last = max(self._last, ended.step)
+            void = isinstance(ended, Voided) and (seen.node, ended.step, ended.attempt) in self._resolved
+            self._compare(seen.node, ended.step, ended.attempt, late=CLOSE if void else None)
 
     def end(self) -> None:
         for peer, (step, phase) in self._split.items():
             due = step if phase != CLOSE else step + 1
             if due <= self._last:
-                assert self._bans.out(peer, due + 1), f"peer {peer} told two things in phase {phase} of step {step}"
+                out = any(verdict <= due + 1 for verdict in self._out[peer])
+                assert out, f"peer {peer} told two things in phase {phase} of step {step}"
+                back = {since for since in self._back[peer] if step < since <= self._last}
+                assert back <= self._out[peer], f"peer {peer} told two things in step {step}, and is back in {back}"
 
-    def _compare(self, node: int, step: int, number: int) -> None:
+    def _compare(self, node: int, step: int, number: int, late: int | None = None) -> None:
+        """What a node holds of an attempt against what others do, but for the phase that may have come too late."""
         peer = self._stage.simulation.nodes[node].peer
         rounds = (peer.router.previous.round, peer.shared.round)
         attempts = [peer.past, *(round_.attempt for round_ in rounds if round_ is not None)]
@@ -49,7 +68,8 @@ class Equivocations:
                 said: dict[int, list[Told]] = {}
                 for signed in attempt.transcript.everything():
                     each = told(signed.body)
-                    self._note(step, number, each)
+                    if each.phase != late:
+                        self._note(step, number, each)
                     said.setdefault(each.sender, []).append(each)
                 self._check_histories(said)
                 return

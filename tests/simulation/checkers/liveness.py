@@ -93,6 +93,8 @@ class Liveness:
         self._settling: dict[int, float] = {}
         """What the next first phase of a peer may take longer, after an OUTCOME that some have to follow."""
         self._disputed: dict[tuple[int, int, int], tuple[float, int, bool]] = {}
+        self._sizes: dict[tuple[int, int], int] = {}
+        """Peers in an attempt that has ended, which may be disputed yet."""
         self._done: set[int] = set()
 
     def see(self, seen: Observed) -> None:
@@ -110,7 +112,7 @@ class Liveness:
             case Disputed() as disputed:
                 self._phase_over(node, now_s)
                 waits = awaits_another(self._stage, node)
-                active = len(self._stage.simulation.nodes[node].peer.state.roster.active)
+                active = self._sizes.get((disputed.step, disputed.attempt)) or self._active(node)
                 self._disputed[node, disputed.step, disputed.attempt] = now_s, active, waits
             case Resolved() as resolved:
                 if resolved.outcome == "commit" and resolved.removals:
@@ -120,10 +122,12 @@ class Liveness:
             case Voided() as void:
                 assert set(void.removals) & set(self._stage.roles), f"{void} removed nobody who is faulty"
                 assert void.attempt < len(self._stage.roles), f"{void}: more attempts than faulty peers"
+                self._sizes[void.step, void.attempt] = self._active(node) + len(void.removals)
             case Committed() as done:
                 self._phase_over(node, now_s)
                 assert done.step == self._next[node], f"peer {node} committed {done.step} after {self._next[node] - 1}"
                 self._next[node] += 1
+                self._sizes[done.step, done.attempt] = len(done.active)
             case Undone() as undone:
                 self._further[node] += undone.step > self._stage.run.steps
             case Finished():
@@ -135,6 +139,9 @@ class Liveness:
     def end(self) -> None:
         unfinished = set(self._next) - self._done
         assert not unfinished, f"honest peers {sorted(unfinished)} never finished"
+
+    def _active(self, node: int) -> int:
+        return len(self._stage.simulation.nodes[node].peer.state.roster.active)
 
     def _phase_over(self, node: int, now_s: float) -> None:
         if any(who == node for who, _, _ in self._disputed):

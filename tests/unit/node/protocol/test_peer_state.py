@@ -8,7 +8,7 @@ import pytest
 
 from btard.node.protocol.api import Dropped, Halted
 from btard.node.protocol.peer_state import PeerState
-from btard.node.protocol.state.state import genesis_randomness
+from btard.node.protocol.state.state import Ban, genesis_randomness
 from btard.node.protocol.wire.messages import MAX_PROOFS
 from tests.protocol_attempts import PEERS, six, stopped
 from tests.unit.node.protocol.adjudication.test_judging import silent, two_words
@@ -95,6 +95,22 @@ def test_a_report_carries_one_piece_against_each_and_the_rest_waits() -> None:
     assert peer.proofs == pieces[MAX_PROOFS:]
     assert peer.take_proofs(attempt) == tuple(pieces[MAX_PROOFS:])
     assert peer.take_proofs(attempt) == ()
+
+
+def test_who_is_gone_answers_for_its_contradictions_when_it_is_back() -> None:
+    peer = at(1, "AGG")
+    assert peer.round is not None
+    attempt = peer.round.attempt
+    gone, here = two_words(attempt, 5), two_words(attempt, 4)
+    peer.proofs = [gone, here, two_words(attempt, 5, step=1), silent(attempt, 5, step=0)]
+    there, state = attempt.roster, attempt.state
+    attempt.roster = there.without([5])
+    attempt.state = replace(state, roster=attempt.roster, bans=(Ban(0, 0, 5, "silent", None, True),))
+    assert peer.take_proofs(attempt) == (here,)
+    assert peer.proofs == [gone]
+    attempt.roster, attempt.state = there, state
+    assert peer.take_proofs(attempt) == (gone,)
+    assert peer.proofs == []
 
 
 def test_what_convicts_nobody_any_more_is_forgotten() -> None:
