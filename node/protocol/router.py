@@ -14,11 +14,11 @@ from btard.node.protocol.attempt import deadlines
 from btard.node.protocol.attempt.handshake import Greeting
 from btard.node.protocol.attempt.round import Round
 from btard.node.protocol.disputes.dispute import Dispute
-from btard.node.protocol.disputes.previous_attempt import PreviousAttempt
+from btard.node.protocol.disputes.previous_attempt import PreviousAttempt, by_another
 from btard.node.protocol.peer_state import PeerState
 from btard.node.protocol.wire.certificate import open_signed
 from btard.node.protocol.wire.encoding import decode_body
-from btard.node.protocol.wire.messages import Body, Endorsed, Hello, Outcome, Phase, Signed, View
+from btard.node.protocol.wire.messages import Body, Close, Endorsed, Hello, Outcome, Phase, Signed, View
 
 # --- admission ------------------------------------------------------------------------------------------------
 
@@ -156,6 +156,8 @@ class DisputeRouter:
         admitted = self.admission.admit(signed, shared.round, previous.round, step)
         if isinstance(admitted, str):
             if admitted == "duplicate":
+                if shared.round is not None and by_another(via, signed, shared.round):
+                    shared.round.told = True
                 previous.told_again(via, signed)
             return admitted
         place, body = admitted
@@ -168,7 +170,11 @@ class DisputeRouter:
         if isinstance(body, Outcome):
             dispute = self._disputed() if place is Place.CURRENT else previous.disputed()
             return dispute.take_outcome(body, signed, via)
-        return self._take(body, signed) if place is Place.CURRENT else previous.take(body, signed)
+        if place is Place.PREVIOUS:
+            return previous.take(body, signed)
+        if isinstance(body, Close) and shared.round is not None and by_another(via, signed, shared.round):
+            shared.round.told = True
+        return self._take(body, signed)
 
     def view(self, via: int | None, endorsed: Endorsed) -> str | None:
         """A view; before our own start of the dispute its contents are news like any other, and may be the start.
@@ -255,6 +261,7 @@ class DisputeRouter:
         if self._shared.round is None:
             refused = self._greeting.take(body, signed)
             if passed_on and refused in (None, "duplicate"):
+                self._greeting.told = True
                 self._greeting.overdue()
                 return None
             return refused

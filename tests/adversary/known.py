@@ -99,6 +99,10 @@ KNOWN = (
         "near,n,+17,hold:4:CLOSE:01,+1,hold:4:COMMIT:01,+1,give:4:CLOSE:1,bad:4:COMMIT:01,+8,view:4:2:1second-,"
         "view:4:01:2second-,bad:4:COMMIT:1", "halt",
     ),
+    Known(
+        "the_last_close_by_another_than_its_sender", Size(5, 1),
+        "odd,n,+45,hold:4:CLOSE:012,+5,kill:0:3600,+19,view:4:0123:1trip", "halt",
+    ),
 )  # fmt: skip
 
 

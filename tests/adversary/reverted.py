@@ -219,6 +219,8 @@ REVERTED = (
     Reverted("a longer chain counts", (("btard.node.protocol.disputes.previous_attempt.PreviousAttempt.knows", _once_shown),), Size(5, 2),
              "near,n,+17,hold:4:CLOSE:01,+1,hold:4:COMMIT:01,+1,give:4:CLOSE:1,bad:4:COMMIT:01,+8,view:4:2:1second-",
              most=4000),
+    Reverted("what ends an attempt here counts as passed on", (("btard.node.protocol.router.by_another", _nothing),), Size(5, 1),
+             "odd,n,+45,hold:4:CLOSE:012,+5,kill:0:3600,+15", kills=True),
     Reverted("equivocation is judged", (("btard.node.protocol.disputes.resolution.ViewMerge._equivocation", _nothing),), Size(4, 1),
              "near,c,@CLOSE1"),
 )  # fmt: skip

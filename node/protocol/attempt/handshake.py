@@ -27,6 +27,8 @@ class Greeting:
         self._settings, self._roster = settings, roster
         self._heard: dict[int, tuple[Hello, Signed]] = {}
         self._patient = True
+        self.told = False
+        """Another peer has passed a HELLO on: the run has begun there."""
 
     def hello(self, me: int) -> Hello:
         """What this peer says."""

@@ -114,7 +114,9 @@ class AttemptLifecycle:
         shared.state = shared.state.with_facts(fingerprints=greeting.fingerprints)
         shared.certificate = tuple(greeting.messages())
         shared.out += [CancelTimer(deadlines.HELLO), CancelTimer(deadlines.UNBEGUN)]
-        self._begin(0, PreviousAttempt(shared, closed=False))
+        previous = PreviousAttempt(shared, closed=False)
+        previous.told = greeting.told
+        self._begin(0, previous)
         return True
 
     def apply(self) -> None:
@@ -190,6 +192,8 @@ class AttemptLifecycle:
             if left:
                 shared.out.append(Forward(left, shared.certificate))
         shared.out.append(SetTimer(deadlines.FORWARD, laggards_s(attempt.settings)))
+        if previous.told:
+            previous.pass_on()
         self._router.take_up_what_waited()
         place = shared.state.step, number
         for key, values_P in [kept for kept in shared.kept if (kept[0].step, kept[0].attempt) == place]:

@@ -83,6 +83,8 @@ class Round:
         self.verdict: tuple[Judgement, State] | None = None
         self.frozen = self.sealed = False
         """Frozen, this peer says no more in the attempt; sealed, its view is signed and only the union counts."""
+        self.told = False
+        """A CLOSE has come by another than its sender, so the attempt may have ended there."""
         self._gradients, self._out, self.proofs, self._again = gradients, out, proofs, again
         self._sync_server = sync_server
         self._clock = deadlines.Timers(attempt.settings, len(attempt.roster.active), out, patience_s)

@@ -21,6 +21,13 @@ from btard.node.protocol.wire.encoding import decode_body
 from btard.node.protocol.wire.messages import Body, Endorsed, Phase, Signed, View
 
 
+def by_another(via: int | None, signed: Signed, round_: Round) -> bool:
+    """True if a message is a CLOSE of an attempt, and comes from another than its sender."""
+    slot, attempt = decode_body(signed.body).slot, round_.attempt
+    close = slot.phase is Phase.CLOSE and slot == attempt.slot(slot.phase, slot.sender)
+    return close and via is not None and via != slot.sender
+
+
 class PreviousAttempt:
     """How the attempt before the one under way stands.
 
@@ -47,6 +54,8 @@ class PreviousAttempt:
         self.window = 1
         """The window that runs, once what ended the attempt has been passed on."""
         self.passed_on = False
+        self.told = False
+        """Others had begun to pass on what ended it before it ended here."""
         self._answered: set[int] = set()
         """Neighbours that have been told."""
 
@@ -56,7 +65,9 @@ class PreviousAttempt:
         round_, dispute = shared.round, shared.dispute
         assert round_ is not None
         if not certificate.by_outcome:
-            return cls(shared, round_, round_.attempt.roster.faults + 1, closed=False, dispute=dispute)
+            ended = cls(shared, round_, round_.attempt.roster.faults + 1, closed=False, dispute=dispute)
+            ended.told = round_.told
+            return ended
         # An OUTCOME that removes somebody and lets a value stand leaves some without the bytes of that value.
         at_once = certificate.value is None or not certificate.removals
         closed = at_once or (dispute is not None and dispute.followed)
@@ -109,10 +120,7 @@ class PreviousAttempt:
     def told_again(self, via: int | None, signed: Signed) -> None:
         """A CLOSE that ended it, passed on by another than its sender: it counts as passed on from now, by us too, so
         that all honest peers do it within D of each other."""
-        if via is None or self.round is None or self.passed_on or self.closed:
-            return
-        slot, attempt = decode_body(signed.body).slot, self.round.attempt
-        if slot.phase is Phase.CLOSE and slot.sender != via and slot == attempt.slot(slot.phase, slot.sender):
+        if self.round is not None and not self.passed_on and not self.closed and by_another(via, signed, self.round):
             self.pass_on()
 
     def _answer(self, via: int | None) -> None:

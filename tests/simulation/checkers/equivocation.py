@@ -26,6 +26,8 @@ class Equivocations:
         """What one honest peer said in an attempt, and does not contradict itself in."""
         self._resolved: set[tuple[int, int, int]] = set()
         """(node, step, attempt) of disputes that have ended."""
+        self._ended: set[tuple[int, int, int]] = set()
+        """The same of attempts."""
         self._out: defaultdict[int, set[int]] = defaultdict(set)
         """By peer: the steps with a verdict against it."""
         self._back: defaultdict[int, set[int]] = defaultdict(set)
@@ -35,19 +37,20 @@ class Equivocations:
     def see(self, seen: Observed) -> None:
         if seen.node not in self._stage.honest:
             return
-        ended = seen.output
+        ended, node = seen.output, seen.node
         if isinstance(ended, Banned):
             self._out[ended.peer].add(ended.step)
         elif isinstance(ended, Returned):
             self._back[ended.peer].add(ended.step + 1)
         elif isinstance(ended, Resolved):
-            self._resolved.add((seen.node, ended.step, ended.attempt))
-        elif isinstance(ended, Disputed):
-            self._compare(seen.node, ended.step, ended.attempt)
+            self._resolved.add((node, ended.step, ended.attempt))
+        elif isinstance(ended, Disputed) and (node, ended.step, ended.attempt) not in self._ended:
+            self._compare(node, ended.step, ended.attempt)
         elif isinstance(ended, Voided | Committed):
             self._last = max(self._last, ended.step)
-            void = isinstance(ended, Voided) and (seen.node, ended.step, ended.attempt) in self._resolved
-            self._compare(seen.node, ended.step, ended.attempt, late=CLOSE if void else None)
+            self._ended.add((node, ended.step, ended.attempt))
+            void = isinstance(ended, Voided) and (node, ended.step, ended.attempt) in self._resolved
+            self._compare(node, ended.step, ended.attempt, late=CLOSE if void else None)
 
     def end(self) -> None:
         for peer, (step, phase) in self._split.items():
