@@ -38,18 +38,19 @@ KINDS: tuple[tuple[str, type | ModuleType, Callable[..., object]], ...] = (
     ("sending tensors", Transport, Transport.send_bulk),
     ("sending messages", Transport, Transport.send_control),
 )
-"""Kinds of work, the function that does each (none of them calls another), and where its callers find it."""
+"""Kinds of work, the function that does each, and where its callers find it."""
 
 THREADS, REST = "ZeroMQ's threads", "the rest of the protocol"
 
 
 class Kinds:
-    """Times the functions of `KINDS`; one per process, for the process's whole life."""
+    """Times the functions of `KINDS`, each without what it calls of the others; one per process, for the process's
+    whole life."""
 
     def __init__(self) -> None:
         self._spent = {kind: 0.0 for kind, _, _ in KINDS}
         self._timers = dict(self._spent)
-        self._thread_s = self._total_s = 0.0
+        self._thread_s = self._total_s = self._within_s = 0.0
         for kind, owner, function in KINDS:
             setattr(owner, function.__name__, self._timed(kind, function))
 
@@ -77,10 +78,13 @@ class Kinds:
     def _timed(self, kind: str, function: Callable[P, T]) -> Callable[P, T]:
         @functools.wraps(function)
         def timed(*args: P.args, **kwargs: P.kwargs) -> T:
-            began = time.thread_time()
+            began, before_s = time.thread_time(), self._within_s
+            self._within_s = 0.0
             try:
                 return function(*args, **kwargs)
             finally:
-                self._timers[kind] += time.thread_time() - began
+                took_s = time.thread_time() - began
+                self._timers[kind] += took_s - self._within_s
+                self._within_s = before_s + took_s
 
         return timed
