@@ -25,6 +25,7 @@ LIBRARIES = frozenset({"blake3", "msgspec", "numpy", "torch"})
 BESIDE_THE_CORE = {
     "btard.node.errors": "the tree of errors, which imports nothing",
     "btard.node.limits": "how many peers a run may have, one constant",
+    "btard.node.vector_pool": "vectors whose memory is used again: no file, no clock",
 }
 """Modules outside the core that it imports, each with its reason."""
 

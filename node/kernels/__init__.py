@@ -4,16 +4,13 @@ They change no result that peers compare: checksums, updates and the solver's st
 tensors are contiguous, on the CPU; a function returns None where there is no library, but for `sums` and `squares`: who
 chooses them asks `library` once.
 
-Results are put into memory that is kept for the next one of its size. The allocator would place each anew: a first
-touch of 40 MB costs 20 ms of page faults, several times what is done with it.
+Results are put into memory that is used again (node/vector_pool.py).
 """
 
 from __future__ import annotations
 
 import ctypes
-import mmap
 import warnings
-import weakref
 from collections.abc import Sequence
 from functools import cache
 
@@ -22,51 +19,7 @@ import torch
 from torch import Tensor
 
 from btard.node.kernels.building import PASSES, compiled
-
-# --- memory of large vectors ----------------------------------------------------------------------------------
-
-
-_SMALLEST = 1 << 16
-"""Entries below which the allocator does well by itself."""
-
-_ITEM_BYTES = 4
-
-
-class Pool:
-    """Hands out uninitialised float32 vectors; the memory of one returns when the last tensor on it is gone."""
-
-    def __init__(self) -> None:
-        self._free: dict[int, list[mmap.mmap]] = {}
-
-    def empty(self, entries: int) -> Tensor:
-        """A float32 vector `[entries]` with whatever was in its memory before."""
-        if entries < _SMALLEST:
-            return torch.empty(entries)
-        kept = self._free.setdefault(entries, [])
-        memory = kept.pop() if kept else self._fresh(entries)
-        array = np.frombuffer(memory, np.float32, entries)
-        # The tensor holds the array; whoever holds a view of the tensor holds it too.
-        weakref.finalize(array, kept.append, memory).atexit = False
-        return torch.from_numpy(array)
-
-    def free(self, entries: int) -> int:
-        """How many vectors of a size wait to be used again."""
-        return len(self._free.get(entries, ()))
-
-    def _fresh(self, entries: int) -> mmap.mmap:
-        # Parts change their size when a peer is removed: what waits in another size may never be asked for again.
-        for size, kept in self._free.items():
-            if size != entries:
-                kept.clear()
-        memory = mmap.mmap(-1, _ITEM_BYTES * entries)
-        if hasattr(mmap, "MADV_HUGEPAGE"):
-            memory.madvise(mmap.MADV_HUGEPAGE)
-        return memory
-
-
-POOL = Pool()
-"""This process's."""
-
+from btard.node.vector_pool import POOL
 
 # --- the library ----------------------------------------------------------------------------------------------
 

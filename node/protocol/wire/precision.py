@@ -21,6 +21,7 @@ from btard.node.errors import WireError
 from btard.node.limits import ENTRY_BYTES, Wire
 from btard.node.protocol.wire.encoding import tensor_bytes
 from btard.node.protocol.wire.messages import BulkKind
+from btard.node.vector_pool import POOL
 
 _DROPPED_BITS = 16
 _BELOW_HALF, _HALF = 0x7FFF, 0x8000
@@ -56,16 +57,18 @@ class Precision:
         """
         if not self.narrow:
             return values_P
-        bits_P = _bits(values_P)
-        result_P = bits_P >> _DROPPED_BITS
+        if not values_P.numel():
+            return torch.empty(0)
+        rounded_P, bits_P = POOL.empty(values_P.numel()), _bits(values_P)
+        result_P = np.right_shift(bits_P, _DROPPED_BITS, out=_bits(rounded_P))
         result_P &= 1
         result_P += _BELOW_HALF
         result_P += bits_P
         result_P &= _UPPER
-        unknown_P = np.isnan(bits_P.view(np.float32))
-        if unknown_P.any():  # the carry would make numbers of some
-            result_P[unknown_P] = _NAN
-        return torch.from_numpy(result_P.view(np.float32))
+        numbers_P = bits_P.view(np.float32)
+        if np.isnan(numbers_P.max()):  # the carry would make numbers of some
+            result_P[np.isnan(numbers_P)] = _NAN
+        return rounded_P
 
     def packed(self, values_P: Tensor) -> memoryview:
         """The bytes that travel, little-endian: of float32 its own, without a copy; of bfloat16 the upper halves.
@@ -75,7 +78,10 @@ class Precision:
         """
         if not self.narrow or not values_P.numel():
             return tensor_bytes(values_P)
-        return (_bits(values_P) >> _DROPPED_BITS).astype(np.uint16).data.cast("B")
+        count = values_P.numel()
+        packed_P = POOL.empty(-(-count // 2)).numpy().view(np.uint16)[:count]
+        np.right_shift(_bits(values_P), _DROPPED_BITS, out=packed_P, casting="unsafe")
+        return packed_P.data.cast("B")
 
     def unpacked(self, data: bytes | bytearray | memoryview) -> Tensor:
         """The float32 `[P]` of bytes that travelled. Whatever bytes they are, `rounded` leaves their numbers alone.
@@ -89,9 +95,10 @@ class Precision:
             return torch.empty(0)
         if not self.narrow:
             return torch.frombuffer(bytearray(data), dtype=torch.float32)
-        bits_P = np.frombuffer(data, np.dtype("<u2")).astype(np.uint32)
-        bits_P <<= _DROPPED_BITS
-        return torch.from_numpy(bits_P.view(np.float32))
+        halves_P = np.frombuffer(data, np.dtype("<u2"))
+        values_P = POOL.empty(len(halves_P))
+        np.left_shift(halves_P, _DROPPED_BITS, out=_bits(values_P), dtype=np.uint32)
+        return values_P
 
     def rounding(self, norm: float, entries: int) -> float:
         """How far (L2) rounding may have moved an aggregate: `relative ||v|| + absolute sqrt(P)`.

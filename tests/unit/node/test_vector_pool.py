@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from btard.node.kernels import Pool
+from btard.node.vector_pool import Pool
 
 SIZE = 1 << 17
 
