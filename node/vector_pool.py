@@ -17,6 +17,8 @@ _SMALLEST = 1 << 16
 """Entries below which the allocator does well by itself."""
 
 _ITEM_BYTES = 4
+_TURN = 256
+"""Vectors asked for, after which a size that none of them had is let go."""
 
 
 class Pool:
@@ -24,11 +26,14 @@ class Pool:
 
     def __init__(self) -> None:
         self._free: dict[int, list[mmap.mmap]] = {}
+        self._asked: set[int] = set()
+        self._count = 0
 
     def empty(self, entries: int) -> Tensor:
         """A float32 vector `[entries]` with whatever was in its memory before."""
         if entries < _SMALLEST:
             return torch.empty(entries)
+        self._turn(entries)
         kept = self._free.setdefault(entries, [])
         memory = kept.pop() if kept else self._fresh(entries)
         array = np.frombuffer(memory, np.float32, entries)
@@ -40,11 +45,17 @@ class Pool:
         """How many vectors of a size wait to be used again."""
         return len(self._free.get(entries, ()))
 
-    def _fresh(self, entries: int) -> mmap.mmap:
+    def _turn(self, entries: int) -> None:
         # Parts change their size when a peer is removed: what waits in another size may never be asked for again.
-        for size, kept in self._free.items():
-            if size != entries:
-                kept.clear()
+        self._asked.add(entries)
+        self._count += 1
+        if self._count % _TURN == 0:
+            for size in self._free.keys() - self._asked:
+                self._free[size].clear()
+            self._asked.clear()
+
+    @staticmethod
+    def _fresh(entries: int) -> mmap.mmap:
         memory = mmap.mmap(-1, _ITEM_BYTES * entries)
         if hasattr(mmap, "MADV_HUGEPAGE"):
             memory.madvise(mmap.MADV_HUGEPAGE)

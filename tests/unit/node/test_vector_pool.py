@@ -35,10 +35,23 @@ def test_small_vectors_are_left_to_the_allocator() -> None:
     assert pool.free(100) == 0
 
 
-def test_a_new_size_lets_go_of_what_waits_in_others() -> None:
+def test_sizes_that_are_asked_for_in_turn_wait_for_each_other() -> None:
     pool = Pool()
-    del_me = pool.empty(SIZE)
-    del del_me
+    for _ in range(1000):
+        vectors = [pool.empty(SIZE), pool.empty(SIZE + 1)]
+        del vectors
+    assert (pool.free(SIZE), pool.free(SIZE + 1)) == (1, 1)
+
+
+def test_a_size_that_nobody_asks_for_any_more_is_let_go() -> None:
+    pool = Pool()
+    held, waiting = pool.empty(SIZE), pool.empty(SIZE)
+    del waiting
+    for _ in range(1000):
+        pool.empty(SIZE + 1)
+    assert (pool.free(SIZE), pool.free(SIZE + 1)) == (0, 1)
+    del held  # after it was let go
     assert pool.free(SIZE) == 1
-    held = pool.empty(SIZE + 1)
-    assert (pool.free(SIZE), held.numel()) == (0, SIZE + 1)
+    for _ in range(1000):
+        pool.empty(SIZE + 1)
+    assert pool.free(SIZE) == 0
