@@ -21,6 +21,9 @@ from btard.node.protocol.state_sync.probation import candidates_of
 from btard.node.protocol.wire.certificate import remembering
 from btard.node.protocol.wire.messages import MAX_PROOFS, Phase, Signed
 
+Place = tuple[int, int]
+"""An attempt: its step and its number."""
+
 
 class PeerState:
     """What a peer holds, whatever it is doing. Its parts read and write it: there is one for each peer.
@@ -58,9 +61,9 @@ class PeerState:
         """Attempts (step, number) of which we may have missed a part of the dispute."""
         self.let_in: tuple[int, int] | None = None
         """The attempt (step, number) with which we came into the roster, and have not been started again since."""
-        self.asked_again: Counter[tuple[int, tuple[int, int] | None]] = Counter()
-        """How often each neighbour, started again, has asked during the attempt under way, and for which attempt (step,
-        number; None: one that we know nothing of)."""
+        self.asked_again: Counter[tuple[int, Place | None, Place | None]] = Counter()
+        """How often each neighbour, started again, has asked, for which attempt (None: one that we know nothing of),
+        and during which of ours: the one under way, and the one before it."""
         self.kept: list[tuple[BulkKey, Tensor]] = []
         """Tensors that we had kept, before we were started again from further back, of attempts ahead of us."""
         self.stopped = False
@@ -79,10 +82,25 @@ class PeerState:
             incumbents = tuple(peer for peer in attempt.roster.active if peer not in new)
         return Dispute(round_, self.out, partial(self._abstains, place), incumbents)
 
-    def _abstains(self, place: tuple[int, int]) -> bool:
+    def asked(self, via: int, place: Place | None) -> int:
+        """Note that a neighbour, started again, asks for an attempt; how often it has during ours."""
+        key = via, place, self._place
+        self.asked_again[key] += 1
+        return self.asked_again[key]
+
+    def forget_asked(self) -> None:
+        """An attempt begins: of those before, the last one alone may still be disputed."""
+        for key in [key for key in self.asked_again if key[2] != self._place]:
+            del self.asked_again[key]
+
+    @property
+    def _place(self) -> Place | None:
+        return (self.round.attempt.step, self.round.attempt.number) if self.round is not None else None
+
+    def _abstains(self, place: Place) -> bool:
         """True in a dispute that we may have missed a part of, having been away: the others' OUTCOME counts. Not where
         all honest ones were away, and ask what we ask."""
-        roster, asked = self.state.roster, {via for via, _ in self.asked_again}
+        roster, asked = self.state.roster, {via for via, *places in self.asked_again if place in places}
         return place in self.missed and len(asked) < len(roster.active) - 1 - roster.faults
 
     def charge(self, dispute: Dispute) -> None:

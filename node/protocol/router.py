@@ -208,9 +208,7 @@ class DisputeRouter:
         rounds = tuple(round_ for round_ in (shared.round, self.previous.round) if round_ is not None)
         held = (*(round_.attempt for round_ in rounds), shared.past)
         asked = next((each for each in held if each is not None and (each.step, each.number) == place), None)
-        key = via, place if asked is not None else None
-        shared.asked_again[key] += 1
-        if shared.asked_again[key] > _RECALLS:
+        if shared.asked(via, place if asked is not None else None) > _RECALLS:
             return shared.drop(via, "recalled_too_often")
         for round_ in rounds:
             round_.transfers.serve_again(via)

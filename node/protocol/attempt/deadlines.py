@@ -219,6 +219,11 @@ class Timers:
             self._out.append(SetTimer(BULK, waits.bulk_s))
         self._out.append(SetTimer(MESSAGES, waits.message_s))
 
+    def complained(self) -> None:
+        """The wait for tensors has taken all of the phase's time: for messages there is as much as after any other."""
+        waits = self._deadline()
+        self._out.append(SetTimer(MESSAGES, waits.message_s - waits.bulk_s))
+
     def stall(self) -> None:
         """We have suspected somebody: unless a message or a dispute follows, there is no quorum."""
         self._out.append(SetTimer(STALL, self._deadline().message_s + outcome_s(self._settings)))

@@ -3,7 +3,6 @@ dispute; and the way out of the roster and back."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -179,7 +178,8 @@ class AttemptLifecycle:
         own_share = share(shared.secret_seed, shared.state.step, number)
         attempt = Attempt(shared.settings, shared.tools, shared.state, number, shared.me, own_share)
         proofs = shared.take_proofs(attempt)
-        self._router.previous, shared.dispute, shared.asked_again = previous, None, Counter()
+        self._router.previous, shared.dispute = previous, None
+        shared.forget_asked()
         again = self._again == (shared.state.step, number) or self._was_here(attempt)
         shared.round = Round(attempt, shared.past, self.gradients, shared.out, proofs, again, self._sync_server,
                              self.patience_s(attempt), self._watch)  # fmt: skip

@@ -209,17 +209,22 @@ class Round:
     def bulk_overdue(self) -> None:
         """The wait for bulk is over: say what is missing instead. After a new start parts are waited for as long as the
         others wait for us: our AGG may stand, with those that we have lost since; and where all were started again, an
-        owner may be that late, and complaints of all others would remove it."""
+        owner may be that late, and complaints of all others would remove it. But no longer (`overdue`)."""
         self._overdue = not (self._again and self.phase is Phase.AGG)
 
     def overdue(self) -> None:
         """The wait for messages is over: suspect whoever is missing (a local timeout never bans)."""
         attempt = self.attempt
+        waits = self._again and self.phase is Phase.AGG and not self._said and not self._overdue
+        if waits and attempt.transcript.body(Phase.AGG, attempt.me) is None:
+            # Others may be in the same place, each of them silent for want of a part that a faulty owner keeps.
+            self._overdue = True
+            return self._clock.complained()
         for peer in attempt.transcript.missing(self.phase):
             if peer != attempt.me:
                 self._out.append(Suspected(attempt.step, attempt.number, self.phase.name, peer))
                 self._out.append(Say(attempt.roster.active, Suspect(attempt.slot(Phase.SUSPECT), (), self.phase, peer)))
-        self._clock.stall()
+        return self._clock.stall()
 
     def settle_cargo(self) -> None:
         """Place tensors whose digest is known by now.

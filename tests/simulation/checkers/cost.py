@@ -142,6 +142,8 @@ class Cost:
         if step in self._slow_steps or self._stage.roles:
             # A certificate is passed on once for each attempt when somebody else passes it on, be it without cause.
             most += others * peers
+        # Whoever shows a view of an attempt that is closed is told once what ended it and what closed it.
+        most += 2 * peers * len(self._stage.roles)
         if step >= self._stage.run.steps:
             # Whoever has left left its OUTCOME; whoever was behind passes a majority of them on, once.
             most += others * peers

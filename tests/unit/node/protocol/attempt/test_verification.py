@@ -277,7 +277,7 @@ def rows_of(kind: str, count: int, size: int, seed: int) -> Tensor:
             drawn_NP = drawn_NP * torch.logspace(0, 1.2, count)[:, None]
         case "close":  # far from zero and near to each other
             drawn_NP = 3.0 + drawn_NP * 0.02
-    return BF16.rounded(drawn_NP.contiguous())
+    return BF16.rounded(drawn_NP.flatten()).reshape(drawn_NP.shape)
 
 
 KINDS = ("normal", "ties", "tiny", "huge", "clipped", "close")
