@@ -314,7 +314,8 @@ class Peer:
             case deadlines.LAGGARDS if shared.round is not None:
                 shared.round.remind()
             case deadlines.BULK if shared.round is not None:
-                shared.round.bulk_overdue()
+                attempt = shared.round.attempt
+                shared.round.bulk_overdue(shared.all_were_away((attempt.step, attempt.number)))
             case deadlines.MESSAGES if shared.round is not None:
                 shared.round.overdue()
             case deadlines.STALL if shared.dispute is not None and shared.dispute.lacking:

@@ -99,9 +99,13 @@ class PeerState:
 
     def _abstains(self, place: Place) -> bool:
         """True in a dispute that we may have missed a part of, having been away: the others' OUTCOME counts. Not where
-        all honest ones were away, and ask what we ask."""
+        all honest ones were away."""
+        return place in self.missed and not self.all_were_away(place)
+
+    def all_were_away(self, place: Place) -> bool:
+        """True if so many others ask what we ask of an attempt that all honest ones were started again."""
         roster, asked = self.state.roster, {via for via, *places in self.asked_again if place in places}
-        return place in self.missed and len(asked) < len(roster.active) - 1 - roster.faults
+        return len(asked) >= len(roster.active) - 1 - roster.faults
 
     def charge(self, dispute: Dispute) -> None:
         """What is known of an attempt that stands goes into a REPORT."""

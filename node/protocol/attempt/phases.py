@@ -125,11 +125,12 @@ def standing(phase: Phase, attempt: Attempt) -> Body | None:
     """After a new start: what we said in a phase, where that needs parts of others and they are not needed any more.
 
     Whoever sent them may have been banned in this very attempt by somebody who has left it, and owes nobody anything.
+    What was said of who holds which bytes stands: those that are lost are asked for from all who hold them.
     An aggregate that nobody has kept is made again, from parts that are asked for again.
     """
     body = attempt.transcript.body(phase, attempt.me)
     match body:
-        case Agg(aggregate=Missing()) | Report():
+        case Agg(aggregate=Missing()) | Held() | Reveal() | Have() | Report():
             return body
         case Agg() | Agg2() if attempt.me in attempt.aggregates:
             return body

@@ -206,17 +206,23 @@ class Round:
         if quiet and transcript.finished and not self.frozen:
             self._out.append(Forward(quiet, tuple(transcript.signed(transcript.finished[-1]).values())))
 
-    def bulk_overdue(self) -> None:
-        """The wait for bulk is over: say what is missing instead. After a new start parts are waited for as long as the
-        others wait for us: our AGG may stand, with those that we have lost since; and where all were started again, an
-        owner may be that late, and complaints of all others would remove it. But no longer (`overdue`)."""
-        self._overdue = not (self._again and self.phase is Phase.AGG)
+    def bulk_overdue(self, together: bool) -> None:
+        """The wait for bulk is over: say what is missing instead. After a new start parts may be waited for as long as
+        the others wait for us: our AGG may stand, with those that we have lost since; and where all were started again
+        (`together`), an owner may be that late, and complaints of all others would remove it (`overdue`)."""
+        waits = self._again and self.phase is Phase.AGG
+        self._overdue = not (waits and (together or self._bound))
+
+    @property
+    def _bound(self) -> bool:
+        """Our AGG stands: it needs the parts that it rests on."""
+        return self.attempt.transcript.body(Phase.AGG, self.attempt.me) is not None
 
     def overdue(self) -> None:
         """The wait for messages is over: suspect whoever is missing (a local timeout never bans)."""
         attempt = self.attempt
         waits = self._again and self.phase is Phase.AGG and not self._said and not self._overdue
-        if waits and attempt.transcript.body(Phase.AGG, attempt.me) is None:
+        if waits and not self._bound:
             # Others may be in the same place, each of them silent for want of a part that a faulty owner keeps.
             self._overdue = True
             return self._clock.complained()
@@ -233,7 +239,7 @@ class Round:
         sends others is not waited for. Started again, our AGG may stand already: it needs the part that it rests on.
         """
         attempt = self.attempt
-        bound = self._again and attempt.transcript.body(Phase.AGG, attempt.me) is not None
+        bound = self._again and self._bound
         for via, key in self.transfers.settle(self.trial):
             self._drop(via, "bulk_digest")
             sender = attempt.me if via is None else via
