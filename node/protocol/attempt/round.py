@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from btard.node.protocol.adjudication import complaints
-from btard.node.protocol.adjudication.charges import accusation_of
+from btard.node.protocol.adjudication.charges import Publication, accusation_of
 from btard.node.protocol.adjudication.judging import Case, Counts, Judgement
 from btard.node.protocol.api import (
     BulkKey,
@@ -411,7 +411,8 @@ class Round:
         self.attempt.fix_randomness()
 
     def send_parts(self) -> None:
-        """After COMMIT; started again, we ask for those of others too."""
+        """After COMMIT; started again, we ask for those of others too, and, where our AGG stands, all for what it is of:
+        an owner may not send its part a second time."""
         attempt = self.attempt
         if attempt.own_D is not None and attempt.me in attempt.contributors:
             for part, aggregator in enumerate(attempt.roster.active):
@@ -419,6 +420,9 @@ class Round:
                 self._out.append(SendBulk(aggregator, key, attempt.slice(attempt.own_D, part)))
         lost = self._again and attempt.me not in attempt.aggregates
         self._out += self.transfers.lost(BulkKind.PART, attempt.contributors if lost else ())
+        if lost and self._bound:
+            own = Publication(attempt.step, attempt.number, attempt.me, attempt.place)
+            self._out += self.transfers.pull(BulkKind.AGGREGATE, own, attempt.roster.active)
 
     def send_aggregate(self) -> None:
         """After AGG and AGG2: once, when our digest stands in one of them. Started again, we may lack what it is of,
