@@ -411,8 +411,8 @@ class Round:
         self.attempt.fix_randomness()
 
     def send_parts(self) -> None:
-        """After COMMIT; started again, we ask for those of others too, and, where our AGG stands, all for what it is of:
-        an owner may not send its part a second time."""
+        """After COMMIT; started again, we ask for those of others too. Where our AGG stands, we ask all for what it is
+        of: an owner may not send its part a second time."""
         attempt = self.attempt
         if attempt.own_D is not None and attempt.me in attempt.contributors:
             for part, aggregator in enumerate(attempt.roster.active):
