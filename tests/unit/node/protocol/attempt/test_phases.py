@@ -294,13 +294,23 @@ def test_after_a_new_start_an_aggregate_stands_if_somebody_kept_it() -> None:
 def test_after_a_new_start_what_needs_nobodys_parts_is_made_again() -> None:
     """And is the same as before: it signs nothing else for the same slot."""
     attempt = complete(step=0).attempt
-    attempt.transcript.prefix = attempt.transcript.prefix[:2]
-    before = attempt.transcript.body(Phase.REVEAL, 0)
-    assert standing(Phase.REVEAL, attempt) is None
-    assert isinstance(before, Reveal)
-    assert message(Phase.REVEAL, knowing(attempt, again=True)) == before
+    attempt.transcript.prefix = attempt.transcript.prefix[:3]
+    before = attempt.transcript.body(Phase.CHECKSUMS, 0)
+    assert standing(Phase.CHECKSUMS, attempt) is None
+    assert isinstance(before, Checksums)
+    assert message(Phase.CHECKSUMS, knowing(attempt, again=True)) == before
     attempt.transcript.prefix = ()
     assert message(Phase.COMMIT, knowing(attempt, again=True)) == attempt.transcript.body(Phase.COMMIT, 0)
+
+
+def test_after_a_new_start_what_was_said_of_held_bytes_stands() -> None:
+    """Those that are lost are asked for from all who said the same, when the phase is over."""
+    attempt = complete(step=0).attempt
+    before = attempt.transcript.body(Phase.REVEAL, 0)
+    assert isinstance(before, Reveal) and all(before.have)
+    attempt.aggregates.clear()
+    assert message(Phase.REVEAL, knowing(attempt, again=True)) is before
+    assert message(Phase.REVEAL, knowing(attempt)) is None
 
 
 def test_who_said_nothing_before_says_it_now() -> None:
