@@ -2,7 +2,7 @@
 
 What programs use of it stands here; everything else lives in `btard.node` and `btard.launcher`, whose folders lie
 beside this one in a clone and inside it in a wheel. Names are imported when they are first used: a health check that
-only needs `btard.node.health` must not load torch.
+only needs `btard.node.metrics.healthcheck` must not load torch.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -113,6 +114,11 @@ def test_hypothesis_looks_at_new_examples_and_prints_how_to_replay_one() -> None
     assert (chosen.derandomize, chosen.print_blob, chosen.deadline) == (False, True, None)
     fixed = [str(path) for path in (ROOT / "tests").rglob("test_*.py") if "derandomize" + "=" in path.read_text()]
     assert not fixed
+
+
+def test_the_whole_is_given_an_hour_at_most() -> None:
+    (minutes,) = re.findall(r"total_minutes=(\d+)", (ROOT / ".ci" / "run").read_text())
+    assert int(minutes) <= 60
 
 
 def test_a_test_that_hangs_ends(pytestconfig: pytest.Config) -> None:

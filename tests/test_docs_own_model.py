@@ -56,8 +56,8 @@ def made_twice(text: str, name: str, folder: Path) -> tuple[Task, Task]:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "name", "classes", "dimension"),
-    [(FASHION, "fashion", 10, 784 * 64 + 64 + 128 + 640 + 10), (RESNET, "small_resnet", 10, 4_910_922)],
-    ids=["FashionMNIST", "torchvision's ResNet"],
+    [(FASHION, "fashion", 10, 784 * 64 + 64 + 128 + 640 + 10), (RESNET, "resnet18", 10, 11_181_642)],
+    ids=["FashionMNIST", "torchvision's ResNet-18"],
 )
 def test_two_peers_compute_the_same(
     text: str, name: str, classes: int, dimension: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

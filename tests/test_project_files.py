@@ -40,6 +40,14 @@ def test_an_address_is_stated_once_it_is_set_and_none_before() -> None:
             assert (ROOT / link).is_file() or (homepage and link.startswith(homepage)), f"{link} in {name}"
 
 
+def test_classifiers_name_each_python_that_is_tried_and_extras_what_is_optional() -> None:
+    stated = re.findall(r"Programming Language :: Python :: (3\.\d+)", "\n".join(PROJECT["project"]["classifiers"]))
+    (checked,) = (yaml.safe_load(path.read_text()) for path in WORKFLOWS if path.stem == "check")
+    assert stated == checked["jobs"]["tests"]["strategy"]["matrix"]["python"]
+    assert "Typing :: Typed" in PROJECT["project"]["classifiers"] and (ROOT / "btard" / "py.typed").exists()
+    assert PROJECT["project"]["optional-dependencies"].keys() >= {"export", "monitor", "print"}
+
+
 def test_the_hook_formats_as_the_project_does() -> None:
     (ruff,) = (each for each in PROJECT["project"]["optional-dependencies"]["dev"] if each.startswith("ruff=="))
     revisions = {

@@ -262,6 +262,13 @@ def test_a_module_with_a_single_importer_is_listed() -> None:
     assert sorted(listed - found) == [], "strike it from ONE_IMPORTER"
 
 
+def test_every_module_of_the_core_has_a_test_module_of_its_name() -> None:
+    core, tests = ROOT / "node" / "protocol", ROOT / "tests" / "unit" / "node" / "protocol"
+    modules = [path.relative_to(core) for path in core.rglob("*.py") if path.stem != "__init__"]
+    assert len(modules) > 30
+    assert [str(each) for each in modules if not (tests / each).with_name(f"test_{each.name}").exists()] == []
+
+
 def test_the_formatter_decides() -> None:
     over = {package: (count, BUDGET[package]) for package, count in overruled().items() if count > BUDGET[package]}
     assert over == {}, "(now, budget): let the formatter decide"

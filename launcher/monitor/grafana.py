@@ -1,6 +1,8 @@
 """Grafana over its HTTP API: a run's attacks and bans as annotations, and the dashboards.
 
 The client is grafana-api: small, complete for this, and unmaintained since 2020, so what it answers is checked here.
+
+Importing this raises BackendError where the client is not installed (the extra `monitor`).
 """
 
 from __future__ import annotations
@@ -13,16 +15,21 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import requests
-from grafana_api.grafana_api import GrafanaClientError, GrafanaException, GrafanaUnauthorizedError
-from grafana_api.grafana_face import GrafanaFace
-
 from btard.launcher.monitor.ground_truth import Event, GroundTruth
 from btard.launcher.monitor.state import Record, RunState
 from btard.launcher.run.observer import Observer
 from btard.launcher.run.plan import Plan
 from btard.launcher.run.summary import Summary
 from btard.node.errors import BackendError, ConfigError
+
+try:
+    import requests
+    from grafana_api.grafana_api import GrafanaClientError, GrafanaException, GrafanaUnauthorizedError
+    from grafana_api.grafana_face import GrafanaFace
+except ImportError as error:
+    raise BackendError(
+        "Grafana's API needs the package grafana-api; run `pip install '.[monitor]'` in the clone"
+    ) from error
 
 AUTH_VARIABLE = "GRAFANA_AUTH"
 FOLDER = "btard"

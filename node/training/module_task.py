@@ -278,10 +278,13 @@ class TrainedModule:
                 raise self._unusable(f"the loss is no scalar but {shape}; return its mean over the batch")
             if not bool(torch.isfinite(loss.detach())):
                 raise self._unusable(f"the loss is {float(loss.detach())} at the model's own initial parameters")
-            found: Sequence[Tensor | None] = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+            found: Sequence[Any] = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
         unused = [name for name, each in zip(parameters, found, strict=True) if each is None]
         if unused:
             raise self._unusable(f"parameter {unused[0]!r} is not used for the loss; take it out of the model")
+        endless = [name for name, each in zip(parameters, found, strict=True) if not bool(torch.isfinite(each).all())]
+        if endless:
+            raise self._unusable(f"parameter {endless[0]!r} has a gradient that is not finite at the model's own start")
         return self._classes(outputs_B, targets_B), self._has_statistics(buffers)
 
     def _has_statistics(self, after: Mapping[str, Tensor]) -> bool:
@@ -368,10 +371,13 @@ def _opened(name: str, data: Any, directory: Path) -> Any:
 
 
 def _same(first: Any, second: Any) -> bool:
+    """Equal, and a NaN is to a NaN: it was read twice alike, and the loss will tell of it."""
+    if isinstance(first, Tensor) and isinstance(second, Tensor):
+        return first.shape == second.shape and bool((first.eq(second) | first.ne(first) & second.ne(second)).all())
     if isinstance(first, Tensor) or isinstance(second, Tensor):
-        return isinstance(first, Tensor) and isinstance(second, Tensor) and torch.equal(first, second)
+        return False
     if isinstance(first, np.ndarray):
-        return bool(np.array_equal(first, second))
+        return bool(np.array_equal(first, second, equal_nan=first.dtype.kind in "fc"))
     if isinstance(first, tuple | list):
         return len(first) == len(second) and all(map(_same, first, second))
-    return bool(first == second)
+    return bool(first == second or (first != first and second != second))

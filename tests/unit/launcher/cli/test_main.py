@@ -161,6 +161,18 @@ def test_event_files_without_their_package_are_refused_before_the_run(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("words", [(*QUICK, "--grafana", "http://127.0.0.1:9"), ("dashboards", "push")])
+def test_grafanas_api_without_its_package_is_refused_before_the_run(
+    words: tuple[str, ...], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "grafana_api.grafana_api", None)
+    monkeypatch.delitem(sys.modules, "btard.launcher.monitor.grafana", raising=False)
+    code, _, err = launch(capsys, *words)
+    assert (code, err.count("\n")) == (3, 1)
+    assert "needs the package grafana-api; run `pip install '.[monitor]'` in the clone" in err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_tasks_say_that_private_data_cannot_be_used(capsys: pytest.CaptureFixture[str]) -> None:
     assert "private data cannot be used: gradients are recomputed from public data" in launch(capsys, "tasks")[1]
 

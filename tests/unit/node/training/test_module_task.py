@@ -328,9 +328,23 @@ def single(outputs_B: Tensor, targets_B: Tensor) -> Tensor:
     return functional.cross_entropy(outputs_B, targets_B, reduction="none")
 
 
+class Cornered(Plain):
+    """Its loss is finite where its slope is none."""
+
+    def forward(self, inputs_B: Tensor) -> Tensor:
+        """The root of nothing is added."""
+        return super().forward(inputs_B) + (0.0 * self.layer.weight.sum()).sqrt()
+
+
 @pytest.mark.parametrize(
     ("given", "words"),
     [
+        ({"model": Cornered}, "parameter 'layer.weight' has a gradient that is not finite at the model's own start"),
+        ({"train": [(each, 0) for each in IMAGES * float("nan")]}, "the loss is nan at the model's own initial"),
+        (
+            {"train": [(each.numpy() * float("nan"), 0) for each in IMAGES]},
+            "the loss is nan at the model's own initial",
+        ),
         ({"model": Frozen}, "parameter 'layer.bias' is frozen (requires_grad is False); make it a buffer"),
         ({"model": Unused}, "parameter 'spare' is not used for the loss; take it out of the model"),
         ({"model": Counting}, "buffer 'calls' changes when the model computes"),
