@@ -15,6 +15,8 @@ from btard.node.limits import ENTRY_BYTES, MAX_PEERS, MAX_UNDO, Wire
 from btard.node.netem.conditions import Conditions
 
 WIRE_VERSION = 7
+RELEASES = {6: "0.1.0"}
+"""The release that spoke an earlier wire version and reads its runs."""
 
 LATER_FIELDS = ("optimiser", "schedule", "split", "roster", "members", "admit_every", "wire")
 """Of a `RunConfig`: left out of the genesis at their defaults, so runs from before they came keep their digest."""

@@ -29,7 +29,7 @@ from btard.launcher.sweep.plans import PLANS
 from btard.node.adversary.registry import ATTACKS
 from btard.node.aggregation.factory import build_rule
 from btard.node.aggregation.registry import PRE_AGGREGATIONS, RULES
-from btard.node.config import WIRE_VERSION, Plugin, Role, RunConfig, Schedule
+from btard.node.config import RELEASES, WIRE_VERSION, Plugin, Role, RunConfig, Schedule
 from btard.node.drivers.simulator import cluster
 from btard.node.plugins.registry import Registry
 from btard.node.protocol.api import Banned
@@ -360,6 +360,7 @@ def test_the_page_of_versions_has_todays() -> None:
         re.split(r" *\| *", line) for line in (DOCS / "versions.md").read_text().splitlines() if line.startswith("| ")
     ]
     *numbers, _, _ = rows[-1][1:]
+    assert {int(row[2]): row[1] for row in rows[1:-1]} == RELEASES
     assert rows[0][2:4] == ["wire", "genesis, run.json, summary"] and run_directory.FORMAT == summary.FORMAT
     found = (WIRE_VERSION, run_directory.FORMAT, EVIDENCE_VERSION, wal.FORMAT, store.FORMAT)
     assert numbers == [release, *map(str, found)]

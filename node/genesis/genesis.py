@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from btard.node.config import LATER_FIELDS, WIRE_VERSION, Endpoint, Member, RunConfig
+from btard.node.config import LATER_FIELDS, RELEASES, WIRE_VERSION, Endpoint, Member, RunConfig
 from btard.node.errors import ConfigError, DataError
 from btard.node.genesis.proposal import Proposal
 from btard.node.protocol.roster import Roster
@@ -141,9 +141,11 @@ def decode_genesis(data: bytes, name: str) -> Genesis:
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise ConfigError(f"{name} is damaged: {error}") from error
     if (genesis.format, genesis.wire_version) != (GENESIS_FORMAT, WIRE_VERSION):
+        known = RELEASES.get(genesis.wire_version)
+        maker = "the release that made it" if known is None else f"btard {known}"
         raise ConfigError(
             f"{name} has format {genesis.format} and was written by wire version {genesis.wire_version}, this program "
-            f"reads {GENESIS_FORMAT} and speaks {WIRE_VERSION}; use the release that made it"
+            f"reads {GENESIS_FORMAT} and speaks {WIRE_VERSION}; use {maker}"
         )
     if [member.id for member in genesis.members] != list(range(genesis.run.peers)):
         raise ConfigError(f"{name} is damaged: its members are not the peers 0 to {genesis.run.peers - 1}")

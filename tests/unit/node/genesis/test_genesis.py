@@ -98,6 +98,12 @@ def test_a_missing_field_is_noticed(name: str) -> None:
         decode_genesis(msgspec.json.encode({key: value for key, value in PLAIN.items() if key != name}), "changed")
 
 
+@pytest.mark.parametrize(("wire", "maker"), [(6, "btard 0.1.0"), (5, "the release that made it")])
+def test_one_of_another_release_is_refused_with_the_release_that_reads_it(wire: int, maker: str) -> None:
+    with pytest.raises(ConfigError, match=rf"was written by wire version {wire}, this program .*; use {maker}$"):
+        decode_genesis(msgspec.json.encode({**PLAIN, "wire_version": wire}), "genesis.json")
+
+
 def test_an_added_field_is_noticed() -> None:
     with pytest.raises(ConfigError, match=r"^changed is damaged: .*unknown field"):
         decode_genesis(msgspec.json.encode({**PLAIN, "more": 1}), "changed")
