@@ -103,8 +103,9 @@ class PeerState:
         return place in self.missed and not self.all_were_away(place)
 
     def all_were_away(self, place: Place) -> bool:
-        """True if so many others ask what we ask of an attempt that all honest ones were started again."""
-        roster, asked = self.state.roster, {via for via, *places in self.asked_again if place in places}
+        """True if so many others have asked since an attempt began that all honest ones were started again."""
+        roster, places = self.state.roster, self.asked_again
+        asked = {via for via, of, during in places if of == place or (during is not None and during >= place)}
         return len(asked) >= len(roster.active) - 1 - roster.faults
 
     def charge(self, dispute: Dispute) -> None:
