@@ -111,6 +111,18 @@ def ceremony(lab: Lab, where: Path, addresses: Sequence[str], steps: int) -> lis
     return owners
 
 
+def intruder(lab: Lab, where: Path) -> Owner:
+    """A stranger with a genesis of its own, forged.json: five members' proposals and, for the sixth's, its own."""
+    stranger = Owner(lab, PEERS, where / "stranger")
+    command("init", stranger.directory)
+    own = where / "stranger.proposal"
+    own.write_text(command("propose", stranger.directory, "--address", f"tcp://{lab.ipv4['beta']}:7500"))
+    members = [where / f"{number}.proposal" for number in range(PEERS - 1)]
+    (where / "forged.json").write_text(command("assemble", where / "run.toml", *members, own))
+    command("approve", stranger.directory, where / "forged.json", "--yes")
+    return stranger
+
+
 def names(lab: Lab) -> list[str]:
     """Six names, each with the address of its host."""
     made = [f"peer{number}.{DOMAIN}" for number in range(PEERS)]
@@ -165,13 +177,17 @@ def test_a_peer_that_moves_to_another_host_under_load_comes_back(lab: Lab, tmp_p
 
 
 def test_a_late_start_holds_up_the_others_and_a_host_that_is_cut_off_does_not(lab: Lab, tmp_path: Path) -> None:
-    """Nobody is removed for being late within the waits; who was cut off ends, is started again, and comes back. The
-    late one is behind a router that forwards its only port."""
+    """Nobody is removed for being late within the waits, nor a stranger let in for who is; who was cut off ends, is
+    started again, and comes back. The late one is behind a router that forwards its only port."""
     owners = ceremony(lab, tmp_path, names(lab), 1_000_000)
     *early, late = owners
     lab.behind("gamma", "home", 7400 + 2 * late.number)
     for owner in early:
         owner.start(None, "--wait", "10m", "--grace", "5m")
+    stranger = intruder(lab, tmp_path)
+    stranger.start("beta", "--genesis", str(tmp_path / "forged.json"), "--wait", "5s")
+    stranger.end(1)
+    assert "no greeting from peers " in stranger.log and not stranger.records("committed")
     until(early, lambda: all(f"waiting for 1 of 6: peer {late.id}; last heard: never" in owner.log for owner in early))
     late.start("home")
     until(owners, lambda: min(owner.step for owner in owners) > 2)
@@ -191,6 +207,7 @@ def test_a_late_start_holds_up_the_others_and_a_host_that_is_cut_off_does_not(la
     back = max(owner.step for owner in staying)
     until(owners, lambda: min(owner.step for owner in owners) > back + 3)
     stop(owners)
+    assert all("stranger" in {record["reason"] for record in owner.records("dropped")} for owner in staying)
 
 
 def test_a_run_over_ipv6_ends_and_who_is_started_again_after_the_end_exits_0(lab: Lab, tmp_path: Path) -> None:
