@@ -95,7 +95,9 @@ class StateSyncClient:
         """Ask all peers of the roster that we know for a newer state."""
         others = tuple(peer for peer in self.state.roster.active if peer != self._me)
         self._out.append(RequestTranscript(others, self.state.step, 0))
-        self._out.append(SetTimer(ASK, 3.0 * outcome_s(self._settings)))
+        # Once more soon: an answer may be lost with the process that it was for, or tell of two steps, half of each.
+        settings, soon = self._settings, self._silence == 0
+        self._out.append(SetTimer(ASK, 4.0 * settings.delivery_bound_s if soon else 3.0 * outcome_s(settings)))
 
     def ask_soon(self) -> None:
         """Ask once the others know that we are out: what told us reaches each of them within D."""
