@@ -68,7 +68,8 @@ class Disk:
             if self._cached_bytes >= _LARGE_BYTES and hasattr(os, "posix_fadvise"):
                 # Whole pages alone: the next batch begins in the last one, which would have to be read again.
                 size = os.lseek(file, 0, os.SEEK_CUR) // _PAGE_BYTES * _PAGE_BYTES
-                os.posix_fadvise(file, 0, size, os.POSIX_FADV_DONTNEED)
+                with contextlib.suppress(OSError):  # advice, which a file system need not take
+                    os.posix_fadvise(file, 0, size, os.POSIX_FADV_DONTNEED)
                 self._cached_bytes = 0
 
     def replace(self, old: str, new: str) -> None:

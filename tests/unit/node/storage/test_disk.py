@@ -47,6 +47,15 @@ def test_a_large_file_leaves_the_cache_but_for_the_page_that_goes_on(
     assert forgotten == [(0, len(LARGE)), (0, (2 * len(LARGE) + 512) // page * page)]
 
 
+def test_a_file_system_need_not_take_advice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(22, "Invalid argument")
+
+    monkeypatch.setattr(os, "posix_fadvise", refuse, raising=False)
+    monkeypatch.setattr(os, "POSIX_FADV_DONTNEED", 4, raising=False)
+    written(Disk(), tmp_path / "ledger", LARGE, LARGE)
+
+
 def test_small_files_stay_in_it(tmp_path: Path, forgotten: list[tuple[int, int]]) -> None:
     written(Disk(), tmp_path / "ledger", SMALL, SMALL)
     assert forgotten == []
