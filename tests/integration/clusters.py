@@ -16,6 +16,7 @@ import msgspec
 from btard.node.config import WIRE_VERSION, Endpoint, Plugin, Role, RunConfig, Schedule
 from btard.node.crypto import keys
 from btard.node.genesis.genesis import Genesis
+from btard.node.netem.conditions import Conditions
 from btard.node.storage.journal import Record
 from btard.node.storage.recovery import MEMORY
 from btard.node.verify.audit import Finding, check_run
@@ -63,6 +64,7 @@ class Plan:
         random_keys: of the peers, new each time.
         imports: files with attacks or tasks, which every process loads.
         one_port: genesis ids of the peers that listen at one port.
+        conditions: of the links that the peers themselves emulate.
     """
 
     attackers: Mapping[int, Attacker] = field(default_factory=dict)
@@ -73,6 +75,7 @@ class Plan:
     random_keys: bool = False
     imports: tuple[Path, ...] = ()
     one_port: frozenset[int] = frozenset()
+    conditions: Conditions | None = None
 
 
 @dataclass(slots=True)
@@ -153,7 +156,7 @@ class Cluster:
                 role = Role(attacker.attacks, Schedule(start=attacker.start, stop=attacker.stop), known)
             listen = Endpoint(*config.listen.urls[: 1 if config.node in plan.one_port else 2])
             made.append(changed(config, role=role, imports=tuple(map(str, plan.imports)), listen=listen,
-                                checkpoints=plan.restart is not None))  # fmt: skip
+                                checkpoints=plan.restart is not None, conditions=plan.conditions))  # fmt: skip
         genesis = Genesis(1, WIRE_VERSION, made[0].run_id, plan.run, members)
         (self._where / "genesis.json").write_bytes(msgspec.json.encode(genesis))
         started = self._stack.enter_context(workers(made))

@@ -10,6 +10,7 @@ import pytest
 
 import tests
 from btard.node.config import Plugin
+from btard.node.netem.conditions import Change, Conditions, Window
 from tests.integration.clusters import RUN, Aftermath, Attacker, Plan, agree_step_by_step, keeps_the_promises, run_all
 
 pytestmark = [pytest.mark.sockets, pytest.mark.usefixtures("scratch")]
@@ -17,6 +18,13 @@ pytestmark = [pytest.mark.sockets, pytest.mark.usefixtures("scratch")]
 OWN = Path(tests.__file__).parent
 D_S = 2.0
 """Waiting costs no CPU, and a process that starts on a loaded machine takes its time."""
+
+
+def answers_late(peer: int, step: int, peers: int = RUN.peers) -> Conditions:
+    """What a peer says in a step and the next takes a while: it would else answer the first who misses a CLOSE that it
+    has before the second has missed it, and there would be no dispute."""
+    to_others = tuple((peer, other) for other in range(peers) if other != peer)
+    return Conditions((Change(Window("step", step, step + 2), {"delay_s": 0.25}, to_others),))
 
 
 def ended(where: Path, plan: Plan) -> Aftermath:
@@ -45,7 +53,8 @@ def test_a_peer_killed_after_its_commit_has_not_forgotten_it(attackers: tuple[in
     plugin = Plugin("second_thoughts", {"to": "@0", "before_s": 1.5 * D_S})
     run = msgspec.structs.replace(RUN, steps=20, delivery_bound_s=D_S, probation=1)
     plan = Plan(dict.fromkeys(attackers, Attacker((plugin,), start=step, stop=step + 1)), run,
-                restart=(0, step), random_keys=True, imports=(OWN / "second_thoughts.py",))  # fmt: skip
+                restart=(0, step), random_keys=True, imports=(OWN / "second_thoughts.py",),
+                conditions=answers_late(0, step))  # fmt: skip
     end = ended(tmp_path, plan)
     assert end.said(0, "resumed"), end.log
     assert all(step in {record["step"] for record in end.said(peer, "disputed")} for peer in (1, 2, 3)), end.log
@@ -82,7 +91,8 @@ def test_gradients_longer_than_a_round_keep_nobody_out_of_a_dispute(tmp_path: Pa
     )  # fmt: skip
     plugin = Plugin("second_thoughts", {"to": "@0", "before_s": 0.4})
     plan = Plan({5: Attacker((plugin,), start=1, stop=2)}, run, random_keys=True,
-                imports=(OWN / "slow_quadratic.py", OWN / "second_thoughts.py"))  # fmt: skip
+                imports=(OWN / "slow_quadratic.py", OWN / "second_thoughts.py"),
+                conditions=answers_late(0, 1))  # fmt: skip
     end = ended(tmp_path, plan)
     assert 1 in end.steps("disputed") and not end.steps("voided"), end.log
     keeps_the_promises(end)
