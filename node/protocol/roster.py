@@ -72,8 +72,9 @@ class Roster:
     @property
     def digest(self) -> bytes:
         """Digest of the founders' keys, the active ids, and the active newcomers' keys: part of every slot."""
-        newcomers = [self.keys[peer] for peer in self.active if peer >= self.founders]
-        return digest("roster", *self.keys[: self.founders], b"active", *map(number, self.active), *newcomers)
+        founders = self.founders
+        newcomers = [self.keys[peer] for peer in self.active if peer >= founders]
+        return digest("roster", *self.keys[:founders], b"active", *map(number, self.active), *newcomers)
 
     @property
     def genesis_faults(self) -> int:

@@ -6,7 +6,7 @@ import pytest
 
 from tests.development.calls import STEPS, counted
 
-MOST = 2_550
+MOST = 2_500
 
 
 @pytest.fixture(scope="module")

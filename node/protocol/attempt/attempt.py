@@ -296,10 +296,9 @@ class Attempt:
         self.roster = state.roster
         self.step = state.step
         self.split = Split(settings.dimension, len(self.roster.active))
-        self.radii = tuple(
-            part_radius(settings.tau, stop - start, self.roster.founders, settings.dimension)
-            for start, stop in self.split.bounds
-        )
+        founders = self.roster.founders
+        sizes = [stop - start for start, stop in self.split.bounds]
+        self.radii = tuple([part_radius(settings.tau, size, founders, settings.dimension) for size in sizes])
         """Clipping radius tau_j of each part."""
         self.clip_radii = tuple(map(tools.rule.clip_radius, self.radii))
         """The radius at which the checksums of each part clip."""
@@ -413,9 +412,10 @@ class Attempt:
 
     def committed_aggregate(self, owner: int) -> bytes | None:
         """The digest that an aggregator committed to, None before its AGG is here."""
-        agg, again = self.transcript.body(Phase.AGG, owner), self.transcript.body(Phase.AGG2, owner)
+        agg = self.transcript.body(Phase.AGG, owner)
         if isinstance(agg, Agg) and isinstance(agg.aggregate, bytes):
             return agg.aggregate
+        again = self.transcript.body(Phase.AGG2, owner)
         return again.aggregate if isinstance(again, Agg2) else None
 
     def part_matches(self, owner: int, part: int, values_P: Tensor) -> bool:

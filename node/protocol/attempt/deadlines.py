@@ -108,7 +108,7 @@ def budget(work: Work, settings: Settings, active: int, tensors: int, recomputed
     Returns:
         Seconds from phase entry for bulk (0: the phase waits for none), and from our own message for all others'.
     """
-    lag_s = laggards_s(settings) + 2.0 * _budget_delivery_s(settings)
+    lag_s = 2.0 * laggards_s(settings)
     bulk_s = lag_s + _transfer_s(settings, active, tensors) if tensors else 0.0
     gradient_s = settings.gradient_bound_s if settings.budget_gradient_s is None else settings.budget_gradient_s
     computes = 0 if work.beside else _computes(work, settings, recomputed)
