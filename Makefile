@@ -92,5 +92,5 @@ compose:         ## compose.yaml and the GPU overlay from launcher/containers/em
 manifests:       ## deploy/kubernetes, deploy/slurm and tests/manifests from the emitters and their templates
 	$(PYTHON) -m tests.manifests
 
-docs:            ## docs/protocol.md, docs/catalogue.md and docs/metrics.md from message types, registries and declared metrics
+docs:            ## docs/protocol.md, catalogue.md, metrics.md and the budget in experiments.md from the code
 	$(PYTHON) -m docs.generate

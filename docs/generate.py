@@ -1,5 +1,5 @@
-"""Writes docs/protocol.md, docs/catalogue.md, docs/metrics.md and docs/spec/vectors.json from the message types, the
-registries, the declared metrics and the code: `make docs`."""
+"""Writes docs/protocol.md, docs/catalogue.md, docs/metrics.md, docs/spec/vectors.json and the budget in
+docs/experiments.md from the message types, the registries, the declared metrics and the code: `make docs`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias, get_args
 
+from btard import Experiment
+from btard.launcher.sweep import spec
 from btard.node import config
 from btard.node.adversary.registry import ATTACKS
 from btard.node.aggregation.registry import PRE_AGGREGATIONS, RULES
@@ -383,10 +385,28 @@ def _page(blocks: list[str]) -> str:
     return "\n".join(block.rstrip("\n") + "\n" for block in blocks)
 
 
+# --- docs/experiments.md --------------------------------------------------------------------------------------
+
+_BUDGET = re.compile(r"^\| `(\w+)( --quick)?` \| \d+ \| ([\d.]+) \| [\d.]+ \|", re.MULTILINE)
+
+
+def experiments() -> str:
+    """The page about experiments as it stands, with the runs of each plan and their CPU hours: an attack or a rule more
+    is more runs."""
+
+    def row(found: re.Match[str]) -> str:
+        name, quick, seconds = found[1], found[2] or "", found[3]
+        runs = len(spec.make(name, bool(quick), Experiment(), {}).cells)
+        return f"| `{name}{quick}` | {runs} | {seconds} | {runs * float(seconds) / 3600:.1f} |"
+
+    return _BUDGET.sub(row, (HERE / "experiments.md").read_text(encoding="utf-8"))
+
+
 PAGES: Mapping[str, Callable[[], str]] = {
-    "protocol.md": protocol, "catalogue.md": catalogue, "metrics.md": metrics, "spec/vectors.json": vectors
+    "protocol.md": protocol, "catalogue.md": catalogue, "metrics.md": metrics, "spec/vectors.json": vectors,
+    "experiments.md": experiments,
 }  # fmt: skip
-"""The generated pages and what writes them."""
+"""The pages that are generated, the last one in part, and what writes them."""
 
 if __name__ == "__main__":
     main()
