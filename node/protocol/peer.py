@@ -318,8 +318,9 @@ class Peer:
                 shared.round.bulk_overdue(shared.all_were_away((attempt.step, attempt.number)))
             case deadlines.MESSAGES if shared.round is not None:
                 shared.round.overdue()
-            case deadlines.STALL if shared.dispute is not None and shared.dispute.lacking:
-                shared.halt(None, "a dispute decided what this step comes to, but the bytes for it do not come")
+            case deadlines.STALL if shared.dispute is not None and shared.dispute.follow_s:
+                problem = "a dispute decided what this step comes to, but the bytes or gradients for it do not come"
+                shared.halt(None, problem)
             case deadlines.STALL:
                 round_ = shared.round
                 silent = list(round_.attempt.transcript.missing(round_.phase)) if round_ is not None else []

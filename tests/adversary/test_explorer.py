@@ -292,7 +292,9 @@ def test_a_peer_that_has_the_outcome_but_can_not_get_its_bytes_says_so(monkeypat
     played = play(Size(6, 1), "near,c,@CLOSE1,hold:5:CLOSE:1234,+1,bad:5:CLOSE:1,+3,kill:1:0")
     (halted,) = [(me, notice) for _, me, notice in played.world.notices if isinstance(notice, Halted)]
     assert halted[0] == 1 and halted[1].step == 1
-    assert halted[1].problem.endswith("a dispute decided what this step comes to, but the bytes for it do not come")
+    assert halted[1].problem.endswith(
+        "a dispute decided what this step comes to, but the bytes or gradients for it do not come"
+    )
 
 
 def test_a_promise_that_nobody_had_to_break_stops_the_search(monkeypatch: pytest.MonkeyPatch) -> None:

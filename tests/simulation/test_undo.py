@@ -10,12 +10,26 @@ from msgspec import structs
 from btard.node.config import Plugin, Role, RunConfig, Schedule
 from btard.node.drivers.simulator import Observed
 from btard.node.netem.links import LinkModel
-from btard.node.protocol.api import Banned, Committed, ComputeGradient, Finished, Output, Suspected, Undone
+from btard.node.protocol.api import (
+    Banned,
+    Committed,
+    ComputeGradient,
+    Finished,
+    Input,
+    MessageArrived,
+    Output,
+    Purpose,
+    Resolved,
+    Suspected,
+    Undone,
+)
 from btard.node.protocol.attempt.attempt import Attempt
 from btard.node.protocol.state import transition
 from btard.node.protocol.state.state import State, parameters_digest
 from btard.node.protocol.state.transition import moved_on
-from tests.simulation.checkers import PROMISES
+from btard.node.protocol.wire.encoding import decode_body
+from btard.node.protocol.wire.messages import Phase
+from tests.simulation.checkers import PROMISES, Accuracy, Agreement, Liveness
 from tests.simulation.checkers.undo import Undoing
 from tests.simulation.stage import Stage, play, set_up
 
@@ -130,6 +144,53 @@ def test_a_void_attempt_of_an_undo_step_leaves_nothing_to_wait_for(monkeypatch: 
     assert bans(seen) == [(29, 5, "equivocation"), (30, 4, "equivocation")]
     assert not [each for each in seen if each.node not in TWO and isinstance(each.output, Suspected)]
     assert [(each.step, each.suspects) for each in undone(seen)] == [(30, (5,)), (31, (4,))]
+
+
+def test_whoever_follows_an_outcome_has_the_time_to_judge_all_that_was_disowned(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Peer 4 is banned. In the undo step peer 3 disowns its whole share, gives its REPORT to peer 0 alone, just in
+    time, and is suspected by peer 1, which has judged in no time, then by peer 2, which entered last: it is gone, and
+    the value of two CLOSEs stands, while peer 0 has nine gradients yet to compute, each of which takes all of T_g."""
+    window, step, slow, run = 20, 21, (0, 2), stage_of({}, 0).run
+    run = structs.replace(run, peers=5, steps=window + 3, undo=window, delivery_bound_s=0.2)
+    twice, liar = Plugin("equivocate", {"phase": "COMMIT", "to": "one"}), Plugin("false_recheck", {"how": "disown"})
+    late = Plugin("last_instant", {"phase": "REPORT", "to": "@0", "before_s": 0.03})
+    roles = {4: Role((twice,), Schedule(window), (3, 4)), 3: Role((liar, late), Schedule(step, 1, step + 1), (3, 4))}
+    stage = set_up(run, roles, 0, LinkModel(delay_s=0.005))
+    simulation, free_s, send = stage.simulation, dict.fromkeys(range(5), 0.0), stage.simulation._send
+
+    def one_by_one(node: int, wanted: ComputeGradient) -> None:
+        took_s = 0.999 * run.gradient_bound_s if node in slow and wanted.purpose is Purpose.UNDO else 0.005
+        free_s[node] = max(free_s[node], simulation.now_s) + took_s
+        ready = simulation.nodes[node].compute(wanted, simulation._compute)
+        simulation._push(free_s[node] - simulation.now_s, node, ready)
+
+    def later(node: int, to: int, event: Input, size_bytes: int) -> None:
+        last = (node, to) == (3, 2) and isinstance(event, MessageArrived)
+        slot = decode_body(event.signed.body).slot if last and isinstance(event, MessageArrived) else None
+        if slot is not None and (slot.step, slot.phase) == (step, Phase.CHECKSUMS):
+            return simulation._push(0.15, to, event)
+        return send(node, to, event, size_bytes)
+
+    monkeypatch.setattr(simulation, "_gradient", one_by_one)
+    monkeypatch.setattr(simulation, "_send", later)
+    seen = play(stage, (Agreement, Accuracy, Liveness, Undoing))
+    assert [(each.peer, each.reason) for each in told(seen, Banned) if isinstance(each, Banned)] == [
+        (4, "equivocation"),
+        (3, "false_accusation"),
+    ]
+    resolved_s, done_s = (
+        next(
+            each.time_s
+            for each in seen
+            if each.node == 0 and isinstance(each.output, kind) and each.output.step == step
+        )
+        for kind in (Resolved, Undone)
+    )
+    assert done_s - resolved_s > 6 * run.delivery_bound_s + 2 * run.gradient_bound_s, (
+        "it was to take longer than any OUTCOME"
+    )
 
 
 def test_two_bans_at_once_are_examined_together() -> None:

@@ -201,6 +201,14 @@ def disowned(attempt: Attempt) -> tuple[Contribution, ...]:
     return tuple(item for item, by in words(attempt).items() if not all(by.values()))
 
 
+def recomputed(attempt: Attempt | None) -> int:
+    """How many gradients everyone recomputes to judge an attempt: a function of its REPORTs, 0 until they are here."""
+    if attempt is None or Phase.REPORT not in attempt.transcript.finished:
+        return 0
+    accused = {charge.accused for charge in _false_gradients(attempt)}
+    return len(accused) + len(disowned(attempt)) + len(probation.wanted(attempt))
+
+
 def evidence_in(data: bytes, attempt: Attempt, gone: Sequence[int] = ()) -> Equivocation | Silent | None:
     """The charge that a piece of evidence supports in an attempt: a contradiction anywhere in the run, which never
     expires, or silence in an attempt before this one that ended without a removal. None if it proves nothing.

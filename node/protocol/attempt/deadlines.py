@@ -154,19 +154,26 @@ def outcome_s(settings: Settings) -> float:
     return 6.0 * settings.delivery_bound_s + 2.0 * settings.gradient_bound_s
 
 
-def settled_s(settings: Settings, active: int) -> float:
+def settled_s(settings: Settings, active: int, recomputed: int = 0) -> float:
     """How long after the OUTCOME of a dispute some may need to follow it: they pull aggregates and published parts, all
-    at once, and compute what judging needs. A peer without a majority of OUTCOMEs waits as long before it halts."""
-    tensors = 1 + active
-    return outcome_s(settings) + _transfer_s(settings, active, tensors)
+    at once, and compute what judging needs, beside what they are at. A peer without a majority of OUTCOMEs, which takes
+    no gradient, waits as long as where none is needed before it halts.
 
-
-def behind_s(settings: Settings, active: int, faults: int) -> float:
-    """How much later than a peer that is let in with an attempt the others may be in it: they pass on what ended the
-    one before, dispute that in as many windows and rounds as there can be, and wait for those who need bytes after it.
+    Args:
+        settings: the bounds.
+        active: size of the roster.
+        recomputed: gradients that every peer recomputes for judging; one of them is in the wait for any OUTCOME.
     """
+    more_s = max(0, recomputed - 1) * settings.gradient_bound_s
+    return outcome_s(settings) + _transfer_s(settings, active, 1 + active) + more_s
+
+
+def behind_s(settings: Settings, active: int, faults: int, recomputed: int) -> float:
+    """How much later than a peer that is let in with an attempt the others may be in it: they pass on what ended the
+    one before, dispute that in as many windows and rounds as there can be, and wait for those who need bytes, or the
+    gradients recomputed for judging it, after that."""
     disputed_s = (2 * (faults + 1) + 1) * dispute_round_s(settings)
-    return disputed_s + fetching_s(settings, active) + settled_s(settings, active)
+    return disputed_s + fetching_s(settings, active) + settled_s(settings, active, recomputed)
 
 
 # --- timers ---------------------------------------------------------------------------------------------------

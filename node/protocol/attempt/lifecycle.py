@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from btard.node.protocol.adjudication.charges import Guilt, encode_equivocations
-from btard.node.protocol.adjudication.judging import Judgement
+from btard.node.protocol.adjudication.judging import Judgement, recomputed
 from btard.node.protocol.api import (
     Banned,
     CancelTimer,
@@ -159,7 +159,7 @@ class AttemptLifecycle:
         ended = PreviousAttempt.ended(shared, Certificate.of(before.certificate))
         ended.age_s = away_s
         if ended.delays:
-            wait_s = settled_s(attempt.settings, len(attempt.roster.active))
+            wait_s = settled_s(attempt.settings, len(attempt.roster.active), recomputed(attempt))
             shared.out.append(SetTimer(deadlines.BEFORE, max(wait_s - away_s, 0.0)))
         return ended
 
@@ -215,7 +215,7 @@ class AttemptLifecycle:
         """How long others may be in coming to an attempt: those that we could not greet, those that were let back."""
         active = len(attempt.roster.active)
         if (attempt.step, attempt.number) == self._shared.let_in:
-            return behind_s(attempt.settings, active, attempt.roster.faults)
+            return behind_s(attempt.settings, active, attempt.roster.faults, recomputed(self._shared.past))
         if any(since == attempt.step for _, since in attempt.state.summary.returned):
             return fetching_s(attempt.settings, active)
         first = (attempt.step, attempt.number) == (0, 0)
@@ -240,21 +240,22 @@ class AttemptLifecycle:
         outcome = dispute.resolved or dispute.undisputed
         if outcome is None:
             return False
-        if outcome.value is not None and outcome.removals and not dispute.settled:
-            dispute.settled = True
-            shared.out.append(SetTimer(deadlines.BEFORE, settled_s(attempt.settings, len(attempt.roster.active))))
         if outcome.value is None:
             state = attempt.state.punished(attempt.step, attempt.number, outcome.removals, reform=False)
             self._settle(Ending(Judgement((), void=True), state, outcome), dispute.guilts())
             return True
         # A value that stands without a removal is that of n CLOSEs, ours among them.
         verdict = round_.conclude(dispute.messages(), certified=not outcome.removals)
+        wait_s = settled_s(attempt.settings, len(attempt.roster.active), recomputed(attempt))
+        longer = wait_s > dispute.follow_s  # only now REPORTs may be here, which say what there is to compute
+        dispute.follow_s = max(dispute.follow_s, wait_s)
+        if longer and outcome.removals:
+            shared.out.append(SetTimer(deadlines.BEFORE, wait_s))
         if verdict is None:
             if self._is_out(attempt, outcome):
                 return True
-            if not dispute.lacking:  # we may have been started again too late for anybody to owe them to us
-                dispute.lacking = True
-                shared.out.append(SetTimer(deadlines.STALL, settled_s(shared.settings, len(attempt.roster.active))))
+            if longer:  # we may have been started again too late for anybody to owe us the bytes
+                shared.out.append(SetTimer(deadlines.STALL, wait_s))
             return False
         judgement, state = verdict
         if value_of(judgement, state) != outcome.value:

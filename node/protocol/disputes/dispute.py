@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 
 from btard.node.protocol.adjudication.charges import Guilt, encode_equivocations, encode_silences
+from btard.node.protocol.adjudication.judging import recomputed
 from btard.node.protocol.api import CancelTimer, Disputed, Forward, Output, Resolved, Say, SetTimer
 from btard.node.protocol.attempt.attempt import Trigger
 from btard.node.protocol.attempt.deadlines import behind_s, settled_s
@@ -49,8 +50,8 @@ class Dispute:
         """More than half of the roster's equal OUTCOMEs."""
         self.settled = False
         """The owner has acted on it."""
-        self.lacking = False
-        """The owner waits for bytes without which it cannot act on it."""
+        self.follow_s = 0.0
+        """How long whoever acts on it may need for the bytes and gradients that this takes; 0: nobody does yet."""
         self.followed = False
         """The wait for those who need bytes to follow it is over."""
         self._out = out
@@ -193,7 +194,7 @@ class Dispute:
             active, faults = len(attempt.roster.active), attempt.roster.faults
             patience_s = settled_s(attempt.settings, active)
             if self._incumbents:
-                patience_s += behind_s(attempt.settings, active, faults)
+                patience_s += behind_s(attempt.settings, active, faults, recomputed(self.round.past))
             self._out.append(SetTimer(outcome_timer(attempt.step, attempt.number), patience_s))
         self._tried = held
         if self.unheard_of:

@@ -15,6 +15,7 @@ from btard.node.protocol.api import (
     Undone,
     Voided,
 )
+from btard.node.protocol.wire.messages import Phase, Report
 from tests.simulation.stage import Stage
 
 MARGIN = 1.2
@@ -34,17 +35,30 @@ def dispute_bound_s(stage: Stage, active: int, waits: bool = False) -> float:
     return 3.0 * rounds_s if waits else rounds_s
 
 
-def settling_s(stage: Stage, active: int) -> float:
+def judged(stage: Stage, node: int, step: int, attempt: int) -> int:
+    """How many gradients the REPORTs that a peer holds of an attempt can have everybody recompute, at most."""
+    peer = stage.simulation.nodes[node].peer
+    rounds = [each for each in (peer.attempt, peer.past) if each is not None]
+    held = [each.transcript.of(Report, Phase.REPORT) for each in rounds if (each.step, each.number) == (step, attempt)]
+    return sum(
+        sum(not verdict.correct for verdict in report.verdicts) + report.holds.count(False) + len(report.joins)
+        for reports in held[:1]
+        for report in reports.values()
+    )
+
+
+def settling_s(stage: Stage, active: int, recomputed: int) -> float:
     """How long deadlines of the next attempt wait after an OUTCOME that removes somebody and lets a value stand: some
-    may have to fetch the bytes of that value first (docs/spec/disputes.md, "Closed to m").
+    may have to fetch the bytes of that value first, and to judge (docs/spec/disputes.md, "Closed to m").
 
     Args:
         stage: of the run.
         active: peers in the attempt that was disputed.
+        recomputed: gradients that judging it takes, at most.
     """
     run = stage.run
     vectors_s = (1 + active) * run.entry_bytes * stage.task.dimension * active / run.minimum_rate
-    return 6.0 * run.delivery_bound_s + 2.0 * run.gradient_bound_s + vectors_s
+    return 6.0 * run.delivery_bound_s + (1 + max(1, recomputed)) * run.gradient_bound_s + vectors_s
 
 
 def awaits_another(stage: Stage, node: int) -> bool:
@@ -108,7 +122,8 @@ class Liveness:
                 self._phase_over(node, now_s)
                 self._began[node] = now_s
                 # Those who entered last suspect last; until then f + 1 SUSPECTs may be lacking.
-                self._bounds[node] = 2.0 * phase_bound_s(self._stage, node, phase) + self._settling.pop(node, 0.0)
+                followed_s = self._settling.pop(node, 0.0) if phase == "COMMIT" else 0.0
+                self._bounds[node] = 2.0 * phase_bound_s(self._stage, node, phase) + followed_s
             case Disputed() as disputed:
                 self._phase_over(node, now_s)
                 waits = awaits_another(self._stage, node)
@@ -117,7 +132,8 @@ class Liveness:
             case Resolved() as resolved:
                 if resolved.outcome == "commit" and resolved.removals:
                     _, active, _ = self._disputed.get((node, resolved.step, resolved.attempt), (0.0, 0, False))
-                    self._settling[node] = settling_s(self._stage, active)
+                    recomputed = judged(self._stage, node, resolved.step, resolved.attempt)
+                    self._settling[node] = settling_s(self._stage, active, recomputed)
                 self._dispute_over(node, now_s, (resolved.step, resolved.attempt))
             case Voided() as void:
                 assert set(void.removals) & set(self._stage.roles), f"{void} removed nobody who is faulty"

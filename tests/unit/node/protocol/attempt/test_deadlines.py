@@ -103,6 +103,8 @@ OTHER = {
     "a round of a dispute": (dispute_round_s(SETTINGS), 2.0),
     "a dispute that never starts": (outcome_s(SETTINGS), 26.0),
     "what an OUTCOME needs, seven vectors": (settled_s(SETTINGS, 6), 33.0),
+    "the same where one gradient is judged": (settled_s(SETTINGS, 6, 1), 33.0),
+    "the same where three are": (settled_s(SETTINGS, 6, 3), 53.0),
     "a state, five vectors": (fetching_s(SETTINGS, 6), 7.0),
     "a state with Adam's moments, seven": (
         fetching_s(replace(SETTINGS, optimiser_entries=2 * SETTINGS.dimension), 6),

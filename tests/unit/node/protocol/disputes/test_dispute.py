@@ -68,7 +68,7 @@ def test_a_freeze_shows_everyone_why_and_begins_no_rounds() -> None:
     assert case.out == [Disputed(2, 0, case.trigger.cause), Forward(OTHERS, case.trigger.messages)]
     assert case.dispute.frozen and case.round.frozen and case.attempt.disputed
     assert not case.dispute.begun and not case.round.sealed
-    assert not (case.dispute.settled or case.dispute.lacking or case.dispute.followed)
+    assert not (case.dispute.settled or case.dispute.follow_s or case.dispute.followed)
 
 
 def test_our_view_holds_everything_that_we_hold_once() -> None:
