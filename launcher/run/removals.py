@@ -6,7 +6,8 @@ from btard.launcher.run.summary import BanRow, Summary
 
 _CHECK = "`btard-launch check FILE.py` tries out own tasks and rules"
 _CAUSES = {
-    "gradient": f"its gradient was not the one that others compute from its seed: {_CHECK}",
+    "gradient": "its gradient was not the one that was computed from its seed later on: own code or data change in use "
+    f"(a cache, a counter, the time), or machines differ: {_CHECK}, as far as their first calls tell",
     "aggregate": f"its aggregate was not the one that others compute: {_CHECK}",
     "checksum": f"its aggregate and its checksums do not fit together: {_CHECK}",
     "false_report": f"others could not find what it reported: {_CHECK}",

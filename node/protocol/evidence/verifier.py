@@ -370,6 +370,10 @@ class Verifier:
         recomputed_D = past.settings.precision.rounded(recompute(parameters_D, past.seed(charge.accused)))
         parts = range(past.split.count)
         committed = all(past.part_matches(charge.accused, part, past.slice(recomputed_D, part)) for part in parts)
+        if committed and evidence.ban.reason == "gradient":
+            found_here = f"computed again here, the gradient is the one that peer {charge.accused} committed to"
+            why = "its judges lied, or computed otherwise than this machine (code or data that change in use)"
+            raise UnprovenError(f"{found_here}: {why}")
         # The gradient is the committed one: then its checksums are judged, which takes every aggregate.
         complete = set(past.aggregates) == set(past.roster.active)
         require(not committed or complete, "the aggregates of the step before are missing")

@@ -422,6 +422,18 @@ def test_a_recomputation_that_finds_the_gradient_right_refutes_the_ban() -> None
         Verifier(wrong).check(found[0].ban.evidence)
 
 
+def test_a_gradient_that_only_its_judges_could_not_repeat_is_called_right() -> None:
+    """As where all run code whose answers change in use: nobody lied, whoever was drawn is banned, and the evidence,
+    which has no aggregates since its gradient was already wrong there, is no less whole for it."""
+    stage, found, _ = filed(GRADIENT)
+    ban, ground = found[0].ban, stage.ground()
+    true = ground.recompute
+    assert true is not None
+    committed = replace(ground, recompute=lambda parameters_D, seed: -1000.0 * true(parameters_D, seed))
+    with pytest.raises(UnprovenError, match=rf"the gradient is the one that peer {ban.peer} committed to"):
+        Verifier(committed).check(ban.evidence)
+
+
 def test_evidence_of_a_failed_probation_is_bound_in_every_field() -> None:
     run = configuration(steps=20, probation=2)
     story, stage = (
