@@ -12,7 +12,7 @@ from torch import Tensor
 
 from btard.node.protocol.adjudication import complaints
 from btard.node.protocol.adjudication.charges import Publication, accusation_of
-from btard.node.protocol.adjudication.judging import Case, Counts, Judgement, recomputed
+from btard.node.protocol.adjudication.judging import Case, Counts, Judgement
 from btard.node.protocol.api import (
     BulkKey,
     BulkKind,
@@ -251,7 +251,9 @@ class Round:
         self.phase, self._said, self._overdue = phase, False, False
         self._out.append(PhaseEntered(attempt.step, attempt.number, phase.name))
         trial = self.trial
-        work = (0, attempt.burden) if trial is None else (len(trial.publications), recomputed(attempt))
+        work = (0, attempt.burden)
+        if trial is not None:
+            work = len(trial.publications), len(trial.accused) + len(trial.disowned) + len(trial.returning)
         self._clock.enter(PHASES[phase].work, *work)
         self._patience.enter()
 
