@@ -98,6 +98,30 @@ def test_every_checkpoint_that_is_kept_has_all_it_names(tmp_path: Path, monkeypa
     assert max(saved) > (2 * WINDOW, 0)
 
 
+def test_where_a_file_begins_behind_an_undo_step_the_checkpoint_before_still_serves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Peers 4 and 5 lie from the start on: the undo step goes back to the first of the window, and leaves nothing of
+    it; its own checkpoint, which names all of it, serves where the one after it is damaged."""
+    monkeypatch.setattr("btard.node.storage.disk._LEAST", 2)
+    monkeypatch.setattr("btard.node.storage.disk._MOST", 2)
+    stage = stage_of([Plugin("sign_flip")], 0, window=2 * WINDOW, start=1, validate_every=2)
+    saving, peer = checkpointer(tmp_path), stage.simulation.nodes[0].peer
+    roster, emptied = Roster.genesis(peer.state.roster.keys), 0
+    for seen in stage.simulation.run():
+        output = seen.output
+        if seen.node != 0 or not isinstance(output, PhaseEntered) or output.phase != "COMMIT":
+            continue
+        saving.hold(*(peer.holdings() or (0, 0, {}, {})))
+        saving.save(peer.snapshot())
+        found = [record for path in files(tmp_path) for record in contents(path).records]
+        history = History(found, b"r" * 32, 0, roster, peer.shared.tools.optimiser)
+        before = [history.load(name).at.state.window.layers for name in history.names[1:2]]
+        emptied += output.step > 1 and not peer.state.window.layers and len(before[0]) == 2 * WINDOW
+    saving.close()
+    assert emptied, "an undo step took back all that the window had"
+
+
 def test_a_damaged_layer_is_one_clear_line(tmp_path: Path) -> None:
     """And what came before it serves as long as others may tell the rest."""
     _, peer, roster = kept(tmp_path, 5)

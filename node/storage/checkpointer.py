@@ -355,9 +355,11 @@ class Checkpointer:
         return self._wal
 
     def _clear(self, at: Resumption) -> None:
-        """Remove files that nobody needs: older than the steps that an attempt names, and than the file before those,
-        which serves where the first model of theirs is damaged."""
-        first = min((layer.step for layer in at.state.window.layers), default=at.state.step - 1)
+        """Remove files that nobody needs: older than the steps that an attempt or the one before it names (an undo step
+        may have named more), and than the file before those, which serves where the first model of theirs is
+        damaged."""
+        layers = [layer.step for state in _states(at) for layer in state.window.layers]
+        first = min(layers, default=at.state.step - 1)
         needed = [place for place, file in enumerate(self._files) if file.begin is not None and file.begin <= first]
         kept = max(needed[-1] - 1, 0) if needed else 0
         for file in self._files[:kept]:
