@@ -1,4 +1,4 @@
-"""An attack for tests, loaded as a user's own file: what a peer that was started again must not have forgotten."""
+"""Attacks for tests, loaded as a user's own file: what a peer that was started again must not have forgotten."""
 
 from __future__ import annotations
 
@@ -12,7 +12,19 @@ from btard.node.adversary.behaviour import Behaviour
 from btard.node.adversary.registry import attack
 from btard.node.adversary.targets import TARGETS, chosen, told_apart
 from btard.node.errors import WireError
-from btard.node.protocol.api import Endorse, Forward, MessageArrived, PhaseEntered, Say, SetTimer, ViewArrived
+from btard.node.protocol.api import (
+    BulkKind,
+    Endorse,
+    Forward,
+    MessageArrived,
+    PhaseEntered,
+    RequestTranscript,
+    Say,
+    SendBulk,
+    SetTimer,
+    TranscriptRequested,
+    ViewArrived,
+)
 from btard.node.protocol.attempt import deadlines
 from btard.node.protocol.wire.encoding import decode_body
 from btard.node.protocol.wire.messages import Body, Close, Commit, Outcome, Phase, Signed, Suspect, View
@@ -108,3 +120,30 @@ class SecondThoughts(Behaviour):
 
     def _leads(self, view: Knowledge) -> bool:
         return view.me == min(view.accomplices)
+
+
+@attack("also_started_again", acts_on="node", source="this project: what a neighbour that was started again believes")
+class AlsoStartedAgain(Behaviour):
+    """Keeps its parts from peer 0, and tells it, once that has been started again, that so has it been itself.
+
+    Source: this project, docs/security/tests.md.
+    """
+
+    def __init__(self) -> None:
+        self._place: tuple[int, int] | None = None
+
+    def said(self, output: Output, view: Knowledge) -> Sequence[Output]:
+        """Keeps the parts back, and notes the attempt."""
+        match output:
+            case SendBulk(to=0, key=key) if key.kind is BulkKind.PART:
+                return ()
+            case PhaseEntered(step=step, attempt=attempt, phase="AGG"):
+                self._place, self.lasting = (step, attempt), True
+        return (output,)
+
+    def heard(self, event: Input, view: Knowledge) -> Sequence[Output]:
+        """Answers the first question of peer 0 with its own."""
+        if self._place is None or not isinstance(event, TranscriptRequested) or event.via != 0:
+            return ()
+        place, self._place = self._place, None
+        return (RequestTranscript((0,), *place),)

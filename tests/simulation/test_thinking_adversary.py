@@ -177,3 +177,21 @@ def test_a_peer_started_again_waits_for_those_who_need_bytes_after_an_outcome(tm
     ours_s = first(seen, Suspected, 0, START + 1)
     assert others_s and (ours_s is None or ours_s > min(others_s) - D_S)
     assert finished(seen, (1, 5)) == {0, 2, 3, 4}
+
+
+@pytest.mark.usefixtures("imported")
+@pytest.mark.parametrize("others", [(), (1,), (1, 2, 3)], ids=["alone", "then another", "then all"])
+def test_hosts_that_are_started_again_one_after_the_other_lose_nobody_alone(
+    others: tuple[int, ...], tmp_path: Path
+) -> None:
+    """Peer 4 keeps its part from peer 0, which is started again, and tells it that it was, too; with one honest peer's
+    own question these are as many as where all honest peers are. Peer 0 complains before anybody suspects it."""
+    run = msgspec.structs.replace(RUN, peers=5)
+    given = {4: Role((Plugin("also_started_again"),), Schedule(START, 1, START + 1), (4,))}
+    calm = Cluster(tmp_path / "calm", Conditions(), given, 0, run).play()
+    at_s = next(each.time_s for each in calm if each.node == 0 and each.output == PhaseEntered(START, 0, "AGG"))
+    turns = (restart(peer, at_s + 1.2 * place, 1.0) for place, peer in enumerate((0, *others)))
+    events = tuple(event for turn in turns for event in turn.events)
+    seen = Cluster(tmp_path / "rolled", Conditions(events=events), given, 0, run).play()
+    assert not banned(seen, (4,)) and finished(seen, (4,)) == {0, 1, 2, 3}
+    assert {each.output.attempt for each in seen if isinstance(each.output, Committed)} == {0}

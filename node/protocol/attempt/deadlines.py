@@ -226,8 +226,13 @@ class Timers:
             self._out.append(SetTimer(BULK, waits.bulk_s))
         self._out.append(SetTimer(MESSAGES, waits.message_s))
 
+    def wait_on(self) -> None:
+        """Tensors are waited for half as long again as messages are after them."""
+        waits = self._deadline()
+        self._out.append(SetTimer(BULK, (waits.message_s - waits.bulk_s) / 2.0))
+
     def complained(self) -> None:
-        """The wait for tensors has taken all of the phase's time: for messages there is as much as after any other."""
+        """The wait for tensors has taken longer: for messages there is as much as after any other."""
         waits = self._deadline()
         self._out.append(SetTimer(MESSAGES, waits.message_s - waits.bulk_s))
 

@@ -91,7 +91,7 @@ class Round:
         self._patience = Patience(attempt, self._clock, watch or Watch())
         self._void: Judgement | None = None
         self._early: set[tuple[Phase, int]] = set()
-        self._said = self._overdue = False
+        self._said = self._overdue = self._waited = False
         self._decided = False
         """A dispute has decided what this attempt comes to."""
 
@@ -208,10 +208,15 @@ class Round:
 
     def bulk_overdue(self, together: bool) -> None:
         """The wait for bulk is over: say what is missing instead. After a new start parts may be waited for as long as
-        the others wait for us: our AGG may stand, with those that we have lost since; and where all were started again
-        (`together`), an owner may be that late, and complaints of all others would remove it (`overdue`)."""
-        waits = self._again and self.phase is Phase.AGG
-        self._overdue = not (waits and (together or self._bound))
+        the others wait for us: our AGG may stand, with those that we have lost since. Where all were started again
+        (`together`), an owner may be late, and complaints of all others would remove it: it has some time more. Not as
+        much as we have: askers may lie, and others who were not away would suspect us before we complain."""
+        waits = self._again and self.phase is Phase.AGG and not self._said
+        if waits and together and not self._bound and not self._waited:
+            self._waited = True
+            return self._clock.wait_on()
+        self._overdue = not (waits and self._bound)
+        return self._clock.complained() if waits and self._waited else None
 
     @property
     def _bound(self) -> bool:
@@ -221,11 +226,6 @@ class Round:
     def overdue(self) -> None:
         """The wait for messages is over: suspect whoever is missing (a local timeout never bans)."""
         attempt = self.attempt
-        waits = self._again and self.phase is Phase.AGG and not self._said and not self._overdue
-        if waits and not self._bound:
-            # Others may be in the same place, each of them silent for want of a part that a faulty owner keeps.
-            self._overdue = True
-            return self._clock.complained()
         for peer in attempt.transcript.missing(self.phase):
             if peer != attempt.me:
                 self._out.append(Suspected(attempt.step, attempt.number, self.phase.name, peer))
@@ -248,7 +248,7 @@ class Round:
 
     def _enter(self, phase: Phase) -> None:
         attempt = self.attempt
-        self.phase, self._said, self._overdue = phase, False, False
+        self.phase, self._said, self._overdue, self._waited = phase, False, False, False
         self._out.append(PhaseEntered(attempt.step, attempt.number, phase.name))
         trial = self.trial
         work = (0, attempt.burden)

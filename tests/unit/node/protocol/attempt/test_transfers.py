@@ -147,10 +147,11 @@ def test_after_a_new_start_a_false_part_is_waited_for_where_our_agg_rests_on_the
     again.phase = Phase.AGG
     again.bulk_overdue(together=False)
     assert again._overdue is not stands
+    again._overdue = False
     again.bulk_overdue(together=True)
     assert again._overdue is False, "where all were started again, an owner may be late"
-    again.overdue()
-    assert again._overdue is not stands, "as late as it would be suspected of silence"
+    again.bulk_overdue(together=True)
+    assert again._overdue is not stands, "not as late as we would be suspected by those who were not"
 
 
 def test_what_does_not_match_its_digest_is_forgotten_and_the_true_bytes_are_taken() -> None:
