@@ -152,7 +152,8 @@ def _filled(template: str, **values: Any) -> str:
 
 
 def _run_file(peers: int) -> str:
-    return f"peers = {peers}\n"
+    # Engines start again what fails and move what stands in their way; with undo, the default, neither would come back.
+    return f'peers = {peers}\nundo = "off"  # a peer that was away may come back\n'
 
 
 def _rules() -> list[tuple[str, str]]:

@@ -27,6 +27,8 @@ KUBERNETES = ("1.28", "1.32", "1.37")
 OWN = {"JobSet", "PodMonitor", "PrometheusRule"}
 """Kinds that a cluster has by an extension, and that have no schema there."""
 
+RETURNING = {"undo": "off"}
+"""What a run asks for whose peers may come back after they were away."""
 FOLDERS = (".", "monitoring", "overlays/owner", "overlays/gpu", "overlays/gpu-shared", "overlays/gpu-mig")
 
 
@@ -138,7 +140,7 @@ def test_each_pod_has_a_name_and_a_claim_of_its_own(peers: int) -> None:
         documents(kubernetes(peers).files["monitoring/podmonitor.yaml"])[0]["spec"]["selector"]["matchLabels"],
     ):
         assert selector.items() <= labels.items() and selector
-    assert of_kind(text, "ConfigMap")[0]["data"]["run.toml"] == f"peers = {peers}\n"
+    assert tomllib.loads(of_kind(text, "ConfigMap")[0]["data"]["run.toml"]) == {"peers": peers, **RETURNING}
 
 
 def test_the_network_policy_lets_peers_meet_and_nothing_else() -> None:
@@ -202,6 +204,21 @@ def test_a_swarm_stack_keeps_each_peer_where_its_volume_is(peers: int) -> None:
         assert service["read_only"] and service["cap_drop"] == ["ALL"]
         script = service["command"][-1]
         assert "$$ADDRESS" in script and not re.search(r"(?<!\$)\$(?!\$)", script), "else Docker would put it in"
+
+
+@pytest.mark.parametrize(
+    ("text", "form", "peers"),
+    [
+        ((ROOT / "docs/hosts.md").read_text(), r"^    (.*> run\.toml)$", 6),
+        ((ROOT / "docs/slurm.md").read_text(), r"^    (.*> run\.toml)$", 6),
+        (EMITTERS["swarm"](12).text, r"^#   (.*> run\.toml) &&", 12),
+    ],
+    ids=["hosts", "slurm", "swarm"],
+)
+def test_the_run_that_a_guide_writes_lets_peers_come_back(text: str, form: str, peers: int, tmp_path: Path) -> None:
+    (command,) = re.findall(form, text, re.MULTILINE)
+    subprocess.run(["sh", "-euc", command], cwd=tmp_path, check=True)
+    assert tomllib.loads((tmp_path / "run.toml").read_text()) == {"peers": peers, **RETURNING}
 
 
 @pytest.mark.parametrize("peers", [2, 12])
@@ -272,7 +289,7 @@ def test_kustomize_builds_what_lies_in_deploy(folder: str) -> None:
     image = peer["spec"]["template"]["spec"]["containers"][0]["image"]
     if folder.startswith("overlays/gpu"):
         assert image == "btard:cuda" and sum(value for name, value in limits.items() if "nvidia.com/" in name) == 1
-        assert run["data"]["run.toml"] == 'peers = 6\ndevice = "cuda"\n'
+        assert tomllib.loads(run["data"]["run.toml"]) == {"peers": 6, **RETURNING, "device": "cuda"}
     elif folder == "overlays/owner":
         assert peer["spec"]["replicas"] == 2 and image == "btard:cpu"
         (namespace,) = of_kind(done.stdout, "Namespace")
@@ -290,7 +307,7 @@ def call(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, 
 
 def test_for_hosts_there_are_both_ways_to_keep_a_peer_running_and_the_runs_options() -> None:
     files = EMITTERS["hosts"](7).files
-    assert tomllib.loads(files["run.toml"]) == {"peers": 7}
+    assert tomllib.loads(files["run.toml"]) == {"peers": 7, **RETURNING}
     kept_at = ROOT / "deploy" / "hosts"
     assert {name: files[name] for name in files if name != "run.toml"} == {
         path.name: path.read_text() for path in kept_at.iterdir()
