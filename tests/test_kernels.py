@@ -29,7 +29,7 @@ from btard.node.training.schedules import LearningRate
 
 needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler here: the torch versions run")
 REORDERED = ("-fassociative-math", "-fno-signed-zeros", "-fno-trapping-math")  # -ffast-math would change this process
-SIZES = (0, 1, 7, 255, 256, 257, 8191, 8192, 8193, 70_001)
+SIZES = (0, 1, 7, 255, 256, 257, 8191, 8192, 8193, 16_383, 16_384, 32_769, 70_001)
 
 
 def vectors(count: int, size: int, scale: float = 1.0) -> Tensor:
