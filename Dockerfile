@@ -53,9 +53,10 @@ RUN python building.py /opt/kernels
 
 FROM dependencies AS source
 WORKDIR /build
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml hatch_build.py README.md LICENSE ./
 COPY btard/ btard/
 COPY node/ node/
+COPY --from=kernels /opt/kernels node/kernels/built
 COPY launcher/ launcher/
 COPY deploy/ deploy/
 COPY dashboards/ dashboards/
@@ -74,7 +75,6 @@ RUN groupadd --gid 10001 btard \
 COPY --from=dependencies /opt/venv /opt/venv
 COPY --from=data /opt/data /opt/data
 COPY --from=source /opt/btard /opt/btard
-COPY --from=kernels /opt/kernels /opt/btard/btard/node/kernels/built
 ENV PATH=/opt/venv/bin:/opt/btard/bin:$PATH PYTHONPATH=/opt/btard BTARD_DATA_DIR=/opt/data \
     PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 HEALTH_NOTE=/tmp/health
 # As launcher/backends/local.py has it for workers that it starts itself.

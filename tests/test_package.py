@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -15,8 +17,10 @@ import pytest
 import btard
 from btard import moved
 from btard.node.errors import ConfigError
+from btard.node.kernels import building
 from btard.node.plugins import extensions
 from tests.imports import ROOT, sources
+from tests.launching import command
 
 DECISION = ROOT / "docs" / "adr" / "0051-packages-by-concept.md"
 
@@ -107,25 +111,64 @@ def test_the_table_of_old_names_is_the_one_in_the_decision_and_leads_somewhere()
     assert [new for _, new in rows if new not in sources("node", "launcher")] == []
 
 
-def build(kind: str, where: Path, into: Path) -> Path:
+def build(kind: str, where: Path, into: Path, **variables: str) -> Path:
     """An archive of the project that lies at `where`."""
-    command = [sys.executable, "-m", "hatchling", "build", "-t", kind, "-d", str(into)]
-    subprocess.run(command, cwd=where, check=True, capture_output=True)
+    hatchling = [sys.executable, "-m", "hatchling", "build", "-t", kind, "-d", str(into)]
+    subprocess.run(hatchling, cwd=where, env={**os.environ, **variables}, check=True, capture_output=True)
     (archive,) = (each for each in into.iterdir() if each.suffix in (".whl", ".gz"))
     return archive
 
 
 def test_a_wheel_from_the_source_archive_is_the_wheel_from_the_clone(tmp_path: Path) -> None:
-    """A source archive has the folders once, and no links."""
+    """A source archive has the folders once, and no links. Without a compiler a wheel is one of pure Python."""
     with tarfile.open(build("sdist", ROOT, tmp_path / "source")) as archive:
         names = archive.getnames()
         archive.extraction_filter = getattr(tarfile, "data_filter", None)  # Python 3.11.2 has none
         archive.extractall(tmp_path / "unpacked")
     assert len(names) == len(set(names)) and not [name for name in names if "/btard/node/" in name]
     (unpacked,) = (tmp_path / "unpacked").iterdir()
-    wheels = [build("wheel", where, tmp_path / where.name) for where in (unpacked, ROOT)]
+    wheels = [build("wheel", where, tmp_path / where.name, PATH=str(tmp_path)) for where in (unpacked, ROOT)]
     first, second = (sorted(zipfile.ZipFile(wheel).namelist()) for wheel in wheels)
     assert first == second and len(first) > 400
+    assert wheels[1].name.endswith("-py3-none-any.whl") and not [name for name in first if name.endswith(".so")]
+
+
+needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler here")
+
+
+@needs_compiler
+@pytest.mark.slow
+def test_an_editable_installation_builds_the_kernels_where_the_clone_finds_them(tmp_path: Path) -> None:
+    wheel = build("wheel:editable", ROOT, tmp_path / "wheel", HOME=str(tmp_path))
+    assert wheel.name.endswith("-py3-none-any.whl")
+    made = {path.name for path in (tmp_path / ".cache" / "btard" / "kernels").iterdir()}
+    assert made == {building.library(files, tmp_path / "again").name for files in building.LIBRARIES}
+
+
+@needs_compiler
+@pytest.mark.slow
+@pytest.mark.sockets
+@pytest.mark.parametrize("compiler", [True, False], ids=["with a compiler", "without"])
+def test_a_run_of_what_was_installed_compiles_nothing(tmp_path: Path, compiler: bool) -> None:
+    """Real workers, where a compiler would leave a mark; where there was none at the installation it is asked for."""
+    wheel = build("wheel", ROOT, tmp_path / "wheel", **({} if compiler else {"PATH": str(tmp_path)}))
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "site")
+        (described,) = (name for name in archive.namelist() if name.endswith("/WHEEL"))
+        assert f"Root-Is-Purelib: {str(not compiler).lower()}" in archive.read(described).decode()
+    assert wheel.name.endswith("-none-any.whl") is not compiler
+    (tmp_path / "cc").write_text(f"#!/bin/sh\necho called >> {tmp_path}/mark; exit 1\n")
+    (tmp_path / "cc").chmod(0o755)
+    installed = os.pathsep.join([str(tmp_path / "site"), *(path for path in sys.path if path and path != str(ROOT))])
+    task = "transformer_lm:context_length=16,width=16,blocks=1"
+    words = ("-n", "4", "--task", task, "--steps", "2", "--batch-size", "4", "--run-dir", str(tmp_path / "run"))
+    places = {"PYTHONPATH": installed, "PATH": str(tmp_path), "HOME": str(tmp_path)}
+    done = command(tmp_path, *words, **places)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "mark").exists() is not compiler
+    assert done.stderr.count("torch's passes take their place") == (0 if compiler else 1)
+    assert ("no C compiler here" in done.stdout + done.stderr) is not compiler
+    assert not list((tmp_path / ".cache" / "btard" / "kernels").glob("*.so"))
 
 
 @pytest.mark.slow

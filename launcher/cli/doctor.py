@@ -39,6 +39,7 @@ def examine(data_directory: Path, run_dir: Path, base_port: int = 0, peers: int 
     yield _python()
     yield from _packages()
     yield _torch()
+    yield _kernels()
     yield _gpu(peers)
     yield _cores(peers)
     yield _disk(run_dir)
@@ -74,6 +75,16 @@ def _torch() -> Check:
 
     kernels = f"{torch.backends.cpu.get_cpu_capability()} on {processor()}"
     return Check("torch", "ok", f"{torch.__version__}, {kernels}; a worker uses 1 of {torch.get_num_threads()} threads")
+
+
+def _kernels() -> Check:
+    try:
+        from btard.node import kernels
+    except (ImportError, OSError):
+        return Check("kernels", "warn", "unknown without torch", "repair torch first")
+    if kernels.library() is None:
+        return Check("kernels", "warn", "not compiled: torch's passes take their place", "install gcc for faster steps")
+    return Check("kernels", "ok", "compiled, and they compute what they should")
 
 
 def _gpu(peers: int) -> Check:

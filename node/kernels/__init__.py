@@ -32,20 +32,23 @@ ANSWER = 0x206C74E30334B325
 
 @cache
 def library() -> ctypes.CDLL | None:
-    """The compiled kernels, built on first use or before; None where they cannot be built, or give other bits."""
+    """The compiled kernels; None, and one warning, where there are none or where they give other bits."""
     found = compiled(PASSES)
     if found is None:
+        _without("no compiled kernels here, so torch's passes take their place: no C compiler (cc, gcc or clang)")
         return None
     found.btard_answer.argtypes, found.btard_answer.restype = (), ctypes.c_uint64
     if found.btard_answer() != ANSWER:
-        warnings.warn(
+        _without(
             "compiled kernels give other bits than they should, so torch's passes take their place; is `cc` one that "
-            "reorders or fuses floating-point operations?",
-            RuntimeWarning,
-            stacklevel=2,
+            "reorders or fuses floating-point operations?"
         )
         return None
     return _declared(found)
+
+
+def _without(why: str) -> None:
+    warnings.warn(why, RuntimeWarning, stacklevel=3)
 
 
 def _declared(found: ctypes.CDLL) -> ctypes.CDLL:

@@ -1,8 +1,11 @@
-"""Builds the kernels' libraries, by the machine's own C compiler: in the user's cache on first use, or beforehand.
+"""Builds the kernels' libraries, by the machine's own C compiler, when the package is installed.
+
+A wheel holds them in `node/kernels/built` (hatch_build.py); an editable installation, and a clone that was not
+installed, which builds them on first use, have them in the user's cache.
 
     python node/kernels/building.py DIR
 
-builds all of them into DIR, which is how the container image gets its `node/kernels/built`: it has no compiler. Only
+builds all of them into DIR, which is how the container image gets them: the stage that installs has no compiler. Only
 the standard library is imported here, so that a place without the package's dependencies can do that.
 """
 
@@ -21,8 +24,10 @@ from pathlib import Path
 FOLDER = Path(__file__).parent
 BUILT = FOLDER / "built"
 """Libraries built beforehand; it need not be there."""
+CACHE = Path("~/.cache/btard/kernels")
 PASSES = ("kernels.c",)
 PORTABLE = ("portable.c", "portable_kernels.h", "portable_lenet.h", "portable_transformer.h")
+LIBRARIES = (PASSES, PORTABLE)
 # No fast-math and no contraction: the order of sums and the rounding of products are part of the definition.
 FLAGS = ("-O3", "-std=gnu11", "-ffp-contract=off", "-fno-math-errno")
 _SHARED = ("-shared", "-fPIC")
@@ -32,13 +37,19 @@ _LIMIT_S = 300.0  # five seconds of computing, on a machine that does other thin
 
 def compiled(files: Sequence[str]) -> ctypes.CDLL | None:
     """A library that was built beforehand, or is built now; None where neither can be had."""
-    ready = BUILT / _name(files)
     try:
-        if ready.exists():
-            return ctypes.CDLL(str(ready))
-        return ctypes.CDLL(str(build(compiler(), Path.home() / ".cache" / "btard" / "kernels", files)))
+        return ctypes.CDLL(str(library(files, CACHE.expanduser())))
     except (OSError, RuntimeError, subprocess.SubprocessError):
         return None
+
+
+def library(files: Sequence[str], directory: Path) -> Path:
+    """The path of a library that was built beforehand, else of one in `directory`, where it is built if need be.
+
+    Raises: what `compiler` and `build` raise.
+    """
+    ready = BUILT / _name(files)
+    return ready if ready.exists() else build(compiler(), directory, files)
 
 
 def compiler() -> str:
@@ -84,7 +95,7 @@ def _name(files: Sequence[str]) -> str:
 
 
 if __name__ == "__main__":
-    for _files in (PASSES, PORTABLE):
+    for _files in LIBRARIES:
         _made = build(compiler(), Path(sys.argv[1]), _files)
         _made.chmod(0o755)
         sys.stdout.write(f"{_made}\n")

@@ -22,7 +22,7 @@ _FUNCTIONS = ("exp", "log", "cosine", "gelu", "gelu_slope")
 
 @cache
 def library() -> ctypes.CDLL:
-    """The compiled kernels, built on first use or before.
+    """The compiled kernels, built when the package was installed or on first use.
 
     Raises:
         BackendError: they cannot be built here.
