@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
+import shlex
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -52,6 +54,32 @@ def marked(run_dir: Path) -> Iterator[None]:
     finally:
         with contextlib.suppress(OSError):
             note.unlink()
+
+
+@contextmanager
+def alone(run_dir: Path) -> Iterator[None]:
+    """Keep others from going on with the run while this process does: loading torch takes seconds, in which no
+    note says that somebody works on it.
+
+    Raises:
+        ConfigError: another process goes on with it.
+        BackendError: it is not this user's to write.
+    """
+    try:
+        record = (run_dir / "run.json").open("rb+")
+    except OSError as error:
+        raise BackendError(f"cannot write in {run_dir}: {error.strerror}; resume it as its owner") from error
+    with record:
+        try:
+            fcntl.flock(record, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise still_running(run_dir) from error
+        yield
+
+
+def still_running(run_dir: Path) -> ConfigError:
+    """What to say to somebody who wants to resume a run that has not ended."""
+    return ConfigError(f"{run_dir} is still running; end it by `btard-launch stop {shlex.quote(str(run_dir))}` first")
 
 
 def latest(runs: Path = Path("runs")) -> Path:
@@ -186,7 +214,9 @@ def _standing(run_dir: Path, record: RunRecord) -> str:
     try:
         made = summary.read(run_dir)
     except ConfigError:
-        return "its launcher is gone; `btard-launch stop` removes what it left"
+        if record.experiment.backend == "compose":
+            return "its launcher is gone; `btard-launch stop` removes the containers that it left"
+        return "its launcher is gone; `btard-launch resume` goes on, where there is a checkpoint"
     return made.outcome + (f", {made.problem}" if made.problem else "")
 
 

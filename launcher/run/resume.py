@@ -39,8 +39,8 @@ def resume(run_dir: Path, observer: Observer | None = None, timeout: float | Non
     observer = observer or Silent()
     run_dir = run_dir.absolute()
     record = run_directory.read_record(run_dir)
-    configs = _configs(run_dir, record)
-    with Interrupts() as interrupts:
+    with control.alone(run_dir), Interrupts() as interrupts:
+        configs = _configs(run_dir, record)
         backend = LocalBackend()
         backend.warm_up()
         prepared = _prepare(record, timeout, observer)
@@ -72,7 +72,7 @@ def _configs(run_dir: Path, record: RunRecord) -> tuple[NodeConfig, ...]:
             "nothing after their end: start it again with `btard-launch run`"
         )
     if control.worker(run_dir) is not None:
-        raise ConfigError(f"{run_dir} is still running; stop it first")
+        raise control.still_running(run_dir)
     configs = tuple(node_config.load(path) for path in sorted(run_dir.glob("nodes/*/config.json")))
     if not resumable(run_dir, record.experiment):
         raise ConfigError(f"{run_dir} holds no checkpoint to resume from; start it again with `btard-launch run`")

@@ -72,7 +72,7 @@ def create(
     simulated nodes: workers come to theirs by themselves.
 
     Raises:
-        ConfigError: the directory asked for exists and is not empty.
+        ConfigError: the directory asked for exists and is not empty, or a path is no UTF-8; nothing is left behind.
         BackendError: it cannot be written; nothing is left behind.
     """
     from btard.node.crypto import keys
@@ -88,7 +88,6 @@ def create(
         configs = node_configs(
             experiment, run, roles, run_id, path, data_directory, conditions, members if simulated else ()
         )
-        (path / "logs").mkdir()
         _keep_imports(experiment, path / IMPORTS)
         for config in configs:
             Path(config.directory).mkdir(parents=True)
@@ -108,6 +107,11 @@ def create(
     except OSError as error:
         remove(path)
         raise disk_error(error, path) from error
+    except UnicodeEncodeError as error:
+        remove(path)
+        raise ConfigError(
+            f"{error.object!a} is no UTF-8 and cannot stand in a run's files; use another name, or LANG=C.UTF-8"
+        ) from error
     except BaseException:
         remove(path)
         raise
@@ -157,12 +161,16 @@ def versions() -> Versions:
 
 
 def _claim(experiment: Experiment) -> Path:
-    """Create the directory, and only that: two runs started in the same second get different ones."""
+    """Create the directory and its `logs`, and only these: of two runs started at once one gets it, or each its own."""
     if experiment.run_dir is not None:
         path = Path(experiment.run_dir).absolute()
+        taken = ConfigError(f"--run-dir {experiment.run_dir} exists and is not empty; name a new directory")
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise ConfigError(f"--run-dir {experiment.run_dir} exists and is not empty; name a new directory")
-        return _make(path, exist_ok=True)
+            raise taken
+        try:
+            return _make(path, exist_ok=True)
+        except FileExistsError as error:
+            raise taken from error
     stem = f"{time.strftime('%Y%m%d-%H%M%S')}-{_name(experiment)}"
     for attempt in range(1000):
         path = Path("runs").absolute() / (f"{stem}-{attempt + 1}" if attempt else stem)
@@ -178,6 +186,7 @@ def _make(path: Path, exist_ok: bool) -> Path:
             raise PermissionError(13, "Permission denied")
     except OSError as error:
         raise disk_error(error, path) from error
+    (path / "logs").mkdir()
     return path
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 
 from btard import Experiment, run
 from btard.launcher import exits
+from btard.launcher.run import control, run_directory
 from btard.launcher.run.resume import resume
 from btard.launcher.run.summary import Summary
 from btard.node.errors import ConfigError
@@ -53,6 +55,18 @@ def test_a_run_whose_processes_are_all_killed_is_resumed(tmp_path: Path) -> None
     assert len(told) == len(set(told)), "nothing is collected twice"
     with pytest.raises(ConfigError, match="is finished; there is nothing to resume"):
         resume(where)
+
+
+@pytest.mark.parametrize("place", ["run", "a run"])
+def test_of_two_that_resume_one_run_the_second_is_refused(place: str, tmp_path: Path) -> None:
+    """Both would start its workers, and collect the same records twice."""
+    chosen = Experiment(run_dir=str(tmp_path / place))
+    made = run_directory.create(chosen, chosen.run_config("cpu"), {}, tmp_path)
+    stop = f"btard-launch stop {shlex.quote(str(made.path))}"
+    with control.alone(made.path), pytest.raises(ConfigError, match=f"is still running; end it by `{stop}` first$"):
+        resume(made.path)
+    with pytest.raises(ConfigError, match="holds no checkpoint to resume from"):
+        resume(made.path)
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -89,6 +90,28 @@ def test_a_full_one_may_not(tmp_path: Path) -> None:
     assert (tmp_path / "mine" / "thesis.tex").exists()
 
 
+def test_of_two_runs_that_name_one_directory_at_once_one_gets_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first: list[run_directory.RunDirectory] = []
+
+    def overtaken(path: Path) -> bool:
+        monkeypatch.undo()
+        first.append(create(Experiment(run_dir=str(tmp_path / "mine")), tmp_path))
+        return False
+
+    monkeypatch.setattr(Path, "exists", overtaken)
+    with pytest.raises(ConfigError, match="mine exists and is not empty; name a new directory"):
+        create(Experiment(run_dir=str(tmp_path / "mine")), tmp_path)
+    assert run_directory.read_record(first[0].path).run_id == first[0].run_id
+
+
+def test_a_name_that_is_no_utf_8_is_one_clear_line(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^'.*r\\udcfcn.*' is no UTF-8 and cannot stand in a run's files"):
+        create(Experiment(run_dir=os.fsdecode(b"r\xfcn")), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("place", ["file/run", "/proc/run"])
 def test_a_place_that_cannot_be_written(tmp_path: Path, place: str) -> None:
     (tmp_path / "file").touch()
@@ -148,4 +171,6 @@ def test_the_status_of_a_run_whose_notes_are_no_text_is_still_told(tmp_path: Pat
     made = create(Experiment(), tmp_path)
     for name in (control.NOTE, "summary.json"):
         (made.path / name).write_bytes(NO_TEXT)
-    assert control.status(made.path)[0].endswith("its launcher is gone; `btard-launch stop` removes what it left")
+    assert control.status(made.path)[0].endswith(
+        "its launcher is gone; `btard-launch resume` goes on, where there is a checkpoint"
+    )
