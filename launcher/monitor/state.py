@@ -122,6 +122,7 @@ class RunState:
     direction's last figures where the network is modelled.
     `returned` holds the peers that were gone and have been let back, with the last step before that.
     `undone` holds undo steps by their number.
+    `numberless` holds (step, node) of honest contributions whose loss is no number.
     `bans` are keyed by (step, peer): under `--on-ban reform` a peer that stays may be banned again.
     """
 
@@ -140,6 +141,7 @@ class RunState:
     happened: list[Record] = field(default_factory=list)
     killed: set[int] = field(default_factory=set)
     paused: set[int] = field(default_factory=set)
+    numberless: list[tuple[int, int]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.nodes = {node: NodeState(node) for node in range(self.peers)}
@@ -262,6 +264,10 @@ class RunState:
 
     def _commit(self, node: NodeState, record: Record) -> None:
         step = int(record["step"])
+        # In its first step after a start a node may not know the loss: another process computed it.
+        known = node.state == "training" and node.node not in self.byzantine
+        if known and record["loss"] is None and node.node in record["contributors"]:
+            self.numberless.append((step, node.node))
         node.state = "training"
         node.step, node.loss = step, record["loss"] if record["loss"] is not None else node.loss
         self._count(node, record)

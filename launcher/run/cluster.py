@@ -363,6 +363,8 @@ def _score(current: _Run, outcome: str, problem: str | None) -> Result:
             outcome, problem = FAILED, str(error)
     if final.problem is not None:
         current.observer.note(f"warning: {final.problem}")
+    if (losses := exit_report.numberless(current.state)) is not None:
+        current.observer.note(f"warning: {losses}")
     failed = exit_report.failures(current.directory, current.state, current.exits)
     dimension = current.plan.dimension if current.plan.run.topology == "butterfly" else None  # the formula is its own
     experiment = current.plan.experiment

@@ -64,6 +64,18 @@ def broken_plugin(state: RunState, exits: Mapping[int, int]) -> str | None:
     return None
 
 
+def numberless(state: RunState) -> str | None:
+    """What to tell people of losses that were no numbers; None: all of them were."""
+    if not state.numberless:
+        return None
+    step, node = min(state.numberless)
+    many = f"{len(state.numberless)} honest gradient{'' if len(state.numberless) == 1 else 's'}"
+    return (
+        f"the loss of {many} was no number, first peer {node}'s in step {step}; "
+        "such entries of a gradient count as 0: look for items of the data that are no numbers, or lower --lr"
+    )
+
+
 def last_words(directory: Path, node: int, lines: int = LOG_LINES) -> tuple[str, ...]:
     """The end of a worker's log."""
     return last_lines(directory / "logs" / f"node-{node}.log", lines)
