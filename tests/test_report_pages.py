@@ -97,7 +97,7 @@ def test_the_page_of_a_run(attacked: Result, tmp_path: Path) -> None:
     named = text.replace("http://www.w3.org/2000/svg", "").replace("https://github.com/leeoniya/uPlot", "")
     assert "http" not in named, "self-contained"
     assert len(text.encode()) < 300_000
-    places = [text.index(f'<section id="{each}">') for each in re.findall(r'<a href="#(\w+)">', text)]
+    places = [text.index(f'<section id="{each}"') for each in re.findall(r'<a href="#(\w+)">', text)]
     assert len(places) == 8 and places == sorted(places), "the contents lead through the page in its order"
     with Browser(tmp_path, width=390) as phone:
         phone.open(page)
@@ -153,6 +153,12 @@ def test_the_replay_shows_what_the_journals_hold_driven_by_keys(attacked: Result
         after = _scene(browser)
         browser.press("ArrowLeft")
         assert _scene(browser) == scenes[-1]
+        browser.evaluate("document.activeElement.blur()")
+        browser.press("Home")
+        assert _scene(browser) == scenes[-1]
+        browser.evaluate("document.querySelector('a[href=\"#replay\"]').click()")
+        browser.press("Home")
+        assert _scene(browser)["step"] == str(min(commits))
         assert not browser.complaints
     by = {each["scene"]: each for each in scenes}
     order = [each["scene"] for each in scenes]

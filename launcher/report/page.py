@@ -15,7 +15,7 @@ from btard.launcher.figures.chart import Chart
 from btard.launcher.figures.svg import Figure
 
 _ASSETS = Path(__file__).parent / "assets"
-_SECTION = re.compile(r'<section(?: id="([\w-]+)")?><h2>(.*?)</h2>', re.DOTALL)
+_SECTION = re.compile(r'<section(?: id="([\w-]+)")?([^>]*)><h2>(.*?)</h2>', re.DOTALL)
 _FEW = 2
 """Sections of a page that need no contents."""
 
@@ -40,10 +40,11 @@ def render(name: str, *, interactive: Sequence[Figure] = (), **values: object) -
     sections: list[tuple[str, str]] = []
 
     def linked(match: re.Match[str]) -> str:
-        words = re.sub(r'<a class="anchor".*?</a>', "", match[2])
+        words = re.sub(r'<a class="anchor".*?</a>', "", match[3])
         key = match[1] or "-".join(re.findall("[a-z0-9]+", re.sub("<.*?>|&.*?;", "", words).lower()))
         sections.append((key, words))
-        return f'<section id="{key}"><h2>{words}<a class="anchor" href="#{key}" aria-label="link to {words}">#</a></h2>'
+        anchor = f'<a class="anchor" href="#{key}" aria-label="link to {words}">#</a>'
+        return f'<section id="{key}"{match[2]}><h2>{words}{anchor}</h2>'
 
     text = _SECTION.sub(linked, text)
     contents = "".join(f'<a href="#{key}">{words}</a>' for key, words in sections) if len(sections) > _FEW else ""
