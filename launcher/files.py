@@ -10,6 +10,9 @@ import msgspec
 
 from btard.node.errors import BackendError
 
+IN_A_RUN = "copy of the directory, one of your own"
+"""Where else what a command adds to a run or sweep that is there can go."""
+
 
 def write_atomically(path: Path, content: bytes, mode: int = 0o644, option: str = "--run-dir") -> None:
     """Write a file through a temporary one beside it; `option` is what a user would choose another place with.

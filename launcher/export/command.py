@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from btard.launcher.files import write_atomically
+from btard.launcher.files import IN_A_RUN, write_atomically
 from btard.launcher.report import run_data
 from btard.launcher.run import run_directory
 from btard.node.errors import BackendError, DataError
@@ -46,7 +46,9 @@ def export(
     if perfetto:
         from btard.launcher.export.perfetto import trace
 
-        write_atomically(target := run_dir / TRACE, json.dumps(trace(run_data.load_either(run_dir))).encode())
+        write_atomically(
+            target := run_dir / TRACE, json.dumps(trace(run_data.load_either(run_dir))).encode(), option=IN_A_RUN
+        )
         yield target
 
 
@@ -84,7 +86,7 @@ def _onnx(run_dir: Path, imports: Sequence[Path]) -> Path:
         model = graph(tensors)
     except ImportError as error:
         raise BackendError(f"ONNX files need the package {error.name}; {_INSTALL}") from error
-    write_atomically(run_dir / ONNX, model.SerializeToString())
+    write_atomically(run_dir / ONNX, model.SerializeToString(), option=IN_A_RUN)
     return run_dir / ONNX
 
 

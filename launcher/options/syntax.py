@@ -87,9 +87,11 @@ def latency(text: str) -> float:
     """A duration that must name its unit: 50 would be milliseconds to some and seconds to others.
 
     Raises:
-        ConfigError: no unit (0 needs none), or no duration.
+        ConfigError: no unit (0 needs none), negative, or no duration.
     """
     value = seconds(text)
+    if value < 0:
+        raise ConfigError(f"{text.strip()!r} is negative; write 50ms, or 0 for none")
     if value and not text.strip()[-1].isalpha():
         raise ConfigError(f"{text.strip()!r} has no unit (ms, s, m, h, d); write {text.strip()}ms or {text.strip()}s")
     return value

@@ -49,7 +49,7 @@ def show_comparison(console: Console, a: Path, b: Path, out: Path) -> None:
     for what, ours, theirs, apart in lines:
         words = f"{what:{widths[0]}}  {ours:{widths[1]}}  {theirs:{widths[2]}}  {apart}".rstrip()
         console.print(words, soft_wrap=True, markup=False)
-    write_atomically(out, html.encode())
+    write_atomically(out, html.encode(), option="--out")
     console.print(f"page: {out}", soft_wrap=True, markup=False)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from btard.launcher.figures import svg
-from btard.launcher.files import write_atomically
+from btard.launcher.files import IN_A_RUN, write_atomically
 from btard.launcher.monitor.state import Record, Undoing, undo_line
 from btard.launcher.monitor.summary_table import check_command
 from btard.launcher.monitor.summary_table import rows as summary_rows
@@ -43,7 +43,7 @@ def write(run_dir: Path) -> Path:
         BackendError: it cannot be written.
     """
     target, run = run_dir / NAME, run_data.load_either(run_dir)
-    write_atomically(target, (render(run) if run.record is not None else render_peers(run)).encode())
+    write_atomically(target, (render(run) if run.record is not None else render_peers(run)).encode(), option=IN_A_RUN)
     return target
 
 

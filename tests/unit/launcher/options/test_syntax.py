@@ -105,6 +105,11 @@ def test_a_latency_without_a_unit_is_refused(text: str) -> None:
         syntax.latency(text)
 
 
+def test_a_negative_latency_is_refused_as_it_was_written() -> None:
+    with pytest.raises(ConfigError, match=r"^'-50ms' is negative; write 50ms, or 0 for none$"):
+        syntax.latency("-50ms")
+
+
 @pytest.mark.parametrize(("text", "expected"), [("off", 0), ("OFF", 0), ("0", 0), ("29", 29)])
 def test_a_number_or_off(text: str, expected: int) -> None:
     assert syntax.integer_or_off(text) == expected

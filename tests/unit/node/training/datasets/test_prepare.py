@@ -166,8 +166,17 @@ def test_two_processes_may_prepare_at_once(mnist_directory: Path, tmp_path: Path
 def test_a_folder_that_cannot_be_made_is_one_clear_line(tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("")
-    with pytest.raises(BackendError, match=r"cannot write MNIST under .*; free 250 MB there or use another --data-dir"):
+    with pytest.raises(BackendError, match=r"cannot write MNIST under .*file: .*; use another --data-dir"):
         prepare.prepare_mnist(blocked, sources=[no_source])
+
+
+@pytest.mark.parametrize(
+    ("code", "remedy"),
+    [(errno.ENOSPC, "free 250 MB there or use another --data-dir"), (errno.EACCES, "use another --data-dir")],
+)
+def test_room_is_asked_for_where_it_lacks(code: int, remedy: str) -> None:
+    line = str(prepare.unwritable("MNIST", Path("/d"), OSError(code, "so"), 250))
+    assert line == f"cannot write MNIST under /d: so; {remedy}"
 
 
 def test_a_write_that_fails_half_way_leaves_nothing(tmp_path: Path) -> None:
