@@ -24,7 +24,7 @@ from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import TensorDataset, default_collate
 
-from btard.node.errors import ConfigError, DataError
+from btard.node.errors import ConfigError, DataError, PluginError
 from btard.node.kernels import portable
 from btard.node.training.registry import TASKS
 from btard.node.training.sampling import Shards, drawing_from, generator_from
@@ -222,8 +222,28 @@ class TrainedModule:
         if isinstance(data, TensorDataset):
             inputs_B, targets_B = (each.index_select(0, chosen_B) for each in data.tensors)
         else:
-            inputs_B, targets_B = default_collate([data[int(place)] for place in chosen_B])
+            inputs_B, targets_B = self._collated([(place, data[place]) for place in map(int, chosen_B)])
         return inputs_B.to(self.device), targets_B.to(self.device)
+
+    def _collated(self, drawn: Sequence[tuple[int, Any]]) -> Any:
+        """Items of a data set, by their places, as one batch; one that is drawn twice is in it twice.
+
+        Torch's own words on an item that does not fit name neither it nor the task.
+
+        Raises:
+            PluginError: one has another form than the first.
+        """
+        (first, example), *others = drawn
+        try:
+            return default_collate([item for _, item in drawn])
+        except (RuntimeError, TypeError, ValueError, KeyError) as error:
+            for place, item in others:
+                try:
+                    default_collate([example, item])
+                except type(error):
+                    fault = f"items {first} and {place} of a data set do not go into one batch"
+                    raise PluginError(f"task {self.name!r}: {fault}: {error}; give all items one form") from error
+            raise
 
     def _fresh(self) -> dict[str, Tensor]:
         return {name: each.clone() for name, each in self._buffers.items()}

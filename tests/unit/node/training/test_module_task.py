@@ -19,7 +19,7 @@ from torch.utils.data import Dataset, TensorDataset
 
 from btard import Experiment, ModuleTask, load_run, run
 from btard.launcher.run import plan
-from btard.node.errors import ConfigError, DataError
+from btard.node.errors import ConfigError, DataError, PluginError
 from btard.node.training.module_task import TrainedModule
 from btard.node.training.registry import TASKS
 from btard.node.training.sampling import Shards
@@ -106,6 +106,43 @@ def test_a_gradient_is_a_function_of_parameters_and_seed(train: Any) -> None:
     again_D, loss_again = task(train=train).gradient(parameters_D, SEED)
     assert torch.equal(first_D, again_D) and loss == loss_again
     assert not torch.equal(first_D, other_D)
+
+
+class Single(Dataset[tuple[Tensor, Tensor]]):
+    """The items of TRAIN, read one by one."""
+
+    def __len__(self) -> int:
+        return ITEMS
+
+    def __getitem__(self, place: int) -> tuple[Tensor, Tensor]:
+        return IMAGES[place], LABELS[place]
+
+
+def test_a_batch_of_single_items_is_that_of_a_tensor_data_set_with_items_drawn_twice() -> None:
+    made = task(model=Plain)
+    TASKS._entries.pop("mine")
+    single, parameters_D = task(model=Plain, train=Single()), made.initial(1)
+    seeds = [bytes([number]) * 32 for number in range(20)]
+    assert any(len(made._drawn(seed).unique()) < 8 for seed in seeds)
+    for seed in seeds:
+        assert torch.equal(single.gradient(parameters_D, seed)[0], made.gradient(parameters_D, seed)[0])
+
+
+class Uneven(Augmented):
+    """Images of which one is smaller than the others."""
+
+    def __getitem__(self, place: int) -> tuple[Tensor, int]:
+        image, label = super().__getitem__(place)
+        return (image[:, :5] if place == 17 else image), label
+
+
+def test_an_item_that_fits_into_no_batch_is_named() -> None:
+    made = task(train=Uneven())
+    parameters_D = made.initial(1)
+    problem = r"items (\d+ and 17|17 and \d+) of a data set do not go into one batch: .*; give all items one form$"
+    with pytest.raises(PluginError, match=problem):
+        for number in range(40):
+            made.gradient(parameters_D, bytes([number]) * 32)
 
 
 def test_the_global_generators_go_on_where_they_were() -> None:
