@@ -1,8 +1,9 @@
 """Works out again, from the runs that archived pages list, what the pages conclude: `python -m docs.recompute`.
 
-A page's table of all runs is data and stays; verdicts, draws, heatmaps and figures of the law are written anew from it,
-by the code that writes pages today, and so are its frame, contents and tables. Curves were not archived: their pictures
-stay as they were drawn, Figure 4 is beside it on an axis that it needs, and what rests on curves is undecided.
+A page with an archive beside it, NAME.parquet, is written from that. Of older ones the table of all runs is data and
+stays; verdicts, draws, heatmaps and figures of the law are written anew from it, by the code that writes pages today,
+and so are their frame, contents and tables. Their curves were not archived: pictures stay as they were drawn, Figure 4
+is beside it on an axis that it needs, and what rests on curves is undecided.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from btard.launcher.figures import chart
 from btard.launcher.figures.chart import Axis, Chart, Dot, Mark, Series
 from btard.launcher.figures.svg import Figure, Scale
 from btard.launcher.options import syntax
-from btard.launcher.report import claims, sweep_figures, sweep_page
+from btard.launcher.report import claims, sweep_data, sweep_figures, sweep_page
 from btard.launcher.report import page as html_page
 from btard.launcher.report.sweep_data import SweepData
 from btard.launcher.run.experiment import Experiment
@@ -36,7 +37,8 @@ PAGES: Mapping[str, tuple[str, bool, dict[str, str]]] = {
     "rules": ("rules", False, {}),
     **{name: (name, False, {"seed": "0"}) for name in ("starts", "mixed", "aggregation", "sixteen")},
 }
-"""The plan of each page, its form, and options that all of a page's runs share."""
+"""The plan of each page without an archive, its form, and options that all of a page's runs share."""
+ARCHIVES = sorted(path.stem for path in REPORTS.glob("*.parquet"))
 _TABLE = re.compile(
     r"(?:<details><summary>\d+ (?:rows|runs)</summary>)?"
     r"<div class=\"wide[^>]*>(<table.*?</table>)</div>(?:</details>)?",
@@ -46,7 +48,7 @@ _TABLE = re.compile(
 
 def main() -> None:
     """Write the pages, and print the claims."""
-    for name in PAGES:
+    for name in (*PAGES, *ARCHIVES):
         (REPORTS / f"{name}.html").write_text(page(name), encoding="utf-8")
     sys.stdout.write("\n".join(table()) + "\n")
 
@@ -76,6 +78,8 @@ def load(name: str) -> SweepData:
 
 def page(name: str) -> str:
     """An archived page with what its runs decide today."""
+    if name in ARCHIVES:
+        return sweep_page.render(sweep_data.load(REPORTS / f"{name}.parquet"))
     text, sweep = (REPORTS / f"{name}.html").read_text("utf-8"), load(name)
     title, lead, body = _frame(text)
     own = r"<section[^>]*><h2>(?:The report(?:'|&#x27;|&#39;)s claims|The draws)\b.*?</section>\s*"

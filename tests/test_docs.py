@@ -303,7 +303,7 @@ def test_the_figures_of_bans_that_reform_are_the_laws() -> None:
         assert [int(told[place]) for place in (1, 3)] == [gone.quantile(0.99), law.last_steps.quantile(0.99)]
 
 
-@pytest.mark.parametrize("name", recompute.PAGES)
+@pytest.mark.parametrize("name", (*recompute.PAGES, *recompute.ARCHIVES))
 def test_an_archived_page_concludes_what_its_runs_decide(name: str) -> None:
     assert recompute.page(name) == (DOCS / "reports" / f"{name}.html").read_text("utf-8"), "`python -m docs.recompute`"
 

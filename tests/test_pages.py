@@ -35,7 +35,7 @@ def test_every_page_is_reached_from_the_index() -> None:
 
 
 def test_no_page_is_too_large_to_be_shown() -> None:
-    pages = [path for path in DOCS.rglob("*") if path.suffix in (".md", ".json", ".html", ".svg")]
+    pages = [path for path in DOCS.rglob("*") if path.suffix in (".md", ".json", ".html", ".svg", ".parquet")]
     assert {path.name: size for path in pages if (size := path.stat().st_size) >= LARGEST_BYTES} == {}
 
 

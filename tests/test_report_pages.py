@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import shutil
 import subprocess
 from collections.abc import Sequence
 from hashlib import sha256
@@ -21,6 +22,7 @@ from btard.launcher.figures.svg import Figure
 from btard.launcher.options import sources
 from btard.launcher.report import command, compare, run_page, sweep_page
 from btard.launcher.report import page as report_page
+from btard.launcher.run.run_directory import versions
 from btard.launcher.sweep import engine, grid
 from btard.launcher.sweep.engine import Ended, Running, Wish
 from btard.launcher.sweep.grid import Cell
@@ -429,6 +431,18 @@ def test_the_page_of_a_sweep(swept: Path, tmp_path: Path) -> None:
     assert {f"matrix-{axis}-{kind}" for axis in ("attack", "attackers") for kind in kinds} <= set(seen.figures)
     assert {"curves", "losses"} <= set(seen.figures)
     assert "detection-2-1-remove" in seen.figures
+
+
+@pytest.mark.slow
+def test_an_archive_has_the_page_of_its_sweep(swept: Path, tmp_path: Path) -> None:
+    archive = Path(shutil.copy(swept / "results.parquet", tmp_path / "mine.parquet"))
+    page = command.report(archive)
+    assert page == tmp_path / "mine.html"
+    assert page.read_text() == sweep_page.write(swept).read_text()
+    made = versions()
+    words = (f">6<td>{made.git_commit}", f"<td>{made.python}<td>{made.packages['torch']}<td>", made.processors)
+    assert [word for word in words if word not in page.read_text()] == []
+    assert compare.make(archive, swept)[0] == compare.make(swept, swept)[0]
 
 
 @pytest.mark.slow

@@ -58,7 +58,7 @@ def figures(paths: Sequence[Path], out: Path | None) -> list[Path]:
 
     Args:
         paths: one run, peers' own files or a sweep; or several runs.
-        out: the directory; None: `figures` in that of the run or sweep, or here.
+        out: the directory; None: `figures` in that of the run or sweep, or here for several runs or an archive.
 
     Returns:
         The files, their captions last.
@@ -71,7 +71,7 @@ def figures(paths: Sequence[Path], out: Path | None) -> list[Path]:
     found, made_by = _figures(paths)
     if not found:
         raise ConfigError(f"{paths[0]}: there is no figure: no evaluation, no loss, no ban; has anything been trained?")
-    where = out or (paths[0] if len(paths) == 1 else Path()) / "figures"
+    where = out or (paths[0] if len(paths) == 1 and paths[0].is_dir() else Path()) / "figures"
     try:
         where.mkdir(parents=True, exist_ok=True)
         made = [

@@ -43,11 +43,13 @@ def make(a: Path, b: Path) -> tuple[list[Line], str]:
 
 
 def kind(path: Path, advice: str = "") -> str:
-    """What a directory holds: run or sweep.
+    """What a path holds: run or sweep, which may be an archive.
 
     Raises:
         ConfigError: neither, and the advice.
     """
+    if path.suffix == ".parquet" and path.is_file():
+        return "sweep"
     for name in ("sweep", "run"):
         if (path / f"{name}.json").is_file():
             return name

@@ -245,5 +245,6 @@ def _seeds(record: RunRecord) -> list[tuple[str, object]]:
 def _versions(record: RunRecord) -> list[tuple[str, object]]:
     made = record.versions
     commit = f"{made.git_commit}{'' if made.git_clean else ' (changed)'}"
-    about = [("run", record.run_id), ("python", made.python), ("platform", made.platform), ("commit", commit)]
+    about = [("run", record.run_id), ("python", made.python), ("platform", made.platform)]
+    about += [("processors", made.processors or "not recorded"), ("commit", commit)]
     return [*about, *((name, version or "not installed") for name, version in made.packages.items())]

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from btard.launcher.report.inference import Effect, estimate
 from btard.launcher.report.statistics import Sample, sample
+from btard.launcher.run.run_directory import Versions
 from btard.launcher.sweep import rows, store
 from btard.launcher.sweep.rows import Curves, Row
 from btard.node.config import RunConfig
@@ -42,6 +43,7 @@ class SweepData:
         argv: the command line that made it last.
         wanted: how many cells it lists.
         rows: of the finished ones, in its order.
+        versions: what made them, by cell, as far as they say.
     """
 
     path: Path
@@ -50,6 +52,7 @@ class SweepData:
     wanted: int
     rows: Sequence[Row]
     _curves: dict[str, Curves] = field(default_factory=dict)
+    versions: Mapping[str, Versions] = field(default_factory=dict)
 
     @cached_property
     def varied(self) -> list[str]:
@@ -120,17 +123,22 @@ class SweepData:
 
 
 def load(path: Path) -> SweepData:
-    """Read a sweep's directory.
+    """Read a sweep's directory, or its archive, a results.parquet wherever that lies.
 
     Raises:
-        ConfigError: it is none, or no cell is finished.
+        ConfigError: it is none, no cell is finished, or another version wrote it.
         DataError: a cell is damaged.
     """
+    if path.suffix == ".parquet":
+        kept = rows.read_parquet(path)
+        return SweepData(path, kept.name, kept.argv, kept.wanted, kept.rows, kept.curves, kept.versions)
     record = store.read(path)
     finished = store.Store(path).rows()
     if not finished:
         raise ConfigError(f"no run of the sweep {path} is finished; run `btard-launch sweep` first")
-    return SweepData(path, record.name, record.argv, len(record.cells), finished)
+    known = {row.cell: rows.load_versions(path / "cells" / row.cell) for row in finished}
+    made = {cell: versions for cell, versions in known.items() if versions is not None}
+    return SweepData(path, record.name, record.argv, len(record.cells), finished, versions=made)
 
 
 def final(row: Row) -> float | None:

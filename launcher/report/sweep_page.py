@@ -16,6 +16,7 @@ from btard.launcher.report.inference import CONTRADICTED, LEVEL, SUPPORTED, Comp
 from btard.launcher.report.run_page import NAME
 from btard.launcher.report.statistics import Sample, signed
 from btard.launcher.report.sweep_data import NO_ATTACK, SEEDS, SweepData, attack_of, draw_of, final, grouped
+from btard.launcher.run.run_directory import Versions
 from btard.launcher.sweep.plans import AGGRESSIVE, ATTACKS, CLEAN, FINALS, MILD
 from btard.launcher.sweep.progress import duration
 from btard.launcher.sweep.rows import Row
@@ -34,14 +35,14 @@ _FIGURES = (sweep_figures.matrices, sweep_figures.heatmaps, sweep_figures.detect
 
 
 def write(path: Path) -> Path:
-    """Write report.html into a sweep's directory; returns its path.
+    """Write report.html into a sweep's directory, or beside an archive the page of its name; returns its path.
 
     Raises:
         ConfigError: it is no sweep, or no cell is finished.
         DataError: a cell is damaged.
         BackendError: it cannot be written.
     """
-    target = path / NAME
+    target = path / NAME if path.is_dir() else path.with_suffix(".html")
     write_atomically(target, render(sweep_data.load(path)).encode(), option=IN_A_RUN)
     return target
 
@@ -62,6 +63,7 @@ def render(sweep: SweepData) -> str:
         figures=[each for drawn in _FIGURES for each in drawn(sweep)],
         groups=_groups(sweep),
         runs=_runs(sweep), repeat=shlex.join(["btard-launch", *sweep.argv[1:]]), results=RESULTS,
+        made=_made(sweep),
     )  # fmt: skip
 
 
@@ -72,6 +74,20 @@ def figures(sweep: SweepData) -> list[Figure]:
     if not any(row.labels.get("scheme") for row in sweep.rows):
         found = sweep_figures.curves(sweep)
     return found + [each for drawn in _FIGURES for each in drawn(sweep)]
+
+
+def _made(sweep: SweepData) -> Table:
+    """By which commit, versions and machine how many runs were made."""
+    lines = [_maker(sweep.versions.get(row.cell)) for row in sweep.rows]
+    found = [(lines.count(line), *line) for line in dict.fromkeys(lines)]
+    return ("runs", "commit", "python", "torch", "platform", "processors"), found, range(1)
+
+
+def _maker(made: Versions | None) -> tuple[str, ...]:
+    if made is None:
+        return ("not recorded", "", "", "", "")
+    commit = f"{made.git_commit or 'not a clone'}{' (changed)' if made.git_clean is False else ''}"
+    return commit, made.python, made.packages.get("torch") or "", made.platform, made.processors or "not recorded"
 
 
 def _facts(sweep: SweepData) -> list[tuple[str, str]]:

@@ -29,13 +29,15 @@ _PACKAGES = ("btard", "torch", "numpy", "pyzmq", "pynacl", "blake3", "msgspec", 
 
 
 class Versions(msgspec.Struct, frozen=True):
-    """What ran: interpreter, platform, packages (None: not installed) and the state of the source tree."""
+    """What ran: interpreter, platform, packages (None: not installed), the state of the source tree, and on what
+    processors (empty: not known)."""
 
     python: str
     platform: str
     packages: dict[str, str | None]
     git_commit: str | None
     git_clean: bool | None
+    processors: str = ""
 
 
 class RunRecord(msgspec.Struct, frozen=True):
@@ -157,7 +159,16 @@ def versions() -> Versions:
     """Versions of what runs here, and the commit it was built from where it is a clone."""
     packages = {name: installed(name) for name in _PACKAGES}
     commit, clean = _git_state(Path(__file__).resolve().parents[2])
-    return Versions(sys.version.split()[0], platform.platform(), packages, commit, clean)
+    return Versions(sys.version.split()[0], platform.platform(), packages, commit, clean, _processors())
+
+
+def _processors() -> str:
+    """How many, and what the system calls them."""
+    try:
+        named = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    except OSError:
+        named = None
+    return f"{os.cpu_count()} x {named[1] if named else platform.processor() or platform.machine()}"
 
 
 def _claim(experiment: Experiment) -> Path:

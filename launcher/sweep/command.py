@@ -46,9 +46,12 @@ def run(sweep: Sweep, wish: Wish, out: Path | None, dry_run: bool, console: Cons
         click.echo(_count(len(sweep.cells), "cell"), err=True)  # the list itself is what --only reads
         return exits.OK
     store = Store(out)
-    store.enlist(sweep.name, sweep.cells, lasting(argv))
+    others = store.enlist(sweep.name, sweep.cells, lasting(argv))
     runs = f"{_count(len(sweep.cells), 'run')} in {out}, {_count(wish.cores, 'core')}"
     console.print(f"sweep {sweep.name}: {runs}", highlight=False)
+    if others:
+        told = f"{out} lists {_count(others, 'cell')} of other calls, which stay in table and page; a plan that has"
+        console.print(f"{told} changed takes another --out", highlight=False, soft_wrap=True)
     with Bar(console, engine.due(store, sweep.cells, wish.retry_failed), wish.cores, names) as bar:
         outcome = engine.run(store, sweep.cells, wish, bar)
     _tell(outcome, out, names, console)

@@ -1,27 +1,31 @@
-"""One row per finished cell, and its curves: what tables and figures are made of."""
+"""One row per finished cell, its curves and what made it: what tables and figures are made of, and archives hold."""
 
 from __future__ import annotations
 
 import csv
 import io
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 
 from btard.launcher.options.table import OPTIONS
-from btard.launcher.run.run_directory import read_record
+from btard.launcher.run.run_directory import Versions, read_record
 from btard.launcher.run.summary import Summary
 from btard.launcher.sweep.grid import PLACE, Cell
 from btard.node.config import Role
-from btard.node.errors import DataError
+from btard.node.errors import ConfigError, DataError
 from btard.node.storage.journal import read
 
 T = TypeVar("T")
 ROW, CURVES = "cell.json", "curves.json"
 FORMAT = 1
+ARCHIVE = "results.parquet"
+_LABEL = "label_"
+_KEY = b"btard sweep"
+_CURVES = ("loss", "evaluated", "accuracy", "active")
 
 
 class Curves(msgspec.Struct, frozen=True):
@@ -155,22 +159,53 @@ def load_curves(cell_dir: Path) -> Curves:
     return _decode(cell_dir / CURVES, Curves)
 
 
+def load_versions(cell_dir: Path) -> Versions | None:
+    """What made a finished cell; None where its run.json does not say."""
+    try:
+        return msgspec.json.decode((cell_dir / "run.json").read_bytes(), type=_Record).versions
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+
+
+class _Record(msgspec.Struct):
+    versions: Versions
+
+
 def _decode(path: Path, kind: type[T]) -> T:
     try:
-        return msgspec.json.decode(path.read_bytes(), type=kind)
+        found = msgspec.json.decode(path.read_bytes(), type=kind)
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read ({error}); delete its directory and run the sweep again") from error
+        problem = (error.strerror if isinstance(error, OSError) else "") or str(error)
+        raise DataError(f"{path} cannot be read ({problem}); delete its directory and run the sweep again") from error
+    check_format(path, getattr(found, "format", FORMAT))
+    return found
 
 
-def table(rows: Sequence[Row]) -> tuple[list[str], list[list[Any]]]:
-    """Column names and values: the cell, its labels, its options, what came out; one line per row."""
+def check_format(path: Path, found: object) -> None:
+    """Refuse what another version wrote.
+
+    Raises:
+        ConfigError: the file, its format and ours.
+    """
+    if found != FORMAT:
+        raise ConfigError(f"{path} has format {found}, and this version reads {FORMAT}; use the version that wrote it")
+
+
+def table(rows: Sequence[Row], written: Callable[[object], object] | None = None) -> tuple[list[str], list[list[Any]]]:
+    """Column names and values: the cell, its labels, its options, what came out; one line per row.
+
+    Args:
+        rows: in the order of the lines.
+        written: how a value is; None: lists as one text.
+    """
+    written = written or _flat
     labels = list(dict.fromkeys(name for row in rows for name in row.labels))
     names = list(dict.fromkeys(name for row in rows for name in row.options))
     figures = [f.name for f in msgspec.structs.fields(Row) if f.name not in ("format", "cell", "labels", "options")]
-    header = ["cell", *(f"label_{name}" for name in labels), *names, *figures]
+    header = ["cell", *(f"{_LABEL}{name}" for name in labels), *names, *figures]
     body = [
         [row.cell, *(row.labels.get(name, "") for name in labels),
-         *(_flat(row.options.get(name)) for name in names), *(_flat(getattr(row, name)) for name in figures)]
+         *(written(row.options.get(name)) for name in names), *(written(getattr(row, name)) for name in figures)]
         for row in rows
     ]  # fmt: skip
     return header, body
@@ -186,19 +221,107 @@ def as_csv(rows: Sequence[Row]) -> bytes:
     return text.getvalue().encode()
 
 
-def write_parquet(rows: Sequence[Row], path: Path) -> bool:
-    """The table as Parquet where pyarrow is installed; False where it is not."""
+class Archive(msgspec.Struct, frozen=True):
+    """A whole sweep in one file.
+
+    Args:
+        format: of the file.
+        name, argv, wanted: of the sweep: its name, command line and number of cells.
+        rows: of the finished cells.
+        curves: by cell.
+        versions: what made each cell; cells that do not say are not in it.
+    """
+
+    format: int
+    name: str
+    argv: list[str]
+    wanted: int
+    rows: list[Row] = []
+    curves: dict[str, Curves] = {}
+    versions: dict[str, Versions] = {}
+
+
+def write_parquet(archive: Archive, path: Path) -> bool:
+    """A sweep as Parquet where pyarrow is installed: a line for each cell, with its curves and what made it.
+
+    Returns:
+        False where pyarrow is not installed.
+    """
     try:
         import pyarrow
         from pyarrow import parquet
     except ImportError:
         return False
-    header, body = table(rows)
+    header, body = table(archive.rows, lambda value: value)
     columns = {name: [line[place] for line in body] for place, name in enumerate(header)}
+    drawn = [archive.curves[row.cell] for row in archive.rows]
+    made = [archive.versions.get(row.cell) for row in archive.rows]
+    floats, counts = pyarrow.list_(pyarrow.float32()), pyarrow.list_(pyarrow.int32())
+    columns |= {
+        "loss": pyarrow.array([curve.loss for curve in drawn], floats),
+        "evaluated": pyarrow.array([[step for step, _ in curve.accuracy] for curve in drawn], counts),
+        "accuracy": [[value for _, value in curve.accuracy] for curve in drawn],
+        "active": pyarrow.array([curve.active for curve in drawn], counts),
+        "versions": [None if each is None else msgspec.json.encode(each).decode() for each in made],
+    }
+    about = msgspec.structs.replace(archive, rows=[], curves={}, versions={})
     temporary = path.with_suffix(".tmp")
-    parquet.write_table(pyarrow.table(columns), temporary)
+    written = pyarrow.table(columns).replace_schema_metadata({_KEY: msgspec.json.encode(about)})
+    parquet.write_table(written, temporary, compression="zstd")
     temporary.replace(path)
     return True
+
+
+def read_parquet(path: Path) -> Archive:
+    """A sweep that `write_parquet` wrote.
+
+    Raises:
+        ConfigError: pyarrow is not installed, or it is no archive of a sweep, or one of another version.
+        DataError: it is damaged.
+    """
+    try:
+        from pyarrow import ArrowException, parquet
+    except ImportError as error:
+        raise ConfigError(f"{path}: reading it needs pyarrow ({error}); `pip install pyarrow`") from error
+    try:
+        read = parquet.read_table(path)
+        about = msgspec.json.decode((read.schema.metadata or {}).get(_KEY, b"null"), type=Archive | None)
+        lines = read.to_pylist()
+    except (OSError, ArrowException, msgspec.MsgspecError) as error:
+        raise DataError(f"{path} cannot be read as an archive: {' '.join(str(error).split())}") from error
+    missing = [name for name in (*_CURVES, "versions") if name not in read.column_names]
+    if about is None or missing:
+        lacking = f"no {missing[0]}" if missing else "no sweep's name"
+        raise ConfigError(f"{path} is no archive of a sweep: it has {lacking}; `btard-launch report SWEEP` writes one")
+    check_format(path, about.format)
+    try:
+        return msgspec.structs.replace(
+            about,
+            rows=[_row(line) for line in lines],
+            curves={line["cell"]: msgspec.convert(_drawn(line), Curves) for line in lines},
+            versions={
+                line["cell"]: msgspec.json.decode(line["versions"], type=Versions)
+                for line in lines
+                if line["versions"] is not None
+            },
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{path} is damaged: {error}") from error
+
+
+def _row(line: Mapping[str, Any]) -> Row:
+    figures = {f.name: line[f.name] for f in msgspec.structs.fields(Row) if f.name in line}
+    labels = {name.removeprefix(_LABEL): value for name, value in line.items() if name.startswith(_LABEL) and value}
+    known = {*figures, *_CURVES, "versions"}
+    given = {name: value for name, value in line.items() if name not in known and not name.startswith(_LABEL)}
+    return msgspec.convert(figures | {"labels": labels, "options": given}, Row)
+
+
+def _drawn(line: Mapping[str, Any]) -> dict[str, Any]:
+    """Curves as JSON has them; losses with the digits that they were rounded to."""
+    loss = [None if value is None else round(value, 6) for value in line["loss"]]
+    accuracy = list(zip(line["evaluated"], line["accuracy"], strict=True))
+    return {"loss": loss, "accuracy": accuracy, "active": line["active"]}
 
 
 def _flat(value: object) -> object:

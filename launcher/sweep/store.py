@@ -24,7 +24,7 @@ from btard.launcher.sweep.grid import Cell
 from btard.launcher.sweep.rows import Curves, Row
 from btard.node.errors import ConfigError
 
-FORMAT = 1
+FORMAT = rows.FORMAT
 RESULTS = "results.csv"
 PROBLEM = "problem.txt"
 OPTION = "--out"
@@ -67,8 +67,11 @@ class Store:
         except OSError as error:
             raise disk_error(error, path, OPTION) from error
 
-    def enlist(self, name: str, cells: Sequence[Cell], argv: Sequence[str]) -> None:
+    def enlist(self, name: str, cells: Sequence[Cell], argv: Sequence[str]) -> int:
         """Add cells to sweep.json; those that it lists stay.
+
+        Returns:
+            How many it lists beside these.
 
         Raises:
             ConfigError: the directory belongs to a sweep of another name.
@@ -82,6 +85,7 @@ class Store:
                 listed[cell.id] = Listed(cell.id, dict(cell.labels), cell.experiment)
             record = Record(FORMAT, name, list(argv), list(listed.values()))
             write_atomically(self.path / "sweep.json", as_json(record), option=OPTION)
+        return len(listed) - len({cell.id for cell in cells})
 
     def cell(self, cell_id: str) -> Path:
         """Where a finished cell lies."""
@@ -162,7 +166,11 @@ class Store:
         with self._locked():
             found = self.rows()
             write_atomically(self.path / RESULTS, rows.as_csv(found), option=OPTION)
-            rows.write_parquet(found, self.path / "results.parquet")
+            record = read(self.path)
+            curves = {row.cell: rows.load_curves(self.cell(row.cell)) for row in found}
+            made = {row.cell: versions for row in found if (versions := rows.load_versions(self.cell(row.cell)))}
+            whole = rows.Archive(rows.FORMAT, record.name, record.argv, len(record.cells), found, curves, made)
+            rows.write_parquet(whole, self.path / rows.ARCHIVE)
         return found
 
     @contextmanager
@@ -184,15 +192,17 @@ def read(path: Path) -> Record:
     """The sweep.json of a sweep's directory.
 
     Raises:
-        ConfigError: there is none, or it is not one of ours.
+        ConfigError: there is none, or it is not one of ours, or of another version.
     """
     file = path / "sweep.json"
     try:
-        return msgspec.json.decode(file.read_bytes(), type=Record)
+        found = msgspec.json.decode(file.read_bytes(), type=Record)
     except OSError as error:
         raise ConfigError(f"{path} is not a sweep: {file.name} cannot be read ({error.strerror})") from error
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file} is not readable by this version: {error}") from error
+    rows.check_format(file, found.format)
+    return found
 
 
 def _slim(attempt: Path) -> None:

@@ -110,6 +110,31 @@ def test_a_directory_that_cannot_be_written_names_its_option(tmp_path: Path) -> 
         store.claim("0")
 
 
+@pytest.mark.slow
+def test_a_plan_that_changed_half_way_is_told_of(tmp_path: Path) -> None:
+    """What was run before stays, as other calls on a directory may have wanted it."""
+
+    def told(seeds: str) -> str:
+        text = io.StringIO()
+        sweep = spec.make(None, False, BASE, {"seed": seeds})
+        assert command.run(sweep, Wish(2), tmp_path / "s", False, Console(file=text, width=400), []) == exits.OK
+        return text.getvalue()
+
+    assert "other calls" not in told("0..1") + told("0..2")
+    assert "s lists 2 cells of other calls, which stay in table and page; a plan that has changed takes another" in (
+        told("2..3")
+    )
+    assert len(Store(tmp_path / "s").rows()) == 4
+
+
+def test_a_sweep_of_another_version_is_refused_in_one_line(tmp_path: Path) -> None:
+    Store(tmp_path).enlist("test", [], [])
+    file = tmp_path / "sweep.json"
+    file.write_text(file.read_text().replace('"format": 1', '"format": 2'))
+    with pytest.raises(ConfigError, match=r"sweep.json has format 2, and this version reads 1; use the version that"):
+        read(tmp_path)
+
+
 @pytest.mark.parametrize(("seeds", "said"), [("0", "1 cell\n"), ("0,1", "2 cells\n")])
 def test_one_cell_is_one_cell(seeds: str, said: str) -> None:
     listed = CliRunner().invoke(cli, ["sweep", "--task", "quadratic", "--seed", seeds, "--dry-run"])
