@@ -50,13 +50,13 @@ ONE_IMPORTER: Mapping[str, tuple[str, ...]] = {
     "a calculation of its own, tested without its importer": (
         "btard.node.aggregation.clip_solver", "btard.node.kernels.dispatch", "btard.node.transport.slow_sender_guard", "btard.node.drivers.bootstrap", "btard.node.metrics.collectors", "btard.node.transport.rtt_probes", "btard.node.vector_pool",
         "btard.node.transport.address_records", "btard.node.protocol.evidence.explanation",
-        "btard.launcher.report.claims", "btard.launcher.report.compare", "btard.launcher.report.replay", "btard.launcher.run.loaded",
+        "btard.launcher.report.claims", "btard.launcher.report.compare", "btard.launcher.report.harm", "btard.launcher.report.replay", "btard.launcher.run.loaded",
         "btard.launcher.run.undo_window", "btard.launcher.bench.kinds", "btard.launcher.bench.vectors", "btard.launcher.bench.measure", "btard.launcher.bench.training",
     ),
     "a part of a whole, which owns what it decides by": ("btard.node.protocol.attempt.lifecycle",),
     "cut off to be short: to be joined with its importer, or composed, when the modules move": (
         "btard.node.adversary.commits", "btard.node.adversary.memory", "btard.node.verify.final_parameters", "btard.node.storage.durability", "btard.node.metrics.worker_metrics",
-        "btard.launcher.report.sweep_figures", "btard.launcher.run.scenario",
+        "btard.launcher.run.scenario",
     ),
 }  # fmt: skip
 """Modules that one other imports, by the reason to keep them apart for now."""

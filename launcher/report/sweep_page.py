@@ -11,7 +11,7 @@ from btard.launcher import templates
 from btard.launcher.figures.svg import Figure
 from btard.launcher.files import IN_A_RUN, write_atomically
 from btard.launcher.network.traffic import human
-from btard.launcher.report import claims, detection, page, sweep_data, sweep_figures
+from btard.launcher.report import claims, detection, harm, page, sweep_data, sweep_figures
 from btard.launcher.report.inference import CONTRADICTED, LEVEL, SUPPORTED, Comparison, Effect, needed
 from btard.launcher.report.run_page import NAME
 from btard.launcher.report.statistics import Sample, signed
@@ -63,7 +63,7 @@ def render(sweep: SweepData) -> str:
         figures=[each for drawn in _FIGURES for each in drawn(sweep)],
         groups=_groups(sweep),
         runs=_runs(sweep), repeat=shlex.join(["btard-launch", *sweep.argv[1:]]), results=RESULTS,
-        made=_made(sweep),
+        made=_made(sweep), harm=(harm.HEADER, harm.table(sweep), (2, 3, 4, 7, 8, 9)), harm_figures=harm.figures(sweep),
     )  # fmt: skip
 
 
@@ -73,7 +73,7 @@ def figures(sweep: SweepData) -> list[Figure]:
     found = [figure for control in ("", *controls) for figure in sweep_figures.report_figures(sweep, control)]
     if not any(row.labels.get("scheme") for row in sweep.rows):
         found = sweep_figures.curves(sweep)
-    return found + [each for drawn in _FIGURES for each in drawn(sweep)]
+    return found + harm.figures(sweep) + [each for drawn in _FIGURES for each in drawn(sweep)]
 
 
 def _made(sweep: SweepData) -> Table:
