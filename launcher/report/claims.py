@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from btard.launcher.report import detection
 from btard.launcher.report.inference import CONTRADICTED, SUPPORTED, UNDECIDED, Comparison, decide, needed
-from btard.launcher.report.sweep_data import SweepData, attack_of, evaluated_every, final
+from btard.launcher.report.sweep_data import SEEDS, SweepData, attack_of, evaluated_every, final
 from btard.launcher.sweep.plans import AGGRESSIVE, ATTACKS, MILD
 from btard.launcher.sweep.rows import Row
 
@@ -97,15 +97,22 @@ _SIGMA, _DIMENSION = 100.0, 21840
 
 
 def judge(sweep: SweepData) -> list[Claim]:
-    """All claims of the report; none if no attacked run of the report's own setting is finished.
+    """All claims of the report; none if no attacked run of the report's own setting is finished, or they have several.
 
     No verdict comes from nothing. Most claims speak of several attacks or schemes: each is a comparison, and the
     intervals of one claim hold together. One that is contradicted is enough for CONTRADICTED, SUPPORTED takes all of
     them, and anything less is UNDECIDED, with what is missing.
     """
-    if not sweep.select(AGGRESSIVE) + sweep.select(MILD):
+    if not sweep.select(AGGRESSIVE) + sweep.select(MILD) or mixed(sweep):
         return []
     return [ask(sweep) for ask in (_bans, _speed, _final, _label_flip, _constant, _milder, _mild, _small)]
+
+
+def mixed(sweep: SweepData) -> list[str]:
+    """Options in which the runs of the report's own setting differ, beside what it varies itself."""
+    own = [row for row in sweep.rows if row.labels.get("scheme") and not row.labels.get("control")]
+    names = [name for name in sweep.varied if name not in (*SEEDS, "attack", "byzantine", "attack_every")]
+    return [name for name in names if len({str(row.options.get(name)) for row in own}) > 1]
 
 
 def _speed(sweep: SweepData) -> Claim:

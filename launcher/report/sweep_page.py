@@ -50,7 +50,7 @@ def write(path: Path) -> Path:
 def render(sweep: SweepData) -> str:
     """The page. Rows with the labels of the report's plan get what the report has, as far as they go."""
     paper = any(row.labels.get("scheme") for row in sweep.rows)
-    own = paper and any(not row.labels.get("control") for row in sweep.rows)
+    own = paper and any(not row.labels.get("control") for row in sweep.rows) and not claims.mixed(sweep)
     ours = sweep_figures.report_figures(sweep) if own else []
     controls = list(_controls(sweep)) if paper else []
     curves = [] if paper else sweep_figures.curves(sweep)
@@ -118,7 +118,10 @@ def judged(sweep: SweepData) -> str:
     found = claims.judge(sweep)
     body = [(claim, [_compared(part) for part in claim.parts]) for claim in found]
     moods = {SUPPORTED: "good", CONTRADICTED: "bad"}
-    return templates.write("claims.html", judged=body, moods=moods, standing=_standing(sweep), draws=_draws(sweep))
+    mixed = " and ".join(f"--{name.replace('_', '-')}" for name in claims.mixed(sweep))
+    return templates.write(
+        "claims.html", judged=body, mixed=mixed, moods=moods, standing=_standing(sweep), draws=_draws(sweep)
+    )
 
 
 def _compared(part: Comparison) -> tuple[object, ...]:

@@ -38,6 +38,9 @@ COVERING = (9, 1, 73, 3, 14, 4, 17, 30, 8)
 """Protocol seeds under which two attackers of six that bans reform last 4, 5, 6, 8, 9, 11, 13, 16 and 23 steps, from
 step 100 on: the quantiles 1/18, 3/18, ..., 17/18, so that each stands for a ninth of the law."""
 
+COVERING_CONTRIBUTING = (13, 1, 16, 17, 7, 8, 11, 4, 274)
+"""The same where validators contribute: 4, 5, 6, 8, 9, 11, 13, 16 and 22 steps."""
+
 REPORT: Axes = {"tau": [5.0], "steps": [900], "attack_start": [100], "on_ban": ["reform"],
                 "undo": [0], "eval_every": ["auto"]}  # fmt: skip
 """The setting of the report's runs: what was applied stays applied. Evaluated more often around attacks."""
@@ -210,6 +213,20 @@ def harm(quick: bool) -> list[Block]:
     ]
 
 
+def contribute(quick: bool) -> list[Block]:
+    """The report's plan where all six contribute, as the report's do, and beside it where a validator does not, each
+    under draws that cover its own law, three seeds.
+
+    The idle ones are the runs of `harm`. The quick form is the median draw of each, one seed.
+    """
+    setting: Axes = {**REPORT, "backend": ["simulated"]}
+    on, idle = (draws[4:5] if quick else draws for draws in (COVERING_CONTRIBUTING, COVERING))
+    seeds = [{**setting, "seed": [seed]} for seed in range(1 if quick else 3)]
+    own = [_repeat({**each, "validators_contribute": ["on"], "protocol_seed": on}) for each in seeds]
+    beside = [_repeat({**each, "protocol_seed": idle}, {"control": "idle validators"}) for each in seeds]
+    return [block for pair in zip(own, beside, strict=True) for blocks in pair for block in blocks]
+
+
 def heterogeneity(quick: bool) -> list[Block]:
     """Number of attackers by how unlike the peers' data are, for two attacks, all else at its default.
 
@@ -243,5 +260,5 @@ def _short(quick: bool) -> dict[str, Sequence[object]]:
 
 PLANS: dict[str, Callable[[bool], list[Block]]] = {
     "paper": paper, "rules": rules, "starts": starts, "mixed": mixed, "aggregation": aggregation, "sixteen": sixteen,
-    "careers": careers, "harm": harm, "heterogeneity": heterogeneity,
+    "careers": careers, "harm": harm, "contribute": contribute, "heterogeneity": heterogeneity,
 }  # fmt: skip

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
 from btard import Experiment, run
 from btard.launcher.detection import Setting, time_to_last
 from btard.launcher.detection.careers import LEVELS, at_quantiles, career
-from btard.launcher.sweep.plans import CAREERS, COVERING
+from btard.launcher.sweep.plans import CAREERS, COVERING, COVERING_CONTRIBUTING
 
 SIX = Setting(peers=6, byzantine=2, validators=1, start=100)
 
@@ -46,13 +47,16 @@ def test_the_seeds_of_the_sweep_are_those_quantiles() -> None:
     assert len(set(CAREERS)) == 9
 
 
-def test_the_seeds_of_the_plan_that_covers_the_law_are_its_quantiles() -> None:
+@pytest.mark.parametrize(("contribute", "seeds"), [("auto", COVERING), ("on", COVERING_CONTRIBUTING)])
+def test_the_seeds_of_the_plans_that_cover_the_law_are_its_quantiles(
+    contribute: Literal["auto", "on"], seeds: tuple[int, ...]
+) -> None:
     """Nine strata of equal chance, each by its middle; together they have about the law's mean."""
-    reform = Setting(peers=6, byzantine=2, validators=1, start=100, on_ban="reform")
+    reform = Setting(peers=6, byzantine=2, validators=1, start=100, contribute=contribute, on_ban="reform")
     law, levels = time_to_last(reform, 400), [(2 * place + 1) / 18 for place in range(9)]
-    lasting = [career(seed, reform, undo=False)[0] for seed in COVERING]
+    lasting = [career(seed, reform, undo=False)[0] for seed in seeds]
     assert lasting == [law.quantile(level) for level in levels]
-    assert at_quantiles(reform, levels, undo=False) == COVERING
+    assert at_quantiles(reform, levels, undo=False) == seeds
     assert sum(lasting) / 9 == pytest.approx(law.mean, abs=0.5)
 
 

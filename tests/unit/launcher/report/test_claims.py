@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from btard.launcher.report import claims
+from btard.launcher.report import claims, sweep_page
 from btard.launcher.report.claims import Claim
 from btard.launcher.report.inference import CONTRADICTED, SUPPORTED, UNDECIDED
 from btard.launcher.report.sweep_data import SweepData, attack_of
@@ -243,3 +243,14 @@ def test_evaluations_behind_the_clean_run(
     assert (sweep.behind(attacked), sweep.compared(attacked)) == (behind, compared)
     assert sweep.behind(clean) is None, "nobody attacks there"
     assert swept([attacked]).behind(attacked) is None, "no clean run"
+
+
+def test_runs_of_several_settings_decide_nothing() -> None:
+    """The same keys give other draws where validators contribute: a mean over both would be of neither."""
+    both = paper(options={"validators_contribute": "on,off"})
+    assert claims.judge(both) == [] and claims.mixed(both) == ["validators_contribute"]
+    page = sweep_page.render(both)
+    assert "these runs have several values of --validators-contribute: nothing is decided" in page
+    assert 'id="figure4"' not in page and "Finals beside" not in page
+    assert claims.mixed(paper(options={"validators_contribute": "on"})) == []
+    assert claims.mixed(swept(plan("contribute", False))) == [], "a control stands beside it"

@@ -151,6 +151,16 @@ def test_future_work_has_the_reports_setting_and_begins_with_a_clean_run(name: s
         assert setting == {(5.0, 300 if short else 900, 100, "reform")}
 
 
+def test_the_plan_of_both_settings_has_the_runs_of_harm_beside_its_own() -> None:
+    for quick, count in ((True, 11), (False, 297)):
+        both, harm = (spec.make(name, quick, BASE, {}).cells for name in ("contribute", "harm"))
+        idle = {cell.id for cell in both if cell.labels.get("control") == "idle validators"}
+        own = [cell for cell in both if not cell.labels.get("control")]
+        assert idle == {cell.id for cell in harm if not cell.labels.get("control")}
+        assert len(own) == len(idle) == count
+        assert {cell.experiment.validators_contribute for cell in own} == {"on"}
+
+
 def test_options_replace_what_a_plan_says() -> None:
     cells = spec.make("paper", True, BASE, {"steps": "20", "seed": "3..4", "backend": "simulated"}).cells
     assert len(cells) == 22
