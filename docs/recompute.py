@@ -105,6 +105,10 @@ def page(name: str) -> str:
         body,
         flags=re.DOTALL,
     )
+    banned = [(what, value) for what, value in sweep_page.facts(sweep) if what in _BANNED]
+    shown = _part("facts", banned).removeprefix('<div class="facts">').removesuffix("</div>")
+    first, second = (f'<div class="fact"><span>{what}</span><b>[^<]*</b></div>' for what in _BANNED)
+    body = re.sub(first, shown, re.sub(second, "", body), count=1)
     facts = re.search(r'<div class="facts">.*?</div></div>\s*', body, re.DOTALL)
     assert facts is not None, "every page of a sweep begins with facts"
     judged = sweep_page.judged(sweep).strip()
@@ -160,6 +164,7 @@ def _zoomed(key: str, title: str, figure: str) -> Figure:
     return Figure(f"{key}-zoomed", f"{html.unescape(title)}, zoomed", drawn, caption)
 
 
+_BANNED = ("attackers banned", "where nobody validates")
 _ATTACKED = 100.0
 """The step from which on the report's plan attacks."""
 _WRAPPED = '<div class="wide" tabindex="0" role="group" aria-label="figure">{}</div>'

@@ -308,6 +308,32 @@ def test_an_archived_page_concludes_what_its_runs_decide(name: str) -> None:
     assert recompute.page(name) == (DOCS / "reports" / f"{name}.html").read_text("utf-8"), "`python -m docs.recompute`"
 
 
+@pytest.mark.parametrize(("name", "count"), [("paper", 70), ("paper-rest", 40), ("paper-quick", 12)])
+def test_the_finals_of_an_archived_page_are_those_of_its_runs(name: str, count: int) -> None:
+    """Tables of finals stay as they were written, each line a mean and a median over the runs that the page lists."""
+    sweep, text = recompute.load(name), (DOCS / "reports" / f"{name}.html").read_text("utf-8")
+    sections = r"<section[^>]*><h2>(?:Finals beside|Control: )([^<]*)<.*?(<table.*?</table>)"
+    lines = [
+        (control if "report" not in control else "", [html.unescape(re.sub("<.*?>", "", cell)) for cell in cells])
+        for control, table in re.findall(sections, text, re.DOTALL)
+        for cells in (line.split("<td")[1:] for line in table.split("<tr>")[2:])
+    ]
+    assert len(lines) == count
+    for control, cells in lines:
+        scheme, attack, _, mean, median, apart, *_, runs = (cell.partition(">")[2] for cell in cells)
+        rows = sweep.select("clean" if attack == "none" else scheme, attack, control)
+        finals = [row.final_test_accuracy or math.nan for row in rows]
+        differences = [value for row in rows if (value := sweep.difference(row)) is not None]
+        told = [float(mean), float(median), float(apart or 0), int(runs)]
+        found = [
+            statistics.fmean(finals),
+            statistics.median(finals),
+            statistics.median(differences or [0.0]),
+            len(rows),
+        ]
+        assert told == pytest.approx(found, abs=5.1e-5), (control, cells)
+
+
 def test_a_picture_that_is_read_back_ends_where_its_runs_did() -> None:
     """Each kind of the quick plan is one run, whose final accuracy the page's table has; its evaluations in slices give
     the same at the last step."""

@@ -57,7 +57,7 @@ def render(sweep: SweepData) -> str:
     return page.render(
         "sweep.html", interactive=[*ours, *curves, *(each for _, _, drawn in controls for each in drawn)],
         title=f"Sweep {sweep.name}", lead=f"{len(sweep.rows)} of {sweep.wanted} runs finished",
-        about=_facts(sweep), claims=judged(sweep), judged=paper and claims.judge(sweep), final_header=_FINAL_HEADER,
+        about=facts(sweep), claims=judged(sweep), judged=paper and claims.judge(sweep), final_header=_FINAL_HEADER,
         finals=list(_final_rows(sweep)) if own else None,
         report_figures=ours, controls=controls, curves=curves,
         figures=[each for drawn in _FIGURES for each in drawn(sweep)],
@@ -90,7 +90,8 @@ def _maker(made: Versions | None) -> tuple[str, ...]:
     return commit, made.python, made.packages.get("torch") or "", made.platform, made.processors or "not recorded"
 
 
-def _facts(sweep: SweepData) -> list[tuple[str, str]]:
+def facts(sweep: SweepData) -> list[tuple[str, str]]:
+    """What stands out: name and value."""
     rows = sweep.rows
     watched = [row for row in rows if row.options["validators"] and row.options.get("topology") in (None, "butterfly")]
     others = [row for row in rows if row not in watched and row.byzantine_peers]
