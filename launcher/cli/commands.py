@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -98,7 +99,7 @@ def collect(peers: Sequence[str], into: Path, limit: str, timeout: str) -> None:
         bounds = collecting.Bounds(size, syntax.seconds(timeout))
     failed = collecting.collect(peers, into, bounds, lambda line: wrap.echo(line, 8))
     if failed < len(peers):
-        click.echo(f"check it with: btard-launch verify {into}")
+        click.echo(f"check it with: btard-launch verify {shlex.quote(str(into))}")
     raise SystemExit(exits.FAILED if failed else exits.OK)
 
 
@@ -269,11 +270,14 @@ def export(
         if onnx or tensorboard or perfetto:
             raise ConfigError("--public writes a directory of its own; leave out --onnx, --tensorboard and --perfetto")
         from btard.launcher.export import public as directory
+        from btard.launcher.monitor.summary_table import check_command
+        from btard.launcher.run.run_directory import read_record
 
         made, left_out = directory.write(run_dir, target)
         for name in left_out:
             click.echo(f"left out: {name}", err=True)
-        click.echo(f"written: {made}; check it with: btard-launch verify {made}")
+        words = check_command(made, read_record(made).experiment.imports)
+        click.echo(f"written: {made}; check it with: {shlex.join(words)}")
         return
     if target is not None:
         raise ConfigError(f"DEST {target} is for --public; the other formats are written into the run directory")
