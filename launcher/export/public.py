@@ -53,7 +53,7 @@ def write(run_dir: Path, target: Path | None = None) -> tuple[Path, list[str]]:
     made = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         made.mkdir(parents=True)
-        for name in _names(run_dir, genesis.run.peers):
+        for name in _names(run_dir, genesis.run.capacity):
             problem = _copy(run_dir, name, made / name)
             if problem is not None:
                 left_out.append(problem)

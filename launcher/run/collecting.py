@@ -153,8 +153,8 @@ class _Collection:
         assert node is not None
         data = self._whole(next((file for file in listed if file.name == identity.GENESIS), None), GENESIS_BYTES)
         genesis = decode_genesis(data, f"its {identity.GENESIS}")
-        if node >= genesis.run.peers:
-            raise DataError(f"it has files of node {node}, and the run has {genesis.run.peers} peers")
+        if node >= genesis.run.capacity:
+            raise DataError(f"it has files of node {node}, and the run has {genesis.run.capacity} peers")
         if (self._target / identity.GENESIS).exists() and (mine := read_genesis(self._target)).digest != genesis.digest:
             raise DataError(f"it is of run {genesis.run_id}, and {self._target} holds run {mine.run_id}")
         return node, genesis

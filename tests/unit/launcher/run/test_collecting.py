@@ -15,13 +15,14 @@ import msgspec
 import pytest
 from prometheus_client import CollectorRegistry
 
+from btard.launcher.export import public
 from btard.launcher.run import collecting
 from btard.launcher.run.collecting import Bounds, collect
 from btard.node.errors import ConfigError
 from btard.node.genesis.files import write
 from btard.node.metrics.http import MetricsEndpoint
 from btard.node.storage.public_files import PublicFiles
-from tests.ceremony import Ceremony, ceremony
+from tests.ceremony import RUN, Ceremony, ceremony
 
 MADE = ceremony()
 GENESIS = msgspec.json.encode(MADE.genesis)
@@ -198,6 +199,22 @@ def test_a_peer_that_drips_ends_with_its_time(tmp_path: Path) -> None:
         host, port = silent.getsockname()
         assert collect([f"{host}:{port}"], tmp_path / "all", Bounds(peer_s=0.2), said.append) == 1
     assert "no answer to /files (timed out)" in said[0]
+
+
+def test_a_newcomers_files_are_collected_and_exported_like_a_founders(tmp_path: Path) -> None:
+    made = ceremony(run=msgspec.structs.replace(RUN, roster="open", members=RUN.peers + 1))
+    directory, newcomer, target = owner(tmp_path, 0, made), RUN.peers, tmp_path / "all"
+    (directory / "nodes/0").rename(directory / f"nodes/{newcomer}")
+    with serving(directory, newcomer) as served, serving(owner(tmp_path, 1, made), 1) as founder:
+        assert collect([served, founder], target, SHORT, print) == 0
+    shared, left_out = public.write(target, tmp_path / "shared")
+    assert left_out == []
+    for copy in (target, shared):
+        for node in (1, newcomer):
+            assert [path.name for path in sorted((copy / f"nodes/{node}").rglob("*.*"))] == [
+                "ban-1-0-3.evidence",
+                "journal.jsonl",
+            ]
 
 
 def test_nobody_takes_anothers_place_or_mixes_runs(tmp_path: Path) -> None:
