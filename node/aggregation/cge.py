@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from btard.node.aggregation.registry import rule
-from btard.node.aggregation.rows import check_rows
+from btard.node.aggregation.rows import check_shape
 from btard.node.aggregation.strength import MAJORITY, faults
 from btard.node.aggregation.subsets import lowest, mean_of, row_norms
 
@@ -27,7 +27,7 @@ def cge(inputs_NP: Tensor, *, f: int | None = None, allow_weak: bool = False) ->
 
     Source: Gupta, Liu and Vaidya 2021 (arXiv 2008.04699), equation 21, which adds where this averages.
     """
-    check_rows(inputs_NP)
+    check_shape(inputs_NP)
     rows = len(inputs_NP)
     kept = rows - faults("cge", rows, f, MAJORITY, allow_weak)
     return mean_of(inputs_NP, lowest(row_norms(inputs_NP), kept))

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from btard.node.aggregation.registry import rule
 from btard.node.aggregation.residual import clip_weights
-from btard.node.aggregation.rows import check_radius, check_rows, combine_float32
+from btard.node.aggregation.rows import check_radius, check_shape, combine_float32
 from btard.node.aggregation.subsets import row_norms
 
 
@@ -26,6 +26,6 @@ def norm_clip(inputs_NP: Tensor, *, radius: float = 5.0) -> Tensor:
 
     Source: Sun et al. 2019 (arXiv 1911.07963), section 4.
     """
-    check_rows(inputs_NP)
+    check_shape(inputs_NP)
     check_radius(radius)
     return combine_float32(inputs_NP, clip_weights(row_norms(inputs_NP), radius) / len(inputs_NP))

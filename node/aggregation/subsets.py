@@ -12,7 +12,7 @@ from torch import Tensor
 from btard.node import kernels
 from btard.node.aggregation.gram import gram_about_median
 from btard.node.aggregation.residual import distances
-from btard.node.aggregation.rows import combine_float32
+from btard.node.aggregation.rows import check_rows, combine_float32
 
 MOST_SUBSETS = 200_000
 
@@ -30,8 +30,19 @@ def squares_of(gram_NN: Tensor) -> Tensor:
 
 
 def row_norms(inputs_NP: Tensor) -> Tensor:
-    """L2 norms of the rows, float64 `[N]`."""
-    return row_distances(inputs_NP, torch.zeros(inputs_NP.shape[1]))
+    """L2 norms of the rows, float64 `[N]`.
+
+    Raises:
+        ValueError: a row that holds NaN or an infinity (its norm says so: it takes no pass of its own).
+    """
+    if kernels.library() is None:
+        norms_N = distances(inputs_NP, torch.zeros(inputs_NP.shape[1]))
+    else:
+        squares = [kernels.squares(row_P) for row_P in inputs_NP.contiguous()]
+        norms_N = torch.tensor(squares, dtype=torch.float64).sqrt_()
+    if not bool(torch.isfinite(norms_N).all()):
+        check_rows(inputs_NP)
+    return norms_N
 
 
 def row_distances(inputs_NP: Tensor, centre_P: Tensor) -> Tensor:

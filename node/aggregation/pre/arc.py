@@ -6,7 +6,7 @@ from torch import Tensor
 
 from btard.node.aggregation.registry import pre_aggregation
 from btard.node.aggregation.residual import clip_weights
-from btard.node.aggregation.rows import check_rows
+from btard.node.aggregation.rows import check_shape
 from btard.node.aggregation.strength import MAJORITY, faults
 from btard.node.aggregation.subsets import row_norms
 
@@ -29,7 +29,7 @@ def arc(inputs_NP: Tensor, *, f: int | None = None, allow_weak: bool = False) ->
 
     Source: Allouah et al. 2025 (arXiv 2405.14432), algorithm 1.
     """
-    check_rows(inputs_NP)
+    check_shape(inputs_NP)
     rows = len(inputs_NP)
     withstood = faults("arc", rows, f, MAJORITY, allow_weak)
     clipped = 2 * withstood * (rows - withstood) // rows

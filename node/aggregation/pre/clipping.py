@@ -6,7 +6,7 @@ from torch import Tensor
 
 from btard.node.aggregation.registry import pre_aggregation
 from btard.node.aggregation.residual import clip_weights
-from btard.node.aggregation.rows import check_radius, check_rows
+from btard.node.aggregation.rows import check_radius, check_shape
 from btard.node.aggregation.subsets import row_norms
 
 
@@ -26,6 +26,6 @@ def clipping(inputs_NP: Tensor, *, radius: float = 5.0) -> Tensor:
 
     Source: Allouah et al. 2025 (arXiv 2405.14432), section 2.
     """
-    check_rows(inputs_NP)
+    check_shape(inputs_NP)
     check_radius(radius)
     return inputs_NP * clip_weights(row_norms(inputs_NP), radius).float()[:, None]
