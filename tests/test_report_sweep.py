@@ -393,3 +393,22 @@ def test_the_header_of_the_lowest_accuracy_holds_for_any_start() -> None:
     text = _text(swept(plan("paper", True, attack_start="40", steps="300")))
     assert "lowest since the attack" in text
     assert "after 100" not in text
+
+
+def test_groups_have_the_laws_length_and_cpu_time_beside_each_other() -> None:
+    """And a clean run, which has nothing to undo, stands beside every window of the attacked ones."""
+    planned = [*plan("validators", True), *plan("windows", True)]
+    finals = [0.9 if each.byzantine_peers else 0.95 for each in planned]
+    made = [
+        msgspec.structs.replace(each, final_test_accuracy=final, cpu_seconds=7.4)
+        for each, final in zip(planned, finals, strict=True)
+    ]
+    sweep = swept(made)
+    assert {f"{sweep.difference(each):.2f}" for each in made if each.byzantine_peers} == {"-0.05"}
+    header, lines, _ = sweep_page._groups(sweep)
+    told = [dict(zip(header, line, strict=True)) for line in lines]
+    law = detection.last_ban_of(*detection.setting_of(made[-1].options))
+    assert law is not None
+    assert {line["CPU s"] for line in told} == {"7"}
+    assert {line["T by the law"] for line in told if line["peers"] == "16"} == {"", f"{law[0]:.1f}"}
+    assert len({line["T by the law"] for line in told if line["peers"] == "6"}) == 7, "of six settings, and clean"

@@ -29,6 +29,7 @@ _ATTACKED = (
     "attack_stop",
     "attack_probability",
     "on_ban",
+    "undo",
 )
 """Options in which an attacked run may differ from the clean one that it is compared to."""
 

@@ -204,7 +204,7 @@ def _groups(sweep: SweepData) -> Table:
     names = [name for name in ("scheme", "control", "label") if any(row.labels.get(name) for row in sweep.rows)]
     names += [name for name in sweep.varied if name not in SEEDS]
     header = [*names, "runs", "draws", "final, mean", "median", "worst", "to clean, mean", "95 % interval"]
-    header += ["best, mean", "banned", "free", "attacked steps until ban", "bytes"]
+    header += ["best, mean", "banned", "free", "attacked steps until ban", "T by the law", "bytes", "CPU s"]
     body = [(*map(_word, key), *_group(sweep, rows)) for key, rows in grouped(sweep.rows, names).items()]
     return header, body, range(len(names), len(header))
 
@@ -217,9 +217,18 @@ def _group(sweep: SweepData, rows: Sequence[Row]) -> tuple[object, ...]:
         len(rows), len(set(map(draw_of, rows))), _phrase(finals), "" if finals is None else f"{finals.median:.4f}",
         "" if finals is None else f"{min(finals.values):.4f}",
         *_apart(apart if attacked else None), _phrase(best),
-        sum(row.bans for row in rows), sum(row.undetected for row in rows), _waited(rows),
+        sum(row.bans for row in rows), sum(row.undetected for row in rows), _waited(rows), _expected(rows[0]),
         human(statistics.fmean(row.bytes_sent for row in rows)),
+        f"{statistics.fmean(row.cpu_seconds for row in rows):.0f}",
     )  # fmt: skip
+
+
+def _expected(row: Row) -> str:
+    """Mean T by the law of a row's setting; empty where that says nothing."""
+    if not row.options["byzantine"] or row.options.get("role"):
+        return ""
+    last = detection.last_ban_of(*detection.setting_of(row.options))
+    return "" if last is None else f"{last[0]:.1f}"
 
 
 def _runs(sweep: SweepData) -> Table:

@@ -46,6 +46,9 @@ REPORT: Axes = {"tau": [5.0], "steps": [900], "attack_start": [100], "on_ban": [
 """The setting of the report's runs: what was applied stays applied. Evaluated more often around attacks."""
 
 
+_NOBODY: Axes = {"byzantine": [0]}
+
+
 @dataclass(frozen=True, slots=True)
 class Block:
     """A product of option values, and what its cells are called.
@@ -227,6 +230,62 @@ def contribute(quick: bool) -> list[Block]:
     return [block for pair in zip(own, beside, strict=True) for blocks in pair for block in blocks]
 
 
+def validators(quick: bool) -> list[Block]:
+    """What validators cost and spare: pairs a step, draws in k steps, by 6 and 10 peers, under two attacks.
+
+    Reduced: 300 steps with batches of 64. Three draws; the quick form is one, with six peers. Validators contribute:
+    where an even number of peers has idle ones, the bound on m leaves one pair.
+    """
+    axes: Axes = {**_reduced(quick), "validate_every": [1, 2, 4], "validators_contribute": ["on"]}
+    sizes: list[Axes] = [
+        {**axes, "peers": [6], "validators": [1, 2]},
+        {**axes, "peers": [10], "validators": [1, 2, 3]},
+    ]
+    blocks = []
+    for size, attackers in zip(sizes[:1] if quick else sizes, (2, 4), strict=False):
+        attacked: Axes = {"attack": ["sign_flip", "constant_direction"], "byzantine": [attackers]}
+        blocks += [Block({**size, **_NOBODY}, {}), Block({**size, **attacked}, {})]
+    return blocks
+
+
+def windows(quick: bool) -> list[Block]:
+    """`--undo` with 16 peers of which 7 attack, by the length of its window, five attacks; bans remove.
+
+    Reduced: 300 steps with batches of 32. Three draws; the quick form is one, with two windows and attacks.
+    """
+    axes: Axes = {**_reduced(quick), "peers": [16], "batch_size": [32], "on_ban": ["remove"]}
+    attacked: Axes = {"attack": ATTACKS[1:3] if quick else ATTACKS, "byzantine": [7]}
+    kept = [0, 40] if quick else [0, 10, 20, 40, 80]
+    return [Block({**axes, **_NOBODY}, {}), Block({**axes, **attacked, "undo": kept}, {})]
+
+
+def strength(quick: bool) -> list[Block]:
+    """Attacks on the aggregation by their strength, as a share of the aggregate's length; reduced as `validators`."""
+    scales = (0.1, 1) if quick else (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3)
+    axes = _reduced(quick)
+    attacks = [f"{attack}:scale={scale}" for attack in ("shift_aggregate", "cancelling_shift") for scale in scales]
+    return [Block({**axes, **_NOBODY}, {}), Block({**axes, "attack": ["|".join(attacks)], "byzantine": [2]}, {})]
+
+
+def text(quick: bool) -> list[Block]:
+    """A small transformer that predicts characters, under every attack on gradients; 300 steps with batches of 16."""
+    from btard.node.adversary.registry import ATTACKS as KNOWN
+
+    known = [entry.name for entry in KNOWN if entry.facts.get("acts_on") == "gradient"]
+    axes: Axes = {**_reduced(quick), "task": ["transformer_lm"], "batch_size": [16]}
+    chosen = ["sign_flip", "noise"] if quick else known
+    return [Block({**axes, **_NOBODY}, {}), Block({**axes, "attack": chosen, "byzantine": [2]}, {})]
+
+
+def topologies(quick: bool) -> list[Block]:
+    """The protocol beside trusted servers, rings, plain all-reduce and ByRDiE, without momentum, under two attacks."""
+    axes: Axes = {**_reduced(quick), "momentum": [0.0]}
+    attacked: Axes = {"attack": ["sign_flip", "label_flip"], "byzantine": [2]}
+    defended: Axes = {"topology": ["butterfly", "parameter_server"], "rule": ["centered_clip"]}
+    plain: Axes = {"topology": ["ring", "none", "byrdie"], "rule": ["mean"]}
+    return [Block({**axes, **kind, **who}, {}) for kind in (defended, plain) for who in (_NOBODY, attacked)]
+
+
 def heterogeneity(quick: bool) -> list[Block]:
     """Number of attackers by how unlike the peers' data are, for two attacks, all else at its default.
 
@@ -251,6 +310,11 @@ def _clean(quick: bool) -> Block:
     return Block({**_short(quick), "byzantine": [0]}, {"label": "clean"})
 
 
+def _reduced(quick: bool) -> Axes:
+    """The report's setting for 300 steps with batches of 64, three draws; the quick form has one."""
+    return {**_short(True), "backend": ["simulated"], "protocol_seed": REPEATS[:1] if quick else REPEATS}
+
+
 def _short(quick: bool) -> dict[str, Sequence[object]]:
     """The report's setting; the quick form trains for 300 steps with batches of 64."""
     if not quick:
@@ -261,4 +325,5 @@ def _short(quick: bool) -> dict[str, Sequence[object]]:
 PLANS: dict[str, Callable[[bool], list[Block]]] = {
     "paper": paper, "rules": rules, "starts": starts, "mixed": mixed, "aggregation": aggregation, "sixteen": sixteen,
     "careers": careers, "harm": harm, "contribute": contribute, "heterogeneity": heterogeneity,
+    "validators": validators, "windows": windows, "strength": strength, "text": text, "topologies": topologies,
 }  # fmt: skip

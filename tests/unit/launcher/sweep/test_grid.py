@@ -15,6 +15,7 @@ from btard.launcher.sweep.plans import ATTACKS
 from btard.launcher.sweep.spec import Sweep
 from btard.node.adversary.registry import ATTACKS as KNOWN
 from btard.node.aggregation.registry import RULES
+from btard.node.baselines.topologies import check
 from btard.node.errors import ConfigError
 
 BASE = Experiment()
@@ -126,7 +127,7 @@ def test_every_plan_that_ships_can_be_run() -> None:
             made = spec.make(name, quick, BASE, {}).cells
             assert made, name
             for cell in made:
-                cell.experiment.run_config("cpu")
+                check(cell.experiment.run_config("cpu"))
                 cell.experiment.roles()
     everything = {cell.experiment.rule for cell in spec.make("rules", False, BASE, {}).cells}
     assert {entry.name for entry in RULES} <= everything
