@@ -169,7 +169,9 @@ class Store:
             record = read(self.path)
             curves = {row.cell: rows.load_curves(self.cell(row.cell)) for row in found}
             made = {row.cell: versions for row in found if (versions := rows.load_versions(self.cell(row.cell)))}
-            whole = rows.Archive(rows.FORMAT, record.name, record.argv, len(record.cells), found, curves, made)
+            whole = rows.Archive(
+                rows.FORMAT, record.name, _placeless(record.argv), len(record.cells), found, curves, made
+            )
             rows.write_parquet(whole, self.path / rows.ARCHIVE)
         return found
 
@@ -203,6 +205,12 @@ def read(path: Path) -> Record:
         raise ConfigError(f"{file} is not readable by this version: {error}") from error
     rows.check_format(file, found.format)
     return found
+
+
+def _placeless(argv: Sequence[str]) -> list[str]:
+    """A command line for whoever has only the archive: without where the sweep lay, or the program."""
+    kept = [word for before, word in zip(("", *argv), argv, strict=False) if OPTION not in (before, word)]
+    return ["btard-launch", *(word for word in kept[1:] if not word.startswith(f"{OPTION}="))]
 
 
 def _slim(attempt: Path) -> None:

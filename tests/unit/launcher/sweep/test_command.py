@@ -15,6 +15,7 @@ from btard.launcher.run.experiment import Experiment
 from btard.launcher.sweep import command, engine, spec
 from btard.launcher.sweep.engine import Wish
 from btard.launcher.sweep.grid import cells
+from btard.launcher.sweep.rows import read_parquet
 from btard.launcher.sweep.store import Store, read
 from btard.node.errors import BackendError, ConfigError
 
@@ -125,6 +126,16 @@ def test_a_plan_that_changed_half_way_is_told_of(tmp_path: Path) -> None:
         told("2..3")
     )
     assert len(Store(tmp_path / "s").rows()) == 4
+
+
+@pytest.mark.parametrize("out", [("--out", "/home/me/mine"), ("--out=/home/me/mine",)])
+def test_an_archive_does_not_say_where_the_sweep_lay(tmp_path: Path, out: tuple[str, ...]) -> None:
+    store = Store(tmp_path)
+    store.enlist("mine", [], ["/home/me/bin/btard-launch", "sweep", "harm", *out, "--slim"])
+    store.publish()
+    archive = read_parquet(tmp_path / "results.parquet")
+    assert archive.argv == ["btard-launch", "sweep", "harm", "--slim"] and archive.rows == []
+    assert b"/home/me" not in (tmp_path / "results.parquet").read_bytes()
 
 
 def test_a_sweep_of_another_version_is_refused_in_one_line(tmp_path: Path) -> None:
