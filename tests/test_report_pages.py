@@ -340,7 +340,7 @@ _SHORTENED = (
 @pytest.mark.parametrize(("width", "dark"), [(1100, False), (1100, True), (390, False)])
 def test_archived_pages_bar_nobody(width: int, dark: bool, tmp_path: Path) -> None:
     pages = sorted(ARCHIVED.glob("*.html"))
-    assert len(pages) == 8
+    assert len(pages) == 9
     with Browser(tmp_path, width=width, dark=dark) as browser:
         for page in pages:
             browser.open(page)
