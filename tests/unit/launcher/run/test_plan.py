@@ -84,7 +84,7 @@ def test_a_run_that_does_not_fit_on_the_disk(tmp_path: Path) -> None:
 
 
 def test_more_peers_than_this_system_has_descriptors_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    asked = Experiment(task="quadratic", device="cpu", peers=64, run_dir=str(tmp_path / "run"))
+    asked = Experiment(task="quadratic", device="cpu", peers=64, undo=0, steps=10, run_dir=str(tmp_path / "run"))
     monkeypatch.setattr("resource.getrlimit", lambda which: (256, 400))
     with pytest.raises(BackendError, match=r"64 workers opens up to 424 files .* may open 400 .* --backend simulated"):
         plan.preflight(plan.make(asked))
