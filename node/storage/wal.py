@@ -25,6 +25,7 @@ from zlib import crc32
 
 from btard.node.errors import BackendError, CheckpointError
 from btard.node.storage.disk import Disk
+from btard.node.transport import descriptors
 
 FORMAT = 4
 """Ledgers of format 1 had no checksums, those of format 2 no batches, those of format 3 neither vectors nor states."""
@@ -61,7 +62,7 @@ class Attachment:
             BackendError: it cannot be read.
         """
         try:
-            with self.path.open("rb") as file:
+            with descriptors.spared(lambda: self.path.open("rb")) as file:
                 file.seek(self.start + start)
                 return file.read(max(0, min(size, self.size - start)))
         except OSError as error:
@@ -209,7 +210,7 @@ def contents(path: Path) -> Contents:
     """
     found = Contents()
     try:
-        with path.open("rb") as file:
+        with descriptors.spared(lambda: path.open("rb")) as file:
             found.number = _opened(path, file)
             if found.number:
                 _walk(path, file, found)

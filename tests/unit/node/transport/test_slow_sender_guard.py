@@ -7,12 +7,14 @@ import socket as tcp
 import struct
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 from time import monotonic
 
 import psutil
 import pytest
 import zmq
 
+from btard.node.storage.wal import SIGNED, WriteAheadLog, contents
 from btard.node.transport import descriptors
 from btard.node.transport.slow_sender_guard import Share, SlowSenderGuard
 from btard.node.transport.sockets import descriptor
@@ -356,6 +358,21 @@ def test_what_we_open_ourselves_has_a_reserve(stack: ExitStack) -> None:
             assert descriptors.limit() == soft
         with pytest.raises(OSError, match="Too many open files"):
             tcp.socket()
+
+
+def test_a_file_of_the_ledger_begins_and_is_read_where_no_descriptor_is_left(tmp_path: Path) -> None:
+    """It was looked for without the reserve before it was made: strangers ended a worker that began one."""
+    with few_descriptors(0), ExitStack() as full:
+        with pytest.raises(OSError, match="Too many open files"):
+            while True:
+                full.enter_context(tcp.socket())
+        path = tmp_path / "00000012.ledger"
+        ledger = WriteAheadLog(path)
+        full.callback(ledger.close)
+        ledger.append(SIGNED, 0, b"said")
+        ledger.write()
+        ledger.sync()
+        assert [record.content for record in contents(path).records] == [b"said"]
 
 
 def test_where_others_have_taken_the_reserve_too_we_wait_for_one_that_is_shut(monkeypatch: pytest.MonkeyPatch) -> None:
