@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import re
@@ -185,19 +186,22 @@ def _claim(experiment: Experiment) -> Path:
     stem = f"{time.strftime('%Y%m%d-%H%M%S')}-{_name(experiment)}"
     for attempt in range(1000):
         path = Path("runs").absolute() / (f"{stem}-{attempt + 1}" if attempt else stem)
-        if not path.exists():
+        with contextlib.suppress(FileExistsError):
             return _make(path, exist_ok=False)
     raise BackendError(f"runs/{stem} is taken a thousand times; use --run-dir")
 
 
 def _make(path: Path, exist_ok: bool) -> Path:
+    """Raises FileExistsError where it is, or becomes, somebody else's."""
     try:
         path.mkdir(parents=True, exist_ok=exist_ok)
         if not os.access(path, os.W_OK | os.X_OK):
             raise PermissionError(13, "Permission denied")
+        (path / "logs").mkdir()
+    except FileExistsError:
+        raise
     except OSError as error:
         raise disk_error(error, path) from error
-    (path / "logs").mkdir()
     return path
 
 

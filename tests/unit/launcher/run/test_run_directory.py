@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -104,6 +106,27 @@ def test_of_two_runs_that_name_one_directory_at_once_one_gets_it(
     with pytest.raises(ConfigError, match="mine exists and is not empty; name a new directory"):
         create(Experiment(run_dir=str(tmp_path / "mine")), tmp_path)
     assert run_directory.read_record(first[0].path).run_id == first[0].run_id
+
+
+def test_a_disk_that_is_full_once_the_directory_stands_is_one_clear_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = Path.mkdir
+
+    def full(path: Path, *args: Any, **kwargs: Any) -> None:
+        if path.name == "logs":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        made(path, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "mkdir", full)
+    with pytest.raises(BackendError, match=r"the disk is full: cannot write .*mine; free some space"):
+        create(Experiment(run_dir=str(tmp_path / "mine")), tmp_path)
+
+
+def test_of_two_that_choose_one_name_each_gets_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(run_directory.time, "strftime", lambda _: "20260101-000000")
+    assert len({create(Experiment(), tmp_path).path for _ in range(3)}) == 3
 
 
 def test_a_name_that_is_no_utf_8_is_one_clear_line(tmp_path: Path) -> None:
