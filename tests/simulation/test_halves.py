@@ -17,7 +17,7 @@ from tests.simulation.restarting import Cluster, digests
 
 SIDES = (0, 1, 2), (3, 4, 5)
 CUT = tuple(pair for a in SIDES[0] for b in SIDES[1] for pair in ((a, b), (b, a)))
-STEP, PHASES = 5, ("COMMIT", "AGG", "REVEAL", "CHECKSUMS", "REPORT", "CLOSE")
+STEP, INSTANTS, PHASES = 5, 40, ("COMMIT", "AGG", "REVEAL", "CHECKSUMS", "REPORT", "CLOSE")
 LASTING_S = 3600.0
 
 
@@ -47,6 +47,21 @@ def calm(tmp_path_factory: pytest.TempPathFactory) -> list[Observed]:
     return Cluster(tmp_path_factory.mktemp("calm"), Conditions(), {}, 1).play()
 
 
+def cut_at(cut_s: float, where: Path) -> list[Observed]:
+    """A run that is cut then until all have halted, and is started again in a whole network."""
+    whole_s = cut_s + LASTING_S
+    conditions = Conditions(
+        changes=(Change(Window("s", cut_s, whole_s), {}, CUT, cut=True),),
+        events=(Event(Window("s", whole_s + 1.0), "restart", tuple(range(6)), "restart"),),
+    )
+    seen = Halves(where, conditions, {}, 1).play(())
+    assert {each.node for each in seen if isinstance(each.output, Halted)} == set(range(6))
+    assert not [each for each in seen if isinstance(each.output, Banned)]
+    assert {each.node for each in seen if isinstance(each.output, Finished)} == set(range(6))
+    assert all(len(each) == 1 for each in digests(seen).values())
+    return seen
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("late", [0.0, 0.5])
 @pytest.mark.parametrize("phase", PHASES)
@@ -55,20 +70,21 @@ def test_halves_end_as_if_they_had_never_been_cut(
 ) -> None:
     """Cut when the first peer enters a phase, or half-way to when the last one does."""
     entered = sorted(each.time_s for each in calm if each.output == PhaseEntered(STEP, 0, phase))
-    cut_s = entered[0] + late * (entered[-1] - entered[0])
-    whole_s = cut_s + LASTING_S
-    conditions = Conditions(
-        changes=(Change(Window("s", cut_s, whole_s), {}, CUT, cut=True),),
-        events=(Event(Window("s", whole_s + 1.0), "restart", tuple(range(6)), "restart"),),
-    )
-    seen = Halves(tmp_path / "cut", conditions, {}, 1).play(())
-    assert {each.node for each in seen if isinstance(each.output, Halted)} == set(range(6))
-    assert not [each for each in seen if isinstance(each.output, Banned)]
-    assert {each.node for each in seen if isinstance(each.output, Finished)} == set(range(6))
+    seen = cut_at(entered[0] + late * (entered[-1] - entered[0]), tmp_path / "cut")
     found, expected = digests(seen), digests(calm)
-    assert all(len(each) == 1 for each in found.values())
     assert parameters(seen) == parameters(calm)
     # What was said of tensors that were late stands in the transcript of the step. REVEALs that lack some charge their
-    # pairs (half an edge), which every later state holds; anything else changes nothing after the step.
+    # pairs, which every later state holds; anything else changes nothing after the step.
     charged = {step for step in found if step > STEP} if phase == "REVEAL" and late else set()
     assert {step for step in found if found[step] != expected[step]} <= {STEP, *charged}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("instant", range(INSTANTS))
+def test_a_cut_as_the_parts_arrive_costs_nobody_its_place(instant: int, calm: list[Observed], tmp_path: Path) -> None:
+    """Parts of some of one half are in, of others not: three complain of one or two, as of attackers, and it stands."""
+    begins_s, ends_s = (
+        min(each.time_s for each in calm if each.output == PhaseEntered(STEP, 0, phase))
+        for phase in ("COMMIT", "REVEAL")
+    )
+    cut_at(begins_s + (ends_s - begins_s) * instant / INSTANTS, tmp_path / "cut")

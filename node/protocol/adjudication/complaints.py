@@ -16,13 +16,11 @@ from btard.node.protocol.attempt.deadlines import late_pairs
 from btard.node.protocol.attempt.phases import PHASES
 from btard.node.protocol.attempt.transfers import bits, denials
 
-DENIAL, COMPLAINT = 1, 2
-"""What a pair is charged in a committed step: for bytes that one lacks by its HAVE bits, for an answered complaint."""
 EDGE = 2
-"""The charge from which on a pair shares an edge: a complaint, or bytes that were lacking in two steps. Once may be a
-network that was cut in the midst of a phase: one peer then lacks the bytes of all others, and would be removed."""
-ELIMINATION = 4 * COMPLAINT
-"""The charge that removes both of a pair: its fourth complaint."""
+"""The charge from which on a pair shares an edge: bytes that one lacked in two steps. Once may be a network that was
+cut in the midst of a phase: a peer then lacks the bytes of all others, or they its own, and would be removed."""
+ELIMINATION = 4
+"""The charge that removes both of a pair: bytes that one lacked in four steps."""
 
 LATE_STEPS, LATE_WINDOW = 10, 100
 """A pair with late edges in more steps than this, of the last that were committed, is eliminated."""
@@ -31,24 +29,23 @@ Late = tuple[tuple[int, int, tuple[int, ...]], ...]
 """(lower id, higher id, steps of the window in which one kept the other waiting), ascending."""
 
 Complaints = tuple[tuple[int, int, int], ...]
-"""(lower id, higher id, what the pair has been charged for bytes that one lacked and the other owed it), ascending."""
+"""(lower id, higher id, committed steps in which one lacked bytes that the other owed it), ascending."""
 
 
 def after(attempt: Attempt, case: Case | None = None) -> Complaints:
-    """The charges after a committed attempt: for each answered complaint, else for bytes that one lacks and enough
-    others hold, once for their pair.
+    """The charges after a committed attempt: one for each pair with an answered complaint, or with bytes that one lacks
+    and enough others hold.
 
     What one lacks of oneself is a pair of its own: it costs everyone a pull, and must not be free for ever. None
     counts where they would tie more than f_0 peers to more than f_0 others each: that many cannot be faulty, and honest
     peers share no edge while synchrony holds. The network was cut, and all would remove each other.
     """
     charges = {(low, high): charge for low, high, charge in attempt.state.summary.complaints}
-    complaints = [(min(pair), max(pair)) for pair in attempt.complaints()]
-    denials = {(min(pair), max(pair)) for pair in _lacking(attempt, case)} - set(complaints)
-    if not complaints and not denials:  # as in almost every step
+    lacking = {(min(pair), max(pair)) for pair in (*attempt.complaints(), *_lacking(attempt, case))}
+    if not lacking:  # as in almost every step
         return attempt.state.summary.complaints
-    for pair, charge in (*((pair, COMPLAINT) for pair in complaints), *((pair, DENIAL) for pair in sorted(denials))):
-        charges[pair] = charges.get(pair, 0) + charge
+    for pair in lacking:
+        charges[pair] = charges.get(pair, 0) + 1
     most = attempt.roster.genesis_faults
     if sum(len(_tied(peer, charges)) > most for peer in attempt.roster.active) > most:
         return attempt.state.summary.complaints
@@ -99,7 +96,7 @@ def broken(attempt: Attempt, out: frozenset[int], charges: Complaints | None = N
 
     Returns:
         First, each alone, peers with edges to more than f_0 distinct genesis peers, or late too often towards as many;
-        then both peers of every pair at its fourth complaint, or that was late too often, in roster order, skipping
+        then both peers of every pair at its fourth charge, or that was late too often, in roster order, skipping
         pairs that have lost a member.
     """
     charges = after(attempt) if charges is None else charges

@@ -12,7 +12,6 @@ import torch
 from btard.node.config import Plugin, Role, Schedule
 from btard.node.crypto.keys import generate
 from btard.node.crypto.signing import Signer
-from btard.node.protocol.adjudication.complaints import COMPLAINT
 from btard.node.protocol.api import (
     Banned,
     BulkArrived,
@@ -245,7 +244,7 @@ def test_a_part_withheld_from_one_is_asked_for_and_stands() -> None:
     interpose(stage, 4, rewrite)
     seen = play(stage, (Agreement,))
     assert not any(isinstance(found.output, Banned) for found in seen)
-    assert stage.simulation.nodes[0].peer.state.summary.complaints == ((0, 4, COMPLAINT),)
+    assert stage.simulation.nodes[0].peer.state.summary.complaints == ((0, 4, 1),)
 
 
 def test_a_part_that_nobody_can_compute_with_is_banned() -> None:
