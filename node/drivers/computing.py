@@ -14,9 +14,6 @@ import torch
 
 T = TypeVar("T")
 
-_MOST_SPARE = 64
-"""Pieces of spare work that may wait; from then on they go first, or their parameters would fill the memory."""
-
 _PATIENCE_S = 0.5
 """How long an end waits for the work under way; a gradient may take minutes, and nobody wants it any more."""
 
@@ -114,8 +111,7 @@ class Computing:
                 self._changed.wait()
             if self._ending:
                 return None
-            first = self._wanted and len(self._spare) <= _MOST_SPARE
-            return self._wanted.popleft() if first else self._spare.popleft()
+            return (self._wanted or self._spare).popleft()
 
 
 def one_at_a_time(compute: Callable[..., T]) -> Callable[..., T]:

@@ -48,6 +48,9 @@ T = TypeVar("T")
 _EVALUATED = 256
 """Test items at once: a gradient that is wanted meanwhile waits for as many."""
 
+_WAITING_BYTES = 1 << 29
+"""What the parameters of evaluations that wait for a free moment may take; no fewer than one waits."""
+
 _BULK_KINDS = ("part", "aggregate")
 _RARE_KINDS = ("publication", "state")
 
@@ -125,6 +128,7 @@ class Recorder:
         self._transport = transport
         self._clock = clock
         self.evaluated: Callable[[int, int], None] = _unheard
+        self._evaluating = 0
         self._driver: Worker | None = None
         self._step_began = self._clock()
         self._phase_began = self._clock()
@@ -254,6 +258,10 @@ class Recorder:
     def _evaluate(self, done: Committed) -> None:
         if not self._due(done.step):
             return
+        most = max(_WAITING_BYTES // (done.parameters_D.numel() * done.parameters_D.element_size()), 1)
+        if self._evaluating >= most and done.step < self._config.run.steps:
+            self._journal.append("unevaluated", step=done.step)
+            return
         place, count = done.active.index(self._config.node), len(done.active)
         if self._config.evaluate == "whole":
             place, count = 0, 1
@@ -265,9 +273,11 @@ class Recorder:
         def counted(correct: int) -> None:
             found.append(correct)
             if len(found) >= len(pieces):
+                self._evaluating -= 1
                 self._journal.append_once("evaluated", step=done.step, correct=sum(found), count=stop - start)
                 self.evaluated(sum(found), stop - start)
 
+        self._evaluating += 1
         if not pieces:
             counted(0)
         for first, last in pieces:

@@ -58,8 +58,8 @@ class Quadratic:
 
     def evaluate(self, parameters_D: Tensor, start: int, stop: int) -> int:
         """Number of coordinates of `[start, stop)` within 0.1 of the optimum."""
-        error_D = (parameters_D - self.target_D)[start:stop].abs()
-        return int((error_D <= NEAR).sum())
+        error = (parameters_D[start:stop] - self.target_D[start:stop]).abs()
+        return int((error <= NEAR).sum())
 
 
 @task(

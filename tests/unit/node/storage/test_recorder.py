@@ -181,19 +181,44 @@ def test_the_slices_cover_every_item_once() -> None:
         assert sorted(edges) == edges
 
 
+class Later:
+    """A driver that computes when the test wants it to."""
+
+    def __init__(self) -> None:
+        self.dropped: Counter[str] = Counter()
+        self.gradient_s = self.gradient_cpu_s = self.loss = 0.0
+        self.works: list[tuple[Callable[[], int], Callable[[int], None]]] = []
+
+    def beside(self, work: Callable[[], int], done: Callable[[int], None]) -> None:
+        self.works.append((work, done))
+
+
+def test_evaluations_that_never_have_a_free_moment_do_not_fill_the_memory(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two sets of parameters may wait; the last step's wait in any case, since the result rests on them."""
+    monkeypatch.setattr("btard.node.storage.recorder._WAITING_BYTES", 2 * PARAMETERS_D.nbytes)
+    run, later = msgspec.structs.replace(RUN, steps=6, eval_every=1), Later()
+    own, task = msgspec.structs.replace(bench.config, run=run), task_of(RUN, bench.run_dir)
+    recorder = Recorder(own, bench.journal, task, bench.transport)
+    recorder.attach(cast(Driver, later))
+    for step in range(3):
+        recorder.observe(committed(step))
+    for _ in range(len(later.works) // 2):
+        work, done = later.works.pop(0)
+        done(work())
+    for step in range(3, 7):
+        recorder.observe(committed(step))
+    for work, done in later.works:
+        done(work())
+    left_out = [record["step"] for record in bench.records() if record["event"] == "unevaluated"]
+    assert left_out == [2, 4, 5]
+    assert [record["step"] for record in bench.records() if record["event"] == "evaluated"] == [0, 1, 3, 6]
+
+
 def test_an_evaluation_is_made_of_pieces_that_are_all_told_at_once(bench: Bench) -> None:
     pieces: list[tuple[int, int]] = []
-    works: list[tuple[Callable[[], int], Callable[[int], None]]] = []
-
-    class Later:
-        """A driver that computes when the test wants it to."""
-
-        def __init__(self) -> None:
-            self.dropped: Counter[str] = Counter()
-            self.gradient_s = self.gradient_cpu_s = self.loss = 0.0
-
-        def beside(self, work: Callable[[], int], done: Callable[[int], None]) -> None:
-            works.append((work, done))
+    later = Later()
 
     class Large:
         """A task with more test items than one piece holds."""
@@ -205,10 +230,10 @@ def test_an_evaluation_is_made_of_pieces_that_are_all_told_at_once(bench: Bench)
             return stop - start - 1
 
     bench.recorder = Recorder(bench.config, bench.journal, cast(Task, Large()), bench.transport)
-    bench.recorder.attach(cast(Driver, Later()))
+    bench.recorder.attach(cast(Driver, later))
     bench.recorder.observe(committed(0))
     assert [record["event"] for record in bench.records()] == ["committed"]
-    for work, done in works:
+    for work, done in later.works:
         assert [record["event"] for record in bench.records()] == ["committed"]
         done(work())
     assert pieces == [(666, 922), (922, 1178), (1178, 1333)]
