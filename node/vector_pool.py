@@ -56,7 +56,8 @@ class Pool:
 
     @staticmethod
     def _fresh(entries: int) -> mmap.mmap:
-        memory = mmap.mmap(-1, _ITEM_BYTES * entries)
+        # Shared memory, mmap's default here, has huge pages only where the system allows them to all.
+        memory = mmap.mmap(-1, _ITEM_BYTES * entries, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         if hasattr(mmap, "MADV_HUGEPAGE"):
             memory.madvise(mmap.MADV_HUGEPAGE)
         return memory

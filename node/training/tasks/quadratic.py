@@ -49,10 +49,11 @@ class Quadratic:
         A `transform` sees the offsets `parameters - noisy targets` `[B, D]` as inputs and the noisy targets as targets.
         """
         generator = generator_from(seed, "quadratic batch")
-        noise_BD = torch.randn(self.batch_size, self.dimension, generator=generator) * self.noise
-        offsets_BD = parameters_D.detach() - (self.target_D + noise_BD)
-        if transform is not None:
-            offsets_BD, _ = transform(offsets_BD, self.target_D + noise_BD)
+        noisy_BD = torch.randn(self.batch_size, self.dimension, generator=generator).mul_(self.noise).add_(self.target_D)
+        if transform is None:
+            offsets_BD = torch.sub(parameters_D.detach(), noisy_BD, out=noisy_BD)
+        else:
+            offsets_BD, _ = transform(parameters_D.detach() - noisy_BD, noisy_BD)
         loss = 0.5 * offsets_BD.square().sum(dim=1).mean()
         return tame(offsets_BD.mean(dim=0)), float(loss)
 
