@@ -10,6 +10,9 @@ from btard.node.protocol.peer import Peer
 from btard.node.protocol.wire.messages import Phase
 from btard.node.storage.checkpointer import Checkpointer
 
+_BEGINS, _ENDS = Phase.COMMIT.name, Phase.CLOSE.name
+"""The first and the last phase of an attempt."""
+
 
 class Machine(Protocol):
     """What inputs go to."""
@@ -43,12 +46,20 @@ class DurableMachine:
         if self._peer.admitted:
             # Before anything leaves that depends on it; what is refused costs no memory.
             self._checkpointer.heard(event)
-        if any(isinstance(output, Committed | Banned | Voided) for output in outputs):
+        tells = ends = begins = False
+        for output in outputs:
+            if isinstance(output, Committed | Banned | Voided):
+                tells = True
+            elif isinstance(output, Disputed):
+                ends = True
+            elif isinstance(output, PhaseEntered):
+                begins = begins or output.phase == _BEGINS
+                ends = ends or output.phase == _ENDS
+        if tells:
             self._checkpointer.write()  # the journal is about to tell of it: a killed process must know why
-        held = self._peer.holdings() if any(map(_nears_end, outputs)) else None
-        if held is not None:
+        if ends and (held := self._peer.holdings()) is not None:  # about to be closed, or frozen by a dispute
             self._checkpointer.hold(*held)
-        self._begun = any(isinstance(output, PhaseEntered) and output.phase == Phase.COMMIT.name for output in outputs)
+        self._begun = begins
         return outputs
 
     def keep(self) -> None:
@@ -56,8 +67,3 @@ class DurableMachine:
         if self._begun and self._peer.resumable:
             self._checkpointer.save(self._peer.snapshot(), self._own)
         self._begun = False
-
-
-def _nears_end(output: Output) -> bool:
-    """True where an attempt is about to be closed, or frozen by a dispute."""
-    return isinstance(output, Disputed) or (isinstance(output, PhaseEntered) and output.phase == Phase.CLOSE.name)

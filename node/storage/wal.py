@@ -223,9 +223,8 @@ def contents(path: Path) -> Contents:
 
 def _sectors(content: bytes) -> bytes:
     """A batch's head and records as they lie in the file."""
-    tags = (bytes((_FIRST if not start else _NEXT,)) for start in range(0, len(content), _SHARE))
-    cut = (content[start : start + _SHARE] for start in range(0, len(content), _SHARE))
-    batch = b"".join(tag + share for tag, share in zip(tags, cut, strict=True))
+    shares = [content[start : start + _SHARE] for start in range(0, len(content), _SHARE)]
+    batch = bytes((_FIRST,)) + bytes((_NEXT,)).join(shares)
     return batch.ljust(-(-len(batch) // SECTOR) * SECTOR, b"\0")
 
 

@@ -233,7 +233,8 @@ def decode_bulk_header(frame: memoryview) -> BulkHeader:
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise WireError(f"malformed bulk header: {error}") from error
     key = header.key
-    if not all(0 <= number < _NUMBER_LIMIT for number in (key.step, key.attempt, key.owner, key.part)):
+    numbers = key.step, key.attempt, key.owner, key.part
+    if min(numbers) < 0 or max(numbers) >= _NUMBER_LIMIT:
         raise WireError(f"bulk header with a number out of range: {key}")
     return header
 

@@ -28,6 +28,7 @@ _ZAP_ENDPOINT = "inproc://zeromq.zap.01"
 _ZAP_DOMAIN = b"btard"
 _ZAP_FRAMES = 7
 _CURVE_OVERHEAD_BYTES = 64
+_MORE = zmq.NOBLOCK | zmq.SNDMORE
 PIECE_BYTES = 128 << 10
 """Largest frame of a tensor on a line to a peer's only port: no larger than a control message of two peers, so whoever
 has proved no key gets no more room there than at a control port. Encrypting costs no more than in one piece."""
@@ -174,8 +175,8 @@ class Listener:
                     return
                 if len(frames) <= self.bounds.frames:
                     frames.append(frame)
+                    left -= len(frame)
                 more = frame.more
-            left -= sum(len(frame) for frame in frames)
             yield frames
             if left <= 0:
                 return
@@ -320,10 +321,10 @@ class Dialler:
             if payload is None:
                 line.socket.send(head, zmq.NOBLOCK)
             else:
-                line.socket.send(head, zmq.NOBLOCK | zmq.SNDMORE)
+                line.socket.send(head, _MORE)
                 while line.only and len(payload) > PIECE_BYTES:
                     piece, payload = payload[:PIECE_BYTES], payload[PIECE_BYTES:]
-                    line.socket.send(piece, zmq.NOBLOCK | zmq.SNDMORE, copy=False, track=False)
+                    line.socket.send(piece, _MORE, copy=False, track=False)
                 line.socket.send(payload, zmq.NOBLOCK, copy=False, track=False)
         except zmq.Again:
             return False

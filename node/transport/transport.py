@@ -466,8 +466,8 @@ class Transport:
         proved = self._gate.peer_of(frames[0]) if listener.encrypted else None
         if not 1 < len(frames) <= listener.bounds.frames:
             raise RefusedError("bulk_malformed", proved)
-        header_frame, *pieces = (frame.buffer for frame in frames)
-        size = sum(len(piece) for piece in pieces)
+        header_frame, *pieces = [frame.buffer for frame in frames]
+        size = sum(map(len, pieces))
         try:
             header = framing.decode_bulk_header(header_frame)
             via = self._tokens.sender(header.token)

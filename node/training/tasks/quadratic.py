@@ -49,7 +49,8 @@ class Quadratic:
         A `transform` sees the offsets `parameters - noisy targets` `[B, D]` as inputs and the noisy targets as targets.
         """
         generator = generator_from(seed, "quadratic batch")
-        noisy_BD = torch.randn(self.batch_size, self.dimension, generator=generator).mul_(self.noise).add_(self.target_D)
+        noisy_BD = torch.randn(self.batch_size, self.dimension, generator=generator)
+        noisy_BD.mul_(self.noise).add_(self.target_D)
         if transform is None:
             offsets_BD = torch.sub(parameters_D.detach(), noisy_BD, out=noisy_BD)
         else:
