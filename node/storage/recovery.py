@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from btard.node.config import NodeConfig
@@ -60,7 +60,7 @@ def recover(config: NodeConfig, fingerprint: bytes, log: Journal, update: Update
     at = checkpointer.newest(genesis_roster(config.members, config.run.members), update)
     heard = tuple(checkpointer.recall(*((at.state.step, at.number) if at is not None else (0, 0))))
     if at is not None and _gave_up(config):
-        heard = without_dispute(checkpointer, at, heard)
+        at, heard = without_dispute(checkpointer, at, heard)
     for problem in checkpointer.problems:
         log.append("checkpoint_refused", problem=problem)
     if at is not None:
@@ -77,9 +77,12 @@ def _gave_up(config: NodeConfig) -> bool:
     return last == "halted"
 
 
-def without_dispute(checkpointer: Checkpointer, at: Resumption, heard: tuple[Input, ...]) -> tuple[Input, ...]:
-    """What a node that halted hears again, unless it has signed how the dispute ended: its attempt, but no SUSPECTs and
-    no views of it. They were of a network that was cut, and where they still matter the others tell them again.
+def without_dispute(
+    checkpointer: Checkpointer, at: Resumption, heard: tuple[Input, ...]
+) -> tuple[Resumption, tuple[Input, ...]]:
+    """Where a node that halted goes on and what it hears again, unless it has signed how the dispute ended: its
+    attempt, but no SUSPECTs and no views of it. They were of a network that was cut, and where they still matter the
+    others tell them again. Its own view says them, too: it is for another dispute alone, and not left behind at the end.
 
     Args:
         checkpointer: its memory, which has recalled `heard`; what was signed stays signed.
@@ -88,13 +91,12 @@ def without_dispute(checkpointer: Checkpointer, at: Resumption, heard: tuple[Inp
     """
     step, number = at.state.step, at.number
     if checkpointer.has_said(Phase.OUTCOME, step, number):
-        return heard
+        return at, heard
     # The tensors that the dispute found are for its end. Before REPORT we need the parts as well, and ask for both.
     reported = checkpointer.has_said(Phase.REPORT, step, number)
-    return tuple(
-        event for event in heard
-        if not _of_dispute(event, step, number) and (reported or not isinstance(event, BulkArrived))
-    )  # fmt: skip
+    left = [event for event in heard if not _of_dispute(event, step, number)]
+    viewed = checkpointer.has_said(Phase.VIEW, step, number)
+    return replace(at, viewed=viewed), tuple(each for each in left if reported or not isinstance(each, BulkArrived))
 
 
 def _of_dispute(event: Input, step: int, attempt: int) -> bool:

@@ -13,11 +13,11 @@ from btard.node.genesis.genesis import genesis_roster
 from btard.node.netem.conditions import Change, Conditions, Event, Window
 from btard.node.protocol.api import Banned, Committed, Finished, Halted, Input, PhaseEntered
 from btard.node.storage.recovery import without_dispute
-from tests.simulation.restarting import Cluster, digests
+from tests.simulation.restarting import RUN, Cluster, digests
 
 SIDES = (0, 1, 2), (3, 4, 5)
 CUT = tuple(pair for a in SIDES[0] for b in SIDES[1] for pair in ((a, b), (b, a)))
-STEP, INSTANTS, PHASES = 5, 40, ("COMMIT", "AGG", "REVEAL", "CHECKSUMS", "REPORT", "CLOSE")
+STEP, INSTANTS, LAST_INSTANTS, PHASES = 5, 40, 12, ("COMMIT", "AGG", "REVEAL", "CHECKSUMS", "REPORT", "CLOSE")
 LASTING_S = 3600.0
 
 
@@ -29,7 +29,11 @@ class Halves(Cluster):
         node, heard = super().make(me)
         update = node.peer.shared.tools.optimiser
         at = self.keepers[me].newest(genesis_roster(self.members), update) if again else None
-        return node, heard if at is None else list(without_dispute(self.keepers[me], at, tuple(heard)))
+        if at is not None:
+            at, left = without_dispute(self.keepers[me], at, tuple(heard))
+            node.restore(at)
+            heard = list(left)
+        return node, heard
 
 
 def parameters(seen: list[Observed]) -> dict[int, set[bytes]]:
@@ -83,8 +87,18 @@ def test_halves_end_as_if_they_had_never_been_cut(
 @pytest.mark.parametrize("instant", range(INSTANTS))
 def test_a_cut_as_the_parts_arrive_costs_nobody_its_place(instant: int, calm: list[Observed], tmp_path: Path) -> None:
     """Parts of some of one half are in, of others not: three complain of one or two, as of attackers, and it stands."""
-    begins_s, ends_s = (
-        min(each.time_s for each in calm if each.output == PhaseEntered(STEP, 0, phase))
-        for phase in ("COMMIT", "REVEAL")
-    )
+    begins_s, ends_s = entered_s(calm, STEP, "COMMIT"), entered_s(calm, STEP, "REVEAL")
     cut_at(begins_s + (ends_s - begins_s) * instant / INSTANTS, tmp_path / "cut")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("instant", range(LAST_INSTANTS))
+def test_a_cut_in_the_last_step_leaves_no_old_view_behind(instant: int, calm: list[Observed], tmp_path: Path) -> None:
+    """Whoever has finished leaves a view for those who have not: one of the cut's dispute would begin it once more."""
+    begins_s, ends_s = entered_s(calm, RUN.steps, "COMMIT"), entered_s(calm, RUN.steps, "CLOSE")
+    cut_at(begins_s + (ends_s - begins_s) * instant / LAST_INSTANTS, tmp_path / "cut")
+
+
+def entered_s(seen: list[Observed], step: int, phase: str) -> float:
+    """When the first peer enters a phase."""
+    return min(each.time_s for each in seen if each.output == PhaseEntered(step, 0, phase))

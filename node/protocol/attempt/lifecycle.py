@@ -66,6 +66,8 @@ class AttemptLifecycle:
         """Of the step under way, kept from attempt to attempt."""
         self._again: tuple[int, int] | None = None
         """The attempt (step, number) in the midst of which we were started again."""
+        self._viewed: tuple[int, int] | None = None
+        """It, if a view of it stands from an earlier life, whose dispute we did not take up again."""
 
     def advance(self) -> bool:
         """One move; true if anything happened, and there may be another."""
@@ -139,6 +141,7 @@ class AttemptLifecycle:
         if before.past is not None:
             shared.past = self._recalled(before.past)
         self._again = before.state.step, before.number
+        self._viewed = self._again if before.viewed else None
         self._begin(before.number, self._remembered(before, away_s))
         others = tuple(peer for peer in shared.state.roster.active if peer != shared.me)
         shared.out.append(RequestTranscript(others, shared.state.step, before.number))
@@ -402,7 +405,8 @@ class AttemptLifecycle:
         others = tuple(peer for peer in attempt.roster.active if peer != shared.me)
         shared.out.append(Forward(others, certificate.messages))
         if shared.dispute is None or not shared.dispute.begun:
-            shared.out.append(Say(others, View(attempt.slot(Phase.VIEW), (), certificate.messages)))
+            if self._viewed != (attempt.step, attempt.number):  # else what is said is the view of an earlier life
+                shared.out.append(Say(others, View(attempt.slot(Phase.VIEW), (), certificate.messages)))
             if not certificate.by_outcome:
                 shared.out.append(Say(others, Outcome(attempt.slot(Phase.OUTCOME), (), certificate.value, ())))
         shared.out.append(CancelTimer(deadlines.FORWARD))

@@ -398,6 +398,7 @@ class Resumption:
         certificate: what ended the attempt before, for laggards.
         proofs: encoded equivocations that are still to be reported.
         before: the attempt before, where it is not `past`: one at the same step, that was void.
+        viewed: a view of this attempt was signed in a life whose dispute is not taken up again.
     """
 
     state: State
@@ -406,6 +407,7 @@ class Resumption:
     certificate: tuple[Signed, ...]
     proofs: tuple[bytes, ...]
     before: AttemptRecord | None = None
+    viewed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
