@@ -82,7 +82,7 @@ def without_dispute(
 ) -> tuple[Resumption, tuple[Input, ...]]:
     """Where a node that halted goes on and what it hears again, unless it has signed how the dispute ended: its
     attempt, but no SUSPECTs and no views of it. They were of a network that was cut, and where they still matter the
-    others tell them again. Its own view says them, too: it is for another dispute alone, and not left behind at the end.
+    others tell them again. Its own view says them, too: it is for another dispute alone, not left behind at the end.
 
     Args:
         checkpointer: its memory, which has recalled `heard`; what was signed stays signed.
