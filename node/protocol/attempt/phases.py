@@ -340,13 +340,14 @@ def _after_agg(attempt: Attempt, case: Case | None) -> Next:
 
 
 def _after_held(attempt: Attempt, case: Case | None) -> Next:
-    guilts = withheld(attempt, scarce(attempt, Phase.HELD, owed_parts(attempt)), "part") or unusable_parts(attempt)
-    return (Phase.CLOSE, Judgement(guilts, void=True)) if guilts else (Phase.AGG2, None)
+    few = scarce(attempt, Phase.HELD, owed_parts(attempt))
+    guilts = withheld(attempt, few, "part") if few else unusable_parts(attempt)
+    return (Phase.CLOSE, Judgement(guilts, void=True)) if few or guilts else (Phase.AGG2, None)
 
 
 def _after_reveal(attempt: Attempt, case: Case | None) -> Next:
-    guilts = withheld(attempt, scarce(attempt, Phase.REVEAL, owed_aggregates(attempt)), "aggregate")
-    return (Phase.CLOSE, Judgement(guilts, void=True)) if guilts else (Phase.CHECKSUMS, None)
+    few = scarce(attempt, Phase.REVEAL, owed_aggregates(attempt))
+    return (Phase.CLOSE, Judgement(withheld(attempt, few, "aggregate"), void=True)) if few else (Phase.CHECKSUMS, None)
 
 
 def _judging(phase: Phase) -> Callable[[Attempt, Case | None], Next]:

@@ -248,11 +248,13 @@ def lacking(
 
 
 def withheld(attempt: Attempt, items: tuple[Publication, ...], stage: str) -> tuple[Guilt, ...]:
-    """The owners of scarce items."""
+    """The owners of scarce items; nobody where they are more than f, who cannot all be faulty: the network was cut."""
     guilts: dict[int, Guilt] = {}
     for item in items:
         charge = Withheld(item.owner, stage, item.step, item.part)
         guilts.setdefault(item.owner, Guilt(item.owner, "withheld", None, charge))
+    if len(guilts) > attempt.roster.faults:
+        return ()
     return tuple(guilts[peer] for peer in attempt.roster.active if peer in guilts)
 
 

@@ -107,6 +107,7 @@ NEXT: dict[str, tuple[Phase, Callable[[], Attempt], Phase, list[object] | None]]
         Phase.CLOSE,
         [Withheld(1, "aggregate", 0, 1), Withheld(5, "aggregate", 0, 5)],
     ),
+    "f hold the aggregates of f + 1": (Phase.REVEAL, lambda: revealed(ALL, F, ALL, F, ALL, ()), Phase.CLOSE, []),
 }
 
 

@@ -281,6 +281,13 @@ def test_an_owner_is_convicted_once_in_roster_order() -> None:
     assert withheld(attempt, (), "part") == ()
 
 
+def test_more_owners_than_can_be_faulty_are_not_convicted() -> None:
+    """The network was cut into pieces none of which is more than f: their attempt is void, and nobody goes for it."""
+    attempt = complaining()
+    assert len(withheld(attempt, tuple(Publication(0, 0, owner, 1) for owner in (0, 3)), "part")) == 2
+    assert withheld(attempt, tuple(Publication(0, 0, owner, 1) for owner in (0, 3, 5)), "part") == ()
+
+
 VALUES = [
     ("zero", 0.0, True),
     ("the largest", LARGEST_MAGNITUDE, True),
