@@ -1,7 +1,8 @@
 """Accountability of lies that differ from peer to peer: who signs two messages for one slot, and has two honest peers
 take one each, is out by the end of the next step, and again in the step in which it is back. A CLOSE that comes after a
 peer has signed its view is no part of it: unless it completes a certificate it ends with the attempt, and nobody is
-asked what it said."""
+asked what it said. Where a dispute finds a certificate its value stands, and what differs is evidence for the next step
+(PROTOCOL section 4, union rule 1): the last step has none."""
 
 from __future__ import annotations
 
@@ -26,6 +27,8 @@ class Equivocations:
         """What one honest peer said in an attempt, and does not contradict itself in."""
         self._resolved: set[tuple[int, int, int]] = set()
         """(node, step, attempt) of disputes that have ended."""
+        self._stood: set[int] = set()
+        """Steps in which one ended with a value and without removals: it found a certificate."""
         self._ended: set[tuple[int, int, int]] = set()
         """The same of attempts."""
         self._out: defaultdict[int, set[int]] = defaultdict(set)
@@ -44,6 +47,8 @@ class Equivocations:
             self._back[ended.peer].add(ended.step + 1)
         elif isinstance(ended, Resolved):
             self._resolved.add((node, ended.step, ended.attempt))
+            if ended.outcome == "commit" and not ended.removals:
+                self._stood.add(ended.step)
         elif isinstance(ended, Disputed) and (node, ended.step, ended.attempt) not in self._ended:
             self._compare(node, ended.step, ended.attempt)
         elif isinstance(ended, Voided | Committed):
@@ -54,6 +59,8 @@ class Equivocations:
 
     def end(self) -> None:
         for peer, (step, phase) in self._split.items():
+            if step == self._last and step in self._stood:
+                continue
             due = step if phase != CLOSE else step + 1
             if due <= self._last:
                 out = any(verdict <= due + 1 for verdict in self._out[peer])
