@@ -17,6 +17,7 @@ from btard.node.netem.network import Network
 from btard.node.protocol.api import Committed, Input
 from btard.node.storage.checkpointer import Checkpointer
 from btard.node.storage.disk import Disk
+from btard.node.storage.recovery import without_dispute
 from tests.simulation.checkers import PROMISES
 from tests.simulation.checkers.cost import Cost
 from tests.simulation.stage import RUN_ID, play
@@ -65,6 +66,21 @@ class Cluster:
         for checkpointer in self.keepers.values():
             checkpointer.close()
         return seen
+
+
+class Halves(Cluster):
+    """Nodes that are started again as those that halted are."""
+
+    def make(self, me: int) -> tuple[Node, list[Input]]:
+        again = me in self.keepers
+        node, heard = super().make(me)
+        update = node.peer.shared.tools.optimiser
+        at = self.keepers[me].newest(genesis_roster(self.members), update) if again else None
+        if at is not None:
+            at, left = without_dispute(self.keepers[me], at, tuple(heard))
+            node.restore(at)
+            heard = list(left)
+        return node, heard
 
 
 def digests(seen: list[Observed]) -> dict[int, set[bytes]]:

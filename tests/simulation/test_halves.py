@@ -7,33 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from btard.node.build import Node
 from btard.node.drivers.simulator import Observed
-from btard.node.genesis.genesis import genesis_roster
 from btard.node.netem.conditions import Change, Conditions, Event, Window
-from btard.node.protocol.api import Banned, Committed, Finished, Halted, Input, PhaseEntered
-from btard.node.storage.recovery import without_dispute
-from tests.simulation.restarting import RUN, Cluster, digests
+from btard.node.protocol.api import Banned, Committed, Finished, Halted, PhaseEntered
+from tests.simulation.restarting import RUN, Cluster, Halves, digests
 
 SIDES = (0, 1, 2), (3, 4, 5)
 CUT = tuple(pair for a in SIDES[0] for b in SIDES[1] for pair in ((a, b), (b, a)))
 STEP, INSTANTS, LAST_INSTANTS, PHASES = 5, 40, 12, ("COMMIT", "AGG", "REVEAL", "CHECKSUMS", "REPORT", "CLOSE")
 LASTING_S = 3600.0
-
-
-class Halves(Cluster):
-    """Nodes that are started again as those that halted are."""
-
-    def make(self, me: int) -> tuple[Node, list[Input]]:
-        again = me in self.keepers
-        node, heard = super().make(me)
-        update = node.peer.shared.tools.optimiser
-        at = self.keepers[me].newest(genesis_roster(self.members), update) if again else None
-        if at is not None:
-            at, left = without_dispute(self.keepers[me], at, tuple(heard))
-            node.restore(at)
-            heard = list(left)
-        return node, heard
 
 
 def parameters(seen: list[Observed]) -> dict[int, set[bytes]]:
