@@ -7,7 +7,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -39,14 +38,11 @@ from btard.node.protocol.state.state import parameters_digest
 from btard.node.protocol.wire.encoding import tensor_bytes
 from btard.node.protocol.wire.messages import Phase
 from btard.node.storage.journal import Journal
-from btard.node.training.task import Task
+from btard.node.training.task import Task, pieces
 from btard.node.transport import descriptors
 from btard.node.transport.counters import Counters
 
 T = TypeVar("T")
-
-_EVALUATED = 256
-"""Test items at once: a gradient that is wanted meanwhile waits for as many."""
 
 _WAITING_BYTES = 1 << 29
 """What the parameters of evaluations that wait for a free moment may take; no fewer than one waits."""
@@ -267,21 +263,20 @@ class Recorder:
             place, count = 0, 1
         size = self._task.test_size
         start, stop = place * size // count, (place + 1) * size // count
-        pieces = [(first, min(first + _EVALUATED, stop)) for first in range(start, stop, _EVALUATED)]
+        works = pieces(self._task, done.parameters_D, start, stop)
         found: list[int] = []
 
         def counted(correct: int) -> None:
             found.append(correct)
-            if len(found) >= len(pieces):
+            if len(found) >= len(works):
                 self._evaluating -= 1
                 self._journal.append_once("evaluated", step=done.step, correct=sum(found), count=stop - start)
                 self.evaluated(sum(found), stop - start)
 
         self._evaluating += 1
-        if not pieces:
+        if not works:
             counted(0)
-        for first, last in pieces:
-            work = partial(self._task.evaluate, done.parameters_D, first, last)
+        for work in works:
             if self._driver is None:
                 counted(work())
             else:

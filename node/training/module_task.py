@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,15 +29,22 @@ from btard.node.errors import ConfigError, DataError, PluginError
 from btard.node.kernels import portable
 from btard.node.training.registry import TASKS
 from btard.node.training.sampling import Shards, drawing_from, generator_from
-from btard.node.training.task import BatchTransform, Layer, TaskContext, lay_out, same_data, state_dict, tame
+from btard.node.training.task import (
+    EVALUATED,
+    BatchTransform,
+    Layer,
+    TaskContext,
+    lay_out,
+    same_data,
+    state_dict,
+    tame,
+)
 
 if TYPE_CHECKING:
     from btard.node.kernels.dispatch import Portable
 
 STATISTICS_BATCHES = 8
 """Training batches from which running statistics are computed for an evaluation."""
-EVALUATED = 256
-"""Test items that are classified at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +152,7 @@ class TrainedModule:
         self.dimension = self.layout[-1].stop
         self.classes, self._running = self._try_out()
         self.shards = Shards(self.train_size) if context.deal is None else context.deal(self._labels())
-        self._evaluated: tuple[Tensor, Mapping[str, Tensor]] | None = None
+        self._evaluated: tuple[Tensor, dict[str, Tensor], int] | None = None
 
     @property
     def foreign(self) -> frozenset[str]:
@@ -186,6 +194,19 @@ class TrainedModule:
                     outputs_B = self._outputs(here_D, dict(buffers), inputs_B, training=False)
                 count += int(self._right(outputs_B, targets_B).sum())
         return count
+
+    def pieces(self, parameters_D: Tensor, start: int, stop: int) -> list[Callable[[], int]]:
+        """`evaluate` in pieces that take no longer than a gradient, in this order; its result is the sum of theirs."""
+
+        def prepared() -> int:
+            with torch.no_grad():
+                self._statistics(parameters_D.detach().clone().to(self.device), 1)
+            return 0
+
+        items = min(self.batch_size, EVALUATED)
+        first = [prepared] * (STATISTICS_BATCHES if self._running else 0)
+        tests = (partial(self.evaluate, parameters_D, at, min(at + items, stop)) for at in range(start, stop, items))
+        return [*first, *tests]
 
     def module(self, parameters_D: Tensor) -> nn.Module:
         """A new model with these parameters, set to evaluate; its buffers are those of an evaluation."""
@@ -259,19 +280,23 @@ class TrainedModule:
         right_B: Tensor = outputs_B.argmax(dim=1) == targets_B
         return right_B
 
-    def _statistics(self, here_D: Tensor) -> Mapping[str, Tensor]:
-        """Buffers for an evaluation; those of the parameters asked for last are kept, since tests come in pieces."""
+    def _statistics(self, here_D: Tensor, turns: int = STATISTICS_BATCHES) -> Mapping[str, Tensor]:
+        """Buffers for an evaluation, after so many batches more at most; those of the parameters asked for last are
+        kept, since evaluations come in pieces."""
         if not self._running:
             return self._buffers
         if self._evaluated is None or not torch.equal(self._evaluated[0], here_D):
-            buffers = self._fresh()
-            for turn in range(STATISTICS_BATCHES):
-                seed = f"statistics {turn}".encode()
-                with self._seeded(seed):
-                    inputs_B, _ = self._batch(self._train, self._drawn(seed))
-                    self._outputs(here_D, buffers, inputs_B, training=True)
-            self._evaluated = here_D, buffers
-        return self._evaluated[1]
+            self._evaluated = here_D, self._fresh(), 0
+        here_D, gathered, done = self._evaluated
+        stop = min(done + turns, STATISTICS_BATCHES)
+        buffers = {name: each.clone() for name, each in gathered.items()}
+        for turn in range(done, stop):
+            seed = f"statistics {turn}".encode()
+            with self._seeded(seed):
+                inputs_B, _ = self._batch(self._train, self._drawn(seed))
+                self._outputs(here_D, buffers, inputs_B, training=True)
+        self._evaluated = here_D, buffers, stop
+        return buffers
 
     # --- what cannot be used ----------------------------------------------------------------------------------
 

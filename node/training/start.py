@@ -61,6 +61,7 @@ class StartedFrom:
         self.train_size, self.test_size = task.train_size, task.test_size
         self.module = getattr(task, "module", None)
         """A new module with given parameters, where the task has one."""
+        self.pieces = getattr(task, "pieces", None)
         self.buffers: frozenset[str] = getattr(task, "buffers", frozenset())
 
     def resized(self, batch_size: int) -> StartedFrom:

@@ -23,7 +23,8 @@ from btard.node.errors import ConfigError, DataError, PluginError
 from btard.node.training.module_task import TrainedModule
 from btard.node.training.registry import TASKS
 from btard.node.training.sampling import Shards
-from btard.node.training.task import TaskContext
+from btard.node.training.start import StartedFrom
+from btard.node.training.task import TaskContext, pieces
 from tests.launching import LAUNCH, environment
 
 SEED, OTHER = b"\x07" * 32, b"\x09" * 32
@@ -304,6 +305,29 @@ def test_running_statistics_are_those_of_the_training_data() -> None:
     assert whole >= 0.8 * made.test_size
     assert whole == sum(made.evaluate(parameters_D, place, place + 10) for place in (0, 10, 20))
     assert made.evaluate(made.initial(1), 0, made.test_size) < whole
+
+
+def test_no_piece_of_an_evaluation_reads_more_items_than_a_gradient() -> None:
+    """A gradient waits for the piece under way, and has a deadline, however slow its data are."""
+    read: list[int] = []
+
+    class Read(Single):
+        """Keeps count of what is read of it."""
+
+        def __getitem__(self, place: int) -> tuple[Tensor, Tensor]:
+            read.append(place)
+            return super().__getitem__(place)
+
+    made = task(train=Read(), test=Read())
+    parameters_D, found, most = made.initial(1), 0, 0
+    for work in pieces(StartedFrom(made, parameters_D), parameters_D, 3, 37):
+        read.clear()
+        found += work()
+        most = max(most, len(read))
+        made.gradient(parameters_D, SEED)  # it comes between
+    assert most == made.batch_size
+    other = ModuleTask("other", model=Net, train=Single(), test=Single(), loss=functional.cross_entropy)
+    assert found == other(TaskContext(Path(), 8)).evaluate(parameters_D, 3, 37)
 
 
 class Frozen(Plain):
