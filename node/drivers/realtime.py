@@ -62,6 +62,9 @@ _LAST_LOOK_S = 0.05
 """How long to look for messages that are already here before something is called missing: after a long turn, or after
 the machine slept, ZeroMQ's threads may still be reading what the kernel holds."""
 
+_STOPPED_S = 1.0
+"""A process that did nothing for longer, and longer than D, was stopped. No wait is longer, so that it is seen."""
+
 _LOOKS = 64
 """Most polls of a last look, so that a flood cannot put off a deadline for ever."""
 
@@ -99,6 +102,8 @@ class Driver:
         self._rests = False
         """Something that is to leave rests on what the node's memory has been told."""
         self._start_computing, self._clock = computing, clock
+        self._pause_s = max(_STOPPED_S, node.peer.shared.settings.delivery_bound_s)
+        self._looked_s, self._looked_cpu_s, self._stopped_s = clock(), 0.0, 0.0
         self._computing: Computing | None = None
 
     def run(self, stopping: Callable[[], bool]) -> Ending | None:
@@ -112,13 +117,16 @@ class Driver:
         """
         self._computing = computing = self._start_computing()
         self.transport.watch(computing.descriptor)
+        self._notice_stop(float("inf"))
         try:
             self._inputs.appendleft(Start())
             self._turn()
             while self.ending is None and not stopping():
-                self.receive(self.transport.poll(self._wait_s()))
+                waiting_s = self._wait_s()
+                self.receive(self.transport.poll(waiting_s))
                 computing.collect()
                 self._turn()
+                self._notice_stop(waiting_s)
                 if self._overdue():
                     self._last_look()
                     self._expire()
@@ -153,8 +161,21 @@ class Driver:
     def _wait_s(self) -> float:
         if self._inputs:
             return 0.0
-        due = min(self._timers.values(), default=float("inf")) - self._clock()
-        return min(max(due, 0.0), _POLL_S)
+        due = min(self._timers.values(), default=float("inf")) - self._awake_s()
+        return min(max(due, 0.0), self._pause_s)
+
+    def _awake_s(self) -> float:
+        """The time by which deadlines go. While this process is stopped nobody keeps it waiting: the others may have
+        been stopped as well (a laptop asleep, containers that are paused), and go on a moment later."""
+        return self._clock() - self._stopped_s
+
+    def _notice_stop(self, waiting_s: float) -> None:
+        """Take out of the time what has passed since the last call, if it is long, but for a wait and what was done."""
+        now_s, cpu_s = self._clock(), time.thread_time()
+        lost_s = now_s - self._looked_s - (cpu_s - self._looked_cpu_s) - waiting_s
+        if lost_s > self._pause_s:
+            self._stopped_s += lost_s
+        self._looked_s, self._looked_cpu_s = now_s, cpu_s
 
     def receive(self, arrivals: Iterable[Arrival]) -> None:
         """Queue what the transport delivered."""
@@ -205,7 +226,7 @@ class Driver:
     def _overdue(self) -> list[str]:
         if self.ending is not None:
             return []
-        now = self._clock()
+        now = self._awake_s()
         return [name for name, due in self._timers.items() if due <= now]
 
     def _expire(self) -> None:
@@ -225,7 +246,7 @@ class Driver:
         self._inputs.append(computed.ready)
 
     def _feed(self, event: Input) -> None:
-        self.node.machine.handle(TimePassed(time.monotonic()))
+        self.node.machine.handle(TimePassed(self._awake_s()))
         outputs = self.node.machine.handle(event)
         for output in outputs:
             if self._meter is not None:
@@ -262,7 +283,7 @@ class Driver:
             case ComputeGradient():
                 self._compute(output)
             case SetTimer(name=name, after_s=after_s):
-                self._timers[name] = self._clock() + after_s
+                self._timers[name] = self._awake_s() + after_s
             case CancelTimer(name=name):
                 self._timers.pop(name, None)
             case Dropped(reason=reason):

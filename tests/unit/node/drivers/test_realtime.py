@@ -29,6 +29,7 @@ from btard.node.protocol.api import (
     Halted,
     MessageArrived,
     Output,
+    PhaseEntered,
     RequestTranscript,
 )
 from btard.node.protocol.state.state import Resumption
@@ -211,6 +212,34 @@ def test_what_is_here_already_counts_before_any_deadline(stack: ExitStack) -> No
     ending = driver.run(lambda: False)
     assert isinstance(ending, Halted)
     assert ending.phase == "COMMIT", "past HELLO, whose deadline had passed before the first look"
+
+
+@pytest.mark.parametrize("silent", [False, True], ids=["also stopped", "silent"])
+def test_while_a_process_is_stopped_no_deadline_passes(stack: ExitStack, silent: bool) -> None:
+    """A laptop that slept, containers that were paused: the others go on a moment later, and nobody is at fault."""
+    _, pair, seen = alone(stack)
+    bounds = {"delivery_bound_s": 0.01, "gradient_bound_s": 0.01} if silent else {}
+    run = msgspec.structs.replace(RUN, peers=2, **bounds)
+    ahead, looks, over = 0.0, 0, Event()
+    driver = Driver(nodes(run, {}, "run")[0], pair[0], seen.append, clock=lambda: monotonic() + ahead)
+    other = Driver(nodes(run, {}, "run")[1], pair[1], _unheard)
+    with ThreadPoolExecutor(1) as pool:
+
+        def stopped() -> bool:
+            """The process stands still for long in its first look; then the other one says HELLO."""
+            nonlocal ahead, looks
+            looks += 1
+            if looks == 1:
+                ahead = 1000.0
+            if looks == 2 and not silent:
+                pool.submit(other.run, over.is_set)
+            return any(isinstance(each, PhaseEntered) and each.phase == "COMMIT" for each in seen)
+
+        ending = driver.run(stopped)
+        over.set()
+        pair[0].send_control(1, b"\xc1")  # wakes it
+    assert (ending is None) is not silent
+    assert not silent or (isinstance(ending, Halted) and ending.phase == "HELLO")
 
 
 class Blocked:
