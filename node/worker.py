@@ -301,7 +301,7 @@ def _drive(
     node.secure()  # what was heard last led to nothing, and helps whoever resumes a run that halted or was stopped
     links.end()
     disk = node.checkpointer.disk if node.checkpointer is not None else Disk(waits=False)
-    recorder.waited(driver.longest_turn_s, disk.syncs, disk.sync_s)
+    recorder.waited(driver.longest_turn_s, driver.longest_gradient_s, disk.syncs, disk.sync_s)
     if node.adversary is not None:
         recorder.attacked(node.adversary.attacked)
     recorder.end()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar, assert_never
 
@@ -93,6 +93,10 @@ class Driver:
         self.loss = float("nan")
         self.longest_turn_s = 0.0
         """The longest time that what arrived has waited for the loop: part of D, like the network's delay."""
+        self.longest_gradient_s = 0.0
+        """The longest time that a gradient took, once those before it were there."""
+        self._wished: deque[float] = deque()
+        self._had_s = 0.0
         self._observe = observe
         self._meter = meter
         self._inputs: deque[Input] = deque()
@@ -236,14 +240,33 @@ class Driver:
 
     def _compute(self, wanted: ComputeGradient) -> None:
         assert self._computing is not None
+        self._wished.append(self._awake_s())
         self._computing.submit(partial(_timed, self.node.computation(wanted)), self._computed)
 
     def _computed(self, computed: _Computed) -> None:
+        self._waited()
+        self._wished.popleft()
+        self._had_s = self._awake_s()
         self.gradient_s += computed.seconds
         self.gradient_cpu_s += computed.cpu_s
         if computed.ready.purpose is Purpose.OWN:
             self.loss = computed.ready.loss
         self._inputs.append(computed.ready)
+
+    def _waited(self) -> None:
+        """Note how long the gradient that comes next has taken by now."""
+        since_s = max(self._wished[0], self._had_s)
+        self.longest_gradient_s = max(self.longest_gradient_s, self._awake_s() - since_s)
+
+    def _explained(self, halted: Halted) -> Halted:
+        """With what this node knows and the protocol does not: that all may be late because gradients are."""
+        bound_s = self.node.peer.shared.settings.gradient_bound_s
+        if self._wished:
+            self._waited()
+        if self.longest_gradient_s <= bound_s:
+            return halted
+        cause = f"a gradient took {self.longest_gradient_s:.1f} s here, and --gradient-bound is {bound_s:g} s"
+        return replace(halted, problem=f"{halted.problem}; {cause}: raise it, or compute less")
 
     def _feed(self, event: Input) -> None:
         self.node.machine.handle(TimePassed(self._awake_s()))
@@ -289,8 +312,8 @@ class Driver:
             case Dropped(reason=reason):
                 self.dropped[reason] += 1
             case Finished() | Expelled() | Halted():
-                self._observe(output)
-                self.ending = output
+                self.ending = self._explained(output) if isinstance(output, Halted) else output
+                self._observe(self.ending)
             case _:
                 assert_never(output)
 

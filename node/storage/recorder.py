@@ -195,10 +195,15 @@ class Recorder:
         """The steps that this node's own attack struck, for the score; no other node can know them."""
         self._journal.append("attacked", steps=list(steps))
 
-    def waited(self, longest_turn_s: float, syncs: int, sync_s: float) -> None:
-        """What messages have waited for here: the longest turn of the loop, the disk's syncs and their time in all."""
+    def waited(self, longest_turn_s: float, longest_gradient_s: float, syncs: int, sync_s: float) -> None:
+        """What messages have waited for here: the longest turn of the loop and the longest gradient, the disk's syncs
+        and their time in all."""
         self._journal.append(
-            "waited", longest_turn=round(longest_turn_s, 6), syncs=syncs, sync_seconds=round(sync_s, 6)
+            "waited",
+            longest_turn=round(longest_turn_s, 6),
+            longest_gradient=round(longest_gradient_s, 6),
+            syncs=syncs,
+            sync_seconds=round(sync_s, 6),
         )
 
     def end(self) -> None:

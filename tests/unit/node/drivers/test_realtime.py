@@ -269,7 +269,9 @@ def test_deadlines_do_not_wait_for_a_gradient(stack: ExitStack) -> None:
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(driver.run, lambda: False)
         assert isinstance(other.run(lambda: False), Halted), "it lacks our COMMIT"
-        assert isinstance(running.result(WATCHDOG_S), Halted)
+        ending = running.result(WATCHDOG_S)
+        assert isinstance(ending, Halted)
+        assert "s here, and --gradient-bound is 0.2 s: raise it" in ending.problem
     assert task.begun.is_set()
     assert not task.go_on.is_set()
 
