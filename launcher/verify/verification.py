@@ -102,7 +102,7 @@ class Report:
         )
 
 
-def verify(run_dir: Path, data_directory: Path | None = None, imports: Sequence[Path] = ()) -> Report:
+def verify(run_dir: Path | str, data_directory: Path | None = None, imports: Sequence[Path] = ()) -> Report:
     """Check everything in a run directory that can be checked.
 
     Args:
@@ -113,7 +113,7 @@ def verify(run_dir: Path, data_directory: Path | None = None, imports: Sequence[
     Raises:
         ConfigError: no run directory of this version, or one made with files that are not loaded.
     """
-    with public.whole(run_dir) as found:
+    with public.whole(Path(run_dir)) as found:
         return _verified(found, data_directory, imports)
 
 

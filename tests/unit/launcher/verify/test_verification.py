@@ -430,6 +430,7 @@ def test_the_run_itself_is_accepted(intact: Path) -> None:
     assert (found.code, found.failed) == (0, [])
     genesis = read_genesis(intact)
     assert f"genesis  {genesis_digest(genesis.run_id, genesis.run, genesis.members).hex()}" in found.lines
+    assert not verification.verify(str(intact)).wrong, "a program may name the directory as `load_run` is told it"
     unproven = [line.split(": ")[1] for line in found.lines if line.startswith("not checked: ")]
     assert unproven == ["loss", "roles", "journals"]
     good = [tuple(line.removeprefix("ok    ").split(": ")[:2]) for line in found.lines if line.startswith("ok  ")]
