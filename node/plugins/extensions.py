@@ -109,7 +109,19 @@ def _run(path: Path, name: str) -> None:
     except Exception as error:
         del sys.modules[name]
         said = f"{type(error).__name__}: {error}{moved.advice(error, _line(error, path)[1])}"
-        raise ConfigError(f"--import {path} failed{_where(error, path)}: {said}; repair the file") from error
+        advice = _beside(error, path) or "repair the file"
+        raise ConfigError(f"--import {path} failed{_where(error, path)}: {said}; {advice}") from error
+
+
+def _beside(error: Exception, path: Path) -> str | None:
+    """What to do about a module that a script beside it would find."""
+    name = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+    if not name or not any((path.parent / each).exists() for each in (name, f"{name}.py")):
+        return None
+    return (
+        f"{name} lies beside it, but a run takes this file alone: install {name} as a package wherever the run is "
+        f"computed or verified, or set PYTHONPATH={path.absolute().parent}"
+    )
 
 
 def _where(error: Exception, path: Path) -> str:

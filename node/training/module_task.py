@@ -244,6 +244,12 @@ class TrainedModule:
             inputs_B, targets_B = (each.index_select(0, chosen_B) for each in data.tensors)
         else:
             inputs_B, targets_B = self._collated([(place, data[place]) for place in map(int, chosen_B)])
+        for what, each in (("inputs", inputs_B), ("targets", targets_B)):
+            if not isinstance(each, Tensor):
+                raise self._unusable(
+                    f"the {what} of a batch are no tensor but a {type(each).__name__}; have the data set put each "
+                    "item's into one tensor, and the model or the loss take it apart"
+                )
         return inputs_B.to(self.device), targets_B.to(self.device)
 
     def _collated(self, drawn: Sequence[tuple[int, Any]]) -> Any:
@@ -423,6 +429,8 @@ def _same(first: Any, second: Any) -> bool:
         return False
     if isinstance(first, np.ndarray):
         return bool(np.array_equal(first, second, equal_nan=first.dtype.kind in "fc"))
+    if isinstance(first, Mapping):
+        return first.keys() == second.keys() and all(_same(first[each], second[each]) for each in first)
     if isinstance(first, tuple | list):
         return len(first) == len(second) and all(map(_same, first, second))
     return bool(first == second or (first != first and second != second))

@@ -60,6 +60,17 @@ def test_a_file_that_cannot_be_used(text: str | None, name: str, words: str, tmp
     assert "\n" not in str(caught.value)
 
 
+def test_a_module_beside_the_file_is_not_found_and_what_to_do_is_said(tmp_path: Path) -> None:
+    """A script would find it; a run's copy of the file lies elsewhere."""
+    (tmp_path / "own_nets").mkdir()
+    with pytest.raises(
+        ConfigError, match=f"; own_nets lies beside it, .*install own_nets .*set PYTHONPATH={tmp_path}$"
+    ):
+        extensions.load([written(tmp_path, "from own_nets.deep import net\n")])
+    with pytest.raises(ConfigError, match=r"No module named 'other_nets'; repair the file$"):
+        extensions.load([written(tmp_path, "import other_nets\n")])
+
+
 def test_another_content_is_another_file(tmp_path: Path) -> None:
     extensions.load([written(tmp_path, LAZY)])
     with pytest.raises(ConfigError, match=r"made with --import mine.py .* read imports/mine.py"):

@@ -413,6 +413,11 @@ class Cornered(Plain):
         ({"model": nn.Flatten}, "the model has no parameters"),
         ({"train": Restless()}, "item 0 of the train data set is another at a second read"),
         ({"test": []}, "the test data set is empty"),
+        (
+            {"train": [({"pixels": each, "mask": each > 0}, 0) for each in IMAGES]},
+            "the inputs of a batch are no tensor but a dict; have the data set put each item's into one tensor",
+        ),
+        ({"train": [(each, (0, "cat")) for each in IMAGES]}, "the targets of a batch are no tensor but a list"),
         ({"train": [1, 2]}, "item 0 of the train data set is no (input, target) pair"),
         ({"loss": single}, "the loss is no scalar but (2,); return its mean over the batch"),
         ({"loss": nan}, "the loss is nan at the model's own initial parameters"),
