@@ -396,7 +396,8 @@ def experiments() -> str:
 
     def row(found: re.Match[str]) -> str:
         name, quick, seconds = found[1], found[2] or "", found[3]
-        runs = len(spec.make(name, bool(quick), Experiment(), {}).cells)
+        sweep = spec.make(name, bool(quick), Experiment(), {})
+        runs = len(sweep.cells) + sweep.following
         return f"| `{name}{quick}` | {runs} | {seconds} | {runs * float(seconds) / 3600:.1f} |"
 
     return _BUDGET.sub(row, (HERE / "experiments.md").read_text(encoding="utf-8"))

@@ -306,6 +306,14 @@ def test_future_work_is_drawn_beside_a_clean_run(name: str, keys: list[str]) -> 
     assert drawn == 2 * len({made.labels["label"] for made in sweep.rows} - {"clean"}), "every kind of run, once"
 
 
+def test_topologies_stand_beside_no_figure_that_nobody_could_read() -> None:
+    text = _text(swept(plan("topologies", True)))
+    assert (
+        "Beside published accuracies # None stands here." in text and "Here 6 peers train mnist_cnn, each peer" in text
+    )
+    assert "Beside published" not in _text(swept(plan("validators", True)))
+
+
 # --- the page ---------------------------------------------------------------------------------------------------
 
 

@@ -177,7 +177,8 @@ def sweep(
     Every option takes several values: `a,b`, `0..4`, or `a|b` where values contain commas. Plans that ship: `paper`
     (the report's), `rules` (every rule against every attack), `starts`, `mixed`, `aggregation` and `sixteen` (its
     future work), `careers` (sign flip and undo, from short careers of attackers to long ones),
-    `heterogeneity` (number of attackers by how unlike the peers' data are). A TOML or JSON file holds `[[grid]]` tables
+    `heterogeneity` (number of attackers by how unlike the peers' data are), `tuned` (rules under attacks as strong as
+    hurts each most, in two phases). A TOML or JSON file holds `[[grid]]` tables
     of options.
     """
     from rich.console import Console
@@ -194,6 +195,8 @@ def sweep(
         raise ConfigError(f"nothing to sweep; name a plan ({', '.join(PLANS)}), a file, or an option with its values")
     base = sources.resolve({}, os.environ, config).experiment
     wanted = spec.make(which, quick, base, given)
+    out = out or Path("sweeps") / wanted.name
+    wanted = command.extended(wanted, out)
     if only is not None:
         wanted = spec.only(wanted, only)
     wish = Wish(cores or len(os.sched_getaffinity(0)), limit, retry_failed, slim, not no_check)

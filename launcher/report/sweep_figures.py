@@ -61,7 +61,10 @@ def _of_attack(sweep: SweepData, scheme: str, attack: str, control: str) -> list
 
 def curves(sweep: SweepData) -> list[Figure]:
     """Test accuracy and loss of every group of runs that differ in their seeds only: a chart for each `chart` that the
-    plan names, each with the clean runs; else one for all, if there are no more groups than colours."""
+    plan names, each with the clean runs; else one for all, if there are no more groups than colours. None for a plan in
+    phases, whose groups differ in the data that they are judged by."""
+    if any(row.labels.get("phase") for row in sweep.rows):
+        return []
     labelled = all(row.labels.get("label") for row in sweep.rows)
     names = ["label"] if labelled else [name for name in sweep.varied if name not in SEEDS]
     charts = list(dict.fromkeys(row.labels["chart"] for row in sweep.rows if "chart" in row.labels))
@@ -246,9 +249,9 @@ _HEAT = (
 def matrices(sweep: SweepData) -> list[Figure]:
     """Attack by rule, and number of attackers by rule: worst accuracies, how long attackers lasted, bytes.
 
-    Runs with a `control` are not among them: they differ in more than the rule.
+    Runs with a `control` or a `phase` are not among them: they differ in more than the rule.
     """
-    rows = [row for row in sweep.rows if not row.labels.get("control")]
+    rows = [row for row in sweep.rows if not row.labels.get("control") and not row.labels.get("phase")]
     rules = list(dict.fromkeys(row.options["rule"] for row in rows))
     if len(rules) < 2:
         return []

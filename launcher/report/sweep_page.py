@@ -11,7 +11,7 @@ from btard.launcher import templates
 from btard.launcher.figures.svg import Figure
 from btard.launcher.files import IN_A_RUN, write_atomically
 from btard.launcher.network.traffic import human
-from btard.launcher.report import claims, detection, harm, page, sweep_data, sweep_figures
+from btard.launcher.report import claims, detection, front, harm, page, sweep_data, sweep_figures, tuned
 from btard.launcher.report.inference import CONTRADICTED, LEVEL, SUPPORTED, Comparison, Effect, needed
 from btard.launcher.report.run_page import NAME
 from btard.launcher.report.statistics import Sample, signed
@@ -31,6 +31,7 @@ _FINAL_HEADER = (
 )
 
 
+_PARTS = (harm.figures, front.figures, tuned.figures)
 _FIGURES = (sweep_figures.matrices, sweep_figures.heatmaps, sweep_figures.detections)
 
 
@@ -64,6 +65,9 @@ def render(sweep: SweepData) -> str:
         groups=_groups(sweep),
         runs=_runs(sweep), repeat=shlex.join(["btard-launch", *sweep.argv[1:]]), results=RESULTS,
         made=_made(sweep), harm=(harm.HEADER, harm.table(sweep), (2, 3, 4, 7, 8, 9)), harm_figures=harm.figures(sweep),
+        front=(front.HEADER, front.table(sweep), (0, 1, 2, 3, 4, 5, 6, 8, 9, 10)), front_figures=front.figures(sweep),
+        topologies=_compared_with(sweep),
+        tuned=(tuned.HEADER, tuned.table(sweep), (4, 5, 7, 8, 9, 10, 12, 13)), tuned_figures=tuned.figures(sweep),
     )  # fmt: skip
 
 
@@ -73,7 +77,7 @@ def figures(sweep: SweepData) -> list[Figure]:
     found = [figure for control in ("", *controls) for figure in sweep_figures.report_figures(sweep, control)]
     if not any(row.labels.get("scheme") for row in sweep.rows):
         found = sweep_figures.curves(sweep)
-    return found + harm.figures(sweep) + [each for drawn in _FIGURES for each in drawn(sweep)]
+    return found + [each for drawn in (*_PARTS, *_FIGURES) for each in drawn(sweep)]
 
 
 def _made(sweep: SweepData) -> Table:
@@ -88,6 +92,14 @@ def _maker(made: Versions | None) -> tuple[str, ...]:
         return ("not recorded", "", "", "", "")
     commit = f"{made.git_commit or 'not a clone'}{' (changed)' if made.git_clean is False else ''}"
     return commit, made.python, made.packages.get("torch") or "", made.platform, made.processors or "not recorded"
+
+
+def _compared_with(sweep: SweepData) -> str:
+    """What a sweep over topologies trains, in words; empty where its runs have one topology."""
+    if "topology" not in sweep.varied:
+        return ""
+    kinds = dict.fromkeys((row.options["task"], row.options["peers"]) for row in sweep.rows)
+    return " and ".join(f"{peers} peers train {task}" for task, peers in kinds)
 
 
 def facts(sweep: SweepData) -> list[tuple[str, str]]:
@@ -201,7 +213,9 @@ def _controls(sweep: SweepData) -> Iterator[tuple[str, list[Sequence[object]], l
 
 
 def _groups(sweep: SweepData) -> Table:
-    names = [name for name in ("scheme", "control", "label") if any(row.labels.get(name) for row in sweep.rows)]
+    names = [
+        name for name in ("scheme", "control", "label", "phase") if any(row.labels.get(name) for row in sweep.rows)
+    ]
     names += [name for name in sweep.varied if name not in SEEDS]
     header = [*names, "runs", "draws", "final, mean", "median", "worst", "to clean, mean", "95 % interval"]
     header += ["best, mean", "banned", "free", "attacked steps until ban", "T by the law", "bytes", "CPU s"]

@@ -9,7 +9,11 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeAlias
+
+from btard.launcher.run.experiment import Experiment
+from btard.node.errors import ConfigError
 
 Axes: TypeAlias = Mapping[str, Sequence[object]]
 """Field of `Experiment` to the values it takes, as a sweep file would write them."""
@@ -56,7 +60,7 @@ class Block:
     Args:
         axes: what is multiplied.
         labels: `scheme` (clean, aggressive, mild, ...) and `control` (what differs from the report's setting), or
-            `label` (of its curve) and `chart` (the figure that the curve is drawn in).
+            `label` (of its curve) and `chart` (the figure that the curve is drawn in), or `phase` (of `TUNED`).
     """
 
     axes: Axes
@@ -183,6 +187,35 @@ def sixteen(quick: bool) -> list[Block]:
     return [Block({**axes, "byzantine": [0]}, {"label": "clean"}), *attacked]
 
 
+def cifar(quick: bool) -> list[Block]:
+    """The paper's own setting: ResNet-18 on CIFAR-10, 16 peers of which 7 attack, at an eighth of its width, on a GPU.
+
+    Prepared and not run: cut to what should take one card ten minutes, after which a run ends. Nothing is fetched, so
+    without the data set in its folder, or without a CUDA device, nothing starts. The quick form is one attack.
+
+    Source: Gorbunov et al. 2021, section 4.1.
+    """
+    attacks = ["sign_flip", "label_flip", "random_direction", "delayed:delay=50", "ipm:eps=0.6", "alie"]
+    axes: Axes = {
+        **REPORT,
+        "task": ["cifar10_resnet18:width=8"],
+        "peers": [16],
+        "backend": ["simulated"],
+        "device": ["cuda"],
+        "tau": [1.0],
+        "steps": [300],
+        "batch_size": [32],
+        "seed": [0],
+        "download": [False],
+        "timeout": [600.0],
+    }
+    attacked = [
+        Block({**axes, "attack": [attack], "byzantine": [7]}, {"label": attack.partition(":")[0]})
+        for attack in attacks[: 1 if quick else None]
+    ]
+    return [Block({**axes, **_NOBODY}, {"label": "clean"}), *attacked]
+
+
 def careers(quick: bool) -> list[Block]:
     """Sign flip by two attackers with everything at its default, undo included, beside clean runs with the same keys.
 
@@ -286,6 +319,89 @@ def topologies(quick: bool) -> list[Block]:
     return [Block({**axes, **kind, **who}, {}) for kind in (defended, plain) for who in (_NOBODY, attacked)]
 
 
+TUNING, FINAL = "tuning", "final"
+STRENGTHS: Mapping[str, tuple[str, ...]] = {
+    "sign_flip": tuple(f"sign_flip:scale={scale}" for scale in (0.5, 1, 10, 1000)),
+    "alie": tuple(f"alie:z={z}" for z in (0.5, 1, 1.5, 3)),
+    "ipm": tuple(f"ipm:eps={eps}" for eps in (0.1, 0.5, 1.5, 10)),
+}
+"""Attacks by how strong they are, the weakest first."""
+
+
+def tuned(quick: bool) -> list[Block]:
+    """The first phase of a comparison of rules, each under the strength of each attack that hurts it most: every
+    strength once, judged by accuracy on 10,000 training images that are held out. `finals` are the runs that follow.
+
+    Six rules with 2 attackers of 8, by bans on and off, and by IID and Dirichlet data. Reduced: 100 steps with batches
+    of 32, attacked from step 20 on. The quick form has two rules, two strengths of one attack, IID data and bans off.
+    """
+    held_out: Axes = {"task": ["mnist_held_out"], "imports": [str(Path(__file__).with_name("mnist_held_out.py"))]}
+    attacks = STRENGTHS["alie"][2:] if quick else list(itertools.chain(*STRENGTHS.values()))
+    attacked: Axes = {"attack": attacks, "byzantine": [2]}
+    return [Block({**_by_rule(quick), **attacked, **held_out, "seed": [0]}, {"phase": TUNING})]
+
+
+def finals(quick: bool, tuning: Sequence[tuple[Experiment, float | None]]) -> list[Block]:
+    """The second phase of `tuned`: each attack at the strength that left a rule with the least accuracy on the held-out
+    images, beside clean runs, on all training images and judged by the test images. Five seeds that the first phase did
+    not have; the quick form has two.
+
+    Args:
+        quick: the plan's short form.
+        tuning: every run of the first phase, and its final accuracy.
+
+    Raises:
+        ConfigError: a run of the first phase ended without an accuracy.
+    """
+    setting: Axes = {**_by_rule(quick), "task": ["mnist_cnn"], "seed": ["1..2" if quick else "1..5"]}
+    blocks = [Block({**setting, **_NOBODY}, {"phase": FINAL})]
+    for (rule, validators, split, _), attack in strongest(tuning).items():
+        at: Axes = {"rule": [rule], "validators": [validators], "split": [split]}
+        blocks.append(Block({**setting, **at, "attack": [attack], "byzantine": [2]}, {"phase": FINAL}))
+    return blocks
+
+
+def strongest(tuning: Sequence[tuple[Experiment, float | None]]) -> dict[tuple[str, int, str, str], str]:
+    """Of each attack the strength with the least accuracy by rule, validators, split and the attack's name; the weaker
+    one of two that do the same.
+
+    Raises:
+        ConfigError: a run ended without an accuracy.
+    """
+    found: dict[tuple[str, int, str, str], tuple[float, str]] = {}
+    for made, accuracy in tuning:
+        assert made.attack is not None, "every run of the first phase is attacked"
+        if accuracy is None:
+            raise ConfigError(
+                f"plan 'tuned': {made.rule} under {made.attack} ended without an accuracy, so no strength can be "
+                "chosen; use another --out"
+            )
+        key = (made.rule, made.validators, made.split, made.attack.partition(":")[0])
+        if key not in found or accuracy < found[key][0]:
+            found[key] = (accuracy, made.attack)
+    return {key: attack for key, (_, attack) in found.items()}
+
+
+def _by_rule(quick: bool) -> Axes:
+    """What both phases of `tuned` share; where somebody validates, everybody contributes all the same, so that each
+    rule sees eight rows at first."""
+    rules = ["centered_clip", "median", "trimmed_mean:f=2", "krum:f=2", "cge:f=2", "nnm+trimmed_mean:f=2"]
+    return {
+        "backend": ["simulated"],
+        "peers": [8],
+        "tau": [1.0],
+        "steps": [100],
+        "batch_size": [32],
+        "attack_start": [20],
+        "eval_every": [20],
+        "undo": [0],
+        "validators_contribute": ["on"],
+        "rule": rules[::5] if quick else rules,
+        "validators": [0] if quick else [0, 1],
+        "split": ["iid"] if quick else ["iid", "dirichlet:alpha=0.3"],
+    }
+
+
 def heterogeneity(quick: bool) -> list[Block]:
     """Number of attackers by how unlike the peers' data are, for two attacks, all else at its default.
 
@@ -324,6 +440,11 @@ def _short(quick: bool) -> dict[str, Sequence[object]]:
 
 PLANS: dict[str, Callable[[bool], list[Block]]] = {
     "paper": paper, "rules": rules, "starts": starts, "mixed": mixed, "aggregation": aggregation, "sixteen": sixteen,
-    "careers": careers, "harm": harm, "contribute": contribute, "heterogeneity": heterogeneity,
+    "cifar": cifar, "careers": careers, "harm": harm, "contribute": contribute, "heterogeneity": heterogeneity,
     "validators": validators, "windows": windows, "strength": strength, "text": text, "topologies": topologies,
+    "tuned": tuned,
 }  # fmt: skip
+FOLLOWING: dict[str, Callable[[bool, Sequence[tuple[Experiment, float | None]]], list[Block]]] = {"tuned": finals}
+"""What follows from the runs of a plan, each an experiment and its final accuracy."""
+FIXED = ("task", "imports", "attack", "byzantine", "role", "seed")
+"""Options in which the phases of such a plan differ, so that one value for both would end the comparison."""

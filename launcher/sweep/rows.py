@@ -17,6 +17,7 @@ from btard.launcher.run.summary import Summary
 from btard.launcher.sweep.grid import PLACE, Cell
 from btard.node.config import Role
 from btard.node.errors import ConfigError, DataError
+from btard.node.plugins import extensions
 from btard.node.storage.journal import read
 
 T = TypeVar("T")
@@ -116,9 +117,10 @@ def score(cell: Cell, run_dir: Path, summary: Summary, findings: tuple[int, int]
 
 
 def options(cell: Cell) -> dict[str, Any]:
-    """Every option of a cell that is part of its identity."""
+    """Every option of a cell that is part of its identity; own files by name and digest, not by where they lie."""
     names = [option.field for option in OPTIONS if option.field not in PLACE]
-    return {name: getattr(cell.experiment, name) for name in names}
+    given = {name: getattr(cell.experiment, name) for name in names}
+    return given | {"imports": tuple(extensions.label(Path(path)) for path in cell.experiment.imports)}
 
 
 def _curves(run_dir: Path, summary: Summary, roles: Mapping[int, Role], steps: int) -> tuple[Curves, float]:

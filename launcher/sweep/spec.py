@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,10 +27,17 @@ class Sweep:
     Args:
         name: of its directory and of its report.
         cells: all different.
+        after: the cells that follow, from the final accuracies of `cells` in their order; None: none do.
     """
 
     name: str
     cells: tuple[Cell, ...]
+    after: Callable[[Sequence[float | None]], tuple[Cell, ...]] | None = None
+
+    @property
+    def following(self) -> int:
+        """How many cells follow, whatever `cells` come to."""
+        return 0 if self.after is None else len(self.after([0.0] * len(self.cells)))
 
 
 def make(which: str | None, quick: bool, base: Experiment, given: Mapping[str, object]) -> Sweep:
@@ -46,6 +53,9 @@ def make(which: str | None, quick: bool, base: Experiment, given: Mapping[str, o
         ConfigError: an unknown plan, an unreadable file, a value that cannot be read, or too many cells.
     """
     over = {name: grid.axis(name, value, _flag(name)) for name, value in given.items()}
+    follow = plans.FOLLOWING.get(which or "")
+    for fixed in (name for name in plans.FIXED if follow is not None and name in over):
+        raise ConfigError(f"{_flag(fixed)} is what the phases of plan {which!r} differ in; leave it out")
     if which is None:
         if quick:
             raise ConfigError("--quick belongs to a plan; write `btard-launch sweep paper --quick`")
@@ -56,13 +66,17 @@ def make(which: str | None, quick: bool, base: Experiment, given: Mapping[str, o
         blocks, name = _read(which)
         if quick:
             raise ConfigError(f"--quick belongs to a plan that ships; leave it out for the file {which}")
-    products = [
-        ({**{key: grid.axis(key, value, f"{name}: {key}") for key, value in block.axes.items()}, **over}, block.labels)
-        for block in blocks
-    ]
-    grid.check_size(sum(grid.size(axes) for axes, _ in products), f"sweep {name!r}")
-    found = [cell for axes, labels in products for cell in grid.cells(base, axes, labels)]
-    return Sweep(name, tuple(grid.unique(found)))
+
+    def made(blocks: Sequence[plans.Block]) -> tuple[Cell, ...]:
+        products = [({**_product(block, name), **over}, block.labels) for block in blocks]
+        grid.check_size(sum(grid.size(axes) for axes, _ in products), f"sweep {name!r}")
+        return tuple(grid.unique(cell for axes, labels in products for cell in grid.cells(base, axes, labels)))
+
+    first = made(blocks)
+    if follow is None:
+        return Sweep(name, first)
+    experiments = [cell.experiment for cell in first]
+    return Sweep(name, first, lambda finals: made(follow(quick, list(zip(experiments, finals, strict=True)))))
 
 
 def only(sweep: Sweep, source: str) -> Sweep:
@@ -91,6 +105,10 @@ def only(sweep: Sweep, source: str) -> Sweep:
     if not wanted:
         raise ConfigError(f"list of cells {what} names none; `--dry-run` lists them")
     return Sweep(sweep.name, tuple(cell for cell in sweep.cells if cell.id in wanted))
+
+
+def _product(block: plans.Block, name: str) -> dict[str, list[object]]:
+    return {key: grid.axis(key, value, f"{name}: {key}") for key, value in block.axes.items()}
 
 
 def _flag(name: str) -> str:

@@ -26,6 +26,7 @@ from btard.node.errors import ConfigError
 
 FORMAT = rows.FORMAT
 RESULTS = "results.csv"
+CELLS = "cells"
 PROBLEM = "problem.txt"
 OPTION = "--out"
 """What a user names a sweep's directory with."""
@@ -62,7 +63,7 @@ class Store:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            for name in ("cells", "work", "failed", "claims"):
+            for name in (CELLS, "work", "failed", "claims"):
                 (path / name).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise disk_error(error, path, OPTION) from error
@@ -89,7 +90,7 @@ class Store:
 
     def cell(self, cell_id: str) -> Path:
         """Where a finished cell lies."""
-        return self.path / "cells" / cell_id
+        return self.path / CELLS / cell_id
 
     def finished(self, cell_id: str) -> bool:
         """The cell's run is over and has its row."""

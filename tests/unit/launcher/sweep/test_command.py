@@ -6,6 +6,7 @@ import io
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import CliRunner
 from rich.console import Console
 
@@ -17,7 +18,7 @@ from btard.launcher.sweep.engine import Wish
 from btard.launcher.sweep.grid import cells
 from btard.launcher.sweep.rows import read_parquet
 from btard.launcher.sweep.store import Store, read
-from btard.node.errors import BackendError, ConfigError
+from btard.node.errors import BackendError, BtardError, ConfigError, DataError
 
 BASE = Experiment(backend="simulated", task="quadratic", device="cpu", steps=6, eval_every=3)
 
@@ -151,3 +152,27 @@ def test_one_cell_is_one_cell(seeds: str, said: str) -> None:
     listed = CliRunner().invoke(cli, ["sweep", "--task", "quadratic", "--seed", seeds, "--dry-run"])
     assert listed.stderr == said
     assert len(listed.stdout.splitlines()) == len(seeds.split(","))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("options", "error", "said"),
+    [
+        ({}, BackendError, r"^--device cuda: torch finds no usable GPU here; use --device cpu$"),
+        (
+            {"device": "cpu"},
+            DataError,
+            r"^cannot read [^\n]*data_batch_1: [^\n]*; run `btard-launch data cifar10 [^\n]*`$",
+        ),
+    ],
+    ids=["no GPU", "no data"],
+)
+def test_the_paper_s_own_setting_starts_only_where_all_of_it_is_at_hand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, str], error: type[BtardError], said: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    wanted = spec.make("cifar", False, Experiment(data_dir=str(tmp_path)), options)
+    assert len(wanted.cells) == 7
+    with pytest.raises(error, match=said):
+        command.run(wanted, Wish(1), tmp_path / "out", False, Console(file=io.StringIO()), [])
+    assert not (tmp_path / "out").exists()
