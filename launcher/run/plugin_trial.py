@@ -68,8 +68,15 @@ def check(run: RunConfig, roles: Mapping[int, Role], imports: Sequence[str], dat
         device=run.device,
     )  # fmt: skip
     request = _request(imports, asked, tuple(attacks.values()), data_directory, everything=False)
-    if not subjects(request):
+    tried = {subject.kind for subject in subjects(request)}
+    if not tried:
         return
+    if tried == {
+        "task"
+    }:  # and it is computed without a rule or an attack: tried once for all that a sweep has of those
+        default = RunConfig()
+        asked = msgspec.structs.replace(asked, rule=default.rule, pre=default.pre, tau=default.tau)
+        request = _request(imports, asked, (), data_directory, everything=False)
     for found in examine(request):
         if found.problem is not None:
             raise PluginError(f"{found.name}: {found.problem}")

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from btard.launcher import exits
 from btard.launcher.cli.main import cli
-from btard.launcher.run import plan
+from btard.launcher.run import plan, plugin_trial
 from btard.launcher.run.experiment import Experiment
 from btard.launcher.sweep import command, plans, rows, spec
 from btard.launcher.sweep.engine import Wish
@@ -23,6 +23,7 @@ from btard.launcher.sweep.spec import Sweep
 from btard.launcher.sweep.store import CELLS, Store
 from btard.node.errors import ConfigError, DataError
 from btard.node.plugins import extensions
+from btard.node.plugins.check import Request
 from btard.node.training.datasets import mnist
 from btard.node.training.registry import TASKS
 from btard.node.training.sampling import Shards
@@ -172,6 +173,21 @@ def test_a_plan_without_its_data_names_the_command_that_fetches_them(tmp_path: P
     sweep = spec.make("tuned", True, Experiment(data_dir=str(tmp_path)), {})
     with pytest.raises(DataError, match=r"^[^\n]*btard-launch data mnist[^\n]*$"):
         plan.make(sweep.cells[0].experiment)
+
+
+def test_its_task_is_tried_once_for_all_rules_and_attacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trial takes two processes, and the whole plan has 72 pairs of a rule and an attack."""
+    asked: list[bytes] = []
+
+    def examine(request: Request) -> tuple[plugin_trial.Found, ...]:
+        asked.append(msgspec.json.encode(request))
+        return ()
+
+    monkeypatch.setattr(plugin_trial, "examine", examine)
+    cells = spec.make("tuned", True, Experiment(data_dir=str(tmp_path), device="cpu"), {}).cells
+    for cell in cells:
+        plan.make(cell.experiment)
+    assert (len(asked), len(set(asked))) == (len(cells), 1)
 
 
 @pytest.mark.slow
