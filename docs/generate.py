@@ -15,6 +15,7 @@ from btard import Experiment
 from btard.launcher.sweep import spec
 from btard.node import config
 from btard.node.adversary.registry import ATTACKS
+from btard.node.adversary.timing import CONDITIONS
 from btard.node.aggregation.registry import PRE_AGGREGATIONS, RULES
 from btard.node.aggregation.strength import Condition
 from btard.node.aggregation.subsets import MOST_SUBSETS
@@ -211,7 +212,8 @@ own. Sources that say PROTOCOL are sections of [the specification](spec/README.m
 def catalogue() -> str:
     """The page about attacks, aggregation rules, tasks and optimisers."""
     blocks = [NOTICE, _CATALOGUE]
-    blocks += ["## Attacks\n", _ATTACKS, *_entries(ATTACKS, _attack_facts)]
+    when = "\n".join(f"- `{name}`: {_first_paragraph(holds)}" for name, holds in CONDITIONS.items())
+    blocks += ["## Attacks\n", _ATTACKS.format(conditions=when), *_entries(ATTACKS, _attack_facts)]
     blocks += ["## Aggregation rules\n", _RULES, *_entries(RULES, _rule_facts)]
     blocks += ["## Pre-aggregations\n", _PRE_AGGREGATIONS, *_entries(PRE_AGGREGATIONS, _condition)]
     blocks += ["## Tasks\n", "`--task`, with its parameters.\n", *_entries(TASKS, lambda entry: ())]
@@ -231,7 +233,14 @@ _OPTIMISERS = """\
 
 _ATTACKS = """\
 `--attack NAME --byzantine B` gives the same attack to the B highest ids; `--role ID=NAME` gives one peer its own, with
-`start`, `every`, `stop` and `probability` among the parameters. Attacks joined by `+` are applied in order.
+`start`, `every`, `stop`, `probability`, `last` and `when` among the parameters. Attacks joined by `+` are applied in
+order.
+
+`--attack-last K` leaves all steps alone but the last K. `--attack-when` names conditions, joined by `&`, under which an
+attacker attacks a scheduled step; it judges them as it commits to its gradient, by what it knows then. Where it knows
+that it is convicted at the step's end, it attacks as well.
+
+{conditions}
 """
 
 _RULES = """\

@@ -52,15 +52,17 @@ class Plugin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Schedule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """When an attacker attacks: steps `start, start + every, ...` before `stop`, each with `probability`."""
+    """When an attacker attacks: steps `start, start + every, ...` before `stop`, each with `probability`, and of them
+    those in which `when` holds (node/adversary/timing.py)."""
 
     start: int = 100
     every: int = 1
     stop: int | None = None
     probability: float = 1.0
+    when: str = "always"
 
     def scheduled(self, step: int) -> bool:
-        """True if `step` is one at which the attack may fire (the probability is drawn by the attacker)."""
+        """True if `step` is one at which the attack may fire (probability and `when` are the attacker's to judge)."""
         return step >= self.start and (step - self.start) % self.every == 0 and (self.stop is None or step < self.stop)
 
 

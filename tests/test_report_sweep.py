@@ -107,10 +107,12 @@ def test_attackers_that_were_never_caught_are_told() -> None:
     [
         {"role": ("5=noise",), "byzantine": 0, "attack": None},
         {"attack_probability": 0.5},
+        {"attack_when": "together"},
+        {"attack_last": 10},
         {"validators": 0},
         {"byzantine": 0, "attack": None},
     ],
-    ids=["roles", "probability", "nobody validates", "nobody attacks"],
+    ids=["roles", "probability", "chosen steps", "the last steps", "nobody validates", "nobody attacks"],
 )
 def test_what_the_law_does_not_speak_of_has_no_figure(options: dict[str, Any]) -> None:
     assert detections(swept([_run(options)])) == []

@@ -216,7 +216,7 @@ def run_peer(
         from btard.node.plugins import extensions
 
         extensions.load(imports)
-        chosen["role"] = roles.alone(peer, attack)
+        chosen["role"] = roles.alone(peer, attack, genesis.run.steps)
     return worker.run(msgspec.structs.replace(config, **chosen))
 
 

@@ -16,6 +16,7 @@ from btard.launcher.detection import (
     time_to_last,
 )
 from btard.launcher.sweep.rows import Row
+from btard.node.adversary.timing import ALWAYS
 from btard.node.config import Role, RunConfig, Schedule
 from btard.node.errors import ConfigError
 
@@ -25,12 +26,14 @@ _FARTHEST = 2000
 
 def setting_of(options: Mapping[str, Any]) -> tuple[RunConfig, dict[int, Role]]:
     """What the law depends on, of a row's options: attackers on one schedule, without `--role`."""
-    # Rows of before there was a choice have idle validators.
+    # Rows of before there was a choice have idle validators, and attackers that do not choose.
     run = RunConfig(peers=options["peers"], validators=options["validators"],
                     validate_every=options["validate_every"], on_ban=options["on_ban"],
                     validators_contribute=options.get("validators_contribute", "off"))  # fmt: skip
-    schedule = Schedule(options["attack_start"], options["attack_every"], options["attack_stop"],
-                        options["attack_probability"])  # fmt: skip
+    start, last = options["attack_start"], options.get("attack_last")
+    schedule = Schedule(start if last is None else max(start, options["steps"] - last), options["attack_every"],
+                        options["attack_stop"], options["attack_probability"],
+                        options.get("attack_when", ALWAYS))  # fmt: skip
     return run, {run.peers - 1 - place: Role((), schedule) for place in range(options["byzantine"])}
 
 
@@ -39,9 +42,9 @@ def law_of(run: RunConfig, roles: Mapping[int, Role]) -> tuple[dict[int, float],
 
     Attackers that strike in every step follow the exact chain of launcher/detection/law.py, for removal or reform as
     the run has it; those that strike every K-th step meet a fresh draw each time, and follow the plain geometric law.
-    No law: an empty mapping.
+    No law, as for those that choose their steps: an empty mapping.
     """
-    if not roles or run.validators == 0:
+    if not roles or run.validators == 0 or any(role.schedule.when != ALWAYS for role in roles.values()):
         return {}, ""
     schedules = {(role.schedule.every, role.schedule.probability) for role in roles.values()}
     start = min(role.schedule.start for role in roles.values())
@@ -88,9 +91,9 @@ def waiting_of(run: RunConfig, roles: Mapping[int, Role]) -> Waiting | None:
         None where the chain says nothing: no attackers, no validators, attackers that do not strike in every step from
         one step on.
     """
-    schedules = {(role.schedule.every, role.schedule.probability) for role in roles.values()}
+    schedules = {(role.schedule.every, role.schedule.probability, role.schedule.when) for role in roles.values()}
     starts = {role.schedule.start for role in roles.values()}
-    if schedules != {(1, 1.0)} or len(starts) > 1 or run.validators == 0:
+    if schedules != {(1, 1.0, ALWAYS)} or len(starts) > 1 or run.validators == 0:
         return None
     return _waiting(_setting(run, roles, min(starts)))
 

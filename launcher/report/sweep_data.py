@@ -28,6 +28,8 @@ _ATTACKED = (
     "attack_start",
     "attack_stop",
     "attack_probability",
+    "attack_when",
+    "attack_last",
     "on_ban",
     "undo",
 )

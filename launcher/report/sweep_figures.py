@@ -17,6 +17,7 @@ from btard.launcher.report import detection
 from btard.launcher.report.sweep_data import NO_ATTACK, SEEDS, SweepData, attack_of, draw_of, grouped, grouped_by
 from btard.launcher.sweep.plans import AGGRESSIVE, ATTACKS, CLEAN, FINALS, MILD
 from btard.launcher.sweep.rows import Row
+from btard.node.adversary.timing import ALWAYS
 
 COLOURS = {NO_ATTACK: "#7f7f7f", **dict(zip(ATTACKS, svg.COLOURS, strict=False))}
 
@@ -195,7 +196,8 @@ def detections(sweep: SweepData) -> list[Figure]:
 def _plain(row: Row) -> bool:
     """Attackers on one schedule, looked at by validators: what the law speaks of."""
     every_time = row.options["attack_probability"] == 1 and not row.options["role"]
-    return bool(row.byzantine_peers and every_time and row.options["validators"])
+    until_caught = row.options.get("attack_when", ALWAYS) == ALWAYS and row.options.get("attack_last") is None
+    return bool(row.byzantine_peers and every_time and until_caught and row.options["validators"])
 
 
 def _figure(rows: Sequence[Row], beside: Sequence[str]) -> Figure | None:

@@ -69,6 +69,8 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     attack_every: int = _SCHEDULE.every
     attack_stop: int | None = _SCHEDULE.stop
     attack_probability: float = _SCHEDULE.probability
+    attack_when: str = _SCHEDULE.when
+    attack_last: int | None = None
     allow_majority: bool = False
     imports: tuple[str, ...] = ()
     task: str = syntax.written(_RUN.task)
@@ -203,10 +205,12 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         Raises:
             ConfigError: unknown attack or parameter, or too many attackers.
         """
-        schedule = Schedule(self.attack_start, self.attack_every, self.attack_stop, self.attack_probability)
+        schedule = Schedule(
+            self.attack_start, self.attack_every, self.attack_stop, self.attack_probability, self.attack_when
+        )
         return assign(
             self.attack, self.byzantine, self.role, schedule, peers=self.peers, attack_seed=self.seeds.attack,
-            allow_majority=self.allow_majority,
+            allow_majority=self.allow_majority, steps=self.steps, last=self.attack_last,
         )  # fmt: skip
 
     def around_attacks(self, roles: Mapping[int, Role]) -> tuple[tuple[int, int], ...]:

@@ -8,10 +8,13 @@ from dataclasses import dataclass
 import msgspec
 
 from btard.launcher.options import syntax
+from btard.node.adversary.timing import ALWAYS, conditions
 from btard.node.config import Plugin, Role, Schedule
 from btard.node.errors import ConfigError
 
-_SCHEDULE_KEYS = ("start", "every", "stop", "probability")
+_SCHEDULE_KEYS = ("start", "every", "stop", "probability", "when")
+_SETTINGS = (*_SCHEDULE_KEYS, "last", "collude")
+"""What a role may set beside its attacks' parameters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,22 +26,22 @@ class _Draft:
 
 def assign(
     attack: str | None, byzantine: int, roles: Sequence[str], schedule: Schedule,
-    *, peers: int, attack_seed: int, allow_majority: bool,
+    *, peers: int, attack_seed: int, allow_majority: bool, steps: int, last: int | None = None,
 ) -> dict[int, Role]:  # fmt: skip
     """The role of each Byzantine node, by genesis id: `attack` for `byzantine` nodes, the highest free ids, and `roles`
     written as `ID=ATTACK`.
 
     All attackers know each other, and so do not accuse each other, but for those whose role says `collude=false`:
-    such a one is on its own.
+    such a one is on its own. `last` has the schedule begin so many of the run's `steps` before the end, if not later.
 
     Raises:
         ConfigError: unknown attack, parameter or id, a bad schedule, or no honest majority left.
     """
     _check_counts(attack, byzantine, peers)
-    _schedule(schedule, {}, "--attack ")
-    drafts = _explicit(roles, schedule, peers)
+    schedule = _schedule(schedule, {}, "--attack ", steps, last)
+    drafts = _explicit(roles, schedule, peers, steps)
     if attack is not None:
-        draft = _draft(attack, schedule, "--attack ")
+        draft = _draft(attack, schedule, "--attack ", steps)
         free = [peer for peer in reversed(range(peers)) if peer not in drafts]
         drafts |= dict.fromkeys(free[:byzantine], draft)
     count, limit = len(drafts), majority_limit(peers)
@@ -49,13 +52,13 @@ def assign(
     return _with_accomplices(dict(sorted(drafts.items())), attack_seed)
 
 
-def alone(peer: int, attack: str) -> Role:
+def alone(peer: int, attack: str, steps: int) -> Role:
     """The role of a node whose own owner asks for it, in a run that no launcher has started: it knows of no other.
 
     Raises:
         ConfigError: unknown attack or parameter, or a bad schedule.
     """
-    draft = _draft(attack, Schedule(start=0), "--attack ")
+    draft = _draft(attack, Schedule(start=0), "--attack ", steps)
     return Role(draft.attacks, draft.schedule, (peer,))
 
 
@@ -71,6 +74,7 @@ def describe(role: Role) -> str:
     when += f" every {schedule.every}" if schedule.every != 1 else ""
     when += f" before {schedule.stop}" if schedule.stop is not None else ""
     when += f" with probability {schedule.probability:g}" if schedule.probability != 1 else ""
+    when += f" when {schedule.when}" if schedule.when != ALWAYS else ""
     return f"{'+'.join(syntax.written(each) for each in role.attacks)} {when}"
 
 
@@ -83,7 +87,7 @@ def _check_counts(attack: str | None, count: int, peers: int) -> None:
         raise ConfigError(f"--attack {attack} has no attacker; add --byzantine 1")
 
 
-def _explicit(roles: Sequence[str], schedule: Schedule, peers: int) -> dict[int, _Draft]:
+def _explicit(roles: Sequence[str], schedule: Schedule, peers: int, steps: int) -> dict[int, _Draft]:
     drafts: dict[int, _Draft] = {}
     for text in roles:
         left, equals, right = text.partition("=")
@@ -94,11 +98,11 @@ def _explicit(roles: Sequence[str], schedule: Schedule, peers: int) -> dict[int,
             raise ConfigError(f"--role {text}: there is no peer {peer}; ids run from 0 to {peers - 1}")
         if peer in drafts:
             raise ConfigError(f"--role {text}: peer {peer} has a role already; join attacks with '+'")
-        drafts[peer] = _draft(right, schedule, f"--role {peer}=")
+        drafts[peer] = _draft(right, schedule, f"--role {peer}=", steps)
     return drafts
 
 
-def _draft(text: str, schedule: Schedule, where: str) -> _Draft:
+def _draft(text: str, schedule: Schedule, where: str, steps: int) -> _Draft:
     from btard.node.adversary.registry import ATTACKS
 
     attacks: list[Plugin] = []
@@ -112,20 +116,28 @@ def _draft(text: str, schedule: Schedule, where: str) -> _Draft:
     collude = settings.pop("collude", True)
     if not isinstance(collude, bool):
         raise ConfigError(f"{where}{text}: collude={collude} must be true or false")
-    return _Draft(tuple(attacks), _schedule(schedule, settings, where), collude)
+    return _Draft(tuple(attacks), _schedule(schedule, settings, where, steps), collude)
 
 
 def _is_setting(key: str, parameters: Mapping[str, object]) -> bool:
     """An attack's own parameter of the same name wins over the schedule's."""
-    return key in (*_SCHEDULE_KEYS, "collude") and key not in parameters
+    return key in _SETTINGS and key not in parameters
 
 
-def _schedule(default: Schedule, settings: Mapping[str, object], where: str) -> Schedule:
+def _schedule(
+    default: Schedule, settings: Mapping[str, object], where: str, steps: int, last: int | None = None
+) -> Schedule:
+    own = {key: item for key, item in settings.items() if key != "last"}
     try:
-        schedule = msgspec.convert({**msgspec.structs.asdict(default), **settings}, Schedule)
+        schedule = msgspec.convert({**msgspec.structs.asdict(default), **own}, Schedule)
+        last = msgspec.convert(settings.get("last", last), int | None)
     except msgspec.ValidationError as error:
         raise ConfigError(f"{where}{_joined(settings)}: {error}") from error
-    named = {key: f"{where}...:{key}=" if key in settings else f"--attack-{key} " for key in _SCHEDULE_KEYS}
+    named = {key: f"{where}...:{key}=" if key in settings else f"--attack-{key} " for key in _SETTINGS}
+    if last is not None:
+        if not 1 <= last <= steps:
+            raise ConfigError(f"{named['last']}{last} must lie between 1 and --steps {steps}")
+        schedule = msgspec.structs.replace(schedule, start=max(schedule.start, steps - last))
     if schedule.start < 0:
         raise ConfigError(f"{named['start']}{schedule.start} is too small; use at least 0")
     if schedule.every < 1:
@@ -134,6 +146,10 @@ def _schedule(default: Schedule, settings: Mapping[str, object], where: str) -> 
         raise ConfigError(f"{named['stop']}{schedule.stop} must lie after the first attack at {schedule.start}")
     if not 0 < schedule.probability <= 1:
         raise ConfigError(f"{named['probability']}{schedule.probability} must lie above 0 and up to 1")
+    try:
+        conditions(schedule.when)
+    except ConfigError as error:
+        raise ConfigError(f"{named['when']}{schedule.when}: {error}") from error
     return schedule
 
 

@@ -246,7 +246,7 @@ def attacked_steps(state: RunState, peer: int, role: Role, ban: Ban) -> int:
 
     A verdict on a gradient speaks of the step before, so there the ban's own step does not count. The attacker's own
     record counts where it kept one; else all steps of its schedule in which it took part do, which is an upper bound
-    where its probability is below 1.
+    where its probability is below 1, or it chooses among them.
     """
     on_gradient = ban.reason == "gradient"
     if peer in state.attacked:

@@ -45,6 +45,8 @@ _LATER: Mapping[str, object] = {
     "schedule": "cosine",
     "split": "iid",
     "one_port": False,
+    "attack_when": "always",
+    "attack_last": None,
 }
 """Options that came after sweeps had been stored: at these values they are no part of a cell's identity."""
 

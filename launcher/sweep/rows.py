@@ -48,7 +48,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
     `first_ban`, `last_ban`: steps. `detection_steps`: attacked steps of each banned attacker until its ban;
     `gradient_steps`: those of the attackers banned for a false gradient, None in rows of earlier versions.
-    `attacked_from`: the first step that any attacker was scheduled to attack. `findings_wrong`: of the evidence check;
+    `attacked_from`: the first step that any attacker was scheduled to attack. `attacked_steps`: how many steps any of
+    them attacked, by their own account; None in rows of earlier versions. `findings_wrong`: of the evidence check;
     None: not checked.
     """
 
@@ -81,6 +82,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     wall_seconds: float
     cpu_seconds: float
     gradient_steps: list[int] | None = None
+    attacked_steps: int | None = None
 
 
 def score(cell: Cell, run_dir: Path, summary: Summary, findings: tuple[int, int] | None) -> tuple[Row, Curves]:
@@ -112,6 +114,8 @@ def score(cell: Cell, run_dir: Path, summary: Summary, findings: tuple[int, int]
         bytes_control=summary.bytes_sent.control, bytes_published=summary.bytes_sent.publication,
         wall_seconds=summary.wall_seconds, cpu_seconds=cpu_seconds,
         gradient_steps=[steps for peer, steps in summary.detection_steps.items() if peer in convicted],
+        attacked_steps=len({step for record in read(run_dir / "events.jsonl")[0] if record["event"] == "attacked"
+                            for step in record["steps"]}),
     )  # fmt: skip
     return row, curves
 

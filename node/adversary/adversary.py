@@ -22,6 +22,7 @@ from btard.node.adversary.attacks.false_rule import FalseRule
 from btard.node.adversary.behaviour import Behaviour
 from btard.node.adversary.memory import Memory
 from btard.node.adversary.registry import BoundAttack, bind_role
+from btard.node.adversary.timing import conditions, pays
 from btard.node.adversary.view import Span, View, generator
 from btard.node.config import Role
 from btard.node.errors import ConfigError, LocalProtocolError, PluginError
@@ -73,8 +74,8 @@ class Adversary:
         combine: what the rule makes of contributions `[N, D]` in the current attempt; None: this attacker cannot.
 
     Raises:
-        ConfigError: an unknown attack or parameter, an attack on labels where the task has none, or one that remembers
-            more than a node should hold.
+        ConfigError: an unknown attack, parameter or condition, an attack on labels where the task has none, or one that
+            remembers more than a node should hold.
     """
 
     def __init__(
@@ -111,6 +112,8 @@ class Adversary:
         self._peer: Machine | None = None
         self._honest = False
         self._step = self._altered = -1
+        self._conditions = conditions(role.schedule.when)
+        self._paying: dict[int, bool] = {}
         self._behaviours: list[Behaviour] = [attack.function() for attack in self._of("node")]
         for place, behaviour in enumerate(self._behaviours):
             behaviour.label = f"{_OWN_TIMER}{place} "
@@ -167,14 +170,22 @@ class Adversary:
         return transformed
 
     def attacks_at(self, step: int) -> bool:
-        """True if the schedule fires at `step`; one draw per step, the same whenever it is asked."""
+        """True if the schedule fires at `step`; one draw and one judgement per step, the same whenever it is asked."""
         schedule = self._role.schedule
         if self._honest or not schedule.scheduled(step):
             return False
-        if schedule.probability >= 1.0:
-            return True
-        coin = generator(self._role.attack_seed, "schedule", self._me, step)
-        return float(torch.rand((), dtype=torch.float64, generator=coin)) < schedule.probability
+        if schedule.probability < 1.0:
+            coin = generator(self._role.attack_seed, "schedule", self._me, step)
+            if float(torch.rand((), dtype=torch.float64, generator=coin)) >= schedule.probability:
+                return False
+        return not self._conditions or self._pays(step)
+
+    def _pays(self, step: int) -> bool:
+        """Judged once, in the step itself: a gradient outlasts the attempt that it was computed in."""
+        attempt = self._peer.attempt if self._peer is not None else None
+        if step not in self._paying and attempt is not None and attempt.step == step:
+            self._paying[step] = pays(self._conditions, self.view(step), attempt, self.attacked)
+        return self._paying.get(step, False)
 
     def view(self, step: int) -> View:
         """What this attacker knows at `step`."""

@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from btard.node.adversary.behaviour import Behaviour
 from btard.node.adversary.targets import permitted
+from btard.node.adversary.timing import ALWAYS
 from btard.node.config import Plugin, Role
 from btard.node.errors import ConfigError
 from btard.node.nearest import nearest
@@ -134,11 +135,16 @@ def bind(plugin: Plugin) -> BoundAttack:
 
 
 def check_topology(role: Role, topology: str) -> None:
-    """Refuse attacks on what comparison topologies do not have: there are gradients and data, and nothing else.
+    """Refuse what comparison topologies do not have: there are gradients and data to attack, and no validators.
 
     Raises:
-        ConfigError: an attack on aggregates, messages or the node.
+        ConfigError: an attack on aggregates, messages or the node, or a condition on who validates.
     """
+    if topology != "butterfly" and role.schedule.when != ALWAYS:
+        raise ConfigError(
+            f"--attack-when {role.schedule.when} asks who validates, and --topology {topology} has no validators; "
+            f"use --attack-when {ALWAYS}"
+        )
     for plugin in role.attacks:
         entry = ATTACKS.get(plugin.name)
         acts_on = entry.facts["acts_on"]

@@ -11,10 +11,12 @@ from btard.node.errors import ConfigError
 
 def roles(
     attack: str | None = None, byzantine: int = 0, role: tuple[str, ...] = (), schedule: Schedule | None = None,
-    peers: int = 6, allow_majority: bool = False,
+    peers: int = 6, allow_majority: bool = False, last: int | None = None,
 ) -> dict[int, Role]:  # fmt: skip
     when = schedule or Schedule()
-    return assign(attack, byzantine, role, when, peers=peers, attack_seed=11, allow_majority=allow_majority)
+    return assign(
+        attack, byzantine, role, when, peers=peers, attack_seed=11, allow_majority=allow_majority, steps=900, last=last
+    )
 
 
 def test_the_short_form_takes_the_highest_ids() -> None:
@@ -27,6 +29,13 @@ def test_the_long_form_sets_one_peer() -> None:
     assigned = roles(role=("1=sign_flip:scale=10.0,start=300,every=5,stop=400,probability=0.5+lie_checksum",))
     assert assigned[1].attacks == (Plugin("sign_flip", {"scale": 10.0}), Plugin("lie_checksum"))
     assert assigned[1].schedule == Schedule(300, 5, 400, 0.5)
+
+
+def test_the_last_steps_are_counted_from_the_end() -> None:
+    assert roles("noise", 1, last=30)[5].schedule == Schedule(870)
+    assert roles("noise", 1, last=900)[5].schedule == Schedule(100), "not before the first step that may be attacked"
+    own = roles(role=("3=noise:last=10", "4=noise:start=20"), last=30)
+    assert {peer: role.schedule.start for peer, role in own.items()} == {3: 890, 4: 20}
 
 
 def test_both_forms_together() -> None:
@@ -82,6 +91,14 @@ def test_a_majority_of_attackers_is_refused_in_the_words_of_the_catalogue() -> N
         ({"schedule": Schedule(start=5, stop=5)}, "--attack-stop 5 must lie after the first attack at 5"),
         ({"schedule": Schedule(probability=0.0)}, "--attack-probability 0.0 must lie above 0"),
         ({"schedule": Schedule(probability=1.01)}, "--attack-probability 1.01 must lie above 0"),
+        ({"schedule": Schedule(when="togethr")}, "--attack-when togethr: unknown condition 'togethr'; did you mean"),
+        ({"schedule": Schedule(when="together&")}, "there are always, together, beyond_undo"),
+        ({"schedule": Schedule(when="always&together")}, "--attack-when always&together: unknown condition 'always'"),
+        ({"role": ("4=noise:when=soon",)}, "--role 4=...:when=soon: unknown condition 'soon'"),
+        ({"attack": "noise", "byzantine": 1, "last": 0}, "--attack-last 0 must lie between 1 and --steps 900"),
+        ({"last": 901}, "--attack-last 901 must lie between 1 and --steps 900"),
+        ({"role": ("4=noise:last=1000",)}, "--role 4=...:last=1000 must lie between 1 and --steps 900"),
+        ({"role": ("4=noise:last=few",)}, "last=few"),
     ],
 )
 def test_refusals(arguments: dict[str, object], message: str) -> None:
@@ -93,3 +110,4 @@ def test_refusals(arguments: dict[str, object], message: str) -> None:
 def test_a_role_in_words() -> None:
     role = roles(role=("4=noise:variant=small,start=7,every=5,stop=90,probability=0.5+lie_checksum",))[4]
     assert describe(role) == "noise:variant=small+lie_checksum from 7 every 5 before 90 with probability 0.5"
+    assert describe(roles(role=("4=drop:when=together&beyond_undo",))[4]) == "drop from 100 when together&beyond_undo"
