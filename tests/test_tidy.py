@@ -50,7 +50,7 @@ ONE_IMPORTER: Mapping[str, tuple[str, ...]] = {
     "a calculation of its own, tested without its importer": (
         "btard.node.aggregation.clip_solver", "btard.node.kernels.dispatch", "btard.node.transport.slow_sender_guard", "btard.node.drivers.bootstrap", "btard.node.metrics.collectors", "btard.node.transport.rtt_probes", "btard.node.vector_pool",
         "btard.node.transport.address_records", "btard.node.protocol.evidence.explanation",
-        "btard.launcher.report.claims", "btard.launcher.report.compare", "btard.launcher.report.front", "btard.launcher.report.harm", "btard.launcher.report.replay", "btard.launcher.report.tuned", "btard.launcher.run.loaded",
+        "btard.launcher.report.claims", "btard.launcher.report.compare", "btard.launcher.report.front", "btard.launcher.report.harm", "btard.launcher.report.replay", "btard.launcher.report.strategies", "btard.launcher.report.tuned", "btard.launcher.run.loaded",
         "btard.launcher.run.undo_window", "btard.launcher.bench.kinds", "btard.launcher.bench.vectors", "btard.launcher.bench.measure", "btard.launcher.bench.training",
     ),
     "a part of a whole, which owns what it decides by": ("btard.node.protocol.attempt.lifecycle",),

@@ -11,7 +11,7 @@ from btard.launcher import templates
 from btard.launcher.figures.svg import Figure
 from btard.launcher.files import IN_A_RUN, write_atomically
 from btard.launcher.network.traffic import human
-from btard.launcher.report import claims, detection, front, harm, page, sweep_data, sweep_figures, tuned
+from btard.launcher.report import claims, detection, front, harm, page, strategies, sweep_data, sweep_figures, tuned
 from btard.launcher.report.inference import CONTRADICTED, LEVEL, SUPPORTED, Comparison, Effect, needed
 from btard.launcher.report.run_page import NAME
 from btard.launcher.report.statistics import Sample, signed
@@ -55,6 +55,7 @@ def render(sweep: SweepData) -> str:
     ours = sweep_figures.report_figures(sweep) if own else []
     controls = list(_controls(sweep)) if paper else []
     curves = [] if paper else sweep_figures.curves(sweep)
+    chosen = strategies.strategies(sweep)
     return page.render(
         "sweep.html", interactive=[*ours, *curves, *(each for _, _, drawn in controls for each in drawn)],
         title=f"Sweep {sweep.name}", lead=f"{len(sweep.rows)} of {sweep.wanted} runs finished",
@@ -68,6 +69,8 @@ def render(sweep: SweepData) -> str:
         front=(front.HEADER, front.table(sweep), (0, 1, 2, 3, 4, 5, 6, 8, 9, 10)), front_figures=front.figures(sweep),
         topologies=_compared_with(sweep),
         tuned=(tuned.HEADER, tuned.table(sweep), (4, 5, 7, 8, 9, 10, 12, 13)), tuned_figures=tuned.figures(sweep),
+        strategies=(strategies.HEADER, strategies.table(chosen), (3, 4, 5, 7, 8)),
+        strategy_figures=strategies.figures(chosen),
     )  # fmt: skip
 
 
@@ -77,7 +80,9 @@ def figures(sweep: SweepData) -> list[Figure]:
     found = [figure for control in ("", *controls) for figure in sweep_figures.report_figures(sweep, control)]
     if not any(row.labels.get("scheme") for row in sweep.rows):
         found = sweep_figures.curves(sweep)
-    return found + [each for drawn in (*_PARTS, *_FIGURES) for each in drawn(sweep)]
+    found += [each for drawn in _PARTS for each in drawn(sweep)]
+    found += strategies.figures(strategies.strategies(sweep))
+    return found + [each for drawn in _FIGURES for each in drawn(sweep)]
 
 
 def _made(sweep: SweepData) -> Table:

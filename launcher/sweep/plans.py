@@ -292,6 +292,38 @@ def windows(quick: bool) -> list[Block]:
     return [Block({**axes, **_NOBODY}, {}), Block({**axes, **attacked, "undo": kept}, {})]
 
 
+def timing(quick: bool) -> list[Block]:
+    """What attackers get out of choosing when: schedules by attacks by strengths, with undo as it is by default, and
+    without.
+
+    Reduced as `validators`, attacked from step 30 on, under eleven draws: as many as it takes to tell one of 37
+    strategies from no harm at all. `below_v2` is never caught, and has nothing to choose. The quick form is one draw of
+    two attacks on four schedules.
+    """
+    chosen = ["sign_flip", "constant_direction", "below_tau:share=0.5", "below_tau"]
+    draws = tuple(range(1, 2 if quick else 12))
+    reduced: Axes = {**_reduced(quick), "on_ban": ["remove"], "attack_start": [30], "protocol_seed": draws}
+    axes: Axes = {**reduced, "undo": ["auto"]}
+    attacked: Axes = {"attack": chosen[::3] if quick else chosen, "byzantine": [2]}
+    both = "together&beyond_undo"
+    blocks = [
+        Block({**axes, **_NOBODY}, {}),
+        Block(
+            {**axes, **attacked, "attack_when": ["always", both] if quick else ["always", *both.split("&"), both]}, {}
+        ),
+        Block({**axes, **attacked, "attack_last": [10, 30]}, {}),
+    ]
+    if quick:
+        return blocks
+    bare: Axes = {**reduced, **attacked, "undo": ["off"]}
+    return [
+        *blocks,
+        Block({**axes, "attack": ["below_v2"], "byzantine": [2]}, {}),
+        Block({**bare, "attack_when": ["always", "together"]}, {}),
+        Block({**bare, "attack_last": [30]}, {}),
+    ]
+
+
 def strength(quick: bool) -> list[Block]:
     """Attacks on the aggregation by their strength, as a share of the aggregate's length; reduced as `validators`."""
     scales = (0.1, 1) if quick else (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3)
@@ -441,8 +473,8 @@ def _short(quick: bool) -> dict[str, Sequence[object]]:
 PLANS: dict[str, Callable[[bool], list[Block]]] = {
     "paper": paper, "rules": rules, "starts": starts, "mixed": mixed, "aggregation": aggregation, "sixteen": sixteen,
     "cifar": cifar, "careers": careers, "harm": harm, "contribute": contribute, "heterogeneity": heterogeneity,
-    "validators": validators, "windows": windows, "strength": strength, "text": text, "topologies": topologies,
-    "tuned": tuned,
+    "validators": validators, "windows": windows, "timing": timing, "strength": strength, "text": text,
+    "topologies": topologies, "tuned": tuned,
 }  # fmt: skip
 FOLLOWING: dict[str, Callable[[bool, Sequence[tuple[Experiment, float | None]]], list[Block]]] = {"tuned": finals}
 """What follows from the runs of a plan, each an experiment and its final accuracy."""
