@@ -71,9 +71,7 @@ def check(run: RunConfig, roles: Mapping[int, Role], imports: Sequence[str], dat
     tried = {subject.kind for subject in subjects(request)}
     if not tried:
         return
-    if tried == {
-        "task"
-    }:  # and it is computed without a rule or an attack: tried once for all that a sweep has of those
+    if tried == {"task"}:  # it is computed without a rule or an attack: once for all that a sweep has of those
         default = RunConfig()
         asked = msgspec.structs.replace(asked, rule=default.rule, pre=default.pre, tau=default.tau)
         request = _request(imports, asked, (), data_directory, everything=False)
