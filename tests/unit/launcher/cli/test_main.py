@@ -73,7 +73,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (
             ["sweep"],
             2,
-            "nothing to sweep; name a plan (paper, rules, starts, mixed, aggregation, sixteen, careers, ",
+            "nothing to sweep; name a plan (paper, rules, starts, mixed, aggregation, sixteen, cifar, careers, ",
         ),
         (["sweep", "--quick"], 2, "--quick belongs to a plan"),
         (["data", "cifar"], 2, "unknown data set 'cifar'; did you mean"),

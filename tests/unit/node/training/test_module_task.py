@@ -474,7 +474,7 @@ def test_ten_lines_of_ones_own_train_between_real_processes_and_ban_a_liar(tmp_p
     mine.write_text(FILE)
     assert len(FILE.strip().splitlines()) <= 10
     options: dict[str, Any] = {"peers": 4, "steps": 12, "batch_size": 16, "eval_every": 6, "lr": 0.1}
-    attack: dict[str, Any] = {"attack": "sign_flip", "byzantine": 1, "attack_start": 2}
+    attack: dict[str, Any] = {"attack": "sign_flip", "byzantine": 1, "attack_start": 2, "protocol_seed": 1}
     where = str(tmp_path / "run")
     done = run(Experiment(task="signs", imports=(str(mine),), run_dir=where, **options, **attack), quiet=True)
     summary = done.summary
