@@ -108,6 +108,10 @@ def test_a_host_run_is_recomputed_in_the_image(image: str, other: str, arithmeti
     assert "check the evidence with: btard-launch verify run\n" in done.stdout
     shutil.rmtree(tmp_path / "run" / "logs")  # nothing that verify reads
     mount = f"{tmp_path / 'run'}:/tmp/run:ro"
-    recomputed(Cluster({}).compose("run", "--rm", "-v", mount, "verify", "/tmp/run"))
+    cluster = Cluster({})
+    try:
+        recomputed(cluster.compose("run", "--rm", "-v", mount, "verify", "/tmp/run"))
+    finally:
+        cluster.down()  # `run` has made the project's networks
     # The data of that run lay where this machine has it; the image has its own.
     assert str(directory(None)) in (tmp_path / "run" / "run.json").read_text()
