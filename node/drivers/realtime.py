@@ -108,6 +108,7 @@ class Driver:
         self._start_computing, self._clock = computing, clock
         self._pause_s = max(_STOPPED_S, node.peer.shared.settings.delivery_bound_s)
         self._looked_s, self._looked_cpu_s, self._stopped_s = clock(), 0.0, 0.0
+        self._told_s = 0.0
         self._computing: Computing | None = None
 
     def run(self, stopping: Callable[[], bool]) -> Ending | None:
@@ -127,10 +128,12 @@ class Driver:
             self._turn()
             while self.ending is None and not stopping():
                 waiting_s = self._wait_s()
-                self.receive(self.transport.poll(waiting_s))
+                arrivals = self.transport.poll(waiting_s)
+                self._notice_stop(waiting_s)
+                self.receive(arrivals)
                 computing.collect()
                 self._turn()
-                self._notice_stop(waiting_s)
+                self._notice_stop(0.0)
                 if self._overdue():
                     self._last_look()
                     self._expire()
@@ -269,7 +272,8 @@ class Driver:
         return replace(halted, problem=f"{halted.problem}; {cause}: raise it, or compute less")
 
     def _feed(self, event: Input) -> None:
-        self.node.machine.handle(TimePassed(self._awake_s()))
+        self._told_s = max(self._told_s, self._awake_s())  # a stop in the midst of a turn is noticed at its end
+        self.node.machine.handle(TimePassed(self._told_s))
         outputs = self.node.machine.handle(event)
         for output in outputs:
             if self._meter is not None:

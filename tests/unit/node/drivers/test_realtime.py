@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from btard.node.build import Node, build_node, fingerprint_of, task_of
+from btard.node.build import Machine, Node, build_node, fingerprint_of, task_of
 from btard.node.config import Endpoint, NodeConfig, Plugin, Role, RunConfig, Schedule
 from btard.node.crypto.keys import generate
 from btard.node.drivers.realtime import Driver
@@ -27,10 +27,12 @@ from btard.node.protocol.api import (
     Expelled,
     Finished,
     Halted,
+    Input,
     MessageArrived,
     Output,
     PhaseEntered,
     RequestTranscript,
+    TimePassed,
 )
 from btard.node.protocol.state.state import Resumption
 from btard.node.protocol.wire.encoding import decode_body
@@ -240,6 +242,53 @@ def test_while_a_process_is_stopped_no_deadline_passes(stack: ExitStack, silent:
         pair[0].send_control(1, b"\xc1")  # wakes it
     assert (ending is None) is not silent
     assert not silent or (isinstance(ending, Halted) and ending.phase == "HELLO")
+
+
+class Standstill:
+    """A machine and a transport whose process stands still once, in a wait or in a turn."""
+
+    def __init__(self, machine: Machine, transport: Transport, in_turn: bool) -> None:
+        self.ahead_s, self.told = 0.0, list[float]()
+        self._handle, self._poll, self._in_turn = machine.handle, transport.poll, in_turn
+
+    def clock(self) -> float:
+        return monotonic() + self.ahead_s
+
+    def handle(self, event: Input, /) -> list[Output]:
+        if isinstance(event, TimePassed):
+            self.told.append(event.now_s)
+            if self._in_turn:
+                self.ahead_s = 1000.0
+        return self._handle(event)
+
+    def poll(self, wait_s: float) -> list[Arrival]:
+        arrivals = self._poll(wait_s)
+        if arrivals:
+            self.ahead_s = 1000.0
+        return arrivals
+
+
+@pytest.mark.parametrize("in_turn", [False, True], ids=["in a wait", "in a turn"])
+def test_the_machine_is_told_a_time_that_does_not_go_back(
+    stack: ExitStack, monkeypatch: pytest.MonkeyPatch, in_turn: bool
+) -> None:
+    """A peer measures by it how late others were, and how long its gradient took; asleep it waited for nobody, but for
+    the wait that it had asked for."""
+    _, pair, _ = alone(stack)
+    run, over = msgspec.structs.replace(RUN, peers=2), Event()
+    node = nodes(run, {}, "run")[0]
+    still = Standstill(node.machine, pair[0], in_turn)
+    monkeypatch.setattr(pair[0], "poll", still.poll)
+    driver = Driver(replace(node, machine=still), pair[0], _unheard, clock=still.clock)
+    other = Driver(nodes(run, {}, "run")[1], pair[1], _unheard)
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(other.run, over.is_set)
+        driver.run(lambda: len(still.told) > 12)
+        over.set()
+        pair[0].send_control(1, b"\xc1")  # wakes it
+    assert still.ahead_s == 1000.0 and still.told == sorted(still.told)
+    longest_s = max(1.0, node.peer.shared.settings.delivery_bound_s)
+    assert in_turn or still.told[-1] <= monotonic() + longest_s
 
 
 class Blocked:
