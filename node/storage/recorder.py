@@ -259,7 +259,7 @@ class Recorder:
     def _evaluate(self, done: Committed) -> None:
         if not self._due(done.step):
             return
-        most = max(_WAITING_BYTES // (done.parameters_D.numel() * done.parameters_D.element_size()), 1)
+        most = max(_WAITING_BYTES // done.parameters_D.nbytes, 1)
         if self._evaluating >= most and done.step < self._config.run.steps:
             self._journal.append("unevaluated", step=done.step)
             return
